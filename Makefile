@@ -1,0 +1,61 @@
+# make train    fetch MNIST, train DT-RAM on it, evaluate it
+# make test     everything a change must pass: lint, types, tests
+# make lint     lint, format check and types alone
+# make bench    the benchmarks, with the packages that they compare against
+# make clean    remove the virtual environment and caches; runs/ and downloaded data stay
+#
+# Each makes .venv when it is missing and brings it up to date when pyproject.toml changes.
+# PYTHON is the interpreter to make it with, 3.11 or newer: make train PYTHON=python3.12
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+BENCH_READY := $(VENV)/.ready-bench
+BUSY := $(VENV)/.installing
+
+# A clone that was moved, or whose interpreter is gone, has to be installed again.
+ifneq ($(shell [ "$$(cat $(READY) 2>&1)" = "$(CURDIR)" ] && $(PY) -c "" 2>&1 && echo sound),sound)
+$(shell rm -f $(READY) $(BENCH_READY))
+endif
+
+.PHONY: train test lint bench clean mnist
+.DELETE_ON_ERROR:
+
+train: $(READY) mnist
+	$(PY) train/reinforce.py
+
+test: lint mnist
+	$(PY) -m pytest -n auto --maxprocesses=4
+
+lint: $(READY)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+bench: $(BENCH_READY) mnist
+	set -e; for program in benchmarks/*.py; do echo "== $$program"; $(PY) $$program; done
+
+mnist: $(READY)
+	@$(PY) -m dtram_env.datasets download mnist
+
+clean:
+	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find agents benchmarks dtram_env tests train -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# An install that broke off may have left half a package that pip takes for whole: start over then.
+# A .venv that works and was made by other means is kept.
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo \
+	  "PYTHON=$(PYTHON): expected Python 3.11 or newer; name one, as in: make train PYTHON=python3.12" \
+	  >&2; exit 1; }
+	@if [ -e $(BUSY) ] || ! $(PY) -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
+	then $(PYTHON) -m venv --clear $(VENV); fi
+	@touch $(BUSY)
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@rm -f $(BUSY)
+	@echo "$(CURDIR)" > $@
+
+$(BENCH_READY): $(READY)
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@

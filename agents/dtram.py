@@ -1,0 +1,362 @@
+"""DT-RAM: the recurrent actor. Encoder -> core -> classifier, locator, stopper, baseline.
+
+Li, Yang, Liu, Wen, Xu, "Dynamic Computational Time for Visual Attention" (2017); the modules are
+those of the talk's slide "Dynamic Computational Time for RAM", one line each.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from .encoders import ENCODERS
+from .stopping import LearnedStop, StoppingRule
+
+CORES = ("rnn", "gru", "lstm")
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class DTRAMConfig:
+    """What a DT-RAM is made of; saved beside its weights."""
+
+    num_classes: int
+    """number of classes K"""
+    glimpse_shape: tuple[int, int, int]
+    """(g, g, channels), channels counting every scale"""
+    max_glimpses: int
+    """the environment's budget T_max"""
+    encoder: str = "mlp"
+    """glimpse encoder: mlp (the paper's) or conv"""
+    core: str = "rnn"
+    """recurrent cell: rnn (ReLU, the paper's), gru or lstm"""
+    hidden_size: int = 256
+    """width of the recurrent state h_t"""
+    locator_input: str = "detached"
+    """whether the location's policy gradient flows into the state: state or detached"""
+    stopper_input: str = "detached"
+    """whether the stop's policy gradient flows into the state: state or detached"""
+    stopper_hidden: int = 128
+    """hidden units of the stopper; 0 makes it linear"""
+    stopper_belief: bool = True
+    """the stopper also reads the classifier's (detached) class probabilities"""
+
+    def __post_init__(self) -> None:
+        side, width, channels = self.glimpse_shape
+        _require("num_classes", self.num_classes, self.num_classes >= 2, "at least 2")
+        _require(
+            "glimpse_shape",
+            self.glimpse_shape,
+            side == width and side > 0 and channels > 0,
+            "(g, g, channels), all positive",
+        )
+        _require("max_glimpses", self.max_glimpses, self.max_glimpses >= 1, "at least 1")
+        _require("encoder", self.encoder, self.encoder in ENCODERS, f"one of {tuple(ENCODERS)}")
+        _require("core", self.core, self.core in CORES, f"one of {CORES}")
+        _require("hidden_size", self.hidden_size, self.hidden_size >= 1, "at least 1")
+        for name in ("locator_input", "stopper_input"):
+            value = getattr(self, name)
+            _require(name, value, value in ("state", "detached"), "'state' or 'detached'")
+        _require("stopper_hidden", self.stopper_hidden, self.stopper_hidden >= 0, "0 or more")
+
+
+def _require(name: str, value: object, holds: bool, expected: str) -> None:
+    if not holds:
+        raise ValueError(f"{name}={value!r}: expected {expected}")
+
+
+class State(NamedTuple):
+    """Recurrent state of a batch: h_t (and the LSTM's cell), and the glimpses taken so far."""
+
+    h: Tensor  # (B, H)
+    c: Tensor  # (B, H) for the LSTM, (B, 0) otherwise
+    time: Tensor  # (B,) int64
+
+
+class Heads(NamedTuple):
+    """What the actor says after a glimpse."""
+
+    logits: Tensor  # (B, K) of f_c
+    location: Tensor  # (B, 2) mean of the location policy, f_l, in [-1, 1]
+    stop_logit: Tensor  # (B,) of f_a; p(stop) = sigmoid
+    value: Tensor  # (B,) baseline b_t
+
+
+class RNNCell(nn.Module):
+    """The paper's core: ``h_t = ReLU(W h_{t-1} + g_t)``, g_t the encoded glimpse."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.recurrent = nn.Linear(hidden_size, hidden_size, bias=False)
+
+    def forward(self, code: Tensor, h: Tensor) -> Tensor:
+        return torch.relu(self.recurrent(h) + code)
+
+
+class DTRAM(nn.Module):
+    """The recurrent actor; also a `dtram_env.policy.Policy`, so the environment can be played.
+
+    Args:
+        config: what it is made of.
+        class_names: names of the K classes, saved with the model; numbers if not given.
+        stopping: the rule that `step` stops by.
+    """
+
+    def __init__(
+        self,
+        config: DTRAMConfig,
+        class_names: tuple[str, ...] | None = None,
+        stopping: StoppingRule | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.class_names = class_names or tuple(str(k) for k in range(config.num_classes))
+        self.stopping: StoppingRule = stopping or LearnedStop()
+        hidden = config.hidden_size
+        self.encoder = ENCODERS[config.encoder](config.glimpse_shape, hidden)
+        self.core: nn.Module = {"rnn": RNNCell, "gru": _gru, "lstm": _lstm}[config.core](hidden)
+        self.classifier = nn.Linear(hidden, config.num_classes)
+        self.locator = nn.Linear(hidden, 2)
+        self.baseline = nn.Linear(hidden, 1)
+        self.scalar_baseline = nn.Parameter(torch.zeros(()))
+        stopper_in = hidden + config.num_classes * config.stopper_belief
+        if config.stopper_hidden:
+            self.stopper = nn.Sequential(
+                nn.Linear(stopper_in, config.stopper_hidden),
+                nn.ReLU(),
+                nn.Linear(config.stopper_hidden, 1),
+            )
+        else:
+            self.stopper = nn.Sequential(nn.Linear(stopper_in, 1))
+        # p(stop) = 1/2 whatever is seen, until something is learned.
+        for parameter in self.stopper[-1].parameters():
+            nn.init.zeros_(parameter)
+
+    @classmethod
+    def for_spaces(
+        cls, observation_space: spaces.Space, action_space: spaces.Space, max_glimpses: int, **kw: Any
+    ) -> DTRAM:
+        """Makes an untrained agent that fits an environment's native spaces.
+
+        Args:
+            observation_space: of one environment, ``Dict(glimpse, location, time)``.
+            action_space: of one environment, ``Dict(location, stop, prediction)``.
+            max_glimpses: the environment's budget.
+            **kw: further fields of `DTRAMConfig`, and `class_names`.
+
+        Raises:
+            ValueError: if the spaces are not the native view's.
+        """
+        shape, num_classes = _read_spaces(observation_space, action_space)
+        names = kw.pop("class_names", None)
+        return cls(DTRAMConfig(num_classes, shape, max_glimpses, **kw), class_names=names)
+
+    def check_spaces(
+        self, observation_space: spaces.Space, action_space: spaces.Space, max_glimpses: int
+    ) -> None:
+        """Raises one ValueError if this agent was made for another environment."""
+        shape, num_classes = _read_spaces(observation_space, action_space)
+        found = {"glimpse": shape, "classes": num_classes, "max_glimpses": max_glimpses}
+        made = {
+            "glimpse": self.config.glimpse_shape,
+            "classes": self.config.num_classes,
+            "max_glimpses": self.config.max_glimpses,
+        }
+        if found != made:
+            raise ValueError(
+                f"this DT-RAM was made for {made}, the environment has {found}; "
+                "make the environment with the same settings, or train a new agent"
+            )
+
+    # -- the recurrence -------------------------------------------------------------------------
+
+    def initial(self, batch: int) -> State:
+        """State before the first glimpse, ``(batch, ...)``."""
+        h = self.classifier.weight.new_zeros(batch, self.config.hidden_size)
+        time = torch.zeros(batch, dtype=torch.int64, device=h.device)
+        return State(h, h if self.config.core == "lstm" else h[:, :0], time)
+
+    def look(self, glimpse: Tensor, location: Tensor, state: State) -> State:
+        """``h_t = f_h(h_{t-1}, φ(x, l_{t-1}))``.
+
+        Args:
+            glimpse: ``(B, g, g, channels)`` uint8.
+            location: ``(B, 2)``, where it was taken.
+            state: the batch's state.
+        """
+        code = self.encoder(glimpse, location)
+        if self.config.core == "lstm":
+            h, c = self.core(code, (state.h, state.c))
+            return State(h, c, state.time + 1)
+        return State(self.core(code, state.h), state.c, state.time + 1)
+
+    def heads(self, state: State) -> Heads:
+        """What the agent says in a state: f_c, f_l, f_a and the baseline."""
+        h, detached = state.h, state.h.detach()
+        logits = self.classifier(h)
+        location = torch.tanh(self.locator(h if self.config.locator_input == "state" else detached))
+        stop_logit = self.stop_logit(
+            h if self.config.stopper_input == "state" else detached, logits.detach()
+        )
+        return Heads(logits, location, stop_logit, self.baseline(detached).squeeze(-1))
+
+    def stop_logit(self, h: Tensor, logits: Tensor) -> Tensor:
+        """Logit ``(...)`` of p(stop) from states ``(..., H)`` and the classifier's logits."""
+        if self.config.stopper_belief:
+            h = torch.cat([h, torch.softmax(logits, dim=-1)], dim=-1)
+        return self.stopper(h).squeeze(-1)
+
+    # -- the policy protocol --------------------------------------------------------------------
+
+    def reset(self, batch: int) -> State:
+        """State of `batch` new episodes."""
+        return self.initial(batch)
+
+    @torch.no_grad()
+    def step(self, obs: dict[str, Any], state: State) -> tuple[dict[str, Any], State]:
+        """Acts deterministically: location = mean, stop by `stopping`, most probable class.
+
+        Args:
+            obs: the environment's batched observation, numpy or torch.
+            state: of the batch.
+
+        Returns:
+            Native action ``{location (B, 2), stop (B,), prediction (B,)}`` of the kind that came
+            in, and the new state.
+        """
+        device = self.classifier.weight.device
+        glimpse = torch.as_tensor(obs["glimpse"], device=device)
+        location = torch.as_tensor(obs["location"], device=device)
+        state = self.look(glimpse, location, state)
+        heads = self.heads(state)
+        action = {
+            "location": heads.location,
+            "stop": self.stopping.stops(state.time, heads.logits, heads.stop_logit).long(),
+            "prediction": heads.logits.argmax(dim=-1),
+        }
+        if isinstance(obs["glimpse"], np.ndarray):
+            return {name: value.cpu().numpy() for name, value in action.items()}, state
+        return action, state
+
+    def select(self, state: State, keep: Any) -> State:
+        """The state of some of the episodes; `keep` is a mask or indices ``(B',)``."""
+        keep = torch.as_tensor(keep, device=state.h.device)
+        return State(*(part[keep] for part in state))
+
+    # -- saving ---------------------------------------------------------------------------------
+
+    def save(self, folder: str | Path, **about: Any) -> None:
+        """Writes ``model.safetensors`` and ``model.json`` into a folder, each by one rename.
+
+        Args:
+            folder: made if missing.
+            **about: further JSON values to keep (the environment's id, its options, ...).
+        """
+        if not isinstance(self.stopping, LearnedStop):
+            raise ValueError(f"stopping={self.stopping}: only a LearnedStop is saved with a model")
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        aside = folder / "model.safetensors.tmp"
+        save_file({k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}, aside)
+        header = {
+            "format": FORMAT_VERSION,
+            "config": asdict(self.config),
+            "stop_threshold": self.stopping.threshold,
+            "class_names": list(self.class_names),
+            "weights_sha256": _sha256(aside),
+            **about,
+        }
+        os.replace(aside, folder / "model.safetensors")
+        aside = folder / "model.json.tmp"
+        aside.write_text(json.dumps(header, indent=2) + "\n")
+        os.replace(aside, folder / "model.json")
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> DTRAM:
+        """Reads a saved model back; nothing is unpickled.
+
+        Raises:
+            FileNotFoundError: if there is no model in `folder`.
+            ValueError: if the files are not a DT-RAM's or do not fit one another.
+        """
+        folder = Path(folder)
+        header = read_header(folder)
+        config = dict(header["config"])
+        unknown = set(config) - {field.name for field in fields(DTRAMConfig)}
+        if unknown or header.get("format") != FORMAT_VERSION:
+            raise ValueError(
+                f"{folder / 'model.json'}: format {header.get('format')} with unknown settings "
+                f"{sorted(unknown)}; expected format {FORMAT_VERSION}. Was it saved by a newer dtram?"
+            )
+        config["glimpse_shape"] = tuple(config["glimpse_shape"])
+        agent = cls(
+            DTRAMConfig(**config),
+            class_names=tuple(header["class_names"]),
+            stopping=LearnedStop(header["stop_threshold"]),
+        )
+        if _sha256(folder / "model.safetensors") != header["weights_sha256"]:
+            raise ValueError(
+                f"{folder / 'model.safetensors'}: not the weights that model.json beside it was "
+                "written for; copy both files of one model"
+            )
+        weights = load_file(folder / "model.safetensors")
+        expected = agent.state_dict()
+        wrong = sorted(
+            name
+            for name in weights.keys() | expected.keys()
+            if name not in weights
+            or name not in expected
+            or weights[name].shape != expected[name].shape
+        )
+        if wrong:
+            raise ValueError(
+                f"{folder / 'model.safetensors'}: does not fit model.json beside it; "
+                f"missing, unknown or of another shape: {', '.join(wrong)}"
+            )
+        agent.load_state_dict(weights)
+        return agent.to(device).eval()
+
+
+def read_header(folder: Path) -> dict[str, Any]:
+    """The JSON part of a saved model."""
+    for name in ("model.json", "model.safetensors"):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder}: no saved model, {name} is missing")
+    return json.loads((folder / "model.json").read_text())
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _gru(hidden: int) -> nn.Module:
+    return nn.GRUCell(hidden, hidden)
+
+
+def _lstm(hidden: int) -> nn.Module:
+    return nn.LSTMCell(hidden, hidden)
+
+
+def _read_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> tuple[Any, int]:
+    """Glimpse shape and number of classes of the native spaces."""
+    try:
+        shape = observation_space["glimpse"].shape  # type: ignore[index]
+        num_classes = int(action_space["prediction"].n)  # type: ignore[index]
+    except (TypeError, KeyError, AttributeError):
+        shape = ()
+    if len(shape) != 3:
+        raise ValueError(
+            f"DTRAM needs the spaces of view='native' with glimpse_format='image', "
+            f"got observation {observation_space} and action {action_space}"
+        )
+    return tuple(int(n) for n in shape), num_classes

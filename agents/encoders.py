@@ -1,0 +1,86 @@
+"""Glimpse encoders φ: what was seen, and where, as one vector."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class GlimpseMLP(nn.Module):
+    """The RAM paper's encoder: a what-path and a where-path, one hidden layer each, then joined.
+
+    Mnih et al. 2014, section 3.1 ("glimpse network"); sizes as in DT-RAM's MNIST model.
+
+    Args:
+        glimpse_shape: ``(g, g, channels)``, channels counting every scale.
+        out_features: width of the code.
+        what_features: hidden units of the what-path.
+        where_features: hidden units of the where-path.
+    """
+
+    def __init__(
+        self,
+        glimpse_shape: tuple[int, int, int],
+        out_features: int = 256,
+        what_features: int = 128,
+        where_features: int = 128,
+    ) -> None:
+        super().__init__()
+        side, _, channels = glimpse_shape
+        self.what = nn.Linear(side * side * channels, what_features)
+        self.where = nn.Linear(2, where_features)
+        self.join = nn.Linear(what_features + where_features, out_features)
+        self.out = nn.Linear(out_features, out_features)
+
+    def forward(self, glimpse: Tensor, location: Tensor) -> Tensor:
+        """Encodes a batch.
+
+        Args:
+            glimpse: ``(B, g, g, channels)`` uint8.
+            location: ``(B, 2)`` in [-1, 1].
+
+        Returns:
+            ``(B, out_features)``; the core applies the non-linearity.
+        """
+        pixels = glimpse.flatten(1).to(location.dtype) / 255
+        what = torch.relu(self.what(pixels))
+        where = torch.relu(self.where(location))
+        return self.out(torch.relu(self.join(torch.cat([what, where], dim=1))))
+
+
+class GlimpseConv(nn.Module):
+    """A small convolutional what-path (two 3x3 layers and a 2x2 pooling) beside the same where-path.
+
+    Args:
+        glimpse_shape: ``(g, g, channels)``, g at least 2.
+        out_features: width of the code.
+        filters: channels of the first convolution; the second has twice as many.
+        where_features: hidden units of the where-path.
+    """
+
+    def __init__(
+        self,
+        glimpse_shape: tuple[int, int, int],
+        out_features: int = 256,
+        filters: int = 16,
+        where_features: int = 128,
+    ) -> None:
+        super().__init__()
+        side, _, channels = glimpse_shape
+        self.conv1 = nn.Conv2d(channels, filters, 3, padding=1)
+        self.conv2 = nn.Conv2d(filters, 2 * filters, 3, padding=1)
+        self.where = nn.Linear(2, where_features)
+        features = 2 * filters * (side // 2) ** 2
+        self.join = nn.Linear(features + where_features, out_features)
+        self.out = nn.Linear(out_features, out_features)
+
+    def forward(self, glimpse: Tensor, location: Tensor) -> Tensor:
+        """Encodes a batch; shapes as `GlimpseMLP.forward`."""
+        pixels = glimpse.permute(0, 3, 1, 2).to(location.dtype) / 255
+        what = torch.relu(self.conv1(pixels))
+        what = torch.relu(nn.functional.max_pool2d(self.conv2(what), 2)).flatten(1)
+        where = torch.relu(self.where(location))
+        return self.out(torch.relu(self.join(torch.cat([what, where], dim=1))))
+
+
+ENCODERS: dict[str, type[nn.Module]] = {"mlp": GlimpseMLP, "conv": GlimpseConv}

@@ -1,0 +1,273 @@
+"""The hybrid loss and its gradient estimators.
+
+For a trajectory of T glimpses with return ``R = γ^T 1[y_T = y*]`` (slides "More Formally" and
+"Discounted Reward for Early Stopping"):
+
+    loss = Σ_t CE_t - Σ [log π(l_t) + log π(a_t)] (R - b_t) + Σ_t (b_t - R)²
+
+Only decisions that were made are scored: l_t for t < T, a_t for t <= min(T, T_max - 1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, logsigmoid
+
+from dtram_env.episodes import grade
+
+from .rollout import Trajectory
+from .stopping import glimpses_taken
+
+CHOICES = {
+    "stop": ("learned", "off"),
+    "baseline": ("value", "leave_one_out", "scalar", "none"),
+    "stop_gradient": ("reinforce", "exact"),
+    "supervision": ("taken", "last", "all"),
+    "location_reward": ("return", "anytime"),
+}
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The switches of the loss. The talk's are the defaults."""
+
+    discount: float = 0.98
+    """γ of the reward"""
+    stop: str = "learned"
+    """learned, or off: every trajectory runs to the end (RAM)"""
+    baseline: str = "value"
+    """b_t: value (a head on h_t), leave_one_out (of an image's M), scalar (one number), none"""
+    stop_gradient: str = "reinforce"
+    """of the stop decisions: reinforce (sampled) or exact (expectation over the stopping time)"""
+    supervision: str = "taken"
+    """cross-entropy at every glimpse taken, at the last one only, or at all up to the budget"""
+    location_reward: str = "return"
+    """a location is paid by the return, or anytime: the mean probability of the true class after it"""
+    policy_weight: float = 1.0
+    """weight of the policy gradient"""
+    baseline_weight: float = 1.0
+    """weight of the baseline's squared error"""
+    stop_entropy: float = 0.0
+    """weight of an entropy bonus on the stop decisions, in nats"""
+
+    def __post_init__(self) -> None:
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}={getattr(self, name)!r}: expected one of {allowed}")
+        if not 0.0 < self.discount <= 1.0:
+            raise ValueError(f"discount={self.discount}: expected a number in (0, 1]")
+        for name in ("policy_weight", "baseline_weight", "stop_entropy"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)}: expected 0 or more")
+        if self.location_reward == "anytime" and self.stop != "off":
+            raise ValueError("location_reward='anytime': expected with stop='off' only")
+
+
+class Losses(NamedTuple):
+    """The parts of the loss (means over trajectories) and what the batch did."""
+
+    total: Tensor
+    cross_entropy: Tensor
+    policy: Tensor
+    baseline: Tensor
+    stop_entropy: Tensor
+    mean_return: Tensor  # of R, or of its expectation when the stop gradient is exact
+    mean_glimpses: Tensor
+    accuracy: Tensor  # at the end of the trajectory
+
+
+class Credit(NamedTuple):
+    """What the trajectories earned, all detached and ``(T, B)`` unless said."""
+
+    reach: Tensor  # probability (or 0/1) that glimpse t is taken, s_t
+    last: Tensor  # probability (or 0/1) that glimpse t is the last, s_t p_t
+    location_advantage: Tensor  # of l_t, 0 where no location was chosen
+    stop_advantage: Tensor  # of a_t, 0 where nothing was decided
+    target: Tensor  # what b_t should have said
+    expected_return: Tensor  # (B,) of the sampled T, or over T; carries gradient when exact
+
+
+def hybrid_loss(
+    trajectory: Trajectory, labels: Tensor, m: int, objective: Objective, scalar_baseline: Tensor
+) -> Losses:
+    """The loss whose gradient is the talk's estimator, as a mean over trajectories.
+
+    Args:
+        trajectory: of B = N x m trajectories.
+        labels: ``(N,)`` int64.
+        m: trajectories an image.
+        objective: the switches.
+        scalar_baseline: ``()``, the learned number of ``baseline="scalar"``.
+
+    Raises:
+        ValueError: for ``leave_one_out`` with one trajectory an image.
+    """
+    if objective.baseline == "leave_one_out" and m < 2:
+        raise ValueError(f"baseline='leave_one_out' with m={m}: expected at least 2 trajectories")
+    labels = labels.repeat_interleave(m)
+    exact = objective.stop == "learned" and objective.stop_gradient == "exact"
+    value = _baseline_values(trajectory, objective, scalar_baseline)
+    credit = (_exact_credit if exact else _sampled_credit)(
+        trajectory, labels, m, objective, value.detach()
+    )
+
+    ce = cross_entropy(
+        trajectory.logits.flatten(0, 1), labels.repeat(trajectory.steps), reduction="none"
+    ).view_as(trajectory.value)
+    weight = {
+        "taken": credit.reach,
+        "last": credit.last,
+        "all": torch.ones_like(credit.reach),
+    }[objective.supervision]
+    ce_loss = (weight * ce).sum(dim=0).mean()
+
+    score = trajectory.location_log_prob * credit.location_advantage
+    if exact:
+        policy_gain = score.sum(dim=0) + credit.expected_return
+    else:
+        log_stop = logsigmoid(torch.where(trajectory.stop, 1.0, -1.0) * trajectory.stop_logit)
+        policy_gain = (score + log_stop * credit.stop_advantage).sum(dim=0)
+    policy_loss = -policy_gain.mean()
+
+    squared = credit.reach * (value - credit.target).square()
+    baseline_loss = squared.sum(dim=0).mean()
+    if objective.baseline in ("leave_one_out", "none"):
+        baseline_loss = baseline_loss * 0.0  # nothing to learn; keeps every head in the graph
+
+    entropy = _stop_entropy(trajectory, credit.reach)
+    total = (
+        ce_loss
+        + objective.policy_weight * policy_loss
+        + objective.baseline_weight * baseline_loss
+        - objective.stop_entropy * entropy
+    )
+    if objective.stop == "off":
+        total = total + 0.0 * trajectory.stop_logit.sum()
+    with torch.no_grad():
+        time = torch.arange(1, trajectory.steps + 1, device=labels.device)[:, None]
+        right = (trajectory.prediction == labels).to(credit.last.dtype)
+        return Losses(
+            total,
+            ce_loss.detach(),
+            policy_loss.detach(),
+            baseline_loss.detach(),
+            entropy.detach(),
+            credit.expected_return.detach().mean(),
+            (credit.last * time).sum(dim=0).mean(),
+            (credit.last * right).sum(dim=0).mean(),
+        )
+
+
+def rewards(trajectory: Trajectory, labels: Tensor, discount: float) -> Tensor:
+    """``(T, B)``: what stopping after glimpse t would pay, ``γ^t 1[y_t = y*]``; labels ``(B,)``."""
+    time = torch.arange(1, trajectory.steps + 1, device=labels.device)[:, None]
+    return grade(time, trajectory.prediction, labels, discount).to(trajectory.value.dtype)
+
+
+def expected_returns(stop_logit: Tensor, reward: Tensor) -> Tensor:
+    """Expected return V_t on reaching glimpse t, over the random stopping time.
+
+    ``V_t = p_t r_t + (1 - p_t) V_{t+1}``, ``V_{T_max} = r_{T_max}`` (the last stop is forced); V_1 is
+    Σ_t s_t p_t r_t. Differentiable in the stop logits.
+
+    Args:
+        stop_logit: ``(T, B)``.
+        reward: ``(T, B)``, paid for stopping after glimpse t.
+
+    Returns:
+        ``(T, B)``.
+    """
+    values = [reward[-1]]
+    for t in range(len(reward) - 2, -1, -1):
+        p = torch.sigmoid(stop_logit[t])
+        values.append(p * reward[t] + (1 - p) * values[-1])
+    return torch.stack(values[::-1])
+
+
+def _baseline_values(
+    trajectory: Trajectory, objective: Objective, scalar_baseline: Tensor
+) -> Tensor:
+    """b_t ``(T, B)`` of the learned baselines; zeros for the others."""
+    if objective.baseline == "value":
+        return trajectory.value
+    if objective.baseline == "scalar":
+        return scalar_baseline.expand_as(trajectory.value) + 0.0 * trajectory.value
+    return 0.0 * trajectory.value
+
+
+@torch.no_grad()
+def _sampled_credit(
+    trajectory: Trajectory, labels: Tensor, m: int, objective: Objective, value: Tensor
+) -> Credit:
+    """REINFORCE: the stopping time T is the sampled one, or the last glimpse when stop is off."""
+    steps, batch = trajectory.value.shape
+    time = torch.arange(1, steps + 1, device=labels.device)[:, None]
+    learned = objective.stop == "learned"
+    taken = glimpses_taken(trajectory.stop if learned else torch.zeros_like(trajectory.stop))
+    reach, last = (time <= taken).to(value.dtype), (time == taken).to(value.dtype)
+    paid = (last * rewards(trajectory, labels, objective.discount)).sum(dim=0)
+    target = paid.expand(steps, batch)
+    if objective.location_reward == "anytime":
+        target = _anytime(trajectory, labels)
+    b = _others_mean(target, m) if objective.baseline == "leave_one_out" else value
+    advantage = target - b
+    return Credit(
+        reach=reach,
+        last=last,
+        location_advantage=(time < taken) * advantage,
+        stop_advantage=reach * (time < steps) * advantage if learned else torch.zeros_like(b),
+        target=target,
+        expected_return=paid,
+    )
+
+
+def _exact_credit(
+    trajectory: Trajectory, labels: Tensor, m: int, objective: Objective, value: Tensor
+) -> Credit:
+    """Expectation over the stopping time: stopping changes no earlier glimpse, so every T counts."""
+    values = expected_returns(
+        trajectory.stop_logit, rewards(trajectory, labels, objective.discount)
+    )
+    with torch.no_grad():
+        p = torch.sigmoid(trajectory.stop_logit)
+        p[-1] = 1.0
+        survives = torch.cumprod(1 - p, dim=0)  # s_{t+1}
+        reach = torch.cat([torch.ones_like(survives[:1]), survives[:-1]])
+        # b_t predicts the return on reaching t; l_t matters only if the agent goes on after t.
+        after = torch.cat([values[1:], torch.zeros_like(values[:1])])
+        b = _others_mean(after, m) if objective.baseline == "leave_one_out" else value
+    return Credit(
+        reach=reach,
+        last=reach * p,
+        location_advantage=survives * (after.detach() - b),
+        stop_advantage=torch.zeros_like(reach),
+        target=values.detach(),
+        expected_return=values[0],
+    )
+
+
+def _anytime(trajectory: Trajectory, labels: Tensor) -> Tensor:
+    """``(T, B)``: mean probability of the true class over glimpses t + 1 ... T (at T: of T)."""
+    index = labels.expand(trajectory.steps, -1)[..., None]
+    right = trajectory.logits.softmax(dim=-1).gather(-1, index)[..., 0]
+    after = right.flip(0).cumsum(0).flip(0) - right
+    count = torch.arange(trajectory.steps - 1, -1, -1, device=labels.device)[:, None]
+    return torch.where(count > 0, after / count.clamp(min=1), right)
+
+
+def _others_mean(returns: Tensor, m: int) -> Tensor:
+    """``(T, B)``: for each trajectory the mean over its image's other m - 1 trajectories."""
+    groups = returns.unflatten(1, (-1, m))
+    return ((groups.sum(dim=2, keepdim=True) - groups) / (m - 1)).flatten(1, 2)
+
+
+def _stop_entropy(trajectory: Trajectory, reach: Tensor) -> Tensor:
+    """Mean over trajectories of the entropy of the stop decisions that are reached, in nats."""
+    logit = trajectory.stop_logit[:-1]
+    p = torch.sigmoid(logit)
+    entropy = -(p * logsigmoid(logit) + (1 - p) * logsigmoid(-logit))
+    return (reach[:-1] * entropy).sum(dim=0).mean()

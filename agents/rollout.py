@@ -1,0 +1,209 @@
+"""Unrolling the agent without the environment: densely, in one forward pass, with static shapes.
+
+`unroll` samples trajectories to learn from; `score` reads every stopping rule off one deterministic
+pass; `classify` drops images that stopped. All three use the environment's own sensor.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dtram_env.sensor_torch import TensorStore, glimpse
+
+from .dtram import DTRAM, Heads, State
+from .stopping import StoppingRule, glimpses_taken
+
+
+class Look(NamedTuple):
+    """The settings of the environment's sensor and of its first glimpse."""
+
+    glimpse_size: int
+    num_scales: int = 1
+    first_glimpse: str = "center"
+
+    def first_location(self, batch: int, device: torch.device) -> Tensor:
+        """Locations ``(batch, 2)`` of glimpse 1."""
+        if self.first_glimpse == "center":
+            return torch.zeros(batch, 2, device=device)
+        if self.first_glimpse == "random":
+            return torch.rand(batch, 2, device=device) * 2 - 1
+        raise ValueError(
+            f"first_glimpse={self.first_glimpse!r}: the dense unroll knows 'center' and 'random'"
+        )
+
+    def __call__(self, store: TensorStore, index: Tensor, location: Tensor) -> Tensor:
+        """Glimpses ``(B, g, g, C * num_scales)`` uint8 of images `index` at `location`."""
+        return glimpse(store, index, location, self.glimpse_size, self.num_scales)
+
+
+class Trajectory(NamedTuple):
+    """What happened at glimpses t = 1 ... T of B = images x M trajectories, time first.
+
+    Trajectory b belongs to image ``b // M``. Everything is dense: entries after a trajectory's own
+    stop are what would have happened, had it gone on.
+    """
+
+    seen_at: Tensor  # (T, B, 2) where glimpse t was taken, l_{t-1}, in [-1, 1]
+    logits: Tensor  # (T, B, K)
+    location_mean: Tensor  # (T, B, 2) mean of π(l_t)
+    location: Tensor  # (T, B, 2) l_t as drawn, before clipping
+    location_log_prob: Tensor  # (T, B) log π(l_t)
+    stop_logit: Tensor  # (T, B)
+    stop: Tensor  # (T, B) bool, a_t as drawn
+    value: Tensor  # (T, B) b_t
+
+    @property
+    def steps(self) -> int:
+        """Number of glimpses T."""
+        return len(self.logits)
+
+    @property
+    def prediction(self) -> Tensor:
+        """``(T, B)`` int64, y_t."""
+        return self.logits.argmax(dim=-1)
+
+
+class Unroll(nn.Module):
+    """The whole T-step unroll as one module with one `forward`.
+
+    Args:
+        agent: the actor.
+        look: the sensor's settings.
+        location_std: standard deviation of the location policy's Gaussian, in image halves.
+    """
+
+    def __init__(self, agent: DTRAM, look: Look, location_std: float) -> None:
+        super().__init__()
+        self.agent, self.look, self.location_std = agent, look, location_std
+
+    def forward(self, store: TensorStore, index: Tensor, steps: int, m: int = 1) -> Trajectory:
+        """Samples `m` trajectories of `steps` glimpses for each image.
+
+        Args:
+            store: the images.
+            index: ``(N,)`` int64, rows of the store.
+            steps: glimpses T of every trajectory.
+            m: trajectories an image, M.
+        """
+        location = self.look.first_location(len(index), index.device)
+        # Nothing has been decided before glimpse 1, so an image's trajectories share it.
+        state = self.agent.look(
+            self.look(store, index, location), location, self.agent.initial(len(index))
+        )
+        state = State(*(part.repeat_interleave(m, dim=0) for part in state))
+        location = location.repeat_interleave(m, dim=0)
+        index = index.repeat_interleave(m)
+        rows = []
+        for t in range(1, steps + 1):
+            if t > 1:
+                state = self.agent.look(self.look(store, index, location), location, state)
+            heads = self.agent.heads(state)
+            drawn, log_prob = self._draw_location(heads)
+            with torch.no_grad():
+                stop = torch.rand_like(heads.stop_logit) < torch.sigmoid(heads.stop_logit)
+            rows.append(
+                (location, heads.logits, heads.location, drawn, log_prob)
+                + (heads.stop_logit, stop, heads.value)
+            )
+            location = drawn.clamp(-1.0, 1.0)
+        return Trajectory(*(torch.stack(column) for column in zip(*rows, strict=True)))
+
+    def _draw_location(self, heads: Heads) -> tuple[Tensor, Tensor]:
+        """A sample ``(B, 2)`` of the Gaussian about the mean, and its log-density ``(B,)``."""
+        std = self.location_std
+        with torch.no_grad():
+            drawn = heads.location + std * torch.randn_like(heads.location)
+        error = (drawn - heads.location) / std
+        normaliser = 2 * math.log(std) + math.log(2 * math.pi)
+        return drawn, -0.5 * error.square().sum(dim=-1) - normaliser
+
+
+class Scores(NamedTuple):
+    """One deterministic pass to the budget; every stopping rule can be read off it."""
+
+    labels: Tensor  # (N,)
+    logits: Tensor  # (T, N, K)
+    stop_logit: Tensor  # (T, N)
+    seen_at: Tensor  # (T, N, 2) where each glimpse was taken
+
+    def read(self, rule: StoppingRule) -> tuple[Tensor, Tensor]:
+        """Number of glimpses ``(N,)`` and prediction ``(N,)`` of every image under a rule."""
+        time = torch.arange(1, len(self.logits) + 1, device=self.logits.device)[:, None]
+        taken = glimpses_taken(rule.stops(time, self.logits, self.stop_logit))
+        final = self.logits.gather(
+            0, (taken - 1)[None, :, None].expand(1, -1, self.logits.shape[-1])
+        )
+        return taken, final[0].argmax(dim=-1)
+
+    def error(self, rule: StoppingRule) -> tuple[float, float]:
+        """Share of wrong answers, in [0, 1], and mean number of glimpses under a rule."""
+        taken, prediction = self.read(rule)
+        wrong = (prediction != self.labels).double().mean()
+        return float(wrong), float(taken.double().mean())
+
+
+@torch.no_grad()
+def score(
+    agent: DTRAM, look: Look, store: TensorStore, labels: Tensor, batch_size: int = 2000
+) -> Scores:
+    """Runs every image to the budget once, locations at their means.
+
+    Args:
+        agent: the actor; its mode (train/eval) is the caller's.
+        look: the sensor's settings.
+        store: the images.
+        labels: ``(N,)`` int64 on the store's device.
+        batch_size: images at a time.
+    """
+    parts = []
+    for start in range(0, len(labels), batch_size):
+        index = torch.arange(start, min(start + batch_size, len(labels)), device=labels.device)
+        location, state = look.first_location(len(index), index.device), agent.initial(len(index))
+        rows = []
+        for _ in range(agent.config.max_glimpses):
+            state = agent.look(look(store, index, location), location, state)
+            heads = agent.heads(state)
+            rows.append((heads.logits, heads.stop_logit, location))
+            location = heads.location.clamp(-1.0, 1.0)
+        parts.append([torch.stack(column) for column in zip(*rows, strict=True)])
+    logits, stop_logit, seen_at = (torch.cat(column, dim=1) for column in zip(*parts, strict=True))
+    return Scores(labels, logits, stop_logit, seen_at)
+
+
+@torch.no_grad()
+def classify(
+    agent: DTRAM, look: Look, store: TensorStore, index: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Answers images by the agent's own stopping rule; those that stopped leave the batch.
+
+    Args:
+        agent: the actor.
+        look: the sensor's settings.
+        store: the images.
+        index: ``(N,)`` int64, rows of the store.
+
+    Returns:
+        Prediction ``(N,)``, class probabilities ``(N, K)`` and number of glimpses ``(N,)``.
+    """
+    probability = torch.zeros(len(index), agent.config.num_classes, device=index.device)
+    taken = torch.zeros_like(index)
+    open_rows = torch.arange(len(index), device=index.device)
+    location, state = look.first_location(len(index), index.device), agent.initial(len(index))
+    for t in range(1, agent.config.max_glimpses + 1):
+        state = agent.look(look(store, index[open_rows], location), location, state)
+        heads = agent.heads(state)
+        stops = agent.stopping.stops(state.time, heads.logits, heads.stop_logit)
+        if t == agent.config.max_glimpses:
+            stops = torch.ones_like(stops)
+        ended = open_rows[stops]
+        probability[ended] = torch.softmax(heads.logits[stops], dim=-1)
+        taken[ended] = t
+        open_rows, location = open_rows[~stops], heads.location[~stops].clamp(-1.0, 1.0)
+        state = agent.select(state, ~stops)
+        if not len(open_rows):
+            break
+    return probability.argmax(dim=-1), probability, taken

@@ -1,0 +1,85 @@
+"""Stopping rules: when the agent has seen enough. Each reads the same outputs of one trunk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class StoppingRule(Protocol):
+    """Decides after each glimpse whether to stop; batched over any leading shape."""
+
+    def stops(self, time: Tensor, logits: Tensor, stop_logit: Tensor) -> Tensor:
+        """Tells which images stop now.
+
+        Args:
+            time: number of glimpses taken so far, int64, broadcastable to ``stop_logit``.
+            logits: ``(..., K)``, the classifier's.
+            stop_logit: ``(...)``, the stopper's.
+
+        Returns:
+            bool ``(...)``.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class LearnedStop:
+    """DT-RAM: stop when the stopper's probability exceeds `threshold`, in (0, 1)."""
+
+    threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check_probability("LearnedStop.threshold", self.threshold)
+
+    def stops(self, time: Tensor, logits: Tensor, stop_logit: Tensor) -> Tensor:
+        return torch.sigmoid(stop_logit) > self.threshold
+
+
+@dataclass(frozen=True)
+class FixedStop:
+    """RAM: stop after `glimpses` glimpses, whatever was seen."""
+
+    glimpses: int
+
+    def __post_init__(self) -> None:
+        if self.glimpses < 1:
+            raise ValueError(f"FixedStop.glimpses={self.glimpses}: expected at least 1")
+
+    def stops(self, time: Tensor, logits: Tensor, stop_logit: Tensor) -> Tensor:
+        return (time >= self.glimpses).expand(stop_logit.shape)
+
+
+@dataclass(frozen=True)
+class ConfidenceStop:
+    """The talk's fixed stopping policy (Table 7): stop when a class's softmax exceeds `threshold`."""
+
+    threshold: float
+
+    def __post_init__(self) -> None:
+        _check_probability("ConfidenceStop.threshold", self.threshold)
+
+    def stops(self, time: Tensor, logits: Tensor, stop_logit: Tensor) -> Tensor:
+        return torch.softmax(logits, dim=-1).amax(dim=-1) > self.threshold
+
+
+def _check_probability(name: str, value: float) -> None:
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"{name}={value}: expected a probability, from 0 to 1")
+
+
+def glimpses_taken(stops: Tensor) -> Tensor:
+    """Number of glimpses of each image: the first stop, and the budget where there is none.
+
+    Args:
+        stops: ``(T, B)`` bool, the rule's answer after glimpses 1 ... T.
+
+    Returns:
+        ``(B,)`` int64 in 1 ... T.
+    """
+    forced = stops.clone()
+    forced[-1] = True
+    return forced.to(torch.uint8).argmax(dim=0) + 1

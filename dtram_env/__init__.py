@@ -1,0 +1,28 @@
+"""DT-RAM's task: look at an image one glimpse at a time, and stop when you have seen enough.
+
+Importing this package registers the environments (`ENV_IDS`) with Gymnasium. It loads neither torch
+nor torchvision; those come with what needs them.
+"""
+
+from .env import GlimpseEnv
+from .evaluate import Evaluation, evaluate
+from .policy import CenterPolicy, Policy, RandomPolicy, ScanPolicy
+from .registration import ENV_IDS, register_all
+from .vector_env import GlimpseVectorEnv
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ENV_IDS",
+    "CenterPolicy",
+    "Evaluation",
+    "GlimpseEnv",
+    "GlimpseVectorEnv",
+    "Policy",
+    "RandomPolicy",
+    "ScanPolicy",
+    "__version__",
+    "evaluate",
+]
+
+register_all()

@@ -1,0 +1,213 @@
+"""Where the vector environment's arrays live: numpy on the host, or tensors on a device.
+
+Both libraries share most names (`where`, `int64`, …), found under `xp`; a backend is the rest.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from . import sensor
+
+if TYPE_CHECKING:
+    from .datasets import Dataset
+
+BACKENDS = ("numpy", "torch")
+
+
+class Backend(Protocol):
+    """What `episodes`, `views` and the environments ask of a backend."""
+
+    xp: Any
+    boolean: Any
+    reward_dtype: Any
+    labels: Any
+
+    def array(self, values: np.ndarray) -> Any:
+        """A host array on the backend, without waiting for the device."""
+        ...
+
+    def asarray(self, values: Any) -> Any:
+        """What a user gave (array, tensor, list) as an array of the backend."""
+        ...
+
+    def full(self, shape: int | tuple[int, ...], value: Any, dtype: Any) -> Any:
+        """A new array filled with `value`."""
+        ...
+
+    def copy(self, values: Any) -> Any:
+        """A copy that the user may keep and change."""
+        ...
+
+    def cast(self, values: Any, dtype: Any) -> Any:
+        """`values` as `dtype`."""
+        ...
+
+    def is_float(self, values: Any) -> bool:
+        """Whether the items are floating-point numbers."""
+        ...
+
+    def divide(self, values: Any, by: int) -> Any:
+        """``values / by`` in float32, correctly rounded on every device."""
+        ...
+
+    def glimpse(self, index: Any, location: Any) -> Any:
+        """Glimpses ``(n, g, g, C * num_scales)`` uint8; see `sensor.glimpse`."""
+        ...
+
+    def corner(self, coordinate: Any, size: int, side: int) -> Any:
+        """First row or column of a window; see `sensor.corner`."""
+        ...
+
+    def thumbnail(self, index: Any, side: int) -> Any:
+        """Whole images shrunk to ``(n, side, side, C)`` uint8."""
+        ...
+
+    def images(self, index: Any) -> Any:
+        """Whole images ``(n, H, W, C)`` uint8."""
+        ...
+
+
+class NumpyBackend:
+    """Arrays on the host."""
+
+    xp: Any = np
+    boolean: Any = np.bool_
+    reward_dtype: Any = np.float64
+
+    def __init__(self, data: Dataset, glimpse_size: int, num_scales: int) -> None:
+        self._store = data.store(sensor.margin(glimpse_size, num_scales))
+        self._glimpse_size, self._num_scales = glimpse_size, num_scales
+        self.labels: Any = data.labels
+
+    def array(self, values: np.ndarray) -> np.ndarray:
+        return values
+
+    def asarray(self, values: Any) -> np.ndarray:
+        return np.asarray(values)
+
+    def full(self, shape: int | tuple[int, ...], value: Any, dtype: Any) -> np.ndarray:
+        return np.full(shape, value, dtype)
+
+    def copy(self, values: np.ndarray) -> np.ndarray:
+        return values.copy()
+
+    def cast(self, values: np.ndarray, dtype: Any) -> np.ndarray:
+        return values.astype(dtype, copy=False)
+
+    def is_float(self, values: np.ndarray) -> bool:
+        return values.dtype.kind == "f"
+
+    def divide(self, values: np.ndarray, by: int) -> np.ndarray:
+        return np.true_divide(values, by, dtype=np.float32)
+
+    def glimpse(self, index: np.ndarray, location: np.ndarray) -> np.ndarray:
+        return sensor.glimpse(self._store, index, location, self._glimpse_size, self._num_scales)
+
+    def corner(self, coordinate: np.ndarray, size: int, side: int) -> np.ndarray:
+        return sensor.corner(coordinate, size, side)
+
+    def thumbnail(self, index: np.ndarray, side: int) -> np.ndarray:
+        return self._store.thumbnail(index, side)
+
+    def images(self, index: np.ndarray) -> np.ndarray:
+        return self._store.images[index]
+
+
+class TorchBackend:
+    """Tensors on a device; torch is imported when the first one is made.
+
+    Args:
+        data: the images.
+        glimpse_size: side of a glimpse, in pixels.
+        num_scales: crops in a glimpse.
+        device: anything that `torch.device` takes.
+    """
+
+    def __init__(self, data: Dataset, glimpse_size: int, num_scales: int, device: Any) -> None:
+        import torch
+
+        from . import sensor_torch
+
+        self.xp: Any = torch
+        self.boolean: Any = torch.bool
+        self.reward_dtype: Any = torch.float32
+        self.device = torch.device(device)
+        self._sensor = sensor_torch
+        self._data = data
+        self._store = sensor_torch.TensorStore(
+            self.array(data.images), sensor.margin(glimpse_size, num_scales)
+        )
+        self._glimpse_size, self._num_scales = glimpse_size, num_scales
+        self._thumbnails: dict[int, Any] = {}
+        self._divisors: dict[int, Any] = {}
+        self.labels: Any = self.array(data.labels)
+
+    def array(self, values: np.ndarray) -> Any:
+        if not values.flags.writeable:  # torch warns of memory that it must not write to
+            values = values.copy()
+        tensor = self.xp.from_numpy(values)
+        if self.device.type == "cuda":
+            return tensor.pin_memory().to(self.device, non_blocking=True)
+        return tensor.to(self.device)
+
+    def asarray(self, values: Any) -> Any:
+        if isinstance(values, self.xp.Tensor):
+            return values.to(self.device)
+        return self.array(np.asarray(values))
+
+    def full(self, shape: int | tuple[int, ...], value: Any, dtype: Any) -> Any:
+        shape = (shape,) if isinstance(shape, int) else shape
+        return self.xp.full(shape, value, dtype=dtype, device=self.device)
+
+    def copy(self, values: Any) -> Any:
+        return values.clone()
+
+    def cast(self, values: Any, dtype: Any) -> Any:
+        return values.to(dtype)
+
+    def is_float(self, values: Any) -> bool:
+        return values.is_floating_point()
+
+    def divide(self, values: Any, by: int) -> Any:
+        # A number would be turned into its reciprocal on a GPU, one rounding too many.
+        if by not in self._divisors:
+            self._divisors[by] = self.full((), by, self.xp.float32)
+        return values.to(self.xp.float32) / self._divisors[by]
+
+    def glimpse(self, index: Any, location: Any) -> Any:
+        return self._sensor.glimpse(
+            self._store, index, location, self._glimpse_size, self._num_scales
+        )
+
+    def corner(self, coordinate: Any, size: int, side: int) -> Any:
+        return self._sensor.corner(coordinate, size, side)
+
+    def thumbnail(self, index: Any, side: int) -> Any:
+        if side not in self._thumbnails:
+            from .datasets.store import box_resize
+
+            self._thumbnails[side] = self.array(box_resize(self._data.images, side))
+        return self._thumbnails[side][index]
+
+    def images(self, index: Any) -> Any:
+        return self._store.images[index]
+
+
+def make_backend(
+    name: str, data: Dataset, glimpse_size: int, num_scales: int, device: Any = "cpu"
+) -> Backend:
+    """The backend called `name`.
+
+    Raises:
+        ValueError: no such backend, or a device asked of numpy.
+    """
+    if name == "torch":
+        return TorchBackend(data, glimpse_size, num_scales, device)
+    if name != "numpy":
+        raise ValueError(f"backend={name!r}: expected one of {', '.join(map(repr, BACKENDS))}")
+    if str(device) != "cpu":
+        raise ValueError(f"device={str(device)!r}: backend='numpy' runs on 'cpu' only")
+    return NumpyBackend(data, glimpse_size, num_scales)

@@ -1,0 +1,86 @@
+"""Splits: the named parts of a dataset, and the fixed validation part of its training images."""
+
+from __future__ import annotations
+
+import numpy as np
+
+SPLITS = ("train", "validation", "test", "train+validation")
+
+# One draw for every seed and every algorithm: another number here is another validation set.
+_SPLIT_SEED = 20171112
+
+
+def check_split(split: str) -> None:
+    """Raises `ValueError` if `split` is none of `SPLITS`."""
+    if split not in SPLITS:
+        raise ValueError(f"split={split!r}: expected one of {', '.join(map(repr, SPLITS))}")
+
+
+def rows_of(split: str, labels: np.ndarray, validation_count: int) -> np.ndarray:
+    """Rows of the official part that holds `split`, ascending.
+
+    Args:
+        split: one of `SPLITS`.
+        labels: ``(N,)`` integers, labels of the official part that holds `split`: the test part for
+            "test", the training part for all others.
+        validation_count: how many official training images are kept for validation.
+
+    Returns:
+        int64 ``(M,)``; ``labels[rows]`` are the labels of the split.
+    """
+    check_split(split)
+    if split in ("test", "train+validation"):
+        return np.arange(len(labels))
+    train, validation = stratified_split(labels, validation_count)
+    return train if split == "train" else validation
+
+
+def stratified_split(labels: np.ndarray, validation_count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Parts rows into training and validation with equal class shares, always the same way.
+
+    Each class gives ``validation_count * count / N`` rows, rounded by largest remainder (of equal
+    remainders the lower class wins). Which rows is a fixed draw that depends on nothing but
+    `labels` and `validation_count`.
+
+    Args:
+        labels: ``(N,)`` integers.
+        validation_count: rows to keep for validation, in [0, N].
+
+    Returns:
+        ``(train_rows, validation_rows)``, int64, each ascending; together every row once.
+
+    Raises:
+        ValueError: `labels` is not one row of integers, or `validation_count` is out of range.
+
+    >>> train, validation = stratified_split(np.array([0, 0, 0, 0, 1, 1]), 3)
+    >>> len(train), [0, 0, 0, 0, 1, 1][validation[-1]]
+    (3, 1)
+    """
+    labels = np.asarray(labels)
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"labels: expected integers of shape (N,), got {labels.dtype} {labels.shape}"
+        )
+    if not 0 <= validation_count <= len(labels):
+        raise ValueError(
+            f"validation_count={validation_count}: expected 0 to {len(labels)}, the number of rows"
+        )
+    _, class_of, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    quota = _largest_remainder(counts, validation_count)
+    # Raw bits of a bit generator never change between numpy releases; `permutation` may.
+    keys = np.random.PCG64(_SPLIT_SEED).random_raw(len(labels))
+    order = np.lexsort((keys, class_of))  # class by class, in drawn order within each
+    place = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    chosen = np.zeros(len(labels), dtype=bool)
+    chosen[order] = place < np.repeat(quota, counts)
+    return np.flatnonzero(~chosen), np.flatnonzero(chosen)
+
+
+def _largest_remainder(counts: np.ndarray, total: int) -> np.ndarray:
+    """Shares `total` in proportion to `counts` in whole numbers that sum to `total`."""
+    if total == 0:
+        return np.zeros_like(counts)
+    whole, rest = np.divmod(counts * total, counts.sum())
+    missing = total - whole.sum()
+    whole[np.argsort(-rest, kind="stable")[:missing]] += 1
+    return whole

@@ -1,0 +1,166 @@
+"""Pictures of an episode: the image enlarged, its glimpses boxed in the order they were taken."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from . import sensor
+
+# Told apart on black, white and grey; glimpse k has colour k modulo 8.
+COLOURS = (
+    (230, 25, 75),
+    (60, 180, 75),
+    (255, 200, 0),
+    (0, 130, 255),
+    (245, 130, 48),
+    (200, 60, 220),
+    (0, 200, 200),
+    (160, 110, 60),
+)
+_LINE = 18  # height of the caption, in pixels
+
+
+def draw_episode(
+    image: np.ndarray,
+    boxes: Sequence[tuple[int, int, int, int]],
+    caption: str | None = None,
+    *,
+    size: int = 280,
+) -> np.ndarray:
+    """Draws an image with boxes, numbered and coloured in visiting order.
+
+    Args:
+        image: ``(H, W, C)`` uint8, C = 1 (grey) or 3 (RGB).
+        boxes: ``(left, top, width, height)`` in pixels of the image, one a glimpse, in the order
+            they were taken; they may reach beyond the image. See `crop_boxes`.
+        caption: a line under the picture, cut where it does not fit; None for no line, "" for an
+            empty one.
+        size: side of the enlarged image in pixels: the longer side is enlarged by the largest
+            whole number that keeps it within `size`, or shrunk to it.
+
+    Returns:
+        ``(h, w, 3)`` uint8; h is larger than the enlarged image by the caption's line.
+
+    Raises:
+        ValueError: the image is not of that shape and type.
+    """
+    if image.ndim != 3 or image.shape[2] not in (1, 3) or image.dtype != np.uint8:
+        raise ValueError(
+            f"image: expected uint8 of shape (H, W, 1) or (H, W, 3), "
+            f"got {image.dtype} {image.shape}"
+        )
+    height, width = image.shape[:2]
+    longer = max(height, width)
+    zoom = float(size // longer) if size >= longer else size / longer
+    shown = (max(round(width * zoom), 1), max(round(height * zoom), 1))
+    pixels = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
+    picture = Image.fromarray(pixels).resize(shown, Image.Resampling.NEAREST)
+    line = 0 if caption is None else _LINE
+    canvas = Image.new("RGB", (shown[0], shown[1] + line))
+    canvas.paste(picture, (0, 0))
+    draw = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default()
+    for number, (left, top, box_width, box_height) in enumerate(boxes, start=1):
+        colour = COLOURS[(number - 1) % len(COLOURS)]
+        # Boxes that reach beyond the image are drawn at its edge.
+        x0, y0 = max(round(left * zoom), 0), max(round(top * zoom), 0)
+        x1 = max(min(round((left + box_width) * zoom), shown[0]) - 1, x0)
+        y1 = max(min(round((top + box_height) * zoom), shown[1]) - 1, y0)
+        draw.rectangle((x0, y0, x1, y1), outline=colour, width=2)
+        draw.text((x0 + 4, y0 + 2), str(number), fill=colour, font=font)
+    if caption:
+        draw.rectangle((0, shown[1], shown[0], shown[1] + line), fill=(0, 0, 0))
+        draw.text((4, shown[1] + 3), caption, fill=(255, 255, 255), font=font)
+    return np.array(canvas)
+
+
+def crop_boxes(
+    locations: np.ndarray, image_shape: Sequence[int], glimpse_size: int, whole_first: bool = False
+) -> list[tuple[int, int, int, int]]:
+    """The boxes of an episode's glimpses (their finest crops), for `draw_episode`.
+
+    Args:
+        locations: ``(T, 2)``, where the crops were taken, in order.
+        image_shape: height and width (and anything after) of the image.
+        glimpse_size: side of a crop, in pixels.
+        whole_first: whether a look at the whole image (a thumbnail) came before the crops.
+
+    Returns:
+        ``(left, top, width, height)`` in pixels, one a glimpse.
+    """
+    height, width = image_shape[:2]
+    locations = np.clip(np.asarray(locations, dtype=np.float64).reshape(-1, 2), -1, 1)
+    lefts = sensor.corner(locations[:, 0], width, glimpse_size).tolist()
+    tops = sensor.corner(locations[:, 1], height, glimpse_size).tolist()
+    whole = [(0, 0, width, height)] if whole_first else []
+    side = glimpse_size
+    return whole + [(left, top, side, side) for left, top in zip(lefts, tops, strict=True)]
+
+
+def episode_caption(
+    step: int, prediction: int | None, label: int, class_names: Sequence[str], over: bool = False
+) -> str:
+    """The line under an environment's frame: the step, what was answered, what is right.
+
+    Args:
+        step: glimpses taken.
+        prediction: the last answer; None if none was given yet.
+        label: the true class.
+        class_names: a name for each class.
+        over: whether the episode has ended.
+    """
+    said = "?" if prediction is None else class_names[prediction]
+    return f"{step}{' end' if over else ''}: says {said}, is {class_names[label]}"
+
+
+class Window:
+    """A window that shows frames; it opens with the first one.
+
+    Args:
+        fps: frames a second at most.
+    """
+
+    def __init__(self, fps: int) -> None:
+        self._fps = fps
+        self._pygame: Any = None
+        self._screen: Any = None
+        self._clock: Any = None
+
+    def show(self, frame: np.ndarray) -> None:
+        """Shows a frame ``(h, w, 3)`` uint8 and waits out the frame's time.
+
+        Raises:
+            gymnasium.error.DependencyNotInstalled: pygame is missing.
+        """
+        size = (frame.shape[1], frame.shape[0])
+        if self._screen is None:
+            try:
+                import pygame
+            except ImportError as error:
+                from gymnasium.error import DependencyNotInstalled
+
+                raise DependencyNotInstalled(
+                    'render_mode="human" needs pygame: run `pip install pygame-ce`'
+                ) from error
+            self._pygame = pygame
+            pygame.display.init()
+            pygame.display.set_caption("DT-RAM")
+            self._screen = pygame.display.set_mode(size)
+            self._clock = pygame.time.Clock()
+        elif self._screen.get_size() != size:
+            self._screen = self._pygame.display.set_mode(size)
+        surface = self._pygame.surfarray.make_surface(frame.swapaxes(0, 1))
+        self._screen.blit(surface, (0, 0))
+        self._pygame.event.pump()
+        self._pygame.display.flip()
+        self._clock.tick(self._fps)
+
+    def close(self) -> None:
+        """Closes the window, if it ever opened."""
+        if self._screen is not None:
+            self._pygame.display.quit()
+            self._screen = None

@@ -1,0 +1,84 @@
+"""The glimpse sensor: location -> glimpse, on numpy. `sensor_torch` is the same on tensors."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .datasets.store import Store
+
+
+def margin(glimpse_size: int, num_scales: int) -> int:
+    """Zeros needed around an image so that every crop centred in it can be cut, in pixels."""
+    return (glimpse_size * 2 ** (num_scales - 1) + 1) // 2
+
+
+def edge(coordinate: Any, size: Any, side: int) -> Any:
+    """Where a window of `side` pixels centred at `coordinate` begins, before rounding down.
+
+    The one formula, on float64 arrays and Python floats (which are the same doubles) alike:
+    ``(x + 1) * size / 2 - side / 2 + 0.5``.
+    """
+    return (coordinate + 1.0) * size / 2 - side / 2 + 0.5
+
+
+def corner(coordinate: np.ndarray, size: int | np.ndarray, side: int) -> np.ndarray:
+    """First row (or column) of a window of `side` pixels centred at `coordinate`.
+
+    Args:
+        coordinate: x or y of the centre, any shape, in [-1, 1]; -1 is the image's first edge.
+        size: the image's width (or height), in pixels.
+        side: side of the window, in pixels.
+
+    Returns:
+        int64 of the same shape, ``floor((x + 1) * size / 2 - side / 2 + 0.5)`` in float64.
+    """
+    return np.floor(edge(np.asarray(coordinate, dtype=np.float64), size, side)).astype(np.int64)
+
+
+def glimpse(
+    store: Store, index: np.ndarray, location: np.ndarray, glimpse_size: int, num_scales: int = 1
+) -> np.ndarray:
+    """Looks at images: one crop a scale about the same centre, each shrunk to the glimpse's side.
+
+    Args:
+        store: the images.
+        index: ``(B,)`` integers, rows of the store.
+        location: ``(B, 2)``, centres ``(x, y)``, clipped to [-1, 1].
+        glimpse_size: side g of the glimpse, in pixels.
+        num_scales: number of crops; the k-th has side ``g * 2**k``.
+
+    Returns:
+        ``(B, g, g, C * num_scales)`` uint8, finest scale first.
+    """
+    height, width = store.size(index)
+    alone = len(location) == 1 and isinstance(height, int) and isinstance(width, int)
+    if alone:  # the scalar environment's path: Python's floats are faster than arrays of one
+        x, y = location[0].tolist()
+        x, y = min(max(x, -1.0), 1.0), min(max(y, -1.0), 1.0)
+    else:
+        location = np.clip(location, -1.0, 1.0)
+    scales = []
+    for scale in range(num_scales):
+        side = glimpse_size * 2**scale
+        if alone:
+            top = np.array([math.floor(edge(y, height, side))])
+            left = np.array([math.floor(edge(x, width, side))])
+        else:
+            top = corner(location[:, 1], height, side)
+            left = corner(location[:, 0], width, side)
+        scales.append(area_average(store.crop(index, top, left, side), 2**scale))
+    return scales[0] if num_scales == 1 else np.concatenate(scales, axis=-1)
+
+
+def area_average(windows: np.ndarray, factor: int) -> np.ndarray:
+    """Shrinks ``(B, s, s, C)`` uint8 by a whole factor: ``(sum + n // 2) // n`` over n pixels."""
+    if factor == 1:
+        return windows
+    batch, side, _, channels = windows.shape
+    small = side // factor
+    blocks = windows.reshape(batch, small, factor, small, factor, channels)
+    n = factor * factor
+    return ((blocks.sum(axis=(2, 4), dtype=np.int64) + n // 2) // n).astype(np.uint8)

@@ -1,0 +1,250 @@
+"""The task that both environment classes offer: their arguments, checked, and what follows."""
+
+from __future__ import annotations
+
+import math
+import operator
+from dataclasses import dataclass
+from typing import Any
+
+from . import datasets
+from .backends import Backend
+from .datasets import Dataset
+from .episodes import FIRST_GLIMPSES, ORDERS, Episodes
+from .views import (
+    FORMATS,
+    OBSERVATIONS,
+    SMALL_IMAGE,
+    VIEWS,
+    ActionCodec,
+    ContinuousActions,
+    DiscreteActions,
+    NativeActions,
+    Observer,
+    SeenCells,
+    SeenPixels,
+)
+
+
+@dataclass(kw_only=True)
+class Task:
+    """The arguments shared by `GlimpseEnv` and `GlimpseVectorEnv`; told in `GlimpseEnv`'s page.
+
+    Making one loads the images.
+
+    Raises:
+        ValueError: an argument is not what it must be; the message names it, the value and what
+            was expected.
+        DatasetNotFoundError: the images are not there and cannot be fetched.
+    """
+
+    dataset: str | Dataset = "MNIST"
+    split: str | None = None
+    max_glimpses: int = 7
+    glimpse_size: int = 8
+    num_scales: int = 1
+    thumbnail_size: int | None = None
+    discount: float = 0.98
+    first_glimpse: str = "center"
+    order: str = "random"
+    image_size: int | None = None
+    data_dir: str | None = None
+    data: str = "auto"
+    download: bool = True
+    view: str = "native"
+    grid: int | None = None
+    observe: str = "glimpse"
+    glimpse_format: str | None = None
+    mask_seen: bool = False
+    min_glimpses: int = 1
+
+    def __post_init__(self) -> None:
+        self._check_names()
+        self.max_glimpses = _integer("max_glimpses", self.max_glimpses, 1)
+        self.glimpse_size = _integer("glimpse_size", self.glimpse_size, 1)
+        self.num_scales = _integer("num_scales", self.num_scales, 1)
+        self.min_glimpses = _integer("min_glimpses", self.min_glimpses, 1, self.max_glimpses)
+        if not 0 < self.discount <= 1:
+            raise ValueError(f"discount={self.discount!r}: expected a number in (0, 1]")
+        self.discount = float(self.discount)
+        self.source = self._load()
+        self.image_shape = self.source.image_shape
+        self._check_sizes()
+        self.num_classes = self.source.num_classes
+        self.codec = self._make_codec()
+        self.observer = self._make_observer()
+
+    @property
+    def grid_cells(self) -> int:
+        """Number of cells of the discrete view."""
+        return 0 if self.grid is None else self.grid**2
+
+    def backend_arguments(self) -> tuple[Dataset, int, int]:
+        """What a backend is made with."""
+        return self.source, self.glimpse_size, self.num_scales
+
+    def memories(self, b: Backend, num_envs: int) -> tuple[SeenPixels | None, SeenCells | None]:
+        """What slots have to remember for observations, and for masks."""
+        height, width, _ = self.image_shape
+        pixels, cells = None, None
+        if self.observe == "canvas":
+            pixels = SeenPixels(b, num_envs, height, width, self.glimpse_size)
+        if self.mask_seen:
+            assert self.grid is not None
+            cells = SeenCells(b, num_envs, self.grid)
+        return pixels, cells
+
+    def episodes(self, b: Backend, num_envs: int, trackers: list[Any]) -> Episodes:
+        """The state machine of `num_envs` slots."""
+        return Episodes(
+            b, b.labels, num_envs, self.max_glimpses, self.discount, self.first_glimpse, trackers
+        )
+
+    def _check_names(self) -> None:
+        for name, allowed in (
+            ("first_glimpse", FIRST_GLIMPSES),
+            ("order", ORDERS),
+            ("data", ("auto", "real", "builtin")),
+            ("view", VIEWS),
+            ("observe", OBSERVATIONS),
+            ("glimpse_format", (None, *FORMATS)),
+        ):
+            value = getattr(self, name)
+            if value not in allowed:
+                expected = ", ".join(map(repr, allowed))
+                raise ValueError(f"{name}={value!r}: expected one of {expected}")
+        if self.thumbnail_size is not None and self.first_glimpse != "thumbnail":
+            raise ValueError(
+                f"thumbnail_size={self.thumbnail_size!r}: only first_glimpse='thumbnail' shows "
+                f"one, and first_glimpse={self.first_glimpse!r}"
+            )
+        if self.view != "discrete":
+            for name, default in (("grid", None), ("mask_seen", False), ("min_glimpses", 1)):
+                if getattr(self, name) != default:
+                    raise ValueError(
+                        f"{name}={getattr(self, name)!r}: only view='discrete' reads it, and "
+                        f"view={self.view!r}"
+                    )
+
+    def _load(self) -> Dataset:
+        if isinstance(self.dataset, str):
+            if self.data == "builtin":
+                raise ValueError(
+                    f"data='builtin': {self.dataset} has no drawn stand-in; use 'auto' or 'real', "
+                    "or DTRAM-Signpost-v0, which needs no data"
+                )
+            source = datasets.load(
+                _known_name(self.dataset),
+                self.split or "train",
+                data_dir=self.data_dir,
+                download=self.download,
+            )
+        else:
+            source = self.dataset
+            if self.split not in (None, source.split):
+                raise ValueError(
+                    f"split={self.split!r}: the dataset given is the split {source.split!r}"
+                )
+        if len(source.images) == 0:
+            raise ValueError(f"dataset {source.name!r}, split {source.split!r}: it has no images")
+        self.split = source.split
+        return source
+
+    def _check_sizes(self) -> None:
+        height, width, _ = self.image_shape
+        shorter = min(height, width)
+        if self.image_size not in (None, shorter):
+            raise ValueError(
+                f"image_size={self.image_size!r}: the images of {self.source.name} are "
+                f"{height}x{width}; expected None or {shorter}"
+            )
+        if self.glimpse_size > shorter:
+            raise ValueError(
+                f"glimpse_size={self.glimpse_size}: larger than the image, {height}x{width}"
+            )
+        if self.thumbnail_size is None:
+            self.thumbnail_size = self.glimpse_size
+        self.thumbnail_size = _integer("thumbnail_size", self.thumbnail_size, 1)
+        if self.view == "discrete":
+            if self.grid is None:
+                self.grid = math.ceil(max(height, width) / self.glimpse_size)
+            self.grid = _integer("grid", self.grid, 1)
+
+    def _make_codec(self) -> ActionCodec:
+        if self.view == "continuous":
+            return ContinuousActions(self.num_classes)
+        if self.view == "discrete":
+            assert self.grid is not None
+            return DiscreteActions(self.num_classes, self.grid)
+        return NativeActions(self.num_classes)
+
+    def _make_observer(self) -> Observer:
+        assert self.thumbnail_size is not None
+        canvas = self.observe == "canvas"
+        shown = min(self.image_shape[:2]) if canvas else self.glimpse_size
+        if self.first_glimpse == "thumbnail":
+            shown = min(shown, self.thumbnail_size)
+        if self.glimpse_format is None:
+            flat = self.view != "native" and shown < SMALL_IMAGE
+            self.glimpse_format = "flat" if flat else "image"
+        return Observer(
+            self.image_shape,
+            self.max_glimpses,
+            self.glimpse_size,
+            self.num_scales,
+            self.first_glimpse,
+            self.thumbnail_size,
+            self.observe,
+            self.glimpse_format == "flat",
+        )
+
+
+def _known_name(name: str) -> str:
+    """The dataset's name as `datasets` spells it; case does not matter."""
+    spellings = {known.lower(): known for known in datasets.DATASETS}
+    return spellings.get(name.lower(), name)
+
+
+class TaskAttributes:
+    """Public attributes of both environment classes: what the task is."""
+
+    def _adopt(self, task: Task) -> None:
+        self.task = task
+        self.data = task.source
+        self.dataset = task.source.name
+        self.split = task.source.split
+        self.num_images = len(task.source.images)
+        self.image_shape = task.image_shape
+        self.num_classes = task.num_classes
+        self.class_names = task.source.class_names
+        self.max_glimpses = task.max_glimpses
+        self.glimpse_size = task.glimpse_size
+        self.num_scales = task.num_scales
+        self.thumbnail_size = task.thumbnail_size
+        self.discount = task.discount
+        self.first_glimpse = task.first_glimpse
+        self.order = task.order
+        self.view = task.view
+        self.grid = task.grid
+
+
+def _integer(name: str, value: Any, least: int, most: int | None = None) -> int:
+    expected = f"an integer of at least {least}" if most is None else f"{least} to {most}"
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise ValueError(f"{name}={value!r}: expected {expected}") from None
+    if number < least or (most is not None and number > most):
+        raise ValueError(f"{name}={value!r}: expected {expected}")
+    return number
+
+
+def check_image_index(values: Any, num_images: int) -> None:
+    """Raises `ValueError` unless every value is a row of a split of `num_images` images."""
+    low, high = (int(values.min()), int(values.max())) if values.ndim else (int(values),) * 2
+    if low < 0 or high >= num_images:
+        wrong = low if low < 0 else high
+        raise ValueError(
+            f"options['image_index']: {wrong} is out of range; the split has images 0 to "
+            f"{num_images - 1}"
+        )

@@ -1,0 +1,444 @@
+"""Views: the same task in the spaces that a library can take.
+
+An action codec turns a library's action into (location, stop, prediction); `Observer` turns the
+state of a slot into an observation. Both work on batches, on any backend.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from gymnasium import spaces
+
+from .backends import Backend
+
+VIEWS = ("native", "continuous", "discrete")
+OBSERVATIONS = ("glimpse", "canvas")
+FORMATS = ("image", "flat")
+SMALL_IMAGE = 36  # the least side, in pixels, that stock convolutional extractors take
+
+
+class Decision(NamedTuple):
+    """An action in the task's own words.
+
+    Attributes:
+        location: ``(n, 2)`` float32 in [-1, 1].
+        stop: ``(n,)``, 1 to stop.
+        prediction: ``(n,)`` int64.
+    """
+
+    location: Any
+    stop: Any
+    prediction: Any
+
+
+class ActionCodec(Protocol):
+    """Turns actions of one view into decisions."""
+
+    space: spaces.Space[Any]
+
+    def decode(self, b: Backend, action: Any, n: int, active: Any | None, check: bool) -> Decision:
+        """Reads a batch of actions.
+
+        Args:
+            b: backend of the result.
+            action: as `space`, batched.
+            n: the batch.
+            active: ``(n,)`` bool, slots whose action counts (None: all); others may hold anything.
+            check: whether values are checked (shapes always are).
+
+        Raises:
+            ValueError: naming the field and the value.
+        """
+        ...
+
+    def decode_one(self, action: Any) -> tuple[np.ndarray, int, int]:
+        """Reads one action: location ``(2,)`` float32, stop, prediction.
+
+        Raises:
+            ValueError: naming the field and the value.
+        """
+        ...
+
+
+class NativeActions:
+    """``Dict(location, stop, prediction)``, as the task is told."""
+
+    def __init__(self, num_classes: int) -> None:
+        self._num_classes = num_classes
+        self.space: spaces.Space[Any] = spaces.Dict(
+            location=spaces.Box(-1, 1, (2,), np.float32),
+            stop=spaces.Discrete(2),
+            prediction=spaces.Discrete(num_classes),
+        )
+        self._keys = {"location", "stop", "prediction"}
+
+    def decode(self, b: Backend, action: Any, n: int, active: Any | None, check: bool) -> Decision:
+        self._check_keys(action)
+        location = _array(b, action["location"], (n, 2), "action['location']")
+        stop = _array(b, action["stop"], (n,), "action['stop']")
+        prediction = _array(b, action["prediction"], (n,), "action['prediction']")
+        if check:
+            _check_finite(b, location, active, "action['location']")
+            _check_integers(b, stop, 2, active, "action['stop']")
+            _check_integers(b, prediction, self._num_classes, active, "action['prediction']")
+        return Decision(_clip(b, location), stop, _int64(b, prediction, active))
+
+    def decode_one(self, action: Any) -> tuple[np.ndarray, int, int]:
+        self._check_keys(action)
+        location = np.asarray(action["location"])
+        if location.shape != (2,) or location.dtype.kind not in "iuf":
+            raise ValueError(
+                f"action['location'] is {location.dtype} of shape {location.shape}: "
+                "expected numbers of shape (2,)"
+            )
+        return (
+            _one_location(location, "action['location']"),
+            _one_integer(action["stop"], 2, "action['stop']"),
+            _one_integer(action["prediction"], self._num_classes, "action['prediction']"),
+        )
+
+    def _check_keys(self, action: Any) -> None:
+        if not isinstance(action, dict):
+            raise ValueError(
+                f"action is a {type(action).__name__}: expected a dict with the keys 'location', "
+                "'stop', 'prediction' (view='continuous' and 'discrete' take arrays)"
+            )
+        if action.keys() != self._keys:
+            raise ValueError(
+                f"action has the keys {sorted(action)}: expected 'location', 'stop', 'prediction'"
+            )
+
+
+class ContinuousActions:
+    """``Box(3 + num_classes)``: x, y, stop if > 0, prediction the first largest of the rest."""
+
+    def __init__(self, num_classes: int) -> None:
+        self._size = 3 + num_classes
+        self.space: spaces.Space[Any] = spaces.Box(-1, 1, (self._size,), np.float32)
+
+    def decode(self, b: Backend, action: Any, n: int, active: Any | None, check: bool) -> Decision:
+        action = _array(b, action, (n, self._size), "action")
+        if check:
+            _check_finite(b, action, active, "action")
+        return Decision(_clip(b, action[:, :2]), action[:, 2] > 0, action[:, 3:].argmax(-1))
+
+    def decode_one(self, action: Any) -> tuple[np.ndarray, int, int]:
+        action = np.asarray(action)
+        if action.shape != (self._size,) or action.dtype.kind not in "iuf":
+            raise ValueError(
+                f"action is {action.dtype} of shape {action.shape}: "
+                f"expected numbers of shape ({self._size},)"
+            )
+        if not np.isfinite(action).all():
+            raise ValueError(f"action = {action}: expected finite numbers")
+        location = _one_location(action[:2], "action[:2]")
+        return location, int(action[2] > 0), int(action[3:].argmax())
+
+
+class DiscreteActions:
+    """``MultiDiscrete([G*G, 2, num_classes])``: a cell of the grid, stop, prediction.
+
+    Cells are numbered row by row from the top left; a cell's location is its centre.
+
+    Args:
+        num_classes: number of classes.
+        grid: G, cells a side.
+    """
+
+    def __init__(self, num_classes: int, grid: int) -> None:
+        self.grid = grid
+        self._bounds = (grid * grid, 2, num_classes)
+        self.space: spaces.Space[Any] = spaces.MultiDiscrete(list(self._bounds))
+        self.centres = grid_centres(grid)
+        self._fields = ("action[0] (cell)", "action[1] (stop)", "action[2] (prediction)")
+        self._placed: Any = None  # the centres, on the backend
+
+    def decode(self, b: Backend, action: Any, n: int, active: Any | None, check: bool) -> Decision:
+        action = _array(b, action, (n, 3), "action")
+        columns = [action[:, k] for k in range(3)]
+        if check:
+            for values, bound, field in zip(columns, self._bounds, self._fields, strict=True):
+                _check_integers(b, values, bound, active, field)
+        if self._placed is None:
+            self._placed = b.array(self.centres)
+        cell = _int64(b, columns[0], active)
+        if not check:  # a cell that does not exist must not read other memory
+            cell = b.xp.clip(cell, 0, self._bounds[0] - 1)
+        return Decision(self._placed[cell], columns[1], _int64(b, columns[2], active))
+
+    def decode_one(self, action: Any) -> tuple[np.ndarray, int, int]:
+        if np.shape(action) != (3,):
+            raise ValueError(f"action has shape {np.shape(action)}: expected (3,)")
+        cell, stop, prediction = (
+            _one_integer(value, bound, field)
+            for value, bound, field in zip(action, self._bounds, self._fields, strict=True)
+        )
+        return self.centres[cell], stop, prediction
+
+
+def grid_centres(grid: int) -> np.ndarray:
+    """Centres of the cells of a G x G grid, row by row: ``(G * G, 2)`` float32, ``(x, y)``."""
+    line = (2 * np.arange(grid) + 1) / grid - 1
+    y, x = np.meshgrid(line, line, indexing="ij")
+    return np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
+
+
+class Observer:
+    """Makes observations out of the state of slots; the whole of what an agent sees.
+
+    Args:
+        image_shape: height, width, channels.
+        max_glimpses: the budget, which `time` is measured against.
+        glimpse_size: side of a glimpse, in pixels.
+        num_scales: crops in a glimpse.
+        first_glimpse: one of `episodes.FIRST_GLIMPSES`.
+        thumbnail_size: side of the thumbnail, in pixels.
+        observe: one of `OBSERVATIONS`.
+        flat: whether images are flat vectors of float32 in [0, 1] rather than uint8 images.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        max_glimpses: int,
+        glimpse_size: int,
+        num_scales: int,
+        first_glimpse: str,
+        thumbnail_size: int,
+        observe: str,
+        flat: bool,
+    ) -> None:
+        height, width, channels = image_shape
+        self._max_glimpses, self._num_scales = max_glimpses, num_scales
+        self._thumbnail_size, self._flat = thumbnail_size, flat
+        self._canvas = observe == "canvas"
+        self._choose = first_glimpse == "choose"
+        self._thumbnail = first_glimpse == "thumbnail"
+        self._own_key = self._thumbnail and (self._canvas or thumbnail_size != glimpse_size)
+        shapes = {}
+        if self._canvas:
+            shapes["canvas"] = (height, width, channels + 1)
+        else:
+            shapes["glimpse"] = (glimpse_size, glimpse_size, channels * num_scales)
+        if self._own_key:
+            shapes["thumbnail"] = (thumbnail_size, thumbnail_size, channels)
+        boxes: dict[str, spaces.Space[Any]] = {key: self._box(s) for key, s in shapes.items()}
+        boxes["location"] = spaces.Box(-1, 1, (2,), np.float32)
+        boxes["time"] = spaces.Box(0, 1, (1,), np.float32)
+        self.space: spaces.Space[Any] = spaces.Dict(boxes)
+
+    def observe(self, b: Backend, index: Any, location: Any, t: Any, seen: Any | None) -> Any:
+        """The observation of every slot, new arrays.
+
+        Args:
+            b: the backend.
+            index: ``(n,)`` int64, the images.
+            location: ``(n, 2)`` float32, where the last glimpse was.
+            t: ``(n,)`` int64, glimpses taken.
+            seen: ``(n, H, W)`` bool, pixels seen; only for "canvas".
+        """
+        where = b.xp.where
+        first = (t == 1)[:, None, None, None] if self._thumbnail else None
+        whole = b.thumbnail(index, self._thumbnail_size) if self._thumbnail else None
+        observation = {}
+        if self._canvas:
+            observation["canvas"] = self._paint(b, index, seen)
+        else:
+            glimpse = b.glimpse(index, location)
+            if self._choose:
+                glimpse = where((t == 0)[:, None, None, None], 0, glimpse)
+            elif self._thumbnail:
+                tiled = None if self._own_key else b.xp.concatenate([whole] * self._num_scales, -1)
+                glimpse = where(first, 0 if tiled is None else tiled, glimpse)
+            observation["glimpse"] = glimpse
+        if self._own_key:
+            observation["thumbnail"] = where(first, whole, 0)
+        if self._flat:
+            for key, image in observation.items():
+                observation[key] = b.divide(image.reshape(len(image), -1), 255)
+        observation["location"] = b.copy(location)
+        observation["time"] = b.divide(t, self._max_glimpses)[:, None]
+        return observation
+
+    def _paint(self, b: Backend, index: Any, seen: Any) -> Any:
+        mask = b.cast(seen, b.xp.uint8)[..., None]
+        return b.xp.concatenate([b.images(index) * mask, mask * 255], -1)
+
+    def _box(self, shape: tuple[int, ...]) -> spaces.Box:
+        if self._flat:
+            return spaces.Box(0, 1, (int(np.prod(shape)),), np.float32)
+        return spaces.Box(0, 255, shape, np.uint8)
+
+
+class SeenPixels:
+    """Which pixels the finest crops of an episode covered; an `episodes.Tracker`.
+
+    Attributes:
+        mask: ``(n, H, W)`` bool.
+    """
+
+    def __init__(self, b: Backend, num_envs: int, height: int, width: int, side: int) -> None:
+        self._b, self._side = b, side
+        self._height, self._width = height, width
+        self._rows = b.array(np.arange(height))
+        self._columns = b.array(np.arange(width))
+        self.mask = b.full((num_envs, height, width), False, b.boolean)
+
+    def start(self, mask: Any | None) -> None:
+        """Forgets slots."""
+        self.mask = self.mask & False if mask is None else self.mask & ~mask[:, None, None]
+
+    def look(self, mask: Any | None, location: Any) -> None:
+        """Adds the crops at `location`."""
+        top = self._b.corner(location[:, 1], self._height, self._side)[:, None]
+        left = self._b.corner(location[:, 0], self._width, self._side)[:, None]
+        rows = (self._rows >= top) & (self._rows < top + self._side)
+        columns = (self._columns >= left) & (self._columns < left + self._side)
+        if mask is not None:
+            rows = rows & mask[:, None]
+        self.mask = self.mask | (rows[:, :, None] & columns[:, None, :])
+
+
+class SeenCells:
+    """At which cells' exact locations a crop of an episode was taken; an `episodes.Tracker`.
+
+    Attributes:
+        mask: ``(n, G * G)`` bool.
+    """
+
+    def __init__(self, b: Backend, num_envs: int, grid: int) -> None:
+        self._centres = b.array(grid_centres(grid))
+        self.mask = b.full((num_envs, grid * grid), False, b.boolean)
+
+    def start(self, mask: Any | None) -> None:
+        """Forgets slots."""
+        self.mask = self.mask & False if mask is None else self.mask & ~mask[:, None]
+
+    def look(self, mask: Any | None, location: Any) -> None:
+        """Adds the crops at `location`."""
+        here = (self._centres == location[:, None]).all(-1)
+        self.mask = self.mask | (here if mask is None else here & mask[:, None])
+
+
+class Path:
+    """Where the crops of an episode were taken, for pictures; an `episodes.Tracker`.
+
+    Attributes:
+        points: ``(n, T, 2)`` float32, in order.
+        count: ``(n,)`` int64, how many of them there are.
+    """
+
+    def __init__(self, b: Backend, num_envs: int, max_glimpses: int) -> None:
+        self._where = b.xp.where
+        self._steps = b.array(np.arange(max_glimpses))
+        self._zero = b.full(num_envs, 0, b.xp.int64)
+        self.points = b.full((num_envs, max_glimpses, 2), 0, b.xp.float32)
+        self.count = self._zero
+
+    def start(self, mask: Any | None) -> None:
+        """Forgets slots."""
+        self.count = self._zero if mask is None else self._where(mask, 0, self.count)
+
+    def look(self, mask: Any | None, location: Any) -> None:
+        """Adds the crops at `location`."""
+        here = self._steps == self.count[:, None]
+        if mask is not None:
+            here = here & mask[:, None]
+        self.points = self._where(here[..., None], location[:, None], self.points)
+        self.count = self.count + (1 if mask is None else mask)
+
+
+def action_masks(
+    b: Backend, cells: Any | None, t: Any, num_cells: int, min_glimpses: int, num_classes: int
+) -> Any:
+    """Which choices of the discrete view are allowed, in the layout that MaskablePPO reads.
+
+    Args:
+        b: the backend.
+        cells: ``(n, G * G)`` bool, cells seen; None to allow all. If all of a slot's cells were
+            seen, all are allowed.
+        t: ``(n,)`` int64, glimpses taken.
+        num_cells: G * G.
+        min_glimpses: stopping is not allowed before this many glimpses.
+        num_classes: number of classes.
+
+    Returns:
+        ``(n, G * G + 2 + num_classes)`` bool: cells, then stop 0 and 1, then classes.
+    """
+    n = len(t)
+    masks = b.full((n, num_cells + 2 + num_classes), True, b.boolean)
+    if cells is not None:
+        masks[:, :num_cells] = ~cells | cells.all(-1)[:, None]
+    masks[:, num_cells + 1] = t >= min_glimpses
+    return masks
+
+
+def _array(b: Backend, values: Any, shape: tuple[int, ...], field: str) -> Any:
+    values = b.asarray(values)
+    if isinstance(values, np.ndarray) and values.dtype.kind not in "iufb":
+        raise ValueError(f"{field} holds {values.dtype}: expected numbers")
+    if tuple(values.shape) != shape:
+        raise ValueError(f"{field} has shape {tuple(values.shape)}: expected {shape}")
+    return values
+
+
+def _check_finite(b: Backend, values: Any, active: Any | None, field: str) -> None:
+    finite = b.xp.isfinite(values)
+    if not finite.all():  # the common case is one pass over the numbers
+        bad = ~finite.all(-1) if active is None else ~finite.all(-1) & active
+        _refuse(values, bad, field, "finite numbers")
+
+
+def _check_integers(b: Backend, values: Any, bound: int, active: Any | None, field: str) -> None:
+    good = (values >= 0) & (values < bound)
+    if b.is_float(values):
+        good = good & (values == b.xp.floor(values))
+    if not good.all():
+        expected = "0 or 1" if bound == 2 else f"an integer from 0 to {bound - 1}"
+        _refuse(values, ~good if active is None else ~good & active, field, expected)
+
+
+def _refuse(values: Any, bad: Any, field: str, expected: str) -> None:
+    if bad.any():
+        row = int(bad.nonzero()[0][0])
+        raise ValueError(f"{field}[{row}] = {values[row].tolist()}: expected {expected}")
+
+
+def _clip(b: Backend, location: Any) -> Any:
+    return b.cast(b.xp.clip(location, -1, 1), b.xp.float32)
+
+
+def _int64(b: Backend, values: Any, active: Any | None) -> Any:
+    if active is not None:  # what stands in an idle slot need not be a number of a class or cell
+        values = b.xp.where(active, values, 0)
+    return b.cast(values, b.xp.int64)
+
+
+def _one_location(location: np.ndarray, field: str) -> np.ndarray:
+    x, y = location.tolist()
+    # A chain of comparisons is false for NaN; infinities are refused like it.
+    if not (-np.inf < x < np.inf and -np.inf < y < np.inf):
+        raise ValueError(f"{field} = {[x, y]}: expected finite numbers")
+    return np.array([min(max(x, -1.0), 1.0), min(max(y, -1.0), 1.0)], dtype=np.float32)
+
+
+def _one_integer(value: Any, bound: int, field: str) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = _whole(value)
+    if not 0 <= number < bound:
+        expected = "0 or 1" if bound == 2 else f"an integer from 0 to {bound - 1}"
+        raise ValueError(f"{field} = {value}: expected {expected}")
+    return number
+
+
+def _whole(value: Any) -> int:
+    """An integer given as a whole floating-point number; -1 for anything else."""
+    array = np.asarray(value)
+    if array.shape != () or array.dtype.kind not in "iubf" or not np.isfinite(array):
+        return -1
+    return int(array) if array == np.floor(array) else -1

@@ -1,0 +1,242 @@
+"""The recurrent actor: its formulas, its protocol, its file format."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from agents.cost import flops_per_glimpse
+from agents.dtram import DTRAM, DTRAMConfig, RNNCell
+from agents.encoders import GlimpseConv, GlimpseMLP
+from agents.stopping import FixedStop, LearnedStop
+
+CONFIG = DTRAMConfig(num_classes=5, glimpse_shape=(8, 8, 2), max_glimpses=4, hidden_size=16)
+
+
+def make_agent(**changes) -> DTRAM:
+    torch.manual_seed(0)
+    agent = DTRAM(DTRAMConfig(**{**vars(CONFIG), **changes}))
+    for parameter in agent.stopper.parameters():
+        torch.nn.init.normal_(parameter)
+    return agent
+
+
+def observation(batch: int = 3) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {
+        "glimpse": rng.integers(0, 256, (batch, 8, 8, 2), dtype=np.uint8),
+        "location": rng.uniform(-1, 1, (batch, 2)).astype(np.float32),
+        "time": np.full((batch, 1), 0.25, dtype=np.float32),
+    }
+
+
+def native_spaces(classes: int = 5, shape=(8, 8, 2)) -> tuple[spaces.Dict, spaces.Dict]:
+    box = spaces.Box(-1, 1, (2,), np.float32)
+    time = spaces.Box(0, 1, (1,), np.float32)
+    seen = spaces.Dict(glimpse=spaces.Box(0, 255, shape, np.uint8), location=box, time=time)
+    action = spaces.Dict(
+        location=box, stop=spaces.Discrete(2), prediction=spaces.Discrete(classes)
+    )
+    return seen, action
+
+
+def test_relu_core_by_hand() -> None:
+    core = RNNCell(2)
+    with torch.no_grad():
+        core.recurrent.weight.copy_(torch.tensor([[1.0, 2.0], [0.0, -1.0]]))
+    h = core(torch.tensor([[0.5, 0.5]]), torch.tensor([[1.0, 3.0]]))
+    assert h.tolist() == [[1 + 6 + 0.5, 0.0]]  # ReLU(W h + g)
+
+
+def test_mlp_encoder_by_hand() -> None:
+    """Every weight 1 and bias 0: the code is a product of sums."""
+    encoder = GlimpseMLP((2, 2, 1), out_features=3, what_features=2, where_features=2)
+    for name, parameter in encoder.named_parameters():
+        torch.nn.init.constant_(parameter, 0.0 if name.endswith("bias") else 1.0)
+    glimpse = torch.full((1, 2, 2, 1), 51, dtype=torch.uint8)  # 0.2 each
+    code = encoder(glimpse, torch.tensor([[0.75, -0.25]]))
+    what, where = 2 * 0.8, 2 * 0.5
+    assert code[0].tolist() == pytest.approx([3 * (what + where)] * 3)
+
+
+@pytest.mark.parametrize("encoder", [GlimpseMLP, GlimpseConv])
+@pytest.mark.parametrize("shape", [(8, 8, 1), (7, 7, 3)])
+def test_encoders_read_glimpse_and_location(encoder, shape) -> None:
+    module = encoder(shape, 16)
+    glimpse = torch.randint(0, 256, (5, *shape), dtype=torch.uint8)
+    location = torch.rand(5, 2)
+    code = module(glimpse, location)
+    assert code.shape == (5, 16)
+    assert not torch.equal(code, module(255 - glimpse, location))
+    assert not torch.equal(code, module(glimpse, -location))
+
+
+def test_untrained_stopper_is_undecided() -> None:
+    agent = DTRAM(CONFIG)
+    state = agent.look(*_looked(), agent.initial(3))
+    assert torch.sigmoid(agent.heads(state).stop_logit).tolist() == [0.5] * 3
+
+
+def _looked() -> tuple[torch.Tensor, torch.Tensor]:
+    obs = observation()
+    return torch.from_numpy(obs["glimpse"]), torch.from_numpy(obs["location"])
+
+
+@pytest.mark.parametrize("head", ["locator", "stopper"])
+@pytest.mark.parametrize("reach", ["state", "detached"])
+def test_policy_gradients_reach_the_state_only_if_asked(head: str, reach: str) -> None:
+    agent = make_agent(**{f"{head}_input": reach})
+    heads = agent.heads(agent.look(*_looked(), agent.initial(3)))
+    loss = heads.location.sum() if head == "locator" else heads.stop_logit.sum()
+    loss.backward()
+    reached = agent.encoder.out.weight.grad is not None
+    assert reached == (reach == "state")
+    assert getattr(agent, head).requires_grad_ and any(
+        p.grad is not None for p in getattr(agent, head).parameters()
+    )
+
+
+def test_the_baseline_trains_only_its_head() -> None:
+    agent = make_agent(locator_input="state", stopper_input="state")
+    heads = agent.heads(agent.look(*_looked(), agent.initial(3)))
+    heads.value.sum().backward()
+    trained = [name for name, p in agent.named_parameters() if p.grad is not None]
+    assert trained == ["baseline.weight", "baseline.bias"]
+
+
+def test_step_acts_as_the_heads_say() -> None:
+    agent = make_agent()
+    agent.stopping = LearnedStop(0.4)
+    obs = observation()
+    action, state = agent.step(obs, agent.reset(3))
+    heads = agent.heads(agent.look(*_looked(), agent.initial(3)))
+    assert isinstance(action["location"], np.ndarray)
+    np.testing.assert_array_equal(action["location"], heads.location.detach().numpy())
+    np.testing.assert_array_equal(action["prediction"], heads.logits.argmax(-1).numpy())
+    np.testing.assert_array_equal(
+        action["stop"], (torch.sigmoid(heads.stop_logit) > 0.4).long().numpy()
+    )
+    assert state.time.tolist() == [1, 1, 1]
+    tensors = {name: torch.from_numpy(value) for name, value in obs.items()}
+    again, _ = agent.step(tensors, agent.reset(3))
+    assert torch.equal(again["location"], heads.location)
+
+
+@pytest.mark.parametrize("core", ["rnn", "gru", "lstm"])
+def test_episodes_of_a_batch_do_not_mix(core: str) -> None:
+    """A selection of a batch goes on exactly as it would have in the whole batch."""
+    agent, obs = make_agent(core=core), observation(4)
+    _, state = agent.step(obs, agent.reset(4))
+    whole, _ = agent.step(obs, state)
+    keep = np.array([False, True, False, True])
+    part, _ = agent.step(
+        {name: value[keep] for name, value in obs.items()}, agent.select(state, keep)
+    )
+    np.testing.assert_allclose(part["location"], whole["location"][keep], atol=1e-6)
+    fresh, _ = agent.step(obs, agent.reset(4))
+    assert np.abs(fresh["location"] - whole["location"]).max() > 1e-4  # the state matters
+
+
+def test_flops_by_hand() -> None:
+    """Two operations for each weight of a matrix that is used."""
+    agent = DTRAM(DTRAMConfig(10, (8, 8, 1), 7))
+    encoder = 64 * 128 + 2 * 128 + 256 * 256 + 256 * 256
+    heads = 256 * 10 + 256 * 2 + (256 + 10) * 128 + 128
+    assert flops_per_glimpse(agent) == 2 * (encoder + 256 * 256 + heads)
+
+
+@pytest.mark.parametrize("core", ["rnn", "gru", "lstm"])
+@pytest.mark.parametrize("encoder", ["mlp", "conv"])
+def test_saved_and_loaded_gives_identical_outputs(tmp_path: Path, core, encoder) -> None:
+    agent = make_agent(core=core, encoder=encoder)
+    agent.stopping, agent.class_names = LearnedStop(0.37), tuple("abcde")
+    agent.save(tmp_path, env_id="DTRAM-MNIST-v0")
+    loaded = DTRAM.load(tmp_path)
+    assert loaded.config == agent.config
+    assert loaded.stopping == LearnedStop(0.37)
+    assert loaded.class_names == tuple("abcde")
+    state, other = agent.reset(3), loaded.reset(3)
+    for _ in range(4):
+        action, state = agent.step(observation(), state)
+        again, other = loaded.step(observation(), other)
+        for name in action:
+            np.testing.assert_array_equal(action[name], again[name])
+    assert json.loads((tmp_path / "model.json").read_text())["env_id"] == "DTRAM-MNIST-v0"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.json", "model.safetensors"]
+
+
+def test_weights_of_another_model_are_noticed(tmp_path: Path) -> None:
+    make_agent().save(tmp_path / "a")
+    make_agent(hidden_size=8).save(tmp_path / "b")
+    (tmp_path / "a/model.safetensors").write_bytes((tmp_path / "b/model.safetensors").read_bytes())
+    with pytest.raises(ValueError, match=r"a/model\.safetensors: not the weights"):
+        DTRAM.load(tmp_path / "a")
+
+
+def test_weights_that_do_not_fit_are_listed(tmp_path: Path) -> None:
+    make_agent().save(tmp_path)
+    header = json.loads((tmp_path / "model.json").read_text())
+    header["config"]["num_classes"] = 7
+    (tmp_path / "model.json").write_text(json.dumps(header))
+    with pytest.raises(ValueError, match=r"classifier\.bias, classifier\.weight"):
+        DTRAM.load(tmp_path)
+
+
+def test_a_missing_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no saved model, model\.json is missing"):
+        DTRAM.load(tmp_path)
+
+
+def test_settings_of_a_newer_version_are_an_error(tmp_path: Path) -> None:
+    make_agent().save(tmp_path)
+    header = json.loads((tmp_path / "model.json").read_text())
+    header["config"]["teleport"] = True
+    (tmp_path / "model.json").write_text(json.dumps(header))
+    with pytest.raises(ValueError, match="teleport"):
+        DTRAM.load(tmp_path)
+
+
+def test_only_a_learned_stop_is_saved(tmp_path: Path) -> None:
+    agent = make_agent()
+    agent.stopping = FixedStop(2)
+    with pytest.raises(ValueError, match=r"FixedStop\(glimpses=2\)"):
+        agent.save(tmp_path)
+
+
+def test_for_spaces_reads_the_native_spaces() -> None:
+    agent = DTRAM.for_spaces(*native_spaces(), max_glimpses=6, hidden_size=12)
+    assert agent.config == DTRAMConfig(5, (8, 8, 2), 6, hidden_size=12)
+
+
+def test_other_spaces_are_one_error() -> None:
+    agent = make_agent()
+    agent.check_spaces(*native_spaces(), max_glimpses=4)
+    with pytest.raises(ValueError, match=r"'classes': 5.*'classes': 9"):
+        agent.check_spaces(*native_spaces(classes=9), max_glimpses=4)
+    with pytest.raises(ValueError, match="max_glimpses"):
+        agent.check_spaces(*native_spaces(), max_glimpses=5)
+    flat = spaces.Dict(glimpse=spaces.Box(0, 1, (64,), np.float32))
+    with pytest.raises(ValueError, match="view='native'"):
+        DTRAM.for_spaces(flat, native_spaces()[1], max_glimpses=4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_classes": 1}, "num_classes=1"),
+        ({"glimpse_shape": (8, 7, 1)}, "glimpse_shape"),
+        ({"max_glimpses": 0}, "max_glimpses=0"),
+        ({"encoder": "vit"}, "encoder='vit'"),
+        ({"core": "elman"}, "core='elman'"),
+        ({"stopper_input": "none"}, "stopper_input='none'"),
+        ({"stopper_hidden": -1}, "stopper_hidden=-1"),
+    ],
+)
+def test_impossible_settings_are_errors(changes, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_agent(**changes)

@@ -1,0 +1,345 @@
+"""The loss against known answers: returns by hand, gradients against exact enumeration."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, logsigmoid
+
+from agents import objective as objective_module
+from agents.dtram import DTRAM, DTRAMConfig
+from agents.objective import Objective, expected_returns, hybrid_loss, rewards
+from agents.rollout import Trajectory, Unroll
+from agents.stopping import glimpses_taken
+
+STEPS = 3
+STD = 0.7
+GAMMA = 0.6  # far from 1, so that a lost discount shows
+
+
+# -- a problem small enough to enumerate ----------------------------------------------------------
+
+
+class CellLook(NamedTuple):
+    """A sensor that sees one number, given by the image and by the quadrant looked at."""
+
+    pixels: Tensor  # (N, 4) uint8
+
+    def first_location(self, batch: int, device: torch.device) -> Tensor:
+        return torch.full((batch, 2), 0.5, dtype=torch.float64)
+
+    def __call__(self, store: Tensor, index: Tensor, location: Tensor) -> Tensor:
+        return self.pixels[index, cell_of(location)].view(-1, 1, 1, 1)
+
+
+def cell_of(location: Tensor) -> Tensor:
+    return (location[:, 0] > 0).long() + 2 * (location[:, 1] > 0).long()
+
+
+class PixelEncoder(nn.Module):
+    """Reads the pixel and not the location, so that a path is a sequence of quadrants."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(1, hidden)
+
+    def forward(self, glimpse: Tensor, location: Tensor) -> Tensor:
+        return self.linear(glimpse.flatten(1).double() / 64)
+
+
+LOOK = CellLook(torch.tensor([[10, 200, 90, 60], [120, 30, 0, 250]], dtype=torch.uint8))
+LABELS = torch.tensor([1, 0])
+
+
+def toy_agent(gradients_reach: str) -> DTRAM:
+    torch.manual_seed(1)
+    config = DTRAMConfig(
+        num_classes=2,
+        glimpse_shape=(1, 1, 1),
+        max_glimpses=STEPS,
+        hidden_size=4,
+        stopper_hidden=0,
+        locator_input=gradients_reach,
+        stopper_input=gradients_reach,
+    )
+    agent = DTRAM(config)
+    agent.encoder = PixelEncoder(4)
+    agent = agent.double()
+    for parameter in agent.parameters():
+        nn.init.normal_(parameter, std=0.8)
+    return agent
+
+
+def flat_gradient(loss: Tensor, agent: DTRAM) -> Tensor:
+    parameters = list(agent.parameters())
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    return torch.cat(
+        [
+            (torch.zeros_like(p) if g is None else g).flatten()
+            for p, g in zip(parameters, gradients, strict=True)
+        ]
+    )
+
+
+def exact_gradient(agent: DTRAM, objective: Objective) -> Tensor:
+    """Gradient of the expected loss, by going through every path and every stopping time.
+
+    Written without the module under test: probabilities of quadrants from the normal distribution,
+    returns and survival by their definitions.
+    """
+    paths = torch.tensor(list(itertools.product(range(4), repeat=STEPS - 1)))  # (16, 2)
+    total = torch.zeros((), dtype=torch.float64)
+    for image in range(len(LABELS)):
+        label = LABELS[image].expand(len(paths))
+        cells = torch.cat([torch.full((len(paths), 1), 3), paths], dim=1)
+        state, anywhere = agent.initial(len(paths)), torch.zeros(len(paths), 2)
+        path_probability = torch.ones(len(paths), dtype=torch.float64)
+        survive = torch.ones(len(paths), dtype=torch.float64)
+        paid, ce, squared = 0.0, 0.0, 0.0
+        reached, baselines, rewards_, stops = [], [], [], []
+        for t in range(1, STEPS + 1):
+            seen = LOOK.pixels[image][cells[:, t - 1]].view(-1, 1, 1, 1)
+            state = agent.look(seen, anywhere, state)
+            heads = agent.heads(state)
+            p = torch.sigmoid(heads.stop_logit) if t < STEPS else torch.ones_like(survive)
+            reward = GAMMA**t * (heads.logits.argmax(-1) == label).double()
+            if objective.stop == "off":
+                p = torch.full_like(survive, float(t == STEPS))
+            paid = paid + survive * p * reward
+            loss_here = cross_entropy(heads.logits, label, reduction="none")
+            weight = {"taken": survive, "last": survive * p, "all": torch.ones_like(survive)}
+            ce = ce + weight[objective.supervision].detach() * loss_here
+            reached.append(survive.detach())
+            stops.append(p.detach())
+            rewards_.append(reward)
+            baselines.append({"value": heads.value}.get(objective.baseline, agent.scalar_baseline))
+            survive = survive * (1 - p)
+            if t < STEPS:
+                z = heads.location / (STD * math.sqrt(2))
+                right = 0.5 * (1 + torch.erf(z))  # P(coordinate > 0), (16, 2)
+                x, y = paths[:, t - 1] % 2 == 1, paths[:, t - 1] >= 2
+                path_probability = path_probability * torch.where(x, right[:, 0], 1 - right[:, 0])
+                path_probability = path_probability * torch.where(y, right[:, 1], 1 - right[:, 1])
+        if objective.baseline in ("value", "scalar"):
+            for t in range(STEPS):
+                for end in range(t, STEPS):  # every stopping time from t on
+                    ends_there = reached[end] * stops[end]
+                    squared = squared + ends_there * (baselines[t] - rewards_[end]).square()
+        constant = path_probability.detach()
+        total = total + (-path_probability * paid + constant * (ce + squared)).sum()
+    return flat_gradient(total / len(LABELS), agent)
+
+
+def sampled_gradients(agent: DTRAM, objective: Objective, loss=hybrid_loss, chunks=60) -> Tensor:
+    """Gradients ``(chunks, P)`` of the loss on independent batches of trajectories."""
+    torch.manual_seed(2)
+    unroll = Unroll(agent, LOOK, STD)
+    images, m = torch.arange(2).repeat(250), 4
+    rows = []
+    for _ in range(chunks):
+        trajectory = unroll(None, images, STEPS, m)
+        total = loss(trajectory, LABELS[images], m, objective, agent.scalar_baseline).total
+        rows.append(flat_gradient(total, agent))
+    return torch.stack(rows)
+
+
+def worst_deviation(sampled: Tensor, exact: Tensor) -> float:
+    """Largest distance between mean and exact gradient, in standard errors of the mean."""
+    error = sampled.std(dim=0) / math.sqrt(len(sampled))
+    distance = (sampled.mean(dim=0) - exact).abs()
+    # Rounding only: parameters whose sampled gradient does not vary.
+    return float(((distance - 1e-12).clamp(min=0) / (error + 1e-12)).max())
+
+
+LIMIT = 4.5  # standard errors; about 40 parameters, so chance alone passes it once in 4,000 tests
+
+
+@pytest.mark.parametrize("baseline", ["value", "leave_one_out", "scalar", "none"])
+@pytest.mark.parametrize("stop_gradient", ["reinforce", "exact"])
+@pytest.mark.parametrize("reach", ["state", "detached"])
+def test_sampled_gradient_is_the_exact_one(baseline: str, stop_gradient: str, reach: str) -> None:
+    agent = toy_agent(reach)
+    objective = Objective(discount=GAMMA, baseline=baseline, stop_gradient=stop_gradient)
+    exact = exact_gradient(agent, objective)
+    assert exact.abs().max() > 0.01
+    assert worst_deviation(sampled_gradients(agent, objective), exact) < LIMIT
+
+
+@pytest.mark.parametrize("supervision", ["taken", "last", "all"])
+@pytest.mark.parametrize("stop", ["learned", "off"])
+def test_sampled_gradient_of_every_supervision(supervision: str, stop: str) -> None:
+    agent = toy_agent("state")
+    objective = Objective(discount=GAMMA, supervision=supervision, stop=stop)
+    exact = exact_gradient(agent, objective)
+    assert worst_deviation(sampled_gradients(agent, objective), exact) < LIMIT
+
+
+def multiplied(trajectory: Trajectory, labels: Tensor, m: int, objective: Objective, b: Tensor):
+    """The peers' fault: log π(l) and log π(a) multiplied instead of added."""
+    right = hybrid_loss(trajectory, labels, m, objective, b)
+    credit = objective_module._sampled_credit(
+        trajectory, labels.repeat_interleave(m), m, objective, trajectory.value.detach()
+    )
+    log_stop = logsigmoid(torch.where(trajectory.stop, 1.0, -1.0) * trajectory.stop_logit)
+    added = trajectory.location_log_prob * credit.location_advantage
+    added = added + log_stop * credit.stop_advantage
+    product = trajectory.location_log_prob * log_stop * credit.stop_advantage
+    return right._replace(total=right.total + (added - product).sum(0).mean())
+
+
+def discount_dropped(trajectory: Trajectory, labels: Tensor, m: int, o: Objective, b: Tensor):
+    return hybrid_loss(trajectory, labels, m, replace(o, discount=1.0), b)
+
+
+def forced_stop_scored(trajectory: Trajectory, labels: Tensor, m: int, o: Objective, b: Tensor):
+    """Scores the stop at the budget as if the agent had chosen it."""
+    right = hybrid_loss(trajectory, labels, m, o, b)
+    taken = glimpses_taken(trajectory.stop)
+    reward = rewards(trajectory, labels.repeat_interleave(m), o.discount)
+    paid = reward.gather(0, (taken - 1)[None])[0]
+    log_stop = logsigmoid(trajectory.stop_logit[-1])
+    extra = (taken == STEPS) * log_stop * (paid - trajectory.value[-1].detach())
+    return right._replace(total=right.total - extra.mean())
+
+
+@pytest.mark.parametrize("fault", [multiplied, discount_dropped, forced_stop_scored])
+def test_the_comparison_notices_known_faults(fault) -> None:
+    agent = toy_agent("state")
+    objective = Objective(discount=GAMMA)
+    exact = exact_gradient(agent, objective)
+    assert worst_deviation(sampled_gradients(agent, objective, fault), exact) > 2 * LIMIT
+
+
+# -- closed forms -----------------------------------------------------------------------------------
+
+
+def trajectory_by_hand(predictions: list[int], stops: list[bool], value: float = 0.0) -> Trajectory:
+    """One trajectory with given answers and stop draws; p(stop) = 1/2 everywhere, 3 classes."""
+    steps = len(predictions)
+    logits = torch.zeros(steps, 1, 3)
+    logits[torch.arange(steps), 0, torch.tensor(predictions)] = 10.0
+    return Trajectory(
+        seen_at=torch.zeros(steps, 1, 2),
+        logits=logits,
+        location_mean=torch.zeros(steps, 1, 2),
+        location=torch.zeros(steps, 1, 2),
+        location_log_prob=torch.full((steps, 1), -1.0, requires_grad=True),
+        stop_logit=torch.zeros(steps, 1, requires_grad=True),
+        stop=torch.tensor(stops)[:, None],
+        value=torch.full((steps, 1), value, requires_grad=True),
+    )
+
+
+@pytest.mark.parametrize(
+    ("predictions", "stops", "glimpses", "reward"),
+    [
+        ([2, 0, 1], [True, False, False], 1, 0.9),  # right at once: γ
+        ([0, 2, 1], [False, True, True], 2, 0.9**2),  # the first stop counts
+        ([2, 2, 0], [False, False, True], 3, 0.0),  # wrong at the end, though right before
+        ([0, 1, 2], [False, False, False], 3, 0.9**3),  # the budget ends it
+    ],
+)
+def test_return_by_hand(predictions, stops, glimpses, reward) -> None:
+    losses = hybrid_loss(
+        trajectory_by_hand(predictions, stops),
+        torch.tensor([2]),
+        1,
+        Objective(discount=0.9),
+        torch.zeros(()),
+    )
+    assert losses.mean_return.item() == pytest.approx(reward)
+    assert losses.mean_glimpses.item() == glimpses
+    assert losses.accuracy.item() == float(reward > 0)
+
+
+def test_only_decisions_that_were_made_are_scored() -> None:
+    """Stopping at glimpse 2 of 4: l_1 was chosen; a_1 and a_2 were decided; nothing else."""
+    trajectory = trajectory_by_hand([0, 2, 2, 2], [False, True, True, True], value=0.25)
+    objective = Objective(discount=0.5)
+    total = hybrid_loss(trajectory, torch.tensor([2]), 1, objective, torch.zeros(())).total
+    location, stop = torch.autograd.grad(
+        total, [trajectory.location_log_prob, trajectory.stop_logit]
+    )
+    advantage = 0.5**2 - 0.25
+    assert location[:, 0].tolist() == pytest.approx([-advantage, 0, 0, 0])
+    # d log σ(-x) / dx = -1/2 (went on), d log σ(x) / dx = 1/2 (stopped), at x = 0
+    assert stop[:, 0].tolist() == pytest.approx([advantage / 2, -advantage / 2, 0, 0])
+
+
+def test_the_forced_stop_and_the_unused_location_are_not_scored() -> None:
+    trajectory = trajectory_by_hand([0, 0, 2], [False, False, True])
+    total = hybrid_loss(
+        trajectory, torch.tensor([2]), 1, Objective(discount=0.5), torch.zeros(())
+    ).total
+    location, stop = torch.autograd.grad(
+        total, [trajectory.location_log_prob, trajectory.stop_logit]
+    )
+    assert location[:, 0].tolist() == pytest.approx([-0.125, -0.125, 0])
+    assert stop[:, 0].tolist() == pytest.approx([0.125 / 2, 0.125 / 2, 0])
+
+
+def test_intermediate_supervision_by_hand() -> None:
+    trajectory = trajectory_by_hand([0, 2, 2], [False, True, True])
+    low = math.log(math.exp(10) + 2)  # of a wrong answer: the true class has logit 0
+    high = low - 10
+    for supervision, expected in {"taken": low + high, "last": high, "all": low + 2 * high}.items():
+        losses = hybrid_loss(
+            trajectory, torch.tensor([2]), 1, Objective(supervision=supervision), torch.zeros(())
+        )
+        assert losses.cross_entropy.item() == pytest.approx(expected, rel=2e-3)
+
+
+def test_expected_return_by_hand() -> None:
+    p = torch.tensor([[0.25], [0.5], [0.9]], dtype=torch.float64)  # the last one is forced to 1
+    reward = torch.tensor([[1.0], [0.0], [0.8]], dtype=torch.float64)
+    values = expected_returns(torch.logit(p), reward)
+    assert values[:, 0].tolist() == pytest.approx([0.25 * 1 + 0.75 * 0.5 * 0.8, 0.5 * 0.8, 0.8])
+
+
+def test_leave_one_out_by_hand() -> None:
+    """Two images with three trajectories each: everyone is compared with the mean of the others."""
+    returns = torch.tensor([[3.0, 6.0, 0.0, 1.0, 1.0, 1.0]])
+    others = objective_module._others_mean(returns, 3)
+    assert others[0].tolist() == [3.0, 1.5, 4.5, 1.0, 1.0, 1.0]
+
+
+def test_anytime_reward_by_hand() -> None:
+    """A location is paid the mean probability of the true class at the glimpses after it."""
+    trajectory = trajectory_by_hand([0, 2, 2, 0], [False] * 4)
+    right = 1 / (1 + 2 * math.exp(-10))
+    wrong = math.exp(-10) * right
+    paid = objective_module._anytime(trajectory, torch.tensor([2]))[:, 0].tolist()
+    assert paid == pytest.approx([(2 * right + wrong) / 3, (right + wrong) / 2, wrong, wrong])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"discount": 0.0}, "discount=0.0"),
+        ({"discount": 1.5}, "discount=1.5"),
+        ({"baseline": "mean"}, "baseline='mean'"),
+        ({"stop_gradient": "pathwise"}, "stop_gradient='pathwise'"),
+        ({"policy_weight": -1.0}, "policy_weight=-1.0"),
+        ({"location_reward": "anytime"}, "stop='off'"),
+    ],
+)
+def test_impossible_settings_are_errors(settings, message) -> None:
+    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
+        Objective(**settings)
+
+
+def test_leave_one_out_needs_two_trajectories() -> None:
+    with pytest.raises(ValueError, match="m=1"):
+        hybrid_loss(
+            trajectory_by_hand([0], [True]),
+            torch.tensor([0]),
+            1,
+            Objective(baseline="leave_one_out"),
+            torch.zeros(()),
+        )

@@ -1,0 +1,106 @@
+"""The dense unroll: what it sees, and that its three readings of one trunk agree."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from agents.dtram import DTRAM, DTRAMConfig
+from agents.rollout import Look, Unroll, classify, score
+from agents.stopping import ConfidenceStop, FixedStop, LearnedStop
+from dtram_env import sensor
+from dtram_env.datasets.store import ArrayStore
+from dtram_env.sensor_torch import TensorStore
+
+T_MAX = 5
+
+
+@pytest.fixture(scope="module")
+def pixels() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (40, 20, 20, 1), dtype=np.uint8)
+
+
+@pytest.fixture
+def agent() -> DTRAM:
+    torch.manual_seed(0)
+    agent = DTRAM(DTRAMConfig(3, (6, 6, 1), T_MAX, hidden_size=24))
+    for head in (agent.locator, *agent.stopper):
+        for parameter in head.parameters():
+            torch.nn.init.normal_(parameter, std=0.7)
+    return agent
+
+
+def tensor_store(pixels: np.ndarray) -> TensorStore:
+    return TensorStore(torch.from_numpy(pixels), sensor.margin(6, 1))
+
+
+def test_glimpses_are_taken_where_the_trajectory_says(pixels, agent) -> None:
+    """Feeding the agent numpy glimpses of the recorded locations gives the recorded logits."""
+    index, m = torch.tensor([3, 11, 25]), 4
+    trajectory = Unroll(agent, Look(6), 0.3)(tensor_store(pixels), index, T_MAX, m)
+    numpy_store = ArrayStore(pixels, sensor.margin(6, 1))
+    state = agent.initial(len(index) * m)
+    for t in range(T_MAX):
+        seen = sensor.glimpse(
+            numpy_store, index.repeat_interleave(m).numpy(), trajectory.seen_at[t].numpy(), 6
+        )
+        state = agent.look(torch.from_numpy(seen), trajectory.seen_at[t], state)
+        torch.testing.assert_close(agent.heads(state).logits, trajectory.logits[t])
+    assert torch.equal(trajectory.seen_at[0], torch.zeros(12, 2))
+    assert torch.equal(trajectory.seen_at[1:], trajectory.location[:-1].clamp(-1, 1))
+
+
+def test_location_log_density_by_hand(pixels, agent) -> None:
+    trajectory = Unroll(agent, Look(6), 0.3)(tensor_store(pixels), torch.arange(4), 3, 2)
+    normal = torch.distributions.Normal(trajectory.location_mean, 0.3)
+    expected = normal.log_prob(trajectory.location).sum(-1)
+    torch.testing.assert_close(trajectory.location_log_prob, expected)
+
+
+def test_samples_follow_their_distributions(pixels, agent) -> None:
+    torch.manual_seed(3)
+    trajectory = Unroll(agent, Look(6), 0.3)(tensor_store(pixels), torch.tensor([7]), 1, 20_000)
+    error = trajectory.location[0] - trajectory.location_mean[0]
+    assert error.mean(0).abs().max() < 4 * 0.3 / math.sqrt(20_000)
+    assert error.std(0).tolist() == pytest.approx([0.3, 0.3], rel=0.03)
+    p = torch.sigmoid(trajectory.stop_logit[0, 0]).item()
+    share = trajectory.stop[0].double().mean().item()
+    assert share == pytest.approx(p, abs=4 * math.sqrt(p * (1 - p) / 20_000))
+
+
+@pytest.mark.parametrize("rule", [LearnedStop(0.6), FixedStop(2), ConfidenceStop(0.5)])
+def test_classify_agrees_with_score(pixels, agent, rule) -> None:
+    agent.stopping = rule
+    store, labels = tensor_store(pixels), torch.arange(40) % 3
+    taken, prediction = score(agent, Look(6), store, labels, batch_size=16).read(rule)
+    answer, probability, glimpses = classify(agent, Look(6), store, torch.arange(40))
+    assert glimpses.tolist() == taken.tolist()
+    assert answer.tolist() == prediction.tolist()
+    assert probability.sum(1).tolist() == pytest.approx([1.0] * 40)
+    if not isinstance(rule, FixedStop):
+        assert len(set(glimpses.tolist())) > 1  # images did leave the batch
+
+
+def test_score_counts_errors(pixels, agent) -> None:
+    store = tensor_store(pixels)
+    scores = score(agent, Look(6), store, torch.zeros(40, dtype=torch.int64))
+    taken, prediction = scores.read(FixedStop(3))
+    error, glimpses = scores.error(FixedStop(3))
+    assert error == (prediction != 0).double().mean().item()
+    assert glimpses == 3.0
+    assert taken.tolist() == [3] * 40
+
+
+def test_first_glimpse_may_be_random(pixels, agent) -> None:
+    look = Look(6, first_glimpse="random")
+    seen_at = Unroll(agent, look, 0.1)(tensor_store(pixels), torch.arange(40), 1, 2).seen_at[0]
+    assert seen_at.abs().max() <= 1
+    assert len(seen_at.unique(dim=0)) == 40  # one for each image, shared by its trajectories
+
+
+def test_unknown_first_glimpse_is_an_error(pixels, agent) -> None:
+    with pytest.raises(ValueError, match="first_glimpse='nowhere'"):
+        score(agent, Look(6, first_glimpse="nowhere"), tensor_store(pixels), torch.zeros(40).long())

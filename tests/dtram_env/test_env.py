@@ -1,0 +1,358 @@
+"""The scalar environment: episodes worked by hand, both libraries' checkers, bad input."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from itertools import product
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.error import ResetNeeded
+from gymnasium.utils.env_checker import check_env as gymnasium_check
+from stable_baselines3.common.env_checker import check_env as sb3_check
+
+import dtram_env
+from dtram_env import GlimpseEnv
+from dtram_env.datasets import Dataset
+from dtram_env.datasets.store import box_resize
+
+os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+
+FORMATS = list(
+    product(
+        dtram_env.ENV_IDS,
+        ("native", "continuous", "discrete"),
+        ("glimpse", "canvas"),
+        (None, "image", "flat"),
+    )
+)
+
+
+def act(x: float = 0.0, y: float = 0.0, stop: int = 0, prediction: int = 0) -> dict[str, Any]:
+    return {"location": np.array([x, y], np.float32), "stop": stop, "prediction": prediction}
+
+
+@pytest.fixture(autouse=True)
+def fast_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(GlimpseEnv.metadata, "render_fps", 10_000)
+
+
+# --- Closed-form episodes
+
+
+def test_an_episode_by_hand(toy: Dataset) -> None:
+    env = GlimpseEnv(toy, glimpse_size=4, max_glimpses=3, discount=0.5)
+    observation, info = env.reset(options={"image_index": 6})
+    label = int(toy.labels[6])
+    assert info == {"label": label, "image_index": 6, "num_glimpses": 1, "dataset": "Toy"}
+    # 14x10 image, crop of 4 about (5, 7): rows 5-8, columns 3-6.
+    np.testing.assert_array_equal(observation["glimpse"], toy.images[6, 5:9, 3:7])
+    np.testing.assert_array_equal(observation["location"], [0, 0])
+    np.testing.assert_array_equal(observation["time"], np.float32([1 / 3]))
+
+    observation, reward, terminated, truncated, info = env.step(act(0.4, -0.5, 0, label))
+    assert (reward, terminated, truncated) == (0.0, False, False)
+    assert info == {"label": label, "image_index": 6, "num_glimpses": 2}
+    # Centre at x = 1.4 * 5 = 7, y = 0.5 * 7 = 3.5: left 5, top floor(3.5 - 2 + 0.5) = 2.
+    np.testing.assert_array_equal(observation["glimpse"], toy.images[6, 2:6, 5:9])
+    np.testing.assert_array_equal(observation["location"], np.float32([0.4, -0.5]))
+
+    last, reward, terminated, truncated, info = env.step(act(-1, -1, 1, label))
+    assert (reward, terminated, truncated) == (0.25, True, False)
+    assert [type(value) for value in (reward, terminated, truncated)] == [float, bool, bool]
+    assert info == {
+        "label": label,
+        "image_index": 6,
+        "num_glimpses": 2,
+        "prediction": label,
+        "is_success": True,
+    }
+    for key, value in last.items():  # no glimpse is taken after the end
+        np.testing.assert_array_equal(value, observation[key])
+
+
+def test_the_budget_ends_an_episode_and_a_wrong_answer_pays_nothing(toy: Dataset) -> None:
+    env = GlimpseEnv(toy, glimpse_size=4, max_glimpses=2, discount=0.5)
+    _, info = env.reset(seed=0)
+    env.step(act(prediction=info["label"]))
+    _, reward, terminated, _, last = env.step(act(prediction=(info["label"] + 1) % 5))
+    assert (reward, terminated, last["is_success"], last["num_glimpses"]) == (0.0, True, False, 2)
+    env.reset(options={"image_index": 0})
+    env.step(act())
+    assert env.step(act(prediction=int(toy.labels[0])))[1:3] == (0.25, True)
+
+
+def test_first_glimpse_choose(toy: Dataset) -> None:
+    env = GlimpseEnv(toy, glimpse_size=4, max_glimpses=1, discount=0.5, first_glimpse="choose")
+    observation, info = env.reset(options={"image_index": 1})
+    assert not observation["glimpse"].any() and not observation["location"].any()
+    assert observation["time"].tolist() == [0.0] and info["num_glimpses"] == 0
+    label = int(toy.labels[1])
+    # Stop and prediction are ignored; one glimpse is the whole budget.
+    observation, reward, terminated, _, info = env.step(act(0.4, -0.5, 1, label))
+    assert (reward, terminated, info["num_glimpses"]) == (0.0, False, 1)
+    np.testing.assert_array_equal(observation["glimpse"], toy.images[1, 2:6, 5:9])
+    assert env.step(act(prediction=label))[1:3] == (0.5, True)
+
+
+def test_first_glimpse_thumbnail_of_the_glimpse_size(toy: Dataset) -> None:
+    env = GlimpseEnv(toy, glimpse_size=4, num_scales=2, first_glimpse="thumbnail")
+    observation, _ = env.reset(options={"image_index": 2})
+    small = box_resize(toy.images[2:3], 4)[0]
+    np.testing.assert_array_equal(observation["glimpse"], np.concatenate([small, small], -1))
+    assert "thumbnail" not in observation and observation["time"][0] == np.float32(1 / 7)
+    observation = env.step(act(0.4, -0.5))[0]
+    np.testing.assert_array_equal(observation["glimpse"][..., :1], toy.images[2, 2:6, 5:9])
+
+
+def test_first_glimpse_thumbnail_of_another_size_has_its_own_key(toy: Dataset) -> None:
+    env = GlimpseEnv(toy, glimpse_size=4, thumbnail_size=6, first_glimpse="thumbnail")
+    assert env.observation_space["thumbnail"].shape == (6, 6, 1)  # type: ignore[index]
+    observation, _ = env.reset(options={"image_index": 2})
+    np.testing.assert_array_equal(observation["thumbnail"], box_resize(toy.images[2:3], 6)[0])
+    assert not observation["glimpse"].any()
+    observation = env.step(act(0.4, -0.5))[0]
+    np.testing.assert_array_equal(observation["glimpse"], toy.images[2, 2:6, 5:9])
+    assert not observation["thumbnail"].any()
+
+
+def test_first_glimpse_random_covers_the_square(toy: Dataset) -> None:
+    env = GlimpseEnv(toy, glimpse_size=4, first_glimpse="random")
+    env.reset(seed=0)
+    drawn = np.array([env.reset()[0]["location"] for _ in range(400)])
+    assert (np.abs(drawn) <= 1).all()
+    # 400 uniform draws: mean 0 with standard error 0.029, variance 1/3.
+    assert np.abs(drawn.mean(axis=0)).max() < 5 * 0.029
+    np.testing.assert_allclose(drawn.var(axis=0), 1 / 3, atol=0.1)
+
+
+def test_canvas_shows_what_was_seen_and_nothing_else(toy: Dataset) -> None:
+    env = GlimpseEnv(toy, glimpse_size=4, observe="canvas", num_scales=2)
+    observation, _ = env.reset(options={"image_index": 3})
+    assert set(observation) == {"canvas", "location", "time"}
+    expected = np.zeros((14, 10, 2), np.uint8)
+    expected[5:9, 3:7, 0], expected[5:9, 3:7, 1] = toy.images[3, 5:9, 3:7, 0], 255
+    np.testing.assert_array_equal(observation["canvas"], expected)
+    observation = env.step(act(-1, -1))[0]  # a crop that reaches beyond the image
+    expected[:2, :2, 0], expected[:2, :2, 1] = toy.images[3, :2, :2, 0], 255
+    np.testing.assert_array_equal(observation["canvas"], expected)
+    again = env.step(act(1, 1, stop=1))[0]
+    np.testing.assert_array_equal(again["canvas"], expected)
+    assert env.reset()[0]["canvas"][..., 1].sum() == 255 * 16  # forgotten
+
+
+def test_canvas_keeps_a_first_thumbnail_apart(toy: Dataset) -> None:
+    env = GlimpseEnv(toy, glimpse_size=4, observe="canvas", first_glimpse="thumbnail")
+    observation, _ = env.reset(options={"image_index": 3})
+    assert not observation["canvas"].any()
+    np.testing.assert_array_equal(observation["thumbnail"], box_resize(toy.images[3:4], 4)[0])
+
+
+def test_sequential_order_and_shards(toy: Dataset) -> None:
+    env = GlimpseEnv(toy, glimpse_size=4, order="sequential", shard=(1, 2))
+    seen = [env.reset()[1] for _ in range(14)]
+    assert [info["image_index"] for info in seen] == [*range(11, 23), 11, 12]
+    assert [info["repeat"] for info in seen] == [False] * 12 + [True] * 2
+    # A fixed image is outside the pass, which goes on after it.
+    assert env.reset(options={"image_index": 4})[1]["repeat"] is True
+    assert env.reset()[1]["image_index"] == 13
+    assert env.reset(seed=0)[1] == {**seen[0]}  # a seed starts over
+
+
+def test_a_seed_fixes_images_and_locations(toy: Dataset) -> None:
+    runs = []
+    for _ in range(2):
+        env = GlimpseEnv(toy, glimpse_size=4, first_glimpse="random")
+        env.reset(seed=7)
+        runs.append([env.reset()[0]["location"].tolist() for _ in range(80)])
+    assert runs[0] == runs[1]
+    env.reset(seed=8)
+    assert [env.reset()[0]["location"].tolist() for _ in range(80)] != runs[0]
+
+
+def test_every_image_can_be_drawn(toy: Dataset) -> None:
+    env = GlimpseEnv(toy, glimpse_size=4)
+    env.reset(seed=0)
+    assert {env.reset()[1]["image_index"] for _ in range(500)} == set(range(23))
+
+
+# --- Checkers
+
+
+@pytest.mark.parametrize(("env_id", "view", "observe", "form"), FORMATS)
+def test_gymnasium_check_env(env_id: str, view: str, observe: str, form: str | None) -> None:
+    env = gym.make(env_id, view=view, observe=observe, glimpse_format=form, split="test")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gymnasium_check(env.unwrapped)
+
+
+@pytest.mark.parametrize("order", ["random", "sequential"])
+@pytest.mark.parametrize("first", ["random", "thumbnail", "choose"])
+def test_gymnasium_check_env_of_other_starts(first: str, order: str) -> None:
+    env = gym.make("DTRAM-Signpost-v0", first_glimpse=first, order=order, num_scales=2)
+    gymnasium_check(env.unwrapped)
+
+
+@pytest.mark.parametrize(("env_id", "view", "observe", "form"), FORMATS)
+def test_sb3_check_env(env_id: str, view: str, observe: str, form: str | None) -> None:
+    env = gym.make(env_id, view=view, observe=observe, glimpse_format=form, split="test")
+    expected = set()
+    if view == "native":
+        expected.add("not based off a numpy array")
+    # Every image shown here is under 36 pixels; non-native views flatten it unless told not to.
+    if form == "image" or (form is None and view == "native"):
+        expected.add("minimal resolution")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        sb3_check(env.unwrapped, warn=True, skip_render_check=False)
+    said = [str(warning.message) for warning in caught]
+    for words in expected:
+        assert sum(words in text for text in said) == 1, said
+    assert len(said) == len(expected), said
+
+
+@pytest.mark.parametrize("env_id", dtram_env.ENV_IDS)
+def test_ids_make_what_the_design_says(env_id: str) -> None:
+    env = gym.make(env_id).unwrapped
+    assert isinstance(env, GlimpseEnv)
+    assert env.observation_space["glimpse"].shape == (8, 8, 1)  # type: ignore[index]
+    assert env.image_shape == (28, 28, 1)
+    budget, classes = {"DTRAM-MNIST-v0": (7, 10), "DTRAM-Signpost-v0": (4, 4)}[env_id]
+    assert (env.max_glimpses, env.num_classes, env.discount) == (budget, classes, 0.98)
+    assert (env.first_glimpse, env.split, env.order) == ("center", "train", "random")
+    assert len(env.class_names) == classes and len(env.data.images) == env.num_images
+    assert env.spec is not None and env.spec.max_episode_steps is None
+
+
+def test_ids_are_found_without_an_import() -> None:
+    assert gym.make("dtram_env:DTRAM-Signpost-v0").reset(seed=0)[1]["num_glimpses"] == 1
+
+
+# --- Bad input
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"location": [np.nan, 0.0]}, r"action\['location'\] = \[nan, 0.0\]: expected finite"),
+        ({"location": [0.0, np.inf]}, r"action\['location'\] = \[0.0, inf\]"),
+        ({"location": [0.0]}, r"action\['location'\].*shape \(1,\): expected numbers of shape \(2,\)"),
+        ({"location": ["left", "up"]}, r"action\['location'\].*expected numbers"),
+        ({"stop": 2}, r"action\['stop'\] = 2: expected 0 or 1"),
+        ({"stop": -1}, r"action\['stop'\] = -1: expected 0 or 1"),
+        ({"stop": 0.5}, r"action\['stop'\] = 0.5: expected 0 or 1"),
+        ({"stop": float("nan")}, r"action\['stop'\] = nan"),
+        ({"stop": None}, r"action\['stop'\] = None"),
+        ({"prediction": 5}, r"action\['prediction'\] = 5: expected an integer from 0 to 4"),
+        ({"prediction": -1}, r"action\['prediction'\] = -1"),
+        ({"prediction": [1, 2]}, r"action\['prediction'\] = \[1, 2\]"),
+        ({"extra": 1}, r"action has the keys \['extra', 'location', 'prediction', 'stop'\]"),
+    ],
+)
+def test_bad_native_actions(toy: Dataset, change: dict[str, Any], message: str) -> None:
+    env = GlimpseEnv(toy, glimpse_size=4)
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=message):
+        env.step({**act(), **change})
+    assert env.step(act())[4]["num_glimpses"] == 2  # the refused action changed nothing
+
+
+def test_good_actions_in_other_clothes(toy: Dataset) -> None:
+    env = GlimpseEnv(toy, glimpse_size=4)
+    env.reset(options={"image_index": 0})
+    first = env.step({"location": [3, -9], "stop": np.array(0), "prediction": np.int8(1)})[0]
+    np.testing.assert_array_equal(first["location"], [1, -1])  # clipped
+    assert env.step({"location": (0, 0), "stop": True, "prediction": 1.0})[2] is True
+
+
+def test_a_missing_or_foreign_action(toy: Dataset) -> None:
+    env = GlimpseEnv(toy, glimpse_size=4)
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=r"action has the keys \['stop'\]"):
+        env.step({"stop": 1})
+    with pytest.raises(ValueError, match="action is a int: expected a dict"):
+        env.step(3)
+
+
+def test_steps_that_no_episode_waits_for(toy: Dataset) -> None:
+    env = GlimpseEnv(toy, glimpse_size=4, render_mode="rgb_array", view="discrete")
+    for call in (lambda: env.step([0, 0, 0]), env.render, env.action_masks):
+        with pytest.raises(ResetNeeded, match="before reset"):
+            call()
+    env.reset()
+    env.step([0, 1, 0])
+    with pytest.raises(ResetNeeded, match="after the end: call reset"):
+        env.step([0, 1, 0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"split": "valid"}, "split='valid'"),
+        ({"view": "flat"}, "view='flat': expected one of 'native', 'continuous', 'discrete'"),
+        ({"observe": "all"}, "observe='all'"),
+        ({"glimpse_format": "png"}, "glimpse_format='png'"),
+        ({"first_glimpse": "left"}, "first_glimpse='left'"),
+        ({"order": "shuffled"}, "order='shuffled'"),
+        ({"data": "fake"}, "data='fake'"),
+        ({"data": "builtin"}, "data='builtin': .* DTRAM-Signpost-v0"),
+        ({"glimpse_size": 29}, "glimpse_size=29: larger than the image, 28x28"),
+        ({"glimpse_size": 0}, "glimpse_size=0: expected an integer of at least 1"),
+        ({"num_scales": 0}, "num_scales=0"),
+        ({"max_glimpses": 0}, "max_glimpses=0: expected an integer of at least 1"),
+        ({"max_glimpses": 2.5}, "max_glimpses=2.5"),
+        ({"discount": 0}, r"discount=0: expected a number in \(0, 1\]"),
+        ({"discount": 1.01}, "discount=1.01"),
+        ({"discount": float("nan")}, "discount=nan"),
+        ({"image_size": 32}, "image_size=32: .* expected None or 28"),
+        ({"thumbnail_size": 9}, "thumbnail_size=9: only first_glimpse='thumbnail'"),
+        ({"first_glimpse": "thumbnail", "thumbnail_size": 0}, "thumbnail_size=0"),
+        ({"grid": 4}, "grid=4: only view='discrete'"),
+        ({"mask_seen": True}, "mask_seen=True: only view='discrete'"),
+        ({"view": "continuous", "min_glimpses": 2}, "min_glimpses=2: only view='discrete'"),
+        ({"view": "discrete", "min_glimpses": 5}, "min_glimpses=5: expected 1 to 4"),
+        ({"view": "discrete", "grid": 0}, "grid=0"),
+        ({"shard": (0, 2)}, "only order='sequential'"),
+        ({"order": "sequential", "shard": (2, 2)}, r"shard=\(2, 2\): expected \(i, n\)"),
+        ({"dataset": "nothing"}, "dataset 'nothing'"),
+    ],
+)
+def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        gym.make("DTRAM-Signpost-v0", **arguments)
+
+
+def test_an_unknown_argument_and_render_mode(toy: Dataset) -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'glimpses'"):
+        gym.make("DTRAM-Signpost-v0", glimpses=3)
+    with pytest.raises(ValueError, match="render_mode='ansi'"):
+        GlimpseEnv(toy, glimpse_size=4, render_mode="ansi")
+    with pytest.raises(ValueError, match="the dataset given is the split 'train'"):
+        GlimpseEnv(toy, glimpse_size=4, split="test")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"image_index": 23}, "23 is out of range; the split has images 0 to 22"),
+        ({"image_index": -1}, "-1 is out of range"),
+        ({"image_index": 1.0}, r"options\['image_index'\] = 1.0: expected one integer"),
+        ({"image_index": [1, 2]}, "expected one integer"),
+        ({"index": 1}, r"options\['index'\]: unknown; expected 'image_index'"),
+    ],
+)
+def test_bad_reset_options(toy: Dataset, options: dict[str, Any], message: str) -> None:
+    env = GlimpseEnv(toy, glimpse_size=4)
+    with pytest.raises(ValueError, match=message):
+        env.reset(options=options)
+
+
+def test_masks_belong_to_the_discrete_view(toy: Dataset) -> None:
+    env = GlimpseEnv(toy, glimpse_size=4)
+    env.reset()
+    with pytest.raises(ValueError, match="action_masks\\(\\) belongs to view='discrete'"):
+        env.action_masks()

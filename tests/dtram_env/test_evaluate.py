@@ -1,0 +1,176 @@
+"""Policies and the exact evaluation, with answers known beforehand."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dtram_env import CenterPolicy, RandomPolicy, ScanPolicy, evaluate
+from dtram_env.datasets import Dataset
+from dtram_env.views import grid_centres
+
+from .conftest import make_dataset
+
+ID = "DTRAM-Signpost-v0"
+
+
+class Reader:
+    """Looks at the top left pixel, where a planted label stands, and stops `delay` glimpses later.
+
+    Works on arrays and tensors.
+    """
+
+    def __init__(self, delay: int = 0) -> None:
+        self.delay = delay
+
+    def reset(self, batch: int) -> Any:
+        return None
+
+    def step(self, observation: dict[str, Any], state: Any) -> tuple[dict[str, Any], Any]:
+        largest = observation["glimpse"].reshape(len(observation["glimpse"]), -1)
+        largest = largest.max(-1) if isinstance(largest, np.ndarray) else largest.amax(-1)
+        known = largest > 0
+        # time = t / 7; the label is seen at the second glimpse.
+        late = observation["time"][:, 0] * 7 > 1.5 + self.delay
+        location = -0.99 * (0 * observation["location"] + 1)
+        prediction = (0 * known + largest) - 1 * known
+        return {"location": location, "stop": (known & late) * 1, "prediction": prediction * 1}, None
+
+    def select(self, state: Any, keep: Any) -> Any:
+        return None
+
+
+@pytest.mark.parametrize("num_envs", [1, 7, 50, 64])
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_a_policy_that_reads_the_planted_label(
+    planted: Dataset, backend: str, num_envs: int
+) -> None:
+    result = evaluate(
+        Reader(delay=1), ID, dataset=planted, max_glimpses=7, backend=backend, num_envs=num_envs
+    )
+    assert (result.accuracy, result.error, result.images) == (1.0, 0.0, 50)
+    assert result.mean_glimpses == 3.0
+    assert result.mean_return == pytest.approx(0.98**3, rel=1e-6)
+    assert result.histogram.tolist() == [0, 0, 50, 0, 0, 0, 0]
+    np.testing.assert_array_equal(result.label, planted.labels)
+    np.testing.assert_array_equal(result.prediction, planted.labels)
+    assert (result.dataset, result.split, result.env_id) == ("Planted", "test", ID)
+
+
+@pytest.mark.parametrize("num_envs", [1, 7, 64])
+def test_the_number_of_slots_does_not_change_the_result(num_envs: int) -> None:
+    data = make_dataset(23, split="test")
+    result = evaluate(
+        CenterPolicy(5, stop_after=2, guess=3), ID, dataset=data, num_envs=num_envs, glimpse_size=4
+    )
+    share = float((data.labels == 3).mean())
+    assert result.accuracy == pytest.approx(share)
+    assert result.mean_return == pytest.approx(0.98**2 * share)
+    np.testing.assert_array_equal(result.reward, 0.98**2 * (data.labels == 3))
+    assert result.num_glimpses.tolist() == [2] * 23
+
+
+def test_scan_takes_the_whole_budget_and_reads_like_a_page() -> None:
+    policy = ScanPolicy(4, grid=2, guess=1)
+    result = evaluate(policy, ID, max_glimpses=6, num_envs=300)
+    assert result.mean_glimpses == 6.0 and result.images == 2000
+    assert result.histogram.tolist() == [0, 0, 0, 0, 0, 2000]
+    assert result.accuracy == 0.25  # classes are equally frequent
+    state = policy.reset(2)
+    visited = []
+    for _ in range(5):
+        action, state = policy.step({"time": np.ones((2, 1))}, state)
+        visited.append(action["location"][1])
+    np.testing.assert_array_equal(visited, grid_centres(2)[[0, 1, 2, 3, 0]])
+
+
+def test_stop_after_counts_glimpses_also_when_the_first_is_chosen() -> None:
+    for first in ("center", "choose"):
+        result = evaluate(CenterPolicy(4, stop_after=2), ID, first_glimpse=first, split="validation")
+        assert result.mean_glimpses == 2.0
+
+
+def test_random_stops_are_geometric() -> None:
+    result = evaluate(RandomPolicy(4, seed=1, stop_probability=0.5), ID, max_glimpses=3)
+    expected = 2000 * np.array([0.5, 0.25, 0.25])
+    assert np.abs(result.histogram - expected).max() < 5 * np.sqrt(500)
+    assert abs(result.accuracy - 0.25) < 5 * np.sqrt(0.25 * 0.75 / 2000)
+
+
+@settings(max_examples=15)
+@given(
+    seed=st.integers(0, 999), num_envs=st.integers(1, 40), budget=st.integers(1, 5), p=st.floats(0, 1)
+)
+def test_sums_that_always_hold(seed: int, num_envs: int, budget: int, p: float) -> None:
+    data = make_dataset(23, split="test")
+    result = evaluate(
+        RandomPolicy(5, seed=seed, stop_probability=p),
+        ID,
+        dataset=data,
+        num_envs=num_envs,
+        max_glimpses=budget,
+        glimpse_size=4,
+    )
+    assert result.histogram.shape == (budget,) and result.histogram.sum() == 23
+    assert (result.histogram * np.arange(1, budget + 1)).sum() == result.num_glimpses.sum()
+    right = result.prediction == result.label
+    np.testing.assert_allclose(result.reward, 0.98**result.num_glimpses * right)
+    assert result.accuracy + result.error == pytest.approx(1)
+    assert result.accuracy == pytest.approx(right.mean())
+
+
+def test_the_summary_is_json(planted: Dataset) -> None:
+    summary = json.loads(json.dumps(evaluate(Reader(), ID, dataset=planted).to_dict()))
+    assert summary == {
+        "env_id": ID,
+        "dataset": "Planted",
+        "split": "test",
+        "images": 50,
+        "accuracy": 1.0,
+        "error": 0.0,
+        "test_error": 0.0,
+        "mean_glimpses": 2.0,
+        "mean_return": pytest.approx(0.98**2),
+        "histogram": [0, 50, 0, 0],
+    }
+    other = evaluate(CenterPolicy(4, stop_after=1), ID, split="validation").to_dict()
+    assert "test_error" not in other and other["split"] == "validation"
+
+
+def test_mnist_test_split_is_counted_whole(mnist_folder: Any) -> None:
+    result = evaluate(CenterPolicy(10, stop_after=1, guess=1), "DTRAM-MNIST-v0")
+    assert result.images == 10_000 and result.mean_glimpses == 1.0
+    assert result.accuracy == 0.1135  # the test split has 1,135 ones
+
+
+def test_policies_select_and_repeat() -> None:
+    policy = ScanPolicy(4)
+    state = np.array([3, 1, 2])
+    np.testing.assert_array_equal(policy.select(state, np.array([True, False, True])), [3, 2])
+    np.testing.assert_array_equal(policy.select(state, [2, 0]), [2, 3])
+    time = {"time": torch.ones(6, 1)}
+    one, two = RandomPolicy(9, seed=4), RandomPolicy(9, seed=4)
+    for _ in range(3):
+        first, second = one.step(time, one.reset(6))[0], two.step(time, two.reset(6))[0]
+        for key in first:
+            np.testing.assert_array_equal(first[key], second[key])
+
+
+def test_bad_policies_and_arguments(planted: Dataset) -> None:
+    for make, message in [
+        (lambda: RandomPolicy(0), "num_classes=0"),
+        (lambda: RandomPolicy(4, stop_probability=1.5), "stop_probability=1.5"),
+        (lambda: CenterPolicy(4, stop_after=0), "stop_after=0"),
+        (lambda: CenterPolicy(4, guess=4), "guess=4: expected 0 to 3"),
+        (lambda: ScanPolicy(4, grid=0), "grid=0"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            make()
+    with pytest.raises(TypeError, match="order"):
+        evaluate(Reader(), ID, dataset=planted, order="random")

@@ -1,0 +1,40 @@
+"""What `import dtram_env` brings, and what it leaves alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import gymnasium as gym
+
+import dtram_env
+
+HEAVY = ("torch", "torchvision", "stable_baselines3", "pygame", "matplotlib")
+
+
+def test_importing_and_stepping_on_numpy_loads_nothing_heavy() -> None:
+    program = f"""
+import sys, gymnasium as gym, dtram_env
+env = gym.make("DTRAM-Signpost-v0"); env.reset(seed=0); env.step(env.action_space.sample())
+env = gym.make_vec("DTRAM-Signpost-v0", num_envs=2); env.reset(seed=0)
+dtram_env.evaluate(dtram_env.CenterPolicy(4, stop_after=1), "DTRAM-Signpost-v0")
+print([name for name in {HEAVY!r} if name in sys.modules])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_every_id_is_registered_with_both_entry_points() -> None:
+    for env_id in dtram_env.ENV_IDS:
+        spec = gym.spec(env_id)
+        assert spec.entry_point == "dtram_env.env:GlimpseEnv"
+        assert spec.vector_entry_point == "dtram_env.vector_env:GlimpseVectorEnv"
+        assert spec.max_episode_steps is None
+        assert all(isinstance(value, (str, int, float)) for value in spec.kwargs.values())
+
+
+def test_public_names_exist() -> None:
+    for name in dtram_env.__all__:
+        assert getattr(dtram_env, name) is not None

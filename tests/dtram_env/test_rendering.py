@@ -1,0 +1,136 @@
+"""Pictures: pixels by hand, frames of both environments, the window."""
+
+from __future__ import annotations
+
+import os
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from dtram_env import GlimpseEnv, GlimpseVectorEnv
+from dtram_env.datasets import Dataset
+from dtram_env.rendering import COLOURS, crop_boxes, draw_episode, episode_caption
+
+os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+
+
+def test_an_image_is_enlarged_by_a_whole_number() -> None:
+    image = np.arange(6, dtype=np.uint8).reshape(2, 3, 1) * 40
+    frame = draw_episode(image, [], size=32)  # 32 // 3 = 10
+    expected = np.repeat(np.repeat(np.repeat(image, 10, 0), 10, 1), 3, 2)
+    np.testing.assert_array_equal(frame, expected)
+    assert draw_episode(image, [], "", size=32).shape == (20 + 18, 30, 3)
+
+
+def test_boxes_have_their_colours_in_visiting_order() -> None:
+    image = np.zeros((20, 20, 3), np.uint8)
+    frame = draw_episode(image, [(2, 4, 6, 6), (10, 10, 6, 6)], size=200)
+    # Edges of the first box: left at 20, top at 40, right at 79, bottom at 99.
+    for y, x in [(70, 20), (40, 60), (70, 79), (99, 60)]:
+        assert tuple(frame[y, x]) == COLOURS[0], (y, x)
+    assert tuple(frame[130, 100]) == COLOURS[1]
+    assert not frame[60:90, 40:70].any()  # inside a box the image is untouched
+
+
+def test_many_boxes_and_boxes_beyond_the_edge() -> None:
+    image = np.zeros((10, 10, 1), np.uint8)
+    frame = draw_episode(image, [(-4, -4, 8, 8)] * 9, size=100)
+    assert tuple(frame[20, 0]) == COLOURS[0]  # the ninth has the first colour again
+
+
+def test_crop_boxes_are_where_the_sensor_looks() -> None:
+    boxes = crop_boxes(np.array([[0, 0], [0.4, -0.5], [9, 1]]), (14, 10, 1), 4)
+    assert boxes == [(3, 5, 4, 4), (5, 2, 4, 4), (8, 12, 4, 4)]
+    assert crop_boxes(np.zeros((0, 2)), (14, 10), 4, whole_first=True) == [(0, 0, 10, 14)]
+
+
+def test_captions() -> None:
+    names = ("cat", "dog")
+    assert episode_caption(1, None, 0, names) == "1: says ?, is cat"
+    assert episode_caption(3, 1, 0, names, over=True) == "3 end: says dog, is cat"
+
+
+def test_bad_images_are_refused() -> None:
+    for image in (np.zeros((4, 4), np.uint8), np.zeros((4, 4, 2), np.uint8), np.zeros((4, 4, 3))):
+        with pytest.raises(ValueError, match="image: expected uint8"):
+            draw_episode(image, [])
+
+
+def test_frames_change_with_the_episode(toy: Dataset) -> None:
+    env = GlimpseEnv(toy, glimpse_size=4, render_mode="rgb_array")
+    env.reset(options={"image_index": 0})
+    first = env.render()
+    assert first is not None and first.dtype == np.uint8 and first.shape == (280 + 18, 200, 3)
+    assert (first == COLOURS[0]).all(-1).any() and not (first == COLOURS[1]).all(-1).any()
+    env.step({"location": [-1, -1], "stop": 0, "prediction": 2})
+    second = env.render()
+    assert second is not None and (second == COLOURS[1]).all(-1).any()
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+@pytest.mark.parametrize("first", ["center", "random", "thumbnail", "choose"])
+def test_vector_frames_are_the_scalar_ones(toy: Dataset, first: str, backend: str) -> None:
+    common = {"glimpse_size": 4, "first_glimpse": first, "max_glimpses": 3, "order": "sequential"}
+    vector = GlimpseVectorEnv(
+        toy,
+        num_envs=2,
+        render_mode="rgb_array",
+        autoreset_mode="Disabled",
+        backend=backend,
+        **common,
+    )
+    singles = [
+        GlimpseEnv(toy, render_mode="rgb_array", shard=(i, 2), **common) for i in range(2)
+    ]
+    vector.reset(seed=0)
+    for single in singles:
+        single.reset(seed=0)
+    if first == "random":  # other draws: only what was looked at since is the same
+        return
+    over = [False, False]
+    for stops in ([0, 1], [0, 0], [1, 0], [0, 0]):
+        action = {
+            "location": np.array([[0.5, -1], [-0.3, 0.2]], np.float32) * (1 + sum(stops)),
+            "stop": np.array(stops),
+            "prediction": np.array([1, 3]),
+        }
+        vector.step(action)
+        frames = vector.render()
+        assert frames is not None and len(frames) == 2
+        for i, single in enumerate(singles):
+            if not over[i]:
+                over[i] = single.step({key: value[i] for key, value in action.items()})[2]
+            np.testing.assert_array_equal(frames[i], single.render())
+
+
+def test_a_vector_shows_its_first_slots_only() -> None:
+    env = gym.make_vec("DTRAM-Signpost-v0", num_envs=40, render_mode="rgb_array")
+    env.reset(seed=0)
+    frames = env.render()
+    assert frames is not None and len(frames) == 16
+
+
+def test_no_window_before_the_first_render(toy: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pygame
+
+    monkeypatch.setitem(GlimpseEnv.metadata, "render_fps", 10_000)
+    opened = []
+    monkeypatch.setattr(
+        pygame.display, "set_mode", lambda size: opened.append(size) or pygame.Surface(size)
+    )
+    monkeypatch.setattr(pygame.display, "flip", lambda: None)
+    env = GlimpseEnv(toy, glimpse_size=4, render_mode="human")
+    assert not opened
+    env.reset(seed=0)
+    env.step({"location": [0, 0], "stop": 1, "prediction": 0})
+    assert opened == [(200, 298)]
+    env.close()
+    env.close()  # twice is fine
+
+
+def test_rendering_without_a_mode_warns(toy: Dataset) -> None:
+    env = GlimpseEnv(toy, glimpse_size=4)
+    env.reset()
+    with pytest.warns(UserWarning, match=r"render\(\) does nothing"):
+        assert env.render() is None

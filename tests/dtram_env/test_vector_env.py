@@ -1,0 +1,448 @@
+"""The vector environment: against Gymnasium's own vector of scalar environments, against itself on
+tensors, and by hand where it goes its own way."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium.error import ResetNeeded
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dtram_env import GlimpseEnv, GlimpseVectorEnv
+from dtram_env.datasets import Dataset
+
+from .conftest import make_dataset
+
+TOY = make_dataset()
+VIEWS = [
+    {"view": "native"},
+    {"view": "native", "first_glimpse": "thumbnail", "thumbnail_size": 6},
+    {"view": "native", "first_glimpse": "thumbnail", "num_scales": 2},
+    {"view": "native", "first_glimpse": "choose", "glimpse_format": "flat"},
+    {"view": "continuous"},
+    {"view": "continuous", "observe": "canvas", "first_glimpse": "thumbnail"},
+    {"view": "continuous", "glimpse_format": "image"},
+    {"view": "discrete", "mask_seen": True, "min_glimpses": 2, "grid": 3},
+    {"view": "discrete", "observe": "canvas", "glimpse_format": "image", "mask_seen": True},
+    {"view": "discrete", "observe": "canvas", "first_glimpse": "choose", "mask_seen": True},
+]
+MODES = ["NextStep", "SameStep", "Disabled"]
+
+
+def assert_same(ours: Any, theirs: Any, where: str = "") -> None:
+    """Equal structure, types, shapes and values; tensors count as arrays."""
+    if isinstance(ours, torch.Tensor):
+        ours = ours.numpy()
+    if isinstance(theirs, dict):
+        assert isinstance(ours, dict) and set(ours) == set(theirs), (where, ours, theirs)
+        for key in theirs:
+            assert_same(ours[key], theirs[key], f"{where}/{key}")
+    elif isinstance(theirs, np.ndarray) and theirs.dtype == object:
+        assert ours.dtype == object and ours.shape == theirs.shape, where
+        for one, other in zip(ours, theirs, strict=True):
+            assert_same(one, other, where)
+    elif isinstance(theirs, np.ndarray):
+        assert ours.dtype == theirs.dtype and ours.shape == theirs.shape, (where, ours, theirs)
+        np.testing.assert_array_equal(ours, theirs, err_msg=where)
+    else:
+        assert ours == theirs, (where, ours, theirs)
+
+
+def actions_of(env: Any, steps: int, seed: int = 0) -> list[Any]:
+    """Random actions of the batched space; locations now and then out of it or at corners."""
+    env.action_space.seed(seed)
+    return [env.action_space.sample() for _ in range(steps)]
+
+
+def reference(num_envs: int, mode: str, **task: Any) -> SyncVectorEnv:
+    """Gymnasium's vector environment over scalar ones, each with its shard."""
+
+    def make(i: int) -> Callable[[], GlimpseEnv]:
+        return lambda: GlimpseEnv(TOY, order="sequential", shard=(i, num_envs), **task)
+
+    return SyncVectorEnv([make(i) for i in range(num_envs)], autoreset_mode=AutoresetMode(mode))
+
+
+# --- Scalar = vector, every view and autoreset mode
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("task", VIEWS, ids=lambda task: "-".join(map(str, task.values())))
+def test_equals_gymnasiums_vector_of_scalar_environments(task: dict[str, Any], mode: str) -> None:
+    task = {"glimpse_size": 4, "max_glimpses": 3, "discount": 0.9, **task}
+    ours = GlimpseVectorEnv(TOY, num_envs=6, order="sequential", autoreset_mode=mode, **task)
+    theirs = reference(6, mode, **task)
+    assert ours.single_observation_space == theirs.single_observation_space
+    assert ours.observation_space == theirs.observation_space
+    assert ours.action_space == theirs.action_space
+    assert ours.metadata["autoreset_mode"] is theirs.metadata["autoreset_mode"]
+    seen, expected = ours.reset(seed=0), theirs.reset(seed=0)
+    assert_same(seen, expected) if isinstance(seen, np.ndarray) else None
+    assert_same(dict(enumerate(seen)), dict(enumerate(expected)), "reset")
+    ended = 0
+    for action in actions_of(ours, 25):
+        seen, expected = ours.step(copy.deepcopy(action)), theirs.step(action)
+        assert_same(dict(enumerate(seen)), dict(enumerate(expected)), "step")
+        assert seen[0] in ours.observation_space
+        over = expected[2]
+        ended += int(over.sum())
+        if task["view"] == "discrete":
+            np.testing.assert_array_equal(ours.action_masks(), theirs.call("action_masks"))
+        if mode == "Disabled" and over.any():
+            # `options` is emptied by Gymnasium's own reset.
+            again = ours.reset(options={"reset_mask": over.copy()})
+            against = theirs.reset(options={"reset_mask": over.copy()})
+            assert_same(dict(enumerate(again)), dict(enumerate(against)), "masked reset")
+    assert ended > 20
+
+
+def test_fixed_images_equal_the_scalar_environment() -> None:
+    ours = GlimpseVectorEnv(TOY, num_envs=4, glimpse_size=4)
+    fixed = np.array([22, 0, 7, 7])
+    observations, infos = ours.reset(options={"image_index": fixed})
+    action = {
+        "location": np.array([[0.3, -1], [1, 1], [-0.2, 0.7], [5, -5]], np.float32),
+        "stop": np.zeros(4, np.int64),
+        "prediction": np.zeros(4, np.int64),
+    }
+    next_observations = ours.step(action)[0]
+    for i, image in enumerate(fixed):
+        single = GlimpseEnv(TOY, glimpse_size=4)
+        observation, info = single.reset(options={"image_index": image})
+        assert infos["label"][i] == info["label"] and infos["image_index"][i] == image
+        np.testing.assert_array_equal(observations["glimpse"][i], observation["glimpse"])
+        observation = single.step({key: value[i] for key, value in action.items()})[0]
+        for key, value in observation.items():
+            np.testing.assert_array_equal(next_observations[key][i], value)
+    every = ours.reset(options={"image_index": 5})[1]["image_index"]
+    assert every.tolist() == [5, 5, 5, 5]
+    assert ours.reset()[1]["image_index"].tolist() != [5, 5, 5, 5]  # that reset only
+
+
+# --- numpy = torch
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("order", ["random", "sequential"])
+@pytest.mark.parametrize(
+    "task", [*VIEWS, {"first_glimpse": "random"}], ids=lambda task: "-".join(map(str, task.values()))
+)
+def test_torch_equals_numpy(task: dict[str, Any], order: str, mode: str) -> None:
+    task = {"glimpse_size": 4, "max_glimpses": 3, "discount": 0.9, "order": order, **task}
+    common = {"num_envs": 7, "autoreset_mode": mode, **task}
+    host = GlimpseVectorEnv(TOY, **common)
+    device = GlimpseVectorEnv(TOY, backend="torch", device="cpu", **common)
+    assert host.observation_space == device.observation_space
+    expected, facts = host.reset(seed=3)
+    observation, infos = device.reset(seed=3)
+    assert all(isinstance(value, torch.Tensor) for value in observation.values())
+    assert_same(observation, expected)
+    assert_same(infos, facts)
+    for action in actions_of(host, 80):  # more than one block of random rows
+        given = (
+            {key: torch.from_numpy(value) for key, value in action.items()}
+            if isinstance(action, dict)
+            else torch.from_numpy(action)
+        )
+        observation, reward, over, cut, infos = device.step(given)
+        expected, paid, ended, _, facts = host.step(action)
+        assert_same(observation, expected)
+        np.testing.assert_allclose(reward.numpy(), paid, rtol=1e-6)
+        assert reward.dtype == torch.float32
+        assert_same(over, ended)
+        assert cut.dtype == torch.bool and not cut.any()
+        compare_infos(infos, facts)
+        if mode == "Disabled":
+            assert_same(
+                device.reset(options={"reset_mask": over})[0],
+                host.reset(options={"reset_mask": ended})[0],
+            )
+
+
+def compare_infos(tensors: dict[str, Any], arrays: dict[str, Any]) -> None:
+    """Tensors hold every key, arrays those that a slot has; where a mask is set, they agree."""
+    for key, mask in arrays.items():
+        if not key.startswith("_") or key == "_dataset":
+            continue
+        name = key[1:]
+        assert_same(tensors[key], mask)
+        if name == "final_info":
+            compare_infos(tensors[name], arrays[name])
+        elif name == "final_obs":
+            for i in np.flatnonzero(mask):
+                row = {k: value[i] for k, value in tensors[name].items()}
+                assert_same(row, arrays[name][i])
+        else:
+            np.testing.assert_array_equal(tensors[name].numpy()[mask], arrays[name][mask])
+    for key in set(tensors) - set(arrays):
+        mask = tensors[key if key.startswith("_") else f"_{key}"]
+        assert not mask.any(), f"{key}: a slot has it on tensors only"
+
+
+def test_torch_does_not_validate_unless_asked() -> None:
+    quiet = GlimpseVectorEnv(TOY, num_envs=2, glimpse_size=4, backend="torch")
+    strict = GlimpseVectorEnv(
+        TOY, num_envs=2, glimpse_size=4, backend="torch", validate_actions=True
+    )
+    action = {
+        "location": torch.zeros(2, 2),
+        "stop": torch.tensor([0, 1]),
+        "prediction": torch.tensor([0, 99]),
+    }
+    for env in (quiet, strict):
+        env.reset(seed=0)
+    assert quiet.step(action)[1].tolist() == [0.0, 0.0]
+    with pytest.raises(ValueError, match=r"action\['prediction'\]\[1\] = 99"):
+        strict.step(action)
+    with pytest.raises(ValueError, match=r"action\['stop'\] has shape \(3,\): expected \(2,\)"):
+        quiet.step({**action, "stop": torch.zeros(3)})
+    with pytest.raises(ValueError, match="99 is out of range"):
+        strict.reset(options={"image_index": torch.tensor([0, 99])})
+
+
+# --- Autoreset modes by hand
+
+
+def stop_all(n: int, prediction: Any = 0, stop: Any = 1) -> dict[str, Any]:
+    return {
+        "location": np.zeros((n, 2), np.float32),
+        "stop": np.broadcast_to(stop, n),
+        "prediction": np.broadcast_to(prediction, n),
+    }
+
+
+def test_disabled_slots_rest_until_they_are_reset() -> None:
+    env = GlimpseVectorEnv(
+        TOY, num_envs=3, glimpse_size=4, discount=0.5, autoreset_mode="Disabled"
+    )
+    _, infos = env.reset(seed=0)
+    label = infos["label"]
+    first = env.step(stop_all(3, label, [1, 0, 1]))
+    assert first[1].tolist() == [0.5, 0, 0.5] and first[2].tolist() == [True, False, True]
+    # Nonsense in a resting slot is not looked at; the episode of slot 1 goes on.
+    nonsense = stop_all(3, [99, label[1], -7], [5, 1, 9])
+    nonsense["location"][0] = np.nan
+    second = env.step(nonsense)
+    assert second[1].tolist() == [0, 0.25, 0] and second[2].all()
+    assert second[4]["_prediction"].tolist() == [False, True, False]
+    np.testing.assert_array_equal(second[0]["glimpse"][0], first[0]["glimpse"][0])
+    third = env.step(nonsense)
+    assert not third[1].any() and third[2].all() and "prediction" not in third[4]
+    mask = np.array([True, False, False])
+    observation, infos = env.reset(options={"reset_mask": mask})
+    assert observation["time"][:, 0].round(6).tolist() == pytest.approx([1 / 7, 2 / 7, 1 / 7])
+    assert infos["_label"].tolist() == mask.tolist() and infos["dataset"].tolist() == [
+        "Toy",
+        None,
+        None,
+    ]
+    assert env.step(stop_all(3, 0, 0))[2].tolist() == [False, True, True]
+
+
+def test_next_step_ignores_the_action_of_a_slot_that_restarts() -> None:
+    env = GlimpseVectorEnv(TOY, num_envs=2, glimpse_size=4)
+    env.reset(seed=0)
+    env.step(stop_all(2, 0, [1, 0]))
+    action = stop_all(2, [77, 0], [8, 0])
+    action["location"][0] = np.inf
+    _, reward, over, _, infos = env.step(action)
+    assert not reward.any() and not over.any()
+    assert infos["num_glimpses"].tolist() == [1, 3]
+    with pytest.raises(ValueError, match=r"action\['stop'\]\[0\] = 8: expected 0 or 1"):
+        env.step(stop_all(2, 0, [8, 0]))
+
+
+def test_modes_by_name_and_by_object() -> None:
+    for mode in AutoresetMode:
+        for spelling in (mode, mode.value):
+            env = gym.make_vec("DTRAM-Signpost-v0", num_envs=2, autoreset_mode=spelling)
+            assert env.metadata["autoreset_mode"] is mode
+    assert "autoreset_mode" not in GlimpseVectorEnv.metadata  # it belongs to the instance
+    with pytest.raises(ValueError, match="autoreset_mode='Never': expected one of 'NextStep'"):
+        gym.make_vec("DTRAM-Signpost-v0", num_envs=2, autoreset_mode="Never")
+
+
+# --- Order and seeds
+
+
+@settings(max_examples=40)
+@given(
+    count=st.integers(1, 30),
+    num_envs=st.integers(1, 12),
+    mode=st.sampled_from(MODES),
+    seed=st.integers(0, 99),
+)
+def test_a_sequential_pass_shows_every_image_once_before_it_repeats(
+    count: int, num_envs: int, mode: str, seed: int
+) -> None:
+    env = GlimpseVectorEnv(
+        make_dataset(count),
+        num_envs=num_envs,
+        order="sequential",
+        glimpse_size=4,
+        max_glimpses=2,
+        autoreset_mode=mode,
+    )
+    _, infos = env.reset(seed=seed)
+    shown: list[int] = []
+    counted = infos["_image_index"] & ~infos["repeat"]
+    shown += infos["image_index"][counted].tolist()
+    for action in actions_of(env, 4 * (count // num_envs + 2), seed):
+        over, infos = env.step(action)[2::2]
+        if mode == "Disabled":
+            _, infos = env.reset(options={"reset_mask": over})
+        new = infos.get("_dataset", np.zeros(num_envs, bool))
+        shown += infos["image_index"][new & ~infos["repeat"]].tolist()
+    assert sorted(shown) == sorted(set(shown))
+    assert set(shown) == set(range(count))
+    # A reset of all slots starts over.
+    again = env.reset()[1]
+    assert again["repeat"].tolist() == [(count + i) // num_envs == 0 for i in range(num_envs)]
+
+
+def test_fixed_images_are_outside_a_sequential_pass() -> None:
+    env = GlimpseVectorEnv(TOY, num_envs=2, order="sequential", autoreset_mode="Disabled")
+    infos = env.reset(options={"image_index": np.array([20, 21])})[1]
+    assert infos["repeat"].all()
+    mask = np.array([True, True])
+    infos = env.reset(options={"reset_mask": mask})[1]
+    assert infos["image_index"].tolist() == [0, 11] and not infos["repeat"].any()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_seeds(mode: str) -> None:
+    def run(seed: int) -> list[Any]:
+        env = GlimpseVectorEnv(
+            TOY, num_envs=5, glimpse_size=4, first_glimpse="random", autoreset_mode=mode
+        )
+        rows = [env.reset(seed=seed)[0]["location"]]
+        rows += [env.step(action)[0]["location"] for action in actions_of(env, 70)]
+        return np.array(rows).tolist()
+
+    assert run(1) == run(1)
+    assert run(1) != run(2)
+
+
+@settings(max_examples=30)
+@given(budget=st.integers(1, 6), seed=st.integers(0, 999), choose=st.booleans())
+def test_no_episode_passes_its_budget_and_rewards_are_discounts(
+    budget: int, seed: int, choose: bool
+) -> None:
+    env = GlimpseVectorEnv(
+        TOY,
+        num_envs=8,
+        glimpse_size=4,
+        max_glimpses=budget,
+        discount=0.5,
+        first_glimpse="choose" if choose else "center",
+        autoreset_mode="SameStep",
+    )
+    env.reset(seed=seed)
+    steps = np.zeros(8, np.int64)
+    for action in actions_of(env, 30, seed):
+        _, reward, over, _, infos = env.step(action)
+        steps += 1
+        if over.any():
+            final = infos["final_info"]
+            taken = final["num_glimpses"][over]
+            assert ((taken >= 1) & (taken <= budget)).all()
+            np.testing.assert_array_equal(taken, steps[over] - choose)
+            right = action["prediction"] == final["label"]
+            np.testing.assert_array_equal(reward[over], (0.5**taken) * right[over])
+            np.testing.assert_array_equal(final["is_success"][over], right[over])
+        assert not reward[~over].any()
+        steps[over] = 0
+
+
+# --- What was handed out stays
+
+
+def test_results_are_the_users_to_change() -> None:
+    for backend in ("numpy", "torch"):
+        runs = []
+        for spoil in (False, True):
+            env = GlimpseVectorEnv(
+                TOY, num_envs=4, glimpse_size=4, backend=backend, autoreset_mode="SameStep"
+            )
+            observation, infos = env.reset(seed=0)
+            rows = []
+            for action in actions_of(env, 20):
+                given = {key: value.copy() for key, value in action.items()}
+                rows.append(np.asarray(observation["glimpse"]).sum().item())
+                if spoil:
+                    for values in [*observation.values(), *infos.values()]:
+                        if not isinstance(values, dict) and values.dtype != object:
+                            values[...] = 0
+                observation, reward, over, cut, infos = env.step(given)
+                rows.append(np.asarray(reward).sum().item())
+                if spoil:
+                    for values in (*given.values(), reward, over, cut):
+                        values[...] = 0
+            runs.append(rows)
+        assert runs[0] == runs[1]
+
+
+# --- Bad input
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"location": np.full((3, 2), np.nan)}, r"action\['location'\]\[0\] = \[nan, nan\]"),
+        ({"location": np.zeros((3, 1))}, r"action\['location'\] has shape \(3, 1\): expected \(3, 2\)"),
+        ({"stop": np.array([0, 0, 2])}, r"action\['stop'\]\[2\] = 2: expected 0 or 1"),
+        ({"stop": np.array([0, 0.5, 1])}, r"action\['stop'\]\[1\] = 0.5"),
+        ({"prediction": np.array([0, 5, 0])}, r"action\['prediction'\]\[1\] = 5: .* 0 to 4"),
+        ({"prediction": np.array(["a"] * 3)}, r"action\['prediction'\] holds <U1: expected numbers"),
+    ],
+)
+def test_bad_actions(change: dict[str, Any], message: str) -> None:
+    env = GlimpseVectorEnv(TOY, num_envs=3, glimpse_size=4)
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=message):
+        env.step({**stop_all(3, 0, 0), **change})
+
+
+def test_bad_options_and_arguments() -> None:
+    env = GlimpseVectorEnv(TOY, num_envs=3, glimpse_size=4)
+    with pytest.raises(ResetNeeded, match=r"step\(\) before reset"):
+        env.step(stop_all(3))
+    with pytest.raises(ResetNeeded, match="reset_mask"):
+        env.reset(options={"reset_mask": np.ones(3, bool)})
+    for options, message in [
+        ({"reset_mask": np.ones(2, bool)}, r"of shape \(2,\): expected bool of shape \(3,\)"),
+        ({"reset_mask": np.ones(3)}, "is float64 of shape"),
+        ({"image_index": np.array([0, 1, 23])}, "23 is out of range"),
+        ({"image_index": np.array([0, 1])}, r"expected integers of shape \(3,\)"),
+        ({"image_index": np.array([0.0, 1, 2])}, "is float64"),
+        ({"mask": 1}, r"options\['mask'\]: unknown"),
+    ]:
+        env.reset()
+        with pytest.raises(ValueError, match=message):
+            env.reset(options=options)
+    for arguments, message in [
+        ({"num_envs": 0}, "num_envs=0"),
+        ({"backend": "jax"}, "backend='jax': expected one of 'numpy', 'torch'"),
+        ({"device": "cuda"}, "device='cuda': backend='numpy' runs on 'cpu' only"),
+        ({"render_mode": "human"}, "render_mode='human'"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            GlimpseVectorEnv(TOY, glimpse_size=4, **arguments)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'shard'"):
+        GlimpseVectorEnv(TOY, shard=(0, 1))
+
+
+def test_make_vec_knows_the_id(toy: Dataset) -> None:
+    env = gym.make_vec("DTRAM-Signpost-v0", num_envs=3, split="validation", max_glimpses=2)
+    assert isinstance(env, GlimpseVectorEnv)
+    assert (env.max_glimpses, env.split, env.num_classes) == (2, "validation", 4)
+    assert env.spec is not None and env.spec.id == "DTRAM-Signpost-v0"
+    assert env.reset(seed=0)[1]["dataset"].tolist() == [env.dataset] * 3

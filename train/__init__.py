@@ -1,0 +1,1 @@
+"""The programs: each a dataclass of options and one screen of story."""

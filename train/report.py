@@ -1,0 +1,208 @@
+"""The end of a run: one exact pass over the test split, its table, plot and pictures."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from safetensors.torch import save_file
+from torch import Tensor
+
+from agents.cost import flops_per_glimpse
+from agents.dtram import DTRAM
+from agents.rollout import Scores, score
+from agents.stopping import ConfidenceStop, FixedStop, LearnedStop, StoppingRule
+
+from .run import write_json
+from .task import Images, Task
+
+matplotlib.use("Agg")
+
+CONFIDENCES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
+LEARNED = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
+SCORE_BATCH = 1000
+
+
+def report(folder: Path, task: Task, agent: DTRAM, about: dict[str, Any]) -> dict[str, Any]:
+    """Scores the test split once and writes everything a reader asks for.
+
+    Writes ``results.txt`` (the table), ``test_images.safetensors`` (prediction and glimpses of every
+    image), ``error_by_glimpses.png`` and ``glimpses.png`` into `folder`.
+
+    Args:
+        folder: of the run.
+        task: what was learned.
+        agent: as chosen on validation, stop threshold included.
+        about: further values of the result (options, provenance).
+
+    Returns:
+        The results, ready for JSON; errors in percent.
+    """
+    images = task.images("test")
+    scores = score(agent, task.look, images.store, images.labels, SCORE_BATCH)
+    taken, prediction = scores.read(agent.stopping)
+    assert isinstance(agent.stopping, LearnedStop)
+    validation = task.images("validation")
+    validated = score(agent, task.look, validation.store, validation.labels, SCORE_BATCH)
+    flops = flops_per_glimpse(agent)
+
+    def row(rule: StoppingRule) -> dict[str, float]:
+        error, glimpses = scores.error(rule)
+        return {"test_error": percent(error), "mean_glimpses": round(glimpses, 4)}
+
+    chosen = validated.error(agent.stopping)
+    results = {
+        "env_id": task.env_id,
+        "env_options": task.env_options,
+        "dataset": task.dataset,
+        "split": "test",
+        "images": len(images),
+        **row(agent.stopping),
+        "stop_threshold": agent.stopping.threshold,
+        "discount": task.discount,
+        "histogram": torch.bincount(taken, minlength=task.max_glimpses + 1)[1:].tolist(),
+        "validation": {"error": percent(chosen[0]), "mean_glimpses": round(chosen[1], 4)},
+        "fixed": {t: row(FixedStop(t)) for t in range(1, task.max_glimpses + 1)},
+        "confidence": {c: row(ConfidenceStop(c)) for c in CONFIDENCES},
+        "learned": {p: row(LearnedStop(p)) for p in LEARNED},
+        "parameters": sum(p.numel() for p in agent.parameters()),
+        "flops_per_glimpse": flops,
+        "mean_flops": round(flops * scores.error(agent.stopping)[1]),
+        **about,
+    }
+    aside = folder / "test_images.safetensors.tmp"
+    per_image = {"prediction": prediction.cpu(), "num_glimpses": taken.cpu()}
+    save_file(per_image, aside)
+    os.replace(aside, folder / "test_images.safetensors")
+    (folder / "results.txt").write_text(table(results))
+    error_plot(results, folder / "error_by_glimpses.png")
+    figure = glimpse_figure(task, images, scores, taken, prediction)
+    figure.savefig(folder / "glimpses.png", dpi=110)
+    write_json(folder / "results.json", results)
+    return results
+
+
+def percent(share: float) -> float:
+    """A share in [0, 1] as percent, rounded to 0.0001 so that 0.07 is not 0.07000000000000001."""
+    return round(100 * share, 4)
+
+
+def table(results: dict[str, Any]) -> str:
+    """The results as text."""
+    grid = Table(
+        title=f"{results['env_id']}: {results['dataset']}, {results['split']} split, "
+        f"{results['images']:,} images, one deterministic pass"
+    )
+    grid.add_column("stopping rule")
+    grid.add_column("mean glimpses", justify="right")
+    grid.add_column("test error %", justify="right")
+
+    def add(name: str, row: dict[str, float], style: str = "") -> None:
+        grid.add_row(name, f"{row['mean_glimpses']:.2f}", f"{row['test_error']:.2f}", style=style)
+
+    add(f"DT-RAM, learned stop, p > {results['stop_threshold']:g} (chosen on validation)", results)
+    grid.add_section()
+    for glimpses, row in results["fixed"].items():
+        add(f"RAM, {glimpses} glimpse{'s' if int(glimpses) > 1 else ''}", row)
+    grid.add_section()
+    for confidence, row in results["confidence"].items():
+        add(f"confidence > {confidence:g}", row)
+    console = Console(file=io.StringIO(), width=100)
+    console.print(grid)
+    console.print(
+        f"{results['parameters']:,} parameters, {results['flops_per_glimpse'] / 1e6:.3f} MFLOP a "
+        f"glimpse, trained in {results['train_seconds']:.0f} s on "
+        f"{results['hardware']['device']} ({results['hardware']['processor']}, "
+        f"{results['hardware']['cpu_threads']} threads)"
+    )
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def error_plot(results: dict[str, Any], path: Path) -> None:
+    """Test error against mean glimpses, one line for each family of stopping rules."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot()
+    names = {"fixed": "fixed number (RAM)", "confidence": "confidence threshold",
+             "learned": "learned stop, threshold varied"}  # fmt: skip
+    for (family, name), marker in zip(names.items(), "os^", strict=True):
+        rows = sorted(results[family].values(), key=lambda row: row["mean_glimpses"])
+        x, y = [r["mean_glimpses"] for r in rows], [r["test_error"] for r in rows]
+        axes.plot(x, y, marker=marker, markersize=4, linewidth=1, label=name)
+    axes.plot(
+        results["mean_glimpses"], results["test_error"], "*", markersize=14, color="black",
+        label=f"DT-RAM: {results['test_error']:.2f} % at {results['mean_glimpses']:.2f}",
+    )  # fmt: skip
+    positive = [r["test_error"] for f in names for r in results[f].values() if r["test_error"] > 0]
+    if positive:
+        axes.set_yscale("log")
+        ticks = [t for t in (0.5, 1, 2, 5, 10, 20, 50) if min(positive) / 2 < t < 2 * max(positive)]
+        axes.set_yticks(ticks, [f"{t:g}" for t in ticks], minor=False)
+        axes.set_yticks([], minor=True)
+    axes.set(xlabel="mean number of glimpses", ylabel="test error %",
+             title=f"{results['dataset']}, {results['images']:,} test images")  # fmt: skip
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=120)
+
+
+def glimpse_figure(
+    task: Task, images: Images, scores: Scores, taken: Tensor, prediction: Tensor, columns: int = 8
+) -> Figure:
+    """Images by number of glimpses, boxes numbered in visiting order (the talk's figure 7).
+
+    A row for each number of glimpses, with the split's first images that took as many: not chosen.
+    """
+    counts = torch.bincount(taken, minlength=task.max_glimpses + 1).tolist()
+    rows = [t for t in range(1, task.max_glimpses + 1) if counts[t]]
+    figure = Figure(figsize=(1.3 * columns + 1.2, 1.5 * len(rows) + 0.5), layout="constrained")
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    colors = matplotlib.colormaps["plasma"](np.linspace(0.25, 0.95, task.max_glimpses))
+    for t, cells in zip(rows, grid, strict=True):
+        shown = torch.nonzero(taken == t)[:columns, 0].tolist()
+        for axes in cells:
+            axes.axis("off")
+        for axes, n in zip(cells, shown, strict=False):
+            pixels = images.store.images[n].cpu().numpy()
+            height, width = pixels.shape[:2]
+            axes.imshow(pixels.squeeze(-1) if pixels.shape[2] == 1 else pixels, cmap="gray",
+                        extent=(-1, 1, 1, -1))  # fmt: skip
+            w, h = 2 * task.look.glimpse_size / width, 2 * task.look.glimpse_size / height
+            for i, (x, y) in enumerate(scores.seen_at[:t, n].tolist()):
+                box = Rectangle((x - w / 2, y - h / 2), w, h, fill=False, ec=colors[i], lw=1.6)
+                axes.add_patch(box)
+                axes.text(x - w / 2 + 0.04, y - h / 2 + 0.04, str(i + 1), color=colors[i],
+                          fontsize=7, va="top", fontweight="bold")  # fmt: skip
+            axes.set(xlim=(-1.25, 1.25), ylim=(1.25, -1.25))
+            answer = task.class_names[int(prediction[n])]
+            right = bool(prediction[n] == images.labels[n])
+            wrong = "" if right else f" (is {task.class_names[int(images.labels[n])]})"
+            axes.set_title(answer + wrong, fontsize=8, color="black" if right else "crimson")
+        share = 100 * counts[t] / len(images)
+        cells[0].text(-1.5, 0, f"{t} glimpse{'s' * (t > 1)}\n{share:.1f} %", ha="right", va="center",
+                      fontsize=9)  # fmt: skip
+    return figure
+
+
+def glimpse_pictures(task: Task, agent: DTRAM, split: str) -> np.ndarray:
+    """`glimpse_figure` of a split's first thousand images as pixels ``(H, W, 3)``, for TensorBoard."""
+    everything = task.images(split)
+    count = min(1000, len(everything))
+    rows = torch.arange(count, device=task.device)
+    images = Images(task.batch_store(everything.pixels(rows)), everything.labels[:count])
+    scores = score(agent, task.look, images.store, images.labels, SCORE_BATCH)
+    taken, prediction = scores.read(agent.stopping)
+    figure = glimpse_figure(task, images, scores, taken, prediction, columns=6)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=90)
+    return np.asarray(Image.open(buffer).convert("RGB"))

@@ -1,0 +1,309 @@
+"""A run on disk: folder, options, metrics, TensorBoard, signals, checkpoints, and where it ran."""
+
+from __future__ import annotations
+
+import base64
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON aside, then renames, so that a reader never sees half of it."""
+    aside = path.with_name(path.name + ".tmp")
+    aside.write_text(json.dumps(value, indent=2) + "\n")
+    os.replace(aside, path)
+
+
+def read_json(path: Path) -> Any:
+    """Reads JSON, naming the file if it is damaged."""
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not valid JSON ({error}); delete the run and start it again") from None
+
+
+class RunFolder:
+    """One training run's folder: ``options.json``, ``metrics.jsonl``, TensorBoard, checkpoints.
+
+    Args:
+        path: the folder; made if missing.
+        options: JSON values that define the run.
+        resume: go on with what is there.
+
+    Raises:
+        ValueError: if the folder holds a run and `resume` is false, or one with other options.
+    """
+
+    def __init__(self, path: Path, options: Mapping[str, Any], resume: bool) -> None:
+        self.path = path
+        existing = path / "options.json"
+        if existing.exists():
+            if not resume:
+                raise ValueError(
+                    f"{path}: holds a run already; add --resume to continue it, "
+                    "or choose another --run-dir"
+                )
+            before = read_json(existing)
+            changed = sorted(
+                f"--{name.replace('_', '-')} ({before.get(name)!r} then, {options.get(name)!r} now)"
+                for name in before.keys() | options.keys()
+                if before.get(name) != options.get(name)
+            )
+            if changed:
+                raise ValueError(
+                    f"{path}: was started with other options: {', '.join(changed)}; "
+                    "resume with the same ones, or choose another --run-dir"
+                )
+        path.mkdir(parents=True, exist_ok=True)
+        write_json(existing, dict(options))
+        self.writer = SummaryWriter(str(path), max_queue=1000)
+
+    def log(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Adds a row to ``metrics.jsonl`` and the same scalars to TensorBoard."""
+        with (self.path / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"step": step, **scalars}) + "\n")
+        for name, value in scalars.items():
+            self.writer.add_scalar(name, value, step)
+
+    def rewind(self, step: int) -> None:
+        """Drops metrics logged after `step`: a resumed run logs them again."""
+        path = self.path / "metrics.jsonl"
+        if path.exists():
+            rows = [row for row in path.read_text().splitlines() if row.endswith("}")]
+            kept = [row for row in rows if json.loads(row)["step"] <= step]
+            aside = path.with_name(path.name + ".tmp")
+            aside.write_text("".join(row + "\n" for row in kept))
+            os.replace(aside, path)
+
+    def log_hyperparameters(
+        self, options: Mapping[str, Any], metrics: Mapping[str, float]
+    ) -> None:
+        """Fills TensorBoard's hyper-parameter tab: one row of options with its final metrics."""
+        flat = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in options.items()}
+        for summary in hparams(flat, dict(metrics)):
+            assert self.writer.file_writer is not None
+            self.writer.file_writer.add_summary(summary)
+        for name, value in metrics.items():
+            self.writer.add_scalar(name, value)
+
+    def close(self) -> None:
+        self.writer.close()
+
+    # -- checkpoints ----------------------------------------------------------------------------
+
+    def save_checkpoint(
+        self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]
+    ) -> Path:
+        """Saves everything needed to go on, made valid by one rename; older checkpoints go.
+
+        Args:
+            step: images seen; names the checkpoint.
+            model: its weights go to ``weights.safetensors``.
+            optimizer: its tensors go to ``optimizer.safetensors``.
+            state: JSON values; the generators' states are added.
+        """
+        final = self.path / f"checkpoint-{step:012d}"
+        aside = self.path / "checkpoint.tmp"
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir()
+        save_file(_contiguous(model.state_dict()), aside / "weights.safetensors")
+        tensors, numbers = _split_optimizer(optimizer)
+        save_file(tensors, aside / "optimizer.safetensors")
+        write_json(
+            aside / "state.json",
+            {**state, "step": step, "optimizer": numbers, "generators": _generator_states()},
+        )
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(aside, final)
+        for old in self._checkpoints():
+            if old != final:
+                shutil.rmtree(old)
+        return final
+
+    def latest_state(self) -> dict[str, Any] | None:
+        """The state of the latest checkpoint; None if there is none."""
+        found = self._checkpoints()
+        return read_json(found[-1] / "state.json") if found else None
+
+    def load_weights(self, model: nn.Module) -> None:
+        """Puts the latest checkpoint's weights into the model."""
+        model.load_state_dict(load_file(self._checkpoints()[-1] / "weights.safetensors"))
+
+    def load_checkpoint(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Puts the latest checkpoint into the model, the optimizer and torch's generators."""
+        folder = self._checkpoints()[-1]
+        state = read_json(folder / "state.json")
+        self.load_weights(model)
+        tensors = load_file(folder / "optimizer.safetensors")
+        _restore_optimizer(optimizer, tensors, state["optimizer"])
+        _restore_generators(state["generators"])
+
+    def drop_checkpoints(self) -> None:
+        """Removes all checkpoints; a finished run needs none."""
+        for folder in self._checkpoints():
+            shutil.rmtree(folder)
+
+    def _checkpoints(self) -> list[Path]:
+        return sorted(self.path.glob("checkpoint-[0-9]*"))
+
+
+class Interrupt:
+    """Turns Ctrl-C and SIGTERM into a flag that the training loop reads between two batches.
+
+    A second signal acts as if this were not here.
+    """
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Interrupt:
+        for name in (signal.SIGINT, signal.SIGTERM):
+            self._before[name] = signal.signal(name, self._note)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for name, handler in self._before.items():
+            signal.signal(name, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.signal = signal.Signals(number)
+        for name, handler in self._before.items():
+            signal.signal(name, handler)
+
+
+def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The optimizer's state as flat tensors ``"3.exp_avg"`` and JSON numbers."""
+    state = optimizer.state_dict()
+    tensors, numbers = {}, {}
+    for index, entries in state["state"].items():
+        for name, value in entries.items():
+            if isinstance(value, Tensor):
+                tensors[f"{index}.{name}"] = value
+            else:
+                numbers[f"{index}.{name}"] = value
+    return _contiguous(tensors), {"param_groups": state["param_groups"], "numbers": numbers}
+
+
+def _restore_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], saved: Mapping[str, Any]
+) -> None:
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in {**tensors, **saved["numbers"]}.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": saved["param_groups"]})
+
+
+def _generator_states() -> dict[str, str]:
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return {name: base64.b64encode(s.numpy().tobytes()).decode() for name, s in states.items()}
+
+
+def _restore_generators(saved: Mapping[str, str]) -> None:
+    def tensor(text: str) -> Tensor:
+        return torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8)
+
+    torch.set_rng_state(tensor(saved["cpu"]))
+    if "cuda" in saved and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensor(saved["cuda"]))
+
+
+# -- where and how it ran -------------------------------------------------------------------------
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called `name`; "auto" is the GPU if there is one.
+
+    Raises:
+        ValueError: if it is unknown or not on this machine.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--device {name}: not usable here ({reason}); try auto or cpu") from None
+    return device
+
+
+def provenance(device: torch.device) -> dict[str, Any]:
+    """What a result needs beside its number: command, commit, versions, hardware, date."""
+    packages = ("dtram", "torch", "torchvision", "gymnasium", "numpy")
+    return {
+        "command": shlex.join(["python", *(_relative(word) for word in sys.argv)]),
+        "commit": _commit(),
+        "date": time.strftime("%Y-%m-%d"),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in packages},
+        "hardware": {
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            "processor": _processor(),
+            "cpu_threads": torch.get_num_threads(),
+        },
+    }
+
+
+def _relative(word: str) -> str:
+    """A path below the current folder without the folder's own name."""
+    here = str(Path.cwd()) + os.sep
+    return word.removeprefix(here)
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _commit() -> str:
+    """The checkout's commit, with "+changes" if files differ from it."""
+    here = Path(__file__).resolve().parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(here), *words], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        dirty = "+changes" if git("status", "--porcelain", "--untracked-files=no") else ""
+        return git("rev-parse", "HEAD") + dirty
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,237 @@
+"""The stages of training: what each one learns from a batch, and how validation judges it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from agents.dtram import DTRAM
+from agents.objective import Losses, Objective, hybrid_loss
+from agents.rollout import Scores, Trajectory, Unroll, score
+from agents.stopping import FixedStop, LearnedStop
+
+from .augment import Affine
+from .task import Task
+
+
+class Verdict(NamedTuple):
+    """What validation says of the weights as they are."""
+
+    criterion: tuple[float, float]  # smaller is better; compared in order
+    threshold: float  # of the learned stop
+    metrics: dict[str, float]
+
+
+class Stage(Protocol):
+    """One stage: parameters that learn, a loss for a batch of training rows, a judgement."""
+
+    name: str
+    epochs: int
+    batch_size: int
+    learning_rate: float
+
+    def parameters(self) -> list[nn.Parameter]: ...
+
+    def loss(self, rows: Tensor) -> Losses: ...
+
+    def judge(self) -> Verdict: ...
+
+
+class UnrollStage:
+    """Learns from sampled trajectories: the trunk alone (stop off), or everything jointly.
+
+    Args:
+        task: the images and the sensor.
+        agent: what learns.
+        objective: the loss's switches.
+        steps: glimpses of every trajectory; the curriculum's limit.
+        m: trajectories an image.
+        augment: applied to every batch of images.
+        max_mean_glimpses: bound for the choice of the stop threshold (joint stages).
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        agent: DTRAM,
+        objective: Objective,
+        *,
+        name: str,
+        steps: int,
+        m: int,
+        location_std: float,
+        augment: Affine,
+        epochs: int,
+        batch_size: int,
+        learning_rate: float,
+        max_mean_glimpses: float,
+    ) -> None:
+        self.name, self.epochs, self.batch_size = name, epochs, batch_size
+        self.learning_rate = learning_rate
+        self._task, self._agent, self._objective = task, agent, objective
+        self._steps, self._m, self._augment = steps, m, augment
+        self._unroll = Unroll(agent, task.look, location_std)
+        self._max_mean_glimpses = max_mean_glimpses
+        self._train = task.images("train")
+
+    def parameters(self) -> list[nn.Parameter]:
+        return list(self._agent.parameters())
+
+    def loss(self, rows: Tensor) -> Losses:
+        pixels = self._augment(self._train.pixels(rows))
+        trajectory = self._unroll(
+            self._task.batch_store(pixels),
+            torch.arange(len(rows), device=rows.device),
+            self._steps,
+            self._m,
+        )
+        return hybrid_loss(
+            trajectory,
+            self._train.labels[rows],
+            self._m,
+            self._objective,
+            self._agent.scalar_baseline,
+        )
+
+    def judge(self) -> Verdict:
+        scores = validate(self._task, self._agent)
+        if self._objective.stop == "learned":
+            return judge_stop(scores, self._max_mean_glimpses)
+        errors = [scores.error(FixedStop(t))[0] for t in range(1, self._steps + 1)]
+        metrics = {f"eval/error_at_{t}": e for t, e in enumerate(errors, start=1)}
+        metrics |= {"eval/accuracy": 1 - errors[-1], "eval/mean_glimpses": float(self._steps)}
+        # A dynamic stop may come anywhere, so every glimpse but a shared first one counts.
+        later = errors[1:] or errors
+        return Verdict((sum(later) / len(later), errors[-1]), 0.5, metrics)
+
+
+class StopperStage:
+    """Learns when to stop on a frozen trunk, from states that are computed once.
+
+    The trunk's locations are at their means, as when the agent is used, so an image has one path
+    and stopping only decides where it ends.
+
+    Args:
+        task: the images and the sensor.
+        agent: its stopper and baseline learn; the rest stays.
+        objective: the loss's switches; its stop must be "learned".
+        m: sampled stopping times an image (for the sampled gradient; the exact one needs one).
+        augment: applied once, to the images that the states are computed from.
+        seed: of that augmentation.
+        max_mean_glimpses: bound for the choice of the stop threshold.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        agent: DTRAM,
+        objective: Objective,
+        *,
+        name: str,
+        m: int,
+        augment: Affine,
+        seed: int,
+        epochs: int,
+        batch_size: int,
+        learning_rate: float,
+        max_mean_glimpses: float,
+    ) -> None:
+        self.name, self.epochs, self.batch_size = name, epochs, batch_size
+        self.learning_rate = learning_rate
+        self._task, self._agent, self._objective = task, agent, objective
+        self._m = 1 if objective.stop_gradient == "exact" else m
+        self._max_mean_glimpses = max_mean_glimpses
+        train = task.images("train")
+        self._labels = train.labels
+        self._h, self._logits = self._states(augment, seed)
+
+    def parameters(self) -> list[nn.Parameter]:
+        heads = (self._agent.stopper, self._agent.baseline)
+        return [p for head in heads for p in head.parameters()] + [self._agent.scalar_baseline]
+
+    def loss(self, rows: Tensor) -> Losses:
+        repeated = rows.repeat_interleave(self._m)
+        h, logits = self._h[:, repeated], self._logits[:, repeated]
+        stop_logit = self._agent.stop_logit(h, logits)
+        nothing = torch.zeros_like(stop_logit)
+        nowhere = nothing[..., None].expand(-1, -1, 2)
+        trajectory = Trajectory(
+            seen_at=nowhere,
+            logits=logits,
+            location_mean=nowhere,
+            location=nowhere,
+            location_log_prob=nothing,
+            stop_logit=stop_logit,
+            stop=torch.rand_like(stop_logit) < torch.sigmoid(stop_logit.detach()),
+            value=self._agent.baseline(h).squeeze(-1),
+        )
+        return hybrid_loss(
+            trajectory, self._labels[rows], self._m, self._objective, self._agent.scalar_baseline
+        )
+
+    def judge(self) -> Verdict:
+        return judge_stop(validate(self._task, self._agent), self._max_mean_glimpses)
+
+    @torch.no_grad()
+    def _states(self, augment: Affine, seed: int) -> tuple[Tensor, Tensor]:
+        """States ``(T, N, H)`` and logits ``(T, N, K)`` of the training images."""
+        devices = [self._task.device] if self._task.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)
+            parts = [list(zip(*rows, strict=True)) for rows in self._passes(augment)]
+        return (
+            torch.cat([torch.stack(h) for h, _ in parts], dim=1),
+            torch.cat([torch.stack(logits) for _, logits in parts], dim=1),
+        )
+
+    def _passes(self, augment: Affine) -> Iterator[list[tuple[Tensor, Tensor]]]:
+        task, agent, train = self._task, self._agent, self._task.images("train")
+        for rows in torch.arange(len(train), device=task.device).split(2000):
+            store = task.batch_store(augment(train.pixels(rows)))
+            index = torch.arange(len(rows), device=task.device)
+            location = task.look.first_location(len(rows), task.device)
+            state, path = agent.initial(len(rows)), []
+            for _ in range(agent.config.max_glimpses):
+                state = agent.look(task.look(store, index, location), location, state)
+                heads = agent.heads(state)
+                location = heads.location
+                path.append((state.h, heads.logits))
+            yield path
+
+
+def validate(task: Task, agent: DTRAM) -> Scores:
+    """One deterministic pass over the validation split."""
+    agent.eval()
+    images = task.images("validation")
+    return score(agent, task.look, images.store, images.labels)
+
+
+def judge_stop(scores: Scores, max_mean_glimpses: float) -> Verdict:
+    """Chooses the stop threshold on validation: the lowest error within a mean number of glimpses.
+
+    Args:
+        scores: of the validation split.
+        max_mean_glimpses: the bound; if no threshold keeps it, the one with fewest glimpses is
+            chosen.
+    """
+    best: tuple[bool, float, float, float] | None = None
+    for threshold in np.linspace(0.02, 0.98, 97).round(2).tolist():
+        error, glimpses = scores.error(LearnedStop(threshold))
+        over = glimpses > max_mean_glimpses
+        # Within the bound the error decides, beyond it the number of glimpses; then the other.
+        ranked = (over, glimpses, error) if over else (over, error, glimpses)
+        if best is None or ranked < best[:3]:
+            best = (*ranked, threshold)
+    assert best is not None
+    threshold = best[3]
+    error, glimpses = scores.error(LearnedStop(threshold))
+    metrics = {
+        "eval/accuracy": 1 - error,
+        "eval/mean_glimpses": glimpses,
+        "eval/stop_threshold": threshold,
+    }
+    return Verdict((error + float(best[0]), glimpses), threshold, metrics)

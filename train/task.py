@@ -1,0 +1,91 @@
+"""What is learned: the images, labels and sensor of a registered environment, on a device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import gymnasium as gym
+import torch
+from torch import Tensor
+
+import dtram_env  # noqa: F401  (registers the ids)
+from agents.dtram import DTRAM
+from agents.rollout import Look
+from dtram_env.sensor import margin
+from dtram_env.sensor_torch import TensorStore
+
+
+@dataclass(frozen=True)
+class Images:
+    """One split on a device."""
+
+    store: TensorStore
+    labels: Tensor  # (N,) int64
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def pixels(self, rows: Tensor) -> Tensor:
+        """``(B, H, W, C)`` uint8, a copy."""
+        return self.store.images[rows]
+
+
+class Task:
+    """A registered environment as the dense unroll needs it.
+
+    Args:
+        env_id: a registered id.
+        device: where the images go.
+        **env_options: keywords of the environment, as `gym.make` takes them.
+    """
+
+    def __init__(self, env_id: str, device: torch.device, **env_options: Any) -> None:
+        self.env_id, self.device, self.env_options = env_id, device, env_options
+        env = gym.make_vec(env_id, num_envs=1, split="train", **env_options)
+        env = env.unwrapped
+        self.observation_space, self.action_space = (
+            env.single_observation_space,
+            env.single_action_space,
+        )
+        self.dataset: str = env.dataset
+        self.class_names: tuple[str, ...] = tuple(env.class_names)
+        self.max_glimpses: int = env.max_glimpses
+        self.discount: float = env.discount
+        self.look = Look(env.glimpse_size, env.num_scales, env.first_glimpse)
+        self.margin = margin(env.glimpse_size, env.num_scales)
+        env.close()
+
+    def images(self, split: str) -> Images:
+        """A split's images and labels on the device, read once."""
+        if split not in self._splits:
+            env = gym.make_vec(self.env_id, num_envs=1, split=split, **self.env_options)
+            data = env.unwrapped.data  # type: ignore[attr-defined]
+            env.close()
+            pixels = torch.tensor(data.images, device=self.device)
+            labels = torch.tensor(data.labels, dtype=torch.int64, device=self.device)
+            self._splits[split] = Images(TensorStore(pixels, self.margin), labels)
+        return self._splits[split]
+
+    @cached_property
+    def _splits(self) -> dict[str, Images]:
+        return {}
+
+    def batch_store(self, pixels: Tensor) -> TensorStore:
+        """A batch of images ``(B, H, W, C)``, ready to be looked at."""
+        return TensorStore(pixels, self.margin)
+
+    def new_agent(self, **config: Any) -> DTRAM:
+        """An untrained DT-RAM for this task; keywords are fields of `DTRAMConfig`."""
+        return DTRAM.for_spaces(
+            self.observation_space,
+            self.action_space,
+            self.max_glimpses,
+            class_names=self.class_names,
+            **config,
+        ).to(self.device)
+
+    def check(self, agent: DTRAM) -> None:
+        """Raises one ValueError if the agent was made for another task."""
+        agent.check_spaces(self.observation_space, self.action_space, self.max_glimpses)
