@@ -22,8 +22,9 @@ endif
 .PHONY: train test lint bench clean mnist
 .DELETE_ON_ERROR:
 
+# A run that was interrupted goes on; one that is finished prints its result again.
 train: $(READY) mnist
-	$(PY) train/reinforce.py
+	$(PY) train/reinforce.py --run-dir runs/make-train --resume
 
 test: lint mnist
 	$(PY) -m pytest -n auto --maxprocesses=4

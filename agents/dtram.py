@@ -144,7 +144,11 @@ class DTRAM(nn.Module):
 
     @classmethod
     def for_spaces(
-        cls, observation_space: spaces.Space, action_space: spaces.Space, max_glimpses: int, **kw: Any
+        cls,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        max_glimpses: int,
+        **kw: Any,
     ) -> DTRAM:
         """Makes an untrained agent that fits an environment's native spaces.
 
@@ -296,7 +300,7 @@ class DTRAM(nn.Module):
         if unknown or header.get("format") != FORMAT_VERSION:
             raise ValueError(
                 f"{folder / 'model.json'}: format {header.get('format')} with unknown settings "
-                f"{sorted(unknown)}; expected format {FORMAT_VERSION}. Was it saved by a newer dtram?"
+                f"{sorted(unknown)}; expected format {FORMAT_VERSION}. Is it from a newer dtram?"
             )
         config["glimpse_shape"] = tuple(config["glimpse_shape"])
         agent = cls(

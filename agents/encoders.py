@@ -49,7 +49,7 @@ class GlimpseMLP(nn.Module):
 
 
 class GlimpseConv(nn.Module):
-    """A small convolutional what-path (two 3x3 layers and a 2x2 pooling) beside the same where-path.
+    """A small convolutional what-path (two 3x3 layers, 2x2 pooling) beside the same where-path.
 
     Args:
         glimpse_shape: ``(g, g, channels)``, g at least 2.

@@ -46,7 +46,7 @@ class Objective:
     supervision: str = "taken"
     """cross-entropy at every glimpse taken, at the last one only, or at all up to the budget"""
     location_reward: str = "return"
-    """a location is paid by the return, or anytime: the mean probability of the true class after it"""
+    """what pays a location: the return, or anytime, the true class's mean probability after it"""
     policy_weight: float = 1.0
     """weight of the policy gradient"""
     baseline_weight: float = 1.0
@@ -171,8 +171,8 @@ def rewards(trajectory: Trajectory, labels: Tensor, discount: float) -> Tensor:
 def expected_returns(stop_logit: Tensor, reward: Tensor) -> Tensor:
     """Expected return V_t on reaching glimpse t, over the random stopping time.
 
-    ``V_t = p_t r_t + (1 - p_t) V_{t+1}``, ``V_{T_max} = r_{T_max}`` (the last stop is forced); V_1 is
-    Σ_t s_t p_t r_t. Differentiable in the stop logits.
+    ``V_t = p_t r_t + (1 - p_t) V_{t+1}``, and ``V_{T_max} = r_{T_max}`` as the last stop is forced;
+    V_1 is Σ_t s_t p_t r_t. Differentiable in the stop logits.
 
     Args:
         stop_logit: ``(T, B)``.
@@ -228,7 +228,7 @@ def _sampled_credit(
 def _exact_credit(
     trajectory: Trajectory, labels: Tensor, m: int, objective: Objective, value: Tensor
 ) -> Credit:
-    """Expectation over the stopping time: stopping changes no earlier glimpse, so every T counts."""
+    """Expectation over the stopping time: stopping changes no earlier glimpse, so all T count."""
     values = expected_returns(
         trajectory.stop_logit, rewards(trajectory, labels, objective.discount)
     )

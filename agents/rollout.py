@@ -106,8 +106,16 @@ class Unroll(nn.Module):
             with torch.no_grad():
                 stop = torch.rand_like(heads.stop_logit) < torch.sigmoid(heads.stop_logit)
             rows.append(
-                (location, heads.logits, heads.location, drawn, log_prob)
-                + (heads.stop_logit, stop, heads.value)
+                Trajectory(
+                    seen_at=location,
+                    logits=heads.logits,
+                    location_mean=heads.location,
+                    location=drawn,
+                    location_log_prob=log_prob,
+                    stop_logit=heads.stop_logit,
+                    stop=stop,
+                    value=heads.value,
+                )
             )
             location = drawn.clamp(-1.0, 1.0)
         return Trajectory(*(torch.stack(column) for column in zip(*rows, strict=True)))

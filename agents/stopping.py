@@ -55,7 +55,7 @@ class FixedStop:
 
 @dataclass(frozen=True)
 class ConfidenceStop:
-    """The talk's fixed stopping policy (Table 7): stop when a class's softmax exceeds `threshold`."""
+    """The talk's fixed policy (Table 7): stop when a class's probability exceeds `threshold`."""
 
     threshold: float
 

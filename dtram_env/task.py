@@ -11,6 +11,7 @@ from . import datasets
 from .backends import Backend
 from .datasets import Dataset
 from .episodes import FIRST_GLIMPSES, ORDERS, Episodes
+from .memories import SeenCells, SeenPixels
 from .views import (
     FORMATS,
     OBSERVATIONS,
@@ -21,8 +22,6 @@ from .views import (
     DiscreteActions,
     NativeActions,
     Observer,
-    SeenCells,
-    SeenPixels,
 )
 
 
@@ -134,7 +133,7 @@ class Task:
                     "or DTRAM-Signpost-v0, which needs no data"
                 )
             source = datasets.load(
-                _known_name(self.dataset),
+                self.dataset,
                 self.split or "train",
                 data_dir=self.data_dir,
                 download=self.download,
@@ -197,12 +196,6 @@ class Task:
             self.observe,
             self.glimpse_format == "flat",
         )
-
-
-def _known_name(name: str) -> str:
-    """The dataset's name as `datasets` spells it; case does not matter."""
-    spellings = {known.lower(): known for known in datasets.DATASETS}
-    return spellings.get(name.lower(), name)
 
 
 class TaskAttributes:

@@ -14,8 +14,9 @@ from .backends import make_backend
 from .datasets import Dataset
 from .env import RENDER_FPS, check_masks_asked, check_options, draw_slot
 from .episodes import RandomImages, RandomLocations, SequentialImages
+from .memories import Path
 from .task import Task, TaskAttributes, check_image_index
-from .views import Path, action_masks
+from .views import action_masks
 
 
 class GlimpseVectorEnv(TaskAttributes, gym.vector.VectorEnv[Any, Any, Any]):

@@ -39,7 +39,11 @@ class Affine:
         def draw(reach: float) -> Tensor:
             return (torch.rand(batch, device=images.device) * 2 - 1) * (reach * self.strength)
 
-        angle, size, shear = draw(math.radians(self.rotation)), 1 + draw(self.scale), draw(self.shear)
+        angle, size, shear = (
+            draw(math.radians(self.rotation)),
+            1 + draw(self.scale),
+            draw(self.shear),
+        )
         cos, sin = size * torch.cos(angle), size * torch.sin(angle)
         x, y = draw(2 * self.shift / width), draw(2 * self.shift / height)
         theta = torch.stack(

@@ -2,7 +2,7 @@
 
     python train/evaluate.py pretrained/mnist               # the shipped model, test split
     python train/evaluate.py runs/mine --json               # one JSON object on standard output
-    python train/evaluate.py runs/mine --confidence 0.98    # another stopping rule on the same trunk
+    python train/evaluate.py runs/mine --confidence 0.98    # another rule on the same trunk
 
 This is the reference: it plays the episodes step by step. On the test split with the model's own
 stop, the answers are also compared, image by image, with those that training wrote.
@@ -96,16 +96,20 @@ def main() -> None:
     try:
         options = tyro.cli(Options, description=__doc__)
         result = evaluate(options)
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
+    except (ValueError, FileNotFoundError) as problem:
+        sys.exit(f"error: {problem}")
     if options.json:
         print(json.dumps(result))
         return
     error = 100 * (1 - result["accuracy"])
-    print(f"{result['dataset']}, {result['split']} split, {result['images']:,} images: error "
-          f"{error:.2f} % at {result['mean_glimpses']:.2f} mean glimpses ({result['stopping']})")  # fmt: skip
+    print(
+        f"{result['dataset']}, {result['split']} split, {result['images']:,} images: error "
+        f"{error:.2f} % at {result['mean_glimpses']:.2f} mean glimpses ({result['stopping']})"
+    )
     if "differs_from_training" in result:
-        print(f"images answered otherwise than when it was trained: {result['differs_from_training']}")
+        print(
+            f"images answered otherwise than when it was trained: {result['differs_from_training']}"
+        )
 
 
 if __name__ == "__main__":

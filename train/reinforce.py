@@ -2,7 +2,7 @@
 
     python train/reinforce.py                               # MNIST, about 10 minutes on 2 CPU cores
     python train/reinforce.py --env-id DTRAM-Signpost-v0    # needs no data
-    python train/reinforce.py --stop joint --stop-gradient reinforce   # the talk's loss in one stage
+    python train/reinforce.py --stop joint --location-reward return --stop-gradient reinforce
     python train/reinforce.py --run-dir runs/mine --resume  # goes on where it was interrupted
 
 First the trunk learns to look and answer with a fixed number of glimpses (RAM), then the stopper
@@ -31,7 +31,7 @@ from agents.objective import Objective
 from agents.stopping import LearnedStop
 from train.augment import Affine
 from train.report import glimpse_pictures, report
-from train.run import Interrupt, RunFolder, choose_device, provenance, read_json, write_json
+from train.run import Interrupt, RunFolder, choose_device, provenance, write_json
 from train.stages import Stage, StopperStage, UnrollStage
 from train.task import Task
 
@@ -75,7 +75,7 @@ class Options:
     supervision: Literal["all", "taken", "last"] = "all"
     """cross-entropy at every glimpse up to the limit, at those taken, or at the last one"""
     location_reward: Literal["anytime", "return"] = "anytime"
-    """what pays a location while stop is off: the true class's mean later probability, or the return"""
+    """what pays a location while stop is off: the true class's mean later probability, or R"""
     stop_entropy: float = 5e-4
     """weight of the entropy bonus on stop decisions"""
     max_mean_glimpses: float = 3.5
@@ -123,15 +123,25 @@ class Options:
         for name in ("weight_decay", "augment", "stop_entropy"):
             _check(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
         _check("seed", self.seed, 0 <= self.seed < 2**31, "0 or more, below 2**31")
-        _check("max_mean_glimpses", self.max_mean_glimpses, self.max_mean_glimpses >= 1, "1 or more")
+        _check(
+            "max_mean_glimpses", self.max_mean_glimpses, self.max_mean_glimpses >= 1, "1 or more"
+        )
         rising = all(a < b for a, b in zip(self.curriculum, self.curriculum[1:], strict=False))
-        _check("curriculum", self.curriculum, rising and all(t >= 1 for t in self.curriculum),
-               "rising numbers of glimpses, from 1")  # fmt: skip
+        _check(
+            "curriculum",
+            self.curriculum,
+            rising and all(t >= 1 for t in self.curriculum),
+            "rising numbers of glimpses, from 1",
+        )
         if self.baseline == "leave_one_out":
             _check("m", self.m, self.m >= 2, "at least 2 with --baseline leave_one_out")
         if self.stop == "joint":
-            _check("location_reward", self.location_reward, self.location_reward == "return",
-                   "return with --stop joint")  # fmt: skip
+            _check(
+                "location_reward",
+                self.location_reward,
+                self.location_reward == "return",
+                "return with --stop joint",
+            )
         if self.resume and self.run_dir is None:
             raise ValueError("--resume: expected with --run-dir, the run to continue")
 
@@ -175,19 +185,34 @@ def make_stages(options: Options, task: Task, agent: DTRAM) -> list[tuple[str, A
 
     def unroll_stage(name: str, steps: int) -> Stage:
         return UnrollStage(
-            task, agent, learned if o.stop == "joint" else fixed,
-            name=name, steps=steps, m=o.m, location_std=o.location_std, augment=augment,
-            epochs=o.epochs, batch_size=o.batch_size, learning_rate=o.learning_rate,
+            task,
+            agent,
+            learned if o.stop == "joint" else fixed,
+            name=name,
+            steps=steps,
+            m=o.m,
+            location_std=o.location_std,
+            augment=augment,
+            epochs=o.epochs,
+            batch_size=o.batch_size,
+            learning_rate=o.learning_rate,
             max_mean_glimpses=o.max_mean_glimpses,
-        )  # fmt: skip
+        )
 
     def stopper_stage() -> Stage:
         return StopperStage(
-            task, agent, learned,
-            name="stopper", m=o.m, augment=augment, seed=o.seed, epochs=o.stop_epochs,
-            batch_size=o.stop_batch_size, learning_rate=o.stop_learning_rate,
+            task,
+            agent,
+            learned,
+            name="stopper",
+            m=o.m,
+            augment=augment,
+            seed=o.seed,
+            epochs=o.stop_epochs,
+            batch_size=o.stop_batch_size,
+            learning_rate=o.stop_learning_rate,
             max_mean_glimpses=o.max_mean_glimpses,
-        )  # fmt: skip
+        )
 
     stages: list[tuple[str, Any]] = []
     for steps in o.curriculum or (task.max_glimpses,):
@@ -226,9 +251,12 @@ def run_stage(
 ) -> None:
     """Trains one stage to its end, or raises SystemExit after saving when a signal came."""
     optimizer = torch.optim.AdamW(
-        stage.parameters(), lr=stage.learning_rate, weight_decay=options.weight_decay,
-        betas=(0.9, 0.99), fused=True,
-    )  # fmt: skip
+        stage.parameters(),
+        lr=stage.learning_rate,
+        weight_decay=options.weight_decay,
+        betas=(0.9, 0.99),
+        fused=True,
+    )
     if restore:
         run.load_checkpoint(agent, optimizer)
     images = len(task.images("train"))
@@ -241,9 +269,13 @@ def run_stage(
         order = epoch_order(options.seed, progress.stage, progress.epoch, images).to(task.device)
         sums, count = torch.zeros(6, device=task.device, dtype=torch.float64), 0
         bar = tqdm(
-            total=batches, initial=progress.batch, unit="batch", leave=False, disable=None,
+            total=batches,
+            initial=progress.batch,
+            unit="batch",
+            leave=False,
+            disable=None,
             desc=f"{stage.name} epoch {progress.epoch + 1}/{stage.epochs}",
-        )  # fmt: skip
+        )
         began, first_batch = time.perf_counter(), progress.batch
         for batch in range(progress.batch, batches):
             share = (progress.epoch * batches + batch) / (stage.epochs * batches)
@@ -255,8 +287,16 @@ def run_stage(
             losses.total.backward()
             nn.utils.clip_grad_norm_(stage.parameters(), options.max_grad_norm)
             optimizer.step()
-            sums += torch.stack([losses.total.detach(), losses.policy, losses.baseline,
-                                 losses.accuracy, losses.mean_glimpses, losses.mean_return])  # fmt: skip
+            sums += torch.stack(
+                [
+                    losses.total.detach(),
+                    losses.policy,
+                    losses.baseline,
+                    losses.accuracy,
+                    losses.mean_glimpses,
+                    losses.mean_return,
+                ]
+            )
             count += 1
             progress.batch, progress.images = batch + 1, progress.images + len(rows)
             bar.update()
@@ -283,12 +323,17 @@ def run_stage(
             agent.save(run.path, env_id=options.env_id, env_options=task.env_options)
         mean = (sums / max(count, 1)).tolist()
         entries = {
-            "train/loss": mean[0], "train/policy_gradient_loss": mean[1], "train/value_loss": mean[2],
-            "rollout/success_rate": mean[3], "rollout/ep_len_mean": mean[4],
+            "train/loss": mean[0],
+            "train/policy_gradient_loss": mean[1],
+            "train/value_loss": mean[2],
+            "rollout/success_rate": mean[3],
+            "rollout/ep_len_mean": mean[4],
             "rollout/ep_rew_mean": mean[5],
-            "train/learning_rate": optimizer.param_groups[0]["lr"], "time/fps": rate,
-            "time/time_elapsed": progress.seconds, **verdict.metrics,
-        }  # fmt: skip
+            "train/learning_rate": optimizer.param_groups[0]["lr"],
+            "time/fps": rate,
+            "time/time_elapsed": progress.seconds,
+            **verdict.metrics,
+        }
         run.log(progress.images, entries)
         progress.epoch, progress.batch = progress.epoch + 1, 0
         print(
@@ -324,8 +369,11 @@ def stop_for(interrupt: Interrupt, run: RunFolder, options: Options) -> None:
     words = [word for word in sys.argv[1:] if word != "--resume"]
     if options.run_dir is None:
         words += ["--run-dir", str(run.path)]
-    print(f"\n{interrupt.signal.name}: saved. To go on: python train/reinforce.py "
-          f"{' '.join(words)} --resume", file=sys.stderr)  # fmt: skip
+    print(
+        f"\n{interrupt.signal.name}: saved. To go on: python train/reinforce.py "
+        f"{' '.join(words)} --resume",
+        file=sys.stderr,
+    )
     raise SystemExit(128 + interrupt.signal)
 
 
@@ -371,17 +419,26 @@ def train(options: Options) -> Path:
             progress.stage, progress.epoch, progress.batch = progress.stage + 1, 0, 0
             progress.best = None
             run.writer.add_image(
-                f"glimpses/{name}", glimpse_pictures(task, agent, "validation"), progress.images,
+                f"glimpses/{name}",
+                glimpse_pictures(task, agent, "validation"),
+                progress.images,
                 dataformats="HWC",
-            )  # fmt: skip
+            )
 
     agent = DTRAM.load(run.path, device)
-    about = {"options": options.to_json(), "train_seconds": round(progress.seconds, 1),
-             "images_seen": progress.images, **provenance(device)}  # fmt: skip
+    about = {
+        "options": options.to_json(),
+        "train_seconds": round(progress.seconds, 1),
+        "images_seen": progress.images,
+        **provenance(device),
+    }
     results = report(run_dir, task, agent, about)
     run.log_hyperparameters(
         options.to_json(),
-        {"hparam/test_error": results["test_error"], "hparam/mean_glimpses": results["mean_glimpses"]},
+        {
+            "hparam/test_error": results["test_error"],
+            "hparam/mean_glimpses": results["mean_glimpses"],
+        },
     )
     write_json(run_dir / "results.json", results)
     run.drop_checkpoints()

@@ -36,7 +36,7 @@ SCORE_BATCH = 1000
 def report(folder: Path, task: Task, agent: DTRAM, about: dict[str, Any]) -> dict[str, Any]:
     """Scores the test split once and writes everything a reader asks for.
 
-    Writes ``results.txt`` (the table), ``test_images.safetensors`` (prediction and glimpses of every
+    Writes ``results.txt`` (the table), ``test_images.safetensors`` (answer and glimpses of every
     image), ``error_by_glimpses.png`` and ``glimpses.png`` into `folder`.
 
     Args:
@@ -133,24 +133,34 @@ def error_plot(results: dict[str, Any], path: Path) -> None:
     """Test error against mean glimpses, one line for each family of stopping rules."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()
-    names = {"fixed": "fixed number (RAM)", "confidence": "confidence threshold",
-             "learned": "learned stop, threshold varied"}  # fmt: skip
+    names = {
+        "fixed": "fixed number (RAM)",
+        "confidence": "confidence threshold",
+        "learned": "learned stop, threshold varied",
+    }
     for (family, name), marker in zip(names.items(), "os^", strict=True):
         rows = sorted(results[family].values(), key=lambda row: row["mean_glimpses"])
         x, y = [r["mean_glimpses"] for r in rows], [r["test_error"] for r in rows]
         axes.plot(x, y, marker=marker, markersize=4, linewidth=1, label=name)
     axes.plot(
-        results["mean_glimpses"], results["test_error"], "*", markersize=14, color="black",
+        results["mean_glimpses"],
+        results["test_error"],
+        "*",
+        markersize=14,
+        color="black",
         label=f"DT-RAM: {results['test_error']:.2f} % at {results['mean_glimpses']:.2f}",
-    )  # fmt: skip
+    )
     positive = [r["test_error"] for f in names for r in results[f].values() if r["test_error"] > 0]
     if positive:
         axes.set_yscale("log")
         ticks = [t for t in (0.5, 1, 2, 5, 10, 20, 50) if min(positive) / 2 < t < 2 * max(positive)]
         axes.set_yticks(ticks, [f"{t:g}" for t in ticks], minor=False)
         axes.set_yticks([], minor=True)
-    axes.set(xlabel="mean number of glimpses", ylabel="test error %",
-             title=f"{results['dataset']}, {results['images']:,} test images")  # fmt: skip
+    axes.set(
+        xlabel="mean number of glimpses",
+        ylabel="test error %",
+        title=f"{results['dataset']}, {results['images']:,} test images",
+    )
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=120)
@@ -175,27 +185,43 @@ def glimpse_figure(
         for axes, n in zip(cells, shown, strict=False):
             pixels = images.store.images[n].cpu().numpy()
             height, width = pixels.shape[:2]
-            axes.imshow(pixels.squeeze(-1) if pixels.shape[2] == 1 else pixels, cmap="gray",
-                        extent=(-1, 1, 1, -1))  # fmt: skip
+            axes.imshow(
+                pixels.squeeze(-1) if pixels.shape[2] == 1 else pixels,
+                cmap="gray",
+                extent=(-1, 1, 1, -1),
+            )
             w, h = 2 * task.look.glimpse_size / width, 2 * task.look.glimpse_size / height
             for i, (x, y) in enumerate(scores.seen_at[:t, n].tolist()):
                 box = Rectangle((x - w / 2, y - h / 2), w, h, fill=False, ec=colors[i], lw=1.6)
                 axes.add_patch(box)
-                axes.text(x - w / 2 + 0.04, y - h / 2 + 0.04, str(i + 1), color=colors[i],
-                          fontsize=7, va="top", fontweight="bold")  # fmt: skip
+                axes.text(
+                    x - w / 2 + 0.04,
+                    y - h / 2 + 0.04,
+                    str(i + 1),
+                    color=colors[i],
+                    fontsize=7,
+                    va="top",
+                    fontweight="bold",
+                )
             axes.set(xlim=(-1.25, 1.25), ylim=(1.25, -1.25))
             answer = task.class_names[int(prediction[n])]
             right = bool(prediction[n] == images.labels[n])
             wrong = "" if right else f" (is {task.class_names[int(images.labels[n])]})"
             axes.set_title(answer + wrong, fontsize=8, color="black" if right else "crimson")
         share = 100 * counts[t] / len(images)
-        cells[0].text(-1.5, 0, f"{t} glimpse{'s' * (t > 1)}\n{share:.1f} %", ha="right", va="center",
-                      fontsize=9)  # fmt: skip
+        cells[0].text(
+            -1.5,
+            0,
+            f"{t} glimpse{'s' * (t > 1)}\n{share:.1f} %",
+            ha="right",
+            va="center",
+            fontsize=9,
+        )
     return figure
 
 
 def glimpse_pictures(task: Task, agent: DTRAM, split: str) -> np.ndarray:
-    """`glimpse_figure` of a split's first thousand images as pixels ``(H, W, 3)``, for TensorBoard."""
+    """`glimpse_figure` of a split's first thousand images as pixels ``(H, W, 3)``."""
     everything = task.images(split)
     count = min(1000, len(everything))
     rows = torch.arange(count, device=task.device)

@@ -37,7 +37,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not valid JSON ({error}); delete the run and start it again") from None
+        raise ValueError(
+            f"{path}: not valid JSON ({error}); delete the run and start it again"
+        ) from None
 
 
 class RunFolder:
@@ -93,11 +95,11 @@ class RunFolder:
             aside.write_text("".join(row + "\n" for row in kept))
             os.replace(aside, path)
 
-    def log_hyperparameters(
-        self, options: Mapping[str, Any], metrics: Mapping[str, float]
-    ) -> None:
+    def log_hyperparameters(self, options: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """Fills TensorBoard's hyper-parameter tab: one row of options with its final metrics."""
-        flat = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in options.items()}
+        flat = {
+            k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in options.items()
+        }
         for summary in hparams(flat, dict(metrics)):
             assert self.writer.file_writer is not None
             self.writer.file_writer.add_summary(summary)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -142,8 +143,11 @@ class StopperStage:
     ) -> None:
         self.name, self.epochs, self.batch_size = name, epochs, batch_size
         self.learning_rate = learning_rate
-        self._task, self._agent, self._objective = task, agent, objective
-        self._m = 1 if objective.stop_gradient == "exact" else m
+        self._task, self._agent = task, agent
+        exact = objective.stop_gradient == "exact"
+        # The exact gradient has nothing sampled here, so nothing for a baseline to calm.
+        self._objective = replace(objective, baseline="none") if exact else objective
+        self._m = 1 if exact else m
         self._max_mean_glimpses = max_mean_glimpses
         train = task.images("train")
         self._labels = train.labels

@@ -10,9 +10,10 @@ import gymnasium as gym
 import torch
 from torch import Tensor
 
-import dtram_env  # noqa: F401  (registers the ids)
+import dtram_env
 from agents.dtram import DTRAM
 from agents.rollout import Look
+from dtram_env import GlimpseVectorEnv
 from dtram_env.sensor import margin
 from dtram_env.sensor_torch import TensorStore
 
@@ -42,9 +43,12 @@ class Task:
     """
 
     def __init__(self, env_id: str, device: torch.device, **env_options: Any) -> None:
+        spec = gym.registry.get(env_id)
+        if spec is None or spec.vector_entry_point != "dtram_env.vector_env:GlimpseVectorEnv":
+            known = ", ".join(dtram_env.ENV_IDS)
+            raise ValueError(f"environment {env_id!r}: expected one of this package's, as {known}")
         self.env_id, self.device, self.env_options = env_id, device, env_options
-        env = gym.make_vec(env_id, num_envs=1, split="train", **env_options)
-        env = env.unwrapped
+        env = self._environment("train")
         self.observation_space, self.action_space = (
             env.single_observation_space,
             env.single_action_space,
@@ -60,13 +64,18 @@ class Task:
     def images(self, split: str) -> Images:
         """A split's images and labels on the device, read once."""
         if split not in self._splits:
-            env = gym.make_vec(self.env_id, num_envs=1, split=split, **self.env_options)
-            data = env.unwrapped.data  # type: ignore[attr-defined]
+            env = self._environment(split)
+            data = env.data
             env.close()
             pixels = torch.tensor(data.images, device=self.device)
             labels = torch.tensor(data.labels, dtype=torch.int64, device=self.device)
             self._splits[split] = Images(TensorStore(pixels, self.margin), labels)
         return self._splits[split]
+
+    def _environment(self, split: str) -> GlimpseVectorEnv:
+        env = gym.make_vec(self.env_id, num_envs=1, split=split, **self.env_options).unwrapped
+        assert isinstance(env, GlimpseVectorEnv)
+        return env
 
     @cached_property
     def _splits(self) -> dict[str, Images]:

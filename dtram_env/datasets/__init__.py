@@ -34,7 +34,7 @@ class Dataset:
     """One split of a dataset, read-only.
 
     Attributes:
-        name: the dataset's name in `DATASETS`.
+        name: the dataset's name as results show it, such as "MNIST".
         split: one of `SPLITS`.
         images: ``(N, H, W, C)`` uint8, 0 is black.
         labels: ``(N,)`` int64 in [0, `num_classes`).
@@ -98,6 +98,7 @@ class DatasetInfo:
     """What is known of a dataset before it is loaded.
 
     Attributes:
+        title: the dataset's name as results show it.
         description: one line.
         env_id: the environment that is registered with it.
         class_names: a name for each label.
@@ -108,6 +109,7 @@ class DatasetInfo:
         ready: whether the files are all in `folder` (not whether they are right).
     """
 
+    title: str
     description: str
     env_id: str
     class_names: tuple[str, ...]
@@ -124,7 +126,8 @@ class DatasetInfo:
 
 DATASETS: dict[str, DatasetInfo] = {
     "mnist": DatasetInfo(
-        description="MNIST: handwritten digits, 28x28x1, 60,000 + 10,000 images, 55 MB",
+        title="MNIST",
+        description="handwritten digits, 28x28x1, 60,000 + 10,000 images, 55 MB",
         env_id="DTRAM-MNIST-v0",
         class_names=mnist.CLASS_NAMES,
         read=mnist.read,
@@ -133,7 +136,8 @@ DATASETS: dict[str, DatasetInfo] = {
         ready=mnist.ready,
     ),
     "signpost": DatasetInfo(
-        description="Signpost: drawn glyphs and arrows, 28x28x1, 6,000 + 2,000 images",
+        title="Signpost",
+        description="drawn glyphs and arrows, 28x28x1, 6,000 + 2,000 images",
         env_id="DTRAM-Signpost-v0",
         class_names=signpost.CLASS_NAMES,
         read=lambda folder, part: signpost.draw(part),
@@ -155,7 +159,7 @@ def load(
     """Loads one split of a dataset; the same object for the same arguments within a process.
 
     Args:
-        name: a name in `DATASETS`.
+        name: a name in `DATASETS`; case does not matter.
         split: one of `SPLITS`. "validation" is a fixed, class-stratified part of the official
             training images (MNIST 5,000, others 10 %), "train" the rest of them.
         data_dir: see `data_root`.
@@ -170,6 +174,7 @@ def load(
     >>> len(signpost), signpost.image_shape, signpost.num_classes
     (600, (28, 28, 1), 4)
     """
+    name = name.lower()
     info = _info(name)
     check_split(split)
     root = data_root(data_dir) if info.needs_data else None
@@ -187,7 +192,9 @@ def load(
             if split in ("train", "validation"):
                 rows = rows_of(split, labels, info.validation_count(len(labels)))
                 images, labels = images[rows], labels[rows]
-            _loaded[name, split, root] = Dataset(name, split, images, labels, info.class_names)
+            _loaded[name, split, root] = Dataset(
+                info.title, split, images, labels, info.class_names
+            )
         return _loaded[name, split, root]
 
 

@@ -39,9 +39,7 @@ def native_spaces(classes: int = 5, shape=(8, 8, 2)) -> tuple[spaces.Dict, space
     box = spaces.Box(-1, 1, (2,), np.float32)
     time = spaces.Box(0, 1, (1,), np.float32)
     seen = spaces.Dict(glimpse=spaces.Box(0, 255, shape, np.uint8), location=box, time=time)
-    action = spaces.Dict(
-        location=box, stop=spaces.Discrete(2), prediction=spaces.Discrete(classes)
-    )
+    action = spaces.Dict(location=box, stop=spaces.Discrete(2), prediction=spaces.Discrete(classes))
     return seen, action
 
 

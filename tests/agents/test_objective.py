@@ -216,7 +216,7 @@ def test_the_comparison_notices_known_faults(fault) -> None:
     assert worst_deviation(sampled_gradients(agent, objective, fault), exact) > 2 * LIMIT
 
 
-# -- closed forms -----------------------------------------------------------------------------------
+# -- closed forms ---------------------------------------------------------------------------------
 
 
 def trajectory_by_hand(predictions: list[int], stops: list[bool], value: float = 0.0) -> Trajectory:

@@ -1,11 +1,13 @@
-"""Small data sets whose pixels and answers the tests know."""
+"""Small data sets whose pixels and answers the tests know; what the environment tests share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from dtram_env.datasets import Dataset
 
@@ -41,3 +43,43 @@ def planted() -> Dataset:
     labels = np.arange(50) % 4
     images[:, 0, 0, 0] = labels + 1
     return Dataset("Planted", "test", images, labels, ("a", "b", "c", "d"))
+
+
+VIEWS = [
+    {"view": "native"},
+    {"view": "native", "first_glimpse": "thumbnail", "thumbnail_size": 6},
+    {"view": "native", "first_glimpse": "thumbnail", "num_scales": 2},
+    {"view": "native", "first_glimpse": "choose", "glimpse_format": "flat"},
+    {"view": "continuous"},
+    {"view": "continuous", "observe": "canvas", "first_glimpse": "thumbnail"},
+    {"view": "continuous", "glimpse_format": "image"},
+    {"view": "discrete", "mask_seen": True, "min_glimpses": 2, "grid": 3},
+    {"view": "discrete", "observe": "canvas", "glimpse_format": "image", "mask_seen": True},
+    {"view": "discrete", "observe": "canvas", "first_glimpse": "choose", "mask_seen": True},
+]
+MODES = ["NextStep", "SameStep", "Disabled"]
+
+
+def assert_same(ours: Any, theirs: Any, where: str = "") -> None:
+    """Equal structure, types, shapes and values; tensors count as arrays."""
+    if isinstance(ours, torch.Tensor):
+        ours = ours.numpy()
+    if isinstance(theirs, dict):
+        assert isinstance(ours, dict) and set(ours) == set(theirs), (where, ours, theirs)
+        for key in theirs:
+            assert_same(ours[key], theirs[key], f"{where}/{key}")
+    elif isinstance(theirs, np.ndarray) and theirs.dtype == object:
+        assert ours.dtype == object and ours.shape == theirs.shape, where
+        for one, other in zip(ours, theirs, strict=True):
+            assert_same(one, other, where)
+    elif isinstance(theirs, np.ndarray):
+        assert ours.dtype == theirs.dtype and ours.shape == theirs.shape, (where, ours, theirs)
+        np.testing.assert_array_equal(ours, theirs, err_msg=where)
+    else:
+        assert ours == theirs, (where, ours, theirs)
+
+
+def actions_of(env: Any, steps: int, seed: int = 0) -> list[Any]:
+    """Random actions of the batched space; locations now and then out of it or at corners."""
+    env.action_space.seed(seed)
+    return [env.action_space.sample() for _ in range(steps)]

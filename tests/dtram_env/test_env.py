@@ -240,7 +240,10 @@ def test_ids_are_found_without_an_import() -> None:
     [
         ({"location": [np.nan, 0.0]}, r"action\['location'\] = \[nan, 0.0\]: expected finite"),
         ({"location": [0.0, np.inf]}, r"action\['location'\] = \[0.0, inf\]"),
-        ({"location": [0.0]}, r"action\['location'\].*shape \(1,\): expected numbers of shape \(2,\)"),
+        (
+            {"location": [0.0]},
+            r"action\['location'\].*shape \(1,\): expected numbers of shape \(2,\)",
+        ),
         ({"location": ["left", "up"]}, r"action\['location'\].*expected numbers"),
         ({"stop": 2}, r"action\['stop'\] = 2: expected 0 or 1"),
         ({"stop": -1}, r"action\['stop'\] = -1: expected 0 or 1"),

@@ -10,8 +10,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv
 
-from dtram_env import CenterPolicy, RandomPolicy, ScanPolicy, evaluate
+from dtram_env import CenterPolicy, GlimpseEnv, RandomPolicy, ScanPolicy, evaluate
 from dtram_env.datasets import Dataset
 from dtram_env.views import grid_centres
 
@@ -40,7 +43,11 @@ class Reader:
         late = observation["time"][:, 0] * 7 > 1.5 + self.delay
         location = -0.99 * (0 * observation["location"] + 1)
         prediction = (0 * known + largest) - 1 * known
-        return {"location": location, "stop": (known & late) * 1, "prediction": prediction * 1}, None
+        return {
+            "location": location,
+            "stop": (known & late) * 1,
+            "prediction": prediction * 1,
+        }, None
 
     def select(self, state: Any, keep: Any) -> Any:
         return None
@@ -76,9 +83,12 @@ def test_the_number_of_slots_does_not_change_the_result(num_envs: int) -> None:
     assert result.num_glimpses.tolist() == [2] * 23
 
 
-def test_scan_takes_the_whole_budget_and_reads_like_a_page() -> None:
+def test_scan_takes_the_whole_budget_and_reads_like_a_page(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     policy = ScanPolicy(4, grid=2, guess=1)
-    result = evaluate(policy, ID, max_glimpses=6, num_envs=300)
+    result = evaluate(policy, ID, max_glimpses=6, num_envs=300, progress=True)
+    assert "2000/2000" in capsys.readouterr().err
     assert result.mean_glimpses == 6.0 and result.images == 2000
     assert result.histogram.tolist() == [0, 0, 0, 0, 0, 2000]
     assert result.accuracy == 0.25  # classes are equally frequent
@@ -92,7 +102,9 @@ def test_scan_takes_the_whole_budget_and_reads_like_a_page() -> None:
 
 def test_stop_after_counts_glimpses_also_when_the_first_is_chosen() -> None:
     for first in ("center", "choose"):
-        result = evaluate(CenterPolicy(4, stop_after=2), ID, first_glimpse=first, split="validation")
+        result = evaluate(
+            CenterPolicy(4, stop_after=2), ID, first_glimpse=first, split="validation"
+        )
         assert result.mean_glimpses == 2.0
 
 
@@ -105,7 +117,10 @@ def test_random_stops_are_geometric() -> None:
 
 @settings(max_examples=15)
 @given(
-    seed=st.integers(0, 999), num_envs=st.integers(1, 40), budget=st.integers(1, 5), p=st.floats(0, 1)
+    seed=st.integers(0, 999),
+    num_envs=st.integers(1, 40),
+    budget=st.integers(1, 5),
+    p=st.floats(0, 1),
 )
 def test_sums_that_always_hold(seed: int, num_envs: int, budget: int, p: float) -> None:
     data = make_dataset(23, split="test")
@@ -147,6 +162,34 @@ def test_mnist_test_split_is_counted_whole(mnist_folder: Any) -> None:
     result = evaluate(CenterPolicy(10, stop_after=1, guess=1), "DTRAM-MNIST-v0")
     assert result.images == 10_000 and result.mean_glimpses == 1.0
     assert result.accuracy == 0.1135  # the test split has 1,135 ones
+
+
+class Constant:
+    """An SB3 model that always stops at once and answers class 2."""
+
+    def predict(self, observation: dict[str, np.ndarray], state: Any, **_: Any) -> tuple[Any, None]:
+        action = np.zeros((len(observation["time"]), 3 + 4), np.float32)
+        action[:, 2] = action[:, 3 + 2] = 1
+        return action, None
+
+
+@pytest.mark.parametrize("n", [1, 3, 8])
+def test_sb3_counts_the_same_images_once(planted: Dataset, n: int) -> None:
+    def make(i: int) -> Any:
+        env = GlimpseEnv(planted, order="sequential", shard=(i, n), view="continuous", discount=0.5)
+        return Monitor(env, info_keywords=("image_index", "repeat"))
+
+    venv = DummyVecEnv([lambda i=i: make(i) for i in range(n)])
+    shown: list[int] = []
+
+    def note(local: dict[str, Any], _: Any) -> None:
+        if local["done"] and not local["info"]["repeat"]:
+            shown.append(local["info"]["image_index"])
+
+    mean, _ = evaluate_policy(Constant(), venv, n_eval_episodes=50, callback=note)  # type: ignore
+    ours = evaluate(CenterPolicy(4, stop_after=1, guess=2), ID, dataset=planted, discount=0.5)
+    assert sorted(shown) == list(range(50))
+    assert mean == pytest.approx(ours.mean_return) == 0.5 * 12 / 50
 
 
 def test_policies_select_and_repeat() -> None:

@@ -18,7 +18,9 @@ def ramp(height: int = 6, width: int = 8, channels: int = 1) -> np.ndarray:
     return np.repeat(image[None, :, :, None], channels, axis=3).astype(np.uint8)
 
 
-def look(image: np.ndarray, location: tuple[float, float], side: int, scales: int = 1) -> np.ndarray:
+def look(
+    image: np.ndarray, location: tuple[float, float], side: int, scales: int = 1
+) -> np.ndarray:
     store = ArrayStore(image, sensor.margin(side, scales))
     return sensor.glimpse(store, np.array([0]), np.array([location]), side, scales)[0]
 
@@ -78,7 +80,9 @@ def test_numpy_torch_and_plain_slicing_agree_bit_for_bit(
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (4, *shape), dtype=np.uint8)
     index = rng.integers(0, 4, batch)
-    location = rng.choice([-1, -0.5, 0, 1 / 3, 1, 2], (batch, 2)) + rng.choice([0, 1e-7], (batch, 1))
+    location = rng.choice([-1, -0.5, 0, 1 / 3, 1, 2], (batch, 2)) + rng.choice(
+        [0, 1e-7], (batch, 1)
+    )
     location = location.astype(np.float32)
     padding = sensor.margin(side, scales)
     numpy = sensor.glimpse(ArrayStore(images, padding), index, location, side, scales)

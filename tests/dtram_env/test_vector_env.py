@@ -10,7 +10,6 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-import torch
 from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from hypothesis import given, settings
@@ -19,47 +18,9 @@ from hypothesis import strategies as st
 from dtram_env import GlimpseEnv, GlimpseVectorEnv
 from dtram_env.datasets import Dataset
 
-from .conftest import make_dataset
+from .conftest import MODES, VIEWS, actions_of, assert_same, make_dataset
 
 TOY = make_dataset()
-VIEWS = [
-    {"view": "native"},
-    {"view": "native", "first_glimpse": "thumbnail", "thumbnail_size": 6},
-    {"view": "native", "first_glimpse": "thumbnail", "num_scales": 2},
-    {"view": "native", "first_glimpse": "choose", "glimpse_format": "flat"},
-    {"view": "continuous"},
-    {"view": "continuous", "observe": "canvas", "first_glimpse": "thumbnail"},
-    {"view": "continuous", "glimpse_format": "image"},
-    {"view": "discrete", "mask_seen": True, "min_glimpses": 2, "grid": 3},
-    {"view": "discrete", "observe": "canvas", "glimpse_format": "image", "mask_seen": True},
-    {"view": "discrete", "observe": "canvas", "first_glimpse": "choose", "mask_seen": True},
-]
-MODES = ["NextStep", "SameStep", "Disabled"]
-
-
-def assert_same(ours: Any, theirs: Any, where: str = "") -> None:
-    """Equal structure, types, shapes and values; tensors count as arrays."""
-    if isinstance(ours, torch.Tensor):
-        ours = ours.numpy()
-    if isinstance(theirs, dict):
-        assert isinstance(ours, dict) and set(ours) == set(theirs), (where, ours, theirs)
-        for key in theirs:
-            assert_same(ours[key], theirs[key], f"{where}/{key}")
-    elif isinstance(theirs, np.ndarray) and theirs.dtype == object:
-        assert ours.dtype == object and ours.shape == theirs.shape, where
-        for one, other in zip(ours, theirs, strict=True):
-            assert_same(one, other, where)
-    elif isinstance(theirs, np.ndarray):
-        assert ours.dtype == theirs.dtype and ours.shape == theirs.shape, (where, ours, theirs)
-        np.testing.assert_array_equal(ours, theirs, err_msg=where)
-    else:
-        assert ours == theirs, (where, ours, theirs)
-
-
-def actions_of(env: Any, steps: int, seed: int = 0) -> list[Any]:
-    """Random actions of the batched space; locations now and then out of it or at corners."""
-    env.action_space.seed(seed)
-    return [env.action_space.sample() for _ in range(steps)]
 
 
 def reference(num_envs: int, mode: str, **task: Any) -> SyncVectorEnv:
@@ -85,7 +46,6 @@ def test_equals_gymnasiums_vector_of_scalar_environments(task: dict[str, Any], m
     assert ours.action_space == theirs.action_space
     assert ours.metadata["autoreset_mode"] is theirs.metadata["autoreset_mode"]
     seen, expected = ours.reset(seed=0), theirs.reset(seed=0)
-    assert_same(seen, expected) if isinstance(seen, np.ndarray) else None
     assert_same(dict(enumerate(seen)), dict(enumerate(expected)), "reset")
     ended = 0
     for action in actions_of(ours, 25):
@@ -127,87 +87,6 @@ def test_fixed_images_equal_the_scalar_environment() -> None:
     assert ours.reset()[1]["image_index"].tolist() != [5, 5, 5, 5]  # that reset only
 
 
-# --- numpy = torch
-
-
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("order", ["random", "sequential"])
-@pytest.mark.parametrize(
-    "task", [*VIEWS, {"first_glimpse": "random"}], ids=lambda task: "-".join(map(str, task.values()))
-)
-def test_torch_equals_numpy(task: dict[str, Any], order: str, mode: str) -> None:
-    task = {"glimpse_size": 4, "max_glimpses": 3, "discount": 0.9, "order": order, **task}
-    common = {"num_envs": 7, "autoreset_mode": mode, **task}
-    host = GlimpseVectorEnv(TOY, **common)
-    device = GlimpseVectorEnv(TOY, backend="torch", device="cpu", **common)
-    assert host.observation_space == device.observation_space
-    expected, facts = host.reset(seed=3)
-    observation, infos = device.reset(seed=3)
-    assert all(isinstance(value, torch.Tensor) for value in observation.values())
-    assert_same(observation, expected)
-    assert_same(infos, facts)
-    for action in actions_of(host, 80):  # more than one block of random rows
-        given = (
-            {key: torch.from_numpy(value) for key, value in action.items()}
-            if isinstance(action, dict)
-            else torch.from_numpy(action)
-        )
-        observation, reward, over, cut, infos = device.step(given)
-        expected, paid, ended, _, facts = host.step(action)
-        assert_same(observation, expected)
-        np.testing.assert_allclose(reward.numpy(), paid, rtol=1e-6)
-        assert reward.dtype == torch.float32
-        assert_same(over, ended)
-        assert cut.dtype == torch.bool and not cut.any()
-        compare_infos(infos, facts)
-        if mode == "Disabled":
-            assert_same(
-                device.reset(options={"reset_mask": over})[0],
-                host.reset(options={"reset_mask": ended})[0],
-            )
-
-
-def compare_infos(tensors: dict[str, Any], arrays: dict[str, Any]) -> None:
-    """Tensors hold every key, arrays those that a slot has; where a mask is set, they agree."""
-    for key, mask in arrays.items():
-        if not key.startswith("_") or key == "_dataset":
-            continue
-        name = key[1:]
-        assert_same(tensors[key], mask)
-        if name == "final_info":
-            compare_infos(tensors[name], arrays[name])
-        elif name == "final_obs":
-            for i in np.flatnonzero(mask):
-                row = {k: value[i] for k, value in tensors[name].items()}
-                assert_same(row, arrays[name][i])
-        else:
-            np.testing.assert_array_equal(tensors[name].numpy()[mask], arrays[name][mask])
-    for key in set(tensors) - set(arrays):
-        mask = tensors[key if key.startswith("_") else f"_{key}"]
-        assert not mask.any(), f"{key}: a slot has it on tensors only"
-
-
-def test_torch_does_not_validate_unless_asked() -> None:
-    quiet = GlimpseVectorEnv(TOY, num_envs=2, glimpse_size=4, backend="torch")
-    strict = GlimpseVectorEnv(
-        TOY, num_envs=2, glimpse_size=4, backend="torch", validate_actions=True
-    )
-    action = {
-        "location": torch.zeros(2, 2),
-        "stop": torch.tensor([0, 1]),
-        "prediction": torch.tensor([0, 99]),
-    }
-    for env in (quiet, strict):
-        env.reset(seed=0)
-    assert quiet.step(action)[1].tolist() == [0.0, 0.0]
-    with pytest.raises(ValueError, match=r"action\['prediction'\]\[1\] = 99"):
-        strict.step(action)
-    with pytest.raises(ValueError, match=r"action\['stop'\] has shape \(3,\): expected \(2,\)"):
-        quiet.step({**action, "stop": torch.zeros(3)})
-    with pytest.raises(ValueError, match="99 is out of range"):
-        strict.reset(options={"image_index": torch.tensor([0, 99])})
-
-
 # --- Autoreset modes by hand
 
 
@@ -220,9 +99,7 @@ def stop_all(n: int, prediction: Any = 0, stop: Any = 1) -> dict[str, Any]:
 
 
 def test_disabled_slots_rest_until_they_are_reset() -> None:
-    env = GlimpseVectorEnv(
-        TOY, num_envs=3, glimpse_size=4, discount=0.5, autoreset_mode="Disabled"
-    )
+    env = GlimpseVectorEnv(TOY, num_envs=3, glimpse_size=4, discount=0.5, autoreset_mode="Disabled")
     _, infos = env.reset(seed=0)
     label = infos["label"]
     first = env.step(stop_all(3, label, [1, 0, 1]))
@@ -245,6 +122,30 @@ def test_disabled_slots_rest_until_they_are_reset() -> None:
         None,
     ]
     assert env.step(stop_all(3, 0, 0))[2].tolist() == [False, True, True]
+
+
+def test_resting_slots_may_hold_cells_and_numbers_that_do_not_exist() -> None:
+    for backend in ("numpy", "torch"):
+        env = GlimpseVectorEnv(
+            TOY, num_envs=2, glimpse_size=4, view="discrete", grid=2, backend=backend
+        )
+        env.reset(seed=0)
+        env.step(np.array([[0, 1, 0], [0, 0, 0]]))
+        observation = env.step(np.array([[99, 0, 0], [3, 0, 0]]))[0]
+        assert observation["location"].tolist() == [[0, 0], [0.5, 0.5]]
+        env.reset(seed=0)
+        env.step(np.array([[0, 1, 0], [0, 0, 0]]))
+        observation = env.step(np.array([[np.nan, np.nan, np.inf], [3, 0, 0]]))[0]
+        assert observation["location"].tolist() == [[0, 0], [0.5, 0.5]]
+
+
+def test_continuous_actions_stop_above_zero_only() -> None:
+    for backend in ("numpy", "torch"):
+        env = GlimpseVectorEnv(TOY, num_envs=3, glimpse_size=4, view="continuous", backend=backend)
+        env.reset(seed=0)
+        action = np.zeros((3, 8), np.float32)
+        action[:, 2] = [0, 1e-6, -1]
+        assert env.step(action)[2].tolist() == [False, True, False]
 
 
 def test_next_step_ignores_the_action_of_a_slot_that_restarts() -> None:
@@ -397,11 +298,17 @@ def test_results_are_the_users_to_change() -> None:
     ("change", "message"),
     [
         ({"location": np.full((3, 2), np.nan)}, r"action\['location'\]\[0\] = \[nan, nan\]"),
-        ({"location": np.zeros((3, 1))}, r"action\['location'\] has shape \(3, 1\): expected \(3, 2\)"),
+        (
+            {"location": np.zeros((3, 1))},
+            r"action\['location'\] has shape \(3, 1\): expected \(3, 2\)",
+        ),
         ({"stop": np.array([0, 0, 2])}, r"action\['stop'\]\[2\] = 2: expected 0 or 1"),
         ({"stop": np.array([0, 0.5, 1])}, r"action\['stop'\]\[1\] = 0.5"),
         ({"prediction": np.array([0, 5, 0])}, r"action\['prediction'\]\[1\] = 5: .* 0 to 4"),
-        ({"prediction": np.array(["a"] * 3)}, r"action\['prediction'\] holds <U1: expected numbers"),
+        (
+            {"prediction": np.array(["a"] * 3)},
+            r"action\['prediction'\] holds <U1: expected numbers",
+        ),
     ],
 )
 def test_bad_actions(change: dict[str, Any], message: str) -> None:

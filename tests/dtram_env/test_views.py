@@ -146,7 +146,9 @@ def test_default_formats(toy_factory: Any) -> None:
 @pytest.mark.parametrize("view", ["continuous", "discrete"])
 def test_stock_ppo_learns_on_the_views(view: str, observe: str) -> None:
     env = gym.make("DTRAM-Signpost-v0", view=view, observe=observe, max_glimpses=2)
-    model = PPO("MultiInputPolicy", env, n_steps=32, batch_size=16, n_epochs=1, seed=0, device="cpu")
+    model = PPO(
+        "MultiInputPolicy", env, n_steps=32, batch_size=16, n_epochs=1, seed=0, device="cpu"
+    )
     before = {name: value.clone() for name, value in model.policy.state_dict().items()}
     model.learn(64)
     after = model.policy.state_dict()

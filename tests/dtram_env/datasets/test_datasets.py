@@ -67,7 +67,7 @@ def test_bad_arrays(changes: dict, message: str) -> None:
 def test_loaded_once(split: str, tmp_path: Path) -> None:
     data = load("signpost", split)
     assert data is load("signpost", split, data_dir=tmp_path, download=False)  # needs no folder
-    assert (data.name, data.split) == ("signpost", split)
+    assert (data.name, data.split) == ("Signpost", split)
     assert list(tmp_path.iterdir()) == []
 
 

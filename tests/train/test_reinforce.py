@@ -1,0 +1,238 @@
+"""The training program: options, resuming, what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from agents.dtram import DTRAM
+from train import reinforce
+from train.reinforce import epoch_order, one_cycle, train
+from train.run import Interrupt
+from train.task import Task
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class InterruptAfter(Interrupt):
+    """A signal that comes by itself after some batches."""
+
+    remaining = 0
+
+    @property  # type: ignore[override]
+    def signal(self):
+        type(self).remaining -= 1
+        return signal.SIGTERM if type(self).remaining < 0 else None
+
+    @signal.setter
+    def signal(self, value) -> None:
+        pass
+
+
+@pytest.mark.parametrize("changes", [{}, {"stop": "joint", "location_reward": "return"}])
+@pytest.mark.parametrize("batches", [5, 30, 47, 65])
+def test_resumed_equals_uninterrupted_bit_for_bit(
+    tmp_path: Path, monkeypatch, small_options, finished_run: Path, batches: int, changes
+) -> None:
+    """Cut in the first epoch, in the second, at an epoch's end, and in the stopper's stage."""
+    if changes and batches > 62:
+        pytest.skip("a joint run has no stopper's stage")
+    whole = finished_run
+    if changes:
+        whole = train(small_options(run_dir=tmp_path / "whole", **changes))
+    cut = tmp_path / "cut"
+    with monkeypatch.context() as patch:
+        patch.setattr(reinforce, "Interrupt", InterruptAfter)
+        InterruptAfter.remaining = batches
+        with pytest.raises(SystemExit) as stopped:
+            train(small_options(run_dir=cut, **changes))
+    assert stopped.value.code == 128 + signal.SIGTERM
+    train(small_options(run_dir=cut, resume=True, **changes))
+    before, after = load_file(whole / "model.safetensors"), load_file(cut / "model.safetensors")
+    assert before.keys() == after.keys()
+    for name in before:
+        assert torch.equal(before[name], after[name]), name
+
+    def rows(run: Path) -> list[dict]:
+        lines = (run / "metrics.jsonl").read_text().splitlines()
+        return [
+            {k: v for k, v in json.loads(x).items() if not k.startswith("time/")} for x in lines
+        ]
+
+    kept = [(r["step"], r["eval/accuracy"]) for r in rows(whole)]
+    assert [(r["step"], r["eval/accuracy"]) for r in rows(cut)] == kept
+
+
+def test_a_finished_run_leaves_everything_a_reader_asks_for(finished_run: Path) -> None:
+    names = {p.name for p in finished_run.iterdir() if not p.name.startswith("events.")}
+    assert names == {
+        "options.json",
+        "metrics.jsonl",
+        "model.json",
+        "model.safetensors",
+        "results.json",
+        "results.txt",
+        "test_images.safetensors",
+        "error_by_glimpses.png",
+        "glimpses.png",
+    }
+    results = json.loads((finished_run / "results.json").read_text())
+    assert results["dataset"] == "Signpost" and results["images"] == 2000
+    assert sum(results["histogram"]) == 2000
+    mean = sum(t * n for t, n in enumerate(results["histogram"], start=1)) / 2000
+    assert results["mean_glimpses"] == pytest.approx(mean, abs=1e-4)
+    assert set(results["fixed"]) == {"1", "2", "3", "4"}
+    assert results["fixed"]["3"]["mean_glimpses"] == 3
+    assert results["stop_threshold"] == DTRAM.load(finished_run).stopping.threshold
+    assert {"command", "commit", "versions", "hardware", "options", "train_seconds"} <= set(results)
+    assert results["options"]["seed"] == 0
+    wrong = load_file(finished_run / "test_images.safetensors")["prediction"]
+    labels = Task("DTRAM-Signpost-v0", torch.device("cpu")).images("test").labels
+    assert results["test_error"] == pytest.approx(100 * (wrong != labels).double().mean().item())
+
+
+def test_tensorboard_has_sb3_names_pictures_and_hyperparameters(finished_run: Path) -> None:
+    events = EventAccumulator(str(finished_run))
+    events.Reload()
+    tags = events.Tags()
+    assert {
+        "rollout/ep_rew_mean",
+        "rollout/ep_len_mean",
+        "rollout/success_rate",
+        "time/fps",
+        "train/loss",
+        "train/learning_rate",
+        "eval/accuracy",
+        "eval/mean_glimpses",
+        "hparam/test_error",
+    } <= set(tags["scalars"])
+    assert set(tags["images"]) == {"glimpses/trunk-4", "glimpses/stopper"}
+    assert any("hparams" in name for name in events.summary_metadata)
+
+
+def test_metrics_rows_agree_with_the_log(finished_run: Path) -> None:
+    rows = [json.loads(r) for r in (finished_run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [5400, 10800, 16200, 21600]
+    assert all(0 <= row["eval/accuracy"] <= 1 for row in rows)
+    assert all(1 <= row["eval/mean_glimpses"] <= 4 for row in rows)
+
+
+def test_a_finished_run_is_not_trained_again(finished_run: Path, small_options, capsys) -> None:
+    before = (finished_run / "model.safetensors").stat().st_mtime_ns
+    train(small_options(run_dir=finished_run, resume=True))
+    assert (finished_run / "model.safetensors").stat().st_mtime_ns == before
+    shown = capsys.readouterr().out
+    assert "finished already" in shown and "DT-RAM, learned stop" in shown
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 0}, "--epochs 0"),
+        ({"learning_rate": 0.0}, "--learning-rate 0.0"),
+        ({"augment": -1.0}, "--augment -1.0"),
+        ({"m": 1}, "--m 1: expected at least 2"),
+        ({"curriculum": (3, 2)}, r"--curriculum \(3, 2\)"),
+        ({"seed": -1}, "--seed -1"),
+        ({"max_mean_glimpses": 0.5}, "--max-mean-glimpses 0.5"),
+        ({"stop": "joint"}, "--location-reward anytime: expected return with --stop joint"),
+        ({"resume": True}, "--resume: expected with --run-dir"),
+    ],
+)
+def test_impossible_options_are_errors(small_options, changes, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        small_options(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"curriculum": (2, 9)}, "--curriculum 9: more glimpses than the budget, 4"),
+        ({"batch_size": 6000}, "batch of 6000: larger than the split, 5400"),
+        ({"discount": 2.0}, "discount=2.0"),
+        ({"env_id": "CartPole-v1"}, "environment 'CartPole-v1': expected one of this package's"),
+    ],
+)
+def test_options_that_do_not_fit_the_task_are_errors(
+    tmp_path: Path, small_options, changes, message
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        train(small_options(run_dir=tmp_path / "run", **changes))
+
+
+def program(*words: str, **settings) -> subprocess.Popen:
+    command = [sys.executable, str(ROOT / "train" / "reinforce.py"), *words]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **settings
+    )
+
+
+def test_unknown_options_are_errors() -> None:
+    process = program("--learning-rat", "0.1")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "--learning-rat" in errors
+
+
+def test_impossible_options_name_the_option() -> None:
+    process = program("--epochs", "0")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "--epochs 0: expected at least 1" in errors
+
+
+@pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, name) -> None:
+    run = tmp_path / "run"
+    words = ["--env-id", "DTRAM-Signpost-v0", "--hidden-size", "16", "--epochs", "500"]
+    process = program(*words, "--run-dir", str(run), env=os.environ | {"OMP_NUM_THREADS": "1"})
+    deadline = time.monotonic() + 60
+    while not (run / "metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(name)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + name
+    assert f"{name.name}: saved. To go on: python train/reinforce.py" in errors
+    assert f"--run-dir {run} --resume" in errors
+    assert len(list(run.glob("checkpoint-*"))) == 1
+
+
+def test_an_epoch_is_a_permutation_of_its_own() -> None:
+    first, second = epoch_order(0, 0, 0, 100), epoch_order(0, 0, 1, 100)
+    assert sorted(first.tolist()) == list(range(100)) == sorted(second.tolist())
+    assert first.tolist() != second.tolist()
+    assert first.tolist() == epoch_order(0, 0, 0, 100).tolist()
+    assert first.tolist() != epoch_order(1, 0, 0, 100).tolist()
+    assert first.tolist() != epoch_order(0, 1, 0, 100).tolist()
+
+
+def test_learning_rate_rises_then_falls_to_almost_nothing() -> None:
+    assert one_cycle(0.0) == pytest.approx(0.04)
+    assert one_cycle(0.15) == pytest.approx(1.0)
+    assert one_cycle(0.575) == pytest.approx(0.5)
+    assert one_cycle(1.0) == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize("curriculum", [(1, 2, 4)])
+def test_a_curriculum_trains_each_stage_from_the_last(tmp_path, small_options, curriculum) -> None:
+    run = train(small_options(run_dir=tmp_path / "run", curriculum=curriculum, epochs=1))
+    rows = [json.loads(r) for r in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["eval/mean_glimpses"] for row in rows[:3]] == [1.0, 2.0, 4.0]
+    assert len(rows) == 5
+
+
+def test_ram_without_a_stop_uses_the_whole_budget(tmp_path: Path, small_options) -> None:
+    run = train(small_options(run_dir=tmp_path / "run", stop="off", epochs=1))
+    results = json.loads((run / "results.json").read_text())
+    assert results["mean_glimpses"] == 4.0

@@ -1,0 +1,124 @@
+"""Run folders, checkpoints, signals, provenance."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from train.run import Interrupt, RunFolder, choose_device, provenance, read_json, write_json
+
+
+def a_model_that_learned() -> tuple[nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(0)
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    learn(model, optimizer, 3)
+    return model, optimizer
+
+
+def learn(model: nn.Module, optimizer: torch.optim.Optimizer, updates: int) -> None:
+    for _ in range(updates):
+        optimizer.zero_grad()
+        model(torch.randn(4, 3)).square().mean().backward()
+        optimizer.step()
+
+
+def test_a_checkpoint_restores_weights_optimizer_and_generator(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path, {}, resume=False)
+    model, optimizer = a_model_that_learned()
+    run.save_checkpoint(7, model, optimizer, {"epoch": 2})
+    learn(model, optimizer, 5)
+    expected = [p.clone() for p in model.parameters()]
+
+    again = nn.Linear(3, 2)
+    restored = torch.optim.AdamW(again.parameters(), lr=0.5)
+    torch.manual_seed(99)
+    state = run.latest_state()
+    assert state is not None and (state["epoch"], state["step"]) == (2, 7)
+    run.load_checkpoint(again, restored)
+    learn(again, restored, 5)
+    for a, b in zip(expected, again.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_only_the_latest_checkpoint_stays_and_a_half_written_one_is_ignored(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path, {}, resume=False)
+    model, optimizer = a_model_that_learned()
+    assert run.latest_state() is None
+    for step in (9, 100):
+        run.save_checkpoint(step, model, optimizer, {})
+    (tmp_path / "checkpoint.tmp").mkdir()
+    (tmp_path / "checkpoint.tmp" / "state.json").write_text('{"ste')
+    state = run.latest_state()
+    assert state is not None and state["step"] == 100
+    run.save_checkpoint(101, model, optimizer, {})
+    assert [p.name for p in sorted(tmp_path.glob("checkpoint*"))] == ["checkpoint-000000000101"]
+
+
+def test_checkpoints_hold_no_pickles(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path, {}, resume=False)
+    folder = run.save_checkpoint(1, *a_model_that_learned(), {})
+    names = sorted(p.name for p in folder.iterdir())
+    assert names == ["optimizer.safetensors", "state.json", "weights.safetensors"]
+
+
+def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path) -> None:
+    RunFolder(tmp_path, {"seed": 0}, resume=False).close()
+    with pytest.raises(ValueError, match="--resume"):
+        RunFolder(tmp_path, {"seed": 0}, resume=False)
+    RunFolder(tmp_path, {"seed": 0}, resume=True).close()
+    with pytest.raises(ValueError, match=r"--seed \(0 then, 1 now\)"):
+        RunFolder(tmp_path, {"seed": 1}, resume=True)
+
+
+def test_metrics_are_rows_and_can_be_rewound(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path, {}, resume=False)
+    for step in (1, 2, 3):
+        run.log(step, {"eval/accuracy": step / 10})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "eval/acc')  # broken off
+    run.rewind(2)
+    rows = [json.loads(row) for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert rows == [{"step": 1, "eval/accuracy": 0.1}, {"step": 2, "eval/accuracy": 0.2}]
+
+
+@pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_noted_and_the_handler_restored(name: signal.Signals) -> None:
+    before = signal.getsignal(name)
+    with Interrupt() as interrupt:
+        assert interrupt.signal is None
+        os.kill(os.getpid(), name)
+        assert interrupt.signal == name
+        assert signal.getsignal(name) == before  # a second one acts as usual
+    assert signal.getsignal(name) == before
+
+
+def test_devices() -> None:
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device("auto").type in ("cpu", "cuda")
+    with pytest.raises(ValueError, match="--device quantum"):
+        choose_device("quantum")
+
+
+def test_json_is_whole_or_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"x": [1, 2]})
+    assert read_json(path) == {"x": [1, 2]}
+    assert list(tmp_path.iterdir()) == [path]
+    path.write_text('{"x": [1')
+    with pytest.raises(ValueError, match=r"a\.json: not valid JSON"):
+        read_json(path)
+
+
+def test_provenance_names_what_a_result_needs() -> None:
+    found = provenance(torch.device("cpu"))
+    assert found["versions"]["torch"] == torch.__version__.split("+")[0] or "+" in torch.__version__
+    assert found["hardware"]["device"] == "cpu"
+    assert found["command"].startswith("python ")
+    assert found["commit"] == "unknown" or len(found["commit"].removesuffix("+changes")) == 40
