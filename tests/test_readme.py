@@ -1,0 +1,86 @@
+"""What the README says is true: its numbers are in committed results, and its programs run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def results(path: str) -> Any:
+    return json.loads((ROOT / path).read_text())
+
+
+def test_every_row_of_results_is_in_its_json() -> None:
+    """A row names its JSON file; error and glimpses in the row are that file's."""
+    rows = re.findall(r"^\|.*\| ([\d.]+) \| ([\d.]+) \|.*\]\(([\w/.-]+\.json)\) \|$", README, re.M)
+    assert len(rows) >= 2
+    for glimpses, error, path in rows:
+        found = results(path)
+        candidates = [found, *found["fixed"].values(), *found["confidence"].values()]
+        said = (float(glimpses), float(error))
+        shown = [(round(c["mean_glimpses"], 2), round(c["test_error"], 2)) for c in candidates]
+        assert said in shown, (path, said)
+
+
+def test_every_link_leads_somewhere() -> None:
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
+    assert links
+    missing = [link for link in links if not (ROOT / link).exists()]
+    assert not missing
+
+
+PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.S)
+
+
+@pytest.mark.parametrize("number", range(len(PROGRAMS)))
+def test_programs_run(number: int, mnist_folder: Path, tmp_path: Path) -> None:
+    """Each program of the README, shortened where it trains or needs a GPU, runs as it stands."""
+    program = PROGRAMS[number].replace("10_000", "300").replace('device="cuda"', 'device="cpu"')
+    if "import" not in program:
+        program = "import gymnasium as gym\nimport dtram_env\n" + program
+    if "gym.make" in program and "import gymnasium" not in program:
+        program = "import gymnasium as gym\n" + program
+    if "dtram_env." in program and "import dtram_env" not in program:
+        program = "import dtram_env\n" + program
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_shipped_model_gives_its_number() -> None:
+    """``python train/evaluate.py pretrained/mnist --json``, as the README says."""
+    done = subprocess.run(
+        [sys.executable, "train/evaluate.py", "pretrained/mnist", "--json", "--device", "cpu"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    found, written = json.loads(done.stdout), results("pretrained/mnist/results.json")
+    assert (found["dataset"], found["split"], found["images"]) == ("MNIST", "test", 10_000)
+    # Another processor may round a sum otherwise and so change an image or two of 10,000.
+    assert found["test_error"] == pytest.approx(written["test_error"], abs=0.02)
+    assert found["mean_glimpses"] == pytest.approx(written["mean_glimpses"], abs=0.002)
+    assert found["differs_from_training"] <= 5
+
+
+def test_the_shipped_model_is_small() -> None:
+    assert (ROOT / "pretrained/mnist/model.safetensors").stat().st_size < 2_000_000
