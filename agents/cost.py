@@ -22,5 +22,5 @@ def flops_per_glimpse(agent: DTRAM) -> int:
         state = agent.look(glimpse, location, agent.initial(1))
         logits = agent.classifier(state.h)
         agent.locator(state.h)
-        agent.stop_logit(state.h, logits)
+        agent.stop_logit(state.h, logits, state.time)
     return int(counter.get_total_flops())

@@ -18,6 +18,7 @@ import torch
 from gymnasium import spaces
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 from .encoders import ENCODERS
 from .stopping import LearnedStop, StoppingRule
@@ -48,8 +49,8 @@ class DTRAMConfig:
     """whether the stop's policy gradient flows into the state: state or detached"""
     stopper_hidden: int = 128
     """hidden units of the stopper; 0 makes it linear"""
-    stopper_belief: bool = True
-    """the stopper also reads the classifier's (detached) class probabilities"""
+    stopper_evidence: bool = True
+    """the stopper also reads, detached, how sure the classifier is, and the time"""
 
     def __post_init__(self) -> None:
         side, width, channels = self.glimpse_shape
@@ -129,7 +130,8 @@ class DTRAM(nn.Module):
         self.locator = nn.Linear(hidden, 2)
         self.baseline = nn.Linear(hidden, 1)
         self.scalar_baseline = nn.Parameter(torch.zeros(()))
-        stopper_in = hidden + config.num_classes * config.stopper_belief
+        evidence = config.num_classes + 1 + config.max_glimpses
+        stopper_in = hidden + evidence * config.stopper_evidence
         if config.stopper_hidden:
             self.stopper = nn.Sequential(
                 nn.Linear(stopper_in, config.stopper_hidden),
@@ -210,14 +212,31 @@ class DTRAM(nn.Module):
         logits = self.classifier(h)
         location = torch.tanh(self.locator(h if self.config.locator_input == "state" else detached))
         stop_logit = self.stop_logit(
-            h if self.config.stopper_input == "state" else detached, logits.detach()
+            h if self.config.stopper_input == "state" else detached, logits, state.time
         )
         return Heads(logits, location, stop_logit, self.baseline(detached).squeeze(-1))
 
-    def stop_logit(self, h: Tensor, logits: Tensor) -> Tensor:
-        """Logit ``(...)`` of p(stop) from states ``(..., H)`` and the classifier's logits."""
-        if self.config.stopper_belief:
-            h = torch.cat([h, torch.softmax(logits, dim=-1)], dim=-1)
+    def stop_logit(self, h: Tensor, logits: Tensor, time: Tensor) -> Tensor:
+        """Logit of p(stop).
+
+        With `stopper_evidence` f_a also reads the class log-probabilities, the log of the doubt
+        1 - max p, and the time. Logarithms, because a stop is decided between doubts such as 0.01
+        and 0.001, which probabilities hardly tell apart. The state is scaled down beside them: with
+        it at full size the stopper fits the training images' states rather than their evidence.
+
+        Args:
+            h: states ``(..., H)``.
+            logits: ``(..., K)``, the classifier's; no gradient goes through them.
+            time: ``(...)`` int64, glimpses taken, 1 ... T_max.
+
+        Returns:
+            ``(...)``.
+        """
+        if self.config.stopper_evidence:
+            log_p = torch.log_softmax(logits.detach(), dim=-1)
+            doubt = torch.log1p(-log_p.amax(dim=-1, keepdim=True).exp()).clamp(min=-14)
+            clock = one_hot(time - 1, self.config.max_glimpses).to(h.dtype)
+            h = torch.cat([0.1 * h, log_p.clamp(min=-12) / 4, doubt / 4, clock], dim=-1)
         return self.stopper(h).squeeze(-1)
 
     # -- the policy protocol --------------------------------------------------------------------

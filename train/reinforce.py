@@ -12,7 +12,6 @@ chooses the weights and the stop threshold; the test split is looked at once, at
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -21,17 +20,15 @@ from typing import Any, Literal
 
 import torch
 import tyro
-from torch import nn
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 
 from agents.dtram import DTRAM
 from agents.objective import Objective
-from agents.stopping import LearnedStop
 from train.augment import Affine
+from train.loop import Loop, Progress
 from train.report import glimpse_pictures, report
-from train.run import Interrupt, RunFolder, choose_device, provenance, write_json
+from train.run import Interrupt, RunFolder, choose_device, provenance
 from train.stages import Stage, StopperStage, UnrollStage
 from train.task import Task
 
@@ -227,156 +224,6 @@ def make_stages(options: Options, task: Task, agent: DTRAM) -> list[tuple[str, A
     return stages
 
 
-class Progress:
-    """Where the run is; saved in every checkpoint and restored from it."""
-
-    def __init__(self) -> None:
-        self.stage, self.epoch, self.batch = 0, 0, 0
-        self.images, self.seconds = 0, 0.0
-        self.best: list[float] | None = None  # criterion of the stage's best weights
-
-    def to_json(self) -> dict[str, Any]:
-        return vars(self).copy()
-
-
-def run_stage(
-    stage: Stage,
-    options: Options,
-    task: Task,
-    agent: DTRAM,
-    run: RunFolder,
-    progress: Progress,
-    interrupt: Interrupt,
-    restore: bool,
-) -> None:
-    """Trains one stage to its end, or raises SystemExit after saving when a signal came."""
-    optimizer = torch.optim.AdamW(
-        stage.parameters(),
-        lr=stage.learning_rate,
-        weight_decay=options.weight_decay,
-        betas=(0.9, 0.99),
-        fused=True,
-    )
-    if restore:
-        run.load_checkpoint(agent, optimizer)
-    images = len(task.images("train"))
-    batches = images // stage.batch_size
-    if batches < 1:
-        raise ValueError(f"batch of {stage.batch_size}: larger than the split, {images} images")
-
-    while progress.epoch < stage.epochs:
-        agent.train()
-        order = epoch_order(options.seed, progress.stage, progress.epoch, images).to(task.device)
-        sums, count = torch.zeros(6, device=task.device, dtype=torch.float64), 0
-        bar = tqdm(
-            total=batches,
-            initial=progress.batch,
-            unit="batch",
-            leave=False,
-            disable=None,
-            desc=f"{stage.name} epoch {progress.epoch + 1}/{stage.epochs}",
-        )
-        began, first_batch = time.perf_counter(), progress.batch
-        for batch in range(progress.batch, batches):
-            share = (progress.epoch * batches + batch) / (stage.epochs * batches)
-            for group in optimizer.param_groups:
-                group["lr"] = stage.learning_rate * one_cycle(share)
-            rows = order[batch * stage.batch_size : (batch + 1) * stage.batch_size]
-            losses = stage.loss(rows)
-            optimizer.zero_grad(set_to_none=True)
-            losses.total.backward()
-            nn.utils.clip_grad_norm_(stage.parameters(), options.max_grad_norm)
-            optimizer.step()
-            sums += torch.stack(
-                [
-                    losses.total.detach(),
-                    losses.policy,
-                    losses.baseline,
-                    losses.accuracy,
-                    losses.mean_glimpses,
-                    losses.mean_return,
-                ]
-            )
-            count += 1
-            progress.batch, progress.images = batch + 1, progress.images + len(rows)
-            bar.update()
-            if count % 50 == 0:
-                mean = (sums / count).tolist()
-                rate = count * stage.batch_size / (time.perf_counter() - began)
-                bar.set_postfix_str(
-                    f"error {100 * (1 - mean[3]):.2f} %, glimpses {mean[4]:.2f}, "
-                    f"{rate:,.0f} images/s"
-                )
-            if interrupt.signal is not None:
-                bar.close()
-                progress.seconds += time.perf_counter() - began
-                run.save_checkpoint(progress.images, agent, optimizer, progress.to_json())
-                stop_for(interrupt, run, options)
-        bar.close()
-        progress.seconds += time.perf_counter() - began
-        rate = (batches - first_batch) * stage.batch_size / (time.perf_counter() - began)
-
-        verdict = stage.judge()
-        if progress.best is None or list(verdict.criterion) < progress.best:
-            progress.best = list(verdict.criterion)
-            agent.stopping = LearnedStop(verdict.threshold)
-            agent.save(run.path, env_id=options.env_id, env_options=task.env_options)
-        mean = (sums / max(count, 1)).tolist()
-        entries = {
-            "train/loss": mean[0],
-            "train/policy_gradient_loss": mean[1],
-            "train/value_loss": mean[2],
-            "rollout/success_rate": mean[3],
-            "rollout/ep_len_mean": mean[4],
-            "rollout/ep_rew_mean": mean[5],
-            "train/learning_rate": optimizer.param_groups[0]["lr"],
-            "time/fps": rate,
-            "time/time_elapsed": progress.seconds,
-            **verdict.metrics,
-        }
-        run.log(progress.images, entries)
-        progress.epoch, progress.batch = progress.epoch + 1, 0
-        print(
-            f"{stage.name} {progress.epoch}/{stage.epochs}: "
-            f"train error {100 * (1 - mean[3]):.2f} % at {mean[4]:.2f} glimpses, "
-            f"validation error {100 * (1 - verdict.metrics['eval/accuracy']):.2f} % "
-            f"at {verdict.metrics['eval/mean_glimpses']:.2f}, {rate:,.0f} images/s, "
-            f"{progress.seconds:.0f} s",
-            flush=True,
-        )
-        run.save_checkpoint(progress.images, agent, optimizer, progress.to_json())
-        if interrupt.signal is not None:
-            stop_for(interrupt, run, options)
-
-
-def epoch_order(seed: int, stage: int, epoch: int, images: int) -> torch.Tensor:
-    """The order of the training images in an epoch: a function of these numbers alone."""
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + stage * 10_007 + epoch)
-    return torch.randperm(images, generator=generator)
-
-
-def one_cycle(share: float) -> float:
-    """Learning rate relative to its peak after a share of the stage: 15 % up, then cosine to 0."""
-    if share < 0.15:
-        return 0.04 + 0.96 * share / 0.15
-    return max(1e-3, 0.5 * (1 + math.cos(math.pi * (share - 0.15) / 0.85)))
-
-
-def stop_for(interrupt: Interrupt, run: RunFolder, options: Options) -> None:
-    """Says how to go on, and leaves with the signal's usual exit status."""
-    assert interrupt.signal is not None
-    run.close()
-    words = [word for word in sys.argv[1:] if word != "--resume"]
-    if options.run_dir is None:
-        words += ["--run-dir", str(run.path)]
-    print(
-        f"\n{interrupt.signal.name}: saved. To go on: python train/reinforce.py "
-        f"{' '.join(words)} --resume",
-        file=sys.stderr,
-    )
-    raise SystemExit(128 + interrupt.signal)
-
-
 def train(options: Options) -> Path:
     """Trains, evaluates and reports; returns the run's folder."""
     run_dir = options.run_dir or Path(
@@ -394,55 +241,36 @@ def train(options: Options) -> Path:
     )
     stages = make_stages(options, task, agent)
     run = RunFolder(run_dir, options.to_json(), options.resume)
-    if (run_dir / "results.json").exists():
-        print(f"{run_dir}: finished already")
-        print((run_dir / "results.txt").read_text(), end="")
-        run.close()
+    if run.finished:
+        print(f"{run_dir}: finished already\n{(run_dir / 'results.txt').read_text()}", end="")
         return run_dir
 
-    progress, restore = Progress(), False
-    saved = run.latest_state()
+    progress, saved = Progress(), run.latest_state()
     if saved is not None:
-        for name in vars(progress):
-            setattr(progress, name, saved[name])
+        progress.restore(saved)
         run.rewind(progress.images)
-        restore = True
+        run.load_weights(agent)  # a stage may compute from the trunk when it is made
         print(f"{run_dir}: continuing after {progress.images:,} images")
     with Interrupt() as interrupt:
-        while progress.stage < len(stages):
-            name, make = stages[progress.stage]
-            if restore:
-                run.load_weights(agent)  # a stage may compute from the trunk when it is made
-            run_stage(make(), options, task, agent, run, progress, interrupt, restore)
-            restore = False
-            agent.load_state_dict(DTRAM.load(run.path, device).state_dict())
-            progress.stage, progress.epoch, progress.batch = progress.stage + 1, 0, 0
-            progress.best = None
-            run.writer.add_image(
-                f"glimpses/{name}",
-                glimpse_pictures(task, agent, "validation"),
-                progress.images,
-                dataformats="HWC",
-            )
+        loop = Loop(options, task, agent, run, progress, interrupt)
+        for name, make in stages[progress.stage :]:
+            loop.run_stage(make(), restore=saved is not None)
+            saved = None
+            agent.load_state_dict(DTRAM.load(run.path, device).state_dict())  # the stage's best
+            progress.next_stage()
+            pictures = glimpse_pictures(task, agent, "validation")
+            run.writer.add_image(f"glimpses/{name}", pictures, progress.images, dataformats="HWC")
 
-    agent = DTRAM.load(run.path, device)
     about = {
         "options": options.to_json(),
         "train_seconds": round(progress.seconds, 1),
         "images_seen": progress.images,
         **provenance(device),
     }
-    results = report(run_dir, task, agent, about)
-    run.log_hyperparameters(
-        options.to_json(),
-        {
-            "hparam/test_error": results["test_error"],
-            "hparam/mean_glimpses": results["mean_glimpses"],
-        },
-    )
-    write_json(run_dir / "results.json", results)
-    run.drop_checkpoints()
-    run.close()
+    results = report(run_dir, task, DTRAM.load(run.path, device), about)
+    final = {f"hparam/{name}": results[name] for name in ("test_error", "mean_glimpses")}
+    run.log_hyperparameters(options.to_json(), final)
+    run.finish(results)
     print((run_dir / "results.txt").read_text(), end="")
     return run_dir
 

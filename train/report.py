@@ -23,7 +23,6 @@ from agents.dtram import DTRAM
 from agents.rollout import Scores, score
 from agents.stopping import ConfidenceStop, FixedStop, LearnedStop, StoppingRule
 
-from .run import write_json
 from .task import Images, Task
 
 matplotlib.use("Agg")
@@ -88,7 +87,6 @@ def report(folder: Path, task: Task, agent: DTRAM, about: dict[str, Any]) -> dic
     error_plot(results, folder / "error_by_glimpses.png")
     figure = glimpse_figure(task, images, scores, taken, prediction)
     figure.savefig(folder / "glimpses.png", dpi=110)
-    write_json(folder / "results.json", results)
     return results
 
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -76,7 +77,23 @@ class RunFolder:
                 )
         path.mkdir(parents=True, exist_ok=True)
         write_json(existing, dict(options))
-        self.writer = SummaryWriter(str(path), max_queue=1000)
+
+    @cached_property
+    def writer(self) -> SummaryWriter:
+        """TensorBoard's."""
+        return SummaryWriter(str(self.path), max_queue=1000)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has its results; they are written last."""
+        return (self.path / "results.json").exists()
+
+    def finish(self, results: Mapping[str, Any]) -> None:
+        """Writes ``results.json`` and removes what only an unfinished run needs."""
+        write_json(self.path / "results.json", dict(results))
+        for folder in self._checkpoints():
+            shutil.rmtree(folder)
+        self.close()
 
     def log(self, step: int, scalars: Mapping[str, float]) -> None:
         """Adds a row to ``metrics.jsonl`` and the same scalars to TensorBoard."""
@@ -157,11 +174,6 @@ class RunFolder:
         tensors = load_file(folder / "optimizer.safetensors")
         _restore_optimizer(optimizer, tensors, state["optimizer"])
         _restore_generators(state["generators"])
-
-    def drop_checkpoints(self) -> None:
-        """Removes all checkpoints; a finished run needs none."""
-        for folder in self._checkpoints():
-            shutil.rmtree(folder)
 
     def _checkpoints(self) -> list[Path]:
         return sorted(self.path.glob("checkpoint-[0-9]*"))

@@ -160,7 +160,8 @@ class StopperStage:
     def loss(self, rows: Tensor) -> Losses:
         repeated = rows.repeat_interleave(self._m)
         h, logits = self._h[:, repeated], self._logits[:, repeated]
-        stop_logit = self._agent.stop_logit(h, logits)
+        time = torch.arange(1, len(h) + 1, device=h.device)[:, None].expand(h.shape[:2])
+        stop_logit = self._agent.stop_logit(h, logits, time)
         nothing = torch.zeros_like(stop_logit)
         nowhere = nothing[..., None].expand(-1, -1, 2)
         trajectory = Trajectory(

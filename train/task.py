@@ -39,7 +39,11 @@ class Task:
     Args:
         env_id: a registered id.
         device: where the images go.
-        **env_options: keywords of the environment, as `gym.make` takes them.
+        **env_options: keywords of the environment, as `gym.make` takes them; ``data`` is "real"
+            unless given.
+
+    Attributes:
+        env_options: the keywords that define the task; saved with models and results.
     """
 
     def __init__(self, env_id: str, device: torch.device, **env_options: Any) -> None:
@@ -47,7 +51,10 @@ class Task:
         if spec is None or spec.vector_entry_point != "dtram_env.vector_env:GlimpseVectorEnv":
             known = ", ".join(dtram_env.ENV_IDS)
             raise ValueError(f"environment {env_id!r}: expected one of this package's, as {known}")
-        self.env_id, self.device, self.env_options = env_id, device, env_options
+        self.env_id, self.device = env_id, device
+        self._keywords = {"data": "real", **env_options}
+        # Where data lies is this machine's business, not the task's.
+        self.env_options = {k: v for k, v in self._keywords.items() if k != "data_dir"}
         env = self._environment("train")
         self.observation_space, self.action_space = (
             env.single_observation_space,
@@ -73,7 +80,7 @@ class Task:
         return self._splits[split]
 
     def _environment(self, split: str) -> GlimpseVectorEnv:
-        env = gym.make_vec(self.env_id, num_envs=1, split=split, **self.env_options).unwrapped
+        env = gym.make_vec(self.env_id, num_envs=1, split=split, **self._keywords).unwrapped
         assert isinstance(env, GlimpseVectorEnv)
         return env
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,32 @@ def _looked() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(obs["glimpse"]), torch.from_numpy(obs["location"])
 
 
+def test_stopper_evidence_by_hand() -> None:
+    """One weight at a time: log-probabilities / 4, log doubt / 4, the clock, and the state / 10."""
+    agent = DTRAM(DTRAMConfig(2, (8, 8, 1), 3, hidden_size=1, stopper_hidden=0))
+    h, logits = torch.tensor([[5.0]]), torch.log(torch.tensor([[0.99, 0.01]]))
+    expected = [0.5, math.log(0.99) / 4, math.log(0.01) / 4, math.log(0.01) / 4, 0, 1, 0]
+    layer = agent.stopper[0]
+    torch.nn.init.zeros_(layer.bias)
+    for position, value in enumerate(expected):
+        torch.nn.init.zeros_(layer.weight)
+        with torch.no_grad():
+            layer.weight[0, position] = 1.0
+        found = agent.stop_logit(h, logits, torch.tensor([2])).item()
+        assert found == pytest.approx(value, rel=1e-4), position
+    certain = agent.stop_logit(h, torch.tensor([[200.0, -200.0]]), torch.tensor([2]))
+    assert torch.isfinite(certain).all()
+
+
+def test_without_evidence_the_stopper_reads_the_state_alone() -> None:
+    agent = make_agent(stopper_evidence=False)
+    h = torch.randn(3, 16)
+    time = torch.tensor([1, 2, 3])
+    first = agent.stop_logit(h, torch.randn(3, 5), time)
+    assert torch.equal(first, agent.stop_logit(h, torch.randn(3, 5), time.flip(0)))
+    torch.testing.assert_close(first, agent.stopper(h).squeeze(-1))
+
+
 @pytest.mark.parametrize("head", ["locator", "stopper"])
 @pytest.mark.parametrize("reach", ["state", "detached"])
 def test_policy_gradients_reach_the_state_only_if_asked(head: str, reach: str) -> None:
@@ -144,7 +171,7 @@ def test_flops_by_hand() -> None:
     """Two operations for each weight of a matrix that is used."""
     agent = DTRAM(DTRAMConfig(10, (8, 8, 1), 7))
     encoder = 64 * 128 + 2 * 128 + 256 * 256 + 256 * 256
-    heads = 256 * 10 + 256 * 2 + (256 + 10) * 128 + 128
+    heads = 256 * 10 + 256 * 2 + (256 + 10 + 1 + 7) * 128 + 128
     assert flops_per_glimpse(agent) == 2 * (encoder + 256 * 256 + heads)
 
 

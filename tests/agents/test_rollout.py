@@ -10,7 +10,7 @@ import torch
 
 from agents.dtram import DTRAM, DTRAMConfig
 from agents.rollout import Look, Unroll, classify, score
-from agents.stopping import ConfidenceStop, FixedStop, LearnedStop
+from agents.stopping import ConfidenceStop, FixedStop, LearnedStop, StoppingRule
 from dtram_env import sensor
 from dtram_env.datasets.store import ArrayStore
 from dtram_env.sensor_torch import TensorStore
@@ -71,16 +71,23 @@ def test_samples_follow_their_distributions(pixels, agent) -> None:
     assert share == pytest.approx(p, abs=4 * math.sqrt(p * (1 - p) / 20_000))
 
 
-@pytest.mark.parametrize("rule", [LearnedStop(0.6), FixedStop(2), ConfidenceStop(0.5)])
-def test_classify_agrees_with_score(pixels, agent, rule) -> None:
-    agent.stopping = rule
+@pytest.mark.parametrize("kind", ["learned", "fixed", "confidence"])
+def test_classify_agrees_with_score(pixels, agent, kind) -> None:
     store, labels = tensor_store(pixels), torch.arange(40) % 3
-    taken, prediction = score(agent, Look(6), store, labels, batch_size=16).read(rule)
+    scores = score(agent, Look(6), store, labels, batch_size=16)
+    # Thresholds in the middle of what occurs, so that images stop at different times.
+    rule: StoppingRule = {
+        "learned": LearnedStop(torch.sigmoid(scores.stop_logit).median().item()),
+        "fixed": FixedStop(2),
+        "confidence": ConfidenceStop(scores.logits.softmax(-1).amax(-1).median().item()),
+    }[kind]
+    agent.stopping = rule
+    taken, prediction = scores.read(rule)
     answer, probability, glimpses = classify(agent, Look(6), store, torch.arange(40))
     assert glimpses.tolist() == taken.tolist()
     assert answer.tolist() == prediction.tolist()
     assert probability.sum(1).tolist() == pytest.approx([1.0] * 40)
-    if not isinstance(rule, FixedStop):
+    if kind != "fixed":
         assert len(set(glimpses.tolist())) > 1  # images did leave the batch
 
 

@@ -1,0 +1,217 @@
+"""The training loop of a stage: batches, validation, checkpoints, metrics, signals."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from agents.dtram import DTRAM
+from agents.objective import Losses
+from agents.stopping import LearnedStop
+
+from .run import Interrupt, RunFolder
+from .stages import Stage
+from .task import Task
+
+if TYPE_CHECKING:
+    from .reinforce import Options
+
+# What a batch tells, under the names that Stable-Baselines3 uses where it has one.
+LOGGED = {
+    "train/loss": lambda losses: losses.total.detach(),
+    "train/policy_gradient_loss": lambda losses: losses.policy,
+    "train/value_loss": lambda losses: losses.baseline,
+    "train/cross_entropy": lambda losses: losses.cross_entropy,
+    "train/stop_entropy": lambda losses: losses.stop_entropy,
+    "rollout/success_rate": lambda losses: losses.accuracy,
+    "rollout/ep_len_mean": lambda losses: losses.mean_glimpses,
+    "rollout/ep_rew_mean": lambda losses: losses.mean_return,
+}
+
+
+class Progress:
+    """Where the run is; saved in every checkpoint and restored from it."""
+
+    def __init__(self) -> None:
+        self.stage, self.epoch, self.batch = 0, 0, 0
+        self.images, self.seconds = 0, 0.0
+        self.best: list[float] | None = None  # criterion of the stage's best weights
+
+    def to_json(self) -> dict[str, Any]:
+        return vars(self).copy()
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        for name in vars(self):
+            setattr(self, name, saved[name])
+
+    def next_stage(self) -> None:
+        self.stage, self.epoch, self.batch, self.best = self.stage + 1, 0, 0, None
+
+
+class Loop:
+    """Runs stages: what they share.
+
+    Args:
+        options: of the run.
+        task: what is learned.
+        agent: who learns.
+        run: where it is kept.
+        progress: updated as the run goes on.
+        interrupt: looked at between two batches.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        task: Task,
+        agent: DTRAM,
+        run: RunFolder,
+        progress: Progress,
+        interrupt: Interrupt,
+    ) -> None:
+        self.options, self.task, self.agent = options, task, agent
+        self.run, self.progress, self.interrupt = run, progress, interrupt
+        self.images = len(task.images("train"))
+
+    def run_stage(self, stage: Stage, restore: bool) -> None:
+        """Trains a stage to its end.
+
+        Args:
+            stage: what a batch teaches.
+            restore: start from the latest checkpoint, which must be of this stage.
+
+        Raises:
+            SystemExit: a signal came; everything is saved.
+        """
+        if stage.batch_size > self.images:
+            raise ValueError(
+                f"batch of {stage.batch_size}: larger than the split, {self.images} images"
+            )
+        optimizer = torch.optim.AdamW(
+            stage.parameters(),
+            lr=stage.learning_rate,
+            weight_decay=self.options.weight_decay,
+            betas=(0.9, 0.99),
+            fused=True,
+        )
+        if restore:
+            self.run.load_checkpoint(self.agent, optimizer)
+        while self.progress.epoch < stage.epochs:
+            means = self._epoch(stage, optimizer)
+            self._validate(stage, means)
+            self.progress.epoch, self.progress.batch = self.progress.epoch + 1, 0
+            self._save(optimizer)
+            if self.interrupt.signal is not None:
+                self._leave()
+
+    def _epoch(self, stage: Stage, optimizer: torch.optim.Optimizer) -> dict[str, float]:
+        """Trains to the end of the epoch; means over its batches of what is logged."""
+        progress, size = self.progress, stage.batch_size
+        self.agent.train()
+        batches = self.images // size
+        order = epoch_order(self.options.seed, progress.stage, progress.epoch, self.images)
+        order = order.to(self.task.device)
+        sums = torch.zeros(len(LOGGED), device=self.task.device, dtype=torch.float64)
+        bar = tqdm(
+            total=batches,
+            initial=progress.batch,
+            unit="batch",
+            leave=False,
+            disable=None,
+            desc=f"{stage.name} epoch {progress.epoch + 1}/{stage.epochs}",
+        )
+        began, seconds_before = time.perf_counter(), progress.seconds
+        for count, batch in enumerate(range(progress.batch, batches), start=1):
+            share = (progress.epoch * batches + batch) / (stage.epochs * batches)
+            for group in optimizer.param_groups:
+                group["lr"] = stage.learning_rate * one_cycle(share)
+            losses = self._update(stage, optimizer, order[batch * size : (batch + 1) * size])
+            sums += torch.stack([read(losses) for read in LOGGED.values()])
+            progress.batch, progress.images = batch + 1, progress.images + size
+            progress.seconds = seconds_before + time.perf_counter() - began
+            bar.update()
+            if count % 50 == 0 and not bar.disable:
+                bar.set_postfix_str(describe(means_of(sums, count, size, began)))
+            if batch + 1 < batches and self.interrupt.signal is not None:
+                bar.close()
+                self._save(optimizer)
+                self._leave()
+        bar.close()
+        learning_rate = optimizer.param_groups[0]["lr"]
+        return means_of(sums, count, size, began) | {"train/learning_rate": learning_rate}
+
+    def _update(self, stage: Stage, optimizer: torch.optim.Optimizer, rows: torch.Tensor) -> Losses:
+        losses = stage.loss(rows)
+        optimizer.zero_grad(set_to_none=True)
+        losses.total.backward()
+        nn.utils.clip_grad_norm_(stage.parameters(), self.options.max_grad_norm)
+        optimizer.step()
+        return losses
+
+    def _validate(self, stage: Stage, means: dict[str, float]) -> None:
+        """Judges the weights, keeps them if they are the stage's best, and logs the epoch."""
+        verdict, progress = stage.judge(), self.progress
+        if progress.best is None or list(verdict.criterion) < progress.best:
+            progress.best = list(verdict.criterion)
+            self.agent.stopping = LearnedStop(verdict.threshold)
+            self.agent.save(
+                self.run.path, env_id=self.task.env_id, env_options=self.task.env_options
+            )
+        elapsed = {"time/time_elapsed": progress.seconds}
+        self.run.log(progress.images, means | verdict.metrics | elapsed)
+        print(
+            f"{stage.name} {progress.epoch + 1}/{stage.epochs}: train {describe(means)}; "
+            f"validation error {100 * (1 - verdict.metrics['eval/accuracy']):.2f} % at "
+            f"{verdict.metrics['eval/mean_glimpses']:.2f}; {progress.seconds:.0f} s",
+            flush=True,
+        )
+
+    def _save(self, optimizer: torch.optim.Optimizer) -> None:
+        self.run.save_checkpoint(
+            self.progress.images, self.agent, optimizer, self.progress.to_json()
+        )
+
+    def _leave(self) -> None:
+        """Says how to go on, and exits with the signal's usual status."""
+        assert self.interrupt.signal is not None
+        self.run.close()
+        words = [word for word in sys.argv[1:] if word != "--resume"]
+        if self.options.run_dir is None:
+            words += ["--run-dir", str(self.run.path)]
+        command = shlex.join(["python", "train/reinforce.py", *words, "--resume"])
+        print(f"\n{self.interrupt.signal.name}: saved. To go on: {command}", file=sys.stderr)
+        raise SystemExit(128 + self.interrupt.signal)
+
+
+def means_of(sums: torch.Tensor, count: int, batch_size: int, began: float) -> dict[str, float]:
+    """Means over `count` batches, and the images a second since `began`."""
+    means = dict(zip(LOGGED, (sums / count).tolist(), strict=True))
+    return means | {"time/fps": count * batch_size / (time.perf_counter() - began)}
+
+
+def describe(means: dict[str, float]) -> str:
+    """An epoch so far, in words."""
+    return (
+        f"error {100 * (1 - means['rollout/success_rate']):.2f} % at "
+        f"{means['rollout/ep_len_mean']:.2f} glimpses, {means['time/fps']:,.0f} images/s"
+    )
+
+
+def epoch_order(seed: int, stage: int, epoch: int, images: int) -> torch.Tensor:
+    """The order of the training images in an epoch: a function of these numbers alone."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + stage * 10_007 + epoch)
+    return torch.randperm(images, generator=generator)
+
+
+def one_cycle(share: float) -> float:
+    """Learning rate relative to its peak after a share of the stage: 15 % up, then cosine to 0."""
+    if share < 0.15:
+        return 0.04 + 0.96 * share / 0.15
+    return max(1e-3, 0.5 * (1 + math.cos(math.pi * (share - 0.15) / 0.85)))
