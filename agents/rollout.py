@@ -138,6 +138,10 @@ class Scores(NamedTuple):
     stop_logit: Tensor  # (T, N)
     seen_at: Tensor  # (T, N, 2) where each glimpse was taken
 
+    def limit(self, glimpses: int) -> Scores:
+        """The same pass with a smaller budget: a curriculum's stage."""
+        return Scores(self.labels, *(part[:glimpses] for part in self[1:]))
+
     def read(self, rule: StoppingRule) -> tuple[Tensor, Tensor]:
         """Number of glimpses ``(N,)`` and prediction ``(N,)`` of every image under a rule."""
         time = torch.arange(1, len(self.logits) + 1, device=self.logits.device)[:, None]

@@ -11,9 +11,6 @@ crops out of random images, and do nothing else, over the time of a step.
 
 from __future__ import annotations
 
-import json
-import os
-import platform
 import sys
 import time
 from collections.abc import Callable
@@ -23,10 +20,14 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch
 import tyro
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 
 import dtram_env
 from dtram_env import GlimpseEnv, sensor
+from train.run import provenance, write_json
 
 POOL = 32  # batches of actions, used in turn
 
@@ -36,7 +37,7 @@ class Options:
     """Measures env-steps a second."""
 
     env_id: str = "DTRAM-MNIST-v0"
-    """The environment."""
+    """registered environment"""
     num_envs: int = 1024
     """Slots of the vector environment."""
     max_glimpses: int = 7
@@ -79,15 +80,11 @@ def main(options: Options) -> dict[str, Any]:
         ours = next(f for f in figures if f["name"].startswith("vector, numpy, NextStep"))
         peer["ratio_of_ours"] = ours["per_s"] / peer["per_s"]
         report(figures, "ap-gym's image classification, vector", peer)
-    result = {
-        "command": " ".join(sys.argv),
-        "options": asdict(options),
-        "hardware": hardware(options),
-        "versions": versions(),
-        "figures": figures,
-    }
+    device = torch.device(options.device if options.torch else "cpu")
+    kept = {k: v for k, v in asdict(options).items() if k != "json"}
+    result = {**provenance(device), "options": kept, "figures": figures}
     if options.json is not None:
-        options.json.write_text(json.dumps(result, indent=2, default=str) + "\n")
+        write_json(options.json, result)
     return result
 
 
@@ -165,8 +162,6 @@ def vector(options: Options, mode: str, stop: float, backend: str) -> dict[str, 
     actions: list[Any] = draw_actions(options, env.unwrapped.num_classes, stop)  # type: ignore[attr-defined]
     sync = nothing
     if backend == "torch":
-        import torch
-
         device = torch.device(options.device)
         actions = [
             {key: torch.from_numpy(value).to(device) for key, value in action.items()}
@@ -284,30 +279,6 @@ def report(figures: list[dict[str, Any]], name: str, figure: dict[str, Any]) -> 
     if "ratio_of_ours" in figure:
         line += f"   ours is {figure['ratio_of_ours']:,.0f} times as fast"
     print(line, flush=True)
-
-
-def hardware(options: Options) -> dict[str, Any]:
-    """What it ran on."""
-    model = platform.processor()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = cpuinfo.read_text().splitlines()
-        model = next((line.split(":")[1].strip() for line in lines if "model name" in line), model)
-    found: dict[str, Any] = {"cpu": model, "cores": os.cpu_count(), "system": platform.platform()}
-    if options.torch and options.device.startswith("cuda"):
-        import torch
-
-        found["gpu"] = torch.cuda.get_device_name(options.device)
-    return found
-
-
-def versions() -> dict[str, str]:
-    """Of what it ran with."""
-    found = {"python": platform.python_version(), "dtram_env": dtram_env.__version__}
-    found |= {"numpy": np.__version__, "gymnasium": gym.__version__}
-    if "torch" in sys.modules:
-        found["torch"] = sys.modules["torch"].__version__
-    return found
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ class UnrollStage:
         )
 
     def judge(self) -> Verdict:
-        scores = validate(self._task, self._agent)
+        scores = validate(self._task, self._agent).limit(self._steps)
         if self._objective.stop == "learned":
             return judge_stop(scores, self._max_mean_glimpses)
         errors = [scores.error(FixedStop(t))[0] for t in range(1, self._steps + 1)]

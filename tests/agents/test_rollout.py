@@ -101,6 +101,13 @@ def test_score_counts_errors(pixels, agent) -> None:
     assert taken.tolist() == [3] * 40
 
 
+def test_a_limited_pass_is_forced_to_stop_earlier(pixels, agent) -> None:
+    scores = score(agent, Look(6), tensor_store(pixels), torch.zeros(40, dtype=torch.int64))
+    taken, prediction = scores.limit(2).read(FixedStop(5))
+    assert taken.tolist() == [2] * 40
+    assert prediction.tolist() == scores.logits[1].argmax(-1).tolist()
+
+
 def test_first_glimpse_may_be_random(pixels, agent) -> None:
     look = Look(6, first_glimpse="random")
     seen_at = Unroll(agent, look, 0.1)(tensor_store(pixels), torch.arange(40), 1, 2).seen_at[0]
