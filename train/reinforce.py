@@ -80,21 +80,21 @@ class Options:
 
     curriculum: tuple[int, ...] = ()
     """glimpses of each trunk stage, as in 1 2 4 7; one stage with the whole budget if not given"""
-    epochs: int = 12
+    epochs: int = 26
     """passes over the training split in each trunk (or joint) stage"""
     batch_size: int = 96
     """images a batch"""
-    m: int = 4
+    m: int = 2
     """trajectories sampled for each image, M"""
     location_std: float = 0.1
     """standard deviation of a sampled location, where the image is 2 wide"""
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     """peak of the one-cycle schedule"""
     weight_decay: float = 0.01
     """AdamW's"""
     max_grad_norm: float = 5.0
     """gradients are clipped to this norm"""
-    augment: float = 0.0
+    augment: float = 0.5
     """strength of the random affine augmentation; 0 is none, 1 is 2 pixels and 12 degrees"""
     stop_epochs: int = 20
     """passes over the training split in the stopper's stage"""

@@ -80,8 +80,8 @@ def report(folder: Path, task: Task, agent: DTRAM, about: dict[str, Any]) -> dic
         **about,
     }
     aside = folder / "test_images.safetensors.tmp"
-    per_image = {"prediction": prediction.cpu(), "num_glimpses": taken.cpu()}
-    save_file(per_image, aside)
+    per_image = {"prediction": prediction, "num_glimpses": taken}
+    save_file({name: column.to(torch.int32).cpu() for name, column in per_image.items()}, aside)
     os.replace(aside, folder / "test_images.safetensors")
     (folder / "results.txt").write_text(table(results))
     error_plot(results, folder / "error_by_glimpses.png")
