@@ -230,6 +230,7 @@ def train(options: Options) -> Path:
         "runs", options.env_id, f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_seed{options.seed}"
     )
     device = choose_device(options.device)
+    origin = provenance(device)
     torch.manual_seed(options.seed)
     task = Task(options.env_id, device, **options.env_options())
     agent = task.new_agent(
@@ -265,7 +266,7 @@ def train(options: Options) -> Path:
         "options": options.to_json(),
         "train_seconds": round(progress.seconds, 1),
         "images_seen": progress.images,
-        **provenance(device),
+        **origin,
     }
     results = report(run_dir, task, DTRAM.load(run.path, device), about)
     final = {f"hparam/{name}": results[name] for name in ("test_error", "mean_glimpses")}
