@@ -208,13 +208,18 @@ class DTRAM(nn.Module):
 
     def heads(self, state: State) -> Heads:
         """What the agent says in a state: f_c, f_l, f_a and the baseline."""
-        h, detached = state.h, state.h.detach()
-        logits = self.classifier(h)
-        location = torch.tanh(self.locator(h if self.config.locator_input == "state" else detached))
-        stop_logit = self.stop_logit(
-            h if self.config.stopper_input == "state" else detached, logits, state.time
-        )
-        return Heads(logits, location, stop_logit, self.baseline(detached).squeeze(-1))
+        logits = self.classifier(state.h)
+        stop_logit = self.stop_logit(state.h, logits, state.time)
+        return Heads(logits, self.locate(state.h), stop_logit, self.value(state.h))
+
+    def locate(self, h: Tensor) -> Tensor:
+        """Mean ``(..., 2)`` of the location policy in [-1, 1], from states ``(..., H)``."""
+        h = h if self.config.locator_input == "state" else h.detach()
+        return torch.tanh(self.locator(h))
+
+    def value(self, h: Tensor) -> Tensor:
+        """Baseline b_t ``(...)`` of states ``(..., H)``; its gradient trains its head alone."""
+        return self.baseline(h.detach()).squeeze(-1)
 
     def stop_logit(self, h: Tensor, logits: Tensor, time: Tensor) -> Tensor:
         """Logit of p(stop).
@@ -232,6 +237,7 @@ class DTRAM(nn.Module):
         Returns:
             ``(...)``.
         """
+        h = h if self.config.stopper_input == "state" else h.detach()
         if self.config.stopper_evidence:
             log_p = torch.log_softmax(logits.detach(), dim=-1)
             doubt = torch.log1p(-log_p.amax(dim=-1, keepdim=True).exp()).clamp(min=-14)

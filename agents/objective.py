@@ -145,8 +145,6 @@ def hybrid_loss(
         + objective.baseline_weight * baseline_loss
         - objective.stop_entropy * entropy
     )
-    if objective.stop == "off":
-        total = total + 0.0 * trajectory.stop_logit.sum()
     with torch.no_grad():
         time = torch.arange(1, trajectory.steps + 1, device=labels.device)[:, None]
         right = (trajectory.prediction == labels).to(credit.last.dtype)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dtram_env.sensor_torch import TensorStore, glimpse
 
-from .dtram import DTRAM, Heads, State
+from .dtram import DTRAM, State
 from .stopping import StoppingRule, glimpses_taken
 
 
@@ -74,11 +74,12 @@ class Unroll(nn.Module):
         agent: the actor.
         look: the sensor's settings.
         location_std: standard deviation of the location policy's Gaussian, in image halves.
+        stop: whether stops are drawn; if not, the stopper is left out and its logits are 0.
     """
 
-    def __init__(self, agent: DTRAM, look: Look, location_std: float) -> None:
+    def __init__(self, agent: DTRAM, look: Look, location_std: float, stop: bool = True) -> None:
         super().__init__()
-        self.agent, self.look, self.location_std = agent, look, location_std
+        self.agent, self.look, self.location_std, self.stop = agent, look, location_std, stop
 
     def forward(self, store: TensorStore, index: Tensor, steps: int, m: int = 1) -> Trajectory:
         """Samples `m` trajectories of `steps` glimpses for each image.
@@ -89,45 +90,50 @@ class Unroll(nn.Module):
             steps: glimpses T of every trajectory.
             m: trajectories an image, M.
         """
+        agent, batch = self.agent, len(index) * m
         location = self.look.first_location(len(index), index.device)
         # Nothing has been decided before glimpse 1, so an image's trajectories share it.
-        state = self.agent.look(
-            self.look(store, index, location), location, self.agent.initial(len(index))
-        )
+        glimpse = self.look(store, index, location)
+        state = agent.look(glimpse, location, agent.initial(len(index)))
         state = State(*(part.repeat_interleave(m, dim=0) for part in state))
         location = location.repeat_interleave(m, dim=0)
         index = index.repeat_interleave(m)
-        rows = []
-        for t in range(1, steps + 1):
-            if t > 1:
-                state = self.agent.look(self.look(store, index, location), location, state)
-            heads = self.agent.heads(state)
-            drawn, log_prob = self._draw_location(heads)
-            with torch.no_grad():
-                stop = torch.rand_like(heads.stop_logit) < torch.sigmoid(heads.stop_logit)
-            rows.append(
-                Trajectory(
-                    seen_at=location,
-                    logits=heads.logits,
-                    location_mean=heads.location,
-                    location=drawn,
-                    location_log_prob=log_prob,
-                    stop_logit=heads.stop_logit,
-                    stop=stop,
-                    value=heads.value,
-                )
-            )
-            location = drawn.clamp(-1.0, 1.0)
-        return Trajectory(*(torch.stack(column) for column in zip(*rows, strict=True)))
+        noise = self.location_std * torch.randn(
+            steps, batch, 2, device=state.h.device, dtype=state.h.dtype
+        )
+        states, means, drawn, seen_at = [state.h], [agent.locate(state.h)], [], [location]
+        for t in range(steps):
+            # A sample is a number, not a function of the mean: the score is what carries gradient.
+            drawn.append(means[t].detach() + noise[t])
+            if t + 1 < steps:
+                location = drawn[t].clamp(-1.0, 1.0)
+                state = agent.look(self.look(store, index, location), location, state)
+                states.append(state.h)
+                means.append(agent.locate(state.h))
+                seen_at.append(location)
+        h, mean, sample = torch.stack(states), torch.stack(means), torch.stack(drawn)
+        logits = agent.classifier(h)
+        if self.stop:
+            time = torch.arange(1, steps + 1, device=h.device)[:, None].expand(steps, batch)
+            stop_logit = agent.stop_logit(h, logits, time)
+        else:
+            stop_logit = logits.new_zeros(steps, batch)
+        return Trajectory(
+            seen_at=torch.stack(seen_at),
+            logits=logits,
+            location_mean=mean,
+            location=sample,
+            location_log_prob=self._log_density(sample, mean),
+            stop_logit=stop_logit,
+            stop=torch.rand_like(stop_logit) < torch.sigmoid(stop_logit.detach()),
+            value=agent.value(h),
+        )
 
-    def _draw_location(self, heads: Heads) -> tuple[Tensor, Tensor]:
-        """A sample ``(B, 2)`` of the Gaussian about the mean, and its log-density ``(B,)``."""
-        std = self.location_std
-        with torch.no_grad():
-            drawn = heads.location + std * torch.randn_like(heads.location)
-        error = (drawn - heads.location) / std
-        normaliser = 2 * math.log(std) + math.log(2 * math.pi)
-        return drawn, -0.5 * error.square().sum(dim=-1) - normaliser
+    def _log_density(self, sample: Tensor, mean: Tensor) -> Tensor:
+        """Log-density ``(...)`` of samples ``(..., 2)`` under the location policy."""
+        error = (sample - mean) / self.location_std
+        normaliser = 2 * math.log(self.location_std) + math.log(2 * math.pi)
+        return -0.5 * error.square().sum(dim=-1) - normaliser
 
 
 class Scores(NamedTuple):

@@ -86,8 +86,11 @@ def glimpse(
     scales = []
     for scale in range(num_scales):
         side = glimpse_size * 2**scale
-        top = corner(location[:, 1], height, side)
-        left = corner(location[:, 0], width, side)
+        if height == width:  # one pass for both coordinates
+            left, top = corner(location, width, side).unbind(-1)
+        else:
+            left = corner(location[:, 0], width, side)
+            top = corner(location[:, 1], height, side)
         scales.append(area_average(store.crop(index, top, left, side), 2**scale))
     return scales[0] if num_scales == 1 else torch.cat(scales, dim=-1)
 

@@ -1,6 +1,6 @@
 """Trains DT-RAM: looks, stops and answers, on any registered environment.
 
-    python train/reinforce.py                               # MNIST, about 10 minutes on 2 CPU cores
+    python train/reinforce.py                               # MNIST, under 10 minutes on 2 CPU cores
     python train/reinforce.py --env-id DTRAM-Signpost-v0    # needs no data
     python train/reinforce.py --stop joint --location-reward return --stop-gradient reinforce
     python train/reinforce.py --run-dir runs/mine --resume  # goes on where it was interrupted
@@ -80,7 +80,7 @@ class Options:
 
     curriculum: tuple[int, ...] = ()
     """glimpses of each trunk stage, as in 1 2 4 7; one stage with the whole budget if not given"""
-    epochs: int = 26
+    epochs: int = 30
     """passes over the training split in each trunk (or joint) stage"""
     batch_size: int = 96
     """images a batch"""

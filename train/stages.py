@@ -75,7 +75,7 @@ class UnrollStage:
         self.learning_rate = learning_rate
         self._task, self._agent, self._objective = task, agent, objective
         self._steps, self._m, self._augment = steps, m, augment
-        self._unroll = Unroll(agent, task.look, location_std)
+        self._unroll = Unroll(agent, task.look, location_std, stop=objective.stop == "learned")
         self._max_mean_glimpses = max_mean_glimpses
         self._train = task.images("train")
 
@@ -172,7 +172,7 @@ class StopperStage:
             location_log_prob=nothing,
             stop_logit=stop_logit,
             stop=torch.rand_like(stop_logit) < torch.sigmoid(stop_logit.detach()),
-            value=self._agent.baseline(h).squeeze(-1),
+            value=self._agent.value(h),
         )
         return hybrid_loss(
             trajectory, self._labels[rows], self._m, self._objective, self._agent.scalar_baseline
