@@ -1,6 +1,6 @@
 """DT-RAM: the recurrent actor. Encoder -> core -> classifier, locator, stopper, baseline.
 
-Li, Yang, Liu, Wen, Xu, "Dynamic Computational Time for Visual Attention" (2017); the modules are
+Li, Yang, Liu, Zhou, Wen, Xu, "Dynamic Computational Time for Visual Attention" (2017); the modules are
 those of the talk's slide "Dynamic Computational Time for RAM", one line each.
 """
 

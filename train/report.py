@@ -11,7 +11,6 @@ import matplotlib
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -22,6 +21,7 @@ from agents.cost import flops_per_glimpse
 from agents.dtram import DTRAM
 from agents.rollout import Scores, score
 from agents.stopping import ConfidenceStop, FixedStop, LearnedStop, StoppingRule
+from dtram_env.rendering import crop_boxes, draw_episode
 
 from .task import Images, Task
 
@@ -173,48 +173,26 @@ def glimpse_figure(
     """
     counts = torch.bincount(taken, minlength=task.max_glimpses + 1).tolist()
     rows = [t for t in range(1, task.max_glimpses + 1) if counts[t]]
-    figure = Figure(figsize=(1.3 * columns + 1.2, 1.5 * len(rows) + 0.5), layout="constrained")
+    figure = Figure(figsize=(1.3 * columns + 1.2, 1.5 * len(rows) + 0.2), layout="constrained")
     grid = figure.subplots(len(rows), columns, squeeze=False)
-    colors = matplotlib.colormaps["plasma"](np.linspace(0.25, 0.95, task.max_glimpses))
     for t, cells in zip(rows, grid, strict=True):
-        shown = torch.nonzero(taken == t)[:columns, 0].tolist()
         for axes in cells:
             axes.axis("off")
+        shown = torch.nonzero(taken == t)[:columns, 0].tolist()
         for axes, n in zip(cells, shown, strict=False):
             pixels = images.store.images[n].cpu().numpy()
-            height, width = pixels.shape[:2]
-            axes.imshow(
-                pixels.squeeze(-1) if pixels.shape[2] == 1 else pixels,
-                cmap="gray",
-                extent=(-1, 1, 1, -1),
-            )
-            w, h = 2 * task.look.glimpse_size / width, 2 * task.look.glimpse_size / height
-            for i, (x, y) in enumerate(scores.seen_at[:t, n].tolist()):
-                box = Rectangle((x - w / 2, y - h / 2), w, h, fill=False, ec=colors[i], lw=1.6)
-                axes.add_patch(box)
-                axes.text(
-                    x - w / 2 + 0.04,
-                    y - h / 2 + 0.04,
-                    str(i + 1),
-                    color=colors[i],
-                    fontsize=7,
-                    va="top",
-                    fontweight="bold",
-                )
-            axes.set(xlim=(-1.25, 1.25), ylim=(1.25, -1.25))
+            locations = scores.seen_at[:t, n].cpu().numpy()
+            boxes = crop_boxes(locations, pixels.shape, task.look.glimpse_size)
+            axes.imshow(draw_episode(pixels, boxes, size=224))
             answer = task.class_names[int(prediction[n])]
             right = bool(prediction[n] == images.labels[n])
             wrong = "" if right else f" (is {task.class_names[int(images.labels[n])]})"
-            axes.set_title(answer + wrong, fontsize=8, color="black" if right else "crimson")
+            color = "black" if right else "crimson"
+            axes.set_title(answer + wrong, fontsize=8, color=color, pad=2)
         share = 100 * counts[t] / len(images)
-        cells[0].text(
-            -1.5,
-            0,
-            f"{t} glimpse{'s' * (t > 1)}\n{share:.1f} %",
-            ha="right",
-            va="center",
-            fontsize=9,
-        )
+        label = f"{t} glimpse{'s' * (t > 1)}\n{share:.1f} %"
+        side = {"transform": cells[0].transAxes, "ha": "right", "va": "center", "fontsize": 9}
+        cells[0].text(-0.08, 0.5, label, **side)
     return figure
 
 

@@ -53,6 +53,27 @@ def test_glimpses_are_taken_where_the_trajectory_says(pixels, agent) -> None:
     assert torch.equal(trajectory.seen_at[1:], trajectory.location[:-1].clamp(-1, 1))
 
 
+def test_all_heads_read_the_same_states(pixels, agent) -> None:
+    """The unroll asks most heads once for all steps; step by step they say the same."""
+    store, index = tensor_store(pixels), torch.arange(6)
+    trajectory = Unroll(agent, Look(6), 0.3)(store, index, T_MAX, 1)
+    state = agent.initial(6)
+    for t in range(T_MAX):
+        seen = Look(6)(store, index, trajectory.seen_at[t])
+        state = agent.look(seen, trajectory.seen_at[t], state)
+        heads = agent.heads(state)
+        torch.testing.assert_close(heads.location, trajectory.location_mean[t])
+        torch.testing.assert_close(heads.stop_logit, trajectory.stop_logit[t])
+        torch.testing.assert_close(heads.value, trajectory.value[t])
+
+
+def test_the_stopper_can_be_left_out(pixels, agent) -> None:
+    unroll = Unroll(agent, Look(6), 0.3, stop=False)
+    trajectory = unroll(tensor_store(pixels), torch.arange(6), T_MAX, 2)
+    assert trajectory.stop_logit.shape == (T_MAX, 12)
+    assert not trajectory.stop_logit.any() and not trajectory.stop_logit.requires_grad
+
+
 def test_location_log_density_by_hand(pixels, agent) -> None:
     trajectory = Unroll(agent, Look(6), 0.3)(tensor_store(pixels), torch.arange(4), 3, 2)
     normal = torch.distributions.Normal(trajectory.location_mean, 0.3)
