@@ -22,9 +22,11 @@ endif
 .PHONY: train test lint bench clean mnist
 .DELETE_ON_ERROR:
 
-# A run that was interrupted goes on; one that is finished prints its result again.
+# A run that was interrupted goes on; one that is finished prints its result again. The folder is
+# named by the program's checksum, so that a program with other defaults starts a run of its own.
 train: $(READY) mnist
-	$(PY) train/reinforce.py --run-dir runs/make-train --resume
+	$(PY) train/reinforce.py --resume \
+	  --run-dir runs/make-train-$(firstword $(shell cksum train/reinforce.py))
 
 test: lint mnist
 	$(PY) -m pytest -n auto --maxprocesses=4

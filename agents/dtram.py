@@ -1,7 +1,7 @@
 """DT-RAM: the recurrent actor. Encoder -> core -> classifier, locator, stopper, baseline.
 
-Li, Yang, Liu, Zhou, Wen, Xu, "Dynamic Computational Time for Visual Attention" (2017); the modules are
-those of the talk's slide "Dynamic Computational Time for RAM", one line each.
+Li, Yang, Liu, Zhou, Wen, Xu, "Dynamic Computational Time for Visual Attention" (2017); the modules
+are those of the talk's slide "Dynamic Computational Time for RAM", one line each.
 """
 
 from __future__ import annotations
@@ -122,6 +122,10 @@ class DTRAM(nn.Module):
         super().__init__()
         self.config = config
         self.class_names = class_names or tuple(str(k) for k in range(config.num_classes))
+        if len(self.class_names) != config.num_classes:
+            raise ValueError(
+                f"class_names: {len(self.class_names)} names for {config.num_classes} classes"
+            )
         self.stopping: StoppingRule = stopping or LearnedStop()
         hidden = config.hidden_size
         self.encoder = ENCODERS[config.encoder](config.glimpse_shape, hidden)
@@ -182,6 +186,23 @@ class DTRAM(nn.Module):
             raise ValueError(
                 f"this DT-RAM was made for {made}, the environment has {found}; "
                 "make the environment with the same settings, or train a new agent"
+            )
+
+    def check_env(self, env: Any) -> None:
+        """Raises one ValueError if this agent was made for another environment than `env`.
+
+        Args:
+            env: scalar or vector, unwrapped; `dtram_env.evaluate` calls this.
+        """
+        vector = hasattr(env, "single_observation_space")
+        self.check_spaces(
+            env.single_observation_space if vector else env.observation_space,
+            env.single_action_space if vector else env.action_space,
+            env.max_glimpses,
+        )
+        if env.first_glimpse == "choose":
+            raise ValueError(
+                "first_glimpse='choose': DTRAM answers glimpses; expected one at reset"
             )
 
     # -- the recurrence -------------------------------------------------------------------------
@@ -321,12 +342,6 @@ class DTRAM(nn.Module):
         folder = Path(folder)
         header = read_header(folder)
         config = dict(header["config"])
-        unknown = set(config) - {field.name for field in fields(DTRAMConfig)}
-        if unknown or header.get("format") != FORMAT_VERSION:
-            raise ValueError(
-                f"{folder / 'model.json'}: format {header.get('format')} with unknown settings "
-                f"{sorted(unknown)}; expected format {FORMAT_VERSION}. Is it from a newer dtram?"
-            )
         config["glimpse_shape"] = tuple(config["glimpse_shape"])
         agent = cls(
             DTRAMConfig(**config),
@@ -357,11 +372,31 @@ class DTRAM(nn.Module):
 
 
 def read_header(folder: Path) -> dict[str, Any]:
-    """The JSON part of a saved model."""
+    """The JSON part of a saved model.
+
+    Raises:
+        FileNotFoundError: if there is no model in `folder`.
+        ValueError: if it is not a model's, or another version's.
+    """
     for name in ("model.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder}: no saved model, {name} is missing")
-    return json.loads((folder / "model.json").read_text())
+    path = folder / "model.json"
+    try:
+        header = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not valid JSON ({error}); copy the model again") from None
+    if not isinstance(header, dict) or header.get("format") != FORMAT_VERSION:
+        raise ValueError(
+            f"{path}: not a DT-RAM of format {FORMAT_VERSION}; is it from another version of dtram?"
+        )
+    settings = {field.name for field in fields(DTRAMConfig)}
+    config = header.get("config", {})
+    needed = {"config", "stop_threshold", "class_names", "weights_sha256"}
+    problems = sorted(needed - header.keys()) + sorted(settings ^ config.keys())
+    if problems:
+        raise ValueError(f"{path}: missing or unknown settings {problems}; copy the model again")
+    return header
 
 
 def _sha256(path: Path) -> str:
@@ -378,14 +413,20 @@ def _lstm(hidden: int) -> nn.Module:
 
 def _read_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> tuple[Any, int]:
     """Glimpse shape and number of classes of the native spaces."""
-    try:
-        shape = observation_space["glimpse"].shape  # type: ignore[index]
-        num_classes = int(action_space["prediction"].n)  # type: ignore[index]
-    except (TypeError, KeyError, AttributeError):
-        shape = ()
-    if len(shape) != 3:
+    native = (
+        isinstance(observation_space, spaces.Dict)
+        and isinstance(action_space, spaces.Dict)
+        and observation_space.keys() == {"glimpse", "location", "time"}
+        and action_space.keys() == {"location", "stop", "prediction"}
+        and len(observation_space["glimpse"].shape or ()) == 3
+    )
+    if not native:
         raise ValueError(
-            f"DTRAM needs the spaces of view='native' with glimpse_format='image', "
-            f"got observation {observation_space} and action {action_space}"
+            f"DTRAM needs the spaces of view='native' with glimpse_format='image' and no separate "
+            f"thumbnail, got observation {observation_space} and action {action_space}"
         )
-    return tuple(int(n) for n in shape), num_classes
+    assert isinstance(observation_space, spaces.Dict) and isinstance(action_space, spaces.Dict)
+    shape = observation_space["glimpse"].shape or ()
+    prediction = action_space["prediction"]
+    assert isinstance(prediction, spaces.Discrete)
+    return tuple(int(n) for n in shape), int(prediction.n)

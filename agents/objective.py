@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, logsigmoid
 
 from dtram_env.episodes import grade
 
+from .dtram import DTRAM
 from .rollout import Trajectory
 from .stopping import glimpses_taken
 
@@ -65,6 +66,20 @@ class Objective:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 0 or more")
         if self.location_reward == "anytime" and self.stop != "off":
             raise ValueError("location_reward='anytime': expected with stop='off' only")
+        if self.stop_entropy > 0 and self.stop == "off":
+            raise ValueError(f"stop_entropy={self.stop_entropy}: expected 0 with stop='off'")
+
+
+def trained_heads(agent: DTRAM, objective: Objective) -> list[nn.Parameter]:
+    """The parameters besides encoder, core, classifier and locator that the loss reaches."""
+    heads: list[nn.Parameter] = []
+    if objective.stop == "learned":
+        heads += agent.stopper.parameters()
+    if objective.baseline == "value":
+        heads += agent.baseline.parameters()
+    elif objective.baseline == "scalar":
+        heads.append(agent.scalar_baseline)
+    return heads
 
 
 class Losses(NamedTuple):
@@ -133,12 +148,11 @@ def hybrid_loss(
         policy_gain = (score + log_stop * credit.stop_advantage).sum(dim=0)
     policy_loss = -policy_gain.mean()
 
+    learned_baseline = objective.baseline in ("value", "scalar")
     squared = credit.reach * (value - credit.target).square()
-    baseline_loss = squared.sum(dim=0).mean()
-    if objective.baseline in ("leave_one_out", "none"):
-        baseline_loss = baseline_loss * 0.0  # nothing to learn; keeps every head in the graph
-
-    entropy = _stop_entropy(trajectory, credit.reach)
+    baseline_loss = squared.sum(dim=0).mean() if learned_baseline else ce_loss.new_zeros(())
+    decides = objective.stop == "learned"
+    entropy = _stop_entropy(trajectory, credit.reach) if decides else ce_loss.new_zeros(())
     total = (
         ce_loss
         + objective.policy_weight * policy_loss
@@ -193,8 +207,8 @@ def _baseline_values(
     if objective.baseline == "value":
         return trajectory.value
     if objective.baseline == "scalar":
-        return scalar_baseline.expand_as(trajectory.value) + 0.0 * trajectory.value
-    return 0.0 * trajectory.value
+        return scalar_baseline.expand_as(trajectory.value)
+    return torch.zeros_like(trajectory.value)
 
 
 @torch.no_grad()

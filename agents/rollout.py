@@ -7,14 +7,16 @@ pass; `classify` drops images that stopped. All three use the environment's own 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from dtram_env.episodes import ends
 from dtram_env.sensor_torch import TensorStore, glimpse
 
-from .dtram import DTRAM, State
+from .dtram import DTRAM, Heads, State
 from .stopping import StoppingRule, glimpses_taken
 
 
@@ -25,10 +27,19 @@ class Look(NamedTuple):
     num_scales: int = 1
     first_glimpse: str = "center"
 
-    def first_location(self, batch: int, device: torch.device) -> Tensor:
-        """Locations ``(batch, 2)`` of glimpse 1."""
+    def first_location(self, index: Tensor, fixed: bool = False) -> Tensor:
+        """Locations ``(B, 2)`` of glimpse 1 of images `index` ``(B,)``.
+
+        If it is random and `fixed`, an image has the same one each time, so that scores repeat.
+        """
+        batch, device = len(index), index.device
         if self.first_glimpse == "center":
             return torch.zeros(batch, 2, device=device)
+        if self.first_glimpse == "random" and fixed:
+            # Multiples of two irrational numbers cover the square evenly (Weyl's sequence).
+            steps = torch.tensor([0.7548776662466927, 0.5698402909980532], dtype=torch.float64)
+            place = (index[:, None] + 1).double() * steps.to(device)
+            return (place.frac() * 2 - 1).float()
         if self.first_glimpse == "random":
             return torch.rand(batch, 2, device=device) * 2 - 1
         raise ValueError(
@@ -91,7 +102,7 @@ class Unroll(nn.Module):
             m: trajectories an image, M.
         """
         agent, batch = self.agent, len(index) * m
-        location = self.look.first_location(len(index), index.device)
+        location = self.look.first_location(index)
         # Nothing has been decided before glimpse 1, so an image's trajectories share it.
         glimpse = self.look(store, index, location)
         state = agent.look(glimpse, location, agent.initial(len(index)))
@@ -178,18 +189,45 @@ def score(
         batch_size: images at a time.
     """
     parts = []
-    for start in range(0, len(labels), batch_size):
-        index = torch.arange(start, min(start + batch_size, len(labels)), device=labels.device)
-        location, state = look.first_location(len(index), index.device), agent.initial(len(index))
-        rows = []
-        for _ in range(agent.config.max_glimpses):
-            state = agent.look(look(store, index, location), location, state)
-            heads = agent.heads(state)
-            rows.append((heads.logits, heads.stop_logit, location))
-            location = heads.location.clamp(-1.0, 1.0)
-        parts.append([torch.stack(column) for column in zip(*rows, strict=True)])
+    for index in torch.arange(len(labels), device=labels.device).split(batch_size):
+        path = list(deterministic_path(agent, look, store, index))
+        parts.append(
+            (
+                torch.stack([step.heads.logits for step in path]),
+                torch.stack([step.heads.stop_logit for step in path]),
+                torch.stack([step.seen_at for step in path]),
+            )
+        )
     logits, stop_logit, seen_at = (torch.cat(column, dim=1) for column in zip(*parts, strict=True))
     return Scores(labels, logits, stop_logit, seen_at)
+
+
+class PathStep(NamedTuple):
+    """One glimpse of a batch on its deterministic path."""
+
+    seen_at: Tensor  # (B, 2) where it was taken
+    state: State
+    heads: Heads
+
+
+@torch.no_grad()
+def deterministic_path(
+    agent: DTRAM, look: Look, store: TensorStore, index: Tensor
+) -> Iterator[PathStep]:
+    """Looks at images until the budget, each location at its mean; nobody stops.
+
+    Args:
+        agent: the actor.
+        look: the sensor's settings.
+        store: the images.
+        index: ``(B,)`` int64, rows of the store.
+    """
+    location, state = look.first_location(index, fixed=True), agent.initial(len(index))
+    for _ in range(agent.config.max_glimpses):
+        state = agent.look(look(store, index, location), location, state)
+        heads = agent.heads(state)
+        yield PathStep(location, state, heads)
+        location = heads.location.clamp(-1.0, 1.0)
 
 
 @torch.no_grad()
@@ -210,13 +248,12 @@ def classify(
     probability = torch.zeros(len(index), agent.config.num_classes, device=index.device)
     taken = torch.zeros_like(index)
     open_rows = torch.arange(len(index), device=index.device)
-    location, state = look.first_location(len(index), index.device), agent.initial(len(index))
+    location, state = look.first_location(index, fixed=True), agent.initial(len(index))
     for t in range(1, agent.config.max_glimpses + 1):
         state = agent.look(look(store, index[open_rows], location), location, state)
         heads = agent.heads(state)
         stops = agent.stopping.stops(state.time, heads.logits, heads.stop_logit)
-        if t == agent.config.max_glimpses:
-            stops = torch.ones_like(stops)
+        stops = ends(t, stops, agent.config.max_glimpses)
         ended = open_rows[stops]
         probability[ended] = torch.softmax(heads.logits[stops], dim=-1)
         taken[ended] = t

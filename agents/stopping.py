@@ -8,6 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from dtram_env.episodes import ends
+
 
 class StoppingRule(Protocol):
     """Decides after each glimpse whether to stop; batched over any leading shape."""
@@ -80,6 +82,5 @@ def glimpses_taken(stops: Tensor) -> Tensor:
     Returns:
         ``(B,)`` int64 in 1 ... T.
     """
-    forced = stops.clone()
-    forced[-1] = True
-    return forced.to(torch.uint8).argmax(dim=0) + 1
+    time = torch.arange(1, len(stops) + 1, device=stops.device)[:, None]
+    return ends(time, stops, len(stops)).to(torch.uint8).argmax(dim=0) + 1

@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clon
 import dtram_env
 from agents.dtram import DTRAM, read_header
 from agents.stopping import ConfidenceStop, FixedStop, LearnedStop
+from dtram_env.datasets import DatasetCorruptError
 from train.run import choose_device, provenance
-from train.task import Task
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,12 @@ class Options:
         given = [f"--{name}" for name in rules if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)}: expected at most one stopping rule")
+        for name in ("threshold", "confidence"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise ValueError(f"--{name} {value}: expected a probability, from 0 to 1")
+        if self.fixed is not None and self.fixed < 1:
+            raise ValueError(f"--fixed {self.fixed}: expected at least 1")
         if self.num_envs < 1:
             raise ValueError(f"--num-envs {self.num_envs}: expected at least 1")
 
@@ -66,10 +72,15 @@ def evaluate(options: Options) -> dict[str, Any]:
     device = choose_device(options.device)
     agent = DTRAM.load(options.run_dir, device)
     header = read_header(options.run_dir)
-    env_id, env_options = header["env_id"], dict(header["env_options"])
+    if "env_id" not in header:
+        raise ValueError(f"{options.run_dir}: its model.json names no environment (env_id)")
+    env_id, env_options = header["env_id"], dict(header.get("env_options", {}))
     if options.data_dir is not None:
         env_options["data_dir"] = str(options.data_dir)
-    Task(env_id, device, **env_options).check(agent)
+    if options.fixed is not None and options.fixed > agent.config.max_glimpses:
+        raise ValueError(
+            f"--fixed {options.fixed}: expected at most the budget, {agent.config.max_glimpses}"
+        )
     own_stop = agent.stopping
     if options.threshold is not None:
         agent.stopping = LearnedStop(options.threshold)
@@ -83,7 +94,9 @@ def evaluate(options: Options) -> dict[str, Any]:
     )
     result = found.to_dict() | {"stopping": repr(agent.stopping)}
     written = options.run_dir / "test_images.safetensors"
-    if options.split == "test" and agent.stopping == own_stop and written.exists():
+    comparable = env_options.get("first_glimpse") != "random"  # the environment draws its own
+    own = options.split == "test" and agent.stopping == own_stop
+    if own and comparable and written.exists():
         before = load_file(written)
         same = torch.as_tensor(found.prediction) == before["prediction"]
         same &= torch.as_tensor(found.num_glimpses) == before["num_glimpses"]
@@ -96,7 +109,7 @@ def main() -> None:
     try:
         options = tyro.cli(Options, description=__doc__)
         result = evaluate(options)
-    except (ValueError, FileNotFoundError) as problem:
+    except (ValueError, FileNotFoundError, DatasetCorruptError) as problem:
         sys.exit(f"error: {problem}")
     if options.json:
         print(json.dumps(result))

@@ -6,6 +6,7 @@ import math
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -62,7 +63,7 @@ class Loop:
         options: of the run.
         task: what is learned.
         agent: who learns.
-        run: where it is kept.
+        folder: where the run is kept.
         progress: updated as the run goes on.
         interrupt: looked at between two batches.
     """
@@ -72,28 +73,31 @@ class Loop:
         options: Options,
         task: Task,
         agent: DTRAM,
-        run: RunFolder,
+        folder: RunFolder,
         progress: Progress,
         interrupt: Interrupt,
     ) -> None:
         self.options, self.task, self.agent = options, task, agent
-        self.run, self.progress, self.interrupt = run, progress, interrupt
-        self.images = len(task.images("train"))
+        self.folder, self.progress, self.interrupt = folder, progress, interrupt
+        self.num_images = len(task.images("train"))
+        self._counted = time.perf_counter()  # until when progress.seconds counts
 
-    def run_stage(self, stage: Stage, restore: bool) -> None:
-        """Trains a stage to its end.
+    def run_stage(self, make_stage: Callable[[], Stage], restore: bool) -> None:
+        """Trains a stage to its end, and leaves its best weights in the agent.
 
         Args:
-            stage: what a batch teaches.
+            make_stage: makes what a batch teaches.
             restore: start from the latest checkpoint, which must be of this stage.
 
         Raises:
             SystemExit: a signal came; everything is saved.
+            ValueError: the loss or a weight is no longer finite.
         """
-        if stage.batch_size > self.images:
-            raise ValueError(
-                f"batch of {stage.batch_size}: larger than the split, {self.images} images"
-            )
+        self._counted = time.perf_counter()
+        stage = make_stage()
+        learning = {id(parameter) for parameter in stage.parameters()}
+        for parameter in self.agent.parameters():
+            parameter.requires_grad_(id(parameter) in learning)
         optimizer = torch.optim.AdamW(
             stage.parameters(),
             lr=stage.learning_rate,
@@ -102,7 +106,10 @@ class Loop:
             fused=True,
         )
         if restore:
-            self.run.load_checkpoint(self.agent, optimizer)
+            self.folder.load_checkpoint(self.agent, optimizer)
+        else:
+            # From here on the saved model may be this stage's: the start must not depend on it.
+            self._save(optimizer)
         while self.progress.epoch < stage.epochs:
             means = self._epoch(stage, optimizer)
             self._validate(stage, means)
@@ -110,13 +117,23 @@ class Loop:
             self._save(optimizer)
             if self.interrupt.signal is not None:
                 self._leave()
+        best = DTRAM.load(self.folder.path, self.task.device)
+        self.agent.load_state_dict(best.state_dict())
+        self.agent.stopping = best.stopping
+        self._tick()
+
+    def _tick(self) -> None:
+        """Counts the time since the last call as training time, validation and saving included."""
+        now = time.perf_counter()
+        self.progress.seconds += now - self._counted
+        self._counted = now
 
     def _epoch(self, stage: Stage, optimizer: torch.optim.Optimizer) -> dict[str, float]:
-        """Trains to the end of the epoch; means over its batches of what is logged."""
+        """Trains to the end of the epoch; means of what is logged over its batches from here."""
         progress, size = self.progress, stage.batch_size
         self.agent.train()
-        batches = self.images // size
-        order = epoch_order(self.options.seed, progress.stage, progress.epoch, self.images)
+        batches = self.num_images // size
+        order = epoch_order(self.options.seed, progress.stage, progress.epoch, self.num_images)
         order = order.to(self.task.device)
         sums = torch.zeros(len(LOGGED), device=self.task.device, dtype=torch.float64)
         bar = tqdm(
@@ -127,7 +144,7 @@ class Loop:
             disable=None,
             desc=f"{stage.name} epoch {progress.epoch + 1}/{stage.epochs}",
         )
-        began, seconds_before = time.perf_counter(), progress.seconds
+        began = time.perf_counter()
         for count, batch in enumerate(range(progress.batch, batches), start=1):
             share = (progress.epoch * batches + batch) / (stage.epochs * batches)
             for group in optimizer.param_groups:
@@ -135,7 +152,6 @@ class Loop:
             losses = self._update(stage, optimizer, order[batch * size : (batch + 1) * size])
             sums += torch.stack([read(losses) for read in LOGGED.values()])
             progress.batch, progress.images = batch + 1, progress.images + size
-            progress.seconds = seconds_before + time.perf_counter() - began
             bar.update()
             if count % 50 == 0 and not bar.disable:
                 bar.set_postfix_str(describe(means_of(sums, count, size, began)))
@@ -144,6 +160,7 @@ class Loop:
                 self._save(optimizer)
                 self._leave()
         bar.close()
+        self._check_finite(sums)
         learning_rate = optimizer.param_groups[0]["lr"]
         return means_of(sums, count, size, began) | {"train/learning_rate": learning_rate}
 
@@ -155,17 +172,25 @@ class Loop:
         optimizer.step()
         return losses
 
+    def _check_finite(self, sums: torch.Tensor) -> None:
+        weights = torch.stack([p.detach().sum() for p in self.agent.parameters()])
+        if not (torch.isfinite(sums).all() and torch.isfinite(weights).all()):
+            raise ValueError(
+                f"the loss or a weight is no longer finite after {self.progress.images:,} images; "
+                "try a smaller --learning-rate or --max-grad-norm in a new --run-dir"
+            )
+
     def _validate(self, stage: Stage, means: dict[str, float]) -> None:
         """Judges the weights, keeps them if they are the stage's best, and logs the epoch."""
         verdict, progress = stage.judge(), self.progress
         if progress.best is None or list(verdict.criterion) < progress.best:
             progress.best = list(verdict.criterion)
             self.agent.stopping = LearnedStop(verdict.threshold)
-            self.agent.save(
-                self.run.path, env_id=self.task.env_id, env_options=self.task.env_options
-            )
+            about = {"env_id": self.task.env_id, "env_options": self.task.env_options}
+            self.agent.save(self.folder.path, **about)
+        self._tick()
         elapsed = {"time/time_elapsed": progress.seconds}
-        self.run.log(progress.images, means | verdict.metrics | elapsed)
+        self.folder.log(progress.images, means | verdict.metrics | elapsed)
         print(
             f"{stage.name} {progress.epoch + 1}/{stage.epochs}: train {describe(means)}; "
             f"validation error {100 * (1 - verdict.metrics['eval/accuracy']):.2f} % at "
@@ -174,17 +199,16 @@ class Loop:
         )
 
     def _save(self, optimizer: torch.optim.Optimizer) -> None:
-        self.run.save_checkpoint(
-            self.progress.images, self.agent, optimizer, self.progress.to_json()
-        )
+        self._tick()
+        self.folder.save_checkpoint(self.agent, optimizer, self.progress.to_json())
 
     def _leave(self) -> None:
         """Says how to go on, and exits with the signal's usual status."""
         assert self.interrupt.signal is not None
-        self.run.close()
+        self.folder.close()
         words = [word for word in sys.argv[1:] if word != "--resume"]
         if self.options.run_dir is None:
-            words += ["--run-dir", str(self.run.path)]
+            words += ["--run-dir", str(self.folder.path)]
         command = shlex.join(["python", "train/reinforce.py", *words, "--resume"])
         print(f"\n{self.interrupt.signal.name}: saved. To go on: {command}", file=sys.stderr)
         raise SystemExit(128 + self.interrupt.signal)

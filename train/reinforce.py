@@ -2,7 +2,7 @@
 
     python train/reinforce.py                               # MNIST, under 10 minutes on 2 CPU cores
     python train/reinforce.py --env-id DTRAM-Signpost-v0    # needs no data
-    python train/reinforce.py --stop joint --location-reward return --stop-gradient reinforce
+    python train/reinforce.py --stop joint --stop-gradient reinforce  # all in one stage
     python train/reinforce.py --run-dir runs/mine --resume  # goes on where it was interrupted
 
 First the trunk learns to look and answer with a fixed number of glimpses (RAM), then the stopper
@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clon
 
 from agents.dtram import DTRAM
 from agents.objective import Objective
+from dtram_env.datasets import DatasetCorruptError
 from train.augment import Affine
 from train.loop import Loop, Progress
 from train.report import glimpse_pictures, report
@@ -71,8 +72,9 @@ class Options:
     """b_t of the policy gradient"""
     supervision: Literal["all", "taken", "last"] = "all"
     """cross-entropy at every glimpse up to the limit, at those taken, or at the last one"""
-    location_reward: Literal["anytime", "return"] = "anytime"
-    """what pays a location while stop is off: the true class's mean later probability, or R"""
+    location_reward: Literal["anytime", "return"] | None = None
+    """what pays a location: the true class's mean later probability (anytime; the default while the
+    trunk learns with stop off), or the return R (the default, and all there is, with stop joint)"""
     stop_entropy: float = 5e-4
     """weight of the entropy bonus on stop decisions"""
     max_mean_glimpses: float = 3.5
@@ -136,7 +138,7 @@ class Options:
             _check(
                 "location_reward",
                 self.location_reward,
-                self.location_reward == "return",
+                self.location_reward != "anytime",
                 "return with --stop joint",
             )
         if self.resume and self.run_dir is None:
@@ -170,7 +172,7 @@ def make_stages(options: Options, task: Task, agent: DTRAM) -> list[tuple[str, A
         stop="off",
         baseline=o.baseline,
         supervision=o.supervision,
-        location_reward=o.location_reward,
+        location_reward=o.location_reward or "anytime",
     )
     learned = Objective(
         discount=task.discount,
@@ -211,12 +213,17 @@ def make_stages(options: Options, task: Task, agent: DTRAM) -> list[tuple[str, A
             max_mean_glimpses=o.max_mean_glimpses,
         )
 
+    curriculum = o.curriculum or (task.max_glimpses,)
+    if curriculum[-1] != task.max_glimpses:
+        raise ValueError(
+            f"--curriculum {' '.join(map(str, curriculum))}: expected to end with the budget, "
+            f"{task.max_glimpses} glimpses; --max-glimpses sets another"
+        )
+    images = len(task.images("train"))
+    for name in ("batch_size", "stop_batch_size"):
+        _check(name, getattr(o, name), getattr(o, name) <= images, f"at most {images}, the split")
     stages: list[tuple[str, Any]] = []
-    for steps in o.curriculum or (task.max_glimpses,):
-        if steps > task.max_glimpses:
-            raise ValueError(
-                f"--curriculum {steps}: more glimpses than the budget, {task.max_glimpses}"
-            )
+    for steps in curriculum:
         name = f"{'joint' if o.stop == 'joint' else 'trunk'}-{steps}"
         stages.append((name, lambda name=name, steps=steps: unroll_stage(name, steps)))
     if o.stop == "after":
@@ -241,7 +248,7 @@ def train(options: Options) -> Path:
         stopper_input=options.stopper_input,
     )
     stages = make_stages(options, task, agent)
-    run = RunFolder(run_dir, options.to_json(), options.resume)
+    run = RunFolder(run_dir, options.to_json(), options.resume, device)
     if run.finished:
         print(f"{run_dir}: finished already\n{(run_dir / 'results.txt').read_text()}", end="")
         return run_dir
@@ -249,29 +256,30 @@ def train(options: Options) -> Path:
     progress, saved = Progress(), run.latest_state()
     if saved is not None:
         progress.restore(saved)
-        run.rewind(progress.images)
+    run.rewind(progress.images)
+    if saved is not None:
         run.load_weights(agent)  # a stage may compute from the trunk when it is made
         print(f"{run_dir}: continuing after {progress.images:,} images")
     with Interrupt() as interrupt:
         loop = Loop(options, task, agent, run, progress, interrupt)
         for name, make in stages[progress.stage :]:
-            loop.run_stage(make(), restore=saved is not None)
+            loop.run_stage(make, restore=saved is not None)
             saved = None
-            agent.load_state_dict(DTRAM.load(run.path, device).state_dict())  # the stage's best
             progress.next_stage()
             pictures = glimpse_pictures(task, agent, "validation")
             run.writer.add_image(f"glimpses/{name}", pictures, progress.images, dataformats="HWC")
 
-    about = {
-        "options": options.to_json(),
-        "train_seconds": round(progress.seconds, 1),
-        "images_seen": progress.images,
-        **origin,
-    }
-    results = report(run_dir, task, DTRAM.load(run.path, device), about)
-    final = {f"hparam/{name}": results[name] for name in ("test_error", "mean_glimpses")}
-    run.log_hyperparameters(options.to_json(), final)
-    run.finish(results)
+        # Still inside: a signal that comes now waits the few seconds that the report takes.
+        about = {
+            "options": options.to_json(),
+            "train_seconds": round(progress.seconds, 1),
+            "images_seen": progress.images,
+            **origin,
+        }
+        results = report(run_dir, task, DTRAM.load(run.path, device), about)
+        final = {f"hparam/{name}": results[name] for name in ("test_error", "mean_glimpses")}
+        run.log_hyperparameters(options.to_json(), final)
+        run.finish(results)
     print((run_dir / "results.txt").read_text(), end="")
     return run_dir
 
@@ -280,7 +288,7 @@ def main() -> None:
     """The command line."""
     try:
         train(tyro.cli(Options, description=__doc__))
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, DatasetCorruptError) as error:
         sys.exit(f"error: {error}")
 
 

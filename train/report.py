@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from agents.cost import flops_per_glimpse
 from agents.dtram import DTRAM
-from agents.rollout import Scores, score
+from agents.rollout import Scores, classify, score
 from agents.stopping import ConfidenceStop, FixedStop, LearnedStop, StoppingRule
 from dtram_env.rendering import crop_boxes, draw_episode
 
@@ -54,11 +55,13 @@ def report(folder: Path, task: Task, agent: DTRAM, about: dict[str, Any]) -> dic
     validation = task.images("validation")
     validated = score(agent, task.look, validation.store, validation.labels, SCORE_BATCH)
     flops = flops_per_glimpse(agent)
+    bound = about["options"]["max_mean_glimpses"]
 
     def row(rule: StoppingRule) -> dict[str, float]:
         error, glimpses = scores.error(rule)
         return {"test_error": percent(error), "mean_glimpses": round(glimpses, 4)}
 
+    test_glimpses = scores.error(agent.stopping)[1]
     chosen = validated.error(agent.stopping)
     results = {
         "env_id": task.env_id,
@@ -71,12 +74,15 @@ def report(folder: Path, task: Task, agent: DTRAM, about: dict[str, Any]) -> dic
         "discount": task.discount,
         "histogram": torch.bincount(taken, minlength=task.max_glimpses + 1)[1:].tolist(),
         "validation": {"error": percent(chosen[0]), "mean_glimpses": round(chosen[1], 4)},
+        "max_mean_glimpses": bound,
+        "bound_kept": {"validation": chosen[1] <= bound, "test": test_glimpses <= bound},
         "fixed": {t: row(FixedStop(t)) for t in range(1, task.max_glimpses + 1)},
         "confidence": {c: row(ConfidenceStop(c)) for c in CONFIDENCES},
         "learned": {p: row(LearnedStop(p)) for p in LEARNED},
         "parameters": sum(p.numel() for p in agent.parameters()),
         "flops_per_glimpse": flops,
-        "mean_flops": round(flops * scores.error(agent.stopping)[1]),
+        "mean_flops": round(flops * test_glimpses),
+        "images_per_second": round(answering_rate(task, agent, images)),
         **about,
     }
     aside = folder / "test_images.safetensors.tmp"
@@ -88,6 +94,15 @@ def report(folder: Path, task: Task, agent: DTRAM, about: dict[str, Any]) -> dic
     figure = glimpse_figure(task, images, scores, taken, prediction)
     figure.savefig(folder / "glimpses.png", dpi=110)
     return results
+
+
+def answering_rate(task: Task, agent: DTRAM, images: Images) -> float:
+    """Images answered a second by the agent's own stop, those that stopped leaving the batch."""
+    began = time.perf_counter()
+    for rows in torch.arange(len(images), device=task.device).split(SCORE_BATCH):
+        answers, _, _ = classify(agent, task.look, images.store, rows)
+        answers.cpu()  # waits for the device
+    return len(images) / (time.perf_counter() - began)
 
 
 def percent(share: float) -> float:
@@ -108,7 +123,11 @@ def table(results: dict[str, Any]) -> str:
     def add(name: str, row: dict[str, float], style: str = "") -> None:
         grid.add_row(name, f"{row['mean_glimpses']:.2f}", f"{row['test_error']:.2f}", style=style)
 
-    add(f"DT-RAM, learned stop, p > {results['stop_threshold']:g} (chosen on validation)", results)
+    if results["options"]["stop"] == "off":
+        add("RAM, no stop learned: the whole budget", results)
+    else:
+        threshold = f"{results['stop_threshold']:.3g}"
+        add(f"DT-RAM, learned stop, p > {threshold} (chosen on validation)", results)
     grid.add_section()
     for glimpses, row in results["fixed"].items():
         add(f"RAM, {glimpses} glimpse{'s' if int(glimpses) > 1 else ''}", row)
@@ -117,11 +136,17 @@ def table(results: dict[str, Any]) -> str:
         add(f"confidence > {confidence:g}", row)
     console = Console(file=io.StringIO(), width=100)
     console.print(grid)
+    for split, kept in results["bound_kept"].items():
+        if not kept and results["options"]["stop"] != "off":
+            console.print(
+                f"mean glimpses on {split}: over the bound {results['max_mean_glimpses']}"
+            )
+    hardware = results["hardware"]
     console.print(
         f"{results['parameters']:,} parameters, {results['flops_per_glimpse'] / 1e6:.3f} MFLOP a "
-        f"glimpse, trained in {results['train_seconds']:.0f} s on "
-        f"{results['hardware']['device']} ({results['hardware']['processor']}, "
-        f"{results['hardware']['cpu_threads']} threads)"
+        f"glimpse, {results['images_per_second']:,} images/s; trained in "
+        f"{results['train_seconds']:.0f} s on {hardware['device']} ({hardware['processor']}, "
+        f"{hardware['cpu_threads']} threads)"
     )
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()

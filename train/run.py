@@ -28,6 +28,7 @@ from torch.utils.tensorboard.summary import hparams
 
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON aside, then renames, so that a reader never sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".tmp")
     aside.write_text(json.dumps(value, indent=2) + "\n")
     os.replace(aside, path)
@@ -50,13 +51,22 @@ class RunFolder:
         path: the folder; made if missing.
         options: JSON values that define the run.
         resume: go on with what is there.
+        device: whose random generator is saved in checkpoints, beside the CPU's.
 
     Raises:
         ValueError: if the folder holds a run and `resume` is false, or one with other options.
     """
 
-    def __init__(self, path: Path, options: Mapping[str, Any], resume: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        options: Mapping[str, Any],
+        resume: bool,
+        device: torch.device | None = None,
+    ) -> None:
         self.path = path
+        self.device = device or torch.device("cpu")
+        self._purge_step: int | None = None
         existing = path / "options.json"
         if existing.exists():
             if not resume:
@@ -73,7 +83,7 @@ class RunFolder:
             if changed:
                 raise ValueError(
                     f"{path}: was started with other options: {', '.join(changed)}; "
-                    "resume with the same ones, or choose another --run-dir"
+                    f"resume with the same ones, choose another --run-dir, or delete {path}"
                 )
         path.mkdir(parents=True, exist_ok=True)
         write_json(existing, dict(options))
@@ -81,7 +91,7 @@ class RunFolder:
     @cached_property
     def writer(self) -> SummaryWriter:
         """TensorBoard's."""
-        return SummaryWriter(str(self.path), max_queue=1000)
+        return SummaryWriter(str(self.path), max_queue=1000, purge_step=self._purge_step)
 
     @property
     def finished(self) -> bool:
@@ -104,6 +114,7 @@ class RunFolder:
 
     def rewind(self, step: int) -> None:
         """Drops metrics logged after `step`: a resumed run logs them again."""
+        self._purge_step = step + 1
         path = self.path / "metrics.jsonl"
         if path.exists():
             rows = [row for row in path.read_text().splitlines() if row.endswith("}")]
@@ -129,32 +140,30 @@ class RunFolder:
     # -- checkpoints ----------------------------------------------------------------------------
 
     def save_checkpoint(
-        self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]
     ) -> Path:
-        """Saves everything needed to go on, made valid by one rename; older checkpoints go.
+        """Saves everything needed to go on, made valid by one rename; then older ones go.
 
         Args:
-            step: images seen; names the checkpoint.
             model: its weights go to ``weights.safetensors``.
             optimizer: its tensors go to ``optimizer.safetensors``.
             state: JSON values; the generators' states are added.
         """
-        final = self.path / f"checkpoint-{step:012d}"
+        before = self._checkpoints()
+        number = int(before[-1].name.rpartition("-")[2]) + 1 if before else 1
         aside = self.path / "checkpoint.tmp"
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
         save_file(_contiguous(model.state_dict()), aside / "weights.safetensors")
         tensors, numbers = _split_optimizer(optimizer)
         save_file(tensors, aside / "optimizer.safetensors")
-        write_json(
-            aside / "state.json",
-            {**state, "step": step, "optimizer": numbers, "generators": _generator_states()},
-        )
-        shutil.rmtree(final, ignore_errors=True)
+        generators = _generator_states(self.device)
+        saved = {**state, "optimizer": numbers, "generators": generators}
+        write_json(aside / "state.json", saved)
+        final = self.path / f"checkpoint-{number:06d}"
         os.replace(aside, final)
-        for old in self._checkpoints():
-            if old != final:
-                shutil.rmtree(old)
+        for old in before:
+            shutil.rmtree(old)
         return final
 
     def latest_state(self) -> dict[str, Any] | None:
@@ -173,7 +182,7 @@ class RunFolder:
         self.load_weights(model)
         tensors = load_file(folder / "optimizer.safetensors")
         _restore_optimizer(optimizer, tensors, state["optimizer"])
-        _restore_generators(state["generators"])
+        _restore_generators(state["generators"], self.device)
 
     def _checkpoints(self) -> list[Path]:
         return sorted(self.path.glob("checkpoint-[0-9]*"))
@@ -231,20 +240,20 @@ def _restore_optimizer(
     optimizer.load_state_dict({"state": state, "param_groups": saved["param_groups"]})
 
 
-def _generator_states() -> dict[str, str]:
+def _generator_states(device: torch.device) -> dict[str, str]:
     states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state()
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
     return {name: base64.b64encode(s.numpy().tobytes()).decode() for name, s in states.items()}
 
 
-def _restore_generators(saved: Mapping[str, str]) -> None:
+def _restore_generators(saved: Mapping[str, str], device: torch.device) -> None:
     def tensor(text: str) -> Tensor:
         return torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8)
 
     torch.set_rng_state(tensor(saved["cpu"]))
-    if "cuda" in saved and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensor(saved["cuda"]))
+    if "cuda" in saved and device.type == "cuda":
+        torch.cuda.set_rng_state(tensor(saved["cuda"]), device)
 
 
 # -- where and how it ran -------------------------------------------------------------------------

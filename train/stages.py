@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from agents.dtram import DTRAM
-from agents.objective import Losses, Objective, hybrid_loss
-from agents.rollout import Scores, Trajectory, Unroll, score
+from agents.objective import Losses, Objective, hybrid_loss, trained_heads
+from agents.rollout import Scores, Trajectory, Unroll, deterministic_path, score
 from agents.stopping import FixedStop, LearnedStop
 
 from .augment import Affine
 from .task import Task
+
+NEVER = 1.0  # a threshold that no probability exceeds: stop at the budget
 
 
 class Verdict(NamedTuple):
@@ -35,7 +35,9 @@ class Stage(Protocol):
     batch_size: int
     learning_rate: float
 
-    def parameters(self) -> list[nn.Parameter]: ...
+    def parameters(self) -> list[nn.Parameter]:
+        """What learns; every one of them is reached by the loss."""
+        ...
 
     def loss(self, rows: Tensor) -> Losses: ...
 
@@ -80,7 +82,10 @@ class UnrollStage:
         self._train = task.images("train")
 
     def parameters(self) -> list[nn.Parameter]:
-        return list(self._agent.parameters())
+        agent = self._agent
+        trunk = (agent.encoder, agent.core, agent.classifier, agent.locator)
+        parameters = [p for module in trunk for p in module.parameters()]
+        return parameters + trained_heads(agent, self._objective)
 
     def loss(self, rows: Tensor) -> Losses:
         pixels = self._augment(self._train.pixels(rows))
@@ -107,7 +112,7 @@ class UnrollStage:
         metrics |= {"eval/accuracy": 1 - errors[-1], "eval/mean_glimpses": float(self._steps)}
         # A dynamic stop may come anywhere, so every glimpse but a shared first one counts.
         later = errors[1:] or errors
-        return Verdict((sum(later) / len(later), errors[-1]), 0.5, metrics)
+        return Verdict((sum(later) / len(later), errors[-1]), NEVER, metrics)
 
 
 class StopperStage:
@@ -154,8 +159,7 @@ class StopperStage:
         self._h, self._logits = self._states(augment, seed)
 
     def parameters(self) -> list[nn.Parameter]:
-        heads = (self._agent.stopper, self._agent.baseline)
-        return [p for head in heads for p in head.parameters()] + [self._agent.scalar_baseline]
+        return trained_heads(self._agent, self._objective)
 
     def loss(self, rows: Tensor) -> Losses:
         repeated = rows.repeat_interleave(self._m)
@@ -183,29 +187,22 @@ class StopperStage:
 
     @torch.no_grad()
     def _states(self, augment: Affine, seed: int) -> tuple[Tensor, Tensor]:
-        """States ``(T, N, H)`` and logits ``(T, N, K)`` of the training images."""
-        devices = [self._task.device] if self._task.device.type == "cuda" else []
+        """States ``(T, N, H)`` and logits ``(T, N, K)`` of the training images, on the device."""
+        task, agent = self._task, self._agent
+        train, config = task.images("train"), agent.config
+        shape = (config.max_glimpses, len(train))
+        h = torch.empty(*shape, config.hidden_size, device=task.device)
+        logits = torch.empty(*shape, config.num_classes, device=task.device)
+        devices = [task.device] if task.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(seed)
-            parts = [list(zip(*rows, strict=True)) for rows in self._passes(augment)]
-        return (
-            torch.cat([torch.stack(h) for h, _ in parts], dim=1),
-            torch.cat([torch.stack(logits) for _, logits in parts], dim=1),
-        )
-
-    def _passes(self, augment: Affine) -> Iterator[list[tuple[Tensor, Tensor]]]:
-        task, agent, train = self._task, self._agent, self._task.images("train")
-        for rows in torch.arange(len(train), device=task.device).split(2000):
-            store = task.batch_store(augment(train.pixels(rows)))
-            index = torch.arange(len(rows), device=task.device)
-            location = task.look.first_location(len(rows), task.device)
-            state, path = agent.initial(len(rows)), []
-            for _ in range(agent.config.max_glimpses):
-                state = agent.look(task.look(store, index, location), location, state)
-                heads = agent.heads(state)
-                location = heads.location
-                path.append((state.h, heads.logits))
-            yield path
+            for rows in torch.arange(len(train), device=task.device).split(2000):
+                store = task.batch_store(augment(train.pixels(rows)))
+                index = torch.arange(len(rows), device=task.device)
+                path = deterministic_path(agent, task.look, store, index)
+                for t, step in enumerate(path):
+                    h[t, rows], logits[t, rows] = step.state.h, step.heads.logits
+        return h, logits
 
 
 def validate(task: Task, agent: DTRAM) -> Scores:
@@ -218,25 +215,34 @@ def validate(task: Task, agent: DTRAM) -> Scores:
 def judge_stop(scores: Scores, max_mean_glimpses: float) -> Verdict:
     """Chooses the stop threshold on validation: the lowest error within a mean number of glimpses.
 
+    Candidates are 1/2, never, and a hundred quantiles of the stop probabilities that occur, so that
+    a stopper whose probabilities are all tiny or all near 1 is served as well. Of equal errors the
+    one with fewer glimpses is chosen.
+
     Args:
         scores: of the validation split.
-        max_mean_glimpses: the bound; if no threshold keeps it, the one with fewest glimpses is
-            chosen.
+        max_mean_glimpses: the bound. If no threshold keeps it, the one with fewest glimpses is
+            chosen, and ``eval/bound_kept`` is 0.
     """
-    best: tuple[bool, float, float, float] | None = None
-    for threshold in np.linspace(0.02, 0.98, 97).round(2).tolist():
+    p = torch.sigmoid(scores.stop_logit[:-1].flatten())
+    candidates = {0.5, NEVER}
+    if len(p):
+        order = p.sort().values
+        ranks = torch.linspace(0, len(order) - 1, 100, device=p.device).long()
+        candidates |= set(order[ranks].tolist())
+        candidates.add(float(order[0]) * (1 - 1e-6))  # everyone stops at once
+    judged = []
+    for threshold in sorted(candidates):
         error, glimpses = scores.error(LearnedStop(threshold))
         over = glimpses > max_mean_glimpses
         # Within the bound the error decides, beyond it the number of glimpses; then the other.
         ranked = (over, glimpses, error) if over else (over, error, glimpses)
-        if best is None or ranked < best[:3]:
-            best = (*ranked, threshold)
-    assert best is not None
-    threshold = best[3]
-    error, glimpses = scores.error(LearnedStop(threshold))
+        judged.append((ranked, threshold, error, glimpses))
+    (over, _, _), threshold, error, glimpses = min(judged)
     metrics = {
         "eval/accuracy": 1 - error,
         "eval/mean_glimpses": glimpses,
         "eval/stop_threshold": threshold,
+        "eval/bound_kept": float(not over),
     }
-    return Verdict((error + float(best[0]), glimpses), threshold, metrics)
+    return Verdict((error + float(over), glimpses), threshold, metrics)

@@ -101,7 +101,3 @@ class Task:
             class_names=self.class_names,
             **config,
         ).to(self.device)
-
-    def check(self, agent: DTRAM) -> None:
-        """Raises one ValueError if the agent was made for another task."""
-        agent.check_spaces(self.observation_space, self.action_space, self.max_glimpses)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
+import dtram_env
 from agents.cost import flops_per_glimpse
 from agents.dtram import DTRAM, DTRAMConfig, RNNCell
 from agents.encoders import GlimpseConv, GlimpseMLP
@@ -121,9 +122,7 @@ def test_policy_gradients_reach_the_state_only_if_asked(head: str, reach: str) -
     loss.backward()
     reached = agent.encoder.out.weight.grad is not None
     assert reached == (reach == "state")
-    assert getattr(agent, head).requires_grad_ and any(
-        p.grad is not None for p in getattr(agent, head).parameters()
-    )
+    assert any(p.grad is not None and p.grad.any() for p in getattr(agent, head).parameters())
 
 
 def test_the_baseline_trains_only_its_head() -> None:
@@ -206,9 +205,9 @@ def test_weights_of_another_model_are_noticed(tmp_path: Path) -> None:
 def test_weights_that_do_not_fit_are_listed(tmp_path: Path) -> None:
     make_agent().save(tmp_path)
     header = json.loads((tmp_path / "model.json").read_text())
-    header["config"]["num_classes"] = 7
+    header["config"]["hidden_size"] = 8
     (tmp_path / "model.json").write_text(json.dumps(header))
-    with pytest.raises(ValueError, match=r"classifier\.bias, classifier\.weight"):
+    with pytest.raises(ValueError, match=r"baseline\.weight, classifier\.weight"):
         DTRAM.load(tmp_path)
 
 
@@ -217,13 +216,47 @@ def test_a_missing_model_is_named(tmp_path: Path) -> None:
         DTRAM.load(tmp_path)
 
 
-def test_settings_of_a_newer_version_are_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda h: h["config"].update(teleport=True), "teleport"),
+        (lambda h: h["config"].pop("core"), "core"),
+        (lambda h: h.pop("stop_threshold"), "stop_threshold"),
+        (lambda h: h.update(format=2), "format 1"),
+        (lambda h: h["class_names"].pop(), "4 names for 5 classes"),
+    ],
+)
+def test_a_damaged_or_newer_header_is_one_error(tmp_path: Path, change, message) -> None:
     make_agent().save(tmp_path)
     header = json.loads((tmp_path / "model.json").read_text())
-    header["config"]["teleport"] = True
+    change(header)
     (tmp_path / "model.json").write_text(json.dumps(header))
-    with pytest.raises(ValueError, match="teleport"):
+    with pytest.raises(ValueError, match=message):
         DTRAM.load(tmp_path)
+
+
+def test_a_header_that_is_not_json_is_named(tmp_path: Path) -> None:
+    make_agent().save(tmp_path)
+    (tmp_path / "model.json").write_text('{"format": 1, "conf')
+    with pytest.raises(ValueError, match=r"model\.json: not valid JSON"):
+        DTRAM.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"max_glimpses": 3}, "'max_glimpses': 4.*'max_glimpses': 3"),
+        ({"glimpse_size": 6}, r"\(6, 6, 1\)"),
+        ({"first_glimpse": "choose"}, "first_glimpse='choose'"),
+        ({"first_glimpse": "thumbnail", "thumbnail_size": 10}, "no separate thumbnail"),
+        ({"view": "continuous"}, "view='native'"),
+    ],
+)
+def test_an_agent_in_another_environment_is_one_error(changes, message) -> None:
+    agent = DTRAM(DTRAMConfig(4, (8, 8, 1), 4, hidden_size=8))
+    assert dtram_env.evaluate(agent, "DTRAM-Signpost-v0", split="validation").images == 600
+    with pytest.raises(ValueError, match=message):
+        dtram_env.evaluate(agent, "DTRAM-Signpost-v0", split="validation", **changes)
 
 
 def test_only_a_learned_stop_is_saved(tmp_path: Path) -> None:

@@ -31,8 +31,8 @@ class CellLook(NamedTuple):
 
     pixels: Tensor  # (N, 4) uint8
 
-    def first_location(self, batch: int, device: torch.device) -> Tensor:
-        return torch.full((batch, 2), 0.5, dtype=torch.float64)
+    def first_location(self, index: Tensor, fixed: bool = False) -> Tensor:
+        return torch.full((len(index), 2), 0.5, dtype=torch.float64)
 
     def __call__(self, store: Tensor, index: Tensor, location: Tensor) -> Tensor:
         return self.pixels[index, cell_of(location)].view(-1, 1, 1, 1)
@@ -85,6 +85,39 @@ def flat_gradient(loss: Tensor, agent: DTRAM) -> Tensor:
             for p, g in zip(parameters, gradients, strict=True)
         ]
     )
+
+
+def anytime_gradient(agent: DTRAM) -> Tensor:
+    """Exact gradient where a location is paid by the mean later probability of the true class.
+
+    Written as an expectation over paths: Σ_t E[log-probability's gradient times what is paid]
+    is the gradient of Σ_t P(path up to t) times the (constant) mean of what follows.
+    """
+    paths = torch.tensor(list(itertools.product(range(4), repeat=STEPS - 1)))
+    total = torch.zeros((), dtype=torch.float64)
+    for image in range(len(LABELS)):
+        cells = torch.cat([torch.full((len(paths), 1), 3), paths], dim=1)
+        state, anywhere = agent.initial(len(paths)), torch.zeros(len(paths), 2)
+        ce, right, choices = 0.0, [], []
+        for t in range(STEPS):
+            seen = LOOK.pixels[image][cells[:, t]].view(-1, 1, 1, 1)
+            state = agent.look(seen, anywhere, state)
+            heads = agent.heads(state)
+            label = LABELS[image].expand(len(paths))
+            ce = ce + cross_entropy(heads.logits, label, reduction="none")
+            right.append(heads.logits.softmax(-1)[:, LABELS[image]].detach())
+            if t + 1 < STEPS:
+                p = 0.5 * (1 + torch.erf(heads.location / (STD * math.sqrt(2))))
+                x, y = paths[:, t] % 2 == 1, paths[:, t] >= 2
+                choices.append(
+                    torch.where(x, p[:, 0], 1 - p[:, 0]) * torch.where(y, p[:, 1], 1 - p[:, 1])
+                )
+        constant = torch.stack(choices).prod(0).detach()
+        gain = sum(
+            torch.log(choices[t]) * torch.stack(right[t + 1 :]).mean(0) for t in range(STEPS - 1)
+        )
+        total = total + (constant * (ce - gain)).sum()
+    return flat_gradient(total / len(LABELS), agent)
 
 
 def exact_gradient(agent: DTRAM, objective: Objective) -> Tensor:
@@ -180,6 +213,13 @@ def test_sampled_gradient_of_every_supervision(supervision: str, stop: str) -> N
     assert worst_deviation(sampled_gradients(agent, objective), exact) < LIMIT
 
 
+@pytest.mark.parametrize("baseline", ["leave_one_out", "none"])
+def test_sampled_gradient_of_the_anytime_reward(baseline: str) -> None:
+    agent = toy_agent("state")
+    objective = Objective(stop="off", baseline=baseline, location_reward="anytime")
+    assert worst_deviation(sampled_gradients(agent, objective), anytime_gradient(agent)) < LIMIT
+
+
 def multiplied(trajectory: Trajectory, labels: Tensor, m: int, objective: Objective, b: Tensor):
     """The peers' fault: log π(l) and log π(a) multiplied instead of added."""
     right = hybrid_loss(trajectory, labels, m, objective, b)
@@ -214,6 +254,30 @@ def test_the_comparison_notices_known_faults(fault) -> None:
     objective = Objective(discount=GAMMA)
     exact = exact_gradient(agent, objective)
     assert worst_deviation(sampled_gradients(agent, objective, fault), exact) > 2 * LIMIT
+
+
+def test_the_comparison_notices_faults_of_the_exact_stop_gradient(monkeypatch) -> None:
+    """Survival left out of the location's advantage; a trajectory in its own baseline."""
+    agent = toy_agent("state")
+    objective = Objective(discount=GAMMA, baseline="leave_one_out", stop_gradient="exact")
+    exact = exact_gradient(agent, objective)
+    right = objective_module._exact_credit
+
+    def survival_dropped(*arguments):
+        credit = right(*arguments)
+        survives = torch.cat([credit.reach[1:], torch.ones_like(credit.reach[:1])])
+        return credit._replace(location_advantage=credit.location_advantage / survives)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(objective_module, "_exact_credit", survival_dropped)
+        assert worst_deviation(sampled_gradients(agent, objective), exact) > 2 * LIMIT
+
+    def itself_included(returns: Tensor, m: int) -> Tensor:
+        return returns.unflatten(1, (-1, m)).mean(2).repeat_interleave(m, dim=1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(objective_module, "_others_mean", itself_included)
+        assert worst_deviation(sampled_gradients(agent, objective), exact) > 2 * LIMIT
 
 
 # -- closed forms ---------------------------------------------------------------------------------
@@ -329,6 +393,7 @@ def test_anytime_reward_by_hand() -> None:
         ({"stop_gradient": "pathwise"}, "stop_gradient='pathwise'"),
         ({"policy_weight": -1.0}, "policy_weight=-1.0"),
         ({"location_reward": "anytime"}, "stop='off'"),
+        ({"stop": "off", "stop_entropy": 0.1}, "stop_entropy=0.1"),
     ],
 )
 def test_impossible_settings_are_errors(settings, message) -> None:

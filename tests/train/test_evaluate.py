@@ -72,7 +72,9 @@ def test_text_says_the_same(finished_run: Path) -> None:
     ("words", "status", "message"),
     [
         (["nowhere"], 1, "error: nowhere: no saved model"),
-        (["{run}", "--fixed", "0"], 1, "FixedStop.glimpses=0"),
+        (["{run}", "--fixed", "0"], 2, "--fixed 0: expected at least 1"),
+        (["{run}", "--fixed", "9"], 1, "--fixed 9: expected at most the budget, 4"),
+        (["{run}", "--confidence", "1.5"], 2, "--confidence 1.5"),
         (["{run}", "--split", "holdout"], 1, "holdout"),
         (["{run}", "--num-envs", "0"], 2, "--num-envs 0: expected at least 1"),
         (["{run}", "--fixed", "2", "--confidence", "0.9"], 2, "--fixed and --confidence"),

@@ -20,7 +20,7 @@ from agents.dtram import DTRAM
 from train import reinforce
 from train.loop import epoch_order, one_cycle
 from train.reinforce import train
-from train.run import Interrupt
+from train.run import Interrupt, RunFolder
 from train.task import Task
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,14 +41,17 @@ class InterruptAfter(Interrupt):
         pass
 
 
-@pytest.mark.parametrize("changes", [{}, {"stop": "joint", "location_reward": "return"}])
-@pytest.mark.parametrize("batches", [5, 29, 47, 63])
+JOINT = {"stop": "joint"}
+
+
+@pytest.mark.parametrize(
+    ("batches", "changes"),
+    [(5, {}), (29, {}), (47, {}), (59, {}), (63, {}), (5, JOINT), (29, JOINT), (47, JOINT)],
+)
 def test_resumed_equals_uninterrupted_bit_for_bit(
     tmp_path: Path, monkeypatch, small_options, finished_run: Path, batches: int, changes
 ) -> None:
-    """Cut in the first epoch, in the second, at an epoch's end, and in the stopper's stage."""
-    if changes and batches > 60:
-        pytest.skip("a joint run has no stopper's stage")
+    """Cut within an epoch, at an epoch's end, at a stage's end, and in the stopper's stage."""
     whole = finished_run
     if changes:
         whole = train(small_options(run_dir=tmp_path / "whole", **changes))
@@ -60,16 +63,44 @@ def test_resumed_equals_uninterrupted_bit_for_bit(
             train(small_options(run_dir=cut, **changes))
     assert stopped.value.code == 128 + signal.SIGTERM
     train(small_options(run_dir=cut, resume=True, **changes))
+    assert_same_run(whole, cut)
+
+
+class Killed(BaseException):
+    """The process is gone: nothing after this runs."""
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 4])
+def test_a_hard_kill_loses_nothing_but_time(
+    tmp_path: Path, monkeypatch, small_options, finished_run: Path, epochs: int
+) -> None:
+    """Killed after a new best model was written and before the checkpoint of that epoch."""
+    cut, log = tmp_path / "cut", RunFolder.log
+
+    def die_after(self, step, scalars) -> None:
+        nonlocal epochs
+        epochs -= 1
+        log(self, step, scalars)
+        if epochs == 0:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "log", die_after)
+        with pytest.raises(Killed):
+            train(small_options(run_dir=cut))
+    train(small_options(run_dir=cut, resume=True))
+    assert_same_run(finished_run, cut)
+
+
+def assert_same_run(whole: Path, cut: Path) -> None:
+    """Same weights and same metrics, bit for bit."""
     before, after = load_file(whole / "model.safetensors"), load_file(cut / "model.safetensors")
     assert before.keys() == after.keys()
     for name in before:
         assert torch.equal(before[name], after[name]), name
 
     def rows(run: Path) -> list[dict]:
-        lines = (run / "metrics.jsonl").read_text().splitlines()
-        return [
-            {k: v for k, v in json.loads(x).items() if not k.startswith("time/")} for x in lines
-        ]
+        return [json.loads(row) for row in (run / "metrics.jsonl").read_text().splitlines()]
 
     kept = [(r["step"], r["eval/accuracy"]) for r in rows(whole)]
     assert [(r["step"], r["eval/accuracy"]) for r in rows(cut)] == kept
@@ -147,7 +178,10 @@ def test_a_finished_run_is_not_trained_again(finished_run: Path, small_options, 
         ({"curriculum": (3, 2)}, r"--curriculum \(3, 2\)"),
         ({"seed": -1}, "--seed -1"),
         ({"max_mean_glimpses": 0.5}, "--max-mean-glimpses 0.5"),
-        ({"stop": "joint"}, "--location-reward anytime: expected return with --stop joint"),
+        (
+            {"stop": "joint", "location_reward": "anytime"},
+            "--location-reward anytime: expected return with --stop joint",
+        ),
         ({"resume": True}, "--resume: expected with --run-dir"),
     ],
 )
@@ -159,8 +193,10 @@ def test_impossible_options_are_errors(small_options, changes, message) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"curriculum": (2, 9)}, "--curriculum 9: more glimpses than the budget, 4"),
-        ({"batch_size": 6000}, "batch of 6000: larger than the split, 5400"),
+        ({"curriculum": (2, 9)}, "--curriculum 2 9: expected to end with the budget, 4"),
+        ({"curriculum": (1, 2)}, "--curriculum 1 2: expected to end with the budget, 4"),
+        ({"batch_size": 6000}, "--batch-size 6000: expected at most 5400"),
+        ({"stop_batch_size": 6000}, "--stop-batch-size 6000: expected at most 5400"),
         ({"discount": 2.0}, "discount=2.0"),
         ({"env_id": "CartPole-v1"}, "environment 'CartPole-v1': expected one of this package's"),
     ],
@@ -170,6 +206,12 @@ def test_options_that_do_not_fit_the_task_are_errors(
 ) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         train(small_options(run_dir=tmp_path / "run", **changes))
+    assert not (tmp_path / "run").exists()  # nothing is in the way of the mended command
+
+
+def test_a_diverged_run_says_so(tmp_path: Path, small_options) -> None:
+    with pytest.raises(ValueError, match="no longer finite after 5,400 images"):
+        train(small_options(run_dir=tmp_path / "run", learning_rate=1e30, max_grad_norm=1e30))
 
 
 def program(*words: str, **settings) -> subprocess.Popen:
@@ -237,3 +279,4 @@ def test_ram_without_a_stop_uses_the_whole_budget(tmp_path: Path, small_options)
     run = train(small_options(run_dir=tmp_path / "run", stop="off", epochs=1))
     results = json.loads((run / "results.json").read_text())
     assert results["mean_glimpses"] == 4.0
+    assert "RAM, no stop learned" in (run / "results.txt").read_text()
