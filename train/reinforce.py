@@ -250,7 +250,8 @@ def train(options: Options) -> Path:
     stages = make_stages(options, task, agent)
     run = RunFolder(run_dir, options.to_json(), options.resume, device)
     if run.finished:
-        print(f"{run_dir}: finished already\n{(run_dir / 'results.txt').read_text()}", end="")
+        print(f"{run_dir}: finished already")
+        show(run_dir)
         return run_dir
 
     progress, saved = Progress(), run.latest_state()
@@ -280,8 +281,14 @@ def train(options: Options) -> Path:
         final = {f"hparam/{name}": results[name] for name in ("test_error", "mean_glimpses")}
         run.log_hyperparameters(options.to_json(), final)
         run.finish(results)
-    print((run_dir / "results.txt").read_text(), end="")
+    show(run_dir)
     return run_dir
+
+
+def show(run_dir: Path) -> None:
+    """Prints the result of a finished run."""
+    print((run_dir / "results.txt").read_text(), end="")
+    print(f"model, results, plot and pictures: {run_dir}")
 
 
 def main() -> None:
