@@ -77,9 +77,10 @@ def main(options: Options) -> dict[str, Any]:
         report(figures, f"{name}, P(stop)=0.5", scalar(options, wrapped))
     peer = ap_gym(options)
     if peer is not None:
-        ours = next(f for f in figures if f["name"].startswith("vector, numpy, NextStep"))
+        # The peer's episodes have no stop and last the whole step limit: so must ours.
+        ours = next(f for f in figures if f["name"] == "vector, numpy, NextStep, P(stop)=0.0")
         peer["ratio_of_ours"] = ours["per_s"] / peer["per_s"]
-        report(figures, "ap-gym's image classification, vector", peer)
+        report(figures, "ap-gym's image classification, vector, no stop", peer)
     device = torch.device(options.device if options.torch else "cpu")
     kept = {k: v for k, v in asdict(options).items() if k != "json"}
     result = {**provenance(device), "options": kept, "figures": figures}

@@ -5,14 +5,12 @@ Both libraries share most names (`where`, `int64`, …), found under `xp`; a bac
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from . import sensor
-
-if TYPE_CHECKING:
-    from .datasets import Dataset
+from .datasets import Dataset
 
 BACKENDS = ("numpy", "torch")
 
@@ -45,8 +43,8 @@ class Backend(Protocol):
         """`values` as `dtype`."""
         ...
 
-    def is_float(self, values: Any) -> bool:
-        """Whether the items are floating-point numbers."""
+    def kind(self, values: Any) -> str:
+        """numpy's letter for what the items are: "f", "i" (or "u"), "b", or another."""
         ...
 
     def divide(self, values: Any, by: int) -> Any:
@@ -78,9 +76,13 @@ class NumpyBackend:
     reward_dtype: Any = np.float64
 
     def __init__(self, data: Dataset, glimpse_size: int, num_scales: int) -> None:
+        self._data = data
         self._store = data.store(sensor.margin(glimpse_size, num_scales))
         self._glimpse_size, self._num_scales = glimpse_size, num_scales
         self.labels: Any = data.labels
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._data, self._glimpse_size, self._num_scales)
 
     def array(self, values: np.ndarray) -> np.ndarray:
         return values
@@ -97,8 +99,8 @@ class NumpyBackend:
     def cast(self, values: np.ndarray, dtype: Any) -> np.ndarray:
         return values.astype(dtype, copy=False)
 
-    def is_float(self, values: np.ndarray) -> bool:
-        return values.dtype.kind == "f"
+    def kind(self, values: np.ndarray) -> str:
+        return values.dtype.kind
 
     def divide(self, values: np.ndarray, by: int) -> np.ndarray:
         return np.true_divide(values, by, dtype=np.float32)
@@ -124,6 +126,9 @@ class TorchBackend:
         glimpse_size: side of a glimpse, in pixels.
         num_scales: crops in a glimpse.
         device: anything that `torch.device` takes.
+
+    Raises:
+        ValueError: torch has no such device here.
     """
 
     def __init__(self, data: Dataset, glimpse_size: int, num_scales: int, device: Any) -> None:
@@ -134,7 +139,14 @@ class TorchBackend:
         self.xp: Any = torch
         self.boolean: Any = torch.bool
         self.reward_dtype: Any = torch.float32
-        self.device = torch.device(device)
+        try:
+            self.device = torch.device(device)
+            torch.empty(0, device=self.device)
+        except (AssertionError, RuntimeError, TypeError) as error:
+            raise ValueError(
+                f"device={device!r}: expected a device that torch has here, such as 'cpu' or "
+                f"'cuda'; torch says: {str(error).splitlines()[0]}"
+            ) from None
         self._sensor = sensor_torch
         self._data = data
         self._store = sensor_torch.TensorStore(
@@ -144,6 +156,9 @@ class TorchBackend:
         self._thumbnails: dict[int, Any] = {}
         self._divisors: dict[int, Any] = {}
         self.labels: Any = self.array(data.labels)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._data, self._glimpse_size, self._num_scales, self.device)
 
     def array(self, values: np.ndarray) -> Any:
         if not values.flags.writeable:  # torch warns of memory that it must not write to
@@ -168,8 +183,12 @@ class TorchBackend:
     def cast(self, values: Any, dtype: Any) -> Any:
         return values.to(dtype)
 
-    def is_float(self, values: Any) -> bool:
-        return values.is_floating_point()
+    def kind(self, values: Any) -> str:
+        if values.is_floating_point():
+            return "f"
+        if values.dtype == self.boolean:
+            return "b"
+        return "c" if values.is_complex() else "i"
 
     def divide(self, values: Any, by: int) -> Any:
         # A number would be turned into its reciprocal on a GPU, one rounding too many.
@@ -194,6 +213,29 @@ class TorchBackend:
 
     def images(self, index: Any) -> Any:
         return self._store.images[index]
+
+
+def read_array(b: Backend, values: Any, field: str, kinds: str, expected: str) -> Any:
+    """What a user gave as an array of the backend.
+
+    Args:
+        b: the backend.
+        values: array, tensor, list or number.
+        field: what it is called in messages.
+        kinds: the letters of `Backend.kind` that will do.
+        expected: what that is, in words.
+
+    Raises:
+        ValueError: it is no array (a ragged list, None), or one of something else.
+    """
+    try:
+        array = b.asarray(values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{field}: expected {expected}; no array can be made: {error}") from None
+    if b.kind(array) not in kinds:
+        dtype = str(array.dtype).removeprefix("torch.")
+        raise ValueError(f"{field} holds {dtype}: expected {expected}")
+    return array
 
 
 def make_backend(

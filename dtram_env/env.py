@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -304,11 +305,13 @@ class GlimpseEnv(TaskAttributes, gym.Env[dict[str, np.ndarray], Any]):
         check_options(options, ("image_index",))
         if "image_index" not in options:
             return None
-        index = np.asarray(options["image_index"])
+        given = options["image_index"]
+        try:
+            index = np.asarray(given)
+        except ValueError:  # a ragged list
+            index = np.array(None)
         if index.shape != () or index.dtype.kind not in "iu":
-            raise ValueError(
-                f"options['image_index'] = {options['image_index']!r}: expected one integer"
-            )
+            raise ValueError(f"options['image_index'] = {given!r}: expected one integer")
         check_image_index(index, self.num_images)
         return index.astype(np.int64)[None]
 
@@ -371,7 +374,11 @@ def check_masks_asked(view: str, started: bool) -> None:
 
 
 def _check_shard(shard: tuple[int, int] | None) -> tuple[int, int]:
-    i, n = (0, 1) if shard is None else shard
-    if not 0 <= i < n:
-        raise ValueError(f"shard={shard!r}: expected (i, n) with 0 <= i < n")
-    return int(i), int(n)
+    try:
+        i, n = (operator.index(part) for part in ((0, 1) if shard is None else shard))
+        sound = 0 <= i < n
+    except (TypeError, ValueError):  # not two of them, or not integers
+        sound = False
+    if not sound:
+        raise ValueError(f"shard={shard!r}: expected integers (i, n) with 0 <= i < n")
+    return i, n

@@ -6,7 +6,8 @@ tensors, and the agents' unroll all call `ends` and `grade`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -188,12 +189,8 @@ class RandomImages:
         num_envs: numbers in a row.
     """
 
-    in_order = False
-
     def __init__(self, backend: Backend, num_images: int, num_envs: int) -> None:
-        self._rows = _Rows(
-            backend, lambda rng: rng.integers(num_images, size=(_BLOCK, num_envs), dtype=np.int64)
-        )
+        self._rows = _Rows(backend, partial(_draw_images, num_images, num_envs))
         self.repeat = None
 
     def restart(self) -> None:
@@ -223,8 +220,6 @@ class SequentialImages:
         repeat: ``(num_envs,)`` bool, whether the image that a slot has now was handed out before in
             this pass (or came from outside it); None before the first.
     """
-
-    in_order = True
 
     def __init__(
         self, backend: Backend, num_images: int, shards: Sequence[tuple[int, int]]
@@ -266,20 +261,26 @@ class RandomLocations:
     """First locations drawn uniformly in [-1, 1); rows as in `RandomImages`."""
 
     def __init__(self, backend: Backend, num_envs: int) -> None:
-        def draw(rng: np.random.Generator) -> np.ndarray:
-            return rng.random((_BLOCK, num_envs, 2), dtype=np.float32) * 2 - 1
-
-        self._rows = _Rows(backend, draw)
+        self._rows = _Rows(backend, partial(_draw_locations, num_envs))
 
     def next(self, generator: np.random.Generator) -> Any:
         """``(n, 2)`` float32."""
         return self._rows.next(generator)
 
 
+# Functions of the module, since an environment with a closure could not be pickled.
+def _draw_images(num_images: int, num_envs: int, rng: np.random.Generator) -> np.ndarray:
+    return rng.integers(num_images, size=(_BLOCK, num_envs), dtype=np.int64)
+
+
+def _draw_locations(num_envs: int, rng: np.random.Generator) -> np.ndarray:
+    return rng.random((_BLOCK, num_envs, 2), dtype=np.float32) * 2 - 1
+
+
 class _Rows:
     """Rows of random numbers, drawn a block at a time."""
 
-    def __init__(self, backend: Backend, draw: Any) -> None:
+    def __init__(self, backend: Backend, draw: Callable[[np.random.Generator], np.ndarray]) -> None:
         self._backend, self._draw = backend, draw
         self._generator: np.random.Generator | None = None
         self._block: Any = None

@@ -72,23 +72,30 @@ def evaluate(
     num_envs: int = 1000,
     backend: str = "numpy",
     device: Any = "cpu",
+    seed: int = 0,
     progress: bool = False,
     **env_kwargs: Any,
 ) -> Evaluation:
     """Runs a policy on every image of a split, each exactly once.
 
     Args:
-        policy: see `Policy`; it sees what the environment shows and nothing else.
+        policy: see `Policy`; it sees what the environment shows and nothing else. If it has a
+            method `check_env`, that is called with the environment first.
         id: a registered environment.
         split: the images.
         num_envs: episodes run side by side; it does not change the result of a policy that treats
             each episode by itself.
         backend: "numpy" or "torch": what the policy is given.
         device: of the torch backend.
+        seed: of the environment's random numbers, which ``first_glimpse="random"`` uses: two passes
+            with one seed and one `num_envs` look first at the same places. A policy's own random
+            numbers are its own.
         progress: show a bar on standard error.
         **env_kwargs: more keywords of the environment.
 
     Raises:
+        ValueError: an action is not one, on either backend; the message names the field, the slot
+            and the value. Or the policy's `check_env` refuses the environment.
         RuntimeError: an image was not counted exactly once: the environment is at fault.
     """
     env = gym.make_vec(
@@ -99,15 +106,19 @@ def evaluate(
         autoreset_mode=AutoresetMode.DISABLED,
         backend=backend,
         device=device,
+        validate_actions=True,  # a step ends with a question to the device in any case
         **env_kwargs,
     )
     try:
-        return _evaluate(policy, id, env, progress)
+        check_env = getattr(policy, "check_env", None)
+        if check_env is not None:
+            check_env(env.unwrapped)
+        return _evaluate(policy, id, env, seed, progress)
     finally:
         env.close()
 
 
-def _evaluate(policy: Policy[Any], env_id: str, env: Any, progress: bool) -> Evaluation:
+def _evaluate(policy: Policy[Any], env_id: str, env: Any, seed: int, progress: bool) -> Evaluation:
     n, total = env.num_envs, env.num_images
     waves = -(-total // n)
     bar = None
@@ -115,7 +126,7 @@ def _evaluate(policy: Policy[Any], env_id: str, env: Any, progress: bool) -> Eva
         from tqdm import tqdm
 
         bar = tqdm(total=total, desc=f"{env_id} {env.split}", unit="image")
-    observation, infos = env.reset()
+    observation, infos = env.reset(seed=seed)
     columns: list[dict[str, np.ndarray]] = []
     for wave in range(waves):
         if wave:

@@ -16,6 +16,10 @@ class Policy(Protocol[State]):
 
     `evaluate` calls ``state = reset(batch)``, then ``action, state = step(observation, state)``
     until all have ended. An agent that drops episodes as they end keeps the others by `select`.
+
+    A policy may also have ``check_env(env)``. `evaluate` then calls it first, with the unwrapped
+    vector environment, and it raises `ValueError` if the policy was made for another environment:
+    other glimpses, other classes, another budget.
     """
 
     def reset(self, batch: int) -> State:

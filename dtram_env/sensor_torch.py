@@ -33,14 +33,6 @@ class TensorStore:
         m = self.margin
         return self.padded[:, m : m + self.height, m : m + self.width]
 
-    @property
-    def channels(self) -> int:
-        return self.padded.shape[3]
-
-    @property
-    def device(self) -> torch.device:
-        return self.padded.device
-
     def size(self, index: Tensor) -> tuple[int, int]:
         return self.height, self.width
 
@@ -61,8 +53,9 @@ class TensorStore:
                     f"side={side}: larger than the padded image, {height}x{width}; "
                     "make the store with a larger margin"
                 )
-            rows = torch.arange(side, device=self.device) * (width * channels)
-            columns = torch.arange(side * channels, device=self.device)
+            device = self.padded.device
+            rows = torch.arange(side, device=device) * (width * channels)
+            columns = torch.arange(side * channels, device=device)
             self._offsets[side] = (rows[:, None] + columns).view(-1)
         return self._offsets[side]
 
@@ -78,10 +71,12 @@ def glimpse(
 ) -> Tensor:
     """Looks at images; shapes and meaning as `sensor.glimpse`.
 
+    A NaN counts as 0: nobody may have checked the location, as that would wait for the device.
+
     Returns:
         ``(B, g, g, C * num_scales)`` uint8 on the store's device.
     """
-    location = location.clamp(-1.0, 1.0)
+    location = location.nan_to_num(nan=0.0).clamp(-1.0, 1.0)
     height, width = store.size(index)
     scales = []
     for scale in range(num_scales):

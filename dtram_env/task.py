@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from . import datasets
@@ -59,13 +60,14 @@ class Task:
 
     def __post_init__(self) -> None:
         self._check_names()
-        self.max_glimpses = _integer("max_glimpses", self.max_glimpses, 1)
-        self.glimpse_size = _integer("glimpse_size", self.glimpse_size, 1)
-        self.num_scales = _integer("num_scales", self.num_scales, 1)
-        self.min_glimpses = _integer("min_glimpses", self.min_glimpses, 1, self.max_glimpses)
-        if not 0 < self.discount <= 1:
-            raise ValueError(f"discount={self.discount!r}: expected a number in (0, 1]")
-        self.discount = float(self.discount)
+        self.max_glimpses = check_integer("max_glimpses", self.max_glimpses, 1)
+        self.glimpse_size = check_integer("glimpse_size", self.glimpse_size, 1)
+        self.num_scales = check_integer("num_scales", self.num_scales, 1)
+        self.min_glimpses = check_integer("min_glimpses", self.min_glimpses, 1, self.max_glimpses)
+        discount: Any = self.discount
+        if not isinstance(discount, Real) or not 0 < float(discount) <= 1:
+            raise ValueError(f"discount={discount!r}: expected a number in (0, 1]")
+        self.discount = float(discount)
         self.source = self._load()
         self.image_shape = self.source.image_shape
         self._check_sizes()
@@ -163,11 +165,11 @@ class Task:
             )
         if self.thumbnail_size is None:
             self.thumbnail_size = self.glimpse_size
-        self.thumbnail_size = _integer("thumbnail_size", self.thumbnail_size, 1)
+        self.thumbnail_size = check_integer("thumbnail_size", self.thumbnail_size, 1)
         if self.view == "discrete":
             if self.grid is None:
                 self.grid = math.ceil(max(height, width) / self.glimpse_size)
-            self.grid = _integer("grid", self.grid, 1)
+            self.grid = check_integer("grid", self.grid, 1)
 
     def _make_codec(self) -> ActionCodec:
         if self.view == "continuous":
@@ -221,7 +223,8 @@ class TaskAttributes:
         self.grid = task.grid
 
 
-def _integer(name: str, value: Any, least: int, most: int | None = None) -> int:
+def check_integer(name: str, value: Any, least: int, most: int | None = None) -> int:
+    """The argument `name` as an int; raises `ValueError` if it is none, or out of range."""
     expected = f"an integer of at least {least}" if most is None else f"{least} to {most}"
     try:
         number = operator.index(value)
@@ -234,9 +237,9 @@ def _integer(name: str, value: Any, least: int, most: int | None = None) -> int:
 
 def check_image_index(values: Any, num_images: int) -> None:
     """Raises `ValueError` unless every value is a row of a split of `num_images` images."""
-    low, high = (int(values.min()), int(values.max())) if values.ndim else (int(values),) * 2
-    if low < 0 or high >= num_images:
-        wrong = low if low < 0 else high
+    low, high = values.min(), values.max()
+    if (low < 0) | (high >= num_images):  # one question, should a device have to answer it
+        wrong = int(low) if low < 0 else int(high)
         raise ValueError(
             f"options['image_index']: {wrong} is out of range; the split has images 0 to "
             f"{num_images - 1}"

@@ -10,21 +10,22 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-from .backends import make_backend
+from .backends import make_backend, read_array
 from .datasets import Dataset
 from .env import RENDER_FPS, check_masks_asked, check_options, draw_slot
 from .episodes import RandomImages, RandomLocations, SequentialImages
 from .memories import Path
-from .task import Task, TaskAttributes, check_image_index
+from .task import Task, TaskAttributes, check_image_index, check_integer
 from .views import action_masks
 
 
 class GlimpseVectorEnv(TaskAttributes, gym.vector.VectorEnv[Any, Any, Any]):
     """Many episodes of `GlimpseEnv` side by side, each ending on its own.
 
-    Spaces, rewards and information are those of `GlimpseEnv`, batched: every array has the slots
-    first. Infos are arrays, each with a mask ``_key`` of the slots that have it, as Gymnasium's own
-    vector environments give them.
+    A *slot* is one environment of the batch, 0 to ``num_envs - 1``, and shows one episode after
+    another. Spaces, rewards and information are those of `GlimpseEnv`, batched: every array has the
+    slots first. Infos are arrays, each with a mask ``_key`` of the slots that have it, as
+    Gymnasium's own vector environments give them.
 
     What happens to a slot whose episode ended (``metadata["autoreset_mode"]``):
 
@@ -54,7 +55,8 @@ class GlimpseVectorEnv(TaskAttributes, gym.vector.VectorEnv[Any, Any, Any]):
         backend: "numpy" or "torch".
         device: of the torch backend, such as "cuda".
         validate_actions: whether the values of actions are checked; None: on numpy only. On the
-            torch backend checking waits for the device, once or more a step.
+            torch backend checking waits for the device: one sync a step (and one in a `reset` that
+            is given images as a tensor). Unchecked there, a NaN location shows the centre.
         render_mode: "rgb_array": `render` gives the frames of the first 16 slots.
 
     Raises:
@@ -79,8 +81,7 @@ class GlimpseVectorEnv(TaskAttributes, gym.vector.VectorEnv[Any, Any, Any]):
         render_mode: str | None = None,
         **task: Any,
     ) -> None:
-        if num_envs < 1:
-            raise ValueError(f"num_envs={num_envs!r}: expected at least 1")
+        num_envs = check_integer("num_envs", num_envs, 1)
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode={render_mode!r}: expected None or 'rgb_array'")
         self.num_envs = num_envs
@@ -139,7 +140,8 @@ class GlimpseVectorEnv(TaskAttributes, gym.vector.VectorEnv[Any, Any, Any]):
             self._images.restart()
         self._start(mask, fixed)
         self._started = True
-        self._answers = None
+        if mask is None:
+            self._answers = None
         infos = self._describe(mask)
         self._add_dataset(infos, mask)
         return self._observe(), infos
@@ -304,11 +306,11 @@ class GlimpseVectorEnv(TaskAttributes, gym.vector.VectorEnv[Any, Any, Any]):
     def _read_mask(self, options: dict[str, Any]) -> Any | None:
         if "reset_mask" not in options:
             return None
-        mask = self._b.asarray(options["reset_mask"])
-        if tuple(mask.shape) != (self.num_envs,) or mask.dtype != self._b.boolean:
+        expected = f"bool of shape ({self.num_envs},)"
+        mask = read_array(self._b, options["reset_mask"], "options['reset_mask']", "b", expected)
+        if tuple(mask.shape) != (self.num_envs,):
             raise ValueError(
-                f"options['reset_mask'] is {mask.dtype} of shape {tuple(mask.shape)}: "
-                f"expected bool of shape ({self.num_envs},)"
+                f"options['reset_mask'] has shape {tuple(mask.shape)}: expected {expected}"
             )
         if not self._started:
             raise ResetNeeded("options['reset_mask']: reset() all slots once before some of them")
@@ -318,12 +320,11 @@ class GlimpseVectorEnv(TaskAttributes, gym.vector.VectorEnv[Any, Any, Any]):
         if "image_index" not in options:
             return None
         given = options["image_index"]
-        index = self._b.asarray(given)
-        whole = not self._b.is_float(index) and index.dtype != self._b.boolean
-        if tuple(index.shape) not in ((), (self.num_envs,)) or not whole:
+        expected = f"integers of shape ({self.num_envs},), or one for all slots"
+        index = read_array(self._b, given, "options['image_index']", "iu", expected)
+        if tuple(index.shape) not in ((), (self.num_envs,)):
             raise ValueError(
-                f"options['image_index'] is {index.dtype} of shape {tuple(index.shape)}: expected "
-                f"integers of shape ({self.num_envs},), or one for all slots"
+                f"options['image_index'] has shape {tuple(index.shape)}: expected {expected}"
             )
         on_device = not self._on_host and isinstance(given, self._b.xp.Tensor)
         if not on_device or self.validate_actions:  # a tensor would have to be waited for

@@ -7,12 +7,14 @@ state of a slot into an observation. Both work on batches, on any backend.
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
+from functools import reduce
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from gymnasium import spaces
 
-from .backends import Backend
+from .backends import Backend, read_array
 
 VIEWS = ("native", "continuous", "discrete")
 OBSERVATIONS = ("glimpse", "canvas")
@@ -77,18 +79,22 @@ class NativeActions:
 
     def decode(self, b: Backend, action: Any, n: int, active: Any | None, check: bool) -> Decision:
         self._check_keys(action)
-        location = _array(b, action["location"], (n, 2), "action['location']")
+        location = _array(b, action["location"], (n, 2), "action['location']", "iuf")
         stop = _array(b, action["stop"], (n,), "action['stop']")
         prediction = _array(b, action["prediction"], (n,), "action['prediction']")
         if check:
-            _check_finite(b, location, active, "action['location']")
-            _check_integers(b, stop, 2, active, "action['stop']")
-            _check_integers(b, prediction, self._num_classes, active, "action['prediction']")
+            bound = self._num_classes
+            claims = (
+                _finite(b, location, "action['location']"),
+                _integers(b, stop, 2, "action['stop']"),
+                _integers(b, prediction, bound, "action['prediction']"),
+            )
+            _check(claims, active)
         return Decision(_clip(b, location), stop, _int64(b, prediction, active))
 
     def decode_one(self, action: Any) -> tuple[np.ndarray, int, int]:
         self._check_keys(action)
-        location = np.asarray(action["location"])
+        location = _host_array(action["location"], "action['location']")
         if location.shape != (2,) or location.dtype.kind not in "iuf":
             raise ValueError(
                 f"action['location'] is {location.dtype} of shape {location.shape}: "
@@ -120,13 +126,13 @@ class ContinuousActions:
         self.space: spaces.Space[Any] = spaces.Box(-1, 1, (self._size,), np.float32)
 
     def decode(self, b: Backend, action: Any, n: int, active: Any | None, check: bool) -> Decision:
-        action = _array(b, action, (n, self._size), "action")
+        action = _array(b, action, (n, self._size), "action", "iuf")
         if check:
-            _check_finite(b, action, active, "action")
+            _check((_finite(b, action, "action"),), active)
         return Decision(_clip(b, action[:, :2]), action[:, 2] > 0, action[:, 3:].argmax(-1))
 
     def decode_one(self, action: Any) -> tuple[np.ndarray, int, int]:
-        action = np.asarray(action)
+        action = _host_array(action, "action")
         if action.shape != (self._size,) or action.dtype.kind not in "iuf":
             raise ValueError(
                 f"action is {action.dtype} of shape {action.shape}: "
@@ -160,8 +166,8 @@ class DiscreteActions:
         action = _array(b, action, (n, 3), "action")
         columns = [action[:, k] for k in range(3)]
         if check:
-            for values, bound, field in zip(columns, self._bounds, self._fields, strict=True):
-                _check_integers(b, values, bound, active, field)
+            asked = zip(columns, self._bounds, self._fields, strict=True)
+            _check([_integers(b, *column) for column in asked], active)
         if self._placed is None:
             self._placed = b.array(self.centres)
         cell = _int64(b, columns[0], active)
@@ -170,8 +176,9 @@ class DiscreteActions:
         return Decision(self._placed[cell], columns[1], _int64(b, columns[2], active))
 
     def decode_one(self, action: Any) -> tuple[np.ndarray, int, int]:
-        if np.shape(action) != (3,):
-            raise ValueError(f"action has shape {np.shape(action)}: expected (3,)")
+        shape = _host_array(action, "action").shape
+        if shape != (3,):
+            raise ValueError(f"action has shape {shape}: expected (3,)")
         cell, stop, prediction = (
             _one_integer(value, bound, field)
             for value, bound, field in zip(action, self._bounds, self._fields, strict=True)
@@ -298,35 +305,61 @@ def action_masks(
     return masks
 
 
-def _array(b: Backend, values: Any, shape: tuple[int, ...], field: str) -> Any:
-    values = b.asarray(values)
-    if isinstance(values, np.ndarray) and values.dtype.kind not in "iufb":
-        raise ValueError(f"{field} holds {values.dtype}: expected numbers")
+def _array(b: Backend, values: Any, shape: tuple[int, ...], field: str, kinds: str = "iufb") -> Any:
+    values = read_array(b, values, field, kinds, f"numbers of shape {shape}")
     if tuple(values.shape) != shape:
         raise ValueError(f"{field} has shape {tuple(values.shape)}: expected {shape}")
     return values
 
 
-def _check_finite(b: Backend, values: Any, active: Any | None, field: str) -> None:
-    finite = b.xp.isfinite(values)
-    if not finite.all():  # the common case is one pass over the numbers
-        bad = ~finite.all(-1) if active is None else ~finite.all(-1) & active
-        _refuse(values, bad, field, "finite numbers")
+def _host_array(values: Any, field: str) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise ValueError(f"{field}: no array can be made of it: {error}") from None
 
 
-def _check_integers(b: Backend, values: Any, bound: int, active: Any | None, field: str) -> None:
+class _Claim(NamedTuple):
+    """Which values of a field are as expected: `good` is of their shape, slots first."""
+
+    values: Any
+    good: Any
+    field: str
+    expected: str
+
+
+def _finite(b: Backend, values: Any, field: str) -> _Claim:
+    return _Claim(values, b.xp.isfinite(values), field, "finite numbers")
+
+
+def _integers(b: Backend, values: Any, bound: int, field: str) -> _Claim:
     good = (values >= 0) & (values < bound)
-    if b.is_float(values):
+    if b.kind(values) == "f":
         good = good & (values == b.xp.floor(values))
-    if not good.all():
-        expected = "0 or 1" if bound == 2 else f"an integer from 0 to {bound - 1}"
-        _refuse(values, ~good if active is None else ~good & active, field, expected)
+    return _Claim(
+        values, good, field, "0 or 1" if bound == 2 else f"an integer from 0 to {bound - 1}"
+    )
 
 
-def _refuse(values: Any, bad: Any, field: str, expected: str) -> None:
-    if bad.any():
-        row = int(bad.nonzero()[0][0])
-        raise ValueError(f"{field}[{row}] = {values[row].tolist()}: expected {expected}")
+def _check(claims: Sequence[_Claim], active: Any | None) -> None:
+    """Raises `ValueError` of the first value that is not as expected in an active slot.
+
+    The answers are put together where they are: a device is asked (and waited for) once, and more
+    only to say what is wrong.
+    """
+    # On the host asking costs less than putting together, and mostly all is well in idle slots too.
+    if isinstance(claims[0].good, np.ndarray) and all(claim.good.all() for claim in claims):
+        return
+    goods = [claim.good for claim in claims]
+    if active is not None:
+        goods = [good | ~active.reshape(-1, *[1] * (good.ndim - 1)) for good in goods]
+    if reduce(operator.and_, [good.all() for good in goods]):
+        return
+    for (values, _, field, expected), good in zip(claims, goods, strict=True):
+        bad = ~good.reshape(len(good), -1).all(-1)
+        if bad.any():
+            row = int(bad.nonzero()[0][0])
+            raise ValueError(f"{field}[{row}] = {values[row].tolist()}: expected {expected}")
 
 
 def _clip(b: Backend, location: Any) -> Any:

@@ -72,6 +72,11 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.images)
 
+    def __reduce__(self) -> tuple[type[Dataset], tuple[object, ...]]:
+        # A copy takes the images along, but not the stores made from them: their windows overlap,
+        # and written out one by one they are a hundred times as large.
+        return Dataset, (self.name, self.split, self.images, self.labels, self.class_names)
+
     @property
     def num_classes(self) -> int:
         """Number of classes."""

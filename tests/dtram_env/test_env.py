@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import warnings
 from itertools import product
 from typing import Any
@@ -179,6 +181,54 @@ def test_every_image_can_be_drawn(toy: Dataset) -> None:
     assert {env.reset()[1]["image_index"] for _ in range(500)} == set(range(23))
 
 
+# --- Copies
+
+
+def walk(env: GlimpseEnv, steps: int) -> list[Any]:
+    """Everything that a fixed walk sees: locations, glimpses, rewards, images."""
+    seen: list[Any] = []
+    for step in range(steps):
+        if step % 2 == 0:
+            observation, info = env.reset()
+            seen.append(info["image_index"])
+        else:
+            observation, reward, *_ = env.step(act(0.1, -0.3, step % 4 == 1, 1))
+            seen.append(reward)
+        seen += [values.tolist() for values in observation.values()]
+    return seen
+
+
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))])
+@pytest.mark.parametrize(
+    "task",
+    [
+        {"first_glimpse": "random"},
+        {"order": "sequential", "shard": (1, 2)},
+        {"observe": "canvas", "render_mode": "rgb_array"},
+    ],
+)
+def test_a_copy_goes_on_as_the_original(toy: Dataset, task: dict[str, Any], clone: Any) -> None:
+    env = GlimpseEnv(toy, glimpse_size=4, **task)
+    env.reset(seed=3)
+    walk(env, 70)  # into the second block of random numbers
+    env.reset()
+    twin = clone(env)
+    assert env.step(act(0.2))[4] == twin.step(act(0.2))[4]
+    frames = [env.render(), twin.render()] if "render_mode" in task else [0, 0]
+    np.testing.assert_array_equal(*frames)
+    assert walk(env, 150) == walk(twin, 150)
+    assert twin.data.images.flags.writeable is False
+
+
+def test_a_pickle_holds_the_images_and_little_else(toy: Dataset) -> None:
+    env = GlimpseEnv(toy, glimpse_size=4, num_scales=2)
+    env.reset(seed=0)
+    size = len(pickle.dumps(env))
+    env.step(act())  # whatever a crop leaves behind is made anew
+    assert abs(len(pickle.dumps(env)) - size) < 500
+    assert size < toy.images.nbytes + 8000
+
+
 # --- Checkers
 
 
@@ -245,6 +295,8 @@ def test_ids_are_found_without_an_import() -> None:
             r"action\['location'\].*shape \(1,\): expected numbers of shape \(2,\)",
         ),
         ({"location": ["left", "up"]}, r"action\['location'\].*expected numbers"),
+        ({"location": [[0.0], [0.0, 1.0]]}, r"action\['location'\]: no array can be made of it"),
+        ({"location": [True, False]}, r"action\['location'\] is bool .* expected numbers"),
         ({"stop": 2}, r"action\['stop'\] = 2: expected 0 or 1"),
         ({"stop": -1}, r"action\['stop'\] = -1: expected 0 or 1"),
         ({"stop": 0.5}, r"action\['stop'\] = 0.5: expected 0 or 1"),
@@ -311,6 +363,8 @@ def test_steps_that_no_episode_waits_for(toy: Dataset) -> None:
         ({"discount": 0}, r"discount=0: expected a number in \(0, 1\]"),
         ({"discount": 1.01}, "discount=1.01"),
         ({"discount": float("nan")}, "discount=nan"),
+        ({"discount": "0.9"}, r"discount='0.9': expected a number in \(0, 1\]"),
+        ({"discount": None}, "discount=None"),
         ({"image_size": 32}, "image_size=32: .* expected None or 28"),
         ({"thumbnail_size": 9}, "thumbnail_size=9: only first_glimpse='thumbnail'"),
         ({"first_glimpse": "thumbnail", "thumbnail_size": 0}, "thumbnail_size=0"),
@@ -320,7 +374,10 @@ def test_steps_that_no_episode_waits_for(toy: Dataset) -> None:
         ({"view": "discrete", "min_glimpses": 5}, "min_glimpses=5: expected 1 to 4"),
         ({"view": "discrete", "grid": 0}, "grid=0"),
         ({"shard": (0, 2)}, "only order='sequential'"),
-        ({"order": "sequential", "shard": (2, 2)}, r"shard=\(2, 2\): expected \(i, n\)"),
+        ({"order": "sequential", "shard": (2, 2)}, r"shard=\(2, 2\): expected integers \(i, n\)"),
+        ({"order": "sequential", "shard": (0,)}, r"shard=\(0,\): expected integers \(i, n\)"),
+        ({"order": "sequential", "shard": 3}, r"shard=3: expected integers \(i, n\)"),
+        ({"order": "sequential", "shard": (0.5, 2)}, r"shard=\(0.5, 2\): expected integers"),
         ({"dataset": "nothing"}, "dataset 'nothing'"),
     ],
 )
@@ -345,6 +402,8 @@ def test_an_unknown_argument_and_render_mode(toy: Dataset) -> None:
         ({"image_index": -1}, "-1 is out of range"),
         ({"image_index": 1.0}, r"options\['image_index'\] = 1.0: expected one integer"),
         ({"image_index": [1, 2]}, "expected one integer"),
+        ({"image_index": [[1], [2, 3]]}, r"options\['image_index'\] = .* expected one integer"),
+        ({"image_index": None}, r"options\['image_index'\] = None: expected one integer"),
         ({"index": 1}, r"options\['index'\]: unknown; expected 'image_index'"),
     ],
 )

@@ -14,7 +14,14 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from dtram_env import CenterPolicy, GlimpseEnv, RandomPolicy, ScanPolicy, evaluate
+from dtram_env import (
+    CenterPolicy,
+    GlimpseEnv,
+    GlimpseVectorEnv,
+    RandomPolicy,
+    ScanPolicy,
+    evaluate,
+)
 from dtram_env.datasets import Dataset
 from dtram_env.views import grid_centres
 
@@ -203,6 +210,75 @@ def test_policies_select_and_repeat() -> None:
         first, second = one.step(time, one.reset(6))[0], two.step(time, two.reset(6))[0]
         for key in first:
             np.testing.assert_array_equal(first[key], second[key])
+
+
+class Saying(Reader):
+    """Answers the class that it is told to, and counts how often it is asked."""
+
+    def __init__(self, prediction: float = 0, refuses: str = "") -> None:
+        super().__init__()
+        self.prediction, self.refuses, self.asked = prediction, refuses, 0
+        self.checked: list[Any] = []
+
+    def check_env(self, env: Any) -> None:
+        self.checked.append(env)
+        if self.refuses:
+            raise ValueError(self.refuses)
+
+    def step(self, observation: dict[str, Any], state: Any) -> tuple[dict[str, Any], Any]:
+        self.asked += 1
+        action, state = super().step(observation, state)
+        action["prediction"] = 0 * action["prediction"] + self.prediction
+        return action, state
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_bad_answers_of_a_policy_are_noticed(planted: Dataset, backend: str) -> None:
+    common: dict[str, Any] = {"dataset": planted, "backend": backend, "num_envs": 8}
+    for bad in (4, -1, 0.5):
+        message = rf"action\['prediction'\]\[0\] = {bad}: expected an integer from 0 to 3"
+        with pytest.raises(ValueError, match=message):
+            evaluate(Saying(bad), ID, **common)
+    assert evaluate(Saying(2), ID, **common).accuracy == 12 / 50
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_a_policy_may_refuse_an_environment(planted: Dataset, backend: str) -> None:
+    policy = Saying(refuses="made for 8 classes, the environment has 4")
+    with pytest.raises(ValueError, match="made for 8 classes, the environment has 4"):
+        evaluate(policy, ID, dataset=planted, backend=backend)
+    assert policy.asked == 0  # before the first step
+    (env,) = policy.checked
+    assert isinstance(env, GlimpseVectorEnv)
+    assert (env.num_classes, env.backend, env.data) == (4, backend, planted)
+    policy = Saying()
+    evaluate(policy, ID, dataset=planted, backend=backend)
+    assert len(policy.checked) == 1 and policy.asked > 0
+
+
+class Wherever(Reader):
+    """Stops at once; its answer tells the half of the image that it was shown."""
+
+    def step(self, observation: dict[str, Any], state: Any) -> tuple[dict[str, Any], Any]:
+        right = (observation["location"][:, 0] > 0) * 1
+        return {"location": observation["location"], "stop": 0 * right + 1, "prediction": right}, 0
+
+
+def test_a_seed_makes_random_first_glimpses_repeatable(planted: Dataset) -> None:
+    def answers(backend: str = "numpy", **seed: int) -> list[int]:
+        result = evaluate(
+            Wherever(),
+            ID,
+            dataset=planted,
+            first_glimpse="random",
+            num_envs=7,
+            backend=backend,
+            **seed,
+        )
+        return result.prediction.tolist()
+
+    assert answers() == answers() == answers(seed=0) == answers("torch")
+    assert answers(seed=1) == answers("torch", seed=1) != answers()
 
 
 def test_bad_policies_and_arguments(planted: Dataset) -> None:

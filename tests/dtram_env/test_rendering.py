@@ -100,6 +100,44 @@ def test_vector_frames_are_the_scalar_ones(toy: Dataset, first: str, backend: st
             np.testing.assert_array_equal(frames[i], single.render())
 
 
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_a_masked_reset_forgets_the_answers_of_its_slots_only(toy: Dataset, backend: str) -> None:
+    env = GlimpseVectorEnv(
+        toy,
+        num_envs=3,
+        glimpse_size=4,
+        render_mode="rgb_array",
+        autoreset_mode="Disabled",
+        backend=backend,
+    )
+
+    def frames() -> tuple[np.ndarray, ...]:
+        drawn = env.render()
+        assert drawn is not None
+        return drawn
+
+    def answer(prediction: list[int]) -> None:
+        stop = np.array([1, 1, 0])
+        location = np.zeros((3, 2), np.float32)
+        env.step({"location": location, "stop": stop, "prediction": np.array(prediction)})
+
+    env.reset(options={"image_index": np.array([4, 7, 9])})
+    fresh = frames()
+    answer([1, 2, 3])
+    before = frames()
+    mask = np.array([False, True, False])
+    env.reset(options={"reset_mask": mask, "image_index": np.array([0, 7, 0])})
+    after = frames()
+    np.testing.assert_array_equal(after[0], before[0])
+    np.testing.assert_array_equal(after[2], before[2])
+    np.testing.assert_array_equal(after[1], fresh[1])  # no prediction yet
+    assert (before[1] != fresh[1]).any()
+    answer([4, 2, 3])  # what a resting slot is told is no answer
+    after = frames()
+    np.testing.assert_array_equal(after[0], before[0])
+    np.testing.assert_array_equal(after[1], before[1])
+
+
 def test_a_vector_shows_its_first_slots_only() -> None:
     env = gym.make_vec("DTRAM-Signpost-v0", num_envs=40, render_mode="rgb_array")
     env.reset(seed=0)

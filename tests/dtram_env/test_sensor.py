@@ -47,6 +47,16 @@ def test_the_last_corner_and_clipping() -> None:
     np.testing.assert_array_equal(look(ramp(), (7.5, 1.01), 4)[..., 0], crop)
 
 
+@pytest.mark.parametrize("shape", [(6, 6, 1), (6, 8, 3)])
+def test_nan_on_tensors_counts_as_zero(shape: tuple[int, int, int]) -> None:
+    store = sensor_torch.TensorStore(torch.from_numpy(ramp(*shape)), sensor.margin(2, 2))
+    index = torch.zeros(2, dtype=torch.int64)
+    nan = torch.tensor([[torch.nan, 0.5], [torch.nan, torch.nan]])
+    zero = torch.tensor([[0.0, 0.5], [0.0, 0.0]])
+    seen = sensor_torch.glimpse(store, index, nan, 2, 2)
+    assert torch.equal(seen, sensor_torch.glimpse(store, index, zero, 2, 2))
+
+
 def test_x_is_the_column_and_y_the_row() -> None:
     # x = 0.5 of width 8 is column 6, y = -0.5 of height 6 is row 1.5: left 5, top floor(1) = 1.
     assert look(ramp(), (0.5, -0.5), 2)[0, 0, 0] == 26

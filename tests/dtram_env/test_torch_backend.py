@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dtram_env import GlimpseVectorEnv
 
@@ -93,6 +94,61 @@ def test_torch_does_not_validate_unless_asked() -> None:
         quiet.step({**action, "stop": torch.zeros(3)})
     with pytest.raises(ValueError, match="99 is out of range"):
         strict.reset(options={"image_index": torch.tensor([0, 99])})
+
+
+class Questions(TorchDispatchMode):
+    """Counts the operations for which a host would wait for its device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        waits = ("_local_scalar_dense", "nonzero", "masked_select", "equal")
+        self.asked += func.overloadpacket.__name__ in waits
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("view", ["native", "continuous", "discrete"])
+def test_validation_asks_the_device_once_a_step(view: str, mode: str) -> None:
+    common: dict[str, Any] = {"num_envs": 4, "glimpse_size": 4, "max_glimpses": 2, "view": view}
+    for validate, expected in ((False, 0), (True, 1)):
+        env = GlimpseVectorEnv(
+            TOY, backend="torch", validate_actions=validate, autoreset_mode=mode, **common
+        )
+        pool = actions_of(env, 12)
+        env.reset(seed=0)
+        for action in pool:
+            given = torch.utils._pytree.tree_map(torch.from_numpy, action)
+            with Questions() as questions:
+                env.step(given)
+            assert questions.asked == expected
+        if mode == "Disabled":  # by now all rest: nonsense is not looked at, nor asked about
+            nonsense = torch.utils._pytree.tree_map(lambda x: torch.full_like(x, 99), given)
+            with Questions() as questions:
+                env.step(nonsense)
+            assert questions.asked == expected
+        images = {"image_index": torch.tensor([0, 22, 5, 5])}
+        with Questions() as questions:
+            env.reset(options=images)
+        assert questions.asked == expected
+
+
+def test_a_location_that_nobody_checked_shows_the_centre() -> None:
+    env = GlimpseVectorEnv(TOY, num_envs=3, glimpse_size=4, backend="torch")
+    env.reset(options={"image_index": np.array([22, 0, 7])})
+    location = torch.tensor([[np.nan, 0.4], [np.nan, np.nan], [np.inf, -np.inf]])
+    observation = env.step(
+        {"location": location, "stop": torch.zeros(3), "prediction": torch.zeros(3)}
+    )[0]
+    glimpse = observation["glimpse"].numpy()
+    # 14x10 images, centre (5, 7); y = 0.4 is row 9.8, and the crop begins at floor(8.3) = 8.
+    np.testing.assert_array_equal(glimpse[0], TOY.images[22, 8:12, 3:7])
+    np.testing.assert_array_equal(glimpse[1], TOY.images[0, 5:9, 3:7])
+    expected = np.zeros((4, 4, 1))
+    expected[2:, :2] = TOY.images[7, :2, 8:]  # infinities are clipped: the top right corner
+    np.testing.assert_array_equal(glimpse[2], expected)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
