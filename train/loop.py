@@ -7,7 +7,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,9 +20,6 @@ from agents.stopping import LearnedStop
 from .run import Interrupt, RunFolder
 from .stages import Stage
 from .task import Task
-
-if TYPE_CHECKING:
-    from .reinforce import Options
 
 # What a batch tells, under the names that Stable-Baselines3 uses where it has one.
 LOGGED = {
@@ -60,24 +57,30 @@ class Loop:
     """Runs stages: what they share.
 
     Args:
-        options: of the run.
         task: what is learned.
         agent: who learns.
         folder: where the run is kept.
         progress: updated as the run goes on.
         interrupt: looked at between two batches.
+        seed: of the order of images.
+        weight_decay: AdamW's.
+        max_grad_norm: gradients are clipped to this norm.
     """
 
     def __init__(
         self,
-        options: Options,
         task: Task,
         agent: DTRAM,
         folder: RunFolder,
         progress: Progress,
         interrupt: Interrupt,
+        *,
+        seed: int,
+        weight_decay: float,
+        max_grad_norm: float,
     ) -> None:
-        self.options, self.task, self.agent = options, task, agent
+        self.task, self.agent, self.seed = task, agent, seed
+        self.weight_decay, self.max_grad_norm = weight_decay, max_grad_norm
         self.folder, self.progress, self.interrupt = folder, progress, interrupt
         self.num_images = len(task.images("train"))
         self._counted = time.perf_counter()  # until when progress.seconds counts
@@ -101,7 +104,7 @@ class Loop:
         optimizer = torch.optim.AdamW(
             stage.parameters(),
             lr=stage.learning_rate,
-            weight_decay=self.options.weight_decay,
+            weight_decay=self.weight_decay,
             betas=(0.9, 0.99),
             fused=True,
         )
@@ -133,7 +136,7 @@ class Loop:
         progress, size = self.progress, stage.batch_size
         self.agent.train()
         batches = self.num_images // size
-        order = epoch_order(self.options.seed, progress.stage, progress.epoch, self.num_images)
+        order = epoch_order(self.seed, progress.stage, progress.epoch, self.num_images)
         order = order.to(self.task.device)
         sums = torch.zeros(len(LOGGED), device=self.task.device, dtype=torch.float64)
         bar = tqdm(
@@ -168,7 +171,7 @@ class Loop:
         losses = stage.loss(rows)
         optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
-        nn.utils.clip_grad_norm_(stage.parameters(), self.options.max_grad_norm)
+        nn.utils.clip_grad_norm_(stage.parameters(), self.max_grad_norm)
         optimizer.step()
         return losses
 
@@ -207,7 +210,7 @@ class Loop:
         assert self.interrupt.signal is not None
         self.folder.close()
         words = [word for word in sys.argv[1:] if word != "--resume"]
-        if self.options.run_dir is None:
+        if not any(word.split("=")[0] == "--run-dir" for word in words):
             words += ["--run-dir", str(self.folder.path)]
         command = shlex.join(["python", "train/reinforce.py", *words, "--resume"])
         print(f"\n{self.interrupt.signal.name}: saved. To go on: {command}", file=sys.stderr)

@@ -262,7 +262,16 @@ def train(options: Options) -> Path:
         run.load_weights(agent)  # a stage may compute from the trunk when it is made
         print(f"{run_dir}: continuing after {progress.images:,} images")
     with Interrupt() as interrupt:
-        loop = Loop(options, task, agent, run, progress, interrupt)
+        loop = Loop(
+            task,
+            agent,
+            run,
+            progress,
+            interrupt,
+            seed=options.seed,
+            weight_decay=options.weight_decay,
+            max_grad_norm=options.max_grad_norm,
+        )
         for name, make in stages[progress.stage :]:
             loop.run_stage(make, restore=saved is not None)
             saved = None
