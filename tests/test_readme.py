@@ -32,6 +32,32 @@ def test_every_row_of_results_is_in_its_json() -> None:
         assert said in shown, (path, said)
 
 
+BENCHMARKS = (ROOT / "benchmarks/README.md").read_text()
+
+
+def test_every_row_of_the_environment_benchmark_is_in_its_json() -> None:
+    rows = re.findall(r"^\| ([^|]+) \| ([\d,]+) \| ([\d.]*) ?\|$", BENCHMARKS, re.M)
+    figures = results("benchmarks/results/env_throughput.json")["figures"]
+    shown = []
+    for figure in figures:
+        fraction = figure.get("fraction_of_gather")
+        fraction = "" if fraction is None else f"{fraction:.2f}"
+        shown.append((figure["name"], f"{figure['per_s']:,.0f}", fraction))
+    assert rows == shown
+    ratio = next(f["ratio_of_ours"] for f in figures if "ratio_of_ours" in f)
+    assert f"is {ratio:.0f} times as fast" in BENCHMARKS
+
+
+def test_every_row_of_the_training_benchmark_is_in_its_json() -> None:
+    for row in results("benchmarks/results/train_throughput.json")["rows"]:
+        line = (
+            f"| {row['device']} | {row['images_per_second']:,} | "
+            f"{row['flops_per_image'] / 1e6:.2f} | {row['achieved_gflops']} | "
+            f"{row['fraction_of_matmul_rate'] * 100:.0f} % |"
+        )
+        assert line in BENCHMARKS.splitlines()
+
+
 def test_every_link_leads_somewhere() -> None:
     links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
     assert links
