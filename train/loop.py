@@ -41,6 +41,7 @@ class Progress:
         self.stage, self.epoch, self.batch = 0, 0, 0
         self.images, self.seconds = 0, 0.0
         self.best: list[float] | None = None  # criterion of the stage's best weights
+        self.sums = [0.0] * len(LOGGED)  # over the epoch's batches so far
 
     def to_json(self) -> dict[str, Any]:
         return vars(self).copy()
@@ -51,6 +52,9 @@ class Progress:
 
     def next_stage(self) -> None:
         self.stage, self.epoch, self.batch, self.best = self.stage + 1, 0, 0, None
+
+    def next_epoch(self) -> None:
+        self.epoch, self.batch, self.sums = self.epoch + 1, 0, [0.0] * len(LOGGED)
 
 
 class Loop:
@@ -116,7 +120,7 @@ class Loop:
         while self.progress.epoch < stage.epochs:
             means = self._epoch(stage, optimizer)
             self._validate(stage, means)
-            self.progress.epoch, self.progress.batch = self.progress.epoch + 1, 0
+            self.progress.next_epoch()
             self._save(optimizer)
             if self.interrupt.signal is not None:
                 self._leave()
@@ -132,13 +136,13 @@ class Loop:
         self._counted = now
 
     def _epoch(self, stage: Stage, optimizer: torch.optim.Optimizer) -> dict[str, float]:
-        """Trains to the end of the epoch; means of what is logged over its batches from here."""
+        """Trains to the end of the epoch; means over its batches of what is logged."""
         progress, size = self.progress, stage.batch_size
         self.agent.train()
         batches = self.num_images // size
         order = epoch_order(self.seed, progress.stage, progress.epoch, self.num_images)
         order = order.to(self.task.device)
-        sums = torch.zeros(len(LOGGED), device=self.task.device, dtype=torch.float64)
+        sums = torch.tensor(progress.sums, device=self.task.device, dtype=torch.float64)
         bar = tqdm(
             total=batches,
             initial=progress.batch,
@@ -147,8 +151,15 @@ class Loop:
             disable=None,
             desc=f"{stage.name} epoch {progress.epoch + 1}/{stage.epochs}",
         )
-        began = time.perf_counter()
-        for count, batch in enumerate(range(progress.batch, batches), start=1):
+        first, began = progress.batch, time.perf_counter()
+
+        def means() -> dict[str, float]:
+            """Over the whole epoch so far; images a second since this process took it up."""
+            seconds = time.perf_counter() - began
+            found = dict(zip(LOGGED, (sums / progress.batch).tolist(), strict=True))
+            return found | {"time/fps": (progress.batch - first) * size / seconds}
+
+        for batch in range(first, batches):
             share = (progress.epoch * batches + batch) / (stage.epochs * batches)
             for group in optimizer.param_groups:
                 group["lr"] = stage.learning_rate * one_cycle(share)
@@ -156,16 +167,17 @@ class Loop:
             sums += torch.stack([read(losses) for read in LOGGED.values()])
             progress.batch, progress.images = batch + 1, progress.images + size
             bar.update()
-            if count % 50 == 0 and not bar.disable:
-                bar.set_postfix_str(describe(means_of(sums, count, size, began)))
-            if batch + 1 < batches and self.interrupt.signal is not None:
+            if progress.batch % 50 == 0 and not bar.disable:
+                bar.set_postfix_str(describe(means()))
+            if progress.batch < batches and self.interrupt.signal is not None:
                 bar.close()
+                progress.sums = sums.tolist()
                 self._save(optimizer)
                 self._leave()
         bar.close()
         self._check_finite(sums)
         learning_rate = optimizer.param_groups[0]["lr"]
-        return means_of(sums, count, size, began) | {"train/learning_rate": learning_rate}
+        return means() | {"train/learning_rate": learning_rate}
 
     def _update(self, stage: Stage, optimizer: torch.optim.Optimizer, rows: torch.Tensor) -> Losses:
         losses = stage.loss(rows)
@@ -215,12 +227,6 @@ class Loop:
         command = shlex.join(["python", "train/reinforce.py", *words, "--resume"])
         print(f"\n{self.interrupt.signal.name}: saved. To go on: {command}", file=sys.stderr)
         raise SystemExit(128 + self.interrupt.signal)
-
-
-def means_of(sums: torch.Tensor, count: int, batch_size: int, began: float) -> dict[str, float]:
-    """Means over `count` batches, and the images a second since `began`."""
-    means = dict(zip(LOGGED, (sums / count).tolist(), strict=True))
-    return means | {"time/fps": count * batch_size / (time.perf_counter() - began)}
 
 
 def describe(means: dict[str, float]) -> str:
