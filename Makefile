@@ -23,10 +23,11 @@ endif
 .DELETE_ON_ERROR:
 
 # A run that was interrupted goes on; one that is finished prints its result again. The folder is
-# named by the program's checksum, so that a program with other defaults starts a run of its own.
+# named by the checksum of all that makes the result, so that other code starts a run of its own.
+CODE := $(sort $(wildcard agents/*.py dtram_env/*.py dtram_env/datasets/*.py train/*.py))
 train: $(READY) mnist
 	$(PY) train/reinforce.py --resume \
-	  --run-dir runs/make-train-$(firstword $(shell cksum train/reinforce.py))
+	  --run-dir runs/make-train-$(firstword $(shell cat $(CODE) | cksum))
 
 test: lint mnist
 	$(PY) -m pytest -n auto --maxprocesses=4

@@ -283,10 +283,20 @@ class DTRAM(nn.Module):
         Returns:
             Native action ``{location (B, 2), stop (B,), prediction (B,)}`` of the kind that came
             in, and the new state.
+
+        Raises:
+            ValueError: an episode of the batch has had all its glimpses already (CPU).
         """
         device = self.classifier.weight.device
         glimpse = torch.as_tensor(obs["glimpse"], device=device)
         location = torch.as_tensor(obs["location"], device=device)
+        budget = self.config.max_glimpses
+        # On a GPU the question would make the host wait.
+        if device.type == "cpu" and (state.time >= budget).any():
+            raise ValueError(
+                f"step: an episode of this state has had all its {budget} glimpses; start each "
+                "episode from the state of `reset`"
+            )
         state = self.look(glimpse, location, state)
         heads = self.heads(state)
         action = {

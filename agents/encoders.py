@@ -56,6 +56,9 @@ class GlimpseConv(nn.Module):
         out_features: width of the code.
         filters: channels of the first convolution; the second has twice as many.
         where_features: hidden units of the where-path.
+
+    Raises:
+        ValueError: the glimpse is too small.
     """
 
     def __init__(
@@ -67,6 +70,11 @@ class GlimpseConv(nn.Module):
     ) -> None:
         super().__init__()
         side, _, channels = glimpse_shape
+        if side < 2:
+            raise ValueError(
+                f"encoder='conv' with glimpses of {side}x{side} pixels: expected at least 2x2; "
+                "encoder='mlp' takes any"
+            )
         self.conv1 = nn.Conv2d(channels, filters, 3, padding=1)
         self.conv2 = nn.Conv2d(filters, 2 * filters, 3, padding=1)
         self.where = nn.Linear(2, where_features)

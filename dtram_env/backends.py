@@ -144,8 +144,8 @@ class TorchBackend:
             torch.empty(0, device=self.device)
         except (AssertionError, RuntimeError, TypeError) as error:
             raise ValueError(
-                f"device={device!r}: expected a device that torch has here, such as 'cpu' or "
-                f"'cuda'; torch says: {str(error).splitlines()[0]}"
+                f"device={device!r}: expected 'cpu', or another device that torch can "
+                f"use here; torch says: {str(error).splitlines()[0]}"
             ) from None
         self._sensor = sensor_torch
         self._data = data

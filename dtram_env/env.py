@@ -14,7 +14,7 @@ from gymnasium.error import ResetNeeded
 from .backends import NumpyBackend
 from .datasets import Dataset
 from .episodes import RandomImages, RandomLocations, SequentialImages, ends, grade
-from .task import Task, TaskAttributes, check_image_index
+from .task import Task, TaskAttributes, check_image_index, read_task
 from .views import action_masks
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ class GlimpseEnv(TaskAttributes, gym.Env[dict[str, np.ndarray], Any]):
                 + ", ".join(map(repr, self.metadata["render_modes"]))
             )
         self.render_mode = render_mode
-        self._adopt(Task(dataset=dataset, **task))
+        self._adopt(read_task(type(self), {"dataset": dataset, **task}))
         self.observation_space: spaces.Space[Any] = self.task.observer.space
         self.action_space = self.task.codec.space
         b = self._backend = NumpyBackend(*self.task.backend_arguments())

@@ -57,7 +57,7 @@ class Evaluation:
             "error": self.error,
         }
         if self.split == "test":
-            summary["test_error"] = 100 * self.error
+            summary["test_error"] = round(100 * self.error, 8)  # no 1.3599999999999999
         summary["mean_glimpses"] = self.mean_glimpses
         summary["mean_return"] = self.mean_return
         summary["histogram"] = self.histogram.tolist()
@@ -94,10 +94,17 @@ def evaluate(
         **env_kwargs: more keywords of the environment.
 
     Raises:
+        TypeError: `policy` is no policy.
         ValueError: an action is not one, on either backend; the message names the field, the slot
             and the value. Or the policy's `check_env` refuses the environment.
         RuntimeError: an image was not counted exactly once: the environment is at fault.
     """
+    missing = [name for name in ("reset", "step") if not callable(getattr(policy, name, None))]
+    if isinstance(policy, type) or missing:
+        raise TypeError(
+            f"policy={policy!r}: expected an object with the methods of dtram_env.Policy "
+            f"({'a class was given' if isinstance(policy, type) else ' and '.join(missing)})"
+        )
     env = gym.make_vec(
         id,
         num_envs=num_envs,

@@ -16,6 +16,8 @@ class Policy(Protocol[State]):
 
     `evaluate` calls ``state = reset(batch)``, then ``action, state = step(observation, state)``
     until all have ended. An agent that drops episodes as they end keeps the others by `select`.
+    The episodes of a batch begin together: under an autoreset, where a slot goes on with a new
+    episode, the caller has to give that slot a new state.
 
     A policy may also have ``check_env(env)``. `evaluate` then calls it first, with the unwrapped
     vector environment, and it raises `ValueError` if the policy was made for another environment:
@@ -66,6 +68,14 @@ class _CountingPolicy:
             raise ValueError(f"guess={guess}: expected 0 to {num_classes - 1}, or None")
         self.num_classes, self.stop_after, self.guess = num_classes, stop_after, guess
         self._random = np.random.default_rng(seed)
+
+    def check_env(self, env: Any) -> None:
+        """Raises ValueError if the environment has fewer classes than this answers."""
+        if self.num_classes > env.num_classes:
+            raise ValueError(
+                f"{type(self).__name__}(num_classes={self.num_classes}): {env.dataset} has "
+                f"{env.num_classes} classes; expected at most as many"
+            )
 
     def reset(self, batch: int) -> np.ndarray:
         return np.zeros(batch, dtype=np.int64)

@@ -63,7 +63,7 @@ def draw_episode(
     canvas = Image.new("RGB", (shown[0], shown[1] + line))
     canvas.paste(picture, (0, 0))
     draw = ImageDraw.Draw(canvas)
-    font = ImageFont.load_default()
+    corners = []
     for number, (left, top, box_width, box_height) in enumerate(boxes, start=1):
         colour = COLOURS[(number - 1) % len(COLOURS)]
         # Boxes that reach beyond the image are drawn at its edge.
@@ -71,8 +71,15 @@ def draw_episode(
         x1 = max(min(round((left + box_width) * zoom), shown[0]) - 1, x0)
         y1 = max(min(round((top + box_height) * zoom), shown[1]) - 1, y0)
         draw.rectangle((x0, y0, x1, y1), outline=colour, width=2)
-        draw.text((x0 + 4, y0 + 2), str(number), fill=colour, font=font)
+        corners.append((x0, y0, colour))
+    # After all the boxes, so that none hides a number.
+    font = ImageFont.load_default(size=max(10, max(shown) // 14))
+    for number, (x0, y0, colour) in enumerate(corners, start=1):
+        place = draw.textbbox((x0 + 3, y0 + 1), str(number), font=font)
+        draw.rectangle((x0, y0, place[2] + 2, place[3] + 2), fill=colour)
+        draw.text((x0 + 3, y0 + 1), str(number), fill=(0, 0, 0), font=font)
     if caption:
+        font = ImageFont.load_default(size=10)
         draw.rectangle((0, shown[1], shown[0], shown[1] + line), fill=(0, 0, 0))
         draw.text((4, shown[1] + 3), caption, fill=(255, 255, 255), font=font)
     return np.array(canvas)

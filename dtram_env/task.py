@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import math
 import operator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from numbers import Real
 from typing import Any
 
@@ -198,6 +200,24 @@ class Task:
             self.observe,
             self.glimpse_format == "flat",
         )
+
+
+def read_task(environment: type, keywords: dict[str, Any]) -> Task:
+    """The task of an environment class made with `keywords`, its own parameters taken out.
+
+    Raises:
+        TypeError: an unknown keyword; the message names it and the nearest ones, or all.
+        ValueError, DatasetNotFoundError: see `Task`.
+    """
+    shared = [field.name for field in fields(Task)]
+    own = [p for p in inspect.signature(environment).parameters if p != "task"]
+    for name in keywords:
+        if name not in shared:
+            known = sorted({*shared, *own})
+            near = " or ".join(map(repr, difflib.get_close_matches(name, known, n=2)))
+            hint = f"did you mean {near}?" if near else f"expected one of {', '.join(known)}"
+            raise TypeError(f"{name!r} is no keyword of {environment.__name__}; {hint}")
+    return Task(**keywords)
 
 
 class TaskAttributes:

@@ -15,7 +15,7 @@ from .datasets import Dataset
 from .env import RENDER_FPS, check_masks_asked, check_options, draw_slot
 from .episodes import RandomImages, RandomLocations, SequentialImages
 from .memories import Path
-from .task import Task, TaskAttributes, check_image_index, check_integer
+from .task import TaskAttributes, check_image_index, check_integer, read_task
 from .views import action_masks
 
 
@@ -90,7 +90,7 @@ class GlimpseVectorEnv(TaskAttributes, gym.vector.VectorEnv[Any, Any, Any]):
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         self.backend = backend
         self.validate_actions = backend == "numpy" if validate_actions is None else validate_actions
-        self._adopt(Task(dataset=dataset, **task))
+        self._adopt(read_task(type(self), {"dataset": dataset, **task}))
         b = self._b = make_backend(backend, *self.task.backend_arguments(), device)
         self.device = getattr(b, "device", "cpu")
         self._on_host = backend == "numpy"

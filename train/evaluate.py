@@ -18,15 +18,13 @@ from typing import Annotated, Any
 
 import torch
 import tyro
-from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 
 import dtram_env
 from agents.dtram import DTRAM, read_header
 from agents.stopping import ConfidenceStop, FixedStop, LearnedStop
-from dtram_env.datasets import DatasetCorruptError
-from train.run import choose_device, provenance
+from train.run import choose_device, provenance, read_tensors, run_program
 
 
 @dataclass(frozen=True)
@@ -72,6 +70,10 @@ def evaluate(options: Options) -> dict[str, Any]:
     device = choose_device(options.device)
     agent = DTRAM.load(options.run_dir, device)
     header = read_header(options.run_dir)
+    if (options.run_dir / "options.json").exists() and not (
+        options.run_dir / "results.json"
+    ).exists():
+        print(f"{options.run_dir}: unfinished; its best model so far", file=sys.stderr)
     if "env_id" not in header:
         raise ValueError(f"{options.run_dir}: its model.json names no environment (env_id)")
     env_id, env_options = header["env_id"], dict(header.get("env_options", {}))
@@ -97,7 +99,7 @@ def evaluate(options: Options) -> dict[str, Any]:
     comparable = env_options.get("first_glimpse") != "random"  # the environment draws its own
     own = options.split == "test" and agent.stopping == own_stop
     if own and comparable and written.exists():
-        before = load_file(written)
+        before = read_tensors(written)
         same = torch.as_tensor(found.prediction) == before["prediction"]
         same &= torch.as_tensor(found.num_glimpses) == before["num_glimpses"]
         result["differs_from_training"] = int((~same).sum())
@@ -106,11 +108,8 @@ def evaluate(options: Options) -> dict[str, Any]:
 
 def main() -> None:
     """The command line."""
-    try:
-        options = tyro.cli(Options, description=__doc__)
-        result = evaluate(options)
-    except (ValueError, FileNotFoundError, DatasetCorruptError) as problem:
-        sys.exit(f"error: {problem}")
+    options = tyro.cli(Options, description=__doc__)
+    result = evaluate(options)
     if options.json:
         print(json.dumps(result))
         return
@@ -126,4 +125,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

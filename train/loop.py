@@ -17,7 +17,7 @@ from agents.dtram import DTRAM
 from agents.objective import Losses
 from agents.stopping import LearnedStop
 
-from .run import Interrupt, RunFolder
+from .run import Interrupt, RunFolder, python_command
 from .stages import Stage
 from .task import Task
 
@@ -224,7 +224,7 @@ class Loop:
         words = [word for word in sys.argv[1:] if word != "--resume"]
         if not any(word.split("=")[0] == "--run-dir" for word in words):
             words += ["--run-dir", str(self.folder.path)]
-        command = shlex.join(["python", "train/reinforce.py", *words, "--resume"])
+        command = shlex.join([python_command(), "train/reinforce.py", *words, "--resume"])
         print(f"\n{self.interrupt.signal.name}: saved. To go on: {command}", file=sys.stderr)
         raise SystemExit(128 + self.interrupt.signal)
 

@@ -12,6 +12,7 @@ chooses the weights and the stop threshold; the test split is looked at once, at
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -25,11 +26,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clon
 
 from agents.dtram import DTRAM
 from agents.objective import Objective
-from dtram_env.datasets import DatasetCorruptError
 from train.augment import Affine
 from train.loop import Loop, Progress
 from train.report import glimpse_pictures, report
-from train.run import Interrupt, RunFolder, choose_device, provenance
+from train.run import Interrupt, RunFolder, choose_device, provenance, run_program
 from train.stages import Stage, StopperStage, UnrollStage
 from train.task import Task
 
@@ -118,9 +118,11 @@ class Options:
         for name in ("epochs", "batch_size", "m", "stop_epochs", "stop_batch_size", "hidden_size"):
             _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
         for name in ("location_std", "learning_rate", "stop_learning_rate", "max_grad_norm"):
-            _check(name, getattr(self, name), getattr(self, name) > 0, "a positive number")
+            value = getattr(self, name)
+            _check(name, value, 0 < value < math.inf, "a positive number")
         for name in ("weight_decay", "augment", "stop_entropy"):
-            _check(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
+            value = getattr(self, name)
+            _check(name, value, 0 <= value < math.inf, "0 or more")
         _check("seed", self.seed, 0 <= self.seed < 2**31, "0 or more, below 2**31")
         _check(
             "max_mean_glimpses", self.max_mean_glimpses, self.max_mean_glimpses >= 1, "1 or more"
@@ -302,11 +304,8 @@ def show(run_dir: Path) -> None:
 
 def main() -> None:
     """The command line."""
-    try:
-        train(tyro.cli(Options, description=__doc__))
-    except (ValueError, FileNotFoundError, DatasetCorruptError) as error:
-        sys.exit(f"error: {error}")
+    train(tyro.cli(Options, description=__doc__))
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -29,7 +29,7 @@ from .task import Images, Task
 matplotlib.use("Agg")
 
 CONFIDENCES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
-LEARNED = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
+LEARNED = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 SCORE_BATCH = 1000
 
 
@@ -78,7 +78,8 @@ def report(folder: Path, task: Task, agent: DTRAM, about: dict[str, Any]) -> dic
         "bound_kept": {"validation": chosen[1] <= bound, "test": test_glimpses <= bound},
         "fixed": {t: row(FixedStop(t)) for t in range(1, task.max_glimpses + 1)},
         "confidence": {c: row(ConfidenceStop(c)) for c in CONFIDENCES},
-        "learned": {p: row(LearnedStop(p)) for p in LEARNED},
+        # With the chosen threshold, so that the curve passes through the result.
+        "learned": {p: row(LearnedStop(p)) for p in sorted({*LEARNED, agent.stopping.threshold})},
         "parameters": sum(p.numel() for p in agent.parameters()),
         "flops_per_glimpse": flops,
         "mean_flops": round(flops * test_glimpses),

@@ -13,17 +13,35 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
+
+from dtram_env.datasets import DatasetCorruptError
+
+
+def run_program(main: Callable[[], object]) -> None:
+    """Runs a program of this package: what its user can mend ends it in one line on stderr."""
+    try:
+        main()
+    except (ValueError, DatasetCorruptError) as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        # One of the system's own knows its file; ours say everything in their text.
+        known = error.strerror and error.filename
+        sys.exit(f"error: {error.filename}: {error.strerror}" if known else f"error: {error}")
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -41,6 +59,16 @@ def read_json(path: Path) -> Any:
     except json.JSONDecodeError as error:
         raise ValueError(
             f"{path}: not valid JSON ({error}); delete the run and start it again"
+        ) from None
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Reads a safetensors file of a run, naming the file if it is missing or damaged."""
+    try:
+        return load_file(path)
+    except (SafetensorError, FileNotFoundError) as error:
+        raise ValueError(
+            f"{path}: missing or damaged ({error}); delete the run and start it again"
         ) from None
 
 
@@ -85,8 +113,16 @@ class RunFolder:
                     f"{path}: was started with other options: {', '.join(changed)}; "
                     f"resume with the same ones, choose another --run-dir, or delete {path}"
                 )
-        path.mkdir(parents=True, exist_ok=True)
-        write_json(existing, dict(options))
+        elif resume:
+            print(f"{path}: nothing to resume, a new run begins")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            write_json(existing, dict(options))
+        except OSError as error:
+            raise ValueError(
+                f"--run-dir {path}: expected a folder that can be made and written "
+                f"({error.strerror}); choose another"
+            ) from None
 
     @cached_property
     def writer(self) -> SummaryWriter:
@@ -173,14 +209,14 @@ class RunFolder:
 
     def load_weights(self, model: nn.Module) -> None:
         """Puts the latest checkpoint's weights into the model."""
-        model.load_state_dict(load_file(self._checkpoints()[-1] / "weights.safetensors"))
+        model.load_state_dict(read_tensors(self._checkpoints()[-1] / "weights.safetensors"))
 
     def load_checkpoint(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Puts the latest checkpoint into the model, the optimizer and torch's generators."""
         folder = self._checkpoints()[-1]
         state = read_json(folder / "state.json")
         self.load_weights(model)
-        tensors = load_file(folder / "optimizer.safetensors")
+        tensors = read_tensors(folder / "optimizer.safetensors")
         _restore_optimizer(optimizer, tensors, state["optimizer"])
         _restore_generators(state["generators"], self.device)
 
@@ -291,6 +327,14 @@ def provenance(device: torch.device) -> dict[str, Any]:
             "cpu_threads": torch.get_num_threads(),
         },
     }
+
+
+def python_command() -> str:
+    """What to type for the Python that runs this: its path, unless `python` is the same one."""
+    found = shutil.which("python")
+    if found is not None and Path(found) == Path(sys.executable):
+        return "python"
+    return _relative(sys.executable)
 
 
 def _relative(word: str) -> str:

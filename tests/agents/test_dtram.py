@@ -298,3 +298,17 @@ def test_other_spaces_are_one_error() -> None:
 def test_impossible_settings_are_errors(changes, message) -> None:
     with pytest.raises(ValueError, match=message):
         make_agent(**changes)
+
+
+def test_a_step_after_the_last_glimpse_is_an_error() -> None:
+    agent, seen = make_agent(), observation()
+    state = agent.reset(3)
+    for _ in range(4):
+        _, state = agent.step(seen, state)
+    with pytest.raises(ValueError, match="has had all its 4 glimpses; start each episode"):
+        agent.step(seen, state)
+
+
+def test_the_conv_encoder_names_a_glimpse_that_is_too_small() -> None:
+    with pytest.raises(ValueError, match="encoder='conv' with glimpses of 1x1 pixels"):
+        make_agent(encoder="conv", glimpse_shape=(1, 1, 1))

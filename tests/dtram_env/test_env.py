@@ -387,8 +387,12 @@ def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
 
 
 def test_an_unknown_argument_and_render_mode(toy: Dataset) -> None:
-    with pytest.raises(TypeError, match="unexpected keyword argument 'glimpses'"):
-        gym.make("DTRAM-Signpost-v0", glimpses=3)
+    near = "'glimps_size' is no keyword of GlimpseEnv; did you mean 'glimpse_size'"
+    with pytest.raises(TypeError, match=near):
+        gym.make("DTRAM-Signpost-v0", glimps_size=3)
+    none_near = "'shard' is no keyword of GlimpseVectorEnv; expected one of autoreset_mode, .*view"
+    with pytest.raises(TypeError, match=none_near):
+        gym.make_vec("DTRAM-Signpost-v0", num_envs=3, shard=(0, 3))
     with pytest.raises(ValueError, match="render_mode='ansi'"):
         GlimpseEnv(toy, glimpse_size=4, render_mode="ansi")
     with pytest.raises(ValueError, match="the dataset given is the split 'train'"):

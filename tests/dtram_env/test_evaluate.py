@@ -291,5 +291,12 @@ def test_bad_policies_and_arguments(planted: Dataset) -> None:
     ]:
         with pytest.raises(ValueError, match=message):
             make()
+    fewer = r"CenterPolicy\(num_classes=5\): .* has 4 classes"
+    with pytest.raises(ValueError, match=fewer):
+        evaluate(CenterPolicy(5), "DTRAM-Signpost-v0")
+    with pytest.raises(TypeError, match=r"policy=<class .*\(a class was given\)"):
+        evaluate(Reader, ID, dataset=planted)
+    with pytest.raises(TypeError, match=r"expected an object with the methods.*reset and step"):
+        evaluate(print, ID, dataset=planted)
     with pytest.raises(TypeError, match="order"):
         evaluate(Reader(), ID, dataset=planted, order="random")

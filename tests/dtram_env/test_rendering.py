@@ -33,6 +33,16 @@ def test_boxes_have_their_colours_in_visiting_order() -> None:
     assert not frame[60:90, 40:70].any()  # inside a box the image is untouched
 
 
+def test_no_box_hides_a_number() -> None:
+    """The second box runs through the first one's corner, where its number is."""
+    image = np.zeros((20, 20, 3), np.uint8)
+    alone = draw_episode(image, [(2, 2, 10, 10)], size=280)
+    crossed = draw_episode(image, [(2, 2, 10, 10), (0, 3, 10, 10)], size=280)
+    label = (slice(30, 44), slice(28, 38))  # where "1" stands, below the box's own line
+    assert (alone[label] == COLOURS[0]).all(axis=-1).any()
+    np.testing.assert_array_equal(crossed[label], alone[label])
+
+
 def test_many_boxes_and_boxes_beyond_the_edge() -> None:
     image = np.zeros((10, 10, 1), np.uint8)
     frame = draw_episode(image, [(-4, -4, 8, 8)] * 9, size=100)

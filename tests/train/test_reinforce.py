@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -127,6 +128,8 @@ def test_a_finished_run_leaves_everything_a_reader_asks_for(finished_run: Path) 
     assert set(results["fixed"]) == {"1", "2", "3", "4"}
     assert results["fixed"]["3"]["mean_glimpses"] == 3
     assert results["stop_threshold"] == DTRAM.load(finished_run).stopping.threshold
+    chosen = results["learned"][str(results["stop_threshold"])]
+    assert chosen == {name: results[name] for name in ("test_error", "mean_glimpses")}
     assert {"command", "commit", "versions", "hardware", "options", "train_seconds"} <= set(results)
     assert results["options"]["seed"] == 0
     wrong = load_file(finished_run / "test_images.safetensors")["prediction"]
@@ -228,6 +231,15 @@ def test_unknown_options_are_errors() -> None:
     assert "--learning-rat" in errors
 
 
+def test_a_run_dir_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    words = ["--env-id", "DTRAM-Signpost-v0", "--run-dir", str(tmp_path / "file")]
+    process = program(*words)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and "Traceback" not in errors
+    assert f"--run-dir {tmp_path / 'file'}: expected a folder that can be made" in errors
+
+
 def test_impossible_options_name_the_option() -> None:
     process = program("--epochs", "0")
     _, errors = process.communicate(timeout=60)
@@ -246,8 +258,11 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, name) -> None:
     process.send_signal(name)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + name
-    assert f"{name.name}: saved. To go on: python train/reinforce.py" in errors
-    assert f"--run-dir {run} --resume" in errors
+    said = re.search(rf"{name.name}: saved. To go on: (\S+) train/reinforce.py (.*)", errors)
+    assert said is not None, errors
+    python = shutil.which(said[1])  # the one that runs these tests, by whatever name
+    assert python is not None and Path(python).resolve() == Path(sys.executable).resolve()
+    assert said[2].endswith(f"--run-dir {run} --resume")
     assert len(list(run.glob("checkpoint-*"))) == 1
 
 

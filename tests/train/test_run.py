@@ -12,7 +12,15 @@ import pytest
 import torch
 from torch import nn
 
-from train.run import Interrupt, RunFolder, choose_device, provenance, read_json, write_json
+from train.run import (
+    Interrupt,
+    RunFolder,
+    choose_device,
+    provenance,
+    read_json,
+    run_program,
+    write_json,
+)
 
 
 def a_model_that_learned() -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -67,6 +75,41 @@ def test_checkpoints_hold_no_pickles(tmp_path: Path) -> None:
     folder = run.save_checkpoint(*a_model_that_learned(), {})
     names = sorted(p.name for p in folder.iterdir())
     assert names == ["optimizer.safetensors", "state.json", "weights.safetensors"]
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    model, optimizer = a_model_that_learned()
+    run = RunFolder(tmp_path, {}, resume=False)
+    weights = run.save_checkpoint(model, optimizer, {}) / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    with pytest.raises(ValueError, match=r"weights.safetensors: missing or damaged .*start it"):
+        run.load_weights(model)
+    weights.unlink()
+    with pytest.raises(ValueError, match=r"weights.safetensors: missing or damaged"):
+        run.load_weights(model)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ValueError("m=0"), "error: m=0"),
+        (FileNotFoundError("run: no saved model"), "error: run: no saved model"),
+        (PermissionError(13, "Permission denied", "a/b"), "error: a/b: Permission denied"),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_programs_end_in_one_line(error: BaseException, status: object) -> None:
+    def main() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as stopped:
+        run_program(main)
+    assert stopped.value.code == status
+
+
+def test_nothing_to_resume_is_said(tmp_path: Path, capsys) -> None:
+    RunFolder(tmp_path / "typo", {}, resume=True)
+    assert f"{tmp_path / 'typo'}: nothing to resume" in capsys.readouterr().out
 
 
 def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path) -> None:
