@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from .encoders import ENCODERS
+from .encoders import ENCODERS, PixelScale
 from .stopping import LearnedStop, StoppingRule
 
 CORES = ("rnn", "gru", "lstm")
@@ -43,6 +43,10 @@ class DTRAMConfig:
     """recurrent cell: rnn (ReLU, the paper's), gru or lstm"""
     hidden_size: int = 256
     """width of the recurrent state h_t"""
+    pixel_mean: float = 0.0
+    """subtracted from the pixels, 0 ... 255: the training images' mean"""
+    pixel_std: float = 255.0
+    """then divides them: the training images' standard deviation"""
     locator_input: str = "detached"
     """whether the location's policy gradient flows into the state: state or detached"""
     stopper_input: str = "detached"
@@ -68,6 +72,7 @@ class DTRAMConfig:
         for name in ("locator_input", "stopper_input"):
             value = getattr(self, name)
             _require(name, value, value in ("state", "detached"), "'state' or 'detached'")
+        _require("pixel_std", self.pixel_std, self.pixel_std > 0, "a positive number")
         _require("stopper_hidden", self.stopper_hidden, self.stopper_hidden >= 0, "0 or more")
 
 
@@ -128,7 +133,8 @@ class DTRAM(nn.Module):
             )
         self.stopping: StoppingRule = stopping or LearnedStop()
         hidden = config.hidden_size
-        self.encoder = ENCODERS[config.encoder](config.glimpse_shape, hidden)
+        scale = PixelScale(config.pixel_mean, config.pixel_std)
+        self.encoder = ENCODERS[config.encoder](config.glimpse_shape, hidden, scale=scale)
         self.core: nn.Module = {"rnn": RNNCell, "gru": _gru, "lstm": _lstm}[config.core](hidden)
         self.classifier = nn.Linear(hidden, config.num_classes)
         self.locator = nn.Linear(hidden, 2)

@@ -93,11 +93,20 @@ class Task:
         return TensorStore(pixels, self.margin)
 
     def new_agent(self, **config: Any) -> DTRAM:
-        """An untrained DT-RAM for this task; keywords are fields of `DTRAMConfig`."""
+        """An untrained DT-RAM for this task; keywords are fields of `DTRAMConfig`.
+
+        It scales pixels by the training split's mean and standard deviation.
+        """
+        pixels = self.images("train").store.images.flatten()
+        share = torch.bincount(pixels, minlength=256).double() / len(pixels)
+        value = torch.arange(256, device=self.device).double()
+        mean = (share * value).sum()
+        std = (share * (value - mean).square()).sum().sqrt()
+        scale = {"pixel_mean": mean.item(), "pixel_std": std.item()}
         return DTRAM.for_spaces(
             self.observation_space,
             self.action_space,
             self.max_glimpses,
             class_names=self.class_names,
-            **config,
+            **(scale | config),
         ).to(self.device)

@@ -312,3 +312,19 @@ def test_a_step_after_the_last_glimpse_is_an_error() -> None:
 def test_the_conv_encoder_names_a_glimpse_that_is_too_small() -> None:
     with pytest.raises(ValueError, match="encoder='conv' with glimpses of 1x1 pixels"):
         make_agent(encoder="conv", glimpse_shape=(1, 1, 1))
+
+
+def test_pixels_are_scaled_by_the_saved_mean_and_deviation(tmp_path: Path) -> None:
+    """A glimpse of m + s pixels is to (m, s) what one of 255 is to the default (0, 255)."""
+    plain, scaled = make_agent(), make_agent(pixel_mean=10.0, pixel_std=50.0)
+    where = torch.zeros(2, 2)
+    white = torch.full((2, 8, 8, 2), 255, dtype=torch.uint8)
+    torch.testing.assert_close(
+        scaled.encoder(torch.full_like(white, 60), where), plain.encoder(white, where)
+    )
+    scaled.save(tmp_path)
+    loaded = DTRAM.load(tmp_path)
+    assert (loaded.config.pixel_mean, loaded.config.pixel_std) == (10.0, 50.0)
+    assert torch.equal(loaded.encoder(white, where), scaled.encoder(white, where))
+    with pytest.raises(ValueError, match="pixel_std=0"):
+        make_agent(pixel_std=0)
