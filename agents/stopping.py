@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -38,7 +39,8 @@ class LearnedStop:
         _check_probability("LearnedStop.threshold", self.threshold)
 
     def stops(self, time: Tensor, logits: Tensor, stop_logit: Tensor) -> Tensor:
-        return torch.sigmoid(stop_logit) > self.threshold
+        # In logits: a float32 probability near 1 has too few digits to stop alike on every machine.
+        return stop_logit > _logit(self.threshold)
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,13 @@ class ConfidenceStop:
 
     def stops(self, time: Tensor, logits: Tensor, stop_logit: Tensor) -> Tensor:
         return torch.softmax(logits, dim=-1).amax(dim=-1) > self.threshold
+
+
+def _logit(probability: float) -> float:
+    """log(p / (1 - p)), infinite at 0 and 1."""
+    if probability in (0.0, 1.0):
+        return math.inf if probability else -math.inf
+    return math.log(probability) - math.log1p(-probability)
 
 
 def _check_probability(name: str, value: float) -> None:

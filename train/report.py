@@ -127,7 +127,10 @@ def table(results: dict[str, Any]) -> str:
     if results["options"]["stop"] == "off":
         add("RAM, no stop learned: the whole budget", results)
     else:
-        threshold = f"{results['stop_threshold']:.3g}"
+        chosen = results["stop_threshold"]
+        # So near 1 that three digits would say "p > 1": how near.
+        near = 0.9995 < chosen < 1
+        threshold = f"1 - {1 - chosen:.1e}" if near else f"{chosen:.3g}"
         add(f"DT-RAM, learned stop, p > {threshold} (chosen on validation)", results)
     grid.add_section()
     for glimpses, row in results["fixed"].items():

@@ -224,7 +224,7 @@ def judge_stop(scores: Scores, max_mean_glimpses: float) -> Verdict:
         max_mean_glimpses: the bound. If no threshold keeps it, the one with fewest glimpses is
             chosen, and ``eval/bound_kept`` is 0.
     """
-    p = torch.sigmoid(scores.stop_logit[:-1].flatten())
+    p = torch.sigmoid(scores.stop_logit[:-1].flatten().double())
     candidates = {0.5, NEVER}
     if len(p):
         order = p.sort().values

@@ -17,6 +17,21 @@ def test_learned_stop_reads_the_stopper() -> None:
     assert glimpses_taken(stops).tolist() == [2, 1]
 
 
+def test_a_threshold_near_1_tells_logits_apart_that_float32_probabilities_do_not() -> None:
+    logit = torch.tensor([[20.0, 22.0]])
+    assert torch.equal(torch.sigmoid(logit), torch.ones(1, 2))
+    between = torch.sigmoid(torch.tensor(21.0, dtype=torch.float64)).item()
+    stops = LearnedStop(between).stops(TIME[:1], torch.zeros(1, 2, 4), logit)
+    assert stops.tolist() == [[False, True]]
+
+
+def test_threshold_1_never_stops_and_0_always_does() -> None:
+    logit = torch.tensor([[-200.0, 200.0]])
+    for threshold, expected in ((1.0, False), (0.0, True)):
+        stops = LearnedStop(threshold).stops(TIME[:1], torch.zeros(1, 2, 4), logit)
+        assert stops.tolist() == [[expected, expected]]
+
+
 def test_fixed_stop_counts() -> None:
     stops = FixedStop(2).stops(TIME, torch.zeros(3, 2, 4), torch.zeros(3, 2))
     assert stops.tolist() == [[False, False], [True, True], [True, True]]
