@@ -1,7 +1,7 @@
 """Trains DT-RAM: looks, stops and answers, on any registered environment.
 
     python train/reinforce.py                               # MNIST, under 10 minutes on 2 CPU cores
-    python train/reinforce.py --env-id DTRAM-Signpost-v0    # needs no data
+    python train/reinforce.py --env-id DTRAM-Signpost-v0 --location-std 0.5 --m 8  # needs no data
     python train/reinforce.py --stop joint --stop-gradient reinforce  # all in one stage
     python train/reinforce.py --run-dir runs/mine --resume  # goes on where it was interrupted
 

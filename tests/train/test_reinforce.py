@@ -20,7 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from agents.dtram import DTRAM
 from train import reinforce
 from train.loop import epoch_order, one_cycle
-from train.reinforce import train
+from train.reinforce import Options, train
 from train.run import Interrupt, RunFolder
 from train.task import Task
 
@@ -295,3 +295,23 @@ def test_ram_without_a_stop_uses_the_whole_budget(tmp_path: Path, small_options)
     results = json.loads((run / "results.json").read_text())
     assert results["mean_glimpses"] == 4.0
     assert "RAM, no stop learned" in (run / "results.txt").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_program_solves_signpost(tmp_path: Path, seed: int) -> None:
+    """The best policy is known: follow the arrow where there is one, and stop as soon as you can.
+
+    Half of the images need one glimpse and half need two, and none needs to be answered wrongly.
+    """
+    options = Options(
+        env_id="DTRAM-Signpost-v0",
+        location_std=0.5,
+        m=8,
+        seed=seed,
+        device="cpu",
+        run_dir=tmp_path / "run",
+    )
+    results = json.loads((train(options) / "results.json").read_text())
+    assert results["test_error"] < 1.0
+    assert results["mean_glimpses"] == pytest.approx(1.5, abs=0.05)
