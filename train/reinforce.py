@@ -90,7 +90,7 @@ class Options:
     """trajectories sampled for each image, M"""
     location_std: float = 0.1
     """standard deviation of a sampled location, where the image is 2 wide"""
-    learning_rate: float = 3e-3
+    learning_rate: float = 2e-3
     """peak of the one-cycle schedule"""
     weight_decay: float = 0.01
     """AdamW's"""
