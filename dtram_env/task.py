@@ -203,7 +203,11 @@ class Task:
 
 
 def read_task(environment: type, keywords: dict[str, Any]) -> Task:
-    """The task of an environment class made with `keywords`, its own parameters taken out.
+    """The task that an environment is made for, from those keywords that are not its class's own.
+
+    Args:
+        environment: the class, whose own parameters a message lists beside the task's.
+        keywords: fields of `Task`.
 
     Raises:
         TypeError: an unknown keyword; the message names it and the nearest ones, or all.
