@@ -1,6 +1,21 @@
-"""The learners: DT-RAM, its objective, and how it is unrolled."""
+"""The learners: DT-RAM, its objective, how it is unrolled; and the policy-only environments.
+
+Importing this package registers them (`POLICY_IDS`) with Gymnasium.
+"""
 
 from .dtram import DTRAM, DTRAMConfig
+from .policy_only import POLICY_IDS, FrozenClassifier, register_all
 from .stopping import ConfidenceStop, FixedStop, LearnedStop, StoppingRule
 
-__all__ = ["DTRAM", "ConfidenceStop", "DTRAMConfig", "FixedStop", "LearnedStop", "StoppingRule"]
+__all__ = [
+    "DTRAM",
+    "POLICY_IDS",
+    "ConfidenceStop",
+    "DTRAMConfig",
+    "FixedStop",
+    "FrozenClassifier",
+    "LearnedStop",
+    "StoppingRule",
+]
+
+register_all()

@@ -4,6 +4,7 @@ Importing this package registers the environments (`ENV_IDS`) with Gymnasium. It
 nor torchvision; those come with what needs them.
 """
 
+from .belief import Classifier
 from .env import GlimpseEnv
 from .evaluate import Evaluation, evaluate
 from .policy import CenterPolicy, Policy, RandomPolicy, ScanPolicy
@@ -15,6 +16,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ENV_IDS",
     "CenterPolicy",
+    "Classifier",
     "Evaluation",
     "GlimpseEnv",
     "GlimpseVectorEnv",

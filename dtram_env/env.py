@@ -15,7 +15,7 @@ from .backends import NumpyBackend
 from .datasets import Dataset
 from .episodes import RandomImages, RandomLocations, SequentialImages, ends, grade
 from .task import Task, TaskAttributes, check_image_index, read_task
-from .views import action_masks
+from .views import GRID_VIEWS, action_masks
 
 if TYPE_CHECKING:
     from .rendering import Window
@@ -51,6 +51,7 @@ class GlimpseEnv(TaskAttributes, gym.Env[dict[str, np.ndarray], Any]):
     | `glimpse`   | `Box(0, 255, (g, g, C * num_scales), uint8)`         | the crop, 0 outside the image; with several scales, crops of side g, 2g, 4g, … about the same centre, each shrunk to g, finest first |
     | `location`  | `Box(-1, 1, (2,), float32)`                          | where it was taken          |
     | `time`      | `Box(0, 1, (1,), float32)`                           | glimpses taken / `max_glimpses` |
+    | `probs`     | `Box(0, 1, (num_classes,), float32)`                 | policy-only: what the classifier in the loop believes |
     | `thumbnail` | `Box(0, 255, (n, n, C), uint8)`                      | only if `thumbnail_size` differs from `glimpse_size`: the whole image, shrunk, at the first glimpse (when `glimpse` is 0), and 0 after |
 
     ## Rewards
@@ -73,6 +74,13 @@ class GlimpseEnv(TaskAttributes, gym.Env[dict[str, np.ndarray], Any]):
 
     Termination: `stop` is 1, or `max_glimpses` were taken. No glimpse is taken after the end, so
     the last observation is repeated. Episodes are never truncated.
+
+    ## Policy-only
+
+    With a classifier in the loop the agent only looks and stops: the action has no `prediction`, and
+    the answer is the most probable class of `probs`. The classifier is frozen and was trained on
+    uniformly random locations, so it favours nobody's. `agents:DTRAM-MNIST-Policy-v0` is such an
+    environment, with the one that this project ships.
 
     ## Information
 
@@ -118,6 +126,7 @@ class GlimpseEnv(TaskAttributes, gym.Env[dict[str, np.ndarray], Any]):
     | `data_dir`       | str             | None       | where data is kept; else `$DTRAM_DATA`, else `~/.cache/dtram` |
     | `data`           | str             | `"auto"`   | `"real"`: never a drawn stand-in                 |
     | `download`       | bool            | True       | fetch data that is missing                       |
+    | `classifier`     | object          | None       | a `dtram_env.Classifier`: see Policy-only; the Policy ids take a folder too |
     | `view`, `grid`, `observe`, `glimpse_format`, `mask_seen`, `min_glimpses` | | | see Views        |
     | `render_mode`    | str             | None       | `"rgb_array"` or `"human"`                       |
 
@@ -132,7 +141,8 @@ class GlimpseEnv(TaskAttributes, gym.Env[dict[str, np.ndarray], Any]):
     |-------------------------------|-----------------------------------------------------------------|
     | `view="continuous"`           | actions `Box(-1, 1, (3 + num_classes,))`: x, y, stop if > 0, then a score for each class, of which the first largest is the prediction |
     | `view="discrete"`, `grid=G`   | actions `MultiDiscrete([G * G, 2, num_classes])`: a cell, row by row from the top left, whose centre is the location; stop; prediction. By default the cells' crops about tile the image |
-    | `mask_seen=True`              | `action_masks()` of the discrete view forbids cells at whose exact location a glimpse was taken in this episode (unless that is all of them) |
+    | `view="single"`, `grid=G`     | policy-only, actions `Discrete(G * G + 1)`: a cell, or the last one to stop; for DQN |
+    | `mask_seen=True`              | `action_masks()` of a grid's view forbids cells at whose exact location a glimpse was taken in this episode (unless that is all of them) |
     | `min_glimpses=m`              | `action_masks()` forbids to stop before m glimpses              |
     | `observe="canvas"`            | in place of `glimpse`, `canvas: Box(0, 255, (H, W, C + 1), uint8)`: the pixels that the finest crops have covered so far, and 255 in the last channel where they have; a first thumbnail has its own key |
     | `glimpse_format="flat"`       | every image as a vector of float32 in [0, 1]; the default of both views above if a side shown is under 36 pixels, so that stock policies run |
@@ -179,6 +189,7 @@ class GlimpseEnv(TaskAttributes, gym.Env[dict[str, np.ndarray], Any]):
         self._first_locations = RandomLocations(b, 1) if self.first_glimpse == "random" else None
         self._seen, self._cells = self.task.memories(b, 1)
         self._trackers = [memory for memory in (self._seen, self._cells) if memory is not None]
+        self._belief = self.task.belief(b, 1)
         self._over: bool | None = None  # None: never reset
         self._window: Window | None = None
 
@@ -212,6 +223,9 @@ class GlimpseEnv(TaskAttributes, gym.Env[dict[str, np.ndarray], Any]):
             tracker.start(None)
         if self.first_glimpse in ("center", "random"):
             self._note_crop()
+        if self._belief is not None:
+            self._belief.start(None)
+            self._note_glimpse()
         if self.render_mode == "human":
             self.render()
         info = self._describe()
@@ -229,6 +243,8 @@ class GlimpseEnv(TaskAttributes, gym.Env[dict[str, np.ndarray], Any]):
             what = "step() before reset()" if self._over is None else "step() after the end"
             raise ResetNeeded(f"{what}: call reset() to start an episode")
         location, stop, prediction = self.task.codec.decode_one(action)
+        if self._belief is not None:
+            prediction = int(self._belief.prediction[0])
         self._over = bool(ends(self._t, stop, self.max_glimpses))
         if self._t:
             self._prediction = prediction
@@ -239,6 +255,7 @@ class GlimpseEnv(TaskAttributes, gym.Env[dict[str, np.ndarray], Any]):
             self._t += 1
             self._location = location[None]
             self._note_crop()
+            self._note_glimpse()
         if self.render_mode == "human":
             self.render()
         info = self._describe()
@@ -248,10 +265,10 @@ class GlimpseEnv(TaskAttributes, gym.Env[dict[str, np.ndarray], Any]):
         return self._observe(), reward, self._over, False, info
 
     def action_masks(self) -> np.ndarray:
-        """Allowed choices ``(G * G + 2 + num_classes,)`` bool; see `views.action_masks`.
+        """Allowed choices of a grid's view, bool; for the layout see `views.action_masks`.
 
         Raises:
-            ValueError: the view is not "discrete".
+            ValueError: the view has no grid.
             ResetNeeded: no episode was started.
         """
         check_masks_asked(self.view, started=self._over is not None)
@@ -262,7 +279,8 @@ class GlimpseEnv(TaskAttributes, gym.Env[dict[str, np.ndarray], Any]):
             np.array([self._t]),
             self.task.grid_cells,
             self.task.min_glimpses,
-            self.num_classes,
+            self.task.answer_classes or 0,
+            self.view == "single",
         )[0]
 
     def render(self) -> np.ndarray | None:
@@ -320,10 +338,16 @@ class GlimpseEnv(TaskAttributes, gym.Env[dict[str, np.ndarray], Any]):
         for tracker in self._trackers:
             tracker.look(None, self._location)
 
+    def _note_glimpse(self) -> None:
+        if self._belief is not None:
+            one = np.ones(1, dtype=np.bool_)
+            self._belief.look(one, self._index, self._location, np.array([self._t]))
+
     def _observe(self) -> dict[str, np.ndarray]:
         seen = None if self._seen is None else self._seen.mask
+        probs = None if self._belief is None else self._belief.probs
         batch = self.task.observer.observe(
-            self._backend, self._index, self._location, np.array([self._t]), seen
+            self._backend, self._index, self._location, np.array([self._t]), seen, probs
         )
         return {key: values[0] for key, values in batch.items()}
 
@@ -365,9 +389,10 @@ def check_options(options: dict[str, Any], known: Sequence[str]) -> None:
 
 def check_masks_asked(view: str, started: bool) -> None:
     """Raises if there are no action masks to be had."""
-    if view != "discrete":
+    if view not in GRID_VIEWS:
         raise ValueError(
-            f"action_masks() belongs to view='discrete'; this environment has view={view!r}"
+            f"action_masks() belongs to view='discrete' and 'single'; this environment has "
+            f"view={view!r}"
         )
     if not started:
         raise ResetNeeded("action_masks() before reset()")

@@ -37,7 +37,8 @@ class Policy(Protocol[State]):
 
         Returns:
             A native action: ``location (B, 2)`` in [-1, 1], ``stop (B,)`` 0 or 1,
-            ``prediction (B,)`` in [0, num_classes); and the next state.
+            ``prediction (B,)`` in [0, num_classes), which policy-only environments do not take; and
+            the next state.
         """
         ...
 
@@ -54,24 +55,33 @@ class _CountingPolicy:
 
     def __init__(
         self,
-        num_classes: int,
+        num_classes: int | None,
         *,
         stop_after: int | None = None,
         guess: int | None = None,
         seed: int = 0,
     ) -> None:
-        if num_classes < 1:
-            raise ValueError(f"num_classes={num_classes}: expected at least 1")
+        if num_classes is not None and num_classes < 1:
+            raise ValueError(f"num_classes={num_classes}: expected at least 1, or None")
         if stop_after is not None and stop_after < 1:
             raise ValueError(f"stop_after={stop_after}: expected at least 1, or None")
-        if guess is not None and not 0 <= guess < num_classes:
+        if guess is not None and num_classes is None:
+            raise ValueError(f"guess={guess}: expected None with num_classes=None")
+        if guess is not None and num_classes is not None and not 0 <= guess < num_classes:
             raise ValueError(f"guess={guess}: expected 0 to {num_classes - 1}, or None")
         self.num_classes, self.stop_after, self.guess = num_classes, stop_after, guess
         self._random = np.random.default_rng(seed)
 
     def check_env(self, env: Any) -> None:
-        """Raises ValueError if the environment has fewer classes than this answers."""
-        if self.num_classes > env.num_classes:
+        """Raises ValueError unless the environment asks for the classes that this answers."""
+        if (self.num_classes is None) != (env.classifier is not None):
+            asked = "no class" if env.classifier is not None else f"{env.num_classes} classes"
+            right = None if env.classifier is not None else env.num_classes
+            raise ValueError(
+                f"{type(self).__name__}(num_classes={self.num_classes}): the environment asks for "
+                f"{asked}; expected num_classes={right}"
+            )
+        if self.num_classes is not None and self.num_classes > env.num_classes:
             raise ValueError(
                 f"{type(self).__name__}(num_classes={self.num_classes}): {env.dataset} has "
                 f"{env.num_classes} classes; expected at most as many"
@@ -85,15 +95,12 @@ class _CountingPolicy:
     ) -> tuple[dict[str, np.ndarray], np.ndarray]:
         # At time 0 (first_glimpse="choose") there is no glimpse to count.
         batch, taken = len(state), state + (_host(observation["time"])[:, 0] > 0)
-        if self.guess is None:
-            prediction = self._random.integers(self.num_classes, size=batch)
-        else:
-            prediction = np.full(batch, self.guess, dtype=np.int64)
-        action = {
-            "location": self._where(state),
-            "stop": self._stop(taken),
-            "prediction": prediction,
-        }
+        action = {}
+        if self.guess is not None:
+            action["prediction"] = np.full(batch, self.guess, dtype=np.int64)
+        elif self.num_classes is not None:
+            action["prediction"] = self._random.integers(self.num_classes, size=batch)
+        action |= {"location": self._where(state), "stop": self._stop(taken)}
         return action, taken
 
     def select(self, state: np.ndarray, keep: Any) -> np.ndarray:
@@ -116,7 +123,7 @@ class RandomPolicy(_CountingPolicy):
     """Looks at uniformly random places and stops at random.
 
     Args:
-        num_classes: number of classes.
+        num_classes: number of classes; None for policy-only environments, which ask for none.
         stop_after: stop after exactly this many glimpses instead.
         guess: the class it always answers; None for a random one each time.
         seed: of its choices; two policies with one seed choose alike.
@@ -125,7 +132,7 @@ class RandomPolicy(_CountingPolicy):
 
     def __init__(
         self,
-        num_classes: int,
+        num_classes: int | None,
         *,
         stop_after: int | None = None,
         guess: int | None = None,
@@ -150,7 +157,7 @@ class CenterPolicy(_CountingPolicy):
     """Looks at the centre only.
 
     Args:
-        num_classes: number of classes.
+        num_classes: number of classes; None for policy-only environments, which ask for none.
         stop_after: glimpses after which it stops; None for the whole budget.
         guess: the class it always answers; None for a random one each time.
         seed: of its guesses.
@@ -164,7 +171,7 @@ class ScanPolicy(_CountingPolicy):
     """Reads the image like a page: the cells of a grid, row by row from the top left, and again.
 
     Args:
-        num_classes: number of classes.
+        num_classes: number of classes; None for policy-only environments, which ask for none.
         stop_after: glimpses after which it stops; None for the whole budget.
         grid: cells a side.
         guess: the class it always answers; None for a random one each time.
@@ -173,7 +180,7 @@ class ScanPolicy(_CountingPolicy):
 
     def __init__(
         self,
-        num_classes: int,
+        num_classes: int | None,
         *,
         stop_after: int | None = None,
         grid: int = 4,

@@ -12,11 +12,13 @@ from typing import Any
 
 from . import datasets
 from .backends import Backend
+from .belief import Belief, Classifier
 from .datasets import Dataset
 from .episodes import FIRST_GLIMPSES, ORDERS, Episodes
 from .memories import SeenCells, SeenPixels
 from .views import (
     FORMATS,
+    GRID_VIEWS,
     OBSERVATIONS,
     SMALL_IMAGE,
     VIEWS,
@@ -25,6 +27,7 @@ from .views import (
     DiscreteActions,
     NativeActions,
     Observer,
+    SingleActions,
 )
 
 
@@ -59,6 +62,7 @@ class Task:
     glimpse_format: str | None = None
     mask_seen: bool = False
     min_glimpses: int = 1
+    classifier: Classifier | None = None
 
     def __post_init__(self) -> None:
         self._check_names()
@@ -75,7 +79,9 @@ class Task:
         self._check_sizes()
         self.num_classes = self.source.num_classes
         self.codec = self._make_codec()
-        self.observer = self._make_observer()
+        self._read_format()
+        num_probs = 0 if self.classifier is None else self.num_classes
+        self.observer = self._make_observer(self.observe, self.glimpse_format == "flat", num_probs)
 
     @property
     def grid_cells(self) -> int:
@@ -96,6 +102,18 @@ class Task:
             assert self.grid is not None
             cells = SeenCells(b, num_envs, self.grid)
         return pixels, cells
+
+    def belief(self, b: Backend, num_envs: int) -> Belief | None:
+        """What the classifier in the loop makes of `num_envs` slots; None without one."""
+        if self.classifier is None:
+            return None
+        native = self._make_observer("glimpse", flat=False)
+        return Belief(b, self.classifier, native, num_envs, self.num_classes)
+
+    @property
+    def answer_classes(self) -> int | None:
+        """Number of classes that an action chooses from; None if it has no prediction."""
+        return self.num_classes if self.classifier is None else None
 
     def episodes(self, b: Backend, num_envs: int, trackers: list[Any]) -> Episodes:
         """The state machine of `num_envs` slots."""
@@ -121,13 +139,24 @@ class Task:
                 f"thumbnail_size={self.thumbnail_size!r}: only first_glimpse='thumbnail' shows "
                 f"one, and first_glimpse={self.first_glimpse!r}"
             )
-        if self.view != "discrete":
+        if self.view not in GRID_VIEWS:
             for name, default in (("grid", None), ("mask_seen", False), ("min_glimpses", 1)):
                 if getattr(self, name) != default:
                     raise ValueError(
-                        f"{name}={getattr(self, name)!r}: only view='discrete' reads it, and "
-                        f"view={self.view!r}"
+                        f"{name}={getattr(self, name)!r}: only view='discrete' and 'single' read "
+                        f"it, and view={self.view!r}"
                     )
+        if self.classifier is not None and not hasattr(self.classifier, "step"):
+            raise ValueError(
+                f"classifier={self.classifier!r}: expected a dtram_env.Classifier, or None; "
+                "agents.policy_only.FrozenClassifier.load reads a folder, as do the Policy ids"
+            )
+        if self.view == "single" and self.classifier is None:
+            raise ValueError(
+                "view='single': its actions have no room for a prediction, so it needs a "
+                "classifier in the loop: make an id such as agents:DTRAM-MNIST-Policy-v0, or "
+                "use view='discrete'"
+            )
 
     def _load(self) -> Dataset:
         if isinstance(self.dataset, str):
@@ -168,28 +197,32 @@ class Task:
         if self.thumbnail_size is None:
             self.thumbnail_size = self.glimpse_size
         self.thumbnail_size = check_integer("thumbnail_size", self.thumbnail_size, 1)
-        if self.view == "discrete":
+        if self.view in GRID_VIEWS:
             if self.grid is None:
                 self.grid = math.ceil(max(height, width) / self.glimpse_size)
             self.grid = check_integer("grid", self.grid, 1)
 
     def _make_codec(self) -> ActionCodec:
         if self.view == "continuous":
-            return ContinuousActions(self.num_classes)
-        if self.view == "discrete":
-            assert self.grid is not None
-            return DiscreteActions(self.num_classes, self.grid)
-        return NativeActions(self.num_classes)
+            return ContinuousActions(self.answer_classes)
+        if self.view == "native":
+            return NativeActions(self.answer_classes)
+        assert self.grid is not None
+        if self.view == "single":
+            return SingleActions(self.grid)
+        return DiscreteActions(self.answer_classes, self.grid)
 
-    def _make_observer(self) -> Observer:
+    def _read_format(self) -> None:
         assert self.thumbnail_size is not None
-        canvas = self.observe == "canvas"
-        shown = min(self.image_shape[:2]) if canvas else self.glimpse_size
+        shown = min(self.image_shape[:2]) if self.observe == "canvas" else self.glimpse_size
         if self.first_glimpse == "thumbnail":
             shown = min(shown, self.thumbnail_size)
         if self.glimpse_format is None:
             flat = self.view != "native" and shown < SMALL_IMAGE
             self.glimpse_format = "flat" if flat else "image"
+
+    def _make_observer(self, observe: str, flat: bool, num_probs: int = 0) -> Observer:
+        assert self.thumbnail_size is not None
         return Observer(
             self.image_shape,
             self.max_glimpses,
@@ -197,8 +230,9 @@ class Task:
             self.num_scales,
             self.first_glimpse,
             self.thumbnail_size,
-            self.observe,
-            self.glimpse_format == "flat",
+            observe,
+            flat,
+            num_probs,
         )
 
 
@@ -236,6 +270,7 @@ class TaskAttributes:
         self.image_shape = task.image_shape
         self.num_classes = task.num_classes
         self.class_names = task.source.class_names
+        self.classifier = task.classifier
         self.max_glimpses = task.max_glimpses
         self.glimpse_size = task.glimpse_size
         self.num_scales = task.num_scales

@@ -113,6 +113,7 @@ class GlimpseVectorEnv(TaskAttributes, gym.vector.VectorEnv[Any, Any, Any]):
         memories = (self._seen, self._cells, self._path)
         trackers = [memory for memory in memories if memory is not None]
         self._episodes = self.task.episodes(b, num_envs, trackers)
+        self._belief = self.task.belief(b, num_envs)
         self._started = False
         self._answers: Any = None  # what the last step predicted, for pictures
 
@@ -161,6 +162,8 @@ class GlimpseVectorEnv(TaskAttributes, gym.vector.VectorEnv[Any, Any, Any]):
         location, stop, prediction = self.task.codec.decode(
             b, actions, self.num_envs, active, self.validate_actions
         )
+        if self._belief is not None:
+            prediction = self._belief.prediction
         rewards, finished = state.advance(location, stop, prediction, active)
         answers = {
             "prediction": b.xp.where(finished, prediction, 0),
@@ -184,6 +187,9 @@ class GlimpseVectorEnv(TaskAttributes, gym.vector.VectorEnv[Any, Any, Any]):
             restarted = idle
         elif mode is AutoresetMode.DISABLED:
             terminations = b.copy(state.ended)
+        if self._belief is not None:  # before a new episode's glimpses, which _start reads
+            moved = ~finished if active is None else active & ~finished
+            self._belief.look(moved, state.index, state.location, state.t)
         if restarted is not None:
             self._start(restarted, None)
             if self._on_host and restarted.any():  # else the device would be asked
@@ -193,10 +199,10 @@ class GlimpseVectorEnv(TaskAttributes, gym.vector.VectorEnv[Any, Any, Any]):
         return self._observe(), rewards, terminations, truncations, infos
 
     def action_masks(self) -> Any:
-        """Allowed choices ``(num_envs, G * G + 2 + num_classes)`` bool; see `views.action_masks`.
+        """Allowed choices ``(num_envs, …)`` of a grid's view, bool; see `views.action_masks`.
 
         Raises:
-            ValueError: the view is not "discrete".
+            ValueError: the view has no grid.
             ResetNeeded: no episode was started.
         """
         check_masks_asked(self.view, self._started)
@@ -207,7 +213,8 @@ class GlimpseVectorEnv(TaskAttributes, gym.vector.VectorEnv[Any, Any, Any]):
             self._episodes.t,
             self.task.grid_cells,
             self.task.min_glimpses,
-            self.num_classes,
+            self.task.answer_classes or 0,
+            self.view == "single",
         )
 
     def render(self) -> tuple[np.ndarray, ...] | None:
@@ -250,13 +257,22 @@ class GlimpseVectorEnv(TaskAttributes, gym.vector.VectorEnv[Any, Any, Any]):
         first = None
         if self._first_locations is not None:
             first = self._first_locations.next(self.np_random)
-        if mask is None or not self._on_host or mask.any():
-            self._episodes.start(mask, index, first)
+        if mask is not None and self._on_host and not mask.any():
+            return
+        state = self._episodes
+        state.start(mask, index, first)
+        if self._belief is not None:
+            self._belief.start(mask)
+            new = self._b.full(self.num_envs, True, self._b.boolean) if mask is None else mask
+            self._belief.look(new, state.index, state.location, state.t)
 
     def _observe(self) -> Any:
         state = self._episodes
         seen = None if self._seen is None else self._seen.mask
-        return self.task.observer.observe(self._b, state.index, state.location, state.t, seen)
+        probs = None if self._belief is None else self._belief.probs
+        return self.task.observer.observe(
+            self._b, state.index, state.location, state.t, seen, probs
+        )
 
     def _describe(self, mask: Any | None) -> dict[str, Any]:
         """Infos that every slot in `mask` (None: all) has; zeros elsewhere."""
@@ -293,8 +309,9 @@ class GlimpseVectorEnv(TaskAttributes, gym.vector.VectorEnv[Any, Any, Any]):
             return
         state, rows = self._episodes, np.flatnonzero(finished)
         seen = None if self._seen is None else self._seen.mask[rows]
+        probs = None if self._belief is None else self._belief.probs[rows]
         batch = self.task.observer.observe(
-            b, state.index[rows], state.location[rows], state.t[rows], seen
+            b, state.index[rows], state.location[rows], state.t[rows], seen, probs
         )
         observations = np.full(self.num_envs, None, dtype=object)
         keys = list(batch)

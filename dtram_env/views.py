@@ -16,7 +16,8 @@ from gymnasium import spaces
 
 from .backends import Backend, read_array
 
-VIEWS = ("native", "continuous", "discrete")
+VIEWS = ("native", "continuous", "discrete", "single")
+GRID_VIEWS = ("discrete", "single")  # those whose locations are the cells of a grid
 OBSERVATIONS = ("glimpse", "canvas")
 FORMATS = ("image", "flat")
 SMALL_IMAGE = 36  # the least side, in pixels, that stock convolutional extractors take
@@ -28,7 +29,7 @@ class Decision(NamedTuple):
     Attributes:
         location: ``(n, 2)`` float32 in [-1, 1].
         stop: ``(n,)``, 1 to stop.
-        prediction: ``(n,)`` int64.
+        prediction: ``(n,)`` int64; None where the action has none (policy-only).
     """
 
     location: Any
@@ -56,8 +57,8 @@ class ActionCodec(Protocol):
         """
         ...
 
-    def decode_one(self, action: Any) -> tuple[np.ndarray, int, int]:
-        """Reads one action: location ``(2,)`` float32, stop, prediction.
+    def decode_one(self, action: Any) -> tuple[np.ndarray, int, int | None]:
+        """Reads one action: location ``(2,)`` float32, stop, prediction (None: it has none).
 
         Raises:
             ValueError: naming the field and the value.
@@ -66,33 +67,43 @@ class ActionCodec(Protocol):
 
 
 class NativeActions:
-    """``Dict(location, stop, prediction)``, as the task is told."""
+    """``Dict(location, stop, prediction)``, as the task is told.
 
-    def __init__(self, num_classes: int) -> None:
+    Args:
+        num_classes: number of classes; None where the action has no prediction.
+    """
+
+    def __init__(self, num_classes: int | None) -> None:
         self._num_classes = num_classes
-        self.space: spaces.Space[Any] = spaces.Dict(
-            location=spaces.Box(-1, 1, (2,), np.float32),
-            stop=spaces.Discrete(2),
-            prediction=spaces.Discrete(num_classes),
-        )
-        self._keys = {"location", "stop", "prediction"}
+        parts: dict[str, spaces.Space[Any]] = {
+            "location": spaces.Box(-1, 1, (2,), np.float32),
+            "stop": spaces.Discrete(2),
+        }
+        if num_classes is not None:
+            parts["prediction"] = spaces.Discrete(num_classes)
+        self.space: spaces.Space[Any] = spaces.Dict(parts)
+        self._keys = tuple(parts)
 
     def decode(self, b: Backend, action: Any, n: int, active: Any | None, check: bool) -> Decision:
         self._check_keys(action)
         location = _array(b, action["location"], (n, 2), "action['location']", "iuf")
         stop = _array(b, action["stop"], (n,), "action['stop']")
-        prediction = _array(b, action["prediction"], (n,), "action['prediction']")
+        prediction, bound = None, self._num_classes
+        if bound is not None:
+            prediction = _array(b, action["prediction"], (n,), "action['prediction']")
         if check:
-            bound = self._num_classes
-            claims = (
+            claims = [
                 _finite(b, location, "action['location']"),
                 _integers(b, stop, 2, "action['stop']"),
-                _integers(b, prediction, bound, "action['prediction']"),
-            )
+            ]
+            if bound is not None:
+                claims.append(_integers(b, prediction, bound, "action['prediction']"))
             _check(claims, active)
-        return Decision(_clip(b, location), stop, _int64(b, prediction, active))
+        if prediction is not None:
+            prediction = _int64(b, prediction, active)
+        return Decision(_clip(b, location), stop, prediction)
 
-    def decode_one(self, action: Any) -> tuple[np.ndarray, int, int]:
+    def decode_one(self, action: Any) -> tuple[np.ndarray, int, int | None]:
         self._check_keys(action)
         location = _host_array(action["location"], "action['location']")
         if location.shape != (2,) or location.dtype.kind not in "iuf":
@@ -100,38 +111,47 @@ class NativeActions:
                 f"action['location'] is {location.dtype} of shape {location.shape}: "
                 "expected numbers of shape (2,)"
             )
+        prediction = None
+        if self._num_classes is not None:
+            prediction = _one_integer(
+                action["prediction"], self._num_classes, "action['prediction']"
+            )
         return (
             _one_location(location, "action['location']"),
             _one_integer(action["stop"], 2, "action['stop']"),
-            _one_integer(action["prediction"], self._num_classes, "action['prediction']"),
+            prediction,
         )
 
     def _check_keys(self, action: Any) -> None:
+        keys = ", ".join(map(repr, self._keys))
         if not isinstance(action, dict):
             raise ValueError(
-                f"action is a {type(action).__name__}: expected a dict with the keys 'location', "
-                "'stop', 'prediction' (view='continuous' and 'discrete' take arrays)"
+                f"action is a {type(action).__name__}: expected a dict with the keys {keys} "
+                "(the other views take arrays)"
             )
-        if action.keys() != self._keys:
-            raise ValueError(
-                f"action has the keys {sorted(action)}: expected 'location', 'stop', 'prediction'"
-            )
+        if action.keys() != set(self._keys):
+            raise ValueError(f"action has the keys {sorted(action)}: expected {keys}")
 
 
 class ContinuousActions:
-    """``Box(3 + num_classes)``: x, y, stop if > 0, prediction the first largest of the rest."""
+    """``Box(3 + num_classes)``: x, y, stop if > 0, prediction the first largest of the rest.
 
-    def __init__(self, num_classes: int) -> None:
-        self._size = 3 + num_classes
+    Args:
+        num_classes: number of classes; None where the action has no prediction, as ``Box(3)``.
+    """
+
+    def __init__(self, num_classes: int | None) -> None:
+        self._size = 3 + (num_classes or 0)
         self.space: spaces.Space[Any] = spaces.Box(-1, 1, (self._size,), np.float32)
 
     def decode(self, b: Backend, action: Any, n: int, active: Any | None, check: bool) -> Decision:
         action = _array(b, action, (n, self._size), "action", "iuf")
         if check:
             _check((_finite(b, action, "action"),), active)
-        return Decision(_clip(b, action[:, :2]), action[:, 2] > 0, action[:, 3:].argmax(-1))
+        prediction = action[:, 3:].argmax(-1) if self._size > 3 else None
+        return Decision(_clip(b, action[:, :2]), action[:, 2] > 0, prediction)
 
-    def decode_one(self, action: Any) -> tuple[np.ndarray, int, int]:
+    def decode_one(self, action: Any) -> tuple[np.ndarray, int, int | None]:
         action = _host_array(action, "action")
         if action.shape != (self._size,) or action.dtype.kind not in "iuf":
             raise ValueError(
@@ -140,8 +160,8 @@ class ContinuousActions:
             )
         if not np.isfinite(action).all():
             raise ValueError(f"action = {action}: expected finite numbers")
-        location = _one_location(action[:2], "action[:2]")
-        return location, int(action[2] > 0), int(action[3:].argmax())
+        prediction = int(action[3:].argmax()) if self._size > 3 else None
+        return _one_location(action[:2], "action[:2]"), int(action[2] > 0), prediction
 
 
 class DiscreteActions:
@@ -150,21 +170,22 @@ class DiscreteActions:
     Cells are numbered row by row from the top left; a cell's location is its centre.
 
     Args:
-        num_classes: number of classes.
+        num_classes: number of classes; None where the action has no prediction.
         grid: G, cells a side.
     """
 
-    def __init__(self, num_classes: int, grid: int) -> None:
+    def __init__(self, num_classes: int | None, grid: int) -> None:
         self.grid = grid
-        self._bounds = (grid * grid, 2, num_classes)
+        self._bounds = (grid * grid, 2, *(() if num_classes is None else (num_classes,)))
         self.space: spaces.Space[Any] = spaces.MultiDiscrete(list(self._bounds))
         self.centres = grid_centres(grid)
-        self._fields = ("action[0] (cell)", "action[1] (stop)", "action[2] (prediction)")
+        fields = ("action[0] (cell)", "action[1] (stop)", "action[2] (prediction)")
+        self._fields = fields[: len(self._bounds)]
         self._placed: Any = None  # the centres, on the backend
 
     def decode(self, b: Backend, action: Any, n: int, active: Any | None, check: bool) -> Decision:
-        action = _array(b, action, (n, 3), "action")
-        columns = [action[:, k] for k in range(3)]
+        action = _array(b, action, (n, len(self._bounds)), "action")
+        columns = [action[:, k] for k in range(len(self._bounds))]
         if check:
             asked = zip(columns, self._bounds, self._fields, strict=True)
             _check([_integers(b, *column) for column in asked], active)
@@ -173,17 +194,48 @@ class DiscreteActions:
         cell = _int64(b, columns[0], active)
         if not check:  # a cell that does not exist must not read other memory
             cell = b.xp.clip(cell, 0, self._bounds[0] - 1)
-        return Decision(self._placed[cell], columns[1], _int64(b, columns[2], active))
+        prediction = _int64(b, columns[2], active) if len(columns) > 2 else None
+        return Decision(self._placed[cell], columns[1], prediction)
 
-    def decode_one(self, action: Any) -> tuple[np.ndarray, int, int]:
-        shape = _host_array(action, "action").shape
-        if shape != (3,):
-            raise ValueError(f"action has shape {shape}: expected (3,)")
-        cell, stop, prediction = (
+    def decode_one(self, action: Any) -> tuple[np.ndarray, int, int | None]:
+        shape, expected = _host_array(action, "action").shape, (len(self._bounds),)
+        if shape != expected:
+            raise ValueError(f"action has shape {shape}: expected {expected}")
+        cell, stop, *prediction = (
             _one_integer(value, bound, field)
             for value, bound, field in zip(action, self._bounds, self._fields, strict=True)
         )
-        return self.centres[cell], stop, prediction
+        return self.centres[cell], stop, prediction[0] if prediction else None
+
+
+class SingleActions:
+    """``Discrete(G*G + 1)``: a cell to look at next, or, the last one, to stop.
+
+    Args:
+        grid: G, cells a side.
+    """
+
+    def __init__(self, grid: int) -> None:
+        self._stop = grid * grid
+        self.space: spaces.Space[Any] = spaces.Discrete(self._stop + 1)
+        # Who stops looks nowhere; the row is there so that no index is out of range.
+        self.centres = np.concatenate([grid_centres(grid), np.zeros((1, 2), np.float32)])
+        self._placed: Any = None  # the centres, on the backend
+
+    def decode(self, b: Backend, action: Any, n: int, active: Any | None, check: bool) -> Decision:
+        action = _array(b, action, (n,), "action")
+        if check:
+            _check([_integers(b, action, self._stop + 1, "action")], active)
+        if self._placed is None:
+            self._placed = b.array(self.centres)
+        choice = _int64(b, action, active)
+        if not check:  # as in `DiscreteActions`
+            choice = b.xp.clip(choice, 0, self._stop)
+        return Decision(self._placed[choice], choice == self._stop, None)
+
+    def decode_one(self, action: Any) -> tuple[np.ndarray, int, int | None]:
+        choice = _one_integer(action, self._stop + 1, "action")
+        return self.centres[choice], int(choice == self._stop), None
 
 
 def grid_centres(grid: int) -> np.ndarray:
@@ -204,6 +256,7 @@ class Observer:
         first_glimpse: one of `episodes.FIRST_GLIMPSES`.
         thumbnail_size: side of the thumbnail, in pixels.
         observe: one of `OBSERVATIONS`.
+        num_probs: classes of the belief that is observed too; 0 if none is.
         flat: whether images are flat vectors of float32 in [0, 1] rather than uint8 images.
     """
 
@@ -217,6 +270,7 @@ class Observer:
         thumbnail_size: int,
         observe: str,
         flat: bool,
+        num_probs: int = 0,
     ) -> None:
         height, width, channels = image_shape
         self._max_glimpses, self._num_scales = max_glimpses, num_scales
@@ -235,9 +289,19 @@ class Observer:
         boxes: dict[str, spaces.Space[Any]] = {key: self._box(s) for key, s in shapes.items()}
         boxes["location"] = spaces.Box(-1, 1, (2,), np.float32)
         boxes["time"] = spaces.Box(0, 1, (1,), np.float32)
+        if num_probs:
+            boxes["probs"] = spaces.Box(0, 1, (num_probs,), np.float32)
         self.space: spaces.Space[Any] = spaces.Dict(boxes)
 
-    def observe(self, b: Backend, index: Any, location: Any, t: Any, seen: Any | None) -> Any:
+    def observe(
+        self,
+        b: Backend,
+        index: Any,
+        location: Any,
+        t: Any,
+        seen: Any | None,
+        probs: Any | None = None,
+    ) -> Any:
         """The observation of every slot, new arrays.
 
         Args:
@@ -246,6 +310,7 @@ class Observer:
             location: ``(n, 2)`` float32, where the last glimpse was.
             t: ``(n,)`` int64, glimpses taken.
             seen: ``(n, H, W)`` bool, pixels seen; only for "canvas".
+            probs: ``(n, K)`` float32, the belief; only if it is observed.
         """
         where = b.xp.where
         first = (t == 1)[:, None, None, None] if self._thumbnail else None
@@ -268,6 +333,8 @@ class Observer:
                 observation[key] = b.divide(image.reshape(len(image), -1), 255)
         observation["location"] = b.copy(location)
         observation["time"] = b.divide(t, self._max_glimpses)[:, None]
+        if probs is not None:
+            observation["probs"] = b.copy(probs)
         return observation
 
     def _paint(self, b: Backend, index: Any, seen: Any) -> Any:
@@ -281,9 +348,15 @@ class Observer:
 
 
 def action_masks(
-    b: Backend, cells: Any | None, t: Any, num_cells: int, min_glimpses: int, num_classes: int
+    b: Backend,
+    cells: Any | None,
+    t: Any,
+    num_cells: int,
+    min_glimpses: int,
+    num_classes: int,
+    single: bool = False,
 ) -> Any:
-    """Which choices of the discrete view are allowed, in the layout that MaskablePPO reads.
+    """Which choices of a grid view are allowed, in the layout that MaskablePPO reads.
 
     Args:
         b: the backend.
@@ -292,16 +365,18 @@ def action_masks(
         t: ``(n,)`` int64, glimpses taken.
         num_cells: G * G.
         min_glimpses: stopping is not allowed before this many glimpses.
-        num_classes: number of classes.
+        num_classes: number of classes that the action chooses from, 0 if it has no prediction.
+        single: whether stopping is one choice more beside the cells (the view "single").
 
     Returns:
-        ``(n, G * G + 2 + num_classes)`` bool: cells, then stop 0 and 1, then classes.
+        ``(n, G * G + 2 + num_classes)`` bool: cells, then stop 0 and 1, then classes; or
+        ``(n, G * G + 1)``: cells, then stop.
     """
-    n = len(t)
-    masks = b.full((n, num_cells + 2 + num_classes), True, b.boolean)
+    stop = num_cells if single else num_cells + 1
+    masks = b.full((len(t), stop + 1 + num_classes), True, b.boolean)
     if cells is not None:
         masks[:, :num_cells] = ~cells | cells.all(-1)[:, None]
-    masks[:, num_cells + 1] = t >= min_glimpses
+    masks[:, stop] = t >= min_glimpses
     return masks
 
 

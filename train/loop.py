@@ -69,6 +69,7 @@ class Loop:
         seed: of the order of images.
         weight_decay: AdamW's.
         max_grad_norm: gradients are clipped to this norm.
+        program: what an interrupted run is resumed with.
     """
 
     def __init__(
@@ -82,7 +83,9 @@ class Loop:
         seed: int,
         weight_decay: float,
         max_grad_norm: float,
+        program: str = "train/reinforce.py",
     ) -> None:
+        self.program = program
         self.task, self.agent, self.seed = task, agent, seed
         self.weight_decay, self.max_grad_norm = weight_decay, max_grad_norm
         self.folder, self.progress, self.interrupt = folder, progress, interrupt
@@ -224,7 +227,7 @@ class Loop:
         words = [word for word in sys.argv[1:] if word != "--resume"]
         if not any(word.split("=")[0] == "--run-dir" for word in words):
             words += ["--run-dir", str(self.folder.path)]
-        command = shlex.join([python_command(), "train/reinforce.py", *words, "--resume"])
+        command = shlex.join([python_command(), self.program, *words, "--resume"])
         print(f"\n{self.interrupt.signal.name}: saved. To go on: {command}", file=sys.stderr)
         raise SystemExit(128 + self.interrupt.signal)
 

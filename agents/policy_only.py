@@ -1,0 +1,155 @@
+"""Policy-only environments: a frozen classifier answers, the agent only looks and stops.
+
+    gym.make("agents:DTRAM-MNIST-Policy-v0")
+
+The classifier is a DT-RAM's encoder, core and classifier, trained on uniformly random locations by
+`train/classifier.py`. Its hash stands in the id's spec; another classifier raises the version.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from dtram_env import GlimpseEnv, GlimpseVectorEnv
+from dtram_env.registration import TABLE
+
+from .dtram import DTRAM, State, read_header
+
+# id -> (the id whose images and sensor it has, its shipped classifier, its weights' SHA-256)
+POLICY_TABLE: dict[str, tuple[str, str, str]] = {
+    "DTRAM-MNIST-Policy-v0": (
+        "DTRAM-MNIST-v0",
+        "mnist-classifier",
+        "",
+    ),
+}
+POLICY_IDS: tuple[str, ...] = tuple(POLICY_TABLE)
+
+
+class FrozenClassifier:
+    """A trained network as the `dtram_env.Classifier` of an environment.
+
+    Args:
+        network: its encoder, core and classifier are used, and never changed.
+        name: what results call it.
+
+    Attributes:
+        network: the same, on the device of the last observation.
+        sha256: of its weights' file; "" if it was not loaded.
+    """
+
+    def __init__(self, network: DTRAM, name: str) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self.name, self.sha256 = name, ""
+
+    @classmethod
+    def load(cls, folder: str | Path, sha256: str | None = None) -> FrozenClassifier:
+        """Reads a model's folder, or a shipped model's by its name.
+
+        Args:
+            folder: a path; or a name, as "mnist-classifier".
+            sha256: what the weights' SHA-256 must be; None takes any.
+
+        Raises:
+            FileNotFoundError: there is no model.
+            ValueError: it is damaged, or not the one that was asked for.
+        """
+        path = _find(folder)
+        found = read_header(path)["weights_sha256"]
+        if sha256 is not None and found != sha256:
+            raise ValueError(
+                f"classifier {str(folder)!r} ({path}): its weights have SHA-256 {found}, expected "
+                f"{sha256}; restore the shipped file, or pass classifier=PATH for one of your own"
+            )
+        classifier = cls(DTRAM.load(path), f"{path.name}-{found[:12]}")
+        classifier.sha256 = found
+        return classifier
+
+    def check_spaces(self, observation_space: spaces.Space, num_classes: int) -> None:
+        """Raises ValueError if it was made for other glimpses or classes."""
+        assert isinstance(observation_space, spaces.Dict)
+        config = self.network.config
+        made = {"glimpse": config.glimpse_shape, "classes": config.num_classes}
+        found = {"glimpse": observation_space["glimpse"].shape, "classes": num_classes}
+        if made != found:
+            raise ValueError(
+                f"classifier {self.name!r} was made for {made}, the environment has {found}; train "
+                "one with: python train/classifier.py --env-id ID, and pass classifier=ITS_FOLDER"
+            )
+
+    def initial(self, batch: int) -> tuple[Tensor, Tensor]:
+        state = self.network.initial(batch)
+        return state.h.cpu(), state.c.cpu()
+
+    @torch.no_grad()
+    def step(
+        self, observation: dict[str, Any], state: tuple[Any, ...]
+    ) -> tuple[Any, tuple[Any, ...]]:
+        glimpse, location, h, c = map(
+            torch.as_tensor, (observation["glimpse"], observation["location"], *state)
+        )
+        if glimpse.device != self.network.classifier.weight.device:
+            self.network.to(glimpse.device)
+        time = torch.zeros(len(h), dtype=torch.int64, device=h.device)  # the heads used read none
+        after = self.network.look(glimpse, location, State(h, c, time))
+        probs = torch.softmax(self.network.classifier(after.h), dim=-1)
+        if isinstance(observation["glimpse"], np.ndarray):
+            return probs.numpy(), (after.h.numpy(), after.c.numpy())
+        return probs, (after.h, after.c)
+
+
+def make_env(**keywords: Any) -> GlimpseEnv:
+    """The entry point of the Policy ids; keywords as `GlimpseEnv`'s, `classifier` a folder too."""
+    return GlimpseEnv(**_with_classifier(keywords))
+
+
+def make_vector_env(**keywords: Any) -> GlimpseVectorEnv:
+    """The vector entry point of the Policy ids."""
+    return GlimpseVectorEnv(**_with_classifier(keywords))
+
+
+def register_all() -> None:
+    """Registers the Policy ids with Gymnasium; those that are there already stay."""
+    for env_id, (whole, classifier, sha256) in POLICY_TABLE.items():
+        if env_id not in gym.registry:
+            gym.register(
+                env_id,
+                entry_point=f"{__name__}:make_env",
+                vector_entry_point=f"{__name__}:make_vector_env",
+                kwargs={
+                    **asdict(TABLE[whole]),
+                    "classifier": classifier,
+                    "classifier_sha256": sha256,
+                },
+            )
+
+
+def _with_classifier(keywords: dict[str, Any]) -> dict[str, Any]:
+    """Loads the classifier that is named; one of the user's own is not held to the id's hash."""
+    sha256 = keywords.pop("classifier_sha256", None)
+    classifier = keywords.get("classifier")
+    if isinstance(classifier, str | Path):
+        shipped = {name for _, name, _ in POLICY_TABLE.values()}
+        loaded = FrozenClassifier.load(classifier, sha256 if classifier in shipped else None)
+        keywords["classifier"] = loaded
+    return keywords
+
+
+def _find(folder: str | Path) -> Path:
+    """A folder, or the shipped one of that name: beside the packages, or in the wheel's own."""
+    package = Path(__file__).resolve().parent
+    for shipped in (package / "pretrained", package.parent / "pretrained"):
+        if isinstance(folder, str) and (shipped / folder / "model.json").exists():
+            return shipped / folder
+    return Path(folder)
+
+
+__all__ = ["POLICY_IDS", "FrozenClassifier", "register_all"]
