@@ -24,3 +24,14 @@ def flops_per_glimpse(agent: DTRAM) -> int:
         agent.locator(state.h)
         agent.stop_logit(state.h, logits, state.time)
     return int(counter.get_total_flops())
+
+
+@torch.no_grad()
+def classifier_flops_per_glimpse(network: DTRAM) -> int:
+    """Floating-point operations of a frozen classifier's step on one glimpse."""
+    device = network.classifier.weight.device
+    glimpse = torch.zeros(1, *network.config.glimpse_shape, dtype=torch.uint8, device=device)
+    with FlopCounterMode(display=False) as counter:
+        state = network.look(glimpse, torch.zeros(1, 2, device=device), network.initial(1))
+        network.classifier(state.h)
+    return int(counter.get_total_flops())

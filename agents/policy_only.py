@@ -28,7 +28,7 @@ POLICY_TABLE: dict[str, tuple[str, str, str]] = {
     "DTRAM-MNIST-Policy-v0": (
         "DTRAM-MNIST-v0",
         "mnist-classifier",
-        "",
+        "682070ae2da41057ffb50012878fc5ac91fd8b803671a8100023cfa93f3f4072",
     ),
 }
 POLICY_IDS: tuple[str, ...] = tuple(POLICY_TABLE)

@@ -178,29 +178,47 @@ class RunFolder:
     def save_checkpoint(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]
     ) -> Path:
-        """Saves everything needed to go on, made valid by one rename; then older ones go.
+        """Saves everything needed to go on.
 
         Args:
             model: its weights go to ``weights.safetensors``.
             optimizer: its tensors go to ``optimizer.safetensors``.
             state: JSON values; the generators' states are added.
         """
+        tensors, numbers = _split_optimizer(optimizer)
+
+        def write(folder: Path) -> None:
+            save_file(_contiguous(model.state_dict()), folder / "weights.safetensors")
+            save_file(tensors, folder / "optimizer.safetensors")
+
+        return self.write_checkpoint(write, {**state, "optimizer": numbers})
+
+    def write_checkpoint(self, write: Callable[[Path], None], state: dict[str, Any]) -> Path:
+        """Makes a checkpoint, valid by one rename; then older ones go.
+
+        Args:
+            write: puts its files into the folder that it is given.
+            state: JSON values; torch's generators' states are added.
+        """
         before = self._checkpoints()
         number = int(before[-1].name.rpartition("-")[2]) + 1 if before else 1
         aside = self.path / "checkpoint.tmp"
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
-        save_file(_contiguous(model.state_dict()), aside / "weights.safetensors")
-        tensors, numbers = _split_optimizer(optimizer)
-        save_file(tensors, aside / "optimizer.safetensors")
+        write(aside)
         generators = _generator_states(self.device)
-        saved = {**state, "optimizer": numbers, "generators": generators}
-        write_json(aside / "state.json", saved)
+        write_json(aside / "state.json", {**state, "generators": generators})
         final = self.path / f"checkpoint-{number:06d}"
         os.replace(aside, final)
         for old in before:
             shutil.rmtree(old)
         return final
+
+    @property
+    def latest_checkpoint(self) -> Path | None:
+        """The folder of the latest checkpoint; None if there is none."""
+        found = self._checkpoints()
+        return found[-1] if found else None
 
     def latest_state(self) -> dict[str, Any] | None:
         """The state of the latest checkpoint; None if there is none."""
@@ -314,7 +332,7 @@ def choose_device(name: str) -> torch.device:
 
 def provenance(device: torch.device) -> dict[str, Any]:
     """What a result needs beside its number: command, commit, versions, hardware, date."""
-    packages = ("dtram", "torch", "torchvision", "gymnasium", "numpy")
+    packages = ("dtram", "torch", "torchvision", "gymnasium", "stable-baselines3", "numpy")
     return {
         "command": shlex.join(["python", *(_relative(word) for word in sys.argv)]),
         "commit": _commit(),

@@ -11,11 +11,48 @@ import torch
 from torch import Tensor
 
 import dtram_env
+from agents.cost import classifier_flops_per_glimpse
 from agents.dtram import DTRAM
+from agents.policy_only import POLICY_IDS, FrozenClassifier
 from agents.rollout import Look
 from dtram_env import GlimpseVectorEnv
 from dtram_env.sensor import margin
 from dtram_env.sensor_torch import TensorStore
+
+
+def check_id(env_id: str) -> None:
+    """Raises ValueError unless `env_id` is one of this package's, as `gym.make` takes it."""
+    known = (*dtram_env.ENV_IDS, *POLICY_IDS)
+    package, _, name = env_id.rpartition(":")
+    if name not in known or package not in ("", "agents", "dtram_env"):
+        raise ValueError(
+            f"environment {env_id!r}: expected one of this package's, as {', '.join(known)}"
+        )
+
+
+def describe_env(env_id: str, **keywords: Any) -> dict[str, Any]:
+    """What a result says of an environment: track, dataset, classifier and its cost, classes.
+
+    Args:
+        env_id: a registered id.
+        **keywords: of the environment.
+    """
+    check_id(env_id)
+    env = gym.make_vec(env_id, num_envs=1, **keywords).unwrapped
+    assert isinstance(env, GlimpseVectorEnv)
+    classifier = env.classifier
+    env.close()
+    flops = 0
+    if isinstance(classifier, FrozenClassifier):
+        flops = classifier_flops_per_glimpse(classifier.network)
+    return {
+        "track": "whole-task" if classifier is None else "policy-only",
+        "dataset": env.dataset,
+        "num_classes": env.num_classes,
+        "max_glimpses": env.max_glimpses,
+        "classifier": None if classifier is None else classifier.name,
+        "classifier_flops": flops,
+    }
 
 
 @dataclass(frozen=True)
@@ -47,10 +84,7 @@ class Task:
     """
 
     def __init__(self, env_id: str, device: torch.device, **env_options: Any) -> None:
-        spec = gym.registry.get(env_id)
-        if spec is None or spec.vector_entry_point != "dtram_env.vector_env:GlimpseVectorEnv":
-            known = ", ".join(dtram_env.ENV_IDS)
-            raise ValueError(f"environment {env_id!r}: expected one of this package's, as {known}")
+        check_id(env_id)
         self.env_id, self.device = env_id, device
         self._keywords = {"data": "real", **env_options}
         # Where data lies is this machine's business, not the task's.

@@ -1,0 +1,257 @@
+"""The agents' side of Stable-Baselines3: an extractor for its policies, and adapters both ways.
+
+PPO("MultiInputPolicy", env, gamma=1.0, policy_kwargs=policy_settings())
+dtram_env.evaluate(Sb3Policy(model), "DTRAM-MNIST-v0", view="discrete")
+evaluate_policy(Sb3Agent(DTRAM.load("pretrained/mnist")), vec_env, n_eval_episodes=10_000)
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from dtram_env.views import SMALL_IMAGE
+
+from .dtram import DTRAM, State
+
+WHERE_GAIN = 3.0  # as in `encoders`: few inputs within [-1, 1] beside the many of a glimpse
+
+
+class GlimpseExtractor(BaseFeaturesExtractor):
+    """Features of the environment's Dict observations, in every view and format.
+
+    A what-path for each image (``glimpse``, ``canvas``, ``thumbnail``): a linear layer for flat
+    vectors and images under 36 pixels, SB3's `NatureCNN` above; one where-path for the rest
+    (``location``, ``time``, ``probs``); a layer that joins them: the RAM paper's glimpse network.
+
+    Args:
+        observation_space: of one environment.
+        features_dim: width of the result.
+        what_features: units of each small what-path.
+        where_features: units of the where-path.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Dict,
+        features_dim: int = 256,
+        what_features: int = 128,
+        where_features: int = 128,
+    ) -> None:
+        super().__init__(observation_space, features_dim)
+        self.what = nn.ModuleDict()
+        self.rest: list[str] = []
+        joined, numbers = where_features, 0
+        for key, space in observation_space.items():
+            assert isinstance(space, spaces.Box)
+            size = int(np.prod(space.shape))
+            if key not in ("glimpse", "canvas", "thumbnail"):
+                self.rest.append(key)
+                numbers += size
+            elif len(space.shape) == 3 and min(space.shape[1:]) >= SMALL_IMAGE:
+                self.what[key] = NatureCNN(space, what_features)
+                joined += what_features
+            else:
+                self.what[key] = nn.Sequential(
+                    nn.Flatten(), nn.Linear(size, what_features), nn.ReLU()
+                )
+                joined += what_features
+        where = nn.Linear(numbers, where_features)
+        with torch.no_grad():
+            where.weight.mul_(WHERE_GAIN)
+        self.where = nn.Sequential(where, nn.ReLU())
+        self.join = nn.Sequential(nn.Linear(joined, features_dim), nn.ReLU())
+
+    def forward(self, observations: dict[str, Tensor]) -> Tensor:
+        """Features ``(B, features_dim)`` of observations as SB3 preprocesses them."""
+        parts = [path(observations[key]) for key, path in self.what.items()]
+        where = self.where(torch.cat([observations[key] for key in self.rest], dim=1))
+        return self.join(torch.cat([*parts, where], dim=1))
+
+
+def policy_settings(width: int = 256, what_features: int = 128, **more: Any) -> dict[str, Any]:
+    """``policy_kwargs`` for a "MultiInputPolicy" or "MultiInputLstmPolicy" on this task.
+
+    Args:
+        width: of the features and of the one hidden layer after them.
+        what_features: units of the extractor's what-paths.
+        **more: further policy keywords; they win.
+    """
+    return {
+        "features_extractor_class": GlimpseExtractor,
+        "features_extractor_kwargs": {"features_dim": width, "what_features": what_features},
+        "net_arch": [width],
+        **more,
+    }
+
+
+class _Memory(NamedTuple):
+    """The state of an SB3 model between two steps of a batch."""
+
+    lstm: tuple[np.ndarray, ...] | None  # each (layers, B, H)
+    start: np.ndarray  # (B,) bool, before the first glimpse
+
+
+class Sb3Policy:
+    """A trained SB3 model as a `dtram_env.Policy`, so that `dtram_env.evaluate` can score it.
+
+    Pass the keywords of the environment that the model was trained in to `evaluate` too (`view`,
+    `observe`, …). A model that takes action masks gets them.
+
+    Args:
+        model: with SB3's ``predict(observation, state, episode_start, deterministic)``.
+        deterministic: whether it takes the most probable action rather than sampling.
+    """
+
+    def __init__(self, model: Any, deterministic: bool = True) -> None:
+        self.model, self.deterministic = model, deterministic
+        self._masks = "action_masks" in inspect.signature(model.predict).parameters
+        self._env: Any = None
+
+    def check_env(self, env: Any) -> None:
+        """Raises ValueError if the model was made for other spaces; keeps `env`, for its masks."""
+        for name in ("observation_space", "action_space"):
+            made, found = getattr(self.model, name), getattr(env, f"single_{name}")
+            if _plain(made) != _plain(found):
+                raise ValueError(
+                    f"this {type(self.model).__name__} was made for the {name} {made}, the "
+                    f"environment has {found}; pass the same view=, observe= and sizes"
+                )
+        self._env = env
+
+    def reset(self, batch: int) -> _Memory:
+        return _Memory(None, np.ones(batch, dtype=np.bool_))
+
+    def step(self, observation: dict[str, Any], state: _Memory) -> tuple[Any, _Memory]:
+        """Acts on a batch: an action of the model's own view, and the next state."""
+        more = {"action_masks": self._env.action_masks()} if self._masks else {}
+        action, lstm = self.model.predict(
+            observation,
+            state=state.lstm,
+            episode_start=state.start,
+            deterministic=self.deterministic,
+            **more,
+        )
+        return action, _Memory(lstm, np.zeros_like(state.start))
+
+    def select(self, state: _Memory, keep: Any) -> _Memory:
+        keep = np.asarray(keep)
+        lstm = None if state.lstm is None else tuple(part[:, keep] for part in state.lstm)
+        return _Memory(lstm, state.start[keep])
+
+
+def _plain(space: spaces.Space) -> Any:
+    """A space as SB3 keeps it or as Gymnasium gives it: images have the channels first or last."""
+    if isinstance(space, spaces.Dict):
+        return {key: _plain(part) for key, part in space.items()}
+    if isinstance(space, spaces.Box) and len(space.shape) == 3:
+        return sorted(space.shape), str(space.dtype)
+    return space
+
+
+class Sb3Agent:
+    """A trained DT-RAM behind SB3's `predict`, for the continuous view: `evaluate_policy` takes it.
+
+    Args:
+        agent: the trained DT-RAM.
+    """
+
+    def __init__(self, agent: DTRAM) -> None:
+        self.agent = agent
+
+    def predict(
+        self,
+        observation: dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = True,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+        """Acts as `DTRAM.step` does.
+
+        Args:
+            observation: of the continuous view, batched; ``glimpse`` flat or as an image.
+            state: what the last call returned; None before the first.
+            episode_start: ``(B,)`` bool, slots whose observation is an episode's first.
+            deterministic: must be True; the shipped stop rule samples nothing.
+
+        Returns:
+            Actions ``(B, 3 + num_classes)`` float32 and the next state.
+
+        Raises:
+            ValueError: sampling was asked for, or the glimpse is not of the agent's size.
+        """
+        if not deterministic:
+            raise ValueError("deterministic=False: a trained DT-RAM acts deterministically only")
+        batch = len(observation["location"])
+        fresh = self.agent.initial(batch)
+        memory = fresh
+        if state is not None:
+            memory = State(*(torch.as_tensor(part, device=fresh.h.device) for part in state))
+            if episode_start is not None:
+                start = torch.as_tensor(np.asarray(episode_start, bool), device=fresh.h.device)
+                memory = State(
+                    *(
+                        torch.where(start.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+                        for new, old in zip(fresh, memory, strict=True)
+                    )
+                )
+        glimpse = self._pixels(np.asarray(observation["glimpse"]), batch)
+        native, memory = self.agent.step(
+            {"glimpse": glimpse, "location": observation["location"]}, memory
+        )
+        classes = self.agent.config.num_classes
+        action = np.full((batch, 3 + classes), -1.0, dtype=np.float32)
+        action[:, :2] = native["location"]
+        action[:, 2] = np.where(native["stop"] == 1, 1.0, -1.0)
+        action[np.arange(batch), 3 + native["prediction"]] = 1.0
+        return action, tuple(part.cpu().numpy() for part in memory)
+
+    def _pixels(self, glimpse: np.ndarray, batch: int) -> np.ndarray:
+        """Glimpses ``(B, g, g, channels)`` uint8, from either format."""
+        shape = (batch, *self.agent.config.glimpse_shape)
+        if glimpse.size != np.prod(shape):
+            raise ValueError(
+                f"observation['glimpse'] has shape {glimpse.shape}: this DT-RAM was made for "
+                f"glimpses of shape {shape[1:]}"
+            )
+        if glimpse.dtype != np.uint8:
+            glimpse = np.rint(glimpse * 255).astype(np.uint8)
+        return glimpse.reshape(shape)
+
+
+@torch.no_grad()
+def flops_per_glimpse(model: Any, observation: dict[str, np.ndarray]) -> int:
+    """Floating-point operations of one deterministic `predict` of an SB3 model.
+
+    Counted as `cost.flops_per_glimpse` counts: a multiply-add is two, matrix products and
+    convolutions only. Fused LSTMs, which torch's counter misses on the CPU, are added by hand.
+
+    Args:
+        model: the model.
+        observation: one of its environment's, not batched.
+    """
+    lstm = 0
+
+    def add(module: nn.Module, *_: Any) -> None:
+        nonlocal lstm
+        assert isinstance(module, nn.LSTM)
+        for layer in range(module.num_layers):
+            inputs = module.input_size if layer == 0 else module.hidden_size
+            lstm += 2 * 4 * module.hidden_size * (inputs + module.hidden_size)
+
+    layers = [module for module in model.policy.modules() if isinstance(module, nn.LSTM)]
+    hooks = [layer.register_forward_hook(add) for layer in layers]
+    try:
+        with FlopCounterMode(display=False) as counter:
+            model.predict(observation, deterministic=True)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return int(counter.get_total_flops()) + lstm

@@ -1,0 +1,170 @@
+"""What happens beside an SB3 algorithm while it learns: validation, checkpoints, signals."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+import dtram_env
+from agents.sb3 import Sb3Policy
+
+from .run import Interrupt, RunFolder, python_command
+
+
+class Judge(BaseCallback):
+    """Looks at validation at equal distances, keeps the best weights, and saves to go on from.
+
+    It acts between two rollouts, when the algorithm has just learned and holds nothing half-done.
+    A resumed run's episodes begin anew.
+
+    Args:
+        run: where everything goes.
+        steps: env steps of the whole run.
+        points: how often validation is looked at, the start not counted.
+        evaluate: scores a policy on validation.
+
+    Attributes:
+        curve: a row for every look at validation.
+        best: the row whose weights are kept: highest return, the first of equals.
+        seconds: spent learning, validation not counted.
+    """
+
+    def __init__(
+        self,
+        run: RunFolder,
+        steps: int,
+        points: int,
+        evaluate: Callable[[Sb3Policy], dtram_env.Evaluation],
+    ) -> None:
+        super().__init__()
+        self._run, self._steps, self._points, self._evaluate = run, steps, points, evaluate
+        self.curve: list[dict[str, float]] = []
+        self.best: dict[str, float] | None = None
+        self.seconds = 0.0
+        self.interrupt: Interrupt | None = None
+        self._clock = time.perf_counter()
+
+    @property
+    def best_path(self) -> Path:
+        """The file of the best weights, SB3's own format."""
+        return self._run.path / "best_model.zip"
+
+    def restore(self, model: Any) -> None:
+        """Puts the latest checkpoint, if there is one, into an untrained model and this."""
+        self._clock = time.perf_counter()
+        self.model = model
+        folder, saved = self._run.latest_checkpoint, self._run.latest_state()
+        if folder is None or saved is None:
+            return
+        model.set_parameters(folder / "model.zip", device=model.device)
+        model.num_timesteps = saved["env_steps"]
+        model._n_updates = saved["updates"]
+        if isinstance(model, OffPolicyAlgorithm):
+            model.load_replay_buffer(folder / "replay_buffer.pkl")
+        self.curve, self.best, self.seconds = saved["curve"], saved["best"], saved["seconds"]
+        print(f"{self._run.path}: continuing after {model.num_timesteps:,} env steps")
+
+    def finish(self) -> None:
+        """The last look, and the end of what only an unfinished run needs."""
+        self._look()
+
+    def _on_rollout_start(self) -> None:
+        due = len(self.curve) * self._steps / self._points
+        if self.model.num_timesteps >= due:
+            self._look()
+            self._save()
+        if self.interrupt is not None and self.interrupt.signal is not None:
+            self._save()
+            self._leave()
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _look(self) -> None:
+        self._tick()
+        if self.curve and self.curve[-1]["env_steps"] == self.model.num_timesteps:
+            return
+        self.model.policy.set_training_mode(False)
+        found = self._evaluate(Sb3Policy(self.model))
+        row = {
+            "env_steps": self.model.num_timesteps,
+            "return": found.mean_return,
+            "error": found.error,
+            "mean_glimpses": found.mean_glimpses,
+            "seconds": round(self.seconds, 1),
+        }
+        self.curve.append(row)
+        self._run.log(
+            self.model.num_timesteps,
+            {
+                "eval/mean_reward": found.mean_return,
+                "eval/success_rate": found.accuracy,
+                "eval/mean_ep_length": found.mean_glimpses,
+            },
+        )
+        if self.best is None or row["return"] > self.best["return"]:
+            self.best = row
+            aside = self._run.path / "best_model.tmp.zip"
+            self.model.save(aside)
+            os.replace(aside, self.best_path)
+        print(
+            f"{row['env_steps']:>9,} env steps: validation return {row['return']:.4f}, error "
+            f"{100 * row['error']:.2f} % at {row['mean_glimpses']:.2f}; {self.seconds:.0f} s",
+            flush=True,
+        )
+        self._clock = time.perf_counter()
+
+    def _tick(self) -> None:
+        """Counts the time since the last call as training time."""
+        now = time.perf_counter()
+        self.seconds += now - self._clock
+        self._clock = now
+
+    def _save(self) -> None:
+        self._tick()
+
+        def write(folder: Path) -> None:
+            self.model.save(folder / "model.zip")
+            if isinstance(self.model, OffPolicyAlgorithm):
+                self.model.save_replay_buffer(folder / "replay_buffer.pkl")
+
+        state = {
+            "env_steps": self.model.num_timesteps,
+            "updates": self.model._n_updates,
+            "curve": self.curve,
+            "best": self.best,
+            "seconds": self.seconds,
+        }
+        self._run.write_checkpoint(write, state)
+        self._clock = time.perf_counter()
+
+    def _leave(self) -> None:
+        """Says how to go on, and exits with the signal's usual status."""
+        assert self.interrupt is not None and self.interrupt.signal is not None
+        self._run.close()
+        words = [word for word in sys.argv[1:] if word != "--resume"]
+        if not any(word.split("=")[0] == "--run-dir" for word in words):
+            words += ["--run-dir", str(self._run.path)]
+        command = shlex.join([python_command(), "train/sb3_baselines.py", *words, "--resume"])
+        print(f"\n{self.interrupt.signal.name}: saved. To go on: {command}", file=sys.stderr)
+        raise SystemExit(128 + self.interrupt.signal)
+
+
+def area_under(curve: list[dict[str, float]], steps: int) -> float:
+    """Mean validation return over the env steps 0 ... `steps`: the area under the learning curve.
+
+    Straight lines between the points; before the first and after the last it stays as it is.
+    """
+    x = np.array([row["env_steps"] for row in curve], dtype=np.float64)
+    y = np.array([row["return"] for row in curve])
+    grid = np.unique(np.concatenate([[0.0, float(max(steps, 1))], x[x <= steps]]))
+    return float(np.trapezoid(np.interp(grid, x, y), grid) / grid[-1])
