@@ -1,0 +1,238 @@
+"""Searches the hyper-parameters of a baseline: at most 10 trials, judged on validation alone.
+
+    python train/sb3_search.py --algo ppo                            # policy-only MNIST
+    python train/sb3_search.py --algo ppo --env-id DTRAM-MNIST-v0    # the whole task
+
+Tries differ from train/sb3_hyperparameters.toml in what SPACES says; the first try is the table's
+own row. The outcome is a JSON file with every try, and the best row, printed for the table.
+Interrupted, the same command goes on after the last finished try.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
+
+from train.run import RunFolder, choose_device, provenance, read_json, run_program, write_json
+from train.sb3_algorithms import ALGORITHMS, Settings, make_rule, settings
+from train.sb3_baselines import Options, Setup, learn, prepare
+
+MAX_TRIALS = 10
+SEED_OF_TRIALS = 100  # not one of the seeds that results are made with
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """Searches the hyper-parameters of a baseline."""
+
+    algo: str = "ppo"
+    """the algorithm"""
+    env_id: str = "agents:DTRAM-MNIST-Policy-v0"
+    """registered environment"""
+    trials: int = MAX_TRIALS
+    """how many tries, at most 10"""
+    steps: int = 100_000
+    """env steps of a try"""
+    json: Path | None = None
+    """where the outcome goes; benchmarks/results/search/ENV_ID/ALGO.json if not given"""
+    data_dir: Path | None = None
+    """where data lies; $DTRAM_DATA or ~/.cache/dtram if not given"""
+    seed: int = 0
+    """of the search"""
+
+    def __post_init__(self) -> None:
+        if self.algo not in ALGORITHMS:
+            raise ValueError(f"--algo {self.algo}: expected one of {', '.join(ALGORITHMS)}")
+        if not 1 <= self.trials <= MAX_TRIALS:
+            raise ValueError(f"--trials {self.trials}: expected 1 to {MAX_TRIALS}")
+        if self.steps < 1:
+            raise ValueError(f"--steps {self.steps}: expected at least 1")
+
+
+def on_policy(trial: Any) -> dict[str, Any]:
+    return {
+        "learning_rate": rate(trial),
+        "n_steps": trial.suggest_categorical("n_steps", [8, 16, 32]),
+        "ent_coef": trial.suggest_float("ent_coef", 1e-4, 3e-2, log=True),
+        "gae_lambda": trial.suggest_categorical("gae_lambda", [0.9, 0.95, 1.0]),
+    }
+
+
+def ppo(trial: Any) -> dict[str, Any]:
+    return {
+        **on_policy(trial),
+        "n_epochs": trial.suggest_categorical("n_epochs", [4, 8]),
+        "env.view": trial.suggest_categorical("env.view", ["continuous", "discrete"]),
+    }
+
+
+def a2c(trial: Any) -> dict[str, Any]:
+    return {
+        **on_policy(trial),
+        "env.view": trial.suggest_categorical("env.view", ["continuous", "discrete"]),
+    }
+
+
+def maskable_ppo(trial: Any) -> dict[str, Any]:
+    return {
+        **on_policy(trial),
+        "n_epochs": trial.suggest_categorical("n_epochs", [4, 8]),
+        "env.grid": trial.suggest_categorical("env.grid", [3, 4, 6]),
+    }
+
+
+def dqn(trial: Any) -> dict[str, Any]:
+    return {
+        "learning_rate": rate(trial),
+        "gradient_steps": trial.suggest_categorical("gradient_steps", [4, 8, 16]),
+        "target_update_interval": trial.suggest_categorical("target_update_interval", [500, 2000]),
+        "exploration_fraction": trial.suggest_float("exploration_fraction", 0.1, 0.6),
+        "env.grid": trial.suggest_categorical("env.grid", [3, 4, 6]),
+    }
+
+
+def sac(trial: Any) -> dict[str, Any]:
+    return {
+        "learning_rate": rate(trial),
+        "gradient_steps": trial.suggest_categorical("gradient_steps", [4, 8, 16]),
+        "tau": trial.suggest_categorical("tau", [0.005, 0.02]),
+        "ent_coef": trial.suggest_categorical("ent_coef", ["auto_0.01", "auto_0.1", 0.003, 0.01]),
+    }
+
+
+def scan(trial: Any) -> dict[str, Any]:
+    return {
+        "grid": trial.suggest_categorical("grid", [2, 3]),
+        "stop_after": trial.suggest_categorical("stop_after", [3, 4, 5, 6, 7]),
+    }
+
+
+def rate(trial: Any) -> str:
+    """A learning rate that falls linearly to 0."""
+    return f"lin_{trial.suggest_float('learning_rate', 1e-4, 3e-3, log=True):.1e}"
+
+
+SPACES: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "ppo": ppo,
+    "a2c": a2c,
+    "recurrent_ppo": ppo,
+    "maskable_ppo": maskable_ppo,
+    "dqn": dqn,
+    "sac": sac,
+    "scan": scan,
+}
+
+
+def judged(setup: Setup, folder: Path) -> dict[str, float]:
+    """The best row of a try on validation; the test split is not looked at."""
+    if not setup.steps:
+        classes = None if setup.about["track"] == "policy-only" else setup.about["num_classes"]
+        rule = make_rule(setup.options.algo, setup.chosen, classes, setup.options.seed)
+        found = setup.evaluate(rule, "validation")
+        return {
+            "return": found.mean_return,
+            "error": found.error,
+            "mean_glimpses": found.mean_glimpses,
+        }
+    shutil.rmtree(folder, ignore_errors=True)
+    device = choose_device("cpu")
+    run = RunFolder(folder, setup.chosen.to_json(), resume=False, device=device)
+    result, _, _ = learn(setup, run, device)
+    run.finish({})
+    return result["validation"]
+
+
+def search(options: SearchOptions) -> dict[str, Any]:
+    """Runs the tries that are missing; returns and writes the outcome."""
+    if options.algo not in SPACES:
+        raise ValueError(f"--algo {options.algo}: expected one of {', '.join(SPACES)}")
+    optuna = import_optuna()
+    name = options.env_id.rpartition(":")[2]
+    path = options.json or Path("benchmarks/results/search", name, f"{options.algo}.json")
+    work = Path("runs/search", name, options.algo)
+    kept = {"env_id": options.env_id, "algo": options.algo, "steps": options.steps}
+    kept["seed"] = options.seed
+    log = work / "trials.json"
+    trials = read_json(log)["trials"] if log.exists() and read_json(log)["of"] == kept else []
+    study = optuna.create_study(
+        direction="maximize", sampler=optuna.samplers.TPESampler(seed=options.seed)
+    )
+    for number in range(options.trials):
+        # Asked again for those that are done, so that the sampler goes on as it would have.
+        trial = study.ask()
+        changes = SPACES[options.algo](trial) if number else {}
+        if number < len(trials):
+            study.tell(trial, trials[number]["validation"]["return"])
+            continue
+        setup = prepare(
+            Options(
+                algo=options.algo,  # type: ignore[arg-type]
+                env_id=options.env_id,
+                total_timesteps=options.steps,
+                eval_points=5,
+                data_dir=options.data_dir,
+                seed=SEED_OF_TRIALS,
+                set=tuple(f"{key}={json.dumps(value)}" for key, value in changes.items()),
+            )
+        )
+        print(f"try {number + 1} of {options.trials}: {changes or 'the row of the table'}")
+        validation = judged(setup, work / f"trial-{number}")
+        study.tell(trial, validation["return"])
+        trials.append({"changes": changes, "row": setup.chosen.to_json(), "validation": validation})
+        write_json(log, {"of": kept, "trials": trials})
+    best = max(trials, key=lambda trial: trial["validation"]["return"])
+    outcome = {**kept, "best": best, "trials": trials, **provenance(choose_device("cpu"))}
+    write_json(path, outcome)
+    track = setup_track(options)
+    print(f"\nbest of {len(trials)}: validation return {best['validation']['return']:.4f}; {path}")
+    print(as_toml(track, options.algo, settings(track, options.algo, best["changes"])))
+    return outcome
+
+
+def setup_track(options: SearchOptions) -> str:
+    """The track of the environment searched on."""
+    return prepare(
+        Options(algo=options.algo, env_id=options.env_id, data_dir=options.data_dir)  # type: ignore[arg-type]
+    ).about["track"]
+
+
+def as_toml(track: str, algo: str, row: Settings) -> str:
+    """A row as the table has it."""
+
+    def text(value: Any) -> str:
+        if isinstance(value, dict):
+            return "{ " + ", ".join(f"{k} = {text(v)}" for k, v in value.items()) + " }"
+        return json.dumps(value)
+
+    lines = [f"[{track}.{algo}]"]
+    groups: dict[str, Any] = {"env": row.env, "num_envs": row.num_envs, "network": row.network}
+    if not ALGORITHMS[algo].learns:
+        groups = {}
+    lines += [f"{name} = {text(value)}" for name, value in (groups | row.algorithm).items()]
+    return "\n".join(lines)
+
+
+def import_optuna() -> Any:
+    """The package, or one line that says how to get it."""
+    try:
+        import optuna
+    except ImportError:
+        raise ValueError(
+            "the search needs optuna: pip install 'dtram[search]' (in a clone: "
+            "pip install -e '.[search]')"
+        ) from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+if __name__ == "__main__":
+    run_program(lambda: search(tyro.cli(SearchOptions, description=__doc__)))
