@@ -8,7 +8,7 @@ The classifier is a DT-RAM's encoder, core and classifier, trained on uniformly 
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ POLICY_TABLE: dict[str, tuple[str, str, str]] = {
     ),
 }
 POLICY_IDS: tuple[str, ...] = tuple(POLICY_TABLE)
+SHARED = ("encoder", "core", "classifier")  # what a policy-only DT-RAM takes from the classifier
 
 
 class FrozenClassifier:
@@ -76,6 +77,11 @@ class FrozenClassifier:
     def check_spaces(self, observation_space: spaces.Space, num_classes: int) -> None:
         """Raises ValueError if it was made for other glimpses or classes."""
         assert isinstance(observation_space, spaces.Dict)
+        if "thumbnail" in observation_space.keys():
+            raise ValueError(
+                f"classifier {self.name!r} reads glimpses, not a thumbnail of another size; "
+                "expected thumbnail_size=glimpse_size (None)"
+            )
         config = self.network.config
         made = {"glimpse": config.glimpse_shape, "classes": config.num_classes}
         found = {"glimpse": observation_space["glimpse"].shape, "classes": num_classes}
@@ -104,6 +110,87 @@ class FrozenClassifier:
         if isinstance(observation["glimpse"], np.ndarray):
             return probs.numpy(), (after.h.numpy(), after.c.numpy())
         return probs, (after.h, after.c)
+
+
+def agent_on(
+    classifier: FrozenClassifier, max_glimpses: int, class_names: tuple[str, ...], **config: Any
+) -> DTRAM:
+    """A DT-RAM that sees and answers with a frozen classifier: only where and when are new.
+
+    Args:
+        classifier: its encoder, core and classifier are copied.
+        max_glimpses: the environment's budget.
+        class_names: of the environment.
+        **config: further fields of `DTRAMConfig`.
+
+    Raises:
+        ValueError: `config` asks for another network than the classifier's.
+    """
+    made = classifier.network.config
+    fixed = ("encoder", "core", "hidden_size", "pixel_mean", "pixel_std")
+    for name in fixed:
+        if name in config and config[name] != getattr(made, name):
+            raise ValueError(
+                f"{name}={config[name]!r}: the classifier in the loop, {classifier.name}, has "
+                f"{getattr(made, name)!r}, and a policy-only DT-RAM sees with it"
+            )
+    agent = DTRAM(replace(made, max_glimpses=max_glimpses, **config), class_names)
+    for name in SHARED:
+        getattr(agent, name).load_state_dict(getattr(classifier.network, name).state_dict())
+    return agent
+
+
+class LookAndStop:
+    """A DT-RAM as a `dtram_env.Policy` of a policy-only environment: it gives no prediction.
+
+    Args:
+        agent: trained on the environment's own classifier (`agent_on`).
+    """
+
+    def __init__(self, agent: DTRAM) -> None:
+        self.agent = agent
+
+    def check_env(self, env: Any) -> None:
+        """Raises ValueError unless the environment answers with the agent's own classifier."""
+        classifier = env.classifier
+        if not isinstance(classifier, FrozenClassifier):
+            raise ValueError(
+                "this DT-RAM is policy-only: expected a policy-only environment, as "
+                + ", ".join(POLICY_IDS)
+            )
+        own = _shared_state(self.agent)
+        theirs = _shared_state(classifier.network)
+        same = own.keys() == theirs.keys() and all(
+            own[name].shape == theirs[name].shape
+            and torch.equal(own[name].cpu(), theirs[name].cpu())
+            for name in own
+        )
+        if not same or self.agent.config.max_glimpses != env.max_glimpses:
+            raise ValueError(
+                f"this DT-RAM was trained with another classifier or budget than the "
+                f"environment's ({classifier.name}, {env.max_glimpses} glimpses); make it with "
+                "the same classifier= and max_glimpses="
+            )
+
+    def reset(self, batch: int) -> State:
+        return self.agent.reset(batch)
+
+    def step(self, observation: dict[str, Any], state: State) -> tuple[dict[str, Any], State]:
+        """Where to look and whether to stop; see `DTRAM.step`."""
+        action, state = self.agent.step(observation, state)
+        del action["prediction"]
+        return action, state
+
+    def select(self, state: State, keep: Any) -> State:
+        return self.agent.select(state, keep)
+
+
+def _shared_state(network: DTRAM) -> dict[str, Tensor]:
+    return {
+        f"{name}.{key}": value
+        for name in SHARED
+        for key, value in getattr(network, name).state_dict().items()
+    }
 
 
 def make_env(**keywords: Any) -> GlimpseEnv:
@@ -136,6 +223,11 @@ def _with_classifier(keywords: dict[str, Any]) -> dict[str, Any]:
     """Loads the classifier that is named; one of the user's own is not held to the id's hash."""
     sha256 = keywords.pop("classifier_sha256", None)
     classifier = keywords.get("classifier")
+    if classifier is None:
+        raise ValueError(
+            "classifier=None: a policy-only id needs one; leave it out for the id's own, or make "
+            "the id without 'Policy', whose actions have a prediction"
+        )
     if isinstance(classifier, str | Path):
         shipped = {name for _, name, _ in POLICY_TABLE.values()}
         loaded = FrozenClassifier.load(classifier, sha256 if classifier in shipped else None)

@@ -131,9 +131,9 @@ class Sb3Policy:
 
     def step(self, observation: dict[str, Any], state: _Memory) -> tuple[Any, _Memory]:
         """Acts on a batch: an action of the model's own view, and the next state."""
-        more = {"action_masks": self._env.action_masks()} if self._masks else {}
+        more = {"action_masks": _host(self._env.action_masks())} if self._masks else {}
         action, lstm = self.model.predict(
-            observation,
+            {key: _host(values) for key, values in observation.items()},
             state=state.lstm,
             episode_start=state.start,
             deterministic=self.deterministic,
@@ -145,6 +145,10 @@ class Sb3Policy:
         keep = np.asarray(keep)
         lstm = None if state.lstm is None else tuple(part[:, keep] for part in state.lstm)
         return _Memory(lstm, state.start[keep])
+
+
+def _host(values: Any) -> np.ndarray:
+    return values.cpu().numpy() if isinstance(values, Tensor) else values
 
 
 def _plain(space: spaces.Space) -> Any:
@@ -176,7 +180,8 @@ class Sb3Agent:
         """Acts as `DTRAM.step` does.
 
         Args:
-            observation: of the continuous view, batched; ``glimpse`` flat or as an image.
+            observation: of the continuous view, batched; ``glimpse`` flat, or as an image with its
+                channels last or, from SB3's `VecTransposeImage`, first.
             state: what the last call returned; None before the first.
             episode_start: ``(B,)`` bool, slots whose observation is an episode's first.
             deterministic: must be True; the shipped stop rule samples nothing.
@@ -185,10 +190,15 @@ class Sb3Agent:
             Actions ``(B, 3 + num_classes)`` float32 and the next state.
 
         Raises:
-            ValueError: sampling was asked for, or the glimpse is not of the agent's size.
+            ValueError: sampling was asked for, or the observation is not of the agent's kind.
         """
         if not deterministic:
             raise ValueError("deterministic=False: a trained DT-RAM acts deterministically only")
+        if "glimpse" not in observation or "thumbnail" in observation:
+            raise ValueError(
+                f"observation has the keys {sorted(observation)}: a DT-RAM reads 'glimpse' alone; "
+                "make the environment with observe='glimpse' and without a thumbnail_size"
+            )
         batch = len(observation["location"])
         fresh = self.agent.initial(batch)
         memory = fresh
@@ -215,8 +225,11 @@ class Sb3Agent:
 
     def _pixels(self, glimpse: np.ndarray, batch: int) -> np.ndarray:
         """Glimpses ``(B, g, g, channels)`` uint8, from either format."""
-        shape = (batch, *self.agent.config.glimpse_shape)
-        if glimpse.size != np.prod(shape):
+        side, _, channels = self.agent.config.glimpse_shape
+        shape = (batch, side, side, channels)
+        if glimpse.shape == (batch, channels, side, side) != shape:
+            glimpse = glimpse.transpose(0, 2, 3, 1)
+        elif glimpse.shape not in (shape, (batch, side * side * channels)):
             raise ValueError(
                 f"observation['glimpse'] has shape {glimpse.shape}: this DT-RAM was made for "
                 f"glimpses of shape {shape[1:]}"

@@ -100,6 +100,10 @@ class RandomLooks:
         self.epochs, self.batch_size = options.epochs, options.batch_size
         self.learning_rate = options.learning_rate
         self._task, self._network, self._m = task, network, options.m
+        self.images = len(task.images("train"))
+        self.batches = self.images // self.batch_size
+        self.env_steps_first = 0
+        self.env_steps_per_batch = self.batch_size * options.m * task.max_glimpses
         self._augment = Affine(options.augment)
         self._train = task.images("train")
 

@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clon
 
 import dtram_env
 from agents.dtram import DTRAM, read_header
+from agents.policy_only import POLICY_IDS, LookAndStop
 from agents.stopping import ConfidenceStop, FixedStop, LearnedStop
 from train.run import choose_device, provenance, read_tensors, run_program
 
@@ -91,8 +92,9 @@ def evaluate(options: Options) -> dict[str, Any]:
     elif options.confidence is not None:
         agent.stopping = ConfidenceStop(options.confidence)
 
+    policy = LookAndStop(agent) if env_id.rpartition(":")[2] in POLICY_IDS else agent
     found = dtram_env.evaluate(
-        agent, env_id, options.split, num_envs=options.num_envs, **env_options
+        policy, env_id, options.split, num_envs=options.num_envs, **env_options
     )
     result = found.to_dict() | {"stopping": repr(agent.stopping)}
     written = options.run_dir / "test_images.safetensors"

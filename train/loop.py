@@ -39,7 +39,7 @@ class Progress:
 
     def __init__(self) -> None:
         self.stage, self.epoch, self.batch = 0, 0, 0
-        self.images, self.seconds = 0, 0.0
+        self.images, self.env_steps, self.seconds = 0, 0, 0.0
         self.best: list[float] | None = None  # criterion of the stage's best weights
         self.sums = [0.0] * len(LOGGED)  # over the epoch's batches so far
 
@@ -89,7 +89,6 @@ class Loop:
         self.task, self.agent, self.seed = task, agent, seed
         self.weight_decay, self.max_grad_norm = weight_decay, max_grad_norm
         self.folder, self.progress, self.interrupt = folder, progress, interrupt
-        self.num_images = len(task.images("train"))
         self._counted = time.perf_counter()  # until when progress.seconds counts
 
     def run_stage(self, make_stage: Callable[[], Stage], restore: bool) -> None:
@@ -118,6 +117,7 @@ class Loop:
         if restore:
             self.folder.load_checkpoint(self.agent, optimizer)
         else:
+            self.progress.env_steps += stage.env_steps_first
             # From here on the saved model may be this stage's: the start must not depend on it.
             self._save(optimizer)
         while self.progress.epoch < stage.epochs:
@@ -142,8 +142,8 @@ class Loop:
         """Trains to the end of the epoch; means over its batches of what is logged."""
         progress, size = self.progress, stage.batch_size
         self.agent.train()
-        batches = self.num_images // size
-        order = epoch_order(self.seed, progress.stage, progress.epoch, self.num_images)
+        batches = stage.batches
+        order = epoch_order(self.seed, progress.stage, progress.epoch, stage.images)
         order = order.to(self.task.device)
         sums = torch.tensor(progress.sums, device=self.task.device, dtype=torch.float64)
         bar = tqdm(
@@ -169,6 +169,7 @@ class Loop:
             losses = self._update(stage, optimizer, order[batch * size : (batch + 1) * size])
             sums += torch.stack([read(losses) for read in LOGGED.values()])
             progress.batch, progress.images = batch + 1, progress.images + size
+            progress.env_steps += stage.env_steps_per_batch
             bar.update()
             if progress.batch % 50 == 0 and not bar.disable:
                 bar.set_postfix_str(describe(means()))
@@ -207,7 +208,10 @@ class Loop:
             about = {"env_id": self.task.env_id, "env_options": self.task.env_options}
             self.agent.save(self.folder.path, **about)
         self._tick()
-        elapsed = {"time/time_elapsed": progress.seconds}
+        elapsed = {
+            "time/time_elapsed": progress.seconds,
+            "time/total_timesteps": progress.env_steps,
+        }
         self.folder.log(progress.images, means | verdict.metrics | elapsed)
         print(
             f"{stage.name} {progress.epoch + 1}/{stage.epochs}: train {describe(means)}; "

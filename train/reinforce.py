@@ -50,6 +50,8 @@ class Options:
     """crops of a glimpse; the environment's own if not given"""
     first_glimpse: Literal["center", "random"] | None = None
     """where the first glimpse is; the environment's own if not given"""
+    classifier: Path | None = None
+    """folder of the classifier in the loop (policy-only ids); the id's own if not given"""
     data_dir: Path | None = None
     """where data lies; $DTRAM_DATA or ~/.cache/dtram if not given"""
 
@@ -79,6 +81,9 @@ class Options:
     """weight of the entropy bonus on stop decisions"""
     max_mean_glimpses: float = 3.5
     """bound on validation's mean glimpses when the stop threshold is chosen"""
+    choose: Literal["error", "return"] = "error"
+    """the stop threshold is the one with the lowest validation error within that bound, or with the
+    highest return, whatever the bound"""
 
     curriculum: tuple[int, ...] = ()
     """glimpses of each trunk stage, as in 1 2 4 7; one stage with the whole budget if not given"""
@@ -104,6 +109,9 @@ class Options:
     """images a batch in the stopper's stage"""
     stop_learning_rate: float = 2e-3
     """peak of the stopper's schedule"""
+    env_steps: int | None = None
+    """glimpses to learn from in all, in place of whole epochs: a quarter of them for the stopper
+    with --stop after; validation's are not counted"""
 
     seed: int = 0
     """of everything random"""
@@ -143,6 +151,8 @@ class Options:
                 self.location_reward != "anytime",
                 "return with --stop joint",
             )
+        if self.env_steps is not None:
+            _check("env_steps", self.env_steps, self.env_steps >= 1, "at least 1")
         if self.resume and self.run_dir is None:
             raise ValueError("--resume: expected with --run-dir, the run to continue")
 
@@ -150,13 +160,27 @@ class Options:
         """The environment's keywords that were given."""
         names = ("discount", "max_glimpses", "glimpse_size", "num_scales", "first_glimpse")
         given = {n: getattr(self, n) for n in names if getattr(self, n) is not None}
-        if self.data_dir is not None:
-            given["data_dir"] = str(self.data_dir)
+        for name in ("classifier", "data_dir"):
+            if getattr(self, name) is not None:
+                given[name] = str(getattr(self, name))
         return given
+
+    def share(self, stopper: bool) -> int | None:
+        """Env steps of the stopper's stage, or of each other one; None if they are not limited.
+
+        Raises:
+            ValueError: there are too few for a batch.
+        """
+        if self.env_steps is None:
+            return None
+        last = self.env_steps // 4 if self.stop == "after" else 0
+        return last if stopper else (self.env_steps - last) // max(1, len(self.curriculum))
 
     def to_json(self) -> dict[str, Any]:
         """The options that define the run: all but where it lies and how it was called."""
         values = asdict(self) | {"curriculum": list(self.curriculum)}
+        if self.classifier is not None:
+            values["classifier"] = str(self.classifier)
         del values["run_dir"], values["resume"], values["data_dir"], values["device"]
         return values
 
@@ -198,6 +222,8 @@ def make_stages(options: Options, task: Task, agent: DTRAM) -> list[tuple[str, A
             batch_size=o.batch_size,
             learning_rate=o.learning_rate,
             max_mean_glimpses=o.max_mean_glimpses,
+            choose=o.choose,
+            env_steps=o.share(stopper=False),
         )
 
     def stopper_stage() -> Stage:
@@ -213,6 +239,8 @@ def make_stages(options: Options, task: Task, agent: DTRAM) -> list[tuple[str, A
             batch_size=o.stop_batch_size,
             learning_rate=o.stop_learning_rate,
             max_mean_glimpses=o.max_mean_glimpses,
+            choose=o.choose,
+            env_steps=o.share(stopper=True),
         )
 
     curriculum = o.curriculum or (task.max_glimpses,)
@@ -224,6 +252,11 @@ def make_stages(options: Options, task: Task, agent: DTRAM) -> list[tuple[str, A
     images = len(task.images("train"))
     for name in ("batch_size", "stop_batch_size"):
         _check(name, getattr(o, name), getattr(o, name) <= images, f"at most {images}, the split")
+    if o.env_steps is not None:
+        for steps in curriculum:
+            least = steps * o.batch_size * o.m
+            share = o.share(stopper=False) or 0
+            _check("env_steps", o.env_steps, share >= least, f"at least {least} for each stage")
     stages: list[tuple[str, Any]] = []
     for steps in curriculum:
         name = f"{'joint' if o.stop == 'joint' else 'trunk'}-{steps}"
@@ -233,22 +266,64 @@ def make_stages(options: Options, task: Task, agent: DTRAM) -> list[tuple[str, A
     return stages
 
 
-def train(options: Options) -> Path:
-    """Trains, evaluates and reports; returns the run's folder."""
-    run_dir = options.run_dir or Path(
-        "runs", options.env_id, f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_seed{options.seed}"
+def fit(
+    options: Options,
+    stages: list[tuple[str, Any]],
+    task: Task,
+    agent: DTRAM,
+    run: RunFolder,
+    interrupt: Interrupt,
+) -> Progress:
+    """Runs every stage that is not done yet; the best weights are then in the run's folder."""
+    progress, saved = Progress(), run.latest_state()
+    if saved is not None:
+        progress.restore(saved)
+    run.rewind(progress.images)
+    if saved is not None:
+        run.load_weights(agent)  # a stage may compute from the trunk when it is made
+        print(f"{run.path}: continuing after {progress.images:,} images")
+    loop = Loop(
+        task,
+        agent,
+        run,
+        progress,
+        interrupt,
+        seed=options.seed,
+        weight_decay=options.weight_decay,
+        max_grad_norm=options.max_grad_norm,
     )
-    device = choose_device(options.device)
-    origin = provenance(device)
+    for name, make in stages[progress.stage :]:
+        loop.run_stage(make, restore=saved is not None)
+        saved = None
+        progress.next_stage()
+        pictures = glimpse_pictures(task, agent, "validation")
+        run.writer.add_image(f"glimpses/{name}", pictures, progress.images, dataformats="HWC")
+    return progress
+
+
+def new_agent(options: Options, task: Task) -> DTRAM:
+    """An untrained agent; seeds torch's generator."""
     torch.manual_seed(options.seed)
-    task = Task(options.env_id, device, **options.env_options())
-    agent = task.new_agent(
+    return task.new_agent(
         encoder=options.encoder,
         core=options.core,
         hidden_size=options.hidden_size,
         locator_input=options.locator_input,
         stopper_input=options.stopper_input,
     )
+
+
+def train(options: Options) -> Path:
+    """Trains, evaluates and reports; returns the run's folder."""
+    run_dir = options.run_dir or Path(
+        "runs",
+        options.env_id.rpartition(":")[2],
+        f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_seed{options.seed}",
+    )
+    device = choose_device(options.device)
+    origin = provenance(device)
+    task = Task(options.env_id, device, **options.env_options())
+    agent = new_agent(options, task)
     stages = make_stages(options, task, agent)
     run = RunFolder(run_dir, options.to_json(), options.resume, device)
     if run.finished:
@@ -256,36 +331,15 @@ def train(options: Options) -> Path:
         show(run_dir)
         return run_dir
 
-    progress, saved = Progress(), run.latest_state()
-    if saved is not None:
-        progress.restore(saved)
-    run.rewind(progress.images)
-    if saved is not None:
-        run.load_weights(agent)  # a stage may compute from the trunk when it is made
-        print(f"{run_dir}: continuing after {progress.images:,} images")
     with Interrupt() as interrupt:
-        loop = Loop(
-            task,
-            agent,
-            run,
-            progress,
-            interrupt,
-            seed=options.seed,
-            weight_decay=options.weight_decay,
-            max_grad_norm=options.max_grad_norm,
-        )
-        for name, make in stages[progress.stage :]:
-            loop.run_stage(make, restore=saved is not None)
-            saved = None
-            progress.next_stage()
-            pictures = glimpse_pictures(task, agent, "validation")
-            run.writer.add_image(f"glimpses/{name}", pictures, progress.images, dataformats="HWC")
-
+        progress = fit(options, stages, task, agent, run, interrupt)
         # Still inside: a signal that comes now waits the few seconds that the report takes.
         about = {
             "options": options.to_json(),
             "train_seconds": round(progress.seconds, 1),
             "images_seen": progress.images,
+            "env_steps": progress.env_steps,
+            "classifier": None if task.classifier is None else task.classifier.name,
             **origin,
         }
         results = report(run_dir, task, DTRAM.load(run.path, device), about)

@@ -12,7 +12,7 @@ from typing import Any
 from agents.sb3 import policy_settings
 from dtram_env import CenterPolicy, RandomPolicy, ScanPolicy
 
-TABLE = Path(__file__).with_name("sb3_hyperparameters.toml")
+TABLE = Path(__file__).with_name("hyperparameters.toml")
 TRACKS = ("policy-only", "whole-task")
 VIEW_WORDS = {
     "continuous": "a Box action",
@@ -87,12 +87,10 @@ class Settings:
     algorithm: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "env": self.env,
-            "num_envs": self.num_envs,
-            "network": self.network,
-            **self.algorithm,
-        }
+        """As the table has it: what is empty is left out."""
+        groups = {"env": self.env, "num_envs": self.num_envs, "network": self.network}
+        given = {name: value for name, value in groups.items() if value and value != 1}
+        return given | self.algorithm
 
 
 @cache
@@ -112,7 +110,7 @@ def settings(track: str, algo: str, changes: dict[str, Any] | None = None) -> Se
         ValueError: the table has no such row.
     """
     row = _table().get(track, {}).get(algo)
-    if row is None:
+    if row is None or algo == "dtram":
         raise ValueError(
             f"--algo {algo}: {TABLE.name} has no row [{track}.{algo}]; add one, or use one of "
             f"{', '.join(_table()[track])}"
@@ -125,6 +123,17 @@ def settings(track: str, algo: str, changes: dict[str, Any] | None = None) -> Se
         (row[group] if group else row)[key] = value
     env, network = row.pop("env"), row.pop("network")
     return Settings(env, int(row.pop("num_envs", 1)), network, row)
+
+
+def reinforce_settings(track: str) -> dict[str, Any]:
+    """Options of `train/reinforce.py` for DT-RAM's row of a comparison.
+
+    Raises:
+        ValueError: the table has no such row.
+    """
+    if "dtram" not in _table().get(track, {}):
+        raise ValueError(f"--algos dtram: {TABLE.name} has no row [{track}.dtram]; add one")
+    return _table()[track]["dtram"]
 
 
 def check_pair(algo: str, view: str, track: str) -> None:

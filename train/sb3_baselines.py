@@ -5,7 +5,7 @@
     python train/sb3_baselines.py --algo dqn --run-dir runs/dqn --resume   # goes on where it was
     python train/sb3_baselines.py --algo scan                         # needs no training
 
-Hyper-parameters are those of train/sb3_hyperparameters.toml. Validation is looked at twenty times
+Hyper-parameters are those of train/hyperparameters.toml. Validation is looked at twenty times
 on the way and chooses the weights; the test split is looked at once, at the end, by
 `dtram_env.evaluate`.
 """
@@ -146,6 +146,11 @@ class Setup:
     about: dict[str, Any]
     steps: int
 
+    def rule(self) -> Any:
+        """The policy, if it is one that needs no learning."""
+        classes = None if self.about["track"] == "policy-only" else self.about["num_classes"]
+        return make_rule(self.options.algo, self.chosen, classes, self.options.seed)
+
     def evaluate(self, policy: Any, split: str) -> dtram_env.Evaluation:
         """One exact pass over a split."""
         return dtram_env.evaluate(policy, self.options.env_id, split, **self.env)
@@ -191,8 +196,7 @@ def train(options: Options) -> Path:
     if setup.steps:
         result, policy, flops = learn(setup, run, device)
     else:
-        classes = None if setup.about["track"] == "policy-only" else setup.about["num_classes"]
-        policy = make_rule(options.algo, setup.chosen, classes, options.seed)
+        policy = setup.rule()
         found = setup.evaluate(policy, "validation")
         result = {"env_steps": 0, "train_seconds": 0.0, "curve": [curve_point(0, found, 0.0)]}
         flops = 0

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
@@ -157,14 +156,3 @@ class Judge(BaseCallback):
         command = shlex.join([python_command(), "train/sb3_baselines.py", *words, "--resume"])
         print(f"\n{self.interrupt.signal.name}: saved. To go on: {command}", file=sys.stderr)
         raise SystemExit(128 + self.interrupt.signal)
-
-
-def area_under(curve: list[dict[str, float]], steps: int) -> float:
-    """Mean validation return over the env steps 0 ... `steps`: the area under the learning curve.
-
-    Straight lines between the points; before the first and after the last it stays as it is.
-    """
-    x = np.array([row["env_steps"] for row in curve], dtype=np.float64)
-    y = np.array([row["return"] for row in curve])
-    grid = np.unique(np.concatenate([[0.0, float(max(steps, 1))], x[x <= steps]]))
-    return float(np.trapezoid(np.interp(grid, x, y), grid) / grid[-1])

@@ -12,6 +12,7 @@ from agents.dtram import DTRAM
 from agents.objective import Losses, Objective, hybrid_loss, trained_heads
 from agents.rollout import Scores, Trajectory, Unroll, deterministic_path, score
 from agents.stopping import FixedStop, LearnedStop
+from dtram_env.episodes import grade
 
 from .augment import Affine
 from .task import Task
@@ -33,7 +34,11 @@ class Stage(Protocol):
     name: str
     epochs: int
     batch_size: int
+    batches: int  # in an epoch
+    images: int  # that an epoch's order is drawn over
     learning_rate: float
+    env_steps_first: int  # taken when the stage is made
+    env_steps_per_batch: int
 
     def parameters(self) -> list[nn.Parameter]:
         """What learns; every one of them is reached by the loss."""
@@ -55,6 +60,8 @@ class UnrollStage:
         m: trajectories an image.
         augment: applied to every batch of images.
         max_mean_glimpses: bound for the choice of the stop threshold (joint stages).
+        choose: what validation chooses the threshold by, see `judge_stop`.
+        env_steps: if given, how many to learn from in all, instead of whole epochs.
     """
 
     def __init__(
@@ -72,18 +79,29 @@ class UnrollStage:
         batch_size: int,
         learning_rate: float,
         max_mean_glimpses: float,
+        choose: str = "error",
+        env_steps: int | None = None,
     ) -> None:
-        self.name, self.epochs, self.batch_size = name, epochs, batch_size
+        self.name, self.batch_size = name, batch_size
         self.learning_rate = learning_rate
+        self.images = len(task.images("train"))
+        self.env_steps_first, self.env_steps_per_batch = 0, batch_size * m * steps
+        self.epochs, self.batches = epochs, self.images // batch_size
+        if env_steps is not None:
+            self.epochs, self.batches = _in_parts(
+                env_steps // self.env_steps_per_batch, self.batches
+            )
         self._task, self._agent, self._objective = task, agent, objective
         self._steps, self._m, self._augment = steps, m, augment
         self._unroll = Unroll(agent, task.look, location_std, stop=objective.stop == "learned")
-        self._max_mean_glimpses = max_mean_glimpses
+        self._max_mean_glimpses, self._choose = max_mean_glimpses, choose
         self._train = task.images("train")
 
     def parameters(self) -> list[nn.Parameter]:
         agent = self._agent
-        trunk = (agent.encoder, agent.core, agent.classifier, agent.locator)
+        trunk: tuple[nn.Module, ...] = (agent.locator,)
+        if self._task.classifier is None:
+            trunk = (agent.encoder, agent.core, agent.classifier, agent.locator)
         parameters = [p for module in trunk for p in module.parameters()]
         return parameters + trained_heads(agent, self._objective)
 
@@ -106,10 +124,14 @@ class UnrollStage:
     def judge(self) -> Verdict:
         scores = validate(self._task, self._agent).limit(self._steps)
         if self._objective.stop == "learned":
-            return judge_stop(scores, self._max_mean_glimpses)
+            return judge_stop(scores, self._max_mean_glimpses, self._task.discount, self._choose)
         errors = [scores.error(FixedStop(t))[0] for t in range(1, self._steps + 1)]
         metrics = {f"eval/error_at_{t}": e for t, e in enumerate(errors, start=1)}
-        metrics |= {"eval/accuracy": 1 - errors[-1], "eval/mean_glimpses": float(self._steps)}
+        metrics |= {
+            "eval/accuracy": 1 - errors[-1],
+            "eval/mean_glimpses": float(self._steps),
+            "eval/mean_return": self._task.discount**self._steps * (1 - errors[-1]),
+        }
         # A dynamic stop may come anywhere, so every glimpse but a shared first one counts.
         later = errors[1:] or errors
         return Verdict((sum(later) / len(later), errors[-1]), NEVER, metrics)
@@ -129,6 +151,9 @@ class StopperStage:
         augment: applied once, to the images that the states are computed from.
         seed: of that augmentation.
         max_mean_glimpses: bound for the choice of the stop threshold.
+        choose: what validation chooses the threshold by, see `judge_stop`.
+        env_steps: if given, how many to learn from in all: that many glimpses of as many images as
+            they are enough for, not of the whole split.
     """
 
     def __init__(
@@ -145,17 +170,28 @@ class StopperStage:
         batch_size: int,
         learning_rate: float,
         max_mean_glimpses: float,
+        choose: str = "error",
+        env_steps: int | None = None,
     ) -> None:
         self.name, self.epochs, self.batch_size = name, epochs, batch_size
         self.learning_rate = learning_rate
         self._task, self._agent = task, agent
+        train, budget = task.images("train"), agent.config.max_glimpses
+        self._rows = torch.arange(len(train), device=task.device)
+        if env_steps is not None and env_steps // budget < len(train):
+            generator = torch.Generator().manual_seed(seed)
+            order = torch.randperm(len(train), generator=generator)
+            self._rows = order[: env_steps // budget].sort().values.to(task.device)
+        self.images = len(self._rows)
+        self.batch_size = min(batch_size, self.images)
+        self.batches = self.images // self.batch_size
+        self.env_steps_first, self.env_steps_per_batch = self.images * budget, 0
         exact = objective.stop_gradient == "exact"
         # The exact gradient has nothing sampled here, so nothing for a baseline to calm.
         self._objective = replace(objective, baseline="none") if exact else objective
         self._m = 1 if exact else m
-        self._max_mean_glimpses = max_mean_glimpses
-        train = task.images("train")
-        self._labels = train.labels
+        self._max_mean_glimpses, self._choose = max_mean_glimpses, choose
+        self._labels = train.labels[self._rows]
         self._h, self._logits = self._states(augment, seed)
 
     def parameters(self) -> list[nn.Parameter]:
@@ -183,21 +219,22 @@ class StopperStage:
         )
 
     def judge(self) -> Verdict:
-        return judge_stop(validate(self._task, self._agent), self._max_mean_glimpses)
+        scores = validate(self._task, self._agent)
+        return judge_stop(scores, self._max_mean_glimpses, self._task.discount, self._choose)
 
     @torch.no_grad()
     def _states(self, augment: Affine, seed: int) -> tuple[Tensor, Tensor]:
         """States ``(T, N, H)`` and logits ``(T, N, K)`` of the training images, on the device."""
         task, agent = self._task, self._agent
         train, config = task.images("train"), agent.config
-        shape = (config.max_glimpses, len(train))
+        shape = (config.max_glimpses, self.images)
         h = torch.empty(*shape, config.hidden_size, device=task.device)
         logits = torch.empty(*shape, config.num_classes, device=task.device)
         devices = [task.device] if task.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(seed)
-            for rows in torch.arange(len(train), device=task.device).split(2000):
-                store = task.batch_store(augment(train.pixels(rows)))
+            for rows in torch.arange(self.images, device=task.device).split(2000):
+                store = task.batch_store(augment(train.pixels(self._rows[rows])))
                 index = torch.arange(len(rows), device=task.device)
                 path = deterministic_path(agent, task.look, store, index)
                 for t, step in enumerate(path):
@@ -212,17 +249,31 @@ def validate(task: Task, agent: DTRAM) -> Scores:
     return score(agent, task.look, images.store, images.labels)
 
 
-def judge_stop(scores: Scores, max_mean_glimpses: float) -> Verdict:
-    """Chooses the stop threshold on validation: the lowest error within a mean number of glimpses.
+def _in_parts(total: int, epoch: int) -> tuple[int, int]:
+    """`total` batches as equal epochs, each of at most `epoch` and about ten of them.
+
+    Returns:
+        Number of epochs, and batches in each; their product may be a little less than `total`.
+    """
+    epochs = max(min(10, total), -(-total // epoch), 1)
+    return epochs, total // epochs
+
+
+def judge_stop(
+    scores: Scores, max_mean_glimpses: float, discount: float, choose: str = "error"
+) -> Verdict:
+    """Chooses the stop threshold on validation.
 
     Candidates are 1/2, never, and a hundred quantiles of the stop probabilities that occur, so that
-    a stopper whose probabilities are all tiny or all near 1 is served as well. Of equal errors the
-    one with fewer glimpses is chosen.
+    a stopper whose probabilities are all tiny or all near 1 is served as well.
 
     Args:
         scores: of the validation split.
-        max_mean_glimpses: the bound. If no threshold keeps it, the one with fewest glimpses is
-            chosen, and ``eval/bound_kept`` is 0.
+        max_mean_glimpses: a bound on the mean number of glimpses. If no threshold keeps it, the one
+            with fewest is chosen, and ``eval/bound_kept`` is 0.
+        discount: of the reward.
+        choose: "error": the lowest error within the bound, of equal ones that with fewer glimpses;
+            "return": the highest mean return, whatever the bound.
     """
     p = torch.sigmoid(scores.stop_logit[:-1].flatten().double())
     candidates = {0.5, NEVER}
@@ -233,16 +284,24 @@ def judge_stop(scores: Scores, max_mean_glimpses: float) -> Verdict:
         candidates.add(float(order[0]) * (1 - 1e-6))  # everyone stops at once
     judged = []
     for threshold in sorted(candidates):
-        error, glimpses = scores.error(LearnedStop(threshold))
+        taken, prediction = scores.read(LearnedStop(threshold))
+        error = float((prediction != scores.labels).double().mean())
+        glimpses = float(taken.double().mean())
+        paid = float(grade(taken.double(), prediction, scores.labels, discount).mean())
         over = glimpses > max_mean_glimpses
         # Within the bound the error decides, beyond it the number of glimpses; then the other.
-        ranked = (over, glimpses, error) if over else (over, error, glimpses)
-        judged.append((ranked, threshold, error, glimpses))
-    (over, _, _), threshold, error, glimpses = min(judged)
+        ranked: tuple[float, ...] = (over, glimpses, error) if over else (over, error, glimpses)
+        if choose == "return":
+            ranked = (-paid, glimpses)
+        judged.append((ranked, threshold, error, glimpses, paid))
+    _, threshold, error, glimpses, paid = min(judged)
+    over = glimpses > max_mean_glimpses
     metrics = {
         "eval/accuracy": 1 - error,
         "eval/mean_glimpses": glimpses,
+        "eval/mean_return": paid,
         "eval/stop_threshold": threshold,
         "eval/bound_kept": float(not over),
     }
-    return Verdict((error + float(over), glimpses), threshold, metrics)
+    criterion = (-paid, glimpses) if choose == "return" else (error + float(over), glimpses)
+    return Verdict(criterion, threshold, metrics)

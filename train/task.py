@@ -13,9 +13,9 @@ from torch import Tensor
 import dtram_env
 from agents.cost import classifier_flops_per_glimpse
 from agents.dtram import DTRAM
-from agents.policy_only import POLICY_IDS, FrozenClassifier
+from agents.policy_only import POLICY_IDS, FrozenClassifier, agent_on
 from agents.rollout import Look
-from dtram_env import GlimpseVectorEnv
+from dtram_env import Classifier, GlimpseVectorEnv
 from dtram_env.sensor import margin
 from dtram_env.sensor_torch import TensorStore
 
@@ -40,11 +40,9 @@ def describe_env(env_id: str, **keywords: Any) -> dict[str, Any]:
     check_id(env_id)
     env = gym.make_vec(env_id, num_envs=1, **keywords).unwrapped
     assert isinstance(env, GlimpseVectorEnv)
-    classifier = env.classifier
+    classifier = _frozen(env.classifier)
     env.close()
-    flops = 0
-    if isinstance(classifier, FrozenClassifier):
-        flops = classifier_flops_per_glimpse(classifier.network)
+    flops = 0 if classifier is None else classifier_flops_per_glimpse(classifier.network)
     return {
         "track": "whole-task" if classifier is None else "policy-only",
         "dataset": env.dataset,
@@ -53,6 +51,11 @@ def describe_env(env_id: str, **keywords: Any) -> dict[str, Any]:
         "classifier": None if classifier is None else classifier.name,
         "classifier_flops": flops,
     }
+
+
+def _frozen(classifier: Classifier | None) -> FrozenClassifier | None:
+    assert classifier is None or isinstance(classifier, FrozenClassifier)
+    return classifier
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,7 @@ class Task:
         self.class_names: tuple[str, ...] = tuple(env.class_names)
         self.max_glimpses: int = env.max_glimpses
         self.discount: float = env.discount
+        self.classifier = _frozen(env.classifier)
         self.look = Look(env.glimpse_size, env.num_scales, env.first_glimpse)
         self.margin = margin(env.glimpse_size, env.num_scales)
         env.close()
@@ -129,8 +133,16 @@ class Task:
     def new_agent(self, **config: Any) -> DTRAM:
         """An untrained DT-RAM for this task; keywords are fields of `DTRAMConfig`.
 
-        It scales pixels by the training split's mean and standard deviation.
+        It scales pixels by the training split's mean and standard deviation. On a policy-only task
+        its encoder, core and classifier are those of the classifier in the loop.
+
+        Raises:
+            ValueError: `config` asks for another network than the classifier's.
         """
+        if self.classifier is not None:
+            return agent_on(self.classifier, self.max_glimpses, self.class_names, **config).to(
+                self.device
+            )
         pixels = self.images("train").store.images.flatten()
         share = torch.bincount(pixels, minlength=256).double() / len(pixels)
         value = torch.arange(256, device=self.device).double()

@@ -25,7 +25,7 @@ RIGHT = [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
 
 
 def test_the_lowest_error_within_the_bound_with_the_fewest_glimpses() -> None:
-    verdict = judge_stop(scores_of(P, RIGHT), max_mean_glimpses=3.0)
+    verdict = judge_stop(scores_of(P, RIGHT), max_mean_glimpses=3.0, discount=0.9)
     # Stopping at 1, 2 and 3 is free of error: 0.6 <= threshold < 0.8 for image 2, >= 0.7 for 3.
     assert verdict.metrics["eval/accuracy"] == 1.0
     assert verdict.metrics["eval/mean_glimpses"] == pytest.approx(2.0)
@@ -34,7 +34,7 @@ def test_the_lowest_error_within_the_bound_with_the_fewest_glimpses() -> None:
 
 
 def test_a_tight_bound_costs_accuracy() -> None:
-    verdict = judge_stop(scores_of(P, RIGHT), max_mean_glimpses=1.7)
+    verdict = judge_stop(scores_of(P, RIGHT), max_mean_glimpses=1.7, discount=0.9)
     # 0.6 <= threshold < 0.7 stops at 1, 2, 2 and gets one wrong.
     assert verdict.metrics["eval/mean_glimpses"] == pytest.approx(5 / 3)
     assert verdict.metrics["eval/accuracy"] == pytest.approx(2 / 3)
@@ -45,15 +45,15 @@ def test_a_tight_bound_costs_accuracy() -> None:
 def test_a_stopper_that_is_always_sure_is_served(p: float) -> None:
     """All probabilities tiny, or all near 1: thresholds are taken from what occurs."""
     every = [[p, 1.1 * p if p < 0.5 else p - 1e-4, p]] * 2 + [[0.5] * 3]
-    verdict = judge_stop(scores_of(every, [[0, 0, 0], [1, 1, 1], [1, 1, 1]]), 2.0)
+    verdict = judge_stop(scores_of(every, [[0, 0, 0], [1, 1, 1], [1, 1, 1]]), 2.0, 0.9)
     assert verdict.metrics["eval/bound_kept"] == 1.0
     assert verdict.metrics["eval/mean_glimpses"] <= 2.0
-    late = judge_stop(scores_of(every, [[0, 0, 0], [0, 0, 0], [1, 1, 1]]), 3.0)
+    late = judge_stop(scores_of(every, [[0, 0, 0], [0, 0, 0], [1, 1, 1]]), 3.0, 0.9)
     assert late.metrics["eval/mean_glimpses"] == 3.0 and late.metrics["eval/accuracy"] == 1.0
 
 
 def test_a_bound_that_cannot_be_kept_is_said() -> None:
-    verdict = judge_stop(scores_of([[0.0] * 3, [0.0] * 3, [0.5] * 3], RIGHT), 1.5)
+    verdict = judge_stop(scores_of([[0.0] * 3, [0.0] * 3, [0.5] * 3], RIGHT), 1.5, 0.9)
     assert verdict.metrics["eval/bound_kept"] == 0.0
     assert verdict.criterion[0] >= 1.0  # worse than any verdict within the bound
 

@@ -1,9 +1,9 @@
 """Searches the hyper-parameters of a baseline: at most 10 trials, judged on validation alone.
 
-    python train/sb3_search.py --algo ppo                            # policy-only MNIST
-    python train/sb3_search.py --algo ppo --env-id DTRAM-MNIST-v0    # the whole task
+    python train/search.py --algo ppo                            # policy-only MNIST
+    python train/search.py --algo ppo --env-id DTRAM-MNIST-v0    # the whole task
 
-Tries differ from train/sb3_hyperparameters.toml in what SPACES says; the first try is the table's
+Tries differ from train/hyperparameters.toml in what SPACES says; the first try is the table's
 own row. The outcome is a JSON file with every try, and the best row, printed for the table.
 Interrupted, the same command goes on after the last finished try.
 """
@@ -22,9 +22,19 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 
-from train.run import RunFolder, choose_device, provenance, read_json, run_program, write_json
-from train.sb3_algorithms import ALGORITHMS, Settings, make_rule, settings
-from train.sb3_baselines import Options, Setup, learn, prepare
+from train import reinforce
+from train.run import (
+    Interrupt,
+    RunFolder,
+    choose_device,
+    provenance,
+    read_json,
+    run_program,
+    write_json,
+)
+from train.sb3_algorithms import reinforce_settings
+from train.sb3_baselines import Options, learn, prepare
+from train.task import Task, describe_env
 
 MAX_TRIALS = 10
 SEED_OF_TRIALS = 100  # not one of the seeds that results are made with
@@ -50,8 +60,8 @@ class SearchOptions:
     """of the search"""
 
     def __post_init__(self) -> None:
-        if self.algo not in ALGORITHMS:
-            raise ValueError(f"--algo {self.algo}: expected one of {', '.join(ALGORITHMS)}")
+        if self.algo not in SPACES:
+            raise ValueError(f"--algo {self.algo}: expected one of {', '.join(SPACES)}")
         if not 1 <= self.trials <= MAX_TRIALS:
             raise ValueError(f"--trials {self.trials}: expected 1 to {MAX_TRIALS}")
         if self.steps < 1:
@@ -121,6 +131,16 @@ def rate(trial: Any) -> str:
     return f"lin_{trial.suggest_float('learning_rate', 1e-4, 3e-3, log=True):.1e}"
 
 
+def dtram(trial: Any) -> dict[str, Any]:
+    return {
+        "learning_rate": float(f"{trial.suggest_float('learning_rate', 2e-4, 3e-3, log=True):.1e}"),
+        "batch_size": trial.suggest_categorical("batch_size", [16, 32, 64]),
+        "m": trial.suggest_categorical("m", [2, 4]),
+        "location_std": trial.suggest_categorical("location_std", [0.1, 0.2]),
+        "stop_entropy": trial.suggest_categorical("stop_entropy", [5e-4, 5e-3]),
+    }
+
+
 SPACES: dict[str, Callable[[Any], dict[str, Any]]] = {
     "ppo": ppo,
     "a2c": a2c,
@@ -129,36 +149,80 @@ SPACES: dict[str, Callable[[Any], dict[str, Any]]] = {
     "dqn": dqn,
     "sac": sac,
     "scan": scan,
+    "dtram": dtram,
 }
 
 
-def judged(setup: Setup, folder: Path) -> dict[str, float]:
-    """The best row of a try on validation; the test split is not looked at."""
+def judged_baseline(
+    options: SearchOptions, track: str, changes: dict[str, Any], folder: Path
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """The row of a try, and its best on validation; the test split is not looked at."""
+    setup = prepare(
+        Options(
+            algo=options.algo,  # type: ignore[arg-type]
+            env_id=options.env_id,
+            total_timesteps=options.steps,
+            eval_points=5,
+            data_dir=options.data_dir,
+            seed=SEED_OF_TRIALS,
+            set=tuple(f"{key}={json.dumps(value)}" for key, value in changes.items()),
+        )
+    )
+    row = setup.chosen.to_json()
     if not setup.steps:
-        classes = None if setup.about["track"] == "policy-only" else setup.about["num_classes"]
-        rule = make_rule(setup.options.algo, setup.chosen, classes, setup.options.seed)
-        found = setup.evaluate(rule, "validation")
-        return {
+        found = setup.evaluate(setup.rule(), "validation")
+        return row, {
             "return": found.mean_return,
             "error": found.error,
             "mean_glimpses": found.mean_glimpses,
         }
     shutil.rmtree(folder, ignore_errors=True)
     device = choose_device("cpu")
-    run = RunFolder(folder, setup.chosen.to_json(), resume=False, device=device)
+    run = RunFolder(folder, row, resume=False, device=device)
     result, _, _ = learn(setup, run, device)
     run.finish({})
-    return result["validation"]
+    return row, result["validation"]
+
+
+def judged_dtram(
+    options: SearchOptions, track: str, changes: dict[str, Any], folder: Path
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """As `judged_baseline`, for DT-RAM's own training program."""
+    row = {**reinforce_settings(track), **changes}
+    chosen = reinforce.Options(
+        env_id=options.env_id,
+        env_steps=options.steps,
+        seed=SEED_OF_TRIALS,
+        device="cpu",
+        data_dir=options.data_dir,
+        **row,
+    )
+    shutil.rmtree(folder, ignore_errors=True)
+    device = choose_device("cpu")
+    task = Task(options.env_id, device, **chosen.env_options())
+    agent = reinforce.new_agent(chosen, task)
+    run = RunFolder(folder, chosen.to_json(), resume=False, device=device)
+    with Interrupt() as interrupt:
+        stages = reinforce.make_stages(chosen, task, agent)
+        reinforce.fit(chosen, stages, task, agent, run, interrupt)
+    run.close()
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    rows = [found for found in map(json.loads, lines) if "eval/stop_threshold" in found]
+    best = max(rows, key=lambda found: found["eval/mean_return"])
+    return row, {
+        "return": best["eval/mean_return"],
+        "error": 1 - best["eval/accuracy"],
+        "mean_glimpses": best["eval/mean_glimpses"],
+    }
 
 
 def search(options: SearchOptions) -> dict[str, Any]:
     """Runs the tries that are missing; returns and writes the outcome."""
-    if options.algo not in SPACES:
-        raise ValueError(f"--algo {options.algo}: expected one of {', '.join(SPACES)}")
     optuna = import_optuna()
     name = options.env_id.rpartition(":")[2]
     path = options.json or Path("benchmarks/results/search", name, f"{options.algo}.json")
     work = Path("runs/search", name, options.algo)
+    track = track_of(options)
     kept = {"env_id": options.env_id, "algo": options.algo, "steps": options.steps}
     kept["seed"] = options.seed
     log = work / "trials.json"
@@ -170,42 +234,30 @@ def search(options: SearchOptions) -> dict[str, Any]:
         # Asked again for those that are done, so that the sampler goes on as it would have.
         trial = study.ask()
         changes = SPACES[options.algo](trial) if number else {}
-        if number < len(trials):
-            study.tell(trial, trials[number]["validation"]["return"])
-            continue
-        setup = prepare(
-            Options(
-                algo=options.algo,  # type: ignore[arg-type]
-                env_id=options.env_id,
-                total_timesteps=options.steps,
-                eval_points=5,
-                data_dir=options.data_dir,
-                seed=SEED_OF_TRIALS,
-                set=tuple(f"{key}={json.dumps(value)}" for key, value in changes.items()),
-            )
-        )
-        print(f"try {number + 1} of {options.trials}: {changes or 'the row of the table'}")
-        validation = judged(setup, work / f"trial-{number}")
-        study.tell(trial, validation["return"])
-        trials.append({"changes": changes, "row": setup.chosen.to_json(), "validation": validation})
-        write_json(log, {"of": kept, "trials": trials})
+        if number >= len(trials):
+            print(f"try {number + 1} of {options.trials}: {changes or 'the row of the table'}")
+            judge = judged_dtram if options.algo == "dtram" else judged_baseline
+            row, validation = judge(options, track, changes, work / f"trial-{number}")
+            trials.append({"changes": changes, "row": row, "validation": validation})
+            write_json(log, {"of": kept, "trials": trials})
+        study.tell(trial, trials[number]["validation"]["return"])
     best = max(trials, key=lambda trial: trial["validation"]["return"])
     outcome = {**kept, "best": best, "trials": trials, **provenance(choose_device("cpu"))}
     write_json(path, outcome)
-    track = setup_track(options)
     print(f"\nbest of {len(trials)}: validation return {best['validation']['return']:.4f}; {path}")
-    print(as_toml(track, options.algo, settings(track, options.algo, best["changes"])))
+    print(as_toml(track, options.algo, best["row"]))
     return outcome
 
 
-def setup_track(options: SearchOptions) -> str:
+def track_of(options: SearchOptions) -> str:
     """The track of the environment searched on."""
-    return prepare(
-        Options(algo=options.algo, env_id=options.env_id, data_dir=options.data_dir)  # type: ignore[arg-type]
-    ).about["track"]
+    keywords: dict[str, Any] = {"data": "real"}
+    if options.data_dir is not None:
+        keywords["data_dir"] = str(options.data_dir)
+    return describe_env(options.env_id, **keywords)["track"]
 
 
-def as_toml(track: str, algo: str, row: Settings) -> str:
+def as_toml(track: str, algo: str, row: dict[str, Any]) -> str:
     """A row as the table has it."""
 
     def text(value: Any) -> str:
@@ -213,12 +265,9 @@ def as_toml(track: str, algo: str, row: Settings) -> str:
             return "{ " + ", ".join(f"{k} = {text(v)}" for k, v in value.items()) + " }"
         return json.dumps(value)
 
-    lines = [f"[{track}.{algo}]"]
-    groups: dict[str, Any] = {"env": row.env, "num_envs": row.num_envs, "network": row.network}
-    if not ALGORITHMS[algo].learns:
-        groups = {}
-    lines += [f"{name} = {text(value)}" for name, value in (groups | row.algorithm).items()]
-    return "\n".join(lines)
+    return "\n".join(
+        [f"[{track}.{algo}]", *(f"{name} = {text(value)}" for name, value in row.items())]
+    )
 
 
 def import_optuna() -> Any:

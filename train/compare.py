@@ -1,0 +1,366 @@
+"""Compares algorithms on an environment: trains what is missing, reads what is finished.
+
+    python train/compare.py --algos ppo dqn random scan dtram --seeds 0 1 2     # policy-only MNIST
+    python train/compare.py --env-id DTRAM-MNIST-v0 --algos ppo a2c dtram --jobs 2
+    python train/compare.py --algos ppo scan --read-only      # only what is finished already
+
+Writes Markdown, CSV, JSON and two plots. Interrupted, the same command goes on where it stopped; a
+run that failed is a row that says so, and is tried again by the next call.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
+
+from train.comparison import (
+    Run,
+    area_under,
+    markdown,
+    plot_curves,
+    plot_errors,
+    summarise,
+    write_csv,
+)
+from train.evaluate import Options as EvaluateOptions
+from train.evaluate import evaluate
+from train.run import provenance, python_command, read_json, run_program, write_json
+from train.sb3_algorithms import ALGORITHMS, check_pair, reinforce_settings, settings
+from train.sb3_baselines import POLICY_ONLY_STEPS, WHOLE_TASK_STEPS
+from train.task import describe_env
+
+HERE = Path(__file__).resolve().parent
+NAMES = (*ALGORITHMS, "dtram")
+
+# Env steps a second of one run on one thread of an AMD EPYC, for the estimate that is printed
+# first; finished runs of the same algorithm take their place.
+RATES = {
+    "policy-only": {
+        "ppo": 8000,
+        "a2c": 8000,
+        "dqn": 2000,
+        "sac": 500,
+        "recurrent_ppo": 2000,
+        "maskable_ppo": 5000,
+        "dtram": 9000,
+    },
+    "whole-task": {
+        "ppo": 3000,
+        "a2c": 3000,
+        "sac": 500,
+        "recurrent_ppo": 2000,
+        "maskable_ppo": 3000,
+        "dtram": 9000,
+    },
+}
+SECONDS_A_RUN = 15.0  # start, validation on the way and the test split
+
+
+@dataclass(frozen=True)
+class Options:
+    """Compares algorithms on one or more environments."""
+
+    env_id: tuple[str, ...] = ("agents:DTRAM-MNIST-Policy-v0",)
+    """registered environments"""
+    algos: tuple[str, ...] = ("ppo", "random", "scan", "dtram")
+    """names of train/sb3_baselines.py's, and dtram"""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """a run for each"""
+    total_timesteps: int | None = None
+    """env steps of a run; 300,000 on policy-only ids and 1,000,000 on others if not given"""
+    jobs: int = 1
+    """runs side by side, one thread each"""
+    runs: Path = Path("runs/compare")
+    """where the runs are: ENV_ID/ALGO/seed-N"""
+    out: Path | None = None
+    """where tables and plots go; the folder of the runs if not given"""
+    read_only: bool = False
+    """train nothing"""
+    data_dir: Path | None = None
+    """where data lies; $DTRAM_DATA or ~/.cache/dtram if not given"""
+
+    def __post_init__(self) -> None:
+        for name in self.algos:
+            if name not in NAMES:
+                raise ValueError(f"--algos {name}: expected some of {', '.join(NAMES)}")
+        for name in ("env_id", "algos", "seeds"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise ValueError(f"--{name.replace('_', '-')}: expected at least one, each once")
+        if self.jobs < 1:
+            raise ValueError(f"--jobs {self.jobs}: expected at least 1")
+        if self.total_timesteps is not None and self.total_timesteps < 1:
+            raise ValueError(f"--total-timesteps {self.total_timesteps}: expected at least 1")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run to be made or read."""
+
+    env_id: str
+    track: str
+    algo: str
+    seed: int
+    steps: int
+    folder: Path
+    data_dir: Path | None
+
+    @property
+    def learns(self) -> bool:
+        return self.algo == "dtram" or ALGORITHMS[self.algo].learns
+
+    @property
+    def finished(self) -> bool:
+        return (self.folder / "results.json").exists()
+
+    def words(self) -> list[str]:
+        """The command that makes it."""
+        common = ["--env-id", self.env_id, "--seed", str(self.seed), "--run-dir", str(self.folder)]
+        if self.data_dir is not None:
+            common += ["--data-dir", str(self.data_dir)]
+        if self.algo == "dtram":
+            words = ["reinforce.py", *common, "--device", "cpu", "--env-steps", str(self.steps)]
+            for name, value in reinforce_settings(self.track).items():
+                words += [f"--{name.replace('_', '-')}", str(value)]
+        else:
+            words = ["sb3_baselines.py", "--algo", self.algo, *common]
+            if self.learns:
+                words += ["--total-timesteps", str(self.steps)]
+        return [sys.executable, str(HERE / words[0]), *words[1:], "--resume"]
+
+
+def plan(options: Options) -> list[Cell]:
+    """All cells, seed by seed, so that what is stopped early has something of everyone."""
+    cells = []
+    for env_id in options.env_id:
+        keywords: dict[str, Any] = {"data": "real"}
+        if options.data_dir is not None:
+            keywords["data_dir"] = str(options.data_dir)
+        track = describe_env(env_id, **keywords)["track"]
+        default = POLICY_ONLY_STEPS if track == "policy-only" else WHOLE_TASK_STEPS
+        steps = options.total_timesteps or default
+        for algo in options.algos:
+            if algo == "dtram":
+                reinforce_settings(track)
+            else:
+                check_pair(algo, settings(track, algo).env.get("view", "native"), track)
+        for seed in options.seeds:
+            for algo in options.algos:
+                folder = options.runs / env_id.rpartition(":")[2] / algo / f"seed-{seed}"
+                cells.append(Cell(env_id, track, algo, seed, steps, folder, options.data_dir))
+    return cells
+
+
+def estimate(cells: Sequence[Cell], jobs: int) -> float:
+    """Seconds that the unfinished cells will take, from finished runs or `RATES`."""
+    seconds = 0.0
+    for cell in cells:
+        if cell.finished:
+            continue
+        seconds += SECONDS_A_RUN
+        if cell.learns:
+            known = [
+                read_json(c.folder / "results.json")
+                for c in cells
+                if (c.env_id, c.algo) == (cell.env_id, cell.algo) and c.finished
+            ]
+            rates = [r["env_steps"] / r["train_seconds"] for r in known if r["train_seconds"]]
+            rate = sum(rates) / len(rates) if rates else RATES[cell.track][cell.algo]
+            seconds += cell.steps / rate
+    return seconds / jobs
+
+
+class Runner:
+    """Makes cells, several side by side, and ends their processes when it is interrupted."""
+
+    def __init__(self, jobs: int) -> None:
+        self._jobs = jobs
+        self._lock = threading.Lock()
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._stopped = False
+        self.problems: dict[Path, str] = {}
+
+    def run(self, cells: Sequence[Cell]) -> None:
+        """Makes the cells that are not finished.
+
+        Raises:
+            KeyboardInterrupt: a signal came; the runs have saved what they had.
+        """
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            with ThreadPoolExecutor(self._jobs) as pool:
+                try:
+                    list(pool.map(self._make, [c for c in cells if not c.finished]))
+                except KeyboardInterrupt:
+                    self._stop()
+                    raise
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def _make(self, cell: Cell) -> None:
+        cell.folder.mkdir(parents=True, exist_ok=True)
+        began = time.perf_counter()
+        log = cell.folder.with_name(cell.folder.name + ".log")
+        threads = os.environ | ({"OMP_NUM_THREADS": "1"} if self._jobs > 1 else {})
+        with log.open("ab") as output:
+            with self._lock:
+                if self._stopped:
+                    return
+                # In a session of its own: Ctrl-C reaches it from here, once, and not the terminal.
+                process = subprocess.Popen(
+                    cell.words(),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    env=threads,
+                    start_new_session=True,
+                )
+                self._processes.append(process)
+            status = process.wait()
+        name = f"{cell.env_id.rpartition(':')[2]} {cell.algo} seed {cell.seed}"
+        if self._stopped:
+            return
+        if status == 0 and cell.finished:
+            print(f"{name}: done in {time.perf_counter() - began:.0f} s", flush=True)
+            return
+        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        self.problems[cell.folder] = lines[-1][:200] if lines else f"exit status {status}"
+        print(f"{name}: failed: {self.problems[cell.folder]} (see {log})", flush=True)
+
+    def _stop(self) -> None:
+        with self._lock:
+            self._stopped = True
+            for process in self._processes:
+                if process.poll() is None:
+                    process.send_signal(signal.SIGINT)
+
+
+def read(cell: Cell, problem: str) -> Run:
+    """A cell as a row of the comparison."""
+    env_id = cell.env_id.rpartition(":")[2]
+    if not cell.finished:
+        return Run(env_id, cell.algo, cell.seed, None, problem=problem or "not run")
+    found = read_json(cell.folder / "results.json")
+    if cell.algo == "dtram":
+        found, curve = _read_dtram(cell, found)
+    else:
+        curve = found["curve"]
+        found["learns_from"] = "reward" if cell.learns else "nothing"
+    steps = found["env_steps"]
+    found["area"] = area_under(curve, steps)
+    return Run(env_id, cell.algo, cell.seed, found, tuple(curve))
+
+
+def _read_dtram(
+    cell: Cell, results: dict[str, Any]
+) -> tuple[dict[str, Any], list[dict[str, float]]]:
+    """A DT-RAM's run, scored through the environment like the others; kept beside the run."""
+    kept = cell.folder / "evaluation.json"
+    if not kept.exists():
+        write_json(kept, evaluate(EvaluateOptions(cell.folder, data_dir=cell.data_dir)))
+    found = read_json(kept)
+    curve = [
+        {
+            "env_steps": row["time/total_timesteps"],
+            "return": row["eval/mean_return"],
+            "error": 1 - row["eval/accuracy"],
+            "mean_glimpses": row["eval/mean_glimpses"],
+            "seconds": row["time/time_elapsed"],
+        }
+        for row in map(json.loads, (cell.folder / "metrics.jsonl").read_text().splitlines())
+    ]
+    return found | {
+        "track": cell.track,
+        "classifier": results["classifier"],
+        "view": "native",
+        "observe": "glimpse",
+        "learns_from": "labels and reward",
+        "seed": cell.seed,
+        "env_steps": results["env_steps"],
+        "train_seconds": results["train_seconds"],
+        "flops_per_image": round(results["flops_per_glimpse"] * found["mean_glimpses"]),
+    }, curve
+
+
+def compare(options: Options) -> Path:
+    """Makes what is missing and writes the comparison; returns the folder."""
+    cells = plan(options)
+    missing = [cell for cell in cells if not cell.finished]
+    runner = Runner(options.jobs)
+    if missing and not options.read_only:
+        minutes = estimate(cells, options.jobs) / 60
+        print(
+            f"{len(cells)} runs, {len(cells) - len(missing)} finished; the rest takes about "
+            f"{minutes:.0f} minutes with --jobs {options.jobs}",
+            flush=True,
+        )
+        try:
+            runner.run(cells)
+        except KeyboardInterrupt:
+            command = shlex.join([python_command(), "train/compare.py", *sys.argv[1:]])
+            print(f"\ninterrupted; to go on: {command}", file=sys.stderr)
+            raise
+    runs = [read(cell, runner.problems.get(cell.folder, "")) for cell in cells]
+    out = options.out or options.runs
+    write(out, runs)
+    print((out / "summary.md").read_text())
+    print(f"tables and plots: {out}")
+    return out
+
+
+def write(out: Path, runs: Sequence[Run]) -> None:
+    """All files of a comparison."""
+    out.mkdir(parents=True, exist_ok=True)
+    origin = provenance(torch.device("cpu"))
+    rows = summarise(runs)
+    write_json(
+        out / "results.json",
+        {
+            **origin,
+            "summary": rows,
+            "runs": [
+                {
+                    "env_id": run.env_id,
+                    "algo": run.algo,
+                    "seed": run.seed,
+                    "problem": run.problem,
+                    "result": run.row,
+                    "curve": run.curve,
+                }
+                for run in runs
+            ],
+        },
+    )
+    write_csv(out / "summary.csv", rows)
+    flat = [
+        {"env_id": run.env_id, "algo": run.algo, "seed": run.seed, "problem": run.problem}
+        | {k: v for k, v in (run.row or {}).items() if isinstance(v, str | int | float)}
+        for run in runs
+    ]
+    write_csv(out / "runs.csv", flat)
+    aside = out / "summary.md.tmp"
+    aside.write_text(markdown(rows, runs, origin["command"]))
+    os.replace(aside, out / "summary.md")
+    if any(run.row for run in runs):
+        plot_curves(runs, out / "learning_curves.png")
+        plot_errors(runs, out / "error_by_glimpses.png")
+
+
+if __name__ == "__main__":
+    run_program(lambda: compare(tyro.cli(Options, description=__doc__)))
