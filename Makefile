@@ -2,6 +2,7 @@
 # make test     everything a change must pass: lint, types, tests
 # make lint     lint, format check and types alone
 # make bench    the benchmarks, with the packages that they compare against
+# make docs     the documentation's generated pages, its doctests, HTML in docs/_build/html
 # make clean    remove the virtual environment and caches; runs/ and downloaded data stay
 #
 # Each makes .venv when it is missing and brings it up to date when pyproject.toml changes.
@@ -12,14 +13,15 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.ready-bench
+DOCS_READY := $(VENV)/.ready-docs
 BUSY := $(VENV)/.installing
 
 # A clone that was moved, or whose interpreter is gone, has to be installed again.
 ifneq ($(shell [ "$$(cat $(READY) 2>&1)" = "$(CURDIR)" ] && $(PY) -c "" 2>&1 && echo sound),sound)
-$(shell rm -f $(READY) $(BENCH_READY))
+$(shell rm -f $(READY) $(BENCH_READY) $(DOCS_READY))
 endif
 
-.PHONY: train test lint bench clean mnist
+.PHONY: train test lint bench docs clean mnist
 .DELETE_ON_ERROR:
 
 # A run that was interrupted goes on; one that is finished prints its result again. The folder is
@@ -40,12 +42,15 @@ lint: $(READY)
 bench: $(BENCH_READY) mnist
 	set -e; for program in benchmarks/*.py; do echo "== $$program"; $(PY) $$program; done
 
+docs: $(DOCS_READY) mnist
+	$(PY) docs/build.py
+
 mnist: $(READY)
 	@$(PY) -m dtram_env.datasets download mnist
 
 clean:
-	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	find agents benchmarks dtram_env tests train -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf $(VENV) build dist docs/_build .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find agents benchmarks docs dtram_env tests train -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An install that broke off may have left half a package that pip takes for whole: start over then.
 # A .venv that works and was made by other means is kept.
@@ -62,4 +67,8 @@ $(READY): pyproject.toml
 
 $(BENCH_READY): $(READY)
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
+
+$(DOCS_READY): $(READY)
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	@touch $@

@@ -20,6 +20,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from dtram_env.views import grid_centres
+
 from .encoders import ENCODERS, PixelScale
 from .stopping import LearnedStop, StoppingRule
 
@@ -49,6 +51,10 @@ class DTRAMConfig:
     """then divides them: the training images' standard deviation"""
     locator_input: str = "detached"
     """whether the location's policy gradient flows into the state: state or detached"""
+    locator_hidden: int = 0
+    """hidden units of the locator; 0 makes it linear, the paper's"""
+    locator_grid: int = 0
+    """the location policy chooses among the centres of G x G cells; 0: a Gaussian, the paper's"""
     stopper_input: str = "detached"
     """whether the stop's policy gradient flows into the state: state or detached"""
     stopper_hidden: int = 128
@@ -73,7 +79,8 @@ class DTRAMConfig:
             value = getattr(self, name)
             _require(name, value, value in ("state", "detached"), "'state' or 'detached'")
         _require("pixel_std", self.pixel_std, self.pixel_std > 0, "a positive number")
-        _require("stopper_hidden", self.stopper_hidden, self.stopper_hidden >= 0, "0 or more")
+        for name in ("locator_hidden", "locator_grid", "stopper_hidden"):
+            _require(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
 
 
 def _require(name: str, value: object, holds: bool, expected: str) -> None:
@@ -137,7 +144,17 @@ class DTRAM(nn.Module):
         self.encoder = ENCODERS[config.encoder](config.glimpse_shape, hidden, scale=scale)
         self.core: nn.Module = {"rnn": RNNCell, "gru": _gru, "lstm": _lstm}[config.core](hidden)
         self.classifier = nn.Linear(hidden, config.num_classes)
-        self.locator = nn.Linear(hidden, 2)
+        outputs = config.locator_grid**2 or 2
+        self.locator: nn.Module = nn.Linear(hidden, outputs)
+        if config.locator_hidden:
+            self.locator = nn.Sequential(
+                nn.Linear(hidden, config.locator_hidden),
+                nn.ReLU(),
+                nn.Linear(config.locator_hidden, outputs),
+            )
+        centres = torch.from_numpy(grid_centres(config.locator_grid or 1))
+        self.register_buffer("cell_centres", centres, persistent=False)
+        self.cell_centres: Tensor
         self.baseline = nn.Linear(hidden, 1)
         self.scalar_baseline = nn.Parameter(torch.zeros(()))
         evidence = config.num_classes + 1 + config.max_glimpses
@@ -239,10 +256,24 @@ class DTRAM(nn.Module):
         stop_logit = self.stop_logit(state.h, logits, state.time)
         return Heads(logits, self.locate(state.h), stop_logit, self.value(state.h))
 
-    def locate(self, h: Tensor) -> Tensor:
-        """Mean ``(..., 2)`` of the location policy in [-1, 1], from states ``(..., H)``."""
+    def aim(self, h: Tensor) -> Tensor:
+        """What the location policy is made of, from states ``(..., H)``.
+
+        Returns:
+            The Gaussian's mean ``(..., 2)`` in [-1, 1], or with a grid the logit of every cell
+            ``(..., G * G)``.
+        """
         h = h if self.config.locator_input == "state" else h.detach()
-        return torch.tanh(self.locator(h))
+        aim = self.locator(h)
+        return aim if self.config.locator_grid else torch.tanh(aim)
+
+    def best_location(self, aim: Tensor) -> Tensor:
+        """The most probable location ``(..., 2)`` of the policy that `aim` gave."""
+        return self.cell_centres[aim.argmax(dim=-1)] if self.config.locator_grid else aim
+
+    def locate(self, h: Tensor) -> Tensor:
+        """Most probable location ``(..., 2)`` in [-1, 1], from states ``(..., H)``."""
+        return self.best_location(self.aim(h))
 
     def value(self, h: Tensor) -> Tensor:
         """Baseline b_t ``(...)`` of states ``(..., H)``; its gradient trains its head alone."""
@@ -406,10 +437,12 @@ def read_header(folder: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path}: not a DT-RAM of format {FORMAT_VERSION}; is it from another version of dtram?"
         )
+    # A setting that came later has a default, which is how models of before it were made.
+    later = {"locator_hidden", "locator_grid"}
     settings = {field.name for field in fields(DTRAMConfig)}
     config = header.get("config", {})
     needed = {"config", "stop_threshold", "class_names", "weights_sha256"}
-    problems = sorted(needed - header.keys()) + sorted(settings ^ config.keys())
+    problems = sorted(needed - header.keys()) + sorted((settings ^ config.keys()) - later)
     if problems:
         raise ValueError(f"{path}: missing or unknown settings {problems}; copy the model again")
     return header

@@ -77,7 +77,7 @@ class FrozenClassifier:
     def check_spaces(self, observation_space: spaces.Space, num_classes: int) -> None:
         """Raises ValueError if it was made for other glimpses or classes."""
         assert isinstance(observation_space, spaces.Dict)
-        if "thumbnail" in observation_space.keys():
+        if "thumbnail" in observation_space.spaces:
             raise ValueError(
                 f"classifier {self.name!r} reads glimpses, not a thumbnail of another size; "
                 "expected thumbnail_size=glimpse_size (None)"

@@ -60,7 +60,7 @@ class Trajectory(NamedTuple):
 
     seen_at: Tensor  # (T, B, 2) where glimpse t was taken, l_{t-1}, in [-1, 1]
     logits: Tensor  # (T, B, K)
-    location_mean: Tensor  # (T, B, 2) mean of π(l_t)
+    location_mean: Tensor  # (T, B, 2) most probable location of π(l_t), the Gaussian's mean
     location: Tensor  # (T, B, 2) l_t as drawn, before clipping
     location_log_prob: Tensor  # (T, B) log π(l_t)
     stop_logit: Tensor  # (T, B)
@@ -84,7 +84,8 @@ class Unroll(nn.Module):
     Args:
         agent: the actor.
         look: the sensor's settings.
-        location_std: standard deviation of the location policy's Gaussian, in image halves.
+        location_std: standard deviation of the location policy's Gaussian, in image halves; not
+            used where the agent chooses among cells.
         stop: whether stops are drawn; if not, the stopper is left out and its logits are 0.
     """
 
@@ -109,20 +110,19 @@ class Unroll(nn.Module):
         state = State(*(part.repeat_interleave(m, dim=0) for part in state))
         location = location.repeat_interleave(m, dim=0)
         index = index.repeat_interleave(m)
-        noise = self.location_std * torch.randn(
-            steps, batch, 2, device=state.h.device, dtype=state.h.dtype
-        )
-        states, means, drawn, seen_at = [state.h], [agent.locate(state.h)], [], [location]
+        aims = [agent.aim(state.h)]
+        noise = self._noise(steps, aims[0])
+        states, choices, seen_at = [state.h], [], [location]
         for t in range(steps):
-            # A sample is a number, not a function of the mean: the score is what carries gradient.
-            drawn.append(means[t].detach() + noise[t])
+            # A choice is a number, not a function of the aim: the score is what carries gradient.
+            choices.append(self._choose(aims[t].detach(), noise[t]))
             if t + 1 < steps:
-                location = drawn[t].clamp(-1.0, 1.0)
+                location = self._place(choices[t]).clamp(-1.0, 1.0)
                 state = agent.look(self.look(store, index, location), location, state)
                 states.append(state.h)
-                means.append(agent.locate(state.h))
+                aims.append(agent.aim(state.h))
                 seen_at.append(location)
-        h, mean, sample = torch.stack(states), torch.stack(means), torch.stack(drawn)
+        h, aim, choice = torch.stack(states), torch.stack(aims), torch.stack(choices)
         logits = agent.classifier(h)
         if self.stop:
             time = torch.arange(1, steps + 1, device=h.device)[:, None].expand(steps, batch)
@@ -132,17 +132,37 @@ class Unroll(nn.Module):
         return Trajectory(
             seen_at=torch.stack(seen_at),
             logits=logits,
-            location_mean=mean,
-            location=sample,
-            location_log_prob=self._log_density(sample, mean),
+            location_mean=agent.best_location(aim),
+            location=self._place(choice),
+            location_log_prob=self._log_prob(choice, aim),
             stop_logit=stop_logit,
             stop=torch.rand_like(stop_logit) < torch.sigmoid(stop_logit.detach()),
             value=agent.value(h),
         )
 
-    def _log_density(self, sample: Tensor, mean: Tensor) -> Tensor:
-        """Log-density ``(...)`` of samples ``(..., 2)`` under the location policy."""
-        error = (sample - mean) / self.location_std
+    # A choice is a location (..., 2) of the Gaussian, or the number (...) of a cell of the grid.
+
+    def _noise(self, steps: int, aim: Tensor) -> Tensor:
+        """What makes the choices of `steps` steps random, ``(steps, *aim.shape)``."""
+        shape = (steps, *aim.shape)
+        if self.agent.config.locator_grid:  # Gumbel's: the largest sum is a draw of the softmax
+            uniform = torch.rand(shape, device=aim.device, dtype=aim.dtype)
+            return -torch.log(-torch.log(uniform.clamp(min=1e-20)))
+        return self.location_std * torch.randn(shape, device=aim.device, dtype=aim.dtype)
+
+    def _choose(self, aim: Tensor, noise: Tensor) -> Tensor:
+        chosen = aim + noise
+        return chosen.argmax(dim=-1) if self.agent.config.locator_grid else chosen
+
+    def _place(self, choice: Tensor) -> Tensor:
+        """Locations ``(..., 2)`` of choices, not clipped."""
+        return self.agent.cell_centres[choice] if self.agent.config.locator_grid else choice
+
+    def _log_prob(self, choice: Tensor, aim: Tensor) -> Tensor:
+        """Log-probability (or log-density) ``(...)`` of choices under the location policy."""
+        if self.agent.config.locator_grid:
+            return torch.log_softmax(aim, dim=-1).gather(-1, choice[..., None]).squeeze(-1)
+        error = (choice - aim) / self.location_std
         normaliser = 2 * math.log(self.location_std) + math.log(2 * math.pi)
         return -0.5 * error.square().sum(dim=-1) - normaliser
 

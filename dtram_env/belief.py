@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 class Classifier(Protocol):
     """Reads an episode's glimpses one by one, and says after each how probable every class is.
 
+    What it is given and what it gave are not its to change: it answers with new arrays.
     Its state is a tuple of arrays, the batch first; the environment puts a new episode's rows into
     it. Arrays are numpy's in the numpy backend and tensors on the environment's device in torch's,
     and `step` answers in the kind that it was given.
@@ -122,7 +123,14 @@ class Belief:
 
     def _read(self, index: Any, location: Any, t: Any, state: tuple[Any, ...]) -> Any:
         observation = self._observer.observe(self._b, index, location, t, None)
-        return self._classifier.step(observation, state)
+        probs, state = self._classifier.step(observation, state)
+        expected = (len(t), self._unknown.shape[1])
+        if tuple(probs.shape) != expected:
+            raise ValueError(
+                f"classifier {self._classifier.name!r} gave probabilities of shape "
+                f"{tuple(probs.shape)}: expected {expected}"
+            )
+        return self._b.cast(probs, self._b.xp.float32), state
 
     def _merge(self, mask: Any, new: tuple[Any, ...], old: tuple[Any, ...]) -> tuple[Any, ...]:
         def put(a: Any, b: Any) -> Any:

@@ -254,7 +254,11 @@ def read_task(environment: type, keywords: dict[str, Any]) -> Task:
             known = sorted({*shared, *own})
             near = " or ".join(map(repr, difflib.get_close_matches(name, known, n=2)))
             hint = f"did you mean {near}?" if near else f"expected one of {', '.join(known)}"
-            raise TypeError(f"{name!r} is no keyword of {environment.__name__}; {hint}")
+            # Python's own words first: libraries that try keywords (TorchRL) look for them.
+            raise TypeError(
+                f"unexpected keyword argument {name!r}: {name!r} is no keyword of "
+                f"{environment.__name__}; {hint}"
+            )
     return Task(**keywords)
 
 

@@ -63,6 +63,10 @@ class Options:
     """width of the recurrent state"""
     locator_input: Literal["detached", "state"] = "detached"
     """whether the location's policy gradient reaches the state"""
+    locator_hidden: int = 0
+    """hidden units of the locator; 0 makes it linear, the paper's"""
+    locator_grid: int = 0
+    """the location policy chooses among the centres of G x G cells; 0: a Gaussian, the paper's"""
     stopper_input: Literal["detached", "state"] = "detached"
     """whether the stop's policy gradient reaches the state"""
 
@@ -128,7 +132,7 @@ class Options:
         for name in ("location_std", "learning_rate", "stop_learning_rate", "max_grad_norm"):
             value = getattr(self, name)
             _check(name, value, 0 < value < math.inf, "a positive number")
-        for name in ("weight_decay", "augment", "stop_entropy"):
+        for name in ("weight_decay", "augment", "stop_entropy", "locator_hidden", "locator_grid"):
             value = getattr(self, name)
             _check(name, value, 0 <= value < math.inf, "0 or more")
         _check("seed", self.seed, 0 <= self.seed < 2**31, "0 or more, below 2**31")
@@ -309,6 +313,8 @@ def new_agent(options: Options, task: Task) -> DTRAM:
         core=options.core,
         hidden_size=options.hidden_size,
         locator_input=options.locator_input,
+        locator_hidden=options.locator_hidden,
+        locator_grid=options.locator_grid,
         stopper_input=options.stopper_input,
     )
 

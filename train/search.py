@@ -113,7 +113,7 @@ def dqn(trial: Any) -> dict[str, Any]:
 def sac(trial: Any) -> dict[str, Any]:
     return {
         "learning_rate": rate(trial),
-        "gradient_steps": trial.suggest_categorical("gradient_steps", [4, 8, 16]),
+        "gradient_steps": trial.suggest_categorical("gradient_steps", [4, 8]),
         "tau": trial.suggest_categorical("tau", [0.005, 0.02]),
         "ent_coef": trial.suggest_categorical("ent_coef", ["auto_0.01", "auto_0.1", 0.003, 0.01]),
     }
@@ -133,10 +133,10 @@ def rate(trial: Any) -> str:
 
 def dtram(trial: Any) -> dict[str, Any]:
     return {
-        "learning_rate": float(f"{trial.suggest_float('learning_rate', 2e-4, 3e-3, log=True):.1e}"),
+        "learning_rate": float(f"{trial.suggest_float('learning_rate', 5e-4, 6e-3, log=True):.1e}"),
         "batch_size": trial.suggest_categorical("batch_size", [16, 32, 64]),
         "m": trial.suggest_categorical("m", [2, 4]),
-        "location_std": trial.suggest_categorical("location_std", [0.1, 0.2]),
+        "locator_grid": trial.suggest_categorical("locator_grid", [0, 4, 6]),
         "stop_entropy": trial.suggest_categorical("stop_entropy", [5e-4, 5e-3]),
     }
 

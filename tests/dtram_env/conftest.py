@@ -45,6 +45,46 @@ def planted() -> Dataset:
     return Dataset("Planted", "test", images, labels, ("a", "b", "c", "d"))
 
 
+class Tally:
+    """A classifier with known answers: every glimpse votes for one class.
+
+    The vote is for the sum of the glimpse's pixels, plus 1 if it was taken right of the centre,
+    modulo the number of classes; the belief is each class's share of the votes. Works on arrays and
+    tensors, in exact arithmetic, so that every batch gives the same numbers.
+
+    Args:
+        classes: K.
+    """
+
+    name = "tally"
+
+    def __init__(self, classes: int = 5) -> None:
+        self.classes = classes
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def initial(self, batch: int) -> tuple[Any, ...]:
+        return (np.zeros((batch, self.classes), np.int64),)
+
+    def step(
+        self, observation: dict[str, Any], state: tuple[Any, ...]
+    ) -> tuple[Any, tuple[Any, ...]]:
+        glimpse, right = observation["glimpse"], observation["location"][:, 0] > 0
+        (votes,) = state
+        tensors = isinstance(glimpse, torch.Tensor)
+        xp: Any = torch if tensors else np
+        assert glimpse.dtype == xp.uint8 and glimpse.ndim == 4, "the native glimpse"
+        assert isinstance(votes, torch.Tensor) == tensors
+        vote = (glimpse.reshape(len(glimpse), -1).sum(-1, dtype=xp.int64) + right) % self.classes
+        one = {"device": glimpse.device} if tensors else {}
+        votes = votes + (vote[:, None] == xp.arange(self.classes, **one))
+        shares = [votes, votes.sum(-1)[:, None]]
+        top, bottom = (x.float() if tensors else x.astype(np.float32) for x in shares)
+        return top / bottom, (votes,)
+
+
+TALLY = Tally()
 VIEWS = [
     {"view": "native"},
     {"view": "native", "first_glimpse": "thumbnail", "thumbnail_size": 6},
@@ -56,6 +96,10 @@ VIEWS = [
     {"view": "discrete", "mask_seen": True, "min_glimpses": 2, "grid": 3},
     {"view": "discrete", "observe": "canvas", "glimpse_format": "image", "mask_seen": True},
     {"view": "discrete", "observe": "canvas", "first_glimpse": "choose", "mask_seen": True},
+    {"view": "native", "classifier": TALLY},
+    {"view": "continuous", "classifier": TALLY, "first_glimpse": "thumbnail"},
+    {"view": "discrete", "classifier": TALLY, "observe": "canvas", "min_glimpses": 2},
+    {"view": "single", "classifier": TALLY, "first_glimpse": "choose", "mask_seen": True},
 ]
 MODES = ["NextStep", "SameStep", "Disabled"]
 

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dtram_env import GlimpseVectorEnv
 
-from .conftest import MODES, VIEWS, actions_of, assert_same, make_dataset
+from .conftest import MODES, TALLY, VIEWS, actions_of, assert_same, make_dataset
 
 TOY = make_dataset()
 
@@ -20,7 +20,7 @@ TOY = make_dataset()
 @pytest.mark.parametrize("order", ["random", "sequential"])
 @pytest.mark.parametrize(
     "task",
-    [*VIEWS, {"first_glimpse": "random"}],
+    [*VIEWS, {"first_glimpse": "random"}, {"first_glimpse": "random", "classifier": TALLY}],
     ids=lambda task: "-".join(map(str, task.values())),
 )
 def test_torch_equals_numpy(task: dict[str, Any], order: str, mode: str) -> None:
@@ -110,9 +110,11 @@ class Questions(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("view", ["native", "continuous", "discrete"])
+@pytest.mark.parametrize("view", ["native", "continuous", "discrete", "single"])
 def test_validation_asks_the_device_once_a_step(view: str, mode: str) -> None:
     common: dict[str, Any] = {"num_envs": 4, "glimpse_size": 4, "max_glimpses": 2, "view": view}
+    if view == "single":
+        common["classifier"] = TALLY
     for validate, expected in ((False, 0), (True, 1)):
         env = GlimpseVectorEnv(
             TOY, backend="torch", validate_actions=validate, autoreset_mode=mode, **common

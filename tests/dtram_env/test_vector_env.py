@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from dtram_env import GlimpseEnv, GlimpseVectorEnv
 from dtram_env.datasets import Dataset
+from dtram_env.views import GRID_VIEWS
 
-from .conftest import MODES, VIEWS, actions_of, assert_same, make_dataset
+from .conftest import MODES, TALLY, VIEWS, actions_of, assert_same, make_dataset
 
 TOY = make_dataset()
 
@@ -55,7 +56,7 @@ def test_equals_gymnasiums_vector_of_scalar_environments(task: dict[str, Any], m
         assert seen[0] in ours.observation_space
         over = expected[2]
         ended += int(over.sum())
-        if task["view"] == "discrete":
+        if task["view"] in GRID_VIEWS:
             np.testing.assert_array_equal(ours.action_masks(), theirs.call("action_masks"))
         if mode == "Disabled" and over.any():
             # `options` is emptied by Gymnasium's own reset.
@@ -303,7 +304,9 @@ def test_results_are_the_users_to_change() -> None:
     [
         {"first_glimpse": "random", "render_mode": "rgb_array"},
         {"order": "sequential", "observe": "canvas", "view": "discrete", "mask_seen": True},
+        {"first_glimpse": "random", "view": "single", "classifier": TALLY},
     ],
+    ids=["native", "discrete", "single"],
 )
 def test_a_copy_goes_on_as_the_original(
     task: dict[str, Any], clone: Any, mode: str, backend: str

@@ -1,0 +1,305 @@
+"""Policy-only environments: the shipped classifier in the loop, by hash; one of one's own."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from gymnasium.utils.env_checker import check_env as gymnasium_check
+from stable_baselines3.common.env_checker import check_env as sb3_check
+
+import agents
+import dtram_env
+from agents.cost import classifier_flops_per_glimpse
+from agents.dtram import DTRAM, DTRAMConfig
+from agents.policy_only import POLICY_TABLE, FrozenClassifier
+from dtram_env import GlimpseEnv, GlimpseVectorEnv
+
+ID = "agents:DTRAM-MNIST-Policy-v0"
+VIEWS: dict[str, spaces.Space] = {
+    "native": spaces.Dict(location=spaces.Box(-1, 1, (2,), np.float32), stop=spaces.Discrete(2)),
+    "continuous": spaces.Box(-1, 1, (3,), np.float32),
+    "discrete": spaces.MultiDiscrete([16, 2]),
+    "single": spaces.Discrete(17),
+}
+SHIPPED = Path(agents.__file__).resolve().parent.parent / "pretrained"
+
+
+def small_network(core: str = "lstm", **changes: Any) -> DTRAM:
+    """An untrained one for Signpost: 4 classes, glimpses of 8x8."""
+    torch.manual_seed(0)
+    settings: dict[str, Any] = {"hidden_size": 12, "core": core, **changes}
+    return DTRAM(DTRAMConfig(4, (8, 8, 1), 4, **settings))
+
+
+def by_hand(network: DTRAM, glimpses: list[np.ndarray], locations: list[np.ndarray]) -> np.ndarray:
+    """Beliefs ``(T, K)`` of one episode, one glimpse after another."""
+    rows = []
+    with torch.no_grad():
+        state = network.initial(1)
+        for glimpse, location in zip(glimpses, locations, strict=True):
+            state = network.look(
+                torch.tensor(glimpse)[None],
+                torch.tensor(location, dtype=torch.float32)[None],
+                state,
+            )
+            rows.append(torch.softmax(network.classifier(state.h), -1)[0].numpy())
+    return np.array(rows)
+
+
+# --- The registered ids
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_both_checkers(mnist_folder: Path, view: str) -> None:
+    env = gym.make(ID, view=view, split="test").unwrapped
+    assert isinstance(env, GlimpseEnv) and env.action_space == VIEWS[view]
+    gymnasium_check(env)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        sb3_check(env, skip_render_check=False)
+    said = [str(warning.message) for warning in caught]
+    expected = ["not based off a numpy array", "minimal resolution"] if view == "native" else []
+    assert len(said) == len(expected), said
+    for words in expected:
+        assert sum(words in text for text in said) == 1, said
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+@pytest.mark.parametrize("view", VIEWS)
+def test_scalar_equals_vector(mnist_folder: Path, view: str, backend: str) -> None:
+    """Up to rounding: a network may add in another order in a larger batch."""
+    images = np.array([0, 17, 9_999])
+    vector = gym.make_vec(
+        ID, num_envs=3, view=view, split="test", backend=backend, autoreset_mode="Disabled"
+    )
+    single = gym.make(ID, view=view, split="test").unwrapped
+    assert vector.single_action_space == single.action_space
+    assert vector.single_observation_space == single.observation_space
+    vector.action_space.seed(1)
+    observation, _ = vector.reset(options={"image_index": images})
+    rows, actions, overs = [observation], [], []
+    for _ in range(4):
+        actions.append(vector.action_space.sample())
+        observation, _, over, _, _ = vector.step(copy.deepcopy(actions[-1]))
+        rows.append(observation)
+        overs.append(over)
+    for i, image in enumerate(images):
+        seen, over = single.reset(options={"image_index": image})[0], False
+        for step, row in enumerate(rows):
+            for key, value in seen.items():
+                np.testing.assert_allclose(row[key][i], value, rtol=1e-4, atol=1e-6)
+            if step < len(actions) and not over:
+                action = actions[step]
+                one = {k: v[i] for k, v in action.items()} if view == "native" else action[i]
+                seen, _, over, _, _ = single.step(one)
+                assert over == overs[step][i]
+
+
+@pytest.mark.parametrize("name", POLICY_TABLE)
+def test_an_id_names_its_shipped_classifier_by_hash(mnist_folder: Path, name: str) -> None:
+    whole, folder, sha256 = POLICY_TABLE[name]
+    weights = SHIPPED / folder / "model.safetensors"
+    assert hashlib.sha256(weights.read_bytes()).hexdigest() == sha256
+    env: Any = gym.make(f"agents:{name}").unwrapped
+    assert env.classifier.sha256 == sha256
+    assert env.classifier.name == f"{folder}-{sha256[:12]}"
+    spec = gym.spec(name)
+    assert all(isinstance(value, str | int | float) for value in spec.kwargs.values())
+    assert spec.max_episode_steps is None
+    theirs: Any = gym.make(whole).unwrapped
+    for attribute in ("max_glimpses", "discount", "glimpse_size", "dataset", "num_images"):
+        assert getattr(env, attribute) == getattr(theirs, attribute)
+    vector: Any = gym.make_vec(f"agents:{name}", num_envs=2).unwrapped
+    assert vector.classifier.sha256 == sha256
+
+
+def test_the_belief_is_the_shipped_network_unrolled(mnist_folder: Path) -> None:
+    env = gym.make(ID, split="test", max_glimpses=5)
+    network = DTRAM.load(SHIPPED / "mnist-classifier")
+    for image in range(3):
+        observation, _ = env.reset(options={"image_index": image})
+        glimpses, locations, beliefs = [], [], []
+        for where in ([0.5, 0.1], [-0.3, -0.9], [0.0, 0.7], [3.0, -1.0], [0.0, 0.0]):
+            glimpses.append(observation["glimpse"])
+            locations.append(observation["location"])
+            beliefs.append(observation["probs"])
+            observation, reward, over, _, info = env.step({"location": where, "stop": 0})
+        assert over  # the fifth glimpse was the last
+        expected = by_hand(network, glimpses, locations)
+        np.testing.assert_allclose(np.array(beliefs), expected, rtol=1e-5, atol=1e-7)
+        assert info["prediction"] == expected[-1].argmax()
+        assert reward == (0.98**5 if info["prediction"] == info["label"] else 0)
+
+
+def test_more_glimpses_make_the_classifier_surer_and_better(mnist_folder: Path) -> None:
+    class Spread(dtram_env.RandomPolicy):
+        """Notes how sure the classifier is after the last glimpse."""
+
+        def step(self, observation: Any, state: Any) -> Any:
+            self.sure = observation["probs"].max(-1).mean()
+            return super().step(observation, state)
+
+    found, sure = [], []
+    for glimpses in (1, 4, 7):
+        policy = Spread(None, stop_after=glimpses)
+        found.append(dtram_env.evaluate(policy, ID, "validation").error)
+        sure.append(policy.sure)
+    assert 0.9 > found[0] > found[1] > found[2] and sure[0] < sure[1] < sure[2]
+
+
+# --- It never changes
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_the_classifier_is_frozen(backend: str) -> None:
+    classifier = FrozenClassifier(small_network(), "small")
+    network = classifier.network
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    env = GlimpseVectorEnv("Signpost", num_envs=5, classifier=classifier, backend=backend)
+    assert env.classifier is classifier
+    assert not network.training
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+    env.action_space.seed(0)
+    observation, _ = env.reset(seed=0)
+    for _ in range(12):
+        if backend == "torch":
+            assert not observation["probs"].requires_grad
+        observation = env.step(env.action_space.sample())[0]
+    assert not network.training
+    after = network.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("core", ["rnn", "gru", "lstm"])
+@pytest.mark.parametrize("view", ["native", "continuous"])
+def test_every_core_keeps_its_whole_state(core: str, view: str) -> None:
+    network = small_network(core)
+    env = GlimpseEnv(
+        "Signpost", classifier=FrozenClassifier(network, "small"), max_glimpses=4, view=view
+    )
+    native = GlimpseEnv("Signpost", max_glimpses=4)
+    for image in range(2):
+        seen, _ = env.reset(options={"image_index": image})
+        shown, _ = native.reset(options={"image_index": image})
+        glimpses, locations, beliefs = [], [], []
+        for where in ([0.5, 0.1], [-0.3, -0.9], [0.0, 0.7], [0.0, 0.0]):
+            beliefs.append(seen["probs"])
+            glimpses.append(shown["glimpse"])
+            locations.append(shown["location"])
+            action = {"location": where, "stop": 0} if view == "native" else [*where, -1.0]
+            seen = env.step(action)[0]
+            shown = native.step({"location": where, "stop": 0, "prediction": 0})[0]
+        expected = by_hand(network, glimpses, locations)
+        np.testing.assert_allclose(np.array(beliefs), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_one_classifier_may_serve_many_environments() -> None:
+    classifier = FrozenClassifier(small_network(), "small")
+    common: dict[str, Any] = {"classifier": classifier, "order": "sequential"}
+    first = GlimpseVectorEnv("Signpost", num_envs=2, **common)
+    second = GlimpseVectorEnv("Signpost", num_envs=2, backend="torch", **common)
+    action = {"location": np.array([[0.2, 0.3], [-1, 1]], np.float32), "stop": np.zeros(2, int)}
+    seen = [first.reset()[0], second.reset()[0]]
+    for _ in range(3):
+        np.testing.assert_allclose(seen[0]["probs"], seen[1]["probs"], rtol=1e-5)
+        seen = [first.step(dict(action))[0], second.step(dict(action))[0]]
+
+
+# --- One of one's own, and what is refused
+
+
+def test_ones_own_folder_is_not_held_to_the_ids_hash(mnist_folder: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = DTRAM(DTRAMConfig(10, (8, 8, 1), 7, hidden_size=6))
+    network.save(tmp_path / "mine")
+    digest = hashlib.sha256((tmp_path / "mine" / "model.safetensors").read_bytes()).hexdigest()
+    for folder in (tmp_path / "mine", str(tmp_path / "mine")):
+        env: Any = gym.make(ID, classifier=folder).unwrapped
+        assert (env.classifier.name, env.classifier.sha256) == (f"mine-{digest[:12]}", digest)
+        observation, _ = env.reset(seed=0)
+        expected = by_hand(network, [observation["glimpse"]], [observation["location"]])
+        np.testing.assert_allclose(observation["probs"], expected[0], rtol=1e-5)
+    given = FrozenClassifier(network, "given")
+    vector: Any = gym.make_vec(ID, num_envs=2, classifier=given).unwrapped
+    assert vector.classifier.name == "given"
+
+
+def test_another_shipped_file_is_refused(mnist_folder: Path) -> None:
+    right = POLICY_TABLE["DTRAM-MNIST-Policy-v0"][2]
+    for make in (gym.make, gym.make_vec):
+        with pytest.raises(ValueError) as error:
+            make(ID, classifier_sha256="0" * 64)
+        said = str(error.value)
+        assert "\n" not in said and f"SHA-256 {right}, expected {'0' * 64}" in said
+        assert "restore the shipped file, or pass classifier=PATH" in said
+    assert FrozenClassifier.load("mnist-classifier", right).sha256 == right
+
+
+def test_damaged_weights_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "damaged"
+    shutil.copytree(SHIPPED / "mnist-classifier", folder)
+    weights = folder / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(bytes(content))
+    with pytest.raises(ValueError, match=r"not the weights that model.json beside it was written"):
+        FrozenClassifier.load(folder, POLICY_TABLE["DTRAM-MNIST-Policy-v0"][2])
+
+
+@pytest.mark.parametrize(
+    ("keywords", "error", "message"),
+    [
+        ({"classifier": "nowhere"}, FileNotFoundError, "nowhere: no saved model, model.json"),
+        ({"classifier": Path("nowhere")}, FileNotFoundError, "nowhere: no saved model"),
+        ({"classifier": None}, ValueError, "classifier=None: a policy-only id needs one"),
+        ({"classifier": 3}, ValueError, "classifier=3: expected a dtram_env.Classifier"),
+        (
+            {"glimpse_size": 6},
+            ValueError,
+            r"was made for \{'glimpse': \(8, 8, 1\), 'classes': 10\}, the environment has "
+            r"\{'glimpse': \(6, 6, 1\), 'classes': 10\}; train one with: python train/classifier",
+        ),
+        ({"num_scales": 2}, ValueError, r"the environment has \{'glimpse': \(8, 8, 2\)"),
+        (
+            {"first_glimpse": "thumbnail", "thumbnail_size": 14},
+            ValueError,
+            "reads glimpses, not a thumbnail of another size",
+        ),
+        ({"dataset": "Signpost"}, ValueError, r"the environment has .*'classes': 4\}"),
+    ],
+)
+def test_bad_classifiers(
+    mnist_folder: Path, keywords: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    for make in (gym.make, gym.make_vec):
+        with pytest.raises(error, match=message) as caught:
+            make(ID, **keywords)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_dtram_env_id_takes_one_that_fits_and_no_other(mnist_folder: Path) -> None:
+    shipped = FrozenClassifier.load("mnist-classifier")
+    with pytest.raises(ValueError, match=r"was made for .*'classes': 10}, the environment has"):
+        gym.make("DTRAM-Signpost-v0", classifier=shipped)
+    env = gym.make("DTRAM-MNIST-v0", classifier=shipped, view="single", split="test")
+    theirs = gym.make(ID, view="single", split="test")
+    seen = [one.reset(options={"image_index": 4})[0] for one in (env, theirs)]
+    np.testing.assert_array_equal(seen[0]["probs"], seen[1]["probs"])
+
+
+def test_what_a_step_of_the_classifier_costs() -> None:
+    config = DTRAMConfig(10, (8, 8, 1), 7, hidden_size=20)
+    # what 64 -> 128, where 2 -> 128, join 256 -> 20, out 20 -> 20; core 20 -> 20; classes 20 -> 10
+    products = 64 * 128 + 2 * 128 + 256 * 20 + 20 * 20 + 20 * 20 + 20 * 10
+    assert classifier_flops_per_glimpse(DTRAM(config)) == 2 * products

@@ -1,0 +1,429 @@
+"""SB3's side of the agents: its features, a model as our policy, our agent as a model, costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from sb3_contrib import MaskablePPO, RecurrentPPO
+from stable_baselines3 import DQN, PPO, SAC
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.preprocessing import preprocess_obs
+from stable_baselines3.common.torch_layers import NatureCNN
+from stable_baselines3.common.vec_env import VecMonitor, VecTransposeImage
+from torch import nn
+
+import agents
+import dtram_env
+from agents.dtram import DTRAM, DTRAMConfig
+from agents.policy_only import FrozenClassifier
+from agents.sb3 import GlimpseExtractor, Sb3Agent, Sb3Policy, flops_per_glimpse, policy_settings
+from dtram_env.datasets import Dataset
+from dtram_env.sb3 import Sb3VecEnv
+
+ID = "DTRAM-Signpost-v0"
+PRETRAINED = Path(agents.__file__).resolve().parent.parent / "pretrained"
+COUNT = 120
+
+
+def patches() -> Dataset:
+    """Images of 7x7 random squares, so that every glimpse differs from the others."""
+    rng = np.random.default_rng(0)
+    squares = rng.integers(0, 256, (COUNT, 7, 7, 1), dtype=np.uint8)
+    images = squares.repeat(4, axis=1).repeat(4, axis=2)
+    return Dataset("Patches", "test", images, rng.integers(0, 4, COUNT), ("a", "b", "c", "d"))
+
+
+DATA = patches()
+QUIET: dict[str, Any] = {"gamma": 1.0, "seed": 0, "device": "cpu"}
+
+
+def small_agent(**changes: Any) -> DTRAM:
+    """An untrained one for Signpost, whose heads say something else after every glimpse."""
+    torch.manual_seed(0)
+    settings: dict[str, Any] = {"hidden_size": 16, **changes}
+    agent = DTRAM(DTRAMConfig(4, settings.pop("glimpse_shape", (8, 8, 1)), 4, **settings))
+    scatter(agent)
+    return agent.eval()
+
+
+def scatter(network: nn.Module, seed: int = 1) -> None:
+    """Weights under which small differences of what is seen make large ones of what is done."""
+    torch.manual_seed(seed)
+    for parameter in network.parameters():
+        if parameter.ndim == 2:
+            nn.init.normal_(parameter, std=3 * parameter.shape[1] ** -0.5)
+            parameter.data -= parameter.data.mean(1, keepdim=True)  # what all share cancels
+        else:
+            nn.init.zeros_(parameter)
+
+
+def vary(network: nn.Module, policy: Any, **task: Any) -> dtram_env.Evaluation:
+    """Scatters a policy's weights until its answers and its stops differ among the images.
+
+    Args:
+        network: whose weights.
+        policy: that acts with it.
+        **task: keywords of the environment.
+
+    Returns:
+        What the policy does on every image; the last wave holds repeats.
+    """
+    for seed in range(50):
+        scatter(network, seed)
+        found = dtram_env.evaluate(policy, ID, dataset=DATA, num_envs=50, **task)
+        if min(len(set(found.prediction)), len(set(found.num_glimpses))) > 1:
+            return found
+    raise AssertionError("no seed makes it vary")
+
+
+def per_image(model: Any, venv: Any, total: int = COUNT) -> dict[str, np.ndarray]:
+    """What `evaluate_policy` sees of every image of a sequential pass, in the images' order."""
+    rows: dict[int, tuple[Any, ...]] = {}
+
+    def note(local: dict[str, Any], _: Any) -> None:
+        if local["done"]:
+            info = local["info"]
+            assert not info["repeat"] and info["image_index"] not in rows
+            rows[info["image_index"]] = (
+                info["prediction"],
+                info["num_glimpses"],
+                info["episode"]["r"],
+                info["label"],
+            )
+
+    evaluate_policy(model, VecMonitor(venv), n_eval_episodes=total, callback=note)
+    assert sorted(rows) == list(range(total))
+    columns = zip(*(rows[i] for i in range(total)), strict=True)
+    names = ("prediction", "num_glimpses", "reward", "label")
+    return {name: np.array(column) for name, column in zip(names, columns, strict=True)}
+
+
+def assert_agree(seen: dict[str, np.ndarray], exact: dtram_env.Evaluation) -> None:
+    for name in ("prediction", "num_glimpses", "label"):
+        np.testing.assert_array_equal(seen[name], getattr(exact, name))
+    np.testing.assert_allclose(seen["reward"], exact.reward, rtol=1e-6)
+
+
+# --- The extractor
+
+
+@pytest.mark.parametrize(
+    ("task", "small", "large", "numbers"),
+    [
+        ({"view": "continuous"}, {"glimpse": 64}, [], 3),
+        ({"view": "continuous", "num_scales": 2}, {"glimpse": 128}, [], 3),
+        ({"view": "discrete", "glimpse_format": "image"}, {"glimpse": 64}, [], 3),
+        ({"view": "discrete", "observe": "canvas"}, {"canvas": 28 * 28 * 2}, [], 3),
+        (
+            {"view": "single", "observe": "canvas", "glimpse_format": "image", "classifier": 4},
+            {"canvas": 28 * 28 * 2},
+            [],
+            3 + 4,
+        ),
+        ({"view": "native", "classifier": 4}, {"glimpse": 64}, [], 3 + 4),
+        (
+            {"view": "continuous", "glimpse_format": "image", "first_glimpse": "thumbnail"}
+            | {"thumbnail_size": 36},
+            {"glimpse": 64},
+            ["thumbnail"],
+            3,
+        ),
+    ],
+    ids=["flat", "scales", "image", "flat-canvas", "canvas", "probs", "thumbnail"],
+)
+def test_extractor(
+    task: dict[str, Any], small: dict[str, int], large: list[str], numbers: int
+) -> None:
+    """Images under 36 pixels are multiplied out, larger ones go through SB3's convolutions."""
+    if "classifier" in task:
+        task = {**task, "classifier": FrozenClassifier(small_agent(), "small")}
+    venv: Any = gym.make_vec(ID, num_envs=3, **task)
+    channels_first = {
+        key: spaces.Box(0, 255, (space.shape[2], *space.shape[:2]), np.uint8)
+        if len(space.shape) == 3
+        else space
+        for key, space in venv.single_observation_space.items()
+    }
+    space = spaces.Dict(channels_first)
+    torch.manual_seed(0)
+    extractor = GlimpseExtractor(space, features_dim=10, what_features=6, where_features=7)
+    assert extractor.features_dim == 10
+    for key, size in small.items():
+        first: Any = extractor.what[key][1]  # type: ignore[index]
+        assert (first.in_features, first.out_features) == (size, 6)
+    for key in large:
+        assert isinstance(extractor.what[key], NatureCNN)
+    assert set(extractor.what) == {*small, *large}
+    assert extractor.where[0].in_features == numbers
+    assert extractor.join[0].in_features == 6 * len(extractor.what) + 7
+    observation, _ = venv.reset(seed=0)
+    tensors = {
+        key: torch.from_numpy(
+            np.moveaxis(value, -1, 1) if value.ndim == 4 else value  # as VecTransposeImage does
+        )
+        for key, value in observation.items()
+    }
+    features = extractor(preprocess_obs(tensors, space))
+    assert features.shape == (3, 10) and (features >= 0).all()
+    # By hand, from pixels in [0, 1].
+    place, join = extractor.where[0], extractor.join[0]
+    rest = torch.cat([tensors[key] for key in extractor.rest], 1)
+    assert isinstance(place, nn.Linear) and isinstance(join, nn.Linear)
+    parts = []
+    for key, path in extractor.what.items():
+        pixels = tensors[key] / 255 if tensors[key].dtype == torch.uint8 else tensors[key]
+        first = path if key in large else path[1]  # type: ignore[index]
+        parts.append(first(pixels) if key in large else first(pixels.flatten(1)).relu())
+    where = (rest @ place.weight.T + place.bias).relu()
+    joined = torch.cat([*parts, where], 1)
+    expected = (joined @ join.weight.T + join.bias).relu()
+    torch.testing.assert_close(features, expected)
+
+
+def test_policy_settings() -> None:
+    chosen = policy_settings(32, what_features=8, activation_fn=nn.ReLU, net_arch=[5])
+    assert chosen == {
+        "features_extractor_class": GlimpseExtractor,
+        "features_extractor_kwargs": {"features_dim": 32, "what_features": 8},
+        "net_arch": [5],  # what is given wins
+        "activation_fn": nn.ReLU,
+    }
+    assert policy_settings(9)["net_arch"] == [9]
+
+
+# --- An SB3 model behind `dtram_env.evaluate`
+
+MODELS: list[tuple[Any, dict[str, Any]]] = [
+    (PPO, {"view": "continuous"}),
+    (PPO, {"view": "discrete", "glimpse_format": "image", "num_scales": 2}),
+    (MaskablePPO, {"view": "discrete", "mask_seen": True, "min_glimpses": 3, "grid": 2}),
+    (RecurrentPPO, {"view": "discrete", "observe": "canvas"}),
+    (DQN, {"view": "single", "classifier": True}),
+    (SAC, {"view": "continuous", "classifier": True}),
+]
+
+
+def make_model(algorithm: Any, task: dict[str, Any]) -> Any:
+    """An untrained one, made to say something else in every state."""
+    env = Sb3VecEnv(ID, 2, split="validation", **task)
+    lstm = {"lstm_hidden_size": 8, "n_lstm_layers": 2} if algorithm is RecurrentPPO else {}
+    policy = "MultiInputLstmPolicy" if lstm else "MultiInputPolicy"
+    model = algorithm(policy, env, policy_kwargs=policy_settings(16, 8, **lstm), **QUIET)
+    scatter(model.policy)
+    return model
+
+
+def with_classifier(task: dict[str, Any]) -> dict[str, Any]:
+    if "classifier" not in task:
+        return task
+    return {**task, "classifier": FrozenClassifier(small_agent(), "small")}
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "task"), MODELS, ids=[f"{row[0].__name__}-{row[1]['view']}" for row in MODELS]
+)
+def test_sb3_policy_agrees_with_evaluate_policy(algorithm: Any, task: dict[str, Any]) -> None:
+    task = with_classifier(task)
+    model = make_model(algorithm, task)
+    policy = Sb3Policy(model)
+    exact = vary(model.policy, policy, **task)
+    again = dtram_env.evaluate(policy, ID, dataset=DATA, num_envs=COUNT, **task)
+    np.testing.assert_array_equal(again.prediction, exact.prediction)
+    np.testing.assert_array_equal(again.num_glimpses, exact.num_glimpses)
+    if algorithm is MaskablePPO:
+        assert exact.num_glimpses.min() == 3  # stopping before is masked
+        return  # SB3's own `evaluate_policy` passes no masks
+    venv = Sb3VecEnv(ID, 50, dataset=DATA, order="sequential", **task)
+    assert_agree(per_image(model, venv), exact)
+
+
+def test_a_maskable_model_agrees_with_its_own_evaluate_policy() -> None:
+    from sb3_contrib.common.maskable.evaluation import evaluate_policy as maskable_evaluate_policy
+
+    task = MODELS[2][1]
+    model = make_model(MaskablePPO, task)
+    exact = vary(model.policy, Sb3Policy(model), **task)
+    rows: dict[int, tuple[int, int]] = {}
+
+    def note(local: dict[str, Any], _: Any) -> None:
+        if local["done"]:
+            info = local["info"]
+            rows[info["image_index"]] = info["prediction"], info["num_glimpses"]
+
+    venv = Sb3VecEnv(ID, 50, dataset=DATA, order="sequential", **task)
+    mean, _ = maskable_evaluate_policy(model, VecMonitor(venv), COUNT, callback=note)
+    assert sorted(rows) == list(range(COUNT))
+    prediction, glimpses = zip(*(rows[i] for i in range(COUNT)), strict=True)
+    assert list(prediction) == exact.prediction.tolist()
+    assert list(glimpses) == exact.num_glimpses.tolist()
+    assert mean == pytest.approx(exact.mean_return, rel=1e-6)
+
+
+def test_sb3_policy_takes_tensors_and_keeps_the_episodes_it_is_told_to() -> None:
+    model = make_model(RecurrentPPO, {"view": "discrete"})
+    policy = Sb3Policy(model)
+    task: dict[str, Any] = {"view": "discrete", "dataset": DATA}
+    exact = vary(model.policy, policy, view="discrete")
+    tensors = dtram_env.evaluate(policy, ID, backend="torch", **task)
+    np.testing.assert_array_equal(tensors.prediction, exact.prediction)
+    np.testing.assert_array_equal(tensors.num_glimpses, exact.num_glimpses)
+
+    observation, _ = gym.make_vec(ID, num_envs=6, **task).reset(seed=0)
+    first, state = policy.step(observation, policy.reset(6))
+    keep = np.array([True, False, True, False, False, True])
+    rows = {key: value[keep] for key, value in observation.items()}
+    every, after = policy.step(observation, state)
+    some, kept = policy.step(rows, policy.select(state, keep))
+    np.testing.assert_array_equal(some, every[keep])
+    for one, other in zip(kept.lstm or (), after.lstm or (), strict=True):
+        assert one.shape == (2, 3, 8)  # layers, episodes, units
+        np.testing.assert_allclose(one, other[:, keep], rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(policy.step(observation, policy.reset(6))[0], first)
+
+
+def test_sb3_policy_samples_when_told_to() -> None:
+    model = make_model(PPO, {"view": "discrete"})
+    observation, _ = gym.make_vec(ID, num_envs=64, view="discrete", dataset=DATA).reset(seed=0)
+    sure, loose = Sb3Policy(model), Sb3Policy(model, deterministic=False)
+    once, twice = (sure.step(observation, sure.reset(64))[0] for _ in range(2))
+    np.testing.assert_array_equal(once, twice)
+    once, twice = (loose.step(observation, loose.reset(64))[0] for _ in range(2))
+    assert (once != twice).any()
+
+
+def test_sb3_policy_refuses_other_spaces() -> None:
+    model = make_model(PPO, {"view": "discrete"})
+    for task, message in [
+        ({"view": "continuous"}, "PPO was made for the action_space MultiDiscrete"),
+        ({"view": "discrete", "grid": 3}, "action_space"),
+        ({"view": "discrete", "observe": "canvas"}, "was made for the observation_space"),
+        ({"view": "discrete", "glimpse_format": "image"}, "was made for the observation_space"),
+        ({"view": "discrete", "glimpse_size": 6, "grid": 4}, "was made for the observation_space"),
+    ]:
+        with pytest.raises(ValueError, match=message) as error:
+            dtram_env.evaluate(Sb3Policy(model), ID, "validation", **task)  # type: ignore[arg-type]
+        assert "pass the same view=, observe= and sizes" in str(error.value)
+
+
+# --- Our agent behind SB3's `evaluate_policy`
+
+
+@pytest.mark.parametrize("n", [1, 7, 64])
+@pytest.mark.parametrize("core", ["rnn", "lstm"])
+def test_sb3_agent_gives_the_results_of_evaluate(core: str, n: int) -> None:
+    """Slots whose share is done are stepped on by `evaluate_policy`; they must not disturb."""
+    agent = small_agent(core=core)
+    exact = vary(agent, agent)
+    venv = Sb3VecEnv(ID, n, dataset=DATA, order="sequential", view="continuous")
+    assert_agree(per_image(Sb3Agent(agent), venv), exact)
+
+
+def test_sb3_agent_reads_every_format_alike() -> None:
+    agent = small_agent(glimpse_shape=(8, 8, 2))
+    exact = vary(agent, agent, num_scales=2)
+    for form in ("flat", "image", "transposed"):
+        venv: Any = Sb3VecEnv(
+            ID,
+            50,
+            dataset=DATA,
+            order="sequential",
+            view="continuous",
+            num_scales=2,
+            glimpse_format=form if form == "flat" else "image",
+        )
+        if form == "transposed":
+            venv = VecTransposeImage(venv)
+        assert_agree(per_image(Sb3Agent(agent), venv), exact)
+
+
+def test_sb3_agent_acts_as_the_agent_step_by_step() -> None:
+    agent = small_agent()
+    venv = Sb3VecEnv(ID, 9, dataset=DATA, view="continuous", glimpse_format="image")
+    observation: Any = venv.reset()
+    model, memory, state = Sb3Agent(agent), None, agent.reset(9)
+    for _ in range(3):
+        action, memory = model.predict(observation, memory, np.zeros(9, bool))
+        native, state = agent.step(observation, state)
+        np.testing.assert_array_equal(action[:, :2], native["location"])
+        np.testing.assert_array_equal(action[:, 2] > 0, native["stop"] == 1)
+        np.testing.assert_array_equal(action[:, 3:].argmax(1), native["prediction"])
+        assert action.dtype == np.float32 and venv.action_space.contains(action[0])
+    # A slot whose episode starts is as if it had seen nothing.
+    start = np.arange(9) % 2 == 0
+    mixed, _ = model.predict(observation, memory, start)
+    fresh, _ = model.predict(observation)
+    further, _ = model.predict(observation, memory)
+    np.testing.assert_array_equal(mixed[start], fresh[start])
+    np.testing.assert_array_equal(mixed[~start], further[~start])
+
+
+def test_sb3_agent_refuses_what_it_was_not_made_for() -> None:
+    model = Sb3Agent(small_agent())
+    for task, message in [
+        (
+            {"glimpse_size": 6},
+            r"\['glimpse'\] has shape \(2, 36\): .* glimpses of shape \(8, 8, 1\)",
+        ),
+        ({"glimpse_size": 4, "num_scales": 4, "glimpse_format": "image"}, r"shape \(2, 4, 4, 4\)"),
+        ({"observe": "canvas"}, r"keys \['canvas', 'location', 'time'\]: a DT-RAM reads 'glimpse'"),
+        ({"first_glimpse": "thumbnail", "thumbnail_size": 9}, "without a thumbnail_size"),
+    ]:
+        observation: Any = Sb3VecEnv(ID, 2, view="continuous", **task).reset()  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=message):
+            model.predict(observation)
+    with pytest.raises(ValueError, match="deterministic=False: a trained DT-RAM"):
+        model.predict(observation, deterministic=False)
+
+
+@pytest.mark.slow
+def test_the_shipped_agent_on_the_whole_test_split(mnist_folder: Path) -> None:
+    agent = DTRAM.load(PRETRAINED / "mnist")
+    exact = dtram_env.evaluate(agent, "DTRAM-MNIST-v0")
+    venv = Sb3VecEnv("DTRAM-MNIST-v0", 1000, split="test", order="sequential", view="continuous")
+    assert_agree(per_image(Sb3Agent(agent), venv, 10_000), exact)
+
+
+# --- What a decision costs
+
+
+def extractor_products(pixels: int, numbers: int, what: int, width: int) -> int:
+    """Multiply-adds of `GlimpseExtractor` with one what-path and 128 units of where-path."""
+    return pixels * what + numbers * 128 + (what + 128) * width
+
+
+def first_observation(venv: Any) -> dict[str, np.ndarray]:
+    return {key: values[0] for key, values in venv.reset().items()}
+
+
+def test_flops_of_an_mlp_policy() -> None:
+    env = Sb3VecEnv(ID, 2, view="discrete")
+    model = PPO("MultiInputPolicy", env, policy_kwargs=policy_settings(16, 8), **QUIET)
+    # features -> 16 -> cells, stop, classes; the value network does not act.
+    products = extractor_products(64, 3, 8, 16) + 16 * 16 + 16 * (16 + 2 + 4)
+    assert flops_per_glimpse(model, first_observation(env)) == 2 * products
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_flops_of_an_lstm_policy(layers: int) -> None:
+    env = Sb3VecEnv(ID, 2, view="discrete")
+    settings = policy_settings(16, 8, lstm_hidden_size=12, n_lstm_layers=layers)
+    model = RecurrentPPO("MultiInputLstmPolicy", env, policy_kwargs=settings, **QUIET)
+    lstm = 4 * 12 * (16 + 12) + (layers - 1) * 4 * 12 * (12 + 12)
+    products = extractor_products(64, 3, 8, 16) + lstm + 12 * 16 + 16 * (16 + 2 + 4)
+    assert flops_per_glimpse(model, first_observation(env)) == 2 * products
+    # Asking leaves no hook behind.
+    assert not any(module._forward_hooks for module in model.policy.modules())
+
+
+def test_flops_of_q_values_do_not_count_the_target_network() -> None:
+    task = with_classifier({"view": "single", "classifier": True})
+    env = Sb3VecEnv(ID, 2, **task)
+    model = DQN("MultiInputPolicy", env, policy_kwargs=policy_settings(16, 8), **QUIET)
+    products = extractor_products(64, 3 + 4, 8, 16) + 16 * 16 + 16 * 17
+    assert flops_per_glimpse(model, first_observation(env)) == 2 * products
