@@ -2,6 +2,7 @@
 # make test     everything a change must pass: lint, types, tests
 # make lint     lint, format check and types alone
 # make bench    the benchmarks, with the packages that they compare against
+# make test-gymnasium   the tests on the oldest Gymnasium that is supported, and on the newest
 # make docs     the documentation's generated pages, its doctests, HTML in docs/_build/html
 # make clean    remove the virtual environment and caches; runs/ and downloaded data stay
 #
@@ -21,7 +22,7 @@ ifneq ($(shell [ "$$(cat $(READY) 2>&1)" = "$(CURDIR)" ] && $(PY) -c "" 2>&1 && 
 $(shell rm -f $(READY) $(BENCH_READY) $(DOCS_READY))
 endif
 
-.PHONY: train test lint bench docs clean mnist
+.PHONY: train test test-gymnasium lint bench docs clean mnist
 .DELETE_ON_ERROR:
 
 # A run that was interrupted goes on; one that is finished prints its result again. The folder is
@@ -33,6 +34,17 @@ train: $(READY) mnist
 
 test: lint mnist
 	$(PY) -m pytest -n auto --maxprocesses=4
+
+# The oldest release lies in a folder of its own that comes first on the path; the newest is in .venv.
+OLDEST := 1.2
+OLD := $(CURDIR)/$(VENV)/gymnasium-$(OLDEST)
+test-gymnasium: $(READY) mnist
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+	  --target $(OLD) 'gymnasium==$(OLDEST).*'
+	$(PY) -m pip install --quiet --disable-pip-version-check --upgrade gymnasium
+	set -e; for first in $(OLD) $(CURDIR); do \
+	  PYTHONPATH=$$first $(PY) -c 'import gymnasium; print("== Gymnasium", gymnasium.__version__)'; \
+	  PYTHONPATH=$$first $(PY) -m pytest -n auto --maxprocesses=4; done
 
 lint: $(READY)
 	$(PY) -m ruff check .

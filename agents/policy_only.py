@@ -151,7 +151,10 @@ class LookAndStop:
         self.agent = agent
 
     def check_env(self, env: Any) -> None:
-        """Raises ValueError unless the environment answers with the agent's own classifier."""
+        """Raises ValueError unless the environment answers with the agent's own classifier.
+
+        Its view must be the native one, with a glimpse at reset.
+        """
         classifier = env.classifier
         if not isinstance(classifier, FrozenClassifier):
             raise ValueError(
@@ -170,6 +173,18 @@ class LookAndStop:
                 f"this DT-RAM was trained with another classifier or budget than the "
                 f"environment's ({classifier.name}, {env.max_glimpses} glimpses); make it with "
                 "the same classifier= and max_glimpses="
+            )
+        vector = hasattr(env, "single_observation_space")
+        shown = env.single_observation_space if vector else env.observation_space
+        glimpse = shown.spaces.get("glimpse")
+        if env.view != "native" or glimpse is None or len(glimpse.shape) != 3:
+            raise ValueError(
+                "a DT-RAM reads glimpses as images and gives native actions; leave out view=, "
+                "observe= and glimpse_format="
+            )
+        if env.first_glimpse == "choose":
+            raise ValueError(
+                "first_glimpse='choose': DTRAM answers glimpses; expected one at reset"
             )
 
     def reset(self, batch: int) -> State:

@@ -165,13 +165,23 @@ def random_errors(task: Task, network: DTRAM, images: Images, seed: int = 0) -> 
 def train(options: Options) -> Path:
     """Trains and reports; returns the run's folder."""
     run_dir = options.run_dir or Path(
-        "runs", options.env_id, f"classifier_{time.strftime('%Y-%m-%d_%H-%M-%S')}"
+        "runs",
+        options.env_id.rpartition(":")[2],
+        f"classifier_{time.strftime('%Y-%m-%d_%H-%M-%S')}",
     )
     device = choose_device(options.device)
     origin = provenance(device)
     torch.manual_seed(options.seed)
     places = {} if options.data_dir is None else {"data_dir": str(options.data_dir)}
     task = Task(options.env_id, device, **places)
+    if task.classifier is not None:
+        raise ValueError(
+            f"--env-id {options.env_id}: it has a classifier in the loop already; expected the id "
+            "of the whole task, without 'Policy'"
+        )
+    images = len(task.images("train"))
+    if options.batch_size > images:
+        raise ValueError(f"--batch-size {options.batch_size}: expected at most {images}, the split")
     network = task.new_agent(
         encoder=options.encoder, core=options.core, hidden_size=options.hidden_size
     )

@@ -30,6 +30,7 @@ import tyro
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 
 from train.comparison import (
+    COLUMNS,
     Run,
     area_under,
     markdown,
@@ -241,6 +242,8 @@ class Runner:
             return
         lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
         self.problems[cell.folder] = lines[-1][:200] if lines else f"exit status {status}"
+        if status < 0:  # nobody could say why: the last line is of something else
+            self.problems[cell.folder] = f"ended by {signal.Signals(-status).name}"
         print(f"{name}: failed: {self.problems[cell.folder]} (see {log})", flush=True)
 
     def _stop(self) -> None:
@@ -252,18 +255,27 @@ class Runner:
 
 
 def read(cell: Cell, problem: str) -> Run:
-    """A cell as a row of the comparison."""
+    """A cell as a row of the comparison; what cannot be read is a row that says so."""
     env_id = cell.env_id.rpartition(":")[2]
     if not cell.finished:
         return Run(env_id, cell.algo, cell.seed, None, problem=problem or "not run")
+    try:
+        return _read_finished(cell, env_id)
+    except (OSError, ValueError, KeyError) as error:
+        text = f"no {error} in its results" if isinstance(error, KeyError) else str(error)
+        return Run(env_id, cell.algo, cell.seed, None, problem=f"{cell.folder}: {text}"[:200])
+
+
+def _read_finished(cell: Cell, env_id: str) -> Run:
     found = read_json(cell.folder / "results.json")
     if cell.algo == "dtram":
         found, curve = _read_dtram(cell, found)
     else:
         curve = found["curve"]
         found["learns_from"] = "reward" if cell.learns else "nothing"
-    steps = found["env_steps"]
-    found["area"] = area_under(curve, steps)
+    found["area"] = area_under(curve, found["env_steps"])
+    for key in COLUMNS.keys() - found.keys():
+        raise KeyError(key)
     return Run(env_id, cell.algo, cell.seed, found, tuple(curve))
 
 

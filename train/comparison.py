@@ -172,7 +172,8 @@ def markdown(rows: Sequence[dict[str, Any]], runs: Sequence[Run], command: str) 
             print("| " + " | ".join(cells) + " |", file=out)
         for row in failed:
             blanks = " | ".join("" for _ in range(len(heads) - 2))
-            print(f"| {row['algo']} | failed: {row['problems']} | {blanks} |", file=out)
+            problems = row["problems"].replace("|", "\\|")  # else it ends the cell
+            print(f"| {row['algo']} | failed: {problems} | {blanks} |", file=out)
         for row in done:
             if row["problems"]:
                 print(f"\n{row['algo']}: failed: {row['problems']}.", file=out)
@@ -237,7 +238,8 @@ def plot_curves(runs: Sequence[Run], path: Path) -> None:
             axes.fill_between(x, curves.min(0), curves.max(0), color=color, alpha=0.15, lw=0)
         axes.set(xlabel="env steps", ylabel="validation return", title=env_id)
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+        if mine:
+            axes.legend(fontsize=8)
     figure.savefig(path, dpi=110)
 
 
@@ -253,8 +255,10 @@ def plot_errors(runs: Sequence[Run], path: Path) -> None:
             x, y = [r["mean_glimpses"] for r in rows], [r["test_error"] for r in rows]
             axes.plot(x, y, "osv^<>DPX*"[k % 10], color=f"C{k % 10}", label=algo, markersize=5)
         axes.set(xlabel="mean number of glimpses", ylabel="test error %", title=env_id)
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter("{x:g}")
+        if mine and all(run.row["test_error"] > 0 for run in mine if run.row):
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
         axes.grid(alpha=0.3, which="both")
-        axes.legend(fontsize=8)
+        if mine:
+            axes.legend(fontsize=8)
     figure.savefig(path, dpi=110)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +15,7 @@ from agents.dtram import DTRAM
 from agents.objective import Losses
 from agents.stopping import LearnedStop
 
-from .run import Interrupt, RunFolder, python_command
+from .run import Interrupt, RunFolder
 from .stages import Stage
 from .task import Task
 
@@ -227,13 +225,7 @@ class Loop:
     def _leave(self) -> None:
         """Says how to go on, and exits with the signal's usual status."""
         assert self.interrupt.signal is not None
-        self.folder.close()
-        words = [word for word in sys.argv[1:] if word != "--resume"]
-        if not any(word.split("=")[0] == "--run-dir" for word in words):
-            words += ["--run-dir", str(self.folder.path)]
-        command = shlex.join([python_command(), self.program, *words, "--resume"])
-        print(f"\n{self.interrupt.signal.name}: saved. To go on: {command}", file=sys.stderr)
-        raise SystemExit(128 + self.interrupt.signal)
+        self.folder.leave(self.interrupt.signal, self.program)
 
 
 def describe(means: dict[str, float]) -> str:

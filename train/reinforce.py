@@ -261,6 +261,9 @@ def make_stages(options: Options, task: Task, agent: DTRAM) -> list[tuple[str, A
             least = steps * o.batch_size * o.m
             share = o.share(stopper=False) or 0
             _check("env_steps", o.env_steps, share >= least, f"at least {least} for each stage")
+        if o.stop == "after":
+            share, least = o.share(stopper=True) or 0, task.max_glimpses
+            _check("env_steps", o.env_steps, share >= least, f"at least {4 * least}")
     stages: list[tuple[str, Any]] = []
     for steps in curriculum:
         name = f"{'joint' if o.stop == 'joint' else 'trunk'}-{steps}"

@@ -140,8 +140,10 @@ def table(results: dict[str, Any]) -> str:
         add(f"confidence > {confidence:g}", row)
     console = Console(file=io.StringIO(), width=100)
     console.print(grid)
+    options = results["options"]
+    bounded = options["stop"] != "off" and options.get("choose") != "return"
     for split, kept in results["bound_kept"].items():
-        if not kept and results["options"]["stop"] != "off":
+        if bounded and not kept:
             console.print(
                 f"mean glimpses on {split}: over the bound {results['max_mean_glimpses']}"
             )

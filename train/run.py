@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from safetensors import SafetensorError
@@ -81,6 +81,9 @@ class RunFolder:
         resume: go on with what is there.
         device: whose random generator is saved in checkpoints, beside the CPU's.
 
+    Attributes:
+        command: what goes on with an interrupted run, if not the program itself with --resume.
+
     Raises:
         ValueError: if the folder holds a run and `resume` is false, or one with other options.
     """
@@ -95,6 +98,7 @@ class RunFolder:
         self.path = path
         self.device = device or torch.device("cpu")
         self._purge_step: int | None = None
+        self.command: str | None = None
         existing = path / "options.json"
         if existing.exists():
             if not resume:
@@ -172,6 +176,16 @@ class RunFolder:
 
     def close(self) -> None:
         self.writer.close()
+
+    def leave(self, signalled: signal.Signals, program: str) -> NoReturn:
+        """Says how to go on with a saved run, and exits with the signal's usual status."""
+        self.close()
+        words = [word for word in sys.argv[1:] if word != "--resume"]
+        if not any(word.split("=")[0] == "--run-dir" for word in words):
+            words += ["--run-dir", str(self.path)]
+        command = self.command or shlex.join([python_command(), program, *words, "--resume"])
+        print(f"\n{signalled.name}: saved. To go on: {command}", file=sys.stderr)
+        raise SystemExit(128 + signalled)
 
     # -- checkpoints ----------------------------------------------------------------------------
 

@@ -110,19 +110,27 @@ def settings(track: str, algo: str, changes: dict[str, Any] | None = None) -> Se
         ValueError: the table has no such row.
     """
     row = _table().get(track, {}).get(algo)
-    if row is None or algo == "dtram":
+    if row is None or algo not in ALGORITHMS:
+        others = ", ".join(name for name in _table()[track] if name in ALGORITHMS)
+        if algo in ALGORITHMS and ALGORITHMS[algo].views == ("single",):
+            raise ValueError(
+                f"--algo {algo} takes {VIEW_WORDS['single']}, not those of the {track} track; "
+                f"there use --algo {others}"
+            )
         raise ValueError(
             f"--algo {algo}: {TABLE.name} has no row [{track}.{algo}]; add one, or use one of "
-            f"{', '.join(_table()[track])}"
+            f"{others}"
         )
     row = {**row, "env": dict(row.get("env", {})), "network": dict(row.get("network", {}))}
     for name, value in (changes or {}).items():
         group, _, key = name.rpartition(".")
-        if group not in ("", "env", "network"):
-            raise ValueError(f"{name}={value}: expected NAME, env.NAME or network.NAME")
+        if group not in ("", "env", "network") or key in ("env", "network", ""):
+            raise ValueError(f"--set {name}={value}: expected NAME, env.NAME or network.NAME")
         (row[group] if group else row)[key] = value
-    env, network = row.pop("env"), row.pop("network")
-    return Settings(env, int(row.pop("num_envs", 1)), network, row)
+    env, network, num_envs = row.pop("env"), row.pop("network"), row.pop("num_envs", 1)
+    if not isinstance(num_envs, int) or num_envs < 1:
+        raise ValueError(f"--set num_envs={num_envs}: expected an integer of at least 1")
+    return Settings(env, num_envs, network, row)
 
 
 def reinforce_settings(track: str) -> dict[str, Any]:
@@ -142,9 +150,8 @@ def check_pair(algo: str, view: str, track: str) -> None:
     if view in algorithm.views:
         return
     takes = " or ".join(f"{VIEW_WORDS[v]} (--view {v})" for v in algorithm.views)
-    others = [
-        name for name, other in ALGORITHMS.items() if other.learns and view in other.views
-    ] or ["ppo"]
+    fitting = {name: other for name, other in ALGORITHMS.items() if view in other.views}
+    others = [name for name, other in fitting.items() if other.learns] or list(fitting)
     raise ValueError(
         f"--algo {algo} takes {takes}, not --view {view} on the {track} track; "
         f"with --view {view}: --algo {', '.join(others)}"
@@ -158,7 +165,7 @@ def make_model(algo: str, env: Any, chosen: Settings, seed: int, device: Any) ->
         ValueError: a hyper-parameter that the algorithm does not have, or a missing package.
     """
     algorithm = ALGORITHMS[algo]
-    keywords = {name: _read(value) for name, value in chosen.algorithm.items()}
+    keywords = {name: _read(name, value) for name, value in chosen.algorithm.items()}
     more = dict(chosen.network)
     policy = "MultiInputLstmPolicy" if algorithm.recurrent else "MultiInputPolicy"
     try:
@@ -171,19 +178,34 @@ def make_model(algo: str, env: Any, chosen: Settings, seed: int, device: Any) ->
             policy_kwargs=policy_settings(**more),
             **keywords,
         )
-    except TypeError as error:
-        raise ValueError(f"--algo {algo}: {error}; see {TABLE.name}") from None
+    except (TypeError, AssertionError) as error:
+        raise _wrong(algo, error) from None
 
 
 def make_rule(algo: str, chosen: Settings, num_classes: int | None, seed: int) -> Any:
-    """A policy that needs no learning."""
+    """A policy that needs no learning.
+
+    Raises:
+        ValueError: a hyper-parameter that it does not have.
+    """
     rules = {"random": RandomPolicy, "center": CenterPolicy, "scan": ScanPolicy}
-    return rules[algo](num_classes, seed=seed, **chosen.algorithm)
+    try:
+        return rules[algo](num_classes, seed=seed, **chosen.algorithm)
+    except TypeError as error:
+        raise _wrong(algo, error) from None
 
 
-def _read(value: Any) -> Any:
+def _wrong(algo: str, error: Exception) -> ValueError:
+    """What a class says of hyper-parameters that it cannot take, in one line."""
+    return ValueError(f"--algo {algo}: {' '.join(str(error).split())}; see {TABLE.name}")
+
+
+def _read(name: str, value: Any) -> Any:
     """``"lin_1e-3"`` as a schedule that falls linearly from 1e-3 to 0, as in rl-zoo3's files."""
     if isinstance(value, str) and value.startswith("lin_"):
-        first = float(value.removeprefix("lin_"))
+        try:
+            first = float(value.removeprefix("lin_"))
+        except ValueError:
+            raise ValueError(f"--set {name}={value}: expected a number after lin_") from None
         return lambda remaining: remaining * first
     return value

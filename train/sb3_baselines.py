@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -61,7 +62,7 @@ class Options:
     """the algorithm; random, center and scan need no training"""
     env_id: str = "agents:DTRAM-MNIST-Policy-v0"
     """registered environment"""
-    view: Literal["continuous", "discrete", "single"] | None = None
+    view: Literal["continuous", "discrete", "single", "native"] | None = None
     """view of the environment; the table's if not given"""
     observe: Literal["glimpse", "canvas"] | None = None
     """what is observed; the table's if not given"""
@@ -163,12 +164,18 @@ def prepare(options: Options) -> Setup:
         base["data_dir"] = str(options.data_dir)
     if options.classifier is not None:
         base["classifier"] = str(options.classifier)
-    about = describe_env(options.env_id, **base)
-    track = about["track"]
+    track = describe_env(options.env_id, **base)["track"]
     if options.view is not None:
         check_pair(options.algo, options.view, track)
     chosen = settings(track, options.algo, options.changes())
     check_pair(options.algo, chosen.env.get("view", "native"), track)
+    own = {"split", "order", "autoreset_mode", "backend", "device", *base} & chosen.env.keys()
+    if own:
+        raise ValueError(f"--set env.{min(own)}=…: the program sets it itself; leave it out")
+    try:
+        about = describe_env(options.env_id, **base, **chosen.env)
+    except TypeError as error:
+        raise ValueError(f"--set env.…: {error}") from None
     default = POLICY_ONLY_STEPS if track == "policy-only" else WHOLE_TASK_STEPS
     steps = (options.total_timesteps or default) if ALGORITHMS[options.algo].learns else 0
     return Setup(options, chosen, base | chosen.env, about, steps)
@@ -184,6 +191,9 @@ def train(options: Options) -> Path:
     )
     device = choose_device(options.device)
     origin = provenance(device)
+    # What the algorithm refuses must not leave a folder in the way of the mended command.
+    model = untrained(setup, device) if setup.steps else None
+    rule = None if setup.steps else setup.rule()
     kept = options.to_json() | {
         "total_timesteps": setup.steps,
         "hyperparameters": setup.chosen.to_json(),
@@ -193,10 +203,10 @@ def train(options: Options) -> Path:
         print(f"{run_dir}: finished already")
         print((run_dir / "results.txt").read_text(), end="")
         return run_dir
-    if setup.steps:
-        result, policy, flops = learn(setup, run, device)
+    policy: Any = rule
+    if model is not None:
+        result, policy, flops = learn(setup, run, model)
     else:
-        policy = setup.rule()
         found = setup.evaluate(policy, "validation")
         result = {"env_steps": 0, "train_seconds": 0.0, "curve": [curve_point(0, found, 0.0)]}
         flops = 0
@@ -238,14 +248,21 @@ def curve_point(env_steps: int, found: dtram_env.Evaluation, seconds: float) -> 
     }
 
 
-def learn(
-    setup: Setup, run: RunFolder, device: torch.device
-) -> tuple[dict[str, Any], sb3.Sb3Policy, int]:
-    """Trains, or goes on; the results, the best policy on validation, its FLOPs a glimpse."""
+def untrained(setup: Setup, device: torch.device) -> Any:
+    """The model on its environment, both new.
+
+    Raises:
+        ValueError: see `make_model`.
+    """
     options = setup.options
     env = VecMonitor(Sb3VecEnv(options.env_id, setup.chosen.num_envs, split="train", **setup.env))
+    return make_model(options.algo, env, setup.chosen, options.seed, device)
+
+
+def learn(setup: Setup, run: RunFolder, model: Any) -> tuple[dict[str, Any], sb3.Sb3Policy, int]:
+    """Trains, or goes on; the results, the best policy on validation, its FLOPs a glimpse."""
+    options = setup.options
     judge = Judge(run, setup.steps, options.eval_points, lambda p: setup.evaluate(p, "validation"))
-    model = make_model(options.algo, env, setup.chosen, options.seed, device)
     judge.restore(model)
     formats: list[KVWriter] = [
         TensorBoardOutputFormat(str(run.path)),
@@ -253,8 +270,9 @@ def learn(
     ]
     if options.verbose:
         formats.append(HumanOutputFormat(sys.stdout))
-    model.set_logger(Logger(str(run.path), formats))
-    with Interrupt() as interrupt:
+    logger = Logger(str(run.path), formats)
+    model.set_logger(logger)
+    with Interrupt() as interrupt, closing(logger), closing(model.env):
         judge.interrupt = interrupt
         if model.num_timesteps < setup.steps:
             model.learn(
@@ -264,8 +282,7 @@ def learn(
                 progress_bar=sys.stderr.isatty(),
             )
         judge.finish()
-    env.close()
-    best = ALGORITHMS[options.algo].load().load(judge.best_path, device=device)  # type: ignore[attr-defined]
+    best = type(model).load(judge.best_path, device=model.device)
     one = best.observation_space.sample()
     result = {
         "env_steps": model.num_timesteps,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +10,12 @@ from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.save_util import load_from_zip_file, recursive_setattr
 
 import dtram_env
 from agents.sb3 import Sb3Policy
 
-from .run import Interrupt, RunFolder, python_command
+from .run import Interrupt, RunFolder
 
 
 class Judge(BaseCallback):
@@ -62,9 +61,12 @@ class Judge(BaseCallback):
         self._clock = time.perf_counter()
         self.model = model
         folder, saved = self._run.latest_checkpoint, self._run.latest_state()
+        self._run.rewind(-1 if saved is None else saved["env_steps"])
         if folder is None or saved is None:
             return
-        model.set_parameters(folder / "model.zip", device=model.device)
+        _load_weights(model, folder / "model.zip")
+        # Else it would draw the images and the noise of its beginning once more.
+        model.set_random_seed((model.seed or 0) + saved["env_steps"])
         model.num_timesteps = saved["env_steps"]
         model._n_updates = saved["updates"]
         if isinstance(model, OffPolicyAlgorithm):
@@ -73,8 +75,9 @@ class Judge(BaseCallback):
         print(f"{self._run.path}: continuing after {model.num_timesteps:,} env steps")
 
     def finish(self) -> None:
-        """The last look, and the end of what only an unfinished run needs."""
+        """The last look; what follows can be interrupted without a step being taken again."""
         self._look()
+        self._save()
 
     def _on_rollout_start(self) -> None:
         due = len(self.curve) * self._steps / self._points
@@ -149,10 +152,13 @@ class Judge(BaseCallback):
     def _leave(self) -> None:
         """Says how to go on, and exits with the signal's usual status."""
         assert self.interrupt is not None and self.interrupt.signal is not None
-        self._run.close()
-        words = [word for word in sys.argv[1:] if word != "--resume"]
-        if not any(word.split("=")[0] == "--run-dir" for word in words):
-            words += ["--run-dir", str(self._run.path)]
-        command = shlex.join([python_command(), "train/sb3_baselines.py", *words, "--resume"])
-        print(f"\n{self.interrupt.signal.name}: saved. To go on: {command}", file=sys.stderr)
-        raise SystemExit(128 + self.interrupt.signal)
+        self._run.leave(self.interrupt.signal, "train/sb3_baselines.py")
+
+
+def _load_weights(model: Any, path: Path) -> None:
+    """`set_parameters`, and the tensors that it leaves out: SAC's entropy coefficient."""
+    model.set_parameters(path, device=model.device)
+    _, _, others = load_from_zip_file(path, device=model.device)
+    for name, value in (others or {}).items():
+        if value is not None:
+            recursive_setattr(model, f"{name}.data", value.data)

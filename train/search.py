@@ -11,9 +11,10 @@ Interrupted, the same command goes on after the last finished try.
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,13 @@ from train.run import (
     RunFolder,
     choose_device,
     provenance,
+    python_command,
     read_json,
     run_program,
     write_json,
 )
 from train.sb3_algorithms import reinforce_settings
-from train.sb3_baselines import Options, learn, prepare
+from train.sb3_baselines import Options, learn, prepare, untrained
 from train.task import Task, describe_env
 
 MAX_TRIALS = 10
@@ -68,10 +70,10 @@ class SearchOptions:
             raise ValueError(f"--steps {self.steps}: expected at least 1")
 
 
-def on_policy(trial: Any) -> dict[str, Any]:
+def on_policy(trial: Any, lengths: Sequence[int]) -> dict[str, Any]:
     return {
         "learning_rate": rate(trial),
-        "n_steps": trial.suggest_categorical("n_steps", [8, 16, 32]),
+        "n_steps": trial.suggest_categorical("n_steps", lengths),
         "ent_coef": trial.suggest_float("ent_coef", 1e-4, 3e-2, log=True),
         "gae_lambda": trial.suggest_categorical("gae_lambda", [0.9, 0.95, 1.0]),
     }
@@ -79,7 +81,7 @@ def on_policy(trial: Any) -> dict[str, Any]:
 
 def ppo(trial: Any) -> dict[str, Any]:
     return {
-        **on_policy(trial),
+        **on_policy(trial, [8, 16, 32]),
         "n_epochs": trial.suggest_categorical("n_epochs", [4, 8]),
         "env.view": trial.suggest_categorical("env.view", ["continuous", "discrete"]),
     }
@@ -87,14 +89,14 @@ def ppo(trial: Any) -> dict[str, Any]:
 
 def a2c(trial: Any) -> dict[str, Any]:
     return {
-        **on_policy(trial),
+        **on_policy(trial, [1, 2, 4, 8]),
         "env.view": trial.suggest_categorical("env.view", ["continuous", "discrete"]),
     }
 
 
 def maskable_ppo(trial: Any) -> dict[str, Any]:
     return {
-        **on_policy(trial),
+        **on_policy(trial, [8, 16, 32]),
         "n_epochs": trial.suggest_categorical("n_epochs", [4, 8]),
         "env.grid": trial.suggest_categorical("env.grid", [3, 4, 6]),
     }
@@ -179,7 +181,8 @@ def judged_baseline(
     shutil.rmtree(folder, ignore_errors=True)
     device = choose_device("cpu")
     run = RunFolder(folder, row, resume=False, device=device)
-    result, _, _ = learn(setup, run, device)
+    run.command = command()
+    result, _, _ = learn(setup, run, untrained(setup, device))
     run.finish({})
     return row, result["validation"]
 
@@ -202,6 +205,7 @@ def judged_dtram(
     task = Task(options.env_id, device, **chosen.env_options())
     agent = reinforce.new_agent(chosen, task)
     run = RunFolder(folder, chosen.to_json(), resume=False, device=device)
+    run.command = command()
     with Interrupt() as interrupt:
         stages = reinforce.make_stages(chosen, task, agent)
         reinforce.fit(chosen, stages, task, agent, run, interrupt)
@@ -247,6 +251,11 @@ def search(options: SearchOptions) -> dict[str, Any]:
     print(f"\nbest of {len(trials)}: validation return {best['validation']['return']:.4f}; {path}")
     print(as_toml(track, options.algo, best["row"]))
     return outcome
+
+
+def command() -> str:
+    """What to type to go on: the search, not the try that was interrupted."""
+    return shlex.join([python_command(), "train/search.py", *sys.argv[1:]])
 
 
 def track_of(options: SearchOptions) -> str:

@@ -1,14 +1,19 @@
-"""One small finished run on drawn images, shared by the tests of the programs."""
+"""What the tests of the programs share: one small finished run on drawn images, a classifier."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import pytest
 import torch
 
+from dtram_env.registration import TABLE
+from train import classifier, run
 from train.reinforce import Options, train
 
 SMALL: dict[str, Any] = {
@@ -43,3 +48,73 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run of the small options."""
     torch.set_num_threads(1)
     return train(Options(**SMALL, run_dir=tmp_path_factory.mktemp("runs") / "small"))
+
+
+CLASSIFIER: dict[str, Any] = {
+    "env_id": "DTRAM-Signpost-v0",
+    "hidden_size": 24,
+    "epochs": 2,
+    "batch_size": 180,
+    "learning_rate": 5e-3,
+    "device": "cpu",
+}
+
+
+@pytest.fixture(scope="session")
+def classifier_options() -> Callable[..., classifier.Options]:
+    """Options of a classifier for the drawn images, changed by keywords."""
+    return lambda **changes: classifier.Options(**{**CLASSIFIER, **changes})
+
+
+@pytest.fixture(scope="session")
+def small_classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished classifier for the drawn images."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("runs") / "classifier"
+    return classifier.train(classifier.Options(**CLASSIFIER, run_dir=folder))
+
+
+@pytest.fixture
+def policy_id(small_classifier: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A policy-only id of the drawn images, answered by the small classifier."""
+    name = "DTRAM-Signpost-Policy-v0"
+    gym.register(
+        name,
+        entry_point="agents.policy_only:make_env",
+        vector_entry_point="agents.policy_only:make_vector_env",
+        kwargs={**asdict(TABLE["DTRAM-Signpost-v0"]), "classifier": str(small_classifier)},
+    )
+    for module in ("train.task", "train.evaluate"):
+        monkeypatch.setattr(f"{module}.POLICY_IDS", (name,))
+    yield name
+    del gym.registry[name]
+
+
+class InterruptAfter(run.Interrupt):
+    """A signal that comes by itself, after it was asked for some times."""
+
+    remaining = 0
+
+    @property  # type: ignore[override]
+    def signal(self) -> signal.Signals | None:
+        type(self).remaining -= 1
+        return signal.SIGTERM if type(self).remaining < 0 else None
+
+    @signal.setter
+    def signal(self, value: object) -> None:
+        pass
+
+
+@pytest.fixture
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Calls a program whose module is given, and interrupts it after some looks at the flag."""
+
+    def call(module: Any, program: Callable[[], object], looks: int) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "Interrupt", InterruptAfter)
+            InterruptAfter.remaining = looks
+            with pytest.raises(SystemExit) as stopped:
+                program()
+        assert stopped.value.code == 128 + signal.SIGTERM
+
+    return call

@@ -1,0 +1,494 @@
+"""The baselines' program: what a run leaves, how it goes on, and what it refuses in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import tyro
+from stable_baselines3.common.base_class import BaseAlgorithm
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import dtram_env
+from agents.cost import classifier_flops_per_glimpse
+from agents.policy_only import FrozenClassifier
+from agents.sb3 import Sb3Policy, flops_per_glimpse
+from train import sb3_baselines
+from train.run import RunFolder, run_program
+from train.sb3_algorithms import ALGORITHMS, settings
+from train.sb3_baselines import Options, prepare, train, untrained
+from train.sb3_callback import Judge
+
+ROOT = Path(__file__).resolve().parents[2]
+WHOLE = "DTRAM-Signpost-v0"
+STATED = {
+    *("env_id", "dataset", "track", "view", "observe", "classifier", "split", "images", "algo"),
+    *("hyperparameters", "env_steps", "seed", "test_error", "mean_glimpses", "mean_return"),
+    *("flops_per_image", "curve", "train_seconds", "hardware", "versions", "command", "commit"),
+    "date",
+}
+NARROW = ("network.width=16", "network.what_features=8")
+ROLLOUT = (*NARROW, "n_steps=4")
+REPLAY = (*NARROW, "buffer_size=512", "learning_starts=32", "batch_size=16", "gradient_steps=1")
+SMALL: dict[str, tuple[str, ...]] = {
+    "ppo": (*ROLLOUT, "batch_size=64"),
+    "a2c": ROLLOUT,
+    "dqn": REPLAY,
+    "sac": REPLAY,
+    "recurrent_ppo": (*ROLLOUT, "batch_size=64", "network.lstm_hidden_size=8"),
+    "maskable_ppo": (*ROLLOUT, "batch_size=64"),
+}
+
+
+def small(algo: str, env_id: str, **changes: Any) -> Options:
+    """A run of 256 env steps, 16 environments side by side: 4 rollouts of those who have some."""
+    settings: dict[str, Any] = {"total_timesteps": 256, "num_envs": 16, "eval_points": 4}
+    if algo in SMALL:
+        settings["set"] = SMALL[algo]
+    return Options(algo=algo, env_id=env_id, **(settings | changes))  # type: ignore[arg-type]
+
+
+def results_of(run: Path) -> dict[str, Any]:
+    return json.loads((run / "results.json").read_text())
+
+
+def score_of(policy: Any, env_id: str, split: str = "test", **env: Any) -> dict[str, Any]:
+    return dtram_env.evaluate(policy, env_id, split, **env).to_dict()
+
+
+# --- What a run leaves
+
+
+@pytest.mark.parametrize("algo", SMALL)
+def test_a_policy_only_run(tmp_path: Path, policy_id: str, small_classifier: Path, algo) -> None:
+    run = train(small(algo, policy_id, run_dir=tmp_path / "run", seed=3))
+    found = results_of(run)
+    assert STATED <= found.keys()
+    frozen = FrozenClassifier.load(small_classifier)
+    assert (found["track"], found["classifier"]) == ("policy-only", frozen.name)
+    assert frozen.sha256[:12] in frozen.name
+    assert (found["algo"], found["seed"], found["env_steps"]) == (algo, 3, 256)
+    assert (found["dataset"], found["split"], found["images"]) == ("Signpost", "test", 2000)
+    env = found["hyperparameters"]["env"]
+    assert found["view"] == env["view"] in ALGORITHMS[algo].views
+    assert found["hyperparameters"]["num_envs"] == 16
+    # The test figures are those of the saved best weights, through the environment.
+    model: Any = ALGORITHMS[algo].load().load(run / "best_model.zip")  # type: ignore[attr-defined]
+    scored = score_of(Sb3Policy(model), policy_id, **env)
+    assert {key: found[key] for key in scored} == scored
+    glimpse = flops_per_glimpse(model, model.observation_space.sample())
+    glimpse += classifier_flops_per_glimpse(frozen.network)
+    assert found["flops_per_image"] == round(glimpse * found["mean_glimpses"])
+    # And the best weights are those that validation liked best on the way.
+    validated = score_of(Sb3Policy(model), policy_id, "validation", **env)
+    assert found["validation"]["return"] == validated["mean_return"]
+    assert found["validation"]["return"] == max(point["return"] for point in found["curve"])
+    assert found["validation"] in found["curve"]
+    assert [point["env_steps"] for point in found["curve"]] == [0, 64, 128, 192, 256]
+    assert not list(run.glob("checkpoint*")) and not (run / "best_model.tmp.zip").exists()
+
+
+def test_a_whole_task_run_and_its_logs(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run = train(small("ppo", WHOLE, run_dir=tmp_path / "run", eval_points=2))
+    found = results_of(run)
+    assert STATED <= found.keys()
+    assert (found["track"], found["classifier"]) == ("whole-task", None)
+    assert (found["view"], found["observe"]) == ("discrete", "canvas")
+    assert found["options"]["total_timesteps"] == 256
+    assert found["options"]["hyperparameters"] == found["hyperparameters"]
+    rows = [json.loads(row) for row in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [0, 128, 256]
+    for row, point in zip(rows, found["curve"], strict=True):
+        assert row["eval/mean_reward"] == point["return"]
+        assert row["eval/success_rate"] == pytest.approx(1 - point["error"])
+        assert row["eval/mean_ep_length"] == point["mean_glimpses"]
+    said = (run / "results.txt").read_text()
+    assert said.startswith(f"{WHOLE}, ppo, seed 0: test error {found['test_error']:.2f} % at ")
+    assert capsys.readouterr().out.endswith(said)
+    header, *progress = (run / "progress-0.csv").read_text().splitlines()
+    assert {"rollout/ep_rew_mean", "time/total_timesteps"} <= set(header.split(","))
+    assert len(progress) >= 3
+    events = EventAccumulator(str(run))
+    events.Reload()
+    assert {"eval/mean_reward", "rollout/ep_rew_mean"} <= set(events.Tags()["scalars"])
+
+
+@pytest.mark.parametrize(
+    ("algo", "words", "policy"),
+    [
+        ("random", (), lambda k: dtram_env.RandomPolicy(k, seed=5)),
+        ("random", ("stop_after=2",), lambda k: dtram_env.RandomPolicy(k, seed=5, stop_after=2)),
+        ("center", (), lambda k: dtram_env.CenterPolicy(k, seed=5, stop_after=1)),
+        (
+            "scan",
+            ("grid=3", "stop_after=4"),
+            lambda k: dtram_env.ScanPolicy(k, seed=5, grid=3, stop_after=4),
+        ),
+    ],
+)
+@pytest.mark.parametrize("track", ["whole-task", "policy-only"])
+def test_rules_need_no_training(
+    tmp_path: Path, policy_id: str, small_classifier: Path, track: str, algo, words, policy
+) -> None:
+    whole = track == "whole-task"
+    env_id, classes = (WHOLE, 4) if whole else (policy_id, None)
+    run = train(Options(algo=algo, env_id=env_id, set=words, seed=5, run_dir=tmp_path / "run"))
+    found = results_of(run)
+    assert STATED <= found.keys()
+    fresh = policy(classes)
+    validated = score_of(fresh, env_id, "validation")  # it draws on, so in the program's order
+    scored = score_of(fresh, env_id)
+    assert {key: found[key] for key in scored} == scored
+    assert (found["track"], found["view"]) == (track, "native")
+    assert (found["env_steps"], found["train_seconds"]) == (0, 0.0)
+    (point,) = found["curve"]
+    assert (point["env_steps"], point["return"]) == (0, validated["mean_return"])
+    glimpse = 0
+    if not whole:
+        frozen = FrozenClassifier.load(small_classifier)
+        glimpse = classifier_flops_per_glimpse(frozen.network)
+    assert found["flops_per_image"] == round(glimpse * found["mean_glimpses"])
+
+
+@pytest.mark.parametrize("algo", ["dqn", "scan"])
+def test_the_shipped_policy_only_id(tmp_path: Path, mnist_folder: Path, algo: str) -> None:
+    env_id = "agents:DTRAM-MNIST-Policy-v0"
+    run = train(small(algo, env_id, run_dir=tmp_path / "run", eval_points=1))
+    found = results_of(run)
+    assert found["classifier"] == "mnist-classifier-682070ae2da4"
+    assert (found["dataset"], found["images"]) == ("MNIST", 10_000)
+    assert found["view"] == {"dqn": "single", "scan": "native"}[algo]
+    assert sum(found["histogram"]) == 10_000
+    assert found["mean_return"] <= 0.98 * found["accuracy"]
+
+
+# --- Going on
+
+
+@pytest.mark.parametrize(("algo", "looks"), [("ppo", 0), ("ppo", 2), ("recurrent_ppo", 1)])
+def test_an_interrupted_run_goes_on(
+    tmp_path: Path, policy_id: str, interrupted, capsys, algo: str, looks: int
+) -> None:
+    """The flag is looked at before every rollout of 64 env steps."""
+    cut, whole = tmp_path / "cut", tmp_path / "whole"
+    interrupted(sb3_baselines, lambda: train(small(algo, policy_id, run_dir=cut)), looks)
+    said = capsys.readouterr().err
+    assert re.search(rf"SIGTERM: saved\. To go on: .*sb3_baselines\.py .*{cut} --resume", said)
+    assert not (cut / "results.json").exists() and len(list(cut.glob("checkpoint-*"))) == 1
+    train(small(algo, policy_id, run_dir=cut, resume=True))
+    assert f"continuing after {64 * looks:,} env steps" in capsys.readouterr().out
+    train(small(algo, policy_id, run_dir=whole))
+    ours, theirs = results_of(cut), results_of(whole)
+    assert ours["env_steps"] == theirs["env_steps"] == 256
+    assert [p["env_steps"] for p in ours["curve"]] == [0, 64, 128, 192, 256]
+    assert ours["curve"][: looks + 1] == [
+        {**p, "seconds": q["seconds"]}
+        for p, q in zip(theirs["curve"][: looks + 1], ours["curve"], strict=False)
+    ]
+    seconds = [point["seconds"] for point in ours["curve"]]
+    assert seconds == sorted(seconds)
+    rows = [json.loads(row) for row in (cut / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [0, 64, 128, 192, 256]
+
+
+@pytest.mark.parametrize("algo", ["ppo", "dqn", "sac"])
+def test_a_checkpoint_has_all_that_was_learned(
+    tmp_path: Path, policy_id: str, interrupted, algo: str
+) -> None:
+    """SAC's entropy coefficient and the replay buffer too."""
+    cut = tmp_path / "cut"
+    looks = 2 if algo == "ppo" else 10  # replayers look at the flag every 16 env steps
+    interrupted(sb3_baselines, lambda: train(small(algo, policy_id, run_dir=cut)), looks)
+    folder = next(cut.glob("checkpoint-*"))
+    saved: Any = ALGORITHMS[algo].load().load(folder / "model.zip")  # type: ignore[attr-defined]
+    setup = prepare(small(algo, policy_id))
+    model = untrained(setup, torch.device("cpu"))
+    run = RunFolder(cut, json.loads((cut / "options.json").read_text()), resume=True)
+    judge = Judge(run, 256, 4, lambda policy: setup.evaluate(policy, "validation"))
+    judge.restore(model)
+    run.close()
+    assert model.num_timesteps == saved.num_timesteps == {"ppo": 128}.get(algo, 160)
+    assert model._n_updates == saved._n_updates > 0
+    assert_same_tree(model.get_parameters(), saved.get_parameters())
+    assert judge.curve[-1]["env_steps"] == 128
+    if algo == "sac":
+        assert model.log_ent_coef.item() == saved.log_ent_coef.item()
+        assert saved.log_ent_coef.item() != pytest.approx(np.log(0.01), abs=1e-6)  # it did move
+    if algo != "ppo":
+        assert model.replay_buffer.size() * 16 == 160
+
+
+def assert_same_tree(ours: Any, theirs: Any) -> None:
+    if isinstance(theirs, dict):
+        assert ours.keys() == theirs.keys()
+        for key in theirs:
+            assert_same_tree(ours[key], theirs[key])
+    elif isinstance(theirs, list):
+        for one, other in zip(ours, theirs, strict=True):
+            assert_same_tree(one, other)
+    elif isinstance(theirs, torch.Tensor):
+        assert torch.equal(ours, theirs)
+    else:
+        assert ours == theirs
+
+
+def test_what_was_logged_after_the_checkpoint_is_logged_once(
+    tmp_path: Path, policy_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after a look at validation and before its checkpoint."""
+
+    class Killed(BaseException):
+        pass
+
+    def die(self: Any, step: int, scalars: Any) -> None:
+        log(self, step, scalars)
+        if step == 128:
+            raise Killed
+
+    cut, log = tmp_path / "cut", RunFolder.log
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "log", die)
+        with pytest.raises(Killed):
+            train(small("ppo", policy_id, run_dir=cut))
+    train(small("ppo", policy_id, run_dir=cut, resume=True))
+    rows = [json.loads(row) for row in (cut / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [0, 64, 128, 192, 256]
+    assert [point["env_steps"] for point in results_of(cut)["curve"]] == [0, 64, 128, 192, 256]
+
+
+def test_interrupted_at_the_test_split_it_learns_no_more(
+    tmp_path: Path, policy_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    cut, flops = tmp_path / "cut", sb3_baselines.sb3.flops_per_glimpse
+    monkeypatch.setattr(sb3_baselines.sb3, "flops_per_glimpse", refuse)
+    with pytest.raises(KeyboardInterrupt):
+        train(small("ppo", policy_id, run_dir=cut))
+    best = (cut / "best_model.zip").read_bytes()
+    monkeypatch.setattr(sb3_baselines.sb3, "flops_per_glimpse", flops)
+    monkeypatch.setattr(BaseAlgorithm, "_setup_learn", refuse)
+    train(small("ppo", policy_id, run_dir=cut, resume=True))
+    assert (cut / "best_model.zip").read_bytes() == best
+    assert results_of(cut)["env_steps"] == 256
+
+
+def test_a_resumed_run_draws_other_images(tmp_path: Path, policy_id: str, interrupted) -> None:
+    """Not those of its beginning once more."""
+    cut = tmp_path / "cut"
+    interrupted(sb3_baselines, lambda: train(small("ppo", policy_id, run_dir=cut)), 2)
+    setup = prepare(small("ppo", policy_id))
+    drawn = []
+    for resume in (False, True):
+        model = untrained(setup, torch.device("cpu"))
+        options = json.loads((cut / "options.json").read_text())
+        run = RunFolder(cut if resume else tmp_path / "new", options, resume)
+        Judge(run, 256, 4, lambda policy: setup.evaluate(policy, "validation")).restore(model)
+        run.close()
+        model.env.reset()
+        drawn.append([info["image_index"] for info in model.env.unwrapped.reset_infos])
+    assert drawn[0] != drawn[1]
+
+
+def test_a_finished_run_prints_its_result(tmp_path: Path, policy_id: str, capsys) -> None:
+    run = train(small("a2c", policy_id, run_dir=tmp_path / "run"))
+    shown = capsys.readouterr().out.splitlines()[-1]
+    before = (run / "results.json").stat().st_mtime_ns
+    train(small("a2c", policy_id, run_dir=run, resume=True))
+    assert capsys.readouterr().out == f"{run}: finished already\n{shown}\n"
+    assert (run / "results.json").stat().st_mtime_ns == before
+
+
+def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+    run, program = tmp_path / "run", ROOT / "train" / "sb3_baselines.py"
+    words = ["--algo", "ppo", "--env-id", WHOLE, "--num-envs", "16", f"--run-dir={run}"]
+    process = subprocess.Popen(
+        [sys.executable, str(program), *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    deadline = time.monotonic() + 60
+    while not list(run.glob("checkpoint-[0-9]*")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT
+    assert "Traceback" not in errors
+    assert re.search(rf"SIGINT: saved\. To go on: \S+ train/sb3_.*--run-dir={run} --resume", errors)
+
+
+# --- What it refuses
+
+
+def refused(*words: str) -> str:
+    """The one line that the program ends with, which Python prints before exit status 1."""
+    with pytest.raises(SystemExit) as stopped:
+        run_program(lambda: train(tyro.cli(Options, args=words)))
+    line = stopped.value.code
+    assert isinstance(line, str), line
+    assert line.startswith("error: ") and "\n" not in line
+    return line
+
+
+POLICY = ("--env-id", "DTRAM-Signpost-Policy-v0")
+WHOLE_ID = ("--env-id", WHOLE)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ("--algo", "dqn", *POLICY, "--view", "continuous"),
+            "--algo dqn takes one Discrete action, which policy-only ids have (--view single), not "
+            "--view continuous on the policy-only track; with --view continuous: --algo ppo, a2c, "
+            "sac, recurrent_ppo",
+        ),
+        (
+            ("--algo", "dqn", *WHOLE_ID),
+            "--algo dqn takes one Discrete action, which policy-only ids have, not those of the "
+            "whole-task track; there use --algo ppo, a2c, sac, recurrent_ppo, maskable_ppo, "
+            "random, center, scan",
+        ),
+        (
+            ("--algo", "dqn", *WHOLE_ID, "--view", "discrete"),
+            "with --view discrete: --algo ppo, a2c, recurrent_ppo, maskable_ppo",
+        ),
+        (
+            ("--algo", "sac", *POLICY, "--view", "discrete"),
+            "--algo sac takes a Box action (--view continuous), not --view discrete",
+        ),
+        (
+            ("--algo", "maskable_ppo", *WHOLE_ID, "--view", "continuous"),
+            "--algo maskable_ppo takes a MultiDiscrete action (--view discrete) or one Discrete "
+            "action, which policy-only ids have (--view single), not --view continuous",
+        ),
+        (
+            ("--algo", "ppo", *WHOLE_ID, "--view", "single"),
+            "so it needs a classifier in the loop: make an id such as "
+            "agents:DTRAM-MNIST-Policy-v0, or use view='discrete'",
+        ),
+        (
+            ("--algo", "ppo", *WHOLE_ID, "--view", "native"),
+            "with --view native: --algo random, center, scan",
+        ),
+        (("--algo", "scan", *WHOLE_ID, "--view", "discrete"), "takes the native Dict action"),
+        (
+            ("--algo", "ppo", *WHOLE_ID, "--classifier", "somewhere"),
+            "classifier='somewhere': expected a dtram_env.Classifier, or None",
+        ),
+        (
+            ("--algo", "ppo", *POLICY, "--classifier", "nowhere"),
+            "nowhere: no saved model, model.json is missing",
+        ),
+        (
+            ("--algo", "ppo", *POLICY, "--classifier", "mnist-classifier"),
+            "was made for {'glimpse': (8, 8, 1), 'classes': 10}, the environment has {'glimpse': "
+            "(8, 8, 1), 'classes': 4}; train one with: python train/classifier.py --env-id ID",
+        ),
+        (("--env-id", "CartPole-v1"), "environment 'CartPole-v1': expected one of this package's"),
+        (
+            ("--algo", "ppo", *WHOLE_ID, "--set", "lerning_rate=1e-3"),
+            "unexpected keyword argument 'lerning_rate'; see hyperparameters.toml",
+        ),
+        (
+            ("--algo", "a2c", *WHOLE_ID, "--set", "n_epochs=3"),
+            "--algo a2c: A2C.__init__() got an unexpected keyword argument 'n_epochs'",
+        ),
+        (
+            ("--algo", "ppo", *WHOLE_ID, "--set", "network.wdith=3"),
+            "--algo ppo: ",
+        ),
+        (
+            ("--algo", "random", *WHOLE_ID, "--set", "learning_rate=1e-3"),
+            "--algo random: RandomPolicy.__init__() got an unexpected keyword argument "
+            "'learning_rate'",
+        ),
+        (
+            ("--algo", "ppo", *WHOLE_ID, "--set", "env.gird=3"),
+            "'gird' is no keyword of GlimpseVectorEnv; did you mean 'grid'?",
+        ),
+        (("--algo", "scan", *WHOLE_ID, "--set", "env.split=test"), "--set env.split=…: the program"),
+        (("--algo", "ppo", *WHOLE_ID, "--set", "net.width=3"), "--set net.width=3: expected NAME"),
+        (("--algo", "ppo", *WHOLE_ID, "--set", "env=3"), "--set env=3: expected NAME, env.NAME"),
+        (("--algo", "ppo", *WHOLE_ID, "--set", "num_envs=x"), "num_envs=x: expected an integer"),
+        (("--algo", "ppo", *WHOLE_ID, "--set", "learning_rate=lin_fast"), "learning_rate=lin_fast"),
+        (
+            ("--algo", "ppo", *WHOLE_ID, "--num-envs", "1", "--set", "n_steps=1"),
+            "--algo ppo: `n_steps * n_envs` must be greater than 1",
+        ),
+    ],
+)
+def test_what_does_not_go_together_ends_in_one_line(
+    tmp_path: Path, policy_id: str, words: tuple[str, ...], said: str
+) -> None:
+    run = tmp_path / "run"
+    assert said in refused(*words, "--run-dir", str(run))
+    assert not run.exists()  # nothing is in the way of the mended command
+
+
+def test_a_missing_package_is_named(
+    tmp_path: Path, policy_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sb3_contrib", None)
+    for algo, name in (("recurrent_ppo", "RecurrentPPO"), ("maskable_ppo", "MaskablePPO")):
+        run = tmp_path / algo
+        said = refused("--algo", algo, *POLICY, "--run-dir", str(run))
+        assert said == (
+            f"error: {name} is in sb3-contrib, which is not installed: pip install 'dtram[sb3]' "
+            "(in a clone: pip install -e '.[sb3]')"
+        )
+        assert not run.exists()
+
+
+def test_the_command_line_says_it_on_stderr() -> None:
+    program = ROOT / "train" / "sb3_baselines.py"
+    done = subprocess.run(
+        [sys.executable, str(program), "--algo", "sac", *WHOLE_ID, "--view", "discrete"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1 and done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: --algo sac takes a Box action (--view continuous)")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": -1}, "--seed -1: expected 0 or more"),
+        ({"total_timesteps": 0}, "--total-timesteps 0: expected at least 1"),
+        ({"num_envs": 0}, "--num-envs 0"),
+        ({"eval_points": 0}, "--eval-points 0"),
+        ({"resume": True}, "--resume: expected with --run-dir"),
+    ],
+)
+def test_impossible_options_are_errors(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Options(**changes)
+
+
+def test_options_change_the_row_of_the_table() -> None:
+    words = ("learning_rate=1e-4", "env.grid=3", "network.width=64", "ent_coef=auto_0.1")
+    chosen = prepare(
+        Options(algo="ppo", env_id=WHOLE, set=words, view="discrete", observe="glimpse", num_envs=8)
+    ).chosen
+    assert chosen.env == {"view": "discrete", "observe": "glimpse", "grid": 3}
+    assert (chosen.num_envs, chosen.network) == (8, {"width": 64})
+    rest = settings("whole-task", "ppo").algorithm
+    assert chosen.algorithm == rest | {"learning_rate": 1e-4, "ent_coef": "auto_0.1"}
+    with pytest.raises(ValueError, match="--set width: expected NAME=VALUE"):
+        prepare(Options(algo="ppo", env_id=WHOLE, set=("width",)))
