@@ -62,7 +62,7 @@ mnist: $(READY)
 
 clean:
 	rm -rf $(VENV) build dist docs/_build .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	find agents benchmarks docs dtram_env tests train -name __pycache__ -type d -prune -exec rm -rf {} +
+	find agents benchmarks docs dtram_env examples tests train -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An install that broke off may have left half a package that pip takes for whole: start over then.
 # A .venv that works and was made by other means is kept.

@@ -167,6 +167,28 @@ class Unroll(nn.Module):
         return -0.5 * error.square().sum(dim=-1) - normaliser
 
 
+def read_logits(
+    agent: DTRAM, look: Look, store: TensorStore, index: Tensor, seen_at: Tensor
+) -> Tensor:
+    """What the classifier says on a path that is given.
+
+    Args:
+        agent: the actor; its encoder, core and classifier are used.
+        look: the sensor's settings.
+        store: the images.
+        index: ``(B,)`` int64, rows of the store.
+        seen_at: ``(T, B, 2)`` where each glimpse is taken, in [-1, 1].
+
+    Returns:
+        Logits ``(T, B, K)`` after each glimpse.
+    """
+    state, logits = agent.initial(len(index)), []
+    for location in seen_at:
+        state = agent.look(look(store, index, location), location, state)
+        logits.append(agent.classifier(state.h))
+    return torch.stack(logits)
+
+
 class Scores(NamedTuple):
     """One deterministic pass to the budget; every stopping rule can be read off it."""
 

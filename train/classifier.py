@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clon
 
 from agents.dtram import DTRAM
 from agents.objective import Losses
+from agents.rollout import read_logits
 from train.augment import Affine
 from train.loop import Loop, Progress
 from train.run import Interrupt, RunFolder, choose_device, provenance, run_program
@@ -118,7 +119,7 @@ class RandomLooks:
         labels = self._train.labels[rows].repeat_interleave(self._m)
         steps = self._task.max_glimpses
         locations = torch.rand(steps, len(index), 2, device=rows.device) * 2 - 1
-        logits = read(self._task, self._network, store, index, locations)
+        logits = read_logits(self._network, self._task.look, store, index, locations)
         loss = cross_entropy(logits.flatten(0, 1), labels.repeat(steps))
         correct = (logits[-1].detach().argmax(-1) == labels).float().mean()
         nothing = torch.zeros_like(correct)
@@ -140,15 +141,6 @@ class RandomLooks:
         return Verdict((sum(errors) / len(errors), errors[-1]), NEVER, metrics)
 
 
-def read(task: Task, network: DTRAM, store: Any, index: Tensor, locations: Tensor) -> Tensor:
-    """Logits ``(T, B, K)`` after each glimpse of images `index` at `locations` ``(T, B, 2)``."""
-    state, logits = network.initial(len(index)), []
-    for location in locations:
-        state = network.look(task.look(store, index, location), location, state)
-        logits.append(network.classifier(state.h))
-    return torch.stack(logits)
-
-
 @torch.no_grad()
 def random_errors(task: Task, network: DTRAM, images: Images, seed: int = 0) -> list[float]:
     """Share of wrong answers after 1 … T_max random glimpses; the same ones at every call."""
@@ -157,7 +149,7 @@ def random_errors(task: Task, network: DTRAM, images: Images, seed: int = 0) -> 
     wrong = torch.zeros(task.max_glimpses, device=task.device)
     for index in torch.arange(len(images), device=task.device).split(2000):
         where = torch.rand(task.max_glimpses, len(index), 2, generator=generator) * 2 - 1
-        logits = read(task, network, images.store, index, where.to(task.device))
+        logits = read_logits(network, task.look, images.store, index, where.to(task.device))
         wrong += (logits.argmax(-1) != images.labels[index]).sum(-1)
     return (wrong / len(images)).tolist()
 

@@ -241,10 +241,11 @@ class Runner:
             print(f"{name}: done in {time.perf_counter() - began:.0f} s", flush=True)
             return
         lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        self.problems[cell.folder] = lines[-1][:200] if lines else f"exit status {status}"
+        problem = lines[-1][:200] if lines else f"exit status {status}"
         if status < 0:  # nobody could say why: the last line is of something else
-            self.problems[cell.folder] = f"ended by {signal.Signals(-status).name}"
-        print(f"{name}: failed: {self.problems[cell.folder]} (see {log})", flush=True)
+            problem = f"ended by {signal.Signals(-status).name}"
+        self.problems[cell.folder] = f"failed: {problem}"
+        print(f"{name}: failed: {problem} (see {log})", flush=True)
 
     def _stop(self) -> None:
         with self._lock:
@@ -268,6 +269,8 @@ def read(cell: Cell, problem: str) -> Run:
 
 def _read_finished(cell: Cell, env_id: str) -> Run:
     found = read_json(cell.folder / "results.json")
+    if _made_with(cell, found) != _wanted(cell):
+        raise ValueError("made with other hyper-parameters than the table's; delete it to run anew")
     if cell.algo == "dtram":
         found, curve = _read_dtram(cell, found)
     else:
@@ -279,6 +282,20 @@ def _read_finished(cell: Cell, env_id: str) -> Run:
     return Run(env_id, cell.algo, cell.seed, found, tuple(curve))
 
 
+def _wanted(cell: Cell) -> dict[str, Any]:
+    """The table's row of a cell."""
+    if cell.algo == "dtram":
+        return reinforce_settings(cell.track)
+    return settings(cell.track, cell.algo).to_json()
+
+
+def _made_with(cell: Cell, results: dict[str, Any]) -> dict[str, Any]:
+    """The row that a finished run was made with."""
+    if cell.algo == "dtram":
+        return {name: results["options"].get(name) for name in _wanted(cell)}
+    return results["hyperparameters"]
+
+
 def _read_dtram(
     cell: Cell, results: dict[str, Any]
 ) -> tuple[dict[str, Any], list[dict[str, float]]]:
@@ -287,7 +304,9 @@ def _read_dtram(
     if not kept.exists():
         write_json(kept, evaluate(EvaluateOptions(cell.folder, data_dir=cell.data_dir)))
     found = read_json(kept)
-    curve = [
+    # It is first looked at after its first epoch: what it earned before that counts as nothing.
+    start = {"env_steps": 0, "return": 0.0, "error": 1.0, "mean_glimpses": 0.0, "seconds": 0.0}
+    curve = [start] + [
         {
             "env_steps": row["time/total_timesteps"],
             "return": row["eval/mean_return"],
@@ -305,7 +324,7 @@ def _read_dtram(
         "learns_from": "labels and reward",
         "seed": cell.seed,
         "env_steps": results["env_steps"],
-        "train_seconds": results["train_seconds"],
+        "train_seconds": round(results["train_seconds"] - results["validation_seconds"], 1),
         "flops_per_image": round(results["flops_per_glimpse"] * found["mean_glimpses"]),
     }, curve
 

@@ -173,10 +173,10 @@ def markdown(rows: Sequence[dict[str, Any]], runs: Sequence[Run], command: str) 
         for row in failed:
             blanks = " | ".join("" for _ in range(len(heads) - 2))
             problems = row["problems"].replace("|", "\\|")  # else it ends the cell
-            print(f"| {row['algo']} | failed: {problems} | {blanks} |", file=out)
+            print(f"| {row['algo']} | {problems} | {blanks} |", file=out)
         for row in done:
             if row["problems"]:
-                print(f"\n{row['algo']}: failed: {row['problems']}.", file=out)
+                print(f"\n{row['algo']}: {row['problems']}.", file=out)
         print(file=out)
     tasks = over_tasks(runs)
     if len({row["env_id"] for row in rows}) > 1 and tasks:

@@ -37,7 +37,8 @@ class Progress:
 
     def __init__(self) -> None:
         self.stage, self.epoch, self.batch = 0, 0, 0
-        self.images, self.env_steps, self.seconds = 0, 0, 0.0
+        self.images, self.env_steps = 0, 0
+        self.seconds, self.validation_seconds = 0.0, 0.0  # the former with the latter in it
         self.best: list[float] | None = None  # criterion of the stage's best weights
         self.sums = [0.0] * len(LOGGED)  # over the epoch's batches so far
 
@@ -199,7 +200,9 @@ class Loop:
 
     def _validate(self, stage: Stage, means: dict[str, float]) -> None:
         """Judges the weights, keeps them if they are the stage's best, and logs the epoch."""
-        verdict, progress = stage.judge(), self.progress
+        began, progress = time.perf_counter(), self.progress
+        verdict = stage.judge()
+        progress.validation_seconds += time.perf_counter() - began
         if progress.best is None or list(verdict.criterion) < progress.best:
             progress.best = list(verdict.criterion)
             self.agent.stopping = LearnedStop(verdict.threshold)

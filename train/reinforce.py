@@ -113,6 +113,9 @@ class Options:
     """images a batch in the stopper's stage"""
     stop_learning_rate: float = 2e-3
     """peak of the stopper's schedule"""
+    replay: int = 0
+    """earlier batches whose cross-entropy the trunk learns again beside each new one; takes no env
+    steps; with --augment 0. The memory is empty again after an interruption"""
     env_steps: int | None = None
     """glimpses to learn from in all, in place of whole epochs: a quarter of them for the stopper
     with --stop after; validation's are not counted"""
@@ -132,7 +135,8 @@ class Options:
         for name in ("location_std", "learning_rate", "stop_learning_rate", "max_grad_norm"):
             value = getattr(self, name)
             _check(name, value, 0 < value < math.inf, "a positive number")
-        for name in ("weight_decay", "augment", "stop_entropy", "locator_hidden", "locator_grid"):
+        zero_or_more = ("weight_decay", "augment", "stop_entropy", "locator_hidden", "locator_grid")
+        for name in (*zero_or_more, "replay"):
             value = getattr(self, name)
             _check(name, value, 0 <= value < math.inf, "0 or more")
         _check("seed", self.seed, 0 <= self.seed < 2**31, "0 or more, below 2**31")
@@ -155,6 +159,8 @@ class Options:
                 self.location_reward != "anytime",
                 "return with --stop joint",
             )
+        if self.replay:
+            _check("replay", self.replay, self.augment == 0, "0, unless --augment is 0")
         if self.env_steps is not None:
             _check("env_steps", self.env_steps, self.env_steps >= 1, "at least 1")
         if self.resume and self.run_dir is None:
@@ -228,6 +234,7 @@ def make_stages(options: Options, task: Task, agent: DTRAM) -> list[tuple[str, A
             max_mean_glimpses=o.max_mean_glimpses,
             choose=o.choose,
             env_steps=o.share(stopper=False),
+            replay=o.replay,
         )
 
     def stopper_stage() -> Stage:
@@ -256,6 +263,8 @@ def make_stages(options: Options, task: Task, agent: DTRAM) -> list[tuple[str, A
     images = len(task.images("train"))
     for name in ("batch_size", "stop_batch_size"):
         _check(name, getattr(o, name), getattr(o, name) <= images, f"at most {images}, the split")
+    if task.classifier is not None:
+        _check("replay", o.replay, o.replay == 0, "0 on a policy-only id, whose network is frozen")
     if o.env_steps is not None:
         for steps in curriculum:
             least = steps * o.batch_size * o.m
@@ -346,6 +355,7 @@ def train(options: Options) -> Path:
         about = {
             "options": options.to_json(),
             "train_seconds": round(progress.seconds, 1),
+            "validation_seconds": round(progress.validation_seconds, 1),
             "images_seen": progress.images,
             "env_steps": progress.env_steps,
             "classifier": None if task.classifier is None else task.classifier.name,

@@ -3,9 +3,9 @@
     python train/search.py --algo ppo                            # policy-only MNIST
     python train/search.py --algo ppo --env-id DTRAM-MNIST-v0    # the whole task
 
-Tries differ from train/hyperparameters.toml in what SPACES says; the first try is the table's
-own row. The outcome is a JSON file with every try, and the best row, printed for the table.
-Interrupted, the same command goes on after the last finished try.
+Tries differ from train/hyperparameters.toml in what SPACES says, drawn at random: ten are too few
+to model; the first try is the table's own row. The outcome is a JSON file with every try, and the
+best row, printed for the table. Interrupted, the same command goes on after the last finished try.
 """
 
 from __future__ import annotations
@@ -232,7 +232,7 @@ def search(options: SearchOptions) -> dict[str, Any]:
     log = work / "trials.json"
     trials = read_json(log)["trials"] if log.exists() and read_json(log)["of"] == kept else []
     study = optuna.create_study(
-        direction="maximize", sampler=optuna.samplers.TPESampler(seed=options.seed)
+        direction="maximize", sampler=optuna.samplers.RandomSampler(seed=options.seed)
     )
     for number in range(options.trials):
         # Asked again for those that are done, so that the sampler goes on as it would have.

@@ -7,10 +7,11 @@ from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from agents.dtram import DTRAM
 from agents.objective import Losses, Objective, hybrid_loss, trained_heads
-from agents.rollout import Scores, Trajectory, Unroll, deterministic_path, score
+from agents.rollout import Scores, Trajectory, Unroll, deterministic_path, read_logits, score
 from agents.stopping import FixedStop, LearnedStop
 from dtram_env.episodes import grade
 
@@ -62,6 +63,8 @@ class UnrollStage:
         max_mean_glimpses: bound for the choice of the stop threshold (joint stages).
         choose: what validation chooses the threshold by, see `judge_stop`.
         env_steps: if given, how many to learn from in all, instead of whole epochs.
+        replay: earlier batches whose cross-entropy is learned again beside each new one. Their
+            glimpses are looked at again, not taken anew, so no env step is added.
     """
 
     def __init__(
@@ -81,9 +84,12 @@ class UnrollStage:
         max_mean_glimpses: float,
         choose: str = "error",
         env_steps: int | None = None,
+        replay: int = 0,
     ) -> None:
         self.name, self.batch_size = name, batch_size
         self.learning_rate = learning_rate
+        self._replay = replay
+        self._paths: list[tuple[Tensor, Tensor]] = []  # rows (B,) and seen_at (T, B, 2) of batches
         self.images = len(task.images("train"))
         self.env_steps_first, self.env_steps_per_batch = 0, batch_size * m * steps
         self.epochs, self.batches = epochs, self.images // batch_size
@@ -113,13 +119,26 @@ class UnrollStage:
             self._steps,
             self._m,
         )
-        return hybrid_loss(
+        losses = hybrid_loss(
             trajectory,
             self._train.labels[rows],
             self._m,
             self._objective,
             self._agent.scalar_baseline,
         )
+        if not self._replay:
+            return losses
+        self._paths.append((rows.repeat_interleave(self._m), trajectory.seen_at))
+        return losses._replace(total=losses.total + self._replayed())
+
+    def _replayed(self) -> Tensor:
+        """Cross-entropy of earlier batches, drawn at random; summed over glimpses as the loss's."""
+        drawn = torch.randint(len(self._paths), (self._replay,)).tolist()
+        rows = torch.cat([self._paths[k][0] for k in drawn])
+        seen_at = torch.cat([self._paths[k][1] for k in drawn], dim=1)
+        logits = read_logits(self._agent, self._task.look, self._train.store, rows, seen_at)
+        labels = self._train.labels[rows].repeat(len(logits))
+        return len(logits) * cross_entropy(logits.flatten(0, 1), labels)
 
     def judge(self) -> Verdict:
         scores = validate(self._task, self._agent).limit(self._steps)
@@ -250,12 +269,14 @@ def validate(task: Task, agent: DTRAM) -> Scores:
 
 
 def _in_parts(total: int, epoch: int) -> tuple[int, int]:
-    """`total` batches as equal epochs, each of at most `epoch` and about ten of them.
+    """`total` batches as equal epochs, each of at most `epoch`; five to ten of them if it can be.
 
     Returns:
         Number of epochs, and batches in each; their product may be a little less than `total`.
     """
-    epochs = max(min(10, total), -(-total // epoch), 1)
+    least = max(-(-total // epoch), 1)
+    fitting = [n for n in range(max(least, 5), max(least, 10) + 1) if n <= total] or [least]
+    epochs = max(fitting, key=lambda n: (n * (total // n), n))
     return epochs, total // epochs
 
 

@@ -118,7 +118,10 @@ class Task:
         return self._splits[split]
 
     def _environment(self, split: str) -> GlimpseVectorEnv:
-        env = gym.make_vec(self.env_id, num_envs=1, split=split, **self._keywords).unwrapped
+        # A classifier in the loop is initialised at random before it is read: that must not move
+        # the generator of a run, whose splits are read at other times when it is resumed.
+        with torch.random.fork_rng(devices=[]):
+            env = gym.make_vec(self.env_id, num_envs=1, split=split, **self._keywords).unwrapped
         assert isinstance(env, GlimpseVectorEnv)
         return env
 

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from safetensors.torch import load_file
 
 import dtram_env
 from agents.cost import flops_per_glimpse
 from agents.dtram import DTRAM, DTRAMConfig, RNNCell
 from agents.encoders import GlimpseConv, GlimpseMLP
 from agents.stopping import FixedStop, LearnedStop
+from dtram_env.views import grid_centres
 
 CONFIG = DTRAMConfig(num_classes=5, glimpse_shape=(8, 8, 2), max_glimpses=4, hidden_size=16)
 
@@ -194,6 +196,55 @@ def test_saved_and_loaded_gives_identical_outputs(tmp_path: Path, core, encoder)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.json", "model.safetensors"]
 
 
+@pytest.mark.parametrize("changes", [{"locator_grid": 3}, {"locator_grid": 4, "locator_hidden": 6}])
+def test_a_location_policy_over_cells_is_saved(tmp_path: Path, changes) -> None:
+    agent = make_agent(**changes)
+    agent.save(tmp_path)
+    loaded = DTRAM.load(tmp_path)
+    assert loaded.config == agent.config
+    h = torch.randn(20, agent.config.hidden_size)
+    assert torch.equal(loaded.aim(h), agent.aim(h))
+    cells = agent.config.locator_grid
+    centres = grid_centres(cells)
+    assert agent.aim(h).shape == (20, cells**2)
+    expected = centres[agent.aim(h).argmax(-1).numpy()]
+    np.testing.assert_array_equal(loaded.locate(h).numpy(), expected)
+    # The centres follow from the settings: they are no weights.
+    assert "cell_centres" not in load_file(tmp_path / "model.safetensors")
+    action, _ = loaded.step(observation(), loaded.reset(3))
+    assert all((row == centres).all(-1).any() for row in action["location"])
+
+
+def test_a_hidden_layer_of_the_locator_by_hand() -> None:
+    agent = make_agent(locator_hidden=6)
+    h = torch.randn(5, agent.config.hidden_size)
+    first, _, second = agent.locator
+    expected = torch.relu(h @ first.weight.T + first.bias) @ second.weight.T + second.bias
+    torch.testing.assert_close(agent.locate(h), torch.tanh(expected))
+
+
+def test_a_model_of_before_a_setting_has_its_default(tmp_path: Path) -> None:
+    agent = make_agent()
+    agent.save(tmp_path)
+    header = json.loads((tmp_path / "model.json").read_text())
+    for name in ("locator_hidden", "locator_grid"):
+        assert header["config"].pop(name) == 0
+    (tmp_path / "model.json").write_text(json.dumps(header))
+    loaded = DTRAM.load(tmp_path)
+    assert loaded.config == agent.config
+    h = torch.randn(4, agent.config.hidden_size)
+    assert torch.equal(loaded.locate(h), agent.locate(h))
+
+
+def test_the_shipped_model_is_of_before_these_settings() -> None:
+    folder = Path(__file__).resolve().parents[2] / "pretrained" / "mnist"
+    config = json.loads((folder / "model.json").read_text())["config"]
+    assert not {"locator_hidden", "locator_grid"} & config.keys()
+    agent = DTRAM.load(folder)
+    assert (agent.config.locator_hidden, agent.config.locator_grid) == (0, 0)
+    assert isinstance(agent.locator, torch.nn.Linear) and agent.locator.out_features == 2
+
+
 def test_weights_of_another_model_are_noticed(tmp_path: Path) -> None:
     make_agent().save(tmp_path / "a")
     make_agent(hidden_size=8).save(tmp_path / "b")
@@ -293,6 +344,8 @@ def test_other_spaces_are_one_error() -> None:
         ({"core": "elman"}, "core='elman'"),
         ({"stopper_input": "none"}, "stopper_input='none'"),
         ({"stopper_hidden": -1}, "stopper_hidden=-1"),
+        ({"locator_hidden": -1}, "locator_hidden=-1"),
+        ({"locator_grid": -1}, "locator_grid=-1"),
     ],
 )
 def test_impossible_settings_are_errors(changes, message) -> None:

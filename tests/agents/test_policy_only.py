@@ -21,7 +21,7 @@ import agents
 import dtram_env
 from agents.cost import classifier_flops_per_glimpse
 from agents.dtram import DTRAM, DTRAMConfig
-from agents.policy_only import POLICY_TABLE, FrozenClassifier
+from agents.policy_only import POLICY_TABLE, FrozenClassifier, LookAndStop, agent_on
 from dtram_env import GlimpseEnv, GlimpseVectorEnv
 
 ID = "agents:DTRAM-MNIST-Policy-v0"
@@ -303,3 +303,97 @@ def test_what_a_step_of_the_classifier_costs() -> None:
     # what 64 -> 128, where 2 -> 128, join 256 -> 20, out 20 -> 20; core 20 -> 20; classes 20 -> 10
     products = 64 * 128 + 2 * 128 + 256 * 20 + 20 * 20 + 20 * 20 + 20 * 10
     assert classifier_flops_per_glimpse(DTRAM(config)) == 2 * products
+
+
+# --- A DT-RAM that only looks and stops
+
+
+def signpost(classifier: FrozenClassifier, **keywords: Any) -> GlimpseVectorEnv:
+    given = {"num_envs": 6, "autoreset_mode": "Disabled", "max_glimpses": 4, **keywords}
+    return GlimpseVectorEnv("Signpost", classifier=classifier, **given)
+
+
+def looker(classifier: FrozenClassifier, **config: Any) -> LookAndStop:
+    torch.manual_seed(1)
+    agent = agent_on(classifier, 4, ("a", "b", "c", "d"), **config)
+    torch.nn.init.normal_(agent.stopper[-1].weight, std=2.0)
+    return LookAndStop(agent)
+
+
+@pytest.mark.parametrize("core", ["rnn", "lstm"])
+def test_an_agent_on_a_classifier_sees_and_believes_as_it_does(core: str) -> None:
+    """Step by step its class probabilities are the belief that the environment shows."""
+    classifier = FrozenClassifier(small_network(core, pixel_mean=9.0, pixel_std=40.0), "small")
+    policy = looker(classifier, locator_grid=3, locator_hidden=5)
+    assert (policy.agent.config.pixel_mean, policy.agent.config.core) == (9.0, core)
+    env = signpost(classifier)
+    policy.check_env(env)
+    observation, _ = env.reset(options={"image_index": np.arange(6)})
+    state = policy.reset(6)
+    for _ in range(4):
+        action, state = policy.step(observation, state)
+        assert set(action) == {"location", "stop"}
+        with torch.no_grad():
+            believed = torch.softmax(policy.agent.heads(state).logits, -1)
+            np.testing.assert_allclose(observation["probs"], believed, rtol=1e-5, atol=1e-7)
+            np.testing.assert_array_equal(action["location"], policy.agent.locate(state.h))
+        observation, *_ = env.step({**action, "stop": np.zeros(6, np.int64)})
+
+
+def test_an_agent_on_a_classifier_leaves_it_alone() -> None:
+    classifier = FrozenClassifier(small_network(), "small")
+    policy = looker(classifier)
+    with torch.no_grad():
+        policy.agent.classifier.weight.add_(1.0)
+    assert not torch.equal(policy.agent.classifier.weight, classifier.network.classifier.weight)
+    with pytest.raises(ValueError, match="was trained with another classifier or budget"):
+        policy.check_env(signpost(classifier))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"hidden_size": 13}, "hidden_size=13: the classifier in the loop, small, has 12"),
+        ({"core": "rnn"}, "core='rnn': the classifier in the loop, small, has 'lstm'"),
+        ({"pixel_mean": 1.0}, "pixel_mean=1.0: the classifier in the loop, small, has 0.0"),
+    ],
+)
+def test_an_agent_sees_with_the_classifiers_network(config: dict[str, Any], message: str) -> None:
+    classifier = FrozenClassifier(small_network(), "small")
+    with pytest.raises(ValueError, match=message):
+        looker(classifier, **config)
+    assert looker(classifier, hidden_size=12, core="lstm").agent.config.hidden_size == 12
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"max_glimpses": 3}, r"another classifier or budget than .*\(small, 3 glimpses\)"),
+        ({"view": "continuous"}, "leave out view=, observe= and glimpse_format="),
+        ({"observe": "canvas"}, "leave out view=, observe= and glimpse_format="),
+        ({"glimpse_format": "flat"}, "leave out view=, observe= and glimpse_format="),
+        ({"first_glimpse": "choose"}, "first_glimpse='choose'"),
+    ],
+)
+def test_looking_and_stopping_elsewhere_is_one_error(
+    keywords: dict[str, Any], message: str
+) -> None:
+    classifier = FrozenClassifier(small_network(), "small")
+    policy = looker(classifier)
+    policy.check_env(signpost(classifier))
+    policy.check_env(GlimpseEnv("Signpost", classifier=classifier, max_glimpses=4))
+    with pytest.raises(ValueError, match=message):
+        policy.check_env(signpost(classifier, **keywords))
+
+
+def test_looking_and_stopping_needs_its_own_classifier() -> None:
+    classifier = FrozenClassifier(small_network(), "small")
+    policy = looker(classifier)
+    policy.check_env(signpost(FrozenClassifier(small_network(), "a copy")))  # by weights
+    for other in (small_network(encoder="conv"), small_network("gru"), small_network()):
+        with torch.no_grad():
+            other.classifier.bias[2] += 1e-3
+        with pytest.raises(ValueError, match=r"another classifier .*\(other, 4 glimpses\)"):
+            policy.check_env(signpost(FrozenClassifier(other, "other")))
+    with pytest.raises(ValueError, match="policy-only: expected a policy-only environment, as"):
+        policy.check_env(GlimpseVectorEnv("Signpost", num_envs=2, max_glimpses=4))

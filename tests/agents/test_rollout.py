@@ -14,6 +14,7 @@ from agents.stopping import ConfidenceStop, FixedStop, LearnedStop, StoppingRule
 from dtram_env import sensor
 from dtram_env.datasets.store import ArrayStore
 from dtram_env.sensor_torch import TensorStore
+from dtram_env.views import grid_centres
 
 T_MAX = 5
 
@@ -79,6 +80,82 @@ def test_location_log_density_by_hand(pixels, agent) -> None:
     normal = torch.distributions.Normal(trajectory.location_mean, 0.3)
     expected = normal.log_prob(trajectory.location).sum(-1)
     torch.testing.assert_close(trajectory.location_log_prob, expected)
+
+
+@pytest.fixture
+def grid_agent() -> DTRAM:
+    """One whose location policy chooses among 3 x 3 cells."""
+    torch.manual_seed(0)
+    agent = DTRAM(DTRAMConfig(3, (6, 6, 1), T_MAX, hidden_size=24, locator_grid=3))
+    torch.nn.init.normal_(agent.locator.weight, std=0.7)  # type: ignore[arg-type]
+    return agent
+
+
+def cells_of(location: torch.Tensor, grid: int) -> torch.Tensor:
+    """The number of the cell whose centre a location is; fails if it is none."""
+    centres = torch.from_numpy(grid_centres(grid))
+    here = (location[..., None, :] == centres).all(-1)
+    assert (here.sum(-1) == 1).all()
+    return here.float().argmax(-1)
+
+
+def test_log_probabilities_of_cells_are_torchs(pixels, grid_agent) -> None:
+    store, index = tensor_store(pixels), torch.arange(8)
+    trajectory = Unroll(grid_agent, Look(6), 0.3)(store, index, T_MAX, 4)
+    state = grid_agent.initial(32)
+    for t in range(T_MAX):
+        seen = Look(6)(store, index.repeat_interleave(4), trajectory.seen_at[t])
+        state = grid_agent.look(seen, trajectory.seen_at[t], state)
+        aim = grid_agent.aim(state.h)
+        assert aim.shape == (32, 9)
+        cell = cells_of(trajectory.location[t], 3)
+        expected = torch.distributions.Categorical(logits=aim).log_prob(cell)
+        torch.testing.assert_close(trajectory.location_log_prob[t], expected)
+        best = torch.from_numpy(grid_centres(3))[aim.argmax(-1)]
+        assert torch.equal(trajectory.location_mean[t], best)
+    assert torch.equal(trajectory.seen_at[1:], trajectory.location[:-1])
+    assert len(cells_of(trajectory.location, 3).unique()) == 9
+    assert trajectory.location_log_prob.requires_grad and not trajectory.location.requires_grad
+
+
+def test_cells_are_drawn_as_often_as_the_softmax_says(pixels, grid_agent) -> None:
+    torch.manual_seed(3)
+    draws = 20_000
+    store, index = tensor_store(pixels), torch.tensor([7])
+    trajectory = Unroll(grid_agent, Look(6), 0.3)(store, index, 1, draws)
+    state = grid_agent.look(Look(6)(store, index, torch.zeros(1, 2)), torch.zeros(1, 2),
+                            grid_agent.initial(1))  # fmt: skip
+    p = grid_agent.aim(state.h)[0].softmax(-1)
+    assert p.max() > 2 * p.min()  # it is no coincidence
+    share = torch.bincount(cells_of(trajectory.location[0], 3), minlength=9) / draws
+    assert ((share - p).abs() < 4 * (p * (1 - p) / draws).sqrt()).all()
+
+
+def test_the_gradient_of_a_cell_is_one_minus_its_probability(pixels, grid_agent) -> None:
+    """d log softmax_k / d logit_j = [j = k] - p_j, summed into the locator's bias."""
+    trajectory = Unroll(grid_agent, Look(6), 0.3)(tensor_store(pixels), torch.arange(5), 1, 1)
+    trajectory.location_log_prob.sum().backward()
+    with torch.no_grad():
+        state = grid_agent.look(
+            Look(6)(tensor_store(pixels), torch.arange(5), torch.zeros(5, 2)),
+            torch.zeros(5, 2),
+            grid_agent.initial(5),
+        )
+        p = grid_agent.aim(state.h).softmax(-1)
+    chosen = torch.nn.functional.one_hot(cells_of(trajectory.location[0], 3), 9)
+    torch.testing.assert_close(grid_agent.locator.bias.grad, (chosen - p).sum(0))
+
+
+def test_scoring_looks_at_the_most_probable_cell(pixels, grid_agent) -> None:
+    store = tensor_store(pixels)
+    scores = score(grid_agent, Look(6), store, torch.zeros(40, dtype=torch.int64))
+    state, location = grid_agent.initial(40), torch.zeros(40, 2)
+    for t in range(T_MAX):
+        assert torch.equal(scores.seen_at[t], location)
+        state = grid_agent.look(Look(6)(store, torch.arange(40), location), location, state)
+        cell = grid_agent.aim(state.h).argmax(-1)
+        location = torch.from_numpy(grid_centres(3))[cell]
+        assert torch.equal(grid_agent.locate(state.h), location)
 
 
 def test_samples_follow_their_distributions(pixels, agent) -> None:

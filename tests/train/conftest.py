@@ -12,6 +12,7 @@ import gymnasium as gym
 import pytest
 import torch
 
+from agents.policy_only import POLICY_IDS
 from dtram_env.registration import TABLE
 from train import classifier, run
 from train.reinforce import Options, train
@@ -74,8 +75,8 @@ def small_classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return classifier.train(classifier.Options(**CLASSIFIER, run_dir=folder))
 
 
-@pytest.fixture
-def policy_id(small_classifier: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def policy_id(small_classifier: Path) -> Iterator[str]:
     """A policy-only id of the drawn images, answered by the small classifier."""
     name = "DTRAM-Signpost-Policy-v0"
     gym.register(
@@ -84,9 +85,10 @@ def policy_id(small_classifier: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
         vector_entry_point="agents.policy_only:make_vector_env",
         kwargs={**asdict(TABLE["DTRAM-Signpost-v0"]), "classifier": str(small_classifier)},
     )
-    for module in ("train.task", "train.evaluate"):
-        monkeypatch.setattr(f"{module}.POLICY_IDS", (name,))
-    yield name
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("train.task", "train.evaluate"):
+            patch.setattr(f"{module}.POLICY_IDS", (*POLICY_IDS, name))
+        yield name
     del gym.registry[name]
 
 

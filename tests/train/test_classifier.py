@@ -15,7 +15,7 @@ from agents.dtram import DTRAM
 from agents.policy_only import FrozenClassifier
 from dtram_env import GlimpseEnv, RandomPolicy, evaluate
 from train import classifier
-from train.classifier import RandomLooks, random_errors, read
+from train.classifier import RandomLooks, random_errors
 from train.stages import NEVER
 from train.task import Task
 
@@ -77,9 +77,11 @@ def test_the_loss_is_the_cross_entropy_after_every_glimpse(task: Task, classifie
     locations = torch.rand(4, 6, 2) * 2 - 1
     train = task.images("train")
     index = rows.repeat_interleave(3)
-    logits = read(task, network, train.store, index, locations)
-    log_p = torch.log_softmax(logits, -1)
-    picked = [log_p[t, b, train.labels[index[b]]] for t in range(4) for b in range(6)]
+    state, picked = network.initial(6), []
+    for location in locations:
+        state = network.look(task.look(train.store, index, location), location, state)
+        log_p = torch.log_softmax(network.classifier(state.h), -1)
+        picked += [log_p[b, train.labels[index[b]]] for b in range(6)]
     torch.testing.assert_close(found.total, -torch.stack(picked).mean())
     assert stage.env_steps_per_batch == 180 * 3 * 4
     learned = {id(p) for p in stage.parameters()}

@@ -17,10 +17,16 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import dtram_env
 from agents.dtram import DTRAM
-from train import reinforce
+from agents.policy_only import FrozenClassifier, LookAndStop
+from agents.rollout import Unroll
+from train import reinforce, stages
+from train.evaluate import Options as EvaluateOptions
+from train.evaluate import evaluate
 from train.loop import epoch_order, one_cycle
 from train.reinforce import Options, train
+from train.report import table
 from train.run import Interrupt, RunFolder
 from train.task import Task
 
@@ -295,6 +301,158 @@ def test_ram_without_a_stop_uses_the_whole_budget(tmp_path: Path, small_options)
     results = json.loads((run / "results.json").read_text())
     assert results["mean_glimpses"] == 4.0
     assert "RAM, no stop learned" in (run / "results.txt").read_text()
+
+
+# --- A budget of env steps
+
+
+@pytest.mark.parametrize(
+    ("changes", "trunk", "stopper"),
+    [
+        # A quarter of 4,096 for the stopper: 256 images of 4 glimpses. 12 batches of 32 * 2 * 4 fit
+        # into the rest; 10 epochs of 1 are trained.
+        ({"env_steps": 4096}, 10 * 32 * 2 * 4, 256 * 4),
+        ({"env_steps": 4099, "stop": "off"}, 10 * 32 * 2 * 4, 0),  # 16 batches fit
+        ({"env_steps": 5120, "stop": "joint"}, 20 * 32 * 2 * 4, 0),
+        # Two stages share 3,072: 12 batches of 2 glimpses make 10, and so do 6 of 4 glimpses 6.
+        ({"env_steps": 4096, "curriculum": (2, 4)}, 10 * 32 * 2 * 2 + 6 * 32 * 2 * 4, 256 * 4),
+    ],
+)
+def test_the_glimpses_learned_from_are_counted(
+    tmp_path: Path, small_options, monkeypatch, changes, trunk: int, stopper: int
+) -> None:
+    seen = {"trunk": 0, "stopper": 0}
+    forward, path = Unroll.forward, stages.deterministic_path
+
+    def counted(self, *arguments):
+        trajectory = forward(self, *arguments)
+        seen["trunk"] += trajectory.seen_at.shape[:2].numel()
+        return trajectory
+
+    def counted_path(*arguments):
+        for step in path(*arguments):
+            seen["stopper"] += len(step.seen_at)
+            yield step
+
+    monkeypatch.setattr(Unroll, "forward", counted)
+    monkeypatch.setattr(stages, "deterministic_path", counted_path)
+    run = train(
+        small_options(run_dir=tmp_path / "run", batch_size=32, stop_batch_size=64, **changes)
+    )
+    assert seen == {"trunk": trunk, "stopper": stopper}
+    results = json.loads((run / "results.json").read_text())
+    assert results["env_steps"] == trunk + stopper <= changes["env_steps"]
+    rows = [json.loads(row) for row in (run / "metrics.jsonl").read_text().splitlines()]
+    steps = [row["time/total_timesteps"] for row in rows]
+    assert steps == sorted(steps) and steps[-1] == trunk + stopper
+    if stopper:
+        assert steps[-3] == trunk and steps[-2] == steps[-1]  # it takes its glimpses when it begins
+
+
+def test_whole_epochs_are_counted_too(finished_run: Path) -> None:
+    results = json.loads((finished_run / "results.json").read_text())
+    assert results["env_steps"] == 2 * 30 * 180 * 2 * 4 + 5400 * 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"env_steps": 0}, "--env-steps 0: expected at least 1"),
+        ({"env_steps": 300, "batch_size": 32}, "--env-steps 300: expected at least 256 for each"),
+        ({"env_steps": 14, "batch_size": 1}, "--env-steps 14: expected at least 16"),
+    ],
+)
+def test_too_few_env_steps_are_an_error(tmp_path: Path, small_options, changes, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        train(small_options(run_dir=tmp_path / "run", **changes))
+    assert not (tmp_path / "run").exists()
+
+
+# --- Policy-only tasks
+
+
+@pytest.fixture(scope="module")
+def policy_run(tmp_path_factory, policy_id: str, small_options) -> Path:
+    """A finished run on the policy-only id, on a budget; its locator has cells and a layer."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("runs") / "policy"
+    return train(policy_options(small_options, policy_id, folder))
+
+
+def policy_options(small_options, policy_id: str, run: Path, **changes) -> Options:
+    settings = {"batch_size": 60, "stop_batch_size": 60, "locator_grid": 3, "locator_hidden": 8}
+    more = {"env_id": policy_id, "env_steps": 16_000, "choose": "return", "run_dir": run}
+    return small_options(**settings, **more, **changes)
+
+
+def test_a_policy_only_agent_learns_where_and_when_alone(
+    policy_run: Path, small_classifier: Path, policy_id: str, small_options
+) -> None:
+    ours, theirs = (load_file(f / "model.safetensors") for f in (policy_run, small_classifier))
+    options = policy_options(small_options, policy_id, policy_run)
+    task = Task(policy_id, torch.device("cpu"))
+    before = reinforce.new_agent(options, task).state_dict()
+    assert before.keys() == ours.keys()
+    for name, learned in ours.items():
+        if name.split(".")[0] in ("encoder", "core", "classifier"):
+            assert torch.equal(learned, theirs[name]), name
+        elif name.split(".")[0] in ("locator", "stopper"):
+            assert not torch.equal(learned, before[name]), name
+    results = json.loads((policy_run / "results.json").read_text())
+    assert results["classifier"] == FrozenClassifier.load(small_classifier).name
+    assert results["env_steps"] <= 16_000
+
+
+def test_a_policy_only_agent_scores_through_the_environment_as_its_run_says(
+    policy_run: Path, policy_id: str
+) -> None:
+    results = json.loads((policy_run / "results.json").read_text())
+    answers = load_file(policy_run / "test_images.safetensors")
+    found = dtram_env.evaluate(LookAndStop(DTRAM.load(policy_run)), policy_id, "test")
+    assert found.prediction.tolist() == answers["prediction"].tolist()
+    assert found.num_glimpses.tolist() == answers["num_glimpses"].tolist()
+    assert found.histogram.tolist() == results["histogram"]
+    assert 100 * found.error == pytest.approx(results["test_error"], abs=1e-4)
+    assert found.mean_glimpses == pytest.approx(results["mean_glimpses"], abs=1e-4)
+    assert 1 < found.mean_glimpses < 4  # there was something to agree about
+    again = evaluate(EvaluateOptions(policy_run, device="cpu"))
+    assert again["differs_from_training"] == 0
+    assert (again["test_error"], again["mean_return"]) == (
+        pytest.approx(results["test_error"]),
+        found.mean_return,
+    )
+
+
+def test_a_policy_only_run_on_a_budget_resumes_bit_for_bit(
+    tmp_path: Path, policy_run: Path, policy_id: str, small_options, monkeypatch
+) -> None:
+    for batches in (7, 25):  # in the trunk's stage and in the stopper's
+        cut = tmp_path / str(batches)
+        with monkeypatch.context() as patch:
+            patch.setattr(reinforce, "Interrupt", InterruptAfter)
+            InterruptAfter.remaining = batches
+            with pytest.raises(SystemExit):
+                train(policy_options(small_options, policy_id, cut))
+        train(policy_options(small_options, policy_id, cut, resume=True))
+        assert_same_run(policy_run, cut)
+
+
+def test_another_network_than_the_classifiers_is_an_error(
+    tmp_path: Path, policy_id: str, small_options
+) -> None:
+    options = policy_options(small_options, policy_id, tmp_path / "run", core="gru")
+    with pytest.raises(ValueError, match=r"core='gru': the classifier in the loop, .* has 'rnn'"):
+        train(options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_bound_that_was_not_asked_for_is_not_missed(finished_run: Path) -> None:
+    results = json.loads((finished_run / "results.json").read_text())
+    results["confidence"] = {}  # its keys were numbers
+    results["bound_kept"] = {"validation": False, "test": False}
+    missed = "mean glimpses on test: over the bound 3.5"
+    assert missed in table(results)
+    assert missed not in table(results | {"options": results["options"] | {"choose": "return"}})
 
 
 @pytest.mark.slow

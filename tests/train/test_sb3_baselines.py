@@ -73,7 +73,7 @@ def score_of(policy: Any, env_id: str, split: str = "test", **env: Any) -> dict[
 def test_a_policy_only_run(tmp_path: Path, policy_id: str, small_classifier: Path, algo) -> None:
     run = train(small(algo, policy_id, run_dir=tmp_path / "run", seed=3))
     found = results_of(run)
-    assert STATED <= found.keys()
+    assert found.keys() >= STATED
     frozen = FrozenClassifier.load(small_classifier)
     assert (found["track"], found["classifier"]) == ("policy-only", frozen.name)
     assert frozen.sha256[:12] in frozen.name
@@ -101,7 +101,7 @@ def test_a_policy_only_run(tmp_path: Path, policy_id: str, small_classifier: Pat
 def test_a_whole_task_run_and_its_logs(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     run = train(small("ppo", WHOLE, run_dir=tmp_path / "run", eval_points=2))
     found = results_of(run)
-    assert STATED <= found.keys()
+    assert found.keys() >= STATED
     assert (found["track"], found["classifier"]) == ("whole-task", None)
     assert (found["view"], found["observe"]) == ("discrete", "canvas")
     assert found["options"]["total_timesteps"] == 256
@@ -144,7 +144,7 @@ def test_rules_need_no_training(
     env_id, classes = (WHOLE, 4) if whole else (policy_id, None)
     run = train(Options(algo=algo, env_id=env_id, set=words, seed=5, run_dir=tmp_path / "run"))
     found = results_of(run)
-    assert STATED <= found.keys()
+    assert found.keys() >= STATED
     fresh = policy(classes)
     validated = score_of(fresh, env_id, "validation")  # it draws on, so in the program's order
     scored = score_of(fresh, env_id)
@@ -420,7 +420,10 @@ WHOLE_ID = ("--env-id", WHOLE)
             ("--algo", "ppo", *WHOLE_ID, "--set", "env.gird=3"),
             "'gird' is no keyword of GlimpseVectorEnv; did you mean 'grid'?",
         ),
-        (("--algo", "scan", *WHOLE_ID, "--set", "env.split=test"), "--set env.split=…: the program"),
+        (
+            ("--algo", "scan", *WHOLE_ID, "--set", "env.split=test"),
+            "--set env.split=…: the program",
+        ),
         (("--algo", "ppo", *WHOLE_ID, "--set", "net.width=3"), "--set net.width=3: expected NAME"),
         (("--algo", "ppo", *WHOLE_ID, "--set", "env=3"), "--set env=3: expected NAME, env.NAME"),
         (("--algo", "ppo", *WHOLE_ID, "--set", "num_envs=x"), "num_envs=x: expected an integer"),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from agents.objective import Objective
 from agents.rollout import Scores, score
+from train import stages
 from train.augment import Affine
 from train.stages import NEVER, StopperStage, UnrollStage, judge_stop
 from train.task import Task
@@ -56,6 +59,37 @@ def test_a_bound_that_cannot_be_kept_is_said() -> None:
     verdict = judge_stop(scores_of([[0.0] * 3, [0.0] * 3, [0.5] * 3], RIGHT), 1.5, 0.9)
     assert verdict.metrics["eval/bound_kept"] == 0.0
     assert verdict.criterion[0] >= 1.0  # worse than any verdict within the bound
+
+
+def test_the_best_return_whatever_the_bound() -> None:
+    """γ = 0.9. Stopping at (1, 2, 3) pays .9, .81 and .729; at (1, 2, 2) the last one is wrong."""
+    verdict = judge_stop(scores_of(P, RIGHT), 1.7, 0.9, choose="return")
+    assert verdict.metrics["eval/mean_return"] == pytest.approx((0.9 + 0.81 + 0.729) / 3)
+    assert verdict.metrics["eval/mean_glimpses"] == pytest.approx(2.0)
+    assert 0.699999 <= verdict.threshold < 0.8
+    assert verdict.metrics["eval/bound_kept"] == 0.0
+    assert verdict.criterion == (-verdict.metrics["eval/mean_return"], pytest.approx(2.0))
+
+
+def test_a_return_may_prefer_an_error() -> None:
+    """γ = 0.5. All stop at 1, two right: 2/3 of .5; or all at 3, all right: .125."""
+    p, right = [[0.5] * 3] * 3, [[1, 1, 0], [1, 1, 0], [1, 1, 1]]
+    verdict = judge_stop(scores_of(p, right), 3.0, 0.5, choose="return")
+    assert verdict.metrics["eval/mean_return"] == pytest.approx(1 / 3)
+    assert verdict.metrics["eval/mean_glimpses"] == 1.0 and verdict.threshold < 0.5
+    by_error = judge_stop(scores_of(p, right), 3.0, 0.5)
+    assert by_error.metrics["eval/mean_glimpses"] == 3.0
+    assert by_error.metrics["eval/mean_return"] == pytest.approx(0.125)
+
+
+@pytest.mark.parametrize(("total", "epoch"), [(1, 5), (7, 5), (19, 50), (502, 1875), (3348, 168)])
+def test_a_number_of_batches_in_parts(total: int, epoch: int) -> None:
+    epochs, batches = stages._in_parts(total, epoch)
+    least = max(math.ceil(total / epoch), 1)
+    assert 1 <= batches <= epoch and min(5, total) <= epochs <= max(10, least)
+    # No other number of epochs in that range would leave less of the total.
+    fitting = [n for n in range(max(least, 5), max(least, 10) + 1) if n <= total] or [least]
+    assert epochs * batches == max(n * (total // n) for n in fitting)
 
 
 @pytest.fixture(scope="module")
