@@ -3,7 +3,8 @@
 Importing this package registers them (`POLICY_IDS`) with Gymnasium.
 """
 
-from .dtram import DTRAM, DTRAMConfig
+from .config import DTRAMConfig
+from .dtram import DTRAM
 from .policy_only import POLICY_IDS, FrozenClassifier, register_all
 from .stopping import ConfidenceStop, FixedStop, LearnedStop, StoppingRule
 

@@ -21,7 +21,8 @@ from torch import Tensor
 from dtram_env import GlimpseEnv, GlimpseVectorEnv
 from dtram_env.registration import TABLE
 
-from .dtram import DTRAM, State, read_header
+from .config import read_header
+from .dtram import DTRAM, State
 
 # id -> (the id whose images and sensor it has, its shipped classifier, its weights' SHA-256)
 POLICY_TABLE: dict[str, tuple[str, str, str]] = {

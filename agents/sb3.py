@@ -17,7 +17,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureC
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dtram_env.views import SMALL_IMAGE
+from dtram_env.observer import SMALL_IMAGE
 
 from .dtram import DTRAM, State
 

@@ -20,7 +20,8 @@ import dtram_env
 from agents import POLICY_IDS
 from agents.policy_only import POLICY_TABLE
 from dtram_env import GlimpseEnv, GlimpseVectorEnv, datasets
-from dtram_env.views import GRID_VIEWS, OBSERVATIONS, VIEWS
+from dtram_env.observer import OBSERVATIONS
+from dtram_env.views import GRID_VIEWS, VIEWS
 
 DOCS = Path(__file__).resolve().parent
 PAGES = DOCS / "environments"

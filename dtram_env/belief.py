@@ -9,7 +9,7 @@ import numpy as np
 from .backends import Backend
 
 if TYPE_CHECKING:
-    from .views import Observer
+    from .observer import Observer
 
 
 class Classifier(Protocol):

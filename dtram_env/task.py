@@ -16,17 +16,14 @@ from .belief import Belief, Classifier
 from .datasets import Dataset
 from .episodes import FIRST_GLIMPSES, ORDERS, Episodes
 from .memories import SeenCells, SeenPixels
+from .observer import FORMATS, OBSERVATIONS, SMALL_IMAGE, Observer
 from .views import (
-    FORMATS,
     GRID_VIEWS,
-    OBSERVATIONS,
-    SMALL_IMAGE,
     VIEWS,
     ActionCodec,
     ContinuousActions,
     DiscreteActions,
     NativeActions,
-    Observer,
     SingleActions,
 )
 

@@ -22,7 +22,8 @@ import tyro
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 
 import dtram_env
-from agents.dtram import DTRAM, read_header
+from agents.config import read_header
+from agents.dtram import DTRAM
 from agents.policy_only import POLICY_IDS, LookAndStop
 from agents.stopping import ConfidenceStop, FixedStop, LearnedStop
 from train.run import choose_device, provenance, read_tensors, run_program
