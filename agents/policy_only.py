@@ -40,7 +40,8 @@ class FrozenClassifier:
     """A trained network as the `dtram_env.Classifier` of an environment.
 
     Args:
-        network: its encoder, core and classifier are used, and never changed.
+        network: its encoder, core and classifier are used; it is put into evaluation mode and its
+            parameters are frozen, in place.
         name: what results call it.
 
     Attributes:
@@ -65,7 +66,13 @@ class FrozenClassifier:
             ValueError: it is damaged, or not the one that was asked for.
         """
         path = _find(folder)
-        found = read_header(path)["weights_sha256"]
+        try:
+            found = read_header(path)["weights_sha256"]
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"classifier={str(folder)!r}: {error}; expected a folder that train/classifier.py "
+                "made, or a shipped one's name"
+            ) from None
         if sha256 is not None and found != sha256:
             raise ValueError(
                 f"classifier {str(folder)!r} ({path}): its weights have SHA-256 {found}, expected "

@@ -2,7 +2,7 @@
 
 from dtram_env.sb3 import Sb3VecEnv
 
-env = Sb3VecEnv("DTRAM-MNIST-v0", num_envs=256, view="discrete")
+env = VecMonitor(Sb3VecEnv("DTRAM-MNIST-v0", num_envs=256, view="discrete"))
 PPO("MultiInputPolicy", env, gamma=1.0).learn(1_000_000)
 """
 

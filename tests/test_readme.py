@@ -104,3 +104,23 @@ def test_the_shipped_model_gives_its_number() -> None:
 
 def test_the_shipped_model_is_small() -> None:
     assert (ROOT / "pretrained/mnist/model.safetensors").stat().st_size < 2_000_000
+
+
+COMPARISONS = sorted((ROOT / "benchmarks/results/comparison").glob("*/results.json"))
+
+
+@pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: path.parent.name)
+def test_every_row_of_a_comparison_is_in_its_json(path: Path) -> None:
+    """Under the environment's name, in the order of their return, nobody left out."""
+    rows = json.loads(path.read_text())["summary"]
+    block = README.split("<!-- comparison -->")[1].split("<!-- /comparison -->")[0]
+    table = block.split(f"| {path.parent.name} |")[1].split("\n\n")[0].splitlines()[2:]
+    done = sorted((row for row in rows if row["seeds"]), key=lambda row: -row["mean_return"])
+    assert len(done) == len(rows)
+    for row, line in zip(done, table, strict=True):
+        name, steps, error, glimpses, paid = (cell.strip() for cell in line.split("|")[1:-1])
+        assert name.strip("*").split(" ")[0] == row["algo"]
+        assert steps == f"{row['env_steps']:,.0f}"
+        assert error == f"{row['test_error']:.2f} ± {row['test_error_interval']:.2f}"
+        assert glimpses == f"{row['mean_glimpses']:.2f} ± {row['mean_glimpses_interval']:.2f}"
+        assert paid == f"{row['mean_return']:.3f} ± {row['mean_return_interval']:.3f}"
