@@ -1,8 +1,10 @@
 """The agents' side of Stable-Baselines3: an extractor for its policies, and adapters both ways.
 
-PPO("MultiInputPolicy", env, gamma=1.0, policy_kwargs=policy_settings())
-dtram_env.evaluate(Sb3Policy(model), "DTRAM-MNIST-v0", view="discrete")
-evaluate_policy(Sb3Agent(DTRAM.load("pretrained/mnist")), vec_env, n_eval_episodes=10_000)
+    PPO("MultiInputPolicy", env, gamma=1.0, policy_kwargs=policy_settings())
+    dtram_env.evaluate(Sb3Policy(model), "DTRAM-MNIST-v0", view="discrete")
+    evaluate_policy(Sb3Agent(DTRAM.load("pretrained/mnist")), vec_env, n_eval_episodes=10_000)
+
+`Sb3Agent` is for environments in the continuous view.
 """
 
 from __future__ import annotations

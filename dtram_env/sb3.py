@@ -1,9 +1,11 @@
 """The batched environment as Stable-Baselines3's `VecEnv`: all slots in one step.
 
-from dtram_env.sb3 import Sb3VecEnv
+    from dtram_env.sb3 import Sb3VecEnv
 
-env = VecMonitor(Sb3VecEnv("DTRAM-MNIST-v0", num_envs=256, view="discrete"))
-PPO("MultiInputPolicy", env, gamma=1.0).learn(1_000_000)
+    env = VecMonitor(Sb3VecEnv("DTRAM-MNIST-v0", num_envs=256, view="discrete"))
+    PPO("MultiInputPolicy", env, gamma=1.0).learn(1_000_000)
+
+`VecMonitor` is SB3's own; without it no return or length is logged.
 """
 
 from __future__ import annotations
