@@ -89,11 +89,6 @@ def main() -> int:
         default=Path("runs/signpost"),
         help="DT-RAM trained on DTRAM-Signpost-v0 (default: runs/signpost)",
     )
-    parser.add_argument(
-        "--policy-only-run",
-        type=Path,
-        help="DT-RAM trained on a policy-only id; if not given, a fixed scan stands in",
-    )
     options = parser.parse_args()
     os.chdir(ROOT)
     if options.check:
@@ -102,7 +97,7 @@ def main() -> int:
             problems.append("run: python docs/build.py, and commit what it writes")
     elif options.gifs is not None:
         try:
-            gifs.make_gifs(options.gifs, options.signpost_run, options.policy_only_run)
+            gifs.make_gifs(options.gifs, options.signpost_run)
         except (FileNotFoundError, ValueError) as error:
             parser.error(str(error))
         write()

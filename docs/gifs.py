@@ -12,8 +12,8 @@ import gymnasium as gym
 import numpy as np
 from PIL import Image
 
-import dtram_env
 from agents import DTRAM, POLICY_IDS
+from agents.policy_only import LookAndStop
 from dtram_env.rendering import COLOURS
 
 from .pages import CAPTIONS, IDS, IMAGES, make_id
@@ -22,7 +22,10 @@ EPISODES = 6
 STEP_MS, END_MS = 600, 1800  # how long a frame is shown, and an episode's last
 LARGEST = 300_000  # bytes
 
-SHIPPED = {"DTRAM-MNIST-v0": "pretrained/mnist"}
+SHIPPED = {
+    "DTRAM-MNIST-v0": "pretrained/mnist",
+    "DTRAM-MNIST-Policy-v0": "pretrained/mnist-policy-only",
+}
 SIGNPOST_COMMAND = (
     "python train/reinforce.py --env-id DTRAM-Signpost-v0 --location-std 0.5 --m 8 "
     "--run-dir runs/signpost"
@@ -42,38 +45,30 @@ class Actor:
     said: str
 
 
-def actor(env_id: str, signpost_run: Path, policy_only_run: Path | None) -> Actor:
+def actor(env_id: str, signpost_run: Path) -> Actor:
     """The agent of an id's GIF.
 
     Args:
         env_id: one of `pages.IDS`.
         signpost_run: a DT-RAM trained on DTRAM-Signpost-v0.
-        policy_only_run: one trained on a policy-only id; None: a fixed scan stands in.
 
     Raises:
         FileNotFoundError: a run is not there; the message says how to make it.
     """
     if env_id in SHIPPED:
         folder = SHIPPED[env_id]
-        return Actor(DTRAM.load(folder), f"the shipped DT-RAM, `{folder}`")
+        agent = DTRAM.load(folder)
+        policy = LookAndStop(agent) if env_id in POLICY_IDS else agent
+        return Actor(policy, f"the shipped DT-RAM, `{folder}`")
     if env_id == "DTRAM-Signpost-v0":
         if not signpost_run.exists():
             raise FileNotFoundError(f"{signpost_run}: no such run; make it: {SIGNPOST_COMMAND}")
-        return _trained(signpost_run)
-    if env_id in POLICY_IDS and policy_only_run is None:
-        scan = dtram_env.ScanPolicy(None, grid=2)
-        return Actor(scan, "a fixed scan, not trained, `dtram_env.ScanPolicy(None, grid=2)`")
-    if env_id in POLICY_IDS and policy_only_run is not None:
-        return _trained(policy_only_run)
+        command = json.loads((signpost_run / "results.json").read_text())["command"]
+        return Actor(DTRAM.load(signpost_run), f"a DT-RAM trained by `{command}`")
     raise ValueError(f"{env_id}: no agent is named for its GIF; add one to docs/gifs.py")
 
 
-def _trained(run: Path) -> Actor:
-    command = json.loads((run / "results.json").read_text())["command"]
-    return Actor(DTRAM.load(run), f"a DT-RAM trained by `{command}`")
-
-
-def make_gifs(ids: Sequence[str], signpost_run: Path, policy_only_run: Path | None) -> None:
+def make_gifs(ids: Sequence[str], signpost_run: Path) -> None:
     """Writes the GIFs of some ids (all, if none is named), and what each shows.
 
     Raises:
@@ -83,7 +78,7 @@ def make_gifs(ids: Sequence[str], signpost_run: Path, policy_only_run: Path | No
     for env_id in ids or IDS:
         if env_id not in IDS:
             raise ValueError(f"--gifs {env_id}: expected some of {', '.join(IDS)}")
-        who = actor(env_id, signpost_run, policy_only_run)
+        who = actor(env_id, signpost_run)
         path = IMAGES / f"{env_id}.gif"
         write_gif(path, *episodes(make_id(env_id), who.policy))
         size = path.stat().st_size
