@@ -84,17 +84,21 @@ def test_programs_run(number: int, mnist_folder: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_shipped_model_gives_its_number() -> None:
+SHIPPED = ("pretrained/mnist", "pretrained/mnist-policy-only")
+
+
+@pytest.mark.parametrize("folder", SHIPPED)
+def test_a_shipped_model_gives_its_number(folder: str) -> None:
     """``python train/evaluate.py pretrained/mnist --json``, as the README says."""
     done = subprocess.run(
-        [sys.executable, "train/evaluate.py", "pretrained/mnist", "--json", "--device", "cpu"],
+        [sys.executable, "train/evaluate.py", folder, "--json", "--device", "cpu"],
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    found, written = json.loads(done.stdout), results("pretrained/mnist/results.json")
+    found, written = json.loads(done.stdout), results(f"{folder}/results.json")
     assert (found["dataset"], found["split"], found["images"]) == ("MNIST", "test", 10_000)
     # Another processor may round a sum otherwise and so change an image or two of 10,000.
     assert found["test_error"] == pytest.approx(written["test_error"], abs=0.02)
@@ -102,8 +106,9 @@ def test_the_shipped_model_gives_its_number() -> None:
     assert found["differs_from_training"] <= 5
 
 
-def test_the_shipped_model_is_small() -> None:
-    assert (ROOT / "pretrained/mnist/model.safetensors").stat().st_size < 2_000_000
+@pytest.mark.parametrize("folder", [*SHIPPED, "pretrained/mnist-classifier"])
+def test_a_shipped_model_is_small(folder: str) -> None:
+    assert (ROOT / folder / "model.safetensors").stat().st_size < 2_000_000
 
 
 COMPARISONS = sorted((ROOT / "benchmarks/results/comparison").glob("*/results.json"))
