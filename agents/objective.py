@@ -54,6 +54,8 @@ class Objective:
     """weight of the baseline's squared error"""
     stop_entropy: float = 0.0
     """weight of an entropy bonus on the stop decisions, in nats"""
+    location_entropy: float = 0.0
+    """weight of an entropy bonus on the choice of a cell, in nats; a Gaussian takes none"""
 
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():
@@ -61,7 +63,7 @@ class Objective:
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected one of {allowed}")
         if not 0.0 < self.discount <= 1.0:
             raise ValueError(f"discount={self.discount}: expected a number in (0, 1]")
-        for name in ("policy_weight", "baseline_weight", "stop_entropy"):
+        for name in ("policy_weight", "baseline_weight", "stop_entropy", "location_entropy"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 0 or more")
         if self.location_reward == "anytime" and self.stop != "off":
@@ -159,6 +161,15 @@ def hybrid_loss(
         + objective.baseline_weight * baseline_loss
         - objective.stop_entropy * entropy
     )
+    if objective.location_entropy > 0:
+        if trajectory.location_entropy is None:
+            raise ValueError(
+                f"location_entropy={objective.location_entropy}: expected 0, or an agent whose "
+                "location policy chooses among cells (locator_grid)"
+            )
+        # The last glimpse's choice is never looked at.
+        spread = (credit.reach * trajectory.location_entropy)[:-1].sum(dim=0).mean()
+        total = total - objective.location_entropy * spread
     with torch.no_grad():
         time = torch.arange(1, trajectory.steps + 1, device=labels.device)[:, None]
         right = (trajectory.prediction == labels).to(credit.last.dtype)

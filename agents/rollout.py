@@ -66,6 +66,7 @@ class Trajectory(NamedTuple):
     stop_logit: Tensor  # (T, B)
     stop: Tensor  # (T, B) bool, a_t as drawn
     value: Tensor  # (T, B) b_t
+    location_entropy: Tensor | None = None  # (T, B) of π(l_t), in nats; None for the Gaussian's
 
     @property
     def steps(self) -> int:
@@ -138,6 +139,7 @@ class Unroll(nn.Module):
             stop_logit=stop_logit,
             stop=torch.rand_like(stop_logit) < torch.sigmoid(stop_logit.detach()),
             value=agent.value(h),
+            location_entropy=self._entropy(aim),
         )
 
     # A choice is a location (..., 2) of the Gaussian, or the number (...) of a cell of the grid.
@@ -165,6 +167,13 @@ class Unroll(nn.Module):
         error = (choice - aim) / self.location_std
         normaliser = 2 * math.log(self.location_std) + math.log(2 * math.pi)
         return -0.5 * error.square().sum(dim=-1) - normaliser
+
+    def _entropy(self, aim: Tensor) -> Tensor | None:
+        """Entropy ``(...)`` of the choice of a cell, in nats; the Gaussian's never changes."""
+        if not self.agent.config.locator_grid:
+            return None
+        log_p = torch.log_softmax(aim, dim=-1)
+        return -(log_p.exp() * log_p).sum(dim=-1)
 
 
 def read_logits(

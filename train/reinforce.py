@@ -83,6 +83,8 @@ class Options:
     trunk learns with stop off), or the return R (the default, and all there is, with stop joint)"""
     stop_entropy: float = 5e-4
     """weight of the entropy bonus on stop decisions"""
+    location_entropy: float = 0.0
+    """weight of the entropy bonus on the choice of a cell; with --locator-grid"""
     max_mean_glimpses: float = 3.5
     """bound on validation's mean glimpses when the stop threshold is chosen"""
     choose: Literal["error", "return"] = "error"
@@ -136,7 +138,7 @@ class Options:
             value = getattr(self, name)
             _check(name, value, 0 < value < math.inf, "a positive number")
         zero_or_more = ("weight_decay", "augment", "stop_entropy", "locator_hidden", "locator_grid")
-        for name in (*zero_or_more, "replay"):
+        for name in (*zero_or_more, "replay", "location_entropy"):
             value = getattr(self, name)
             _check(name, value, 0 <= value < math.inf, "0 or more")
         _check("seed", self.seed, 0 <= self.seed < 2**31, "0 or more, below 2**31")
@@ -158,6 +160,13 @@ class Options:
                 self.location_reward,
                 self.location_reward != "anytime",
                 "return with --stop joint",
+            )
+        if self.location_entropy:
+            _check(
+                "location_entropy",
+                self.location_entropy,
+                self.locator_grid > 0,
+                "0, without a grid",
             )
         if self.replay:
             _check("replay", self.replay, self.augment == 0, "0, unless --augment is 0")
@@ -209,6 +218,7 @@ def make_stages(options: Options, task: Task, agent: DTRAM) -> list[tuple[str, A
         baseline=o.baseline,
         supervision=o.supervision,
         location_reward=o.location_reward or "anytime",
+        location_entropy=o.location_entropy,
     )
     learned = Objective(
         discount=task.discount,
@@ -216,6 +226,7 @@ def make_stages(options: Options, task: Task, agent: DTRAM) -> list[tuple[str, A
         stop_gradient=o.stop_gradient,
         supervision=o.supervision,
         stop_entropy=o.stop_entropy,
+        location_entropy=o.location_entropy if o.stop == "joint" else 0.0,
     )
 
     def unroll_stage(name: str, steps: int) -> Stage:

@@ -410,3 +410,23 @@ def test_leave_one_out_needs_two_trajectories() -> None:
             Objective(baseline="leave_one_out"),
             torch.zeros(()),
         )
+
+
+def test_location_entropy_pays_every_choice_that_is_looked_at() -> None:
+    """By hand: three glimpses, so two choices, of 4 equally probable cells each."""
+    trajectory = trajectory_by_hand([0, 1, 2], [False, False, False])
+    spread = torch.full((3, 1), math.log(4.0))
+    trajectory = trajectory._replace(location_entropy=spread)
+    label = torch.tensor([2])
+    plain, paid = (
+        hybrid_loss(trajectory, label, 1, Objective(stop="off", location_entropy=w), None).total
+        for w in (0.0, 0.5)
+    )
+    assert (plain - paid).item() == pytest.approx(0.5 * 2 * math.log(4.0), abs=1e-5)
+
+
+def test_a_gaussian_takes_no_location_entropy() -> None:
+    trajectory = trajectory_by_hand([0], [False])
+    objective = Objective(stop="off", location_entropy=0.1)
+    with pytest.raises(ValueError, match=r"location_entropy=0.1: expected 0, or .*locator_grid"):
+        hybrid_loss(trajectory, torch.tensor([0]), 1, objective, None)

@@ -111,6 +111,8 @@ def test_log_probabilities_of_cells_are_torchs(pixels, grid_agent) -> None:
         cell = cells_of(trajectory.location[t], 3)
         expected = torch.distributions.Categorical(logits=aim).log_prob(cell)
         torch.testing.assert_close(trajectory.location_log_prob[t], expected)
+        entropy = torch.distributions.Categorical(logits=aim).entropy()
+        torch.testing.assert_close(trajectory.location_entropy[t], entropy)
         best = torch.from_numpy(grid_centres(3))[aim.argmax(-1)]
         assert torch.equal(trajectory.location_mean[t], best)
     assert torch.equal(trajectory.seen_at[1:], trajectory.location[:-1])
