@@ -310,12 +310,12 @@ def test_ram_without_a_stop_uses_the_whole_budget(tmp_path: Path, small_options)
     ("changes", "trunk", "stopper"),
     [
         # A quarter of 4,096 for the stopper: 256 images of 4 glimpses. 12 batches of 32 * 2 * 4 fit
-        # into the rest; 10 epochs of 1 are trained.
-        ({"env_steps": 4096}, 10 * 32 * 2 * 4, 256 * 4),
-        ({"env_steps": 4099, "stop": "off"}, 10 * 32 * 2 * 4, 0),  # 16 batches fit
+        # into the rest, as 6 epochs of 2.
+        ({"env_steps": 4096}, 12 * 32 * 2 * 4, 256 * 4),
+        ({"env_steps": 4099, "stop": "off"}, 16 * 32 * 2 * 4, 0),  # 8 epochs of 2
         ({"env_steps": 5120, "stop": "joint"}, 20 * 32 * 2 * 4, 0),
-        # Two stages share 3,072: 12 batches of 2 glimpses make 10, and so do 6 of 4 glimpses 6.
-        ({"env_steps": 4096, "curriculum": (2, 4)}, 10 * 32 * 2 * 2 + 6 * 32 * 2 * 4, 256 * 4),
+        # Two stages share 3,072: 12 batches of 2 glimpses, 6 of 4.
+        ({"env_steps": 4096, "curriculum": (2, 4)}, 12 * 32 * 2 * 2 + 6 * 32 * 2 * 4, 256 * 4),
     ],
 )
 def test_the_glimpses_learned_from_are_counted(
