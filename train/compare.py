@@ -264,7 +264,7 @@ def read(cell: Cell, problem: str) -> Run:
         return _read_finished(cell, env_id)
     except (OSError, ValueError, KeyError) as error:
         text = f"no {error} in its results" if isinstance(error, KeyError) else str(error)
-        return Run(env_id, cell.algo, cell.seed, None, problem=f"{cell.folder}: {text}"[:200])
+        return Run(env_id, cell.algo, cell.seed, None, problem=f"{cell.folder}: {text}"[:500])
 
 
 def _read_finished(cell: Cell, env_id: str) -> Run:
