@@ -6,6 +6,9 @@
 Tries differ from train/hyperparameters.toml in what SPACES says, drawn at random: ten are too few
 to model; the first try is the table's own row. The outcome is a JSON file with every try, and the
 best row, printed for the table. Interrupted, the same command goes on after the last finished try.
+
+Algorithms: ppo, a2c, recurrent_ppo, maskable_ppo, dqn, sac, scan, dtram. The outcomes behind the
+table are benchmarks/results/search/ENV_ID/ALGO.json, each written with --json.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ from train.run import (
     run_program,
     write_json,
 )
-from train.sb3_algorithms import reinforce_settings
+from train.sb3_algorithms import reinforce_settings, settings
 from train.sb3_baselines import Options, learn, prepare, untrained
 from train.task import Task, describe_env
 
@@ -47,7 +50,7 @@ class SearchOptions:
     """Searches the hyper-parameters of a baseline."""
 
     algo: str = "ppo"
-    """the algorithm"""
+    """the algorithm: one of those above"""
     env_id: str = "agents:DTRAM-MNIST-Policy-v0"
     """registered environment"""
     trials: int = MAX_TRIALS
@@ -55,7 +58,7 @@ class SearchOptions:
     steps: int = 100_000
     """env steps of a try"""
     json: Path | None = None
-    """where the outcome goes; benchmarks/results/search/ENV_ID/ALGO.json if not given"""
+    """where the outcome goes; runs/search/ENV_ID/ALGO/outcome.json if not given"""
     data_dir: Path | None = None
     """where data lies; $DTRAM_DATA or ~/.cache/dtram if not given"""
     seed: int = 0
@@ -143,6 +146,11 @@ def dtram(trial: Any) -> dict[str, Any]:
     }
 
 
+def dtram_whole_task(trial: Any) -> dict[str, Any]:
+    # On a grid the locator settles on a few cells long before 1M env steps, which 100k do not show.
+    return {**dtram(trial), "locator_grid": 0}
+
+
 SPACES: dict[str, Callable[[Any], dict[str, Any]]] = {
     "ppo": ppo,
     "a2c": a2c,
@@ -153,6 +161,7 @@ SPACES: dict[str, Callable[[Any], dict[str, Any]]] = {
     "scan": scan,
     "dtram": dtram,
 }
+WHOLE_TASK_SPACES = {"dtram": dtram_whole_task}
 
 
 def judged_baseline(
@@ -191,7 +200,7 @@ def judged_dtram(
     options: SearchOptions, track: str, changes: dict[str, Any], folder: Path
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """As `judged_baseline`, for DT-RAM's own training program."""
-    row = {**reinforce_settings(track), **changes}
+    row = {**table_row(track, options.algo), **changes}
     chosen = reinforce.Options(
         env_id=options.env_id,
         env_steps=options.steps,
@@ -224,33 +233,51 @@ def search(options: SearchOptions) -> dict[str, Any]:
     """Runs the tries that are missing; returns and writes the outcome."""
     optuna = import_optuna()
     name = options.env_id.rpartition(":")[2]
-    path = options.json or Path("benchmarks/results/search", name, f"{options.algo}.json")
     work = Path("runs/search", name, options.algo)
+    path = options.json or work / "outcome.json"
     track = track_of(options)
+    space = SPACES[options.algo]
+    if track == "whole-task":
+        space = WHOLE_TASK_SPACES.get(options.algo, space)
     kept = {"env_id": options.env_id, "algo": options.algo, "steps": options.steps}
     kept["seed"] = options.seed
+    of = {**kept, "table": table_row(track, options.algo)}
     log = work / "trials.json"
-    trials = read_json(log)["trials"] if log.exists() and read_json(log)["of"] == kept else []
+    before: dict[str, Any] = read_json(log) if log.exists() else {"of": of, "trials": []}
+    done = before["trials"] if before["of"] == of else []
+    trials: list[dict[str, Any]] = []
     study = optuna.create_study(
         direction="maximize", sampler=optuna.samplers.RandomSampler(seed=options.seed)
     )
     for number in range(options.trials):
         # Asked again for those that are done, so that the sampler goes on as it would have.
         trial = study.ask()
-        changes = SPACES[options.algo](trial) if number else {}
-        if number >= len(trials):
+        changes = space(trial) if number else {}
+        done = done if number < len(done) and done[number]["changes"] == changes else []
+        if done:
+            trials.append(done[number])
+        else:
+            if number == 0 and before["trials"]:
+                print(f"{log}: tries of another row, length or seed; the search begins anew")
             print(f"try {number + 1} of {options.trials}: {changes or 'the row of the table'}")
             judge = judged_dtram if options.algo == "dtram" else judged_baseline
             row, validation = judge(options, track, changes, work / f"trial-{number}")
             trials.append({"changes": changes, "row": row, "validation": validation})
-            write_json(log, {"of": kept, "trials": trials})
+            write_json(log, {"of": of, "trials": trials})
         study.tell(trial, trials[number]["validation"]["return"])
     best = max(trials, key=lambda trial: trial["validation"]["return"])
     outcome = {**kept, "best": best, "trials": trials, **provenance(choose_device("cpu"))}
     write_json(path, outcome)
+    if done:
+        print(f"nothing to run: all {len(trials)} tries are in {log}; delete it to search anew")
     print(f"\nbest of {len(trials)}: validation return {best['validation']['return']:.4f}; {path}")
     print(as_toml(track, options.algo, best["row"]))
     return outcome
+
+
+def table_row(track: str, algo: str) -> dict[str, Any]:
+    """The row that the tries depart from."""
+    return reinforce_settings(track) if algo == "dtram" else settings(track, algo).to_json()
 
 
 def command() -> str:
