@@ -5,7 +5,7 @@ Importing this package registers them (`POLICY_IDS`) with Gymnasium.
 
 from .config import DTRAMConfig
 from .dtram import DTRAM
-from .policy_only import POLICY_IDS, FrozenClassifier, register_all
+from .policy_only import POLICY_IDS, FrozenClassifier, LookAndStop, register_all
 from .stopping import ConfidenceStop, FixedStop, LearnedStop, StoppingRule
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "FixedStop",
     "FrozenClassifier",
     "LearnedStop",
+    "LookAndStop",
     "StoppingRule",
 ]
 

@@ -381,7 +381,8 @@ def _read_spaces(observation_space: spaces.Space, action_space: spaces.Space) ->
     if not native:
         raise ValueError(
             f"DTRAM needs the spaces of view='native' with glimpse_format='image' and no separate "
-            f"thumbnail, got observation {observation_space} and action {action_space}"
+            f"thumbnail, got observation {observation_space} and action {action_space}; for a "
+            "policy-only environment wrap a policy-only DTRAM: agents.LookAndStop(agent)"
         )
     assert isinstance(observation_space, spaces.Dict) and isinstance(action_space, spaces.Dict)
     shape = observation_space["glimpse"].shape or ()

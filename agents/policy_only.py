@@ -267,4 +267,4 @@ def _find(folder: str | Path) -> Path:
     return Path(folder)
 
 
-__all__ = ["POLICY_IDS", "FrozenClassifier", "register_all"]
+__all__ = ["POLICY_IDS", "FrozenClassifier", "LookAndStop", "register_all"]

@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dtram_env.observer import SMALL_IMAGE
 
 from .dtram import DTRAM, State
+from .policy_only import LookAndStop
 
 WHERE_GAIN = 3.0  # as in `encoders`: few inputs within [-1, 1] beside the many of a glimpse
 
@@ -105,7 +106,8 @@ class Sb3Policy:
     """A trained SB3 model as a `dtram_env.Policy`, so that `dtram_env.evaluate` can score it.
 
     Pass the keywords of the environment that the model was trained in to `evaluate` too (`view`,
-    `observe`, …). A model that takes action masks gets them.
+    `observe`, …). A model that takes action masks gets them; one whose environment is SB3's
+    `VecNormalize` sees the observations through it.
 
     Args:
         model: with SB3's ``predict(observation, state, episode_start, deterministic)``.
@@ -115,12 +117,15 @@ class Sb3Policy:
     def __init__(self, model: Any, deterministic: bool = True) -> None:
         self.model, self.deterministic = model, deterministic
         self._masks = "action_masks" in inspect.signature(model.predict).parameters
+        self._normalizer = getattr(model, "get_vec_normalize_env", lambda: None)()
         self._env: Any = None
 
     def check_env(self, env: Any) -> None:
         """Raises ValueError if the model was made for other spaces; keeps `env`, for its masks."""
         for name in ("observation_space", "action_space"):
-            made, found = getattr(self.model, name), getattr(env, f"single_{name}")
+            # VecNormalize changes the bounds of the spaces that the model is made for.
+            made = getattr(getattr(self._normalizer, "venv", self.model), name)
+            found = getattr(env, f"single_{name}")
             if _plain(made) != _plain(found):
                 raise ValueError(
                     f"this {type(self.model).__name__} was made for the {name} {made}, the "
@@ -134,8 +139,11 @@ class Sb3Policy:
     def step(self, observation: dict[str, Any], state: _Memory) -> tuple[Any, _Memory]:
         """Acts on a batch: an action of the model's own view, and the next state."""
         more = {"action_masks": _host(self._env.action_masks())} if self._masks else {}
+        seen = {key: _host(values) for key, values in observation.items()}
+        if self._normalizer is not None:
+            seen = self._normalizer.normalize_obs(seen)
         action, lstm = self.model.predict(
-            {key: _host(values) for key, values in observation.items()},
+            seen,
             state=state.lstm,
             episode_start=state.start,
             deterministic=self.deterministic,
@@ -166,11 +174,12 @@ class Sb3Agent:
     """A trained DT-RAM behind SB3's `predict`, for the continuous view: `evaluate_policy` takes it.
 
     Args:
-        agent: the trained DT-RAM.
+        agent: the trained DT-RAM, or `LookAndStop` of one for policy-only environments.
     """
 
-    def __init__(self, agent: DTRAM) -> None:
-        self.agent = agent
+    def __init__(self, agent: DTRAM | LookAndStop) -> None:
+        self.policy = agent
+        self.agent = agent.agent if isinstance(agent, LookAndStop) else agent
 
     def predict(
         self,
@@ -179,17 +188,18 @@ class Sb3Agent:
         episode_start: np.ndarray | None = None,
         deterministic: bool = True,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-        """Acts as `DTRAM.step` does.
+        """Acts as `DTRAM.step` does; of a policy-only environment ``probs`` is not read.
 
         Args:
             observation: of the continuous view, batched; ``glimpse`` flat, or as an image with its
                 channels last or, from SB3's `VecTransposeImage`, first.
             state: what the last call returned; None before the first.
             episode_start: ``(B,)`` bool, slots whose observation is an episode's first.
-            deterministic: must be True; the shipped stop rule samples nothing.
+            deterministic: must be True; the stopping rule samples nothing.
 
         Returns:
-            Actions ``(B, 3 + num_classes)`` float32 and the next state.
+            Actions ``(B, 3 + num_classes)`` float32, of policy-only environments ``(B, 3)``, and
+            the next state.
 
         Raises:
             ValueError: sampling was asked for, or the observation is not of the agent's kind.
@@ -215,14 +225,16 @@ class Sb3Agent:
                     )
                 )
         glimpse = self._pixels(np.asarray(observation["glimpse"]), batch)
-        native, memory = self.agent.step(
+        native, memory = self.policy.step(
             {"glimpse": glimpse, "location": observation["location"]}, memory
         )
-        classes = self.agent.config.num_classes
+        prediction = native.get("prediction")
+        classes = 0 if prediction is None else self.agent.config.num_classes
         action = np.full((batch, 3 + classes), -1.0, dtype=np.float32)
         action[:, :2] = native["location"]
         action[:, 2] = np.where(native["stop"] == 1, 1.0, -1.0)
-        action[np.arange(batch), 3 + native["prediction"]] = 1.0
+        if prediction is not None:
+            action[np.arange(batch), 3 + prediction] = 1.0
         return action, tuple(part.cpu().numpy() for part in memory)
 
     def _pixels(self, glimpse: np.ndarray, batch: int) -> np.ndarray:

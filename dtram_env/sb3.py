@@ -21,6 +21,8 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvO
 
 from .vector_env import GlimpseVectorEnv
 
+FREE = {"metadata", "validate_actions"}  # public attributes that are read anew at each use
+
 
 class Sb3VecEnv(VecEnv):
     """A `GlimpseVectorEnv` behind the interface that every SB3 algorithm takes.
@@ -30,8 +32,8 @@ class Sb3VecEnv(VecEnv):
     ``TimeLimit.truncated``, which is always False; the infos of other slots are empty. Action masks
     are there for MaskablePPO in the views of a grid.
 
-    All slots are one environment: `seed` seeds it by its first number, and `set_attr` sets all
-    slots or raises.
+    All slots are one environment: `seed` seeds it by its first number, and `set_attr` sets an
+    attribute of it, for all slots, or raises: what the task is is fixed when it is made.
 
     Args:
         env_id: a registered id, as ``"DTRAM-MNIST-v0"`` or ``"agents:DTRAM-MNIST-Policy-v0"``.
@@ -55,19 +57,34 @@ class Sb3VecEnv(VecEnv):
         for name, only in (("autoreset_mode", AutoresetMode.SAME_STEP), ("backend", "numpy")):
             if env_kwargs.pop(name, only) != only:
                 raise ValueError(f"{name}: Sb3VecEnv works with {only} only; leave it out")
-        made = gym.make_vec(
-            env_id, num_envs=num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **env_kwargs
-        ).unwrapped
+        try:
+            made = gym.make_vec(
+                env_id, num_envs=num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **env_kwargs
+            ).unwrapped
+        except TypeError as error:
+            raise ValueError(
+                f"env_id={env_id!r}: {error}; expected an environment of this package, and its "
+                "keywords"
+            ) from error
         if not isinstance(made, GlimpseVectorEnv):
             raise ValueError(f"env_id={env_id!r}: expected an environment of this package")
         self.venv = made
+        self._fixed = {name for name in vars(made) if not name.startswith("_")} - FREE
         self._actions: Any = None
         super().__init__(num_envs, made.single_observation_space, made.single_action_space)
 
     def reset(self) -> VecEnvObs:
-        """Starts episodes in all slots, with the seeds and options that were set before."""
-        indices = [option.get("image_index") for option in self._options]
-        for key in {key for option in self._options for key in option} - {"image_index"}:
+        """Starts episodes in all slots, with the seeds and options that were set before.
+
+        Raises:
+            ValueError: an option is not what it must be; the options are forgotten.
+        """
+        given = self._options
+        self._reset_options()
+        if len(given) != self.num_envs:
+            raise ValueError(f"options: expected one dict, or {self.num_envs}, got {len(given)}")
+        indices = [option.get("image_index") for option in given]
+        for key in {key for option in given for key in option} - {"image_index"}:
             raise ValueError(f"options[{key!r}]: unknown; expected 'image_index'")
         options = None
         if any(index is not None for index in indices):
@@ -77,7 +94,6 @@ class Sb3VecEnv(VecEnv):
         observation, infos = self.venv.reset(seed=self._seeds[0], options=options)
         self.reset_infos = _split(infos, range(self.num_envs))
         self._reset_seeds()
-        self._reset_options()
         return observation
 
     def step_async(self, actions: np.ndarray) -> None:
@@ -115,8 +131,14 @@ class Sb3VecEnv(VecEnv):
         """Sets an attribute of the environment; it belongs to all slots.
 
         Raises:
-            ValueError: only some of the slots were named.
+            ValueError: only some of the slots were named, or the attribute is one of those that the
+                environment was made with, as `discount`.
         """
+        if attr_name in self._fixed:
+            raise ValueError(
+                f"set_attr({attr_name!r}): fixed when the environment is made; make another with "
+                f"Sb3VecEnv(…, {attr_name}=…) if it is a keyword"
+            )
         if set(self._get_indices(indices)) != set(range(self.num_envs)):
             raise ValueError(
                 f"set_attr({attr_name!r}, indices={indices!r}): the slots are one environment; "
@@ -153,7 +175,7 @@ class Sb3VecEnv(VecEnv):
     def _get_indices(self, indices: VecEnvIndices) -> Iterable[int]:
         if indices is None:
             return range(self.num_envs)
-        return [indices] if isinstance(indices, int) else indices
+        return [int(indices)] if isinstance(indices, int | np.integer) else indices
 
 
 def _split(infos: dict[str, Any], slots: Iterable[int]) -> list[dict[str, Any]]:

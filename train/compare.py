@@ -4,14 +4,18 @@
     python train/compare.py --env-id DTRAM-MNIST-v0 --algos ppo a2c dtram --jobs 2
     python train/compare.py --algos ppo scan --read-only      # only what is finished already
 
-Writes Markdown, CSV, JSON and two plots. Interrupted, the same command goes on where it stopped; a
-run that failed is a row that says so, and is tried again by the next call.
+Algorithms: ppo, a2c, dqn, sac, recurrent_ppo, maskable_ppo, random, center, scan and dtram.
+
+Writes Markdown, CSV, JSON and two plots, which replace those of an earlier call in the same folder.
+Interrupted, the same command goes on where it stopped; a run that failed is a row that says so, and
+is tried again by the next call. The exit status is 1 if no run has a result.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -42,7 +46,13 @@ from train.comparison import (
 from train.evaluate import Options as EvaluateOptions
 from train.evaluate import evaluate
 from train.run import provenance, python_command, read_json, run_program, write_json
-from train.sb3_algorithms import ALGORITHMS, check_pair, reinforce_settings, settings
+from train.sb3_algorithms import (
+    ALGORITHMS,
+    check_pair,
+    reinforce_settings,
+    settings,
+    tries_searched,
+)
 from train.sb3_baselines import POLICY_ONLY_STEPS, WHOLE_TASK_STEPS
 from train.task import describe_env
 
@@ -80,17 +90,17 @@ class Options:
     env_id: tuple[str, ...] = ("agents:DTRAM-MNIST-Policy-v0",)
     """registered environments"""
     algos: tuple[str, ...] = ("ppo", "random", "scan", "dtram")
-    """names of train/sb3_baselines.py's, and dtram"""
+    """names of those above"""
     seeds: tuple[int, ...] = (0, 1, 2)
     """a run for each"""
     total_timesteps: int | None = None
     """env steps of a run; 300,000 on policy-only ids and 1,000,000 on others if not given"""
     jobs: int = 1
-    """runs side by side, one thread each"""
+    """runs side by side; with more than one, each has one thread"""
     runs: Path = Path("runs/compare")
     """where the runs are: ENV_ID/ALGO/seed-N"""
     out: Path | None = None
-    """where tables and plots go; the folder of the runs if not given"""
+    """where tables and plots go; RUNS/ENV_ID if not given, RUNS for several environments"""
     read_only: bool = False
     """train nothing"""
     data_dir: Path | None = None
@@ -104,6 +114,8 @@ class Options:
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 raise ValueError(f"--{name.replace('_', '-')}: expected at least one, each once")
+        if min(self.seeds) < 0:
+            raise ValueError(f"--seeds {min(self.seeds)}: expected 0 or more")
         if self.jobs < 1:
             raise ValueError(f"--jobs {self.jobs}: expected at least 1")
         if self.total_timesteps is not None and self.total_timesteps < 1:
@@ -240,8 +252,7 @@ class Runner:
         if status == 0 and cell.finished:
             print(f"{name}: done in {time.perf_counter() - began:.0f} s", flush=True)
             return
-        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        problem = lines[-1][:200] if lines else f"exit status {status}"
+        problem = _reason(log.read_text(errors="replace")) or f"exit status {status}"
         if status < 0:  # nobody could say why: the last line is of something else
             problem = f"ended by {signal.Signals(-status).name}"
         self.problems[cell.folder] = f"failed: {problem}"
@@ -253,6 +264,12 @@ class Runner:
             for process in self._processes:
                 if process.poll() is None:
                     process.send_signal(signal.SIGINT)
+
+
+def _reason(log: str) -> str:
+    """What a failed run said last; a box of the command line's parser is read without its frame."""
+    lines = [re.sub("[\u2500-\u257f]+", "", line).strip() for line in log.splitlines()]
+    return next((line[:200] for line in reversed(lines) if line), "")
 
 
 def read(cell: Cell, problem: str) -> Run:
@@ -269,31 +286,56 @@ def read(cell: Cell, problem: str) -> Run:
 
 def _read_finished(cell: Cell, env_id: str) -> Run:
     found = read_json(cell.folder / "results.json")
-    if _made_with(cell, found) != _wanted(cell):
-        raise ValueError("made with other hyper-parameters than the table's; delete it to run anew")
+    made, wanted = _made_with(cell, found), _wanted(cell)
+    if made != wanted:
+        differ = ", ".join(
+            f"{name} {made.get(name)!r} then, {wanted.get(name)!r} now"
+            for name in dict.fromkeys([*made, *wanted])
+            if made.get(name) != wanted.get(name)
+        )
+        raise ValueError(
+            f"made otherwise ({differ}); delete it to run anew, or choose other --runs"
+        )
     if cell.algo == "dtram":
         found, curve = _read_dtram(cell, found)
+        # It is first looked at after its first epoch: what it earned before that counts as nothing.
+        found["area"] = area_under([UNSEEN, *curve], found["env_steps"])
     else:
         curve = found["curve"]
         found["learns_from"] = "reward" if cell.learns else "nothing"
-    found["area"] = area_under(curve, found["env_steps"])
+        found["area"] = area_under(curve, found["env_steps"])
+    found["tries"] = tries_searched(env_id, cell.algo, _table_row(cell))
     for key in COLUMNS.keys() - found.keys():
         raise KeyError(key)
     return Run(env_id, cell.algo, cell.seed, found, tuple(curve))
 
 
-def _wanted(cell: Cell) -> dict[str, Any]:
-    """The table's row of a cell."""
+UNSEEN = {"env_steps": 0, "return": 0.0}
+
+
+def _table_row(cell: Cell) -> dict[str, Any]:
     if cell.algo == "dtram":
         return reinforce_settings(cell.track)
     return settings(cell.track, cell.algo).to_json()
 
 
+def _wanted(cell: Cell) -> dict[str, Any]:
+    """What a cell's run must have been made with."""
+    return {
+        "env steps": cell.steps if cell.learns else 0,
+        "classifier": None,
+        "hyper-parameters": _table_row(cell),
+    }
+
+
 def _made_with(cell: Cell, results: dict[str, Any]) -> dict[str, Any]:
-    """The row that a finished run was made with."""
+    """The same of a finished run."""
+    options = results["options"]
     if cell.algo == "dtram":
-        return {name: results["options"].get(name) for name in _wanted(cell)}
-    return results["hyperparameters"]
+        steps, row = options["env_steps"], {name: options.get(name) for name in _table_row(cell)}
+    else:
+        steps, row = options["total_timesteps"], results["hyperparameters"]
+    return {"env steps": steps, "classifier": options["classifier"], "hyper-parameters": row}
 
 
 def _read_dtram(
@@ -304,9 +346,7 @@ def _read_dtram(
     if not kept.exists():
         write_json(kept, evaluate(EvaluateOptions(cell.folder, data_dir=cell.data_dir)))
     found = read_json(kept)
-    # It is first looked at after its first epoch: what it earned before that counts as nothing.
-    start = {"env_steps": 0, "return": 0.0, "error": 1.0, "mean_glimpses": 0.0, "seconds": 0.0}
-    curve = [start] + [
+    curve = [
         {
             "env_steps": row["time/total_timesteps"],
             "return": row["eval/mean_return"],
@@ -346,12 +386,15 @@ def compare(options: Options) -> Path:
         except KeyboardInterrupt:
             command = shlex.join([python_command(), "train/compare.py", *sys.argv[1:]])
             print(f"\ninterrupted; to go on: {command}", file=sys.stderr)
-            raise
+            raise SystemExit(128 + signal.SIGINT) from None
     runs = [read(cell, runner.problems.get(cell.folder, "")) for cell in cells]
-    out = options.out or options.runs
+    names = [env_id.rpartition(":")[2] for env_id in options.env_id]
+    out = options.out or (options.runs / names[0] if len(names) == 1 else options.runs)
     write(out, runs)
     print((out / "summary.md").read_text())
     print(f"tables and plots: {out}")
+    if all(run.row is None for run in runs):
+        raise ValueError("no run has a result; the table says why")
     return out
 
 

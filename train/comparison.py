@@ -124,25 +124,54 @@ def summarise(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return rows
 
 
-FACTS = ("dataset", "track", "classifier", "split", "view", "observe", "learns_from")
+FACTS = ("dataset", "track", "classifier", "split", "view", "observe", "learns_from", "tries")
 
 
 def over_tasks(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """For each algorithm that finished on every environment: interquartile mean of its returns."""
-    env_ids = list(dict.fromkeys(run.env_id for run in runs))
+    """For each track and algorithm: interquartile mean of its returns over the environments.
+
+    Only tracks with several environments, and algorithms that finished on all of them.
+    """
+    tracks = {run.env_id: run.row["track"] for run in runs if run.row}
     rows = []
-    for algo in dict.fromkeys(run.algo for run in runs):
-        strata = [
-            np.array(
-                [r.row["mean_return"] for r in runs if r.row and (r.env_id, r.algo) == (e, algo)]
-            )
-            for e in env_ids
-        ]
-        if all(len(values) for values in strata):
-            low, high = stratified_bootstrap(strata)
-            iqm = interquartile_mean(np.concatenate(strata))
-            rows.append({"algo": algo, "iqm_return": iqm, "iqm_low": low, "iqm_high": high})
+    for track in dict.fromkeys(tracks.values()):
+        env_ids = [env_id for env_id, its in tracks.items() if its == track]
+        if len(env_ids) < 2:
+            continue
+        for algo in dict.fromkeys(run.algo for run in runs):
+            strata = [
+                np.array(
+                    [
+                        r.row["mean_return"]
+                        for r in runs
+                        if r.row and (r.env_id, r.algo) == (e, algo)
+                    ]
+                )
+                for e in env_ids
+            ]
+            if all(len(values) for values in strata):
+                low, high = stratified_bootstrap(strata)
+                iqm = interquartile_mean(np.concatenate(strata))
+                found = {"iqm_return": iqm, "iqm_low": low, "iqm_high": high}
+                rows.append({"track": track, "algo": algo, "environments": len(env_ids), **found})
     return rows
+
+
+NOTES = (
+    "Means over seeds ± half of Student's 95 % interval; IQM: interquartile mean with its 95 % "
+    "interval by stratified bootstrap (seeds within environments). Every row by one exact pass of "
+    "`dtram_env.evaluate` over the test split. Area under the curve: mean validation return over "
+    "the env steps. Tries: of the search that chose the hyper-parameters, on validation; 0 where "
+    "there was none."
+)
+FEW_SEEDS = (
+    "Of fewer than 4 seeds the interquartile mean leaves none out: it is their mean, and its "
+    "interval, which is their range, is narrower than it should be."
+)
+DTRAM_NOTES = (
+    "dtram is first looked at after an epoch of its training; for the area, what it earned before "
+    "counts as 0."
+)
 
 
 def markdown(rows: Sequence[dict[str, Any]], runs: Sequence[Run], command: str) -> str:
@@ -160,13 +189,13 @@ def markdown(rows: Sequence[dict[str, Any]], runs: Sequence[Run], command: str) 
                 f"{facts['dataset']}, {facts['split']} split, {facts['track']}{classifier}.\n",
                 file=out,
             )
-        heads = ["algorithm", "view", "learns from", "seeds"]
+        heads = ["algorithm", "view", "learns from", "tries", "seeds"]
         heads += [heading for heading, _, _ in COLUMNS.values()] + ["IQM of the return"]
         print("| " + " | ".join(heads) + " |", file=out)
         print("|---|---|---|" + "---:|" * (len(heads) - 3), file=out)
         for row in done:
             view = row["view"] + (", canvas" if row["observe"] == "canvas" else "")
-            cells = [row["algo"], view, row["learns_from"], str(row["seeds"])]
+            cells = [row["algo"], view, row["learns_from"], str(row["tries"]), str(row["seeds"])]
             cells += [_cell(row, key) for key in COLUMNS]
             cells.append(f"{row['iqm_return']:.4f} [{row['iqm_low']:.4f}, {row['iqm_high']:.4f}]")
             print("| " + " | ".join(cells) + " |", file=out)
@@ -179,20 +208,20 @@ def markdown(rows: Sequence[dict[str, Any]], runs: Sequence[Run], command: str) 
                 print(f"\n{row['algo']}: {row['problems']}.", file=out)
         print(file=out)
     tasks = over_tasks(runs)
-    if len({row["env_id"] for row in rows}) > 1 and tasks:
-        print("## Over these environments\n", file=out)
+    for track in dict.fromkeys(row["track"] for row in tasks):
+        mine = sorted((r for r in tasks if r["track"] == track), key=lambda r: -r["iqm_return"])
+        print(f"## Over the {mine[0]['environments']} environments, {track}\n", file=out)
         print("| algorithm | IQM of the return |\n|---|---:|", file=out)
-        for row in sorted(tasks, key=lambda r: -r["iqm_return"]):
+        for row in mine:
             interval = f"[{row['iqm_low']:.4f}, {row['iqm_high']:.4f}]"
             print(f"| {row['algo']} | {row['iqm_return']:.4f} {interval} |", file=out)
         print(file=out)
-    print(
-        "Means over seeds ± half of Student's 95 % interval; IQM: interquartile mean with its "
-        "95 % interval by stratified bootstrap (seeds within environments). Every row by one exact "
-        "pass of `dtram_env.evaluate` over the test split. Area under the curve: mean validation "
-        f"return over the env steps.\n\nMade by `{command}`.",
-        file=out,
-    )
+    print(NOTES, file=out)
+    if any(0 < row["seeds"] < 4 for row in rows):
+        print(FEW_SEEDS, file=out)
+    if any(row["algo"] == "dtram" and row["seeds"] for row in rows):
+        print(DTRAM_NOTES, file=out)
+    print(f"\nMade by `{command}`.", file=out)
     return out.getvalue()
 
 

@@ -346,7 +346,8 @@ def choose_device(name: str) -> torch.device:
 
 def provenance(device: torch.device) -> dict[str, Any]:
     """What a result needs beside its number: command, commit, versions, hardware, date."""
-    packages = ("dtram", "torch", "torchvision", "gymnasium", "stable-baselines3", "numpy")
+    packages = ["dtram", "torch", "torchvision", "gymnasium", "stable-baselines3", "numpy"]
+    packages += [name for name in ("sb3-contrib", "optuna") if _version(name) != NOT_INSTALLED]
     return {
         "command": shlex.join(["python", *(_relative(word) for word in sys.argv)]),
         "commit": _commit(),
@@ -375,11 +376,14 @@ def _relative(word: str) -> str:
     return word.removeprefix(here)
 
 
+NOT_INSTALLED = "not installed"
+
+
 def _version(package: str) -> str:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return "not installed"
+        return NOT_INSTALLED
 
 
 def _commit() -> str:

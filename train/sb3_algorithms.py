@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import tomllib
 from dataclasses import dataclass, field
 from functools import cache
@@ -13,6 +14,7 @@ from agents.sb3 import policy_settings
 from dtram_env import CenterPolicy, RandomPolicy, ScanPolicy
 
 TABLE = Path(__file__).with_name("hyperparameters.toml")
+OUTCOMES = TABLE.parents[1] / "benchmarks" / "results" / "search"  # of train/search.py
 TRACKS = ("policy-only", "whole-task")
 VIEW_WORDS = {
     "continuous": "a Box action",
@@ -121,6 +123,8 @@ def settings(track: str, algo: str, changes: dict[str, Any] | None = None) -> Se
             f"--algo {algo}: {TABLE.name} has no row [{track}.{algo}]; add one, or use one of "
             f"{others}"
         )
+    if "gamma" in (changes or {}):
+        raise ValueError("--set gamma=…: the environment discounts; gamma is 1 for everyone")
     row = {**row, "env": dict(row.get("env", {})), "network": dict(row.get("network", {}))}
     for name, value in (changes or {}).items():
         group, _, key = name.rpartition(".")
@@ -142,6 +146,21 @@ def reinforce_settings(track: str) -> dict[str, Any]:
     if "dtram" not in _table().get(track, {}):
         raise ValueError(f"--algos dtram: {TABLE.name} has no row [{track}.dtram]; add one")
     return _table()[track]["dtram"]
+
+
+def tries_searched(env_id: str, algo: str, row: dict[str, Any]) -> int:
+    """How many tries of `train/search.py` a row of the table is the best of; 0 without a search.
+
+    Args:
+        env_id: without its package.
+        algo: a key of `ALGORITHMS`, or "dtram".
+        row: of the table.
+    """
+    outcome = OUTCOMES / env_id / f"{algo}.json"
+    if not outcome.exists():
+        return 0
+    found = json.loads(outcome.read_text())
+    return len(found["trials"]) if found["best"]["row"] == row else 0
 
 
 def check_pair(algo: str, view: str, track: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -65,6 +66,8 @@ class Judge(BaseCallback):
         if folder is None or saved is None:
             return
         _load_weights(model, folder / "model.zip")
+        # The one kept may be of a later look, which was lost and is now taken anew.
+        _copy(folder / "best_model.zip", self.best_path)
         # Else it would draw the images and the noise of its beginning once more.
         model.set_random_seed((model.seed or 0) + saved["env_steps"])
         model.num_timesteps = saved["env_steps"]
@@ -136,6 +139,7 @@ class Judge(BaseCallback):
 
         def write(folder: Path) -> None:
             self.model.save(folder / "model.zip")
+            shutil.copyfile(self.best_path, folder / "best_model.zip")
             if isinstance(self.model, OffPolicyAlgorithm):
                 self.model.save_replay_buffer(folder / "replay_buffer.pkl")
 
@@ -153,6 +157,12 @@ class Judge(BaseCallback):
         """Says how to go on, and exits with the signal's usual status."""
         assert self.interrupt is not None and self.interrupt.signal is not None
         self._run.leave(self.interrupt.signal, "train/sb3_baselines.py")
+
+
+def _copy(source: Path, target: Path) -> None:
+    aside = target.with_name(target.name + ".tmp")
+    shutil.copyfile(source, aside)
+    os.replace(aside, target)
 
 
 def _load_weights(model: Any, path: Path) -> None:

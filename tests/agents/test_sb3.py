@@ -15,13 +15,13 @@ from stable_baselines3 import DQN, PPO, SAC
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.preprocessing import preprocess_obs
 from stable_baselines3.common.torch_layers import NatureCNN
-from stable_baselines3.common.vec_env import VecMonitor, VecTransposeImage
+from stable_baselines3.common.vec_env import VecMonitor, VecNormalize, VecTransposeImage
 from torch import nn
 
 import agents
 import dtram_env
 from agents.dtram import DTRAM, DTRAMConfig
-from agents.policy_only import FrozenClassifier
+from agents.policy_only import FrozenClassifier, LookAndStop, agent_on
 from agents.sb3 import GlimpseExtractor, Sb3Agent, Sb3Policy, flops_per_glimpse, policy_settings
 from dtram_env.datasets import Dataset
 from dtram_env.sb3 import Sb3VecEnv
@@ -297,6 +297,29 @@ def test_sb3_policy_samples_when_told_to() -> None:
     assert (once != twice).any()
 
 
+def test_a_model_behind_vec_normalize_sees_through_it() -> None:
+    """`evaluate_policy` on the wrapped environment and `evaluate` on the bare one agree."""
+    task: dict[str, Any] = {"view": "discrete"}
+
+    def wrapped(**more: Any) -> VecNormalize:
+        venv = Sb3VecEnv(ID, 50, **task, **more)
+        return VecNormalize(venv, norm_reward=False, norm_obs_keys=["location", "time"])
+
+    env = wrapped(split="validation")
+    model = PPO("MultiInputPolicy", env, policy_kwargs=policy_settings(16, 8), **QUIET)
+    env.reset()
+    for _ in range(20):
+        env.step(np.array([env.action_space.sample() for _ in range(50)]))
+    env.training = False
+    exact = vary(model.policy, Sb3Policy(model), **task)
+    scored = wrapped(dataset=DATA, order="sequential")
+    scored.obs_rms, scored.training = env.obs_rms, False
+    assert_agree(per_image(model, scored), exact)
+    env.obs_rms["time"].mean += 1.0  # it does matter
+    other = dtram_env.evaluate(Sb3Policy(model), ID, dataset=DATA, num_envs=50, **task)
+    assert (other.prediction != exact.prediction).any()
+
+
 def test_sb3_policy_refuses_other_spaces() -> None:
     model = make_model(PPO, {"view": "discrete"})
     for task, message in [
@@ -379,6 +402,18 @@ def test_sb3_agent_refuses_what_it_was_not_made_for() -> None:
             model.predict(observation)
     with pytest.raises(ValueError, match="deterministic=False: a trained DT-RAM"):
         model.predict(observation, deterministic=False)
+
+
+@pytest.mark.parametrize("n", [7, 64])
+def test_sb3_agent_of_a_policy_only_agent_gives_the_results_of_evaluate(n: int) -> None:
+    classifier = FrozenClassifier(small_agent(), "small")
+    policy = LookAndStop(agent_on(classifier, 4, ("a", "b", "c", "d"), locator_grid=4))
+    heads = torch.nn.ModuleList([policy.agent.locator, policy.agent.stopper])
+    exact = vary(heads, policy, classifier=classifier)
+    task: dict[str, Any] = {"dataset": DATA, "classifier": classifier, "view": "continuous"}
+    venv = Sb3VecEnv(ID, n, order="sequential", **task)
+    assert venv.action_space.shape == (3,)
+    assert_agree(per_image(Sb3Agent(policy), venv), exact)
 
 
 @pytest.mark.slow

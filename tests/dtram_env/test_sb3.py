@@ -250,6 +250,12 @@ def test_attributes_and_methods() -> None:
     with pytest.raises(ValueError, match=r"set_attr\('note', indices=1\): the slots are one env"):
         env.set_attr("note", 7, indices=1)
     assert env.get_attr("note") == [6] * 3
+    for name in ("discount", "max_glimpses", "order", "num_envs"):
+        with pytest.raises(ValueError, match=rf"set_attr\('{name}'\): fixed when the env"):
+            env.set_attr(name, getattr(env.venv, name))
+    env.set_attr("validate_actions", False)
+    assert env.venv.validate_actions is False
+    assert env.get_attr("note", indices=np.int64(2)) == [6]  # type: ignore[arg-type]
     env.reset()
     env.step(np.array([[0, 0, 0]] * 3))
     env.step(np.array([[0, 1, 0], [0, 0, 0], [0, 1, 0]]))  # slots 0 and 2 start again
@@ -282,10 +288,12 @@ def test_seeds_and_options() -> None:
         ({"index": 3}, r"options\['index'\]: unknown; expected 'image_index'"),
         ([{"image_index": 1}, {}, {}, {}], r"options\['image_index'\]: expected for every slot"),
         ({"image_index": 23}, "23 is out of range; the split has images 0 to 22"),
+        ([{"image_index": 1}] * 3, "options: expected one dict, or 4, got 3"),
     ]:
         env.set_options(options)  # type: ignore[arg-type]
         with pytest.raises(ValueError, match=message):
             env.reset()
+        env.reset()  # they are forgotten
 
 
 def test_pictures() -> None:
@@ -311,6 +319,10 @@ def test_bad_arguments() -> None:
         Sb3VecEnv(ID, 2, view="discrete", backend="torch")
     with pytest.raises(ValueError, match="view='flat': expected one of"):
         Sb3VecEnv(ID, 2, view="flat")
+    with pytest.raises(
+        ValueError, match=r"env_id='CartPole-v1': .*expected an environment of this"
+    ):
+        Sb3VecEnv("CartPole-v1", 2, view="discrete")
 
 
 # --- SB3's algorithms learn on it

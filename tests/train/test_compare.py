@@ -98,7 +98,8 @@ def test_rows_are_the_runs(made: Made) -> None:
     for seed in (0, 1):
         row = rows["random", seed]["result"]
         run = json.loads((made.out / WHOLE / "random" / f"seed-{seed}/results.json").read_text())
-        assert row == run | {"learns_from": "nothing", "area": run["curve"][-1]["return"]}
+        area = run["curve"][-1]["return"]
+        assert row == run | {"learns_from": "nothing", "area": area, "tries": 0}
         assert run["seed"] == seed
     summary = json.loads((made.out / "results.json").read_text())["summary"]
     by_algo = {row["algo"]: row for row in summary}
@@ -135,11 +136,12 @@ def test_dtrams_row_goes_through_the_environment(made: Made) -> None:
         curve = rows_of(made.out)["dtram", seed]["curve"]
         logged = [json.loads(r) for r in (folder / "metrics.jsonl").read_text().splitlines()]
         returns = [r["eval/mean_return"] for r in logged]
-        assert [point["return"] for point in curve] == [0.0, *returns]  # nothing before the first
+        assert [point["return"] for point in curve] == returns
         spent = run["train_seconds"] - run["validation_seconds"]
         assert row["train_seconds"] == pytest.approx(spent, abs=0.06) and spent > 0
         assert curve[-1]["env_steps"] == row["env_steps"]
-        assert row["area"] == pytest.approx(area_under(curve, row["env_steps"]))
+        begun = [{"env_steps": 0, "return": 0.0}, *curve]  # nothing before the first look
+        assert row["area"] == pytest.approx(area_under(begun, row["env_steps"]))
 
 
 def test_a_failed_run_is_a_row_that_says_so(made: Made) -> None:
@@ -163,7 +165,7 @@ def test_a_second_call_trains_nothing(made: Made, tmp_path: Path, monkeypatch, c
     assert "the rest takes" not in capsys.readouterr().out
     before, after = rows_of(made.out), rows_of(tmp_path)
     assert after == {key: before[key] for key in after} and len(after) == 4
-    assert "| dtram | native | labels and reward | 2 |" in (tmp_path / "summary.md").read_text()
+    assert "| dtram | native | labels and reward | 0 | 2 |" in (tmp_path / "summary.md").read_text()
 
 
 def test_read_only_says_what_was_not_run(made: Made, tmp_path: Path, monkeypatch) -> None:
@@ -272,6 +274,7 @@ def test_without_a_number_of_env_steps_the_track_decides(tmp_path: Path, policy_
         ({"seeds": ()}, "--seeds: expected at least one, each once"),
         ({"env_id": (WHOLE, WHOLE)}, "--env-id: expected at least one, each once"),
         ({"jobs": 0}, "--jobs 0: expected at least 1"),
+        ({"seeds": (0, -1)}, "--seeds -1: expected 0 or more"),
         ({"total_timesteps": 0}, "--total-timesteps 0: expected at least 1"),
     ],
 )

@@ -266,6 +266,25 @@ def test_what_was_logged_after_the_checkpoint_is_logged_once(
     assert [point["env_steps"] for point in results_of(cut)["curve"]] == [0, 64, 128, 192, 256]
 
 
+def test_the_best_model_is_the_checkpoints(
+    tmp_path: Path, policy_id: str, interrupted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not one of a look that was lost."""
+    cut = tmp_path / "cut"
+    interrupted(sb3_baselines, lambda: train(small("ppo", policy_id, run_dir=cut)), 2)
+    best = cut / "best_model.zip"
+    kept = best.read_bytes()
+    assert (next(cut.glob("checkpoint-*")) / "best_model.zip").read_bytes() == kept
+    best.write_bytes(b"of a later look")
+    setup = prepare(small("ppo", policy_id))
+    run = RunFolder(cut, json.loads((cut / "options.json").read_text()), resume=True)
+    Judge(run, 256, 4, lambda policy: setup.evaluate(policy, "validation")).restore(
+        untrained(setup, torch.device("cpu"))
+    )
+    run.close()
+    assert best.read_bytes() == kept
+
+
 def test_interrupted_at_the_test_split_it_learns_no_more(
     tmp_path: Path, policy_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -424,6 +443,7 @@ WHOLE_ID = ("--env-id", WHOLE)
             ("--algo", "scan", *WHOLE_ID, "--set", "env.split=test"),
             "--set env.split=…: the program",
         ),
+        (("--algo", "ppo", *WHOLE_ID, "--set", "gamma=0.9"), "the environment discounts; gamma is"),
         (("--algo", "ppo", *WHOLE_ID, "--set", "net.width=3"), "--set net.width=3: expected NAME"),
         (("--algo", "ppo", *WHOLE_ID, "--set", "env=3"), "--set env=3: expected NAME, env.NAME"),
         (("--algo", "ppo", *WHOLE_ID, "--set", "num_envs=x"), "num_envs=x: expected an integer"),

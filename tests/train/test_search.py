@@ -18,7 +18,6 @@ from train.run import run_program
 from train.sb3_algorithms import TRACKS, reinforce_settings, settings
 from train.search import SPACES, SearchOptions, as_toml
 
-pytest.importorskip("optuna")
 WHOLE = "DTRAM-Signpost-v0"
 
 
@@ -52,7 +51,7 @@ def tiny(**changes: Any) -> SearchOptions:
 def outcome_of(options: SearchOptions) -> dict[str, Any]:
     """What the search wrote, its date and command apart."""
     found = search.search(options)
-    path = options.json or Path("benchmarks/results/search", WHOLE, f"{options.algo}.json")
+    path = options.json or Path("runs/search", WHOLE, options.algo, "outcome.json")
     assert json.loads(path.read_text()) == json.loads(json.dumps(found))
     return {key: found[key] for key in ("env_id", "algo", "steps", "seed", "best", "trials")}
 
@@ -102,8 +101,10 @@ def test_two_tries_interrupted_after_the_first_are_the_same_two(
     again = outcome_of(tiny(json=Path("cut.json")))
     assert len(tried) == 1
     assert without_times(again) == without_times(whole)
+    capsys.readouterr()
     assert without_times(outcome_of(tiny(json=Path("cut.json")))) == without_times(whole)
     assert len(tried) == 1  # all were there
+    assert "nothing to run: all 2 tries are in" in capsys.readouterr().out
 
 
 def without_times(found: Any) -> Any:
@@ -131,6 +132,45 @@ def test_another_search_begins_anew() -> None:
     assert more["trials"][:3] == first["trials"]
     other = outcome_of(tiny(algo="scan", trials=3, seed=1))
     assert [t["changes"] for t in other["trials"]] != [t["changes"] for t in first["trials"]]
+
+
+def test_tries_of_another_row_or_space_are_not_counted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    judged: list[dict[str, Any]] = []
+    judge = search.judged_baseline
+
+    def counted(options: Any, track: str, changes: dict[str, Any], folder: Path) -> Any:
+        judged.append(changes)
+        return judge(options, track, changes, folder)
+
+    monkeypatch.setattr(search, "judged_baseline", counted)
+    scan = tiny(algo="scan", trials=3)
+    first = outcome_of(scan)
+    with monkeypatch.context() as patch:
+        narrow = {"scan": lambda trial: {"grid": 2, "stop_after": 1 + len(trial.params)}}
+        patch.setattr(search, "SPACES", narrow)
+        assert [t["changes"] for t in outcome_of(scan)["trials"]] == [
+            {},
+            *[{"grid": 2, "stop_after": 1}] * 2,
+        ]
+    assert len(judged) == 5  # the table's row was not tried again
+    assert outcome_of(scan) == first and len(judged) == 7
+    capsys.readouterr()
+    monkeypatch.setattr(search, "settings", lambda *_: settings("whole-task", "center"))
+    outcome_of(scan)
+    assert len(judged) == 10
+    assert "tries of another row, length or seed; the search begins anew" in capsys.readouterr().out
+
+
+def test_dtram_tries_no_grid_in_the_whole_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    scored = {"return": 0.5, "error": 0.5, "mean_glimpses": 1.0}
+    monkeypatch.setattr(search, "judged_dtram", lambda *words: (words[2], scored))
+    for track, grids in (("whole-task", {0}), ("policy-only", {0, 4, 6})):
+        monkeypatch.setattr(search, "track_of", lambda options, track=track: track)
+        found = outcome_of(tiny(algo="dtram", trials=10, json=Path(f"{track}.json")))
+        tried = [trial["changes"] for trial in found["trials"]]
+        assert tried[0] == {} and {changes["locator_grid"] for changes in tried[1:]} == grids
 
 
 def test_dtram_is_judged_by_its_own_program(monkeypatch: pytest.MonkeyPatch) -> None:
