@@ -34,6 +34,7 @@ class Made(NamedTuple):
     """What one call left, and what it printed."""
 
     options: Options
+    runs: Path
     out: Path
     said: str
 
@@ -66,7 +67,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
-    return Made(options, runs, done.stdout)
+    return Made(options, runs, runs / WHOLE, done.stdout)
 
 
 def rows_of(out: Path) -> dict[tuple[str, int], dict[str, Any]]:
@@ -97,7 +98,7 @@ def test_rows_are_the_runs(made: Made) -> None:
     assert len(rows) == 6
     for seed in (0, 1):
         row = rows["random", seed]["result"]
-        run = json.loads((made.out / WHOLE / "random" / f"seed-{seed}/results.json").read_text())
+        run = json.loads((made.runs / WHOLE / "random" / f"seed-{seed}/results.json").read_text())
         area = run["curve"][-1]["return"]
         assert row == run | {"learns_from": "nothing", "area": area, "tries": 0}
         assert run["seed"] == seed
@@ -123,7 +124,7 @@ def test_rows_are_the_runs(made: Made) -> None:
 
 def test_dtrams_row_goes_through_the_environment(made: Made) -> None:
     for seed in (0, 1):
-        folder = made.out / WHOLE / "dtram" / f"seed-{seed}"
+        folder = made.runs / WHOLE / "dtram" / f"seed-{seed}"
         row = rows_of(made.out)["dtram", seed]["result"]
         scored = dtram_env.evaluate(DTRAM.load(folder), WHOLE, "test").to_dict()
         assert {key: row[key] for key in scored} == scored
@@ -147,7 +148,7 @@ def test_dtrams_row_goes_through_the_environment(made: Made) -> None:
 def test_a_failed_run_is_a_row_that_says_so(made: Made) -> None:
     broken = rows_of(made.out)["scan", 1]
     assert broken["result"] is None and broken["curve"] == []
-    (line,) = (made.out / WHOLE / "scan" / "seed-1.log").read_text().splitlines()
+    (line,) = (made.runs / WHOLE / "scan" / "seed-1.log").read_text().splitlines()
     assert "was started with other options: " in line and "--seed (7 then, 1 now)" in line
     assert broken["problem"] == f"failed: {line[:200]}"
     assert f"{WHOLE} scan seed 1: failed: error: " in made.said
@@ -161,7 +162,7 @@ def test_a_second_call_trains_nothing(made: Made, tmp_path: Path, monkeypatch, c
         program.subprocess, "Popen", lambda *_, **__: pytest.fail("a run was started")
     )
     monkeypatch.setattr(program, "provenance", lambda device: {"command": "again"})
-    compare(tiny(made.out, out=tmp_path))
+    compare(tiny(made.runs, out=tmp_path))
     assert "the rest takes" not in capsys.readouterr().out
     before, after = rows_of(made.out), rows_of(tmp_path)
     assert after == {key: before[key] for key in after} and len(after) == 4
@@ -173,32 +174,42 @@ def test_read_only_says_what_was_not_run(made: Made, tmp_path: Path, monkeypatch
         program.subprocess, "Popen", lambda *_, **__: pytest.fail("a run was started")
     )
     monkeypatch.setattr(program, "provenance", lambda device: {"command": "read"})
-    compare(tiny(made.out, algos=("random", "center"), read_only=True, out=tmp_path))
+    compare(tiny(made.runs, algos=("random", "center"), read_only=True, out=tmp_path))
     rows = rows_of(tmp_path)
     assert rows["center", 0]["problem"] == rows["center", 1]["problem"] == "not run"
     assert rows["random", 0]["problem"] == ""
     text = (tmp_path / "summary.md").read_text()
     assert "| center | seed 0: not run; seed 1: not run |" in text
     nothing = tmp_path / "nothing"
-    compare(tiny(tmp_path / "none", read_only=True, out=nothing))
+    with pytest.raises(ValueError, match="no run has a result; the table says why"):
+        compare(tiny(tmp_path / "none", read_only=True, out=nothing))
     assert all(row["problem"] == "not run" for row in rows_of(nothing).values())
     assert not (nothing / "learning_curves.png").exists()
     assert not (tmp_path / "none").exists()
+
+
+GOOD = {
+    "hyperparameters": {},
+    "options": {"total_timesteps": 0, "classifier": None},
+    "curve": [{"env_steps": 0, "return": 0.5}],
+    "env_steps": 0,
+}
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ('{"env_steps": 3', "not valid JSON"),
-        ("{}", "no 'hyperparameters' in its results"),
-        ('{"hyperparameters": {}}', "no 'curve' in its results"),
+        ("{}", "no 'options' in its results"),
+        (json.dumps({k: GOOD[k] for k in GOOD if k != "curve"}), "no 'curve' in its results"),
+        (json.dumps(GOOD), "in its results"),
         (
-            '{"hyperparameters": {}, "curve": [{"env_steps": 0, "return": 0.5}], "env_steps": 0}',
-            "in its results",
+            json.dumps(GOOD | {"hyperparameters": {"stop_after": 2}}),
+            "made otherwise (hyper-parameters {'stop_after': 2} then, {} now); delete it to run",
         ),
         (
-            '{"hyperparameters": {"stop_after": 2}}',
-            "made with other hyper-parameters than the table's; delete it to run anew",
+            json.dumps(GOOD | {"options": {"total_timesteps": 7, "classifier": "mine"}}),
+            "made otherwise (env steps 7 then, 0 now, classifier 'mine' then, None now); delete",
         ),
     ],
 )
@@ -210,13 +221,23 @@ def test_results_that_cannot_be_read_are_a_row_too(tmp_path: Path, text: str, sa
     assert found.row is None and said in found.problem and "\n" not in found.problem
 
 
+def test_runs_of_another_length_are_not_mixed(made: Made, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(program, "provenance", lambda device: {"command": "longer"})
+    longer = tiny(made.runs, total_timesteps=2 * STEPS, read_only=True, out=tmp_path)
+    compare(longer)
+    rows = rows_of(tmp_path)
+    said = f"made otherwise (env steps {STEPS} then, {2 * STEPS} now)"
+    assert rows["dtram", 0]["result"] is None and said in rows["dtram", 0]["problem"]
+    assert rows["random", 0]["problem"] == ""  # learns nothing, so it has no length
+
+
 def test_a_policy_only_dtram_is_scored_with_its_classifier(
     tmp_path: Path, policy_id: str, small_options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(program, "reinforce_settings", lambda track: {"epochs": 1, "m": 2})
+    monkeypatch.setattr(program, "reinforce_settings", lambda track: {"m": 2})
     folder = tmp_path / policy_id / "dtram" / "seed-0"
-    train_dtram(small_options(env_id=policy_id, epochs=1, stop_epochs=1, run_dir=folder))
-    found = read(Cell(policy_id, "policy-only", "dtram", 0, 10, folder, None), "")
+    train_dtram(small_options(env_id=policy_id, env_steps=STEPS, stop_epochs=1, run_dir=folder))
+    found = read(Cell(policy_id, "policy-only", "dtram", 0, STEPS, folder, None), "")
     assert found.problem == "" and found.row is not None
     run = json.loads((folder / "results.json").read_text())
     assert found.row["test_error"] == pytest.approx(run["test_error"], abs=1e-4)
@@ -319,7 +340,7 @@ def test_interrupted_it_saves_and_goes_on_later(tmp_path: Path, calls: int) -> N
         assert f"train/compare.py {' '.join(words)}\n" in errors
         assert log.read_text().count("SIGINT: saved. To go on:") == attempt
         assert len(list(folder.glob("checkpoint-*"))) == 1
-        assert not (tmp_path / "summary.md").exists()
+        assert not (tmp_path / WHOLE / "summary.md").exists()
 
 
 def test_a_run_that_was_killed_says_by_what(tmp_path: Path, monkeypatch) -> None:
@@ -327,8 +348,22 @@ def test_a_run_that_was_killed_says_by_what(tmp_path: Path, monkeypatch) -> None
     words = [sys.executable, "-c", "print('4,096 env steps', flush=True); import os; os.abort()"]
     monkeypatch.setattr(Cell, "words", lambda self: words)
     monkeypatch.setattr(program, "provenance", lambda device: {"command": "killed"})
-    compare(tiny(tmp_path, algos=("random",), seeds=(0,)))
-    assert rows_of(tmp_path)["random", 0]["problem"] == "failed: ended by SIGABRT"
+    with pytest.raises(ValueError, match="no run has a result"):
+        compare(tiny(tmp_path, algos=("random",), seeds=(0,)))
+    assert rows_of(tmp_path / WHOLE)["random", 0]["problem"] == "failed: ended by SIGABRT"
+
+
+@pytest.mark.parametrize(
+    ("log", "reason"),
+    [
+        ("started\nerror: no such thing\n\n", "error: no such thing"),
+        ("╭─ Parsing error ─╮\n│ unknown --wdith │\n╰─────────────────╯\n", "unknown --wdith"),
+        ("", ""),
+        ("x" * 300, "x" * 200),
+    ],
+)
+def test_the_reason_of_a_failure_is_its_last_words(log: str, reason: str) -> None:
+    assert program._reason(log) == reason
 
 
 def test_one_thread_a_run_when_they_run_side_by_side(tmp_path: Path, monkeypatch) -> None:
@@ -338,5 +373,6 @@ def test_one_thread_a_run_when_they_run_side_by_side(tmp_path: Path, monkeypatch
     monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads() + 1))
     for jobs, threads in ((1, str(torch.get_num_threads() + 1)), (2, "1")):
         out = tmp_path / str(jobs)
-        compare(tiny(out, algos=("random",), seeds=(0,), jobs=jobs))
-        assert rows_of(out)["random", 0]["problem"] == f"failed: threads {threads}"
+        with pytest.raises(ValueError, match="no run has a result"):
+            compare(tiny(out, algos=("random",), seeds=(0,), jobs=jobs))
+        assert rows_of(out / WHOLE)["random", 0]["problem"] == f"failed: threads {threads}"

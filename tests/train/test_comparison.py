@@ -44,6 +44,7 @@ def run_of(env_id: str, algo: str, seed: int, paid: float | None, **changes: Any
         "view": "discrete",
         "observe": "glimpse",
         "learns_from": "reward",
+        "tries": 10,
         "test_error": 100 * (1 - paid),
         "mean_glimpses": 2.0,
         "mean_return": paid,
@@ -177,11 +178,14 @@ def test_a_failed_seed_and_a_failed_algorithm_are_said() -> None:
     table = [line for line in lines if line.startswith("| ")]
     assert [line.split(" | ")[0] for line in table] == ["| algorithm", "| scan", "| ppo", "| dqn"]
     assert len({line.count("|") for line in table}) == 1
-    assert table[2].startswith("| ppo | discrete | reward | 1 | 40.00 | 2.00 | 0.6000 | 0.3000 | ")
+    assert table[2].startswith(
+        "| ppo | discrete | reward | 10 | 1 | 40.00 | 2.00 | 0.6000 | 0.3000 | "
+    )
     assert table[2].endswith(" | 4,096 | 3 | 2.50 | 0.6000 [0.6000, 0.6000] |")
     assert table[3].startswith("| dqn | seed 0: error: it broke; seed 1: error: it broke |")
     assert "ppo: seed 1: error: it broke." in lines
-    assert "Over these environments" not in text
+    assert "## Over" not in text
+    assert "Of fewer than 4 seeds the interquartile mean leaves none out" in text
     assert lines[-1] == "Made by `python train/compare.py`."
 
 
@@ -198,7 +202,7 @@ def test_a_problem_cannot_break_the_table() -> None:
         line for line in markdown(summarise(runs), runs, "c").splitlines() if "| ppo" in line
     )
     assert r"operand for \|: int \| str" in line
-    heads = 4 + len(COLUMNS) + 1
+    heads = 5 + len(COLUMNS) + 1
     assert line.replace(r"\|", "").count("|") == heads + 1
 
 
@@ -206,7 +210,7 @@ def test_the_classifier_and_the_canvas_are_named() -> None:
     runs = [run_of("A", "ppo", 0, 0.5, classifier="c-0123", track="policy-only", observe="canvas")]
     text = markdown(summarise(runs), runs, "command")
     assert "Signpost, test split, policy-only, classifier c-0123.\n" in text
-    assert "| ppo | discrete, canvas | reward | 1 |" in text
+    assert "| ppo | discrete, canvas | reward | 10 | 1 |" in text
 
 
 def test_over_tasks_takes_those_who_finished_everywhere() -> None:
@@ -219,12 +223,33 @@ def test_over_tasks_takes_those_who_finished_everywhere() -> None:
         run_of("B", "scan", 0, 0.8),
     ]
     ppo, scan = over_tasks(runs)
-    assert ppo == {"algo": "ppo", "iqm_return": 0.3, "iqm_low": 0.3, "iqm_high": 0.3}
+    assert ppo == {
+        **{"track": "whole-task", "algo": "ppo", "environments": 2},
+        **{"iqm_return": 0.3, "iqm_low": 0.3, "iqm_high": 0.3},
+    }
     assert scan["algo"] == "scan" and scan["iqm_return"] == pytest.approx(0.5)
     text = markdown(summarise(runs), runs, "command")
-    after = text.partition("## Over these environments")[2]
+    after = text.partition("## Over the 2 environments, whole-task\n")[2]
     assert after.index("| scan | 0.5000") < after.index("| ppo | 0.3000 [0.3000, 0.3000] |")
     assert "dqn" not in after
+
+
+def test_tracks_are_not_pooled() -> None:
+    """The same algorithm on two environments of one track, and one of another."""
+    runs = [run_of("A", "ppo", 0, 0.2), run_of("B", "ppo", 0, 0.4)]
+    assert [row["iqm_return"] for row in over_tasks(runs)] == [pytest.approx(0.3)]
+    other = run_of("A-Policy", "ppo", 0, 0.9, track="policy-only")
+    assert over_tasks([*runs, other]) == over_tasks(runs)
+    assert over_tasks([runs[0], other]) == []
+
+
+def test_notes_are_of_what_is_in_the_table() -> None:
+    many = [run_of("A", "ppo", seed, 0.5) for seed in range(4)]
+    plain = markdown(summarise(many), many, "c")
+    assert "fewer than 4 seeds" not in plain and "dtram is first" not in plain
+    ours = [*many, run_of("A", "dtram", 0, 0.6)]
+    said = markdown(summarise(ours), ours, "c")
+    assert "fewer than 4 seeds" in said and "what it earned before counts as 0" in said
 
 
 def test_csv_reads_back_with_blanks_where_a_row_has_nothing(tmp_path: Path) -> None:
