@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 # Parallel test processes share the cores; torch reads this when it is first imported.
@@ -14,8 +17,31 @@ import pytest
 
 from dtram_env import datasets
 
+ROOT = Path(__file__).resolve().parents[1]
+
 hypothesis.settings.register_profile("dtram", deadline=None)
 hypothesis.settings.load_profile("dtram")
+
+
+@pytest.fixture(scope="session")
+def run_python() -> Callable[..., str]:
+    """Runs Python from the repository's folder, on one thread; what it printed."""
+
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+    def run(*words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *words],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+            timeout=600,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
 
 
 @pytest.fixture(scope="session")

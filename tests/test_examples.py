@@ -6,10 +6,9 @@ import ast
 import importlib.util
 import json
 import math
-import os
 import re
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -35,19 +34,6 @@ NOT_OURS = {"num_envs", "autoreset_mode", "backend", "device", "categorical_acti
 
 def name(path: Path) -> str:
     return path.name
-
-
-def run(*command: str) -> None:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *command],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr
 
 
 def installed(library: str) -> bool:
@@ -135,17 +121,21 @@ def test_environments_of_the_zoo_can_be_made(mnist_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("program", LIBRARIES)
-def test_runs_where_its_library_is(program: str, mnist_folder: Path) -> None:
+def test_runs_where_its_library_is(
+    program: str, mnist_folder: Path, run_python: Callable[..., str]
+) -> None:
     if not installed(LIBRARIES[program]):
         pytest.skip(f"{LIBRARIES[program]} is not installed")
-    run(f"examples/{program}", "--total-timesteps", "1000", "--num-envs", "4")
+    run_python(f"examples/{program}", "--total-timesteps", "1000", "--num-envs", "4")
 
 
-def test_the_zoo_runs_where_it_is(mnist_folder: Path, tmp_path: Path) -> None:
+def test_the_zoo_runs_where_it_is(
+    mnist_folder: Path, tmp_path: Path, run_python: Callable[..., str]
+) -> None:
     if not installed("rl_zoo3"):
         pytest.skip("rl_zoo3 is not installed")
     words = "--algo ppo --env DTRAM-MNIST-v0 --gym-packages dtram_env --eval-freq -1 -n 4096"
-    run("-m", "rl_zoo3.train", *words.split(), "--conf-file", str(ZOO), "-f", str(tmp_path))
+    run_python("-m", "rl_zoo3.train", *words.split(), "--conf-file", str(ZOO), "-f", str(tmp_path))
 
 
 # Ours.
@@ -161,10 +151,10 @@ def ours() -> ModuleType:
     return module
 
 
-def test_it_learns_and_evaluates_exactly(tmp_path: Path) -> None:
+def test_it_learns_and_evaluates_exactly(tmp_path: Path, run_python: Callable[..., str]) -> None:
     """Guessing fails on 75 % of Signpost's images, the best look at the centre on 37.5 %."""
     words = ["--env-id", "DTRAM-Signpost-v0", "--total-timesteps", "65536", "--num-envs", "256"]
-    run("-W", "error", str(OURS), *words, "--run-dir", str(tmp_path))
+    run_python("-W", "error", str(OURS), *words, "--run-dir", str(tmp_path))
     found = json.loads((tmp_path / "results.json").read_text())
     assert (found["split"], found["images"]) == ("test", 2000)
     assert found["error"] < 0.5

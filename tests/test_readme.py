@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +56,20 @@ def test_every_row_of_the_training_benchmark_is_in_its_json() -> None:
         assert line in BENCHMARKS.splitlines()
 
 
+def test_every_row_of_the_sb3_benchmark_is_in_its_json() -> None:
+    found = results("benchmarks/results/sb3_throughput.json")
+    assert found["options"]["num_envs"] == 256
+    names = {"steps_per_s": "stepping", "ppo_steps_per_s": "PPO, collection and update"}
+    for key, name in names.items():
+        ours, theirs = (found["figures"][env][key] for env in ("Sb3VecEnv", "DummyVecEnv"))
+        line = f"| {name} | {ours:,.0f} | {theirs:,.0f} | {ours / theirs:.1f} |"
+        assert line in BENCHMARKS.splitlines()
+    stepping, whole = (f"{found['ratio'][key]:.1f}" for key in names)
+    said = " ".join(README.split())
+    assert f"it steps {stepping} times as fast as SB3's `DummyVecEnv`" in said
+    assert f"collection and update, is {whole} times as fast" in said
+
+
 def test_every_link_leads_somewhere() -> None:
     links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
     assert links
@@ -69,36 +81,19 @@ PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.S)
 
 
 @pytest.mark.parametrize("number", range(len(PROGRAMS)))
-def test_programs_run(number: int, mnist_folder: Path, tmp_path: Path) -> None:
+def test_programs_run(number: int, mnist_folder: Path, run_python: Callable[..., str]) -> None:
     """Each program of the README runs as it stands, by itself; one that trains is shortened."""
-    program = PROGRAMS[number].replace("10_000", "300")
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+    run_python("-c", PROGRAMS[number].replace("10_000", "300"))
 
 
 SHIPPED = ("pretrained/mnist", "pretrained/mnist-policy-only")
 
 
 @pytest.mark.parametrize("folder", SHIPPED)
-def test_a_shipped_model_gives_its_number(folder: str) -> None:
+def test_a_shipped_model_gives_its_number(folder: str, run_python: Callable[..., str]) -> None:
     """``python train/evaluate.py pretrained/mnist --json``, as the README says."""
-    done = subprocess.run(
-        [sys.executable, "train/evaluate.py", folder, "--json", "--device", "cpu"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    found, written = json.loads(done.stdout), results(f"{folder}/results.json")
+    said = run_python("train/evaluate.py", folder, "--json", "--device", "cpu")
+    found, written = json.loads(said), results(f"{folder}/results.json")
     assert (found["dataset"], found["split"], found["images"]) == ("MNIST", "test", 10_000)
     # Another processor may round a sum otherwise and so change an image or two of 10,000.
     assert found["test_error"] == pytest.approx(written["test_error"], abs=0.02)

@@ -244,7 +244,7 @@ def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def plot_curves(runs: Sequence[Run], path: Path) -> None:
-    """Validation return against env steps: mean over seeds, and their range."""
+    """Validation return against env steps, from the first look on: mean over seeds, and range."""
     env_ids = list(dict.fromkeys(run.env_id for run in runs))
     figure = Figure(figsize=(6.5 * len(env_ids), 4.2), layout="constrained")
     grid = figure.subplots(1, len(env_ids), squeeze=False)[0]
@@ -255,7 +255,12 @@ def plot_curves(runs: Sequence[Run], path: Path) -> None:
         for k, algo in enumerate(dict.fromkeys(run.algo for run in mine)):
             curves = np.array(
                 [
-                    np.interp(x, [p["env_steps"] for p in r.curve], [p["return"] for p in r.curve])
+                    np.interp(
+                        x,
+                        [p["env_steps"] for p in r.curve],
+                        [p["return"] for p in r.curve],
+                        left=np.nan,
+                    )
                     for r in mine
                     if r.algo == algo
                 ]
