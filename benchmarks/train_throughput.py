@@ -29,7 +29,8 @@ from agents.objective import Objective, hybrid_loss
 from agents.rollout import Look, Unroll
 from dtram_env import sensor
 from dtram_env.sensor_torch import TensorStore
-from train.run import provenance, write_json
+from train.provenance import provenance
+from train.run import write_json
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,8 @@ from agents.objective import Losses
 from agents.rollout import read_logits
 from train.augment import Affine
 from train.loop import Loop, Progress
-from train.run import Interrupt, RunFolder, choose_device, provenance, run_program
+from train.provenance import choose_device, provenance
+from train.run import Interrupt, RunFolder, run_program
 from train.stages import NEVER, Verdict
 from train.task import Images, Task
 

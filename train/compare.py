@@ -13,17 +13,11 @@ is tried again by the next call. The exit status is 1 if no run has a result.
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import shlex
 import signal
-import subprocess
 import sys
-import threading
-import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,54 +27,15 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 
-from train.comparison import (
-    COLUMNS,
-    Run,
-    area_under,
-    markdown,
-    plot_curves,
-    plot_errors,
-    summarise,
-    write_csv,
-)
-from train.evaluate import Options as EvaluateOptions
-from train.evaluate import evaluate
-from train.run import provenance, python_command, read_json, run_program, write_json
-from train.sb3_algorithms import (
-    ALGORITHMS,
-    check_pair,
-    reinforce_settings,
-    settings,
-    tries_searched,
-)
+from train.cells import Cell, Runner, estimate, read
+from train.comparison import Run, markdown, plot_curves, plot_errors, summarise, write_csv
+from train.provenance import provenance, python_command
+from train.run import run_program, write_json
+from train.sb3_algorithms import ALGORITHMS, check_pair, reinforce_settings, settings
 from train.sb3_baselines import POLICY_ONLY_STEPS, WHOLE_TASK_STEPS
 from train.task import describe_env
 
-HERE = Path(__file__).resolve().parent
 NAMES = (*ALGORITHMS, "dtram")
-
-# Env steps a second of one run on one thread of an AMD EPYC, for the estimate that is printed
-# first; finished runs of the same algorithm take their place.
-RATES = {
-    "policy-only": {
-        "ppo": 8000,
-        "a2c": 8000,
-        "dqn": 2000,
-        "sac": 500,
-        "recurrent_ppo": 2000,
-        "maskable_ppo": 5000,
-        "dtram": 9000,
-    },
-    "whole-task": {
-        "ppo": 3000,
-        "a2c": 3000,
-        "sac": 500,
-        "recurrent_ppo": 2000,
-        "maskable_ppo": 3000,
-        "dtram": 9000,
-    },
-}
-SECONDS_A_RUN = 15.0  # start, validation on the way and the test split
 
 
 @dataclass(frozen=True)
@@ -122,42 +77,6 @@ class Options:
             raise ValueError(f"--total-timesteps {self.total_timesteps}: expected at least 1")
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One run to be made or read."""
-
-    env_id: str
-    track: str
-    algo: str
-    seed: int
-    steps: int
-    folder: Path
-    data_dir: Path | None
-
-    @property
-    def learns(self) -> bool:
-        return self.algo == "dtram" or ALGORITHMS[self.algo].learns
-
-    @property
-    def finished(self) -> bool:
-        return (self.folder / "results.json").exists()
-
-    def words(self) -> list[str]:
-        """The command that makes it."""
-        common = ["--env-id", self.env_id, "--seed", str(self.seed), "--run-dir", str(self.folder)]
-        if self.data_dir is not None:
-            common += ["--data-dir", str(self.data_dir)]
-        if self.algo == "dtram":
-            words = ["reinforce.py", *common, "--device", "cpu", "--env-steps", str(self.steps)]
-            for name, value in reinforce_settings(self.track).items():
-                words += [f"--{name.replace('_', '-')}", str(value)]
-        else:
-            words = ["sb3_baselines.py", "--algo", self.algo, *common]
-            if self.learns:
-                words += ["--total-timesteps", str(self.steps)]
-        return [sys.executable, str(HERE / words[0]), *words[1:], "--resume"]
-
-
 def plan(options: Options) -> list[Cell]:
     """All cells, seed by seed, so that what is stopped early has something of everyone."""
     cells = []
@@ -178,195 +97,6 @@ def plan(options: Options) -> list[Cell]:
                 folder = options.runs / env_id.rpartition(":")[2] / algo / f"seed-{seed}"
                 cells.append(Cell(env_id, track, algo, seed, steps, folder, options.data_dir))
     return cells
-
-
-def estimate(cells: Sequence[Cell], jobs: int) -> float:
-    """Seconds that the unfinished cells will take, from finished runs or `RATES`."""
-    seconds = 0.0
-    for cell in cells:
-        if cell.finished:
-            continue
-        seconds += SECONDS_A_RUN
-        if cell.learns:
-            known = [
-                read_json(c.folder / "results.json")
-                for c in cells
-                if (c.env_id, c.algo) == (cell.env_id, cell.algo) and c.finished
-            ]
-            rates = [r["env_steps"] / r["train_seconds"] for r in known if r["train_seconds"]]
-            rate = sum(rates) / len(rates) if rates else RATES[cell.track][cell.algo]
-            seconds += cell.steps / rate
-    return seconds / jobs
-
-
-class Runner:
-    """Makes cells, several side by side, and ends their processes when it is interrupted."""
-
-    def __init__(self, jobs: int) -> None:
-        self._jobs = jobs
-        self._lock = threading.Lock()
-        self._processes: list[subprocess.Popen[bytes]] = []
-        self._stopped = False
-        self.problems: dict[Path, str] = {}
-
-    def run(self, cells: Sequence[Cell]) -> None:
-        """Makes the cells that are not finished.
-
-        Raises:
-            KeyboardInterrupt: a signal came; the runs have saved what they had.
-        """
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-        try:
-            with ThreadPoolExecutor(self._jobs) as pool:
-                try:
-                    list(pool.map(self._make, [c for c in cells if not c.finished]))
-                except KeyboardInterrupt:
-                    self._stop()
-                    raise
-        finally:
-            signal.signal(signal.SIGTERM, before)
-
-    def _make(self, cell: Cell) -> None:
-        cell.folder.mkdir(parents=True, exist_ok=True)
-        began = time.perf_counter()
-        log = cell.folder.with_name(cell.folder.name + ".log")
-        threads = os.environ | ({"OMP_NUM_THREADS": "1"} if self._jobs > 1 else {})
-        with log.open("ab") as output:
-            with self._lock:
-                if self._stopped:
-                    return
-                # In a session of its own: Ctrl-C reaches it from here, once, and not the terminal.
-                process = subprocess.Popen(
-                    cell.words(),
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    env=threads,
-                    start_new_session=True,
-                )
-                self._processes.append(process)
-            status = process.wait()
-        name = f"{cell.env_id.rpartition(':')[2]} {cell.algo} seed {cell.seed}"
-        if self._stopped:
-            return
-        if status == 0 and cell.finished:
-            print(f"{name}: done in {time.perf_counter() - began:.0f} s", flush=True)
-            return
-        problem = _reason(log.read_text(errors="replace")) or f"exit status {status}"
-        if status < 0:  # nobody could say why: the last line is of something else
-            problem = f"ended by {signal.Signals(-status).name}"
-        self.problems[cell.folder] = f"failed: {problem}"
-        print(f"{name}: failed: {problem} (see {log})", flush=True)
-
-    def _stop(self) -> None:
-        with self._lock:
-            self._stopped = True
-            for process in self._processes:
-                if process.poll() is None:
-                    process.send_signal(signal.SIGINT)
-
-
-def _reason(log: str) -> str:
-    """What a failed run said last; a box of the command line's parser is read without its frame."""
-    lines = [re.sub("[\u2500-\u257f]+", "", line).strip() for line in log.splitlines()]
-    return next((line[:200] for line in reversed(lines) if line), "")
-
-
-def read(cell: Cell, problem: str) -> Run:
-    """A cell as a row of the comparison; what cannot be read is a row that says so."""
-    env_id = cell.env_id.rpartition(":")[2]
-    if not cell.finished:
-        return Run(env_id, cell.algo, cell.seed, None, problem=problem or "not run")
-    try:
-        return _read_finished(cell, env_id)
-    except (OSError, ValueError, KeyError) as error:
-        text = f"no {error} in its results" if isinstance(error, KeyError) else str(error)
-        return Run(env_id, cell.algo, cell.seed, None, problem=f"{cell.folder}: {text}"[:500])
-
-
-def _read_finished(cell: Cell, env_id: str) -> Run:
-    found = read_json(cell.folder / "results.json")
-    made, wanted = _made_with(cell, found), _wanted(cell)
-    if made != wanted:
-        differ = ", ".join(
-            f"{name} {made.get(name)!r} then, {wanted.get(name)!r} now"
-            for name in dict.fromkeys([*made, *wanted])
-            if made.get(name) != wanted.get(name)
-        )
-        raise ValueError(
-            f"made otherwise ({differ}); delete it to run anew, or choose other --runs"
-        )
-    if cell.algo == "dtram":
-        found, curve = _read_dtram(cell, found)
-        # It is first looked at after its first epoch: what it earned before that counts as nothing.
-        found["area"] = area_under([UNSEEN, *curve], found["env_steps"])
-    else:
-        curve = found["curve"]
-        found["learns_from"] = "reward" if cell.learns else "nothing"
-        found["area"] = area_under(curve, found["env_steps"])
-    found["tries"] = tries_searched(env_id, cell.algo, _table_row(cell))
-    for key in COLUMNS.keys() - found.keys():
-        raise KeyError(key)
-    return Run(env_id, cell.algo, cell.seed, found, tuple(curve))
-
-
-UNSEEN = {"env_steps": 0, "return": 0.0}
-
-
-def _table_row(cell: Cell) -> dict[str, Any]:
-    if cell.algo == "dtram":
-        return reinforce_settings(cell.track)
-    return settings(cell.track, cell.algo).to_json()
-
-
-def _wanted(cell: Cell) -> dict[str, Any]:
-    """What a cell's run must have been made with."""
-    return {
-        "env steps": cell.steps if cell.learns else 0,
-        "classifier": None,
-        "hyper-parameters": _table_row(cell),
-    }
-
-
-def _made_with(cell: Cell, results: dict[str, Any]) -> dict[str, Any]:
-    """The same of a finished run."""
-    options = results["options"]
-    if cell.algo == "dtram":
-        steps, row = options["env_steps"], {name: options.get(name) for name in _table_row(cell)}
-    else:
-        steps, row = options["total_timesteps"], results["hyperparameters"]
-    return {"env steps": steps, "classifier": options["classifier"], "hyper-parameters": row}
-
-
-def _read_dtram(
-    cell: Cell, results: dict[str, Any]
-) -> tuple[dict[str, Any], list[dict[str, float]]]:
-    """A DT-RAM's run, scored through the environment like the others; kept beside the run."""
-    kept = cell.folder / "evaluation.json"
-    if not kept.exists():
-        write_json(kept, evaluate(EvaluateOptions(cell.folder, data_dir=cell.data_dir)))
-    found = read_json(kept)
-    curve = [
-        {
-            "env_steps": row["time/total_timesteps"],
-            "return": row["eval/mean_return"],
-            "error": 1 - row["eval/accuracy"],
-            "mean_glimpses": row["eval/mean_glimpses"],
-            "seconds": row["time/time_elapsed"],
-        }
-        for row in map(json.loads, (cell.folder / "metrics.jsonl").read_text().splitlines())
-    ]
-    return found | {
-        "track": cell.track,
-        "classifier": results["classifier"],
-        "view": "native",
-        "observe": "glimpse",
-        "learns_from": "labels and reward",
-        "seed": cell.seed,
-        "env_steps": results["env_steps"],
-        "train_seconds": round(results["train_seconds"] - results["validation_seconds"], 1),
-        "flops_per_image": round(results["flops_per_glimpse"] * found["mean_glimpses"]),
-    }, curve
 
 
 def compare(options: Options) -> Path:

@@ -170,7 +170,8 @@ FEW_SEEDS = (
 )
 DTRAM_NOTES = (
     "dtram is first looked at after an epoch of its training; for the area, what it earned before "
-    "counts as 0."
+    "counts as 0. Its stopper is trained last, on a quarter of the env steps; until then all "
+    "glimpses are taken, hence the step at the end of its curve."
 )
 
 

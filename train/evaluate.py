@@ -26,7 +26,8 @@ from agents.config import read_header
 from agents.dtram import DTRAM
 from agents.policy_only import POLICY_IDS, LookAndStop
 from agents.stopping import ConfidenceStop, FixedStop, LearnedStop
-from train.run import choose_device, provenance, read_tensors, run_program
+from train.provenance import choose_device, provenance
+from train.run import read_tensors, run_program
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,9 @@ from agents.dtram import DTRAM
 from agents.objective import Objective
 from train.augment import Affine
 from train.loop import Loop, Progress
+from train.provenance import choose_device, provenance
 from train.report import glimpse_pictures, report
-from train.run import Interrupt, RunFolder, choose_device, provenance, run_program
+from train.run import Interrupt, RunFolder, run_program
 from train.stages import Stage, StopperStage, UnrollStage
 from train.task import Task
 

@@ -1,18 +1,14 @@
-"""A run on disk: folder, options, metrics, TensorBoard, signals, checkpoints, and where it ran."""
+"""A run on disk: folder, options, metrics, TensorBoard, signals, checkpoints."""
 
 from __future__ import annotations
 
 import base64
-import importlib.metadata
 import json
 import os
-import platform
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +23,8 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from dtram_env.datasets import DatasetCorruptError
+
+from .provenance import python_command
 
 
 def run_program(main: Callable[[], object]) -> None:
@@ -322,91 +320,3 @@ def _restore_generators(saved: Mapping[str, str], device: torch.device) -> None:
     torch.set_rng_state(tensor(saved["cpu"]))
     if "cuda" in saved and device.type == "cuda":
         torch.cuda.set_rng_state(tensor(saved["cuda"]), device)
-
-
-# -- where and how it ran -------------------------------------------------------------------------
-
-
-def choose_device(name: str) -> torch.device:
-    """The device called `name`; "auto" is the GPU if there is one.
-
-    Raises:
-        ValueError: if it is unknown or not on this machine.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"--device {name}: not usable here ({reason}); try auto or cpu") from None
-    return device
-
-
-def provenance(device: torch.device) -> dict[str, Any]:
-    """What a result needs beside its number: command, commit, versions, hardware, date."""
-    packages = ["dtram", "torch", "torchvision", "gymnasium", "stable-baselines3", "numpy"]
-    packages += [name for name in ("sb3-contrib", "optuna") if _version(name) != NOT_INSTALLED]
-    return {
-        "command": shlex.join(["python", *(_relative(word) for word in sys.argv)]),
-        "commit": _commit(),
-        "date": time.strftime("%Y-%m-%d"),
-        "python": platform.python_version(),
-        "versions": {name: _version(name) for name in packages},
-        "hardware": {
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-            "processor": _processor(),
-            "cpu_threads": torch.get_num_threads(),
-        },
-    }
-
-
-def python_command() -> str:
-    """What to type for the Python that runs this: its path, unless `python` is the same one."""
-    found = shutil.which("python")
-    if found is not None and Path(found) == Path(sys.executable):
-        return "python"
-    return _relative(sys.executable)
-
-
-def _relative(word: str) -> str:
-    """A path below the current folder without the folder's own name."""
-    here = str(Path.cwd()) + os.sep
-    return word.removeprefix(here)
-
-
-NOT_INSTALLED = "not installed"
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return NOT_INSTALLED
-
-
-def _commit() -> str:
-    """The checkout's commit, with "+changes" if files differ from it."""
-    here = Path(__file__).resolve().parent
-
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(here), *words], capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        dirty = "+changes" if git("status", "--porcelain", "--untracked-files=no") else ""
-        return git("rev-parse", "HEAD") + dirty
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

@@ -36,7 +36,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clon
 import dtram_env
 from agents import sb3
 from dtram_env.sb3 import Sb3VecEnv
-from train.run import Interrupt, RunFolder, choose_device, provenance, run_program
+from train.provenance import choose_device, provenance
+from train.run import Interrupt, RunFolder, run_program
 from train.sb3_algorithms import ALGORITHMS, Settings, check_pair, make_model, make_rule, settings
 from train.sb3_callback import Judge
 from train.task import describe_env

@@ -27,16 +27,8 @@ import tyro
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 
 from train import reinforce
-from train.run import (
-    Interrupt,
-    RunFolder,
-    choose_device,
-    provenance,
-    python_command,
-    read_json,
-    run_program,
-    write_json,
-)
+from train.provenance import choose_device, provenance, python_command
+from train.run import Interrupt, RunFolder, read_json, run_program, write_json
 from train.sb3_algorithms import reinforce_settings, settings
 from train.sb3_baselines import Options, learn, prepare, untrained
 from train.task import Task, describe_env

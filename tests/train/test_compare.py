@@ -17,13 +17,12 @@ import torch
 
 import dtram_env
 from agents.dtram import DTRAM
+from train import cells
 from train import compare as program
-from train.compare import RATES, SECONDS_A_RUN, Cell, Options, compare, estimate, plan, read
+from train.cells import RATES, SECONDS_A_RUN, Cell, estimate
+from train.compare import Options, compare, plan
 from train.comparison import COLUMNS, area_under
-from train.reinforce import train as train_dtram
 from train.run import write_json
-from train.sb3_baselines import Options as Baseline
-from train.sb3_baselines import train as train_baseline
 
 ROOT = Path(__file__).resolve().parents[2]
 WHOLE = "DTRAM-Signpost-v0"
@@ -159,7 +158,7 @@ def test_a_failed_run_is_a_row_that_says_so(made: Made) -> None:
 
 def test_a_second_call_trains_nothing(made: Made, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(
-        program.subprocess, "Popen", lambda *_, **__: pytest.fail("a run was started")
+        cells.subprocess, "Popen", lambda *_, **__: pytest.fail("a run was started")
     )
     monkeypatch.setattr(program, "provenance", lambda device: {"command": "again"})
     compare(tiny(made.runs, out=tmp_path))
@@ -171,7 +170,7 @@ def test_a_second_call_trains_nothing(made: Made, tmp_path: Path, monkeypatch, c
 
 def test_read_only_says_what_was_not_run(made: Made, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(
-        program.subprocess, "Popen", lambda *_, **__: pytest.fail("a run was started")
+        cells.subprocess, "Popen", lambda *_, **__: pytest.fail("a run was started")
     )
     monkeypatch.setattr(program, "provenance", lambda device: {"command": "read"})
     compare(tiny(made.runs, algos=("random", "center"), read_only=True, out=tmp_path))
@@ -188,39 +187,6 @@ def test_read_only_says_what_was_not_run(made: Made, tmp_path: Path, monkeypatch
     assert not (tmp_path / "none").exists()
 
 
-GOOD = {
-    "hyperparameters": {},
-    "options": {"total_timesteps": 0, "classifier": None},
-    "curve": [{"env_steps": 0, "return": 0.5}],
-    "env_steps": 0,
-}
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ('{"env_steps": 3', "not valid JSON"),
-        ("{}", "no 'options' in its results"),
-        (json.dumps({k: GOOD[k] for k in GOOD if k != "curve"}), "no 'curve' in its results"),
-        (json.dumps(GOOD), "in its results"),
-        (
-            json.dumps(GOOD | {"hyperparameters": {"stop_after": 2}}),
-            "made otherwise (hyper-parameters {'stop_after': 2} then, {} now); delete it to run",
-        ),
-        (
-            json.dumps(GOOD | {"options": {"total_timesteps": 7, "classifier": "mine"}}),
-            "made otherwise (env steps 7 then, 0 now, classifier 'mine' then, None now); delete",
-        ),
-    ],
-)
-def test_results_that_cannot_be_read_are_a_row_too(tmp_path: Path, text: str, said: str) -> None:
-    folder = tmp_path / "random" / "seed-0"
-    folder.mkdir(parents=True)
-    (folder / "results.json").write_text(text)
-    found = read(Cell(WHOLE, "whole-task", "random", 0, 10, folder, None), "")
-    assert found.row is None and said in found.problem and "\n" not in found.problem
-
-
 def test_runs_of_another_length_are_not_mixed(made: Made, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(program, "provenance", lambda device: {"command": "longer"})
     longer = tiny(made.runs, total_timesteps=2 * STEPS, read_only=True, out=tmp_path)
@@ -231,41 +197,25 @@ def test_runs_of_another_length_are_not_mixed(made: Made, tmp_path: Path, monkey
     assert rows["random", 0]["problem"] == ""  # learns nothing, so it has no length
 
 
-def test_a_policy_only_dtram_is_scored_with_its_classifier(
-    tmp_path: Path, policy_id: str, small_options, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(program, "reinforce_settings", lambda track: {"m": 2})
-    folder = tmp_path / policy_id / "dtram" / "seed-0"
-    train_dtram(small_options(env_id=policy_id, env_steps=STEPS, stop_epochs=1, run_dir=folder))
-    found = read(Cell(policy_id, "policy-only", "dtram", 0, STEPS, folder, None), "")
-    assert found.problem == "" and found.row is not None
-    run = json.loads((folder / "results.json").read_text())
-    assert found.row["test_error"] == pytest.approx(run["test_error"], abs=1e-4)
-    assert found.row["classifier"] == run["classifier"] != None  # noqa: E711
-    baseline = Baseline(algo="scan", env_id=policy_id, run_dir=tmp_path / "scan")
-    other = json.loads((train_baseline(baseline) / "results.json").read_text())
-    assert found.row["classifier"] == other["classifier"]
-
-
 def test_the_estimate_counts_what_is_missing(made: Made, tmp_path: Path) -> None:
     options = tiny(tmp_path, algos=("ppo", "random"), seeds=(0, 1), total_timesteps=30_000)
-    cells = plan(options)
-    assert [(cell.algo, cell.seed) for cell in cells] == [
+    planned = plan(options)
+    assert [(cell.algo, cell.seed) for cell in planned] == [
         ("ppo", 0), ("random", 0), ("ppo", 1), ("random", 1),
     ]  # fmt: skip
     expected = 4 * SECONDS_A_RUN + 2 * 30_000 / RATES["whole-task"]["ppo"]
-    assert estimate(cells, jobs=1) == pytest.approx(expected)
-    assert estimate(cells, jobs=2) == pytest.approx(expected / 2)
+    assert estimate(planned, jobs=1) == pytest.approx(expected)
+    assert estimate(planned, jobs=2) == pytest.approx(expected / 2)
     # A finished run tells the rate.
-    write_json(cells[0].folder / "results.json", {"env_steps": 30_000, "train_seconds": 60.0})
-    assert estimate(cells, jobs=1) == pytest.approx(3 * SECONDS_A_RUN + 60.0)
+    write_json(planned[0].folder / "results.json", {"env_steps": 30_000, "train_seconds": 60.0})
+    assert estimate(planned, jobs=1) == pytest.approx(3 * SECONDS_A_RUN + 60.0)
     assert estimate(plan(made.options)[:2], jobs=1) == 0.0
 
 
 def test_the_commands_of_the_cells(tmp_path: Path, policy_id: str) -> None:
-    cells = plan(tiny(tmp_path, env_id=(WHOLE, policy_id), algos=("ppo", "scan", "dtram")))
-    assert [cell.track for cell in cells] == ["whole-task"] * 6 + ["policy-only"] * 6
-    words = {(c.env_id, c.algo): c.words() for c in cells if c.seed == 1}
+    planned = plan(tiny(tmp_path, env_id=(WHOLE, policy_id), algos=("ppo", "scan", "dtram")))
+    assert [cell.track for cell in planned] == ["whole-task"] * 6 + ["policy-only"] * 6
+    words = {(c.env_id, c.algo): c.words() for c in planned if c.seed == 1}
     ppo = words[WHOLE, "ppo"]
     assert ppo[:2] == [sys.executable, str(ROOT / "train" / "sb3_baselines.py")]
     assert ppo[2:] == [
@@ -351,19 +301,6 @@ def test_a_run_that_was_killed_says_by_what(tmp_path: Path, monkeypatch) -> None
     with pytest.raises(ValueError, match="no run has a result"):
         compare(tiny(tmp_path, algos=("random",), seeds=(0,)))
     assert rows_of(tmp_path / WHOLE)["random", 0]["problem"] == "failed: ended by SIGABRT"
-
-
-@pytest.mark.parametrize(
-    ("log", "reason"),
-    [
-        ("started\nerror: no such thing\n\n", "error: no such thing"),
-        ("╭─ Parsing error ─╮\n│ unknown --wdith │\n╰─────────────────╯\n", "unknown --wdith"),
-        ("", ""),
-        ("x" * 300, "x" * 200),
-    ],
-)
-def test_the_reason_of_a_failure_is_its_last_words(log: str, reason: str) -> None:
-    assert program._reason(log) == reason
 
 
 def test_one_thread_a_run_when_they_run_side_by_side(tmp_path: Path, monkeypatch) -> None:

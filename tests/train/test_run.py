@@ -12,15 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from train.run import (
-    Interrupt,
-    RunFolder,
-    choose_device,
-    provenance,
-    read_json,
-    run_program,
-    write_json,
-)
+from train.provenance import choose_device, provenance
+from train.run import Interrupt, RunFolder, read_json, run_program, write_json
 
 
 def a_model_that_learned() -> tuple[nn.Module, torch.optim.Optimizer]:
