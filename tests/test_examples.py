@@ -141,6 +141,18 @@ def test_the_zoo_runs_where_it_is(
 # Ours.
 
 
+def test_every_result_in_the_table_is_in_its_json() -> None:
+    table = (EXAMPLES / "README.md").read_text()
+    rows = re.findall(r"test error ([\d.]+) % at ([\d.]+) glimpses \(\[results\]\((\S+)\)\)", table)
+    assert len(rows) == table.count("test error ")
+    for error, glimpses, path in rows:
+        found = json.loads((EXAMPLES / path).read_text())
+        assert (error, glimpses) == (
+            f"{found['test_error']:.2f}",
+            f"{found['mean_glimpses']:.2f}",
+        )
+
+
 @pytest.fixture(scope="module")
 def ours() -> ModuleType:
     spec = importlib.util.spec_from_file_location("recurrent_ppo", OURS)
