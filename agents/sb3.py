@@ -19,6 +19,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureC
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from dtram_env.backends import to_host
 from dtram_env.observer import SMALL_IMAGE
 
 from .dtram import DTRAM, State
@@ -100,6 +101,7 @@ class _Memory(NamedTuple):
 
     lstm: tuple[np.ndarray, ...] | None  # each (layers, B, H)
     start: np.ndarray  # (B,) bool, before the first glimpse
+    slots: np.ndarray  # (B,) of the environment, whose masks they are
 
 
 class Sb3Policy:
@@ -134,12 +136,23 @@ class Sb3Policy:
         self._env = env
 
     def reset(self, batch: int) -> _Memory:
-        return _Memory(None, np.ones(batch, dtype=np.bool_))
+        return _Memory(None, np.ones(batch, dtype=np.bool_), np.arange(batch))
 
     def step(self, observation: dict[str, Any], state: _Memory) -> tuple[Any, _Memory]:
-        """Acts on a batch: an action of the model's own view, and the next state."""
-        more = {"action_masks": _host(self._env.action_masks())} if self._masks else {}
-        seen = {key: _host(values) for key, values in observation.items()}
+        """Acts on a batch: an action of the model's own view, and the next state.
+
+        Raises:
+            ValueError: the model takes action masks, and no environment was given to `check_env`.
+        """
+        more = {}
+        if self._masks:
+            if self._env is None:
+                raise ValueError(
+                    f"this {type(self.model).__name__} takes the environment's action masks; call "
+                    "check_env(env) first, as dtram_env.evaluate does"
+                )
+            more["action_masks"] = to_host(self._env.action_masks())[state.slots]
+        seen = {key: to_host(values) for key, values in observation.items()}
         if self._normalizer is not None:
             seen = self._normalizer.normalize_obs(seen)
         action, lstm = self.model.predict(
@@ -149,16 +162,12 @@ class Sb3Policy:
             deterministic=self.deterministic,
             **more,
         )
-        return action, _Memory(lstm, np.zeros_like(state.start))
+        return action, _Memory(lstm, np.zeros_like(state.start), state.slots)
 
     def select(self, state: _Memory, keep: Any) -> _Memory:
         keep = np.asarray(keep)
         lstm = None if state.lstm is None else tuple(part[:, keep] for part in state.lstm)
-        return _Memory(lstm, state.start[keep])
-
-
-def _host(values: Any) -> np.ndarray:
-    return values.cpu().numpy() if isinstance(values, Tensor) else values
+        return _Memory(lstm, state.start[keep], state.slots[keep])
 
 
 def _plain(space: spaces.Space) -> Any:
@@ -188,21 +197,22 @@ class Sb3Agent:
         episode_start: np.ndarray | None = None,
         deterministic: bool = True,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-        """Acts as `DTRAM.step` does; of a policy-only environment ``probs`` is not read.
+        """Acts as `DTRAM.step` does.
 
         Args:
-            observation: of the continuous view, batched; ``glimpse`` flat, or as an image with its
-                channels last or, from SB3's `VecTransposeImage`, first.
+            observation: of the continuous view, batched or of one environment; ``glimpse`` flat, or
+                as an image with its channels last or, from SB3's `VecTransposeImage`, first.
             state: what the last call returned; None before the first.
             episode_start: ``(B,)`` bool, slots whose observation is an episode's first.
             deterministic: must be True; the stopping rule samples nothing.
 
         Returns:
             Actions ``(B, 3 + num_classes)`` float32, of policy-only environments ``(B, 3)``, and
-            the next state.
+            the next state. Of an observation that is not batched, an action without B.
 
         Raises:
-            ValueError: sampling was asked for, or the observation is not of the agent's kind.
+            ValueError: sampling was asked for, or the observation is not of the agent's kind, or of
+                an environment with another budget or classifier than it was made for.
         """
         if not deterministic:
             raise ValueError("deterministic=False: a trained DT-RAM acts deterministically only")
@@ -211,23 +221,28 @@ class Sb3Agent:
                 f"observation has the keys {sorted(observation)}: a DT-RAM reads 'glimpse' alone; "
                 "make the environment with observe='glimpse' and without a thumbnail_size"
             )
-        batch = len(observation["location"])
-        fresh = self.agent.initial(batch)
-        memory = fresh
-        if state is not None:
-            memory = State(*(torch.as_tensor(part, device=fresh.h.device) for part in state))
-            if episode_start is not None:
-                start = torch.as_tensor(np.asarray(episode_start, bool), device=fresh.h.device)
-                memory = State(
-                    *(
-                        torch.where(start.reshape(-1, *[1] * (new.ndim - 1)), new, old)
-                        for new, old in zip(fresh, memory, strict=True)
-                    )
-                )
-        glimpse = self._pixels(np.asarray(observation["glimpse"]), batch)
+        if ("probs" in observation) != isinstance(self.policy, LookAndStop):
+            raise ValueError(
+                f"observation has the keys {sorted(observation)}: pass LookAndStop(agent) for "
+                "policy-only environments, which show 'probs', and the agent itself for others"
+            )
+        single = np.ndim(observation["location"]) == 1
+        seen = {
+            key: np.asarray(value)[None] if single else np.asarray(value)
+            for key, value in observation.items()
+        }
+        batch = len(seen["location"])
+        start = np.full(batch, state is None)
+        if episode_start is not None:
+            start |= np.asarray(episode_start, dtype=bool)
+        if state is None:  # later `evaluate_policy` also marks slots whose share is done
+            self._check_budget(seen["time"])
+        glimpse = self._pixels(seen["glimpse"], batch)
         native, memory = self.policy.step(
-            {"glimpse": glimpse, "location": observation["location"]}, memory
+            {"glimpse": glimpse, "location": seen["location"]}, self._memory(state, start)
         )
+        if state is None and isinstance(self.policy, LookAndStop):
+            self._check_classifier(memory.h, seen["probs"])
         prediction = native.get("prediction")
         classes = 0 if prediction is None else self.agent.config.num_classes
         action = np.full((batch, 3 + classes), -1.0, dtype=np.float32)
@@ -235,7 +250,46 @@ class Sb3Agent:
         action[:, 2] = np.where(native["stop"] == 1, 1.0, -1.0)
         if prediction is not None:
             action[np.arange(batch), 3 + prediction] = 1.0
-        return action, tuple(part.cpu().numpy() for part in memory)
+        return action[0] if single else action, tuple(part.cpu().numpy() for part in memory)
+
+    def _memory(self, state: tuple[np.ndarray, ...] | None, start: np.ndarray) -> State:
+        """The agent's state, that of a new episode where one starts."""
+        fresh = self.agent.initial(len(start))
+        if state is None:
+            return fresh
+        device = fresh.h.device
+        new = torch.as_tensor(start, device=device)
+        return State(
+            *(
+                torch.where(
+                    new.reshape(-1, *[1] * (first.ndim - 1)),
+                    first,
+                    torch.as_tensor(before, device=device),
+                )
+                for first, before in zip(fresh, state, strict=True)
+            )
+        )
+
+    def _check_budget(self, time: np.ndarray) -> None:
+        """What `DTRAM.check_env` asks: after one glimpse ``time`` is 1 / budget."""
+        budget = self.agent.config.max_glimpses
+        wrong = time[np.abs(time - 1 / budget) > 1e-6]
+        if wrong.size:
+            raise ValueError(
+                f"an episode starts at time {wrong[0]:.3f}: this DT-RAM was made for a budget of "
+                f"{budget} glimpses with one at reset, and so for {1 / budget:.3f}; make the "
+                "environment so, and pass the state and episode_start of later steps"
+            )
+
+    @torch.no_grad()
+    def _check_classifier(self, h: Tensor, probs: np.ndarray) -> None:
+        """After the first glimpse the classifier in the loop believes what the agent's own does."""
+        own = to_host(torch.softmax(self.agent.classifier(h), dim=-1))
+        if own.shape != probs.shape or np.abs(own - probs).max() > 1e-3:
+            raise ValueError(
+                "the environment's classifier believes otherwise than this DT-RAM's; make the "
+                "environment with the classifier= that it was trained with"
+            )
 
     def _pixels(self, glimpse: np.ndarray, batch: int) -> np.ndarray:
         """Glimpses ``(B, g, g, channels)`` uint8, from either format."""

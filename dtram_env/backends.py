@@ -215,6 +215,11 @@ class TorchBackend:
         return self._store.images[index]
 
 
+def to_host(values: Any) -> np.ndarray:
+    """An array as it is, a tensor as an array on the host."""
+    return values if isinstance(values, np.ndarray) else values.cpu().numpy()
+
+
 def read_array(b: Backend, values: Any, field: str, kinds: str, expected: str) -> Any:
     """What a user gave as an array of the backend.
 

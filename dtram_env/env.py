@@ -27,10 +27,11 @@ class GlimpseEnv(TaskAttributes, gym.Env[dict[str, np.ndarray], Any]):
     """
     ## Description
 
-    An image is shown one small crop, a *glimpse*, at a time. After each glimpse the agent says what
-    it thinks the image is, where it wants to look next, and whether it has seen enough. It is paid
-    once, at the end, and less for every glimpse it took. Easy images should take few glimpses and
-    hard ones more: the task of "Dynamic Computational Time for Visual Attention" (Li et al., 2017).
+    An image is shown one small crop, a *glimpse*, at a time. After each glimpse the agent says
+    where it wants to look next, whether it has seen enough, and what it thinks the image is (if
+    policy-only, a frozen classifier says that). It is paid once, at the end, and less for every
+    glimpse it took. Easy images should take few glimpses and hard ones more: the task of "Dynamic
+    Computational Time for Visual Attention" (Li et al., 2017).
 
     ## Action Space
 
@@ -145,7 +146,7 @@ class GlimpseEnv(TaskAttributes, gym.Env[dict[str, np.ndarray], Any]):
     | `mask_seen=True`              | `action_masks()` of a grid's view forbids cells at whose exact location a glimpse was taken in this episode (unless that is all of them) |
     | `min_glimpses=m`              | `action_masks()` forbids to stop before m glimpses              |
     | `observe="canvas"`            | in place of `glimpse`, `canvas: Box(0, 255, (H, W, C + 1), uint8)`: the pixels that the finest crops have covered so far, and 255 in the last channel where they have; a first thumbnail has its own key |
-    | `glimpse_format="flat"`       | every image as a vector of float32 in [0, 1]; the default of both views above if a side shown is under 36 pixels, so that stock policies run |
+    | `glimpse_format="flat"`       | every image as a vector of float32 in [0, 1]; the default of the views above if a side shown is under 36 pixels, so that stock policies run |
 
     ## Vectorized environment
 

@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
+from .backends import to_host
 from .policy import Policy
 
 
@@ -173,7 +174,7 @@ def _episode(
     policy: Policy[Any], env: Any, observation: Any, infos: dict[str, Any]
 ) -> dict[str, np.ndarray]:
     """Runs one episode in every slot, from its first observation to its end."""
-    outcome = {key: _host(infos[key]) for key in ("image_index", "label", "repeat")}
+    outcome = {key: to_host(infos[key]) for key in ("image_index", "label", "repeat")}
     prediction = np.zeros(env.num_envs, dtype=np.int64)
     reward = np.zeros(env.num_envs)
     state = policy.reset(env.num_envs)
@@ -181,19 +182,15 @@ def _episode(
     while running:
         action, state = policy.step(observation, state)
         observation, paid, terminated, _, infos = env.step(action)
-        reward += _host(paid)
+        reward += to_host(paid)
         if "prediction" in infos:
             prediction = np.where(
-                _host(infos["_prediction"]), _host(infos["prediction"]), prediction
+                to_host(infos["_prediction"]), to_host(infos["prediction"]), prediction
             )
-        running = not _host(terminated).all()
+        running = not to_host(terminated).all()
     outcome |= {
         "prediction": prediction,
-        "num_glimpses": _host(infos["num_glimpses"]),
+        "num_glimpses": to_host(infos["num_glimpses"]),
         "reward": reward,
     }
     return outcome
-
-
-def _host(values: Any) -> np.ndarray:
-    return values if isinstance(values, np.ndarray) else values.cpu().numpy()

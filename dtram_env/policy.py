@@ -6,6 +6,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from .backends import to_host
 from .views import grid_centres
 
 State = TypeVar("State")
@@ -94,7 +95,7 @@ class _CountingPolicy:
         self, observation: dict[str, Any], state: np.ndarray
     ) -> tuple[dict[str, np.ndarray], np.ndarray]:
         # At time 0 (first_glimpse="choose") there is no glimpse to count.
-        batch, taken = len(state), state + (_host(observation["time"])[:, 0] > 0)
+        batch, taken = len(state), state + (to_host(observation["time"])[:, 0] > 0)
         action = {}
         if self.guess is not None:
             action["prediction"] = np.full(batch, self.guess, dtype=np.int64)
@@ -113,10 +114,6 @@ class _CountingPolicy:
         if self.stop_after is None:
             return np.zeros(len(taken), dtype=np.int64)
         return (taken >= self.stop_after).astype(np.int64)
-
-
-def _host(values: Any) -> np.ndarray:
-    return values if isinstance(values, np.ndarray) else values.cpu().numpy()
 
 
 class RandomPolicy(_CountingPolicy):

@@ -48,12 +48,6 @@ class Sb3VecEnv(VecEnv):
     """
 
     def __init__(self, env_id: str, num_envs: int = 1, **env_kwargs: Any) -> None:
-        if env_kwargs.get("view", "native") == "native":
-            raise ValueError(
-                "view='native': Stable-Baselines3 takes no Dict action; expected "
-                "view='continuous' (PPO, A2C, SAC, TD3), 'discrete' (PPO, A2C, MaskablePPO), or, "
-                "for policy-only ids, 'single' (DQN)"
-            )
         for name, only in (("autoreset_mode", AutoresetMode.SAME_STEP), ("backend", "numpy")):
             if env_kwargs.pop(name, only) != only:
                 raise ValueError(f"{name}: Sb3VecEnv works with {only} only; leave it out")
@@ -68,8 +62,14 @@ class Sb3VecEnv(VecEnv):
             ) from error
         if not isinstance(made, GlimpseVectorEnv):
             raise ValueError(f"env_id={env_id!r}: expected an environment of this package")
+        if made.view == "native":
+            raise ValueError(
+                "view='native': Stable-Baselines3 takes no Dict action; expected "
+                "view='continuous' (PPO, A2C, SAC, TD3), 'discrete' (PPO, A2C, MaskablePPO), or, "
+                "for policy-only ids, 'single' (DQN)"
+            )
         self.venv = made
-        self._fixed = {name for name in vars(made) if not name.startswith("_")} - FREE
+        self._made = set(vars(made))
         self._actions: Any = None
         super().__init__(num_envs, made.single_observation_space, made.single_action_space)
 
@@ -132,9 +132,10 @@ class Sb3VecEnv(VecEnv):
 
         Raises:
             ValueError: only some of the slots were named, or the attribute is one of those that the
-                environment was made with, as `discount`.
+                environment was made with, as `discount`, or one of its methods.
         """
-        if attr_name in self._fixed:
+        own = attr_name in self._made or hasattr(type(self.venv), attr_name)
+        if own and attr_name not in FREE:
             raise ValueError(
                 f"set_attr({attr_name!r}): fixed when the environment is made; make another with "
                 f"Sb3VecEnv(…, {attr_name}=…) if it is a keyword"
@@ -175,7 +176,11 @@ class Sb3VecEnv(VecEnv):
     def _get_indices(self, indices: VecEnvIndices) -> Iterable[int]:
         if indices is None:
             return range(self.num_envs)
-        return [int(indices)] if isinstance(indices, int | np.integer) else indices
+        slots = [indices] if isinstance(indices, int | np.integer) else list(indices)
+        for i in slots:
+            if not 0 <= i < self.num_envs:
+                raise ValueError(f"indices={indices!r}: expected slots 0 to {self.num_envs - 1}")
+        return slots
 
 
 def _split(infos: dict[str, Any], slots: Iterable[int]) -> list[dict[str, Any]]:

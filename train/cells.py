@@ -93,15 +93,20 @@ def estimate(cells: Sequence[Cell], jobs: int) -> float:
             continue
         seconds += SECONDS_A_RUN
         if cell.learns:
-            known = [
-                read_json(c.folder / "results.json")
-                for c in cells
-                if (c.env_id, c.algo) == (cell.env_id, cell.algo) and c.finished
-            ]
-            rates = [r["env_steps"] / r["train_seconds"] for r in known if r["train_seconds"]]
+            others = [c for c in cells if (c.env_id, c.algo) == (cell.env_id, cell.algo)]
+            rates = [rate for rate in map(_rate, others) if rate]
             rate = sum(rates) / len(rates) if rates else RATES[cell.track][cell.algo]
             seconds += cell.steps / rate
     return seconds / jobs
+
+
+def _rate(cell: Cell) -> float:
+    """Env steps a second of a finished run; 0 if there is none, or none that can be read."""
+    try:
+        found = read_json(cell.folder / "results.json")
+        return float(found["env_steps"] / found["train_seconds"])
+    except (OSError, ValueError, TypeError, KeyError, ZeroDivisionError):
+        return 0.0  # `read` says what is wrong with it
 
 
 class Runner:
@@ -191,6 +196,8 @@ def read(cell: Cell, problem: str) -> Run:
 
 def _read_finished(cell: Cell, env_id: str) -> Run:
     found = read_json(cell.folder / "results.json")
+    if not isinstance(found, dict):
+        raise ValueError("results.json: expected an object; delete it to run anew")
     made, wanted = _made_with(cell, found), _wanted(cell)
     if made != wanted:
         differ = ", ".join(

@@ -55,18 +55,21 @@ class Run:
 def area_under(curve: Sequence[dict[str, float]], steps: int) -> float:
     """Mean validation return over the env steps 0 ... `steps`: the area under the learning curve.
 
-    Straight lines between the points; before the first and after the last it stays as it is.
+    Straight lines between the points; before the first and after the last it stays as it is. Of
+    several points after as many steps (a stage that takes none) the first ends the line before.
 
     Args:
-        curve: points with ``env_steps``, rising, and ``return``.
+        curve: points with ``env_steps``, not falling, and ``return``.
         steps: of the whole run; with 0, of a policy that learns nothing, the only point counts.
     """
     x = np.array([row["env_steps"] for row in curve], dtype=np.float64)
     y = np.array([row["return"] for row in curve], dtype=np.float64)
     if steps == 0:
         return float(y[-1])
-    grid = np.unique(np.concatenate([[0.0, float(steps)], x[x <= steps]]))
-    return float(np.trapezoid(np.interp(grid, x, y), grid) / steps)
+    inside = x <= steps
+    xs = np.concatenate([[0.0], x[inside], [float(steps)]])
+    ys = np.concatenate([y[:1], y[inside], [np.interp(steps, x, y)]])
+    return float(np.trapezoid(ys, xs) / steps)
 
 
 def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float | None]:
@@ -171,7 +174,8 @@ FEW_SEEDS = (
 DTRAM_NOTES = (
     "dtram is first looked at after an epoch of its training; for the area, what it earned before "
     "counts as 0. Its stopper is trained last, on a quarter of the env steps; until then all "
-    "glimpses are taken, hence the step at the end of its curve."
+    "glimpses are taken, hence the step at the end of its curve. It is helped by the training "
+    "labels, and by a stop threshold that validation chooses; docs/protocol.md says how."
 )
 
 

@@ -186,11 +186,7 @@ class Options:
         return given
 
     def share(self, stopper: bool) -> int | None:
-        """Env steps of the stopper's stage, or of each other one; None if they are not limited.
-
-        Raises:
-            ValueError: there are too few for a batch.
-        """
+        """Env steps of the stopper's stage, or of each other one; None if they are not limited."""
         if self.env_steps is None:
             return None
         last = self.env_steps // 4 if self.stop == "after" else 0

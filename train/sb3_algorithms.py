@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from agents.sb3 import policy_settings
-from dtram_env import CenterPolicy, RandomPolicy, ScanPolicy
 
 TABLE = Path(__file__).with_name("hyperparameters.toml")
 OUTCOMES = TABLE.parents[1] / "benchmarks" / "results" / "search"  # of train/search.py
@@ -52,8 +51,7 @@ class Algorithm:
             return getattr(importlib.import_module(self.module), self.name)
         except ImportError:
             raise ValueError(
-                f"{self.name} is in sb3-contrib, which is not installed: pip install 'dtram[sb3]' "
-                "(in a clone: pip install -e '.[sb3]')"
+                f"{self.name} is in sb3-contrib, which is not installed: pip install -e '.[sb3]'"
             ) from None
 
 
@@ -149,7 +147,9 @@ def reinforce_settings(track: str) -> dict[str, Any]:
 
 
 def tries_searched(env_id: str, algo: str, row: dict[str, Any]) -> int:
-    """How many tries of `train/search.py` a row of the table is the best of; 0 without a search.
+    """How many tries of `train/search.py` led to a row of the table; 0 without a search.
+
+    Those of an earlier search, whose space was then changed, count too: they are in ``earlier/``.
 
     Args:
         env_id: without its package.
@@ -157,10 +157,10 @@ def tries_searched(env_id: str, algo: str, row: dict[str, Any]) -> int:
         row: of the table.
     """
     outcome = OUTCOMES / env_id / f"{algo}.json"
-    if not outcome.exists():
+    if not outcome.exists() or json.loads(outcome.read_text())["best"]["row"] != row:
         return 0
-    found = json.loads(outcome.read_text())
-    return len(found["trials"]) if found["best"]["row"] == row else 0
+    outcomes = [outcome, OUTCOMES / env_id / "earlier" / outcome.name]
+    return sum(len(json.loads(path.read_text())["trials"]) for path in outcomes if path.exists())
 
 
 def check_pair(algo: str, view: str, track: str) -> None:
@@ -207,9 +207,8 @@ def make_rule(algo: str, chosen: Settings, num_classes: int | None, seed: int) -
     Raises:
         ValueError: a hyper-parameter that it does not have.
     """
-    rules = {"random": RandomPolicy, "center": CenterPolicy, "scan": ScanPolicy}
     try:
-        return rules[algo](num_classes, seed=seed, **chosen.algorithm)
+        return ALGORITHMS[algo].load()(num_classes, seed=seed, **chosen.algorithm)
     except TypeError as error:
         raise _wrong(algo, error) from None
 

@@ -39,7 +39,7 @@ from dtram_env.sb3 import Sb3VecEnv
 from train.provenance import choose_device, provenance
 from train.run import Interrupt, RunFolder, run_program
 from train.sb3_algorithms import ALGORITHMS, Settings, check_pair, make_model, make_rule, settings
-from train.sb3_callback import Judge
+from train.sb3_callback import Judge, curve_point
 from train.task import describe_env
 
 POLICY_ONLY_STEPS, WHOLE_TASK_STEPS = 300_000, 1_000_000
@@ -236,17 +236,6 @@ def train(options: Options) -> Path:
     run.finish(results)
     print(line, end="")
     return run_dir
-
-
-def curve_point(env_steps: int, found: dtram_env.Evaluation, seconds: float) -> dict[str, float]:
-    """A point of the learning curve."""
-    return {
-        "env_steps": env_steps,
-        "return": found.mean_return,
-        "error": found.error,
-        "mean_glimpses": found.mean_glimpses,
-        "seconds": round(seconds, 1),
-    }
 
 
 def untrained(setup: Setup, device: torch.device) -> Any:

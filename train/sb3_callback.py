@@ -19,6 +19,17 @@ from agents.sb3 import Sb3Policy
 from .run import Interrupt, RunFolder
 
 
+def curve_point(env_steps: int, found: dtram_env.Evaluation, seconds: float) -> dict[str, float]:
+    """A point of the learning curve."""
+    return {
+        "env_steps": env_steps,
+        "return": found.mean_return,
+        "error": found.error,
+        "mean_glimpses": found.mean_glimpses,
+        "seconds": round(seconds, 1),
+    }
+
+
 class Judge(BaseCallback):
     """Looks at validation at equal distances, keeps the best weights, and saves to go on from.
 
@@ -100,13 +111,7 @@ class Judge(BaseCallback):
             return
         self.model.policy.set_training_mode(False)
         found = self._evaluate(Sb3Policy(self.model))
-        row = {
-            "env_steps": self.model.num_timesteps,
-            "return": found.mean_return,
-            "error": found.error,
-            "mean_glimpses": found.mean_glimpses,
-            "seconds": round(self.seconds, 1),
-        }
+        row = curve_point(self.model.num_timesteps, found, self.seconds)
         self.curve.append(row)
         self._run.log(
             self.model.num_timesteps,

@@ -303,10 +303,7 @@ def import_optuna() -> Any:
     try:
         import optuna
     except ImportError:
-        raise ValueError(
-            "the search needs optuna: pip install 'dtram[search]' (in a clone: "
-            "pip install -e '.[search]')"
-        ) from None
+        raise ValueError("the search needs optuna: pip install -e '.[search]'") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 

@@ -287,6 +287,25 @@ def test_sb3_policy_takes_tensors_and_keeps_the_episodes_it_is_told_to() -> None
     np.testing.assert_array_equal(policy.step(observation, policy.reset(6))[0], first)
 
 
+def test_masks_are_of_the_episodes_that_are_kept() -> None:
+    model = make_model(MaskablePPO, {"view": "discrete", "mask_seen": True, "grid": 2})
+    policy = Sb3Policy(model)
+    env: Any = gym.make_vec(ID, num_envs=6, view="discrete", mask_seen=True, grid=2, dataset=DATA)
+    observation, _ = env.reset(seed=0)
+    with pytest.raises(ValueError, match=r"call check_env\(env\) first"):
+        policy.step(observation, policy.reset(6))
+    policy.check_env(env.unwrapped)
+    # Each slot looks at another cell, so that their masks differ.
+    for cells in ([0, 1, 2, 3, 0, 1], [1, 2, 3, 0, 2, 3]):
+        observation, *_ = env.step(np.array([[cell, 0, 0] for cell in cells]))
+    every, _ = policy.step(observation, policy.reset(6))
+    keep = np.array([5, 2, 4])
+    rows = {key: value[keep] for key, value in observation.items()}
+    some, _ = policy.step(rows, policy.select(policy.reset(6), keep))
+    np.testing.assert_array_equal(some, every[keep])
+    assert (env.unwrapped.action_masks()[keep] != env.unwrapped.action_masks()[:3]).any()
+
+
 def test_sb3_policy_samples_when_told_to() -> None:
     model = make_model(PPO, {"view": "discrete"})
     observation, _ = gym.make_vec(ID, num_envs=64, view="discrete", dataset=DATA).reset(seed=0)
@@ -379,11 +398,56 @@ def test_sb3_agent_acts_as_the_agent_step_by_step() -> None:
         assert action.dtype == np.float32 and venv.action_space.contains(action[0])
     # A slot whose episode starts is as if it had seen nothing.
     start = np.arange(9) % 2 == 0
-    mixed, _ = model.predict(observation, memory, start)
-    fresh, _ = model.predict(observation)
+    begun = {**observation, "time": np.full((9, 1), 0.25, np.float32)}
+    mixed, _ = model.predict(begun, memory, start)
+    fresh, _ = model.predict(begun)
     further, _ = model.predict(observation, memory)
     np.testing.assert_array_equal(mixed[start], fresh[start])
     np.testing.assert_array_equal(mixed[~start], further[~start])
+
+
+def test_sb3_agent_takes_one_environment() -> None:
+    """As SB3's own models do: an observation without a batch gives an action without one."""
+    env = gym.make(ID, dataset=DATA, view="continuous")
+    observation, _ = env.reset(seed=0)
+    model = Sb3Agent(small_agent())
+    action, memory = model.predict(observation)
+    batch = {key: value[None] for key, value in observation.items()}
+    np.testing.assert_array_equal(action, model.predict(batch)[0][0])
+    assert env.action_space.contains(action)
+    model.predict(env.step(action)[0], memory)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"max_glimpses": 3}, r"starts at time 0\.333: .* a budget of 4 glimpses .* for 0\.250"),
+        ({"first_glimpse": "choose"}, r"starts at time 0\.000: .* with one at reset"),
+        ({"classifier": True}, r"pass LookAndStop\(agent\) for policy-only environments"),
+    ],
+)
+def test_sb3_agent_refuses_what_evaluate_refuses(keywords: dict[str, Any], message: str) -> None:
+    task = with_classifier({"dataset": DATA, **keywords})
+    venv = Sb3VecEnv(ID, 4, view="continuous", **task)
+    with pytest.raises(ValueError, match=message):
+        evaluate_policy(Sb3Agent(small_agent()), VecMonitor(venv), n_eval_episodes=4)
+
+
+def test_sb3_agent_refuses_another_classifier() -> None:
+    own = FrozenClassifier(small_agent(), "own")
+    policy = LookAndStop(agent_on(own, 4, ("a", "b", "c", "d")))
+    other = small_agent()
+    scatter(other, seed=5)
+    for classifier in (own, FrozenClassifier(other, "other")):
+        venv = Sb3VecEnv(ID, 4, view="continuous", dataset=DATA, classifier=classifier)
+        if classifier is own:
+            evaluate_policy(Sb3Agent(policy), VecMonitor(venv), n_eval_episodes=4)
+            continue
+        with pytest.raises(ValueError, match="make the environment with the classifier= that it"):
+            evaluate_policy(Sb3Agent(policy), VecMonitor(venv), n_eval_episodes=4)
+    whole = Sb3VecEnv(ID, 4, view="continuous", dataset=DATA)
+    with pytest.raises(ValueError, match="the agent itself for others"):
+        evaluate_policy(Sb3Agent(policy), VecMonitor(whole), n_eval_episodes=4)
 
 
 def test_sb3_agent_refuses_what_it_was_not_made_for() -> None:

@@ -250,9 +250,12 @@ def test_attributes_and_methods() -> None:
     with pytest.raises(ValueError, match=r"set_attr\('note', indices=1\): the slots are one env"):
         env.set_attr("note", 7, indices=1)
     assert env.get_attr("note") == [6] * 3
-    for name in ("discount", "max_glimpses", "order", "num_envs"):
+    for name in ("discount", "max_glimpses", "order", "num_envs", "action_masks", "np_random"):
         with pytest.raises(ValueError, match=rf"set_attr\('{name}'\): fixed when the env"):
-            env.set_attr(name, getattr(env.venv, name))
+            env.set_attr(name, None)
+    for wrong in (3, -1, [0, 5]):
+        with pytest.raises(ValueError, match="expected slots 0 to 2"):
+            env.get_attr("note", indices=wrong)
     env.set_attr("validate_actions", False)
     assert env.venv.validate_actions is False
     assert env.get_attr("note", indices=np.int64(2)) == [6]  # type: ignore[arg-type]
@@ -313,6 +316,8 @@ def test_bad_arguments() -> None:
         with pytest.raises(ValueError, match="view='native': Stable-Baselines3 takes no Dict") as e:
             Sb3VecEnv(ID, 2, **keywords)
         assert "\n" not in str(e.value)
+    with pytest.raises(ValueError, match="did you mean 'view'"):
+        Sb3VecEnv(ID, 2, veiw="discrete")
     with pytest.raises(ValueError, match="autoreset_mode: Sb3VecEnv works with"):
         Sb3VecEnv(ID, 2, view="discrete", autoreset_mode="NextStep")
     with pytest.raises(ValueError, match="backend: Sb3VecEnv works with numpy only; leave it out"):

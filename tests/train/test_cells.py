@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from train import cells
-from train.cells import Cell, read
+from train.cells import SECONDS_A_RUN, Cell, estimate, read
 from train.reinforce import train as train_dtram
 from train.sb3_baselines import Options as Baseline
 from train.sb3_baselines import train as train_baseline
@@ -29,6 +29,7 @@ GOOD = {
     [
         ('{"env_steps": 3', "not valid JSON"),
         ("{}", "no 'options' in its results"),
+        ("[1]", "results.json: expected an object"),
         (json.dumps({k: GOOD[k] for k in GOOD if k != "curve"}), "no 'curve' in its results"),
         (json.dumps(GOOD), "in its results"),
         (
@@ -47,6 +48,9 @@ def test_results_that_cannot_be_read_are_a_row_too(tmp_path: Path, text: str, sa
     (folder / "results.json").write_text(text)
     found = read(Cell(WHOLE, "whole-task", "random", 0, 10, folder, None), "")
     assert found.row is None and said in found.problem and "\n" not in found.problem
+    ppo = [Cell(WHOLE, "whole-task", "ppo", seed, 9, folder, None) for seed in (0, 1)]
+    missing = Cell(WHOLE, "whole-task", "ppo", 2, 3400, tmp_path / "none", None)
+    assert estimate([*ppo, missing], 1) == pytest.approx(SECONDS_A_RUN + 1.0)
 
 
 def test_a_policy_only_dtram_is_scored_with_its_classifier(

@@ -69,8 +69,9 @@ def run_of(env_id: str, algo: str, seed: int, paid: float | None, **changes: Any
         (points((0, 0.0), (50, 1.0)), 100, (50 * 0.5 + 50 * 1.0) / 100),  # and ends early
         (points((0, 0.0), (200, 1.0)), 100, 0.25),  # or goes on
         (points((30, 0.7)), 100, 0.7),
-        # Of points after as many steps (a stage that takes none) the last counts.
-        (points((0, 1.0), (100, 0.0), (100, 0.5)), 100, 0.75),
+        # Of points after as many steps (a stage that takes none) the first ends the line.
+        (points((0, 1.0), (100, 0.0), (100, 0.5)), 100, 0.5),
+        (points((0, 1.0), (50, 0.0), (50, 0.4), (100, 0.4)), 100, (50 * 0.5 + 50 * 0.4) / 100),
         (points((0, 0.3)), 0, 0.3),  # nothing is learned
     ],
 )

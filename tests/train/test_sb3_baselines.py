@@ -470,8 +470,7 @@ def test_a_missing_package_is_named(
         run = tmp_path / algo
         said = refused("--algo", algo, *POLICY, "--run-dir", str(run))
         assert said == (
-            f"error: {name} is in sb3-contrib, which is not installed: pip install 'dtram[sb3]' "
-            "(in a clone: pip install -e '.[sb3]')"
+            f"error: {name} is in sb3-contrib, which is not installed: pip install -e '.[sb3]'"
         )
         assert not run.exists()
 

@@ -231,5 +231,5 @@ def test_what_does_not_go_together_ends_in_one_line(words: tuple[str, ...], said
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(ValueError, match=r"needs optuna: pip install 'dtram\[search\]'"):
+    with pytest.raises(ValueError, match=r"needs optuna: pip install -e '\.\[search\]'"):
         search.search(tiny())
