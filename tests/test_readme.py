@@ -70,10 +70,19 @@ def test_every_row_of_the_sb3_benchmark_is_in_its_json() -> None:
     assert f"collection and update, is {whole} times as fast" in said
 
 
-def test_every_link_leads_somewhere() -> None:
-    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.md",
+        "examples/README.md",
+        "benchmarks/README.md",
+        "benchmarks/results/search/README.md",
+    ],
+)
+def test_every_link_leads_somewhere(page: str) -> None:
+    links = re.findall(r"\]\((?!http)([^)#]+)(?:#[^)]*)?\)", (ROOT / page).read_text())
     assert links
-    missing = [link for link in links if not (ROOT / link).exists()]
+    missing = [link for link in links if not (ROOT / page).parent.joinpath(link).exists()]
     assert not missing
 
 

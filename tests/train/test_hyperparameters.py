@@ -21,6 +21,7 @@ from train.sb3_algorithms import (
     make_rule,
     reinforce_settings,
     settings,
+    tries_searched,
 )
 from train.search import SPACES
 from train.task import Task
@@ -31,6 +32,35 @@ IDS = {"policy-only": "agents:DTRAM-MNIST-Policy-v0", "whole-task": "DTRAM-MNIST
 EVERYWHERE = {"ppo", "a2c", "sac", "recurrent_ppo", "maskable_ppo", "random", "center", "scan"}
 CELLS = [(track, algo) for track in ROWS for algo in ROWS[track]]
 LEARNING = [(t, a) for t, a in CELLS if a in ALGORITHMS and ALGORITHMS[a].learns]
+
+
+def test_tries_of_an_earlier_search_count_too() -> None:
+    row = settings("policy-only", "a2c").to_json()
+    assert tries_searched("DTRAM-MNIST-Policy-v0", "a2c", row) == 20
+    assert tries_searched("DTRAM-MNIST-Policy-v0", "a2c", {**row, "n_steps": 7}) == 0
+    assert tries_searched("DTRAM-MNIST-Policy-v0", "random", {}) == 0
+    ours = reinforce_settings("whole-task")
+    assert tries_searched("DTRAM-MNIST-v0", "dtram", ours) == 15
+
+
+def test_what_the_searches_readme_says_of_dtram() -> None:
+    """Validation returns of both rows, after 100,000 env steps and after a million."""
+    results = ROOT / "benchmarks/results"
+    searched = results / "search/DTRAM-MNIST-v0"
+    runs = [results / f"comparison/runs/DTRAM-MNIST-v0/dtram/seed-{seed}" for seed in range(3)]
+
+    def last(folder: Path) -> float:
+        rows = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+        return max(row["eval/mean_return"] for row in rows if "eval/stop_threshold" in row)
+
+    earlier, later = (
+        json.loads((searched / name).read_text())["best"]["validation"]["return"]
+        for name in ("earlier/dtram.json", "dtram.json")
+    )
+    said = " ".join((results / "search/README.md").read_text().split())
+    assert f"a validation return of {earlier:.3f} to {later:.3f}" in said
+    assert f"it has {last(searched / 'earlier/dtram_1M'):.3f} (" in said
+    assert f"three seeds have {sum(map(last, runs)) / 3:.3f} on average" in said
 
 
 def test_both_tracks_have_a_row_for_everyone_who_can_act_in_them() -> None:
