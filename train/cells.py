@@ -264,7 +264,11 @@ def _read_dtram(
         }
         for row in map(json.loads, (cell.folder / "metrics.jsonl").read_text().splitlines())
     ]
+    origin = ("command", "commit", "date", "python", "versions", "hardware")
     return found | {
+        **{name: results[name] for name in origin},  # of the training, not of the scoring
+        "algo": cell.algo,
+        "hyperparameters": _table_row(cell),
         "track": cell.track,
         "classifier": results["classifier"],
         "view": "native",

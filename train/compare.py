@@ -120,11 +120,18 @@ def compare(options: Options) -> Path:
     runs = [read(cell, runner.problems.get(cell.folder, "")) for cell in cells]
     names = [env_id.rpartition(":")[2] for env_id in options.env_id]
     out = options.out or (options.runs / names[0] if len(names) == 1 else options.runs)
+    nothing = all(run.row is None for run in runs)
+    if nothing and (out / "summary.md").exists():
+        print(markdown(summarise(runs), runs, provenance(torch.device("cpu"))["command"]))
+        raise ValueError(f"no run has a result; the tables in {out} are left as they were")
     write(out, runs)
     print((out / "summary.md").read_text())
     print(f"tables and plots: {out}")
-    if all(run.row is None for run in runs):
+    if nothing:
         raise ValueError("no run has a result; the table says why")
+    without = sum(run.row is None for run in runs)
+    if without:
+        print(f"{without} of {len(runs)} runs have no result; the table says why", file=sys.stderr)
     return out
 
 

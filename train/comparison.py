@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -164,8 +164,8 @@ NOTES = (
     "Means over seeds ± half of Student's 95 % interval; IQM: interquartile mean with its 95 % "
     "interval by stratified bootstrap (seeds within environments). Every row by one exact pass of "
     "`dtram_env.evaluate` over the test split. Area under the curve: mean validation return over "
-    "the env steps. Tries: of the search that chose the hyper-parameters, on validation; 0 where "
-    "there was none."
+    "the env steps. Tries: of the search on this environment that chose the hyper-parameters, on "
+    "validation; 0 where there was none."
 )
 FEW_SEEDS = (
     "Of fewer than 4 seeds the interquartile mean leaves none out: it is their mean, and its "
@@ -226,8 +226,27 @@ def markdown(rows: Sequence[dict[str, Any]], runs: Sequence[Run], command: str) 
         print(FEW_SEEDS, file=out)
     if any(row["algo"] == "dtram" and row["seeds"] for row in rows):
         print(DTRAM_NOTES, file=out)
+    made = _origins(runs)
+    if made:
+        print(f"Runs made {made}.", file=out)
     print(f"\nMade by `{command}`.", file=out)
     return out.getvalue()
+
+
+def _origins(runs: Sequence[Run]) -> str:
+    """Versions of torch, processors and commits of all runs that have a result and say them."""
+    rows = [run.row for run in runs if run.row and "commit" in run.row]
+    if not rows:
+        return ""
+
+    def every(values: Iterable[str]) -> str:
+        return ", ".join(sorted(set(values)))
+
+    return (
+        f"with torch {every(row['versions']['torch'] for row in rows)} on "
+        f"{every(row['hardware']['processor'] for row in rows)}, at commits "
+        f"{every(row['commit'][:7] for row in rows)}"
+    )
 
 
 def _cell(row: dict[str, Any], key: str) -> str:

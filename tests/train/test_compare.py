@@ -179,6 +179,9 @@ def test_read_only_says_what_was_not_run(made: Made, tmp_path: Path, monkeypatch
     assert rows["random", 0]["problem"] == ""
     text = (tmp_path / "summary.md").read_text()
     assert "| center | seed 0: not run; seed 1: not run |" in text
+    with pytest.raises(ValueError, match=r"no run has a result; the tables in .* are left as they"):
+        compare(tiny(made.runs, algos=("center",), read_only=True, out=tmp_path))
+    assert (tmp_path / "summary.md").read_text() == text
     nothing = tmp_path / "nothing"
     with pytest.raises(ValueError, match="no run has a result; the table says why"):
         compare(tiny(tmp_path / "none", read_only=True, out=nothing))

@@ -253,6 +253,20 @@ def test_notes_are_of_what_is_in_the_table() -> None:
     assert "fewer than 4 seeds" in said and "what it earned before counts as 0" in said
 
 
+def test_the_origin_of_the_runs_is_said() -> None:
+    runs = [
+        run_of(
+            *("A", "ppo", seed, 0.5),
+            commit=commit,
+            versions={"torch": torch},
+            hardware={"processor": "a chip"},
+        )
+        for seed, (commit, torch) in enumerate([("b" * 40, "2.14"), ("a" * 40, "2.15")])
+    ]
+    said = "Runs made with torch 2.14, 2.15 on a chip, at commits aaaaaaa, bbbbbbb."
+    assert said in markdown(summarise(runs), runs, "c")
+
+
 def test_csv_reads_back_with_blanks_where_a_row_has_nothing(tmp_path: Path) -> None:
     rows = summarise([run_of("A", "ppo", 0, 0.6), run_of("A", "dqn", 0, None)])
     path = tmp_path / "rows.csv"
