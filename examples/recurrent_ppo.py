@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
+import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -277,7 +279,13 @@ def main(options: Options) -> dtram_env.Evaluation:
     envs.close()
 
     result = dtram_env.evaluate(agent, options.env_id, split="test", backend="torch", device=device)
-    (run_dir / "results.json").write_text(json.dumps(result.to_dict(), indent=2) + "\n")
+    made = {
+        "options": asdict(options),
+        "command": shlex.join(["python", *sys.argv]),
+        "torch": torch.__version__,
+    }
+    text = json.dumps(result.to_dict() | made, indent=2, default=str)
+    (run_dir / "results.json").write_text(text + "\n")
     torch.save(agent.state_dict(), run_dir / "agent.pt")
     writer.close()
     print(

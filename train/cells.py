@@ -20,7 +20,7 @@ from .comparison import COLUMNS, Run, area_under
 from .evaluate import Options as EvaluateOptions
 from .evaluate import evaluate
 from .run import read_json, write_json
-from .sb3_algorithms import ALGORITHMS, reinforce_settings, settings, tries_searched
+from .sb3_algorithms import ALGORITHMS, table_row, tries_searched
 
 HERE = Path(__file__).resolve().parent
 
@@ -76,7 +76,7 @@ class Cell:
             common += ["--data-dir", str(self.data_dir)]
         if self.algo == "dtram":
             words = ["reinforce.py", *common, "--device", "cpu", "--env-steps", str(self.steps)]
-            for name, value in reinforce_settings(self.track).items():
+            for name, value in table_row(self.track, self.algo).items():
                 words += [f"--{name.replace('_', '-')}", str(value)]
         else:
             words = ["sb3_baselines.py", "--algo", self.algo, *common]
@@ -215,16 +215,10 @@ def _read_finished(cell: Cell, env_id: str) -> Run:
         curve = found["curve"]
         found["learns_from"] = "reward" if cell.learns else "nothing"
         found["area"] = area_under(curve, found["env_steps"])
-    found["tries"] = tries_searched(env_id, cell.algo, _table_row(cell))
+    found["tries"] = tries_searched(env_id, cell.algo, table_row(cell.track, cell.algo))
     for key in COLUMNS.keys() - found.keys():
         raise KeyError(key)
     return Run(env_id, cell.algo, cell.seed, found, tuple(curve))
-
-
-def _table_row(cell: Cell) -> dict[str, Any]:
-    if cell.algo == "dtram":
-        return reinforce_settings(cell.track)
-    return settings(cell.track, cell.algo).to_json()
 
 
 def _wanted(cell: Cell) -> dict[str, Any]:
@@ -232,7 +226,7 @@ def _wanted(cell: Cell) -> dict[str, Any]:
     return {
         "env steps": cell.steps if cell.learns else 0,
         "classifier": None,
-        "hyper-parameters": _table_row(cell),
+        "hyper-parameters": table_row(cell.track, cell.algo),
     }
 
 
@@ -240,7 +234,10 @@ def _made_with(cell: Cell, results: dict[str, Any]) -> dict[str, Any]:
     """The same of a finished run."""
     options = results["options"]
     if cell.algo == "dtram":
-        steps, row = options["env_steps"], {name: options.get(name) for name in _table_row(cell)}
+        steps, row = (
+            options["env_steps"],
+            {name: options.get(name) for name in table_row(cell.track, cell.algo)},
+        )
     else:
         steps, row = options["total_timesteps"], results["hyperparameters"]
     return {"env steps": steps, "classifier": options["classifier"], "hyper-parameters": row}
@@ -268,7 +265,7 @@ def _read_dtram(
     return found | {
         **{name: results[name] for name in origin},  # of the training, not of the scoring
         "algo": cell.algo,
-        "hyperparameters": _table_row(cell),
+        "hyperparameters": table_row(cell.track, cell.algo),
         "track": cell.track,
         "classifier": results["classifier"],
         "view": "native",

@@ -146,6 +146,15 @@ def reinforce_settings(track: str) -> dict[str, Any]:
     return _table()[track]["dtram"]
 
 
+def table_row(track: str, algo: str) -> dict[str, Any]:
+    """A row as the table has it, a baseline's or DT-RAM's.
+
+    Raises:
+        ValueError: the table has no such row.
+    """
+    return reinforce_settings(track) if algo == "dtram" else settings(track, algo).to_json()
+
+
 def tries_searched(env_id: str, algo: str, row: dict[str, Any]) -> int:
     """How many tries of `train/search.py` led to a row of the table; 0 without a search.
 

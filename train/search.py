@@ -8,7 +8,7 @@ to model; the first try is the table's own row. The outcome is a JSON file with 
 best row, printed for the table. Interrupted, the same command goes on after the last finished try.
 
 Algorithms: ppo, a2c, recurrent_ppo, maskable_ppo, dqn, sac, scan, dtram. The outcomes behind the
-table are benchmarks/results/search/ENV_ID/ALGO.json, each written with --json.
+table are benchmarks/results/search/ENV_ID/ALGO.json; --json writes one there.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clon
 from train import reinforce
 from train.provenance import choose_device, provenance, python_command
 from train.run import Interrupt, RunFolder, read_json, run_program, write_json
-from train.sb3_algorithms import reinforce_settings, settings
+from train.sb3_algorithms import table_row
 from train.sb3_baselines import Options, learn, prepare, untrained
 from train.task import Task, describe_env
 
@@ -265,11 +265,6 @@ def search(options: SearchOptions) -> dict[str, Any]:
     print(f"\nbest of {len(trials)}: validation return {best['validation']['return']:.4f}; {path}")
     print(as_toml(track, options.algo, best["row"]))
     return outcome
-
-
-def table_row(track: str, algo: str) -> dict[str, Any]:
-    """The row that the tries depart from."""
-    return reinforce_settings(track) if algo == "dtram" else settings(track, algo).to_json()
 
 
 def command() -> str:

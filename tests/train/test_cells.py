@@ -56,7 +56,7 @@ def test_results_that_cannot_be_read_are_a_row_too(tmp_path: Path, text: str, sa
 def test_a_policy_only_dtram_is_scored_with_its_classifier(
     tmp_path: Path, policy_id: str, small_options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cells, "reinforce_settings", lambda track: {"m": 2})
+    monkeypatch.setattr(cells, "table_row", lambda track, algo: {"m": 2})
     folder = tmp_path / policy_id / "dtram" / "seed-0"
     train_dtram(small_options(env_id=policy_id, env_steps=STEPS, stop_epochs=1, run_dir=folder))
     found = read(Cell(policy_id, "policy-only", "dtram", 0, STEPS, folder, None), "")

@@ -15,7 +15,7 @@ import tyro
 import dtram_env
 from train import reinforce, sb3_baselines, search
 from train.run import run_program
-from train.sb3_algorithms import TRACKS, reinforce_settings, settings
+from train.sb3_algorithms import TRACKS, reinforce_settings, settings, table_row
 from train.search import SPACES, SearchOptions, as_toml
 
 WHOLE = "DTRAM-Signpost-v0"
@@ -157,7 +157,7 @@ def test_tries_of_another_row_or_space_are_not_counted(
     assert len(judged) == 5  # the table's row was not tried again
     assert outcome_of(scan) == first and len(judged) == 7
     capsys.readouterr()
-    monkeypatch.setattr(search, "settings", lambda *_: settings("whole-task", "center"))
+    monkeypatch.setattr(search, "table_row", lambda *_: {"another": "row"})
     outcome_of(scan)
     assert len(judged) == 10
     assert "tries of another row, length or seed; the search begins anew" in capsys.readouterr().out
@@ -176,7 +176,7 @@ def test_dtram_tries_no_grid_in_the_whole_task(monkeypatch: pytest.MonkeyPatch) 
 def test_dtram_is_judged_by_its_own_program(monkeypatch: pytest.MonkeyPatch) -> None:
     quick = {"batch_size": 32, "m": 2, "stop_batch_size": 64, "stop_epochs": 2, "hidden_size": 12}
     monkeypatch.setattr(
-        search, "reinforce_settings", lambda track: {**reinforce_settings(track), **quick}
+        search, "table_row", lambda track, algo: {**table_row(track, algo), **quick}
     )
     monkeypatch.setattr(
         reinforce, "report", lambda *_: pytest.fail("the search looked at the test split")
@@ -197,7 +197,7 @@ def test_dtram_is_judged_by_its_own_program(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_printed_row_is_toml(track: str, algo: str) -> None:
     if (track, algo) == ("whole-task", "dqn"):
         return
-    row = reinforce_settings(track) if algo == "dtram" else settings(track, algo).to_json()
+    row = table_row(track, algo)
     changed = {**row, "learning_rate": 1e-05, "use_rms_prop": True, "learning": "lin_1.0e-03"}
     assert tomllib.loads(as_toml(track, algo, changed)) == {track: {algo: changed}}
 
