@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from .encoders import ENCODERS
+from .resnet import RESNETS, ResNetOptions
+from .saving import check_settings, read_model_json
 
 CORES = ("rnn", "gru", "lstm")
-FORMAT_VERSION = 1
+ANSWERS = ("state", "first_plus_mean")
 # Settings that came after the format: models of before are made with their defaults.
-LATER = {"locator_hidden", "locator_grid"}
+LATER = {
+    "answer",
+    "frozen_norms",
+    "location_embedding",
+    "locator_grid",
+    "locator_hidden",
+    "per_step",
+    "resnet",
+    "thumbnail_size",
+}
 
 
 @dataclass(frozen=True)
@@ -25,16 +35,29 @@ class DTRAMConfig:
     """(g, g, channels), channels counting every scale"""
     max_glimpses: int
     """the environment's budget T_max"""
+    thumbnail_size: int = 0
+    """side of a first look at the whole image that has a size of its own; 0: it has none"""
     encoder: str = "mlp"
-    """glimpse encoder: mlp (the paper's) or conv"""
+    """glimpse encoder: mlp (the paper's on MNIST), conv, cnn, or a name of `resnet.RESNETS`"""
+    resnet: ResNetOptions | None = None
+    """of a residual encoder; its name is the encoder's"""
+    location_embedding: bool = True
+    """whether a residual encoder is told where a glimpse was taken; the others always are"""
+    per_step: bool = False
+    """whether every glimpse has an encoder and a classifier of its own (the original on CUB)"""
+    answer: str = "state"
+    """what answers after glimpse t: the classifier on h_t (state), or its logits of glimpse 1 plus
+    the mean of those of glimpses 2 ... t (first_plus_mean, the original on CUB)"""
+    frozen_norms: bool = False
+    """whether the batch norms of a residual encoder are left as they are"""
     core: str = "rnn"
     """recurrent cell: rnn (ReLU, the paper's), gru or lstm"""
     hidden_size: int = 256
     """width of the recurrent state h_t"""
-    pixel_mean: float = 0.0
-    """subtracted from the pixels, 0 ... 255: the training images' mean"""
-    pixel_std: float = 255.0
-    """then divides them: the training images' standard deviation"""
+    pixel_mean: float | tuple[float, ...] = 0.0
+    """subtracted from the pixels, 0 ... 255: the training images' mean, or that of each channel"""
+    pixel_std: float | tuple[float, ...] = 255.0
+    """then divides them: the training images' standard deviation, or that of each channel"""
     locator_input: str = "detached"
     """whether the location's policy gradient flows into the state: state or detached"""
     locator_hidden: int = 0
@@ -58,15 +81,79 @@ class DTRAMConfig:
             "(g, g, channels), all positive",
         )
         _require("max_glimpses", self.max_glimpses, self.max_glimpses >= 1, "at least 1")
-        _require("encoder", self.encoder, self.encoder in ENCODERS, f"one of {tuple(ENCODERS)}")
+        known = (*ENCODERS, *RESNETS)
+        _require("encoder", self.encoder, self.encoder in known, f"one of {known}")
+        self._check_encoder()
+        _require("answer", self.answer, self.answer in ANSWERS, f"one of {ANSWERS}")
         _require("core", self.core, self.core in CORES, f"one of {CORES}")
         _require("hidden_size", self.hidden_size, self.hidden_size >= 1, "at least 1")
         for name in ("locator_input", "stopper_input"):
             value = getattr(self, name)
             _require(name, value, value in ("state", "detached"), "'state' or 'detached'")
-        _require("pixel_std", self.pixel_std, self.pixel_std > 0, "a positive number")
+        check_pixel_scale(self.pixel_mean, self.pixel_std, channels)
         for name in ("locator_hidden", "locator_grid", "stopper_hidden"):
             _require(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
+
+    def _check_encoder(self) -> None:
+        residual = self.encoder in RESNETS
+        wanted = self.encoder if residual else None
+        named = None if self.resnet is None else self.resnet.name
+        _require("resnet", self.resnet, named == wanted, f"options of {wanted}")
+        least = 0 if not residual or self.resnet is None else self.resnet.smallest_image
+        _require(
+            "glimpse_shape",
+            self.glimpse_shape,
+            self.glimpse_shape[0] >= least,
+            f"at least {least}x{least} pixels for encoder={self.encoder!r}",
+        )
+        _require(
+            "thumbnail_size",
+            self.thumbnail_size,
+            self.thumbnail_size == 0 or (residual and self.thumbnail_size >= least),
+            f"0, as encoder={self.encoder!r} takes one size only; make the environment with "
+            "thumbnail_size=None"
+            if not residual
+            else f"0, or at least {least}",
+        )
+        for name, plain in (("location_embedding", True), ("frozen_norms", False)):
+            value = getattr(self, name)
+            _require(name, value, residual or value == plain, f"{plain}, unless encoder='resnet…'")
+
+
+def config_to_json(config: DTRAMConfig) -> dict[str, Any]:
+    """The settings as JSON values."""
+    return asdict(config)
+
+
+def config_from_json(values: dict[str, Any]) -> DTRAMConfig:
+    """The settings back from JSON values.
+
+    Raises:
+        ValueError, TypeError: they are none.
+    """
+    return DTRAMConfig(**settings_from_json(values))
+
+
+def settings_from_json(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a network with JSON's lists as tuples, and options of a ResNet as such."""
+    values = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    if values.get("resnet") is not None:
+        values["resnet"] = ResNetOptions(**values["resnet"])
+    return values
+
+
+def check_pixel_scale(
+    mean: float | tuple[float, ...], std: float | tuple[float, ...], channels: int
+) -> None:
+    """Raises ValueError unless these can be the pixels' mean and standard deviation."""
+    for name, value, least in (("pixel_mean", mean, -float("inf")), ("pixel_std", std, 0.0)):
+        each = value if isinstance(value, tuple) else (value,)
+        _require(
+            name,
+            value,
+            all(v > least for v in each) and len(each) in (1, channels),
+            f"a {'positive ' * (least == 0)}number, or {channels}, one a channel",
+        )
 
 
 def _require(name: str, value: object, holds: bool, expected: str) -> None:
@@ -75,28 +162,14 @@ def _require(name: str, value: object, holds: bool, expected: str) -> None:
 
 
 def read_header(folder: Path) -> dict[str, Any]:
-    """The JSON part of a saved model.
+    """The JSON part of a saved DT-RAM.
 
     Raises:
         FileNotFoundError: if there is no model in `folder`.
-        ValueError: if it is not a model's, or another version's.
+        ValueError: if it is not a DT-RAM's, or another version's.
     """
-    for name in ("model.json", "model.safetensors"):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder}: no saved model, {name} is missing")
-    path = folder / "model.json"
-    try:
-        header = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not valid JSON ({error}); copy the model again") from None
-    if not isinstance(header, dict) or header.get("format") != FORMAT_VERSION:
-        raise ValueError(
-            f"{path}: not a DT-RAM of format {FORMAT_VERSION}; is it from another version of dtram?"
-        )
-    settings = {field.name for field in fields(DTRAMConfig)}
-    config = header.get("config", {})
+    header = read_model_json(folder)
     needed = {"config", "stop_threshold", "class_names", "weights_sha256"}
-    problems = sorted(needed - header.keys()) + sorted((settings ^ config.keys()) - LATER)
-    if problems:
-        raise ValueError(f"{path}: missing or unknown settings {problems}; copy the model again")
+    settings = {field.name for field in fields(DTRAMConfig)}
+    check_settings(folder, header, needed, settings, LATER)
     return header

@@ -6,32 +6,34 @@ are those of the talk's slide "Dynamic Computational Time for RAM", one line eac
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from gymnasium import spaces
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from dtram_env.views import grid_centres
 
-from .config import FORMAT_VERSION, DTRAMConfig, read_header
-from .encoders import ENCODERS, PixelScale
+from .config import DTRAMConfig, config_from_json, config_to_json, read_header
+from .encoders import ENCODERS, GlimpseResNet, PixelScale
+from .saving import load_weights, save_model
 from .stopping import LearnedStop, StoppingRule
+
+if TYPE_CHECKING:
+    from .answers import Answer, GivenImage
+
+_OWN_KEYS = {"format", "config", "stop_threshold", "class_names", "weights_sha256"}  # of model.json
 
 
 class State(NamedTuple):
     """Recurrent state of a batch: h_t (and the LSTM's cell), and the glimpses taken so far."""
 
     h: Tensor  # (B, H)
-    c: Tensor  # (B, H) for the LSTM, (B, 0) otherwise
+    c: Tensor  # (B, ...) the LSTM's cell, then sums of logits where the answer needs them; else 0
     time: Tensor  # (B,) int64
 
 
@@ -62,6 +64,11 @@ class DTRAM(nn.Module):
         config: what it is made of.
         class_names: names of the K classes, saved with the model; numbers if not given.
         stopping: the rule that `step` stops by.
+
+    Attributes:
+        about: what else its ``model.json`` tells, JSON values: for which environment it was made
+            (``env_id``, ``env_options``) and how images are shown to it (``look``). Empty for one
+            that was not loaded.
     """
 
     def __init__(
@@ -78,11 +85,17 @@ class DTRAM(nn.Module):
                 f"class_names: {len(self.class_names)} names for {config.num_classes} classes"
             )
         self.stopping: StoppingRule = stopping or LearnedStop()
+        self.about: dict[str, Any] = {}
         hidden = config.hidden_size
         scale = PixelScale(config.pixel_mean, config.pixel_std)
-        self.encoder = ENCODERS[config.encoder](config.glimpse_shape, hidden, scale=scale)
+        copies = config.max_glimpses if config.per_step else 1
+        encoders = [_make_encoder(config, scale) for _ in range(copies)]
+        self.encoder: nn.Module = nn.ModuleList(encoders) if config.per_step else encoders[0]
         self.core: nn.Module = {"rnn": RNNCell, "gru": _gru, "lstm": _lstm}[config.core](hidden)
-        self.classifier = nn.Linear(hidden, config.num_classes)
+        classifiers = [nn.Linear(hidden, config.num_classes) for _ in range(copies)]
+        self.classifier: nn.Module = classifiers[0]
+        if config.per_step:
+            self.classifier = nn.ModuleList(classifiers)
         outputs = config.locator_grid**2 or 2
         self.locator: nn.Module = nn.Linear(hidden, outputs)
         if config.locator_hidden:
@@ -96,6 +109,8 @@ class DTRAM(nn.Module):
         self.cell_centres: Tensor
         self.baseline = nn.Linear(hidden, 1)
         self.scalar_baseline = nn.Parameter(torch.zeros(()))
+        self._cell_size = hidden if config.core == "lstm" else 0
+        self._sums_size = 2 * config.num_classes if config.answer == "first_plus_mean" else 0
         evidence = config.num_classes + 1 + config.max_glimpses
         stopper_in = hidden + evidence * config.stopper_evidence
         if config.stopper_hidden:
@@ -121,7 +136,8 @@ class DTRAM(nn.Module):
         """Makes an untrained agent that fits an environment's native spaces.
 
         Args:
-            observation_space: of one environment, ``Dict(glimpse, location, time)``.
+            observation_space: of one environment, ``Dict(glimpse, location, time)``, and
+                ``thumbnail`` where the first look has a size of its own.
             action_space: of one environment, ``Dict(location, stop, prediction)``.
             max_glimpses: the environment's budget.
             **kw: further fields of `DTRAMConfig`, and `class_names`.
@@ -129,18 +145,31 @@ class DTRAM(nn.Module):
         Raises:
             ValueError: if the spaces are not the native view's.
         """
-        shape, num_classes = _read_spaces(observation_space, action_space)
+        spaces = _read_spaces(observation_space, action_space)
         names = kw.pop("class_names", None)
-        return cls(DTRAMConfig(num_classes, shape, max_glimpses, **kw), class_names=names)
+        config = DTRAMConfig(
+            spaces.num_classes,
+            spaces.glimpse_shape,
+            max_glimpses,
+            thumbnail_size=spaces.thumbnail_size,
+            **kw,
+        )
+        return cls(config, class_names=names)
 
     def check_spaces(
         self, observation_space: spaces.Space, action_space: spaces.Space, max_glimpses: int
     ) -> None:
         """Raises one ValueError if this agent was made for another environment."""
-        shape, num_classes = _read_spaces(observation_space, action_space)
-        found = {"glimpse": shape, "classes": num_classes, "max_glimpses": max_glimpses}
+        spaces = _read_spaces(observation_space, action_space)
+        found = {
+            "glimpse": spaces.glimpse_shape,
+            "thumbnail": spaces.thumbnail_size,
+            "classes": spaces.num_classes,
+            "max_glimpses": max_glimpses,
+        }
         made = {
             "glimpse": self.config.glimpse_shape,
+            "thumbnail": self.config.thumbnail_size,
             "classes": self.config.num_classes,
             "max_glimpses": self.config.max_glimpses,
         }
@@ -169,29 +198,87 @@ class DTRAM(nn.Module):
 
     # -- the recurrence -------------------------------------------------------------------------
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.scalar_baseline.device
+
     def initial(self, batch: int) -> State:
         """State before the first glimpse, ``(batch, ...)``."""
-        h = self.classifier.weight.new_zeros(batch, self.config.hidden_size)
+        h = self.scalar_baseline.new_zeros(batch, self.config.hidden_size)
         time = torch.zeros(batch, dtype=torch.int64, device=h.device)
-        return State(h, h if self.config.core == "lstm" else h[:, :0], time)
+        return State(h, h.new_zeros(batch, self._cell_size + self._sums_size), time)
 
-    def look(self, glimpse: Tensor, location: Tensor, state: State) -> State:
+    def look(
+        self, glimpse: Tensor, location: Tensor, state: State, step: int | None = None
+    ) -> State:
         """``h_t = f_h(h_{t-1}, φ(x, l_{t-1}))``.
 
         Args:
-            glimpse: ``(B, g, g, channels)`` uint8.
+            glimpse: ``(B, g, g, channels)`` uint8; a first look may have another size.
             location: ``(B, 2)``, where it was taken.
             state: the batch's state.
-        """
-        code = self.encoder(glimpse, location)
-        if self.config.core == "lstm":
-            h, c = self.core(code, (state.h, state.c))
-            return State(h, c, state.time + 1)
-        return State(self.core(code, state.h), state.c, state.time + 1)
+            step: glimpses taken so far, if all of the batch have the same number and the caller
+                knows it; weights of each step's own need it.
 
-    def heads(self, state: State) -> Heads:
-        """What the agent says in a state: f_c, f_l, f_a and the baseline."""
-        logits = self.classifier(state.h)
+        Raises:
+            ValueError: `step` is needed.
+        """
+        code = self._of_step("encoder", step)(glimpse, location)
+        cell, sums = state.c.tensor_split((self._cell_size,), dim=1)
+        if self.config.core == "lstm":
+            h, cell = self.core(code, (state.h, cell))
+        else:
+            h = self.core(code, state.h)
+        if self._sums_size:
+            logits = self._of_step("classifier", step)(h)
+            first, later = sums.chunk(2, dim=1)
+            begins = (state.time == 0)[:, None]
+            sums = torch.cat(
+                [torch.where(begins, logits, first), later + torch.where(begins, 0, logits)], dim=1
+            )
+            cell = torch.cat([cell, sums], dim=1)
+        return State(h, cell, state.time + 1)
+
+    def logits(self, state: State, step: int | None = None) -> Tensor:
+        """What the classifier says ``(B, K)`` after the glimpses so far, f_c.
+
+        Args:
+            state: after at least one glimpse.
+            step: as for `look`, of the last glimpse.
+        """
+        if not self._sums_size:
+            return self._of_step("classifier", step)(state.h)
+        first, later = state.c[:, self._cell_size :].chunk(2, dim=1)
+        return first + later / (state.time - 1).clamp(min=1)[:, None]
+
+    def stacked_logits(self, states: Sequence[State]) -> Tensor:
+        """`logits` ``(T, B, K)`` of the states after glimpses 1 ... T of one batch."""
+        if self._sums_size or self.config.per_step:
+            return torch.stack([self.logits(state, step) for step, state in enumerate(states)])
+        return self.classifier(torch.stack([state.h for state in states]))
+
+    def _of_step(self, name: str, step: int | None) -> nn.Module:
+        """The encoder or classifier of a step; the one that there is, if steps share it."""
+        module = getattr(self, name)
+        if not self.config.per_step:
+            return module
+        if step is None:
+            raise ValueError("step=None: expected the step, as per_step=True gives each its own")
+        return module[step]
+
+    def encoders(self) -> list[nn.Module]:
+        """The encoder of each step, or the one that all share."""
+        return list(self.encoder) if isinstance(self.encoder, nn.ModuleList) else [self.encoder]
+
+    def classifiers(self) -> list[nn.Module]:
+        """The classifier of each step, or the one that all share."""
+        one = self.classifier
+        return list(one) if isinstance(one, nn.ModuleList) else [one]
+
+    def heads(self, state: State, step: int | None = None) -> Heads:
+        """What the agent says in a state: f_c, f_l, f_a, the baseline; `step` as for `logits`."""
+        logits = self.logits(state, step)
         stop_logit = self.stop_logit(state.h, logits, state.time)
         return Heads(logits, self.locate(state.h), stop_logit, self.value(state.h))
 
@@ -263,8 +350,12 @@ class DTRAM(nn.Module):
         Raises:
             ValueError: an episode of the batch has had all its glimpses already (CPU).
         """
-        device = self.classifier.weight.device
-        glimpse = torch.as_tensor(obs["glimpse"], device=device)
+        device = self.device
+        views: dict[str, Tensor] = {
+            name: torch.as_tensor(obs[name], device=device)
+            for name in ("glimpse", "thumbnail")
+            if name in obs
+        }
         location = torch.as_tensor(obs["location"], device=device)
         budget = self.config.max_glimpses
         # On a GPU the question would make the host wait.
@@ -273,21 +364,56 @@ class DTRAM(nn.Module):
                 f"step: an episode of this state has had all its {budget} glimpses; start each "
                 "episode from the state of `reset`"
             )
-        state = self.look(glimpse, location, state)
-        heads = self.heads(state)
+        if self.config.per_step or "thumbnail" in views:
+            action, state = self._act_by_step(views, location, state)
+        else:
+            action, state = self._act(views["glimpse"], location, state, None)
+        if isinstance(obs["glimpse"], np.ndarray):
+            return {name: value.cpu().numpy() for name, value in action.items()}, state
+        return action, state
+
+    def _act(
+        self, glimpse: Tensor, location: Tensor, state: State, step: int | None
+    ) -> tuple[dict[str, Tensor], State]:
+        state = self.look(glimpse, location, state, step)
+        heads = self.heads(state, step)
         action = {
             "location": heads.location,
             "stop": self.stopping.stops(state.time, heads.logits, heads.stop_logit).long(),
             "prediction": heads.logits.argmax(dim=-1),
         }
-        if isinstance(obs["glimpse"], np.ndarray):
-            return {name: value.cpu().numpy() for name, value in action.items()}, state
         return action, state
+
+    def _act_by_step(
+        self, views: dict[str, Tensor], location: Tensor, state: State
+    ) -> tuple[dict[str, Tensor], State]:
+        """`_act` where it matters how many glimpses each episode has had: one call for each."""
+        parts, order = [], []
+        for step in state.time.unique().tolist():
+            rows = torch.nonzero(state.time == step)[:, 0]
+            view = views["thumbnail" if step == 0 and "thumbnail" in views else "glimpse"]
+            parts.append(self._act(view[rows], location[rows], self.select(state, rows), step))
+            order.append(rows)
+        back = torch.cat(order).argsort()
+        action = {name: torch.cat([part[name] for part, _ in parts])[back] for name in parts[0][0]}
+        columns = zip(*(after for _, after in parts), strict=True)
+        return action, State(*(torch.cat(column)[back] for column in columns))
 
     def select(self, state: State, keep: Any) -> State:
         """The state of some of the episodes; `keep` is a mask or indices ``(B',)``."""
         keep = torch.as_tensor(keep, device=state.h.device)
         return State(*(part[keep] for part in state))
+
+    # -- the user's own images ------------------------------------------------------------------
+
+    def classify(self, images: Sequence[GivenImage]) -> list[Answer]:
+        """Answers images that are no dataset's: arrays, paths of image files, Pillow's images.
+
+        See `answers.classify`, which says how they are shown and what is wrong with an image.
+        """
+        from .answers import classify  # it needs this module
+
+        return classify(self, images)
 
     # -- saving ---------------------------------------------------------------------------------
 
@@ -296,26 +422,19 @@ class DTRAM(nn.Module):
 
         Args:
             folder: made if missing.
-            **about: further JSON values to keep (the environment's id, its options, ...).
+            **about: further JSON values to keep (the environment's id, its options, ...), beside
+                those of `about`.
         """
         if not isinstance(self.stopping, LearnedStop):
             raise ValueError(f"stopping={self.stopping}: only a LearnedStop is saved with a model")
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        aside = folder / "model.safetensors.tmp"
-        save_file({k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}, aside)
         header = {
-            "format": FORMAT_VERSION,
-            "config": asdict(self.config),
+            "config": config_to_json(self.config),
             "stop_threshold": self.stopping.threshold,
             "class_names": list(self.class_names),
-            "weights_sha256": _sha256(aside),
+            **self.about,
             **about,
         }
-        os.replace(aside, folder / "model.safetensors")
-        aside = folder / "model.json.tmp"
-        aside.write_text(json.dumps(header, indent=2) + "\n")
-        os.replace(aside, folder / "model.json")
+        save_model(folder, self, header)
 
     @classmethod
     def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> DTRAM:
@@ -327,38 +446,14 @@ class DTRAM(nn.Module):
         """
         folder = Path(folder)
         header = read_header(folder)
-        config = dict(header["config"])
-        config["glimpse_shape"] = tuple(config["glimpse_shape"])
         agent = cls(
-            DTRAMConfig(**config),
+            config_from_json(header["config"]),
             class_names=tuple(header["class_names"]),
             stopping=LearnedStop(header["stop_threshold"]),
         )
-        if _sha256(folder / "model.safetensors") != header["weights_sha256"]:
-            raise ValueError(
-                f"{folder / 'model.safetensors'}: not the weights that model.json beside it was "
-                "written for; copy both files of one model"
-            )
-        weights = load_file(folder / "model.safetensors")
-        expected = agent.state_dict()
-        wrong = sorted(
-            name
-            for name in weights.keys() | expected.keys()
-            if name not in weights
-            or name not in expected
-            or weights[name].shape != expected[name].shape
-        )
-        if wrong:
-            raise ValueError(
-                f"{folder / 'model.safetensors'}: does not fit model.json beside it; "
-                f"missing, unknown or of another shape: {', '.join(wrong)}"
-            )
-        agent.load_state_dict(weights)
+        load_weights(folder, header, agent)
+        agent.about = {key: value for key, value in header.items() if key not in _OWN_KEYS}
         return agent.to(device).eval()
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _gru(hidden: int) -> nn.Module:
@@ -369,23 +464,45 @@ def _lstm(hidden: int) -> nn.Module:
     return nn.LSTMCell(hidden, hidden)
 
 
-def _read_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> tuple[Any, int]:
-    """Glimpse shape and number of classes of the native spaces."""
+def _make_encoder(config: DTRAMConfig, scale: PixelScale) -> nn.Module:
+    if config.resnet is None:
+        made = ENCODERS[config.encoder]
+        return made(config.glimpse_shape, config.hidden_size, scale=scale)
+    encoder = GlimpseResNet(
+        config.resnet, config.hidden_size, config.location_embedding, scale=scale
+    )
+    encoder.trunk.freeze_batch_norm(config.frozen_norms)
+    return encoder
+
+
+class Spaces(NamedTuple):
+    """What an agent has to fit."""
+
+    glimpse_shape: tuple[int, int, int]
+    thumbnail_size: int  # 0: the first look has no size of its own
+    num_classes: int
+
+
+def _read_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> Spaces:
+    """What the native spaces ask of an agent."""
     native = (
         isinstance(observation_space, spaces.Dict)
         and isinstance(action_space, spaces.Dict)
-        and observation_space.keys() == {"glimpse", "location", "time"}
+        and observation_space.keys() - {"thumbnail"} == {"glimpse", "location", "time"}
         and action_space.keys() == {"location", "stop", "prediction"}
         and len(observation_space["glimpse"].shape or ()) == 3
     )
     if not native:
         raise ValueError(
-            f"DTRAM needs the spaces of view='native' with glimpse_format='image' and no separate "
-            f"thumbnail, got observation {observation_space} and action {action_space}; for a "
-            "policy-only environment wrap a policy-only DTRAM: agents.LookAndStop(agent)"
+            f"DTRAM needs the spaces of view='native' with glimpse_format='image', got observation "
+            f"{observation_space} and action {action_space}; for a policy-only environment wrap a "
+            "policy-only DTRAM: agents.LookAndStop(agent)"
         )
     assert isinstance(observation_space, spaces.Dict) and isinstance(action_space, spaces.Dict)
-    shape = observation_space["glimpse"].shape or ()
+    side, _, channels = observation_space["glimpse"].shape or ()
+    thumbnail = 0
+    if "thumbnail" in observation_space.spaces:
+        thumbnail = (observation_space["thumbnail"].shape or (0,))[0]
     prediction = action_space["prediction"]
     assert isinstance(prediction, spaces.Discrete)
-    return tuple(int(n) for n in shape), int(prediction.n)
+    return Spaces((int(side), int(side), int(channels)), int(thumbnail), int(prediction.n))

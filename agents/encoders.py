@@ -1,4 +1,8 @@
-"""Glimpse encoders φ: what was seen, and where, as one vector."""
+"""Glimpse encoders φ: what was seen, and where, as one vector.
+
+An encoder is made from ``(glimpse_shape, out_features, scale)`` and called with glimpses
+``(B, g, g, channels)`` uint8 and locations ``(B, 2)``; it gives ``(B, out_features)``.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +11,31 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .resnet import ResNetOptions, ResNetTrunk
+
 
 @dataclass(frozen=True)
 class PixelScale:
     """Pixels as the networks take them: ``(pixel - mean) / std``."""
 
-    mean: float = 0.0
-    """of the training images' pixels, 0 ... 255"""
-    std: float = 255.0
-    """their standard deviation"""
+    mean: float | tuple[float, ...] = 0.0
+    """of the training images' pixels, 0 ... 255, or one of each channel"""
+    std: float | tuple[float, ...] = 255.0
+    """their standard deviation, or one of each channel"""
 
     def __call__(self, pixels: Tensor, dtype: torch.dtype) -> Tensor:
-        return (pixels.to(dtype) - self.mean) / self.std
+        """Scales ``(B, H, W, C)``, or pixels of any shape if there is one mean for all."""
+        mean, std = (self._read(value, pixels, dtype) for value in (self.mean, self.std))
+        return (pixels.to(dtype) - mean) / std
+
+    def _read(
+        self, value: float | tuple[float, ...], pixels: Tensor, dtype: torch.dtype
+    ) -> Tensor | float:
+        if isinstance(value, tuple):
+            # Several scales of a glimpse lie side by side among the channels.
+            repeats = pixels.shape[-1] // len(value)
+            return torch.tensor(value * repeats, dtype=dtype, device=pixels.device)
+        return value
 
 
 class GlimpseMLP(nn.Module):
@@ -60,20 +77,46 @@ class GlimpseMLP(nn.Module):
         Returns:
             ``(B, out_features)``; the core applies the non-linearity.
         """
-        pixels = self.scale(glimpse.flatten(1), location.dtype)
+        pixels = self.scale(glimpse, location.dtype).flatten(1)
         what = torch.relu(self.what(pixels))
         where = torch.relu(self.where(location))
         return self.out(torch.relu(self.join(torch.cat([what, where], dim=1))))
 
 
-class GlimpseConv(nn.Module):
+class _ConvEncoder(nn.Module):
+    """A convolutional what-path and, unless it has no units, a where-path, then joined."""
+
+    scale: PixelScale
+    where: nn.Linear | None
+    join: nn.Linear
+    out: nn.Linear
+
+    def _join_paths(self, features: int, where_features: int, out_features: int) -> None:
+        """Makes what follows a what-path of `features` outputs."""
+        self.where = _where_path(where_features) if where_features else None
+        self.join = nn.Linear(features + where_features, out_features)
+        self.out = nn.Linear(out_features, out_features)
+
+    def what(self, pixels: Tensor) -> Tensor:
+        """The what-path: ``(B, channels, g, g)``, scaled, to ``(B, features)``."""
+        raise NotImplementedError
+
+    def forward(self, glimpse: Tensor, location: Tensor) -> Tensor:
+        """Encodes a batch; shapes as `GlimpseMLP.forward`."""
+        joined = self.what(self.scale(glimpse, location.dtype).permute(0, 3, 1, 2))
+        if self.where is not None:
+            joined = torch.cat([joined, torch.relu(self.where(location))], dim=1)
+        return self.out(torch.relu(self.join(joined)))
+
+
+class GlimpseConv(_ConvEncoder):
     """A small convolutional what-path (two 3x3 layers, 2x2 pooling) beside the same where-path.
 
     Args:
         glimpse_shape: ``(g, g, channels)``, g at least 2.
         out_features: width of the code.
         filters: channels of the first convolution; the second has twice as many.
-        where_features: hidden units of the where-path.
+        where_features: hidden units of the where-path; 0: there is none.
         scale: of the pixels; to [0, 1] if not given.
 
     Raises:
@@ -98,18 +141,105 @@ class GlimpseConv(nn.Module):
             )
         self.conv1 = nn.Conv2d(channels, filters, 3, padding=1)
         self.conv2 = nn.Conv2d(filters, 2 * filters, 3, padding=1)
-        self.where = _where_path(where_features)
-        features = 2 * filters * (side // 2) ** 2
-        self.join = nn.Linear(features + where_features, out_features)
-        self.out = nn.Linear(out_features, out_features)
+        self._join_paths(2 * filters * (side // 2) ** 2, where_features, out_features)
+
+    def what(self, pixels: Tensor) -> Tensor:
+        what = torch.relu(self.conv1(pixels))
+        return torch.relu(nn.functional.max_pool2d(self.conv2(what), 2)).flatten(1)
+
+
+class GlimpseCNN(_ConvEncoder):
+    """A deeper convolutional what-path for glimpses of some dozens of pixels.
+
+    Each 3x3 layer is followed by ReLU and 2x2 max-pooling, until 4 pixels a side or less are left;
+    the layers have `filters`, then twice as many, and so on.
+
+    Args:
+        glimpse_shape: ``(g, g, channels)``, g at least 8.
+        out_features: width of the code.
+        filters: channels of the first layer.
+        where_features: hidden units of the where-path; 0: there is none.
+        scale: of the pixels; to [0, 1] if not given.
+
+    Raises:
+        ValueError: the glimpse is too small.
+    """
+
+    def __init__(
+        self,
+        glimpse_shape: tuple[int, int, int],
+        out_features: int = 256,
+        filters: int = 24,
+        where_features: int = 128,
+        scale: PixelScale | None = None,
+    ) -> None:
+        super().__init__()
+        side, _, channels = glimpse_shape
+        if side < 8:
+            raise ValueError(
+                f"encoder='cnn' with glimpses of {side}x{side} pixels: expected at least 8x8; "
+                "encoder='conv' takes 2x2"
+            )
+        self.scale = scale or PixelScale()
+        self.convs = nn.ModuleList()
+        while side > 4:
+            self.convs.append(nn.Conv2d(channels, filters, 3, padding=1))
+            channels, filters, side = filters, 2 * filters, side // 2
+        self._join_paths(channels * side**2, where_features, out_features)
+
+    def what(self, pixels: Tensor) -> Tensor:
+        what = pixels
+        for conv in self.convs:
+            what = torch.relu(nn.functional.max_pool2d(conv(what), 2))
+        return what.flatten(1)
+
+
+class GlimpseResNet(nn.Module):
+    """A residual network's features, with or without where they were seen.
+
+    DT-RAM's encoder for CUB: ``h = ReLU(ResNet(crop) + W h)``. Takes glimpses of any size, so a
+    first look may be larger than the crops.
+
+    Args:
+        options: of the network; its channels are those of the images.
+        out_features: width of the code; another width than the network's needs a linear layer.
+        location_embedding: whether a where-path is added to the features.
+        where_features: hidden units of the where-path.
+        scale: of the pixels; to [0, 1] if not given.
+
+    Attributes:
+        bf16: whether the network runs under autocast to bfloat16.
+    """
+
+    def __init__(
+        self,
+        options: ResNetOptions,
+        out_features: int,
+        location_embedding: bool = True,
+        where_features: int = 128,
+        scale: PixelScale | None = None,
+    ) -> None:
+        super().__init__()
+        self.scale = scale or PixelScale()
+        self.trunk = ResNetTrunk(options).to(memory_format=torch.channels_last)
+        self.project: nn.Module = nn.Identity()
+        if self.trunk.out_features != out_features:
+            self.project = nn.Linear(self.trunk.out_features, out_features)
+        self.where: nn.Module | None = None
+        if location_embedding:
+            self.where = nn.Sequential(
+                _where_path(where_features), nn.ReLU(), nn.Linear(where_features, out_features)
+            )
+        self.bf16 = False
 
     def forward(self, glimpse: Tensor, location: Tensor) -> Tensor:
         """Encodes a batch; shapes as `GlimpseMLP.forward`."""
-        pixels = self.scale(glimpse.permute(0, 3, 1, 2), location.dtype)
-        what = torch.relu(self.conv1(pixels))
-        what = torch.relu(nn.functional.max_pool2d(self.conv2(what), 2)).flatten(1)
-        where = torch.relu(self.where(location))
-        return self.out(torch.relu(self.join(torch.cat([what, where], dim=1))))
+        # As glimpses have them, channels stay last in memory: the faster order for convolutions.
+        pixels = self.scale(glimpse, location.dtype).permute(0, 3, 1, 2)
+        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.bf16):
+            features = self.trunk(pixels)
+        code = self.project(features.to(location.dtype))
+        return code if self.where is None else code + self.where(location)
 
 
 def _where_path(features: int) -> nn.Linear:
@@ -123,4 +253,5 @@ def _where_path(features: int) -> nn.Linear:
     return layer
 
 
-ENCODERS: dict[str, type[nn.Module]] = {"mlp": GlimpseMLP, "conv": GlimpseConv}
+ENCODERS: dict[str, type[nn.Module]] = {"mlp": GlimpseMLP, "conv": GlimpseConv, "cnn": GlimpseCNN}
+"""Encoders of a fixed size of glimpse, by name; the residual ones are `resnet.RESNETS`."""

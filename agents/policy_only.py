@@ -8,7 +8,7 @@ The classifier is a DT-RAM's encoder, core and classifier, trained on uniformly 
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -110,11 +110,11 @@ class FrozenClassifier:
         glimpse, location, h, c = map(
             torch.as_tensor, (observation["glimpse"], observation["location"], *state)
         )
-        if glimpse.device != self.network.classifier.weight.device:
+        if glimpse.device != self.network.device:
             self.network.to(glimpse.device)
         time = torch.zeros(len(h), dtype=torch.int64, device=h.device)  # the heads used read none
         after = self.network.look(glimpse, location, State(h, c, time))
-        probs = torch.softmax(self.network.classifier(after.h), dim=-1)
+        probs = torch.softmax(self.network.logits(after), dim=-1)
         if isinstance(observation["glimpse"], np.ndarray):
             return probs.numpy(), (after.h.numpy(), after.c.numpy())
         return probs, (after.h, after.c)
@@ -235,7 +235,7 @@ def register_all() -> None:
                 entry_point=f"{__name__}:make_env",
                 vector_entry_point=f"{__name__}:make_vector_env",
                 kwargs={
-                    **asdict(TABLE[whole]),
+                    **TABLE[whole].keywords(),
                     "classifier": classifier,
                     "classifier_sha256": sha256,
                 },

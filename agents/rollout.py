@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dtram_env.episodes import ends
-from dtram_env.sensor_torch import TensorStore, glimpse
+from dtram_env.sensor_torch import TorchStore, glimpse
 
 from .dtram import DTRAM, Heads, State
 from .stopping import StoppingRule, glimpses_taken
@@ -26,14 +26,27 @@ class Look(NamedTuple):
     glimpse_size: int
     num_scales: int = 1
     first_glimpse: str = "center"
+    thumbnail_size: int = 0  # of a first look at the whole image; 0: the glimpse's size
+
+    def first(self, store: TorchStore, index: Tensor, fixed: bool = False) -> tuple[Tensor, Tensor]:
+        """Glimpse 1 of images `index` ``(B,)``, and its location ``(B, 2)``.
+
+        If its place is random and `fixed`, an image has the same one each time, so that scores
+        repeat. A thumbnail's location is the centre; where it has the glimpse's size it stands for
+        every scale.
+        """
+        location = self.first_location(index, fixed)
+        if self.first_glimpse != "thumbnail":
+            return self(store, index, location), location
+        whole = store.thumbnail(index, self.thumbnail_size or self.glimpse_size)
+        if self.thumbnail_size in (0, self.glimpse_size) and self.num_scales > 1:
+            whole = torch.cat([whole] * self.num_scales, dim=-1)
+        return whole, location
 
     def first_location(self, index: Tensor, fixed: bool = False) -> Tensor:
-        """Locations ``(B, 2)`` of glimpse 1 of images `index` ``(B,)``.
-
-        If it is random and `fixed`, an image has the same one each time, so that scores repeat.
-        """
+        """Locations ``(B, 2)`` of glimpse 1; see `first`."""
         batch, device = len(index), index.device
-        if self.first_glimpse == "center":
+        if self.first_glimpse in ("center", "thumbnail"):
             return torch.zeros(batch, 2, device=device)
         if self.first_glimpse == "random" and fixed:
             # Multiples of two irrational numbers cover the square evenly (Weyl's sequence).
@@ -43,10 +56,11 @@ class Look(NamedTuple):
         if self.first_glimpse == "random":
             return torch.rand(batch, 2, device=device) * 2 - 1
         raise ValueError(
-            f"first_glimpse={self.first_glimpse!r}: the dense unroll knows 'center' and 'random'"
+            f"first_glimpse={self.first_glimpse!r}: the dense unroll knows 'center', 'random' and "
+            "'thumbnail'"
         )
 
-    def __call__(self, store: TensorStore, index: Tensor, location: Tensor) -> Tensor:
+    def __call__(self, store: TorchStore, index: Tensor, location: Tensor) -> Tensor:
         """Glimpses ``(B, g, g, C * num_scales)`` uint8 of images `index` at `location`."""
         return glimpse(store, index, location, self.glimpse_size, self.num_scales)
 
@@ -94,7 +108,7 @@ class Unroll(nn.Module):
         super().__init__()
         self.agent, self.look, self.location_std, self.stop = agent, look, location_std, stop
 
-    def forward(self, store: TensorStore, index: Tensor, steps: int, m: int = 1) -> Trajectory:
+    def forward(self, store: TorchStore, index: Tensor, steps: int, m: int = 1) -> Trajectory:
         """Samples `m` trajectories of `steps` glimpses for each image.
 
         Args:
@@ -104,27 +118,28 @@ class Unroll(nn.Module):
             m: trajectories an image, M.
         """
         agent, batch = self.agent, len(index) * m
-        location = self.look.first_location(index)
         # Nothing has been decided before glimpse 1, so an image's trajectories share it.
-        glimpse = self.look(store, index, location)
-        state = agent.look(glimpse, location, agent.initial(len(index)))
+        glimpse, location = self.look.first(store, index)
+        state = agent.look(glimpse, location, agent.initial(len(index)), 0)
         state = State(*(part.repeat_interleave(m, dim=0) for part in state))
         location = location.repeat_interleave(m, dim=0)
         index = index.repeat_interleave(m)
         aims = [agent.aim(state.h)]
         noise = self._noise(steps, aims[0])
-        states, choices, seen_at = [state.h], [], [location]
+        states, choices, seen_at = [state], [], [location]
         for t in range(steps):
             # A choice is a number, not a function of the aim: the score is what carries gradient.
             choices.append(self._choose(aims[t].detach(), noise[t]))
             if t + 1 < steps:
                 location = self._place(choices[t]).clamp(-1.0, 1.0)
-                state = agent.look(self.look(store, index, location), location, state)
-                states.append(state.h)
+                state = agent.look(self.look(store, index, location), location, state, t + 1)
+                states.append(state)
                 aims.append(agent.aim(state.h))
                 seen_at.append(location)
-        h, aim, choice = torch.stack(states), torch.stack(aims), torch.stack(choices)
-        logits = agent.classifier(h)
+        h, aim, choice = (
+            torch.stack(part) for part in ([state.h for state in states], aims, choices)
+        )
+        logits = agent.stacked_logits(states)
         if self.stop:
             time = torch.arange(1, steps + 1, device=h.device)[:, None].expand(steps, batch)
             stop_logit = agent.stop_logit(h, logits, time)
@@ -177,7 +192,7 @@ class Unroll(nn.Module):
 
 
 def read_logits(
-    agent: DTRAM, look: Look, store: TensorStore, index: Tensor, seen_at: Tensor
+    agent: DTRAM, look: Look, store: TorchStore, index: Tensor, seen_at: Tensor
 ) -> Tensor:
     """What the classifier says on a path that is given.
 
@@ -191,11 +206,13 @@ def read_logits(
     Returns:
         Logits ``(T, B, K)`` after each glimpse.
     """
-    state, logits = agent.initial(len(index)), []
-    for location in seen_at:
-        state = agent.look(look(store, index, location), location, state)
-        logits.append(agent.classifier(state.h))
-    return torch.stack(logits)
+    state, states = agent.initial(len(index)), []
+    for step, location in enumerate(seen_at):
+        whole = step == 0 and look.first_glimpse == "thumbnail"
+        seen = look.first(store, index)[0] if whole else look(store, index, location)
+        state = agent.look(seen, location, state, step)
+        states.append(state)
+    return torch.stack([agent.logits(state, step) for step, state in enumerate(states)])
 
 
 class Scores(NamedTuple):
@@ -228,7 +245,7 @@ class Scores(NamedTuple):
 
 @torch.no_grad()
 def score(
-    agent: DTRAM, look: Look, store: TensorStore, labels: Tensor, batch_size: int = 2000
+    agent: DTRAM, look: Look, store: TorchStore, labels: Tensor, batch_size: int = 2000
 ) -> Scores:
     """Runs every image to the budget once, locations at their means.
 
@@ -263,7 +280,7 @@ class PathStep(NamedTuple):
 
 @torch.no_grad()
 def deterministic_path(
-    agent: DTRAM, look: Look, store: TensorStore, index: Tensor
+    agent: DTRAM, look: Look, store: TorchStore, index: Tensor
 ) -> Iterator[PathStep]:
     """Looks at images until the budget, each location at its mean; nobody stops.
 
@@ -273,38 +290,53 @@ def deterministic_path(
         store: the images.
         index: ``(B,)`` int64, rows of the store.
     """
-    location, state = look.first_location(index, fixed=True), agent.initial(len(index))
-    for _ in range(agent.config.max_glimpses):
-        state = agent.look(look(store, index, location), location, state)
-        heads = agent.heads(state)
+    seen, location = look.first(store, index, fixed=True)
+    state = agent.initial(len(index))
+    for step in range(agent.config.max_glimpses):
+        if step:
+            seen = look(store, index, location)
+        state = agent.look(seen, location, state, step)
+        heads = agent.heads(state, step)
         yield PathStep(location, state, heads)
         location = heads.location.clamp(-1.0, 1.0)
 
 
+class Answers(NamedTuple):
+    """What an agent said of images, by its own stopping rule."""
+
+    prediction: Tensor  # (N,) int64
+    probability: Tensor  # (N, K) of the classes
+    num_glimpses: Tensor  # (N,) int64
+    seen_at: Tensor  # (N, T_max, 2) where each glimpse was taken; zeros after the last
+
+
 @torch.no_grad()
-def classify(
-    agent: DTRAM, look: Look, store: TensorStore, index: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def classify(agent: DTRAM, look: Look, store: TorchStore, index: Tensor) -> Answers:
     """Answers images by the agent's own stopping rule; those that stopped leave the batch.
 
+    So the time that it takes falls with the mean number of glimpses.
+
     Args:
-        agent: the actor.
+        agent: the actor; in evaluation mode.
         look: the sensor's settings.
         store: the images.
         index: ``(N,)`` int64, rows of the store.
-
-    Returns:
-        Prediction ``(N,)``, class probabilities ``(N, K)`` and number of glimpses ``(N,)``.
     """
+    budget = agent.config.max_glimpses
     probability = torch.zeros(len(index), agent.config.num_classes, device=index.device)
     taken = torch.zeros_like(index)
+    seen_at = torch.zeros(len(index), budget, 2, device=index.device)
     open_rows = torch.arange(len(index), device=index.device)
-    location, state = look.first_location(index, fixed=True), agent.initial(len(index))
-    for t in range(1, agent.config.max_glimpses + 1):
-        state = agent.look(look(store, index[open_rows], location), location, state)
-        heads = agent.heads(state)
+    seen, location = look.first(store, index, fixed=True)
+    state = agent.initial(len(index))
+    for t in range(1, budget + 1):
+        if t > 1:
+            seen = look(store, index[open_rows], location)
+        seen_at[open_rows, t - 1] = location
+        state = agent.look(seen, location, state, t - 1)
+        heads = agent.heads(state, t - 1)
         stops = agent.stopping.stops(state.time, heads.logits, heads.stop_logit)
-        stops = ends(t, stops, agent.config.max_glimpses)
+        stops = ends(t, stops, budget)
         ended = open_rows[stops]
         probability[ended] = torch.softmax(heads.logits[stops], dim=-1)
         taken[ended] = t
@@ -312,4 +344,4 @@ def classify(
         state = agent.select(state, ~stops)
         if not len(open_rows):
             break
-    return probability.argmax(dim=-1), probability, taken
+    return Answers(probability.argmax(dim=-1), probability, taken, seen_at)

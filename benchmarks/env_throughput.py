@@ -113,7 +113,7 @@ def bare_gather(options: Options) -> dict[str, Any]:
     """Crops of random images at random places, and nothing else."""
     env = gym.make_vec(options.env_id, num_envs=1).unwrapped
     assert isinstance(env, dtram_env.GlimpseVectorEnv)
-    side, (height, width, _) = env.glimpse_size, env.image_shape
+    side, (height, width) = env.glimpse_size, env.data.typical_size
     store = env.data.store(sensor.margin(side, env.num_scales))
     rng = np.random.default_rng(options.seed)
     rows = []
@@ -237,13 +237,13 @@ def ap_gym(options: Options) -> dict[str, Any] | None:
             return data.num_classes
 
         def _get_num_channels(self) -> int:
-            return data.images.shape[3]
+            return data.image_shape[2]
 
         def _get_length(self) -> int:
-            return len(data.images)
+            return len(data)
 
         def _get_data_point_batch(self, idx: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            return data.images[idx], data.labels[idx]
+            return np.stack([data.image(i) for i in idx]), data.labels[idx]
 
     peer = ImageClassificationVectorEnv(
         options.num_envs,

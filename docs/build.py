@@ -2,7 +2,8 @@
 
     python docs/build.py            # generated pages, doctests, links, HTML in docs/_build/html
     python docs/build.py --check    # fails unless the committed generated pages are up to date
-    python docs/build.py --gifs     # the GIFs, and the pages that show them
+    python docs/build.py --gifs     # the GIFs of trained agents, and the pages that show them
+    python docs/build.py --stills   # the pictures of drawn and composed data, likewise
 
 A failing doctest, a link that leads nowhere and a warning of Sphinx are errors. Addresses on the
 web are not fetched.
@@ -20,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 
-from docs import gifs, links, pages
+from docs import gifs, links, pages, stills
 
 ROOT = pages.DOCS.parent
 
@@ -83,6 +84,7 @@ def main() -> int:
     )
     parser.add_argument("--check", action="store_true", help="compare the generated pages only")
     parser.add_argument("--gifs", nargs="*", metavar="ID", help="make the GIFs, all or some ids'")
+    parser.add_argument("--stills", nargs="*", metavar="ID", help="make pictures of the data")
     parser.add_argument(
         "--signpost-run",
         type=Path,
@@ -95,9 +97,12 @@ def main() -> int:
         problems = check()
         if problems:
             problems.append("run: python docs/build.py, and commit what it writes")
-    elif options.gifs is not None:
+    elif options.gifs is not None or options.stills is not None:
         try:
-            gifs.make_gifs(options.gifs, options.signpost_run)
+            if options.gifs is not None:
+                gifs.make_gifs(options.gifs, options.signpost_run)
+            if options.stills is not None:
+                stills.make_stills(options.stills)
         except (FileNotFoundError, ValueError) as error:
             parser.error(str(error))
         write()

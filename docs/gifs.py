@@ -16,7 +16,8 @@ from agents import DTRAM, POLICY_IDS
 from agents.policy_only import LookAndStop
 from dtram_env.rendering import COLOURS
 
-from .pages import CAPTIONS, IDS, IMAGES, make_id
+from .pages import DOCS, IDS, IMAGES, write_captions
+from .samples import make_id
 
 EPISODES = 6
 STEP_MS, END_MS = 600, 1800  # how long a frame is shown, and an episode's last
@@ -25,11 +26,18 @@ LARGEST = 300_000  # bytes
 SHIPPED = {
     "DTRAM-MNIST-v0": "pretrained/mnist",
     "DTRAM-MNIST-Policy-v0": "pretrained/mnist-policy-only",
+    "DTRAM-BirdsSmall-v0": "pretrained/birds-small",
 }
 SIGNPOST_COMMAND = (
     "python train/reinforce.py --env-id DTRAM-Signpost-v0 --location-std 0.5 --m 8 "
     "--run-dir runs/signpost"
 )
+
+
+def played() -> list[str]:
+    """The ids with a GIF: those whose agent is shipped, and Signpost, whose is trained for it."""
+    shipped = [i for i, folder in SHIPPED.items() if (DOCS.parent / folder).exists()]
+    return [env_id for env_id in IDS if env_id in (*shipped, "DTRAM-Signpost-v0")]
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,7 @@ def actor(env_id: str, signpost_run: Path) -> Actor:
 
     Raises:
         FileNotFoundError: a run is not there; the message says how to make it.
+        ValueError: the id has no agent.
     """
     if env_id in SHIPPED:
         folder = SHIPPED[env_id]
@@ -65,17 +74,18 @@ def actor(env_id: str, signpost_run: Path) -> Actor:
             raise FileNotFoundError(f"{signpost_run}: no such run; make it: {SIGNPOST_COMMAND}")
         command = json.loads((signpost_run / "results.json").read_text())["command"]
         return Actor(DTRAM.load(signpost_run), f"a DT-RAM trained by `{command}`")
-    raise ValueError(f"{env_id}: no agent is named for its GIF; add one to docs/gifs.py")
+    known = ", ".join((*SHIPPED, "DTRAM-Signpost-v0"))
+    raise ValueError(f"--gifs {env_id}: no agent is named for it in docs/gifs.py, only for {known}")
 
 
 def make_gifs(ids: Sequence[str], signpost_run: Path) -> None:
-    """Writes the GIFs of some ids (all, if none is named), and what each shows.
+    """Writes the GIFs of some ids (of `played`, if none is named), and what each shows.
 
     Raises:
-        ValueError: an unknown id, or a GIF that came out too large.
+        ValueError: an unknown id, one without an agent, or a GIF that came out too large.
+        FileNotFoundError: an agent is not there.
     """
-    captions = json.loads(CAPTIONS.read_text()) if CAPTIONS.exists() else {}
-    for env_id in ids or IDS:
+    for env_id in ids or played():
         if env_id not in IDS:
             raise ValueError(f"--gifs {env_id}: expected some of {', '.join(IDS)}")
         who = actor(env_id, signpost_run)
@@ -84,13 +94,12 @@ def make_gifs(ids: Sequence[str], signpost_run: Path) -> None:
         size = path.stat().st_size
         if size > LARGEST:
             raise ValueError(f"{path}: {size:,} bytes, expected at most {LARGEST:,}")
-        captions[env_id] = (
+        text = (
             f"The first {EPISODES} images of the test split, not chosen, seen by {who.said}. The "
             "boxes are its glimpses, numbered in order; the agent sees only what is inside them."
         )
+        write_captions({path.name: text})
         print(f"{path}: {size:,} bytes")
-    kept = {env_id: captions[env_id] for env_id in IDS if env_id in captions}
-    CAPTIONS.write_text(json.dumps(kept, indent=2) + "\n")
 
 
 def episodes(env_id: str, policy: Any) -> tuple[list[np.ndarray], list[int]]:

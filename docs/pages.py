@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 from gymnasium import spaces
 
 import dtram_env
@@ -23,24 +22,32 @@ from dtram_env import GlimpseEnv, GlimpseVectorEnv, datasets
 from dtram_env.observer import OBSERVATIONS
 from dtram_env.views import GRID_VIEWS, VIEWS
 
+from . import samples
+from .samples import Opener, dataset_of, make_id, registered
+
 DOCS = Path(__file__).resolve().parent
 PAGES = DOCS / "environments"
 IMAGES = DOCS / "images"
-CAPTIONS = IMAGES / "gifs.json"  # what each GIF shows, written with it
+CAPTIONS = IMAGES / "captions.json"  # what each picture shows, written with it
+
+PICTURES = {".gif": "episodes", ".jpg": "images", ".png": "images"}
 
 IDS: tuple[str, ...] = (*dtram_env.ENV_IDS, *POLICY_IDS)
 
 NOTE = "<!-- Written by docs/build.py from the code: change the docstrings, not this page. -->"
 
 
-def make_id(env_id: str) -> str:
-    """The id with the package that registers it, as `gym.make` takes it without an import."""
-    return f"{'agents' if env_id in POLICY_IDS else 'dtram_env'}:{env_id}"
-
-
 def generate() -> dict[Path, str]:
     """The text of every generated page."""
-    return {PAGES / f"{env_id}.md": page(env_id) for env_id in IDS}
+    with samples.opener() as opened:
+        return {PAGES / f"{env_id}.md": page(env_id, opened) for env_id in IDS}
+
+
+def write_captions(texts: dict[str, str]) -> None:
+    """Notes what some pictures show, by file name; pictures that are no more are forgotten."""
+    known = json.loads(CAPTIONS.read_text()) if CAPTIONS.exists() else {}
+    kept = {file: text for file, text in (known | texts).items() if (IMAGES / file).exists()}
+    CAPTIONS.write_text(json.dumps(dict(sorted(kept.items())), indent=2) + "\n")
 
 
 def stale(pages: dict[Path, str]) -> list[Path]:
@@ -49,20 +56,25 @@ def stale(pages: dict[Path, str]) -> list[Path]:
     return found + sorted(set(PAGES.glob("*.md")) - pages.keys())
 
 
-def page(env_id: str) -> str:
-    """The page of one id, in Markdown."""
-    env = _live(env_id)
-    parts = [NOTE, f"# {env_id}", _summary(env), *_picture(env_id), _defaults(env_id)]
-    parts += ["## Example", _example(env_id, env)]
+def page(env_id: str, opened: Opener) -> str:
+    """The page of one id, in Markdown.
+
+    Args:
+        env_id: one of `IDS`.
+        opened: makes its environment.
+    """
+    env = opened(env_id)
+    parts = [NOTE, f"# {env_id}", _summary(env_id, env), *_stand_in(env_id), *_pictures(env_id)]
+    parts += [_defaults(env_id), "## Example", _example(env_id, env)]
     sections = _sections(GlimpseEnv)
     if env.classifier is not None:  # what is different here comes first
         sections = {key: sections[key] for key in ("Description", "Policy-only", *sections)}
     for title, text in sections.items():
         if title == "Action Space":
-            parts += [f"## {title}", _with_spaces(text, env.action_space), _actions(env_id)]
+            parts += [f"## {title}", _with_spaces(text, env.action_space), _actions(env_id, opened)]
         elif title == "Observation Space":
             text = _with_spaces(text, env.observation_space)
-            parts += [f"## {title}", text, _observations(env_id)]
+            parts += [f"## {title}", text, _observations(env_id, opened)]
         elif title == "Arguments":
             parts += [f"## {title}", _with_defaults(text, env_id)]
         elif title == "Vectorized environment":
@@ -70,40 +82,41 @@ def page(env_id: str) -> str:
         else:
             parts += [f"## {title}", text]
         if title == "Description":
-            parts += ["## Data", _data(env)]
+            parts += ["## Data", _data(env_id, env)]
     return "\n\n".join(parts) + "\n"
 
 
-def _live(env_id: str, **keywords: Any) -> GlimpseEnv:
-    env = gym.make(make_id(env_id), disable_env_checker=True, **keywords).unwrapped
-    assert isinstance(env, GlimpseEnv)
-    return env
-
-
-def _registered(env_id: str) -> dict[str, Any]:
-    return dict(gym.spec(env_id).kwargs)
-
-
-def _summary(env: GlimpseEnv) -> str:
+def _summary(env_id: str, env: GlimpseEnv) -> str:
+    name = dataset_of(env_id)
+    title = "your own images" if name == "imagefolder" else datasets.DATASETS[name].title
+    if env_id == "DTRAM-BirdsSmall-v0":
+        title += f", {env.num_classes} species on {'x'.join(map(str, env.image_shape[:2]))} pixels"
     if env.classifier is None:
-        return f"The whole task on {env.dataset}: the agent looks, stops and answers."
+        return _wrap(f"The whole task on {title}: the agent looks, stops and answers.")
     return (
-        f"The policy-only task on {env.dataset}: the agent looks and stops, a frozen classifier "
-        "answers."
+        f"The policy-only task on {title}: the agent looks and stops, a frozen classifier answers."
     )
 
 
-def _picture(env_id: str) -> list[str]:
+def _stand_in(env_id: str) -> list[str]:
+    name = dataset_of(env_id)
+    return [_wrap(samples.stand_in_text(name))] if samples.stand_in(name) else []
+
+
+def _pictures(env_id: str) -> list[str]:
+    """The pictures that an id has, each with what it shows."""
     captions = json.loads(CAPTIONS.read_text()) if CAPTIONS.exists() else {}
-    if env_id not in captions:
-        return []
-    text = captions[env_id]
-    return [f"![{env_id}, episodes](../images/{env_id}.gif)", _wrap(f"*{text}*")]
+    found = []
+    for suffix, shown in PICTURES.items():
+        file = f"{env_id}{suffix}"
+        if file in captions:
+            found += [f"![{env_id}, {shown}](../images/{file})", _wrap(f"*{captions[file]}*")]
+    return found
 
 
 def _defaults(env_id: str) -> str:
     rows = [("made by", f'gym.make("{make_id(env_id)}")')]
-    rows += [(name, repr(value)) for name, value in _registered(env_id).items()]
+    rows += [(name, repr(value)) for name, value in registered(env_id).items()]
     table = _table(("Default", "Value"), [(name, f"`{value}`") for name, value in rows])
     if env_id not in POLICY_TABLE:
         return table
@@ -112,19 +125,35 @@ def _defaults(env_id: str) -> str:
 
 
 def _example(env_id: str, env: GlimpseEnv) -> str:
+    name, facts = dataset_of(env_id), env.data.facts
+    if name == "fashionmnist":
+        return _unfetched(env_id)
+    # Of the drawn images, one that the first glimpse does not decide.
+    row = int(facts["telling"].any(axis=1).argmax()) if "telling" in facts else 0
+    looks = ['info["dataset"], info["label"], info["image_index"]'] if facts else ["info"]
+    looks += [f'info["{key}"].tolist()' for key in facts]
+    before, after, keywords = [], [], 'split="test"'
+    if name == "imagefolder":
+        before = list(samples.FOLDER)
+        after = ["place.cleanup()"]
+        keywords += ", root=photos, data_dir=place.name"
+    elif samples.stand_in(name):
+        keywords += ', data="builtin"'
     answer = "" if env.classifier is not None else ', "prediction": info["label"]'
     session = _session(
+        *before,
         "import gymnasium as gym",
-        f'env = gym.make("{make_id(env_id)}", split="test")',
-        'observation, info = env.reset(options={"image_index": 0})',
+        f'env = gym.make("{make_id(env_id)}", {keywords})',
+        f'observation, info = env.reset(options={{"image_index": {row}}})',
         "{key: value.shape for key, value in observation.items()}",
-        "info",
+        *looks,
         f'action = {{"location": [0.5, 0.0], "stop": 0{answer}}}',
         "observation, reward, terminated, truncated, info = env.step(action)",
         'round(reward, 4), terminated, info["num_glimpses"]',
         'action["stop"] = 1',
         "observation, reward, terminated, truncated, info = env.step(action)",
         'round(reward, 4), terminated, info["num_glimpses"]',
+        *after,
     )
     said = (
         "The answer is the classifier's."
@@ -134,12 +163,28 @@ def _example(env_id: str, env: GlimpseEnv) -> str:
     return f"{session}\n\n{said}"
 
 
+def _unfetched(env_id: str) -> str:
+    """The example of an id whose data may not be there: read, not run."""
+    lines = (
+        "import gymnasium as gym",
+        "",
+        f'env = gym.make("{make_id(env_id)}", split="test")  # fetches the data, once',
+        'observation, info = env.reset(options={"image_index": 0})',
+        'action = {"location": [0.5, 0.0], "stop": 0, "prediction": info["label"]}',
+        "observation, reward, terminated, truncated, info = env.step(action)",
+    )
+    code = "\n".join(["```python", *lines, "```"])
+    same = "Shapes, rewards and infos are those of [DTRAM-MNIST-v0](DTRAM-MNIST-v0.md#example)."
+    return f"{code}\n\n{same}"
+
+
 def _session(*lines: str) -> str:
     """Lines as a doctest, each with what it prints now."""
     names: dict[str, Any] = {}
     out = ["```python"]
     for line in lines:
-        out.append(f">>> {line}")
+        first, *others = line.splitlines()
+        out += [f">>> {first}", *(f"... {other}" for other in others)]
         with contextlib.redirect_stdout(io.StringIO()) as printed:
             exec(compile(ast.Interactive(ast.parse(line).body), "<page>", "single"), names)
         out += printed.getvalue().splitlines()
@@ -175,10 +220,10 @@ def _with_spaces(text: str, space: spaces.Space[Any]) -> str:
     return "\n".join(out)
 
 
-def _actions(env_id: str) -> str:
+def _actions(env_id: str, opened: Opener) -> str:
     rows = []
     for view in _views(env_id):
-        env = _live(env_id, view=view)
+        env = opened(env_id, view=view)
         said = f'`view="{view}"`'
         masks = ""
         if view in GRID_VIEWS:
@@ -187,17 +232,25 @@ def _actions(env_id: str) -> str:
             masks = f"`({len(env.action_masks())},)`"
         rows.append((said, f"`{space_text(env.action_space)}`", masks))
     table = _table(("Keyword", "Action space", "`action_masks()`"), rows)
-    return f"In every view:\n\n{table}"
+    text = f"In every view:\n\n{table}"
+    if not samples.of_one_size(opened(env_id)):
+        text += "\n\n" + _wrap(
+            "The default of `grid` follows the images' median size, so another set of images may "
+            "have another: give `grid=` where spaces must be the same."
+        )
+    return text
 
 
-def _observations(env_id: str) -> str:
+def _observations(env_id: str, opened: Opener) -> str:
+    one_size = samples.of_one_size(opened(env_id))
+    observed = OBSERVATIONS if one_size else OBSERVATIONS[:1]
     found: dict[tuple[str, str], dict[str, str]] = {}
     default: dict[str, list[str]] = {"image": [], "flat": []}
     for view in _views(env_id):
-        default[_live(env_id, view=view).task.glimpse_format or ""].append(view)
-        for observe in OBSERVATIONS:
+        default[opened(env_id, view=view).task.glimpse_format or ""].append(view)
+        for observe in observed:
             for shape in default:
-                env = _live(env_id, view=view, observe=observe, glimpse_format=shape)
+                env = opened(env_id, view=view, observe=observe, glimpse_format=shape)
                 assert isinstance(env.observation_space, spaces.Dict)
                 texts = {key: space_text(part) for key, part in env.observation_space.items()}
                 # A view changes actions only.
@@ -205,9 +258,9 @@ def _observations(env_id: str) -> str:
     keys = dict.fromkeys(key for texts in found.values() for key in texts)
     rows = []
     for key in keys:
-        shown = [observe for observe in OBSERVATIONS if key in found[observe, "image"]]
+        shown = [observe for observe in observed if key in found[observe, "image"]]
         cells = [f"`{found[shown[0], shape][key]}`" for shape in default]
-        with_ = "" if len(shown) == len(OBSERVATIONS) else f'`observe="{shown[0]}"`'
+        with_ = "" if len(shown) == len(observed) else f'`observe="{shown[0]}"`'
         rows.append((f"`{key}`", with_, *cells))
     table = _table(
         ("Key", "Only with", '`glimpse_format="image"`', '`glimpse_format="flat"`'), rows
@@ -218,7 +271,10 @@ def _observations(env_id: str) -> str:
         if views
     )
     said = _wrap(f"In every view (the default of `glimpse_format` is {said}):")
-    return f"{said}\n\n{table}"
+    text = f"{said}\n\n{table}"
+    if not one_size:
+        text += '\n\n`observe="canvas"` needs images of one size.'
+    return text
 
 
 def _views(env_id: str) -> list[str]:
@@ -228,32 +284,29 @@ def _views(env_id: str) -> list[str]:
 
 def _with_defaults(text: str, env_id: str) -> str:
     """The docstring's table of arguments, with this id's values."""
-    values = _registered(env_id)
+    values = registered(env_id)
 
     def put(row: re.Match[str]) -> str:
-        name = row[1]
-        if name not in values:
+        names = re.findall(r"`(\w+)`", row[1])
+        if "per id" not in row[3] and not any(name in values for name in names):
             return row[0]
-        return f"| `{name}` |{row[2]}| `{json.dumps(values[name])}` |{row[4]}"
+        own = ", ".join(f"`{json.dumps(values[name])}`" for name in names if name in values)
+        listed = ", ".join(f"`{name}`" for name in names)
+        return f"| {listed} |{row[2]}| {own or 'None'} |{row[4]}"
 
-    text = re.sub(r"^\| `(\w+)` *\|([^|]*)\|([^|]*)\|(.*)$", put, text, flags=re.M)
+    text = re.sub(r"^\| (`\w+`(?:, `\w+`)*) *\|([^|]*)\|([^|]*)\|(.*)$", put, text, flags=re.M)
     assert "per id" not in text
     return text
 
 
-def _data(env: GlimpseEnv) -> str:
-    info = datasets.DATASETS[env.dataset.lower()]
-    counts = {split: len(datasets.load(env.dataset, split)) for split in datasets.SPLITS}
-    height, width, channels = env.image_shape
-    text = _wrap(
-        f"{info.title}: {info.description}. Images are {height}x{width}x{channels}; the "
-        f"{env.num_classes} classes are {', '.join(env.class_names)}."
+def _data(env_id: str, env: GlimpseEnv) -> str:
+    text = "\n\n".join(
+        part if "\n" in part else _wrap(part) for part in samples.data_text(env_id, env)
     )
-    if not info.needs_data:
-        module = getattr(datasets, env.dataset.lower())
-        story = inspect.getdoc(module) or ""
-        text += "\n\n" + "\n\n".join(story.split("\n\n")[1:])
-    rows = [(f'`split="{split}"`', f"{count:,}") for split, count in counts.items()]
+    found = samples.counts(dataset_of(env_id), env)
+    if not found:
+        return text
+    rows = [(f'`split="{split}"`', f"{found[split]:,}") for split in datasets.SPLITS]
     return f"{text}\n\n{_table(('Split', 'Images'), rows)}"
 
 

@@ -22,6 +22,7 @@ class Backend(Protocol):
     boolean: Any
     reward_dtype: Any
     labels: Any
+    facts: dict[str, Any]
 
     def array(self, values: np.ndarray) -> Any:
         """A host array on the backend, without waiting for the device."""
@@ -51,20 +52,26 @@ class Backend(Protocol):
         """``values / by`` in float32, correctly rounded on every device."""
         ...
 
-    def glimpse(self, index: Any, location: Any) -> Any:
-        """Glimpses ``(n, g, g, C * num_scales)`` uint8; see `sensor.glimpse`."""
+    def glimpse(self, index: Any, location: Any, needed: Any | None = None) -> Any:
+        """Glimpses ``(n, g, g, C * num_scales)`` uint8; see `sensor.glimpse`.
+
+        Args:
+            index: ``(n,)`` images.
+            location: ``(n, 2)``.
+            needed: ``(n,)`` bool, which will be looked at; the others may hold anything.
+        """
         ...
 
     def corner(self, coordinate: Any, size: int, side: int) -> Any:
         """First row or column of a window; see `sensor.corner`."""
         ...
 
-    def thumbnail(self, index: Any, side: int) -> Any:
-        """Whole images shrunk to ``(n, side, side, C)`` uint8."""
+    def thumbnail(self, index: Any, side: int, needed: Any | None = None) -> Any:
+        """Whole images shrunk to ``(n, side, side, C)`` uint8; `needed` as for `glimpse`."""
         ...
 
     def images(self, index: Any) -> Any:
-        """Whole images ``(n, H, W, C)`` uint8."""
+        """Whole images ``(n, H, W, C)`` uint8, where all have one size."""
         ...
 
 
@@ -80,6 +87,7 @@ class NumpyBackend:
         self._store = data.store(sensor.margin(glimpse_size, num_scales))
         self._glimpse_size, self._num_scales = glimpse_size, num_scales
         self.labels: Any = data.labels
+        self.facts = dict(data.facts)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._data, self._glimpse_size, self._num_scales)
@@ -105,17 +113,34 @@ class NumpyBackend:
     def divide(self, values: np.ndarray, by: int) -> np.ndarray:
         return np.true_divide(values, by, dtype=np.float32)
 
-    def glimpse(self, index: np.ndarray, location: np.ndarray) -> np.ndarray:
-        return sensor.glimpse(self._store, index, location, self._glimpse_size, self._num_scales)
+    def glimpse(
+        self, index: np.ndarray, location: np.ndarray, needed: np.ndarray | None = None
+    ) -> np.ndarray:
+        size, scales = self._glimpse_size, self._num_scales
+        if needed is None or needed.all():
+            return sensor.glimpse(self._store, index, location, size, scales)
+        out = np.zeros((len(index), size, size, self._store.channels * scales), dtype=np.uint8)
+        if needed.any():
+            out[needed] = sensor.glimpse(self._store, index[needed], location[needed], size, scales)
+        return out
 
     def corner(self, coordinate: np.ndarray, size: int, side: int) -> np.ndarray:
         return sensor.corner(coordinate, size, side)
 
-    def thumbnail(self, index: np.ndarray, side: int) -> np.ndarray:
-        return self._store.thumbnail(index, side)
+    def thumbnail(
+        self, index: np.ndarray, side: int, needed: np.ndarray | None = None
+    ) -> np.ndarray:
+        if needed is None or needed.all():
+            return self._store.thumbnail(index, side)
+        out = np.zeros((len(index), side, side, self._store.channels), dtype=np.uint8)
+        if needed.any():
+            out[needed] = self._store.thumbnail(index[needed], side)
+        return out
 
     def images(self, index: np.ndarray) -> np.ndarray:
-        return self._store.images[index]
+        if isinstance(self._data.images, np.ndarray):
+            return self._data.images[index]
+        return np.stack([self._data.image(i) for i in index])
 
 
 class TorchBackend:
@@ -149,13 +174,13 @@ class TorchBackend:
             ) from None
         self._sensor = sensor_torch
         self._data = data
-        self._store = sensor_torch.TensorStore(
-            self.array(data.images), sensor.margin(glimpse_size, num_scales)
+        self._store = sensor_torch.make_store(
+            data, sensor.margin(glimpse_size, num_scales), self.device
         )
         self._glimpse_size, self._num_scales = glimpse_size, num_scales
-        self._thumbnails: dict[int, Any] = {}
         self._divisors: dict[int, Any] = {}
         self.labels: Any = self.array(data.labels)
+        self.facts = {name: self.array(values) for name, values in data.facts.items()}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._data, self._glimpse_size, self._num_scales, self.device)
@@ -196,23 +221,31 @@ class TorchBackend:
             self._divisors[by] = self.full((), by, self.xp.float32)
         return values.to(self.xp.float32) / self._divisors[by]
 
-    def glimpse(self, index: Any, location: Any) -> Any:
-        return self._sensor.glimpse(
-            self._store, index, location, self._glimpse_size, self._num_scales
-        )
+    def glimpse(self, index: Any, location: Any, needed: Any | None = None) -> Any:
+        size, scales = self._glimpse_size, self._num_scales
+        if needed is None or not self._store.on_host:  # a device makes all rather than be asked
+            return self._sensor.glimpse(self._store, index, location, size, scales)
+        shape = (len(index), size, size, self._store.channels * scales)
+        out = self.full(shape, 0, self.xp.uint8)
+        if needed.any():
+            out[needed] = self._sensor.glimpse(
+                self._store, index[needed], location[needed], size, scales
+            )
+        return out
 
     def corner(self, coordinate: Any, size: int, side: int) -> Any:
         return self._sensor.corner(coordinate, size, side)
 
-    def thumbnail(self, index: Any, side: int) -> Any:
-        if side not in self._thumbnails:
-            from .datasets.store import box_resize
-
-            self._thumbnails[side] = self.array(box_resize(self._data.images, side))
-        return self._thumbnails[side][index]
+    def thumbnail(self, index: Any, side: int, needed: Any | None = None) -> Any:
+        if needed is None or not self._store.on_host:
+            return self._store.thumbnail(index, side)
+        out = self.full((len(index), side, side, self._store.channels), 0, self.xp.uint8)
+        if needed.any():
+            out[needed] = self._store.thumbnail(index[needed], side)
+        return out
 
     def images(self, index: Any) -> Any:
-        return self._store.images[index]
+        return self._store.whole(index)
 
 
 def to_host(values: Any) -> np.ndarray:

@@ -49,7 +49,7 @@ class GlimpseEnv(TaskAttributes, gym.Env[dict[str, np.ndarray], Any]):
 
     | Key         | Space                                                | Meaning                     |
     |-------------|------------------------------------------------------|-----------------------------|
-    | `glimpse`   | `Box(0, 255, (g, g, C * num_scales), uint8)`         | the crop, 0 outside the image; with several scales, crops of side g, 2g, 4g, … about the same centre, each shrunk to g, finest first |
+    | `glimpse`   | `Box(0, 255, (g, g, C * num_scales), uint8)`         | the crop, 0 outside the image, images of any size; with several scales, crops of side g, 2g, 4g, … about the same centre, each shrunk to g, finest first |
     | `location`  | `Box(-1, 1, (2,), float32)`                          | where it was taken          |
     | `time`      | `Box(0, 1, (1,), float32)`                           | glimpses taken / `max_glimpses` |
     | `probs`     | `Box(0, 1, (num_classes,), float32)`                 | policy-only: what the classifier in the loop believes |
@@ -91,7 +91,10 @@ class GlimpseEnv(TaskAttributes, gym.Env[dict[str, np.ndarray], Any]):
     | `image_index`  | always       | the image's row within the split                               |
     | `num_glimpses` | always       | glimpses taken                                                 |
     | `repeat`       | sequential   | whether this image was shown before in this pass: do not count it again |
-    | `dataset`      | at reset     | the data's name (also an attribute)                            |
+    | `dataset`      | at reset     | the data's name (also an attribute); a drawn one says so       |
+    | `box`          | CUB, Cars    | left, top, width, height of the object, in pixels of the image |
+    | `part_boxes`   | drawn birds, autos | the same of each part, `(P, 4)`; `env.data.facts` has all images' |
+    | `telling`      | drawn birds, autos | which parts tell the species from its like, `(P,)` bool  |
     | `prediction`   | at the end   | the class answered                                             |
     | `is_success`   | at the end   | whether it is right                                            |
 
@@ -123,10 +126,13 @@ class GlimpseEnv(TaskAttributes, gym.Env[dict[str, np.ndarray], Any]):
     | `discount`       | float           | per id     | in (0, 1]                                        |
     | `order`          | str             | `"random"` | `"sequential"`: every image once, in order, then again with `repeat` set; `reset(seed=…)` starts over |
     | `shard`          | (int, int)      | `(0, 1)`   | (i, n): sequential order goes through part i of n only, `(N + i) // n` images |
-    | `image_size`     | int             | None       | shorter side that images are kept at; None: as they are |
+    | `image_size`     | int             | per id     | shorter side that images are resized to, the aspect kept, decoded once; None: as they are |
+    | `crop_to_box`    | bool            | False      | cut images to the object's bounding box (CUB, Cars) |
+    | `root`           | str             | None       | folder of your own images, one folder a class (`DTRAM-ImageFolder-v0`) |
+    | `num_classes`, `num_train`, `num_test` | int | per id | of drawn birds and autos: fewer or more of them |
     | `data_dir`       | str             | None       | where data is kept; else `$DTRAM_DATA`, else `~/.cache/dtram` |
-    | `data`           | str             | `"auto"`   | `"real"`: never a drawn stand-in                 |
-    | `download`       | bool            | True       | fetch data that is missing                       |
+    | `data`           | str             | `"auto"`   | CUB and Cars that are not on the machine are replaced by drawn images, with a `BuiltinDataWarning`; `"real"`: never, that is an error; `"builtin"`: always |
+    | `download`       | bool            | True       | fetch data that is missing (not CUB: `python -m dtram_env.datasets download cub`) |
     | `classifier`     | object          | None       | a `dtram_env.Classifier`: see Policy-only; the Policy ids take a folder too |
     | `view`, `grid`, `observe`, `glimpse_format`, `mask_seen`, `min_glimpses` | | | see Views        |
     | `render_mode`    | str             | None       | `"rgb_array"` or `"human"`                       |
@@ -297,7 +303,7 @@ class GlimpseEnv(TaskAttributes, gym.Env[dict[str, np.ndarray], Any]):
             raise ResetNeeded("render() before reset()")
         frame = draw_slot(
             self.task,
-            self._backend.images(self._index)[0],
+            self.data.image(int(self._index[0])),
             np.array(self._path).reshape(-1, 2),
             self._t,
             self._prediction,
@@ -360,7 +366,7 @@ class GlimpseEnv(TaskAttributes, gym.Env[dict[str, np.ndarray], Any]):
         }
         if self._images.repeat is not None:
             info["repeat"] = bool(self._images.repeat[0])
-        return info
+        return info | self.data.facts_of(info["image_index"])
 
 
 def draw_slot(
@@ -376,8 +382,10 @@ def draw_slot(
     from .rendering import crop_boxes, draw_episode, episode_caption  # Pillow only when drawn
 
     whole_first = task.first_glimpse == "thumbnail"
-    boxes = crop_boxes(path, task.image_shape, task.glimpse_size, whole_first)
+    boxes = crop_boxes(path, image.shape, task.glimpse_size, whole_first)
     caption = episode_caption(t, prediction, label, task.source.class_names, over)
+    if task.source.stands_in_for is not None:
+        caption = f"drawn, not {task.source.stands_in_for}! {caption}"
     return draw_episode(image, boxes, caption)
 
 

@@ -18,7 +18,7 @@ class Observer:
     """Makes observations out of the state of slots; the whole of what an agent sees.
 
     Args:
-        image_shape: height, width, channels.
+        image_shape: height, width, channels; only a canvas needs to know the former.
         max_glimpses: the budget, which `time` is measured against.
         glimpse_size: side of a glimpse, in pixels.
         num_scales: crops in a glimpse.
@@ -31,7 +31,7 @@ class Observer:
 
     def __init__(
         self,
-        image_shape: tuple[int, int, int],
+        image_shape: tuple[int | None, int | None, int],
         max_glimpses: int,
         glimpse_size: int,
         num_scales: int,
@@ -50,6 +50,7 @@ class Observer:
         self._own_key = self._thumbnail and (self._canvas or thumbnail_size != glimpse_size)
         shapes = {}
         if self._canvas:
+            assert height is not None and width is not None, "the task checks it"
             shapes["canvas"] = (height, width, channels + 1)
         else:
             shapes["glimpse"] = (glimpse_size, glimpse_size, channels * num_scales)
@@ -82,13 +83,21 @@ class Observer:
             probs: ``(n, K)`` float32, the belief; only if it is observed.
         """
         where = b.xp.where
-        first = (t == 1)[:, None, None, None] if self._thumbnail else None
-        whole = b.thumbnail(index, self._thumbnail_size) if self._thumbnail else None
+        at_first = t == 1
+        first = at_first[:, None, None, None] if self._thumbnail else None
+        whole = None
+        if self._thumbnail:
+            whole = b.thumbnail(index, self._thumbnail_size, at_first)
         observation = {}
         if self._canvas:
             observation["canvas"] = self._paint(b, index, seen)
         else:
-            glimpse = b.glimpse(index, location)
+            needed = None
+            if self._choose:
+                needed = t > 0
+            elif self._thumbnail:
+                needed = ~at_first
+            glimpse = b.glimpse(index, location, needed)
             if self._choose:
                 glimpse = where((t == 0)[:, None, None, None], 0, glimpse)
             elif self._thumbnail:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import gymnasium as gym
+
+from .datasets.drawn import SMALL_BIRDS
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,8 @@ class Row:
         max_glimpses: the budget.
         first_glimpse: one of `episodes.FIRST_GLIMPSES`.
         discount: of the reward.
+        image_size: shorter side of the images, in pixels; None where data has its own.
+        num_classes, num_train, num_test: of drawn data; None for its own.
     """
 
     dataset: str
@@ -26,10 +31,47 @@ class Row:
     max_glimpses: int = 7
     first_glimpse: str = "center"
     discount: float = 0.98
+    image_size: int | None = None
+    num_classes: int | None = None
+    num_train: int | None = None
+    num_test: int | None = None
+
+    def keywords(self) -> dict[str, Any]:
+        """What the id is registered with."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+def _large(dataset: str) -> Row:
+    """The talk's setting for fine-grained images: a look at the whole, then crops."""
+    return Row(dataset, 224, 1, 3, "thumbnail", image_size=512)
+
+
+def _ram_60(dataset: str) -> Row:
+    """The RAM paper's setting for 60x60 images: three scales of 12 pixels."""
+    return Row(dataset, glimpse_size=12, num_scales=3)
 
 
 TABLE: dict[str, Row] = {
     "DTRAM-MNIST-v0": Row("MNIST"),
+    "DTRAM-FashionMNIST-v0": Row("FashionMNIST"),
+    "DTRAM-TranslatedMNIST-v0": _ram_60("TranslatedMNIST"),
+    "DTRAM-ClutteredMNIST-v0": _ram_60("ClutteredMNIST"),
+    "DTRAM-CUB-v0": _large("CUB"),
+    "DTRAM-Cars-v0": _large("Cars"),
+    "DTRAM-Birds-v0": _large("Birds"),
+    "DTRAM-Autos-v0": _large("Autos"),
+    "DTRAM-BirdsSmall-v0": Row(
+        "Birds",
+        32,
+        1,
+        3,
+        "thumbnail",
+        image_size=SMALL_BIRDS.image_size,
+        num_classes=SMALL_BIRDS.num_classes,
+        num_train=SMALL_BIRDS.num_train,
+        num_test=SMALL_BIRDS.num_test,
+    ),
+    "DTRAM-ImageFolder-v0": Row("ImageFolder", 96, 1, 4, "thumbnail", image_size=256),
     "DTRAM-Signpost-v0": Row("Signpost", max_glimpses=4),
 }
 
@@ -44,5 +86,5 @@ def register_all() -> None:
                 env_id,
                 entry_point="dtram_env.env:GlimpseEnv",
                 vector_entry_point="dtram_env.vector_env:GlimpseVectorEnv",
-                kwargs=asdict(row),
+                kwargs=row.keywords(),
             )

@@ -13,7 +13,7 @@ from typing import Any
 from . import datasets
 from .backends import Backend
 from .belief import Belief, Classifier
-from .datasets import Dataset
+from .datasets import DATA, Choices, Dataset
 from .episodes import FIRST_GLIMPSES, ORDERS, Episodes
 from .memories import SeenCells, SeenPixels
 from .observer import FORMATS, OBSERVATIONS, SMALL_IMAGE, Observer
@@ -50,6 +50,11 @@ class Task:
     first_glimpse: str = "center"
     order: str = "random"
     image_size: int | None = None
+    crop_to_box: bool = False
+    root: str | None = None
+    num_classes: int | None = None
+    num_train: int | None = None
+    num_test: int | None = None
     data_dir: str | None = None
     data: str = "auto"
     download: bool = True
@@ -71,13 +76,13 @@ class Task:
         if not isinstance(discount, Real) or not 0 < float(discount) <= 1:
             raise ValueError(f"discount={discount!r}: expected a number in (0, 1]")
         self.discount = float(discount)
+        self.choices = self._read_choices()
         self.source = self._load()
         self.image_shape = self.source.image_shape
         self._check_sizes()
-        self.num_classes = self.source.num_classes
         self.codec = self._make_codec()
         self._read_format()
-        num_probs = 0 if self.classifier is None else self.num_classes
+        num_probs = 0 if self.classifier is None else self.source.num_classes
         self.observer = self._make_observer(self.observe, self.glimpse_format == "flat", num_probs)
 
     @property
@@ -94,6 +99,7 @@ class Task:
         height, width, _ = self.image_shape
         pixels, cells = None, None
         if self.observe == "canvas":
+            assert height is not None and width is not None
             pixels = SeenPixels(b, num_envs, height, width, self.glimpse_size)
         if self.mask_seen:
             assert self.grid is not None
@@ -105,12 +111,12 @@ class Task:
         if self.classifier is None:
             return None
         native = self._make_observer("glimpse", flat=False)
-        return Belief(b, self.classifier, native, num_envs, self.num_classes)
+        return Belief(b, self.classifier, native, num_envs, self.source.num_classes)
 
     @property
     def answer_classes(self) -> int | None:
         """Number of classes that an action chooses from; None if it has no prediction."""
-        return self.num_classes if self.classifier is None else None
+        return self.source.num_classes if self.classifier is None else None
 
     def episodes(self, b: Backend, num_envs: int, trackers: list[Any]) -> Episodes:
         """The state machine of `num_envs` slots."""
@@ -122,7 +128,7 @@ class Task:
         for name, allowed in (
             ("first_glimpse", FIRST_GLIMPSES),
             ("order", ORDERS),
-            ("data", ("auto", "real", "builtin")),
+            ("data", DATA),
             ("view", VIEWS),
             ("observe", OBSERVATIONS),
             ("glimpse_format", (None, *FORMATS)),
@@ -157,16 +163,13 @@ class Task:
 
     def _load(self) -> Dataset:
         if isinstance(self.dataset, str):
-            if self.data == "builtin":
-                raise ValueError(
-                    f"data='builtin': {self.dataset} has no drawn stand-in; use 'auto' or 'real', "
-                    "or DTRAM-Signpost-v0, which needs no data"
-                )
             source = datasets.load(
                 self.dataset,
                 self.split or "train",
                 data_dir=self.data_dir,
                 download=self.download,
+                data=self.data,
+                choices=self.choices,
             )
         else:
             source = self.dataset
@@ -174,13 +177,43 @@ class Task:
                 raise ValueError(
                     f"split={self.split!r}: the dataset given is the split {source.split!r}"
                 )
-        if len(source.images) == 0:
+        if len(source) == 0:
             raise ValueError(f"dataset {source.name!r}, split {source.split!r}: it has no images")
         self.split = source.split
         return source
 
+    def _read_choices(self) -> Choices:
+        values: dict[str, Any] = {}
+        least = {"image_size": 1, "num_classes": 2, "num_train": 1, "num_test": 1}
+        for name, bound in least.items():
+            value = getattr(self, name)
+            values[name] = None if value is None else check_integer(name, value, bound)
+        if not isinstance(self.crop_to_box, bool):
+            raise ValueError(f"crop_to_box={self.crop_to_box!r}: expected True or False")
+        root = None if self.root is None else str(self.root)
+        return Choices(**values, crop_to_box=self.crop_to_box, root=root)
+
     def _check_sizes(self) -> None:
         height, width, _ = self.image_shape
+        if height is None or width is None:
+            if self.observe == "canvas":
+                raise ValueError(
+                    f"observe='canvas': the images of {self.source.name} differ in size; expected "
+                    "'glimpse', or images of one size"
+                )
+        else:
+            self._check_equal_sizes(height, width)
+        if self.thumbnail_size is None:
+            self.thumbnail_size = self.glimpse_size
+        self.thumbnail_size = check_integer("thumbnail_size", self.thumbnail_size, 1)
+        if self.first_glimpse == "thumbnail":
+            self.source.prepare(self.thumbnail_size)
+        if self.view in GRID_VIEWS:
+            if self.grid is None:
+                self.grid = math.ceil(max(self.source.typical_size) / self.glimpse_size)
+            self.grid = check_integer("grid", self.grid, 1)
+
+    def _check_equal_sizes(self, height: int, width: int) -> None:
         shorter = min(height, width)
         if self.image_size not in (None, shorter):
             raise ValueError(
@@ -191,13 +224,6 @@ class Task:
             raise ValueError(
                 f"glimpse_size={self.glimpse_size}: larger than the image, {height}x{width}"
             )
-        if self.thumbnail_size is None:
-            self.thumbnail_size = self.glimpse_size
-        self.thumbnail_size = check_integer("thumbnail_size", self.thumbnail_size, 1)
-        if self.view in GRID_VIEWS:
-            if self.grid is None:
-                self.grid = math.ceil(max(height, width) / self.glimpse_size)
-            self.grid = check_integer("grid", self.grid, 1)
 
     def _make_codec(self) -> ActionCodec:
         if self.view == "continuous":
@@ -211,7 +237,9 @@ class Task:
 
     def _read_format(self) -> None:
         assert self.thumbnail_size is not None
-        shown = min(self.image_shape[:2]) if self.observe == "canvas" else self.glimpse_size
+        shown = self.glimpse_size
+        if self.observe == "canvas":
+            shown = min(self.source.typical_size)
         if self.first_glimpse == "thumbnail":
             shown = min(shown, self.thumbnail_size)
         if self.glimpse_format is None:
@@ -267,15 +295,17 @@ class TaskAttributes:
         self.data = task.source
         self.dataset = task.source.name
         self.split = task.source.split
-        self.num_images = len(task.source.images)
+        self.num_images = len(task.source)
         self.image_shape = task.image_shape
-        self.num_classes = task.num_classes
+        self.image_size = task.image_size
+        self.num_classes: int = task.source.num_classes
         self.class_names = task.source.class_names
         self.classifier = task.classifier
         self.max_glimpses = task.max_glimpses
         self.glimpse_size = task.glimpse_size
         self.num_scales = task.num_scales
-        self.thumbnail_size = task.thumbnail_size
+        assert task.thumbnail_size is not None
+        self.thumbnail_size: int = task.thumbnail_size
         self.discount = task.discount
         self.first_glimpse = task.first_glimpse
         self.order = task.order

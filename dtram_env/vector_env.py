@@ -235,7 +235,7 @@ class GlimpseVectorEnv(TaskAttributes, gym.vector.VectorEnv[Any, Any, Any]):
             return values[:n] if self._on_host else values[:n].cpu().numpy()
 
         t, label, over = host(state.t), host(state.label), host(state.ended)
-        images, points = host(self._b.images(state.index[:n])), host(self._path.points)
+        index, points = host(state.index).tolist(), host(self._path.points)
         counts = host(self._path.count)
         answers = None if self._answers is None else host(self._answers)
         frames = []
@@ -246,7 +246,13 @@ class GlimpseVectorEnv(TaskAttributes, gym.vector.VectorEnv[Any, Any, Any]):
             path = points[i, : counts[i]]
             frames.append(
                 draw_slot(
-                    self.task, images[i], path, int(t[i]), prediction, int(label[i]), bool(over[i])
+                    self.task,
+                    self.data.image(index[i]),
+                    path,
+                    int(t[i]),
+                    prediction,
+                    int(label[i]),
+                    bool(over[i]),
                 )
             )
         return tuple(frames)
@@ -280,14 +286,16 @@ class GlimpseVectorEnv(TaskAttributes, gym.vector.VectorEnv[Any, Any, Any]):
         facts = {"label": state.label, "image_index": state.index, "num_glimpses": state.t}
         if self._images.repeat is not None:
             facts["repeat"] = self._images.repeat
+        facts |= {name: values[state.index] for name, values in b.facts.items()}
         infos: dict[str, Any] = {}
         for key, values in facts.items():
             if mask is None:
                 _add(infos, key, b.copy(values), b.full(self.num_envs, True, b.boolean))
             else:
-                _add(infos, key, b.xp.where(mask, values, 0), b.copy(mask))
-        if "repeat" in infos:
-            infos["repeat"] = b.cast(infos["repeat"], b.boolean)
+                rows = mask.reshape(-1, *[1] * (values.ndim - 1))
+                _add(infos, key, b.xp.where(rows, values, 0), b.copy(mask))
+        for key, values in facts.items():  # where() made numbers of booleans
+            infos[key] = b.cast(infos[key], values.dtype)
         return infos
 
     def _add_dataset(self, infos: dict[str, Any], mask: Any | None) -> None:

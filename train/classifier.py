@@ -27,8 +27,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clon
 from agents.dtram import DTRAM
 from agents.objective import Losses
 from agents.rollout import read_logits
-from train.augment import Affine
+from train.augment import Affine, Augmentation
 from train.loop import Loop, Progress
+from train.options import OptimizerOptions
 from train.provenance import choose_device, provenance
 from train.run import Interrupt, RunFolder, run_program
 from train.stages import NEVER, Verdict
@@ -106,7 +107,7 @@ class RandomLooks:
         self.batches = self.images // self.batch_size
         self.env_steps_first = 0
         self.env_steps_per_batch = self.batch_size * options.m * task.max_glimpses
-        self._augment = Affine(options.augment)
+        self._augment = Augmentation(Affine(options.augment), 0.0, 0.0, flip=False)
         self._train = task.images("train")
 
     def parameters(self) -> list[nn.Parameter]:
@@ -115,7 +116,7 @@ class RandomLooks:
         return [p for module in learned for p in module.parameters()]
 
     def loss(self, rows: Tensor) -> Losses:
-        store = self._task.batch_store(self._augment(self._train.pixels(rows)))
+        store = self._task.augmented(self._train, rows, self._augment)
         index = torch.arange(len(rows), device=rows.device).repeat_interleave(self._m)
         labels = self._train.labels[rows].repeat_interleave(self._m)
         steps = self._task.max_glimpses
@@ -148,7 +149,7 @@ def random_errors(task: Task, network: DTRAM, images: Images, seed: int = 0) -> 
     network.eval()
     generator = torch.Generator().manual_seed(seed)
     wrong = torch.zeros(task.max_glimpses, device=task.device)
-    for index in torch.arange(len(images), device=task.device).split(2000):
+    for index in torch.arange(len(images), device=task.device).split(task.scored_at_once):
         where = torch.rand(task.max_glimpses, len(index), 2, generator=generator) * 2 - 1
         logits = read_logits(network, task.look, images.store, index, where.to(task.device))
         wrong += (logits.argmax(-1) != images.labels[index]).sum(-1)
@@ -194,8 +195,7 @@ def train(options: Options) -> Path:
             progress,
             interrupt,
             seed=options.seed,
-            weight_decay=options.weight_decay,
-            max_grad_norm=5.0,
+            how=OptimizerOptions(weight_decay=options.weight_decay),
             program="train/classifier.py",
         )
         loop.run_stage(lambda: RandomLooks(task, network, options), restore=saved is not None)

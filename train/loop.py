@@ -13,8 +13,11 @@ from tqdm import tqdm
 
 from agents.dtram import DTRAM
 from agents.objective import Losses
+from agents.one_look import OneLook
+from agents.resnet import parameter_groups
 from agents.stopping import LearnedStop
 
+from .options import OptimizerOptions
 from .run import Interrupt, RunFolder
 from .stages import Stage
 from .task import Task
@@ -66,27 +69,25 @@ class Loop:
         progress: updated as the run goes on.
         interrupt: looked at between two batches.
         seed: of the order of images.
-        weight_decay: AdamW's.
-        max_grad_norm: gradients are clipped to this norm.
+        how: weights move.
         program: what an interrupted run is resumed with.
     """
 
     def __init__(
         self,
         task: Task,
-        agent: DTRAM,
+        agent: DTRAM | OneLook,
         folder: RunFolder,
         progress: Progress,
         interrupt: Interrupt,
         *,
         seed: int,
-        weight_decay: float,
-        max_grad_norm: float,
+        how: OptimizerOptions,
         program: str = "train/reinforce.py",
     ) -> None:
         self.program = program
         self.task, self.agent, self.seed = task, agent, seed
-        self.weight_decay, self.max_grad_norm = weight_decay, max_grad_norm
+        self.how = how
         self.folder, self.progress, self.interrupt = folder, progress, interrupt
         self._counted = time.perf_counter()  # until when progress.seconds counts
 
@@ -106,13 +107,7 @@ class Loop:
         learning = {id(parameter) for parameter in stage.parameters()}
         for parameter in self.agent.parameters():
             parameter.requires_grad_(id(parameter) in learning)
-        optimizer = torch.optim.AdamW(
-            stage.parameters(),
-            lr=stage.learning_rate,
-            weight_decay=self.weight_decay,
-            betas=(0.9, 0.99),
-            fused=True,
-        )
+        optimizer = make_optimizer(self.agent, stage.learning_rate, self.how)
         if restore:
             self.folder.load_checkpoint(self.agent, optimizer)
         else:
@@ -126,9 +121,10 @@ class Loop:
             self._save(optimizer)
             if self.interrupt.signal is not None:
                 self._leave()
-        best = DTRAM.load(self.folder.path, self.task.device)
+        best = type(self.agent).load(self.folder.path, self.task.device)
         self.agent.load_state_dict(best.state_dict())
-        self.agent.stopping = best.stopping
+        if isinstance(self.agent, DTRAM) and isinstance(best, DTRAM):
+            self.agent.stopping = best.stopping
         self._tick()
 
     def _tick(self) -> None:
@@ -186,7 +182,7 @@ class Loop:
         losses = stage.loss(rows)
         optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
-        nn.utils.clip_grad_norm_(stage.parameters(), self.max_grad_norm)
+        nn.utils.clip_grad_norm_(stage.parameters(), self.how.max_grad_norm)
         optimizer.step()
         return losses
 
@@ -205,9 +201,9 @@ class Loop:
         progress.validation_seconds += time.perf_counter() - began
         if progress.best is None or list(verdict.criterion) < progress.best:
             progress.best = list(verdict.criterion)
-            self.agent.stopping = LearnedStop(verdict.threshold)
-            about = {"env_id": self.task.env_id, "env_options": self.task.env_options}
-            self.agent.save(self.folder.path, **about)
+            if isinstance(self.agent, DTRAM):
+                self.agent.stopping = LearnedStop(verdict.threshold)
+            self.agent.save(self.folder.path, **self.task.about)
         self._tick()
         elapsed = {
             "time/time_elapsed": progress.seconds,
@@ -229,6 +225,16 @@ class Loop:
         """Says how to go on, and exits with the signal's usual status."""
         assert self.interrupt.signal is not None
         self.folder.leave(self.interrupt.signal, self.program)
+
+
+def make_optimizer(
+    module: nn.Module, learning_rate: float, how: OptimizerOptions
+) -> torch.optim.Optimizer:
+    """The optimiser of all of a module's parameters that want a gradient."""
+    groups = parameter_groups(module, how.weight_decay, how.decay_norms)
+    if how.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=learning_rate, momentum=0.9, nesterov=True)
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.99), fused=True)
 
 
 def describe(means: dict[str, float]) -> str:

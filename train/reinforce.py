@@ -2,6 +2,8 @@
 
     python train/reinforce.py                               # MNIST, under 10 minutes on 2 CPU cores
     python train/reinforce.py --env-id DTRAM-Signpost-v0 --location-std 0.5 --m 8  # needs no data
+    python train/reinforce.py --env-id DTRAM-BirdsSmall-v0 --encoder cnn    # drawn birds
+    python train/reinforce.py --env-id DTRAM-CUB-v0 --encoder resnet50 --backbone-weights DEFAULT
     python train/reinforce.py --stop joint --stop-gradient reinforce  # all in one stage
     python train/reinforce.py --run-dir runs/mine --resume  # goes on where it was interrupted
 
@@ -12,7 +14,6 @@ chooses the weights and the stop threshold; the test split is looked at once, at
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -26,8 +27,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clon
 
 from agents.dtram import DTRAM
 from agents.objective import Objective
-from train.augment import Affine
+from train.backbone import backbone_scale, prepare_backbone
 from train.loop import Loop, Progress
+from train.options import (
+    AugmentOptions,
+    NetworkOptions,
+    OptimizerOptions,
+    TaskOptions,
+    check,
+    check_ranges,
+)
 from train.provenance import choose_device, provenance
 from train.report import glimpse_pictures, report
 from train.run import Interrupt, RunFolder, run_program
@@ -36,32 +45,20 @@ from train.task import Task
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(OptimizerOptions, AugmentOptions, NetworkOptions, TaskOptions):
     """Trains DT-RAM on a registered environment."""
 
-    env_id: str = "DTRAM-MNIST-v0"
-    """registered environment"""
-    discount: float | None = None
-    """γ of the reward; the environment's own if not given"""
-    max_glimpses: int | None = None
-    """budget T_max; the environment's own if not given"""
-    glimpse_size: int | None = None
-    """side of a glimpse in pixels; the environment's own if not given"""
-    num_scales: int | None = None
-    """crops of a glimpse; the environment's own if not given"""
-    first_glimpse: Literal["center", "random"] | None = None
-    """where the first glimpse is; the environment's own if not given"""
-    classifier: Path | None = None
-    """folder of the classifier in the loop (policy-only ids); the id's own if not given"""
-    data_dir: Path | None = None
-    """where data lies; $DTRAM_DATA or ~/.cache/dtram if not given"""
-
-    encoder: Literal["mlp", "conv"] = "mlp"
-    """glimpse encoder: mlp is the paper's"""
     core: Literal["rnn", "gru", "lstm"] = "rnn"
     """recurrent cell: rnn (ReLU) is the paper's"""
-    hidden_size: int = 256
-    """width of the recurrent state"""
+    hidden_size: int | None = None
+    """width of the recurrent state; 256, or a resnet's own width, if not given"""
+    location_embedding: bool = True
+    """whether a resnet is told where a glimpse was taken; the original's is not"""
+    per_step: bool = False
+    """an encoder and a classifier of its own for each glimpse, as the original on CUB"""
+    answer: Literal["state", "first_plus_mean"] = "state"
+    """answers from the state, or as the original on CUB: logits of glimpse 1 plus the mean of the
+    later ones"""
     locator_input: Literal["detached", "state"] = "detached"
     """whether the location's policy gradient reaches the state"""
     locator_hidden: int = 0
@@ -94,6 +91,8 @@ class Options:
 
     curriculum: tuple[int, ...] = ()
     """glimpses of each trunk stage, as in 1 2 4 7; one stage with the whole budget if not given"""
+    freeze_earlier: bool = False
+    """with --curriculum and --per-step: encoders and classifiers of earlier stages stay fixed"""
     epochs: int = 30
     """passes over the training split in each trunk (or joint) stage"""
     batch_size: int = 96
@@ -104,12 +103,6 @@ class Options:
     """standard deviation of a sampled location, where the image is 2 wide"""
     learning_rate: float = 2e-3
     """peak of the one-cycle schedule"""
-    weight_decay: float = 0.01
-    """AdamW's"""
-    max_grad_norm: float = 5.0
-    """gradients are clipped to this norm"""
-    augment: float = 0.5
-    """strength of the random affine augmentation; 0 is none, 1 is 2 pixels and 12 degrees"""
     stop_epochs: int = 20
     """passes over the training split in the stopper's stage"""
     stop_batch_size: int = 1000
@@ -133,57 +126,57 @@ class Options:
     """continue the run in --run-dir if there is one; a finished run prints its result"""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "m", "stop_epochs", "stop_batch_size", "hidden_size"):
-            _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
-        for name in ("location_std", "learning_rate", "stop_learning_rate", "max_grad_norm"):
-            value = getattr(self, name)
-            _check(name, value, 0 < value < math.inf, "a positive number")
-        zero_or_more = ("weight_decay", "augment", "stop_entropy", "locator_hidden", "locator_grid")
-        for name in (*zero_or_more, "replay", "location_entropy"):
-            value = getattr(self, name)
-            _check(name, value, 0 <= value < math.inf, "0 or more")
-        _check("seed", self.seed, 0 <= self.seed < 2**31, "0 or more, below 2**31")
-        _check(
-            "max_mean_glimpses", self.max_mean_glimpses, self.max_mean_glimpses >= 1, "1 or more"
+        for name in ("epochs", "batch_size", "m", "stop_epochs", "stop_batch_size"):
+            check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        if self.hidden_size is not None:
+            check("hidden_size", self.hidden_size, self.hidden_size >= 1, "at least 1")
+        check_ranges(
+            self,
+            ("location_std", "learning_rate", "stop_learning_rate", "max_grad_norm"),
+            ("weight_decay", "augment", "colour", "lighting", "stop_entropy", "locator_hidden")
+            + ("locator_grid", "replay", "location_entropy"),
         )
+        self.check_network()
+        check("seed", self.seed, 0 <= self.seed < 2**31, "0 or more, below 2**31")
+        check("max_mean_glimpses", self.max_mean_glimpses, self.max_mean_glimpses >= 1, "1 or more")
         rising = all(a < b for a, b in zip(self.curriculum, self.curriculum[1:], strict=False))
-        _check(
+        check(
             "curriculum",
             self.curriculum,
             rising and all(t >= 1 for t in self.curriculum),
             "rising numbers of glimpses, from 1",
         )
+        self._check_combinations()
+
+    def _check_combinations(self) -> None:
+        if self.freeze_earlier:
+            both = self.per_step and len(self.curriculum) > 1
+            check("freeze_earlier", True, both, "with --per-step and a --curriculum of stages")
         if self.baseline == "leave_one_out":
-            _check("m", self.m, self.m >= 2, "at least 2 with --baseline leave_one_out")
+            check("m", self.m, self.m >= 2, "at least 2 with --baseline leave_one_out")
         if self.stop == "joint":
-            _check(
+            check(
                 "location_reward",
                 self.location_reward,
                 self.location_reward != "anytime",
                 "return with --stop joint",
             )
         if self.location_entropy:
-            _check(
+            check(
                 "location_entropy",
                 self.location_entropy,
                 self.locator_grid > 0,
                 "0, without a grid",
             )
         if self.replay:
-            _check("replay", self.replay, self.augment == 0, "0, unless --augment is 0")
+            plain = not (self.augment or self.colour or self.lighting or self.flip)
+            check(
+                "replay", self.replay, plain and self.scale_crop is None, "0, unless --augment is 0"
+            )
         if self.env_steps is not None:
-            _check("env_steps", self.env_steps, self.env_steps >= 1, "at least 1")
+            check("env_steps", self.env_steps, self.env_steps >= 1, "at least 1")
         if self.resume and self.run_dir is None:
             raise ValueError("--resume: expected with --run-dir, the run to continue")
-
-    def env_options(self) -> dict[str, Any]:
-        """The environment's keywords that were given."""
-        names = ("discount", "max_glimpses", "glimpse_size", "num_scales", "first_glimpse")
-        given = {n: getattr(self, n) for n in names if getattr(self, n) is not None}
-        for name in ("classifier", "data_dir"):
-            if getattr(self, name) is not None:
-                given[name] = str(getattr(self, name))
-        return given
 
     def share(self, stopper: bool) -> int | None:
         """Env steps of the stopper's stage, or of each other one; None if they are not limited."""
@@ -195,20 +188,18 @@ class Options:
     def to_json(self) -> dict[str, Any]:
         """The options that define the run: all but where it lies and how it was called."""
         values = asdict(self) | {"curriculum": list(self.curriculum)}
-        if self.classifier is not None:
-            values["classifier"] = str(self.classifier)
+        for name in ("classifier", "root"):
+            if values[name] is not None:
+                values[name] = str(values[name])
+        if self.scale_crop is not None:
+            values["scale_crop"] = list(self.scale_crop)
         del values["run_dir"], values["resume"], values["data_dir"], values["device"]
         return values
 
 
-def _check(name: str, value: object, holds: bool, expected: str) -> None:
-    if not holds:
-        raise ValueError(f"--{name.replace('_', '-')} {value}: expected {expected}")
-
-
 def make_stages(options: Options, task: Task, agent: DTRAM) -> list[tuple[str, Any]]:
     """The stages in order, as (name, function that makes it); one is made when it begins."""
-    o, augment = options, Affine(options.augment)
+    o, augment = options, options.augmentation()
     fixed = Objective(
         discount=task.discount,
         stop="off",
@@ -225,6 +216,8 @@ def make_stages(options: Options, task: Task, agent: DTRAM) -> list[tuple[str, A
         stop_entropy=o.stop_entropy,
         location_entropy=o.location_entropy if o.stop == "joint" else 0.0,
     )
+
+    first = o.curriculum[0] if o.curriculum else task.max_glimpses
 
     def unroll_stage(name: str, steps: int) -> Stage:
         return UnrollStage(
@@ -243,6 +236,8 @@ def make_stages(options: Options, task: Task, agent: DTRAM) -> list[tuple[str, A
             choose=o.choose,
             env_steps=o.share(stopper=False),
             replay=o.replay,
+            new_from=o.curriculum[o.curriculum.index(steps) - 1] if steps != first else 0,
+            freeze_earlier=o.freeze_earlier,
         )
 
     def stopper_stage() -> Stage:
@@ -270,17 +265,17 @@ def make_stages(options: Options, task: Task, agent: DTRAM) -> list[tuple[str, A
         )
     images = len(task.images("train"))
     for name in ("batch_size", "stop_batch_size"):
-        _check(name, getattr(o, name), getattr(o, name) <= images, f"at most {images}, the split")
+        check(name, getattr(o, name), getattr(o, name) <= images, f"at most {images}, the split")
     if task.classifier is not None:
-        _check("replay", o.replay, o.replay == 0, "0 on a policy-only id, whose network is frozen")
+        check("replay", o.replay, o.replay == 0, "0 on a policy-only id, whose network is frozen")
     if o.env_steps is not None:
         for steps in curriculum:
             least = steps * o.batch_size * o.m
             share = o.share(stopper=False) or 0
-            _check("env_steps", o.env_steps, share >= least, f"at least {least} for each stage")
+            check("env_steps", o.env_steps, share >= least, f"at least {least} for each stage")
         if o.stop == "after":
             share, least = o.share(stopper=True) or 0, task.max_glimpses
-            _check("env_steps", o.env_steps, share >= least, f"at least {4 * least}")
+            check("env_steps", o.env_steps, share >= least, f"at least {4 * least}")
     stages: list[tuple[str, Any]] = []
     for steps in curriculum:
         name = f"{'joint' if o.stop == 'joint' else 'trunk'}-{steps}"
@@ -313,8 +308,7 @@ def fit(
         progress,
         interrupt,
         seed=options.seed,
-        weight_decay=options.weight_decay,
-        max_grad_norm=options.max_grad_norm,
+        how=options,
     )
     for name, make in stages[progress.stage :]:
         loop.run_stage(make, restore=saved is not None)
@@ -325,31 +319,43 @@ def fit(
     return progress
 
 
-def new_agent(options: Options, task: Task) -> DTRAM:
-    """An untrained agent; seeds torch's generator."""
+def new_agent(options: Options, task: Task) -> tuple[DTRAM, str]:
+    """An untrained agent, and where its backbone's weights come from; seeds torch's generator."""
     torch.manual_seed(options.seed)
-    return task.new_agent(
-        encoder=options.encoder,
-        core=options.core,
-        hidden_size=options.hidden_size,
-        locator_input=options.locator_input,
-        locator_hidden=options.locator_hidden,
-        locator_grid=options.locator_grid,
-        stopper_input=options.stopper_input,
-    )
+    config: dict[str, Any] = {
+        "encoder": options.encoder,
+        "core": options.core,
+        "locator_input": options.locator_input,
+        "locator_hidden": options.locator_hidden,
+        "locator_grid": options.locator_grid,
+        "stopper_input": options.stopper_input,
+    }
+    if options.hidden_size is not None:
+        config["hidden_size"] = options.hidden_size
+    resnet = options.resnet(task.channels * task.look.num_scales)
+    if resnet is not None:
+        config |= {
+            "resnet": resnet,
+            "location_embedding": options.location_embedding,
+            "frozen_norms": options.frozen_norms,
+        }
+        config.setdefault("hidden_size", resnet.out_features)
+    config |= {"per_step": options.per_step, "answer": options.answer}
+    agent = task.new_agent(**config, **backbone_scale(options.backbone_weights, task))
+    return agent, prepare_backbone(agent.encoders(), options)
 
 
 def train(options: Options) -> Path:
     """Trains, evaluates and reports; returns the run's folder."""
-    run_dir = options.run_dir or Path(
-        "runs",
-        options.env_id.rpartition(":")[2],
-        f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_seed{options.seed}",
-    )
     device = choose_device(options.device)
     origin = provenance(device)
     task = Task(options.env_id, device, **options.env_options())
-    agent = new_agent(options, task)
+    run_dir = options.run_dir or Path(
+        "runs",
+        task.env_id.rpartition(":")[2],
+        f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_seed{options.seed}",
+    )
+    agent, backbone = new_agent(options, task)
     stages = make_stages(options, task, agent)
     run = RunFolder(run_dir, options.to_json(), options.resume, device)
     if run.finished:
@@ -367,6 +373,7 @@ def train(options: Options) -> Path:
             "images_seen": progress.images,
             "env_steps": progress.env_steps,
             "classifier": None if task.classifier is None else task.classifier.name,
+            "backbone": backbone,
             **origin,
         }
         results = report(run_dir, task, DTRAM.load(run.path, device), about)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ from rich.table import Table
 from safetensors.torch import save_file
 from torch import Tensor
 
-from agents.cost import flops_per_glimpse
+from agents.cost import flops_of_first_look, flops_per_glimpse, mean_flops
 from agents.dtram import DTRAM
-from agents.rollout import Scores, classify, score
+from agents.rollout import Look, Scores, classify, score
 from agents.stopping import ConfidenceStop, FixedStop, LearnedStop, StoppingRule
 from dtram_env.rendering import crop_boxes, draw_episode
 
@@ -30,7 +31,7 @@ matplotlib.use("Agg")
 
 CONFIDENCES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 LEARNED = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
-SCORE_BATCH = 1000
+SCORE_BATCH = 1000  # at most
 
 
 def report(folder: Path, task: Task, agent: DTRAM, about: dict[str, Any]) -> dict[str, Any]:
@@ -49,12 +50,12 @@ def report(folder: Path, task: Task, agent: DTRAM, about: dict[str, Any]) -> dic
         The results, ready for JSON; errors in percent.
     """
     images = task.images("test")
-    scores = score(agent, task.look, images.store, images.labels, SCORE_BATCH)
+    batch = min(SCORE_BATCH, task.scored_at_once)
+    scores = score(agent, task.look, images.store, images.labels, batch)
     taken, prediction = scores.read(agent.stopping)
     assert isinstance(agent.stopping, LearnedStop)
     validation = task.images("validation")
-    validated = score(agent, task.look, validation.store, validation.labels, SCORE_BATCH)
-    flops = flops_per_glimpse(agent)
+    validated = score(agent, task.look, validation.store, validation.labels, batch)
     bound = about["options"]["max_mean_glimpses"]
 
     def row(rule: StoppingRule) -> dict[str, float]:
@@ -81,8 +82,9 @@ def report(folder: Path, task: Task, agent: DTRAM, about: dict[str, Any]) -> dic
         # With the chosen threshold, so that the curve passes through the result.
         "learned": {p: row(LearnedStop(p)) for p in sorted({*LEARNED, agent.stopping.threshold})},
         "parameters": sum(p.numel() for p in agent.parameters()),
-        "flops_per_glimpse": flops,
-        "mean_flops": round(flops * test_glimpses),
+        "flops_per_glimpse": flops_per_glimpse(agent),
+        "flops_of_first_look": flops_of_first_look(agent),
+        "mean_flops": round(mean_flops(agent, test_glimpses)),
         "images_per_second": round(answering_rate(task, agent, images)),
         **about,
     }
@@ -100,9 +102,10 @@ def report(folder: Path, task: Task, agent: DTRAM, about: dict[str, Any]) -> dic
 def answering_rate(task: Task, agent: DTRAM, images: Images) -> float:
     """Images answered a second by the agent's own stop, those that stopped leaving the batch."""
     began = time.perf_counter()
-    for rows in torch.arange(len(images), device=task.device).split(SCORE_BATCH):
-        answers, _, _ = classify(agent, task.look, images.store, rows)
-        answers.cpu()  # waits for the device
+    batch = min(SCORE_BATCH, task.scored_at_once)
+    for rows in torch.arange(len(images), device=task.device).split(batch):
+        answers = classify(agent, task.look, images.store, rows)
+        answers.prediction.cpu()  # waits for the device
     return len(images) / (time.perf_counter() - began)
 
 
@@ -211,29 +214,35 @@ def glimpse_figure(
             axes.axis("off")
         shown = torch.nonzero(taken == t)[:columns, 0].tolist()
         for axes, n in zip(cells, shown, strict=False):
-            pixels = images.store.images[n].cpu().numpy()
-            locations = scores.seen_at[:t, n].cpu().numpy()
-            boxes = crop_boxes(locations, pixels.shape, task.look.glimpse_size)
+            pixels = images.data.image(n)
+            boxes = boxes_seen(task.look, scores.seen_at[:t, n], pixels.shape)
             axes.imshow(draw_episode(pixels, boxes, size=224))
             answer = task.class_names[int(prediction[n])]
             right = bool(prediction[n] == images.labels[n])
             wrong = "" if right else f" (is {task.class_names[int(images.labels[n])]})"
             color = "black" if right else "crimson"
             axes.set_title(answer + wrong, fontsize=8, color=color, pad=2)
-        share = 100 * counts[t] / len(images)
+        share = 100 * counts[t] / len(taken)
         label = f"{t} glimpse{'s' * (t > 1)}\n{share:.1f} %"
         side = {"transform": cells[0].transAxes, "ha": "right", "va": "center", "fontsize": 9}
         cells[0].text(-0.08, 0.5, label, **side)
     return figure
 
 
+def boxes_seen(
+    look: Look, seen_at: Tensor, image_shape: Sequence[int]
+) -> list[tuple[int, int, int, int]]:
+    """Boxes ``(left, top, width, height)`` of the glimpses at `seen_at` ``(T, 2)``, in order."""
+    whole_first = look.first_glimpse == "thumbnail"
+    locations = seen_at[int(whole_first) :].cpu().numpy()
+    return crop_boxes(locations, image_shape, look.glimpse_size, whole_first)
+
+
 def glimpse_pictures(task: Task, agent: DTRAM, split: str) -> np.ndarray:
     """`glimpse_figure` of a split's first thousand images as pixels ``(H, W, 3)``."""
-    everything = task.images(split)
-    count = min(1000, len(everything))
-    rows = torch.arange(count, device=task.device)
-    images = Images(task.batch_store(everything.pixels(rows)), everything.labels[:count])
-    scores = score(agent, task.look, images.store, images.labels, SCORE_BATCH)
+    images = task.images(split)
+    count = min(1000, len(images), 4 * task.scored_at_once)
+    scores = score(agent, task.look, images.store, images.labels[:count], task.scored_at_once)
     taken, prediction = scores.read(agent.stopping)
     figure = glimpse_figure(task, images, scores, taken, prediction, columns=6)
     buffer = io.BytesIO()

@@ -204,7 +204,7 @@ def judged_dtram(
     shutil.rmtree(folder, ignore_errors=True)
     device = choose_device("cpu")
     task = Task(options.env_id, device, **chosen.env_options())
-    agent = reinforce.new_agent(chosen, task)
+    agent, _ = reinforce.new_agent(chosen, task)
     run = RunFolder(folder, chosen.to_json(), resume=False, device=device)
     run.command = command()
     with Interrupt() as interrupt:

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from agents.dtram import DTRAM
+from agents.encoders import GlimpseResNet
 from agents.objective import Losses, Objective, hybrid_loss, trained_heads
 from agents.rollout import Scores, Trajectory, Unroll, deterministic_path, read_logits, score
 from agents.stopping import FixedStop, LearnedStop
 from dtram_env.episodes import grade
 
-from .augment import Affine
+from .augment import Augmentation
 from .task import Task
 
 NEVER = 1.0  # a threshold that no probability exceeds: stop at the budget
@@ -65,6 +66,9 @@ class UnrollStage:
         env_steps: if given, how many to learn from in all, instead of whole epochs.
         replay: earlier batches whose cross-entropy is learned again beside each new one. Their
             glimpses are looked at again, not taken anew, so no env step is added.
+        new_from: glimpses of the stage before; 0 for the first. Encoders and classifiers of the new
+            glimpses' own begin as copies of the last one before.
+        freeze_earlier: whether those of earlier stages' glimpses stay as they are.
     """
 
     def __init__(
@@ -77,7 +81,7 @@ class UnrollStage:
         steps: int,
         m: int,
         location_std: float,
-        augment: Affine,
+        augment: Augmentation,
         epochs: int,
         batch_size: int,
         learning_rate: float,
@@ -85,6 +89,8 @@ class UnrollStage:
         choose: str = "error",
         env_steps: int | None = None,
         replay: int = 0,
+        new_from: int = 0,
+        freeze_earlier: bool = False,
     ) -> None:
         self.name, self.batch_size = name, batch_size
         self.learning_rate = learning_rate
@@ -102,19 +108,34 @@ class UnrollStage:
         self._unroll = Unroll(agent, task.look, location_std, stop=objective.stop == "learned")
         self._max_mean_glimpses, self._choose = max_mean_glimpses, choose
         self._train = task.images("train")
+        self._frozen = new_from if freeze_earlier else 0
+        if agent.config.per_step:
+            self._begin_new_steps(new_from)
+
+    def _begin_new_steps(self, new_from: int) -> None:
+        """Copies the last learned step's networks to the new ones; fixes those before, if asked."""
+        for networks in (self._agent.encoders(), self._agent.classifiers()):
+            for step in range(new_from, len(networks)) if new_from else ():
+                networks[step].load_state_dict(networks[new_from - 1].state_dict())
+        for encoder in self._agent.encoders()[: self._frozen]:
+            if isinstance(encoder, GlimpseResNet):  # else its statistics would move
+                encoder.trunk.freeze_batch_norm(True)
 
     def parameters(self) -> list[nn.Parameter]:
         agent = self._agent
         trunk: tuple[nn.Module, ...] = (agent.locator,)
         if self._task.classifier is None:
-            trunk = (agent.encoder, agent.core, agent.classifier, agent.locator)
+            seeing = [agent.encoder, agent.classifier]
+            if agent.config.per_step:  # no loss reaches a step that is not taken
+                learned = slice(self._frozen, self._steps)
+                seeing = agent.encoders()[learned] + agent.classifiers()[learned]
+            trunk = (*seeing, agent.core, agent.locator)
         parameters = [p for module in trunk for p in module.parameters()]
         return parameters + trained_heads(agent, self._objective)
 
     def loss(self, rows: Tensor) -> Losses:
-        pixels = self._augment(self._train.pixels(rows))
         trajectory = self._unroll(
-            self._task.batch_store(pixels),
+            self._task.augmented(self._train, rows, self._augment),
             torch.arange(len(rows), device=rows.device),
             self._steps,
             self._m,
@@ -183,7 +204,7 @@ class StopperStage:
         *,
         name: str,
         m: int,
-        augment: Affine,
+        augment: Augmentation,
         seed: int,
         epochs: int,
         batch_size: int,
@@ -242,7 +263,7 @@ class StopperStage:
         return judge_stop(scores, self._max_mean_glimpses, self._task.discount, self._choose)
 
     @torch.no_grad()
-    def _states(self, augment: Affine, seed: int) -> tuple[Tensor, Tensor]:
+    def _states(self, augment: Augmentation, seed: int) -> tuple[Tensor, Tensor]:
         """States ``(T, N, H)`` and logits ``(T, N, K)`` of the training images, on the device."""
         task, agent = self._task, self._agent
         train, config = task.images("train"), agent.config
@@ -252,8 +273,8 @@ class StopperStage:
         devices = [task.device] if task.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(seed)
-            for rows in torch.arange(self.images, device=task.device).split(2000):
-                store = task.batch_store(augment(train.pixels(self._rows[rows])))
+            for rows in torch.arange(self.images, device=task.device).split(task.whole_at_once):
+                store = task.augmented(train, self._rows[rows], augment)
                 index = torch.arange(len(rows), device=task.device)
                 path = deterministic_path(agent, task.look, store, index)
                 for t, step in enumerate(path):
@@ -265,7 +286,7 @@ def validate(task: Task, agent: DTRAM) -> Scores:
     """One deterministic pass over the validation split."""
     agent.eval()
     images = task.images("validation")
-    return score(agent, task.look, images.store, images.labels)
+    return score(agent, task.look, images.store, images.labels, task.scored_at_once)
 
 
 def _in_parts(total: int, epoch: int) -> tuple[int, int]:

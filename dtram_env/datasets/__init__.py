@@ -1,156 +1,48 @@
-"""Datasets: images and labels in memory, by name and split. Needs numpy and nothing heavier."""
+"""Datasets by name and split: images, labels, class names. Needs numpy and nothing heavier."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import warnings
 from pathlib import Path
 
-import numpy as np
-
-from . import mnist, signpost
-from .errors import DatasetCorruptError, DatasetNotFoundError
+from . import mnist
+from .cache import build_cache
+from .catalog import (
+    DATASETS,
+    DRAWINGS,
+    Choices,
+    DatasetInfo,
+    Part,
+    cache_of_drawing,
+    drawing_of,
+    folder_place,
+)
+from .dataset import Dataset
+from .errors import BuiltinDataWarning, DatasetCorruptError, DatasetNotFoundError
 from .splits import SPLITS, check_split, rows_of, stratified_split
-from .store import ArrayStore
 
 __all__ = [
+    "DATA",
     "DATASETS",
     "SPLITS",
+    "BuiltinDataWarning",
+    "Choices",
     "Dataset",
     "DatasetCorruptError",
     "DatasetInfo",
     "DatasetNotFoundError",
+    "build",
     "data_root",
     "fetch",
     "load",
+    "mnist",
     "stratified_split",
 ]
 
-
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """One split of a dataset, read-only.
-
-    Attributes:
-        name: the dataset's name as results show it, such as "MNIST".
-        split: one of `SPLITS`.
-        images: ``(N, H, W, C)`` uint8, 0 is black.
-        labels: ``(N,)`` int64 in [0, `num_classes`).
-        class_names: a name for each label.
-    """
-
-    name: str
-    split: str
-    images: np.ndarray
-    labels: np.ndarray
-    class_names: tuple[str, ...]
-    _stores: dict[int, ArrayStore] = field(default_factory=dict, init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        if self.images.ndim != 4 or self.images.dtype != np.uint8:
-            raise ValueError(
-                "images: expected uint8 of shape (N, H, W, C), "
-                f"got {self.images.dtype} {self.images.shape}"
-            )
-        if self.labels.shape != self.images.shape[:1] or self.labels.dtype != np.int64:
-            raise ValueError(
-                f"labels: expected int64 of shape ({len(self.images)},), one for each image, "
-                f"got {self.labels.dtype} {self.labels.shape}"
-            )
-        if len(self) and not 0 <= self.labels.min() <= self.labels.max() < self.num_classes:
-            raise ValueError(
-                f"labels: expected 0 to {self.num_classes - 1}, as there are {self.num_classes} "
-                f"class names, got {self.labels.min()} to {self.labels.max()}"
-            )
-        for name in ("images", "labels"):
-            view = getattr(self, name).view()  # the caller's own array stays as it was
-            view.flags.writeable = False
-            object.__setattr__(self, name, view)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __reduce__(self) -> tuple[type[Dataset], tuple[object, ...]]:
-        # A copy takes the images along, but not the stores made from them: their windows overlap,
-        # and written out one by one they are a hundred times as large.
-        return Dataset, (self.name, self.split, self.images, self.labels, self.class_names)
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return len(self.class_names)
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of every image."""
-        _, height, width, channels = self.images.shape
-        return height, width, channels
-
-    def store(self, margin: int) -> ArrayStore:
-        """The images as a store with `margin` zeros on each side, made once for each margin.
-
-        Environments with the same glimpse therefore share their images' memory.
-        """
-        if margin not in self._stores:
-            self._stores[margin] = ArrayStore(self.images, margin)
-        return self._stores[margin]
-
-
-@dataclass(frozen=True)
-class DatasetInfo:
-    """What is known of a dataset before it is loaded.
-
-    Attributes:
-        title: the dataset's name as results show it.
-        description: one line.
-        env_id: the environment that is registered with it.
-        class_names: a name for each label.
-        read: ``read(folder, part)`` gives images ``(N, H, W, C)`` uint8 and labels ``(N,)`` int64
-            of an official part, "train" or "test".
-        validation_count: how many of N official training images are kept for validation.
-        fetch: ``fetch(folder, progress)`` brings the files into `folder`; None if it has no files.
-        ready: whether the files are all in `folder` (not whether they are right).
-    """
-
-    title: str
-    description: str
-    env_id: str
-    class_names: tuple[str, ...]
-    read: Callable[[Path, str], tuple[np.ndarray, np.ndarray]]
-    validation_count: Callable[[int], int]
-    fetch: Callable[[Path, bool | None], None] | None = None
-    ready: Callable[[Path], bool] = lambda folder: True
-
-    @property
-    def needs_data(self) -> bool:
-        """Whether it has files that must be fetched; if not, it is drawn."""
-        return self.fetch is not None
-
-
-DATASETS: dict[str, DatasetInfo] = {
-    "mnist": DatasetInfo(
-        title="MNIST",
-        description="handwritten digits, 28x28x1, 60,000 + 10,000 images, 55 MB",
-        env_id="DTRAM-MNIST-v0",
-        class_names=mnist.CLASS_NAMES,
-        read=mnist.read,
-        validation_count=lambda n: 5000,
-        fetch=mnist.fetch,
-        ready=mnist.ready,
-    ),
-    "signpost": DatasetInfo(
-        title="Signpost",
-        description="drawn glyphs and arrows, 28x28x1, 6,000 + 2,000 images",
-        env_id="DTRAM-Signpost-v0",
-        class_names=signpost.CLASS_NAMES,
-        read=lambda folder, part: signpost.draw(part),
-        validation_count=lambda n: n // 10,
-    ),
-}
-
-_loaded: dict[tuple[str, str, Path | None], Dataset] = {}
+DATA = ("auto", "real", "builtin")
+_loaded: dict[tuple[str, str, Path | None, Choices], Dataset] = {}
 _lock = threading.RLock()
 
 
@@ -160,6 +52,8 @@ def load(
     *,
     data_dir: str | Path | None = None,
     download: bool = True,
+    data: str = "auto",
+    choices: Choices | None = None,
 ) -> Dataset:
     """Loads one split of a dataset; the same object for the same arguments within a process.
 
@@ -168,10 +62,14 @@ def load(
         split: one of `SPLITS`. "validation" is a fixed, class-stratified part of the official
             training images (MNIST 5,000, others 10 %), "train" the rest of them.
         data_dir: see `data_root`.
-        download: whether to fetch files that are missing.
+        download: whether to fetch files that are missing. Large datasets (CUB) are never fetched
+            here, only by ``python -m dtram_env.datasets download``.
+        data: "auto": the real data, or its drawn stand-in with a `BuiltinDataWarning` if the files
+            are not there and it has one; "real": never a stand-in; "builtin": the stand-in.
+        choices: which images, in what form; see `Choices`.
 
     Raises:
-        ValueError: unknown name or split.
+        ValueError: unknown name or split, or a choice that the dataset does not take.
         DatasetNotFoundError: files are missing and could not be, or were not to be, fetched.
         DatasetCorruptError: a file is short or altered.
 
@@ -179,28 +77,68 @@ def load(
     >>> len(signpost), signpost.image_shape, signpost.num_classes
     (600, (28, 28, 1), 4)
     """
-    name = name.lower()
+    name, choices = name.lower(), choices or Choices()
     info = _info(name)
     check_split(split)
-    root = data_root(data_dir) if info.needs_data else None
+    if data not in DATA:
+        raise ValueError(f"data={data!r}: expected one of {', '.join(map(repr, DATA))}")
     with _lock:
-        if (name, split, root) not in _loaded:
-            folder = (root or Path()) / name
-            if not info.ready(folder) and download:
-                fetch(name, data_dir=root)
-            elif not info.ready(folder):
-                raise DatasetNotFoundError(
-                    f"{name}: not all its files are in {folder}, and download=False. Fetch them by "
-                    f"`python -m dtram_env.datasets download {name}`. {_no_data_hint()}"
-                )
-            images, labels = info.read(folder, "test" if split == "test" else "train")
-            if split in ("train", "validation"):
-                rows = rows_of(split, labels, info.validation_count(len(labels)))
-                images, labels = images[rows], labels[rows]
-            _loaded[name, split, root] = Dataset(
-                info.title, split, images, labels, info.class_names
+        stand_in = _stand_in(name, data, data_dir, download)
+        if stand_in is None:
+            return _load(name, split, data_dir, choices)
+        if data == "auto":
+            warnings.warn(_stand_in_words(name, data_dir), BuiltinDataWarning, stacklevel=2)
+        return _load(stand_in, split, data_dir, choices, stands_in_for=info.title)
+
+
+def build(
+    name: str,
+    *,
+    data_dir: str | Path | None = None,
+    choices: Choices | None = None,
+    thumbnail_sizes: tuple[int, ...] = (),
+    progress: bool | None = None,
+) -> Path:
+    """Decodes or draws a whole dataset into its cache, both parts, unless it is there.
+
+    Files are decoded at first use in any case; drawn images are drawn one by one until this was
+    called. Works in processes: call it under ``if __name__ == "__main__":``.
+
+    Args:
+        name: a name in `DATASETS` whose images are cached.
+        data_dir: see `data_root`.
+        choices: which images, in what form.
+        thumbnail_sizes: sides of thumbnails to make too.
+        progress: show a bar on standard error; None: only on a terminal.
+
+    Returns:
+        The folder of the cache.
+
+    Raises:
+        ValueError, DatasetNotFoundError, DatasetCorruptError: as `load`.
+    """
+    name, choices = name.lower(), choices or Choices()
+    info = _info(name)
+    if not info.cached:
+        raise ValueError(f"dataset {name!r}: it is held in memory, there is no cache to build")
+    folder = _folder(name, data_dir)
+    for part in ("train", "test"):
+        if name in DRAWINGS:
+            _check_choices(name, choices)
+            where, source = cache_of_drawing(drawing_of(name, choices), folder, part)
+            label = f"drawing {name}, {part}"
+            build_cache(
+                where, source, thumbnail_sizes, label=label, progress=progress, processes=True
             )
-        return _loaded[name, split, root]
+        else:
+            split = "test" if part == "test" else "train+validation"
+            data = load(name, split, data_dir=data_dir, data="real", choices=choices)
+            for side in thumbnail_sizes:
+                data.prepare(side)
+    with _lock:  # a store that draws, loaded before, has been overtaken
+        for key in [key for key in _loaded if key[0].partition(" for ")[0] == name]:
+            del _loaded[key]
+    return (folder_place(folder, choices)[1] if name == "imagefolder" else folder) / "cache"
 
 
 def fetch(
@@ -223,7 +161,7 @@ def fetch(
     info = _info(name)
     if info.fetch is None:
         return None
-    folder = data_root(data_dir) / name
+    folder = _folder(name, data_dir)
     try:
         info.fetch(folder, progress)
     except DatasetNotFoundError as error:
@@ -241,6 +179,102 @@ def data_root(data_dir: str | Path | None = None) -> Path:
     return Path(chosen or Path("~", ".cache", "dtram")).expanduser().resolve()
 
 
+def is_ready(name: str, data_dir: str | Path | None = None) -> bool:
+    """Whether a dataset's files are there; always, if it has none."""
+    return _info(name).ready(_folder(name, data_dir))
+
+
+def _stand_in(name: str, data: str, data_dir: str | Path | None, download: bool) -> str | None:
+    """The dataset to load in place of `name`; None for itself, whose files are then there."""
+    info = _info(name)
+    if data == "builtin":
+        if info.stand_in is None and not info.drawn:
+            raise ValueError(
+                f"data='builtin': {info.title} has no drawn stand-in; use 'auto' or 'real', "
+                "or DTRAM-Signpost-v0, which needs no data"
+            )
+        return info.stand_in
+    if is_ready(name, data_dir):
+        return None
+    if download and info.fetched_on_use:
+        fetch(name, data_dir=data_dir)
+        return None
+    if info.stand_in is not None and data == "auto":
+        return info.stand_in
+    why = ", and download=False" if info.fetched_on_use else ""
+    builtin = ""
+    if info.stand_in is not None:
+        other = DATASETS[info.stand_in].env_id
+        builtin = f" data='auto' takes a drawn stand-in, which is {other} too."
+    raise DatasetNotFoundError(
+        f"{name}: not all its files are in {_folder(name, data_dir)}{why}. Fetch them by "
+        f"`python -m dtram_env.datasets download {name}`.{builtin} {_no_data_hint()}"
+    )
+
+
+def _stand_in_words(name: str, data_dir: str | Path | None) -> str:
+    info = DATASETS[name]
+    assert info.stand_in is not None
+    drawn = DATASETS[info.stand_in]
+    return (
+        f"{info.title} is not in {_folder(name, data_dir)}: these are drawn images, not "
+        f"{info.title}: {drawn.title}, {drawn.description}, the same as {drawn.env_id}. Results on "
+        f"them are not {info.title}'s. The real images: `python -m dtram_env.datasets download "
+        f"{name}`; data='real' makes their absence an error."
+    )
+
+
+def _load(
+    name: str,
+    split: str,
+    data_dir: str | Path | None,
+    choices: Choices,
+    stands_in_for: str | None = None,
+) -> Dataset:
+    info = _info(name)
+    _check_choices(name, choices, stands_in_for)
+    root = data_root(data_dir) if info.uses_disk else None
+    key = (name if stands_in_for is None else f"{name} for {stands_in_for}", split, root, choices)
+    if key not in _loaded:
+        part = info.read(_folder(name, data_dir), "test" if split == "test" else "train", choices)
+        if split in ("train", "validation"):
+            part = part.select(rows_of(split, part.labels, info.validation_count(len(part.labels))))
+        _loaded[key] = _dataset(info, split, part, choices, stands_in_for)
+    return _loaded[key]
+
+
+def _dataset(
+    info: DatasetInfo, split: str, part: Part, choices: Choices, stands_in_for: str | None
+) -> Dataset:
+    title = info.title if choices.root is None else Path(choices.root).name
+    return Dataset(
+        title,
+        split,
+        part.images,
+        part.labels,
+        part.class_names,
+        part.facts,
+        info.drawn,
+        stands_in_for,
+    )
+
+
+def _check_choices(name: str, choices: Choices, stands_in_for: str | None = None) -> None:
+    info = DATASETS[name]
+    wrong = sorted(choices.given() - info.choices)
+    if wrong and not (wrong == ["image_size"] and not info.cached):  # the task checks that one
+        known = ", ".join(sorted(info.choices)) or "none of them"
+        instead = f", the drawn stand-in for {stands_in_for}," if stands_in_for else ""
+        raise ValueError(
+            f"{wrong[0]}={getattr(choices, wrong[0])!r}: {info.title}{instead} does not take it; "
+            f"of the choices of images it takes {known}"
+        )
+
+
+def _folder(name: str, data_dir: str | Path | None) -> Path:
+    return data_root(data_dir) / (_info(name).place or name)
+
+
 def _info(name: str) -> DatasetInfo:
     if name not in DATASETS:
         raise ValueError(f"dataset {name!r}: expected one of {', '.join(map(repr, DATASETS))}")
@@ -248,5 +282,5 @@ def _info(name: str) -> DatasetInfo:
 
 
 def _no_data_hint() -> str:
-    ids = [info.env_id for info in DATASETS.values() if not info.needs_data]
+    ids = [info.env_id for info in DATASETS.values() if info.drawn]
     return f"Environments that need no data: {', '.join(ids)}."

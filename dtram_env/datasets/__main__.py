@@ -1,40 +1,135 @@
-"""``python -m dtram_env.datasets``: what datasets there are, and fetching one."""
+"""``python -m dtram_env.datasets``: what datasets there are; fetching, decoding or drawing one."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
-from . import DATASETS, DatasetNotFoundError, data_root, fetch
+from . import (
+    DATASETS,
+    Choices,
+    DatasetCorruptError,
+    DatasetInfo,
+    DatasetNotFoundError,
+    build,
+    data_root,
+    fetch,
+)
+
+NATIVE = "native"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m dtram_env.datasets", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    download = commands.add_parser("download", help="fetch a dataset; what is there is checked")
-    download.add_argument("name", choices=sorted(DATASETS))
-    show = commands.add_parser("list", help="show every dataset, its environment and its files")
-    root = "folder of all datasets (default: $DTRAM_DATA, else ~/.cache/dtram)"
-    for command in (download, show):
-        command.add_argument("--data-dir", type=Path, help=root)
-    options = parser.parse_args(arguments)
-    if options.command == "list":
-        for name, info in DATASETS.items():
-            folder = data_root(options.data_dir) / name
-            state = f"files in {folder}" if info.ready(folder) else f"not fetched ({folder})"
-            print(f"{name:10} {info.env_id:18} {info.description}")
-            print(f"{'':10} {state if info.needs_data else 'drawn, needs no files'}")
-        return 0
+    options = _parser().parse_args(arguments)
     try:
-        place = fetch(options.name, data_dir=options.data_dir)
-    except DatasetNotFoundError as error:
+        options.run(options)
+    except (DatasetNotFoundError, DatasetCorruptError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"{options.name}: {place or 'drawn, needs no files'}")
     return 0
 
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m dtram_env.datasets", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    show = commands.add_parser("list", help="show every dataset, its environment and its files")
+    show.set_defaults(run=_list)
+    download = commands.add_parser("download", help="fetch a dataset; what is there is checked")
+    download.set_defaults(run=_download)
+    make = commands.add_parser("build", help="decode or draw a whole dataset, once")
+    make.set_defaults(run=_build)
+    for command in (download, make):
+        command.add_argument("name", choices=sorted(DATASETS))
+    root = "folder of all datasets (default: $DTRAM_DATA, else ~/.cache/dtram)"
+    for command in (show, download, make):
+        command.add_argument("--data-dir", type=Path, help=root)
+    make.add_argument(
+        "--image-size",
+        type=_size,
+        help=f"shorter side in pixels, or {NATIVE!r} (default: that of the dataset's environment)",
+    )
+    make.add_argument("--crop-to-box", action="store_true", help="cut images to their boxes")
+    make.add_argument("--root", help="folder of your own images")
+    for name, what in (
+        ("classes", "classes"),
+        ("train", "training images, validation in them"),
+        ("test", "test images"),
+    ):
+        make.add_argument(f"--num-{name}", type=_count, help=f"{what} of a drawn dataset")
+    make.add_argument(
+        "--thumbnail-size",
+        type=_count,
+        action="append",
+        help="make thumbnails of this side too; may be repeated (default: those that the "
+        "dataset's environment shows)",
+    )
+    return parser
+
+
+def _list(options: argparse.Namespace) -> None:
+    for name, info in DATASETS.items():
+        folder = data_root(options.data_dir) / (info.place or name)
+        print(f"{name:15} {info.env_id:24} {info.description}")
+        print(f"{'':15} {_state(info, folder)}")
+
+
+def _state(info: DatasetInfo, folder: Path) -> str:
+    if info.needs_data:
+        return f"files in {folder}" if info.ready(folder) else f"not fetched ({folder})"
+    return "drawn, needs no files" if info.drawn else "yours, needs no other files"
+
+
+def _download(options: argparse.Namespace) -> None:
+    place = fetch(options.name, data_dir=options.data_dir)
+    print(f"{options.name}: {place or _state(DATASETS[options.name], Path())}")
+
+
+def _build(options: argparse.Namespace) -> None:
+    # What is built is what the dataset's environment opens, unless other options are given.
+    registered = _registered(options.name)
+    values = {field.name: getattr(options, field.name) for field in fields(Choices)}
+    if options.image_size is None:
+        values["image_size"] = registered.get("image_size")
+    elif options.image_size == NATIVE:
+        values["image_size"] = None
+    sizes = options.thumbnail_size
+    if sizes is None:
+        first = registered.get("first_glimpse") == "thumbnail"
+        sizes = [registered["glimpse_size"]] if first else []
+    place = build(
+        options.name,
+        data_dir=options.data_dir,
+        choices=Choices(**values),
+        thumbnail_sizes=tuple(sizes),
+    )
+    print(f"{options.name}: {place}")
+
+
+def _registered(name: str) -> dict[str, Any]:
+    from ..registration import TABLE  # it imports the datasets
+
+    return TABLE[DATASETS[name].env_id].keywords()
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+_count.__name__ = "whole number above 0"  # as a message calls it
+
+
+def _size(text: str) -> int | str:
+    return NATIVE if text == NATIVE else _count(text)
+
+
+_size.__name__ = f"whole number above 0, or {NATIVE!r}"
 
 if __name__ == "__main__":
     sys.exit(main())

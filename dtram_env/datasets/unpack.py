@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path, PureWindowsPath
+
+from tqdm import tqdm
 
 
 class UnsafeArchiveError(ValueError):
@@ -14,7 +17,11 @@ class UnsafeArchiveError(ValueError):
 
 
 def unpack_tar(
-    archive: Path, folder: Path, members: Mapping[str, str] | None = None
+    archive: Path,
+    folder: Path,
+    members: Mapping[str, str] | None = None,
+    *,
+    progress: bool = False,
 ) -> tuple[Path, ...]:
     """Unpacks regular files of a tar archive, compressed or not; of an unsafe one, nothing.
 
@@ -24,6 +31,7 @@ def unpack_tar(
         archive: the archive.
         folder: where the files go; made if missing.
         members: names in the archive -> paths below `folder`; None: every file under its own name.
+        progress: show a bar on standard error.
 
     Returns:
         The files written, in the archive's order.
@@ -47,7 +55,14 @@ def unpack_tar(
             _check(archive, entry, entry.name)
             _check(archive, entry, wanted[entry.name])
         written = []
-        for entry in entries:
+        bar = tqdm(
+            entries,
+            desc=f"unpacking {archive.name}",
+            unit="file",
+            disable=not progress,
+            file=sys.stderr,
+        )
+        for entry in bar:
             target = folder / wanted[entry.name]
             target.parent.mkdir(parents=True, exist_ok=True)
             content = tar.extractfile(entry)

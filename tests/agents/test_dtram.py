@@ -299,7 +299,7 @@ def test_a_header_that_is_not_json_is_named(tmp_path: Path) -> None:
         ({"max_glimpses": 3}, "'max_glimpses': 4.*'max_glimpses': 3"),
         ({"glimpse_size": 6}, r"\(6, 6, 1\)"),
         ({"first_glimpse": "choose"}, "first_glimpse='choose'"),
-        ({"first_glimpse": "thumbnail", "thumbnail_size": 10}, "no separate thumbnail"),
+        ({"first_glimpse": "thumbnail", "thumbnail_size": 10}, "'thumbnail': 10"),
         ({"view": "continuous"}, "view='native'"),
     ],
 )

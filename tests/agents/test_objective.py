@@ -34,6 +34,10 @@ class CellLook(NamedTuple):
     def first_location(self, index: Tensor, fixed: bool = False) -> Tensor:
         return torch.full((len(index), 2), 0.5, dtype=torch.float64)
 
+    def first(self, store: Tensor, index: Tensor, fixed: bool = False) -> tuple[Tensor, Tensor]:
+        location = self.first_location(index)
+        return self(store, index, location), location
+
     def __call__(self, store: Tensor, index: Tensor, location: Tensor) -> Tensor:
         return self.pixels[index, cell_of(location)].view(-1, 1, 1, 1)
 

@@ -183,7 +183,10 @@ def test_classify_agrees_with_score(pixels, agent, kind) -> None:
     }[kind]
     agent.stopping = rule
     taken, prediction = scores.read(rule)
-    answer, probability, glimpses = classify(agent, Look(6), store, torch.arange(40))
+    answer, probability, glimpses, seen_at = classify(agent, Look(6), store, torch.arange(40))
+    for n, count in enumerate(glimpses.tolist()):
+        torch.testing.assert_close(seen_at[n, :count], scores.seen_at[:count, n])
+        assert (seen_at[n, count:] == 0).all()
     assert glimpses.tolist() == taken.tolist()
     assert answer.tolist() == prediction.tolist()
     assert probability.sum(1).tolist() == pytest.approx([1.0] * 40)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from dtram_env.datasets import Dataset
+from dtram_env.datasets import Dataset, fashion
+from dtram_env.datasets.cache import build_cache
+from dtram_env.datasets.download import RawFile
+from tests.dtram_env.datasets.images import Given, ragged_images
+from tests.dtram_env.datasets.trees import make_folder
 
 
 def make_dataset(
@@ -17,11 +24,84 @@ def make_dataset(
     shape: tuple[int, int, int] = (14, 10, 1),
     split: str = "train",
     classes: int = 5,
+    facts: bool = False,
 ) -> Dataset:
     rng = np.random.default_rng(0)
     images = rng.integers(1, 256, (count, *shape), dtype=np.uint8)  # 0 only outside the image
     labels = rng.integers(0, classes, count)
-    return Dataset("Toy", split, images, labels, tuple(f"class {k}" for k in range(classes)))
+    names = tuple(f"class {k}" for k in range(classes))
+    return Dataset("Toy", split, images, labels, names, make_facts(count) if facts else {})
+
+
+def make_facts(count: int) -> dict[str, np.ndarray]:
+    """Facts of three shapes and types; none is all 0, as slots that are not told of have it."""
+    rows = np.arange(1, count + 1)
+    return {
+        "box": np.float32(rows[:, None] + [0, 0.25, 0.5, 0.75]),
+        "part_boxes": np.int32(rows[:, None, None] * 100 + np.arange(8).reshape(2, 4)),
+        "telling": np.stack([rows % 2 == 0, rows % 2 == 1], axis=1),
+    }
+
+
+@pytest.fixture(scope="session")
+def ragged(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """23 random colour images of sizes of their own, 3 to 20 pixels, in a cache, with facts."""
+    images, facts = ragged_images(23, most=20), make_facts(23)
+    store = build_cache(tmp_path_factory.mktemp("ragged") / "train", Given(images, facts))
+    labels = np.arange(23) % 5
+    return Dataset("Ragged", "train", store, labels, tuple("abcde"), store.facts())
+
+
+@dataclass(frozen=True)
+class SmallData:
+    """A data root on which every registered id can be made without fetching or drawing much.
+
+    Attributes:
+        root: the folder; it has a small Fashion-MNIST, a folder of images, and caches of others.
+        fashion_files: what `fashion` must take for the published files.
+    """
+
+    root: Path
+    fashion_files: dict[str, tuple[RawFile, RawFile]]
+
+    def keywords(self, env_id: str) -> dict[str, Any]:
+        """What to make an id with."""
+        if "MNIST" in env_id and "Fashion" not in env_id:
+            return {}  # MNIST itself is on every machine that runs the tests
+        keywords: dict[str, Any] = {"data_dir": str(self.root)}
+        if env_id in ("DTRAM-CUB-v0", "DTRAM-Cars-v0"):
+            keywords["data"] = "builtin"
+        if env_id == "DTRAM-ImageFolder-v0":
+            keywords["root"] = str(self.root / "photos")
+        return keywords
+
+
+@pytest.fixture(scope="session")
+def small_data(tmp_path_factory: pytest.TempPathFactory) -> SmallData:
+    root = tmp_path_factory.mktemp("data")
+    make_folder(root / "photos", train=6, test=4)
+    (root / fashion.NAME).mkdir()
+    rng = np.random.default_rng(0)
+    files = {}
+    for (part, pair), count in zip(fashion.FILES.items(), (40, 20), strict=True):
+        arrays = rng.integers(0, 256, (count, 28, 28), np.uint8), np.arange(count, dtype=np.uint8)
+        known = []
+        for file, array in zip(pair, (arrays[0], arrays[1] % 10), strict=True):
+            header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+            content = header + array.tobytes()
+            (root / fashion.NAME / file.name).write_bytes(content)
+            known.append(RawFile(file.name, len(content), hashlib.md5(content).hexdigest()))
+        files[part] = (known[0], known[1])
+    return SmallData(root, files)
+
+
+@pytest.fixture
+def keywords_of(
+    small_data: SmallData, mnist_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], dict[str, Any]]:
+    """Keywords with which an id is made in the tests: small data in a folder of their own."""
+    monkeypatch.setattr(fashion, "FILES", small_data.fashion_files)
+    return small_data.keywords
 
 
 @pytest.fixture

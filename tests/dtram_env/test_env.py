@@ -6,8 +6,9 @@ import copy
 import os
 import pickle
 import warnings
+from collections.abc import Callable
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -19,18 +20,22 @@ from stable_baselines3.common.env_checker import check_env as sb3_check
 import dtram_env
 from dtram_env import GlimpseEnv
 from dtram_env.datasets import Dataset
-from dtram_env.datasets.store import box_resize
+from dtram_env.datasets.thumbnails import box_resize
+
+from .conftest import actions_of, assert_same
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
-FORMATS = list(
-    product(
-        dtram_env.ENV_IDS,
-        ("native", "continuous", "discrete"),
-        ("glimpse", "canvas"),
-        (None, "image", "flat"),
-    )
-)
+IDS = dtram_env.ENV_IDS
+VIEWS = ("native", "continuous", "discrete")
+# Every view and format of two ids; of the others every view, and canvases of two more sizes.
+IN_FULL = ("DTRAM-MNIST-v0", "DTRAM-Signpost-v0")
+FORMATS: list[tuple[str, str, str, str | None]] = [
+    *product(IN_FULL, VIEWS, ("glimpse", "canvas"), (None, "image", "flat")),
+    *((env_id, view, "glimpse", None) for env_id in IDS if env_id not in IN_FULL for view in VIEWS),
+    ("DTRAM-TranslatedMNIST-v0", "native", "canvas", None),
+    ("DTRAM-Birds-v0", "discrete", "canvas", "image"),
+]
 
 
 def act(x: float = 0.0, y: float = 0.0, stop: int = 0, prediction: int = 0) -> dict[str, Any]:
@@ -232,9 +237,15 @@ def test_a_pickle_holds_the_images_and_little_else(toy: Dataset) -> None:
 # --- Checkers
 
 
+Keywords = Callable[[str], dict[str, Any]]
+
+
 @pytest.mark.parametrize(("env_id", "view", "observe", "form"), FORMATS)
-def test_gymnasium_check_env(env_id: str, view: str, observe: str, form: str | None) -> None:
-    env = gym.make(env_id, view=view, observe=observe, glimpse_format=form, split="test")
+def test_gymnasium_check_env(
+    env_id: str, view: str, observe: str, form: str | None, keywords_of: Keywords
+) -> None:
+    shown = {"view": view, "observe": observe, "glimpse_format": form}
+    env = gym.make(env_id, split="test", **shown, **keywords_of(env_id))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         gymnasium_check(env.unwrapped)
@@ -248,13 +259,18 @@ def test_gymnasium_check_env_of_other_starts(first: str, order: str) -> None:
 
 
 @pytest.mark.parametrize(("env_id", "view", "observe", "form"), FORMATS)
-def test_sb3_check_env(env_id: str, view: str, observe: str, form: str | None) -> None:
-    env = gym.make(env_id, view=view, observe=observe, glimpse_format=form, split="test")
+def test_sb3_check_env(
+    env_id: str, view: str, observe: str, form: str | None, keywords_of: Keywords
+) -> None:
+    shown = {"view": view, "observe": observe, "glimpse_format": form}
+    env = gym.make(env_id, split="test", **shown, **keywords_of(env_id))
     expected = set()
     if view == "native":
         expected.add("not based off a numpy array")
-    # Every image shown here is under 36 pixels; non-native views flatten it unless told not to.
-    if form == "image" or (form is None and view == "native"):
+    (height, _, _), glimpse = WHAT_IDS_ARE[env_id].image_shape, WHAT_IDS_ARE[env_id].glimpse[0]
+    small = (height if observe == "canvas" else glimpse) < 36
+    # Non-native views flatten what is under 36 pixels unless told not to.
+    if small and (form == "image" or (form is None and view == "native")):
         expected.add("minimal resolution")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -265,17 +281,88 @@ def test_sb3_check_env(env_id: str, view: str, observe: str, form: str | None) -
     assert len(said) == len(expected), said
 
 
-@pytest.mark.parametrize("env_id", dtram_env.ENV_IDS)
-def test_ids_make_what_the_design_says(env_id: str) -> None:
-    env = gym.make(env_id).unwrapped
+class Known(NamedTuple):
+    """What an id is."""
+
+    dataset: str
+    image_shape: tuple[int | None, int | None, int]
+    glimpse: tuple[int, int, int]
+    max_glimpses: int
+    num_classes: int
+    first_glimpse: str
+    num_images: int  # of the test split
+
+
+WHAT_IDS_ARE = {
+    "DTRAM-MNIST-v0": Known("MNIST", (28, 28, 1), (8, 8, 1), 7, 10, "center", 10_000),
+    "DTRAM-FashionMNIST-v0": Known("FashionMNIST", (28, 28, 1), (8, 8, 1), 7, 10, "center", 20),
+    "DTRAM-TranslatedMNIST-v0": Known(
+        "TranslatedMNIST", (60, 60, 1), (12, 12, 3), 7, 10, "center", 10_000
+    ),
+    "DTRAM-ClutteredMNIST-v0": Known(
+        "ClutteredMNIST", (60, 60, 1), (12, 12, 3), 7, 10, "center", 10_000
+    ),
+    "DTRAM-CUB-v0": Known("Birds (drawn)", (512, 512, 3), (224, 224, 3), 3, 200, "thumbnail", 5794),
+    "DTRAM-Cars-v0": Known(
+        "Autos (drawn)", (512, 512, 3), (224, 224, 3), 3, 196, "thumbnail", 8041
+    ),
+    "DTRAM-Birds-v0": Known(
+        "Birds (drawn)", (512, 512, 3), (224, 224, 3), 3, 200, "thumbnail", 5794
+    ),
+    "DTRAM-Autos-v0": Known(
+        "Autos (drawn)", (512, 512, 3), (224, 224, 3), 3, 196, "thumbnail", 8041
+    ),
+    "DTRAM-BirdsSmall-v0": Known(
+        "Birds (drawn)", (128, 128, 3), (32, 32, 3), 3, 20, "thumbnail", 2000
+    ),
+    "DTRAM-ImageFolder-v0": Known("photos", (None, None, 3), (96, 96, 3), 4, 3, "thumbnail", 12),
+    "DTRAM-Signpost-v0": Known("Signpost", (28, 28, 1), (8, 8, 1), 4, 4, "center", 2000),
+}
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_ids_make_what_the_design_says(env_id: str, keywords_of: Keywords) -> None:
+    env = gym.make(env_id, split="test", **keywords_of(env_id)).unwrapped
     assert isinstance(env, GlimpseEnv)
-    assert env.observation_space["glimpse"].shape == (8, 8, 1)  # type: ignore[index]
-    assert env.image_shape == (28, 28, 1)
-    budget, classes = {"DTRAM-MNIST-v0": (7, 10), "DTRAM-Signpost-v0": (4, 4)}[env_id]
-    assert (env.max_glimpses, env.num_classes, env.discount) == (budget, classes, 0.98)
-    assert (env.first_glimpse, env.split, env.order) == ("center", "train", "random")
-    assert len(env.class_names) == classes and len(env.data.images) == env.num_images
+    assert isinstance(env.observation_space, gym.spaces.Dict)
+    assert set(env.observation_space) == {"glimpse", "location", "time"}  # a thumbnail has its side
+    assert WHAT_IDS_ARE[env_id] == (
+        env.dataset,
+        env.image_shape,
+        env.observation_space["glimpse"].shape,
+        env.max_glimpses,
+        env.num_classes,
+        env.first_glimpse,
+        env.num_images,
+    )
+    assert (env.discount, env.split, env.order) == (0.98, "test", "random")
+    assert len(env.class_names) == env.num_classes and len(env.data) == env.num_images
     assert env.spec is not None and env.spec.max_episode_steps is None
+
+
+def test_the_split_is_train_unless_it_is_named() -> None:
+    env = gym.make("DTRAM-Signpost-v0").unwrapped
+    assert isinstance(env, GlimpseEnv) and (env.split, env.num_images) == ("train", 5400)
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_two_of_an_id_with_one_seed_and_a_copy_agree(env_id: str, keywords_of: Keywords) -> None:
+    """Two instances, then a pickled copy: the same observations, rewards and infos."""
+    envs: list[Any] = [
+        gym.make(env_id, split="test", **keywords_of(env_id)).unwrapped for _ in range(2)
+    ]
+    results: list[Any] = [env.reset(seed=5) for env in envs]
+    over = False
+    for step, action in enumerate(actions_of(envs[0], 12)):
+        results = [env.reset() if over else env.step(action) for env in envs]
+        for theirs in results[1:]:
+            assert_same(dict(enumerate(results[0])), dict(enumerate(theirs)))
+        over = not over and results[0][2]
+        if step == 5:
+            pickled = pickle.dumps(envs[0])
+            # Images that are drawn or mapped do not go along, what is known of them does.
+            assert isinstance(envs[0].data.images, np.ndarray) or len(pickled) < 2_000_000
+            envs.append(pickle.loads(pickled))
 
 
 def test_ids_are_found_without_an_import() -> None:
@@ -354,7 +441,7 @@ def test_steps_that_no_episode_waits_for(toy: Dataset) -> None:
         ({"first_glimpse": "left"}, "first_glimpse='left'"),
         ({"order": "shuffled"}, "order='shuffled'"),
         ({"data": "fake"}, "data='fake'"),
-        ({"data": "builtin"}, "data='builtin': .* DTRAM-Signpost-v0"),
+        ({"dataset": "MNIST", "data": "builtin"}, "data='builtin': .* DTRAM-Signpost-v0"),
         ({"glimpse_size": 29}, "glimpse_size=29: larger than the image, 28x28"),
         ({"glimpse_size": 0}, "glimpse_size=0: expected an integer of at least 1"),
         ({"num_scales": 0}, "num_scales=0"),
@@ -366,6 +453,14 @@ def test_steps_that_no_episode_waits_for(toy: Dataset) -> None:
         ({"discount": "0.9"}, r"discount='0.9': expected a number in \(0, 1\]"),
         ({"discount": None}, "discount=None"),
         ({"image_size": 32}, "image_size=32: .* expected None or 28"),
+        ({"image_size": 0}, "image_size=0: expected an integer of at least 1"),
+        ({"crop_to_box": 1}, "crop_to_box=1: expected True or False"),
+        ({"crop_to_box": True}, "crop_to_box=True: Signpost does not take it"),
+        ({"root": "photos"}, "root='.*photos': Signpost does not take it"),
+        ({"num_classes": 1}, "num_classes=1: expected an integer of at least 2"),
+        ({"num_train": 0}, "num_train=0: expected an integer of at least 1"),
+        ({"num_test": 2.5}, "num_test=2.5: expected an integer of at least 1"),
+        ({"dataset": "ImageFolder"}, "root=None: expected the folder of your images"),
         ({"thumbnail_size": 9}, "thumbnail_size=9: only first_glimpse='thumbnail'"),
         ({"first_glimpse": "thumbnail", "thumbnail_size": 0}, "thumbnail_size=0"),
         ({"grid": 4}, "grid=4: only view='discrete'"),

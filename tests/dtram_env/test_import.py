@@ -9,7 +9,7 @@ import gymnasium as gym
 
 import dtram_env
 
-HEAVY = ("torch", "torchvision", "stable_baselines3", "pygame", "matplotlib")
+HEAVY = ("torch", "torchvision", "scipy", "PIL", "stable_baselines3", "pygame", "matplotlib")
 
 
 def test_importing_and_stepping_on_numpy_loads_nothing_heavy() -> None:

@@ -16,6 +16,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import dtram_env
 from dtram_env import GlimpseEnv, GlimpseVectorEnv
 from dtram_env.datasets import Dataset
 from dtram_env.views import GRID_VIEWS
@@ -23,13 +24,14 @@ from dtram_env.views import GRID_VIEWS
 from .conftest import MODES, TALLY, VIEWS, actions_of, assert_same, make_dataset
 
 TOY = make_dataset()
+BOXED = make_dataset(facts=True)
 
 
-def reference(num_envs: int, mode: str, **task: Any) -> SyncVectorEnv:
+def reference(num_envs: int, mode: str, data: Dataset = TOY, **task: Any) -> SyncVectorEnv:
     """Gymnasium's vector environment over scalar ones, each with its shard."""
 
     def make(i: int) -> Callable[[], GlimpseEnv]:
-        return lambda: GlimpseEnv(TOY, order="sequential", shard=(i, num_envs), **task)
+        return lambda: GlimpseEnv(data, order="sequential", shard=(i, num_envs), **task)
 
     return SyncVectorEnv([make(i) for i in range(num_envs)], autoreset_mode=AutoresetMode(mode))
 
@@ -40,9 +42,29 @@ def reference(num_envs: int, mode: str, **task: Any) -> SyncVectorEnv:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("task", VIEWS, ids=lambda task: "-".join(map(str, task.values())))
 def test_equals_gymnasiums_vector_of_scalar_environments(task: dict[str, Any], mode: str) -> None:
+    compare(TOY, task, mode)
+
+
+NOT_CANVAS = [task for task in VIEWS if task.get("observe") != "canvas"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("task", NOT_CANVAS, ids=lambda task: "-".join(map(str, task.values())))
+def test_so_do_images_of_different_sizes_with_facts(
+    task: dict[str, Any], mode: str, ragged: Dataset
+) -> None:
+    compare(ragged, task, mode)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_so_do_facts_of_images_in_memory(mode: str) -> None:
+    compare(BOXED, {"view": "discrete", "observe": "canvas"}, mode)
+
+
+def compare(data: Dataset, task: dict[str, Any], mode: str) -> None:
     task = {"glimpse_size": 4, "max_glimpses": 3, "discount": 0.9, **task}
-    ours = GlimpseVectorEnv(TOY, num_envs=6, order="sequential", autoreset_mode=mode, **task)
-    theirs = reference(6, mode, **task)
+    ours = GlimpseVectorEnv(data, num_envs=6, order="sequential", autoreset_mode=mode, **task)
+    theirs = reference(6, mode, data, **task)
     assert ours.single_observation_space == theirs.single_observation_space
     assert ours.observation_space == theirs.observation_space
     assert ours.action_space == theirs.action_space
@@ -87,6 +109,90 @@ def test_fixed_images_equal_the_scalar_environment() -> None:
     every = ours.reset(options={"image_index": 5})[1]["image_index"]
     assert every.tolist() == [5, 5, 5, 5]
     assert ours.reset()[1]["image_index"].tolist() != [5, 5, 5, 5]  # that reset only
+
+
+@pytest.mark.parametrize("env_id", dtram_env.ENV_IDS)
+def test_every_id_as_vector_is_the_scalar_one(
+    env_id: str, keywords_of: Callable[[str], dict[str, Any]]
+) -> None:
+    """Numpy, torch and scalar environments of every id: the same observations and infos."""
+    keywords = {"split": "test", **keywords_of(env_id)}
+    single: Any = gym.make(env_id, **keywords).unwrapped
+    fixed = np.array([0, 2, single.num_images - 1])
+    for backend in ("numpy", "torch"):
+        envs: Any = gym.make_vec(env_id, num_envs=3, backend=backend, **keywords)
+        assert envs.single_observation_space == single.observation_space
+        (action,) = actions_of(envs, 1)
+        action["stop"][:] = 0
+        batches = envs.reset(options={"image_index": fixed}), envs.step(action)
+        for i, image in enumerate(fixed):
+            rows = (
+                single.reset(options={"image_index": image}),
+                single.step({key: value[i] for key, value in action.items()}),
+            )
+            for batch, row in zip(batches, rows, strict=True):
+                for key, value in row[0].items():
+                    np.testing.assert_array_equal(np.asarray(batch[0][key][i]), value)
+                for key, value in row[-1].items():
+                    np.testing.assert_array_equal(np.asarray(batch[-1][key][i]), value)
+
+
+# --- Facts
+
+
+def test_facts_by_hand() -> None:
+    """Boxes and marks of the image that a slot shows, in every mode; zeros where none is told."""
+    for backend in ("numpy", "torch"):
+        env = GlimpseVectorEnv(
+            BOXED, num_envs=3, glimpse_size=4, backend=backend, autoreset_mode="SameStep"
+        )
+        infos = env.reset(options={"image_index": np.array([4, 0, 21])})[1]
+        box = np.asarray(infos["box"])
+        assert box.dtype == np.float32 and box.tolist() == [
+            [5, 5.25, 5.5, 5.75],
+            [1, 1.25, 1.5, 1.75],
+            [22, 22.25, 22.5, 22.75],
+        ]
+        parts = np.asarray(infos["part_boxes"])
+        assert parts.dtype == np.int32 and parts[1].tolist() == [
+            [100, 101, 102, 103],
+            [104, 105, 106, 107],
+        ]
+        telling = np.asarray(infos["telling"])
+        assert telling.dtype == bool and telling.tolist() == [[False, True]] * 2 + [[True, False]]
+        for key in ("_box", "_part_boxes", "_telling"):
+            assert np.asarray(infos[key]).tolist() == [True] * 3
+        infos = env.step(stop_all(3, 0, [0, 1, 0]))[4]
+        final = infos["final_info"]
+        assert np.asarray(final["box"]).tolist() == [[0] * 4, box[1].tolist(), [0] * 4]
+        assert np.asarray(final["telling"]).tolist() == [[False] * 2, [False, True], [False] * 2]
+        assert np.asarray(final["telling"]).dtype == bool
+        assert np.asarray(final["_part_boxes"]).tolist() == [False, True, False]
+        # Above are those of the new episode.
+        index = np.asarray(infos["image_index"])
+        np.testing.assert_array_equal(np.asarray(infos["box"])[:, 0], index + 1)
+
+
+def test_a_masked_reset_tells_facts_of_its_slots_only() -> None:
+    env = GlimpseVectorEnv(BOXED, num_envs=2, glimpse_size=4, autoreset_mode="Disabled")
+    env.reset(seed=0)
+    options = {"reset_mask": np.array([False, True]), "image_index": np.array([7, 9])}
+    infos = env.reset(options=options)[1]
+    assert infos["box"].tolist() == [[0] * 4, [10, 10.25, 10.5, 10.75]]
+    assert infos["_box"].tolist() == infos["_telling"].tolist() == [False, True]
+    assert infos["part_boxes"][0].any() == False  # noqa: E712 - numpy's
+    resting = env.step(stop_all(2, 0, 1))[4]
+    assert resting["box"][1].tolist() == [10, 10.25, 10.5, 10.75] and resting["_box"].all()
+
+
+def test_facts_are_the_users_to_change() -> None:
+    single = GlimpseEnv(BOXED, glimpse_size=4)
+    single.reset(options={"image_index": 3})[1]["box"][:] = -1
+    assert single.reset(options={"image_index": 3})[1]["box"][0] == 4
+    for backend in ("numpy", "torch"):
+        env = GlimpseVectorEnv(BOXED, num_envs=2, glimpse_size=4, backend=backend)
+        env.reset(options={"image_index": 3})[1]["box"][:] = -1
+        assert env.reset(options={"image_index": 3})[1]["box"][0, 0] == 4
 
 
 # --- Autoreset modes by hand

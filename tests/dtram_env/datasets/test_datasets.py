@@ -1,73 +1,52 @@
-"""`load` and `Dataset`: one read-only object for each split, checked, shared."""
+"""`load`, `build` and `fetch`: by name and split, with choices, and the rule of stand-ins."""
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from dtram_env import datasets
-from dtram_env.datasets import DATASETS, SPLITS, Dataset, data_root, load
-from dtram_env.datasets.__main__ import main
-
-
-def make(**changes: object) -> Dataset:
-    fields: dict = {
-        "name": "toy",
-        "split": "test",
-        "images": np.arange(2 * 3 * 4 * 1, dtype=np.uint8).reshape(2, 3, 4, 1),
-        "labels": np.array([0, 1]),
-        "class_names": ("a", "b"),
-    }
-    return Dataset(**(fields | changes))
-
-
-def test_properties() -> None:
-    data = make()
-    assert (len(data), data.num_classes, data.image_shape) == (2, 2, (3, 4, 1))
-
-
-def test_arrays_are_read_only_and_the_callers_are_not_touched() -> None:
-    images = np.zeros((2, 3, 4, 1), dtype=np.uint8)
-    data = make(images=images)
-    with pytest.raises(ValueError, match="read-only"):
-        data.images[0] = 1
-    with pytest.raises(ValueError, match="read-only"):
-        data.labels[0] = 1
-    images[0] = 1
-    assert images.flags.writeable
-
-
-def test_store_is_shared_by_margin() -> None:
-    data = make()
-    assert data.store(2) is data.store(2)
-    assert data.store(2) is not data.store(3)
-    assert data.store(2).padded.shape == (2, 7, 8, 1)
-    assert np.array_equal(data.store(3).images, data.images)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"images": np.zeros((2, 3, 4), np.uint8)}, r"images: .*\(N, H, W, C\), got uint8 \(2, 3"),
-        ({"images": np.zeros((2, 3, 4, 1))}, "images: expected uint8 .* got float64"),
-        ({"labels": np.array([0])}, r"labels: expected int64 of shape \(2,\)"),
-        ({"labels": np.array([0, 1], np.int32)}, "labels: expected int64 .* got int32"),
-        ({"labels": np.array([0, 2])}, "labels: expected 0 to 1, .* got 0 to 2"),
-        ({"labels": np.array([-1, 1])}, "labels: expected 0 to 1, .* got -1 to 1"),
-    ],
+from dtram_env.datasets import (
+    DATASETS,
+    SPLITS,
+    BuiltinDataWarning,
+    Choices,
+    DatasetNotFoundError,
+    build,
+    cars,
+    cub,
+    data_root,
+    load,
 )
-def test_bad_arrays(changes: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        make(**changes)
+from dtram_env.datasets.catalog import Part
+from dtram_env.datasets.drawn import BIRDS
+from dtram_env.datasets.drawn_store import DrawnStore
+from dtram_env.datasets.mapped import MappedStore
+from dtram_env.datasets.store import Pictures
+from tests.dtram_env.datasets.trees import make_cars, make_cub, make_folder
+
+FEW = Choices(image_size=96, num_classes=10, num_train=30, num_test=6)
+FEW_BIRDS = replace(BIRDS, image_size=96, num_classes=10, num_train=30, num_test=6)
+
+
+def pictures(data: datasets.Dataset) -> Pictures:
+    assert not isinstance(data.images, np.ndarray)
+    return data.images
+
+
+# --- Loading
 
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_loaded_once(split: str, tmp_path: Path) -> None:
     data = load("signpost", split)
     assert data is load("signpost", split, data_dir=tmp_path, download=False)  # needs no folder
-    assert (data.name, data.split) == ("Signpost", split)
+    assert (data.name, data.split, data.drawn) == ("Signpost", split, True)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -77,19 +56,53 @@ def test_train_and_validation_part_the_whole() -> None:
     )
     rows = datasets.stratified_split(whole.labels, 600)
     for part, index in zip((train, validation), rows, strict=True):
-        assert np.array_equal(part.images, whole.images[index])
+        assert np.array_equal(part.images, whole.images[index])  # type: ignore[index]
         assert np.array_equal(part.labels, whole.labels[index])
+
+
+def test_a_split_selects_facts_too(tmp_path: Path) -> None:
+    whole, train, validation = (
+        load("birds", split, data_dir=tmp_path, choices=FEW)
+        for split in ("train+validation", "train", "validation")
+    )
+    rows = datasets.stratified_split(whole.labels, 3)
+    for part, index in zip((train, validation), rows, strict=True):
+        assert len(part) == len(index)
+        assert np.array_equal(part.labels, whole.labels[index])
+        for name in ("part_boxes", "telling"):
+            assert np.array_equal(part.facts[name], whole.facts[name][index])
+        assert np.array_equal(part.image(0), whole.image(int(index[0])))
+        assert np.array_equal(part.image(0), FEW_BIRDS.draw("train", int(index[0])))
+    # The same where images are an array.
+    part = Part(np.arange(4), np.arange(4) % 2, ("a", "b"), {"box": np.eye(4)})
+    assert part.select(np.array([2])).facts["box"].tolist() == [[0, 0, 1, 0]]
+
+
+def test_facts_of_drawn_birds_are_their_layout(tmp_path: Path) -> None:
+    data, layout = load("birds", "test", data_dir=tmp_path, choices=FEW), FEW_BIRDS.layout("test")
+    assert np.array_equal(data.facts["part_boxes"], layout.part_boxes)
+    assert np.array_equal(data.facts["telling"], layout.telling)
+    assert np.array_equal(data.labels, FEW_BIRDS.labels("test"))
+    assert data.class_names == FEW_BIRDS.class_names
+    assert (data.name, data.drawn, data.image_shape) == ("Birds (drawn)", True, (96, 96, 3))
 
 
 def test_unknown_names() -> None:
     with pytest.raises(ValueError, match="dataset 'mnits': expected one of 'mnist', 'signpost'"):
         load("mnits")
-    with pytest.raises(ValueError, match="'mnits'"):
-        datasets.fetch("mnits")
+    for call in (datasets.fetch, build):
+        with pytest.raises(ValueError, match="'mnits'"):
+            call("mnits")
     with pytest.raises(
         ValueError, match=r"'valid': expected one of 'train', 'validation', 'test', 'train\+valid"
     ):
         load("signpost", "valid")
+    with pytest.raises(ValueError, match="data='fake': expected one of 'auto', 'real', 'builtin'"):
+        load("signpost", data="fake")
+
+
+def test_names_in_any_case() -> None:
+    assert load("SignPost", "test") is load("signpost", "test")
 
 
 def test_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -108,28 +121,233 @@ def test_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert data_root("relative") == tmp_path / "relative"
 
 
-def test_command_list(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert main(["list", "--data-dir", str(tmp_path)]) == 0
-    shown = capsys.readouterr().out
+def test_the_table_is_of_one_mind_with_the_environments() -> None:
+    import gymnasium as gym
+
     for name, info in DATASETS.items():
-        assert name in shown and info.env_id in shown
-    assert f"not fetched ({tmp_path / 'mnist'})" in shown and "drawn, needs no files" in shown
+        kwargs = gym.spec(info.env_id).kwargs
+        assert str(kwargs["dataset"]).lower() == name
+        assert info.stand_in is None or DATASETS[info.stand_in].drawn
+        # What an id is registered with is what its data, and its stand-in, take.
+        for taken in (name, info.stand_in or name):
+            given = {key for key in vars(Choices()) if kwargs.get(key) is not None}
+            assert given <= DATASETS[taken].choices
 
 
-def test_command_download(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+# --- Choices
+
+
+def test_choices_that_were_made() -> None:
+    assert Choices().given() == set()
+    assert Choices(image_size=3, crop_to_box=True).given() == {"image_size", "crop_to_box"}
+
+
+@pytest.mark.parametrize(
+    ("name", "choices", "message"),
+    [
+        ("signpost", {"crop_to_box": True}, "crop_to_box=True: Signpost does not .* none of them"),
+        ("signpost", {"root": "/x"}, "root='/x': Signpost does not take it"),
+        ("mnist", {"num_classes": 3}, "num_classes=3: MNIST does not take it"),
+        ("birds", {"crop_to_box": True}, r"Birds \(drawn\) does not .*image_size, num_classes, nu"),
+        ("imagefolder", {"num_test": 3}, "num_test=3: ImageFolder does not .* image_size, root$"),
+        (
+            "imagefolder",
+            {},
+            r'root=None: expected the folder .*gym.make\("DTRAM-ImageFolder-v0", r',
+        ),
+        ("birds", {"num_classes": 1}, "num_classes=1: expected"),
+    ],
+)
+def test_choices_that_a_dataset_does_not_take(
+    name: str, choices: dict[str, Any], message: str
 ) -> None:
-    assert main(["download", "signpost", "--data-dir", str(tmp_path)]) == 0
-    assert "signpost: drawn, needs no files" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=message):
+        load(name, choices=Choices(**choices))
+
+
+def test_a_stand_in_does_not_take_what_is_the_real_ones(tmp_path: Path) -> None:
+    message = r"crop_to_box=True: Birds \(drawn\), the drawn stand-in for CUB-200-2011, does not t"
+    with pytest.raises(ValueError, match=message):
+        load("cub", data_dir=tmp_path, data="builtin", choices=Choices(crop_to_box=True))
+
+
+def test_an_image_size_of_images_in_memory_is_left_to_the_task() -> None:
+    assert load("signpost", "test", choices=Choices(image_size=28)).image_shape == (28, 28, 1)
+
+
+def test_a_relative_root_counts_from_where_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "two"):
+        make_folder(tmp_path / name / "photos", classes=2 if name == "one" else 3)
+    for name, classes in (("one", 2), ("two", 3)):
+        monkeypatch.chdir(tmp_path / name)
+        data = load("imagefolder", data_dir=tmp_path / "data", choices=Choices(root="photos"))
+        assert (data.num_classes, data.name) == (classes, "photos")
+    # Folders of one name have caches of their own.
+    assert len(list((tmp_path / "data" / "imagefolder").iterdir())) == 2
+
+
+def test_a_folder_too_small_for_a_validation_part(tmp_path: Path) -> None:
+    make_folder(tmp_path / "photos", classes=2, train=2, test=1)
+    choices = Choices(root=str(tmp_path / "photos"))
+    assert len(load("imagefolder", "train", data_dir=tmp_path, choices=choices)) == 4
+    assert len(load("imagefolder", "validation", data_dir=tmp_path, choices=choices)) == 0
+
+
+# --- Stand-ins: DESIGN's rule
+
+STAND_INS = {
+    "cub": ("CUB-200-2011", "Birds (drawn)", "birds", "DTRAM-Birds-v0", 200, (5395, 599, 5794)),
+    "cars": ("Stanford Cars", "Autos (drawn)", "autos", "DTRAM-Autos-v0", 196, (7330, 814, 8041)),
+}
+AT_512 = Choices(image_size=512)
+
+
+@pytest.mark.parametrize("name", STAND_INS)
+def test_auto_without_the_data_warns_and_takes_the_drawn(name: str, tmp_path: Path) -> None:
+    title, drawn_title, drawn, drawn_id, classes, counts = STAND_INS[name]
+    with pytest.warns(BuiltinDataWarning) as caught:
+        data = load(name, "train", data_dir=tmp_path, choices=AT_512)
+    (warning,) = caught
+    for words in (
+        f"{title} is not in {tmp_path / name}: these are drawn images, not {title}",
+        f"{drawn_title}, {DATASETS[drawn].description}, the same as {drawn_id}",
+        f"`python -m dtram_env.datasets download {name}`",
+        "data='real' makes their absence an error",
+    ):
+        assert words in str(warning.message)
+    assert warning.filename == __file__  # it points at who asked
+    assert (data.name, data.drawn, data.stands_in_for) == (drawn_title, True, title)
+    # As many classes and images as the real one has.
+    assert data.num_classes == classes
+    for split, count in zip(("train", "validation", "test"), counts, strict=True):
+        found = load(name, split, data_dir=tmp_path, data="builtin", choices=AT_512)
+        itself = load(drawn, split, data_dir=tmp_path, choices=AT_512)
+        assert len(found) == len(itself) == count
+        assert np.array_equal(found.labels, itself.labels) and itself.stands_in_for is None
+    assert np.array_equal(found.image(3), itself.image(3))
+    assert list(tmp_path.iterdir()) == []  # nothing was fetched or written
+
+
+@pytest.mark.parametrize("name", STAND_INS)
+@pytest.mark.parametrize("download", [True, False])
+def test_real_without_the_data_is_an_error_with_the_way_out(
+    name: str, download: bool, tmp_path: Path
+) -> None:
+    with pytest.raises(DatasetNotFoundError) as error:
+        load(name, data_dir=tmp_path, data="real", download=download)
+    for words in (
+        f"{name}: not all its files are in {tmp_path / name}",
+        f"`python -m dtram_env.datasets download {name}`",
+        f"data='auto' takes a drawn stand-in, which is {STAND_INS[name][3]} too",
+        "Environments that need no data: DTRAM-Signpost-v0, DTRAM-Birds-v0, DTRAM-Autos-v0",
+    ):
+        assert words in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", STAND_INS)
+def test_builtin_takes_the_drawn_in_any_case(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, make = (cub, make_cub) if name == "cub" else (cars, make_cars)
+    make(tmp_path / name).publish(monkeypatch, reader)
+    data = load(name, "test", data_dir=tmp_path, data="builtin", choices=FEW)
+    assert (data.name, data.stands_in_for) == (STAND_INS[name][1], STAND_INS[name][0])
+
+
+@pytest.mark.parametrize("name", STAND_INS)
+def test_once_the_real_data_is_there_it_is_used(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, make = (cub, make_cub) if name == "cub" else (cars, make_cars)
+    small = Choices(image_size=96)
+    with pytest.warns(BuiltinDataWarning):
+        before = load(name, "test", data_dir=tmp_path, choices=small)
+    tree = make(tmp_path / name)
+    tree.publish(monkeypatch, reader)
+    for data in ("auto", "real"):  # no warning, which were an error
+        found = load(name, "test", data_dir=tmp_path, data=data, choices=small)
+        assert (found.name, found.drawn, found.stands_in_for) == (STAND_INS[name][0], False, None)
+        assert found.labels.tolist() == tree.labels["test"].tolist() != before.labels.tolist()
+        assert found.class_names == tree.class_names
+    shutil.rmtree(tree.root)
+    with pytest.warns(BuiltinDataWarning):
+        assert load(name, "test", data_dir=tmp_path, choices=small) is before
+
+
+def test_others_have_no_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="data='builtin': MNIST has no drawn stand-in; use 'auto'"):
+        load("mnist", data="builtin")
     monkeypatch.setattr(datasets.mnist, "SOURCES", ())
-    assert main(["download", "mnist", "--data-dir", str(tmp_path)]) == 1
-    said = capsys.readouterr().err
-    assert "train-images-idx3-ubyte" in said and str(tmp_path / "mnist") in said
-    assert "DTRAM-Signpost-v0" in said and "Traceback" not in said
+    for data in ("auto", "real"):
+        with pytest.raises(DatasetNotFoundError, match="mnist: no source gave train-images"):
+            load("mnist", data_dir=tmp_path, data=data)
+        with pytest.raises(DatasetNotFoundError, match=r"and download=False\. Fetch them by"):
+            load("mnist", data_dir=tmp_path, data=data, download=False)
 
 
-def test_command_with_an_unknown_name(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(["download", "mnits"])
-    assert stopped.value.code == 2
-    assert "'mnits' (choose from" in capsys.readouterr().err
+def test_what_is_drawn_is_itself_whatever_is_asked(tmp_path: Path) -> None:
+    for data in datasets.DATA:
+        assert load("birds", "test", data_dir=tmp_path, data=data, choices=FEW).name == (
+            "Birds (drawn)"
+        )
+
+
+# --- Building
+
+
+def test_build_draws_once_and_what_was_loaded_is_overtaken(tmp_path: Path) -> None:
+    keywords: dict[str, Any] = {"data_dir": tmp_path, "choices": FEW}
+    drawn = load("birds", "validation", **keywords)
+    stand_in = load("cub", "test", data="builtin", **keywords)
+    assert isinstance(drawn.images, DrawnStore) and isinstance(stand_in.images, DrawnStore)
+    folder = build("birds", **keywords, thumbnail_sizes=(8,))
+    assert folder == tmp_path / "birds" / "cache"
+    assert sorted(path.name for path in folder.iterdir() if path.name[0] != ".") == [
+        f"{part}-96-10classes-30-6-seed0" for part in ("test", "train")
+    ]
+    built = load("birds", "validation", **keywords)
+    assert isinstance(built.images, MappedStore)
+    assert (built.images.folder / "thumbnails-8.bin").exists()
+    again = load("cub", "test", data="builtin", **keywords)
+    assert isinstance(again.images, MappedStore) and again.stands_in_for == "CUB-200-2011"
+    for before, after in ((drawn, built), (stand_in, again)):
+        index = np.arange(len(before))
+        assert np.array_equal(
+            pictures(before).thumbnail(index, 96), pictures(after).thumbnail(index, 96)
+        )
+        assert np.array_equal(before.labels, after.labels)
+        for name, values in before.facts.items():
+            assert np.array_equal(values, after.facts[name])
+
+
+def test_build_decodes_the_real_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_cub(tmp_path / "cub").publish(monkeypatch, cub)
+    choices = Choices(image_size=20, crop_to_box=True)
+    folder = build("CUB", data_dir=tmp_path, choices=choices, thumbnail_sizes=(5, 7))
+    assert folder == tmp_path / "cub" / "cache"
+    for part in ("train", "test"):
+        for side in (5, 7):
+            assert (folder / f"{part}-20-box" / f"thumbnails-{side}.bin").exists()
+
+
+def test_build_of_the_users_folder(tmp_path: Path) -> None:
+    make_folder(tmp_path / "photos")
+    choices = Choices(root=str(tmp_path / "photos"))
+    folder = build("imagefolder", data_dir=tmp_path / "data", choices=choices)
+    assert folder.parent.name.startswith("photos-")
+    assert folder.parent.parent == tmp_path / "data" / "imagefolder"
+    assert (folder / "train-native" / "meta.json").exists()
+    assert (folder / "test-native" / "meta.json").exists()
+
+
+def test_build_is_for_what_has_a_cache(tmp_path: Path) -> None:
+    for name in ("mnist", "signpost"):
+        with pytest.raises(ValueError, match=f"dataset '{name}': it is held in memory"):
+            build(name, data_dir=tmp_path)
+    with pytest.raises(DatasetNotFoundError, match="cub: not all its files"):
+        build("cub", data_dir=tmp_path)  # never a stand-in
+    with pytest.raises(ValueError, match=r"crop_to_box=True: Birds \(drawn\) does not take it"):
+        build("birds", data_dir=tmp_path, choices=Choices(crop_to_box=True))

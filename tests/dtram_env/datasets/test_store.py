@@ -1,4 +1,4 @@
-"""ArrayStore: a crop is the window of the zero-padded image; the box filter is exact."""
+"""ArrayStore: a crop is the window of the zero-padded image."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtram_env.datasets.store import ArrayStore, box_resize
+from dtram_env.datasets.store import ArrayStore
 
 
 def images_of(n: int, height: int, width: int, channels: int) -> np.ndarray:
@@ -59,23 +59,6 @@ def test_thumbnail_by_hand() -> None:
     store = ArrayStore(image[None, :, :, None], margin=0)
     # Means 2, 10.25, 255, 0.25, rounded.
     assert store.thumbnail(np.array([0, 0]), 2)[1, ..., 0].tolist() == [[2, 10], [255, 0]]
-
-
-def test_box_filter_of_fractional_pixels() -> None:
-    row = np.array([30, 60, 90], dtype=np.uint8)[None, None, :, None].repeat(3, axis=1)
-    # Two output pixels of 1.5 input pixels: (30 + 60 / 2) / 1.5 = 40 and (60 / 2 + 90) / 1.5 = 80.
-    assert box_resize(row, 2)[0, 0, :, 0].tolist() == [40, 80]
-
-
-@given(side=st.integers(1, 9), value=st.integers(0, 255))
-def test_box_filter_keeps_constants(side: int, value: int) -> None:
-    resized = box_resize(np.full((2, 5, 7, 1), value, np.uint8), side)
-    assert resized.shape == (2, side, side, 1) and (resized == value).all()
-
-
-def test_box_filter_at_the_same_size_is_the_image() -> None:
-    images = images_of(2, 6, 6, 3)
-    assert np.array_equal(box_resize(images, 6), images)
 
 
 def test_bad_input() -> None:

@@ -1,0 +1,323 @@
+"""Residual networks that turn images into feature vectors, with the talk's tuning switches.
+
+He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition" (2015) on torchvision's blocks,
+and the pre-activation order of their "Identity Mappings in Deep Residual Networks" (2016). The
+switches are those of the talk's last list: where ReLU and batch norm sit, which convolution of a
+block carries the stride, the smoothing factor of batch norm, weight decay without norms and biases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+
+
+class Architecture(NamedTuple):
+    """What a name stands for."""
+
+    bottleneck: bool  # blocks of 1x1, 3x3, 1x1 convolutions; else of two 3x3
+    blocks: tuple[int, int, int, int]  # in each of the four stages
+
+
+RESNETS: dict[str, Architecture] = {
+    "resnet10": Architecture(False, (1, 1, 1, 1)),
+    "resnet18": Architecture(False, (2, 2, 2, 2)),
+    "resnet34": Architecture(False, (3, 4, 6, 3)),
+    "resnet50": Architecture(True, (3, 4, 6, 3)),
+}
+"""The networks by name: torchvision's, and a shorter one for small images."""
+
+
+@dataclass(frozen=True)
+class ResNetOptions:
+    """What a residual network is made of; the defaults are torchvision's ResNet-50."""
+
+    name: str = "resnet50"
+    """one of `RESNETS`"""
+    order: str = "post"
+    """where ReLU and batch norm sit: post (conv, norm, ReLU) or pre (norm, ReLU, conv)"""
+    stride_in: str = "3x3"
+    """the convolution of a bottleneck that carries the stride: 3x3, or 1x1 (the first)"""
+    bn_momentum: float = 0.1
+    """batch norm's smoothing factor: weight of the new batch in the running statistics"""
+    width: int = 64
+    """channels of the stem; the four stages have 1, 2, 4, 8 times as many (bottlenecks 4 times)"""
+    small_stem: bool = False
+    """a 3x3 stem of stride 1 without max-pool, for images under about 64 pixels"""
+    zero_init: bool = True
+    """each block starts as its shortcut: its last batch norm, or with "pre" its last convolution,
+    is 0 at first"""
+    channels: int = 3
+    """of the images"""
+
+    def __post_init__(self) -> None:
+        _require("name", self.name, self.name in RESNETS, f"one of {tuple(RESNETS)}")
+        _require("order", self.order, self.order in ("post", "pre"), "'post' or 'pre'")
+        stride_in = self.stride_in
+        _require("stride_in", stride_in, stride_in in ("3x3", "1x1"), "'3x3' or '1x1'")
+        momentum = self.bn_momentum
+        _require("bn_momentum", momentum, 0 < momentum <= 1, "a number in (0, 1]")
+        for field in ("width", "channels"):
+            _require(field, getattr(self, field), getattr(self, field) >= 1, "at least 1")
+
+    @property
+    def out_features(self) -> int:
+        """Width of the feature vectors."""
+        return 8 * self.width * (4 if RESNETS[self.name].bottleneck else 1)
+
+    @property
+    def smallest_image(self) -> int:
+        """Pixels a side that an image needs at least, so that the last stage is a reduced one."""
+        return 8 if self.small_stem else 32
+
+
+def _require(name: str, value: object, holds: bool, expected: str) -> None:
+    if not holds:
+        raise ValueError(f"{name}={value!r}: expected {expected}")
+
+
+class PreActivationBasic(nn.Module):
+    """A block of two 3x3 convolutions, each after norm and ReLU (He et al. 2016, figure 1b).
+
+    Where the shape changes, the shortcut is a convolution of the first norm and ReLU.
+
+    Args:
+        inplanes: channels that come in.
+        planes: channels of the convolutions and of what goes out.
+        stride: of the first convolution.
+        downsample: the shortcut; none is the identity.
+        norm_layer: makes a batch norm.
+    """
+
+    expansion = 1
+
+    def __init__(
+        self,
+        inplanes: int,
+        planes: int,
+        stride: int = 1,
+        downsample: nn.Module | None = None,
+        norm_layer: Callable[[int], nn.Module] = nn.BatchNorm2d,
+    ) -> None:
+        super().__init__()
+        self.bn1 = norm_layer(inplanes)
+        self.conv1 = _conv(inplanes, planes, 3, stride)
+        self.bn2 = norm_layer(planes)
+        self.conv2 = _conv(planes, planes, 3)
+        self.downsample = downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = torch.relu(self.bn1(x))
+        shortcut = x if self.downsample is None else self.downsample(out)
+        out = self.conv1(out)
+        return self.conv2(torch.relu(self.bn2(out))) + shortcut
+
+
+class PreActivationBottleneck(nn.Module):
+    """A block of 1x1, 3x3, 1x1 convolutions, each after norm and ReLU; see `PreActivationBasic`."""
+
+    expansion = 4
+
+    def __init__(
+        self,
+        inplanes: int,
+        planes: int,
+        stride: int = 1,
+        downsample: nn.Module | None = None,
+        norm_layer: Callable[[int], nn.Module] = nn.BatchNorm2d,
+    ) -> None:
+        super().__init__()
+        self.bn1 = norm_layer(inplanes)
+        self.conv1 = _conv(inplanes, planes, 1)
+        self.bn2 = norm_layer(planes)
+        self.conv2 = _conv(planes, planes, 3, stride)
+        self.bn3 = norm_layer(planes)
+        self.conv3 = _conv(planes, planes * self.expansion, 1)
+        self.downsample = downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = torch.relu(self.bn1(x))
+        shortcut = x if self.downsample is None else self.downsample(out)
+        out = self.conv1(out)
+        out = self.conv2(torch.relu(self.bn2(out)))
+        return self.conv3(torch.relu(self.bn3(out))) + shortcut
+
+
+class ResNetTrunk(nn.Module):
+    """Images to feature vectors, averaged over all places of the last stage.
+
+    The parameters are named as torchvision's, without its `fc`, so that with ``order="post"`` its
+    weights fit. With ``order="pre"`` the stem stays conv, norm, ReLU; the first block reads it
+    without a norm of its own, and a last norm and ReLU, `bn_last`, follow the last block (He et al.
+    2016, appendix).
+
+    Attributes:
+        options: what it is made of.
+        out_features: width of the feature vectors: 8 times the stem's, for bottlenecks 32 times.
+    """
+
+    def __init__(self, options: ResNetOptions) -> None:
+        super().__init__()
+        self.options = options
+        self.norms_frozen = False
+        architecture, width = RESNETS[options.name], options.width
+        block = _block_class(options)
+        norm = partial(nn.BatchNorm2d, momentum=options.bn_momentum)
+        self.out_features = options.out_features
+
+        self.conv1 = _conv(options.channels, width, *((3, 1) if options.small_stem else (7, 2)))
+        self.bn1 = norm(width)
+        self.maxpool: nn.Module = nn.MaxPool2d(3, stride=2, padding=1)
+        if options.small_stem:
+            self.maxpool = nn.Identity()
+        inplanes = [width, *(width * 2**stage * block.expansion for stage in range(4))]
+        self.layer1, self.layer2, self.layer3, self.layer4 = (
+            _stage(block, norm, inplanes[stage], width * 2**stage, blocks, 2 if stage else 1)
+            for stage, blocks in enumerate(architecture.blocks)
+        )
+        self.bn_last: nn.Module = nn.Identity()
+        if options.order == "pre":
+            self.layer1[0].bn1 = nn.Identity()
+            self.bn_last = norm(self.out_features)
+        if options.stride_in == "1x1" and architecture.bottleneck:
+            for one in self._blocks():
+                one.conv1.stride, one.conv2.stride = one.conv2.stride, one.conv1.stride
+        self._initialise()
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Features of a batch.
+
+        Args:
+            pixels: ``(B, channels, H, W)`` float, normalised, of any size from 32 pixels a side (8
+                with a small stem); either memory format, also under autocast.
+
+        Returns:
+            ``(B, out_features)``, not negative.
+
+        Raises:
+            ValueError: the images are too small.
+        """
+        height, width = pixels.shape[-2:]
+        smallest = self.options.smallest_image
+        if min(height, width) < smallest:
+            raise ValueError(
+                f"{self.options.name} on images of {height}x{width} pixels: expected at least "
+                f"{smallest}x{smallest}"
+                + ("" if self.options.small_stem else "; small_stem=True takes 8x8")
+            )
+        x = self.maxpool(torch.relu(self.bn1(self.conv1(pixels))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        if self.options.order == "pre":
+            x = torch.relu(self.bn_last(x))
+        return nn.functional.adaptive_avg_pool2d(x, 1).flatten(1)
+
+    def freeze_batch_norm(self, frozen: bool) -> None:
+        """Fixes batch norms' statistics, weights and biases, or lets them learn again.
+
+        They stay fixed through `train`. Make the optimiser after this call: what is frozen has no
+        gradient.
+        """
+        self.norms_frozen = frozen
+        for norm in self._norms():
+            norm.requires_grad_(not frozen)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self.norms_frozen:
+            for norm in self._norms():
+                norm.eval()
+        return self
+
+    def _norms(self) -> Iterator[nn.BatchNorm2d]:
+        return (module for module in self.modules() if isinstance(module, nn.BatchNorm2d))
+
+    def _blocks(self) -> Iterator[Any]:
+        stages = (self.layer1, self.layer2, self.layer3, self.layer4)
+        return (block for stage in stages for block in stage)
+
+    def _initialise(self) -> None:
+        """He et al.'s random convolutions; then, if asked for, every block as its shortcut."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if self.options.zero_init:
+            # A norm of 0 before a ReLU would pass no gradient, ever; so "pre" has a convolution.
+            kind = "bn" if self.options.order == "post" else "conv"
+            last = f"{kind}{3 if RESNETS[self.options.name].bottleneck else 2}"
+            for block in self._blocks():
+                nn.init.zeros_(getattr(block, last).weight)
+
+
+def _block_class(options: ResNetOptions) -> Any:
+    bottleneck = RESNETS[options.name].bottleneck
+    if options.order == "pre":
+        return PreActivationBottleneck if bottleneck else PreActivationBasic
+    # Here, as it doubles the time that `import agents` takes.
+    from torchvision.models.resnet import BasicBlock, Bottleneck
+
+    return Bottleneck if bottleneck else BasicBlock
+
+
+def _stage(
+    block: Any,
+    norm: Callable[[int], nn.Module],
+    inplanes: int,
+    planes: int,
+    count: int,
+    stride: int,
+) -> nn.Sequential:
+    """Blocks of one resolution; the first takes the stride, and its shortcut adapts the shape."""
+    outplanes = planes * block.expansion
+    downsample: nn.Module | None = None
+    if stride != 1 or inplanes != outplanes:
+        downsample = nn.Sequential(_conv(inplanes, outplanes, 1, stride))
+        if not issubclass(block, PreActivationBasic | PreActivationBottleneck):
+            downsample.append(norm(outplanes))
+    first = block(inplanes, planes, stride=stride, downsample=downsample, norm_layer=norm)
+    rest = (block(outplanes, planes, norm_layer=norm) for _ in range(1, count))
+    return nn.Sequential(first, *rest)
+
+
+def _conv(inplanes: int, planes: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inplanes, planes, kernel, stride=stride, padding=kernel // 2, bias=False)
+
+
+def parameter_groups(
+    module: nn.Module, weight_decay: float, decay_norms: bool = False
+) -> list[dict[str, Any]]:
+    """A module's trainable parameters as an optimiser takes them, each exactly once.
+
+    Args:
+        module: what learns.
+        weight_decay: of the parameters that decay, 0 or more.
+        decay_norms: all decay; else neither those of norms, nor biases, nor anything of less than
+            two dimensions.
+
+    Returns:
+        Groups ``{"params": [...], "weight_decay": w}``, none of them empty.
+
+    Raises:
+        ValueError: the decay is negative.
+    """
+    _require("weight_decay", weight_decay, weight_decay >= 0, "0 or more")
+    # Other norms' parameters have one dimension.
+    of_norms = {
+        parameter
+        for part in module.modules()
+        if isinstance(part, nn.LayerNorm | nn.RMSNorm)
+        for parameter in part.parameters()
+    }
+    decay: list[nn.Parameter] = []
+    keep: list[nn.Parameter] = []
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            small = parameter.ndim < 2 or parameter in of_norms or name.endswith("bias")
+            (keep if small and not decay_norms else decay).append(parameter)
+    groups = ((decay, weight_decay), (keep, 0.0))
+    return [{"params": part, "weight_decay": each} for part, each in groups if part]

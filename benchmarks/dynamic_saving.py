@@ -1,0 +1,209 @@
+"""Does stopping early save time? Measured time an image, dynamic against fixed, over their FLOPs.
+
+    python benchmarks/dynamic_saving.py                            # ResNet-50, 512/224, on the CPU
+    python benchmarks/dynamic_saving.py --first-look 448 --device cuda
+    python benchmarks/dynamic_saving.py --encoder resnet18 --json out.json
+
+The talk's setting: images of 512 pixels, a look at the whole, then crops of 224, 3 glimpses at
+most, batches of 64. The weights are random, so a rule stops given shares of a batch after each
+glimpse, by default so that the mean is 1.9; the fixed model takes all 3. Both answer the same
+images by `agents.rollout.classify`, in turn, in one process. The saving is real if the quotient,
+the ratio of their times over the ratio of their FLOPs, is near 1.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
+
+from agents.cost import flops_of_first_look, flops_per_glimpse, mean_flops
+from agents.dtram import DTRAM, DTRAMConfig
+from agents.resnet import RESNETS, ResNetOptions
+from agents.rollout import Look, classify
+from agents.stopping import FixedStop, StoppingRule
+from dtram_env import sensor
+from dtram_env.sensor_torch import TensorStore
+from train.options import Encoder
+from train.provenance import choose_device, provenance
+from train.run import run_program, write_json
+
+
+@dataclass(frozen=True)
+class Options:
+    """Compares the time of a dynamic model with that of a fixed one."""
+
+    encoder: Encoder = "resnet50"
+    """one of the resnets"""
+    width: int = 64
+    """channels of its stem; torchvision's is 64"""
+    image_size: int = 512
+    """side of the images, in pixels"""
+    glimpse_size: int = 224
+    """side of a crop, in pixels"""
+    first_look: int = 224
+    """side of the look at the whole image, in pixels; the talk's on CUB is 448"""
+    shares: tuple[float, ...] = (0.35, 0.4, 0.25)
+    """share of the images that stop after glimpse 1, 2 ...; as many as the budget T_max"""
+    batch_size: int = 64
+    """images a batch"""
+    images: int = 64
+    """images that are answered"""
+    repeats: int = 3
+    """measurements of each model, in turn; their medians are reported"""
+    channels: int = 3
+    """of the images"""
+    bf16: bool = False
+    """run the network under autocast to bfloat16"""
+    device: str = "cpu"
+    """where it runs"""
+    json: Path | None = None
+    """write the figures here as well"""
+
+    def __post_init__(self) -> None:
+        if self.encoder not in RESNETS:
+            raise ValueError(f"--encoder {self.encoder}: expected one of {', '.join(RESNETS)}")
+        for name in ("batch_size", "images", "repeats"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"--{name.replace('_', '-')} {getattr(self, name)}: expected 1 or more"
+                )
+        if min(self.shares, default=-1) < 0 or abs(sum(self.shares) - 1) > 1e-9:
+            raise ValueError(f"--shares {self.shares}: expected shares, 0 to 1, that sum to 1")
+
+
+@dataclass(frozen=True)
+class ShareStop:
+    """Stops given shares of a batch after each glimpse, whatever was seen.
+
+    Which images stop depends on their place in the batch: they are spread over it evenly.
+    """
+
+    shares: tuple[float, ...]
+
+    def stops(self, time: Tensor, logits: Tensor, stop_logit: Tensor) -> Tensor:
+        t = int(time[0])
+        left = sum(self.shares[t - 1 :])
+        now = self.shares[t - 1] / left if left else 1.0
+        steps = torch.arange(len(stop_logit) + 1, device=stop_logit.device, dtype=torch.float64)
+        return (steps * now + 0.5).floor().diff() > 0
+
+
+def make_agent(options: Options, device: torch.device) -> DTRAM:
+    """A random model as on CUB."""
+    torch.manual_seed(0)
+    resnet = ResNetOptions(options.encoder, width=options.width, channels=options.channels)
+    own_size = options.first_look if options.first_look != options.glimpse_size else 0
+    config = DTRAMConfig(
+        200,
+        (options.glimpse_size, options.glimpse_size, options.channels),
+        len(options.shares),
+        thumbnail_size=own_size,
+        encoder=options.encoder,
+        resnet=resnet,
+        hidden_size=resnet.out_features,
+        pixel_mean=128.0,
+        pixel_std=64.0,
+    )
+    agent = DTRAM(config).to(device).eval()
+    for encoder in agent.encoders():
+        encoder.bf16 = options.bf16  # type: ignore[assignment]
+    return agent
+
+
+def make_store(options: Options, device: torch.device) -> TensorStore:
+    """Random images; their thumbnails are made, as they are in a cache on disk."""
+    side = options.image_size
+    pixels = torch.randint(0, 256, (options.images, side, side, options.channels)).to(torch.uint8)
+    store = TensorStore(pixels.to(device), sensor.margin(options.glimpse_size, 1))
+    store.thumbnail(torch.zeros(1, dtype=torch.int64, device=device), options.first_look)
+    return store
+
+
+def measure(options: Options, device: torch.device) -> dict[str, Any]:
+    """Times both models in turn."""
+    agent, store = make_agent(options, device), make_store(options, device)
+    own_size = agent.config.thumbnail_size
+    look = Look(options.glimpse_size, 1, "thumbnail", own_size)
+    budget = len(options.shares)
+
+    def answer(rule: StoppingRule) -> tuple[float, float]:
+        """Seconds an image, and mean glimpses."""
+        agent.stopping = rule
+        taken = 0
+        began = time.perf_counter()
+        for rows in torch.arange(options.images, device=device).split(options.batch_size):
+            taken += int(classify(agent, look, store, rows).num_glimpses.sum())
+        return (time.perf_counter() - began) / options.images, taken / options.images
+
+    rules: dict[str, StoppingRule] = {
+        "dynamic": ShareStop(options.shares),
+        "fixed": FixedStop(budget),
+    }
+    answer(FixedStop(1))  # warms up
+    seconds: dict[str, list[float]] = {name: [] for name in rules}
+    glimpses: dict[str, float] = {}
+    for _ in range(options.repeats):
+        for name, rule in rules.items():
+            spent, glimpses[name] = answer(rule)
+            seconds[name].append(spent)
+    ratios = [a / b for a, b in zip(seconds["dynamic"], seconds["fixed"], strict=True)]
+    flops = {name: mean_flops(agent, glimpses[name]) for name in rules}
+    time_ratio, flop_ratio = statistics.median(ratios), flops["dynamic"] / flops["fixed"]
+    return {
+        "seconds_per_image": {name: round(statistics.median(s), 6) for name, s in seconds.items()},
+        "mean_glimpses": {name: round(mean, 4) for name, mean in glimpses.items()},
+        "mean_flops": {name: round(count) for name, count in flops.items()},
+        "flops_of_first_look": flops_of_first_look(agent),
+        "flops_per_glimpse": flops_per_glimpse(agent),
+        "time_ratio": round(time_ratio, 4),
+        "flop_ratio": round(flop_ratio, 4),
+        "quotient": round(time_ratio / flop_ratio, 4),
+        "quotients": [round(ratio / flop_ratio, 4) for ratio in ratios],
+    }
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Measures, prints, and returns what ``--json`` writes."""
+    device = choose_device(options.device)
+    first = f"first look {options.first_look}, crops {options.glimpse_size}"
+    print(
+        f"{options.encoder} on {device}, images {options.image_size}, {first}, "
+        f"batch {options.batch_size}, {options.images} images",
+        flush=True,
+    )
+    figures = measure(options, device)
+    for name in ("dynamic", "fixed"):
+        seconds = figures["seconds_per_image"][name]
+        print(
+            f"{name:8} {figures['mean_glimpses'][name]:.2f} glimpses  "
+            f"{figures['mean_flops'][name] / 1e9:6.2f} GFLOP an image  {1000 * seconds:8.2f} ms  "
+            f"{figures['mean_flops'][name] / 1e9 / seconds:7.0f} GFLOP/s"
+        )
+    print(
+        f"time ratio {figures['time_ratio']:.3f}, FLOP ratio {figures['flop_ratio']:.3f}: "
+        f"quotient {figures['quotient']:.3f}"
+    )
+    kept = {key: value for key, value in asdict(options).items() if key != "json"}
+    return {**provenance(device), "options": kept, "figures": figures}
+
+
+def main() -> None:
+    """The command line."""
+    options = tyro.cli(Options, description=__doc__)
+    result = run(options)
+    if options.json is not None:
+        write_json(options.json, result)
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,60 @@
+"""The body plan of the cars, seen from the side."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .pieces import Figure
+from .plan import Plan
+from .words import Draws
+
+HEADLIGHT, FRONT, REAR, DOOR, TAILLIGHT = range(5)
+
+
+def figure(draws: Draws, shape: np.ndarray, size: float) -> Figure:
+    """Cars, about 100 units long, their middle at (0, 0); see `Plan.figure`.
+
+    The genus sets how long and how high they are, how high the roof, how far back the cabin. From
+    image to image they lean and bounce on their wheels, and the door is elsewhere.
+    """
+    length, height, roof, back = shape.T
+    lean, bounce = draws.between(-0.01, 0.01), draws.between(-1, 1)
+    door = draws.between(-2, 2)
+    half, belt, cabin = 45 + 2 * length, 11 + height, 9 + 1.5 * roof
+    car = Figure()
+    _cabin(car, -4 - 4 * back, bounce - belt - 0.6 * cabin, cabin, lean)
+    car.bar("body", (0, bounce), (half, belt), angle=lean, taper=0.9)
+    car.bar("shade", (0, bounce + 0.75 * belt), (half, 0.28 * belt), angle=lean)
+    hub, tyre = 8.5 * size, 8.5 * size + 4
+    for x, part in ((29, FRONT), (-29, REAR)):
+        car.ellipse("dark", (x, 11), (tyre, tyre))
+        car.ellipse("accent", (x, 11), (hub, hub), part=part)
+    at = half - 6.5 * size, bounce - 0.15 * belt
+    car.ellipse("accent", at, (8.5 * size, 5.5 * size), angle=lean + 0.04, part=HEADLIGHT)
+    at = -half + 5 * size, bounce - 0.25 * belt
+    car.bar("accent", at, (5 * size, 7 * size), angle=lean, part=TAILLIGHT)
+    at = door - 1, bounce - 0.05 * belt
+    car.bar("accent", at, (10 * size, 6 * size), angle=lean, part=DOOR)
+    return car
+
+
+def _cabin(car: Figure, x: np.ndarray, y: np.ndarray, height: np.ndarray, lean: np.ndarray) -> None:
+    """Roof, windows and the pillar between them; bars that point up, so that they taper there."""
+    up = lean - 0.25
+    car.bar("head", (x, y), (height, 30), angle=up, taper=0.62)
+    car.bar("light", (x, y + 0.1 * height), (0.65 * height, 25), angle=up, taper=0.66)
+    car.bar("head", (x, y), (0.9 * height, 1.5), angle=up)
+
+
+AUTOS = Plan(
+    parts=("headlight", "front wheel", "rear wheel", "door", "tail light"),
+    singles=(DOOR, FRONT, TAILLIGHT, REAR, HEADLIGHT),
+    pairs=((HEADLIGHT, TAILLIGHT), (HEADLIGHT, REAR), (FRONT, TAILLIGHT)),
+    stems=(
+        "sedan", "coupe", "estate", "hatchback", "roadster", "saloon", "van", "pickup", "tourer",
+        "limousine", "fastback", "minivan", "convertible", "crossover", "compact", "runabout",
+        "speedster", "wagon", "landau", "cabriolet", "spider", "phaeton", "buggy", "shuttle",
+    ),
+    figure=figure,
+    units=(0.86, 1.02),
+)  # fmt: skip

@@ -1,0 +1,135 @@
+"""A canvas: pieces with smooth edges, painted one over another.
+
+Only sums, products, quotients, square roots and tables are used, whose results the standard of
+floating point fixes to the last bit: an image is the same on every machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import NamedTuple
+
+import numpy as np
+
+from .pieces import Pieces
+from .textures import pattern
+
+_FIELDS = tuple(f.name for f in fields(Pieces))
+
+
+class Texture(NamedTuple):
+    """A texture as it is painted on a piece."""
+
+    kind: int
+    """an index of `textures.NAMES`"""
+    period: float
+    """image pixels"""
+    phase: tuple[float, float]
+    """turns, along the piece and across it"""
+    amplitude: float
+    """grey levels of its waves, each way"""
+
+
+class Canvas:
+    """An image in the making.
+
+    Attributes:
+        planes: ``(3, S, S)`` float32, grey levels 0 to 255.
+        size: S.
+    """
+
+    def __init__(self, planes: np.ndarray) -> None:
+        self.planes = planes
+        self.size = planes.shape[-1]
+        self._centres = np.arange(self.size, dtype=np.float32) + np.float32(0.5)
+
+    def paint(
+        self,
+        pieces: Pieces,
+        colours: np.ndarray,
+        textures: Sequence[Texture | None] | None = None,
+    ) -> None:
+        """Paints pieces in their order.
+
+        Args:
+            pieces: of shape ``(Q,)``.
+            colours: ``(Q, 3)`` grey levels.
+            textures: one for each piece, or None.
+        """
+        columns = colours.astype(np.float32)[:, :, None, None]
+        shapes = zip(*(getattr(pieces, name).tolist() for name in _FIELDS), strict=True)
+        boxes = pieces.pixels(self.size).tolist()
+        for q, (shape, box) in enumerate(zip(shapes, boxes, strict=True)):
+            left, top, right, bottom = box
+            if left >= right or top >= bottom:
+                continue
+            u, v, cover = _cover(self._centres[left:right], self._centres[top:bottom], *shape)
+            region = self.planes[:, top:bottom, left:right]
+            region += (columns[q] - region) * cover
+            texture = textures[q] if textures is not None else None
+            if texture is not None:
+                wave = pattern(texture.kind, u, v, texture.period, texture.phase)
+                region += _centred(wave, cover) * (cover * np.float32(texture.amplitude))
+
+    def pixels(self) -> np.ndarray:
+        """The image, rounded: ``(S, S, 3)`` uint8."""
+        planes = np.clip(self.planes + np.float32(0.5), 0, 255).astype(np.uint8)
+        return np.ascontiguousarray(planes.transpose(1, 2, 0))
+
+
+def field(values: np.ndarray, size: int) -> np.ndarray:
+    """Enlarges values ``(C, k, k)`` to ``(C, size, size)`` float32, linearly between them.
+
+    The corners of the one are the corners of the other; k is at least 2.
+    """
+    k = values.shape[-1]
+    at = np.arange(size, dtype=np.float32) * np.float32((k - 1) / (size - 1))
+    low = np.minimum(at.astype(np.int32), k - 2)
+    share = at - low.astype(np.float32)
+    below, above = values[:, low], values[:, low + 1]
+    rows = below + (above - below) * share[:, None]
+    step = rows[:, :, 1:] - rows[:, :, :-1]
+    return rows[:, :, low] + step[:, :, low] * share
+
+
+def _cover(
+    columns: np.ndarray,
+    rows: np.ndarray,
+    x: float,
+    y: float,
+    ux: float,
+    uy: float,
+    vx: float,
+    vy: float,
+    a: float,
+    b: float,
+    taper: float,
+    bar: bool,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A piece on the pixels of some columns and rows, given by their centres.
+
+    Returns:
+        Three arrays ``(rows, columns)`` float32: pixels along the piece's axis, pixels across it,
+        and the share of the pixel that the piece covers.
+    """
+    dx, dy = columns - x, (rows - y)[:, None]
+    u, v = dx * ux + dy * uy, dx * vx + dy * vy
+    if bar:
+        width = u * (b * (taper - 1) / (2 * a)) + b * (taper + 1) / 2
+        inside = np.minimum(a - np.abs(u), width - np.abs(v))
+    else:
+        p, q = u * u * (1 / (a * a)), v * v * (1 / (b * b))
+        # The distance to the outline, to first order: value over gradient.
+        gradient = np.sqrt(p * (4 / (a * a)) + q * (4 / (b * b)) + 1e-6)
+        inside = (1 - p - q) / gradient
+    return u, v, np.clip(inside + 0.5, 0, 1)
+
+
+def _centred(wave: np.ndarray, cover: np.ndarray) -> np.ndarray:
+    """The wave less its mean over what is covered: no texture changes a part's mean colour."""
+    # In whole numbers, whose sum is the same in whatever order it is taken.
+    weight = np.rint(cover * 64).astype(np.int64)
+    level = np.rint(wave * 4096).astype(np.int64)
+    mean = (weight * level).sum() / (4096 * max(int(weight.sum()), 1))
+    return wave - np.float32(mean)

@@ -1,0 +1,162 @@
+"""Classes: species that share a genus, and what tells them apart.
+
+A genus has its own colours and proportions, which a thumbnail shows. Its species differ in nothing
+but the texture of the genus's telling parts:
+
+- about a fifth of the classes are alone in their genus: no part tells, the thumbnail is enough;
+- about half share a genus with others that differ on one part;
+- the rest come six to a genus and differ on two parts that lie far apart: two textures of the one
+  part times three of the other.
+
+Which genera there are depends on the plan and on the number of classes, never on the seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from .textures import NAMES, TEXTURES
+
+PALETTE = {
+    "red": (188, 60, 52),
+    "orange": (206, 120, 40),
+    "yellow": (200, 184, 64),
+    "green": (70, 146, 62),
+    "teal": (44, 140, 140),
+    "blue": (58, 92, 186),
+    "violet": (126, 70, 168),
+    "pink": (206, 122, 160),
+    "brown": (110, 72, 48),
+    "grey": (126, 126, 130),
+    "black": (46, 46, 54),
+    "white": (206, 206, 200),
+}
+# Telling parts keep away from black and white, so that a texture has room on both sides.
+ACCENTS = (
+    (128, 128, 128),
+    (160, 120, 100),
+    (104, 124, 156),
+    (156, 140, 96),
+    (112, 148, 112),
+    (148, 108, 140),
+)
+INKS = ("body", "shade", "light", "head", "accent", "dark")
+SHAPES = 4
+"""Proportions that a genus has, each a number in [-1, 1]."""
+
+
+@dataclass(frozen=True)
+class Genera:
+    """The classes of a plan, C in G genera.
+
+    Attributes:
+        genus: ``(C,)`` int64, the genus of every class.
+        texture: ``(C, P)`` int64, the texture of every part; -1: drawn anew for every image.
+        telling: ``(G, P)`` bool, the parts that tell the species of a genus apart.
+        colours: ``(G, inks, 3)`` float32, in the order of `INKS`.
+        shape: ``(G, SHAPES)`` float64 in [-1, 1].
+    """
+
+    genus: np.ndarray
+    texture: np.ndarray
+    telling: np.ndarray
+    colours: np.ndarray
+    shape: np.ndarray
+
+
+@lru_cache(maxsize=16)
+def genera(
+    num_classes: int, num_parts: int, singles: tuple[int, ...], pairs: tuple[tuple[int, int], ...]
+) -> Genera:
+    """The genera of a plan.
+
+    Args:
+        num_classes: C.
+        num_parts: P.
+        singles: the parts that tell alone, in the order in which genera take them.
+        pairs: the pairs of parts that tell together.
+    """
+    genus: list[int] = []
+    texture: list[np.ndarray] = []
+    telling: list[np.ndarray] = []
+
+    def add(parts: tuple[int, ...], species: Sequence[tuple[int, ...]]) -> None:
+        for kinds in species:
+            row = np.full(num_parts, -1)
+            row[list(parts)] = kinds
+            genus.append(len(telling))
+            texture.append(row)
+        telling.append(np.isin(np.arange(num_parts), parts))
+
+    alone, sizes, doubles = _sizes(num_classes)
+    for _ in range(alone):
+        add((), [()])
+    for k, size in enumerate(sizes):
+        add((singles[k % len(singles)],), [((k + j) % TEXTURES,) for j in range(size)])
+    for k in range(doubles):
+        species = [((k + i) % TEXTURES, j) for i in range(2) for j in range(TEXTURES)]
+        add(pairs[k % len(pairs)], species)
+    count = len(telling)
+    return Genera(
+        np.array(genus), np.array(texture), np.array(telling), _colours(count), _shapes(count)
+    )
+
+
+def _sizes(num_classes: int) -> tuple[int, list[int], int]:
+    """Genera of one species, sizes of the genera with one telling part, genera with two."""
+    alone = round(num_classes / 5)
+    doubles = round(0.3 * num_classes / (2 * TEXTURES))
+    rest = num_classes - alone - doubles * 2 * TEXTURES
+    count = -(-rest // TEXTURES)
+    return alone, [rest // count + (k < rest % count) for k in range(count)], doubles
+
+
+def _colours(count: int) -> np.ndarray:
+    """Colours ``(count, inks, 3)``: each genus as unlike the earlier ones as the palette allows."""
+    palette, accents = np.array(list(PALETTE.values())), np.array(ACCENTS)
+    body, head, accent = np.indices((len(palette), len(palette), len(accents))).reshape(3, -1)
+    keep = body != head
+    body, head, accent = palette[body[keep]], palette[head[keep]], accents[accent[keep]]
+    nearest = np.full(len(body), 10**6)
+    chosen = [0]
+    while len(chosen) < count:
+        last = chosen[-1]
+        # A crop may show only the head or only the body: no single difference counts for all.
+        apart = sum(
+            np.minimum(np.abs(c - c[last]).sum(axis=1), 150) for c in (body, head, 2 * accent)
+        )
+        nearest = np.minimum(nearest, apart)
+        chosen.append(int(nearest.argmax()))
+    body, head, accent = (c[chosen].astype(np.float32) for c in (body, head, accent))
+    inks = {
+        "body": body,
+        "shade": body * np.float32(0.75),
+        "light": body * np.float32(0.5) + np.float32(104),
+        "head": head,
+        "accent": accent,
+        "dark": np.full_like(body, 34),
+    }
+    return np.stack([inks[name] for name in INKS], axis=1)
+
+
+def _shapes(count: int) -> np.ndarray:
+    digits = np.arange(count)[:, None] // 3 ** np.arange(SHAPES)
+    return (digits % 3 - 1).astype(np.float64)
+
+
+def names(table: Genera, stems: tuple[str, ...], parts: tuple[str, ...]) -> tuple[str, ...]:
+    """A name for every class: that of its genus, and the textures of its telling parts."""
+    out = []
+    for genus, row in zip(table.genus.tolist(), table.texture.tolist(), strict=True):
+        word = stems[genus % len(stems)] + (
+            "" if genus < len(stems) else f" {genus // len(stems) + 1}"
+        )
+        marks = [
+            f"{NAMES[kind]} {part}" for kind, part in zip(row, parts, strict=True) if kind >= 0
+        ]
+        out.append(", ".join([word, *marks]))
+    return tuple(out)

@@ -1,0 +1,178 @@
+"""Pieces: the ellipses and tapering bars that figures and clutter are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+
+import numpy as np
+
+from .textures import cosine, sine
+
+Number = np.ndarray | float
+"""One for each of N figures, ``(N,)``, or one for all."""
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Shapes on images, in image pixels; y grows downwards.
+
+    The fields are float64 of one shape ``(..., Q)``, Q pieces an image; `bar` is bool ``(Q,)``.
+
+    Attributes:
+        x, y: the centre.
+        ux, uy: unit vector along the piece's axis.
+        vx, vy: unit vector across it, mirrored where the figure is.
+        a, b: half the length along the axis, half the width across it; a bar's width at its back.
+        taper: a bar's width at its front over that at its back; 1 for an ellipse.
+        bar: whether it is a bar; if not, it is an ellipse.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    ux: np.ndarray
+    uy: np.ndarray
+    vx: np.ndarray
+    vy: np.ndarray
+    a: np.ndarray
+    b: np.ndarray
+    taper: np.ndarray
+    bar: np.ndarray
+
+    def of(self, row: int) -> Pieces:
+        """The pieces ``(Q,)`` of one of N images."""
+        varying = {f.name: getattr(self, f.name)[row] for f in fields(self) if f.name != "bar"}
+        return replace(self, **varying)
+
+    def bounds(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Left, top, right and bottom of every piece, each ``(..., Q)`` float64."""
+        left, right = self._reach(self.x, self.ux, self.vx)
+        top, bottom = self._reach(self.y, self.uy, self.vy)
+        return left, top, right, bottom
+
+    def pixels(self, size: int) -> np.ndarray:
+        """Pixels that a piece may touch, ``(..., Q, 4)`` int32: left, top, right, bottom.
+
+        The last two are exclusive. Smooth edges take half a pixel more than the bounds; all is
+        clipped to the image, of side `size`.
+        """
+        left, top, right, bottom = self.bounds()
+        low = np.floor(np.stack([left, top], axis=-1) - 0.5)
+        high = np.ceil(np.stack([right, bottom], axis=-1) + 0.5)
+        return np.clip(np.concatenate([low, high], axis=-1), 0, size).astype(np.int32)
+
+    def _reach(
+        self, centre: np.ndarray, u: np.ndarray, v: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Lowest and highest coordinate; `u` and `v` are the unit vectors' share in it."""
+        along, back = self.a * u, np.abs(self.b * v)
+        front, round_ = back * self.taper, np.sqrt(along * along + back * back)
+        low = np.where(self.bar, np.maximum(front - along, back + along), round_)
+        high = np.where(self.bar, np.maximum(front + along, back - along), round_)
+        return centre - low, centre + high
+
+
+@dataclass
+class Figure:
+    """Collects the pieces of N figures of a plan, far ones first, in the plan's own units.
+
+    A figure stands upright and faces right: x is forward, y is down.
+
+    Attributes:
+        inks: the colour of every piece, a name of `genera.INKS`.
+        parts: the part that every piece belongs to, an index; -1 for none.
+    """
+
+    inks: list[str] = field(default_factory=list)
+    parts: list[int] = field(default_factory=list)
+    _bars: list[bool] = field(default_factory=list)
+    _rows: list[tuple[Number, ...]] = field(default_factory=list)
+
+    def ellipse(
+        self,
+        ink: str,
+        centre: tuple[Number, Number],
+        half: tuple[Number, Number],
+        *,
+        angle: Number = 0.0,
+        part: int = -1,
+    ) -> None:
+        """Adds an ellipse.
+
+        Args:
+            ink: see `Figure.inks`.
+            centre: `Pieces.x` and `Pieces.y`, units.
+            half: `Pieces.a` and `Pieces.b`, units.
+            angle: of the axis, turns, clockwise from straight ahead.
+            part: see `Figure.parts`.
+        """
+        self._add(False, ink, part, (*centre, angle, *half, 1.0))
+
+    def bar(
+        self,
+        ink: str,
+        centre: tuple[Number, Number],
+        half: tuple[Number, Number],
+        *,
+        angle: Number = 0.0,
+        taper: Number = 1.0,
+        part: int = -1,
+    ) -> None:
+        """Adds a bar; arguments as of `ellipse`, and `Pieces.taper`."""
+        self._add(True, ink, part, (*centre, angle, *half, taper))
+
+    def _add(self, bar: bool, ink: str, part: int, row: tuple[Number, ...]) -> None:
+        self._bars.append(bar)
+        self.inks.append(ink)
+        self.parts.append(part)
+        self._rows.append(row)
+
+    def place(
+        self,
+        tilt: np.ndarray,
+        facing: np.ndarray,
+        unit: np.ndarray,
+        spot: tuple[np.ndarray, np.ndarray],
+        size: int,
+        margin: float,
+    ) -> Pieces:
+        """The figures on their images, ``(N, Q)``.
+
+        Args:
+            tilt: ``(N,)`` turns, clockwise while it faces right.
+            facing: ``(N,)`` 1: right, -1: left, mirrored.
+            unit: ``(N,)`` image pixels.
+            spot: two ``(N,)`` in [0, 1): how far from the left and from the top, of the room there
+                is.
+            size: side of the images.
+            margin: pixels kept free along every edge.
+        """
+        n = len(tilt)
+        table = np.array([[np.broadcast_to(v, n) for v in row] for row in self._rows], np.float64)
+        x, y, angle, a, b, taper = table.transpose(1, 2, 0)
+        unit, facing = unit[:, None], facing[:, None]
+        c, s = cosine(tilt)[:, None], sine(tilt)[:, None]
+        turned = angle + tilt[:, None]
+        ux, uy = cosine(turned), sine(turned)
+        loose = Pieces(
+            x=unit * (x * c - y * s) * facing,
+            y=unit * (x * s + y * c),
+            ux=ux * facing,
+            uy=uy,
+            vx=-uy * facing,
+            vy=ux,
+            a=unit * a,
+            b=unit * b,
+            taper=taper,
+            bar=np.array(self._bars),
+        )
+        left, top, right, bottom = loose.bounds()
+        dx = _shift(left.min(axis=1), right.max(axis=1), spot[0], size, margin)
+        dy = _shift(top.min(axis=1), bottom.max(axis=1), spot[1], size, margin)
+        return replace(loose, x=loose.x + dx[:, None], y=loose.y + dy[:, None])
+
+
+def _shift(
+    low: np.ndarray, high: np.ndarray, share: np.ndarray, size: int, margin: float
+) -> np.ndarray:
+    room = np.maximum(size - 2 * margin - (high - low), 0.0)
+    return margin - low + share * room

@@ -1,0 +1,251 @@
+"""Drawn datasets: functions of their settings; species differ in their telling parts alone."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dtram_env.datasets import drawn
+from dtram_env.datasets.drawn import AUTOS, BIRDS, SMALL_BIRDS, Drawing
+from dtram_env.datasets.drawn.genera import Genera
+from dtram_env.datasets.thumbnails import box_resize
+
+SMALL_AUTOS = replace(SMALL_BIRDS, plan="autos")
+FEW = replace(SMALL_BIRDS, num_train=200, num_test=60)
+ALL = (SMALL_BIRDS, SMALL_AUTOS, BIRDS, AUTOS)
+PLANS_AND_PROFILES = pytest.mark.parametrize(
+    "drawing", ALL, ids=lambda d: f"{d.plan}-{d.image_size}"
+)
+
+
+def glimpse_side(drawing: Drawing) -> int:
+    return {128: 32, 512: 224}[drawing.image_size]
+
+
+def table_of(drawing: Drawing) -> Genera:
+    return drawing._genera
+
+
+def siblings(drawing: Drawing, part: str, row: int) -> tuple[int, int]:
+    """The image's class and another of its genus, as unlike as there is."""
+    genus, label = table_of(drawing).genus, int(drawing.labels(part)[row])
+    texture = table_of(drawing).texture
+    unlike = np.where(genus == genus[label], (texture != texture[label]).sum(axis=1), -1)
+    return label, int(unlike.argmax())
+
+
+def test_profiles() -> None:
+    assert (BIRDS.image_size, BIRDS.num_classes, BIRDS.num_train, BIRDS.num_test) == (
+        (512, 200, 5994, 5794)
+    )
+    assert (AUTOS.image_size, AUTOS.num_classes, AUTOS.num_train, AUTOS.num_test) == (
+        (512, 196, 8144, 8041)
+    )
+    assert (SMALL_BIRDS.image_size, SMALL_BIRDS.num_classes) == (128, 20)
+    assert BIRDS.part_names == ("bill", "eye ring", "wing", "tail tip", "legs")
+
+
+@PLANS_AND_PROFILES
+def test_counts_and_balance(drawing: Drawing) -> None:
+    for part, count in (("train", drawing.num_train), ("test", drawing.num_test)):
+        labels = drawing.labels(part)
+        assert labels.shape == (count,) and labels.dtype == np.int64
+        counts = np.bincount(labels, minlength=drawing.num_classes)
+        assert len(counts) == drawing.num_classes and np.ptp(counts) <= 1
+    assert len(set(drawing.class_names)) == drawing.num_classes
+
+
+def test_labels_are_shuffled_and_are_the_callers_own() -> None:
+    labels = SMALL_BIRDS.labels("train")
+    assert abs(np.corrcoef(labels[:-1], labels[1:])[0, 1]) < 0.1
+    assert abs(np.corrcoef(labels[:-20], labels[20:])[0, 1]) < 0.05
+    labels[:] = 0
+    assert SMALL_BIRDS.labels("train").max() == 19
+
+
+@PLANS_AND_PROFILES
+def test_part_boxes(drawing: Drawing) -> None:
+    """Inside the image, at least 6 pixels each way, and no larger than a glimpse."""
+    for part in ("train", "test"):
+        boxes = drawing.layout(part).part_boxes
+        count = drawing.num_train if part == "train" else drawing.num_test
+        assert boxes.shape == (count, 5, 4) and boxes.dtype == np.int32
+        assert boxes[..., :2].min() >= 0
+        assert (boxes[..., :2] + boxes[..., 2:]).max() <= drawing.image_size
+        # Smooth edges take up to a pixel and a half on each side.
+        assert boxes[..., 2:].min() >= 6 + 3
+        assert boxes[..., 2:].max() <= drawing.image_size // 4
+
+
+@pytest.mark.parametrize("plan", ["birds", "autos"])
+@pytest.mark.parametrize("size", [96, 200, 399, 400, 1024, 2048])
+def test_part_boxes_of_other_sizes(plan: str, size: int) -> None:
+    boxes = Drawing(plan, size, num_classes=40, num_train=400).layout("train").part_boxes
+    assert boxes[..., :2].min() >= 0 and (boxes[..., :2] + boxes[..., 2:]).max() <= size
+    assert boxes[..., 2:].min() >= 8 and boxes[..., 2:].max() <= size // 4
+
+
+@PLANS_AND_PROFILES
+def test_two_telling_parts_never_fit_into_a_glimpse(drawing: Drawing) -> None:
+    layout = drawing.layout("train")
+    two = layout.telling.sum(axis=1) == 2
+    assert abs(two.mean() - 0.3) < 0.01
+    boxes = layout.part_boxes[two][layout.telling[two]].reshape(-1, 2, 4)
+    low, high = boxes[..., :2], boxes[..., :2] + boxes[..., 2:]
+    reach = (high.max(axis=1) - low.min(axis=1)).max(axis=1)
+    assert reach.min() > drawing.image_size / 4
+    assert (reach < glimpse_side(drawing)).mean() < 0.005
+    # Nor does one show the middles of both.
+    apart = np.abs(np.diff(low + high, axis=1) / 2).max(axis=(1, 2))
+    assert apart.min() > drawing.image_size / 4
+
+
+@PLANS_AND_PROFILES
+def test_pose_varies(drawing: Drawing) -> None:
+    boxes = drawing.layout("train").part_boxes
+    middle = boxes[..., :2] + boxes[..., 2:] / 2
+    first, last = middle[:, 0], middle[:, 3 if drawing.plan == "birds" else 4]
+    right = first[:, 0] > last[:, 0]
+    assert abs(right.mean() - 0.5) < 0.03
+    # Head and tail change sides, and everything is found over a good part of the height.
+    assert np.std(first[:, 0]) > 0.25 * drawing.image_size
+    assert np.std(middle[..., 1], axis=0).min() > 0.12 * drawing.image_size
+    clutter = drawing.layout("train").clutter
+    assert clutter.dtype == np.float32 and clutter.min() >= 0 and clutter.max() <= 1
+    assert abs(clutter.mean() - 0.5) < 0.02
+
+
+def test_which_parts_tell_is_a_function_of_the_genus() -> None:
+    labels, telling = SMALL_BIRDS.labels("test"), SMALL_BIRDS.layout("test").telling
+    genus = np.array([name.split(",")[0] for name in SMALL_BIRDS.class_names])[labels]
+    for name in np.unique(genus):
+        assert len(np.unique(telling[genus == name], axis=0)) == 1
+    for label, row in zip(labels[:100], telling[:100], strict=True):
+        marks = SMALL_BIRDS.class_names[label].split(", ")[1:]
+        told = [name for name, tells in zip(SMALL_BIRDS.part_names, row, strict=True) if tells]
+        assert [mark.split(" ", 1)[1] for mark in marks] == told
+
+
+@pytest.mark.parametrize("drawing", [FEW, replace(FEW, plan="autos"), replace(BIRDS, num_test=3)])
+def test_an_image_is_a_function_of_its_index(drawing: Drawing) -> None:
+    rows = [2, 0, 2, 1]
+    images = drawing.draw_many("test", rows)
+    size = drawing.image_size
+    assert images.shape == (4, size, size, 3) and images.dtype == np.uint8
+    for image, row in zip(images, rows, strict=True):
+        assert np.array_equal(image, drawing.draw("test", row))
+    assert not np.array_equal(images[0], images[1])
+    # More images, or another number of them in the other part, change none.
+    other = replace(drawing, num_test=drawing.num_test + 321, num_train=7)
+    assert np.array_equal(other.draw("test", 2), images[0])
+    assert np.array_equal(other.labels("test")[: drawing.num_test], drawing.labels("test"))
+    assert np.array_equal(
+        other.layout("test").part_boxes[: drawing.num_test], drawing.layout("test").part_boxes
+    )
+
+
+def test_seeds_and_parts_differ() -> None:
+    image = FEW.draw("test", 0)
+    assert not np.array_equal(image, FEW.draw("train", 0))
+    assert not np.array_equal(image, replace(FEW, seed=1).draw("test", 0))
+    assert FEW.class_names == replace(FEW, seed=1).class_names
+    assert not np.array_equal(FEW.labels("test"), replace(FEW, seed=1).labels("test"))
+
+
+def test_no_images() -> None:
+    assert FEW.draw_many("test", []).shape == (0, 128, 128, 3)
+
+
+def test_the_drawing_never_changes() -> None:
+    """Another digest is another dataset: the versions of its environments must go up with it."""
+    digest = hashlib.sha256()
+    for drawing, rows in ((SMALL_BIRDS, range(20)), (SMALL_AUTOS, range(20)), (BIRDS, (0,))):
+        digest.update(drawing.draw_many("test", rows).tobytes())
+        digest.update(drawing.labels("test").astype("<i8").tobytes())
+        digest.update(drawing.layout("test").part_boxes.astype("<i4").tobytes())
+        digest.update("|".join(drawing.class_names).encode())
+    assert digest.hexdigest()[:16] == "DIGEST"
+
+
+@pytest.mark.parametrize("drawing", [SMALL_BIRDS, SMALL_AUTOS], ids=["birds", "autos"])
+def test_species_differ_in_their_telling_boxes_alone(drawing: Drawing) -> None:
+    """Two species in one pose: outside the boxes every pixel is the same, inside it is texture."""
+    layout, contrasts, means, kept = drawing.layout("test"), [], [], []
+    for row in np.flatnonzero(layout.telling.any(axis=1))[:80].tolist():
+        label, other = siblings(drawing, "test", row)
+        assert label != other
+        image, twin = drawing._draw("test", row, label), drawing._draw("test", row, other)
+        change = twin.astype(float) - image
+        outside = np.ones(change.shape[:2], dtype=bool)
+        blurred = box_resize(twin[None], 32)[0].astype(float) - box_resize(image[None], 32)[0]
+        for left, top, width, height in layout.part_boxes[row][layout.telling[row]].tolist():
+            outside[top : top + height, left : left + width] = False
+            inside = change[top : top + height, left : left + width]
+            if not np.any(inside):  # of two parts, the one in which the two species are alike
+                continue
+            contrasts.append(inside.std())
+            means.append(inside.mean())
+            small = blurred[top // 4 : -(-(top + height) // 4), left // 4 : -(-(left + width) // 4)]
+            kept.append((small**2).mean() / (inside**2).mean())
+        assert not np.any(change[outside])
+    assert len(contrasts) >= 80 and min(contrasts) > 12  # grey levels
+    # Rounding and what is drawn over a part (the pupil, say) leave less than a grey level.
+    assert np.abs(means).mean() < 0.5 and np.abs(means).max() < 2.5
+    # Of the texture's power the thumbnail keeps a thirtieth, and that in other waves.
+    assert np.mean(kept) < 1 / 30
+
+
+def test_parts_that_do_not_tell_carry_textures_at_random() -> None:
+    """Species, and so genera, of one look: every texture is as frequent as another on each part."""
+    found, table = drawn._figures(SMALL_BIRDS, "train"), table_of(SMALL_BIRDS)
+    n = len(found.kinds)
+    for part in range(5):
+        counts = np.bincount(found.kinds[:, part], minlength=3)
+        assert np.abs(counts - n / 3).max() < 4 * (n * 2 / 9) ** 0.5
+    labels = SMALL_BIRDS.labels("train")
+    for g in range(len(table.telling)):
+        rows = table.genus[labels] == g
+        share = np.bincount(found.kinds[rows, 0], minlength=3) / rows.sum()
+        assert np.abs(share - 1 / 3).max() < 4 * (2 / 9 / rows.sum()) ** 0.5
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"plan": "fish"}, "plan='fish': expected one of 'birds', 'autos'"),
+        ({"image_size": 64}, "image_size=64: expected 96 to 2048; .* 128"),
+        ({"image_size": 128.0}, "image_size=128.0: expected a whole number, 96 to 2048"),
+        ({"num_classes": 9}, "num_classes=9: expected 10 to 400"),
+        ({"num_classes": True}, "num_classes=True: expected a whole number"),
+        ({"num_train": 0}, "num_train=0: expected 1 to"),
+        ({"num_test": -1}, "num_test=-1: expected 1 to"),
+        ({"seed": -1}, "seed=-1: expected 0 to"),
+        ({"seed": 2**63}, "seed=9223372036854775808: expected 0 to"),
+    ],
+)
+def test_bad_settings(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Drawing(**{"plan": "birds", **settings})
+
+
+def test_bad_requests() -> None:
+    for ask in (FEW.labels, FEW.layout, lambda part: FEW.draw(part, 0)):
+        with pytest.raises(ValueError, match="part='validation': expected 'train' or 'test'"):
+            ask("validation")
+    with pytest.raises(ValueError, match="index 60: expected 0 to 59, as part 'test' has 60"):
+        FEW.draw("test", 60)
+    with pytest.raises(ValueError, match="index -1: expected 0 to 199"):
+        FEW.draw("train", -1)
+    with pytest.raises(ValueError, match="indices: expected whole numbers of shape"):
+        FEW.draw_many("test", np.array([0.5]))
+    with pytest.raises(ValueError, match="indices: expected whole numbers of shape"):
+        FEW.draw_many("test", np.array([[1]]))
+
+
+def test_numpy_integers_are_settings_too() -> None:
+    size = np.int64(128)
+    assert Drawing("birds", image_size=size, num_classes=20) == Drawing("birds", 128, 20)
+    assert type(Drawing("birds", image_size=size).image_size) is int

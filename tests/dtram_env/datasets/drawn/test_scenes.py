@@ -1,0 +1,53 @@
+"""Scenes: clutter grows with its level, mottle and grain have mean 0 and the strength asked for."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dtram_env.datasets.drawn.canvas import Canvas
+from dtram_env.datasets.drawn.scenes import MOTTLE, grain, mottle, scene
+from dtram_env.datasets.drawn.textures import thumbnail_pixel
+from dtram_env.datasets.drawn.words import Source
+
+SOURCE = Source(0, 0)
+
+
+def edges(canvas: Canvas) -> float:
+    """Mean change from pixel to pixel, grey levels."""
+    return float(np.abs(np.diff(canvas.planes, axis=2)).mean())
+
+
+def test_clutter() -> None:
+    """Nothing but smooth colours without it; more edges with more of it."""
+    found = [
+        np.mean([edges(scene(SOURCE, row, 128, level)) for row in range(12)])
+        for level in (0.0, 0.3, 0.6, 1.0)
+    ]
+    assert found[0] < 1.0 and np.all(np.diff(found) > 0.5)
+
+
+def test_a_scene_with_more_clutter_has_the_same_leaves_and_more() -> None:
+    """So that the level is what it says, and not another scene."""
+    calm, busy = (scene(SOURCE, 3, 128, level).planes for level in (0.9, 0.95))
+    assert np.mean(np.abs(calm - busy).max(axis=0) < 12) > 0.8
+
+
+def test_mottle_and_grain() -> None:
+    size = 128
+    canvas = Canvas(np.full((3, size, size), 100, np.float32))
+    mottle(canvas, SOURCE, 0)
+    light = canvas.planes - 100
+    assert np.array_equal(light[0], light[2])  # grey
+    assert np.abs(light).max() <= MOTTLE and abs(light.mean()) < 2 and light.std() > MOTTLE / 4
+    # Coarser than the textures: less than 5 % of its power at periods below a thumbnail's pixel.
+    power = np.abs(np.fft.fft2(light[0] - light[0].mean())) ** 2
+    frequency = np.abs(np.fft.fftfreq(size))
+    fine = np.maximum(frequency[:, None], frequency) > 1 / thumbnail_pixel(size)
+    assert power[fine].sum() < 0.05 * power.sum()
+
+    canvas = Canvas(np.full((3, size, size), 100, np.float32))
+    grain(canvas, SOURCE, 0, 10.0)
+    noise = canvas.planes[0] - 100
+    assert np.abs(noise).max() <= 10 and abs(noise.mean()) < 4 * 10 / 3**0.5 / size
+    assert abs(noise.std() - 10 / 3**0.5) < 0.1
+    assert abs(np.corrcoef(noise[:, 1:].ravel(), noise[:, :-1].ravel())[0, 1]) < 4 / size

@@ -1,0 +1,87 @@
+"""Images in memory as the cache takes them, and what their crops must be."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dtram_env.datasets.mapped import FORMAT, thumbnails_name
+
+
+class Given:
+    """A `cache.Source` of images that are known, and a record of which were decoded.
+
+    Args:
+        images: arrays ``(H, W, C)`` uint8.
+        facts: what `facts` gives.
+    """
+
+    def __init__(
+        self, images: Sequence[np.ndarray], facts: dict[str, np.ndarray] | None = None
+    ) -> None:
+        self.images, self.known = list(images), facts or {}
+        self.channels: int = self.images[0].shape[2]
+        self.decoded: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def fingerprint(self) -> dict[str, Any]:
+        digest = hashlib.sha256(repr([image.shape for image in self.images]).encode())
+        for values in (*self.images, *self.known.values()):
+            digest.update(np.ascontiguousarray(values).tobytes())
+        return {"images": digest.hexdigest()}
+
+    def size(self, i: int) -> tuple[int, int]:
+        height, width, _ = self.images[i].shape
+        return height, width
+
+    def pixels(self, i: int) -> np.ndarray:
+        self.decoded.append(i)
+        return self.images[i]
+
+    def facts(self, sizes: np.ndarray) -> dict[str, np.ndarray]:
+        assert sizes.tolist() == [list(self.size(i)) for i in range(len(self))]
+        return self.known
+
+
+def ragged_images(
+    count: int, least: int = 3, most: int = 14, channels: int = 3, seed: int = 0
+) -> list[np.ndarray]:
+    """Random images of random sizes; no pixel is 0, which is what lies outside."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(least, most + 1, (count, 2)).tolist()
+    return [rng.integers(1, 256, (*size, channels), dtype=np.uint8) for size in sizes]
+
+
+def window_of(image: np.ndarray, top: int, left: int, side: int) -> np.ndarray:
+    """A window ``(side, side, C)`` of the image padded with zeros, by the plainest means."""
+    out = np.zeros((side, side, image.shape[2]), dtype=np.uint8)
+    for y in range(side):
+        for x in range(side):
+            if 0 <= top + y < image.shape[0] and 0 <= left + x < image.shape[1]:
+                out[y, x] = image[top + y, left + x]
+    return out
+
+
+def black_cache(
+    folder: Path,
+    count: int,
+    side: int,
+    thumbnail: int | None = None,
+    source: dict[str, Any] | None = None,
+) -> None:
+    """Writes a finished cache of black images: files with holes, which take no room on the disk."""
+    folder.mkdir()
+    np.save(folder / "sizes.npy", np.full((count, 2), side, np.int32))
+    files = {"pixels.bin": side} | ({thumbnails_name(thumbnail): thumbnail} if thumbnail else {})
+    for name, pixels in files.items():
+        with (folder / name).open("wb") as file:
+            file.truncate(count * pixels * pixels * 3)
+    meta = {"format": FORMAT, "channels": 3, "images": count, "source": source or {}}
+    (folder / "meta.json").write_text(json.dumps(meta))

@@ -1,0 +1,200 @@
+"""``python -m dtram_env.datasets``: list, download, build; an error is its message, exit code 1."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dtram_env import datasets
+from dtram_env.datasets import DATASETS, cars, cub
+from dtram_env.datasets.__main__ import main
+from dtram_env.datasets.mapped import read_meta
+from tests.dtram_env.datasets.trees import Tree, make_cars, make_cub, make_folder
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., tuple[int, str, str]]:
+    """Runs the command in `tmp_path`; its exit code, output and errors."""
+
+    def call(command: str) -> tuple[int, str, str]:
+        code = main([*shlex.split(command), "--data-dir", str(tmp_path)])
+        said = capsys.readouterr()
+        assert "Traceback" not in said.err
+        return code, said.out, said.err
+
+    return call
+
+
+@pytest.fixture
+def cub_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
+    tree = make_cub(tmp_path / "cub")
+    tree.publish(monkeypatch, cub)
+    return tree
+
+
+def caches(folder: Path) -> list[str]:
+    """The finished caches below a folder."""
+    return sorted(path.parent.name for path in folder.rglob("meta.json"))
+
+
+# --- list
+
+
+def test_list(run: Callable, tmp_path: Path, cub_tree: Tree) -> None:
+    code, shown, _ = run("list")
+    assert code == 0
+    lines = shown.splitlines()
+    state = dict(zip(DATASETS, (line.strip() for line in lines[1::2]), strict=True))
+    for (name, info), line in zip(DATASETS.items(), lines[::2], strict=True):
+        assert line.split()[:2] == [name, info.env_id] and line.endswith(info.description)
+    assert state["mnist"] == state["clutteredmnist"] == f"not fetched ({tmp_path / 'mnist'})"
+    assert state["cub"] == f"files in {cub_tree.folder}"
+    assert state["cars"] == f"not fetched ({tmp_path / 'cars'})"
+    assert state["birds"] == state["signpost"] == "drawn, needs no files"
+    assert state["imagefolder"] == "yours, needs no other files"
+
+
+# --- download
+
+
+def test_download_of_what_has_no_files(run: Callable) -> None:
+    assert run("download signpost") == (0, "signpost: drawn, needs no files\n", "")
+    assert run("download imagefolder") == (0, "imagefolder: yours, needs no other files\n", "")
+
+
+def test_download_that_fails(
+    run: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(datasets.mnist, "SOURCES", ())
+    code, out, said = run("download mnist")
+    assert (code, out) == (1, "")
+    assert "train-images-idx3-ubyte" in said and str(tmp_path / "mnist") in said
+    assert "DTRAM-Signpost-v0" in said
+
+
+def test_download_of_what_is_there(run: Callable, cub_tree: Tree) -> None:
+    assert run("download cub") == (0, f"cub: {cub_tree.folder}\n", "")
+
+
+def test_download_cub_from_the_archive_put_there(
+    run: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "cub"
+    folder.mkdir()
+    (folder / "CUB_200_2011.tgz").write_bytes(b"no archive")
+    code, _, said = run("download cub")  # DatasetCorruptError
+    assert code == 1 and said.count("\n") == 1
+    assert f"{folder / 'CUB_200_2011.tgz'}: expected a file with MD5 97eceeb196236b17" in said
+    assert "`python -m dtram_env.datasets download cub --data-dir" in said
+
+
+def test_download_cars_says_where_to_put_the_archives(run: Callable, tmp_path: Path) -> None:
+    code, _, said = run("download cars")
+    assert code == 1
+    for archive in cars.ARCHIVES:
+        assert f"{archive.name} (MD5 {archive.md5})" in said
+    assert f"Put these files into {tmp_path / 'cars'} by hand" in said
+
+
+def test_an_unknown_name(run: Callable, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("download", "build"):
+        with pytest.raises(SystemExit) as stopped:
+            run(f"{command} mnits")
+        assert stopped.value.code == 2
+        assert "'mnits' (choose from" in capsys.readouterr().err
+
+
+# --- build
+
+
+def test_build_birds(run: Callable, tmp_path: Path) -> None:
+    few = "--num-classes 10 --num-train 12 --num-test 6 --image-size 96"
+    code, out, said = run(f"build birds {few} --thumbnail-size 8 --thumbnail-size 16")
+    folder = tmp_path / "birds" / "cache"
+    assert (code, out, said) == (0, f"birds: {folder}\n", "")
+    for part, count in (("train", 12), ("test", 6)):
+        made = folder / f"{part}-96-10classes-12-6-seed0"
+        assert read_meta(made)["images"] == count
+        for side in (8, 16):
+            assert (made / f"thumbnails-{side}.bin").stat().st_size == count * side * side * 3
+
+
+def test_build_cub(run: Callable, tmp_path: Path, cub_tree: Tree) -> None:
+    assert run("build cub") == (0, f"cub: {tmp_path / 'cub' / 'cache'}\n", "")
+    # What DTRAM-CUB-v0 opens: the shorter side at 512, and thumbnails of the glimpse's 224 pixels.
+    assert caches(tmp_path) == ["test-512", "train-512"]
+    assert (tmp_path / "cub/cache/test-512/thumbnails-224.bin").stat().st_size == 3 * 224 * 224 * 3
+    run("build cub --image-size native --crop-to-box --thumbnail-size 9")
+    run("build cub --image-size 20")
+    native = ["test-native-box", "train-native-box"]
+    assert caches(tmp_path) == sorted(["test-20", "test-512", "train-20", "train-512", *native])
+    names = {path.name for path in (tmp_path / "cub/cache/train-native-box").iterdir()}
+    assert names == {"sizes.npy", "pixels.bin", "facts-box.npy", "meta.json", "thumbnails-9.bin"}
+
+
+def test_build_cars(run: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_cars(tmp_path / "cars").publish(monkeypatch, cars)
+    assert run("build cars --image-size 16 --thumbnail-size 4")[0] == 0
+    assert caches(tmp_path) == ["test-16", "train-16"]
+
+
+def test_build_a_folder(run: Callable, tmp_path: Path) -> None:
+    make_folder(tmp_path / "my photos")
+    code, out, _ = run(f"build imagefolder --root {shlex.quote(str(tmp_path / 'my photos'))}")
+    place = Path(out.removeprefix("imagefolder: ").rstrip("\n"))
+    assert code == 0 and place.parent.parent == tmp_path / "imagefolder"
+    assert caches(place) == ["test-256", "train-256"]  # as DTRAM-ImageFolder-v0 has it
+    assert (place / "test-256" / "thumbnails-96.bin").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("build mnist", "dataset 'mnist': it is held in memory, there is no cache to build"),
+        ("build cub", "cub: not all its files are in"),
+        ("build imagefolder", "root=None: expected the folder of your images"),
+        ("build imagefolder --root nowhere", "nowhere': no such folder"),
+        ("build birds --crop-to-box", "crop_to_box=True: Birds (drawn) does not take it"),
+        ("build birds --num-classes 1", "num_classes=1: expected"),
+    ],
+)
+def test_build_that_fails_says_so_in_a_line(run: Callable, command: str, words: str) -> None:
+    code, out, said = run(command)
+    assert (code, out) == (1, "") and words in said and said.count("\n") == 1
+
+
+def test_build_names_a_damaged_image(run: Callable, cub_tree: Tree) -> None:
+    path = cub_tree.root / cub_tree.paths["train"][3]
+    path.write_bytes(path.read_bytes()[:-400])
+    code, _, said = run("build cub --image-size 16")
+    assert code == 1 and said.count("\n") == 1
+    assert said.startswith(f"{path}: damaged, or no image")
+    assert "Remove it and run `python -m dtram_env.datasets download cub --data-dir" in said
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--image-size 0", "invalid whole number above 0, or 'native' value: '0'"),
+        ("--image-size small", "invalid whole number above 0, or 'native' value: 'small'"),
+        ("--num-train -1", "invalid whole number above 0 value: '-1'"),
+        ("--thumbnail-size 2.5", "invalid whole number above 0 value: '2.5'"),
+    ],
+)
+def test_bad_options(
+    run: Callable, capsys: pytest.CaptureFixture[str], option: str, words: str
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run(f"build birds {option}")
+    assert stopped.value.code == 2 and words in capsys.readouterr().err
+
+
+def test_as_a_program(run_python: Callable[..., str], tmp_path: Path) -> None:
+    few = "--num-classes 10 --num-train 3 --num-test 2 --image-size 96"
+    words = ["build", "autos", *few.split(), "--data-dir", str(tmp_path)]
+    said = run_python("-m", "dtram_env.datasets", *words)
+    assert said == f"autos: {tmp_path / 'autos' / 'cache'}\n"
+    assert len(caches(tmp_path)) == 2
