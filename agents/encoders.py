@@ -151,8 +151,9 @@ class GlimpseConv(_ConvEncoder):
 class GlimpseCNN(_ConvEncoder):
     """A deeper convolutional what-path for glimpses of some dozens of pixels.
 
-    Each 3x3 layer is followed by ReLU and 2x2 max-pooling, until 4 pixels a side or less are left;
-    the layers have `filters`, then twice as many, and so on.
+    3x3 layers, each followed by ReLU and all but the first by 2x2 max-pooling, until 4 pixels a
+    side or less are left: so textures of a few pixels are read at full resolution. The layers have
+    `filters` channels, then half as many more each.
 
     Args:
         glimpse_shape: ``(g, g, channels)``, g at least 8.
@@ -160,6 +161,9 @@ class GlimpseCNN(_ConvEncoder):
         filters: channels of the first layer.
         where_features: hidden units of the where-path; 0: there is none.
         scale: of the pixels; to [0, 1] if not given.
+        made_for: pixels a side of other glimpses, whose layers it has: the weights then have the
+            shapes they have there, and what is left of these is averaged to as many pixels as of
+            those. 0: it is made for its own.
 
     Raises:
         ValueError: the glimpse is too small.
@@ -169,29 +173,47 @@ class GlimpseCNN(_ConvEncoder):
         self,
         glimpse_shape: tuple[int, int, int],
         out_features: int = 256,
-        filters: int = 24,
+        filters: int = 16,
         where_features: int = 128,
         scale: PixelScale | None = None,
+        made_for: int = 0,
     ) -> None:
         super().__init__()
-        side, _, channels = glimpse_shape
-        if side < 8:
+        side, channels = made_for or glimpse_shape[0], glimpse_shape[2]
+        least = 8 if not made_for else cnn_smallest(made_for)
+        if min(side, glimpse_shape[0]) < least:
             raise ValueError(
-                f"encoder='cnn' with glimpses of {side}x{side} pixels: expected at least 8x8; "
-                "encoder='conv' takes 2x2"
+                f"encoder='cnn' with glimpses of {glimpse_shape[0]}x{glimpse_shape[0]} pixels: "
+                f"expected at least {least}x{least}; encoder='conv' takes 2x2"
             )
         self.scale = scale or PixelScale()
         self.convs = nn.ModuleList()
-        while side > 4:
-            self.convs.append(nn.Conv2d(channels, filters, 3, padding=1))
-            channels, filters, side = filters, 2 * filters, side // 2
+        width = filters
+        while True:
+            self.convs.append(nn.Conv2d(channels, width, 3, padding=1))
+            channels, width = width, width + filters // 2
+            if side <= 4:
+                break
+            side //= 2
+        self._left = side
         self._join_paths(channels * side**2, where_features, out_features)
+        self.convs.to(memory_format=torch.channels_last)  # as glimpses are
 
     def what(self, pixels: Tensor) -> Tensor:
-        what = pixels
-        for conv in self.convs:
-            what = torch.relu(nn.functional.max_pool2d(conv(what), 2))
+        what = torch.relu(self.convs[0](pixels))
+        for conv in list(self.convs)[1:]:
+            what = nn.functional.max_pool2d(torch.relu(conv(what)), 2)
+        if what.shape[-1] != self._left:
+            what = nn.functional.adaptive_avg_pool2d(what, self._left)
         return what.flatten(1)
+
+
+def cnn_smallest(made_for: int) -> int:
+    """Pixels a side of the smallest image that goes through the layers for `made_for` pixels."""
+    least, left = 1, made_for
+    while left > 4:
+        least, left = 2 * least, left // 2
+    return least
 
 
 class GlimpseResNet(nn.Module):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from .config import check_pixel_scale, settings_from_json
-from .encoders import GlimpseCNN, GlimpseConv, GlimpseResNet, PixelScale
+from .encoders import GlimpseCNN, GlimpseConv, GlimpseResNet, PixelScale, cnn_smallest
 from .resnet import RESNETS, ResNetOptions
 from .saving import ONE_LOOK_KIND, check_settings, load_weights, read_model_json, save_model
 
@@ -37,6 +37,9 @@ class OneLookConfig:
     encoders of these names without a where-path; or a name of `resnet.RESNETS`"""
     resnet: ResNetOptions | None = None
     """of a residual encoder; its name is the encoder's"""
+    made_for: int = 0
+    """with encoder="cnn": pixels a side of the glimpses whose layers it has, whatever its images'
+    side, see `encoders.GlimpseCNN`; 0: as many layers as its images ask for"""
     hidden_size: int = 256
     """width of the code that the classifier reads, and of the layer before it"""
     frozen_norms: bool = False
@@ -53,6 +56,12 @@ class OneLookConfig:
         wanted = self.encoder if self.encoder in RESNETS else None
         named = None if self.resnet is None else self.resnet.name
         _require("resnet", self.resnet, named == wanted, f"options of {wanted}")
+        _require(
+            "made_for",
+            self.made_for,
+            self.made_for == 0 or (self.encoder == "cnn" and self.made_for >= SMALLEST["cnn"]),
+            f"0, or with encoder='cnn' at least {SMALLEST['cnn']}",
+        )
         side, width, channels = self.image_shape
         least = self.smallest_side
         _require(
@@ -69,7 +78,9 @@ class OneLookConfig:
     @property
     def smallest_side(self) -> int:
         """Pixels a side that the encoder needs at least."""
-        return SMALLEST[self.encoder] if self.resnet is None else self.resnet.smallest_image
+        if self.resnet is not None:
+            return self.resnet.smallest_image
+        return cnn_smallest(self.made_for) if self.made_for else SMALLEST[self.encoder]
 
     def at(self, side: int) -> OneLookConfig:
         """The same network for images of another side, in pixels."""
@@ -193,8 +204,10 @@ def _make_encoder(config: OneLookConfig) -> nn.Module:
         return encoder
     if config.encoder == "mlp":
         return FullyConnected(config.image_shape, width, scale)
-    made = {"conv": GlimpseConv, "cnn": GlimpseCNN}[config.encoder]
-    return made(config.image_shape, width, where_features=0, scale=scale)
+    if config.encoder == "conv":
+        return GlimpseConv(config.image_shape, width, where_features=0, scale=scale)
+    made_for = config.made_for
+    return GlimpseCNN(config.image_shape, width, where_features=0, scale=scale, made_for=made_for)
 
 
 def one_look_flops(network: OneLook) -> int:

@@ -102,7 +102,8 @@ def test_editable_install_serves_any_folder(tmp_path: Path) -> None:
 def test_importing_the_environments_loads_no_torch(tmp_path: Path) -> None:
     program = (
         "import sys, dtram_env, dtram_env.datasets\n"
-        "heavy = ('torch', 'torchvision', 'scipy', 'PIL', 'stable_baselines3', 'matplotlib', 'pygame')\n"
+        "heavy = ('torch', 'torchvision', 'scipy', 'PIL', 'stable_baselines3', 'matplotlib',\n"
+        "         'pygame')\n"
         "print([m for m in heavy if m in sys.modules])"
     )
     assert python("-c", program, cwd=tmp_path, path=ROOT) == "[]"

@@ -215,7 +215,7 @@ def new_network(options: Options, task: Task) -> tuple[OneLook, str]:
 def network_config(options: Options, task: Task) -> tuple[OneLookConfig, float | None]:
     """What the network is made of, its side apart; and how many FLOPs it shall have, if given."""
     encoder, resnet = str(options.encoder), options.resnet(task.channels)
-    hidden, flops = options.hidden_size, options.flops
+    hidden, flops, made_for = options.hidden_size, options.flops, 0
     if options.like is not None:
         header, results = _read_like(options.like, task)
         made = config_from_json(header["config"])
@@ -225,6 +225,7 @@ def network_config(options: Options, task: Task) -> tuple[OneLookConfig, float |
         expected = f"{made.encoder} with the options of {options.like}; or leave them out"
         check("encoder", encoder, agrees, expected)
         encoder, resnet = made.encoder, own
+        made_for = made.glimpse_shape[0] if encoder == "cnn" else 0
         hidden, flops = hidden or made.hidden_size, flops or results["mean_flops"]
     scale: dict[str, Any] = backbone_scale(options.backbone_weights, task)
     if not scale:
@@ -235,6 +236,7 @@ def network_config(options: Options, task: Task) -> tuple[OneLookConfig, float |
         (any_side, any_side, task.channels),
         encoder,
         resnet,
+        made_for,
         hidden or (256 if resnet is None else resnet.out_features),
         options.frozen_norms,
         **scale,
@@ -340,21 +342,25 @@ def train(options: Options) -> Path:
         task.env_id.rpartition(":")[2],
         f"one-look_{time.strftime('%Y-%m-%d_%H-%M-%S')}_seed{options.seed}",
     )
-    run = RunFolder(run_dir, options.to_json(), options.resume, device)
+    side = network.config.image_shape[0]
+    # As it came out: what --like names may change, and the run is not to go on with another side.
+    settings = options.to_json() | {"side": side}
+    run = RunFolder(run_dir, settings, options.resume, device)
     if run.finished:
         print(f"{run_dir}: finished already")
         show(run_dir)
         return run_dir
-    side = network.config.image_shape[0]
     print(f"images seen at {side}x{side}, {one_look_flops(network) / 1e6:.3f} MFLOP each")
-    for data in (task.images(split).data for split in ("validation", "test")):
+    # Training images that change are shrunk anew each time.
+    shrunk = ("validation", "test") if options.changes_images else ("train", "validation", "test")
+    for data in (task.images(split).data for split in shrunk):
         if data.image_shape[:2] != (side, side):
             data.prepare(side)
 
     with Interrupt() as interrupt:
         progress = fit(options, task, network, run, interrupt)
         about = {
-            "options": options.to_json(),
+            "options": settings,
             "train_seconds": round(progress.seconds, 1),
             "validation_seconds": round(progress.validation_seconds, 1),
             "images_seen": progress.images,
@@ -362,7 +368,7 @@ def train(options: Options) -> Path:
             **origin,
         }
         results = report(run_dir, task, network, about)
-        run.log_hyperparameters(options.to_json(), {"hparam/test_error": results["test_error"]})
+        run.log_hyperparameters(settings, {"hparam/test_error": results["test_error"]})
         run.finish(results)
     show(run_dir)
     return run_dir

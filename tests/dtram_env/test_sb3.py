@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -17,6 +19,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
 from dtram_env import GlimpseEnv, evaluate
 from dtram_env.datasets import Dataset
+from dtram_env.datasets.drawn import SMALL_BIRDS
 from dtram_env.sb3 import Sb3VecEnv
 
 from .conftest import TALLY, Tally, assert_same, make_dataset
@@ -151,6 +154,19 @@ def test_infos_of_an_episode_by_hand() -> None:
     _, rewards, dones, infos = env.step(np.array([[1, 0, label], [0, 0, 0]]))
     assert (rewards.tolist(), dones.tolist()) == ([0.125, 0], [True, False])
     assert (infos[0]["is_success"], infos[0]["num_glimpses"], infos[1]) == (True, 3, {})
+
+
+def test_facts_of_an_image_are_in_its_last_info(tmp_path: Path) -> None:
+    few: dict[str, Any] = {"num_train": 40, "num_test": 10, "data_dir": str(tmp_path)}
+    env = Sb3VecEnv(
+        "DTRAM-BirdsSmall-v0", 2, view="discrete", order="sequential", split="test", **few
+    )
+    env.reset()
+    layout = replace(SMALL_BIRDS, num_train=40, num_test=10).layout("test")
+    infos = env.step(np.array([[0, 1, 0], [0, 0, 0]]))[3]
+    assert infos[0]["image_index"] == 0 and infos[1] == {}
+    for name in ("part_boxes", "telling"):
+        assert infos[0][name] == getattr(layout, name)[0].tolist()
 
 
 def test_vec_monitor_adds_returns_and_lengths() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,11 +11,20 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dtram_env import GlimpseVectorEnv
+from dtram_env import GlimpseVectorEnv, sensor, sensor_torch
+from dtram_env.datasets import Dataset
+from dtram_env.datasets.cache import build_cache
+from dtram_env.datasets.drawn import BIRDS
+from dtram_env.datasets.drawn_store import DrawnImages, DrawnStore
+from dtram_env.datasets.mapped import MappedStore
+from dtram_env.datasets.store import ArrayStore, Pictures
+from dtram_env.sensor_torch import FlatStore, HostStore, TensorStore, TorchStore
 
 from .conftest import MODES, TALLY, VIEWS, actions_of, assert_same, make_dataset
 
 TOY = make_dataset()
+CPU = torch.device("cpu")
+DRAWING = replace(BIRDS, image_size=96, num_classes=10, num_train=9, num_test=5)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -24,17 +35,63 @@ TOY = make_dataset()
     ids=lambda task: "-".join(map(str, task.values())),
 )
 def test_torch_equals_numpy(task: dict[str, Any], order: str, mode: str) -> None:
-    task = {"glimpse_size": 4, "max_glimpses": 3, "discount": 0.9, "order": order, **task}
+    compare_backends(TOY, {"order": order, **task}, mode)
+
+
+# Images of different sizes are no canvas.
+STARTS: list[dict[str, Any]] = [
+    {"first_glimpse": "center", "num_scales": 3},
+    {"first_glimpse": "random"},
+    {"first_glimpse": "thumbnail", "num_scales": 2},
+    {"first_glimpse": "thumbnail", "thumbnail_size": 6},
+    {"first_glimpse": "choose", "view": "discrete", "mask_seen": True},
+    {"first_glimpse": "thumbnail", "classifier": TALLY},
+]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("task", STARTS, ids=lambda task: "-".join(map(str, task.values())))
+def test_images_of_different_sizes_and_their_facts(
+    task: dict[str, Any], mode: str, ragged: Dataset
+) -> None:
+    compare_backends(ragged, task, mode)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("task", STARTS[2:5], ids=lambda task: "-".join(map(str, task.values())))
+def test_images_on_the_device_or_left_on_the_host(
+    task: dict[str, Any], mode: str, ragged: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, where images of any size are copied to it."""
+    assert isinstance(ragged.images, MappedStore)
+    flat = FlatStore(ragged.images, CPU)
+    monkeypatch.setattr(sensor_torch, "make_store", lambda *_: flat)
+    compare_backends(ragged, task, mode)
+
+
+@pytest.mark.parametrize("view", ["native", "discrete"])
+def test_drawn_images_and_their_facts(view: str) -> None:
+    layout = DRAWING.layout("train")
+    facts = {"part_boxes": layout.part_boxes, "telling": layout.telling}
+    store, names = DrawnStore(DRAWING, "train"), DRAWING.class_names
+    data = Dataset("Drawn", "train", store, DRAWING.labels("train"), names, facts, drawn=True)
+    shown = {"view": view, "observe": "canvas" if view == "discrete" else "glimpse"}
+    compare_backends(data, {"first_glimpse": "thumbnail", **shown}, "SameStep", steps=20)
+
+
+def compare_backends(data: Dataset, task: dict[str, Any], mode: str, steps: int = 80) -> None:
+    """Two environments step by step: 80 steps need more than one block of random rows."""
+    task = {"glimpse_size": 4, "max_glimpses": 3, "discount": 0.9, **task}
     common = {"num_envs": 7, "autoreset_mode": mode, **task}
-    host = GlimpseVectorEnv(TOY, **common)
-    device = GlimpseVectorEnv(TOY, backend="torch", device="cpu", **common)
+    host = GlimpseVectorEnv(data, **common)
+    device = GlimpseVectorEnv(data, backend="torch", device="cpu", **common)
     assert host.observation_space == device.observation_space
     expected, facts = host.reset(seed=3)
     observation, infos = device.reset(seed=3)
     assert all(isinstance(value, torch.Tensor) for value in observation.values())
     assert_same(observation, expected)
     assert_same(infos, facts)
-    for action in actions_of(host, 80):  # more than one block of random rows
+    for action in actions_of(host, steps):
         given = (
             {key: torch.from_numpy(value) for key, value in action.items()}
             if isinstance(action, dict)
@@ -73,6 +130,131 @@ def compare_infos(tensors: dict[str, Any], arrays: dict[str, Any]) -> None:
     for key in set(tensors) - set(arrays):
         mask = tensors[key if key.startswith("_") else f"_{key}"]
         assert not mask.any(), f"{key}: a slot has it on tensors only"
+
+
+# --- Stores
+
+
+def compare_stores(numpy: Any, stores: list[TorchStore], most: int) -> None:
+    """Windows in and beyond the images, thumbnails and glimpses, bit for bit."""
+    rng = np.random.default_rng(0)
+    count = len(numpy)
+    for side in (1, 4, most + 3):
+        index = rng.integers(0, count, 40)
+        top, left = rng.integers(-side - 2, most + 3, (2, 40))
+        location = rng.uniform(-1.1, 1.1, (40, 2)).astype(np.float32)
+        location[:5] = [[-1, -1], [1, 1], [-1, 1], [0, 0], [1 / 3, -1 / 3]]
+        crops = numpy.crop(index, top, left, side)
+        small = numpy.thumbnail(index, side)
+        seen = sensor.glimpse(numpy, index, location, side, 2)
+        rows = torch.from_numpy(index)
+        for store in stores:
+            assert len(store) == count and store.channels == numpy.channels  # type: ignore[arg-type]
+            assert_same(dict(enumerate(map(np.asarray, store.size(rows)))), sizes_of(numpy, index))
+            assert_same(
+                store.crop(rows, torch.from_numpy(top), torch.from_numpy(left), side), crops
+            )
+            assert_same(store.thumbnail(rows, side), small)
+            assert_same(
+                sensor_torch.glimpse(store, rows, torch.from_numpy(location), side, 2), seen
+            )
+
+
+def sizes_of(numpy: Any, index: np.ndarray) -> dict[int, np.ndarray]:
+    return dict(enumerate(map(np.asarray, numpy.size(index))))
+
+
+def test_stores_of_images_of_different_sizes_are_one(ragged: Dataset) -> None:
+    mapped = ragged.images
+    assert isinstance(mapped, MappedStore)
+    for images in (mapped, mapped.select(np.array([5, 1, 22, 5]))):
+        flat = FlatStore(images, CPU)
+        compare_stores(images, [flat, HostStore(images, CPU)], 20)
+        with pytest.raises(ValueError, match="the images differ in size"):
+            flat.whole(torch.tensor([0, 1]))
+
+
+def test_a_padded_batch_is_one_of_them(ragged: Dataset) -> None:
+    """Images at the top left of a batch's pixels, as learning has them."""
+    images = ragged.images
+    assert isinstance(images, MappedStore)
+    index = np.arange(len(images))
+    height, width = map(np.asarray, images.size(index))
+    zero, sizes = np.zeros_like(index), np.stack([height, width], axis=1)
+    pixels = images.crop(index, zero, zero, 20)
+    padding = sensor.margin(23, 2)
+    batch = TensorStore(torch.from_numpy(pixels), padding, torch.from_numpy(sizes))
+    rng = np.random.default_rng(0)
+    for side in (1, 4, 23):
+        location = rng.uniform(-1, 1, (len(index), 2)).astype(np.float32)
+        seen = sensor_torch.glimpse(
+            batch, torch.from_numpy(index), torch.from_numpy(location), side, 2
+        )
+        assert_same(seen, sensor.glimpse(images, index, location, side, 2))
+        assert_same(batch.thumbnail(torch.from_numpy(index), side), images.thumbnail(index, side))
+
+
+def test_stores_of_images_of_one_size_are_one(tmp_path: Path) -> None:
+    mapped = build_cache(tmp_path / "a", DrawnImages(DRAWING, "test"), [4])
+    drawn, arrays = DrawnStore(DRAWING, "test"), DRAWING.draw_many("test", range(5))
+    every: list[Pictures] = [mapped, drawn]
+    flat, padding = FlatStore(mapped, CPU), sensor.margin(99, 3)
+    stores: list[TorchStore] = [
+        flat,
+        TensorStore(torch.from_numpy(arrays), padding),
+        *(HostStore(store, CPU) for store in every),
+    ]
+    compare_stores(mapped, stores, 96)
+    rows = torch.tensor([4, 0, 4])
+    for store in stores:
+        assert_same(store.whole(rows), arrays[[4, 0, 4]])
+    # And on numpy, where an ArrayStore's windows must lie inside its margin.
+    index, location = np.arange(5), np.float32([[0, 0], [1, -1], [0.2, 0.9], [-1, -1], [1, 1]])
+    expected = sensor.glimpse(ArrayStore(arrays, padding), index, location, 30, 2)
+    for images in every:
+        assert_same(sensor.glimpse(images, index, location, 30, 2), expected)
+        one = sensor.glimpse(images, index[2:3], location[2:3], 30, 2)
+        assert_same(one, expected[2:3])
+
+
+def test_which_store_holds_what(ragged: Dataset) -> None:
+    arrays = sensor_torch.make_store(TOY, 4, CPU)
+    mapped = sensor_torch.make_store(ragged, 4, CPU)
+    assert isinstance(arrays, TensorStore) and isinstance(mapped, HostStore)
+    assert mapped.on_host and not arrays.on_host
+    assert isinstance(ragged.images, MappedStore) and not FlatStore(ragged.images, CPU).on_host
+
+
+def test_a_host_store_reads_only_what_is_shown(
+    ragged: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the first glimpse only thumbnails, later only crops, of the slots that are there."""
+    read: dict[str, list[int]] = {"crop": [], "thumbnail": []}
+    for name, real in (("crop", MappedStore.crop), ("thumbnail", MappedStore.thumbnail)):
+
+        def noted(self: Any, index: Any, *rest: Any, name: str = name, real: Any = real) -> Any:
+            read[name] += index.tolist()
+            return real(self, index, *rest)
+
+        monkeypatch.setattr(MappedStore, name, noted)
+    for backend in ("numpy", "torch"):
+        env = GlimpseVectorEnv(
+            ragged, num_envs=3, glimpse_size=4, first_glimpse="thumbnail", backend=backend
+        )
+        env.reset(options={"image_index": np.array([7, 0, 9])})
+        assert read == {"crop": [], "thumbnail": [7, 0, 9]}
+        action = {"location": np.zeros((3, 2), np.float32), "prediction": np.zeros(3, np.int64)}
+        read["thumbnail"].clear()
+        env.step({**action, "stop": np.array([0, 1, 0])})
+        # The one that stopped shows its first look again.
+        assert read == {"crop": [7, 9], "thumbnail": [0]}
+        infos = env.step({**action, "stop": np.array([0, 0, 0])})[4]
+        assert read == {"crop": [7, 9] * 2, "thumbnail": [0, int(infos["image_index"][1])]}
+        read["crop"].clear()
+        read["thumbnail"].clear()
+
+
+# --- What the device is asked
 
 
 def test_torch_does_not_validate_unless_asked() -> None:
@@ -137,6 +319,23 @@ def test_validation_asks_the_device_once_a_step(view: str, mode: str) -> None:
         assert questions.asked == expected
 
 
+@pytest.mark.parametrize("task", STARTS[:4], ids=lambda task: "-".join(map(str, task.values())))
+def test_images_of_any_size_on_the_device_ask_nothing(
+    task: dict[str, Any], ragged: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(ragged.images, MappedStore)
+    flat = FlatStore(ragged.images, CPU)
+    monkeypatch.setattr(sensor_torch, "make_store", lambda *_: flat)
+    env = GlimpseVectorEnv(ragged, num_envs=4, glimpse_size=4, backend="torch", **task)
+    pool = actions_of(env, 12)
+    env.reset(seed=0)
+    for action in pool:
+        given = torch.utils._pytree.tree_map(torch.from_numpy, action)
+        with Questions() as questions:
+            env.step(given)
+        assert questions.asked == 0
+
+
 def test_a_location_that_nobody_checked_shows_the_centre() -> None:
     env = GlimpseVectorEnv(TOY, num_envs=3, glimpse_size=4, backend="torch")
     env.reset(options={"image_index": np.array([22, 0, 7])})
@@ -157,9 +356,24 @@ def test_a_location_that_nobody_checked_shows_the_centre() -> None:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("task", VIEWS, ids=lambda task: "-".join(map(str, task.values())))
 def test_a_gpu_is_never_waited_for_and_sees_the_same(task: dict[str, Any], mode: str) -> None:
+    compare_devices(TOY, task, mode)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("task", STARTS[:5], ids=lambda task: "-".join(map(str, task.values())))
+def test_nor_for_images_of_different_sizes(
+    task: dict[str, Any], mode: str, ragged: Dataset
+) -> None:
+    cuda = torch.device("cuda")
+    assert isinstance(sensor_torch.make_store(ragged, 4, cuda), FlatStore)
+    compare_devices(ragged, task, mode)
+
+
+def compare_devices(data: Dataset, task: dict[str, Any], mode: str) -> None:
     task = {"glimpse_size": 4, "max_glimpses": 3, "num_envs": 7, "autoreset_mode": mode, **task}
-    host = GlimpseVectorEnv(TOY, backend="torch", **task)
-    device = GlimpseVectorEnv(TOY, backend="torch", device="cuda", **task)
+    host = GlimpseVectorEnv(data, backend="torch", **task)
+    device = GlimpseVectorEnv(data, backend="torch", device="cuda", **task)
     pool = actions_of(host, 70)
     host.reset(seed=0)
     device.reset(seed=0)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -9,40 +12,71 @@ import torch
 
 import dtram_env  # noqa: F401
 from agents.objective import rewards
+from agents.resnet import ResNetOptions
 from agents.rollout import Unroll
 from agents.stopping import glimpses_taken
+from tests.dtram_env.datasets.trees import make_folder
 from train.task import Task
 
+RESIDUAL: dict[str, Any] = {
+    "encoder": "resnet10",
+    "resnet": ResNetOptions("resnet10", small_stem=True, width=8),
+}
+GREY = {**RESIDUAL, "resnet": ResNetOptions("resnet10", small_stem=True, width=8, channels=1)}
+THUMBNAIL = {"first_glimpse": "thumbnail"}
 
-@pytest.mark.parametrize(
-    "options", [{}, {"glimpse_size": 7, "num_scales": 2, "discount": 0.9, "max_glimpses": 3}]
-)
-@pytest.mark.parametrize("env_id", ["DTRAM-Signpost-v0", "DTRAM-MNIST-v0"])
-def test_same_actions_same_glimpses_and_rewards(env_id, options, mnist_folder) -> None:
+
+@pytest.fixture(scope="module")
+def birds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A small DTRAM-BirdsSmall-v0, drawn once."""
+    return {"num_train": 200, "num_test": 20, "data_dir": str(tmp_path_factory.mktemp("birds"))}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A DTRAM-ImageFolder-v0 of images whose longer sides differ: 210 of them train."""
+    root = tmp_path_factory.mktemp("folder")
+    make_folder(root / "photos", classes=3, train=70, test=1)
+    return {"root": str(root / "photos"), "data_dir": str(root / "data"), "image_size": 24}
+
+
+def compare(
+    env_id: str, options: dict[str, Any], images_shown: int, m: int = 4, **agent_options: Any
+) -> None:
+    """Unrolls an untrained agent on validation images, and does the same in the environment."""
     torch.manual_seed(0)
     task = Task(env_id, torch.device("cpu"), **options)
-    agent = task.new_agent(hidden_size=16)
-    torch.nn.init.normal_(agent.stopper[-1].weight, std=2.0)
-    torch.nn.init.normal_(agent.locator.weight, std=1.0)
-    m, rows = 4, torch.arange(60)
+    agent = task.new_agent(hidden_size=16, **agent_options).eval()
+    for layer, std in ((agent.stopper[-1], 0.5), (agent.locator, 1.0)):
+        torch.nn.init.normal_(layer.weight, std=std)
+    rows = torch.arange(images_shown)
     images = task.images("validation")
-    store = task.batch_store(images.pixels(rows))
+    pixels, sizes = images.pixels(rows)
+    store = task.batch_store(pixels, sizes)
     trajectory = Unroll(agent, task.look, 0.4)(store, rows, task.max_glimpses, m)
     taken = glimpses_taken(trajectory.stop)
     labels = images.labels[rows].repeat_interleave(m)
     paid = rewards(trajectory, labels, task.discount).gather(0, (taken - 1)[None])[0]
 
     env = gym.make_vec(
-        env_id, num_envs=60 * m, split="validation", autoreset_mode="Disabled", **options
+        env_id, num_envs=images_shown * m, split="validation", autoreset_mode="Disabled", **options
     )
     index = rows.repeat_interleave(m)
     obs, infos = env.reset(options={"image_index": index.numpy()})
     np.testing.assert_array_equal(infos["label"], labels.numpy())
-    total = np.zeros(60 * m)
-    running = np.ones(60 * m, dtype=bool)
+    total = np.zeros(images_shown * m)
+    running = np.ones(images_shown * m, dtype=bool)
     for t in range(task.max_glimpses):
-        seen = task.look(store, index, trajectory.seen_at[t])
-        np.testing.assert_array_equal(obs["glimpse"][running], seen.numpy()[running])
+        if t == 0:
+            seen, _ = task.look.first(store, index)
+        else:
+            seen = task.look(store, index, trajectory.seen_at[t])
+        whole = t == 0 and "thumbnail" in obs
+        np.testing.assert_array_equal(
+            obs["thumbnail" if whole else "glimpse"][running], seen.numpy()[running]
+        )
+        if "thumbnail" in obs:  # what is not shown is 0
+            assert not obs["glimpse" if whole else "thumbnail"][running].any()
         np.testing.assert_array_equal(
             obs["location"][running], trajectory.seen_at[t].numpy()[running]
         )
@@ -60,3 +94,59 @@ def test_same_actions_same_glimpses_and_rewards(env_id, options, mnist_folder) -
     assert not running.any()
     assert len(taken.unique()) > 1 and 0 < (total > 0).sum() < len(total)
     np.testing.assert_allclose(total, paid.numpy(), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"glimpse_size": 7, "num_scales": 2, "discount": 0.9, "max_glimpses": 3}]
+)
+@pytest.mark.parametrize("env_id", ["DTRAM-Signpost-v0", "DTRAM-MNIST-v0"])
+def test_same_actions_same_glimpses_and_rewards(
+    env_id: str, options: dict[str, Any], mnist_folder: Path
+) -> None:
+    compare(env_id, options, 60)
+
+
+@pytest.mark.parametrize(
+    ("options", "agent_options"),
+    [
+        (THUMBNAIL, {}),
+        ({**THUMBNAIL, "num_scales": 2}, {}),
+        (THUMBNAIL, GREY),
+        ({**THUMBNAIL, "thumbnail_size": 14}, GREY),
+    ],
+    ids=["mlp", "scales", "resnet", "resnet, 14 pixels"],
+)
+def test_a_first_look_at_the_whole(options: dict[str, Any], agent_options: dict[str, Any]) -> None:
+    compare("DTRAM-Signpost-v0", options, 60, **agent_options)
+
+
+@pytest.mark.parametrize(
+    ("options", "agent_options"),
+    [
+        ({}, {"encoder": "cnn"}),
+        ({"thumbnail_size": 32}, RESIDUAL),
+        ({"thumbnail_size": 48}, RESIDUAL),
+    ],
+    ids=["cnn", "resnet", "resnet, 48 pixels"],
+)
+def test_small_birds(
+    birds: dict[str, Any], options: dict[str, Any], agent_options: dict[str, Any]
+) -> None:
+    compare("DTRAM-BirdsSmall-v0", {**birds, **options}, 20, m=8, **agent_options)
+
+
+@pytest.mark.parametrize(
+    ("options", "agent_options"),
+    [
+        ({"first_glimpse": "center", "glimpse_size": 9}, {}),
+        ({"first_glimpse": "center", "glimpse_size": 9, "num_scales": 2}, {}),
+        ({"glimpse_size": 12}, {"encoder": "cnn"}),
+        ({"glimpse_size": 12, "thumbnail_size": 16}, RESIDUAL),
+        ({"glimpse_size": 12, "image_size": None}, RESIDUAL),
+    ],
+    ids=["center", "scales", "cnn", "resnet, 16 pixels", "native"],
+)
+def test_images_of_different_sizes(
+    folder: dict[str, Any], options: dict[str, Any], agent_options: dict[str, Any]
+) -> None:
+    compare("DTRAM-ImageFolder-v0", {**folder, **options}, 21, m=8, **agent_options)

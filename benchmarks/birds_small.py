@@ -1,0 +1,407 @@
+"""DT-RAM against one look of the same compute, on small drawn birds.
+
+    python benchmarks/birds_small.py                # trains what is missing, then compares
+    python benchmarks/birds_small.py --runs runs/try --epochs 2 --num-train 1000 --num-test 400
+
+Three runs, each of at most 20 minutes on 2 CPU cores: DT-RAM; the one-look network of the same
+encoder on the whole image, shrunk so that its FLOPs equal DT-RAM's mean; and that network at full
+resolution. RAM with a fixed number of glimpses, and the confidence rule, are read off DT-RAM's
+network. The birds' species differ in the texture of small parts, which the thumbnail does not show:
+so a crop that holds the centre of such a part counts as one that touches it. Interrupted, the same
+command goes on where it stopped; finished runs are read.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
+
+from agents.cost import mean_flops
+from agents.dtram import DTRAM
+from agents.one_look import OneLook
+from agents.rollout import Scores, score
+from agents.stopping import ConfidenceStop, FixedStop, StoppingRule
+from train.one_look import answers_and_rate
+from train.options import AugmentOptions, TaskOptions
+from train.provenance import provenance
+from train.report import answering_rate, percent
+from train.run import read_json, read_tensors, run_program, write_json
+from train.task import Task
+from train.telling_parts import touch_shares
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPE: dict[str, Any] = {
+    "env_id": "DTRAM-BirdsSmall-v0",
+    "encoder": "cnn",
+    "m": 2,
+    "epochs": 25,
+}
+"""DT-RAM's options. What they say of the task and of augmentation holds for all three networks."""
+ONE_LOOK: dict[str, Any] = {"epochs": 60}
+"""Options of the one-look network of the same compute: as many epochs as the cap has time for."""
+FULL_RESOLUTION: dict[str, Any] = {"epochs": 7}
+"""Options of the one-look network at full resolution, likewise."""
+CAP_SECONDS = 20 * 60  # of training, each
+REPEATS = 3  # passes over the test split that are timed; the fastest counts
+
+
+@dataclass(frozen=True)
+class Options:
+    """Compares DT-RAM with one look of the same compute."""
+
+    runs: Path = Path("runs/birds-small")
+    """where the three runs are"""
+    json: Path | None = None
+    """where the figures go; benchmarks/results/birds_small.json if not given, and RUNS/results.json
+    if the next three make it a try"""
+    epochs: int | None = None
+    """of every network, for a try"""
+    num_train: int | None = None
+    """training images, for a try"""
+    num_test: int | None = None
+    """test images, for a try"""
+    seed: int = 0
+    """of everything random"""
+    data_dir: Path | None = None
+    """where data lies; $DTRAM_DATA or ~/.cache/dtram if not given"""
+
+    @property
+    def out(self) -> Path:
+        """Where the figures go."""
+        whole = self.epochs is None and self.num_train is None and self.num_test is None
+        own = ROOT / "benchmarks/results/birds_small.json" if whole else self.runs / "results.json"
+        return self.json or own
+
+
+# -- the runs -----------------------------------------------------------------------------------
+
+
+def commands(options: Options) -> dict[str, list[str]]:
+    """The runs by name, in order, as words after the Python."""
+    for_all = {field.name for kind in (TaskOptions, AugmentOptions) for field in fields(kind)}
+    given: dict[str, Any] = {"seed": options.seed, "data_dir": options.data_dir}
+    given |= {"num_train": options.num_train, "num_test": options.num_test}
+    if options.epochs is not None:
+        given["epochs"] = options.epochs
+    common = {name: value for name, value in RECIPE.items() if name in for_all}
+    like = {**common, "like": options.runs / "dtram"}
+    recipe = dict(RECIPE)
+    if options.epochs is not None:  # and so perhaps of few images
+        recipe |= {"stop_epochs": options.epochs, "stop_batch_size": 100}
+    programs: dict[str, tuple[str, dict[str, Any]]] = {
+        "dtram": ("reinforce.py", recipe),
+        "one-look": ("one_look.py", {**like, **ONE_LOOK}),
+        "one-look-full": ("one_look.py", {**like, **FULL_RESOLUTION, "side": 0}),
+    }
+    return {
+        name: [
+            str(ROOT / "train" / program),
+            *flags({**values, **given, "run_dir": options.runs / name}),
+            "--resume",
+        ]
+        for name, (program, values) in programs.items()
+    }
+
+
+def flags(values: Mapping[str, Any]) -> list[str]:
+    """Options as words of a command line; those that are None are left out.
+
+    >>> flags({"env_id": "X", "flip": True, "per_step": False, "curriculum": (1, 3), "root": None})
+    ['--env-id', 'X', '--flip', '--no-per-step', '--curriculum', '1', '3']
+    """
+    words = []
+    for name, value in values.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{'' if value else 'no-'}{flag}")
+        elif isinstance(value, tuple | list):
+            words += [f"--{flag}", *map(str, value)]
+        elif value is not None:
+            words += [f"--{flag}", str(value)]
+    return words
+
+
+def make(name: str, words: list[str]) -> None:
+    """Makes a run, or lets its program say that it is finished.
+
+    Raises:
+        ValueError: it ended without a result.
+        KeyboardInterrupt: a signal came; the run has saved what it had.
+    """
+    print(f"== {name}", flush=True)
+    # In a session of its own: Ctrl-C reaches it from here, once, and not from the terminal.
+    process = subprocess.Popen([sys.executable, *words], start_new_session=True)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        status = process.wait()
+    except KeyboardInterrupt:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if status:
+        raise ValueError(f"{name}: its training ended with status {status}; it says why above")
+
+
+# -- what is read off them ----------------------------------------------------------------------
+
+
+class Answered(NamedTuple):
+    """How a network with a stopping rule did on the test split; all ``(N,)``."""
+
+    right: np.ndarray  # bool
+    glimpses: np.ndarray  # int64
+
+
+def row(answered: Answered, flops: float, images_per_second: float, seconds: float) -> dict:
+    """A line of the table."""
+    return {
+        "test_accuracy": percent(float(answered.right.mean())),
+        "mean_glimpses": round(float(answered.glimpses.mean()), 4),
+        "flops": round(flops),
+        "images_per_second": round(images_per_second),
+        "train_seconds": seconds,
+    }
+
+
+def read_dtram(folder: Path, task: Task) -> tuple[dict[str, dict], Answered, Scores]:
+    """The lines of one network under every stopping rule; DT-RAM's own answers; the pass."""
+    agent, results = DTRAM.load(folder, task.device), read_json(folder / "results.json")
+    test, validation = task.images("test"), task.images("validation")
+    size = task.scored_at_once
+    scores = score(agent, task.look, test.store, test.labels, size)
+    validated = score(agent, task.look, validation.store, validation.labels, size)
+    own = agent.stopping
+    confidence = ConfidenceStop(matching_confidence(validated, validated.error(own)[1]))
+    rules: dict[str, StoppingRule] = {"DT-RAM, learned stop": own}
+    for t in range(1, task.max_glimpses + 1):
+        rules[f"RAM, {t} glimpse{'s' * (t > 1)}"] = FixedStop(t)
+    rules[f"confidence > {confidence.threshold:.3g}"] = confidence
+    rows = {}
+    for name, rule in rules.items():
+        answered = answers(scores, rule)
+        agent.stopping = rule
+        rate = fastest(lambda: answering_rate(task, agent, test))
+        flops = mean_flops(agent, float(answered.glimpses.mean()))
+        rows[name] = row(answered, flops, rate, results["train_seconds"])
+    return rows, answers(scores, own), scores
+
+
+def answers(scores: Scores, rule: StoppingRule) -> Answered:
+    """A pass under a stopping rule."""
+    taken, prediction = scores.read(rule)
+    return Answered((prediction == scores.labels).cpu().numpy(), taken.cpu().numpy())
+
+
+def matching_confidence(scores: Scores, mean_glimpses: float, candidates: int = 200) -> float:
+    """The confidence threshold whose mean number of glimpses is nearest to a given one.
+
+    Args:
+        scores: of the validation split.
+        mean_glimpses: what to match.
+        candidates: quantiles of the confidences that occur, that are tried.
+    """
+    occurring = torch.softmax(scores.logits, dim=-1).amax(dim=-1).flatten().sort().values
+    ranks = torch.linspace(0, len(occurring) - 1, candidates, device=occurring.device).long()
+    thresholds = [0.0, *occurring[ranks].tolist()]
+    return min(
+        thresholds, key=lambda p: abs(scores.error(ConfidenceStop(min(p, 1.0)))[1] - mean_glimpses)
+    )
+
+
+def read_one_look(folder: Path, task: Task) -> tuple[dict[str, dict], np.ndarray]:
+    """The line of a one-look network, and whether it was right of each image ``(N,)``."""
+    network, results = OneLook.load(folder, task.device), read_json(folder / "results.json")
+    test = task.images("test")
+    prediction = read_tensors(folder / "test_images.safetensors")["prediction"]
+    right = (prediction == test.labels.cpu()).numpy()
+    rate = fastest(lambda: answers_and_rate(network, test)[1])
+    side = results["side"]
+    answered = Answered(right, np.ones(len(right), dtype=np.int64))
+    line = row(answered, results["flops"], rate, results["train_seconds"])
+    return {f"one look at {side}x{side}": line}, right
+
+
+def fastest(measure: Callable[[], float]) -> float:
+    """The highest of some measured rates: what other work on the machine disturbed least."""
+    return max(measure() for _ in range(REPEATS))
+
+
+def glimpses_needed(accuracy: list[float], wanted: float) -> float | None:
+    """The mean number of glimpses at which fixed numbers reach an accuracy.
+
+    Between two numbers of glimpses, images are split between them at random: so it is linear.
+
+    Args:
+        accuracy: with exactly 1, 2, ... glimpses.
+        wanted: accuracy, in the same unit.
+
+    Returns:
+        At least 1; None if none of them reaches it.
+
+    >>> glimpses_needed([50.0, 70.0, 80.0], 75.0), glimpses_needed([50.0, 70.0], 71.0)
+    (2.5, None)
+    """
+    if accuracy[0] >= wanted:
+        return 1.0
+    for t, (low, high) in enumerate(itertools.pairwise(accuracy), start=1):
+        if high >= wanted:  # and low is below it
+            return t + (wanted - low) / (high - low)
+    return None
+
+
+def paired_difference(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
+    """Difference of two accuracies on the same images, in points, and half its 95 % interval."""
+    each = 100 * (ours.astype(np.float64) - theirs)
+    half = 1.96 * float(each.std()) / len(each) ** 0.5
+    return {"points": round(float(each.mean()), 2), "half_interval_95": round(half, 2)}
+
+
+def by_telling_parts(
+    telling: np.ndarray, dtram: Answered, one_look: np.ndarray
+) -> dict[str, dict[str, float]]:
+    """What images need, against what they get: by their number of telling parts."""
+    count = telling.sum(axis=1)
+    return {
+        str(n): {
+            "images": int((count == n).sum()),
+            "mean_glimpses": round(float(dtram.glimpses[count == n].mean()), 4),
+            "test_accuracy": percent(float(dtram.right[count == n].mean())),
+            "one_look_test_accuracy": percent(float(one_look[count == n].mean())),
+        }
+        for n in np.unique(count).tolist()
+    }
+
+
+# -- the result ---------------------------------------------------------------------------------
+
+
+def compare(options: Options) -> dict[str, Any]:
+    """Everything that is compared, from three finished runs."""
+    folders = {name: options.runs / name for name in commands(options)}
+    found = {name: read_json(folder / "results.json") for name, folder in folders.items()}
+    own = found["dtram"]
+    places = {} if options.data_dir is None else {"data_dir": str(options.data_dir)}
+    device = torch.device(
+        own["hardware"]["device"] if own["hardware"]["device"] == "cpu" else "cuda"
+    )
+    task = Task(own["env_id"], device, **{**own["env_options"], **places})
+    rows, dtram, scores = read_dtram(folders["dtram"], task)
+    (learned, *_), (small, small_right) = rows.values(), read_one_look(folders["one-look"], task)
+    full, full_right = read_one_look(folders["one-look-full"], task)
+    rows |= small | full
+    fixed = [rows[name]["test_accuracy"] for name in rows if name.startswith("RAM")]
+    needed = glimpses_needed(fixed, learned["test_accuracy"])
+    touched = touch_shares(task, scores, dtram.glimpses)
+    difference = paired_difference(dtram.right, small_right)
+    slowest = max(line["train_seconds"] for line in rows.values())
+    origin = ("command", "commit", "date", "versions", "hardware", "options")
+    return {
+        "env_id": own["env_id"],
+        "dataset": own["dataset"],
+        "split": "test",
+        "images": own["images"],
+        "seed": options.seed,
+        "rows": rows,
+        "over_one_look_of_the_same_compute": difference,
+        "over_one_look_at_full_resolution": paired_difference(dtram.right, full_right),
+        "fixed_glimpses_needed": None if needed is None else round(needed, 4),
+        "touches": touched,
+        "by_telling_parts": by_telling_parts(
+            task.images("test").data.facts["telling"], dtram, small_right
+        ),
+        "claims": {
+            "at least 5 points over one look of the same compute": difference["points"] >= 5,
+            "fewer glimpses than a fixed number needs for the accuracy": needed is None
+            or learned["mean_glimpses"] < needed,
+            "touches telling parts at least twice as often as random": (touched["ratio"] or 0) >= 2,
+            "at most 20 minutes of training each": slowest <= CAP_SECONDS,
+        },
+        "runs": {name: {key: run[key] for key in origin} for name, run in found.items()},
+        **provenance(task.device),
+    }
+
+
+def in_words(result: dict[str, Any]) -> str:
+    """The comparison as text."""
+    console = Console(file=io.StringIO(), width=110)
+    grid = Table(title=f"{result['env_id']}: {result['dataset']}, {result['images']:,} test images")
+    columns = ("test accuracy %", "mean glimpses", "MFLOP", "images/s", "training s")
+    grid.add_column("network and rule")
+    for column in columns:
+        grid.add_column(column, justify="right")
+    for name, line in result["rows"].items():
+        grid.add_row(
+            name,
+            f"{line['test_accuracy']:.2f}",
+            f"{line['mean_glimpses']:.2f}",
+            f"{line['flops'] / 1e6:.1f}",
+            f"{line['images_per_second']:,}",
+            f"{line['train_seconds']:.0f}",
+        )
+    console.print(grid)
+    grid = Table(title="by the number of telling parts")
+    for column in ("parts", "images", "mean glimpses", "DT-RAM %", "one look %"):
+        grid.add_column(column, justify="right")
+    for parts, line in result["by_telling_parts"].items():
+        grid.add_row(
+            parts,
+            f"{line['images']:,}",
+            f"{line['mean_glimpses']:.2f}",
+            f"{line['test_accuracy']:.2f}",
+            f"{line['one_look_test_accuracy']:.2f}",
+        )
+    console.print(grid)
+    for key, other in (("the_same_compute", "of the same compute"), ("full_resolution", "in full")):
+        (found,) = (v for k, v in result.items() if k.startswith("over") and k.endswith(key))
+        console.print(
+            f"DT-RAM over one look {other}: {found['points']:+.2f} ± "
+            f"{found['half_interval_95']:.2f} points"
+        )
+    needed, touched = result["fixed_glimpses_needed"], result["touches"]
+    reached = "not reached" if needed is None else f"{needed:.2f}"
+    console.print(f"glimpses that a fixed number needs for DT-RAM's accuracy: {reached}")
+    if touched["crops"]:
+        console.print(
+            f"crops that touch a telling part: {100 * touched['of_dtram']:.1f} % of DT-RAM's "
+            f"{touched['crops']:,}, {100 * touched['of_random']:.1f} % of random ones, ratio "
+            f"{touched['ratio']} ({touched['ratio_within']} to random ones within the image)"
+        )
+    for claim, holds in result["claims"].items():
+        console.print(f"{'yes' if holds else 'NO '}  {claim}")
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def main(options: Options) -> None:
+    """Trains what is missing, compares, writes and prints."""
+    try:
+        for name, words in commands(options).items():
+            make(name, words)
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGINT) from None
+    result = compare(options)
+    write_json(options.out, result)
+    print(in_words(result), end="")
+    print(f"figures: {options.out}")
+
+
+if __name__ == "__main__":
+    run_program(lambda: main(tyro.cli(Options, description=__doc__)))

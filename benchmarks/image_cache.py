@@ -1,0 +1,266 @@
+"""The cache of images: how fast files are decoded into it, and what memory looking at it takes.
+
+    python benchmarks/image_cache.py
+    python benchmarks/image_cache.py --json out.json --folder /a/disk/with/2/GB
+
+Decoding: JPEG files of 500x375, made here, become a cache with 512 pixels on the shorter side and
+thumbnails of 224, on all cores. The limit is Pillow's own reading and resizing of the same files
+by as many threads, with nothing kept; both are measured in turn.
+
+Memory: a cache of 12,000 images of 512x683 is opened, and crops of 224 are taken at random, through
+the store and through the vector environment. Counted is the memory that belongs to the process
+alone (Linux's RssAnon); pages of the cache's files are the system's, which takes them back when it
+needs them. The files have holes for pixels, which take no room on a disk (they do in memory, if the
+folder is in tmpfs).
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
+
+from dtram_env import GlimpseVectorEnv, sensor
+from dtram_env.datasets import Dataset
+from dtram_env.datasets.cache import build_cache
+from dtram_env.datasets.decode import DecodedImages, resized
+from dtram_env.datasets.listing import ImageList
+from dtram_env.datasets.mapped import FORMAT, MappedStore, thumbnails_name
+from train.provenance import provenance
+from train.run import run_program, write_json
+
+FILE_SIZE = (375, 500)  # height and width of the photographs
+STATUS = Path("/proc/self/status")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Measures decoding to the cache, and the memory of looking at it."""
+
+    files: int = 600
+    """photographs that are decoded"""
+    image_size: int = 512
+    """shorter side in the cache, in pixels"""
+    glimpse_size: int = 224
+    """side of crops and thumbnails, in pixels"""
+    repeats: int = 3
+    """measurements of decoding and of its limit, in turn; their medians are reported"""
+    images: int = 12_000
+    """images of the cache that is opened"""
+    glimpses: int = 10_000
+    """crops that are taken, each way"""
+    num_envs: int = 64
+    """slots of the vector environment, and crops of a batch"""
+    folder: Path | None = None
+    """where the temporary files go; the system's place for them if not given"""
+    json: Path | None = None
+    """write the figures here as well"""
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if isinstance(value, int) and value < 1:
+                raise ValueError(f"--{name.replace('_', '-')} {value}: expected 1 or more")
+
+
+# -- memory ---------------------------------------------------------------------------------------
+
+
+def private_memory() -> float:
+    """Memory of this process that no file stands behind, in MB (1e6 bytes)."""
+    if STATUS.exists():
+        for line in STATUS.read_text().splitlines():
+            if line.startswith("RssAnon:"):
+                return int(line.split()[1]) * 1024 / 1e6
+    raise ValueError(f"{STATUS}: expected a line RssAnon; memory can be measured on Linux only")
+
+
+def make_empty_cache(folder: Path, options: Options) -> None:
+    """Writes a finished cache of black images: files with holes."""
+    count, side = options.images, options.glimpse_size
+    size = resized(*FILE_SIZE, options.image_size)
+    folder.mkdir()
+    np.save(folder / "sizes.npy", np.full((count, 2), size, dtype=np.int32))
+    lengths = {"pixels.bin": size[0] * size[1] * 3, thumbnails_name(side): side * side * 3}
+    for name, length in lengths.items():
+        with (folder / name).open("wb") as file:
+            file.truncate(count * length)
+    meta = {"format": FORMAT, "channels": 3, "images": count, "source": {}}
+    write_json(folder / "meta.json", meta)
+
+
+def glimpses_of_store(folder: Path, options: Options) -> tuple[int, float]:
+    """Takes crops through the store; how many, and the largest private memory meanwhile in MB."""
+    store, rng = MappedStore(folder), np.random.default_rng(0)
+    taken, most = 0, 0.0
+    while taken < options.glimpses:
+        count = min(options.num_envs, options.glimpses - taken)
+        index = rng.integers(len(store), size=count)
+        location = rng.uniform(-1, 1, (count, 2))
+        sensor.glimpse(store, index, location, options.glimpse_size, 1)
+        taken, most = taken + count, max(most, private_memory())
+    return taken, most
+
+
+def glimpses_of_env(folder: Path, options: Options) -> tuple[int, float]:
+    """The same through the vector environment, of 3 glimpses, the first of them a thumbnail."""
+    labels = np.arange(options.images) % 2
+    data = Dataset("black", "train", MappedStore(folder), labels, ("a", "b"))
+    rng = np.random.default_rng(0)
+    envs = GlimpseVectorEnv(
+        num_envs=options.num_envs,
+        dataset=data,
+        split="train",
+        max_glimpses=3,
+        glimpse_size=options.glimpse_size,
+        first_glimpse="thumbnail",
+    )
+    envs.reset(seed=0)
+    nothing = np.zeros(options.num_envs, dtype=np.int64)
+    taken, most = 0, 0.0
+    while taken < options.glimpses:
+        location = rng.uniform(-1, 1, (options.num_envs, 2)).astype(np.float32)
+        action = {"location": location, "stop": nothing, "prediction": nothing}
+        _, _, ended, _, infos = envs.step(action)
+        # What an episode begins with is a thumbnail, and nothing is looked at when it ends.
+        taken += int((~ended & (infos["num_glimpses"] > 1)).sum())
+        most = max(most, private_memory())
+    envs.close()
+    return taken, most
+
+
+def measure_memory(folder: Path, options: Options) -> dict[str, Any]:
+    """Opens a large cache and looks at it, both ways."""
+    cache = folder / "black"
+    make_empty_cache(cache, options)
+    before = private_memory()
+    began = time.perf_counter()
+    MappedStore(cache)
+    opened = time.perf_counter() - began
+    figures: dict[str, Any] = {"seconds_to_open": round(opened, 3)}
+    for name, look in (("store", glimpses_of_store), ("environment", glimpses_of_env)):
+        began = time.perf_counter()
+        taken, most = look(cache, options)
+        spent = time.perf_counter() - began
+        # Of the environment the store's comes on top: nothing is given back in between.
+        figures[f"{name}_private_mb"] = round(most - before, 1)
+        figures[f"{name}_glimpses_per_second"] = round(taken / spent)
+    return figures
+
+
+# -- decoding -------------------------------------------------------------------------------------
+
+
+def photograph(seed: int) -> Image.Image:
+    """Something with a photograph's make-up: large shapes, smaller ones, grain."""
+    rng = np.random.default_rng(seed)
+    height, width = FILE_SIZE
+    pixels = rng.normal(128, 9, (height, width, 1)).repeat(3, axis=2)
+    for across, contrast in ((4, 40), (16, 20), (64, 12)):
+        coarse = rng.normal(0, contrast, (3, across * height // width + 1, across + 1))
+        for channel, values in enumerate(coarse.astype(np.float32)):
+            smooth = Image.fromarray(values).resize((width, height), Image.Resampling.BICUBIC)
+            pixels[..., channel] += np.asarray(smooth)
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def make_files(folder: Path, options: Options) -> ImageList:
+    """Writes the photographs."""
+    folder.mkdir()
+    paths = tuple(f"{i}.jpg" for i in range(options.files))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(
+            pool.map(lambda i: photograph(i).save(folder / paths[i], quality=90), range(len(paths)))
+        )
+    return ImageList(folder, paths, np.zeros(len(paths), np.int64), ("a",), None, "Run it again.")
+
+
+def read_plainly(listing: ImageList, options: Options) -> None:
+    """The limit: Pillow alone reads and resizes every file, nothing is kept."""
+    height, width = resized(*FILE_SIZE, options.image_size)
+
+    def read(path: str) -> None:
+        with Image.open(listing.root / path) as file:
+            file.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(read, listing.paths))
+
+
+def measure_decoding(folder: Path, options: Options) -> dict[str, Any]:
+    """Times decoding to a cache, and its limit, in turn."""
+    listing = make_files(folder / "files", options)
+    rates: dict[str, list[float]] = {"cache": [], "limit": []}
+    for _ in range(options.repeats):
+        with tempfile.TemporaryDirectory(dir=folder) as place:
+            began = time.perf_counter()
+            images = DecodedImages(listing, options.image_size)
+            build_cache(Path(place) / "cache", images, [options.glimpse_size], progress=False)
+            rates["cache"].append(options.files / (time.perf_counter() - began))
+        began = time.perf_counter()
+        read_plainly(listing, options)
+        rates["limit"].append(options.files / (time.perf_counter() - began))
+    ratios = [ours / limit for ours, limit in zip(rates["cache"], rates["limit"], strict=True)]
+    size = sum((listing.root / path).stat().st_size for path in listing.paths)
+    return {
+        "images_per_second": round(statistics.median(rates["cache"]), 1),
+        "pillow_alone_per_second": round(statistics.median(rates["limit"]), 1),
+        "of_pillow_alone": round(statistics.median(ratios), 3),
+        "cores": os.cpu_count(),
+        "mean_file_kb": round(size / options.files / 1e3, 1),
+    }
+
+
+# -------------------------------------------------------------------------------------------------
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Measures, prints, and returns what ``--json`` writes."""
+    kept = {k: v for k, v in asdict(options).items() if k not in ("json", "folder")}
+    with tempfile.TemporaryDirectory(dir=options.folder) as place:
+        # Memory first: decoding leaves some behind, which would be used again unseen.
+        memory = measure_memory(Path(place), options)
+        print(
+            f"{options.images:,} images of {options.image_size} pixels, opened in "
+            f"{memory['seconds_to_open']:.2f} s; {options.glimpses:,} crops of "
+            f"{options.glimpse_size}:"
+        )
+        for name in ("store", "environment"):
+            print(
+                f"{name:12} {memory[f'{name}_private_mb']:7.1f} MB of private memory more, "
+                f"{memory[f'{name}_glimpses_per_second']:,} crops/s",
+                flush=True,
+            )
+        decoding = measure_decoding(Path(place), options)
+    print(
+        f"decoding {FILE_SIZE[1]}x{FILE_SIZE[0]} JPEGs of {decoding['mean_file_kb']:.0f} kB on "
+        f"{decoding['cores']} cores: {decoding['images_per_second']:.0f} images/s, "
+        f"{decoding['of_pillow_alone']:.2f} of the {decoding['pillow_alone_per_second']:.0f} of "
+        "Pillow's reading and resizing alone"
+    )
+    figures = {"memory": memory, "decoding": decoding}
+    return {**provenance(torch.device("cpu")), "options": kept, "figures": figures}
+
+
+def main() -> None:
+    """The command line."""
+    options = tyro.cli(Options, description=__doc__)
+    result = run(options)
+    if options.json is not None:
+        write_json(options.json, result)
+
+
+if __name__ == "__main__":
+    run_program(main)

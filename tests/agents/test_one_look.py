@@ -1,0 +1,220 @@
+"""One-look networks: their formulas, what they cost, their file format."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from agents.dtram import DTRAM, DTRAMConfig
+from agents.encoders import GlimpseCNN
+from agents.one_look import FullyConnected, OneLook, OneLookConfig, one_look_flops, side_of_flops
+from agents.resnet import ResNetOptions
+
+FULLY = OneLookConfig(num_classes=3, image_shape=(4, 4, 1), hidden_size=5)
+RESNET = ResNetOptions("resnet10", width=8, small_stem=True, channels=3)
+CONFIGS = {
+    "mlp": FULLY,
+    "conv": replace(FULLY, encoder="conv", image_shape=(6, 6, 1)),
+    "cnn": replace(FULLY, encoder="cnn", image_shape=(20, 20, 1)),
+    "made_for": replace(FULLY, encoder="cnn", image_shape=(50, 50, 3), made_for=32),
+    "resnet": replace(FULLY, encoder="resnet10", image_shape=(32, 32, 3), resnet=RESNET),
+}
+
+
+def images(config: OneLookConfig, batch: int = 3) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(
+        0, 256, (batch, *config.image_shape), generator=generator, dtype=torch.uint8
+    )
+
+
+def test_fully_connected_by_hand() -> None:
+    """Every weight 1 and bias 0: a product of sums."""
+    network = OneLook(FULLY)
+    for parameter in network.parameters():
+        torch.nn.init.constant_(parameter, float(parameter.dim() == 2))
+    pixels = torch.full((1, 4, 4, 1), 51, dtype=torch.uint8)  # 0.2 each
+    # 16 pixels, then 5 hidden units, then 5 of the code.
+    assert network(pixels)[0].tolist() == pytest.approx([16 * 0.2 * 5 * 5] * 3)
+    assert one_look_flops(network) == 2 * (16 * 5 + 5 * 5 + 5 * 3)
+
+
+def test_conv_flops_by_hand() -> None:
+    """The talk's convolutional baseline: 3x3 with 16, then 32 filters, and 2x2 pooling."""
+    convs = 6 * 6 * 9 * 1 * 16 + 6 * 6 * 9 * 16 * 32
+    linear = 32 * 3 * 3 * 5 + 5 * 5 + 5 * 3
+    assert one_look_flops(OneLook(CONFIGS["conv"])) == 2 * (convs + linear)
+
+
+def test_code_goes_through_a_relu() -> None:
+    network = OneLook(FULLY)
+    assert isinstance(network.encoder, FullyConnected)
+    torch.nn.init.constant_(network.encoder.out.bias, -1e6)
+    assert torch.equal(network(images(FULLY)), network.classifier.bias.expand(3, -1))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_saved_and_loaded_says_the_same(name: str, tmp_path: Path) -> None:
+    config = CONFIGS[name]
+    network = OneLook(config, class_names=("a", "b", "c")).eval()
+    network.save(tmp_path, env_id="X")
+    loaded = OneLook.load(tmp_path)
+    assert loaded.config == config
+    assert loaded.class_names == ("a", "b", "c")
+    assert not loaded.training
+    assert torch.equal(loaded(images(config)), network(images(config)))
+    header = json.loads((tmp_path / "model.json").read_text())
+    assert (header["kind"], header["env_id"]) == ("one-look network", "X")
+
+
+def test_the_two_kinds_of_model_are_told_apart(tmp_path: Path) -> None:
+    OneLook(FULLY).save(tmp_path / "look")
+    DTRAM(DTRAMConfig(3, (4, 4, 1), 2, hidden_size=5)).save(tmp_path / "dtram")
+    with pytest.raises(ValueError, match="expected a DT-RAM, found a one-look network"):
+        DTRAM.load(tmp_path / "look")
+    with pytest.raises(ValueError, match="expected a one-look network, found a DT-RAM"):
+        OneLook.load(tmp_path / "dtram")
+
+
+def test_files_of_two_models_do_not_mix(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        OneLook(FULLY).save(tmp_path / name)
+    weights = (tmp_path / "other" / "model.safetensors").read_bytes()
+    (tmp_path / "one" / "model.safetensors").write_bytes(weights)
+    with pytest.raises(ValueError, match="copy both files of one model"):
+        OneLook.load(tmp_path / "one")
+
+
+def test_an_unknown_setting_is_named(tmp_path: Path) -> None:
+    OneLook(FULLY).save(tmp_path)
+    path = tmp_path / "model.json"
+    header = json.loads(path.read_text())
+    header["config"]["colour"] = 1
+    path.write_text(json.dumps(header))
+    with pytest.raises(ValueError, match=r"unknown settings \['colour'\]"):
+        OneLook.load(tmp_path)
+
+
+def test_no_model_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no saved model, model\.json is missing"):
+        OneLook.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"num_classes": 1}, "num_classes=1: expected at least 2"),
+        ({"encoder": "vit"}, "encoder='vit': expected one of"),
+        ({"encoder": "resnet10"}, "resnet=None: expected options of resnet10"),
+        ({"resnet": RESNET}, "expected options of None"),
+        ({"encoder": "cnn"}, "at least 8x8 pixels for encoder='cnn'"),
+        ({"image_shape": (4, 5, 1)}, r"expected \(s, s, channels\)"),
+        ({"made_for": 32}, "made_for=32: expected 0, or with encoder='cnn'"),
+        ({"encoder": "cnn", "image_shape": (9, 9, 1), "made_for": 7}, "made_for=7: expected 0"),
+        ({"hidden_size": 0}, "hidden_size=0: expected at least 1"),
+        ({"pixel_std": 0.0}, "pixel_std=0.0"),
+        ({"frozen_norms": True}, "frozen_norms=True: expected False"),
+    ],
+)
+def test_settings_out_of_range_are_named(changes: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        replace(FULLY, **changes)
+
+
+def test_images_of_another_side_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"expected \(B, 4, 4, 1\), got \(1, 5, 5, 1\)"):
+        OneLook(FULLY)(torch.zeros(1, 5, 5, 1, dtype=torch.uint8))
+
+
+def test_wrong_number_of_class_names_is_refused() -> None:
+    with pytest.raises(ValueError, match="class_names: 2 names for 3 classes"):
+        OneLook(FULLY, class_names=("a", "b"))
+
+
+# -- an encoder made for glimpses, on larger images ------------------------------------------------
+
+
+@pytest.mark.parametrize("side", [8, 16, 31, 32, 33, 50, 128])
+def test_same_weights_whatever_the_side(side: int) -> None:
+    """The encoder of 32-pixel glimpses: only what it is shown grows."""
+    glimpse = GlimpseCNN((32, 32, 3), 16, where_features=0).state_dict()
+    network = OneLook(replace(CONFIGS["made_for"], image_shape=(side, side, 3), hidden_size=16))
+    found = network.encoder.state_dict()
+    assert {k: v.shape for k, v in found.items()} == {k: v.shape for k, v in glimpse.items()}
+    assert network(images(network.config)).shape == (3, 3)
+
+
+def test_made_for_its_own_side_changes_nothing() -> None:
+    torch.manual_seed(0)
+    plain = GlimpseCNN((20, 20, 1), 16)
+    made = GlimpseCNN((20, 20, 1), 16, made_for=20)
+    made.load_state_dict(plain.state_dict())
+    seen, location = images(CONFIGS["cnn"]), torch.zeros(3, 2)
+    assert torch.equal(plain(seen, location), made(seen, location))
+
+
+def test_what_is_left_of_a_larger_image_is_averaged() -> None:
+    torch.manual_seed(0)
+    encoder = GlimpseCNN((16, 16, 1), 16, where_features=0, made_for=8)  # 4x4 pixels are left of 8
+    pixels = torch.rand(2, 1, 16, 16)
+    averaged = encoder.what(pixels)
+    encoder._left = 8  # as they are
+    features = encoder.what(pixels).view(2, -1, 4, 2, 4, 2)
+    torch.testing.assert_close(averaged, features.mean(dim=(3, 5)).flatten(1))
+
+
+def test_too_small_an_image_for_the_layers_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 8x8"):
+        GlimpseCNN((7, 7, 1), 16, made_for=32)
+
+
+# -- the side of a number of operations --------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_side_has_the_fewest_operations_that_are_enough(name: str) -> None:
+    config = CONFIGS[name]
+    flops = one_look_flops(OneLook(config))
+    side = side_of_flops(config, flops)
+    assert side >= config.image_shape[0]
+    assert one_look_flops(OneLook(config.at(side))) == flops
+    assert one_look_flops(OneLook(config.at(side + 1))) > flops
+    assert side_of_flops(config, flops + 1) > side
+    if name != "resnet":  # its strides round
+        assert side_of_flops(config, flops - 1) == side == config.image_shape[0]
+
+
+@pytest.mark.parametrize("name", ["cnn", "made_for"])
+def test_operations_never_fall_as_the_side_grows(name: str) -> None:
+    config = CONFIGS[name]
+    with torch.device("meta"):
+        counts = [one_look_flops(OneLook(config.at(side))) for side in range(8, 150)]
+    assert all(a < b for a, b in itertools.pairwise(counts))
+
+
+def test_few_operations_give_the_smallest_side() -> None:
+    assert side_of_flops(FULLY, 1) == 1
+    assert side_of_flops(CONFIGS["made_for"], 1) == 8
+
+
+def test_too_many_operations_are_an_error() -> None:
+    with pytest.raises(ValueError, match="expected at most what 'mlp' has on"):
+        side_of_flops(FULLY, 1e12)
+
+
+def test_counting_moves_no_generator() -> None:
+    before = torch.get_rng_state()
+    for name in ("made_for", "resnet"):
+        side_of_flops(CONFIGS[name], 1e6)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_counting_leaves_the_mode() -> None:
+    network = OneLook(CONFIGS["resnet"])
+    one_look_flops(network)
+    assert network.training
