@@ -48,11 +48,20 @@ ROOT = Path(__file__).resolve().parents[1]
 RECIPE: dict[str, Any] = {
     "env_id": "DTRAM-BirdsSmall-v0",
     "encoder": "cnn",
-    "m": 2,
-    "epochs": 25,
+    "locator_input": "state",
+    "locator_hidden": 128,
+    "location_std_first": 0.5,
+    "location_std": 0.12,
+    "m": 8,
+    "batch_size": 48,
+    "epochs": 18,
+    "learning_rate": 1.5e-3,
+    "augment": 0.0,
+    "flip": True,
+    "choose": "return",
 }
 """DT-RAM's options. What they say of the task and of augmentation holds for all three networks."""
-ONE_LOOK: dict[str, Any] = {"epochs": 60}
+ONE_LOOK: dict[str, Any] = {"epochs": 40}
 """Options of the one-look network of the same compute: as many epochs as the cap has time for."""
 FULL_RESOLUTION: dict[str, Any] = {"epochs": 7}
 """Options of the one-look network at full resolution, likewise."""

@@ -115,6 +115,9 @@ class RandomLooks:
         learned = (network.encoder, network.core, network.classifier)
         return [p for module in learned for p in module.parameters()]
 
+    def begin_epoch(self, epoch: int) -> None:
+        """Nothing: no epoch differs from another."""
+
     def loss(self, rows: Tensor) -> Losses:
         store = self._task.augmented(self._train, rows, self._augment)
         index = torch.arange(len(rows), device=rows.device).repeat_interleave(self._m)

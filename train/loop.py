@@ -137,6 +137,7 @@ class Loop:
         """Trains to the end of the epoch; means over its batches of what is logged."""
         progress, size = self.progress, stage.batch_size
         self.agent.train()
+        stage.begin_epoch(progress.epoch)
         batches = stage.batches
         order = epoch_order(self.seed, progress.stage, progress.epoch, stage.images)
         order = order.to(self.task.device)

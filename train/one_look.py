@@ -91,7 +91,7 @@ class Options(OptimizerOptions, AugmentOptions, NetworkOptions, TaskOptions):
             check("hidden_size", self.hidden_size, self.hidden_size >= 1, "at least 1")
         if self.side is not None:
             check("side", self.side, self.side >= 0, "0 or more")
-            check("flops", self.flops, self.flops is None, "not with --side")
+            check("flops", self.flops, self.flops is None, "none beside --side")
         if self.flops is not None:
             check("flops", self.flops, self.flops > 0, "a positive number")
         check_ranges(
@@ -149,6 +149,9 @@ class OneLookStage:
     def parameters(self) -> list[nn.Parameter]:
         # Batch norms that are frozen want no gradient.
         return [p for p in self._network.parameters() if p.requires_grad]
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Nothing: no epoch differs from another."""
 
     def loss(self, rows: Tensor) -> Losses:
         logits, labels = self._network(self._seen(rows)), self._train.labels[rows]

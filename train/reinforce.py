@@ -43,6 +43,18 @@ from train.run import Interrupt, RunFolder, run_program
 from train.stages import Stage, StopperStage, UnrollStage
 from train.task import Task
 
+NOT_NEGATIVE = (
+    "weight_decay",
+    "augment",
+    "colour",
+    "lighting",
+    "stop_entropy",
+    "locator_hidden",
+    "locator_grid",
+    "replay",
+    "location_entropy",
+)
+
 
 @dataclass(frozen=True)
 class Options(OptimizerOptions, AugmentOptions, NetworkOptions, TaskOptions):
@@ -101,6 +113,9 @@ class Options(OptimizerOptions, AugmentOptions, NetworkOptions, TaskOptions):
     """trajectories sampled for each image, M"""
     location_std: float = 0.1
     """standard deviation of a sampled location, where the image is 2 wide"""
+    location_std_first: float | None = None
+    """the same in a stage's first epoch, from where it shrinks by the same factor each epoch to
+    --location-std in the last; constant if not given"""
     learning_rate: float = 2e-3
     """peak of the one-cycle schedule"""
     stop_epochs: int = 20
@@ -133,9 +148,10 @@ class Options(OptimizerOptions, AugmentOptions, NetworkOptions, TaskOptions):
         check_ranges(
             self,
             ("location_std", "learning_rate", "stop_learning_rate", "max_grad_norm"),
-            ("weight_decay", "augment", "colour", "lighting", "stop_entropy", "locator_hidden")
-            + ("locator_grid", "replay", "location_entropy"),
+            NOT_NEGATIVE,
         )
+        if self.location_std_first is not None:
+            check_ranges(self, ("location_std_first",), ())
         self.check_network()
         check("seed", self.seed, 0 <= self.seed < 2**31, "0 or more, below 2**31")
         check("max_mean_glimpses", self.max_mean_glimpses, self.max_mean_glimpses >= 1, "1 or more")
@@ -227,7 +243,7 @@ def make_stages(options: Options, task: Task, agent: DTRAM) -> list[tuple[str, A
             name=name,
             steps=steps,
             m=o.m,
-            location_std=o.location_std,
+            location_std=(o.location_std_first or o.location_std, o.location_std),
             augment=augment,
             epochs=o.epochs,
             batch_size=o.batch_size,

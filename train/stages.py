@@ -46,6 +46,10 @@ class Stage(Protocol):
         """What learns; every one of them is reached by the loss."""
         ...
 
+    def begin_epoch(self, epoch: int) -> None:
+        """Told before the batches of an epoch, also when it is taken up again half-way."""
+        ...
+
     def loss(self, rows: Tensor) -> Losses: ...
 
     def judge(self) -> Verdict: ...
@@ -60,6 +64,7 @@ class UnrollStage:
         objective: the loss's switches.
         steps: glimpses of every trajectory; the curriculum's limit.
         m: trajectories an image.
+        location_std: of sampled locations; or in the first epoch and in the last.
         augment: applied to every batch of images.
         max_mean_glimpses: bound for the choice of the stop threshold (joint stages).
         choose: what validation chooses the threshold by, see `judge_stop`.
@@ -80,7 +85,7 @@ class UnrollStage:
         name: str,
         steps: int,
         m: int,
-        location_std: float,
+        location_std: float | tuple[float, float],
         augment: Augmentation,
         epochs: int,
         batch_size: int,
@@ -105,7 +110,9 @@ class UnrollStage:
             )
         self._task, self._agent, self._objective = task, agent, objective
         self._steps, self._m, self._augment = steps, m, augment
-        self._unroll = Unroll(agent, task.look, location_std, stop=objective.stop == "learned")
+        pair = location_std if isinstance(location_std, tuple) else (location_std, location_std)
+        self._location_std = pair
+        self._unroll = Unroll(agent, task.look, pair[0], stop=objective.stop == "learned")
         self._max_mean_glimpses, self._choose = max_mean_glimpses, choose
         self._train = task.images("train")
         self._frozen = new_from if freeze_earlier else 0
@@ -132,6 +139,11 @@ class UnrollStage:
             trunk = (*seeing, agent.core, agent.locator)
         parameters = [p for module in trunk for p in module.parameters()]
         return parameters + trained_heads(agent, self._objective)
+
+    def begin_epoch(self, epoch: int) -> None:
+        first, last = self._location_std
+        share = epoch / max(1, self.epochs - 1)
+        self._unroll.location_std = first * (last / first) ** share
 
     def loss(self, rows: Tensor) -> Losses:
         trajectory = self._unroll(
@@ -236,6 +248,9 @@ class StopperStage:
 
     def parameters(self) -> list[nn.Parameter]:
         return trained_heads(self._agent, self._objective)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Nothing: no epoch differs from another."""
 
     def loss(self, rows: Tensor) -> Losses:
         repeated = rows.repeat_interleave(self._m)

@@ -138,7 +138,7 @@ class Task:
     def _stand_in(self, env_id: str) -> str:
         """The id of the drawn dataset itself: its results must not carry another's name."""
         package, _, name = env_id.rpartition(":")
-        key = str(gym.spec(env_id).kwargs["dataset"]).lower()
+        key = str(gym.spec(name).kwargs["dataset"]).lower()
         other = datasets.DATASETS[key].stand_in
         if other is None:
             return env_id

@@ -202,9 +202,7 @@ def test_like_takes_a_dtrams_operations_and_width(task: Task, finished_run: Path
     assert side(task, side=0, like=finished_run) == task.images("train").data.typical_size[0]
 
 
-def test_like_takes_the_layers_of_a_cnn(
-    tmp_path: Path, task: Task, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_like_takes_the_layers_of_a_cnn(tmp_path: Path, task: Task) -> None:
     agent = task.new_agent(encoder="cnn", hidden_size=16)
     agent.save(tmp_path, **task.about)
     (tmp_path / "results.json").write_text(json.dumps({"mean_flops": 1e6}))
@@ -219,8 +217,13 @@ def test_like_takes_the_layers_of_a_cnn(
 def test_like_another_task_or_an_unfinished_run_is_an_error(
     tmp_path: Path, task: Task, finished_run: Path
 ) -> None:
-    other = Task("DTRAM-BirdsSmall-v0", torch.device("cpu"), num_train=200, num_test=20)
-    with pytest.raises(ValueError, match="--env-id DTRAM-BirdsSmall-v0: expected DTRAM-Signpost"):
+    other = Task("DTRAM-Signpost-v0", torch.device("cpu"))
+    other.env_id = "DTRAM-MNIST-v0"
+    with pytest.raises(ValueError, match="--env-id DTRAM-MNIST-v0: expected DTRAM-Signpost-v0"):
+        network_config(options(like=finished_run), other)
+    other = Task("DTRAM-Signpost-v0", torch.device("cpu"))
+    other.env_options["num_classes"] = 5
+    with pytest.raises(ValueError, match="--num-classes 5: expected None, as --like"):
         network_config(options(like=finished_run), other)
     task.new_agent().save(tmp_path, **task.about)
     with pytest.raises(ValueError, match=r"results\.json is missing"):
@@ -253,7 +256,7 @@ def test_options_of_all_programs_are_taken() -> None:
     [
         ({"epochs": 0}, "--epochs 0: expected at least 1"),
         ({"side": -1}, "--side -1: expected 0 or more"),
-        ({"flops": 1e6}, "--flops 1000000.0: expected not with --side"),
+        ({"flops": 1e6}, "--flops 1000000.0: expected none beside --side"),
         ({"side": None, "flops": 0.0}, "--flops 0.0: expected a positive number"),
         ({"hidden_size": 0}, "--hidden-size 0: expected at least 1"),
         ({"learning_rate": float("nan")}, "--learning-rate nan"),

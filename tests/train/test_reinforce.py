@@ -391,7 +391,7 @@ def test_a_policy_only_agent_learns_where_and_when_alone(
     ours, theirs = (load_file(f / "model.safetensors") for f in (policy_run, small_classifier))
     options = policy_options(small_options, policy_id, policy_run)
     task = Task(policy_id, torch.device("cpu"))
-    before = reinforce.new_agent(options, task).state_dict()
+    before = reinforce.new_agent(options, task)[0].state_dict()
     assert before.keys() == ours.keys()
     for name, learned in ours.items():
         if name.split(".")[0] in ("encoder", "core", "classifier"):

@@ -1,0 +1,235 @@
+"""The comparison on small drawn birds: what it runs, and how it reads glimpses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import tyro
+
+import dtram_env
+from agents.cost import mean_flops
+from agents.dtram import DTRAM
+from agents.one_look import one_look_flops
+from agents.rollout import Scores
+from agents.stopping import ConfidenceStop, FixedStop
+from benchmarks import birds_small
+from benchmarks.birds_small import (
+    RECIPE,
+    Options,
+    by_telling_parts,
+    commands,
+    compare,
+    glimpses_needed,
+    in_words,
+    make,
+    matching_confidence,
+    paired_difference,
+)
+from train import one_look, reinforce
+from train.task import Task
+
+ENV: dict[str, Any] = {"num_train": 200, "num_test": 40}
+
+
+# -- what is run ----------------------------------------------------------------------------------
+
+
+def test_commands_are_options_of_their_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = {**RECIPE, "colour": 0.25, "flip": True, "curriculum": (1, 3)}
+    monkeypatch.setattr(birds_small, "RECIPE", recipe)
+    found = commands(Options(runs=Path("r"), seed=3, num_train=600))
+    assert list(found) == ["dtram", "one-look", "one-look-full"]
+    programs = (reinforce.Options, one_look.Options, one_look.Options)
+    ours, small, full = (
+        tyro.cli(kind, args=words[1:]) for kind, words in zip(programs, found.values(), strict=True)
+    )
+    assert [Path(words[0]).name for words in found.values()] == [
+        "reinforce.py",
+        "one_look.py",
+        "one_look.py",
+    ]
+    for run in (ours, small, full):
+        assert (run.env_id, run.colour, run.flip) == ("DTRAM-BirdsSmall-v0", 0.25, True)
+        assert (run.seed, run.num_train, run.num_test, run.resume) == (3, 600, None, True)
+    assert ours.curriculum == (1, 3)
+    assert small.like == full.like == ours.run_dir == Path("r/dtram")
+    assert (small.side, full.side) == (None, 0)
+    assert len({run.run_dir for run in (ours, small, full)}) == 3
+
+
+def test_a_try_writes_beside_its_runs() -> None:
+    assert Options().out.name == "birds_small.json"
+    assert Options(runs=Path("r"), epochs=1).out == Path("r/results.json")
+    assert Options(epochs=1, json=Path("x.json")).out == Path("x.json")
+
+
+def test_a_run_that_failed_ends_the_comparison(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match="dtram: its training ended with status 3"):
+        make("dtram", ["-c", "import sys; sys.exit(3)"])
+    make("dtram", ["-c", "pass"])
+    assert "== dtram" in capfd.readouterr().out
+
+
+def test_a_signal_is_handed_on_and_waited_for(tmp_path: Path, run_python: Any) -> None:
+    """The run has time to save; nobody else's handler is left changed."""
+    saved = tmp_path / "saved"
+    child = (
+        "import signal, sys, time, pathlib, os\n"
+        "def leave(*_):\n"
+        f"    time.sleep(0.5); pathlib.Path({str(saved)!r}).touch(); sys.exit(130)\n"
+        "signal.signal(signal.SIGINT, leave)\n"
+        "os.kill(os.getppid(), signal.SIGTERM)\n"
+        "time.sleep(60)\n"
+    )
+    out = run_python(
+        "-c",
+        "import signal\n"
+        "from benchmarks.birds_small import make\n"
+        f"try: make('dtram', ['-c', {child!r}])\n"
+        "except KeyboardInterrupt: print('interrupted')\n"
+        "assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL\n",
+    )
+    assert out.split()[-1] == "interrupted"
+    assert saved.exists()
+
+
+# -- closed forms ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "wanted", "needed"),
+    [
+        ([50, 70, 80], 50, 1.0),
+        ([50, 70, 80], 40, 1.0),
+        ([50, 70, 80], 65, 1.75),
+        ([50, 70, 80], 80, 3.0),
+        ([50, 70, 80], 80.1, None),
+        ([50, 45, 60], 55, 2 + 10 / 15),  # a fall is not gone through
+        ([50], 51, None),
+    ],
+)
+def test_glimpses_needed(accuracy: list[float], wanted: float, needed: float | None) -> None:
+    found = glimpses_needed(accuracy, wanted)
+    assert found == (None if needed is None else pytest.approx(needed))
+
+
+def test_paired_difference_by_hand() -> None:
+    ours = np.array([True, True, True, False])
+    theirs = np.array([False, True, True, False])
+    found = paired_difference(ours, theirs)  # each: 100, 0, 0, 0; spread 43.3
+    assert found == {"points": 25.0, "half_interval_95": round(1.96 * 1875**0.5 / 2, 2)}
+
+
+def test_matching_confidence_matches_validations_glimpses() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(3, 500, 4, generator=generator)
+    nothing = torch.zeros(3, 500)
+    labels, seen_at = torch.zeros(500, dtype=torch.int64), torch.zeros(3, 500, 2)
+    scores = Scores(labels, logits, nothing, seen_at)
+    for wanted in (1.0, 1.7, 2.9):
+        rule = ConfidenceStop(matching_confidence(scores, wanted))
+        assert scores.error(rule)[1] == pytest.approx(wanted, abs=0.03)
+
+
+def test_by_telling_parts_by_hand() -> None:
+    telling = np.array([[False, False], [True, False], [False, True], [True, True]])
+    dtram = birds_small.Answered(np.array([True, True, False, True]), np.array([1, 2, 3, 3]))
+    found = by_telling_parts(telling, dtram, np.array([True, False, False, False]))
+    assert [row["images"] for row in found.values()] == [1, 2, 1]
+    assert [row["mean_glimpses"] for row in found.values()] == [1.0, 2.5, 3.0]
+    assert [row["test_accuracy"] for row in found.values()] == [100.0, 50.0, 100.0]
+    assert [row["one_look_test_accuracy"] for row in found.values()] == [100.0, 0.0, 0.0]
+
+
+# -- the whole -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Options, dict[str, Any]]:
+    """Three runs of networks that never learned, and what is read off them."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("birds")
+    options = Options(runs=folder, epochs=1, data_dir=folder / "data", **ENV)
+    task = Task("DTRAM-BirdsSmall-v0", torch.device("cpu"), **ENV, data_dir=str(folder / "data"))
+    torch.manual_seed(0)
+    agent = task.new_agent(encoder="cnn", hidden_size=16).eval()
+    for parameter in agent.stopper.parameters():
+        torch.nn.init.normal_(parameter)
+    agent.save(folder / "dtram", **task.about)
+    about = {
+        "env_id": task.env_id,
+        "env_options": task.env_options,
+        "dataset": task.dataset,
+        "images": ENV["num_test"],
+        "mean_flops": mean_flops(agent, 2.0),
+        **{key: {} for key in ("command", "commit", "date", "versions", "options")},
+        "hardware": {"device": "cpu"},
+    }
+    write(folder / "dtram", {**about, "train_seconds": 1199.0})
+    for name, side in (("one-look", None), ("one-look-full", 0)):
+        given = one_look.Options(like=folder / "dtram", side=side, device="cpu")
+        network, _ = one_look.new_network(given, task)
+        network.save(folder / name, **task.about)
+        results = one_look.report(folder / name, task, network, about_text())
+        write(folder / name, {**results, **about, "train_seconds": 1201.0})
+        assert results["flops"] == one_look_flops(network)
+    return options, compare(options)
+
+
+def about_text() -> dict[str, Any]:
+    """What the text of a one-look's results asks for."""
+    hardware = {"device": "cpu", "processor": "none", "cpu_threads": 1}
+    return {"train_seconds": 0.0, "hardware": hardware}
+
+
+def write(folder: Path, results: dict[str, Any]) -> None:
+    (folder / "results.json").write_text(json.dumps(results))
+
+
+def test_rows_are_what_the_environment_says(made: tuple[Options, dict[str, Any]]) -> None:
+    options, result = made
+    agent = DTRAM.load(options.runs / "dtram")
+    data = {"data_dir": str(options.data_dir), **ENV}
+    own = agent.stopping
+    for name, rule in (("DT-RAM, learned stop", own), ("RAM, 2 glimpses", FixedStop(2))):
+        agent.stopping = rule
+        found = dtram_env.evaluate(agent, "DTRAM-BirdsSmall-v0", split="test", **data)
+        row = result["rows"][name]
+        assert row["test_accuracy"] == pytest.approx(100 * (1 - found.error), abs=1e-3)
+        assert row["mean_glimpses"] == pytest.approx(found.mean_glimpses, abs=1e-3)
+        assert row["flops"] == round(mean_flops(agent, found.mean_glimpses))
+
+
+def test_figures_are_json_and_words(made: tuple[Options, dict[str, Any]]) -> None:
+    _, result = made
+    assert json.loads(json.dumps(result)) == result
+    rows, text = result["rows"], in_words(result)
+    assert sum(row["images"] for row in result["by_telling_parts"].values()) == 40
+    for name in rows:
+        assert name in text
+    ours = rows["DT-RAM, learned stop"]["test_accuracy"]
+    theirs = rows[next(name for name in rows if name.startswith("one look"))]["test_accuracy"]
+    difference = result["over_one_look_of_the_same_compute"]["points"]
+    assert difference == pytest.approx(ours - theirs)
+    *_, minutes = result["claims"].values()
+    assert minutes is False  # 1,201 seconds
+    touched = result["touches"]
+    assert touched["ratio"] == pytest.approx(touched["of_dtram"] / touched["of_random"], abs=0.02)
+    # Whole crops hold more than those that hang over the edge.
+    assert touched["of_random"] < touched["of_random_within"] < 2 * touched["of_random"]
+
+
+@pytest.mark.slow
+def test_the_command_from_nothing_to_the_table(tmp_path: Path, run_python: Any) -> None:
+    words = ["--runs", tmp_path / "runs", "--data-dir", tmp_path / "data", "--epochs", 1]
+    words += ["--num-train", 400, "--num-test", 40]
+    first = run_python("benchmarks/birds_small.py", *map(str, words))
+    assert "one look at 128x128" in first
+    again = run_python("benchmarks/birds_small.py", *map(str, words))
+    assert again.count("finished already") == 3
+    assert (tmp_path / "runs" / "results.json").exists()
