@@ -52,8 +52,10 @@ lint: $(READY)
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
+# Those that train networks take up to an hour and are run by themselves.
+TRAINED := benchmarks/birds_small.py benchmarks/drawn_parts.py
 bench: $(BENCH_READY) mnist
-	set -e; for program in benchmarks/*.py; do echo "== $$program"; $(PY) $$program; done
+	set -e; for program in $(filter-out $(TRAINED),$(wildcard benchmarks/*.py)); do echo "== $$program"; $(PY) $$program; done
 
 docs: $(DOCS_READY) mnist
 	$(PY) docs/build.py

@@ -288,6 +288,18 @@ def _conv(inplanes: int, planes: int, kernel: int, stride: int = 1) -> nn.Conv2d
     return nn.Conv2d(inplanes, planes, kernel, stride=stride, padding=kernel // 2, bias=False)
 
 
+def learning_parameters(module: nn.Module) -> list[nn.Parameter]:
+    """A module's parameters without those of batch norms that `freeze_batch_norm` fixed."""
+    fixed = {
+        id(parameter)
+        for part in module.modules()
+        if isinstance(part, ResNetTrunk) and part.norms_frozen
+        for norm in part._norms()
+        for parameter in norm.parameters()
+    }
+    return [parameter for parameter in module.parameters() if id(parameter) not in fixed]
+
+
 def parameter_groups(
     module: nn.Module, weight_decay: float, decay_norms: bool = False
 ) -> list[dict[str, Any]]:

@@ -153,15 +153,16 @@ def make(name: str, words: list[str]) -> None:
         KeyboardInterrupt: a signal came; the run has saved what it had.
     """
     print(f"== {name}", flush=True)
-    # In a session of its own: Ctrl-C reaches it from here, once, and not from the terminal.
-    process = subprocess.Popen([sys.executable, *words], start_new_session=True)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        status = process.wait()
-    except KeyboardInterrupt:
-        process.send_signal(signal.SIGINT)
-        process.wait()
-        raise
+        # In a session of its own: Ctrl-C reaches it from here, once, and not from the terminal.
+        process = subprocess.Popen([sys.executable, *words], start_new_session=True)
+        try:
+            status = process.wait()
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGINT)
+            process.wait()
+            raise
     finally:
         signal.signal(signal.SIGTERM, before)
     if status:

@@ -123,7 +123,8 @@ def make_agent(options: Options, device: torch.device) -> DTRAM:
 def make_store(options: Options, device: torch.device) -> TensorStore:
     """Random images; their thumbnails are made, as they are in a cache on disk."""
     side = options.image_size
-    pixels = torch.randint(0, 256, (options.images, side, side, options.channels)).to(torch.uint8)
+    shape = (options.images, side, side, options.channels)
+    pixels = torch.randint(0, 256, shape, dtype=torch.uint8)
     store = TensorStore(pixels.to(device), sensor.margin(options.glimpse_size, 1))
     store.thumbnail(torch.zeros(1, dtype=torch.int64, device=device), options.first_look)
     return store

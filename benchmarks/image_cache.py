@@ -11,7 +11,8 @@ Memory: a cache of 12,000 images of 512x683 is opened, and crops of 224 are take
 the store and through the vector environment. Counted is the memory that belongs to the process
 alone (Linux's RssAnon); pages of the cache's files are the system's, which takes them back when it
 needs them. The files have holes for pixels, which take no room on a disk (they do in memory, if the
-folder is in tmpfs).
+folder is in tmpfs). The store comes first and finds none of their pages in memory, the environment
+most of them.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ import dtram_env
 from agents.cost import mean_flops
 from agents.dtram import DTRAM
 from agents.one_look import one_look_flops
-from agents.rollout import Scores
-from agents.stopping import ConfidenceStop, FixedStop
+from agents.rollout import Scores, score
+from agents.stopping import ConfidenceStop, FixedStop, LearnedStop
 from benchmarks import birds_small
 from benchmarks.birds_small import (
     RECIPE,
@@ -33,7 +33,7 @@ from benchmarks.birds_small import (
 from train import one_look, reinforce
 from train.task import Task
 
-ENV: dict[str, Any] = {"num_train": 200, "num_test": 40}
+ENV: dict[str, Any] = {"num_train": 100, "num_test": 24}
 
 
 # -- what is run ----------------------------------------------------------------------------------
@@ -44,22 +44,22 @@ def test_commands_are_options_of_their_programs(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(birds_small, "RECIPE", recipe)
     found = commands(Options(runs=Path("r"), seed=3, num_train=600))
     assert list(found) == ["dtram", "one-look", "one-look-full"]
-    programs = (reinforce.Options, one_look.Options, one_look.Options)
-    ours, small, full = (
-        tyro.cli(kind, args=words[1:]) for kind, words in zip(programs, found.values(), strict=True)
-    )
+    ours = tyro.cli(reinforce.Options, args=found["dtram"][1:])
+    small = tyro.cli(one_look.Options, args=found["one-look"][1:])
+    full = tyro.cli(one_look.Options, args=found["one-look-full"][1:])
+    runs: tuple[Any, ...] = (ours, small, full)
     assert [Path(words[0]).name for words in found.values()] == [
         "reinforce.py",
         "one_look.py",
         "one_look.py",
     ]
-    for run in (ours, small, full):
+    for run in runs:
         assert (run.env_id, run.colour, run.flip) == ("DTRAM-BirdsSmall-v0", 0.25, True)
         assert (run.seed, run.num_train, run.num_test, run.resume) == (3, 600, None, True)
     assert ours.curriculum == (1, 3)
     assert small.like == full.like == ours.run_dir == Path("r/dtram")
     assert (small.side, full.side) == (None, 0)
-    assert len({run.run_dir for run in (ours, small, full)}) == 3
+    assert len({run.run_dir for run in runs}) == 3
 
 
 def test_a_try_writes_beside_its_runs() -> None:
@@ -160,6 +160,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Options, dict[str, A
     agent = task.new_agent(encoder="cnn", hidden_size=16).eval()
     for parameter in agent.stopper.parameters():
         torch.nn.init.normal_(parameter)
+    test = task.images("test")
+    stops = score(agent, task.look, test.store, test.labels).stop_logit[:-1].sigmoid()
+    agent.stopping = LearnedStop(float(stops.median()))  # so that some stop, and some go on
     agent.save(folder / "dtram", **task.about)
     about = {
         "env_id": task.env_id,
@@ -178,7 +181,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Options, dict[str, A
         results = one_look.report(folder / name, task, network, about_text())
         write(folder / name, {**results, **about, "train_seconds": 1201.0})
         assert results["flops"] == one_look_flops(network)
-    return options, compare(options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(birds_small, "REPEATS", 1)
+        return options, compare(options)
 
 
 def about_text() -> dict[str, Any]:
@@ -209,7 +214,7 @@ def test_figures_are_json_and_words(made: tuple[Options, dict[str, Any]]) -> Non
     _, result = made
     assert json.loads(json.dumps(result)) == result
     rows, text = result["rows"], in_words(result)
-    assert sum(row["images"] for row in result["by_telling_parts"].values()) == 40
+    assert sum(row["images"] for row in result["by_telling_parts"].values()) == 24
     for name in rows:
         assert name in text
     ours = rows["DT-RAM, learned stop"]["test_accuracy"]

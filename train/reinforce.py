@@ -280,8 +280,7 @@ def make_stages(options: Options, task: Task, agent: DTRAM) -> list[tuple[str, A
             f"{task.max_glimpses} glimpses; --max-glimpses sets another"
         )
     images = len(task.images("train"))
-    for name in ("batch_size", "stop_batch_size"):
-        check(name, getattr(o, name), getattr(o, name) <= images, f"at most {images}, the split")
+    check("batch_size", o.batch_size, o.batch_size <= images, f"at most {images}, the split")
     if task.classifier is not None:
         check("replay", o.replay, o.replay == 0, "0 on a policy-only id, whose network is frozen")
     if o.env_steps is not None:

@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from agents.dtram import DTRAM
 from agents.encoders import GlimpseResNet
 from agents.objective import Losses, Objective, hybrid_loss, trained_heads
+from agents.resnet import learning_parameters
 from agents.rollout import Scores, Trajectory, Unroll, deterministic_path, read_logits, score
 from agents.stopping import FixedStop, LearnedStop
 from dtram_env.episodes import grade
@@ -137,7 +138,7 @@ class UnrollStage:
                 learned = slice(self._frozen, self._steps)
                 seeing = agent.encoders()[learned] + agent.classifiers()[learned]
             trunk = (*seeing, agent.core, agent.locator)
-        parameters = [p for module in trunk for p in module.parameters()]
+        parameters = [p for module in trunk for p in learning_parameters(module)]
         return parameters + trained_heads(agent, self._objective)
 
     def begin_epoch(self, epoch: int) -> None:

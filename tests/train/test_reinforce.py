@@ -205,7 +205,6 @@ def test_impossible_options_are_errors(small_options, changes, message) -> None:
         ({"curriculum": (2, 9)}, "--curriculum 2 9: expected to end with the budget, 4"),
         ({"curriculum": (1, 2)}, "--curriculum 1 2: expected to end with the budget, 4"),
         ({"batch_size": 6000}, "--batch-size 6000: expected at most 5400"),
-        ({"stop_batch_size": 6000}, "--stop-batch-size 6000: expected at most 5400"),
         ({"discount": 2.0}, "discount=2.0"),
         ({"env_id": "CartPole-v1"}, "environment 'CartPole-v1': expected one of this package's"),
     ],

@@ -93,9 +93,7 @@ class Drawing:
             if isinstance(value, bool) or not isinstance(value, int | np.integer):
                 raise ValueError(f"{name}={value!r}: expected a whole number, {low} to {high}")
             if not low <= value <= high:
-                raise ValueError(
-                    f"{name}={value}: expected {low} to {high}; {_way_out(self, name)}"
-                )
+                raise ValueError(f"{name}={value}: expected {low} to {high}; {_way_out(name)}")
             object.__setattr__(self, name, int(value))
 
     @property
@@ -189,7 +187,7 @@ class Drawing:
         canvas = scene(source, row, self.image_size, clutter)
         canvas.paint(
             found.pieces.of(row),
-            self._genera.colours[self._genera.genus[label]][_inks(self.plan, found)],
+            self._genera.colours[self._genera.genus[label]][_inks(found)],
             self._textures(found, row, label),
         )
         mottle(canvas, source, row)
@@ -244,11 +242,11 @@ def _figures(drawing: Drawing, part: str) -> Figures:
     )
 
 
-def _inks(plan: str, found: Figures) -> list[int]:
+def _inks(found: Figures) -> list[int]:
     return [INKS.index(name) for name in found.figure.inks]
 
 
-def _way_out(drawing: Drawing, name: str) -> str:
+def _way_out(name: str) -> str:
     return {
         "image_size": "parts of smaller images have too few pixels for their textures; the small "
         "profile has 128, the full one 512",
