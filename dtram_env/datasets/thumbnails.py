@@ -7,6 +7,8 @@ nothing is rounded but the result: every machine gives the same pixels.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 _BLOCK = 256 << 10  # bytes of an intermediate result at a time: a core's own cache holds them
@@ -26,10 +28,15 @@ def box_resize(images: np.ndarray, side: int) -> np.ndarray:
     if height == side == width:
         return images.copy()
     out = np.empty((count, side, side, channels), dtype=np.uint8)
-    dtype = np.int32 if fits_int32(height * width) else np.int64
     rows, row_shares = box_taps(height, side)
     columns, column_shares = box_taps(width, side)
-    row_shares, column_shares = row_shares.astype(dtype), column_shares.astype(dtype)
+    # In the largest unit that all shares are whole numbers of, so that sums fit narrow integers.
+    units, units_across = height // math.gcd(height, side), width // math.gcd(width, side)
+    area = units * units_across
+    dtype = np.int32 if fits_int32(area) else np.int64
+    narrow = np.uint16 if 255 * units < 2**16 else dtype
+    row_shares = (row_shares // math.gcd(height, side)).astype(narrow)
+    column_shares = (column_shares // math.gcd(width, side)).astype(dtype)
     lines = max(1, _BLOCK // (width * channels * np.dtype(dtype).itemsize))
     at_once = max(1, lines // side)
     for start in range(0, count, at_once):
@@ -41,8 +48,8 @@ def box_resize(images: np.ndarray, side: int) -> np.ndarray:
             across = tall.reshape(len(part), -1, width, channels).transpose(2, 0, 1, 3)
             total = _weighted(across.reshape(width, -1), columns, column_shares)
             total *= 2
-            total += height * width
-            total //= 2 * height * width
+            total += area
+            total //= 2 * area
             means = total.reshape(side, len(part), -1, channels)
             out[start : start + at_once, chosen] = means.transpose(1, 2, 0, 3)
     return out
