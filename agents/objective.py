@@ -97,6 +97,30 @@ class Losses(NamedTuple):
     accuracy: Tensor  # at the end of the trajectory
 
 
+def supervised_losses(
+    cross_entropy: Tensor, accuracy: Tensor, glimpses: int, discount: float
+) -> Losses:
+    """The parts of a loss that is cross-entropy alone, nothing being decided.
+
+    Args:
+        cross_entropy: ``()``, the loss.
+        accuracy: ``()``, share of right answers after the last glimpse, detached.
+        glimpses: that each image took.
+        discount: γ of the reward.
+    """
+    nothing = torch.zeros_like(accuracy)
+    return Losses(
+        total=cross_entropy,
+        cross_entropy=cross_entropy.detach(),
+        policy=nothing,
+        baseline=nothing,
+        stop_entropy=nothing,
+        mean_return=accuracy * discount**glimpses,
+        mean_glimpses=nothing + glimpses,
+        accuracy=accuracy,
+    )
+
+
 class Credit(NamedTuple):
     """What the trajectories earned, all detached and ``(T, B)`` unless said."""
 

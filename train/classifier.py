@@ -25,14 +25,14 @@ from torch.nn.functional import cross_entropy
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 
 from agents.dtram import DTRAM
-from agents.objective import Losses
+from agents.objective import Losses, supervised_losses
 from agents.rollout import read_logits
 from train.augment import Affine, Augmentation
 from train.loop import Loop, Progress
 from train.options import OptimizerOptions
 from train.provenance import choose_device, provenance
 from train.run import Interrupt, RunFolder, run_program
-from train.stages import NEVER, Verdict
+from train.stages import NEVER, Stage, Verdict
 from train.task import Images, Task
 
 
@@ -88,7 +88,7 @@ class Options:
         return values
 
 
-class RandomLooks:
+class RandomLooks(Stage):
     """The one stage: cross-entropy after every glimpse of random trajectories.
 
     Args:
@@ -115,9 +115,6 @@ class RandomLooks:
         learned = (network.encoder, network.core, network.classifier)
         return [p for module in learned for p in module.parameters()]
 
-    def begin_epoch(self, epoch: int) -> None:
-        """Nothing: no epoch differs from another."""
-
     def loss(self, rows: Tensor) -> Losses:
         store = self._task.augmented(self._train, rows, self._augment)
         index = torch.arange(len(rows), device=rows.device).repeat_interleave(self._m)
@@ -127,17 +124,7 @@ class RandomLooks:
         logits = read_logits(self._network, self._task.look, store, index, locations)
         loss = cross_entropy(logits.flatten(0, 1), labels.repeat(steps))
         correct = (logits[-1].detach().argmax(-1) == labels).float().mean()
-        nothing = torch.zeros_like(correct)
-        return Losses(
-            total=loss,
-            cross_entropy=loss.detach(),
-            policy=nothing,
-            baseline=nothing,
-            stop_entropy=nothing,
-            accuracy=correct,
-            mean_glimpses=nothing + steps,
-            mean_return=correct * self._task.discount**steps,
-        )
+        return supervised_losses(loss, correct, steps, self._task.discount)
 
     def judge(self) -> Verdict:
         errors = random_errors(self._task, self._network, self._task.images("validation"))

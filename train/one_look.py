@@ -28,8 +28,9 @@ from torch.nn.functional import cross_entropy
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 
 from agents.config import config_from_json, read_header
-from agents.objective import Losses
+from agents.objective import Losses, supervised_losses
 from agents.one_look import OneLook, OneLookConfig, one_look_flops, side_of_flops
+from agents.resnet import learning_parameters
 from train.backbone import backbone_scale, prepare_backbone
 from train.loop import Loop, Progress
 from train.options import (
@@ -43,7 +44,7 @@ from train.options import (
 from train.provenance import choose_device, provenance
 from train.report import SCORE_BATCH, percent
 from train.run import Interrupt, RunFolder, read_json, run_program
-from train.stages import NEVER, Verdict
+from train.stages import NEVER, Stage, Verdict
 from train.task import Images, Task
 
 # What of an environment's keywords says which images there are; the others are of glimpses.
@@ -123,7 +124,7 @@ class Options(OptimizerOptions, AugmentOptions, NetworkOptions, TaskOptions):
         return values
 
 
-class OneLookStage:
+class OneLookStage(Stage):
     """The one stage: cross-entropy of what is said of the shrunk images.
 
     Args:
@@ -147,27 +148,13 @@ class OneLookStage:
         self.batches = self.images // self.batch_size
 
     def parameters(self) -> list[nn.Parameter]:
-        # Batch norms that are frozen want no gradient.
-        return [p for p in self._network.parameters() if p.requires_grad]
-
-    def begin_epoch(self, epoch: int) -> None:
-        """Nothing: no epoch differs from another."""
+        return learning_parameters(self._network)
 
     def loss(self, rows: Tensor) -> Losses:
         logits, labels = self._network(self._seen(rows)), self._train.labels[rows]
         loss = cross_entropy(logits, labels)
         correct = (logits.detach().argmax(-1) == labels).float().mean()
-        nothing = torch.zeros_like(correct)
-        return Losses(
-            total=loss,
-            cross_entropy=loss.detach(),
-            policy=nothing,
-            baseline=nothing,
-            stop_entropy=nothing,
-            accuracy=correct,
-            mean_glimpses=nothing + 1,
-            mean_return=correct * self._task.discount,
-        )
+        return supervised_losses(loss, correct, 1, self._task.discount)
 
     def judge(self) -> Verdict:
         images = self._task.images("validation")

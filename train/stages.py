@@ -48,15 +48,18 @@ class Stage(Protocol):
         ...
 
     def begin_epoch(self, epoch: int) -> None:
-        """Told before the batches of an epoch, also when it is taken up again half-way."""
-        ...
+        """Told before the batches of an epoch, also when it is taken up again half-way.
+
+        Nothing, unless a stage says otherwise: no epoch differs from another.
+        """
+        return None
 
     def loss(self, rows: Tensor) -> Losses: ...
 
     def judge(self) -> Verdict: ...
 
 
-class UnrollStage:
+class UnrollStage(Stage):
     """Learns from sampled trajectories: the trunk alone (stop off), or everything jointly.
 
     Args:
@@ -190,7 +193,7 @@ class UnrollStage:
         return Verdict((sum(later) / len(later), errors[-1]), NEVER, metrics)
 
 
-class StopperStage:
+class StopperStage(Stage):
     """Learns when to stop on a frozen trunk, from states that are computed once.
 
     The trunk's locations are at their means, as when the agent is used, so an image has one path
@@ -249,9 +252,6 @@ class StopperStage:
 
     def parameters(self) -> list[nn.Parameter]:
         return trained_heads(self._agent, self._objective)
-
-    def begin_epoch(self, epoch: int) -> None:
-        """Nothing: no epoch differs from another."""
 
     def loss(self, rows: Tensor) -> Losses:
         repeated = rows.repeat_interleave(self._m)

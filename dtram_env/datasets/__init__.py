@@ -109,7 +109,8 @@ def build(
         data_dir: see `data_root`.
         choices: which images, in what form.
         thumbnail_sizes: sides of thumbnails to make too.
-        progress: show a bar on standard error; None: only on a terminal.
+        progress: of drawn images, show a bar on standard error; None: only on a terminal, as
+            files that are decoded always do.
 
     Returns:
         The folder of the cache.

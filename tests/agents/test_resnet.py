@@ -16,6 +16,7 @@ from agents.resnet import (
     PreActivationBottleneck,
     ResNetOptions,
     ResNetTrunk,
+    learning_parameters,
     parameter_groups,
 )
 
@@ -353,3 +354,15 @@ def test_decay_as_the_optimiser_applies_it() -> None:
 def test_a_negative_decay_is_refused() -> None:
     with pytest.raises(ValueError, match="weight_decay=-1: expected 0 or more"):
         parameter_groups(Mixed(), -1)
+
+
+def test_frozen_norms_do_not_learn_and_all_else_does() -> None:
+    trunk = ResNetTrunk(ResNetOptions("resnet10", width=4, small_stem=True))
+    everything = {id(p) for p in trunk.parameters()}
+    assert {id(p) for p in learning_parameters(trunk)} == everything
+    trunk.freeze_batch_norm(True)
+    norms = [m for m in trunk.modules() if isinstance(m, nn.BatchNorm2d)]
+    fixed = {id(p) for norm in norms for p in norm.parameters()}
+    assert fixed and {id(p) for p in learning_parameters(nn.Sequential(trunk))} == (
+        everything - fixed
+    )
