@@ -224,7 +224,14 @@ class DTRAM(nn.Module):
         Raises:
             ValueError: `step` is needed.
         """
-        code = self._of_step("encoder", step)(glimpse, location)
+        return self.take_in(self.encode(glimpse, location, step), state, step)
+
+    def encode(self, glimpse: Tensor, location: Tensor, step: int | None = None) -> Tensor:
+        """A glimpse as a vector ``(B, H)``, g_t = φ(x, l_{t-1}); arguments as for `look`."""
+        return self._of_step("encoder", step)(glimpse, location)
+
+    def take_in(self, code: Tensor, state: State, step: int | None = None) -> State:
+        """The state after an encoded glimpse ``(B, H)``; the rest as for `look`."""
         cell, sums = state.c.tensor_split((self._cell_size,), dim=1)
         if self.config.core == "lstm":
             h, cell = self.core(code, (state.h, cell))

@@ -56,6 +56,20 @@ class Objective:
     """weight of an entropy bonus on the stop decisions, in nats"""
     location_entropy: float = 0.0
     """weight of an entropy bonus on the choice of a cell, in nats; a Gaussian takes none"""
+    lone_weight: float = 0.0
+    """weight of the cross-entropy of glimpses 2 ... T, each answered by itself; see `needs_lone`"""
+    lone_reward: float = 0.0
+    """share, in [0, 1], of a location's pay that is the true class's probability in the answer of
+    its glimpse by itself; with location_reward="anytime" """
+
+    @property
+    def needs_lone(self) -> bool:
+        """Whether each glimpse is also to be answered by itself, the state empty before it.
+
+        Where a thumbnail says most, what a crop adds to it shows late. What the crop says by itself
+        shows early, whichever part of the object it holds: it leads crops to the object.
+        """
+        return self.lone_weight > 0 or self.lone_reward > 0
 
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():
@@ -63,11 +77,18 @@ class Objective:
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected one of {allowed}")
         if not 0.0 < self.discount <= 1.0:
             raise ValueError(f"discount={self.discount}: expected a number in (0, 1]")
-        for name in ("policy_weight", "baseline_weight", "stop_entropy", "location_entropy"):
+        weights = "policy_weight", "baseline_weight", "stop_entropy", "location_entropy"
+        for name in (*weights, "lone_weight"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 0 or more")
         if self.location_reward == "anytime" and self.stop != "off":
             raise ValueError("location_reward='anytime': expected with stop='off' only")
+        if not 0.0 <= self.lone_reward <= 1.0:
+            raise ValueError(f"lone_reward={self.lone_reward}: expected a number in [0, 1]")
+        if self.lone_reward > 0 and self.location_reward != "anytime":
+            raise ValueError(
+                f"lone_reward={self.lone_reward}: expected 0 unless location_reward='anytime'"
+            )
         if self.stop_entropy > 0 and self.stop == "off":
             raise ValueError(f"stop_entropy={self.stop_entropy}: expected 0 with stop='off'")
 
@@ -194,6 +215,9 @@ def hybrid_loss(
         # The last glimpse's choice is never looked at.
         spread = (credit.reach * trajectory.location_entropy)[:-1].sum(dim=0).mean()
         total = total - objective.location_entropy * spread
+    if objective.lone_weight > 0 and trajectory.steps > 1:
+        lone = _log_probability(_lone_logits(trajectory), labels)
+        total = total - objective.lone_weight * lone.sum(dim=0).mean()
     with torch.no_grad():
         time = torch.arange(1, trajectory.steps + 1, device=labels.device)[:, None]
         right = (trajectory.prediction == labels).to(credit.last.dtype)
@@ -260,6 +284,11 @@ def _sampled_credit(
     target = paid.expand(steps, batch)
     if objective.location_reward == "anytime":
         target = _anytime(trajectory, labels)
+        if objective.lone_reward > 0 and steps > 1:
+            lone = _log_probability(_lone_logits(trajectory), labels).exp()
+            share = objective.lone_reward
+            # The last location is never looked at; what it is paid counts for nothing.
+            target = torch.cat([(1 - share) * target[:-1] + share * lone, target[-1:]])
     b = _others_mean(target, m) if objective.baseline == "leave_one_out" else value
     advantage = target - b
     return Credit(
@@ -297,10 +326,29 @@ def _exact_credit(
     )
 
 
+def _lone_logits(trajectory: Trajectory) -> Tensor:
+    """``(T - 1, B, K)`` of a trajectory whose glimpses were also answered by themselves.
+
+    Raises:
+        ValueError: they were not.
+    """
+    if trajectory.lone_logits is None:
+        raise ValueError(
+            "lone_weight or lone_reward above 0: expected an unroll with lone=True, whose "
+            "trajectories hold lone_logits"
+        )
+    return trajectory.lone_logits
+
+
+def _log_probability(logits: Tensor, labels: Tensor) -> Tensor:
+    """``(T, B)``: of the true class; logits ``(T, B, K)``, labels ``(B,)``."""
+    index = labels.expand(len(logits), -1)[..., None]
+    return torch.log_softmax(logits, dim=-1).gather(-1, index)[..., 0]
+
+
 def _anytime(trajectory: Trajectory, labels: Tensor) -> Tensor:
     """``(T, B)``: mean probability of the true class over glimpses t + 1 ... T (at T: of T)."""
-    index = labels.expand(trajectory.steps, -1)[..., None]
-    right = trajectory.logits.softmax(dim=-1).gather(-1, index)[..., 0]
+    right = _log_probability(trajectory.logits, labels).exp()
     after = right.flip(0).cumsum(0).flip(0) - right
     count = torch.arange(trajectory.steps - 1, -1, -1, device=labels.device)[:, None]
     return torch.where(count > 0, after / count.clamp(min=1), right)

@@ -81,6 +81,7 @@ class Trajectory(NamedTuple):
     stop: Tensor  # (T, B) bool, a_t as drawn
     value: Tensor  # (T, B) b_t
     location_entropy: Tensor | None = None  # (T, B) of π(l_t), in nats; None for the Gaussian's
+    lone_logits: Tensor | None = None  # (T - 1, B, K) of glimpses 2 ... T, each by itself
 
     @property
     def steps(self) -> int:
@@ -102,11 +103,20 @@ class Unroll(nn.Module):
         location_std: standard deviation of the location policy's Gaussian, in image halves; not
             used where the agent chooses among cells.
         stop: whether stops are drawn; if not, the stopper is left out and its logits are 0.
+        lone: whether each later glimpse is also answered by itself, the state empty before it.
     """
 
-    def __init__(self, agent: DTRAM, look: Look, location_std: float, stop: bool = True) -> None:
+    def __init__(
+        self,
+        agent: DTRAM,
+        look: Look,
+        location_std: float,
+        stop: bool = True,
+        lone: bool = False,
+    ) -> None:
         super().__init__()
         self.agent, self.look, self.location_std, self.stop = agent, look, location_std, stop
+        self.lone = lone
 
     def forward(self, store: TorchStore, index: Tensor, steps: int, m: int = 1) -> Trajectory:
         """Samples `m` trajectories of `steps` glimpses for each image.
@@ -127,12 +137,17 @@ class Unroll(nn.Module):
         aims = [agent.aim(state.h)]
         noise = self._noise(steps, aims[0])
         states, choices, seen_at = [state], [], [location]
+        empty, lone_logits = agent.initial(batch), []
         for t in range(steps):
             # A choice is a number, not a function of the aim: the score is what carries gradient.
             choices.append(self._choose(aims[t].detach(), noise[t]))
             if t + 1 < steps:
                 location = self._place(choices[t]).clamp(-1.0, 1.0)
-                state = agent.look(self.look(store, index, location), location, state, t + 1)
+                code = agent.encode(self.look(store, index, location), location, t + 1)
+                state = agent.take_in(code, state, t + 1)
+                if self.lone:
+                    lone = agent.take_in(code, empty, t + 1)
+                    lone_logits.append(agent.logits(lone, t + 1))
                 states.append(state)
                 aims.append(agent.aim(state.h))
                 seen_at.append(location)
@@ -155,6 +170,7 @@ class Unroll(nn.Module):
             stop=torch.rand_like(stop_logit) < torch.sigmoid(stop_logit.detach()),
             value=agent.value(h),
             location_entropy=self._entropy(aim),
+            lone_logits=torch.stack(lone_logits) if lone_logits else None,
         )
 
     # A choice is a location (..., 2) of the Gaussian, or the number (...) of a cell of the grid.

@@ -53,6 +53,7 @@ NOT_NEGATIVE = (
     "locator_grid",
     "replay",
     "location_entropy",
+    "lone_weight",
 )
 
 
@@ -95,6 +96,12 @@ class Options(OptimizerOptions, AugmentOptions, NetworkOptions, TaskOptions):
     """weight of the entropy bonus on stop decisions"""
     location_entropy: float = 0.0
     """weight of the entropy bonus on the choice of a cell; with --locator-grid"""
+    lone_weight: float = 0.0
+    """weight of the cross-entropy of each later glimpse answered by itself, the state empty before
+    it, while the trunk learns"""
+    lone_reward: float = 0.0
+    """share of a location's pay that is what its glimpse says of the true class by itself, while
+    the trunk learns with stop off; leads crops to the object where the thumbnail says most"""
     max_mean_glimpses: float = 3.5
     """bound on validation's mean glimpses when the stop threshold is chosen"""
     choose: Literal["error", "return"] = "error"
@@ -184,6 +191,9 @@ class Options(OptimizerOptions, AugmentOptions, NetworkOptions, TaskOptions):
                 self.locator_grid > 0,
                 "0, without a grid",
             )
+        anytime = self.stop != "joint" and self.location_reward != "return"
+        alone = f"0 to 1{'' if anytime else '; 0 unless a location is paid anytime'}"
+        check("lone_reward", self.lone_reward, 0 <= self.lone_reward <= anytime, alone)
         if self.replay:
             plain = not (self.augment or self.colour or self.lighting or self.flip)
             check(
@@ -223,6 +233,8 @@ def make_stages(options: Options, task: Task, agent: DTRAM) -> list[tuple[str, A
         supervision=o.supervision,
         location_reward=o.location_reward or "anytime",
         location_entropy=o.location_entropy,
+        lone_weight=o.lone_weight,
+        lone_reward=o.lone_reward,
     )
     learned = Objective(
         discount=task.discount,
@@ -231,6 +243,7 @@ def make_stages(options: Options, task: Task, agent: DTRAM) -> list[tuple[str, A
         supervision=o.supervision,
         stop_entropy=o.stop_entropy,
         location_entropy=o.location_entropy if o.stop == "joint" else 0.0,
+        lone_weight=o.lone_weight if o.stop == "joint" else 0.0,
     )
 
     first = o.curriculum[0] if o.curriculum else task.max_glimpses

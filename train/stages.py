@@ -116,7 +116,9 @@ class UnrollStage(Stage):
         self._steps, self._m, self._augment = steps, m, augment
         pair = location_std if isinstance(location_std, tuple) else (location_std, location_std)
         self._location_std = pair
-        self._unroll = Unroll(agent, task.look, pair[0], stop=objective.stop == "learned")
+        self._unroll = Unroll(
+            agent, task.look, pair[0], objective.stop == "learned", objective.needs_lone
+        )
         self._max_mean_glimpses, self._choose = max_mean_glimpses, choose
         self._train = task.images("train")
         self._frozen = new_from if freeze_earlier else 0

@@ -173,14 +173,16 @@ def exact_gradient(agent: DTRAM, objective: Objective) -> Tensor:
     return flat_gradient(total / len(LABELS), agent)
 
 
-def sampled_gradients(agent: DTRAM, objective: Objective, loss=hybrid_loss, chunks=60) -> Tensor:
+def sampled_gradients(
+    agent: DTRAM, objective: Objective, loss=hybrid_loss, chunks=60, steps=STEPS
+) -> Tensor:
     """Gradients ``(chunks, P)`` of the loss on independent batches of trajectories."""
     torch.manual_seed(2)
-    unroll = Unroll(agent, LOOK, STD)
+    unroll = Unroll(agent, LOOK, STD, lone=objective.needs_lone)
     images, m = torch.arange(2).repeat(250), 4
     rows = []
     for _ in range(chunks):
-        trajectory = unroll(None, images, STEPS, m)
+        trajectory = unroll(None, images, steps, m)
         total = loss(trajectory, LABELS[images], m, objective, agent.scalar_baseline).total
         rows.append(flat_gradient(total, agent))
     return torch.stack(rows)
@@ -222,6 +224,45 @@ def test_sampled_gradient_of_the_anytime_reward(baseline: str) -> None:
     agent = toy_agent("state")
     objective = Objective(stop="off", baseline=baseline, location_reward="anytime")
     assert worst_deviation(sampled_gradients(agent, objective), anytime_gradient(agent)) < LIMIT
+
+
+def lone_gradient(agent: DTRAM, share: float) -> Tensor:
+    """Exact gradient where a location's pay is partly what its glimpse says by itself.
+
+    Two glimpses: the location is paid a share of the true class's probability in the answer of the
+    second one alone, and the rest of that in the answer of both.
+    """
+    total = torch.zeros((), dtype=torch.float64)
+    anywhere = torch.zeros(4, 2)
+    for image, name in enumerate(LABELS):
+        label = name.expand(4)
+        pixels = LOOK.pixels[image].view(-1, 1, 1, 1)
+        first = agent.look(pixels[[3] * 4], anywhere, agent.initial(4))
+        heads = agent.heads(first)
+        both = agent.logits(agent.look(pixels, anywhere, first))
+        lone = agent.logits(agent.look(pixels, anywhere, agent.initial(4)))
+        p = 0.5 * (1 + torch.erf(heads.location / (STD * math.sqrt(2))))
+        x, y = torch.arange(4) % 2 == 1, torch.arange(4) >= 2
+        chosen = torch.where(x, p[:, 0], 1 - p[:, 0]) * torch.where(y, p[:, 1], 1 - p[:, 1])
+        pay = share * lone.softmax(-1)[:, name] + (1 - share) * both.softmax(-1)[:, name]
+        ce = sum(cross_entropy(each, label, reduction="none") for each in (heads.logits, both))
+        ce = ce + 2.0 * cross_entropy(lone, label, reduction="none")
+        total = total + (chosen.detach() * (ce - torch.log(chosen) * pay.detach())).sum()
+    return flat_gradient(total / len(LABELS), agent)
+
+
+@pytest.mark.parametrize("baseline", ["leave_one_out", "none"])
+def test_sampled_gradient_of_the_lone_reward(baseline: str) -> None:
+    agent = toy_agent("state")
+    objective = Objective(
+        stop="off",
+        baseline=baseline,
+        location_reward="anytime",
+        lone_weight=2.0,
+        lone_reward=0.4,
+    )
+    exact = lone_gradient(agent, 0.4)
+    assert worst_deviation(sampled_gradients(agent, objective, steps=2), exact) < LIMIT
 
 
 def multiplied(trajectory: Trajectory, labels: Tensor, m: int, objective: Objective, b: Tensor):
@@ -388,10 +429,46 @@ def test_anytime_reward_by_hand() -> None:
     )
 
 
+def lone_by_hand() -> Trajectory:
+    """Three glimpses, all answered wrong; of later ones by themselves p(true) = 1/2, then 1/4."""
+    lone = torch.tensor([[[0.25, 0.25, 0.5]], [[0.5, 0.25, 0.25]]]).log()
+    return trajectory_by_hand([0, 0, 0], [False] * 3)._replace(lone_logits=lone)
+
+
+def test_lone_glimpses_by_hand() -> None:
+    """Their cross-entropy is summed over glimpses 2 and 3: -log 1/2 - log 1/4."""
+    plain = Objective(stop="off", baseline="none", location_reward="anytime")
+    label, nought = torch.tensor([2]), torch.zeros(())
+    trajectory = lone_by_hand()
+    without = hybrid_loss(trajectory, label, 1, plain, nought)
+    weighted = hybrid_loss(trajectory, label, 1, replace(plain, lone_weight=0.5), nought)
+    assert (weighted.total - without.total).item() == pytest.approx(0.5 * math.log(8))
+    paid = replace(plain, lone_reward=0.25)
+    credit = objective_module._sampled_credit(trajectory, label, 1, paid, torch.zeros(3, 1))
+    wrong = math.exp(-10) / (1 + 2 * math.exp(-10))  # p(true) of every glimpse with those before
+    advantage = credit.location_advantage[:, 0].tolist()
+    assert advantage == pytest.approx([0.25 / 2 + 0.75 * wrong, 0.25 / 4 + 0.75 * wrong, 0.0])
+
+
+def test_lone_glimpses_are_asked_of_the_unroll() -> None:
+    objective = Objective(stop="off", baseline="none", lone_weight=1.0)
+    with pytest.raises(ValueError, match="lone=True"):
+        hybrid_loss(
+            trajectory_by_hand([0, 0], [False] * 2),
+            torch.tensor([2]),
+            1,
+            objective,
+            torch.zeros(()),
+        )
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"discount": 0.0}, "discount=0.0"),
+        ({"lone_weight": -1.0}, "lone_weight=-1.0"),
+        ({"stop": "off", "location_reward": "anytime", "lone_reward": 1.5}, "lone_reward=1.5"),
+        ({"stop": "off", "lone_reward": 0.5}, "location_reward='anytime'"),
         ({"discount": 1.5}, "discount=1.5"),
         ({"baseline": "mean"}, "baseline='mean'"),
         ({"stop_gradient": "pathwise"}, "stop_gradient='pathwise'"),
