@@ -106,7 +106,7 @@ def build_cache(
     with _locked_cache(folder):
         found = open_cache(folder, source)
         if found is None:
-            _build(folder, source, label, progress, processes)
+            _build(folder, source, sides, label, progress, processes)
             found = MappedStore(folder)
         for side in sides:
             _add_thumbnails(folder, side, label, progress)
@@ -141,7 +141,12 @@ def _locked_cache(folder: Path) -> Iterator[None]:
 
 
 def _build(
-    folder: Path, source: Source, label: str, progress: bool | None, processes: bool
+    folder: Path,
+    source: Source,
+    sides: tuple[int, ...],
+    label: str,
+    progress: bool | None,
+    processes: bool,
 ) -> None:
     aside = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(aside, ignore_errors=True)  # of a killed process, as we hold the lock
@@ -153,14 +158,15 @@ def _build(
                 list(_in_order(pool, source.size, range(count), None)), dtype=np.int32
             ).reshape(count, 2)
             lengths = sizes.astype(np.int64).prod(axis=1) * source.channels
-            _check_room(aside, int(lengths.sum()))
+            small = {side: side * side * source.channels for side in sides}  # bytes of a thumbnail
+            _check_room(aside, int(lengths.sum()) + count * sum(small.values()))
             np.save(aside / "sizes.npy", sizes)
             for name, values in source.facts(sizes).items():
                 np.save(aside / f"facts-{name}.npy", values)
-            path = aside / "pixels.bin"
-            with path.open("wb") as file:
-                file.truncate(int(lengths.sum()))
-            write = partial(_write_one, source, path)
+            _reserve(aside / "pixels.bin", int(lengths.sum()))
+            for side, length in small.items():
+                _reserve(aside / thumbnails_name(side), count * length)
+            write = partial(_write_one, source, aside, sides)
             places = zip(range(count), np.cumsum(lengths) - lengths, sizes, strict=True)
             bar = _bar(count, label or folder.name, progress)
             for _ in _in_order(pool, write, places, bar):
@@ -178,8 +184,10 @@ def _build(
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _write_one(source: Source, path: Path, place: tuple[int, int, np.ndarray]) -> None:
-    """Decodes one image into its place of the file."""
+def _write_one(
+    source: Source, folder: Path, sides: tuple[int, ...], place: tuple[int, int, np.ndarray]
+) -> None:
+    """Decodes one image into its place of the file, and its thumbnails while it is at hand."""
     i, start, size = place
     pixels = source.pixels(i)
     if pixels.shape != (*size.tolist(), source.channels) or pixels.dtype != np.uint8:
@@ -187,9 +195,10 @@ def _write_one(source: Source, path: Path, place: tuple[int, int, np.ndarray]) -
             f"image {i}: expected uint8 {(*size.tolist(), source.channels)} as its header says, "
             f"found {pixels.dtype} {pixels.shape}; it changed while it was read"
         )
-    with path.open("r+b") as file:
-        file.seek(start)
-        file.write(np.ascontiguousarray(pixels).data)
+    _put(folder / "pixels.bin", start, pixels)
+    for side in sides:
+        thumbnail = box_resize(pixels[None], side)
+        _put(folder / thumbnails_name(side), i * thumbnail.nbytes, thumbnail)
 
 
 def _add_thumbnails(folder: Path, side: int, label: str, progress: bool | None) -> None:
@@ -200,19 +209,29 @@ def _add_thumbnails(folder: Path, side: int, label: str, progress: bool | None) 
     length = side * side * store.channels
     _check_room(folder, len(store) * length)
     aside = final.with_name(f"{final.name}.new")
-    with aside.open("wb") as file:
-        file.truncate(len(store) * length)
+    _reserve(aside, len(store) * length)
 
     def write(i: int) -> None:
-        with aside.open("r+b") as file:
-            file.seek(i * length)
-            file.write(box_resize(store.image(i)[None], side).data)
+        _put(aside, i * length, box_resize(store.image(i)[None], side))
 
     with _workers(processes=False) as pool:
         bar = _bar(len(store), f"{label or folder.name}, thumbnails {side}", progress)
         for _ in _in_order(pool, write, range(len(store)), bar):
             pass
     os.replace(aside, final)
+
+
+def _reserve(path: Path, length: int) -> None:
+    """Makes a file of so many bytes, to be filled in any order."""
+    with path.open("wb") as file:
+        file.truncate(length)
+
+
+def _put(path: Path, start: int, pixels: np.ndarray) -> None:
+    """Writes pixels into their place of a file that is there."""
+    with path.open("r+b") as file:
+        file.seek(start)
+        file.write(np.ascontiguousarray(pixels).data)
 
 
 @contextmanager

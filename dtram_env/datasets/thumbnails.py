@@ -8,10 +8,12 @@ nothing is rounded but the result: every machine gives the same pixels.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
-_BLOCK = 256 << 10  # bytes of an intermediate result at a time: a core's own cache holds them
+_BLOCK = 4 << 20  # pixels that are worked on at a time, unless an image has more
+_ROWS, _COLUMNS = 4, 4  # output pixels along each axis that one small matrix makes
 
 
 def box_resize(images: np.ndarray, side: int) -> np.ndarray:
@@ -28,41 +30,63 @@ def box_resize(images: np.ndarray, side: int) -> np.ndarray:
     if height == side == width:
         return images.copy()
     out = np.empty((count, side, side, channels), dtype=np.uint8)
-    rows, row_shares = box_taps(height, side)
-    columns, column_shares = box_taps(width, side)
-    # In the largest unit that all shares are whole numbers of, so that sums fit narrow integers.
-    units, units_across = height // math.gcd(height, side), width // math.gcd(width, side)
-    area = units * units_across
-    dtype = np.int32 if fits_int32(area) else np.int64
-    narrow = np.uint16 if 255 * units < 2**16 else dtype
-    row_shares = (row_shares // math.gcd(height, side)).astype(narrow)
-    column_shares = (column_shares // math.gcd(width, side)).astype(dtype)
-    lines = max(1, _BLOCK // (width * channels * np.dtype(dtype).itemsize))
-    at_once = max(1, lines // side)
+    # In the largest unit that all shares are whole numbers of, so that sums are small.
+    area = height // math.gcd(height, side) * (width // math.gcd(width, side))
+    # Floats hold the whole numbers below 2**24 or 2**53 exactly, and multiply faster than integers.
+    dtype = np.float32 if 255 * area < 2**24 else np.float64
+    whole = np.int32 if fits_int32(area) else np.int64
+    rows, row_shares = _bands(height, side, _ROWS)
+    columns, column_shares = _line_bands(width, side, _COLUMNS, channels)
+    row_shares, column_shares = row_shares.astype(dtype), column_shares.astype(dtype)
+    at_once = max(1, _BLOCK // (height * width * channels))
     for start in range(0, count, at_once):
         part = images[start : start + at_once].reshape(-1, height, width * channels)
-        for top in range(0, side, lines):
-            chosen = slice(top, top + lines)
-            tall = _weighted(part, rows[chosen], row_shares[chosen])
-            # Columns first, so that a column of all lines is one run of memory.
-            across = tall.reshape(len(part), -1, width, channels).transpose(2, 0, 1, 3)
-            total = _weighted(across.reshape(width, -1), columns, column_shares)
-            total *= 2
-            total += area
-            total //= 2 * area
-            means = total.reshape(side, len(part), -1, channels)
-            out[start : start + at_once, chosen] = means.transpose(1, 2, 0, 3)
+        taken = part.take(rows.reshape(-1), axis=1).astype(dtype)
+        tall = row_shares @ taken.reshape(len(part), *rows.shape, -1)
+        tall = tall.reshape(len(part), -1, width * channels)[:, :side]
+        taken = tall.take(columns.reshape(-1), axis=2)
+        taken = taken.reshape(len(part), side, *columns.shape).swapaxes(1, 2)
+        total = (taken @ column_shares).swapaxes(1, 2).reshape(len(part), side, -1)
+        means = total[:, :, : side * channels].astype(whole)
+        means *= 2
+        means += area
+        means //= 2 * area
+        out[start : start + at_once] = means.reshape(-1, side, side, channels)
     return out
 
 
-def _weighted(lines: np.ndarray, pixels: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Sums ``(..., side, L)`` of the lines ``(..., size, L)`` that taps ``(side, K)`` name."""
-    total = lines.take(pixels[:, 0], axis=-2) * shares[:, :1]
-    share = np.empty_like(total)
-    for k in range(1, pixels.shape[1]):
-        np.multiply(lines.take(pixels[:, k], axis=-2), shares[:, k : k + 1], out=share)
-        total += share
-    return total
+@lru_cache(maxsize=64)
+def _bands(size: int, side: int, outputs: int) -> tuple[np.ndarray, np.ndarray]:
+    """One axis cut into groups of neighbouring output pixels and the input pixels under them.
+
+    Returns:
+        Input pixels ``(groups, K)`` int64, and the share ``(groups, outputs, K)`` int64 that each
+        output pixel has of each of them; 0 past the last output pixel.
+    """
+    pixels, shares = box_taps(size, side)
+    groups, output = -(-side // outputs), np.arange(side)
+    first = pixels[::outputs, 0]
+    offset = np.where(shares > 0, pixels - first[output // outputs, None], 0)
+    width = int(offset.max()) + 1
+    table = np.zeros((groups, outputs, width), dtype=np.int64)
+    group, within = output[:, None] // outputs, output[:, None] % outputs
+    np.add.at(table, (group, within, offset), shares // math.gcd(size, side))
+    return np.minimum(first[:, None] + np.arange(width), size - 1), table
+
+
+@lru_cache(maxsize=64)
+def _line_bands(size: int, side: int, outputs: int, channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """`_bands` of a line of pixels whose channels lie side by side.
+
+    Returns:
+        Input values ``(groups, K * channels)`` and shares ``(groups, K * channels, outputs *
+        channels)``, to be multiplied with from the right.
+    """
+    pixels, shares = _bands(size, side, outputs)
+    values = pixels[..., None] * channels + np.arange(channels)
+    table = shares.swapaxes(1, 2)[:, :, None, :, None] * np.eye(channels, dtype=np.int64)[:, None]
+    groups, width, _, outputs, _ = table.shape
+    return values.reshape(groups, -1), table.reshape(groups, width * channels, outputs * channels)
 
 
 def fits_int32(area: int) -> bool:
