@@ -8,7 +8,7 @@ from typing import Any
 
 from .encoders import ENCODERS
 from .resnet import RESNETS, ResNetOptions
-from .saving import check_settings, read_model_json
+from .saving import DTRAM_KIND, check_settings, read_model_json
 
 CORES = ("rnn", "gru", "lstm")
 ANSWERS = ("state", "first_plus_mean")
@@ -161,14 +161,14 @@ def _require(name: str, value: object, holds: bool, expected: str) -> None:
         raise ValueError(f"{name}={value!r}: expected {expected}")
 
 
-def read_header(folder: Path) -> dict[str, Any]:
-    """The JSON part of a saved DT-RAM.
+def read_header(folder: Path, kind: str = DTRAM_KIND) -> dict[str, Any]:
+    """The JSON part of a saved DT-RAM, or of another kind of model with a DT-RAM's settings.
 
     Raises:
         FileNotFoundError: if there is no model in `folder`.
-        ValueError: if it is not a DT-RAM's, or another version's.
+        ValueError: if it is not of that kind, or another version's.
     """
-    header = read_model_json(folder)
+    header = read_model_json(folder, kind)
     needed = {"config", "stop_threshold", "class_names", "weights_sha256"}
     settings = {field.name for field in fields(DTRAMConfig)}
     check_settings(folder, header, needed, settings, LATER)

@@ -202,6 +202,13 @@ class ResNetTrunk(nn.Module):
         Raises:
             ValueError: the images are too small.
         """
+        x = self.stem(pixels)
+        for stage in self.stages():
+            x = stage(x)
+        return self.pool(x)
+
+    def stem(self, pixels: Tensor) -> Tensor:
+        """What comes before the stages: ``(B, width, h, w)``; as for `forward`."""
         height, width = pixels.shape[-2:]
         smallest = self.options.smallest_image
         if min(height, width) < smallest:
@@ -210,8 +217,14 @@ class ResNetTrunk(nn.Module):
                 f"{smallest}x{smallest}"
                 + ("" if self.options.small_stem else "; small_stem=True takes 8x8")
             )
-        x = self.maxpool(torch.relu(self.bn1(self.conv1(pixels))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.maxpool(torch.relu(self.bn1(self.conv1(pixels))))
+
+    def stages(self) -> tuple[nn.Sequential, ...]:
+        """The four stages, each of blocks of one resolution."""
+        return self.layer1, self.layer2, self.layer3, self.layer4
+
+    def pool(self, x: Tensor) -> Tensor:
+        """Features ``(B, out_features)`` of what the last stage gave."""
         if self.options.order == "pre":
             x = torch.relu(self.bn_last(x))
         return nn.functional.adaptive_avg_pool2d(x, 1).flatten(1)
@@ -238,8 +251,7 @@ class ResNetTrunk(nn.Module):
         return (module for module in self.modules() if isinstance(module, nn.BatchNorm2d))
 
     def _blocks(self) -> Iterator[Any]:
-        stages = (self.layer1, self.layer2, self.layer3, self.layer4)
-        return (block for stage in stages for block in stage)
+        return (block for stage in self.stages() for block in stage)
 
     def _initialise(self) -> None:
         """He et al.'s random convolutions; then, if asked for, every block as its shortcut."""

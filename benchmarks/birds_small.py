@@ -14,14 +14,12 @@ command goes on where it stopped; finished runs are read.
 from __future__ import annotations
 
 import io
-import itertools
 import signal
-import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,8 +37,10 @@ from agents.stopping import ConfidenceStop, FixedStop, StoppingRule
 from train.one_look import answers_and_rate
 from train.options import AugmentOptions, TaskOptions
 from train.provenance import provenance
+from train.readings import Answered, answers, glimpses_needed, matching_confidence
 from train.report import answering_rate, percent
 from train.run import read_json, read_tensors, run_program, write_json
+from train.runner import ProgramRun, Runner
 from train.task import Task
 from train.telling_parts import touch_shares
 
@@ -103,8 +103,8 @@ class Options:
 # -- the runs -----------------------------------------------------------------------------------
 
 
-def commands(options: Options) -> dict[str, list[str]]:
-    """The runs by name, in order, as words after the Python."""
+def runs(options: Options) -> dict[str, ProgramRun]:
+    """The runs by name, in order."""
     for_all = {field.name for kind in (TaskOptions, AugmentOptions) for field in fields(kind)}
     given: dict[str, Any] = {"seed": options.seed, "data_dir": options.data_dir}
     given |= {"num_train": options.num_train, "num_test": options.num_test}
@@ -121,65 +121,12 @@ def commands(options: Options) -> dict[str, list[str]]:
         "one-look-full": ("one_look.py", {**like, **FULL_RESOLUTION, "side": 0}),
     }
     return {
-        name: [
-            str(ROOT / "train" / program),
-            *flags({**values, **given, "run_dir": options.runs / name}),
-            "--resume",
-        ]
+        name: ProgramRun(name, program, options.runs / name, {**values, **given})
         for name, (program, values) in programs.items()
     }
 
 
-def flags(values: Mapping[str, Any]) -> list[str]:
-    """Options as words of a command line; those that are None are left out.
-
-    >>> flags({"env_id": "X", "flip": True, "per_step": False, "curriculum": (1, 3), "root": None})
-    ['--env-id', 'X', '--flip', '--no-per-step', '--curriculum', '1', '3']
-    """
-    words = []
-    for name, value in values.items():
-        flag = name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(f"--{'' if value else 'no-'}{flag}")
-        elif isinstance(value, tuple | list):
-            words += [f"--{flag}", *map(str, value)]
-        elif value is not None:
-            words += [f"--{flag}", str(value)]
-    return words
-
-
-def make(name: str, words: list[str]) -> None:
-    """Makes a run, or lets its program say that it is finished.
-
-    Raises:
-        ValueError: it ended without a result.
-        KeyboardInterrupt: a signal came; the run has saved what it had.
-    """
-    print(f"== {name}", flush=True)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        # In a session of its own: Ctrl-C reaches it from here, once, and not from the terminal.
-        process = subprocess.Popen([sys.executable, *words], start_new_session=True)
-        try:
-            status = process.wait()
-        except KeyboardInterrupt:
-            process.send_signal(signal.SIGINT)
-            process.wait()
-            raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    if status:
-        raise ValueError(f"{name}: its training ended with status {status}; it says why above")
-
-
 # -- what is read off them ----------------------------------------------------------------------
-
-
-class Answered(NamedTuple):
-    """How a network with a stopping rule did on the test split; all ``(N,)``."""
-
-    right: np.ndarray  # bool
-    glimpses: np.ndarray  # int64
 
 
 def row(answered: Answered, flops: float, images_per_second: float, seconds: float) -> dict:
@@ -216,28 +163,6 @@ def read_dtram(folder: Path, task: Task) -> tuple[dict[str, dict], Answered, Sco
     return rows, answers(scores, own), scores
 
 
-def answers(scores: Scores, rule: StoppingRule) -> Answered:
-    """A pass under a stopping rule."""
-    taken, prediction = scores.read(rule)
-    return Answered((prediction == scores.labels).cpu().numpy(), taken.cpu().numpy())
-
-
-def matching_confidence(scores: Scores, mean_glimpses: float, candidates: int = 200) -> float:
-    """The confidence threshold whose mean number of glimpses is nearest to a given one.
-
-    Args:
-        scores: of the validation split.
-        mean_glimpses: what to match.
-        candidates: quantiles of the confidences that occur, that are tried.
-    """
-    occurring = torch.softmax(scores.logits, dim=-1).amax(dim=-1).flatten().sort().values
-    ranks = torch.linspace(0, len(occurring) - 1, candidates, device=occurring.device).long()
-    thresholds = [0.0, *occurring[ranks].tolist()]
-    return min(
-        thresholds, key=lambda p: abs(scores.error(ConfidenceStop(min(p, 1.0)))[1] - mean_glimpses)
-    )
-
-
 def read_one_look(folder: Path, task: Task) -> tuple[dict[str, dict], np.ndarray]:
     """The line of a one-look network, and whether it was right of each image ``(N,)``."""
     network, results = OneLook.load(folder, task.device), read_json(folder / "results.json")
@@ -254,29 +179,6 @@ def read_one_look(folder: Path, task: Task) -> tuple[dict[str, dict], np.ndarray
 def fastest(measure: Callable[[], float]) -> float:
     """The highest of some measured rates: what other work on the machine disturbed least."""
     return max(measure() for _ in range(REPEATS))
-
-
-def glimpses_needed(accuracy: list[float], wanted: float) -> float | None:
-    """The mean number of glimpses at which fixed numbers reach an accuracy.
-
-    Between two numbers of glimpses, images are split between them at random: so it is linear.
-
-    Args:
-        accuracy: with exactly 1, 2, ... glimpses.
-        wanted: accuracy, in the same unit.
-
-    Returns:
-        At least 1; None if none of them reaches it.
-
-    >>> glimpses_needed([50.0, 70.0, 80.0], 75.0), glimpses_needed([50.0, 70.0], 71.0)
-    (2.5, None)
-    """
-    if accuracy[0] >= wanted:
-        return 1.0
-    for t, (low, high) in enumerate(itertools.pairwise(accuracy), start=1):
-        if high >= wanted:  # and low is below it
-            return t + (wanted - low) / (high - low)
-    return None
 
 
 def paired_difference(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
@@ -307,7 +209,7 @@ def by_telling_parts(
 
 def compare(options: Options) -> dict[str, Any]:
     """Everything that is compared, from three finished runs."""
-    folders = {name: options.runs / name for name in commands(options)}
+    folders = {name: run.folder for name, run in runs(options).items()}
     found = {name: read_json(folder / "results.json") for name, folder in folders.items()}
     own = found["dtram"]
     places = {} if options.data_dir is None else {"data_dir": str(options.data_dir)}
@@ -404,9 +306,13 @@ def in_words(result: dict[str, Any]) -> str:
 
 def main(options: Options) -> None:
     """Trains what is missing, compares, writes and prints."""
+    runner = Runner(jobs=1)
     try:
-        for name, words in commands(options).items():
-            make(name, words)
+        for run in runs(options).values():
+            print(f"== {run.name}: {run.folder}.log", flush=True)
+            runner.run([run])  # one after another, as each reads the one before
+            if run.folder in runner.problems:
+                raise ValueError(f"{run.name}: {runner.problems[run.folder]}")
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on", file=sys.stderr)
         raise SystemExit(128 + signal.SIGINT) from None

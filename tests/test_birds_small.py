@@ -15,22 +15,21 @@ import dtram_env
 from agents.cost import mean_flops
 from agents.dtram import DTRAM
 from agents.one_look import one_look_flops
-from agents.rollout import Scores, score
-from agents.stopping import ConfidenceStop, FixedStop, LearnedStop
+from agents.rollout import score
+from agents.stopping import FixedStop, LearnedStop
 from benchmarks import birds_small
 from benchmarks.birds_small import (
     RECIPE,
     Options,
     by_telling_parts,
-    commands,
     compare,
-    glimpses_needed,
     in_words,
-    make,
-    matching_confidence,
+    main,
     paired_difference,
+    runs,
 )
 from train import one_look, reinforce
+from train.readings import Answered
 from train.task import Task
 
 ENV: dict[str, Any] = {"num_train": 100, "num_test": 24}
@@ -42,24 +41,25 @@ ENV: dict[str, Any] = {"num_train": 100, "num_test": 24}
 def test_commands_are_options_of_their_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = {**RECIPE, "colour": 0.25, "flip": True, "curriculum": (1, 3)}
     monkeypatch.setattr(birds_small, "RECIPE", recipe)
-    found = commands(Options(runs=Path("r"), seed=3, num_train=600))
+    made = runs(Options(runs=Path("r"), seed=3, num_train=600))
+    found = {name: run.words()[1:] for name, run in made.items()}
     assert list(found) == ["dtram", "one-look", "one-look-full"]
     ours = tyro.cli(reinforce.Options, args=found["dtram"][1:])
     small = tyro.cli(one_look.Options, args=found["one-look"][1:])
     full = tyro.cli(one_look.Options, args=found["one-look-full"][1:])
-    runs: tuple[Any, ...] = (ours, small, full)
+    options: tuple[Any, ...] = (ours, small, full)
     assert [Path(words[0]).name for words in found.values()] == [
         "reinforce.py",
         "one_look.py",
         "one_look.py",
     ]
-    for run in runs:
+    for run in options:
         assert (run.env_id, run.colour, run.flip) == ("DTRAM-BirdsSmall-v0", 0.25, True)
         assert (run.seed, run.num_train, run.num_test, run.resume) == (3, 600, None, True)
     assert ours.curriculum == (1, 3)
     assert small.like == full.like == ours.run_dir == Path("r/dtram")
     assert (small.side, full.side) == (None, 0)
-    assert len({run.run_dir for run in runs}) == 3
+    assert len({run.run_dir for run in options}) == 3
 
 
 def test_a_try_writes_beside_its_runs() -> None:
@@ -68,54 +68,15 @@ def test_a_try_writes_beside_its_runs() -> None:
     assert Options(epochs=1, json=Path("x.json")).out == Path("x.json")
 
 
-def test_a_run_that_failed_ends_the_comparison(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ValueError, match="dtram: its training ended with status 3"):
-        make("dtram", ["-c", "import sys; sys.exit(3)"])
-    make("dtram", ["-c", "pass"])
-    assert "== dtram" in capfd.readouterr().out
-
-
-def test_a_signal_is_handed_on_and_waited_for(tmp_path: Path, run_python: Any) -> None:
-    """The run has time to save; nobody else's handler is left changed."""
-    saved = tmp_path / "saved"
-    child = (
-        "import signal, sys, time, pathlib, os\n"
-        "def leave(*_):\n"
-        f"    time.sleep(0.5); pathlib.Path({str(saved)!r}).touch(); sys.exit(130)\n"
-        "signal.signal(signal.SIGINT, leave)\n"
-        "os.kill(os.getppid(), signal.SIGTERM)\n"
-        "time.sleep(60)\n"
-    )
-    out = run_python(
-        "-c",
-        "import signal\n"
-        "from benchmarks.birds_small import make\n"
-        f"try: make('dtram', ['-c', {child!r}])\n"
-        "except KeyboardInterrupt: print('interrupted')\n"
-        "assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL\n",
-    )
-    assert out.split()[-1] == "interrupted"
-    assert saved.exists()
+def test_a_run_that_failed_ends_the_comparison(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(birds_small, "RECIPE", {**RECIPE, "m": 1})
+    with pytest.raises(ValueError, match=r"dtram: failed: error: --m 1: expected at least 2"):
+        main(Options(runs=tmp_path, epochs=1, num_train=100, num_test=24))
 
 
 # -- closed forms ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("accuracy", "wanted", "needed"),
-    [
-        ([50, 70, 80], 50, 1.0),
-        ([50, 70, 80], 40, 1.0),
-        ([50, 70, 80], 65, 1.75),
-        ([50, 70, 80], 80, 3.0),
-        ([50, 70, 80], 80.1, None),
-        ([50, 45, 60], 55, 2 + 10 / 15),  # a fall is not gone through
-        ([50], 51, None),
-    ],
-)
-def test_glimpses_needed(accuracy: list[float], wanted: float, needed: float | None) -> None:
-    found = glimpses_needed(accuracy, wanted)
-    assert found == (None if needed is None else pytest.approx(needed))
 
 
 def test_paired_difference_by_hand() -> None:
@@ -125,20 +86,9 @@ def test_paired_difference_by_hand() -> None:
     assert found == {"points": 25.0, "half_interval_95": round(1.96 * 1875**0.5 / 2, 2)}
 
 
-def test_matching_confidence_matches_validations_glimpses() -> None:
-    generator = torch.Generator().manual_seed(0)
-    logits = 3 * torch.randn(3, 500, 4, generator=generator)
-    nothing = torch.zeros(3, 500)
-    labels, seen_at = torch.zeros(500, dtype=torch.int64), torch.zeros(3, 500, 2)
-    scores = Scores(labels, logits, nothing, seen_at)
-    for wanted in (1.0, 1.7, 2.9):
-        rule = ConfidenceStop(matching_confidence(scores, wanted))
-        assert scores.error(rule)[1] == pytest.approx(wanted, abs=0.03)
-
-
 def test_by_telling_parts_by_hand() -> None:
     telling = np.array([[False, False], [True, False], [False, True], [True, True]])
-    dtram = birds_small.Answered(np.array([True, True, False, True]), np.array([1, 2, 3, 3]))
+    dtram = Answered(np.array([True, True, False, True]), np.array([1, 2, 3, 3]))
     found = by_telling_parts(telling, dtram, np.array([True, False, False, False]))
     assert [row["images"] for row in found.values()] == [1, 2, 1]
     assert [row["mean_glimpses"] for row in found.values()] == [1.0, 2.5, 3.0]

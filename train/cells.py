@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import signal
-import subprocess
 import sys
-import threading
-import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +59,10 @@ class Cell:
         return self.algo == "dtram" or ALGORITHMS[self.algo].learns
 
     @property
+    def name(self) -> str:
+        return f"{self.env_id.rpartition(':')[2]} {self.algo} seed {self.seed}"
+
+    @property
     def finished(self) -> bool:
         return (self.folder / "results.json").exists()
 
@@ -107,79 +104,6 @@ def _rate(cell: Cell) -> float:
         return float(found["env_steps"] / found["train_seconds"])
     except (OSError, ValueError, TypeError, KeyError, ZeroDivisionError):
         return 0.0  # `read` says what is wrong with it
-
-
-class Runner:
-    """Makes cells, several side by side, and ends their processes when it is interrupted."""
-
-    def __init__(self, jobs: int) -> None:
-        self._jobs = jobs
-        self._lock = threading.Lock()
-        self._processes: list[subprocess.Popen[bytes]] = []
-        self._stopped = False
-        self.problems: dict[Path, str] = {}
-
-    def run(self, cells: Sequence[Cell]) -> None:
-        """Makes the cells that are not finished.
-
-        Raises:
-            KeyboardInterrupt: a signal came; the runs have saved what they had.
-        """
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-        try:
-            with ThreadPoolExecutor(self._jobs) as pool:
-                try:
-                    list(pool.map(self._make, [c for c in cells if not c.finished]))
-                except KeyboardInterrupt:
-                    self._stop()
-                    raise
-        finally:
-            signal.signal(signal.SIGTERM, before)
-
-    def _make(self, cell: Cell) -> None:
-        cell.folder.mkdir(parents=True, exist_ok=True)
-        began = time.perf_counter()
-        log = cell.folder.with_name(cell.folder.name + ".log")
-        threads = os.environ | ({"OMP_NUM_THREADS": "1"} if self._jobs > 1 else {})
-        with log.open("ab") as output:
-            with self._lock:
-                if self._stopped:
-                    return
-                # In a session of its own: Ctrl-C reaches it from here, once, and not the terminal.
-                process = subprocess.Popen(
-                    cell.words(),
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    env=threads,
-                    start_new_session=True,
-                )
-                self._processes.append(process)
-            status = process.wait()
-        name = f"{cell.env_id.rpartition(':')[2]} {cell.algo} seed {cell.seed}"
-        if self._stopped:
-            return
-        if status == 0 and cell.finished:
-            print(f"{name}: done in {time.perf_counter() - began:.0f} s", flush=True)
-            return
-        problem = _reason(log.read_text(errors="replace")) or f"exit status {status}"
-        if status < 0:  # nobody could say why: the last line is of something else
-            problem = f"ended by {signal.Signals(-status).name}"
-        self.problems[cell.folder] = f"failed: {problem}"
-        print(f"{name}: failed: {problem} (see {log})", flush=True)
-
-    def _stop(self) -> None:
-        with self._lock:
-            self._stopped = True
-            for process in self._processes:
-                if process.poll() is None:
-                    process.send_signal(signal.SIGINT)
-
-
-def _reason(log: str) -> str:
-    """What a failed run said last; a box of the command line's parser is read without its frame."""
-    lines = [re.sub("[\u2500-\u257f]+", "", line).strip() for line in log.splitlines()]
-    return next((line[:200] for line in reversed(lines) if line), "")
 
 
 def read(cell: Cell, problem: str) -> Run:

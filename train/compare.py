@@ -27,10 +27,11 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 
-from train.cells import Cell, Runner, estimate, read
+from train.cells import Cell, estimate, read
 from train.comparison import Run, markdown, plot_curves, plot_errors, summarise, write_csv
 from train.provenance import provenance, python_command
 from train.run import run_program, write_json
+from train.runner import Runner
 from train.sb3_algorithms import ALGORITHMS, check_pair, reinforce_settings, settings
 from train.sb3_baselines import POLICY_ONLY_STEPS, WHOLE_TASK_STEPS
 from train.task import describe_env

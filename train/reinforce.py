@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,6 +56,20 @@ NOT_NEGATIVE = (
     "lone_weight",
 )
 
+OF_THE_NETWORK = (
+    *(field.name for field in fields(NetworkOptions)),
+    "core",
+    "hidden_size",
+    "location_embedding",
+    "per_step",
+    "answer",
+    "locator_input",
+    "locator_hidden",
+    "locator_grid",
+    "stopper_input",
+)
+"""Options that a trunk has settled."""
+
 
 @dataclass(frozen=True)
 class Options(OptimizerOptions, AugmentOptions, NetworkOptions, TaskOptions):
@@ -81,6 +95,9 @@ class Options(OptimizerOptions, AugmentOptions, NetworkOptions, TaskOptions):
     stopper_input: Literal["detached", "state"] = "detached"
     """whether the stop's policy gradient reaches the state"""
 
+    trunk: Path | None = None
+    """folder of a trained DT-RAM or RAM, or of one of its stages, whose trunk is taken as it is:
+    only the stopper learns. The network's options are its own and not to be given"""
     stop: Literal["after", "joint", "off"] = "after"
     """the stopper learns after the trunk, jointly with it, or not at all (RAM)"""
     stop_gradient: Literal["exact", "reinforce"] = "exact"
@@ -172,6 +189,12 @@ class Options(OptimizerOptions, AugmentOptions, NetworkOptions, TaskOptions):
         self._check_combinations()
 
     def _check_combinations(self) -> None:
+        if self.trunk is not None:
+            check("stop", self.stop, self.stop == "after", "after, beside --trunk")
+            check("curriculum", self.curriculum, not self.curriculum, "none beside --trunk")
+            for name in OF_THE_NETWORK:
+                value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
+                check(name, value, value == default, "not given: --trunk says what it is")
         if self.freeze_earlier:
             both = self.per_step and len(self.curriculum) > 1
             check("freeze_earlier", True, both, "with --per-step and a --curriculum of stages")
@@ -214,7 +237,7 @@ class Options(OptimizerOptions, AugmentOptions, NetworkOptions, TaskOptions):
     def to_json(self) -> dict[str, Any]:
         """The options that define the run: all but where it lies and how it was called."""
         values = asdict(self) | {"curriculum": list(self.curriculum)}
-        for name in ("classifier", "root"):
+        for name in ("classifier", "root", "trunk"):
             if values[name] is not None:
                 values[name] = str(values[name])
         if self.scale_crop is not None:
@@ -305,7 +328,7 @@ def make_stages(options: Options, task: Task, agent: DTRAM) -> list[tuple[str, A
             share, least = o.share(stopper=True) or 0, task.max_glimpses
             check("env_steps", o.env_steps, share >= least, f"at least {4 * least}")
     stages: list[tuple[str, Any]] = []
-    for steps in curriculum:
+    for steps in () if o.trunk is not None else curriculum:
         name = f"{'joint' if o.stop == 'joint' else 'trunk'}-{steps}"
         stages.append((name, lambda name=name, steps=steps: unroll_stage(name, steps)))
     if o.stop == "after":
@@ -342,6 +365,8 @@ def fit(
         loop.run_stage(make, restore=saved is not None)
         saved = None
         progress.next_stage()
+        if len(stages) > 1:
+            agent.save(run.path / "stages" / name, **task.about)
         pictures = glimpse_pictures(task, agent, "validation")
         run.writer.add_image(f"glimpses/{name}", pictures, progress.images, dataformats="HWC")
     return progress
@@ -350,6 +375,8 @@ def fit(
 def new_agent(options: Options, task: Task) -> tuple[DTRAM, str]:
     """An untrained agent, and where its backbone's weights come from; seeds torch's generator."""
     torch.manual_seed(options.seed)
+    if options.trunk is not None:
+        return agent_on_trunk(options.trunk, task), "trunk"
     config: dict[str, Any] = {
         "encoder": options.encoder,
         "core": options.core,
@@ -371,6 +398,23 @@ def new_agent(options: Options, task: Task) -> tuple[DTRAM, str]:
     config |= {"per_step": options.per_step, "answer": options.answer}
     agent = task.new_agent(**config, **backbone_scale(options.backbone_weights, task))
     return agent, prepare_backbone(agent.encoders(), options)
+
+
+def agent_on_trunk(folder: Path, task: Task) -> DTRAM:
+    """A DT-RAM with another one's trunk and an untrained stopper and baseline.
+
+    Raises:
+        FileNotFoundError: there is no model in `folder`.
+        ValueError: it was made for another environment.
+    """
+    trained = DTRAM.load(folder, task.device)
+    trained.check_spaces(task.observation_space, task.action_space, task.max_glimpses)
+    agent = DTRAM(trained.config, class_names=trained.class_names).to(task.device)
+    trunk = trained.state_dict()
+    heads = {name for name in trunk if name.split(".")[0] in ("stopper", "baseline")}
+    untrained = agent.state_dict()
+    agent.load_state_dict(trunk | {name: untrained[name] for name in heads})
+    return agent
 
 
 def train(options: Options) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from train import cells
+from train import cells, runner
 from train.cells import SECONDS_A_RUN, Cell, estimate, read
 from train.reinforce import train as train_dtram
 from train.sb3_baselines import Options as Baseline
@@ -79,4 +79,4 @@ def test_a_policy_only_dtram_is_scored_with_its_classifier(
     ],
 )
 def test_the_reason_of_a_failure_is_its_last_words(log: str, reason: str) -> None:
-    assert cells._reason(log) == reason
+    assert runner._reason(log) == reason

@@ -17,8 +17,8 @@ import torch
 
 import dtram_env
 from agents.dtram import DTRAM
-from train import cells
 from train import compare as program
+from train import runner
 from train.cells import RATES, SECONDS_A_RUN, Cell, estimate
 from train.compare import Options, compare, plan
 from train.comparison import COLUMNS, area_under
@@ -158,7 +158,7 @@ def test_a_failed_run_is_a_row_that_says_so(made: Made) -> None:
 
 def test_a_second_call_trains_nothing(made: Made, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(
-        cells.subprocess, "Popen", lambda *_, **__: pytest.fail("a run was started")
+        runner.subprocess, "Popen", lambda *_, **__: pytest.fail("a run was started")
     )
     monkeypatch.setattr(program, "provenance", lambda device: {"command": "again"})
     compare(tiny(made.runs, out=tmp_path))
@@ -170,7 +170,7 @@ def test_a_second_call_trains_nothing(made: Made, tmp_path: Path, monkeypatch, c
 
 def test_read_only_says_what_was_not_run(made: Made, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(
-        cells.subprocess, "Popen", lambda *_, **__: pytest.fail("a run was started")
+        runner.subprocess, "Popen", lambda *_, **__: pytest.fail("a run was started")
     )
     monkeypatch.setattr(program, "provenance", lambda device: {"command": "read"})
     compare(tiny(made.runs, algos=("random", "center"), read_only=True, out=tmp_path))

@@ -1,0 +1,154 @@
+"""Runs made in processes of their own: command lines, several side by side, failures."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+HERE = Path(__file__).resolve().parent
+
+
+class Job(Protocol):
+    """A run to be made."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        ...
+
+    @property
+    def folder(self) -> Path: ...
+
+    @property
+    def finished(self) -> bool: ...
+
+    def words(self) -> list[str]:
+        """The command that makes it, or goes on with it."""
+        ...
+
+
+@dataclass(frozen=True)
+class ProgramRun:
+    """A run of a program of this folder.
+
+    Attributes:
+        name: for messages.
+        program: as in ``"reinforce.py"``.
+        folder: the run's; ``--run-dir``.
+        options: of the program by name, see `flags`.
+    """
+
+    name: str
+    program: str
+    folder: Path
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has its results; they are written last."""
+        return (self.folder / "results.json").exists()
+
+    def words(self) -> list[str]:
+        """The command that makes it, or goes on with it."""
+        given = flags({**self.options, "run_dir": self.folder})
+        return [sys.executable, str(HERE / self.program), *given, "--resume"]
+
+
+def flags(options: Mapping[str, Any]) -> list[str]:
+    """Options as words of a command line; those that are None are left out.
+
+    >>> flags({"env_id": "X", "flip": True, "per_step": False, "curriculum": (1, 3), "root": None})
+    ['--env-id', 'X', '--flip', '--no-per-step', '--curriculum', '1', '3']
+    """
+    words = []
+    for name, value in options.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{'' if value else 'no-'}{flag}")
+        elif isinstance(value, tuple | list):
+            words += [f"--{flag}", *map(str, value)]
+        elif value is not None:
+            words += [f"--{flag}", str(value)]
+    return words
+
+
+class Runner:
+    """Makes runs, several side by side, and ends their processes when it is interrupted."""
+
+    def __init__(self, jobs: int) -> None:
+        self._jobs = jobs
+        self._lock = threading.Lock()
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._stopped = False
+        self.problems: dict[Path, str] = {}
+
+    def run(self, jobs: Sequence[Job]) -> None:
+        """Makes the runs that are not finished, in order.
+
+        Raises:
+            KeyboardInterrupt: a signal came; the runs have saved what they had.
+        """
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            with ThreadPoolExecutor(self._jobs) as pool:
+                try:
+                    list(pool.map(self._make, [job for job in jobs if not job.finished]))
+                except KeyboardInterrupt:
+                    self._stop()
+                    raise
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def _make(self, job: Job) -> None:
+        job.folder.mkdir(parents=True, exist_ok=True)
+        began = time.perf_counter()
+        log = job.folder.with_name(job.folder.name + ".log")
+        threads = os.environ | ({"OMP_NUM_THREADS": "1"} if self._jobs > 1 else {})
+        with log.open("ab") as output:
+            with self._lock:
+                if self._stopped:
+                    return
+                # In a session of its own: Ctrl-C reaches it from here, once, and not the terminal.
+                process = subprocess.Popen(
+                    job.words(),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    env=threads,
+                    start_new_session=True,
+                )
+                self._processes.append(process)
+            status = process.wait()
+        if self._stopped:
+            return
+        if status == 0 and job.finished:
+            print(f"{job.name}: done in {time.perf_counter() - began:.0f} s", flush=True)
+            return
+        problem = _reason(log.read_text(errors="replace")) or f"exit status {status}"
+        if status < 0:  # nobody could say why: the last line is of something else
+            problem = f"ended by {signal.Signals(-status).name}"
+        self.problems[job.folder] = f"failed: {problem}"
+        print(f"{job.name}: failed: {problem} (see {log})", flush=True)
+
+    def _stop(self) -> None:
+        with self._lock:
+            self._stopped = True
+            for process in self._processes:
+                if process.poll() is None:
+                    process.send_signal(signal.SIGINT)
+
+
+def _reason(log: str) -> str:
+    """What a failed run said last; a box of the command line's parser is read without its frame."""
+    lines = [re.sub("[\u2500-\u257f]+", "", line).strip() for line in log.splitlines()]
+    return next((line[:200] for line in reversed(lines) if line), "")
