@@ -200,6 +200,11 @@ class HaltingRAM(DTRAM):
         # Else two glimpses would be all, and later ones' scores would have no gradient.
         nn.init.constant_(self.stopper[-1].bias, HALTING_BIAS)  # type: ignore[arg-type]
 
+    @staticmethod
+    def learned_stop(threshold: float) -> ACTStop:
+        """Its rule, with 1 - ε."""
+        return ACTStop(threshold)
+
     def initial(self, batch: int) -> State:
         """As DT-RAM's; `c` ends with the sum of scores, that of score x logits, and the logits."""
         state = super().initial(batch)

@@ -196,6 +196,11 @@ class DTRAM(nn.Module):
                 "first_glimpse='choose': DTRAM answers glimpses; expected one at reset"
             )
 
+    @staticmethod
+    def learned_stop(threshold: float) -> LearnedStop:
+        """The rule that it learns, with a threshold."""
+        return LearnedStop(threshold)
+
     # -- the recurrence -------------------------------------------------------------------------
 
     @property

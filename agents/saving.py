@@ -65,6 +65,18 @@ def read_model_json(folder: str | Path, kind: str = DTRAM_KIND) -> dict[str, Any
     return header
 
 
+def kind_of(folder: str | Path) -> str:
+    """The kind of a saved model; DT-RAM's where no model can be read, so that its reader says why.
+
+    Args:
+        folder: the model's.
+    """
+    try:
+        return str(json.loads((Path(folder) / "model.json").read_text())["kind"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return DTRAM_KIND
+
+
 def check_settings(
     folder: str | Path,
     header: dict[str, Any],

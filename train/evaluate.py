@@ -22,8 +22,7 @@ import tyro
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 
 import dtram_env
-from agents.config import read_header
-from agents.dtram import DTRAM
+from agents.loading import load_agent
 from agents.policy_only import POLICY_IDS, LookAndStop
 from agents.stopping import ConfidenceStop, FixedStop, LearnedStop
 from train.provenance import choose_device, provenance
@@ -71,15 +70,14 @@ class Options:
 def evaluate(options: Options) -> dict[str, Any]:
     """Runs the evaluation; returns what ``--json`` prints."""
     device = choose_device(options.device)
-    agent = DTRAM.load(options.run_dir, device)
-    header = read_header(options.run_dir)
+    agent = load_agent(options.run_dir, device)
     if (options.run_dir / "options.json").exists() and not (
         options.run_dir / "results.json"
     ).exists():
         print(f"{options.run_dir}: unfinished; its best model so far", file=sys.stderr)
-    if "env_id" not in header:
+    if "env_id" not in agent.about:
         raise ValueError(f"{options.run_dir}: its model.json names no environment (env_id)")
-    env_id, env_options = header["env_id"], dict(header.get("env_options", {}))
+    env_id, env_options = agent.about["env_id"], dict(agent.about.get("env_options", {}))
     if options.data_dir is not None:
         env_options["data_dir"] = str(options.data_dir)
     if options.fixed is not None and options.fixed > agent.config.max_glimpses:

@@ -15,7 +15,6 @@ from agents.dtram import DTRAM
 from agents.objective import Losses
 from agents.one_look import OneLook
 from agents.resnet import parameter_groups
-from agents.stopping import LearnedStop
 
 from .options import OptimizerOptions
 from .run import Interrupt, RunFolder
@@ -203,7 +202,7 @@ class Loop:
         if progress.best is None or list(verdict.criterion) < progress.best:
             progress.best = list(verdict.criterion)
             if isinstance(self.agent, DTRAM):
-                self.agent.stopping = LearnedStop(verdict.threshold)
+                self.agent.stopping = self.agent.learned_stop(verdict.threshold)
             self.agent.save(self.folder.path, **self.task.about)
         self._tick()
         elapsed = {

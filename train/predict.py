@@ -26,7 +26,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 
 from agents.answers import Answer, answer_each
-from agents.dtram import DTRAM
+from agents.loading import load_agent
 from agents.stopping import LearnedStop
 from dtram_env.datasets.decode import decode, large_images_allowed, opened, upright_size
 from dtram_env.datasets.folder import SUFFIXES
@@ -73,7 +73,7 @@ def predict(options: Options) -> dict[str, Any]:
     Without `json` each answer is printed when it is there. What cannot be read is named on standard
     error.
     """
-    agent = DTRAM.load(options.run_dir, choose_device(options.device))
+    agent = load_agent(options.run_dir, choose_device(options.device))
     if options.threshold is not None:
         agent.stopping = LearnedStop(options.threshold)
     paths = find_images(options.images)

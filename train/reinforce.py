@@ -25,9 +25,12 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 
+from agents.act import HaltingRAM
 from agents.dtram import DTRAM
+from agents.loading import load_agent
 from agents.objective import Objective
 from train.backbone import backbone_scale, prepare_backbone
+from train.halting import HaltingStage
 from train.loop import Loop, Progress
 from train.options import (
     AugmentOptions,
@@ -54,9 +57,10 @@ NOT_NEGATIVE = (
     "replay",
     "location_entropy",
     "lone_weight",
+    "ponder_cost",
 )
 
-OF_THE_NETWORK = (
+OF_THE_TRUNK = (
     *(field.name for field in fields(NetworkOptions)),
     "core",
     "hidden_size",
@@ -98,8 +102,11 @@ class Options(OptimizerOptions, AugmentOptions, NetworkOptions, TaskOptions):
     trunk: Path | None = None
     """folder of a trained DT-RAM or RAM, or of one of its stages, whose trunk is taken as it is:
     only the stopper learns. The network's options are its own and not to be given"""
-    stop: Literal["after", "joint", "off"] = "after"
-    """the stopper learns after the trunk, jointly with it, or not at all (RAM)"""
+    stop: Literal["after", "joint", "off", "act"] = "after"
+    """the stopper learns after the trunk, jointly with it, or not at all (RAM); act: on a --trunk,
+    Adaptive Computation Time in place of DT-RAM's stop"""
+    ponder_cost: float = 0.01
+    """with --stop act: what a glimpse costs, in nats"""
     stop_gradient: Literal["exact", "reinforce"] = "exact"
     """gradient of the stop decisions: expectation over the stopping time, or sampled"""
     baseline: Literal["leave_one_out", "value", "scalar", "none"] = "leave_one_out"
@@ -190,11 +197,14 @@ class Options(OptimizerOptions, AugmentOptions, NetworkOptions, TaskOptions):
 
     def _check_combinations(self) -> None:
         if self.trunk is not None:
-            check("stop", self.stop, self.stop == "after", "after, beside --trunk")
+            stops = self.stop in ("after", "act")
+            check("stop", self.stop, stops, "after or act, beside --trunk")
             check("curriculum", self.curriculum, not self.curriculum, "none beside --trunk")
-            for name in OF_THE_NETWORK:
+            for name in OF_THE_TRUNK:
                 value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
                 check(name, value, value == default, "not given: --trunk says what it is")
+        elif self.stop == "act":
+            raise ValueError("--stop act: expected with --trunk, a trained RAM or DT-RAM")
         if self.freeze_earlier:
             both = self.per_step and len(self.curriculum) > 1
             check("freeze_earlier", True, both, "with --per-step and a --curriculum of stages")
@@ -231,7 +241,9 @@ class Options(OptimizerOptions, AugmentOptions, NetworkOptions, TaskOptions):
         """Env steps of the stopper's stage, or of each other one; None if they are not limited."""
         if self.env_steps is None:
             return None
-        last = self.env_steps // 4 if self.stop == "after" else 0
+        last = self.env_steps // 4 if self.stop in ("after", "act") else 0
+        if self.trunk is not None:
+            last = self.env_steps
         return last if stopper else (self.env_steps - last) // max(1, len(self.curriculum))
 
     def to_json(self) -> dict[str, Any]:
@@ -293,21 +305,19 @@ def make_stages(options: Options, task: Task, agent: DTRAM) -> list[tuple[str, A
         )
 
     def stopper_stage() -> Stage:
-        return StopperStage(
-            task,
-            agent,
-            learned,
-            name="stopper",
-            m=o.m,
-            augment=augment,
-            seed=o.seed,
-            epochs=o.stop_epochs,
-            batch_size=o.stop_batch_size,
-            learning_rate=o.stop_learning_rate,
-            max_mean_glimpses=o.max_mean_glimpses,
-            choose=o.choose,
-            env_steps=o.share(stopper=True),
-        )
+        how: dict[str, Any] = {
+            "name": "stopper",
+            "augment": augment,
+            "seed": o.seed,
+            "epochs": o.stop_epochs,
+            "batch_size": o.stop_batch_size,
+            "learning_rate": o.stop_learning_rate,
+            "env_steps": o.share(stopper=True),
+        }
+        if isinstance(agent, HaltingRAM):
+            return HaltingStage(task, agent, ponder_cost=o.ponder_cost, **how)
+        bound = {"max_mean_glimpses": o.max_mean_glimpses, "choose": o.choose}
+        return StopperStage(task, agent, learned, m=o.m, **how, **bound)
 
     curriculum = o.curriculum or (task.max_glimpses,)
     if curriculum[-1] != task.max_glimpses:
@@ -324,14 +334,14 @@ def make_stages(options: Options, task: Task, agent: DTRAM) -> list[tuple[str, A
             least = steps * o.batch_size * o.m
             share = o.share(stopper=False) or 0
             check("env_steps", o.env_steps, share >= least, f"at least {least} for each stage")
-        if o.stop == "after":
+        if o.stop in ("after", "act"):
             share, least = o.share(stopper=True) or 0, task.max_glimpses
             check("env_steps", o.env_steps, share >= least, f"at least {4 * least}")
     stages: list[tuple[str, Any]] = []
     for steps in () if o.trunk is not None else curriculum:
         name = f"{'joint' if o.stop == 'joint' else 'trunk'}-{steps}"
         stages.append((name, lambda name=name, steps=steps: unroll_stage(name, steps)))
-    if o.stop == "after":
+    if o.stop in ("after", "act"):
         stages.append(("stopper", stopper_stage))
     return stages
 
@@ -376,7 +386,8 @@ def new_agent(options: Options, task: Task) -> tuple[DTRAM, str]:
     """An untrained agent, and where its backbone's weights come from; seeds torch's generator."""
     torch.manual_seed(options.seed)
     if options.trunk is not None:
-        return agent_on_trunk(options.trunk, task), "trunk"
+        kind = HaltingRAM if options.stop == "act" else DTRAM
+        return agent_on_trunk(options.trunk, task, kind), "trunk"
     config: dict[str, Any] = {
         "encoder": options.encoder,
         "core": options.core,
@@ -400,16 +411,16 @@ def new_agent(options: Options, task: Task) -> tuple[DTRAM, str]:
     return agent, prepare_backbone(agent.encoders(), options)
 
 
-def agent_on_trunk(folder: Path, task: Task) -> DTRAM:
-    """A DT-RAM with another one's trunk and an untrained stopper and baseline.
+def agent_on_trunk(folder: Path, task: Task, kind: type[DTRAM] = DTRAM) -> DTRAM:
+    """An agent of a kind with a trained one's trunk and an untrained stopper and baseline.
 
     Raises:
         FileNotFoundError: there is no model in `folder`.
         ValueError: it was made for another environment.
     """
-    trained = DTRAM.load(folder, task.device)
+    trained = load_agent(folder, task.device)
     trained.check_spaces(task.observation_space, task.action_space, task.max_glimpses)
-    agent = DTRAM(trained.config, class_names=trained.class_names).to(task.device)
+    agent = kind(trained.config, class_names=trained.class_names).to(task.device)
     trunk = trained.state_dict()
     heads = {name for name in trunk if name.split(".")[0] in ("stopper", "baseline")}
     untrained = agent.state_dict()
@@ -448,7 +459,7 @@ def train(options: Options) -> Path:
             "backbone": backbone,
             **origin,
         }
-        results = report(run_dir, task, DTRAM.load(run.path, device), about)
+        results = report(run_dir, task, load_agent(run.path, device), about)
         final = {f"hparam/{name}": results[name] for name in ("test_error", "mean_glimpses")}
         run.log_hyperparameters(options.to_json(), final)
         run.finish(results)

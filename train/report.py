@@ -134,7 +134,10 @@ def table(results: dict[str, Any]) -> str:
         # So near 1 that three digits would say "p > 1": how near.
         near = 0.9995 < chosen < 1
         threshold = f"1 - {1 - chosen:.1e}" if near else f"{chosen:.3g}"
-        add(f"DT-RAM, learned stop, p > {threshold} (chosen on validation)", results)
+        name = f"DT-RAM, learned stop, p > {threshold} (chosen on validation)"
+        if results["options"]["stop"] == "act":
+            name = f"ACT, sum of halting scores > {threshold}"
+        add(name, results)
     grid.add_section()
     for glimpses, row in results["fixed"].items():
         add(f"RAM, {glimpses} glimpse{'s' if int(glimpses) > 1 else ''}", row)
@@ -144,7 +147,7 @@ def table(results: dict[str, Any]) -> str:
     console = Console(file=io.StringIO(), width=100)
     console.print(grid)
     options = results["options"]
-    bounded = options["stop"] != "off" and options.get("choose") != "return"
+    bounded = options["stop"] not in ("off", "act") and options.get("choose") != "return"
     for split, kept in results["bound_kept"].items():
         if bounded and not kept:
             console.print(

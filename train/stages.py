@@ -296,7 +296,8 @@ class StopperStage(Stage):
                 index = torch.arange(len(rows), device=task.device)
                 path = deterministic_path(agent, task.look, store, index)
                 for t, step in enumerate(path):
-                    h[t, rows], logits[t, rows] = step.state.h, step.heads.logits
+                    # What is said after this glimpse alone, which heads of another rule may mix.
+                    h[t, rows], logits[t, rows] = step.state.h, agent.logits(step.state, t)
         return h, logits
 
 

@@ -1,0 +1,106 @@
+"""A stopper, or ACT's halting, learned on a trunk that another run trained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from agents.act import ACTStop, HaltingRAM
+from agents.dtram import DTRAM
+from agents.loading import load_agent
+from train.evaluate import Options as EvaluateOptions
+from train.evaluate import evaluate
+from train.reinforce import train
+
+HEADS = ("stopper", "baseline")
+
+
+@pytest.fixture(scope="module")
+def ram(tmp_path_factory: pytest.TempPathFactory, small_options) -> Path:
+    """A RAM of two stages; its recurrent core is not the default one."""
+    folder = tmp_path_factory.mktemp("ram") / "run"
+    return train(small_options(run_dir=folder, stop="off", curriculum=(2, 4), core="gru"))
+
+
+@pytest.fixture(scope="module")
+def on_trunk(small_options):
+    """Options of a run on a trunk, which says what the network is."""
+    return lambda **changes: small_options(**{"hidden_size": None, **changes})
+
+
+def trunk_of(agent: DTRAM) -> dict[str, torch.Tensor]:
+    return {k: v for k, v in agent.state_dict().items() if k.split(".")[0] not in HEADS}
+
+
+def test_each_stage_leaves_its_model(ram: Path) -> None:
+    names = sorted(path.name for path in (ram / "stages").iterdir())
+    assert len(names) == 2 and names[0] == "trunk-2"
+    early, late = (DTRAM.load(ram / "stages" / name) for name in names)
+    assert any(not torch.equal(a, b) for a, b in zip(*map(_values, (early, late)), strict=True))
+    final = DTRAM.load(ram)
+    assert all(torch.equal(a, b) for a, b in zip(_values(late), _values(final), strict=True))
+
+
+def _values(agent: DTRAM) -> list[torch.Tensor]:
+    return list(agent.state_dict().values())
+
+
+@pytest.mark.parametrize("stop", ["after", "act"])
+def test_the_trunk_stays_and_the_stop_learns(
+    tmp_path: Path, ram: Path, on_trunk, stop: str
+) -> None:
+    run = train(on_trunk(run_dir=tmp_path / stop, trunk=ram, stop=stop, ponder_cost=0.2))
+    agent, given = load_agent(run), DTRAM.load(ram)
+    assert isinstance(agent, HaltingRAM) == (stop == "act")
+    assert agent.config.core == "gru"
+    before, after = trunk_of(given), trunk_of(agent)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    last = agent.stopper[-1].weight  # which is 0 before anything is learned
+    assert (last != 0).any()
+    results = json.loads((run / "results.json").read_text())
+    assert results["backbone"] == "trunk"
+    found = evaluate(EvaluateOptions(run))
+    assert found["differs_from_training"] == 0
+    assert found["mean_glimpses"] == pytest.approx(results["mean_glimpses"], abs=1e-4)
+    if stop == "act":
+        assert agent.stopping == ACTStop()
+        assert "ACT, sum of halting scores > 0.99" in (run / "results.txt").read_text()
+
+
+def test_dearer_glimpses_are_fewer(tmp_path: Path, ram: Path, on_trunk) -> None:
+    means = []
+    for cost in (0.0, 5.0):
+        folder = tmp_path / f"{cost}"
+        made = on_trunk(run_dir=folder, trunk=ram, stop="act", ponder_cost=cost, stop_epochs=30)
+        results = json.loads((train(made) / "results.json").read_text())
+        means.append(results["mean_glimpses"])
+    assert means[1] < means[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stop": "act"}, "--stop act: expected with --trunk"),
+        ({"trunk": Path("x"), "stop": "joint"}, "--stop joint: expected after or act"),
+        ({"trunk": Path("x"), "core": "gru"}, "--core gru: expected not given"),
+        ({"trunk": Path("x"), "curriculum": (2, 4)}, "--curriculum"),
+        ({"ponder_cost": -1.0}, "--ponder-cost -1.0"),
+        ({"lone_weight": -1.0}, "--lone-weight -1.0"),
+        ({"lone_reward": 1.5}, "--lone-reward 1.5: expected 0 to 1"),
+        ({"lone_reward": 0.5, "location_reward": "return"}, "unless a location is paid anytime"),
+    ],
+)
+def test_impossible_options_are_errors(on_trunk, changes, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        on_trunk(**changes)
+
+
+def test_a_trunk_that_is_not_there_or_does_not_fit(tmp_path: Path, ram: Path, on_trunk) -> None:
+    with pytest.raises(FileNotFoundError, match="no saved model"):
+        train(on_trunk(run_dir=tmp_path / "a", trunk=tmp_path / "nothing"))
+    with pytest.raises(ValueError, match="was made for"):
+        train(on_trunk(run_dir=tmp_path / "b", trunk=ram, glimpse_size=6))
