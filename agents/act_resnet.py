@@ -30,6 +30,8 @@ class ACTConfig:
     """number of classes K"""
     resnet: ResNetOptions
     """of the residual network"""
+    image_size: int = 224
+    """pixels a side of the images that it was made for; it takes others too"""
     epsilon: float = EPSILON
     """ε: halting scores that sum to 1 - ε are enough"""
     halting_bias: float = HALTING_BIAS
@@ -43,6 +45,18 @@ class ACTConfig:
         require("num_classes", self.num_classes, self.num_classes >= 2, "at least 2")
         check_epsilon(self.epsilon)
         check_pixel_scale(self.pixel_mean, self.pixel_std, self.resnet.channels)
+        least = self.resnet.smallest_image
+        require("image_size", self.image_size, self.image_size >= least, f"at least {least}")
+
+    @property
+    def encoder(self) -> str:
+        """Name of the residual network."""
+        return self.resnet.name
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(s, s, channels) of the images that it was made for."""
+        return self.image_size, self.image_size, self.resnet.channels
 
 
 class ACTOutput(NamedTuple):

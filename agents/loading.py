@@ -1,4 +1,4 @@
-"""Reads a saved recurrent agent of any kind back."""
+"""Reads saved models back whose kind is not known before."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from pathlib import Path
 import torch
 
 from .act import HaltingRAM
+from .act_resnet import ACTResNet
 from .dtram import DTRAM
+from .one_look import OneLook
+from .sact import SACTResNet
 from .saving import kind_of
 
 
@@ -20,3 +23,15 @@ def load_agent(folder: str | Path, device: str | torch.device = "cpu") -> DTRAM:
     """
     kind = HaltingRAM if kind_of(folder) == HaltingRAM.KIND else DTRAM
     return kind.load(folder, device)
+
+
+def load_one_look(folder: str | Path, device: str | torch.device = "cpu") -> OneLook | ACTResNet:
+    """Reads a one-look network back, or a ResNet that halts by ACT or SACT.
+
+    Raises:
+        FileNotFoundError: if there is no model in `folder`.
+        ValueError: if it is another kind of model, or its files do not fit one another.
+    """
+    halting = {kind.KIND: kind for kind in (ACTResNet, SACTResNet)}
+    found = halting.get(kind_of(folder))
+    return OneLook.load(folder, device) if found is None else found.load(folder, device)

@@ -34,7 +34,7 @@ from agents.dtram import DTRAM
 from agents.one_look import OneLook
 from agents.rollout import Scores, score
 from agents.stopping import ConfidenceStop, FixedStop, StoppingRule
-from train.one_look import answers_and_rate
+from train.looks import answers_and_rate
 from train.options import AugmentOptions, TaskOptions
 from train.provenance import provenance
 from train.readings import Answered, answers, glimpses_needed, matching_confidence

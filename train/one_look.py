@@ -4,6 +4,8 @@
     python train/one_look.py --encoder conv
     python train/one_look.py --env-id DTRAM-BirdsSmall-v0 --like runs/birds   # DT-RAM's compute
     python train/one_look.py --env-id DTRAM-BirdsSmall-v0 --encoder cnn --side 0  # full resolution
+    python train/one_look.py --env-id DTRAM-BirdsSmall-v0 --encoder resnet34 --resnet-width 16 \\
+      --side 0 --halting sact                     # as many residual units as each position needs
     python train/one_look.py --env-id DTRAM-CUB-v0 --encoder resnet50 --backbone-weights DEFAULT \\
       --side 224 --optimizer sgd --learning-rate 0.01 --scale-crop 0.25 1 --colour 0.4 --flip
 
@@ -17,7 +19,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import tyro
@@ -27,11 +29,16 @@ from torch.nn.functional import cross_entropy
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 
+from agents.act import ponder_cost_loss
+from agents.act_resnet import ACTConfig, ACTOutput, ACTResNet
+from agents.backbone_weights import load_backbone
 from agents.config import config_from_json, read_header
 from agents.objective import Losses, supervised_losses
 from agents.one_look import OneLook, OneLookConfig, one_look_flops, side_of_flops
-from agents.resnet import learning_parameters
+from agents.resnet import RESNETS, learning_parameters
+from agents.sact import SACTResNet
 from train.backbone import backbone_scale, prepare_backbone
+from train.looks import answers_and_rate, draw_ponder, halting_of, look_at_all
 from train.loop import Loop, Progress
 from train.options import (
     AugmentOptions,
@@ -42,10 +49,10 @@ from train.options import (
     check_ranges,
 )
 from train.provenance import choose_device, provenance
-from train.report import SCORE_BATCH, percent
+from train.report import percent
 from train.run import Interrupt, RunFolder, read_json, run_program
 from train.stages import NEVER, Stage, Verdict
-from train.task import Images, Task
+from train.task import Task
 
 # What of an environment's keywords says which images there are; the others are of glimpses.
 OF_IMAGES = ("image_size", "crop_to_box", "num_classes", "num_train", "num_test", "root")
@@ -68,6 +75,11 @@ class Options(OptimizerOptions, AugmentOptions, NetworkOptions, TaskOptions):
     """width of the code; 256, or a resnet's own width, if not given"""
     decay_norms: bool = False
     """whether weight decay takes in norms and biases"""
+    halting: Literal["none", "act", "sact"] = "none"
+    """a resnet's blocks halt after as many units as the image needs (act), or each position of it
+    (sact)"""
+    ponder_cost: float = 0.005
+    """with --halting: what a residual unit costs, in nats"""
 
     epochs: int = 30
     """passes over the training split"""
@@ -101,6 +113,14 @@ class Options(OptimizerOptions, AugmentOptions, NetworkOptions, TaskOptions):
             ("weight_decay", "augment", "colour", "lighting"),
         )
         self.check_network()
+        check_ranges(self, (), ("ponder_cost",))
+        if self.halting != "none":
+            check("halting", self.halting, self.encoder in RESNETS, "with --encoder resnet…")
+            for name in ("flops", "like"):
+                value = getattr(self, name)
+                check(name, value, value is None, "none beside --halting")
+            for name in ("bf16", "frozen_norms"):
+                check(name, True, not getattr(self, name), "not given beside --halting")
         check("seed", self.seed, 0 <= self.seed < 2**31, "0 or more, below 2**31")
         if self.resume and self.run_dir is None:
             raise ValueError("--resume: expected with --run-dir, the run to continue")
@@ -136,11 +156,12 @@ class OneLookStage(Stage):
     name = "one-look"
     env_steps_first = 0
 
-    def __init__(self, task: Task, network: OneLook, options: Options) -> None:
+    def __init__(self, task: Task, network: OneLook | ACTResNet, options: Options) -> None:
         self.epochs, self.batch_size = options.epochs, options.batch_size
         self.learning_rate = options.learning_rate
         self.env_steps_per_batch = options.batch_size  # a look counts as a glimpse
         self._task, self._network = task, network
+        self._ponder_cost = options.ponder_cost
         self._side = network.config.image_shape[0]
         self._augment = options.augmentation() if options.changes_images else None
         self._train = task.images("train")
@@ -151,8 +172,13 @@ class OneLookStage(Stage):
         return learning_parameters(self._network)
 
     def loss(self, rows: Tensor) -> Losses:
-        logits, labels = self._network(self._seen(rows)), self._train.labels[rows]
-        loss = cross_entropy(logits, labels)
+        said, labels = self._network(self._seen(rows)), self._train.labels[rows]
+        if isinstance(said, ACTOutput):
+            logits = said.logits
+            loss = ponder_cost_loss(logits, labels, said.ponder, self._ponder_cost)
+        else:
+            logits = said
+            loss = cross_entropy(logits, labels)
         correct = (logits.detach().argmax(-1) == labels).float().mean()
         return supervised_losses(loss, correct, 1, self._task.discount)
 
@@ -166,7 +192,12 @@ class OneLookStage(Stage):
             "eval/cross_entropy": loss,
             "eval/mean_glimpses": 1.0,
         }
-        return Verdict((error, loss), NEVER, metrics)
+        criterion = error, loss
+        if isinstance(self._network, ACTResNet):
+            ponder = halting_of(self._network, images)["ponder"]
+            metrics["eval/ponder"] = ponder
+            criterion = loss + self._ponder_cost * ponder, error
+        return Verdict(criterion, NEVER, metrics)
 
     def _seen(self, rows: Tensor) -> Tensor:
         """Training images ``(B, s, s, C)``: changed at random as they are, then shrunk."""
@@ -176,17 +207,7 @@ class OneLookStage(Stage):
         return store.thumbnail(torch.arange(len(rows), device=rows.device), self._side)
 
 
-@torch.no_grad()
-def look_at_all(network: OneLook, images: Images) -> Tensor:
-    """Logits ``(N, K)`` of a split; puts the network into evaluation mode."""
-    network.eval()
-    side, _, channels = network.config.image_shape
-    batch = max(1, min(SCORE_BATCH, 8_000_000 // (side * side * channels)))
-    parts = torch.arange(len(images), device=network.device).split(batch)
-    return torch.cat([network(images.store.thumbnail(rows, side)) for rows in parts])
-
-
-def new_network(options: Options, task: Task) -> tuple[OneLook, str]:
+def new_network(options: Options, task: Task) -> tuple[OneLook | ACTResNet, str]:
     """An untrained network, and where its backbone's weights come from; seeds torch's generator."""
     config, flops = network_config(options, task)
     if options.side is not None:
@@ -198,8 +219,13 @@ def new_network(options: Options, task: Task) -> tuple[OneLook, str]:
     else:
         side = own_side(task)
     torch.manual_seed(options.seed)
-    network = OneLook(config.at(side), task.class_names).to(task.device)
-    return network, prepare_backbone([network.encoder], options)
+    if config.resnet is None or options.halting == "none":
+        network = OneLook(config.at(side), task.class_names).to(task.device)
+        return network, prepare_backbone([network.encoder], options)
+    kind = {"act": ACTResNet, "sact": SACTResNet}[options.halting]
+    scale = {"pixel_mean": config.pixel_mean, "pixel_std": config.pixel_std}
+    halting = kind(ACTConfig(len(task.class_names), config.resnet, side, **scale), task.class_names)
+    return halting.to(task.device), load_backbone(halting.trunk, options.backbone_weights)
 
 
 def network_config(options: Options, task: Task) -> tuple[OneLookConfig, float | None]:
@@ -253,7 +279,9 @@ def own_side(task: Task) -> int:
     return min(task.images("train").data.typical_size)
 
 
-def report(folder: Path, task: Task, network: OneLook, about: dict[str, Any]) -> dict[str, Any]:
+def report(
+    folder: Path, task: Task, network: OneLook | ACTResNet, about: dict[str, Any]
+) -> dict[str, Any]:
     """Looks at the test split once, and writes ``results.txt`` and ``test_images.safetensors``.
 
     Args:
@@ -270,6 +298,11 @@ def report(folder: Path, task: Task, network: OneLook, about: dict[str, Any]) ->
     error = float((prediction != images.labels).double().mean())
     validated = look_at_all(network, validation).argmax(-1)
     side = network.config.image_shape[0]
+    if isinstance(network, ACTResNet):
+        cost = halting_of(network, images)
+        draw_ponder(folder, network, images)
+    else:
+        cost = {"flops": one_look_flops(network)}
     results = {
         "env_id": task.env_id,
         "env_options": task.env_options,
@@ -278,10 +311,12 @@ def report(folder: Path, task: Task, network: OneLook, about: dict[str, Any]) ->
         "images": len(images),
         "test_error": percent(error),
         "validation": {"error": percent(float((validated != validation.labels).double().mean()))},
-        "encoder": network.config.encoder,
+        "encoder": about["options"]["encoder"]
+        if isinstance(network, ACTResNet)
+        else network.config.encoder,
         "side": side,
         "parameters": sum(p.numel() for p in network.parameters()),
-        "flops": one_look_flops(network),
+        **cost,
         "images_per_second": round(rate),
         **about,
     }
@@ -292,22 +327,22 @@ def report(folder: Path, task: Task, network: OneLook, about: dict[str, Any]) ->
     return results
 
 
-def answers_and_rate(network: OneLook, images: Images) -> tuple[Tensor, float]:
-    """Predictions ``(N,)`` of a split, and how many images a second they took."""
-    began = time.perf_counter()
-    prediction = look_at_all(network, images).argmax(-1)
-    prediction.cpu()  # waits for the device
-    return prediction, len(images) / (time.perf_counter() - began)
-
-
 def in_words(results: dict[str, Any]) -> str:
     """The results as text."""
     side, hardware = results["side"], results["hardware"]
+    halting = ""
+    if "units" in results:
+        pairs = zip(results["units"], results["units_of_each_block"], strict=True)
+        halting = (
+            f"residual units taken in each block: {', '.join(f'{n:.2f} of {m}' for n, m in pairs)}"
+            f"; ponder cost {results['ponder']:.2f}\n"
+        )
     return (
         f"{results['env_id']}: {results['dataset']}, {results['split']} split, "
         f"{results['images']:,} images, one deterministic pass\n"
         f"one look at the image of {side}x{side} pixels, {results['encoder']}: "
         f"test error {results['test_error']:.2f} %\n"
+        f"{halting}"
         f"{results['parameters']:,} parameters, {results['flops'] / 1e6:.3f} MFLOP an image, "
         f"{results['images_per_second']:,} images/s; trained in {results['train_seconds']:.0f} s "
         f"on {hardware['device']} ({hardware['processor']}, {hardware['cpu_threads']} threads)\n"
@@ -340,7 +375,7 @@ def train(options: Options) -> Path:
         print(f"{run_dir}: finished already")
         show(run_dir)
         return run_dir
-    print(f"images seen at {side}x{side}, {one_look_flops(network) / 1e6:.3f} MFLOP each")
+    print(f"images seen at {side}x{side}")
     # Training images that change are shrunk anew each time.
     shrunk = ("validation", "test") if options.changes_images else ("train", "validation", "test")
     for data in (task.images(split).data for split in shrunk):
@@ -365,7 +400,7 @@ def train(options: Options) -> Path:
 
 
 def fit(
-    options: Options, task: Task, network: OneLook, run: RunFolder, interrupt: Interrupt
+    options: Options, task: Task, network: OneLook | ACTResNet, run: RunFolder, interrupt: Interrupt
 ) -> Progress:
     """Trains to the end, from where the run is; the network then has the best weights."""
     progress, saved = Progress(), run.latest_state()
