@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from agents.act_resnet import ACTResNet
 from agents.dtram import DTRAM
 from agents.objective import Losses
 from agents.one_look import OneLook
@@ -75,7 +76,7 @@ class Loop:
     def __init__(
         self,
         task: Task,
-        agent: DTRAM | OneLook,
+        agent: DTRAM | OneLook | ACTResNet,
         folder: RunFolder,
         progress: Progress,
         interrupt: Interrupt,

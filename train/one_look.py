@@ -223,8 +223,14 @@ def new_network(options: Options, task: Task) -> tuple[OneLook | ACTResNet, str]
         network = OneLook(config.at(side), task.class_names).to(task.device)
         return network, prepare_backbone([network.encoder], options)
     kind = {"act": ACTResNet, "sact": SACTResNet}[options.halting]
-    scale = {"pixel_mean": config.pixel_mean, "pixel_std": config.pixel_std}
-    halting = kind(ACTConfig(len(task.class_names), config.resnet, side, **scale), task.class_names)
+    settings = ACTConfig(
+        len(task.class_names),
+        config.resnet,
+        side,
+        pixel_mean=config.pixel_mean,
+        pixel_std=config.pixel_std,
+    )
+    halting = kind(settings, task.class_names)
     return halting.to(task.device), load_backbone(halting.trunk, options.backbone_weights)
 
 

@@ -316,8 +316,8 @@ def make_stages(options: Options, task: Task, agent: DTRAM) -> list[tuple[str, A
         }
         if isinstance(agent, HaltingRAM):
             return HaltingStage(task, agent, ponder_cost=o.ponder_cost, **how)
-        bound = {"max_mean_glimpses": o.max_mean_glimpses, "choose": o.choose}
-        return StopperStage(task, agent, learned, m=o.m, **how, **bound)
+        how |= {"max_mean_glimpses": o.max_mean_glimpses, "choose": o.choose}
+        return StopperStage(task, agent, learned, m=o.m, **how)
 
     curriculum = o.curriculum or (task.max_glimpses,)
     if curriculum[-1] != task.max_glimpses:

@@ -1,0 +1,180 @@
+"""The talk's figures 7 and 8, and two curves that it does not have, from finished runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from agents.loading import load_agent
+from agents.stopping import ConfidenceStop, FixedStop, StoppingRule
+
+from .readings import confidences
+from .report import glimpse_figure
+from .run import read_json, write_json
+from .systems import BUDGETS, Protocol
+from .tables import Reader
+
+matplotlib.use("Agg")
+
+Found = Mapping[str, Sequence[Path]]  # finished runs of each system
+
+
+def histogram_figure(reader: Reader, folder: Path, path: Path) -> None:
+    """Test images by number of glimpses, boxes in visiting order, and beside it how many took each.
+
+    Writes `path`, and the histogram as ``…-histogram.png``.
+
+    Args:
+        reader: of finished runs.
+        folder: a DT-RAM's run.
+        path: of the picture.
+    """
+    task, agent = reader.task(folder), load_agent(folder)
+    scores = reader.scores(folder, folder)
+    taken, prediction = scores.read(agent.stopping)
+    figure = glimpse_figure(task, task.images("test"), scores, taken, prediction)
+    figure.savefig(path, dpi=110)
+    counts = np.bincount(taken.cpu().numpy(), minlength=task.max_glimpses + 1)[1:]
+    figure = Figure(figsize=(4.5, 3.2), layout="constrained")
+    axes = figure.add_subplot()
+    bars = axes.bar(np.arange(1, len(counts) + 1), 100 * counts / counts.sum())
+    axes.bar_label(bars, fmt="%.1f", fontsize=8)
+    axes.set_xticks(np.arange(1, len(counts) + 1))
+    axes.set(xlabel="glimpses", ylabel="% of test images", title=task.dataset)
+    figure.savefig(path.with_name(f"{path.stem}-histogram.png"), dpi=110)
+
+
+def discount_plot(reader: Reader, protocol: Protocol, found: Found, stem: Path) -> None:
+    """Test error against mean glimpses as the discount varies, beside other stopping rules.
+
+    Writes ``STEM.png`` and ``STEM.json``; nothing without the runs of any discount.
+
+    Args:
+        reader: of finished runs.
+        protocol: the setting.
+        found: its finished runs.
+        stem: path without its ending.
+    """
+    learned = [name for name in found if name.startswith("dtram-") and name not in BUDGETS]
+    if not learned or "ram" not in found:
+        return
+    points: dict[str, list[dict[str, Any]]] = {"DT-RAM, by discount": []}
+    for name in learned:
+        results = read_json(found[name][0] / "results.json")
+        points["DT-RAM, by discount"].append(
+            {
+                "name": f"{results['discount']:g}",
+                "mean_glimpses": results["mean_glimpses"],
+                "test_error": results["test_error"],
+            }
+        )
+    ram = found["ram"][0]
+    scores = reader.scores(ram, ram)
+    families: dict[str, list[StoppingRule]] = {
+        "fixed number (RAM)": [FixedStop(t) for t in range(1, len(scores.logits) + 1)],
+        "confidence threshold": [ConfidenceStop(p) for p in confidences(scores, 40)],
+    }
+    for family, rules in families.items():
+        points[family] = []
+        for rule in rules:
+            error, glimpses = scores.error(rule)
+            points[family].append(
+                {"name": repr(rule), "mean_glimpses": glimpses, "test_error": 100 * error}
+            )
+    task = reader.task(ram)
+    write_json(stem.with_suffix(".json"), {"data": task.dataset, "points": points})
+    _plot(
+        points,
+        "mean_glimpses",
+        "mean number of glimpses",
+        f"{task.dataset}, {protocol.name}",
+        stem,
+        labelled=("DT-RAM, by discount",),
+        joined=True,
+    )
+
+
+def cost_plot(reader: Reader, protocol: Protocol, found: Found, stem: Path) -> None:
+    """Test error of every system against its floating-point operations and its measured time.
+
+    Writes ``STEM-flops.png``, ``STEM-time.png`` and ``STEM.json``. Time is that of the run's own
+    report, by batches, on the hardware that is named there.
+
+    Args:
+        reader: of finished runs.
+        protocol: the setting.
+        found: its finished runs.
+        stem: path without its ending.
+    """
+    points: dict[str, list[dict[str, Any]]] = {}
+    for name, folders in found.items():
+        results = read_json(folders[0] / "results.json")
+        kind = "one look" if "side" in results else "RAM with a rule to stop"
+        points.setdefault(kind, []).append(
+            {
+                "name": name,
+                "mflop": results.get("mean_flops", results.get("flops", 0)) / 1e6,
+                "milliseconds": 1000 / max(results["images_per_second"], 1),
+                "test_error": results["test_error"],
+            }
+        )
+        for steps, row in results.get("fixed", {}).items() if name == "ram" else ():
+            first, each = results["flops_of_first_look"], results["flops_per_glimpse"]
+            points.setdefault("RAM, fixed number", []).append(
+                {
+                    "name": steps,
+                    "mflop": (first + (int(steps) - 1) * each) / 1e6,
+                    "milliseconds": None,
+                    "test_error": row["test_error"],
+                }
+            )
+    if not points:
+        return
+    data = reader.task(next(iter(found.values()))[0]).dataset
+    write_json(stem.with_suffix(".json"), {"data": data, "points": points})
+    title = f"{data}, {protocol.name}"
+    for key, label, ending in (
+        ("mflop", "MFLOP an image", "-flops"),
+        ("milliseconds", "measured ms an image, in batches", "-time"),
+    ):
+        path = stem.with_name(stem.name + ending)
+        _plot(points, key, label, title, path, labelled=tuple(points), joined=False)
+
+
+def _plot(
+    points: Mapping[str, Sequence[Mapping[str, Any]]],
+    key: str,
+    label: str,
+    title: str,
+    stem: Path,
+    *,
+    labelled: Sequence[str],
+    joined: bool,
+) -> None:
+    figure = Figure(figsize=(6.5, 4.4), layout="constrained")
+    axes = figure.add_subplot()
+    for (family, rows), marker in zip(points.items(), "os^D", strict=False):
+        rows = sorted((row for row in rows if row[key] is not None), key=lambda row: row[key])
+        if not rows:
+            continue
+        x, y = [row[key] for row in rows], [row["test_error"] for row in rows]
+        style = "-" if joined else ""
+        axes.plot(x, y, marker=marker, markersize=4, linewidth=1, linestyle=style, label=family)
+        for row in rows if family in labelled else ():
+            place = (row[key], row["test_error"])
+            axes.annotate(row["name"], place, xytext=(4, 4), textcoords="offset points", fontsize=7)
+    axes.set(xlabel=label, ylabel="test error %", title=title)
+    if not joined:
+        axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}")
+    axes.tick_params(which="minor", labelsize=6)
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(fontsize=8)
+    figure.savefig(stem.with_suffix(".png"), dpi=110)
