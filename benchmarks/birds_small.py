@@ -3,12 +3,12 @@
     python benchmarks/birds_small.py                # trains what is missing, then compares
     python benchmarks/birds_small.py --runs runs/try --epochs 2 --num-train 1000 --num-test 400
 
-Three runs, each of at most 20 minutes on 2 CPU cores: DT-RAM; the one-look network of the same
-encoder on the whole image, shrunk so that its FLOPs equal DT-RAM's mean; and that network at full
-resolution. RAM with a fixed number of glimpses, and the confidence rule, are read off DT-RAM's
-network. The birds' species differ in the texture of small parts, which the thumbnail does not show:
-so a crop that holds the centre of such a part counts as one that touches it. Interrupted, the same
-command goes on where it stopped; finished runs are read.
+Each network has at most 20 minutes of training on 2 CPU cores: DT-RAM, its trunk and its stopper;
+the one-look network of the same encoder on the whole image, shrunk so that its FLOPs equal DT-RAM's
+mean; and that network at full resolution. RAM with a fixed number of glimpses, and the confidence
+rule, are read off DT-RAM's network. The birds' species differ in the texture of small parts, which
+the thumbnail does not show: so a crop that holds the centre of such a part counts as one that
+touches it. Interrupted, the same command goes on where it stopped; finished runs are read.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import io
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,39 +35,18 @@ from agents.one_look import OneLook
 from agents.rollout import Scores, score
 from agents.stopping import ConfidenceStop, FixedStop, StoppingRule
 from train.looks import answers_and_rate
-from train.options import AugmentOptions, TaskOptions
 from train.provenance import provenance
 from train.readings import Answered, answers, glimpses_needed, matching_confidence
 from train.report import answering_rate, percent
 from train.run import read_json, read_tensors, run_program, write_json
 from train.runner import ProgramRun, Runner
+from train.systems import BIRDS
 from train.task import Task
 from train.telling_parts import touch_shares
 
 ROOT = Path(__file__).resolve().parents[1]
-RECIPE: dict[str, Any] = {
-    "env_id": "DTRAM-BirdsSmall-v0",
-    "encoder": "cnn",
-    "locator_input": "state",
-    "locator_hidden": 128,
-    "locator_grid": 8,
-    "location_entropy": 0.04,
-    "lone_weight": 1.0,
-    "lone_reward": 0.5,
-    "curriculum": (2, 3),
-    "m": 4,
-    "batch_size": 48,
-    "epochs": 20,
-    "learning_rate": 1.5e-3,
-    "augment": 0.0,
-    "flip": True,
-    "choose": "return",
-}
-"""DT-RAM's options. What they say of the task and of augmentation holds for all three networks."""
-ONE_LOOK: dict[str, Any] = {"epochs": 40}
-"""Options of the one-look network of the same compute: as many epochs as the cap has time for."""
-FULL_RESOLUTION: dict[str, Any] = {"epochs": 7}
-"""Options of the one-look network at full resolution, likewise."""
+NAMES = ("ram", "dtram", "one-look-like", "one-look-full")
+"""Systems of `train.systems.BIRDS` that are compared, in an order in which they can be made."""
 CAP_SECONDS = 20 * 60  # of training, each
 REPEATS = 3  # passes over the test split that are timed; the fastest counts
 
@@ -76,8 +55,8 @@ REPEATS = 3  # passes over the test split that are timed; the fastest counts
 class Options:
     """Compares DT-RAM with one look of the same compute."""
 
-    runs: Path = Path("runs/birds-small")
-    """where the three runs are"""
+    runs: Path = Path("runs/reproduce")
+    """where the runs are; train/reproduce.py shares them"""
     json: Path | None = None
     """where the figures go; benchmarks/results/birds_small.json if not given, and RUNS/results.json
     if the next three make it a try"""
@@ -105,25 +84,17 @@ class Options:
 
 def runs(options: Options) -> dict[str, ProgramRun]:
     """The runs by name, in order."""
-    for_all = {field.name for kind in (TaskOptions, AugmentOptions) for field in fields(kind)}
-    given: dict[str, Any] = {"seed": options.seed, "data_dir": options.data_dir}
-    given |= {"num_train": options.num_train, "num_test": options.num_test}
-    if options.epochs is not None:
-        given["epochs"] = options.epochs
-    common = {name: value for name, value in RECIPE.items() if name in for_all}
-    like = {**common, "like": options.runs / "dtram"}
-    recipe = dict(RECIPE)
+    given: dict[str, Any] = {"num_train": options.num_train, "num_test": options.num_test}
     if options.epochs is not None:  # and so perhaps of few images
-        recipe |= {"stop_epochs": options.epochs, "stop_batch_size": 100}
-    programs: dict[str, tuple[str, dict[str, Any]]] = {
-        "dtram": ("reinforce.py", recipe),
-        "one-look": ("one_look.py", {**like, **ONE_LOOK}),
-        "one-look-full": ("one_look.py", {**like, **FULL_RESOLUTION, "side": 0}),
-    }
-    return {
-        name: ProgramRun(name, program, options.runs / name, {**values, **given})
-        for name, (program, values) in programs.items()
-    }
+        given["epochs"] = options.epochs
+    found = {}
+    for name in NAMES:
+        run = BIRDS.run(options.runs, name, options.seed, options.data_dir)
+        own = dict(given)
+        if name == "dtram" and options.epochs is not None:
+            own |= {"stop_epochs": options.epochs, "stop_batch_size": 50}
+        found[name] = replace(run, options={**run.options, **own})
+    return found
 
 
 # -- what is read off them ----------------------------------------------------------------------
@@ -140,9 +111,12 @@ def row(answered: Answered, flops: float, images_per_second: float, seconds: flo
     }
 
 
-def read_dtram(folder: Path, task: Task) -> tuple[dict[str, dict], Answered, Scores]:
+def read_dtram(
+    folder: Path, task: Task, trunk_seconds: float
+) -> tuple[dict[str, dict], Answered, Scores]:
     """The lines of one network under every stopping rule; DT-RAM's own answers; the pass."""
     agent, results = DTRAM.load(folder, task.device), read_json(folder / "results.json")
+    seconds = {True: trunk_seconds + results["train_seconds"], False: trunk_seconds}
     test, validation = task.images("test"), task.images("validation")
     size = task.scored_at_once
     scores = score(agent, task.look, test.store, test.labels, size)
@@ -159,7 +133,7 @@ def read_dtram(folder: Path, task: Task) -> tuple[dict[str, dict], Answered, Sco
         agent.stopping = rule
         rate = fastest(lambda: answering_rate(task, agent, test))
         flops = mean_flops(agent, float(answered.glimpses.mean()))
-        rows[name] = row(answered, flops, rate, results["train_seconds"])
+        rows[name] = row(answered, flops, rate, round(seconds[rule is own], 1))
     return rows, answers(scores, own), scores
 
 
@@ -208,7 +182,7 @@ def by_telling_parts(
 
 
 def compare(options: Options) -> dict[str, Any]:
-    """Everything that is compared, from three finished runs."""
+    """Everything that is compared, from finished runs."""
     folders = {name: run.folder for name, run in runs(options).items()}
     found = {name: read_json(folder / "results.json") for name, folder in folders.items()}
     own = found["dtram"]
@@ -217,8 +191,9 @@ def compare(options: Options) -> dict[str, Any]:
         own["hardware"]["device"] if own["hardware"]["device"] == "cpu" else "cuda"
     )
     task = Task(own["env_id"], device, **{**own["env_options"], **places})
-    rows, dtram, scores = read_dtram(folders["dtram"], task)
-    (learned, *_), (small, small_right) = rows.values(), read_one_look(folders["one-look"], task)
+    rows, dtram, scores = read_dtram(folders["dtram"], task, found["ram"]["train_seconds"])
+    learned, *_ = rows.values()
+    small, small_right = read_one_look(folders["one-look-like"], task)
     full, full_right = read_one_look(folders["one-look-full"], task)
     rows |= small | full
     fixed = [rows[name]["test_accuracy"] for name in rows if name.startswith("RAM")]

@@ -22,12 +22,14 @@ class System:
         program: of this folder, as in ``"reinforce.py"``.
         options: of it, by name.
         trunk: the system whose trained trunk it takes, if any.
+        like: the system whose mean cost it is to have, and whose encoder, if any.
         minutes: that it takes about, on 2 cores of an AMD EPYC; 0 if it was never run there.
     """
 
     program: str
     options: Mapping[str, Any] = field(default_factory=dict)
     trunk: str | None = None
+    like: str | None = None
     minutes: float = 0.0
 
 
@@ -53,8 +55,9 @@ class Protocol:
         """The run of a system with a seed, in its folder under `runs`."""
         made = self.systems[system]
         options = {"env_id": self.env_id, "seed": seed, **self.env_options, **made.options}
-        if made.trunk is not None:
-            options["trunk"] = self.folder(runs, made.trunk, seed)
+        for name, other in (("trunk", made.trunk), ("like", made.like)):
+            if other is not None:
+                options[name] = self.folder(runs, other, seed)
         if data_dir is not None:
             options["data_dir"] = data_dir
         label = f"{self.name} {system} seed {seed}"
@@ -66,8 +69,8 @@ class Protocol:
 
     def needed(self, system: str) -> list[str]:
         """The systems to be trained for one, in order, itself last."""
-        trunk = self.systems[system].trunk
-        return [*(self.needed(trunk) if trunk is not None else ()), system]
+        before = self.systems[system].trunk or self.systems[system].like
+        return [*(self.needed(before) if before is not None else ()), system]
 
 
 def _stops(trunk: str, **by_name: Mapping[str, Any]) -> dict[str, System]:
@@ -131,7 +134,18 @@ BIRDS_TRUNK: dict[str, Any] = {
     "flip": True,
 }
 """A trunk that finds small parts in small drawn birds."""
-_DRAWN_LOOK: dict[str, Any] = {"encoder": "cnn", "augment": 0.0, "flip": True, "epochs": 20}
+_DRAWN_STOP: dict[str, Any] = {
+    "choose": "return",
+    "augment": 0.0,
+    "flip": True,
+    "stop_batch_size": 250,
+    "stop_epochs": 60,
+}
+_DRAWN_LOOK: dict[str, Any] = {"augment": 0.0, "flip": True}
+_DRAWN_ACT: dict[str, Any] = {
+    **{name: value for name, value in _DRAWN_STOP.items() if name != "choose"},
+    "stop": "act",
+}
 _DRAWN_RESNET: dict[str, Any] = {
     "encoder": "resnet34",
     "resnet_width": 8,
@@ -145,17 +159,22 @@ BIRDS = Protocol(
     "DTRAM-BirdsSmall-v0",
     3,
     {
-        "one-look": System("one_look.py", {**_DRAWN_LOOK, "side": 32}),
-        "one-look-full": System("one_look.py", {**_DRAWN_LOOK, "side": 0, "epochs": 7}),
+        "one-look": System(
+            "one_look.py", {**_DRAWN_LOOK, "encoder": "cnn", "side": 32, "epochs": 40}
+        ),
+        "one-look-like": System("one_look.py", {**_DRAWN_LOOK, "epochs": 40}, like="dtram"),
+        "one-look-full": System(
+            "one_look.py", {**_DRAWN_LOOK, "side": 0, "epochs": 10}, like="dtram"
+        ),
         "ram": System("reinforce.py", {**BIRDS_TRUNK, "stop": "off", "curriculum": (2, 3)}),
         "ram-no-curriculum": System("reinforce.py", {**BIRDS_TRUNK, "stop": "off", "epochs": 30}),
         "ram-last": System(
             "reinforce.py",
             {**BIRDS_TRUNK, "stop": "off", "curriculum": (2, 3), "supervision": "last"},
         ),
-        **_stops("ram", dtram={"choose": "return"}),
-        **_stops("ram", **{f"dtram-{g:g}": {"discount": g, "choose": "return"} for g in DISCOUNTS}),
-        "act": System("reinforce.py", {"stop": "act", "ponder_cost": 0.02}, "ram"),
+        **_stops("ram", dtram=_DRAWN_STOP),
+        **_stops("ram", **{f"dtram-{g:g}": {**_DRAWN_STOP, "discount": g} for g in DISCOUNTS}),
+        "act": System("reinforce.py", {**_DRAWN_ACT, "ponder_cost": 0.02}, "ram"),
         "act-resnet": System("one_look.py", {**_DRAWN_RESNET, "halting": "act"}),
         "sact-resnet": System("one_look.py", {**_DRAWN_RESNET, "halting": "sact"}),
     },
