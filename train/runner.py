@@ -149,6 +149,10 @@ class Runner:
 
 
 def _reason(log: str) -> str:
-    """What a failed run said last; a box of the command line's parser is read without its frame."""
-    lines = [re.sub("[\u2500-\u257f]+", "", line).strip() for line in log.splitlines()]
+    """What a failed run said last; of a box of the command line's parser all that it says."""
+    _, box, framed = log.rpartition("\u256d")
+    lines = [re.sub("[\u2500-\u257f]+", "", line).strip() for line in framed.splitlines()]
+    if box:  # the first line is its title
+        said = [line for line in lines[1:] if line and not line.startswith("For full helptext")]
+        return " ".join(said)[:200]
     return next((line[:200] for line in reversed(lines) if line), "")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from train import cells, runner
+from train import cells
 from train.cells import SECONDS_A_RUN, Cell, estimate, read
 from train.reinforce import train as train_dtram
 from train.sb3_baselines import Options as Baseline
@@ -67,16 +67,3 @@ def test_a_policy_only_dtram_is_scored_with_its_classifier(
     baseline = Baseline(algo="scan", env_id=policy_id, run_dir=tmp_path / "scan")
     other = json.loads((train_baseline(baseline) / "results.json").read_text())
     assert found.row["classifier"] == other["classifier"]
-
-
-@pytest.mark.parametrize(
-    ("log", "reason"),
-    [
-        ("started\nerror: no such thing\n\n", "error: no such thing"),
-        ("╭─ Parsing error ─╮\n│ unknown --wdith │\n╰─────────────────╯\n", "unknown --wdith"),
-        ("", ""),
-        ("x" * 300, "x" * 200),
-    ],
-)
-def test_the_reason_of_a_failure_is_its_last_words(log: str, reason: str) -> None:
-    assert runner._reason(log) == reason

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from train import runner
 from train.runner import ProgramRun, Runner
 
 
@@ -47,18 +48,18 @@ def test_the_command_of_a_run(tmp_path: Path) -> None:
     ],
 )
 def test_what_failed_is_told(lines: str, problem: str, tmp_path: Path) -> None:
-    runner = Runner(jobs=1)
+    made = Runner(jobs=1)
     script = Script("a", tmp_path / "a", lines)
-    runner.run([script])
-    assert runner.problems == {script.folder: problem}
+    made.run([script])
+    assert made.problems == {script.folder: problem}
 
 
 def test_finished_runs_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a/results.json").touch()
-    runner = Runner(jobs=1)
-    runner.run([Script("a", tmp_path / "a", "raise SystemExit(3)")])
-    assert not runner.problems
+    made = Runner(jobs=1)
+    made.run([Script("a", tmp_path / "a", "raise SystemExit(3)")])
+    assert not made.problems
 
 
 def test_a_signal_is_handed_on_and_waited_for(tmp_path: Path, run_python: Any) -> None:
@@ -87,3 +88,21 @@ def test_a_signal_is_handed_on_and_waited_for(tmp_path: Path, run_python: Any) -
     )
     assert out.split()[-1] == "interrupted"
     assert saved.exists()
+
+
+@pytest.mark.parametrize(
+    ("log", "reason"),
+    [
+        ("started\nerror: no such thing\n\n", "error: no such thing"),
+        ("╭─ Parsing error ─╮\n│ unknown --wdith │\n╰─────────────────╯\n", "unknown --wdith"),
+        (
+            "started\n╭─ Value error ─╮\n│ --m 1: expected  │\n│ at least 2       │\n"
+            "│ ────────────── │\n│ For full helptext, see a --help │\n╰──────╯\n",
+            "--m 1: expected at least 2",
+        ),
+        ("", ""),
+        ("x" * 300, "x" * 200),
+    ],
+)
+def test_the_reason_of_a_failure_is_its_last_words(log: str, reason: str) -> None:
+    assert runner._reason(log) == reason
