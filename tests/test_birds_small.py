@@ -72,7 +72,7 @@ def test_a_run_that_failed_ends_the_comparison(
     monkeypatch.setattr(
         birds_small, "BIRDS", replace(BIRDS, systems={**BIRDS.systems, "ram": trunk})
     )
-    with pytest.raises(ValueError, match="ram seed 0: failed: .*--m 1: expected at least 2"):
+    with pytest.raises(ValueError, match=r"ram seed 0: failed: .*--m 1: expected at least 2"):
         main(Options(runs=tmp_path, epochs=1, num_train=100, num_test=24))
 
 
