@@ -160,11 +160,11 @@ BIRDS = Protocol(
     3,
     {
         "one-look": System(
-            "one_look.py", {**_DRAWN_LOOK, "encoder": "cnn", "side": 32, "epochs": 40}
+            "one_look.py", {**_DRAWN_LOOK, "encoder": "cnn", "side": 32, "epochs": 20}
         ),
-        "one-look-like": System("one_look.py", {**_DRAWN_LOOK, "epochs": 40}, like="dtram"),
+        "one-look-like": System("one_look.py", {**_DRAWN_LOOK, "epochs": 20}, like="dtram"),
         "one-look-full": System(
-            "one_look.py", {**_DRAWN_LOOK, "side": 0, "epochs": 10}, like="dtram"
+            "one_look.py", {**_DRAWN_LOOK, "side": 0, "epochs": 7}, like="dtram"
         ),
         "ram": System("reinforce.py", {**BIRDS_TRUNK, "stop": "off", "curriculum": (2, 3)}),
         "ram-no-curriculum": System("reinforce.py", {**BIRDS_TRUNK, "stop": "off", "epochs": 30}),
