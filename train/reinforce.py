@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import tyro
@@ -30,232 +29,15 @@ from agents.dtram import DTRAM
 from agents.loading import load_agent
 from agents.objective import Objective
 from train.backbone import backbone_scale, prepare_backbone
+from train.dtram_options import Options
 from train.halting import HaltingStage
 from train.loop import Loop, Progress
-from train.options import (
-    AugmentOptions,
-    NetworkOptions,
-    OptimizerOptions,
-    TaskOptions,
-    check,
-    check_ranges,
-)
+from train.options import check
 from train.provenance import choose_device, provenance
 from train.report import glimpse_pictures, report
-from train.run import Interrupt, RunFolder, run_program
+from train.run import Interrupt, RunFolder, read_json, run_program
 from train.stages import Stage, StopperStage, UnrollStage
 from train.task import Task
-
-NOT_NEGATIVE = (
-    "weight_decay",
-    "augment",
-    "colour",
-    "lighting",
-    "stop_entropy",
-    "locator_hidden",
-    "locator_grid",
-    "replay",
-    "location_entropy",
-    "lone_weight",
-    "ponder_cost",
-)
-
-OF_THE_TRUNK = (
-    *(field.name for field in fields(NetworkOptions)),
-    "core",
-    "hidden_size",
-    "location_embedding",
-    "per_step",
-    "answer",
-    "locator_input",
-    "locator_hidden",
-    "locator_grid",
-    "stopper_input",
-)
-"""Options that a trunk has settled."""
-
-
-@dataclass(frozen=True)
-class Options(OptimizerOptions, AugmentOptions, NetworkOptions, TaskOptions):
-    """Trains DT-RAM on a registered environment."""
-
-    core: Literal["rnn", "gru", "lstm"] = "rnn"
-    """recurrent cell: rnn (ReLU) is the paper's"""
-    hidden_size: int | None = None
-    """width of the recurrent state; 256, or a resnet's own width, if not given"""
-    location_embedding: bool = True
-    """whether a resnet is told where a glimpse was taken; the original's is not"""
-    per_step: bool = False
-    """an encoder and a classifier of its own for each glimpse, as the original on CUB"""
-    answer: Literal["state", "first_plus_mean"] = "state"
-    """answers from the state, or as the original on CUB: logits of glimpse 1 plus the mean of the
-    later ones"""
-    locator_input: Literal["detached", "state"] = "detached"
-    """whether the location's policy gradient reaches the state"""
-    locator_hidden: int = 0
-    """hidden units of the locator; 0 makes it linear, the paper's"""
-    locator_grid: int = 0
-    """the location policy chooses among the centres of G x G cells; 0: a Gaussian, the paper's"""
-    stopper_input: Literal["detached", "state"] = "detached"
-    """whether the stop's policy gradient reaches the state"""
-
-    trunk: Path | None = None
-    """folder of a trained DT-RAM or RAM, or of one of its stages, whose trunk is taken as it is:
-    only the stopper learns. The network's options are its own and not to be given"""
-    stop: Literal["after", "joint", "off", "act"] = "after"
-    """the stopper learns after the trunk, jointly with it, or not at all (RAM); act: on a --trunk,
-    Adaptive Computation Time in place of DT-RAM's stop"""
-    ponder_cost: float = 0.01
-    """with --stop act: what a glimpse costs, in nats"""
-    stop_gradient: Literal["exact", "reinforce"] = "exact"
-    """gradient of the stop decisions: expectation over the stopping time, or sampled"""
-    baseline: Literal["leave_one_out", "value", "scalar", "none"] = "leave_one_out"
-    """b_t of the policy gradient"""
-    supervision: Literal["all", "taken", "last"] = "all"
-    """cross-entropy at every glimpse up to the limit, at those taken, or at the last one"""
-    location_reward: Literal["anytime", "return"] | None = None
-    """what pays a location: the true class's mean later probability (anytime; the default while the
-    trunk learns with stop off), or the return R (the default, and all there is, with stop joint)"""
-    stop_entropy: float = 5e-4
-    """weight of the entropy bonus on stop decisions"""
-    location_entropy: float = 0.0
-    """weight of the entropy bonus on the choice of a cell; with --locator-grid"""
-    lone_weight: float = 0.0
-    """weight of the cross-entropy of each later glimpse answered by itself, the state empty before
-    it, while the trunk learns"""
-    lone_reward: float = 0.0
-    """share of a location's pay that is what its glimpse says of the true class by itself, while
-    the trunk learns with stop off; leads crops to the object where the thumbnail says most"""
-    max_mean_glimpses: float = 3.5
-    """bound on validation's mean glimpses when the stop threshold is chosen"""
-    choose: Literal["error", "return"] = "error"
-    """the stop threshold is the one with the lowest validation error within that bound, or with the
-    highest return, whatever the bound"""
-
-    curriculum: tuple[int, ...] = ()
-    """glimpses of each trunk stage, as in 1 2 4 7; one stage with the whole budget if not given"""
-    freeze_earlier: bool = False
-    """with --curriculum and --per-step: encoders and classifiers of earlier stages stay fixed"""
-    epochs: int = 30
-    """passes over the training split in each trunk (or joint) stage"""
-    batch_size: int = 96
-    """images a batch"""
-    m: int = 2
-    """trajectories sampled for each image, M"""
-    location_std: float = 0.1
-    """standard deviation of a sampled location, where the image is 2 wide"""
-    location_std_first: float | None = None
-    """the same in a stage's first epoch, from where it shrinks by the same factor each epoch to
-    --location-std in the last; constant if not given"""
-    learning_rate: float = 2e-3
-    """peak of the one-cycle schedule"""
-    stop_epochs: int = 20
-    """passes over the training split in the stopper's stage"""
-    stop_batch_size: int = 1000
-    """images a batch in the stopper's stage"""
-    stop_learning_rate: float = 2e-3
-    """peak of the stopper's schedule"""
-    replay: int = 0
-    """earlier batches whose cross-entropy the trunk learns again beside each new one; takes no env
-    steps; with --augment 0. The memory is empty again after an interruption"""
-    env_steps: int | None = None
-    """glimpses to learn from in all, in place of whole epochs: a quarter of them for the stopper
-    with --stop after; validation's are not counted"""
-
-    seed: int = 0
-    """of everything random"""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 ..."""
-    run_dir: Path | None = None
-    """folder of this run; runs/ENV_ID/DATE_TIME_seedN if not given"""
-    resume: bool = False
-    """continue the run in --run-dir if there is one; a finished run prints its result"""
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "m", "stop_epochs", "stop_batch_size"):
-            check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
-        if self.hidden_size is not None:
-            check("hidden_size", self.hidden_size, self.hidden_size >= 1, "at least 1")
-        check_ranges(
-            self,
-            ("location_std", "learning_rate", "stop_learning_rate", "max_grad_norm"),
-            NOT_NEGATIVE,
-        )
-        if self.location_std_first is not None:
-            check_ranges(self, ("location_std_first",), ())
-        self.check_network()
-        check("seed", self.seed, 0 <= self.seed < 2**31, "0 or more, below 2**31")
-        check("max_mean_glimpses", self.max_mean_glimpses, self.max_mean_glimpses >= 1, "1 or more")
-        rising = all(a < b for a, b in zip(self.curriculum, self.curriculum[1:], strict=False))
-        check(
-            "curriculum",
-            self.curriculum,
-            rising and all(t >= 1 for t in self.curriculum),
-            "rising numbers of glimpses, from 1",
-        )
-        self._check_combinations()
-
-    def _check_combinations(self) -> None:
-        if self.trunk is not None:
-            stops = self.stop in ("after", "act")
-            check("stop", self.stop, stops, "after or act, beside --trunk")
-            check("curriculum", self.curriculum, not self.curriculum, "none beside --trunk")
-            for name in OF_THE_TRUNK:
-                value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
-                check(name, value, value == default, "not given: --trunk says what it is")
-        elif self.stop == "act":
-            raise ValueError("--stop act: expected with --trunk, a trained RAM or DT-RAM")
-        if self.freeze_earlier:
-            both = self.per_step and len(self.curriculum) > 1
-            check("freeze_earlier", True, both, "with --per-step and a --curriculum of stages")
-        if self.baseline == "leave_one_out":
-            check("m", self.m, self.m >= 2, "at least 2 with --baseline leave_one_out")
-        if self.stop == "joint":
-            check(
-                "location_reward",
-                self.location_reward,
-                self.location_reward != "anytime",
-                "return with --stop joint",
-            )
-        if self.location_entropy:
-            check(
-                "location_entropy",
-                self.location_entropy,
-                self.locator_grid > 0,
-                "0, without a grid",
-            )
-        anytime = self.stop != "joint" and self.location_reward != "return"
-        alone = f"0 to 1{'' if anytime else '; 0 unless a location is paid anytime'}"
-        check("lone_reward", self.lone_reward, 0 <= self.lone_reward <= anytime, alone)
-        if self.replay:
-            plain = not (self.augment or self.colour or self.lighting or self.flip)
-            check(
-                "replay", self.replay, plain and self.scale_crop is None, "0, unless --augment is 0"
-            )
-        if self.env_steps is not None:
-            check("env_steps", self.env_steps, self.env_steps >= 1, "at least 1")
-        if self.resume and self.run_dir is None:
-            raise ValueError("--resume: expected with --run-dir, the run to continue")
-
-    def share(self, stopper: bool) -> int | None:
-        """Env steps of the stopper's stage, or of each other one; None if they are not limited."""
-        if self.env_steps is None:
-            return None
-        last = self.env_steps // 4 if self.stop in ("after", "act") else 0
-        if self.trunk is not None:
-            last = self.env_steps
-        return last if stopper else (self.env_steps - last) // max(1, len(self.curriculum))
-
-    def to_json(self) -> dict[str, Any]:
-        """The options that define the run: all but where it lies and how it was called."""
-        values = asdict(self) | {"curriculum": list(self.curriculum)}
-        for name in ("classifier", "root", "trunk"):
-            if values[name] is not None:
-                values[name] = str(values[name])
-        if self.scale_crop is not None:
-            values["scale_crop"] = list(self.scale_crop)
-        del values["run_dir"], values["resume"], values["data_dir"], values["device"]
-        return values
 
 
 def make_stages(options: Options, task: Task, agent: DTRAM) -> list[tuple[str, Any]]:
@@ -428,6 +210,16 @@ def agent_on_trunk(folder: Path, task: Task, kind: type[DTRAM] = DTRAM) -> DTRAM
     return agent
 
 
+def origin_of(folder: Path) -> dict[str, Any]:
+    """How a trunk was made, from its run's results; empty if it has none."""
+    for place in (folder, folder.parent.parent):  # a run's folder, or that of one of its stages
+        if (place / "results.json").exists():
+            found = read_json(place / "results.json")
+            kept = ("command", "commit", "date", "versions", "hardware", "train_seconds", "options")
+            return {name: found.get(name) for name in kept}
+    return {}
+
+
 def train(options: Options) -> Path:
     """Trains, evaluates and reports; returns the run's folder."""
     device = choose_device(options.device)
@@ -457,6 +249,7 @@ def train(options: Options) -> Path:
             "env_steps": progress.env_steps,
             "classifier": None if task.classifier is None else task.classifier.name,
             "backbone": backbone,
+            "trunk": None if options.trunk is None else origin_of(options.trunk),
             **origin,
         }
         results = report(run_dir, task, load_agent(run.path, device), about)

@@ -63,6 +63,9 @@ def test_the_trunk_stays_and_the_stop_learns(
     assert (last != 0).any()
     results = json.loads((run / "results.json").read_text())
     assert results["backbone"] == "trunk"
+    made = json.loads((ram / "results.json").read_text())
+    assert results["trunk"]["command"] == made["command"]
+    assert results["trunk"]["train_seconds"] == made["train_seconds"]
     found = evaluate(EvaluateOptions(run))
     assert found["differs_from_training"] == 0
     assert found["mean_glimpses"] == pytest.approx(results["mean_glimpses"], abs=1e-4)
