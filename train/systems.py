@@ -164,7 +164,7 @@ BIRDS = Protocol(
         ),
         "one-look-like": System("one_look.py", {**_DRAWN_LOOK, "epochs": 20}, like="dtram"),
         "one-look-full": System(
-            "one_look.py", {**_DRAWN_LOOK, "side": 0, "epochs": 7}, like="dtram"
+            "one_look.py", {**_DRAWN_LOOK, "side": 0, "epochs": 12}, like="dtram"
         ),
         "ram": System("reinforce.py", {**BIRDS_TRUNK, "stop": "off", "curriculum": (2, 3)}),
         "ram-no-curriculum": System("reinforce.py", {**BIRDS_TRUNK, "stop": "off", "epochs": 30}),
