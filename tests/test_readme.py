@@ -122,6 +122,25 @@ def test_a_shipped_model_is_small(folder: str) -> None:
     assert (ROOT / folder / "model.safetensors").stat().st_size < 2_000_000
 
 
+def test_every_row_of_the_birds_is_in_their_json() -> None:
+    """The rows that the README shows, and the sentences' figures."""
+    found = results("benchmarks/results/birds_small.json")
+    block = README.split("<!-- birds -->")[1].split("<!-- /birds -->")[0]
+    lines = [line for line in block.splitlines() if line.startswith("| ")][1:]
+    assert len(lines) >= 5
+    for line in lines:
+        name, glimpses, flops, accuracy, seconds = (c.strip() for c in line.split("|")[1:-1])
+        row = found["rows"][name.strip("*")]
+        assert glimpses == f"{row['mean_glimpses']:.2f}"
+        assert flops == f"{row['flops'] / 1e6:.1f}"
+        assert accuracy.strip("*") == f"{row['test_accuracy']:.2f}"
+        assert seconds == f"{row['train_seconds']:,.0f}"
+    touched = found["touches"]
+    for share in (touched["of_dtram"], touched["of_random"]):
+        assert f"{100 * share:.0f} %" in block
+    assert f"{found['over_one_look_of_the_same_compute']['points']:.1f} points" in block
+
+
 COMPARISONS = sorted((ROOT / "benchmarks/results/comparison").glob("*/results.json"))
 
 

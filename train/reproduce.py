@@ -26,7 +26,7 @@ import tyro
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 
 from dtram_env.datasets import DATASETS, is_ready
-from train import systems, tables
+from train import claims, systems, tables
 from train.comparison import write_csv
 from train.figures import cost_plot, discount_plot, histogram_figure
 from train.provenance import choose_device, provenance, python_command
@@ -35,7 +35,7 @@ from train.runner import ProgramRun, Runner
 from train.systems import Protocol
 from train.tables import CLAIM_SEEDS, CLAIMED, Line, Reader, Table
 
-KEYS = (*(f"table{n}" for n in range(1, 10)), "figure7", "figure8", "curves")
+KEYS = (*(f"table{n}" for n in range(1, 10)), "figure7", "figure8", "curves", "claims")
 DATA_OF = {"table4": "cars", "figure8": "cars"}  # the others' photographs are CUB's
 
 
@@ -44,7 +44,7 @@ class Options:
     """Writes the talk's tables with our figures."""
 
     what: Annotated[tuple[str, ...], tyro.conf.Positional] = ("table2",)
-    """table1 to table9, figure7, figure8, curves, or all"""
+    """table1 to table9, figure7, figure8, curves, claims, or all"""
     data: Literal["auto", "real", "drawn"] = "auto"
     """for tables 3 to 9: real: CUB and Cars; drawn: small drawn birds; auto: real where it is"""
     seeds: int = CLAIM_SEEDS
@@ -107,7 +107,9 @@ def lines_of(options: Options, key: str) -> tuple[Line, ...]:
         tables.named(protocol, name)
         for protocol in protocols_of(options, key)
         for name in protocol.systems
-        if name == "dtram" or (key == "curves" and name in tables.CURVES)
+        if name == "dtram"
+        or (key == "curves" and name in tables.CURVES)
+        or (key == "claims" and name in CLAIMED)
     ]
     return tuple(found)
 
@@ -208,6 +210,32 @@ def write_statistics(options: Options) -> Path:
     return write(options, "table1", tables.talk.TITLES["table1"], "the datasets themselves", rows)
 
 
+def write_claims(options: Options, reader: Reader) -> list[Path]:
+    """Writes what is claimed of the learned stop, from the runs that are finished."""
+    rows = []
+    for protocol in protocols_of(options, "claims"):
+        for name in (name for name in protocol.systems if name in CLAIMED and name != "ram"):
+            pairs = [
+                claims.Seed(*(protocol.folder(options.runs, one, k) for one in (name, "ram")))
+                for k in seeds_of(options, name)
+            ]
+            pairs = [p for p in pairs if all((one / "results.json").exists() for one in p)]
+            if not pairs:
+                continue
+            line = tables.named(protocol, name)
+            data = reader.task(pairs[0].dtram).dataset
+            for compare in (claims.against_threshold, claims.against_fixed):
+                rows.append({"data": data, "system": name, **compare(reader, line, pairs)})
+    if not rows:
+        return []
+    origin = provenance(choose_device(options.device))
+    folder = options.folder()
+    write_json(folder / "claims.json", {"rows": rows, **origin})
+    path = folder / "claims.md"
+    path.write_text(claims.markdown(rows, origin["command"]))
+    return [path]
+
+
 def write_figure(options: Options, reader: Reader, key: str) -> list[Path]:
     """Writes a figure from the runs that are finished."""
     written = []
@@ -260,6 +288,8 @@ def reproduce(options: Options) -> list[Path]:
     for key in options.keys:
         if key == "table1":
             written.append(write_statistics(options))
+        elif key == "claims":
+            written += write_claims(options, reader)
         elif key.startswith("table"):
             written.append(write_table(options, reader, tables.table(key, options.real(key))))
         else:

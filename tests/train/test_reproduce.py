@@ -168,6 +168,19 @@ def test_a_table_from_nothing(tmp_path: Path, quick: None, capsys: Any) -> None:
     assert reproduce.reproduce(options) == written
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("results.json")}
     assert "the rest takes about 0 minutes" in capsys.readouterr().out
+    # What is claimed of the learned stop, on what is there.
+    (path,) = reproduce.reproduce(replace(options, what=("claims",), data="drawn", read_only=True))
+    rows = json.loads(path.with_suffix(".json").read_text())["rows"]
+    assert [(row["system"], row["against"], row["seeds"]) for row in rows] == [
+        (name, against, 2)
+        for name in ("dtram-0", "dtram-1", "dtram-2")
+        for against in ("confidence threshold", "whole budget")
+    ]
+    for row in rows:
+        assert row["low"] <= row["difference"] <= row["high"]
+        assert row["difference"] == pytest.approx(row["error"] - row["other_error"], abs=1e-3)
+    assert rows[1]["other_error"] == pytest.approx(ours["ours"], abs=1e-3)
+    assert rows[1]["fewer_glimpses"] == pytest.approx(1 - rows[1]["glimpses"] / 4, abs=1e-3)
     # The curves' further runs, and the figures.
     curves = reproduce.reproduce(replace(options, what=("curves",), data="drawn", read_only=True))
     names = {path.name for path in curves}
