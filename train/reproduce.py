@@ -180,8 +180,7 @@ def write_table(options: Options, reader: Reader, made: Table) -> Path:
                 names.append(reader.task(folder).dataset)
         rows.append(tables.row(made, line, readings))
     data = ", ".join(dict.fromkeys(names)) or "nothing yet"
-    title = made.title if made.comparable else f"{made.title} On drawn images, not the talk's data."
-    return write(options, made.key, title, data, rows)
+    return write(options, made.key, made.title, data, rows)
 
 
 def write(options: Options, key: str, title: str, data: str, rows: list[dict[str, Any]]) -> Path:

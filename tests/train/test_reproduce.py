@@ -109,6 +109,7 @@ def test_without_the_photographs_drawn_birds_stand_under_their_own_name(tmp_path
     assert {run.folder.parts[-3] for run in plan(options)} == {"birds-small"}
     made = tables.table("table6", real=False)
     assert not made.comparable
+    assert "CUB" not in made.title and "drawn" in made.title
     row = tables.row(made, made.lines[0], [])
     assert not any(name.startswith("published") for name in row)
     with pytest.raises(ValueError, match=r"datasets download cub"):
