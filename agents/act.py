@@ -84,7 +84,8 @@ def halt(scores: Tensor, epsilon: float = EPSILON) -> tuple[Tensor, Halt]:
         epsilon: ε, in (0, 1).
 
     Returns:
-        Weights ``(T, ...)``, which sum to 1 over the steps, and N, R and rho, each ``(...)``.
+        Weights ``(T, ...)``, which sum to 1 over the steps, and the `Halt` at the end, whose
+        `taken` is N, `remainder` R and `ponder` rho, each ``(...)``.
 
     Raises:
         ValueError: there is no step, or ε is out of range.
@@ -118,10 +119,12 @@ def ponder_cost_loss(logits: Tensor, labels: Tensor, ponder: Tensor, tau: float)
 
 
 def check_epsilon(epsilon: float) -> None:
+    """Raises ValueError unless ε is in (0, 1)."""
     require("epsilon", epsilon, 0 < epsilon < 1, "a number in (0, 1)")
 
 
 def require(name: str, value: object, holds: bool, expected: str) -> None:
+    """Raises ValueError with a setting's name and value unless `holds`."""
     if not holds:
         raise ValueError(f"{name}={value!r}: expected {expected}")
 
@@ -189,6 +192,7 @@ class HaltingRAM(DTRAM):
     """
 
     KIND = "RAM with ACT"
+    scores_in_look = True
 
     def __init__(
         self,

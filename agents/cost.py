@@ -39,7 +39,8 @@ def _flops(agent: DTRAM, side: int, step: int) -> int:
         state = agent.look(glimpse, location, agent.initial(1), step)
         logits = agent.logits(state, step)
         agent.locator(state.h)
-        agent.stop_logit(state.h, logits, state.time)
+        if not agent.scores_in_look:
+            agent.stop_logit(state.h, logits, state.time)
     agent.train(training)
     return int(counter.get_total_flops())
 

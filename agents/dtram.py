@@ -71,6 +71,8 @@ class DTRAM(nn.Module):
             that was not loaded.
     """
 
+    scores_in_look = False  # whether `look` asks the stopper already
+
     def __init__(
         self,
         config: DTRAMConfig,

@@ -108,7 +108,7 @@ def trained_heads(agent: DTRAM, objective: Objective) -> list[nn.Parameter]:
 class Losses(NamedTuple):
     """The parts of the loss (means over trajectories) and what the batch did."""
 
-    total: Tensor
+    total: Tensor  # the parts below, weighted, and what lone glimpses add
     cross_entropy: Tensor
     policy: Tensor
     baseline: Tensor

@@ -1,6 +1,6 @@
 """One-look networks: what DT-RAM is compared with. They see the whole image, shrunk, once.
 
-The talk's Table 2 has two for MNIST, fully connected and convolutional, its Tables 4 to 7 have
+The talk's Table 2 has two for MNIST, fully connected and convolutional, its Tables 3 to 6 have
 ResNets. A 1-step RAM whose glimpse is the whole image is the same network.
 """
 

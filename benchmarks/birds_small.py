@@ -36,10 +36,16 @@ from agents.rollout import Scores, score
 from agents.stopping import ConfidenceStop, FixedStop, StoppingRule
 from train.looks import answers_and_rate
 from train.provenance import provenance
-from train.readings import Answered, answers, glimpses_needed, matching_confidence
+from train.readings import (
+    Answered,
+    answers,
+    glimpses_needed,
+    matching_confidence,
+    paired_bootstrap,
+)
 from train.report import answering_rate, percent
 from train.run import read_json, read_tensors, run_program, write_json
-from train.runner import ProgramRun, Runner
+from train.runner import ProgramRun, Runner, run_in_order
 from train.systems import BIRDS
 from train.task import Task
 from train.telling_parts import touch_shares
@@ -55,8 +61,9 @@ REPEATS = 3  # passes over the test split that are timed; the fastest counts
 class Options:
     """Compares DT-RAM with one look of the same compute."""
 
-    runs: Path = Path("runs/reproduce")
-    """where the runs are; train/reproduce.py shares them"""
+    runs: Path | None = None
+    """where the runs are; runs/reproduce if not given, which train/reproduce.py shares, or
+    runs/birds-small-try for a try"""
     json: Path | None = None
     """where the figures go; benchmarks/results/birds_small.json if not given, and RUNS/results.json
     if the next three make it a try"""
@@ -72,11 +79,22 @@ class Options:
     """where data lies; $DTRAM_DATA or ~/.cache/dtram if not given"""
 
     @property
+    def whole(self) -> bool:
+        """Whether this is no try."""
+        return self.epochs is None and self.num_train is None and self.num_test is None
+
+    @property
+    def folder(self) -> Path:
+        """Where the runs are."""
+        return self.runs or Path("runs/reproduce" if self.whole else "runs/birds-small-try")
+
+    @property
     def out(self) -> Path:
         """Where the figures go."""
-        whole = self.epochs is None and self.num_train is None and self.num_test is None
-        own = ROOT / "benchmarks/results/birds_small.json" if whole else self.runs / "results.json"
-        return self.json or own
+        if self.json is not None:
+            return self.json
+        whole = ROOT / "benchmarks/results/birds_small.json"
+        return whole if self.whole else self.folder / "results.json"
 
 
 # -- the runs -----------------------------------------------------------------------------------
@@ -89,10 +107,10 @@ def runs(options: Options) -> dict[str, ProgramRun]:
         given["epochs"] = options.epochs
     found = {}
     for name in NAMES:
-        run = BIRDS.run(options.runs, name, options.seed, options.data_dir)
+        run = BIRDS.run(options.folder, name, options.seed, options.data_dir)
         own = dict(given)
-        if name == "dtram" and options.epochs is not None:
-            own |= {"stop_epochs": options.epochs, "stop_batch_size": 50}
+        if name == "dtram" and "epochs" in own:
+            own |= {"stop_epochs": own.pop("epochs"), "stop_batch_size": 50}
         found[name] = replace(run, options={**run.options, **own})
     return found
 
@@ -156,10 +174,9 @@ def fastest(measure: Callable[[], float]) -> float:
 
 
 def paired_difference(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
-    """Difference of two accuracies on the same images, in points, and half its 95 % interval."""
-    each = 100 * (ours.astype(np.float64) - theirs)
-    half = 1.96 * float(each.std()) / len(each) ** 0.5
-    return {"points": round(float(each.mean()), 2), "half_interval_95": round(half, 2)}
+    """Difference of two accuracies ``(N,)`` on the same images, in points, with a 95 % interval."""
+    mean, low, high = paired_bootstrap(100 * (ours.astype(np.float64) - theirs)[None])
+    return {"points": round(mean, 2), "low": round(low, 2), "high": round(high, 2)}
 
 
 def by_telling_parts(
@@ -261,8 +278,8 @@ def in_words(result: dict[str, Any]) -> str:
     for key, other in (("the_same_compute", "of the same compute"), ("full_resolution", "in full")):
         (found,) = (v for k, v in result.items() if k.startswith("over") and k.endswith(key))
         console.print(
-            f"DT-RAM over one look {other}: {found['points']:+.2f} ± "
-            f"{found['half_interval_95']:.2f} points"
+            f"DT-RAM over one look {other}: {found['points']:+.2f} points, 95 % interval over "
+            f"images {found['low']:+.2f} to {found['high']:+.2f}, one seed"
         )
     needed, touched = result["fixed_glimpses_needed"], result["touches"]
     reached = "not reached" if needed is None else f"{needed:.2f}"
@@ -281,16 +298,17 @@ def in_words(result: dict[str, Any]) -> str:
 
 def main(options: Options) -> None:
     """Trains what is missing, compares, writes and prints."""
+    made = list(runs(options).values())
+    for run in made:
+        print(f"{run.name}: {run.folder}.log", flush=True)
     runner = Runner(jobs=1)
     try:
-        for run in runs(options).values():
-            print(f"== {run.name}: {run.folder}.log", flush=True)
-            runner.run([run])  # one after another, as each reads the one before
-            if run.folder in runner.problems:
-                raise ValueError(f"{run.name}: {runner.problems[run.folder]}")
+        run_in_order(made, runner)
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on", file=sys.stderr)
         raise SystemExit(128 + signal.SIGINT) from None
+    if runner.problems:
+        raise ValueError("; ".join(f"{folder}: {said}" for folder, said in runner.problems.items()))
     result = compare(options)
     write_json(options.out, result)
     print(in_words(result), end="")

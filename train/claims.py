@@ -11,17 +11,27 @@ import numpy as np
 from agents.stopping import ConfidenceStop, FixedStop
 
 from .readings import answers, confidences, error_at, paired_bootstrap
+from .run import read_json
 from .tables import Line, Reader
 
 
-class Seed(NamedTuple):
-    """A DT-RAM and the RAM whose trunk it has."""
+class Pair(NamedTuple):
+    """The runs of a DT-RAM and of the RAM whose trunk it has, of one seed."""
 
     dtram: Path
     ram: Path
 
+    def check(self) -> None:
+        """Raises ValueError if the DT-RAM's trunk was another one than the RAM has now."""
+        then = (read_json(self.dtram / "results.json").get("trunk") or {}).get("weights_sha256")
+        now = read_json(self.ram / "model.json")["weights_sha256"]
+        if then != now:
+            raise ValueError(
+                f"{self.dtram}: its trunk was not what {self.ram} has now; delete it to run anew"
+            )
 
-def against_threshold(reader: Reader, line: Line, seeds: Sequence[Seed]) -> dict[str, Any]:
+
+def against_threshold(reader: Reader, line: Line, pairs: Sequence[Pair]) -> dict[str, Any]:
     """The learned stop against stopping by confidence on the same trunk, at equal mean glimpses.
 
     The thresholds' error is interpolated between the two whose mean numbers of glimpses enclose the
@@ -32,9 +42,10 @@ def against_threshold(reader: Reader, line: Line, seeds: Sequence[Seed]) -> dict
         95 % interval, by a bootstrap over images and seeds.
     """
     learned, other, glimpses = [], [], []
-    for seed in seeds:
-        found = reader.read(line, seed.dtram).answered
-        scores = reader.scores(seed.ram, seed.ram)
+    for pair in pairs:
+        pair.check()
+        found = reader.read(line, pair.dtram).answered
+        scores = reader.scores(pair.ram, pair.ram)
         mean = float(found.glimpses.mean())
         rules = [ConfidenceStop(p) for p in confidences(scores)]
         learned.append(1.0 - found.right)
@@ -43,16 +54,17 @@ def against_threshold(reader: Reader, line: Line, seeds: Sequence[Seed]) -> dict
     return _compared("confidence threshold", np.array(learned), np.array(other), glimpses, glimpses)
 
 
-def against_fixed(reader: Reader, line: Line, seeds: Sequence[Seed]) -> dict[str, Any]:
+def against_fixed(reader: Reader, line: Line, pairs: Sequence[Pair]) -> dict[str, Any]:
     """The learned stop against RAM with the whole budget of glimpses, on the same trunk.
 
     Returns:
         As `against_threshold`, and by which share glimpses are fewer.
     """
     learned, other, glimpses, budgets = [], [], [], []
-    for seed in seeds:
-        found = reader.read(line, seed.dtram).answered
-        scores = reader.scores(seed.ram, seed.ram)
+    for pair in pairs:
+        pair.check()
+        found = reader.read(line, pair.dtram).answered
+        scores = reader.scores(pair.ram, pair.ram)
         budget = len(scores.logits)
         learned.append(1.0 - found.right)
         other.append(1.0 - answers(scores, FixedStop(budget)).right)
@@ -101,6 +113,7 @@ def markdown(rows: Sequence[dict[str, Any]], command: str) -> str:
         lines.append("| " + " | ".join([*cells, str(row["seeds"])]) + " |")
     note = (
         "Intervals: 2,000 draws of images, the same for all seeds, and of seeds. At equal mean "
-        "glimpses the threshold's error is interpolated on its curve."
+        "glimpses the threshold's error is interpolated on its curve, once, on the whole split: "
+        "draws do not match the glimpses anew."
     )
     return "\n".join([*lines, "", note, "", f"Made by `{command}`.", ""])

@@ -30,7 +30,7 @@ NOT_NEGATIVE = (
 )
 
 OF_THE_TRUNK = (
-    *(field.name for field in fields(NetworkOptions)),
+    *(field.name for field in fields(NetworkOptions) if field.name != "bf16"),
     "core",
     "hidden_size",
     "location_embedding",
@@ -42,6 +42,20 @@ OF_THE_TRUNK = (
     "stopper_input",
 )
 """Options that a trunk has settled."""
+OF_ITS_TRAINING = (
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "supervision",
+    "location_reward",
+    "location_std",
+    "location_std_first",
+    "location_entropy",
+    "lone_weight",
+    "lone_reward",
+    "replay",
+)
+"""Options that a stopper on a given trunk does not read."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +166,8 @@ class Options(OptimizerOptions, AugmentOptions, NetworkOptions, TaskOptions):
         )
         if self.location_std_first is not None:
             check_ranges(self, ("location_std_first",), ())
-        self.check_network()
+        if self.trunk is None:
+            self.check_network()
         check("seed", self.seed, 0 <= self.seed < 2**31, "0 or more, below 2**31")
         check("max_mean_glimpses", self.max_mean_glimpses, self.max_mean_glimpses >= 1, "1 or more")
         rising = all(a < b for a, b in zip(self.curriculum, self.curriculum[1:], strict=False))
@@ -170,10 +185,15 @@ class Options(OptimizerOptions, AugmentOptions, NetworkOptions, TaskOptions):
             check("stop", self.stop, stops, "after or act, beside --trunk")
             check("curriculum", self.curriculum, not self.curriculum, "none beside --trunk")
             for name in OF_THE_TRUNK:
-                value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
-                check(name, value, value == default, "not given: --trunk says what it is")
+                self._not_given(name, "--trunk says what it is")
+            for name in OF_ITS_TRAINING:
+                self._not_given(name, "with --trunk only the stopper learns")
         elif self.stop == "act":
             raise ValueError("--stop act: expected with --trunk, a trained RAM or DT-RAM")
+        if self.stop != "act":
+            self._not_given("ponder_cost", "it is of --stop act")
+        else:
+            self._not_given("max_mean_glimpses", "with --stop act nothing is bounded")
         if self.freeze_earlier:
             both = self.per_step and len(self.curriculum) > 1
             check("freeze_earlier", True, both, "with --per-step and a --curriculum of stages")
@@ -206,6 +226,11 @@ class Options(OptimizerOptions, AugmentOptions, NetworkOptions, TaskOptions):
         if self.resume and self.run_dir is None:
             raise ValueError("--resume: expected with --run-dir, the run to continue")
 
+    def _not_given(self, name: str, why: str) -> None:
+        """Raises ValueError if an option that is not read differs from its default."""
+        value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
+        check(name, value, value == default, f"not given: {why}")
+
     def share(self, stopper: bool) -> int | None:
         """Env steps of the stopper's stage, or of each other one; None if they are not limited."""
         if self.env_steps is None:
@@ -223,5 +248,7 @@ class Options(OptimizerOptions, AugmentOptions, NetworkOptions, TaskOptions):
                 values[name] = str(values[name])
         if self.scale_crop is not None:
             values["scale_crop"] = list(self.scale_crop)
+        for name in OF_THE_TRUNK if self.trunk is not None else ():
+            del values[name]
         del values["run_dir"], values["resume"], values["data_dir"], values["device"]
         return values

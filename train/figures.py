@@ -10,14 +10,16 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from agents.loading import load_agent
-from agents.stopping import ConfidenceStop, FixedStop, StoppingRule
+from agents.loading import load_agent, load_one_look
+from agents.stopping import ConfidenceStop
 
+from .looks import answers_and_rate
 from .readings import confidences
-from .report import glimpse_figure
+from .report import answering_rate, glimpse_figure
 from .run import read_json, write_json
 from .systems import BUDGETS, Protocol
-from .tables import Reader
+from .tables import Line, Reader, Reading
+from .talk import Published
 
 matplotlib.use("Agg")
 
@@ -75,17 +77,16 @@ def discount_plot(reader: Reader, protocol: Protocol, found: Found, stem: Path) 
         )
     ram = found["ram"][0]
     scores = reader.scores(ram, ram)
-    families: dict[str, list[StoppingRule]] = {
-        "fixed number (RAM)": [FixedStop(t) for t in range(1, len(scores.logits) + 1)],
-        "confidence threshold": [ConfidenceStop(p) for p in confidences(scores, 40)],
-    }
-    for family, rules in families.items():
-        points[family] = []
-        for rule in rules:
-            error, glimpses = scores.error(rule)
-            points[family].append(
-                {"name": repr(rule), "mean_glimpses": glimpses, "test_error": 100 * error}
-            )
+    points["fixed number (RAM)"] = [
+        {"name": str(t), "mean_glimpses": t, "test_error": _error(found)}
+        for t, found in _fixed(reader, protocol, ram).items()
+    ]
+    points["confidence threshold"] = []
+    for threshold in confidences(scores, 40):
+        error, glimpses = scores.error(ConfidenceStop(threshold))
+        points["confidence threshold"].append(
+            {"name": f"{threshold:.4g}", "mean_glimpses": glimpses, "test_error": 100 * error}
+        )
     task = reader.task(ram)
     write_json(stem.with_suffix(".json"), {"data": task.dataset, "points": points})
     _plot(
@@ -102,8 +103,8 @@ def discount_plot(reader: Reader, protocol: Protocol, found: Found, stem: Path) 
 def cost_plot(reader: Reader, protocol: Protocol, found: Found, stem: Path) -> None:
     """Test error of every system against its floating-point operations and its measured time.
 
-    Writes ``STEM-flops.png``, ``STEM-time.png`` and ``STEM.json``. Time is that of the run's own
-    report, by batches, on the hardware that is named there.
+    Writes ``STEM-flops.png``, ``STEM-time.png`` and ``STEM.json``. Time is measured here, of one
+    system after another, in batches.
 
     Args:
         reader: of finished runs.
@@ -119,18 +120,18 @@ def cost_plot(reader: Reader, protocol: Protocol, found: Found, stem: Path) -> N
             {
                 "name": name,
                 "mflop": results.get("mean_flops", results.get("flops", 0)) / 1e6,
-                "milliseconds": 1000 / max(results["images_per_second"], 1),
+                "milliseconds": 1000 / measured_rate(reader, folders[0]),
                 "test_error": results["test_error"],
             }
         )
-        for steps, row in results.get("fixed", {}).items() if name == "ram" else ():
-            first, each = results["flops_of_first_look"], results["flops_per_glimpse"]
+        fixed = _fixed(reader, protocol, folders[0]) if name == "ram" else {}
+        for steps, reading in fixed.items():
             points.setdefault("RAM, fixed number", []).append(
                 {
-                    "name": steps,
-                    "mflop": (first + (int(steps) - 1) * each) / 1e6,
+                    "name": str(steps),
+                    "mflop": reading.flops / 1e6,
                     "milliseconds": None,
-                    "test_error": row["test_error"],
+                    "test_error": _error(reading),
                 }
             )
     if not points:
@@ -144,6 +145,29 @@ def cost_plot(reader: Reader, protocol: Protocol, found: Found, stem: Path) -> N
     ):
         path = stem.with_name(stem.name + ending)
         _plot(points, key, label, title, path, labelled=tuple(points), joined=False)
+
+
+def measured_rate(reader: Reader, folder: Path, repeats: int = 3) -> float:
+    """Test images that a finished run's network answers a second, the fastest of some passes."""
+    task = reader.task(folder)
+    test = task.images("test")
+    if "side" in read_json(folder / "results.json"):
+        network = load_one_look(folder, task.device)
+        return max(answers_and_rate(network, test)[1] for _ in range(repeats))
+    agent = load_agent(folder, task.device)
+    return max(answering_rate(task, agent, test) for _ in range(repeats))
+
+
+def _fixed(reader: Reader, protocol: Protocol, ram: Path) -> dict[int, Reading]:
+    """RAM with each fixed number of glimpses, as the tables read it."""
+    return {
+        t: reader.read(Line(Published("", None, steps=t), protocol, "ram"), ram)
+        for t in range(1, protocol.max_glimpses + 1)
+    }
+
+
+def _error(reading: Reading) -> float:
+    return 100 * (1 - float(reading.answered.right.mean()))
 
 
 def _plot(

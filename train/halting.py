@@ -45,7 +45,9 @@ class HaltingStage(StopperStage):
         taken = answer.taken.float()
         losses = supervised_losses(total, right.mean(), 1, self._task.discount)
         return losses._replace(
-            mean_glimpses=taken.mean(), mean_return=(right * self._task.discount**taken).mean()
+            cross_entropy=total.detach() - self._ponder_cost * answer.ponder.detach().mean(),
+            mean_glimpses=taken.mean(),
+            mean_return=(right * self._task.discount**taken).mean(),
         )
 
     def judge(self) -> Verdict:

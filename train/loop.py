@@ -123,6 +123,7 @@ class Loop:
                 self._leave()
         best = type(self.agent).load(self.folder.path, self.task.device)
         self.agent.load_state_dict(best.state_dict())
+        self.agent.eval()
         if isinstance(self.agent, DTRAM) and isinstance(best, DTRAM):
             self.agent.stopping = best.stopping
         self._tick()

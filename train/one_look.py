@@ -180,7 +180,8 @@ class OneLookStage(Stage):
             logits = said
             loss = cross_entropy(logits, labels)
         correct = (logits.detach().argmax(-1) == labels).float().mean()
-        return supervised_losses(loss, correct, 1, self._task.discount)
+        losses = supervised_losses(loss, correct, 1, self._task.discount)
+        return losses._replace(cross_entropy=cross_entropy(logits.detach(), labels))
 
     def judge(self) -> Verdict:
         images = self._task.images("validation")

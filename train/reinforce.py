@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clon
 
 from agents.act import HaltingRAM
 from agents.dtram import DTRAM
+from agents.encoders import GlimpseResNet
 from agents.loading import load_agent
 from agents.objective import Objective
 from train.backbone import backbone_scale, prepare_backbone
@@ -168,8 +169,7 @@ def new_agent(options: Options, task: Task) -> tuple[DTRAM, str]:
     """An untrained agent, and where its backbone's weights come from; seeds torch's generator."""
     torch.manual_seed(options.seed)
     if options.trunk is not None:
-        kind = HaltingRAM if options.stop == "act" else DTRAM
-        return agent_on_trunk(options.trunk, task, kind), "trunk"
+        return agent_on_trunk(options, task), "trunk"
     config: dict[str, Any] = {
         "encoder": options.encoder,
         "core": options.core,
@@ -193,21 +193,35 @@ def new_agent(options: Options, task: Task) -> tuple[DTRAM, str]:
     return agent, prepare_backbone(agent.encoders(), options)
 
 
-def agent_on_trunk(folder: Path, task: Task, kind: type[DTRAM] = DTRAM) -> DTRAM:
-    """An agent of a kind with a trained one's trunk and an untrained stopper and baseline.
+def agent_on_trunk(options: Options, task: Task) -> DTRAM:
+    """An agent with a trained one's trunk and an untrained stopper and baseline.
 
     Raises:
-        FileNotFoundError: there is no model in `folder`.
-        ValueError: it was made for another environment.
+        FileNotFoundError: there is no model in the trunk's folder.
+        ValueError: its run is not finished, or it was made for another environment.
     """
+    folder = options.trunk
+    assert folder is not None
+    if (folder / "options.json").exists() and not (folder / "results.json").exists():
+        raise ValueError(f"--trunk {folder}: expected a finished run; results.json is missing")
     trained = load_agent(folder, task.device)
     trained.check_spaces(task.observation_space, task.action_space, task.max_glimpses)
+    for name in ("env_id", "look"):
+        made, wanted = (about.get(name) for about in (trained.about, task.about))
+        made, wanted = (
+            str(v).rpartition(":")[2] if name == "env_id" else v for v in (made, wanted)
+        )
+        if name in trained.about and made != wanted:
+            raise ValueError(f"--trunk {folder}: was made for {made}, the environment is {wanted}")
+    kind = HaltingRAM if options.stop == "act" else DTRAM
     agent = kind(trained.config, class_names=trained.class_names).to(task.device)
-    trunk = trained.state_dict()
+    trunk, untrained = trained.state_dict(), agent.state_dict()
     heads = {name for name in trunk if name.split(".")[0] in ("stopper", "baseline")}
-    untrained = agent.state_dict()
     agent.load_state_dict(trunk | {name: untrained[name] for name in heads})
-    return agent
+    for encoder in agent.encoders():
+        if isinstance(encoder, GlimpseResNet):
+            encoder.bf16 = options.bf16
+    return agent.eval()
 
 
 def origin_of(folder: Path) -> dict[str, Any]:
@@ -216,7 +230,8 @@ def origin_of(folder: Path) -> dict[str, Any]:
         if (place / "results.json").exists():
             found = read_json(place / "results.json")
             kept = ("command", "commit", "date", "versions", "hardware", "train_seconds", "options")
-            return {name: found.get(name) for name in kept}
+            found = {name: found.get(name) for name in kept}
+            return found | {"weights_sha256": read_json(folder / "model.json")["weights_sha256"]}
     return {}
 
 

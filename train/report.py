@@ -57,6 +57,7 @@ def report(folder: Path, task: Task, agent: DTRAM, about: dict[str, Any]) -> dic
     validation = task.images("validation")
     validated = score(agent, task.look, validation.store, validation.labels, batch)
     bound = about["options"]["max_mean_glimpses"]
+    mixed = about["options"]["stop"] == "act"  # answers are no glimpse's alone
 
     def row(rule: StoppingRule) -> dict[str, float]:
         error, glimpses = scores.error(rule)
@@ -77,8 +78,8 @@ def report(folder: Path, task: Task, agent: DTRAM, about: dict[str, Any]) -> dic
         "validation": {"error": percent(chosen[0]), "mean_glimpses": round(chosen[1], 4)},
         "max_mean_glimpses": bound,
         "bound_kept": {"validation": chosen[1] <= bound, "test": test_glimpses <= bound},
-        "fixed": {t: row(FixedStop(t)) for t in range(1, task.max_glimpses + 1)},
-        "confidence": {c: row(ConfidenceStop(c)) for c in CONFIDENCES},
+        "fixed": {t: row(FixedStop(t)) for t in range(1, task.max_glimpses + 1) if not mixed},
+        "confidence": {c: row(ConfidenceStop(c)) for c in CONFIDENCES if not mixed},
         # With the chosen threshold, so that the curve passes through the result.
         "learned": {p: row(LearnedStop(p)) for p in sorted({*LEARNED, agent.stopping.threshold})},
         "parameters": sum(p.numel() for p in agent.parameters()),
@@ -138,10 +139,12 @@ def table(results: dict[str, Any]) -> str:
         if results["options"]["stop"] == "act":
             name = f"ACT, sum of halting scores > {threshold}"
         add(name, results)
-    grid.add_section()
+    if results["fixed"]:
+        grid.add_section()
     for glimpses, row in results["fixed"].items():
         add(f"RAM, {glimpses} glimpse{'s' if int(glimpses) > 1 else ''}", row)
-    grid.add_section()
+    if results["confidence"]:
+        grid.add_section()
     for confidence, row in results["confidence"].items():
         add(f"confidence > {confidence:g}", row)
     console = Console(file=io.StringIO(), width=100)
@@ -157,11 +160,17 @@ def table(results: dict[str, Any]) -> str:
     console.print(
         f"{results['parameters']:,} parameters, {results['flops_per_glimpse'] / 1e6:.3f} MFLOP a "
         f"glimpse, {results['images_per_second']:,} images/s; trained in "
-        f"{results['train_seconds']:.0f} s on {hardware['device']} ({hardware['processor']}, "
-        f"{hardware['cpu_threads']} threads)"
+        f"{results['train_seconds']:.0f} s{_on_trunk(results)} on {hardware['device']} "
+        f"({hardware['processor']}, {hardware['cpu_threads']} threads)"
     )
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
+
+
+def _on_trunk(results: dict[str, Any]) -> str:
+    """How long the given trunk took, in words."""
+    seconds = (results.get("trunk") or {}).get("train_seconds")
+    return "" if seconds is None else f" (its trunk in {seconds:.0f} s)"
 
 
 def error_plot(results: dict[str, Any], path: Path) -> None:
@@ -174,6 +183,8 @@ def error_plot(results: dict[str, Any], path: Path) -> None:
         "learned": "learned stop, threshold varied",
     }
     for (family, name), marker in zip(names.items(), "os^", strict=True):
+        if not results[family]:
+            continue
         rows = sorted(results[family].values(), key=lambda row: row["mean_glimpses"])
         x, y = [r["mean_glimpses"] for r in rows], [r["test_error"] for r in rows]
         axes.plot(x, y, marker=marker, markersize=4, linewidth=1, label=name)

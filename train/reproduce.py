@@ -30,8 +30,8 @@ from train import claims, systems, tables
 from train.comparison import write_csv
 from train.figures import cost_plot, discount_plot, histogram_figure
 from train.provenance import choose_device, provenance, python_command
-from train.run import read_json, run_program, write_json
-from train.runner import ProgramRun, Runner
+from train.run import read_json, run_program, write_json, write_text
+from train.runner import ProgramRun, Runner, has_results, run_in_order
 from train.systems import Protocol
 from train.tables import CLAIM_SEEDS, CLAIMED, Line, Reader, Table
 
@@ -45,8 +45,9 @@ class Options:
 
     what: Annotated[tuple[str, ...], tyro.conf.Positional] = ("table2",)
     """table1 to table9, figure7, figure8, curves, claims, or all"""
-    data: Literal["auto", "real", "drawn"] = "auto"
-    """for tables 3 to 9: real: CUB and Cars; drawn: small drawn birds; auto: real where it is"""
+    data: Literal["auto", "real", "drawn", "drawn-large"] = "auto"
+    """for tables 3 to 9: real: CUB and Cars; drawn: small drawn birds; drawn-large: those of 512
+    pixels, for a GPU; auto: real where it is, else drawn"""
     seeds: int = CLAIM_SEEDS
     """runs of the systems that are claimed about; others have one"""
     runs: Path = Path("runs/reproduce")
@@ -77,8 +78,8 @@ class Options:
         """What is to be made, in order."""
         return KEYS if "all" in self.what else tuple(dict.fromkeys(self.what))
 
-    def real(self, key: str) -> bool:
-        """Whether a table or figure is of photographs."""
+    def drawn(self, key: str) -> Protocol | None:
+        """The setting on drawn images of a table or figure; None if it is of photographs."""
         name = DATA_OF.get(key, "cub")
         ready = is_ready(name, self.data_dir)
         if self.data == "real" and not ready:
@@ -87,7 +88,9 @@ class Options:
                 f"--data real: {env_id}'s images are not there; fetch them by "
                 f"python -m dtram_env.datasets download {name}, or choose --data drawn"
             )
-        return ready and self.data != "drawn"
+        if self.data == "drawn-large":
+            return systems.BIRDS_LARGE
+        return None if ready and self.data != "drawn" else systems.BIRDS
 
     def folder(self) -> Path:
         """Where tables and figures go."""
@@ -102,7 +105,7 @@ def lines_of(options: Options, key: str) -> tuple[Line, ...]:
     if key == "table1":
         return ()
     if key.startswith("table"):
-        return tables.table(key, options.real(key)).lines
+        return tables.table(key, options.drawn(key)).lines
     found = [
         tables.named(protocol, name)
         for protocol in protocols_of(options, key)
@@ -117,8 +120,8 @@ def lines_of(options: Options, key: str) -> tuple[Line, ...]:
 def protocols_of(options: Options, key: str) -> list[Protocol]:
     """The settings that a figure is of."""
     if key == "figure8":
-        return [systems.CARS_LARGE if options.real(key) else systems.BIRDS]
-    birds = systems.CUB_MEDIUM if options.real(key) else systems.BIRDS
+        return [options.drawn(key) or systems.CARS_LARGE]
+    birds = options.drawn(key) or systems.CUB_MEDIUM
     return [birds] if key == "figure7" else [systems.MNIST, birds]
 
 
@@ -156,47 +159,56 @@ def minutes(options: Options, runs: Sequence[ProgramRun]) -> tuple[float, int]:
     return total / options.jobs, unknown
 
 
-def make(options: Options, runs: Sequence[ProgramRun]) -> dict[Path, str]:
-    """Makes the runs that are missing; returns what went wrong, by folder."""
-    runner = Runner(options.jobs)
-    # A stopper needs its finished trunk: trunks first, whatever runs side by side.
-    for stage in ([r for r in runs if "trunk" not in r.options], runs):
-        runner.run([run for run in stage if run.folder not in runner.problems])
-    return runner.problems
-
-
 # -- what is written ------------------------------------------------------------------------------
 
 
 def write_table(options: Options, reader: Reader, made: Table) -> Path:
     """Writes a table from the runs that are finished."""
-    rows, names = [], []
+    rows, names, problems = [], [], []
     for line in made.lines:
         readings = []
         for seed in seeds_of(options, line.system) if line.system else ():
             folder = line.protocol.folder(options.runs, line.system, seed)
-            if (folder / "results.json").exists():
+            if not has_results(folder):
+                continue
+            try:
                 readings.append(reader.read(line, folder))
                 names.append(reader.task(folder).dataset)
+            except (OSError, ValueError, KeyError) as error:
+                problems.append(f"{folder}: cannot be read, {error}")
         rows.append(tables.row(made, line, readings))
     data = ", ".join(dict.fromkeys(names)) or "nothing yet"
-    return write(options, made.key, made.title, data, rows)
+    return write(options, made.key, made.title, data, rows, problems)
 
 
-def write(options: Options, key: str, title: str, data: str, rows: list[dict[str, Any]]) -> Path:
-    """Writes rows as Markdown, CSV and JSON; returns the Markdown's path."""
+def write(
+    options: Options,
+    key: str,
+    title: str,
+    data: str,
+    rows: list[dict[str, Any]],
+    problems: Sequence[str] = (),
+) -> Path:
+    """Writes rows as Markdown, CSV and JSON; returns the Markdown's path.
+
+    Args:
+        options: of the program.
+        key: the table's name, and its files'.
+        title: what it says.
+        data: what it was measured on.
+        rows: of the table, by the names of `tables.COLUMNS`.
+        problems: runs that could not be read.
+    """
     folder = options.folder()
     folder.mkdir(parents=True, exist_ok=True)
     origin = provenance(choose_device(options.device))
-    write_json(folder / f"{key}.json", {"title": title, "data": data, "rows": rows, **origin})
+    said = {"title": title, "data": data, "rows": rows, "problems": list(problems)}
+    write_json(folder / f"{key}.json", {**said, **origin})
     flat = [{name: _flat(value) for name, value in row.items()} for row in rows]
     write_csv(folder / f"{key}.csv", flat)
     text = tables.markdown(title, data, rows, origin["command"])
-    path = folder / f"{key}.md"
-    aside = path.with_name(path.name + ".tmp")
-    aside.write_text(text)
-    aside.replace(path)
-    return path
+    text += "".join(f"\n{problem}\n" for problem in problems)
+    return write_text(folder / f"{key}.md", text)
 
 
 def _flat(value: Any) -> Any:
@@ -215,10 +227,10 @@ def write_claims(options: Options, reader: Reader) -> list[Path]:
     for protocol in protocols_of(options, "claims"):
         for name in (name for name in protocol.systems if name in CLAIMED and name != "ram"):
             pairs = [
-                claims.Seed(*(protocol.folder(options.runs, one, k) for one in (name, "ram")))
+                claims.Pair(*(protocol.folder(options.runs, one, k) for one in (name, "ram")))
                 for k in seeds_of(options, name)
             ]
-            pairs = [p for p in pairs if all((one / "results.json").exists() for one in p)]
+            pairs = [pair for pair in pairs if all(map(has_results, pair))]
             if not pairs:
                 continue
             line = tables.named(protocol, name)
@@ -230,9 +242,7 @@ def write_claims(options: Options, reader: Reader) -> list[Path]:
     origin = provenance(choose_device(options.device))
     folder = options.folder()
     write_json(folder / "claims.json", {"rows": rows, **origin})
-    path = folder / "claims.md"
-    path.write_text(claims.markdown(rows, origin["command"]))
-    return [path]
+    return [write_text(folder / "claims.md", claims.markdown(rows, origin["command"]))]
 
 
 def write_figure(options: Options, reader: Reader, key: str) -> list[Path]:
@@ -243,7 +253,7 @@ def write_figure(options: Options, reader: Reader, key: str) -> list[Path]:
             name: [
                 folder
                 for seed in seeds_of(options, name)
-                if ((folder := protocol.folder(options.runs, name, seed)) / "results.json").exists()
+                if has_results(folder := protocol.folder(options.runs, name, seed))
             ]
             for name in protocol.systems
         }
@@ -274,10 +284,10 @@ def reproduce(options: Options) -> list[Path]:
     )
     if options.estimate:
         return []
-    problems: dict[Path, str] = {}
-    if missing and not options.read_only:
+    runner = Runner(options.jobs)
+    if not options.read_only:
         try:
-            problems = make(options, runs)
+            run_in_order(runs, runner)
         except KeyboardInterrupt:
             command = shlex.join([python_command(), "train/reproduce.py", *sys.argv[1:]])
             print(f"\ninterrupted; to go on: {command}", file=sys.stderr)
@@ -290,14 +300,14 @@ def reproduce(options: Options) -> list[Path]:
         elif key == "claims":
             written += write_claims(options, reader)
         elif key.startswith("table"):
-            written.append(write_table(options, reader, tables.table(key, options.real(key))))
+            written.append(write_table(options, reader, tables.table(key, options.drawn(key))))
         else:
             written += write_figure(options, reader, key)
     for path in written:
         print(path.read_text() if path.suffix == ".md" else path)
-    if problems:
-        lines = "\n".join(f"{folder}: {problem}" for folder, problem in problems.items())
-        raise ValueError(f"{len(problems)} runs failed:\n{lines}")
+    if runner.problems:
+        lines = "\n".join(f"{folder}: {said}" for folder, said in runner.problems.items())
+        raise ValueError(f"{len(runner.problems)} runs failed:\n{lines}")
     return written
 
 

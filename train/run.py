@@ -44,10 +44,16 @@ def run_program(main: Callable[[], object]) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON aside, then renames, so that a reader never sees half of it."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Writes text aside, then renames; returns the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".tmp")
-    aside.write_text(json.dumps(value, indent=2) + "\n")
+    aside.write_text(text)
     os.replace(aside, path)
+    return path
 
 
 def read_json(path: Path) -> Any:

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from .run import read_json
+
 HERE = Path(__file__).resolve().parent
 
 
@@ -46,22 +48,77 @@ class ProgramRun:
         program: as in ``"reinforce.py"``.
         folder: the run's; ``--run-dir``.
         options: of the program by name, see `flags`.
+        after: folders of the runs that it reads, which must be finished before it.
     """
 
     name: str
     program: str
     folder: Path
     options: Mapping[str, Any] = field(default_factory=dict)
+    after: tuple[Path, ...] = ()
 
     @property
     def finished(self) -> bool:
-        """Whether it has its results; they are written last."""
-        return (self.folder / "results.json").exists()
+        """Whether it has its results."""
+        return has_results(self.folder)
+
+    def check_options(self) -> None:
+        """Raises one ValueError if the finished run was made with other options than these."""
+        made = read_json(self.folder / "results.json").get("options", {})
+        wanted = {name: _plain(v) for name, v in self.options.items() if name not in PLACES}
+        differ = [
+            f"{name} {made[name]!r} then, {value!r} now"
+            for name, value in wanted.items()
+            if value is not None and name in made and _plain(made[name]) != value
+        ]
+        if differ:
+            raise ValueError(
+                f"{self.folder}: made otherwise ({', '.join(differ)}); delete it to run anew, or "
+                "choose other --runs"
+            )
 
     def words(self) -> list[str]:
         """The command that makes it, or goes on with it."""
         given = flags({**self.options, "run_dir": self.folder})
         return [sys.executable, str(HERE / self.program), *given, "--resume"]
+
+
+PLACES = ("run_dir", "data_dir", "trunk", "like", "device")
+"""Options that say where something is, which may change."""
+
+
+def _plain(value: Any) -> Any:
+    """An option as JSON has it."""
+    if isinstance(value, tuple | list):
+        return [_plain(one) for one in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def run_in_order(jobs: Sequence[ProgramRun], runner: Runner) -> None:
+    """Makes runs that are not finished, each after those that it reads.
+
+    Raises:
+        KeyboardInterrupt: as `Runner.run`.
+        ValueError: a finished run was made with other options than are asked for now.
+    """
+    for job in jobs:
+        if job.finished:
+            job.check_options()
+    waiting = [job for job in jobs if not job.finished]
+    while waiting:
+        ready = [job for job in waiting if all(map(has_results, job.after))]
+        if not ready:
+            break
+        runner.run(ready)
+        waiting = [job for job in waiting if job not in ready]
+    for job in waiting:
+        unmade = next(folder for folder in job.after if not has_results(folder))
+        runner.problems[job.folder] = f"not run, as {unmade} is not finished"
+
+
+def has_results(folder: Path) -> bool:
+    """Whether a run is finished: its results are written last."""
+    return (folder / "results.json").exists()
 
 
 def flags(options: Mapping[str, Any]) -> list[str]:
@@ -114,6 +171,7 @@ class Runner:
         began = time.perf_counter()
         log = job.folder.with_name(job.folder.name + ".log")
         threads = os.environ | ({"OMP_NUM_THREADS": "1"} if self._jobs > 1 else {})
+        before = log.stat().st_size if log.exists() else 0  # what earlier attempts said
         with log.open("ab") as output:
             with self._lock:
                 if self._stopped:
@@ -134,7 +192,9 @@ class Runner:
         if status == 0 and job.finished:
             print(f"{job.name}: done in {time.perf_counter() - began:.0f} s", flush=True)
             return
-        problem = _reason(log.read_text(errors="replace")) or f"exit status {status}"
+        problem = (
+            _reason(log.read_bytes()[before:].decode(errors="replace")) or f"exit status {status}"
+        )
         if status < 0:  # nobody could say why: the last line is of something else
             problem = f"ended by {signal.Signals(-status).name}"
         self.problems[job.folder] = f"failed: {problem}"

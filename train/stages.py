@@ -284,6 +284,7 @@ class StopperStage(Stage):
     def _states(self, augment: Augmentation, seed: int) -> tuple[Tensor, Tensor]:
         """States ``(T, N, H)`` and logits ``(T, N, K)`` of the training images, on the device."""
         task, agent = self._task, self._agent
+        agent.eval()  # a trunk's batch norms stay, and say what they will say when it is used
         train, config = task.images("train"), agent.config
         shape = (config.max_glimpses, self.images)
         h = torch.empty(*shape, config.hidden_size, device=task.device)

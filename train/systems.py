@@ -61,7 +61,8 @@ class Protocol:
         if data_dir is not None:
             options["data_dir"] = data_dir
         label = f"{self.name} {system} seed {seed}"
-        return ProgramRun(label, made.program, self.folder(runs, system, seed), options)
+        after = tuple(options[name] for name in ("trunk", "like") if name in options)
+        return ProgramRun(label, made.program, self.folder(runs, system, seed), options, after)
 
     def folder(self, runs: Path, system: str, seed: int) -> Path:
         """Where the run of a system with a seed is."""
@@ -76,9 +77,14 @@ class Protocol:
 def _stops(trunk: str, **by_name: Mapping[str, Any]) -> dict[str, System]:
     """Systems whose stop alone is learned, on a trunk."""
     return {
-        name: System("reinforce.py", {"stop": "after", **how}, trunk)
+        name: System("reinforce.py", {"stop": "after", **how}, trunk, minutes=1)
         for name, how in by_name.items()
     }
+
+
+def _without_choice(stop: Mapping[str, Any]) -> dict[str, Any]:
+    """A stopper's options without how its threshold is chosen, which ACT has none of."""
+    return {name: value for name, value in stop.items() if name != "choose"}
 
 
 # -- MNIST -----------------------------------------------------------------------------------------
@@ -101,8 +107,8 @@ MNIST = Protocol(
     "DTRAM-MNIST-v0",
     7,
     {
-        "fc": System("one_look.py", {"encoder": "mlp"}),
-        "conv": System("one_look.py", {"encoder": "conv"}),
+        "fc": System("one_look.py", {"encoder": "mlp"}, minutes=1),
+        "conv": System("one_look.py", {"encoder": "conv"}, minutes=5),
         "ram": System("reinforce.py", _MNIST_RAM),
         **_stops(
             "ram",
@@ -134,7 +140,8 @@ BIRDS_TRUNK: dict[str, Any] = {
     "flip": True,
 }
 """A trunk that finds small parts in small drawn birds."""
-_DRAWN_STOP: dict[str, Any] = {
+# A split of some thousand images: small batches, or there are too few updates to learn to stop.
+_SMALL_STOP: dict[str, Any] = {
     "choose": "return",
     "augment": 0.0,
     "flip": True,
@@ -142,10 +149,6 @@ _DRAWN_STOP: dict[str, Any] = {
     "stop_epochs": 60,
 }
 _DRAWN_LOOK: dict[str, Any] = {"augment": 0.0, "flip": True}
-_DRAWN_ACT: dict[str, Any] = {
-    **{name: value for name, value in _DRAWN_STOP.items() if name != "choose"},
-    "stop": "act",
-}
 _DRAWN_RESNET: dict[str, Any] = {
     "encoder": "resnet34",
     "resnet_width": 8,
@@ -160,21 +163,33 @@ BIRDS = Protocol(
     3,
     {
         "one-look": System(
-            "one_look.py", {**_DRAWN_LOOK, "encoder": "cnn", "side": 32, "epochs": 20}
+            "one_look.py", {**_DRAWN_LOOK, "encoder": "cnn", "side": 32, "epochs": 20}, minutes=2
         ),
-        "one-look-like": System("one_look.py", {**_DRAWN_LOOK, "epochs": 20}, like="dtram"),
+        "one-look-like": System(
+            "one_look.py", {**_DRAWN_LOOK, "epochs": 20}, like="dtram", minutes=3
+        ),
         "one-look-full": System(
-            "one_look.py", {**_DRAWN_LOOK, "side": 0, "epochs": 12}, like="dtram"
+            "one_look.py", {**_DRAWN_LOOK, "side": 0, "epochs": 12}, like="dtram", minutes=14
         ),
-        "ram": System("reinforce.py", {**BIRDS_TRUNK, "stop": "off", "curriculum": (2, 3)}),
-        "ram-no-curriculum": System("reinforce.py", {**BIRDS_TRUNK, "stop": "off", "epochs": 30}),
+        "ram": System(
+            "reinforce.py", {**BIRDS_TRUNK, "stop": "off", "curriculum": (2, 3)}, minutes=17
+        ),
+        # As many glimpses as the curriculum's two stages: 20 x (2 + 3).
+        "ram-no-curriculum": System(
+            "reinforce.py", {**BIRDS_TRUNK, "stop": "off", "epochs": 33}, minutes=16
+        ),
         "ram-last": System(
             "reinforce.py",
             {**BIRDS_TRUNK, "stop": "off", "curriculum": (2, 3), "supervision": "last"},
+            minutes=17,
         ),
-        **_stops("ram", dtram=_DRAWN_STOP),
-        **_stops("ram", **{f"dtram-{g:g}": {**_DRAWN_STOP, "discount": g} for g in DISCOUNTS}),
-        "act": System("reinforce.py", {**_DRAWN_ACT, "ponder_cost": 0.02}, "ram"),
+        **_stops("ram", dtram=_SMALL_STOP),
+        **_stops("ram", **{f"dtram-{g:g}": {**_SMALL_STOP, "discount": g} for g in DISCOUNTS}),
+        "act": System(
+            "reinforce.py",
+            {**_without_choice(_SMALL_STOP), "stop": "act", "ponder_cost": 0.02},
+            "ram",
+        ),
         "act-resnet": System("one_look.py", {**_DRAWN_RESNET, "halting": "act"}),
         "sact-resnet": System("one_look.py", {**_DRAWN_RESNET, "halting": "sact"}),
     },
@@ -182,7 +197,7 @@ BIRDS = Protocol(
 
 # -- photographs -----------------------------------------------------------------------------------
 
-# As the original on CUB: Nesterov, 90 epochs in all, colour and light, a random window, mirrored.
+# As the original on CUB: Nesterov, 90 epochs a stage, colour and light, a random window, mirrored.
 _ORIGINAL: dict[str, Any] = {
     "backbone_weights": "DEFAULT",
     "optimizer": "sgd",
@@ -206,7 +221,7 @@ _RAM_OF_PHOTOGRAPHS: dict[str, Any] = {
 
 
 def _photographs(name: str, env_id: str, resnet: str, sizes: tuple[int, int, int]) -> Protocol:
-    """The talk's protocol on photographs.
+    """The talk's protocol on photographs, or on drawn birds of their size.
 
     Args:
         name: of the protocol.
@@ -228,6 +243,7 @@ def _photographs(name: str, env_id: str, resnet: str, sizes: tuple[int, int, int
         "batch_size": ram["batch_size"],
     }
     curriculum = {"curriculum": steps, "freeze_earlier": True, "epochs": 90}
+    stop = {**_SMALL_STOP, "bf16": True}
     return Protocol(
         name,
         env_id,
@@ -235,13 +251,14 @@ def _photographs(name: str, env_id: str, resnet: str, sizes: tuple[int, int, int
         {
             "one-look": System("one_look.py", look),
             "ram": System("reinforce.py", {**ram, **curriculum}),
-            "ram-no-curriculum": System("reinforce.py", {**ram, "epochs": 90}),
-            "ram-last": System("reinforce.py", {**ram, **curriculum, "supervision": "last"}),
-            **_stops("ram", dtram={"choose": "return"}),
-            **_stops(
-                "ram", **{f"dtram-{g:g}": {"discount": g, "choose": "return"} for g in DISCOUNTS}
+            # As many glimpses as all stages of the curriculum.
+            "ram-no-curriculum": System(
+                "reinforce.py", {**ram, "epochs": 90 * sum(steps) // budget}
             ),
-            "act": System("reinforce.py", {"stop": "act", "ponder_cost": 0.02}, "ram"),
+            "ram-last": System("reinforce.py", {**ram, **curriculum, "supervision": "last"}),
+            **_stops("ram", dtram=stop),
+            **_stops("ram", **{f"dtram-{g:g}": {**stop, "discount": g} for g in DISCOUNTS}),
+            "act": System("reinforce.py", {**_without_choice(stop), "stop": "act"}, "ram"),
             "act-resnet": System("one_look.py", {**_without_bf16(look), "halting": "act"}),
             "sact-resnet": System("one_look.py", {**_without_bf16(look), "halting": "sact"}),
         },
@@ -264,7 +281,16 @@ CUB_MEDIUM = _photographs("cub-256", "DTRAM-CUB-v0", "resnet34", MEDIUM)
 CUB_MEDIUM_DEEP = _photographs("cub-256-deep", "DTRAM-CUB-v0", "resnet50", MEDIUM)
 CARS_LARGE = _photographs("cars-512", "DTRAM-Cars-v0", "resnet50", LARGE)
 
+BIRDS_LARGE = _photographs("birds-512", "DTRAM-Birds-v0", "resnet50", LARGE)
 PROTOCOLS = {
     protocol.name: protocol
-    for protocol in (MNIST, BIRDS, CUB_LARGE, CUB_MEDIUM, CUB_MEDIUM_DEEP, CARS_LARGE)
+    for protocol in (
+        MNIST,
+        BIRDS,
+        BIRDS_LARGE,
+        CUB_LARGE,
+        CUB_MEDIUM,
+        CUB_MEDIUM_DEEP,
+        CARS_LARGE,
+    )
 }

@@ -14,7 +14,7 @@ class Published(NamedTuple):
 
     Attributes:
         label: the system, in the talk's words or nearly so.
-        value: error (Tables 1 to 2) or accuracy, %; None where the talk has none.
+        value: error (Table 2) or accuracy, %; None where the talk has none.
         glimpses: mean number of glimpses, where it is told.
         with_box: accuracy, %, with the ground-truth box; None where the talk has none.
         system: which of our systems it is, see `train.systems`; "" for one that is cited only.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,13 @@ import torch
 from agents.act import ACTStop, HaltingRAM
 from agents.dtram import DTRAM
 from agents.loading import load_agent
+from train.dtram_options import Options
 from train.evaluate import Options as EvaluateOptions
 from train.evaluate import evaluate
-from train.reinforce import train
+from train.reinforce import agent_on_trunk, train
+from train.task import Task
+
+from .conftest import SMALL
 
 HEADS = ("stopper", "baseline")
 
@@ -25,10 +30,14 @@ def ram(tmp_path_factory: pytest.TempPathFactory, small_options) -> Path:
     return train(small_options(run_dir=folder, stop="off", curriculum=(2, 4), core="gru"))
 
 
+UNREAD = ("hidden_size", "epochs", "batch_size", "learning_rate")  # with a trunk
+
+
 @pytest.fixture(scope="module")
-def on_trunk(small_options):
+def on_trunk():
     """Options of a run on a trunk, which says what the network is."""
-    return lambda **changes: small_options(**{"hidden_size": None, **changes})
+    given = {name: value for name, value in SMALL.items() if name not in UNREAD}
+    return lambda **changes: Options(**{**given, **changes})
 
 
 def trunk_of(agent: DTRAM) -> dict[str, torch.Tensor]:
@@ -52,7 +61,8 @@ def _values(agent: DTRAM) -> list[torch.Tensor]:
 def test_the_trunk_stays_and_the_stop_learns(
     tmp_path: Path, ram: Path, on_trunk, stop: str
 ) -> None:
-    run = train(on_trunk(run_dir=tmp_path / stop, trunk=ram, stop=stop, ponder_cost=0.2))
+    cost = {"ponder_cost": 0.2} if stop == "act" else {}
+    run = train(on_trunk(run_dir=tmp_path / stop, trunk=ram, stop=stop, **cost))
     agent, given = load_agent(run), DTRAM.load(ram)
     assert isinstance(agent, HaltingRAM) == (stop == "act")
     assert agent.config.core == "gru"
@@ -91,7 +101,10 @@ def test_dearer_glimpses_are_fewer(tmp_path: Path, ram: Path, on_trunk) -> None:
         ({"trunk": Path("x"), "stop": "joint"}, "--stop joint: expected after or act"),
         ({"trunk": Path("x"), "core": "gru"}, "--core gru: expected not given"),
         ({"trunk": Path("x"), "curriculum": (2, 4)}, "--curriculum"),
-        ({"ponder_cost": -1.0}, "--ponder-cost -1.0"),
+        ({"trunk": Path("x"), "stop": "act", "ponder_cost": -1.0}, "--ponder-cost -1.0"),
+        ({"ponder_cost": 0.5}, "--ponder-cost 0.5: expected not given: it is of --stop act"),
+        ({"trunk": Path("x"), "epochs": 3}, "--epochs 3: expected not given: with --trunk"),
+        ({"trunk": Path("x"), "stop": "act", "max_mean_glimpses": 2.0}, "nothing is bounded"),
         ({"lone_weight": -1.0}, "--lone-weight -1.0"),
         ({"lone_reward": 1.5}, "--lone-reward 1.5: expected 0 to 1"),
         ({"lone_reward": 0.5, "location_reward": "return"}, "unless a location is paid anytime"),
@@ -107,3 +120,39 @@ def test_a_trunk_that_is_not_there_or_does_not_fit(tmp_path: Path, ram: Path, on
         train(on_trunk(run_dir=tmp_path / "a", trunk=tmp_path / "nothing"))
     with pytest.raises(ValueError, match="was made for"):
         train(on_trunk(run_dir=tmp_path / "b", trunk=ram, glimpse_size=6))
+
+
+def test_an_unfinished_trunk_or_one_of_another_task_is_refused(
+    tmp_path: Path, ram: Path, on_trunk
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(ram, copy)
+    (copy / "results.json").unlink()
+    with pytest.raises(ValueError, match="expected a finished run"):
+        train(on_trunk(run_dir=tmp_path / "a", trunk=copy))
+    header = json.loads((copy / "model.json").read_text())
+    (copy / "options.json").unlink()
+    (copy / "model.json").write_text(json.dumps(header | {"env_id": "DTRAM-MNIST-v0"}))
+    with pytest.raises(ValueError, match="was made for DTRAM-MNIST-v0"):
+        train(on_trunk(run_dir=tmp_path / "b", trunk=copy))
+
+
+def test_a_trunks_batch_norms_stay_as_they_are(tmp_path: Path, small_options, on_trunk) -> None:
+    """What the stopper learns from is what the network says when it is used."""
+    made = small_options(
+        run_dir=tmp_path / "ram",
+        stop="off",
+        encoder="resnet10",
+        resnet_width=8,
+        small_stem=True,
+        hidden_size=None,
+        epochs=1,
+    )
+    ram = train(made)
+    options = on_trunk(run_dir=tmp_path / "run", trunk=ram, stop_epochs=1)
+    agent = agent_on_trunk(options, Task("DTRAM-Signpost-v0", torch.device("cpu")))
+    assert not agent.training
+    run = train(options)
+    before, after = trunk_of(DTRAM.load(ram)), trunk_of(DTRAM.load(run))
+    assert any("running_mean" in name for name in before)
+    assert all(torch.equal(before[name], after[name]) for name in before)
