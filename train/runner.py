@@ -66,6 +66,8 @@ class ProgramRun:
         """Raises one ValueError if the finished run was made with other options than these."""
         made = read_json(self.folder / "results.json").get("options", {})
         wanted = {name: _plain(v) for name, v in self.options.items() if name not in PLACES}
+        if wanted.get("side") == 0:  # "the images' own", of which the run notes what it is
+            del wanted["side"]
         differ = [
             f"{name} {made[name]!r} then, {value!r} now"
             for name, value in wanted.items()
