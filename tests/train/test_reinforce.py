@@ -125,6 +125,7 @@ def test_a_finished_run_leaves_everything_a_reader_asks_for(finished_run: Path) 
         "test_images.safetensors",
         "error_by_glimpses.png",
         "glimpses.png",
+        "stages",
     }
     results = json.loads((finished_run / "results.json").read_text())
     assert results["dataset"] == "Signpost" and results["images"] == 2000
