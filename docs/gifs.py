@@ -29,8 +29,8 @@ SHIPPED = {
     "DTRAM-BirdsSmall-v0": "pretrained/birds-small",
 }
 SIGNPOST_COMMAND = (
-    "python train/reinforce.py --env-id DTRAM-Signpost-v0 --location-std 0.5 --m 8 "
-    "--run-dir runs/signpost"
+    "python train/reinforce.py --env-id DTRAM-Signpost-v0 --locator-grid 6 --location-entropy 0.02 "
+    "--m 8 --run-dir runs/signpost"
 )
 
 

@@ -83,8 +83,9 @@ class Options(OptimizerOptions, AugmentOptions, NetworkOptions, TaskOptions):
     """whether the stop's policy gradient reaches the state"""
 
     trunk: Path | None = None
-    """folder of a trained DT-RAM or RAM, or of one of its stages, whose trunk is taken as it is:
-    only the stopper learns. The network's options are its own and not to be given"""
+    """folder of a trained DT-RAM or RAM, or of one of its stages (RUN/stages/trunk-4): its trunk is
+    taken as it is and only the stopper learns. The network's options are its own and not to be
+    given; --env-id and the task's options are"""
     stop: Literal["after", "joint", "off", "act"] = "after"
     """the stopper learns after the trunk, jointly with it, or not at all (RAM); act: on a --trunk,
     Adaptive Computation Time in place of DT-RAM's stop"""
@@ -211,7 +212,7 @@ class Options(OptimizerOptions, AugmentOptions, NetworkOptions, TaskOptions):
                 "location_entropy",
                 self.location_entropy,
                 self.locator_grid > 0,
-                "0, without a grid",
+                "0, unless --locator-grid is given",
             )
         anytime = self.stop != "joint" and self.location_reward != "return"
         alone = f"0 to 1{'' if anytime else '; 0 unless a location is paid anytime'}"

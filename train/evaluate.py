@@ -117,12 +117,14 @@ def main() -> None:
         return
     error = 100 * (1 - result["accuracy"])
     print(
-        f"{result['dataset']}, {result['split']} split, {result['images']:,} images: error "
+        f"{result['env_id']}: {result['dataset']}, {result['split']} split, "
+        f"{result['images']:,} images: error "
         f"{error:.2f} % at {result['mean_glimpses']:.2f} mean glimpses ({result['stopping']})"
     )
     if "differs_from_training" in result:
         print(
-            f"images answered otherwise than when it was trained: {result['differs_from_training']}"
+            "images answered otherwise than the training program answered them: "
+            f"{result['differs_from_training']}"
         )
 
 

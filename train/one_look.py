@@ -114,7 +114,11 @@ class Options(OptimizerOptions, AugmentOptions, NetworkOptions, TaskOptions):
         )
         self.check_network()
         check_ranges(self, (), ("ponder_cost",))
-        if self.halting != "none":
+        if self.halting == "none":
+            default = type(self).__dataclass_fields__["ponder_cost"].default
+            known = self.ponder_cost == default
+            check("ponder_cost", self.ponder_cost, known, "not given, without --halting")
+        else:
             check("halting", self.halting, self.encoder in RESNETS, "with --encoder resnet…")
             for name in ("flops", "like"):
                 value = getattr(self, name)
@@ -277,7 +281,8 @@ def _read_like(run_dir: Path, task: Task) -> tuple[dict[str, Any], dict[str, Any
     options = header.get("env_options", {})
     for name in OF_IMAGES:
         value, theirs = task.env_options.get(name), options.get(name)
-        check(name, value, value == theirs, f"{theirs}, as --like {run_dir}")
+        expected = "not given" if theirs is None else str(theirs)
+        check(name, value, value == theirs, f"{expected}, as --like {run_dir}")
     return header, read_json(run_dir / "results.json")
 
 

@@ -1,7 +1,7 @@
 """Trains DT-RAM: looks, stops and answers, on any registered environment.
 
     python train/reinforce.py                               # MNIST, under 10 minutes on 2 CPU cores
-    python train/reinforce.py --env-id DTRAM-Signpost-v0 --location-std 0.5 --m 8  # needs no data
+    python train/reinforce.py --env-id DTRAM-Signpost-v0 --locator-grid 6 --m 8  # needs no data
     python train/reinforce.py --env-id DTRAM-BirdsSmall-v0 --encoder cnn    # drawn birds
     python train/reinforce.py --env-id DTRAM-CUB-v0 --encoder resnet50 --backbone-weights DEFAULT
     python train/reinforce.py --stop joint --stop-gradient reinforce  # all in one stage
@@ -109,7 +109,9 @@ def make_stages(options: Options, task: Task, agent: DTRAM) -> list[tuple[str, A
             f"{task.max_glimpses} glimpses; --max-glimpses sets another"
         )
     images = len(task.images("train"))
-    check("batch_size", o.batch_size, o.batch_size <= images, f"at most {images}, the split")
+    if o.trunk is None:
+        fits = o.batch_size <= images
+        check("batch_size", o.batch_size, fits, f"at most {images}, the training images")
     if task.classifier is not None:
         check("replay", o.replay, o.replay == 0, "0 on a policy-only id, whose network is frozen")
     if o.env_steps is not None:
@@ -205,14 +207,17 @@ def agent_on_trunk(options: Options, task: Task) -> DTRAM:
     if (folder / "options.json").exists() and not (folder / "results.json").exists():
         raise ValueError(f"--trunk {folder}: expected a finished run; results.json is missing")
     trained = load_agent(folder, task.device)
-    trained.check_spaces(task.observation_space, task.action_space, task.max_glimpses)
     for name in ("env_id", "look"):
         made, wanted = (about.get(name) for about in (trained.about, task.about))
         made, wanted = (
             str(v).rpartition(":")[2] if name == "env_id" else v for v in (made, wanted)
         )
         if name in trained.about and made != wanted:
-            raise ValueError(f"--trunk {folder}: was made for {made}, the environment is {wanted}")
+            way_out = f"; add --env-id {made}" if name == "env_id" else ""
+            raise ValueError(
+                f"--trunk {folder}: was made for {made}, the environment has {wanted}{way_out}"
+            )
+    trained.check_spaces(task.observation_space, task.action_space, task.max_glimpses)
     kind = HaltingRAM if options.stop == "act" else DTRAM
     agent = kind(trained.config, class_names=trained.class_names).to(task.device)
     trunk, untrained = trained.state_dict(), agent.state_dict()

@@ -142,12 +142,12 @@ def plan(options: Options) -> list[ProgramRun]:
     return list(runs.values())
 
 
-def minutes(options: Options, runs: Sequence[ProgramRun]) -> tuple[float, int]:
-    """How long unfinished runs will take, and how many of them nobody can tell of.
+def minutes(options: Options, runs: Sequence[ProgramRun]) -> tuple[float, list[str]]:
+    """How long unfinished runs will take at least, and the names of those nobody can tell of.
 
     A finished run of the same system tells; else what is noted of the system.
     """
-    total, unknown = 0.0, 0
+    total, unknown = 0.0, []
     for run in runs:
         if run.finished:
             continue
@@ -155,7 +155,9 @@ def minutes(options: Options, runs: Sequence[ProgramRun]) -> tuple[float, int]:
         done = sorted(system.glob("seed-*/results.json"))
         noted = systems.PROTOCOLS[system.parent.name].systems[system.name].minutes
         each = read_json(done[0])["train_seconds"] / 60 if done else noted
-        total, unknown = total + each, unknown + (each == 0)
+        total += each
+        if not each:
+            unknown.append(run.name)
     return total / options.jobs, unknown
 
 
@@ -276,12 +278,14 @@ def reproduce(options: Options) -> list[Path]:
     runs = plan(options)
     missing = [run for run in runs if not run.finished]
     time, unknown = minutes(options, runs)
-    more = f" and {unknown} runs whose time nobody knows" if unknown else ""
+    least = "at least" if unknown else "about"
     print(
-        f"{len(runs)} runs, {len(runs) - len(missing)} finished; the rest takes about {time:.0f} "
-        f"minutes{more} with --jobs {options.jobs}",
+        f"{len(runs)} runs, {len(runs) - len(missing)} finished; the rest takes {least} {time:.0f} "
+        f"minutes on 2 CPU cores with --jobs {options.jobs}",
         flush=True,
     )
+    if unknown:
+        print(f"never run, so nobody knows how long: {', '.join(unknown)}", flush=True)
     if options.estimate:
         return []
     runner = Runner(options.jobs)

@@ -74,10 +74,10 @@ class Protocol:
         return [*(self.needed(before) if before is not None else ()), system]
 
 
-def _stops(trunk: str, **by_name: Mapping[str, Any]) -> dict[str, System]:
+def _stops(trunk: str, minutes: float = 1.0, **by_name: Mapping[str, Any]) -> dict[str, System]:
     """Systems whose stop alone is learned, on a trunk."""
     return {
-        name: System("reinforce.py", {"stop": "after", **how}, trunk, minutes=1)
+        name: System("reinforce.py", {"stop": "after", **how}, trunk, minutes=minutes)
         for name, how in by_name.items()
     }
 
@@ -183,6 +183,7 @@ BIRDS = Protocol(
             {**BIRDS_TRUNK, "stop": "off", "curriculum": (2, 3), "supervision": "last"},
             minutes=17,
         ),
+        # The cross-entropy of lone glimpses stays: without it no part is found.
         **_stops("ram", dtram=_SMALL_STOP),
         **_stops("ram", **{f"dtram-{g:g}": {**_SMALL_STOP, "discount": g} for g in DISCOUNTS}),
         "act": System(
@@ -256,8 +257,8 @@ def _photographs(name: str, env_id: str, resnet: str, sizes: tuple[int, int, int
                 "reinforce.py", {**ram, "epochs": 90 * sum(steps) // budget}
             ),
             "ram-last": System("reinforce.py", {**ram, **curriculum, "supervision": "last"}),
-            **_stops("ram", dtram=stop),
-            **_stops("ram", **{f"dtram-{g:g}": {**stop, "discount": g} for g in DISCOUNTS}),
+            **_stops("ram", 0.0, dtram=stop),
+            **_stops("ram", 0.0, **{f"dtram-{g:g}": {**stop, "discount": g} for g in DISCOUNTS}),
             "act": System("reinforce.py", {**_without_choice(stop), "stop": "act"}, "ram"),
             "act-resnet": System("one_look.py", {**_without_bf16(look), "halting": "act"}),
             "sact-resnet": System("one_look.py", {**_without_bf16(look), "halting": "sact"}),

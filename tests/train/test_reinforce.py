@@ -464,7 +464,8 @@ def test_the_program_solves_signpost(tmp_path: Path, seed: int) -> None:
     """
     options = Options(
         env_id="DTRAM-Signpost-v0",
-        location_std=0.5,
+        locator_grid=6,
+        location_entropy=0.02,
         m=8,
         seed=seed,
         device="cpu",

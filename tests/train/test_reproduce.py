@@ -229,10 +229,10 @@ def test_finished_runs_tell_how_long_others_take(tmp_path: Path) -> None:
     options = Options(runs=tmp_path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(systems, "PROTOCOLS", {"mnist": protocol})
-        assert reproduce.minutes(options, runs) == (21.0, 0)
+        assert reproduce.minutes(options, runs) == (21.0, [])
         write_json(runs[0].folder / "results.json", {"train_seconds": 120.0})
-        assert reproduce.minutes(options, runs) == (4.0, 0)
-        assert reproduce.minutes(replace(options, jobs=2), runs) == (2.0, 0)
+        assert reproduce.minutes(options, runs) == (4.0, [])
+        assert reproduce.minutes(replace(options, jobs=2), runs) == (2.0, [])
 
 
 @pytest.mark.parametrize(
