@@ -74,7 +74,9 @@ class Protocol:
         return [*(self.needed(before) if before is not None else ()), system]
 
 
-def _stops(trunk: str, minutes: float = 1.0, **by_name: Mapping[str, Any]) -> dict[str, System]:
+def _stops(
+    trunk: str, by_name: Mapping[str, Mapping[str, Any]], minutes: float = 1.0
+) -> dict[str, System]:
     """Systems whose stop alone is learned, on a trunk."""
     return {
         name: System("reinforce.py", {"stop": "after", **how}, trunk, minutes=minutes)
@@ -112,12 +114,12 @@ MNIST = Protocol(
         "ram": System("reinforce.py", _MNIST_RAM),
         **_stops(
             "ram",
-            **{
+            {
                 name: {"discount": 0.999, "max_mean_glimpses": bound}
                 for name, bound in BUDGETS.items()
             },
         ),
-        **_stops("ram", **{f"dtram-{g:g}": {"discount": g, "choose": "return"} for g in DISCOUNTS}),
+        **_stops("ram", {f"dtram-{g:g}": {"discount": g, "choose": "return"} for g in DISCOUNTS}),
         "act": System("reinforce.py", {"stop": "act", "ponder_cost": 0.01}, "ram"),
     },
 )
@@ -178,14 +180,14 @@ BIRDS = Protocol(
         "ram-no-curriculum": System(
             "reinforce.py", {**BIRDS_TRUNK, "stop": "off", "epochs": 33}, minutes=16
         ),
+        # The cross-entropy of lone glimpses stays: without it no part is found.
         "ram-last": System(
             "reinforce.py",
             {**BIRDS_TRUNK, "stop": "off", "curriculum": (2, 3), "supervision": "last"},
             minutes=17,
         ),
-        # The cross-entropy of lone glimpses stays: without it no part is found.
-        **_stops("ram", dtram=_SMALL_STOP),
-        **_stops("ram", **{f"dtram-{g:g}": {**_SMALL_STOP, "discount": g} for g in DISCOUNTS}),
+        **_stops("ram", {"dtram": _SMALL_STOP}),
+        **_stops("ram", {f"dtram-{g:g}": {**_SMALL_STOP, "discount": g} for g in DISCOUNTS}),
         "act": System(
             "reinforce.py",
             {**_without_choice(_SMALL_STOP), "stop": "act", "ponder_cost": 0.02},
@@ -257,8 +259,8 @@ def _photographs(name: str, env_id: str, resnet: str, sizes: tuple[int, int, int
                 "reinforce.py", {**ram, "epochs": 90 * sum(steps) // budget}
             ),
             "ram-last": System("reinforce.py", {**ram, **curriculum, "supervision": "last"}),
-            **_stops("ram", 0.0, dtram=stop),
-            **_stops("ram", 0.0, **{f"dtram-{g:g}": {**stop, "discount": g} for g in DISCOUNTS}),
+            **_stops("ram", {"dtram": stop}, 0.0),
+            **_stops("ram", {f"dtram-{g:g}": {**stop, "discount": g} for g in DISCOUNTS}, 0.0),
             "act": System("reinforce.py", {**_without_choice(stop), "stop": "act"}, "ram"),
             "act-resnet": System("one_look.py", {**_without_bf16(look), "halting": "act"}),
             "sact-resnet": System("one_look.py", {**_without_bf16(look), "halting": "sact"}),
