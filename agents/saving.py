@@ -49,11 +49,8 @@ def read_model_json(folder: str | Path, kind: str = DTRAM_KIND) -> dict[str, Any
     folder = Path(folder)
     for name in ("model.json", "model.safetensors"):
         if not (folder / name).is_file():
-            missing = f"{name} is missing" if folder.is_dir() else "it is no folder"
-            raise FileNotFoundError(
-                f"{folder}: no saved model, {missing}; expected a folder of a run or a shipped "
-                "model, such as pretrained/mnist"
-            )
+            why = "" if folder.is_dir() else ", there is no such folder"
+            raise FileNotFoundError(f"{folder}: no saved model, {name} is missing{why}")
     path = folder / "model.json"
     try:
         header = json.loads(path.read_text())

@@ -65,7 +65,7 @@ def test_text_says_the_same(finished_run: Path) -> None:
     done = run_program(str(finished_run), "--device", "cpu")
     written = json.loads((finished_run / "results.json").read_text())
     assert f"error {written['test_error']:.2f} %" in done.stdout
-    assert "answered otherwise than when it was trained: 0" in done.stdout
+    assert "answered otherwise than the training program answered them: 0" in done.stdout
 
 
 @pytest.mark.parametrize(

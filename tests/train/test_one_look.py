@@ -224,7 +224,7 @@ def test_like_another_task_or_an_unfinished_run_is_an_error(
         network_config(options(like=finished_run), other)
     other = Task("DTRAM-Signpost-v0", torch.device("cpu"))
     other.env_options["num_classes"] = 5
-    with pytest.raises(ValueError, match="--num-classes 5: expected None, as --like"):
+    with pytest.raises(ValueError, match="--num-classes 5: expected not given, as --like"):
         network_config(options(like=finished_run), other)
     task.new_agent().save(tmp_path, **task.about)
     with pytest.raises(ValueError, match=r"results\.json is missing"):
