@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .act import EPSILON, HALTING_BIAS, Halt, check_epsilon, require
-from .config import check_pixel_scale, settings_from_json
+from .config import check_pixel_scale, names_of_classes, settings_from_json
 from .encoders import PixelScale
 from .resnet import ResNetOptions, ResNetTrunk
 from .saving import check_settings, load_weights, read_model_json, save_model
@@ -104,11 +104,7 @@ class ACTResNet(nn.Module):
     def __init__(self, config: ACTConfig, class_names: tuple[str, ...] | None = None) -> None:
         super().__init__()
         self.config = config
-        self.class_names = class_names or tuple(str(k) for k in range(config.num_classes))
-        if len(self.class_names) != config.num_classes:
-            raise ValueError(
-                f"class_names: {len(self.class_names)} names for {config.num_classes} classes"
-            )
+        self.class_names = names_of_classes(class_names, config.num_classes)
         self.scale = PixelScale(config.pixel_mean, config.pixel_std)
         self.trunk = ResNetTrunk(config.resnet).to(memory_format=torch.channels_last)
         width = self.trunk.out_features

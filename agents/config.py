@@ -161,6 +161,18 @@ def _require(name: str, value: object, holds: bool, expected: str) -> None:
         raise ValueError(f"{name}={value!r}: expected {expected}")
 
 
+def names_of_classes(names: tuple[str, ...] | None, num_classes: int) -> tuple[str, ...]:
+    """The names of K classes: those given, or numbers.
+
+    Raises:
+        ValueError: there are not as many as classes.
+    """
+    names = names or tuple(str(k) for k in range(num_classes))
+    if len(names) != num_classes:
+        raise ValueError(f"class_names: {len(names)} names for {num_classes} classes")
+    return names
+
+
 def read_header(folder: Path, kind: str = DTRAM_KIND) -> dict[str, Any]:
     """The JSON part of a saved DT-RAM, or of another kind of model with a DT-RAM's settings.
 

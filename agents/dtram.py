@@ -18,7 +18,7 @@ from torch.nn.functional import one_hot
 
 from dtram_env.views import grid_centres
 
-from .config import DTRAMConfig, config_from_json, config_to_json, read_header
+from .config import DTRAMConfig, config_from_json, config_to_json, names_of_classes, read_header
 from .encoders import ENCODERS, GlimpseResNet, PixelScale
 from .saving import load_weights, save_model
 from .stopping import LearnedStop, StoppingRule
@@ -81,11 +81,7 @@ class DTRAM(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        self.class_names = class_names or tuple(str(k) for k in range(config.num_classes))
-        if len(self.class_names) != config.num_classes:
-            raise ValueError(
-                f"class_names: {len(self.class_names)} names for {config.num_classes} classes"
-            )
+        self.class_names = names_of_classes(class_names, config.num_classes)
         self.stopping: StoppingRule = stopping or LearnedStop()
         self.about: dict[str, Any] = {}
         hidden = config.hidden_size

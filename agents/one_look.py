@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from .config import check_pixel_scale, settings_from_json
+from .config import check_pixel_scale, names_of_classes, settings_from_json
 from .encoders import GlimpseCNN, GlimpseConv, GlimpseResNet, PixelScale, cnn_smallest
 from .resnet import RESNETS, ResNetOptions
 from .saving import ONE_LOOK_KIND, check_settings, load_weights, read_model_json, save_model
@@ -130,11 +130,7 @@ class OneLook(nn.Module):
     def __init__(self, config: OneLookConfig, class_names: tuple[str, ...] | None = None) -> None:
         super().__init__()
         self.config = config
-        self.class_names = class_names or tuple(str(k) for k in range(config.num_classes))
-        if len(self.class_names) != config.num_classes:
-            raise ValueError(
-                f"class_names: {len(self.class_names)} names for {config.num_classes} classes"
-            )
+        self.class_names = names_of_classes(class_names, config.num_classes)
         self.encoder = _make_encoder(config)
         self.classifier = nn.Linear(config.hidden_size, config.num_classes)
 

@@ -245,12 +245,17 @@ class Scores(NamedTuple):
 
     def read(self, rule: StoppingRule) -> tuple[Tensor, Tensor]:
         """Number of glimpses ``(N,)`` and prediction ``(N,)`` of every image under a rule."""
+        taken, logits = self.stopped(rule)
+        return taken, logits.argmax(dim=-1)
+
+    def stopped(self, rule: StoppingRule) -> tuple[Tensor, Tensor]:
+        """Number of glimpses ``(N,)`` and logits ``(N, K)`` of every image where a rule stops."""
         time = torch.arange(1, len(self.logits) + 1, device=self.logits.device)[:, None]
         taken = glimpses_taken(rule.stops(time, self.logits, self.stop_logit))
         final = self.logits.gather(
             0, (taken - 1)[None, :, None].expand(1, -1, self.logits.shape[-1])
         )
-        return taken, final[0].argmax(dim=-1)
+        return taken, final[0]
 
     def error(self, rule: StoppingRule) -> tuple[float, float]:
         """Share of wrong answers, in [0, 1], and mean number of glimpses under a rule."""

@@ -53,11 +53,8 @@ class HaltingStage(StopperStage):
     def judge(self) -> Verdict:
         """By the loss on validation, with N in place of the ponder cost."""
         scores, rule = validate(self._task, self._agent), ACTStop()
-        taken, prediction = scores.read(rule)
-        answer = scores.logits.gather(
-            0, (taken - 1)[None, :, None].expand(1, -1, scores.logits.shape[-1])
-        )[0]
-        right = (prediction == scores.labels).double()
+        taken, answer = scores.stopped(rule)
+        right = (answer.argmax(dim=-1) == scores.labels).double()
         glimpses = taken.double().mean()
         loss = cross_entropy(answer, scores.labels) + self._ponder_cost * glimpses
         metrics = {
