@@ -28,8 +28,10 @@ CHOICES = {
     "baseline": ("value", "leave_one_out", "scalar", "none"),
     "stop_gradient": ("reinforce", "exact"),
     "supervision": ("taken", "last", "all"),
-    "location_reward": ("return", "anytime"),
+    "location_reward": ("return", "anytime", "information", "imitation"),
 }
+LEAST_LOG_PROBABILITY = -3.0
+"""Of ``location_reward="information"``, in nats: one hopeless image may not outweigh a batch."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,10 @@ class Objective:
     supervision: str = "taken"
     """cross-entropy at every glimpse taken, at the last one only, or at all up to the budget"""
     location_reward: str = "return"
-    """what pays a location: the return, or anytime, the true class's mean probability after it"""
+    """what pays a location: the return; anytime, the true class's mean probability after it;
+    information, its mean log-probability, which goes on paying where probability has but a little
+    to gain; or imitation, 1 for each that was chosen: with choices that a guide made, maximum
+    likelihood of them"""
     policy_weight: float = 1.0
     """weight of the policy gradient"""
     baseline_weight: float = 1.0
@@ -81,8 +86,10 @@ class Objective:
         for name in (*weights, "lone_weight"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 0 or more")
-        if self.location_reward == "anytime" and self.stop != "off":
-            raise ValueError("location_reward='anytime': expected with stop='off' only")
+        if self.location_reward != "return" and self.stop != "off":
+            raise ValueError(
+                f"location_reward={self.location_reward!r}: expected with stop='off' only"
+            )
         if not 0.0 <= self.lone_reward <= 1.0:
             raise ValueError(f"lone_reward={self.lone_reward}: expected a number in [0, 1]")
         if self.lone_reward > 0 and self.location_reward != "anytime":
@@ -282,8 +289,10 @@ def _sampled_credit(
     reach, last = (time <= taken).to(value.dtype), (time == taken).to(value.dtype)
     paid = (last * rewards(trajectory, labels, objective.discount)).sum(dim=0)
     target = paid.expand(steps, batch)
-    if objective.location_reward == "anytime":
-        target = _anytime(trajectory, labels)
+    if objective.location_reward in ("anytime", "information"):
+        log_p = _log_probability(trajectory.logits, labels)
+        informs = objective.location_reward == "information"
+        target = _mean_later(log_p.clamp(min=LEAST_LOG_PROBABILITY) if informs else log_p.exp())
         if objective.lone_reward > 0 and steps > 1:
             lone = _log_probability(_lone_logits(trajectory), labels).exp()
             share = objective.lone_reward
@@ -291,6 +300,8 @@ def _sampled_credit(
             target = torch.cat([(1 - share) * target[:-1] + share * lone, target[-1:]])
     b = _others_mean(target, m) if objective.baseline == "leave_one_out" else value
     advantage = target - b
+    if objective.location_reward == "imitation":
+        advantage = torch.ones_like(advantage)
     return Credit(
         reach=reach,
         last=last,
@@ -346,12 +357,11 @@ def _log_probability(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.log_softmax(logits, dim=-1).gather(-1, index)[..., 0]
 
 
-def _anytime(trajectory: Trajectory, labels: Tensor) -> Tensor:
-    """``(T, B)``: mean probability of the true class over glimpses t + 1 ... T (at T: of T)."""
-    right = _log_probability(trajectory.logits, labels).exp()
-    after = right.flip(0).cumsum(0).flip(0) - right
-    count = torch.arange(trajectory.steps - 1, -1, -1, device=labels.device)[:, None]
-    return torch.where(count > 0, after / count.clamp(min=1), right)
+def _mean_later(values: Tensor) -> Tensor:
+    """``(T, B)``: means of ``(T, B)`` values over glimpses t + 1 ... T (at T: the value of T)."""
+    after = values.flip(0).cumsum(0).flip(0) - values
+    count = torch.arange(len(values) - 1, -1, -1, device=values.device)[:, None]
+    return torch.where(count > 0, after / count.clamp(min=1), values)
 
 
 def _others_mean(returns: Tensor, m: int) -> Tensor:

@@ -65,6 +65,10 @@ class Look(NamedTuple):
         return glimpse(store, index, location, self.glimpse_size, self.num_scales)
 
 
+GUIDE_REACH = 0.2
+"""Standard deviation, in image halves, of the cells that a guide's location stands for."""
+
+
 class Trajectory(NamedTuple):
     """What happened at glimpses t = 1 ... T of B = images x M trajectories, time first.
 
@@ -104,7 +108,15 @@ class Unroll(nn.Module):
             used where the agent chooses among cells.
         stop: whether stops are drawn; if not, the stopper is left out and its logits are 0.
         lone: whether each later glimpse is also answered by itself, the state empty before it.
+        bf16: whether encoder and core run under autocast to bfloat16; states stay float32.
+
+    Attributes:
+        guide: ``(T - 1 or more, 2)`` where glimpses 2, 3, ... are taken, give or take, in place of
+            the agent's choice: Gaussian about it, or cells as near as a Gaussian of
+            `GUIDE_REACH` would have them. None: the agent chooses.
     """
+
+    guide: Tensor | None
 
     def __init__(
         self,
@@ -113,10 +125,12 @@ class Unroll(nn.Module):
         location_std: float,
         stop: bool = True,
         lone: bool = False,
+        bf16: bool = False,
     ) -> None:
         super().__init__()
         self.agent, self.look, self.location_std, self.stop = agent, look, location_std, stop
-        self.lone = lone
+        self.lone, self.bf16 = lone, bf16
+        self.register_buffer("guide", None, persistent=False)
 
     def forward(self, store: TorchStore, index: Tensor, steps: int, m: int = 1) -> Trajectory:
         """Samples `m` trajectories of `steps` glimpses for each image.
@@ -130,7 +144,8 @@ class Unroll(nn.Module):
         agent, batch = self.agent, len(index) * m
         # Nothing has been decided before glimpse 1, so an image's trajectories share it.
         glimpse, location = self.look.first(store, index)
-        state = agent.look(glimpse, location, agent.initial(len(index)), 0)
+        code = self._encode(glimpse, location, 0)
+        state = self._take_in(code, agent.initial(len(index)), 0)
         state = State(*(part.repeat_interleave(m, dim=0) for part in state))
         location = location.repeat_interleave(m, dim=0)
         index = index.repeat_interleave(m)
@@ -140,13 +155,14 @@ class Unroll(nn.Module):
         empty, lone_logits = agent.initial(batch), []
         for t in range(steps):
             # A choice is a number, not a function of the aim: the score is what carries gradient.
-            choices.append(self._choose(aims[t].detach(), noise[t]))
+            choices.append(self._choose(self._goal(aims[t].detach(), t), noise[t]))
             if t + 1 < steps:
                 location = self._place(choices[t]).clamp(-1.0, 1.0)
-                code = agent.encode(self.look(store, index, location), location, t + 1)
-                state = agent.take_in(code, state, t + 1)
+                glimpse = self.look(store, index, location)
+                code = self._encode(glimpse, location, t + 1)
+                state = self._take_in(code, state, t + 1)
                 if self.lone:
-                    lone = agent.take_in(code, empty, t + 1)
+                    lone = self._take_in(code, empty, t + 1)
                     lone_logits.append(agent.logits(lone, t + 1))
                 states.append(state)
                 aims.append(agent.aim(state.h))
@@ -182,6 +198,25 @@ class Unroll(nn.Module):
             uniform = torch.rand(shape, device=aim.device, dtype=aim.dtype)
             return -torch.log(-torch.log(uniform.clamp(min=1e-20)))
         return self.location_std * torch.randn(shape, device=aim.device, dtype=aim.dtype)
+
+    def _encode(self, glimpse: Tensor, location: Tensor, step: int) -> Tensor:
+        with torch.autocast(glimpse.device.type, torch.bfloat16, enabled=self.bf16):
+            return self.agent.encode(glimpse, location, step)
+
+    def _take_in(self, code: Tensor, state: State, step: int) -> State:
+        with torch.autocast(code.device.type, torch.bfloat16, enabled=self.bf16):
+            h, c, time = self.agent.take_in(code, state, step)
+        return State(h.to(state.h.dtype), c.to(state.c.dtype), time)
+
+    def _goal(self, aim: Tensor, t: int) -> Tensor:
+        """What l_t is drawn about: the agent's aim, or in its place the guide."""
+        if self.guide is None:
+            return aim
+        goal = self.guide[min(t, len(self.guide) - 1)]  # that of the last glimpse is not looked at
+        if self.agent.config.locator_grid:
+            far = (self.agent.cell_centres - goal).square().sum(dim=-1)
+            return (far / (-2 * GUIDE_REACH**2)).expand_as(aim)
+        return goal.expand_as(aim)
 
     def _choose(self, aim: Tensor, noise: Tensor) -> Tensor:
         chosen = aim + noise

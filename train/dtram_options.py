@@ -51,6 +51,8 @@ OF_ITS_TRAINING = (
     "location_std",
     "location_std_first",
     "location_entropy",
+    "location_entropy_last",
+    "scan_epochs",
     "lone_weight",
     "lone_reward",
     "replay",
@@ -97,13 +99,19 @@ class Options(OptimizerOptions, AugmentOptions, NetworkOptions, TaskOptions):
     """b_t of the policy gradient"""
     supervision: Literal["all", "taken", "last"] = "all"
     """cross-entropy at every glimpse up to the limit, at those taken, or at the last one"""
-    location_reward: Literal["anytime", "return"] | None = None
+    location_reward: Literal["anytime", "information", "return"] | None = None
     """what pays a location: the true class's mean later probability (anytime; the default while the
-    trunk learns with stop off), or the return R (the default, and all there is, with stop joint)"""
+    trunk learns with stop off), its mean log-probability (information), or the return R (the
+    default, and all there is, with stop joint)"""
     stop_entropy: float = 5e-4
     """weight of the entropy bonus on stop decisions"""
     location_entropy: float = 0.0
     """weight of the entropy bonus on the choice of a cell; with --locator-grid"""
+    location_entropy_last: float | None = None
+    """the same in a stage's last epoch, to which it falls by equal steps; constant if not given"""
+    scan_epochs: int = 0
+    """epochs, at the start of each trunk stage, in which locations follow one scan over the middle
+    of the image, with one trajectory an image, and the location policy learns to do so itself"""
     lone_weight: float = 0.0
     """weight of the cross-entropy of each later glimpse answered by itself, the state empty before
     it, while the trunk learns"""
@@ -204,7 +212,7 @@ class Options(OptimizerOptions, AugmentOptions, NetworkOptions, TaskOptions):
             check(
                 "location_reward",
                 self.location_reward,
-                self.location_reward != "anytime",
+                self.location_reward in (None, "return"),
                 "return with --stop joint",
             )
         if self.location_entropy:
@@ -214,7 +222,8 @@ class Options(OptimizerOptions, AugmentOptions, NetworkOptions, TaskOptions):
                 self.locator_grid > 0,
                 "0, unless --locator-grid is given",
             )
-        anytime = self.stop != "joint" and self.location_reward != "return"
+        self._check_scan()
+        anytime = self.stop != "joint" and self.location_reward in (None, "anytime")
         alone = f"0 to 1{'' if anytime else '; 0 unless a location is paid anytime'}"
         check("lone_reward", self.lone_reward, 0 <= self.lone_reward <= anytime, alone)
         if self.replay:
@@ -226,6 +235,17 @@ class Options(OptimizerOptions, AugmentOptions, NetworkOptions, TaskOptions):
             check("env_steps", self.env_steps, self.env_steps >= 1, "at least 1")
         if self.resume and self.run_dir is None:
             raise ValueError("--resume: expected with --run-dir, the run to continue")
+
+    def _check_scan(self) -> None:
+        if self.location_entropy_last is not None:
+            check_ranges(self, (), ("location_entropy_last",))
+            begins, needed = self.location_entropy > 0, "with a --location-entropy to start from"
+            check("location_entropy_last", self.location_entropy_last, begins, needed)
+        if self.scan_epochs:
+            alone = self.stop != "joint" and self.env_steps is None
+            check("scan_epochs", self.scan_epochs, alone, "0 with --stop joint or --env-steps")
+            fits = 0 < self.scan_epochs < self.epochs
+            check("scan_epochs", self.scan_epochs, fits, f"0 to {self.epochs - 1}, of --epochs")
 
     def _not_given(self, name: str, why: str) -> None:
         """Raises ValueError if an option that is not read differs from its default."""

@@ -15,8 +15,8 @@ from agents.act_resnet import ACTResNet
 from agents.dtram import DTRAM
 from agents.objective import Losses
 from agents.one_look import OneLook
-from agents.resnet import parameter_groups
 
+from .optimizers import make_optimizer
 from .options import OptimizerOptions
 from .run import Interrupt, RunFolder
 from .stages import Stage
@@ -227,16 +227,6 @@ class Loop:
         """Says how to go on, and exits with the signal's usual status."""
         assert self.interrupt.signal is not None
         self.folder.leave(self.interrupt.signal, self.program)
-
-
-def make_optimizer(
-    module: nn.Module, learning_rate: float, how: OptimizerOptions
-) -> torch.optim.Optimizer:
-    """The optimiser of all of a module's parameters that want a gradient."""
-    groups = parameter_groups(module, how.weight_decay, how.decay_norms)
-    if how.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=learning_rate, momentum=0.9, nesterov=True)
-    return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.99), fused=True)
 
 
 def describe(means: dict[str, float]) -> str:

@@ -113,6 +113,8 @@ class Options(OptimizerOptions, AugmentOptions, NetworkOptions, TaskOptions):
             ("weight_decay", "augment", "colour", "lighting"),
         )
         self.check_network()
+        if self.encoder not in RESNETS:
+            check("bf16", self.bf16, not self.bf16, "not given, unless --encoder is a resnet")
         check_ranges(self, (), ("ponder_cost",))
         if self.halting == "none":
             default = type(self).__dataclass_fields__["ponder_cost"].default

@@ -92,7 +92,7 @@ class NetworkOptions:
     frozen_norms: bool = False
     """leave a resnet's batch norms as they are in the backbone weights"""
     bf16: bool = False
-    """run a resnet under autocast to bfloat16"""
+    """train under autocast to bfloat16 (of a resnet: use it so, too)"""
 
     def resnet(self, channels: int) -> ResNetOptions | None:
         """The options of a residual encoder; None for another one."""
@@ -114,7 +114,7 @@ class NetworkOptions:
             return
         for name in ("backbone_weights", "resnet_width", "small_stem", "resnet_order"):
             self._unread(name)
-        for name in ("resnet_stride_in", "bn_momentum", "frozen_norms", "bf16"):
+        for name in ("resnet_stride_in", "bn_momentum", "frozen_norms"):
             self._unread(name)
 
     def _unread(self, name: str) -> None:
@@ -148,8 +148,9 @@ class AugmentOptions:
 class OptimizerOptions:
     """How weights move."""
 
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    """sgd has Nesterov momentum 0.9, as the original on CUB"""
+    optimizer: Literal["adamw", "sgd", "muon"] = "adamw"
+    """sgd has Nesterov momentum 0.9, as the original on CUB; muon turns every step of a hidden
+    layer's matrix into an orthogonal one (Jordan et al. 2024), and is adamw for all else"""
     weight_decay: float = 0.01
     """the optimiser's"""
     decay_norms: bool = True

@@ -29,6 +29,7 @@ from agents.dtram import DTRAM
 from agents.encoders import GlimpseResNet
 from agents.loading import load_agent
 from agents.objective import Objective
+from agents.resnet import RESNETS
 from train.backbone import backbone_scale, prepare_backbone
 from train.dtram_options import Options
 from train.halting import HaltingStage
@@ -85,6 +86,9 @@ def make_stages(options: Options, task: Task, agent: DTRAM) -> list[tuple[str, A
             replay=o.replay,
             new_from=o.curriculum[o.curriculum.index(steps) - 1] if steps != first else 0,
             freeze_earlier=o.freeze_earlier,
+            scan_epochs=o.scan_epochs,
+            location_entropy_last=o.location_entropy_last,
+            bf16=o.bf16 and o.encoder not in RESNETS,  # those do it themselves
         )
 
     def stopper_stage() -> Stage:

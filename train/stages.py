@@ -18,6 +18,7 @@ from agents.stopping import FixedStop, LearnedStop
 from dtram_env.episodes import grade
 
 from .augment import Augmentation
+from .scan import scan_path
 from .task import Task
 
 NEVER = 1.0  # a threshold that no probability exceeds: stop at the budget
@@ -78,6 +79,10 @@ class UnrollStage(Stage):
         new_from: glimpses of the stage before; 0 for the first. Encoders and classifiers of the new
             glimpses' own begin as copies of the last one before.
         freeze_earlier: whether those of earlier stages' glimpses stay as they are.
+        scan_epochs: epochs at the start in which locations follow `scan_path`, with one trajectory
+            an image, and the location policy learns to do so itself.
+        location_entropy_last: weight of the entropy bonus in the last epoch; constant if None.
+        bf16: whether encoder and core run under autocast to bfloat16.
     """
 
     def __init__(
@@ -100,6 +105,9 @@ class UnrollStage(Stage):
         replay: int = 0,
         new_from: int = 0,
         freeze_earlier: bool = False,
+        scan_epochs: int = 0,
+        location_entropy_last: float | None = None,
+        bf16: bool = False,
     ) -> None:
         self.name, self.batch_size = name, batch_size
         self.learning_rate = learning_rate
@@ -117,8 +125,11 @@ class UnrollStage(Stage):
         pair = location_std if isinstance(location_std, tuple) else (location_std, location_std)
         self._location_std = pair
         self._unroll = Unroll(
-            agent, task.look, pair[0], objective.stop == "learned", objective.needs_lone
+            agent, task.look, pair[0], objective.stop == "learned", objective.needs_lone, bf16
         )
+        self._of_trunk = objective, m  # after the scan
+        self._scan_epochs = scan_epochs if steps > 1 else 0
+        self._location_entropy_last = location_entropy_last
         self._max_mean_glimpses, self._choose = max_mean_glimpses, choose
         self._train = task.images("train")
         self._frozen = new_from if freeze_earlier else 0
@@ -150,6 +161,25 @@ class UnrollStage(Stage):
         first, last = self._location_std
         share = epoch / max(1, self.epochs - 1)
         self._unroll.location_std = first * (last / first) ** share
+        objective, self._m = self._of_trunk
+        scans = epoch < self._scan_epochs
+        self._unroll.guide = None
+        if scans:
+            # Nothing is chosen by the agent, so more trajectories an image would teach little.
+            self._m = 1
+            objective = replace(
+                objective,
+                baseline="none",
+                location_reward="imitation",
+                location_entropy=0.0,
+                lone_reward=0.0,
+            )
+            self._unroll.guide = scan_path(self._steps - 1).to(self._task.device)
+        elif self._location_entropy_last is not None:
+            change = share * (self._location_entropy_last - objective.location_entropy)
+            objective = replace(objective, location_entropy=objective.location_entropy + change)
+        self._objective = objective
+        self.env_steps_per_batch = self.batch_size * self._m * self._steps
 
     def loss(self, rows: Tensor) -> Losses:
         trajectory = self._unroll(

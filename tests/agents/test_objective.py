@@ -91,8 +91,10 @@ def flat_gradient(loss: Tensor, agent: DTRAM) -> Tensor:
     )
 
 
-def anytime_gradient(agent: DTRAM) -> Tensor:
+def anytime_gradient(agent: DTRAM, informs: bool = False) -> Tensor:
     """Exact gradient where a location is paid by the mean later probability of the true class.
+
+    If it `informs`, by its logarithm, which -3 limits.
 
     Written as an expectation over paths: Σ_t E[log-probability's gradient times what is paid]
     is the gradient of Σ_t P(path up to t) times the (constant) mean of what follows.
@@ -109,7 +111,8 @@ def anytime_gradient(agent: DTRAM) -> Tensor:
             heads = agent.heads(state)
             label = LABELS[image].expand(len(paths))
             ce = ce + cross_entropy(heads.logits, label, reduction="none")
-            right.append(heads.logits.softmax(-1)[:, LABELS[image]].detach())
+            said = heads.logits.softmax(-1)[:, LABELS[image]].detach()
+            right.append(said.log().clamp(min=-3) if informs else said)
             if t + 1 < STEPS:
                 p = 0.5 * (1 + torch.erf(heads.location / (STD * math.sqrt(2))))
                 x, y = paths[:, t] % 2 == 1, paths[:, t] >= 2
@@ -219,11 +222,13 @@ def test_sampled_gradient_of_every_supervision(supervision: str, stop: str) -> N
     assert worst_deviation(sampled_gradients(agent, objective), exact) < LIMIT
 
 
+@pytest.mark.parametrize("reward", ["anytime", "information"])
 @pytest.mark.parametrize("baseline", ["leave_one_out", "none"])
-def test_sampled_gradient_of_the_anytime_reward(baseline: str) -> None:
+def test_sampled_gradient_of_the_anytime_reward(baseline: str, reward: str) -> None:
     agent = toy_agent("state")
-    objective = Objective(stop="off", baseline=baseline, location_reward="anytime")
-    assert worst_deviation(sampled_gradients(agent, objective), anytime_gradient(agent)) < LIMIT
+    objective = Objective(stop="off", baseline=baseline, location_reward=reward)
+    exact = anytime_gradient(agent, reward == "information")
+    assert worst_deviation(sampled_gradients(agent, objective), exact) < LIMIT
 
 
 def lone_gradient(agent: DTRAM, share: float) -> Tensor:
@@ -423,10 +428,34 @@ def test_anytime_reward_by_hand() -> None:
     trajectory = trajectory_by_hand([0, 2, 2, 0], [False] * 4)
     right = 1 / (1 + 2 * math.exp(-10))
     wrong = math.exp(-10) * right
-    paid = objective_module._anytime(trajectory, torch.tensor([2]))[:, 0].tolist()
+    said = objective_module._log_probability(trajectory.logits, torch.tensor([2])).exp()
+    paid = objective_module._mean_later(said)[:, 0].tolist()
     assert paid == pytest.approx(
         [(2 * right + wrong) / 3, (right + wrong) / 2, wrong, wrong], rel=2e-3
     )
+
+
+def test_information_by_hand() -> None:
+    """p(true) = 1/2, 1/4 and 1/1000: means of later logarithms, of which none is under -3."""
+    said = torch.tensor([[0.5, 0.5, 0.0], [0.75, 0.25, 0.0], [0.999, 0.001, 0.0]])
+    trajectory = trajectory_by_hand([0, 0, 0], [False] * 3)
+    trajectory = trajectory._replace(logits=said.clamp(min=1e-9).log()[:, None])
+    objective = Objective(stop="off", baseline="none", location_reward="information")
+    label, nothing = torch.tensor([1]), torch.zeros(3, 1)
+    credit = objective_module._sampled_credit(trajectory, label, 1, objective, nothing)
+    paid = [(math.log(0.25) - 3) / 2, -3.0, 0.0]  # the last one's location is not looked at
+    assert credit.location_advantage[:, 0].tolist() == pytest.approx(paid, abs=1e-5)
+
+
+def test_imitation_is_maximum_likelihood_of_the_choices() -> None:
+    """By hand: three glimpses, so two choices, with densities 1/2 and 1/8."""
+    log_prob = torch.tensor([[0.5], [0.125], [0.9]]).log().requires_grad_()
+    trajectory = trajectory_by_hand([0, 1, 2], [False] * 3)._replace(location_log_prob=log_prob)
+    objective = Objective(stop="off", baseline="none", location_reward="imitation")
+    losses = hybrid_loss(trajectory, torch.tensor([2]), 1, objective, torch.zeros(()))
+    assert losses.policy.item() == pytest.approx(math.log(16), abs=1e-5)
+    losses.total.backward()
+    assert log_prob.grad is not None and log_prob.grad[:, 0].tolist() == [-1.0, -1.0, 0.0]
 
 
 def lone_by_hand() -> Trajectory:
@@ -474,6 +503,7 @@ def test_lone_glimpses_are_asked_of_the_unroll() -> None:
         ({"stop_gradient": "pathwise"}, "stop_gradient='pathwise'"),
         ({"policy_weight": -1.0}, "policy_weight=-1.0"),
         ({"location_reward": "anytime"}, "stop='off'"),
+        ({"location_reward": "information"}, "location_reward='information': expected with stop"),
         ({"stop": "off", "stop_entropy": 0.1}, "stop_entropy=0.1"),
     ],
 )

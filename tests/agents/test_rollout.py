@@ -221,3 +221,53 @@ def test_first_glimpse_may_be_random(pixels, agent) -> None:
 def test_unknown_first_glimpse_is_an_error(pixels, agent) -> None:
     with pytest.raises(ValueError, match="first_glimpse='nowhere'"):
         score(agent, Look(6, first_glimpse="nowhere"), tensor_store(pixels), torch.zeros(40).long())
+
+
+# -- a guide in place of the agent's choice -------------------------------------------------------
+
+GUIDE = torch.tensor([[-0.6, 0.6], [0.7, 0.0], [0.0, -0.7], [0.1, 0.5]])
+
+
+def test_a_guide_chooses_cells_as_its_gaussian_says(pixels, grid_agent) -> None:
+    torch.manual_seed(3)
+    unroll = Unroll(grid_agent, Look(6), 0.3)
+    unroll.guide = GUIDE
+    trajectory = unroll(tensor_store(pixels), torch.zeros(1, dtype=torch.int64), T_MAX, 20_000)
+    for t in range(T_MAX - 1):
+        cell = cells_of(trajectory.location[t], 3)
+        far = (torch.from_numpy(grid_centres(3)) - GUIDE[t]).square().sum(-1)
+        expected = torch.softmax(-far / (2 * 0.2**2), dim=0)
+        found = cell.bincount(minlength=9) / len(cell)
+        torch.testing.assert_close(found, expected.to(found.dtype), atol=0.015, rtol=0)
+    # What is scored is the agent's own policy, at the guide's choice.
+    first = grid_agent.aim(
+        grid_agent.look(
+            Look(6).first(tensor_store(pixels), torch.tensor([0]))[0],
+            trajectory.seen_at[0, :1],
+            grid_agent.initial(1),
+        ).h
+    )
+    own = torch.log_softmax(first[0], dim=-1)[cells_of(trajectory.location[0], 3)]
+    torch.testing.assert_close(trajectory.location_log_prob[0], own)
+
+
+def test_a_guide_of_a_gaussian_policy_is_its_mean(pixels, agent) -> None:
+    torch.manual_seed(3)
+    unroll = Unroll(agent, Look(6), 0.1)
+    unroll.guide = GUIDE
+    location = unroll(tensor_store(pixels), torch.arange(8), T_MAX, 2_000).location[: T_MAX - 1]
+    torch.testing.assert_close(location.mean(1), GUIDE[: T_MAX - 1], atol=0.005, rtol=0)
+    torch.testing.assert_close(location.std(1), torch.full((T_MAX - 1, 2), 0.1), atol=0.005, rtol=0)
+
+
+def test_bfloat16_is_near_and_leaves_states_in_float32(pixels, grid_agent) -> None:
+    store, index, found = tensor_store(pixels), torch.arange(8), []
+    for bf16 in (False, True):
+        torch.manual_seed(0)
+        unroll = Unroll(grid_agent, Look(6), 0.3, bf16=bf16)
+        unroll.guide = torch.zeros(T_MAX - 1, 2)
+        found.append(unroll(store, index, T_MAX, 4))
+    assert found[1].logits.dtype == torch.float32
+    assert torch.equal(found[0].seen_at, found[1].seen_at)
+    assert not torch.equal(found[0].logits, found[1].logits)
+    torch.testing.assert_close(found[0].logits, found[1].logits, atol=0.05, rtol=0.05)

@@ -18,8 +18,8 @@ from agents.one_look import OneLook, one_look_flops, side_of_flops
 from dtram_env.datasets.thumbnails import box_resize
 from train import one_look
 from train.looks import look_at_all
-from train.loop import make_optimizer
 from train.one_look import OneLookStage, Options, network_config, new_network, train
+from train.optimizers import make_optimizer
 from train.options import AugmentOptions, NetworkOptions, OptimizerOptions, TaskOptions
 from train.stages import NEVER
 from train.task import Task

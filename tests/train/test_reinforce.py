@@ -49,11 +49,22 @@ class InterruptAfter(Interrupt):
 
 
 JOINT = {"stop": "joint"}
+SCAN = {"optimizer": "muon", "bf16": True, "locator_grid": 4, "scan_epochs": 1, "epochs": 2}
 
 
 @pytest.mark.parametrize(
     ("batches", "changes"),
-    [(5, {}), (29, {}), (47, {}), (59, {}), (63, {}), (5, JOINT), (29, JOINT), (47, JOINT)],
+    [
+        (5, {}),
+        (29, {}),
+        (47, {}),
+        (59, {}),
+        (63, {}),
+        (5, JOINT),
+        (29, JOINT),
+        (47, JOINT),
+        (29, SCAN),
+    ],
 )
 def test_resumed_equals_uninterrupted_bit_for_bit(
     tmp_path: Path, monkeypatch, small_options, finished_run: Path, batches: int, changes
@@ -193,6 +204,13 @@ def test_a_finished_run_is_not_trained_again(finished_run: Path, small_options, 
             "--location-reward anytime: expected return with --stop joint",
         ),
         ({"resume": True}, "--resume: expected with --run-dir"),
+        ({"scan_epochs": 9999}, "--scan-epochs 9999: expected 0 to"),
+        ({"scan_epochs": 1, "stop": "joint"}, "--scan-epochs 1: expected 0 with --stop joint"),
+        ({"location_entropy_last": 0.0}, "--location-entropy-last 0.0: expected with a --location"),
+        (
+            {"location_reward": "information", "lone_reward": 0.5},
+            "--lone-reward 0.5: expected 0 to 1; 0 unless a location is paid anytime",
+        ),
     ],
 )
 def test_impossible_options_are_errors(small_options, changes, message) -> None:

@@ -11,6 +11,7 @@ from agents.objective import Objective
 from agents.rollout import Scores, score
 from train import stages
 from train.augment import Affine
+from train.scan import scan_path
 from train.stages import NEVER, StopperStage, UnrollStage, judge_stop
 from train.task import Task
 
@@ -165,3 +166,63 @@ def test_without_a_stop_the_threshold_is_never(task: Task) -> None:
     verdict = stage.judge()
     assert verdict.threshold == NEVER
     assert verdict.metrics["eval/mean_glimpses"] == 4.0
+
+
+# -- the scan at the start ------------------------------------------------------------------------
+
+
+def scanning_stage(task: Task, **changes) -> UnrollStage:
+    torch.manual_seed(0)
+    agent = task.new_agent(hidden_size=32, locator_grid=6, locator_input="state")
+    objective = Objective(stop="off", baseline="leave_one_out", location_reward="information",
+                          location_entropy=0.04)  # fmt: skip
+    how = {"epochs": 5, "scan_epochs": 2, "location_entropy_last": 0.0, **changes}
+    return UnrollStage(
+        task, agent, objective, name="trunk", steps=4, m=3, location_std=0.1, augment=Affine(0.0),
+        batch_size=50, learning_rate=1e-2, max_mean_glimpses=3.0, **how,
+    )  # fmt: skip
+
+
+def test_the_scan_is_learned_and_then_left(task: Task) -> None:
+    stage = scanning_stage(task)
+    stage.begin_epoch(0)
+    assert stage.env_steps_per_batch == 50 * 1 * 4
+    optimizer = torch.optim.Adam(stage.parameters(), lr=1e-2)
+    first = stage.loss(torch.arange(50)).policy.item()
+    for _ in range(200):
+        losses = stage.loss(torch.arange(50))
+        optimizer.zero_grad()
+        losses.total.backward()
+        optimizer.step()
+    assert losses.policy.item() < 0.9 * first  # of uniform choices
+    images = task.images("train")
+    seen_at = score(stage._agent, task.look, images.store, images.labels).seen_at[1:]
+    cells = stage._agent.cell_centres
+    wanted = torch.stack(
+        [cells[(cells - goal).square().sum(-1).argsort()[:2]] for goal in scan_path(3)]
+    )
+    near = (seen_at[:, :, None] == wanted[:, None]).all(-1).any(-1)  # two cells may be as near
+    assert near.float().mean() > 0.9
+    stage.begin_epoch(2)
+    assert stage.env_steps_per_batch == 50 * 3 * 4
+    assert stage._unroll.guide is None
+    assert stage._objective.location_reward == "information"
+
+
+def test_the_entropy_bonus_falls_by_equal_steps(task: Task) -> None:
+    stage, found = scanning_stage(task), []
+    for epoch in range(5):
+        stage.begin_epoch(epoch)
+        found.append(stage._objective.location_entropy)
+    assert found == pytest.approx([0.0, 0.0, 0.02, 0.01, 0.0])
+    constant = scanning_stage(task, location_entropy_last=None)
+    constant.begin_epoch(4)
+    assert constant._objective.location_entropy == 0.04
+
+
+def test_a_scan_stays_within_the_image_and_may_be_long() -> None:
+    path = scan_path(14)
+    assert path.shape == (14, 2) and path.abs().max() == 0.5
+    assert len({tuple(row) for row in path[:6].tolist()}) == 6
+    with pytest.raises(ValueError, match="later=0"):
+        scan_path(0)
