@@ -51,8 +51,7 @@ class Objective:
     location_reward: str = "return"
     """what pays a location: the return; anytime, the true class's mean probability after it;
     information, its mean log-probability, which goes on paying where probability has but a little
-    to gain; or imitation, 1 for each that was chosen: with choices that a guide made, maximum
-    likelihood of them"""
+    to gain; or imitation, 1 for each that was chosen: maximum likelihood of a guide's choices"""
     policy_weight: float = 1.0
     """weight of the policy gradient"""
     baseline_weight: float = 1.0

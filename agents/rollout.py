@@ -113,7 +113,8 @@ class Unroll(nn.Module):
     Attributes:
         guide: ``(T - 1 or more, 2)`` where glimpses 2, 3, ... are taken, give or take, in place of
             the agent's choice: Gaussian about it, or cells as near as a Gaussian of
-            `GUIDE_REACH` would have them. None: the agent chooses.
+            `GUIDE_REACH` would have them. ``location_log_prob`` then is the mean of the agent's
+            log-probability over such choices, but for a constant. None: the agent chooses.
     """
 
     guide: Tensor | None
@@ -181,7 +182,7 @@ class Unroll(nn.Module):
             logits=logits,
             location_mean=agent.best_location(aim),
             location=self._place(choice),
-            location_log_prob=self._log_prob(choice, aim),
+            location_log_prob=self._score(choice, aim),
             stop_logit=stop_logit,
             stop=torch.rand_like(stop_logit) < torch.sigmoid(stop_logit.detach()),
             value=agent.value(h),
@@ -225,6 +226,15 @@ class Unroll(nn.Module):
     def _place(self, choice: Tensor) -> Tensor:
         """Locations ``(..., 2)`` of choices, not clipped."""
         return self.agent.cell_centres[choice] if self.agent.config.locator_grid else choice
+
+    def _score(self, choice: Tensor, aim: Tensor) -> Tensor:
+        """``(T, B)``: log π(l_t) of what was chosen, or its mean over what a guide may choose."""
+        if self.guide is None:
+            return self._log_prob(choice, aim)
+        goal = torch.stack([self._goal(part.detach(), t) for t, part in enumerate(aim)])
+        if self.agent.config.locator_grid:
+            return (torch.softmax(goal, dim=-1) * torch.log_softmax(aim, dim=-1)).sum(dim=-1)
+        return self._log_prob(goal, aim)
 
     def _log_prob(self, choice: Tensor, aim: Tensor) -> Tensor:
         """Log-probability (or log-density) ``(...)`` of choices under the location policy."""

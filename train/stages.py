@@ -21,6 +21,7 @@ from .augment import Augmentation
 from .scan import scan_path
 from .task import Task
 
+IMITATION_WEIGHT = 0.1  # of the scan's likelihood: what is learned with it is mostly to see
 NEVER = 1.0  # a threshold that no probability exceeds: stop at the budget
 
 
@@ -173,6 +174,7 @@ class UnrollStage(Stage):
                 location_reward="imitation",
                 location_entropy=0.0,
                 lone_reward=0.0,
+                policy_weight=IMITATION_WEIGHT * objective.policy_weight,
             )
             self._unroll.guide = scan_path(self._steps - 1).to(self._task.device)
         elif self._location_entropy_last is not None:

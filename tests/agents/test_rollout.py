@@ -239,7 +239,7 @@ def test_a_guide_chooses_cells_as_its_gaussian_says(pixels, grid_agent) -> None:
         expected = torch.softmax(-far / (2 * 0.2**2), dim=0)
         found = cell.bincount(minlength=9) / len(cell)
         torch.testing.assert_close(found, expected.to(found.dtype), atol=0.015, rtol=0)
-    # What is scored is the agent's own policy, at the guide's choice.
+    # What is scored is the agent's own policy, in the mean over the guide's choices.
     first = grid_agent.aim(
         grid_agent.look(
             Look(6).first(tensor_store(pixels), torch.tensor([0]))[0],
@@ -247,15 +247,20 @@ def test_a_guide_chooses_cells_as_its_gaussian_says(pixels, grid_agent) -> None:
             grid_agent.initial(1),
         ).h
     )
-    own = torch.log_softmax(first[0], dim=-1)[cells_of(trajectory.location[0], 3)]
-    torch.testing.assert_close(trajectory.location_log_prob[0], own)
+    far = (torch.from_numpy(grid_centres(3)) - GUIDE[0]).square().sum(-1)
+    own = torch.softmax(-far / (2 * 0.2**2), dim=0) @ torch.log_softmax(first[0], dim=-1)
+    torch.testing.assert_close(trajectory.location_log_prob[0], own.expand(20_000))
 
 
 def test_a_guide_of_a_gaussian_policy_is_its_mean(pixels, agent) -> None:
     torch.manual_seed(3)
     unroll = Unroll(agent, Look(6), 0.1)
     unroll.guide = GUIDE
-    location = unroll(tensor_store(pixels), torch.arange(8), T_MAX, 2_000).location[: T_MAX - 1]
+    trajectory = unroll(tensor_store(pixels), torch.arange(8), T_MAX, 2_000)
+    location, aim = (part[: T_MAX - 1] for part in (trajectory.location, trajectory.location_mean))
+    normal = torch.distributions.Normal(aim, 0.1)
+    scored = normal.log_prob(GUIDE[:, None].expand_as(aim)).sum(-1)
+    torch.testing.assert_close(trajectory.location_log_prob[: T_MAX - 1], scored)
     torch.testing.assert_close(location.mean(1), GUIDE[: T_MAX - 1], atol=0.005, rtol=0)
     torch.testing.assert_close(location.std(1), torch.full((T_MAX - 1, 2), 0.1), atol=0.005, rtol=0)
 
