@@ -98,14 +98,20 @@ DISCOUNTS = (0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999)
 
 _MNIST_RAM: dict[str, Any] = {
     "stop": "off",
-    "curriculum": (2, 3, 4, 5, 6, 7),
-    "m": 4,
     "locator_input": "state",
-    "epochs": 8,
+    "location_reward": "information",
+    "location_std": 0.06,
+    "scan_epochs": 18,
+    "epochs": 72,
+    "m": 4,
+    "batch_size": 192,
+    "optimizer": "muon",
     "learning_rate": 1e-3,
+    "max_grad_norm": 100.0,
     "augment": 1.0,
+    "bf16": True,
 }
-"""A start: no run of it is finished; docs/attempts.md says what is known."""
+"""The paper's network; docs/attempts.md says what each part does."""
 MNIST = Protocol(
     "mnist",
     "DTRAM-MNIST-v0",
@@ -113,7 +119,7 @@ MNIST = Protocol(
     {
         "fc": System("one_look.py", {"encoder": "mlp"}, minutes=1),
         "conv": System("one_look.py", {"encoder": "conv"}, minutes=5),
-        "ram": System("reinforce.py", _MNIST_RAM),
+        "ram": System("reinforce.py", _MNIST_RAM, minutes=20),
         **_stops(
             "ram",
             {
