@@ -227,9 +227,11 @@ def agent_on_trunk(options: Options, task: Task) -> DTRAM:
     trunk, untrained = trained.state_dict(), agent.state_dict()
     heads = {name for name in trunk if name.split(".")[0] in ("stopper", "baseline")}
     agent.load_state_dict(trunk | {name: untrained[name] for name in heads})
-    for encoder in agent.encoders():
-        if isinstance(encoder, GlimpseResNet):
-            encoder.bf16 = options.bf16
+    resnets = [encoder for encoder in agent.encoders() if isinstance(encoder, GlimpseResNet)]
+    read = bool(resnets) or not options.bf16
+    check("bf16", options.bf16, read, "not given: the trunk's encoder is no resnet")
+    for encoder in resnets:
+        encoder.bf16 = options.bf16
     return agent.eval()
 
 

@@ -118,6 +118,8 @@ def test_impossible_options_are_errors(on_trunk, changes, message: str) -> None:
 def test_a_trunk_that_is_not_there_or_does_not_fit(tmp_path: Path, ram: Path, on_trunk) -> None:
     with pytest.raises(FileNotFoundError, match="no saved model"):
         train(on_trunk(run_dir=tmp_path / "a", trunk=tmp_path / "nothing"))
+    with pytest.raises(ValueError, match="--bf16 True: expected not given: the trunk's encoder"):
+        train(on_trunk(run_dir=tmp_path / "c", trunk=ram, bf16=True))
     with pytest.raises(ValueError, match="was made for"):
         train(on_trunk(run_dir=tmp_path / "b", trunk=ram, glimpse_size=6))
 
