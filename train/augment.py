@@ -25,6 +25,7 @@ LUMA = (0.299, 0.587, 0.114)
 # spread along each.
 PCA_AXES = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
 PCA_SPREADS = (0.2175, 0.0188, 0.0045)
+ELASTIC_REACH = 4.0  # pixels, of the Gaussians that smooth an elastic change, and between them
 TRIES = 10  # windows drawn for an image, of which the first that lies within it is taken
 
 Call = TypeVar("Call", bound=Callable[..., Tensor])
@@ -44,11 +45,22 @@ def full_precision(call: Call) -> Call:
     return wrapped  # type: ignore[return-value]
 
 
+def _require(name: str, value: object, holds: bool, expected: str) -> None:
+    if not holds:
+        raise ValueError(f"{name}={value!r}: expected {expected}")
+
+
 @dataclass(frozen=True)
 class Affine:
-    """Random small affine changes, drawn uniformly and independently for every image.
+    """Random small affine and elastic changes, drawn independently for every image.
 
-    ``strength`` scales all four ranges; 0 leaves the images as they are.
+    ``strength`` scales the four affine ranges, whose values are uniform. The elastic change moves
+    every pixel by a smooth random field (Simard et al. 2003, section 2.1): independent normal
+    displacements every `ELASTIC_REACH` pixels, smoothed by Gaussians. Both are one resampling. With
+    both 0 the images stay as they are.
+
+    Raises:
+        ValueError: a negative elastic displacement.
     """
 
     strength: float = 1.0
@@ -60,6 +72,11 @@ class Affine:
     """relative change of size, each way"""
     shear: float = 0.15
     """horizontal shear, each way"""
+    elastic: float = 0.0
+    """standard deviation of the elastic displacement, in pixels, along each axis"""
+
+    def __post_init__(self) -> None:
+        _require("Affine.elastic", self.elastic, self.elastic >= 0, "0 or more")
 
     @full_precision
     def __call__(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:
@@ -72,7 +89,7 @@ class Affine:
             sizes: with it, each image is changed about its own centre and in pixels, so that
                 shapes keep their proportions on any aspect; without, all are taken as squares.
         """
-        if self.strength == 0:
+        if self.strength == 0 and self.elastic == 0:
             return images
         _check(images, sizes)
         batch, height, width, channels = images.shape
@@ -93,8 +110,29 @@ class Affine:
         if sizes is not None:
             theta = _about_own_centre(theta, sizes, height, width)
         grid = affine_grid(theta, [batch, channels, height, width], align_corners=False)
+        if self.elastic:
+            grid += self._elastic(batch, height, width, images.device)
         moved = grid_sample(images.permute(0, 3, 1, 2).float(), grid, align_corners=False)
         return _within(_to_bytes(moved).permute(0, 2, 3, 1).contiguous(), sizes)
+
+    def _elastic(self, batch: int, height: int, width: int, device: torch.device) -> Tensor:
+        """Smooth random displacements ``(B, H, W, 2)`` of a sampling grid, in image halves."""
+        down, across = (_gaussians(side).to(device) for side in (height, width))
+        knots = torch.randn(batch, 2, down.shape[1], across.shape[1], device=device)
+        pixels = self.elastic * (down @ knots @ across.T)
+        return pixels.permute(0, 2, 3, 1) * pixels.new_tensor([2 / width, 2 / height])
+
+
+@functools.cache
+def _gaussians(side: int) -> Tensor:
+    """Weights ``(side, K)`` of K knots' displacements at each pixel, whose squares sum to 1.
+
+    So independent unit normals at the knots give every pixel a unit normal.
+    """
+    pixel = torch.arange(side) + 0.5
+    knot = torch.arange(-1, math.ceil(side / ELASTIC_REACH) + 2) * ELASTIC_REACH
+    weight = torch.exp(-(((pixel[:, None] - knot) / ELASTIC_REACH) ** 2) / 2)
+    return weight / weight.norm(dim=1, keepdim=True)
 
 
 @dataclass(frozen=True)
@@ -370,8 +408,3 @@ def _check(images: Tensor, sizes: Tensor | None) -> None:
     limit = torch.tensor(images.shape[1:3])
     if sizes.device.type == "cpu" and not ((sizes >= 1) & (sizes <= limit)).all():
         raise ValueError(expected + f"1 to {tuple(limit.tolist())}, got {sizes.tolist()}")
-
-
-def _require(name: str, value: object, holds: bool, expected: str) -> None:
-    if not holds:
-        raise ValueError(f"{name}={value!r}: expected {expected}")

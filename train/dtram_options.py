@@ -18,6 +18,7 @@ from .options import (
 NOT_NEGATIVE = (
     "weight_decay",
     "augment",
+    "elastic",
     "colour",
     "lighting",
     "stop_entropy",
@@ -227,10 +228,7 @@ class Options(OptimizerOptions, AugmentOptions, NetworkOptions, TaskOptions):
         alone = f"0 to 1{'' if anytime else '; 0 unless a location is paid anytime'}"
         check("lone_reward", self.lone_reward, 0 <= self.lone_reward <= anytime, alone)
         if self.replay:
-            plain = not (self.augment or self.colour or self.lighting or self.flip)
-            check(
-                "replay", self.replay, plain and self.scale_crop is None, "0, unless --augment is 0"
-            )
+            check("replay", self.replay, not self.changes_images, "0, unless --augment is 0")
         if self.env_steps is not None:
             check("env_steps", self.env_steps, self.env_steps >= 1, "at least 1")
         if self.resume and self.run_dir is None:

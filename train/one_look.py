@@ -110,7 +110,7 @@ class Options(OptimizerOptions, AugmentOptions, NetworkOptions, TaskOptions):
         check_ranges(
             self,
             ("learning_rate", "max_grad_norm"),
-            ("weight_decay", "augment", "colour", "lighting"),
+            ("weight_decay", "augment", "elastic", "colour", "lighting"),
         )
         self.check_network()
         if self.encoder not in RESNETS:
@@ -130,12 +130,6 @@ class Options(OptimizerOptions, AugmentOptions, NetworkOptions, TaskOptions):
         check("seed", self.seed, 0 <= self.seed < 2**31, "0 or more, below 2**31")
         if self.resume and self.run_dir is None:
             raise ValueError("--resume: expected with --run-dir, the run to continue")
-
-    @property
-    def changes_images(self) -> bool:
-        """Whether training images go through any augmentation."""
-        some = self.augment or self.colour or self.lighting or self.flip
-        return bool(some) or self.scale_crop is not None
 
     def to_json(self) -> dict[str, Any]:
         """The options that define the run: all but where it lies and how it was called."""

@@ -128,6 +128,8 @@ class AugmentOptions:
 
     augment: float = 0.5
     """strength of the random affine augmentation; 0 is none, 1 is 2 pixels and 12 degrees"""
+    elastic: float = 0.0
+    """standard deviation of a smooth random displacement, in pixels (Simard et al. 2003)"""
     scale_crop: tuple[float, float] | None = None
     """scale augmentation: range of a random window's share of the area, as in 0.25 1.0"""
     colour: float = 0.0
@@ -140,8 +142,18 @@ class AugmentOptions:
     def augmentation(self) -> Augmentation:
         """What does it."""
         return Augmentation(
-            Affine(self.augment), self.colour, self.lighting, self.flip, self.scale_crop
+            Affine(self.augment, elastic=self.elastic),
+            self.colour,
+            self.lighting,
+            self.flip,
+            self.scale_crop,
         )
+
+    @property
+    def changes_images(self) -> bool:
+        """Whether training images go through any augmentation."""
+        some = self.augment or self.elastic or self.colour or self.lighting or self.flip
+        return bool(some) or self.scale_crop is not None
 
 
 @dataclass(frozen=True)

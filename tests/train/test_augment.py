@@ -88,6 +88,40 @@ def test_rotation_keeps_area_and_turns_a_bar() -> None:
     assert angle.std() == pytest.approx(30 / math.sqrt(3), rel=0.1)
 
 
+def test_elastic_moves_by_pixels_whose_spread_is_told_and_smoothly() -> None:
+    torch.manual_seed(0)
+    moved = centres(Affine(0.0, elastic=1.5)(dot_images(4000)))
+    assert moved.std(0).tolist() == pytest.approx([1.5] * 2, rel=0.15)
+    assert moved.mean(0).abs().max() < 0.1
+    # Two dots move together if they are near each other, and apart from each other if far.
+    both = [torch.zeros(4000, 28, 28, 1, dtype=torch.uint8) for _ in range(2)]
+    for images, column in zip(both, (6, 22), strict=True):
+        images[:, 12:16, column - 2 : column + 2] = 255
+    paths = []
+    for images in both:
+        torch.manual_seed(1)
+        paths.append(centres(Affine(0.0, elastic=1.0)(images))[:, 1])
+    far = torch.corrcoef(torch.stack(paths))[0, 1]
+    both[1][:] = both[0].roll(1, dims=2)
+    torch.manual_seed(1)
+    near = centres(Affine(0.0, elastic=1.0)(both[1]))[:, 1]
+    assert abs(far) < 0.1 and torch.corrcoef(torch.stack([paths[0], near]))[0, 1] > 0.9
+
+
+def test_elastic_beside_affine_is_one_change_on_top() -> None:
+    images = dot_images(200)
+    torch.manual_seed(0)
+    plain = Affine()(images)
+    torch.manual_seed(0)
+    bent = Affine(elastic=0.01)(images)
+    assert (plain.int() - bent.int()).abs().max() <= 13  # 5 hundredths of a pixel
+
+
+def test_a_negative_elastic_change_is_named() -> None:
+    with pytest.raises(ValueError, match=r"Affine.elastic=-1: expected 0 or more"):
+        Affine(elastic=-1)
+
+
 def test_affine_of_ragged_images_turns_about_each_ones_centre() -> None:
     # A bar of 20x2 in the middle of contents of three aspects: what is found of angle, length and
     # place does not depend on the aspect, as the same numbers are drawn.
