@@ -47,6 +47,7 @@ OF_ITS_TRAINING = (
     "epochs",
     "batch_size",
     "learning_rate",
+    "locator_learning_rate",
     "supervision",
     "location_reward",
     "location_std",
@@ -142,6 +143,8 @@ class Options(OptimizerOptions, AugmentOptions, NetworkOptions, TaskOptions):
     --location-std in the last; constant if not given"""
     learning_rate: float = 2e-3
     """peak of the one-cycle schedule"""
+    locator_learning_rate: float | None = None
+    """the location policy's own peak; --learning-rate if not given"""
     stop_epochs: int = 20
     """passes over the training split in the stopper's stage"""
     stop_batch_size: int = 1000
@@ -223,6 +226,8 @@ class Options(OptimizerOptions, AugmentOptions, NetworkOptions, TaskOptions):
                 self.locator_grid > 0,
                 "0, unless --locator-grid is given",
             )
+        if self.locator_learning_rate is not None:
+            check_ranges(self, ("locator_learning_rate",), ())
         self._check_scan()
         anytime = self.stop != "joint" and self.location_reward in (None, "anytime")
         alone = f"0 to 1{'' if anytime else '; 0 unless a location is paid anytime'}"

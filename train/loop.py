@@ -107,7 +107,7 @@ class Loop:
         learning = {id(parameter) for parameter in stage.parameters()}
         for parameter in self.agent.parameters():
             parameter.requires_grad_(id(parameter) in learning)
-        optimizer = make_optimizer(self.agent, stage.learning_rate, self.how)
+        optimizer = make_optimizer(self.agent, stage.learning_rate, self.how, stage.own_rates)
         if restore:
             self.folder.load_checkpoint(self.agent, optimizer)
         else:
@@ -162,7 +162,7 @@ class Loop:
         for batch in range(first, batches):
             share = (progress.epoch * batches + batch) / (stage.epochs * batches)
             for group in optimizer.param_groups:
-                group["lr"] = stage.learning_rate * one_cycle(share)
+                group["lr"] = group.get("peak", stage.learning_rate) * one_cycle(share)
             losses = self._update(stage, optimizer, order[batch * size : (batch + 1) * size])
             sums += torch.stack([read(losses) for read in LOGGED.values()])
             progress.batch, progress.images = batch + 1, progress.images + size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -18,17 +19,58 @@ MUON_SCALE = 20.0
 
 
 def make_optimizer(
-    module: nn.Module, learning_rate: float, how: OptimizerOptions
+    module: nn.Module,
+    learning_rate: float,
+    how: OptimizerOptions,
+    own_rates: Mapping[str, float] | None = None,
 ) -> torch.optim.Optimizer:
-    """The optimiser of all of a module's parameters that want a gradient."""
-    groups = parameter_groups(module, how.weight_decay, how.decay_norms)
+    """The optimiser of all of a module's parameters that want a gradient.
+
+    Args:
+        module: what learns.
+        learning_rate: the schedule's peak.
+        how: weights move.
+        own_rates: peaks of some parts of the module, by their names in it; of no part of theirs.
+            Muon moves none of them.
+
+    Returns:
+        One whose groups say their peak each, ``group["peak"]``.
+    """
+    own_rates = own_rates or {}
+    groups = [
+        part
+        for group in parameter_groups(module, how.weight_decay, how.decay_norms)
+        for part in _by_peak(group, _peaks(module, own_rates), learning_rate)
+    ]
     if how.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=learning_rate, momentum=0.9, nesterov=True)
     if how.optimizer == "muon":
-        hidden = hidden_matrices(module)
+        own = _peaks(module, own_rates)
+        hidden = [p for p in hidden_matrices(module) if p not in own]
         if hidden:
             return MuonBesideAdamW(hidden, groups, learning_rate, how.weight_decay)
     return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.99), fused=True)
+
+
+def _peaks(module: nn.Module, own_rates: Mapping[str, float]) -> dict[nn.Parameter, float]:
+    """The peak of each parameter that has its own."""
+    return {
+        parameter: rate
+        for name, rate in own_rates.items()
+        for parameter in module.get_submodule(name).parameters()
+    }
+
+
+def _by_peak(
+    group: dict[str, Any], own: Mapping[nn.Parameter, float], learning_rate: float
+) -> list[dict[str, Any]]:
+    """A group of parameters as groups of one peak each, the common one first."""
+    peaks: dict[float, list[nn.Parameter]] = {learning_rate: []}
+    for parameter in group["params"]:
+        peaks.setdefault(own.get(parameter, learning_rate), []).append(parameter)
+    return [
+        group | {"params": part, "lr": peak, "peak": peak} for peak, part in peaks.items() if part
+    ]
 
 
 def hidden_matrices(module: nn.Module) -> list[nn.Parameter]:
@@ -75,6 +117,7 @@ class MuonBesideAdamW(torch.optim.Optimizer):
         self._muon = torch.optim.Muon(
             hidden, lr=learning_rate, weight_decay=weight_decay, adjust_lr_fn="original"
         )
+        self._muon.param_groups[0]["peak"] = learning_rate
         self._adamw = torch.optim.AdamW(rest, lr=learning_rate, betas=(0.9, 0.99), fused=True)
         super().__init__([*self._muon.param_groups, *self._adamw.param_groups], {})
         self._share()

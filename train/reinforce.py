@@ -88,6 +88,7 @@ def make_stages(options: Options, task: Task, agent: DTRAM) -> list[tuple[str, A
             freeze_earlier=o.freeze_earlier,
             scan_epochs=o.scan_epochs,
             location_entropy_last=o.location_entropy_last,
+            locator_learning_rate=o.locator_learning_rate,
             bf16=o.bf16 and o.encoder not in RESNETS,  # those do it themselves
         )
 

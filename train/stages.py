@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import torch
@@ -42,6 +44,7 @@ class Stage(Protocol):
     batches: int  # in an epoch
     images: int  # that an epoch's order is drawn over
     learning_rate: float
+    own_rates: Mapping[str, float] = MappingProxyType({})  # of parts of the agent, by name
     env_steps_first: int  # taken when the stage is made
     env_steps_per_batch: int
 
@@ -83,6 +86,7 @@ class UnrollStage(Stage):
         scan_epochs: epochs at the start in which locations follow `scan_path`, with one trajectory
             an image, and the location policy learns to do so itself.
         location_entropy_last: weight of the entropy bonus in the last epoch; constant if None.
+        locator_learning_rate: the location policy's own; as all if None.
         bf16: whether encoder and core run under autocast to bfloat16.
     """
 
@@ -108,10 +112,13 @@ class UnrollStage(Stage):
         freeze_earlier: bool = False,
         scan_epochs: int = 0,
         location_entropy_last: float | None = None,
+        locator_learning_rate: float | None = None,
         bf16: bool = False,
     ) -> None:
         self.name, self.batch_size = name, batch_size
         self.learning_rate = learning_rate
+        if locator_learning_rate is not None:
+            self.own_rates = {"locator": locator_learning_rate}
         self._replay = replay
         self._paths: list[tuple[Tensor, Tensor]] = []  # rows (B,) and seen_at (T, B, 2) of batches
         self.images = len(task.images("train"))

@@ -68,6 +68,22 @@ def test_every_parameter_is_in_one_group() -> None:
     assert sorted(ids) == sorted(id(p) for p in agent.parameters())
 
 
+def test_a_part_with_its_own_rate_moves_by_that_and_not_by_muon() -> None:
+    agent = small_agent()
+    before = agent.locator.weight.detach().clone()
+    optimizer = make_optimizer(agent, 1e-2, MUON, {"locator": 1e-4})
+    ids = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(ids) == sorted(id(p) for p in agent.parameters())
+    peaks = {id(p): group["peak"] for group in optimizer.param_groups for p in group["params"]}
+    own = {id(p) for p in agent.locator.parameters()}
+    assert {peaks[i] for i in own} == {1e-4} and {peaks[i] for i in set(ids) - own} == {1e-2}
+    gradients(agent, 1)
+    optimizer.step()
+    # AdamW's first step is its rate, whatever the gradient.
+    moved = (agent.locator.weight - before).abs()
+    assert moved.max() <= 1.01e-4 and moved.median() > 0.99e-4
+
+
 def test_a_restored_state_goes_on_as_if_nothing_had_been() -> None:
     agent = small_agent()
     optimizer = make_optimizer(agent, 1e-3, MUON)

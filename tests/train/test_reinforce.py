@@ -50,6 +50,7 @@ class InterruptAfter(Interrupt):
 
 JOINT = {"stop": "joint"}
 SCAN = {"optimizer": "muon", "bf16": True, "locator_grid": 4, "scan_epochs": 1, "epochs": 2}
+OWN = {"optimizer": "muon", "locator_learning_rate": 1e-4, "elastic": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -64,6 +65,7 @@ SCAN = {"optimizer": "muon", "bf16": True, "locator_grid": 4, "scan_epochs": 1, 
         (29, JOINT),
         (47, JOINT),
         (29, SCAN),
+        (29, OWN),
     ],
 )
 def test_resumed_equals_uninterrupted_bit_for_bit(
@@ -304,6 +306,19 @@ def test_learning_rate_rises_then_falls_to_almost_nothing() -> None:
     assert one_cycle(0.15) == pytest.approx(1.0)
     assert one_cycle(0.575) == pytest.approx(0.5)
     assert one_cycle(1.0) == pytest.approx(1e-3)
+
+
+def test_a_locator_with_a_rate_of_nearly_nothing_stays_where_it_began(
+    tmp_path: Path, small_options
+) -> None:
+    options = small_options(
+        run_dir=tmp_path, stop="off", locator_input="state", locator_learning_rate=1e-12
+    )
+    agent = DTRAM.load(train(options))
+    torch.manual_seed(options.seed)
+    began = DTRAM(agent.config)
+    assert torch.allclose(agent.locator.weight, began.locator.weight, atol=1e-6)
+    assert not torch.allclose(agent.classifier.weight, began.classifier.weight, atol=1e-3)
 
 
 @pytest.mark.parametrize("curriculum", [(1, 2, 4)])
