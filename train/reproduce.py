@@ -227,9 +227,12 @@ def write_claims(options: Options, reader: Reader) -> list[Path]:
     """Writes what is claimed of the learned stop, from the runs that are finished."""
     rows = []
     for protocol in protocols_of(options, "claims"):
-        for name in (name for name in protocol.systems if name in CLAIMED and name != "ram"):
+        for name, system in protocol.systems.items():
+            if name not in CLAIMED or system.trunk is None:
+                continue
+            both = name, system.trunk
             pairs = [
-                claims.Pair(*(protocol.folder(options.runs, one, k) for one in (name, "ram")))
+                claims.Pair(*(protocol.folder(options.runs, one, k) for one in both))
                 for k in seeds_of(options, name)
             ]
             pairs = [pair for pair in pairs if all(map(has_results, pair))]

@@ -27,7 +27,10 @@ from .task import Task
 
 CLAIM_SEEDS = 3
 """Runs of each system in a row of a claim; other rows have one."""
-CLAIMED = ("ram", "dtram", "dtram-0", "dtram-1", "dtram-2")
+CLAIMED = ("ram", "dtram", *systems.BUDGETS, "ram-conv", *systems.CONV_BUDGETS)
+
+
+OURS = ", convolutional encoder (ours)"
 
 
 class Line(NamedTuple):
@@ -65,6 +68,20 @@ def table(key: str, drawn: Protocol | None = None) -> Table:
         extra = Published(f"DT-RAM at <= {systems.BUDGETS['dtram-0']}", None)
         lines.append(Line(extra, systems.MNIST, "dtram-0"))
         lines.append(Line(Published("RAM with ACT", None), systems.MNIST, "act"))
+        lines += [
+            Line(
+                p._replace(value=None, system="ram-conv"),
+                systems.MNIST,
+                "ram-conv",
+                f"{p.label}{OURS}",
+            )
+            for p in talk.TABLE_2
+            if p.system == "ram"
+        ]
+        lines += [
+            Line(Published(f"DT-RAM at <= {bound}{OURS}", None), systems.MNIST, name)
+            for name, bound in systems.CONV_BUDGETS.items()
+        ]
         return Table(key, talk.TITLES[key], "error", tuple(lines), comparable=True)
     protocol = drawn or _protocol(key)
     lines = {
@@ -90,6 +107,8 @@ CURVES = (
     "one-look-full",
     "ram",
     *systems.BUDGETS,
+    "ram-conv",
+    *systems.CONV_BUDGETS,
     *(f"dtram-{g:g}" for g in systems.DISCOUNTS),
     "act",
     "act-resnet",

@@ -203,7 +203,7 @@ def test_a_table_from_nothing(tmp_path: Path, quick: None, capsys: Any) -> None:
     rows = json.loads(path.with_suffix(".json").read_text())["rows"]
     assert [(row["system"], row["against"], row["seeds"]) for row in rows] == [
         (name, against, 2)
-        for name in ("dtram-0", "dtram-1", "dtram-2")
+        for name in (*systems.BUDGETS, *systems.CONV_BUDGETS)
         for against in ("confidence threshold", "whole budget")
     ]
     for row in rows:
