@@ -97,6 +97,8 @@ def test_programs_run(number: int, mnist_folder: Path, run_python: Callable[...,
 
 SHIPPED = {
     "pretrained/mnist": ("MNIST", 10_000),
+    "pretrained/mnist-dtram-conv-0": ("MNIST", 10_000),
+    "pretrained/mnist-dtram-conv-1": ("MNIST", 10_000),
     "pretrained/mnist-dtram-0": ("MNIST", 10_000),
     "pretrained/mnist-dtram-1": ("MNIST", 10_000),
     "pretrained/mnist-policy-only": ("MNIST", 10_000),
