@@ -202,8 +202,7 @@ BIRDS = Protocol(
             {**BIRDS_TRUNK, "stop": "off", "curriculum": (2, 3), "supervision": "last"},
             minutes=17,
         ),
-        # Two thirds of the budget and a little less, so that test's mean is within it too.
-        **_stops("ram", {"dtram": {**_without_choice(_SMALL_STOP), "max_mean_glimpses": 1.93}}),
+        **_stops("ram", {"dtram": _SMALL_STOP}),
         **_stops("ram", {f"dtram-{g:g}": {**_SMALL_STOP, "discount": g} for g in DISCOUNTS}),
         "act": System(
             "reinforce.py",
