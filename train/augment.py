@@ -117,14 +117,14 @@ class Affine:
 
     def _elastic(self, batch: int, height: int, width: int, device: torch.device) -> Tensor:
         """Smooth random displacements ``(B, H, W, 2)`` of a sampling grid, in image halves."""
-        down, across = (_gaussians(side).to(device) for side in (height, width))
+        down, across = (_gaussians(side, device) for side in (height, width))
         knots = torch.randn(batch, 2, down.shape[1], across.shape[1], device=device)
         pixels = self.elastic * (down @ knots @ across.T)
         return pixels.permute(0, 2, 3, 1) * pixels.new_tensor([2 / width, 2 / height])
 
 
 @functools.cache
-def _gaussians(side: int) -> Tensor:
+def _gaussians(side: int, device: torch.device) -> Tensor:
     """Weights ``(side, K)`` of K knots' displacements at each pixel, whose squares sum to 1.
 
     So independent unit normals at the knots give every pixel a unit normal.
@@ -132,7 +132,7 @@ def _gaussians(side: int) -> Tensor:
     pixel = torch.arange(side) + 0.5
     knot = torch.arange(-1, math.ceil(side / ELASTIC_REACH) + 2) * ELASTIC_REACH
     weight = torch.exp(-(((pixel[:, None] - knot) / ELASTIC_REACH) ** 2) / 2)
-    return weight / weight.norm(dim=1, keepdim=True)
+    return (weight / weight.norm(dim=1, keepdim=True)).to(device)
 
 
 @dataclass(frozen=True)
