@@ -28,8 +28,6 @@ from .task import Task
 CLAIM_SEEDS = 3
 """Runs of each system in a row of a claim; other rows have one."""
 CLAIMED = ("ram", "dtram", *systems.BUDGETS, "ram-conv", *systems.CONV_BUDGETS)
-
-
 OURS = ", convolutional encoder (ours)"
 
 
