@@ -36,16 +36,15 @@ def make_optimizer(
     Returns:
         One whose groups say their peak each, ``group["peak"]``.
     """
-    own_rates = own_rates or {}
+    own = _peaks(module, own_rates or {})
     groups = [
         part
         for group in parameter_groups(module, how.weight_decay, how.decay_norms)
-        for part in _by_peak(group, _peaks(module, own_rates), learning_rate)
+        for part in _by_peak(group, own, learning_rate)
     ]
     if how.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=learning_rate, momentum=0.9, nesterov=True)
     if how.optimizer == "muon":
-        own = _peaks(module, own_rates)
         hidden = [p for p in hidden_matrices(module) if p not in own]
         if hidden:
             return MuonBesideAdamW(hidden, groups, learning_rate, how.weight_decay)
