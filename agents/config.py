@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from .saving import DTRAM_KIND, check_settings, read_model_json
 
 CORES = ("rnn", "gru", "lstm")
 ANSWERS = ("state", "first_plus_mean")
+PRIORS = ("none", "confidence")
+EVEN_DOUBT = math.exp(-5)  # 0.7 %, between what is worth a glimpse and what is not
 # Settings that came after the format: models of before are made with their defaults.
 LATER = {
     "answer",
@@ -21,6 +24,7 @@ LATER = {
     "locator_hidden",
     "per_step",
     "resnet",
+    "stopper_prior",
     "thumbnail_size",
 }
 
@@ -70,6 +74,9 @@ class DTRAMConfig:
     """hidden units of the stopper; 0 makes it linear"""
     stopper_evidence: bool = True
     """the stopper also reads, detached, how sure the classifier is, and the time"""
+    stopper_prior: str = "none"
+    """what f_a is added to: nothing (none), or a stop by the classifier's confidence (confidence),
+    with even odds at a doubt 1 - max p of `EVEN_DOUBT`"""
 
     def __post_init__(self) -> None:
         side, width, channels = self.glimpse_shape
@@ -90,6 +97,9 @@ class DTRAMConfig:
         for name in ("locator_input", "stopper_input"):
             value = getattr(self, name)
             _require(name, value, value in ("state", "detached"), "'state' or 'detached'")
+        _require(
+            "stopper_prior", self.stopper_prior, self.stopper_prior in PRIORS, f"one of {PRIORS}"
+        )
         check_pixel_scale(self.pixel_mean, self.pixel_std, channels)
         for name in ("locator_hidden", "locator_grid", "stopper_hidden"):
             _require(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")

@@ -6,6 +6,7 @@ are those of the talk's slide "Dynamic Computational Time for RAM", one line eac
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,7 +19,14 @@ from torch.nn.functional import one_hot
 
 from dtram_env.views import grid_centres
 
-from .config import DTRAMConfig, config_from_json, config_to_json, names_of_classes, read_header
+from .config import (
+    EVEN_DOUBT,
+    DTRAMConfig,
+    config_from_json,
+    config_to_json,
+    names_of_classes,
+    read_header,
+)
 from .encoders import ENCODERS, GlimpseResNet, PixelScale
 from .saving import load_weights, save_model
 from .stopping import LearnedStop, StoppingRule
@@ -323,6 +331,10 @@ class DTRAM(nn.Module):
         and 0.001, which probabilities hardly tell apart. The state is scaled down beside them: with
         it at full size the stopper fits the training images' states rather than their evidence.
 
+        With ``stopper_prior="confidence"`` the logit is ``log EVEN_DOUBT - log doubt + f_a``:
+        before anything is learned a threshold on p(stop) is one on the confidence max p, and what
+        is learned is when to depart from it.
+
         Args:
             h: states ``(..., H)``.
             logits: ``(..., K)``, the classifier's; no gradient goes through them.
@@ -332,12 +344,15 @@ class DTRAM(nn.Module):
             ``(...)``.
         """
         h = h if self.config.stopper_input == "state" else h.detach()
+        log_p = torch.log_softmax(logits.detach(), dim=-1)
+        doubt = torch.log1p(-log_p.amax(dim=-1, keepdim=True).exp()).clamp(min=-14)
         if self.config.stopper_evidence:
-            log_p = torch.log_softmax(logits.detach(), dim=-1)
-            doubt = torch.log1p(-log_p.amax(dim=-1, keepdim=True).exp()).clamp(min=-14)
             clock = one_hot(time - 1, self.config.max_glimpses).to(h.dtype)
             h = torch.cat([0.1 * h, log_p.clamp(min=-12) / 4, doubt / 4, clock], dim=-1)
-        return self.stopper(h).squeeze(-1)
+        logit = self.stopper(h)
+        if self.config.stopper_prior == "confidence":
+            logit = logit + (math.log(EVEN_DOUBT) - doubt)
+        return logit.squeeze(-1)
 
     # -- the policy protocol --------------------------------------------------------------------
 

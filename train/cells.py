@@ -75,6 +75,7 @@ class Cell:
             words = ["reinforce.py", *common, "--device", "cpu", "--env-steps", str(self.steps)]
             for name, value in table_row(self.track, self.algo).items():
                 words += [f"--{name.replace('_', '-')}", str(value)]
+            words += ["--stopper-prior", "none"]  # as its row was searched
         else:
             words = ["sb3_baselines.py", "--algo", self.algo, *common]
             if self.learns:

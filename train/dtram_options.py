@@ -85,6 +85,9 @@ class Options(OptimizerOptions, AugmentOptions, NetworkOptions, TaskOptions):
     """the location policy chooses among the centres of G x G cells; 0: a Gaussian, the paper's"""
     stopper_input: Literal["detached", "state"] = "detached"
     """whether the stop's policy gradient reaches the state"""
+    stopper_prior: Literal["confidence", "none"] | None = None
+    """what the learned stop begins as: a threshold on the classifier's confidence, or even odds
+    (none); confidence where the stopper learns after the trunk, none with --stop joint"""
 
     trunk: Path | None = None
     """folder of a trained DT-RAM or RAM, or of one of its stages (RUN/stages/trunk-4): its trunk is
@@ -203,6 +206,8 @@ class Options(OptimizerOptions, AugmentOptions, NetworkOptions, TaskOptions):
                 self._not_given(name, "with --trunk only the stopper learns")
         elif self.stop == "act":
             raise ValueError("--stop act: expected with --trunk, a trained RAM or DT-RAM")
+        if self.stop in ("act", "off"):
+            self._not_given("stopper_prior", "it is of a learned stop")
         if self.stop != "act":
             self._not_given("ponder_cost", "it is of --stop act")
         else:
@@ -254,6 +259,11 @@ class Options(OptimizerOptions, AugmentOptions, NetworkOptions, TaskOptions):
         """Raises ValueError if an option that is not read differs from its default."""
         value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
         check(name, value, value == default, f"not given: {why}")
+
+    @property
+    def stop_prior(self) -> str:
+        """`stopper_prior`, or what it is where it was not given."""
+        return self.stopper_prior or ("confidence" if self.stop == "after" else "none")
 
     def share(self, stopper: bool) -> int | None:
         """Env steps of the stopper's stage, or of each other one; None if they are not limited."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,7 @@ def new_agent(options: Options, task: Task) -> tuple[DTRAM, str]:
         "locator_hidden": options.locator_hidden,
         "locator_grid": options.locator_grid,
         "stopper_input": options.stopper_input,
+        "stopper_prior": options.stop_prior,
     }
     if options.hidden_size is not None:
         config["hidden_size"] = options.hidden_size
@@ -224,7 +226,8 @@ def agent_on_trunk(options: Options, task: Task) -> DTRAM:
             )
     trained.check_spaces(task.observation_space, task.action_space, task.max_glimpses)
     kind = HaltingRAM if options.stop == "act" else DTRAM
-    agent = kind(trained.config, class_names=trained.class_names).to(task.device)
+    config = replace(trained.config, stopper_prior=options.stop_prior)
+    agent = kind(config, class_names=trained.class_names).to(task.device)
     trunk, untrained = trained.state_dict(), agent.state_dict()
     heads = {name for name in trunk if name.split(".")[0] in ("stopper", "baseline")}
     agent.load_state_dict(trunk | {name: untrained[name] for name in heads})

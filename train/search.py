@@ -199,6 +199,7 @@ def judged_dtram(
         seed=SEED_OF_TRIALS,
         device="cpu",
         data_dir=options.data_dir,
+        stopper_prior="none",  # as in a comparison
         **row,
     )
     shutil.rmtree(folder, ignore_errors=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,11 @@ from gymnasium import spaces
 from safetensors.torch import load_file
 
 import dtram_env
+from agents.config import EVEN_DOUBT
 from agents.cost import flops_per_glimpse
 from agents.dtram import DTRAM, DTRAMConfig, RNNCell
 from agents.encoders import GlimpseConv, GlimpseMLP
-from agents.stopping import FixedStop, LearnedStop
+from agents.stopping import ConfidenceStop, FixedStop, LearnedStop
 from dtram_env.views import grid_centres
 
 CONFIG = DTRAMConfig(num_classes=5, glimpse_shape=(8, 8, 2), max_glimpses=4, hidden_size=16)
@@ -113,6 +115,24 @@ def test_without_evidence_the_stopper_reads_the_state_alone() -> None:
     first = agent.stop_logit(h, torch.randn(3, 5), time)
     assert torch.equal(first, agent.stop_logit(h, torch.randn(3, 5), time.flip(0)))
     torch.testing.assert_close(first, agent.stopper(h).squeeze(-1))
+
+
+@pytest.mark.parametrize("evidence", [True, False])
+def test_a_confident_prior_is_the_threshold_policy_until_something_is_learned(evidence) -> None:
+    torch.manual_seed(0)
+    agent = DTRAM(replace(CONFIG, stopper_evidence=evidence, stopper_prior="confidence"))
+    h, logits, time = torch.randn(200, 16), 5 * torch.randn(200, 5), torch.arange(200) % 3 + 1
+    found = agent.stop_logit(h, logits, time)
+    for confidence in (0.5, 0.9, 0.99):
+        threshold = EVEN_DOUBT / (EVEN_DOUBT + 1 - confidence)
+        learned = LearnedStop(threshold).stops(time, logits, found)
+        assert torch.equal(learned, ConfidenceStop(confidence).stops(time, logits, found))
+        assert 0 < learned.sum() < 200
+    doubt = torch.tensor([[1 - EVEN_DOUBT, EVEN_DOUBT, 0.0, 0.0, 0.0]])  # even odds
+    assert agent.stop_logit(h[:1], doubt.log(), time[:1]).item() == pytest.approx(0.0, abs=1e-4)
+    with torch.no_grad():
+        agent.stopper[-1].bias.fill_(0.25)  # f_a is added
+    torch.testing.assert_close(agent.stop_logit(h, logits, time), found + 0.25)
 
 
 @pytest.mark.parametrize("head", ["locator", "stopper"])
@@ -344,6 +364,7 @@ def test_other_spaces_are_one_error() -> None:
         ({"core": "elman"}, "core='elman'"),
         ({"stopper_input": "none"}, "stopper_input='none'"),
         ({"stopper_hidden": -1}, "stopper_hidden=-1"),
+        ({"stopper_prior": "sure"}, "stopper_prior='sure'"),
         ({"locator_hidden": -1}, "locator_hidden=-1"),
         ({"locator_grid": -1}, "locator_grid=-1"),
     ],

@@ -66,6 +66,7 @@ def test_the_trunk_stays_and_the_stop_learns(
     agent, given = load_agent(run), DTRAM.load(ram)
     assert isinstance(agent, HaltingRAM) == (stop == "act")
     assert agent.config.core == "gru"
+    assert agent.config.stopper_prior == ("none" if stop == "act" else "confidence")
     before, after = trunk_of(given), trunk_of(agent)
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -105,6 +106,7 @@ def test_dearer_glimpses_are_fewer(tmp_path: Path, ram: Path, on_trunk) -> None:
         ({"ponder_cost": 0.5}, "--ponder-cost 0.5: expected not given: it is of --stop act"),
         ({"trunk": Path("x"), "epochs": 3}, "--epochs 3: expected not given: with --trunk"),
         ({"trunk": Path("x"), "stop": "act", "max_mean_glimpses": 2.0}, "nothing is bounded"),
+        ({"stop": "off", "stopper_prior": "none"}, "--stopper-prior none: expected not given"),
         ({"lone_weight": -1.0}, "--lone-weight -1.0"),
         ({"lone_reward": 1.5}, "--lone-reward 1.5: expected 0 to 1"),
         ({"lone_reward": 0.5, "location_reward": "return"}, "unless a location is paid anytime"),
