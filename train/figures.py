@@ -17,7 +17,7 @@ from .looks import answers_and_rate
 from .readings import confidences
 from .report import answering_rate, glimpse_figure
 from .run import read_json, write_json
-from .systems import DISCOUNTS, Protocol
+from .systems import DISCOUNTS, TRUNKS, Protocol
 from .tables import Line, Reader, Reading
 from .talk import Published
 
@@ -124,11 +124,11 @@ def cost_plot(reader: Reader, protocol: Protocol, found: Found, stem: Path) -> N
                 "test_error": results["test_error"],
             }
         )
-        fixed = _fixed(reader, protocol, folders[0]) if name == "ram" else {}
+        fixed = _fixed(reader, protocol, folders[0]) if name in TRUNKS else {}
         for steps, reading in fixed.items():
             points.setdefault("RAM, fixed number", []).append(
                 {
-                    "name": str(steps),
+                    "name": f"{name} {steps}",
                     "mflop": reading.flops / 1e6,
                     "milliseconds": None,
                     "test_error": _error(reading),

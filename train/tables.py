@@ -27,8 +27,7 @@ from .task import Task
 
 CLAIM_SEEDS = 3
 """Runs of each system in a row of a claim; other rows have one."""
-CLAIMED = ("ram", "dtram", *systems.BUDGETS, "ram-conv", *systems.CONV_BUDGETS)
-OURS = ", convolutional encoder (ours)"
+CLAIMED = ("dtram", *systems.TRUNKS, *(name for each in systems.BUDGETS.values() for name in each))
 
 
 class Line(NamedTuple):
@@ -63,23 +62,21 @@ def table(key: str, drawn: Protocol | None = None) -> Table:
     """
     if key == "table2":
         lines = [Line(p, systems.MNIST, p.system) for p in talk.TABLE_2]
-        extra = Published(f"DT-RAM at <= {systems.BUDGETS['dtram-0']}", None)
+        extra = Published(f"DT-RAM at <= {systems.BOUNDS[0]}", None)
         lines.append(Line(extra, systems.MNIST, "dtram-0"))
         lines.append(Line(Published("RAM with ACT", None), systems.MNIST, "act"))
-        lines += [
-            Line(
-                p._replace(value=None, system="ram-conv"),
-                systems.MNIST,
-                "ram-conv",
-                f"{p.label}{OURS}",
-            )
-            for p in talk.TABLE_2
-            if p.system == "ram"
-        ]
-        lines += [
-            Line(Published(f"DT-RAM at <= {bound}{OURS}", None), systems.MNIST, name)
-            for name, bound in systems.CONV_BUDGETS.items()
-        ]
+        for trunk, ours in systems.TRUNKS.items():
+            if not ours:
+                continue
+            rows = [p for p in talk.TABLE_2 if p.system == "ram"]
+            lines += [
+                Line(row._replace(value=None, system=trunk), systems.MNIST, trunk, row.label + ours)
+                for row in rows
+            ]
+            lines += [
+                Line(Published(f"DT-RAM at <= {bound}{ours}", None), systems.MNIST, name)
+                for name, bound in systems.BUDGETS[trunk].items()
+            ]
         return Table(key, talk.TITLES[key], "error", tuple(lines), comparable=True)
     protocol = drawn or _protocol(key)
     lines = {
@@ -103,10 +100,7 @@ CURVES = (
     "conv",
     "one-look",
     "one-look-full",
-    "ram",
-    *systems.BUDGETS,
-    "ram-conv",
-    *systems.CONV_BUDGETS,
+    *CLAIMED,
     *(f"dtram-{g:g}" for g in systems.DISCOUNTS),
     "act",
     "act-resnet",
