@@ -206,7 +206,14 @@ def draw_maps(image: np.ndarray, maps: Sequence[Tensor]) -> Figure:
     axes[0].imshow(image.squeeze(), cmap="gray", extent=(0, width, height, 0))
     axes[0].set_title("image")
     for axis, name, one in zip(axes[1:], names, [*maps, summed], strict=True):
-        shown = axis.imshow(one.cpu().numpy(), cmap="viridis", extent=(0, width, height, 0))
+        low, high = float(one.min()), float(one.max())
+        shown = axis.imshow(
+            one.cpu().numpy(),
+            cmap="viridis",
+            extent=(0, width, height, 0),
+            vmin=low,
+            vmax=max(high, low + 0.1),  # where all ponder alike, rounding is not drawn as a contrast
+        )
         axis.set_title(f"{name}: {float(one.mean()):.2f}")
         figure.colorbar(shown, ax=axis, shrink=0.7)
     for axis in axes:

@@ -254,7 +254,9 @@ def test_maps_as_pictures(tmp_path: Path) -> None:
     figure.savefig(tmp_path / "maps.png")
     with Image.open(tmp_path / "maps.png") as picture:
         assert min(picture.size) > 200
-    draw_maps(seen[1, ..., :1].numpy(), maps)  # grey
+    even = draw_maps(seen[1, ..., :1].numpy(), [one * 0 + 2 for one in maps])  # grey
+    limits = [axis.images[0].get_clim() for axis in even.axes if axis.images][1:]
+    assert limits[0] == pytest.approx((2.0, 2.1))  # not the rounding's
 
 
 def test_saved_and_loaded_says_the_same(tmp_path: Path) -> None:
