@@ -212,7 +212,9 @@ def draw_maps(image: np.ndarray, maps: Sequence[Tensor]) -> Figure:
             cmap="viridis",
             extent=(0, width, height, 0),
             vmin=low,
-            vmax=max(high, low + 0.1),  # where all ponder alike, rounding is not drawn as a contrast
+            vmax=max(
+                high, low + 0.1
+            ),  # where all ponder alike, rounding is not drawn as a contrast
         )
         axis.set_title(f"{name}: {float(one.mean()):.2f}")
         figure.colorbar(shown, ax=axis, shrink=0.7)

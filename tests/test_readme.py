@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from train.systems import TRUNKS
+
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 
@@ -28,6 +30,40 @@ def test_every_row_of_results_is_in_its_json() -> None:
         said = (float(glimpses), float(error))
         shown = [(round(c["mean_glimpses"], 2), round(c["test_error"], 2)) for c in candidates]
         assert said in shown, (path, said)
+
+
+def test_the_means_are_table_2s() -> None:
+    """Of each trunk a column, each cell as Table 2 has it."""
+    rows = {row["system"]: row for row in results("benchmarks/results/tables/table2.json")["rows"]}
+    block = README.split("| test error %, means of 3 seeds |")[1].split("\n\n")[0]
+    talk = {"3.6": "DT-RAM-1", "4.5": "DT-RAM-2"}
+    lines = block.splitlines()[2:]
+    assert len(lines) == 5
+    for line in lines:
+        label, published, *ours = (cell.strip() for cell in line.split("|")[1:-1])
+        bound = re.search(r"at most ([\d.]+)", label)
+        name = label if bound is None else f"DT-RAM at <= {bound[1]}"
+        first = name if bound is None else talk.get(bound[1], name)
+        for said, row in zip(
+            ours, [first, *(name + of for of in list(TRUNKS.values())[1:])], strict=True
+        ):
+            found = rows[row]
+            at = "" if bound is None else f" at {found['glimpses']:.2f}"
+            assert said == f"{found['ours']:.2f} ± {found['spread']:.2f}{at}", row
+            assert found["seeds"] == 3 and (not bound or found["glimpses"] <= float(bound[1]))
+        value = rows[first].get("published")
+        assert published.split(" ")[0] == ("" if value is None else f"{value:.2f}")
+
+
+def test_what_is_said_of_the_claims() -> None:
+    rows = results("benchmarks/results/tables/claims.json")["rows"]
+    stops = [row for row in rows if row["against"] == "confidence threshold"]
+    digits = [row["high"] for row in stops if row["data"] == "MNIST"]
+    (birds,) = (row for row in stops if row["data"] != "MNIST")
+    assert len(digits) == 9
+    said = " ".join(README.split())
+    assert f"by more than {max(digits):.2f} points at 95 % confidence" in said
+    assert f"the learned stop makes {-birds['difference']:.1f} points fewer" in said
 
 
 BENCHMARKS = (ROOT / "benchmarks/README.md").read_text()
