@@ -17,7 +17,7 @@ from .looks import answers_and_rate
 from .readings import confidences
 from .report import answering_rate, glimpse_figure
 from .run import read_json, write_json
-from .systems import DISCOUNTS, TRUNKS, Protocol
+from .systems import TRUNKS, Protocol
 from .tables import Line, Reader, Reading
 from .talk import Published
 
@@ -62,7 +62,7 @@ def discount_plot(reader: Reader, protocol: Protocol, found: Found, stem: Path) 
         found: its finished runs.
         stem: path without its ending.
     """
-    learned = [name for name in (f"dtram-{g:g}" for g in DISCOUNTS) if name in found]
+    learned = [name for name in found if name == "dtram" or name.startswith("discount-")]
     if not learned or "ram" not in found:
         return
     points: dict[str, list[dict[str, Any]]] = {"DT-RAM, by discount": []}

@@ -90,7 +90,7 @@ class Options:
             )
         if self.data == "drawn-large":
             return systems.BIRDS_LARGE
-        return None if ready and self.data != "drawn" else systems.BIRDS
+        return None if ready and self.data != "drawn" else systems.BIRDS_4
 
     def folder(self) -> Path:
         """Where tables and figures go."""

@@ -101,8 +101,10 @@ CURVES = (
     "one-look",
     "one-look-full",
     *CLAIMED,
-    *(f"dtram-{g:g}" for g in systems.DISCOUNTS),
+    *(f"discount-{g:g}" for g in systems.DISCOUNTS),
     "act",
+    "one-look-like",
+    "one-look-resnet",
     "act-resnet",
     "sact-resnet",
 )
@@ -153,7 +155,7 @@ def _protocol(key: str) -> Protocol:
 
 def _comparison(rows: Sequence[Published], protocol: Protocol) -> list[Line]:
     """Rows of systems; fixed numbers beyond the budget are left out, as are other people's."""
-    real = protocol not in (systems.BIRDS, systems.BIRDS_LARGE)
+    real = protocol not in systems.DRAWN
     lines = []
     for row in rows:
         if row.steps is not None and row.steps > protocol.max_glimpses:
@@ -164,13 +166,12 @@ def _comparison(rows: Sequence[Published], protocol: Protocol) -> list[Line]:
         lines.append(Line(row, protocol, row.system, label))
     halting = (
         ("act", "RAM with ACT"),
+        ("one-look-resnet", "One look, ResNet"),  # of photographs the one look is a ResNet's
         ("act-resnet", "ResNet with ACT"),
-        (
-            "sact-resnet",
-            "ResNet with SACT",
-        ),
+        ("sact-resnet", "ResNet with SACT"),
     )
-    return [*lines, *(Line(Published(name, None), protocol, key) for key, name in halting)]
+    found = [(key, name) for key, name in halting if key in protocol.systems]
+    return [*lines, *(Line(Published(name, None), protocol, key) for key, name in found)]
 
 
 def _by_steps(

@@ -107,7 +107,7 @@ def test_what_is_needed_comes_first(tmp_path: Path) -> None:
 
 def test_without_the_photographs_drawn_birds_stand_under_their_own_name(tmp_path: Path) -> None:
     options = Options(what=("table6",), runs=tmp_path, data_dir=tmp_path)
-    assert {run.folder.parts[-3] for run in plan(options)} == {"birds-small"}
+    assert {run.folder.parts[-3] for run in plan(options)} == {"birds-small-4"}
     made = tables.table("table6", BIRDS)
     assert not made.comparable
     assert "CUB" not in made.title and "drawn" in made.title
