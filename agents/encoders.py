@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .precision import autocast
 from .resnet import ResNetOptions, ResNetTrunk
 
 
@@ -258,7 +259,7 @@ class GlimpseResNet(nn.Module):
         """Encodes a batch; shapes as `GlimpseMLP.forward`."""
         # As glimpses have them, channels stay last in memory: the faster order for convolutions.
         pixels = self.scale(glimpse, location.dtype).permute(0, 3, 1, 2)
-        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.bf16):
+        with autocast(pixels.device.type, self.bf16):
             features = self.trunk(pixels)
         code = self.project(features.to(location.dtype))
         return code if self.where is None else code + self.where(location)

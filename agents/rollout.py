@@ -17,6 +17,7 @@ from dtram_env.episodes import ends
 from dtram_env.sensor_torch import TorchStore, glimpse
 
 from .dtram import DTRAM, Heads, State
+from .precision import autocast
 from .stopping import StoppingRule, glimpses_taken
 
 
@@ -201,11 +202,11 @@ class Unroll(nn.Module):
         return self.location_std * torch.randn(shape, device=aim.device, dtype=aim.dtype)
 
     def _encode(self, glimpse: Tensor, location: Tensor, step: int) -> Tensor:
-        with torch.autocast(glimpse.device.type, torch.bfloat16, enabled=self.bf16):
+        with autocast(glimpse.device.type, self.bf16):
             return self.agent.encode(glimpse, location, step)
 
     def _take_in(self, code: Tensor, state: State, step: int) -> State:
-        with torch.autocast(code.device.type, torch.bfloat16, enabled=self.bf16):
+        with autocast(code.device.type, self.bf16):
             h, c, time = self.agent.take_in(code, state, step)
         return State(h.to(state.h.dtype), c.to(state.c.dtype), time)
 

@@ -11,19 +11,24 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from agents.loading import load_agent, load_one_look
-from agents.stopping import ConfidenceStop
+from agents.stopping import ConfidenceStop, FixedStop, StoppingRule
 
+from .finished import Reader, Reading, network_of
 from .looks import answers_and_rate
+from .provenance import provenance
 from .readings import confidences
 from .report import answering_rate, glimpse_figure
+from .rows import run_name
 from .run import read_json, write_json
 from .systems import TRUNKS, Protocol
-from .tables import Line, Reader, Reading
+from .tables import CURVES, Line
 from .talk import Published
 
 matplotlib.use("Agg")
 
-Found = Mapping[str, Sequence[Path]]  # finished runs of each system
+Found = Mapping[str, Sequence[Path]]  # finished runs of each system; the first one's seed is drawn
+CONFIDENCES = (0.5, 0.7, 0.9, 0.97, 0.99)
+"""Thresholds on confidence whose cost is shown."""
 
 
 def histogram_figure(reader: Reader, folder: Path, path: Path) -> None:
@@ -51,7 +56,7 @@ def histogram_figure(reader: Reader, folder: Path, path: Path) -> None:
     figure.savefig(path.with_name(f"{path.stem}-histogram.png"), dpi=110)
 
 
-def discount_plot(reader: Reader, protocol: Protocol, found: Found, stem: Path) -> None:
+def discount_plot(reader: Reader, protocol: Protocol, found: Found, stem: Path) -> bool:
     """Test error against mean glimpses as the discount varies, beside other stopping rules.
 
     Writes ``STEM.png`` and ``STEM.json``; nothing without the runs of any discount.
@@ -61,10 +66,13 @@ def discount_plot(reader: Reader, protocol: Protocol, found: Found, stem: Path) 
         protocol: the setting.
         found: its finished runs.
         stem: path without its ending.
+
+    Returns:
+        Whether there was anything to write.
     """
     learned = [name for name in found if name == "dtram" or name.startswith("discount-")]
     if not learned or "ram" not in found:
-        return
+        return False
     points: dict[str, list[dict[str, Any]]] = {"DT-RAM, by discount": []}
     for name in learned:
         results = read_json(found[name][0] / "results.json")
@@ -78,8 +86,8 @@ def discount_plot(reader: Reader, protocol: Protocol, found: Found, stem: Path) 
     ram = found["ram"][0]
     scores = reader.scores(ram, ram)
     points["fixed number (RAM)"] = [
-        {"name": str(t), "mean_glimpses": t, "test_error": _error(found)}
-        for t, found in _fixed(reader, protocol, ram).items()
+        {"name": str(t), "mean_glimpses": t, "test_error": _error(reading)}
+        for t, reading in _fixed(reader, protocol, "ram", ram).items()
     ]
     points["confidence threshold"] = []
     for threshold in confidences(scores, 40):
@@ -88,19 +96,21 @@ def discount_plot(reader: Reader, protocol: Protocol, found: Found, stem: Path) 
             {"name": f"{threshold:.4g}", "mean_glimpses": glimpses, "test_error": 100 * error}
         )
     task = reader.task(ram)
-    write_json(stem.with_suffix(".json"), {"data": task.dataset, "points": points})
+    runs = [ram, *(found[name][0] for name in learned)]
+    _write_points(reader, protocol, runs, points, stem)
     _plot(
         points,
         "mean_glimpses",
         "mean number of glimpses",
-        f"{task.dataset}, {protocol.name}",
+        f"{task.dataset}, {protocol.name}, {ram.name}",
         stem,
         labelled=("DT-RAM, by discount",),
         joined=True,
     )
+    return True
 
 
-def cost_plot(reader: Reader, protocol: Protocol, found: Found, stem: Path) -> None:
+def cost_plot(reader: Reader, protocol: Protocol, found: Found, stem: Path) -> bool:
     """Test error of every system against its floating-point operations and its measured time.
 
     Writes ``STEM-flops.png``, ``STEM-time.png`` and ``STEM.json``. Time is measured here, of one
@@ -109,59 +119,104 @@ def cost_plot(reader: Reader, protocol: Protocol, found: Found, stem: Path) -> N
     Args:
         reader: of finished runs.
         protocol: the setting.
-        found: its finished runs.
+        found: its finished runs; those of `tables.CURVES` are shown.
         stem: path without its ending.
+
+    Returns:
+        Whether there was anything to write.
     """
     points: dict[str, list[dict[str, Any]]] = {}
-    for name, folders in found.items():
-        results = read_json(folders[0] / "results.json")
-        kind = "one look" if "side" in results else "RAM with a rule to stop"
+
+    def add(kind: str, name: str, reading: Reading, rate: float) -> None:
         points.setdefault(kind, []).append(
             {
                 "name": name,
-                "mflop": results.get("mean_flops", results.get("flops", 0)) / 1e6,
-                "milliseconds": 1000 / measured_rate(reader, folders[0]),
-                "test_error": results["test_error"],
+                "mflop": reading.flops / 1e6,
+                "milliseconds": 1000 / rate,
+                "test_error": _error(reading),
             }
         )
-        fixed = _fixed(reader, protocol, folders[0]) if name in TRUNKS else {}
-        for steps, reading in fixed.items():
-            points.setdefault("RAM, fixed number", []).append(
-                {
-                    "name": f"{name} {steps}",
-                    "mflop": reading.flops / 1e6,
-                    "milliseconds": None,
-                    "test_error": _error(reading),
-                }
-            )
+
+    found = {name: folders for name, folders in found.items() if name in CURVES}
+    for name, (folder, *_) in found.items():
+        if name not in TRUNKS:
+            reading = reader.read(Line(Published("", None), protocol, name), folder)
+            one_look = protocol.systems[name].program == "one_look.py"
+            kind = "one look" if one_look else "DT-RAM, and RAM with ACT"
+            add(kind, name, reading, measured_rate(reader, folder))
+            continue
+        for steps, reading in _fixed(reader, protocol, name, folder).items():
+            rate = measured_rate(reader, folder, FixedStop(steps), steps)
+            add("RAM, fixed number", f"{name} {steps}", reading, rate)
+        for confidence in CONFIDENCES:
+            line = Line(Published("", None, threshold=confidence), protocol, name)
+            rate = measured_rate(reader, folder, ConfidenceStop(confidence))
+            reading = reader.read(line, folder)
+            add("RAM, stop by confidence", f"{name} > {confidence:g}", reading, rate)
     if not points:
-        return
-    data = reader.task(next(iter(found.values()))[0]).dataset
-    write_json(stem.with_suffix(".json"), {"data": data, "points": points})
-    title = f"{data}, {protocol.name}"
+        return False
+    runs = [folders[0] for folders in found.values()]
+    _write_points(reader, protocol, runs, points, stem)
+    title = f"{reader.task(runs[0]).dataset}, {protocol.name}, {runs[0].name}"
+    shown = ("one look", "DT-RAM, and RAM with ACT")
     for key, label, ending in (
         ("mflop", "MFLOP an image", "-flops"),
         ("milliseconds", "measured ms an image, in batches", "-time"),
     ):
         path = stem.with_name(stem.name + ending)
-        _plot(points, key, label, title, path, labelled=tuple(points), joined=False)
+        _plot(points, key, label, title, path, labelled=shown, joined=False)
+    return True
 
 
-def measured_rate(reader: Reader, folder: Path, repeats: int = 3) -> float:
-    """Test images that a finished run's network answers a second, the fastest of some passes."""
+def measured_rate(
+    reader: Reader,
+    folder: Path,
+    rule: StoppingRule | None = None,
+    steps: int | None = None,
+    repeats: int = 3,
+) -> float:
+    """Test images that a finished run's network answers a second, the fastest of some passes.
+
+    Args:
+        reader: of finished runs.
+        folder: the run.
+        rule: to stop by, if not its own.
+        steps: of which stage of the curriculum the network is, if not the last one's.
+        repeats: passes.
+    """
     task = reader.task(folder)
     test = task.images("test")
     if "side" in read_json(folder / "results.json"):
         network = load_one_look(folder, task.device)
         return max(answers_and_rate(network, test)[1] for _ in range(repeats))
-    agent = load_agent(folder, task.device)
+    agent = load_agent(network_of(folder, steps), task.device)
+    if rule is not None:
+        agent.stopping = rule
     return max(answering_rate(task, agent, test) for _ in range(repeats))
 
 
-def _fixed(reader: Reader, protocol: Protocol, ram: Path) -> dict[int, Reading]:
+def _write_points(
+    reader: Reader,
+    protocol: Protocol,
+    runs: Sequence[Path],
+    points: Mapping[str, Sequence[Mapping[str, Any]]],
+    stem: Path,
+) -> None:
+    """What a curve shows, and of which runs, as ``STEM.json``."""
+    task = reader.task(runs[0])
+    origins = {}
+    for folder in runs:
+        results = read_json(folder / "results.json")
+        kept = ("command", "commit", "date", "hardware")
+        origins[run_name(folder)] = {name: results.get(name) for name in kept}
+    said = {"data": task.dataset, "protocol": protocol.name, "points": points, "runs": origins}
+    write_json(stem.with_suffix(".json"), {**said, **provenance(task.device)})
+
+
+def _fixed(reader: Reader, protocol: Protocol, trunk: str, folder: Path) -> dict[int, Reading]:
     """RAM with each fixed number of glimpses, as the tables read it."""
     return {
-        t: reader.read(Line(Published("", None, steps=t), protocol, "ram"), ram)
+        t: reader.read(Line(Published("", None, steps=t), protocol, trunk), folder)
         for t in range(1, protocol.max_glimpses + 1)
     }
 

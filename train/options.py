@@ -80,7 +80,8 @@ class NetworkOptions:
     backbone_weights: str = "none"
     """a resnet's weights to start from: DEFAULT (torchvision's), a file, or none"""
     resnet_width: int = 64
-    """channels of a resnet's stem; torchvision's is 64"""
+    """channels of a resnet's stem; torchvision's is 64. Under 8, learning can end in a segmentation
+    fault on processors without AVX512 (oneDNN 3.12)"""
     small_stem: bool = False
     """a resnet begins with a 3x3 convolution of stride 1, for glimpses under 64 pixels"""
     resnet_order: Literal["post", "pre"] = "post"
@@ -92,7 +93,8 @@ class NetworkOptions:
     frozen_norms: bool = False
     """leave a resnet's batch norms as they are in the backbone weights"""
     bf16: bool = False
-    """train under autocast to bfloat16 (of a resnet: use it so, too)"""
+    """train under autocast to bfloat16 (of a resnet: use it so, too), where the device has
+    instructions for it; float32 where it has not"""
 
     def resnet(self, channels: int) -> ResNetOptions | None:
         """The options of a residual encoder; None for another one."""

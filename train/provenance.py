@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from agents.precision import has_bf16
+
 NOT_INSTALLED = "not installed"
 
 
@@ -49,6 +51,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
             "processor": _processor(),
             "cpu_threads": torch.get_num_threads(),
+            "bf16": has_bf16(device.type),
         },
     }
 

@@ -30,6 +30,7 @@ from agents.dtram import DTRAM
 from agents.encoders import GlimpseResNet
 from agents.loading import load_agent
 from agents.objective import Objective
+from agents.precision import has_bf16
 from agents.resnet import RESNETS
 from train.backbone import backbone_scale, prepare_backbone
 from train.dtram_options import Options
@@ -254,6 +255,8 @@ def train(options: Options) -> Path:
     """Trains, evaluates and reports; returns the run's folder."""
     device = choose_device(options.device)
     origin = provenance(device)
+    if options.bf16 and not has_bf16(device.type):
+        print("--bf16: the processor has no instructions for bfloat16; float32 in its place")
     task = Task(options.env_id, device, **options.env_options())
     run_dir = options.run_dir or Path(
         "runs",

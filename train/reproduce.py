@@ -7,8 +7,9 @@
 
 Every run has a folder under --runs and is made once; interrupted, the same command goes on with it.
 A table is written as Markdown, CSV and JSON: the published figure, ours, their difference, the data
-and the command. What is drawn by this package stands under its own name and beside no published
-figure.
+and the command; the JSON has that of each run. What is drawn by this package stands under its own
+name and beside no published figure. What a table in --out says of runs that are not here is kept,
+if their recipe is the same; so it can be written in parts, on several machines.
 """
 
 from __future__ import annotations
@@ -19,37 +20,60 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 
 from dtram_env.datasets import DATASETS, is_ready
-from train import claims, systems, tables
+from train import claims, rows, systems, tables
 from train.comparison import write_csv
 from train.figures import cost_plot, discount_plot, histogram_figure
+from train.finished import Reader
 from train.provenance import choose_device, provenance, python_command
 from train.run import read_json, run_program, write_json, write_text
 from train.runner import ProgramRun, Runner, has_results, run_in_order
 from train.systems import Protocol
-from train.tables import CLAIM_SEEDS, CLAIMED, Line, Reader, Table
+from train.tables import CLAIM_SEEDS, CLAIMED, SEVERAL_SEEDS, Line, Table
 
-KEYS = (*(f"table{n}" for n in range(1, 10)), "figure7", "figure8", "curves", "claims")
+Key = Literal[
+    "table1",
+    "table2",
+    "table3",
+    "table4",
+    "table5",
+    "table6",
+    "table7",
+    "table8",
+    "table9",
+    "figure7",
+    "figure8",
+    "curves",
+    "claims",
+    "all",
+]
+KEYS = get_args(Key)[:-1]
 DATA_OF = {"table4": "cars", "figure8": "cars"}  # the others' photographs are CUB's
+OF_NO_PHOTOGRAPHS = ("table1", "table2")
 
 
 @dataclass(frozen=True)
 class Options:
     """Writes the talk's tables with our figures."""
 
-    what: Annotated[tuple[str, ...], tyro.conf.Positional] = ("table2",)
-    """table1 to table9, figure7, figure8, curves, claims, or all"""
+    what: Annotated[tuple[Key, ...], tyro.conf.Positional] = ("table2",)
+    """table1: the datasets; table2: MNIST; table3 and table4: CUB and Cars; table5: resolution by
+    depth; table6: RAM by glimpses; table7: stopping by confidence; table8: curriculum; table9:
+    intermediate supervision; figure7 and figure8: images by glimpses; curves: error against
+    glimpses as the discount varies, and against FLOPs and time; claims: the learned stop against
+    others, with intervals"""
     data: Literal["auto", "real", "drawn", "drawn-large"] = "auto"
-    """for tables 3 to 9: real: CUB and Cars; drawn: small drawn birds; drawn-large: those of 512
-    pixels, for a GPU; auto: real where it is, else drawn"""
+    """what all but tables 1 and 2 and the parts of MNIST are of: real: CUB and Cars; drawn: small
+    drawn birds; drawn-large: drawn birds and autos of 512 pixels, for a GPU; auto: real where it
+    is, else drawn"""
     seeds: int = CLAIM_SEEDS
-    """runs of the systems that are claimed about; others have one"""
+    """runs of RAM, DT-RAM and RAM with ACT, about which something is claimed; others have one"""
     runs: Path = Path("runs/reproduce")
     """where the runs are: PROTOCOL/SYSTEM/seed-N"""
     out: Path | None = None
@@ -59,16 +83,16 @@ class Options:
     estimate: bool = False
     """say how long it would take, and no more"""
     read_only: bool = False
-    """train nothing; lines without finished runs stay empty"""
+    """train nothing; lines without finished runs stay as they are"""
     data_dir: Path | None = None
     """where data lies; $DTRAM_DATA or ~/.cache/dtram if not given"""
     device: str = "auto"
     """where finished networks are read"""
 
     def __post_init__(self) -> None:
-        for name in self.what:
-            if name not in (*KEYS, "all"):
-                raise ValueError(f"{name}: expected some of {', '.join(KEYS)}, or all")
+        for key in self.what:
+            if key not in (*KEYS, "all"):
+                raise ValueError(f"{key}: expected some of {', '.join(KEYS)}, or all")
         for name, least in (("seeds", 1), ("jobs", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"--{name} {getattr(self, name)}: expected at least {least}")
@@ -76,10 +100,17 @@ class Options:
     @property
     def keys(self) -> tuple[str, ...]:
         """What is to be made, in order."""
-        return KEYS if "all" in self.what else tuple(dict.fromkeys(self.what))
+        found = KEYS if "all" in self.what else tuple(dict.fromkeys(self.what))
+        return tuple(key for key in found if not self.is_another(key))
+
+    def is_another(self, key: str) -> bool:
+        """Whether another one shows the same: in place of Cars as of CUB stand small birds."""
+        return key in DATA_OF and self.drawn(key) is systems.BIRDS_4
 
     def drawn(self, key: str) -> Protocol | None:
-        """The setting on drawn images of a table or figure; None if it is of photographs."""
+        """The setting on drawn images of a table or figure; None if there is none."""
+        if key in OF_NO_PHOTOGRAPHS:
+            return None
         name = DATA_OF.get(key, "cub")
         ready = is_ready(name, self.data_dir)
         if self.data == "real" and not ready:
@@ -89,7 +120,7 @@ class Options:
                 f"python -m dtram_env.datasets download {name}, or choose --data drawn"
             )
         if self.data == "drawn-large":
-            return systems.BIRDS_LARGE
+            return systems.AUTOS_LARGE if name == "cars" else systems.BIRDS_LARGE
         return None if ready and self.data != "drawn" else systems.BIRDS_4
 
     def folder(self) -> Path:
@@ -125,9 +156,11 @@ def protocols_of(options: Options, key: str) -> list[Protocol]:
     return [birds] if key == "figure7" else [systems.MNIST, birds]
 
 
-def seeds_of(options: Options, system: str) -> range:
-    """Seeds of a system's runs."""
-    return range(options.seeds if system in CLAIMED else 1)
+def seeds_of(options: Options, line: Line) -> range:
+    """Seeds of a line's runs; none if it is cited only."""
+    names = [name for name in (line.system, line.beside) if name]
+    several = all(name in SEVERAL_SEEDS for name in names)
+    return range((options.seeds if several else 1) if names else 0)
 
 
 def plan(options: Options) -> list[ProgramRun]:
@@ -135,7 +168,7 @@ def plan(options: Options) -> list[ProgramRun]:
     lines = [line for key in options.keys for line in lines_of(options, key)]
     runs: dict[Path, ProgramRun] = {}
     for line in lines:
-        for seed in seeds_of(options, line.system) if line.system else ():
+        for seed in seeds_of(options, line):
             for name in line.protocol.needed(line.system):
                 run = line.protocol.run(options.runs, name, seed, options.data_dir)
                 runs.setdefault(run.folder, run)
@@ -165,99 +198,124 @@ def minutes(options: Options, runs: Sequence[ProgramRun]) -> tuple[float, list[s
 
 
 def write_table(options: Options, reader: Reader, made: Table) -> Path:
-    """Writes a table from the runs that are finished."""
-    rows, names, problems = [], [], []
+    """Writes a table from the runs that are finished, and what it has of others."""
+    found, names, problems = [], [], []
+    before = written(options.folder() / f"{made.key}.json", made.title)
     for line in made.lines:
-        readings = []
-        for seed in seeds_of(options, line.system) if line.system else ():
+        records = []
+        recipes = {}
+        for seed in seeds_of(options, line):
             folder = line.protocol.folder(options.runs, line.system, seed)
+            recipe = line.protocol.recipe(line.system, seed)
+            recipes[rows.run_name(folder)] = recipe
             if not has_results(folder):
                 continue
             try:
-                readings.append(reader.read(line, folder))
+                records.append(rows.record(made, line, reader.read(line, folder), recipe))
                 names.append(reader.task(folder).dataset)
             except (OSError, ValueError, KeyError) as error:
                 problems.append(f"{folder}: cannot be read, {error}")
-        rows.append(tables.row(made, line, readings))
-    data = ", ".join(dict.fromkeys(names)) or "nothing yet"
-    return write(options, made.key, made.title, data, rows, problems)
+        found.append(rows.row(made, line, records, recipes, before["rows"].get(line.name)))
+    data = ", ".join(dict.fromkeys(names)) or before["data"]
+    return write(options, made, data, found, problems)
+
+
+def written(path: Path, title: str) -> dict[str, Any]:
+    """Data, and rows by system, of a table that was written earlier under the same title."""
+    found = read_json(path) if path.exists() else {}
+    if found.get("title") != title:
+        return {"data": "nothing yet", "rows": {}}
+    return {"data": found["data"], "rows": {one["system"]: one for one in found["rows"]}}
 
 
 def write(
     options: Options,
-    key: str,
-    title: str,
+    made: Table,
     data: str,
-    rows: list[dict[str, Any]],
+    found: list[dict[str, Any]],
     problems: Sequence[str] = (),
 ) -> Path:
     """Writes rows as Markdown, CSV and JSON; returns the Markdown's path.
 
     Args:
         options: of the program.
-        key: the table's name, and its files'.
-        title: what it says.
+        made: the table.
         data: what it was measured on.
-        rows: of the table, by the names of `tables.COLUMNS`.
+        found: its rows, by the names of `rows.COLUMNS`.
         problems: runs that could not be read.
     """
     folder = options.folder()
     folder.mkdir(parents=True, exist_ok=True)
     origin = provenance(choose_device(options.device))
-    said = {"title": title, "data": data, "rows": rows, "problems": list(problems)}
-    write_json(folder / f"{key}.json", {**said, **origin})
-    flat = [{name: _flat(value) for name, value in row.items()} for row in rows]
-    write_csv(folder / f"{key}.csv", flat)
-    text = tables.markdown(title, data, rows, origin["command"])
+    said = {"title": made.title, "note": made.note, "data": data, "rows": found}
+    write_json(folder / f"{made.key}.json", {**said, "problems": list(problems), **origin})
+    flat = [{name: _flat(value) for name, value in row.items()} for row in found]
+    write_csv(folder / f"{made.key}.csv", flat)
+    text = rows.markdown(made.title, data, found, origin["command"], made.note)
     text += "".join(f"\n{problem}\n" for problem in problems)
-    return write_text(folder / f"{key}.md", text)
+    return write_text(folder / f"{made.key}.md", text)
 
 
 def _flat(value: Any) -> Any:
-    return " ".join(map(str, value)) if isinstance(value, list) else value
+    if not isinstance(value, list):
+        return value
+    return " ".join(one["run"] if isinstance(one, dict) else str(one) for one in value)
 
 
 def write_statistics(options: Options) -> Path:
     """Table 1: what the datasets are, as they are read here; those that are not there say so."""
-    rows = tables.statistics(options.data_dir)
-    return write(options, "table1", tables.talk.TITLES["table1"], "the datasets themselves", rows)
+    made = Table("table1", tables.talk.TITLES["table1"], "", (), comparable=True)
+    return write(options, made, "the datasets themselves", tables.statistics(options.data_dir))
 
 
 def write_claims(options: Options, reader: Reader) -> list[Path]:
     """Writes what is claimed of the learned stop, from the runs that are finished."""
-    rows = []
+    found = []
+    path = options.folder() / "claims.json"
+    earlier = read_json(path)["rows"] if path.exists() else []
     for protocol in protocols_of(options, "claims"):
         for name, system in protocol.systems.items():
             if name not in CLAIMED or system.trunk is None:
                 continue
-            both = name, system.trunk
+            line = tables.named(protocol, name)
+            seeds = seeds_of(options, line)
+            recipe = " ".join(protocol.recipe(name, seed) for seed in seeds)
             pairs = [
-                claims.Pair(*(protocol.folder(options.runs, one, k) for one in both))
-                for k in seeds_of(options, name)
+                claims.Pair(
+                    *(protocol.folder(options.runs, one, k) for one in (name, system.trunk))
+                )
+                for k in seeds
             ]
             pairs = [pair for pair in pairs if all(map(has_results, pair))]
-            if not pairs:
+            kept = [one for one in earlier if one.get("recipe") == recipe]
+            if len(pairs) < max((one["seeds"] for one in kept), default=1):
+                found += [{**one, "kept": True} for one in kept]
                 continue
-            line = tables.named(protocol, name)
-            data = reader.task(pairs[0].dtram).dataset
+            about = {
+                "data": reader.task(pairs[0].dtram).dataset,
+                "protocol": protocol.name,
+                "system": name,
+                "label": tables.named_as(protocol, name),
+                "recipe": recipe,
+                "runs": [rows.run_name(pair.dtram) for pair in pairs],
+            }
             for compare in (claims.against_threshold, claims.against_fixed):
-                rows.append({"data": data, "system": name, **compare(reader, line, pairs)})
-    if not rows:
+                found.append({**about, **compare(reader, line, pairs)})
+    if not found:
         return []
     origin = provenance(choose_device(options.device))
-    folder = options.folder()
-    write_json(folder / "claims.json", {"rows": rows, **origin})
-    return [write_text(folder / "claims.md", claims.markdown(rows, origin["command"]))]
+    write_json(path, {"rows": found, **origin})
+    return [write_text(path.with_suffix(".md"), claims.markdown(found, origin["command"]))]
 
 
 def write_figure(options: Options, reader: Reader, key: str) -> list[Path]:
     """Writes a figure from the runs that are finished."""
-    written = []
+    made = []
     for protocol in protocols_of(options, key):
         found = {
             name: [
                 folder
-                for seed in seeds_of(options, name)
+                for seed in seeds_of(options, tables.named(protocol, name))
                 if has_results(folder := protocol.folder(options.runs, name, seed))
             ]
             for name in protocol.systems
@@ -266,19 +324,33 @@ def write_figure(options: Options, reader: Reader, key: str) -> list[Path]:
         options.folder().mkdir(parents=True, exist_ok=True)
         stem = options.folder() / f"{key}-{protocol.name}"
         if key == "curves":
-            discount_plot(reader, protocol, found, stem.with_name(stem.name + "-discount"))
-            cost_plot(reader, protocol, found, stem.with_name(stem.name + "-cost"))
-            written += sorted(stem.parent.glob(f"{stem.name}-*.png"))
+            for draw, ending in ((discount_plot, "-discount"), (cost_plot, "-cost")):
+                path = stem.with_name(stem.name + ending)
+                if draw(reader, protocol, found, path):
+                    made += sorted(stem.parent.glob(f"{path.name}*.png"))
         elif "dtram" in found:
             path = stem.with_name(stem.name + ".png")
             histogram_figure(reader, found["dtram"][0], path)
-            written.append(path)
-    return written
+            made.append(path)
+    return made
 
 
 def reproduce(options: Options) -> list[Path]:
-    """Makes what is missing and writes everything; returns what was written."""
+    """Makes what is missing and writes everything; returns what was written.
+
+    Raises:
+        ValueError: a finished run was made otherwise than the recipe says, a run failed, or there
+            was nothing to write something from.
+    """
+    for key in KEYS:
+        if (key in options.what or "all" in options.what) and options.is_another(key):
+            print(
+                f"{key}: of Cars, which are not on this machine; drawn birds have another already"
+            )
     runs = plan(options)
+    for run in runs:
+        if run.finished:
+            run.check_options()
     missing = [run for run in runs if not run.finished]
     time, unknown = minutes(options, runs)
     least = "at least" if unknown else "about"
@@ -289,6 +361,8 @@ def reproduce(options: Options) -> list[Path]:
     )
     if unknown:
         print(f"never run, so nobody knows how long: {', '.join(unknown)}", flush=True)
+    if options.data == "auto" and any(map(options.drawn, options.keys)):
+        print("photographs are not on this machine: in their place, drawn images", flush=True)
     if options.estimate:
         return []
     runner = Runner(options.jobs)
@@ -300,22 +374,25 @@ def reproduce(options: Options) -> list[Path]:
             print(f"\ninterrupted; to go on: {command}", file=sys.stderr)
             raise SystemExit(128 + signal.SIGINT) from None
     reader = Reader(choose_device(options.device), options.data_dir)
-    written: list[Path] = []
+    made, problems = [], [f"{folder}: {said}" for folder, said in runner.problems.items()]
     for key in options.keys:
         if key == "table1":
-            written.append(write_statistics(options))
+            found = [write_statistics(options)]
         elif key == "claims":
-            written += write_claims(options, reader)
+            found = write_claims(options, reader)
         elif key.startswith("table"):
-            written.append(write_table(options, reader, tables.table(key, options.drawn(key))))
+            found = [write_table(options, reader, tables.table(key, options.drawn(key)))]
+            problems += read_json(found[0].with_suffix(".json"))["problems"]
         else:
-            written += write_figure(options, reader, key)
-    for path in written:
+            found = write_figure(options, reader, key)
+        if not found:
+            problems.append(f"{key}: no finished runs to make it from in {options.runs}")
+        made += found
+    for path in made:
         print(path.read_text() if path.suffix == ".md" else path)
-    if runner.problems:
-        lines = "\n".join(f"{folder}: {said}" for folder, said in runner.problems.items())
-        raise ValueError(f"{len(runner.problems)} runs failed:\n{lines}")
-    return written
+    if problems:
+        raise ValueError("not all could be made:\n" + "\n".join(problems))
+    return made
 
 
 if __name__ == "__main__":

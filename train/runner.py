@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import signal
@@ -11,7 +12,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -63,15 +64,25 @@ class ProgramRun:
         return has_results(self.folder)
 
     def check_options(self) -> None:
-        """Raises one ValueError if the finished run was made with other options than these."""
+        """Raises one ValueError if the finished run was made with other options than these.
+
+        What is not named here is the program's default. An option that came after the run was made
+        is taken to have changed nothing as long as it is not named, those of `NOT_AS_BEFORE` apart.
+        """
         made = read_json(self.folder / "results.json").get("options", {})
-        wanted = {name: _plain(v) for name, v in self.options.items() if name not in PLACES}
-        if wanted.get("side") == 0:  # "the images' own", of which the run notes what it is
-            del wanted["side"]
+        wanted = {**self._defaults(), **self.options}
+        wanted = {name: _plain(v) for name, v in wanted.items() if name not in PLACES}
+        if not wanted.get("side"):  # chosen by the run, which notes what it is
+            wanted.pop("side", None)
         differ = [
             f"{name} {made[name]!r} then, {value!r} now"
             for name, value in wanted.items()
-            if value is not None and name in made and _plain(made[name]) != value
+            if name in made and _plain(made[name]) != value
+        ]
+        differ += [
+            f"--{name.replace('_', '-')} came later, and with it another default"
+            for name, stop in NOT_AS_BEFORE.items()
+            if name not in made and wanted.get("stop") == stop
         ]
         if differ:
             raise ValueError(
@@ -79,14 +90,22 @@ class ProgramRun:
                 "choose other --runs"
             )
 
+    def _defaults(self) -> dict[str, Any]:
+        """The program's options where none is given."""
+        module = importlib.import_module(f".{Path(self.program).stem}", __package__)
+        found = fields(module.Options) if hasattr(module, "Options") else ()
+        return {one.name: one.default for one in found if one.default is not MISSING}
+
     def words(self) -> list[str]:
         """The command that makes it, or goes on with it."""
         given = flags({**self.options, "run_dir": self.folder})
         return [sys.executable, str(HERE / self.program), *given, "--resume"]
 
 
-PLACES = ("run_dir", "data_dir", "trunk", "like", "device")
+PLACES = ("run_dir", "data_dir", "trunk", "like", "device", "resume")
 """Options that say where something is, which may change."""
+NOT_AS_BEFORE = {"stopper_prior": "after"}
+"""Options whose default is not what was done before there were any, and with which --stop."""
 
 
 def _plain(value: Any) -> Any:

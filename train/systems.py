@@ -6,12 +6,14 @@ it. What is not named in a recipe is the program's default.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .runner import ProgramRun
+from .runner import PLACES, ProgramRun
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,18 @@ class Protocol:
         label = f"{self.name} {system} seed {seed}"
         after = tuple(options[name] for name in ("trunk", "like") if name in options)
         return ProgramRun(label, made.program, self.folder(runs, system, seed), options, after)
+
+    def recipe(self, system: str, seed: int) -> str:
+        """A checksum of what is asked of a run, and of the run whose trunk or cost it takes.
+
+        What is not named in the recipes, as a program's defaults and its code, is not in it.
+        """
+        run = self.run(Path(), system, seed)
+        asked = {k: v for k, v in run.options.items() if k not in PLACES}
+        made = self.systems[system]
+        read = [self.recipe(name, seed) for name in (made.trunk, made.like) if name is not None]
+        words = json.dumps([made.program, asked, read], sort_keys=True, default=str)
+        return hashlib.sha256(words.encode()).hexdigest()[:16]
 
     def folder(self, runs: Path, system: str, seed: int) -> Path:
         """Where the run of a system with a seed is."""
@@ -336,7 +350,8 @@ CUB_MEDIUM_DEEP = _photographs("cub-256-deep", "DTRAM-CUB-v0", "resnet50", MEDIU
 CARS_LARGE = _photographs("cars-512", "DTRAM-Cars-v0", "resnet50", LARGE)
 
 BIRDS_LARGE = _photographs("birds-512", "DTRAM-Birds-v0", "resnet50", LARGE)
-DRAWN = (BIRDS, BIRDS_4, BIRDS_LARGE)
+AUTOS_LARGE = _photographs("autos-512", "DTRAM-Autos-v0", "resnet50", LARGE)
+DRAWN = (BIRDS, BIRDS_4, BIRDS_LARGE, AUTOS_LARGE)
 """Those on drawn images, beside which no published figure stands."""
 PROTOCOLS = {
     protocol.name: protocol
@@ -345,6 +360,7 @@ PROTOCOLS = {
         BIRDS,
         BIRDS_4,
         BIRDS_LARGE,
+        AUTOS_LARGE,
         CUB_LARGE,
         CUB_MEDIUM,
         CUB_MEDIUM_DEEP,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import dtram_env
+from agents import precision
 from agents.config import DTRAMConfig, config_from_json, config_to_json
 from agents.cost import flops_of_first_look, flops_per_glimpse, mean_flops
 from agents.dtram import DTRAM, State
@@ -187,7 +188,8 @@ def test_frozen_norms_stay_as_they_are() -> None:
     assert any(not torch.equal(free.state_dict()[k], v) for k, v in before.items())
 
 
-def test_bf16_is_close() -> None:
+def test_bf16_is_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "has_bf16", lambda device_type: True)
     agent = make()
     plain = agent.look(*looked(4), agent.initial(4)).h
     for encoder in agent.encoders():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from agents import precision
 from agents.dtram import DTRAM, DTRAMConfig
 from agents.rollout import Look, Unroll, classify, score
 from agents.stopping import ConfidenceStop, FixedStop, LearnedStop, StoppingRule
@@ -265,7 +266,8 @@ def test_a_guide_of_a_gaussian_policy_is_its_mean(pixels, agent) -> None:
     torch.testing.assert_close(location.std(1), torch.full((T_MAX - 1, 2), 0.1), atol=0.005, rtol=0)
 
 
-def test_bfloat16_is_near_and_leaves_states_in_float32(pixels, grid_agent) -> None:
+def test_bfloat16_is_near_and_leaves_states_in_float32(pixels, grid_agent, monkeypatch) -> None:
+    monkeypatch.setattr(precision, "has_bf16", lambda device_type: True)
     store, index, found = tensor_store(pixels), torch.arange(8), []
     for bf16 in (False, True):
         torch.manual_seed(0)

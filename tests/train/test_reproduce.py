@@ -16,11 +16,13 @@ import tyro
 
 from agents.act import HaltingRAM
 from agents.dtram import DTRAM
-from train import one_look, reinforce, reproduce, systems, tables, talk
-from train.reproduce import KEYS, Options, plan
-from train.run import write_json
+from train import one_look, reinforce, reproduce, rows, systems, tables
+from train.figures import histogram_figure
+from train.finished import Reader
+from train.reproduce import Options, plan
+from train.run import read_json, write_json
 from train.runner import ProgramRun, Runner, run_in_order
-from train.systems import BIRDS, MNIST, PROTOCOLS, Protocol, System
+from train.systems import BIRDS_4, MNIST, PROTOCOLS, Protocol, System
 
 QUICK: dict[str, Any] = {"epochs": 1, "learning_rate": 5e-3, "device": "cpu"}
 STOP: dict[str, Any] = {**QUICK, "stop_epochs": 1, "stop_batch_size": 900}
@@ -46,7 +48,8 @@ def small(protocol: Protocol) -> Protocol:
             how = TRUNK
         else:
             how = {**QUICK, "hidden_size": 24}
-        made[name] = replace(system, options=how)
+        if not name.startswith("discount-") or name in ("discount-0.9", "discount-0.98"):
+            made[name] = replace(system, options=how)
     return replace(
         protocol, env_id="DTRAM-Signpost-v0", max_glimpses=4, systems=made, env_options={}
     )
@@ -71,31 +74,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 # -- plans ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("key", KEYS)
-def test_every_line_names_a_system_that_is_there(key: str) -> None:
-    for drawn in (None, systems.BIRDS, systems.BIRDS_LARGE):
-        if key.startswith("table") and key != "table1":
-            lines = tables.table(key, drawn).lines
-            assert lines
-            for line in lines:
-                assert not line.system or line.system in line.protocol.systems
-                steps = line.published.steps
-                assert steps is None or 1 <= steps <= line.protocol.max_glimpses
-
-
-@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=list(PROTOCOLS))
-def test_every_system_is_options_of_its_program(protocol: Protocol) -> None:
-    for name, system in protocol.systems.items():
-        words = protocol.run(Path("r"), name, 3).words()
-        kind = {"reinforce.py": reinforce, "one_look.py": one_look}[system.program]
-        options = tyro.cli(kind.Options, args=words[2:])
-        assert (options.env_id, options.seed, options.resume) == (protocol.env_id, 3, True)
-        assert options.run_dir == Path("r") / protocol.name / name / "seed-3"
-        assert PROTOCOLS[protocol.name] is protocol
-        if system.trunk is not None:
-            assert options.trunk == protocol.folder(Path("r"), system.trunk, 3)
-
-
 def test_what_is_needed_comes_first(tmp_path: Path) -> None:
     runs = plan(Options(what=("table2",), runs=tmp_path, seeds=2))
     folders = [run.folder.relative_to(tmp_path).as_posix() for run in runs]
@@ -108,10 +86,8 @@ def test_what_is_needed_comes_first(tmp_path: Path) -> None:
 def test_without_the_photographs_drawn_birds_stand_under_their_own_name(tmp_path: Path) -> None:
     options = Options(what=("table6",), runs=tmp_path, data_dir=tmp_path)
     assert {run.folder.parts[-3] for run in plan(options)} == {"birds-small-4"}
-    made = tables.table("table6", BIRDS)
-    assert not made.comparable
-    assert "CUB" not in made.title and "drawn" in made.title
-    row = tables.row(made, made.lines[0], [])
+    made = tables.table("table6", BIRDS_4)
+    row = rows.row(made, made.lines[0], [])
     assert not any(name.startswith("published") for name in row)
     with pytest.raises(ValueError, match=r"datasets download cub"):
         plan(replace(options, data="real"))
@@ -146,25 +122,6 @@ def test_what_cannot_be_made_is_told_with_what_needs_it(tmp_path: Path) -> None:
     assert "mnist/ram/seed-0 is not finished" in runner.problems[jobs[1].folder]
 
 
-def test_published_figures_are_the_talks() -> None:
-    by_label = {row.label: row.value for row in talk.TABLE_2}
-    assert by_label["RAM, 7 glimpses"] == 1.07 and by_label["DT-RAM-1"] == 1.46
-    cub = tables.table("table6")
-    assert [line.published.value for line in cub.lines if line.system == "ram"] == [
-        80.7,
-        81.1,
-        81.5,
-        81.8,
-        81.8,
-    ]
-    assert len(tables.table("table8").lines) == 12
-    assert {line.protocol.name for line in tables.table("table5").lines} == {
-        "cub-256",
-        "cub-256-deep",
-        "cub-512",
-    }
-
-
 # -- the whole ------------------------------------------------------------------------------------
 
 
@@ -175,8 +132,8 @@ def test_a_table_from_nothing(tmp_path: Path, quick: None, capsys: Any) -> None:
     assert written == [tmp_path / "tables/table2.md"]
     found = json.loads((tmp_path / "tables/table2.json").read_text())
     assert found["data"] == "Signpost"
-    rows = {row["system"]: row for row in found["rows"]}
-    ours = rows["RAM, 4 glimpses"]
+    by_name = {row["system"]: row for row in found["rows"]}
+    ours = by_name["RAM, 4 glimpses"]
     folders = [tmp_path / f"mnist/ram/seed-{seed}" for seed in (0, 1)]
     errors = [json.loads((folder / "results.json").read_text())["test_error"] for folder in folders]
     assert ours["values"] == pytest.approx(errors, abs=1e-3)
@@ -184,12 +141,12 @@ def test_a_table_from_nothing(tmp_path: Path, quick: None, capsys: Any) -> None:
     assert ours["spread"] == pytest.approx(np.std(errors, ddof=1), abs=1e-3)
     assert ours["difference"] == pytest.approx(ours["ours"] - 1.54, abs=1e-3)
     # Two glimpses are read off the stage that learned two.
-    early = rows["RAM, 2 glimpses"]
+    early = by_name["RAM, 2 glimpses"]
     assert early["glimpses"] == 2.0
     assert DTRAM.load(folders[0] / "stages/trunk-2").config.max_glimpses == 4
     assert isinstance(HaltingRAM.load(tmp_path / "mnist/act/seed-0"), HaltingRAM)
     with (tmp_path / "tables/table2.csv").open() as file:
-        assert [row["system"] for row in csv.DictReader(file)] == list(rows)
+        assert [row["system"] for row in csv.DictReader(file)] == list(by_name)
     text = written[0].read_text()
     assert "| FC, 2 layers (256 hidden units each) | 1.69 |" in text
     assert "Made by `" in text and "Signpost" in text
@@ -201,21 +158,134 @@ def test_a_table_from_nothing(tmp_path: Path, quick: None, capsys: Any) -> None:
     assert "the rest takes about 0 minutes" in capsys.readouterr().out
     # What is claimed of the learned stop, on what is there.
     (path,) = reproduce.reproduce(replace(options, what=("claims",), data="drawn", read_only=True))
-    rows = json.loads(path.with_suffix(".json").read_text())["rows"]
-    assert [(row["system"], row["against"], row["seeds"]) for row in rows] == [
+    claimed = json.loads(path.with_suffix(".json").read_text())["rows"]
+    assert [(row["system"], row["against"], row["seeds"]) for row in claimed] == [
         (name, against, 2)
         for name in itertools.chain.from_iterable(systems.BUDGETS.values())
         for against in ("confidence threshold", "whole budget")
     ]
-    for row in rows:
+    for row in claimed:
         assert row["low"] <= row["difference"] <= row["high"]
         assert row["difference"] == pytest.approx(row["error"] - row["other_error"], abs=1e-3)
-    assert rows[1]["other_error"] == pytest.approx(ours["ours"], abs=1e-3)
-    assert rows[1]["fewer_glimpses"] == pytest.approx(1 - rows[1]["glimpses"] / 4, abs=1e-3)
-    # The curves' further runs, and the figures.
-    curves = reproduce.reproduce(replace(options, what=("curves",), data="drawn", read_only=True))
-    names = {path.name for path in curves}
-    assert {"curves-mnist-cost-flops.png", "curves-mnist-cost-time.png"} <= names
+    assert claimed[1]["other_error"] == pytest.approx(ours["ours"], abs=1e-3)
+    assert claimed[1]["fewer_glimpses"] == pytest.approx(1 - claimed[1]["glimpses"] / 4, abs=1e-3)
+    check_figures(options)
+    check_what_is_gone(options, by_name)
+
+
+def check_figures(options: Options) -> None:
+    """The curves, which need further runs, and the figures of a finished run."""
+    (birds,) = (p for p in reproduce.protocols_of(replace(options, data="drawn"), "curves")[1:])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reproduce, "protocols_of", lambda options, key: [systems.MNIST])
+        curves = reproduce.reproduce(replace(options, what=("curves",)))
+    assert birds is BIRDS_4
+    stem = options.folder() / "curves-mnist"
+    endings = ("-discount.png", "-cost-flops.png", "-cost-time.png")
+    assert curves == [stem.with_name(stem.name + ending) for ending in endings]
+    made = json.loads(stem.with_name("curves-mnist-discount.json").read_text())
+    learned = made["points"]["DT-RAM, by discount"]
+    assert [float(point["name"]) for point in learned] == [0.9, 0.98]
+    for point in learned:
+        found = read_json(options.runs / f"mnist/discount-{point['name']}/seed-0/results.json")
+        assert point["test_error"] == found["test_error"]
+        assert f"mnist/discount-{point['name']}/seed-0" in made["runs"]
+    fixed = {point["name"]: point for point in made["points"]["fixed number (RAM)"]}
+    ram = read_json(options.runs / "mnist/ram/seed-0/results.json")
+    assert fixed["4"]["test_error"] == pytest.approx(ram["test_error"], abs=1e-3)
+    assert fixed["4"]["mean_glimpses"] == 4
+    by_confidence = made["points"]["confidence threshold"]
+    assert {point["mean_glimpses"] for point in by_confidence} >= {1.0}
+    assert {"commit", "hardware", "versions"} <= made.keys()
+    cost = json.loads(stem.with_name("curves-mnist-cost.json").read_text())
+    points = {point["name"]: point for kind in cost["points"].values() for point in kind}
+    # Every system of the curves that there is, each trunk with each rule, and all of them timed.
+    wanted = {name for name in systems.MNIST.systems if name not in systems.TRUNKS}
+    assert wanted <= points.keys()
+    assert {"ram 1", "ram 4", "ram-conv 4", "ram > 0.9"} <= points.keys()
+    assert all(point["milliseconds"] > 0 for point in points.values())
+    assert points["ram 4"]["mflop"] == pytest.approx(4 * points["ram 1"]["mflop"], rel=0.01)
+    reader = Reader(torch.device("cpu"))
+    figure = options.runs / "figure.png"
+    histogram_figure(reader, options.runs / "mnist/dtram-1/seed-0", figure)
+    assert figure.exists() and figure.with_name("figure-histogram.png").exists()
+
+
+def check_what_is_gone(options: Options, before: dict[str, Any]) -> None:
+    """A table keeps what it says of runs that are gone, and nothing is made of damaged ones."""
+    lost = options.runs / "mnist/ram/seed-1"
+    lost.rename(options.runs / "elsewhere")
+    alone = replace(options, read_only=True)
+    (path,) = reproduce.reproduce(alone)
+    ours = rows_of(path)["RAM, 4 glimpses"]
+    assert ours["values"] == before["RAM, 4 glimpses"]["values"]
+    assert [run.get("kept", False) for run in ours["runs"]] == [False, True]
+    (options.runs / "elsewhere").rename(lost)
+    # A trunk that was trained anew since: the stop on it is another network's.
+    header = options.runs / "mnist/ram/seed-0/model.json"
+    text = header.read_text()
+    digest = read_json(header)["weights_sha256"]
+    header.write_text(text.replace(digest, "0" * 64))
+    with pytest.raises(ValueError, match=r"dtram-1/seed-0: its trunk was not what .*delete it"):
+        reproduce.reproduce(replace(alone, what=("claims",), data="drawn"))
+    header.write_text(text)
+    # Made otherwise: told before anything is read, whether it is to be trained or not.
+    results = options.runs / "mnist/fc/seed-0/results.json"
+    found = read_json(results)
+    write_json(results, {**found, "options": {**found["options"], "weight_decay": 0.5}})
+    for how in ({"read_only": True}, {"estimate": True}, {}):
+        with pytest.raises(ValueError, match=r"fc/seed-0: made otherwise \(weight_decay 0.5 then"):
+            reproduce.reproduce(replace(options, **how))
+    write_json(results, found)
+    (options.runs / "mnist/fc/seed-0/test_images.safetensors").write_bytes(b"no")
+    with pytest.raises(ValueError, match=r"not all could be made:\n.*fc/seed-0: cannot be read"):
+        reproduce.reproduce(alone)
+
+
+def rows_of(path: Path) -> dict[str, Any]:
+    """The rows of a written table by their system."""
+    return {row["system"]: row for row in read_json(path.with_suffix(".json"))["rows"]}
+
+
+@pytest.mark.parametrize("what", ["claims", "curves", "figure7"])
+def test_nothing_to_make_it_from_is_an_error(what: Any, tmp_path: Path) -> None:
+    options = Options(what=(what,), data="drawn", runs=tmp_path, read_only=True, device="cpu")
+    with pytest.raises(ValueError, match=rf"{what}: no finished runs to make it from"):
+        reproduce.reproduce(options)
+
+
+def test_photographs_are_asked_for_where_they_are_shown(tmp_path: Path) -> None:
+    """Table 2 is of MNIST: it needs no CUB, whatever --data says."""
+    real = Options(what=("table2",), data="real", runs=tmp_path, data_dir=tmp_path)
+    assert all(run.folder.parts[-3] == "mnist" for run in plan(real))
+    with pytest.raises(ValueError, match="DTRAM-Cars-v0's images are not there"):
+        plan(replace(real, what=("table4",)))
+
+
+def test_small_birds_stand_once_for_all_photographs(tmp_path: Path, capsys: Any) -> None:
+    options = Options(what=("table4", "figure8"), data="drawn", runs=tmp_path, estimate=True)
+    assert options.keys == ()
+    assert reproduce.reproduce(options) == []
+    said = capsys.readouterr().out
+    assert "table4: of Cars, which are not on this machine" in said and "figure8: of Cars" in said
+    large = replace(options, data="drawn-large")
+    assert {run.folder.parts[-3] for run in plan(large)} == {"autos-512"}
+
+
+def test_a_run_of_before_an_option_changed_what_is_done(tmp_path: Path) -> None:
+    """Options that came later are their defaults, but for those that are not as it was before."""
+    run = MNIST.run(tmp_path, "dtram-0", 0)
+    made = reinforce.Options(stop="after", discount=0.98, max_mean_glimpses=2.4).to_json()
+    made["seed"] = 0
+    write_json(run.folder / "results.json", {"options": made})
+    run.check_options()
+    del made["elastic"]  # came later, and by default changes nothing
+    write_json(run.folder / "results.json", {"options": made})
+    run.check_options()
+    del made["stopper_prior"]
+    write_json(run.folder / "results.json", {"options": made})
+    with pytest.raises(ValueError, match="--stopper-prior came later"):
+        run.check_options()
 
 
 def test_an_estimate_makes_nothing(tmp_path: Path, capsys: Any) -> None:
@@ -247,14 +317,3 @@ def test_finished_runs_tell_how_long_others_take(tmp_path: Path) -> None:
 def test_options_out_of_range_are_named(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         Options(**changes)
-
-
-def test_statistics_of_a_dataset_that_is_not_there(tmp_path: Path) -> None:
-    rows = {row["system"]: row for row in tables.statistics(tmp_path)}
-    assert rows["CUB-200-2011"]["published_train"] == 5994
-    assert "train" not in rows["CUB-200-2011"]
-
-
-def test_birds_recipe_is_the_benchmarks() -> None:
-    assert BIRDS.systems["dtram"].trunk == "ram"
-    assert BIRDS.systems["one-look-like"].like == "dtram"

@@ -1,0 +1,47 @@
+"""Autocast to bfloat16: only where it is wanted and the device has instructions for it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from agents import precision
+
+
+@pytest.fixture
+def capabilities(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    """What this processor is said to have."""
+    found: dict[str, object] = {"avx2": True, "cpu_name": "any"}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
+    precision.has_bf16.cache_clear()
+    yield found
+    precision.has_bf16.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["avx512_bf16", "amx_bf16", "bf16"])
+def test_a_processor_tells_whether_it_has_bfloat16(
+    capabilities: dict[str, object], name: str
+) -> None:
+    assert not precision.has_bf16("cpu")
+    precision.has_bf16.cache_clear()
+    capabilities[name] = False
+    assert not precision.has_bf16("cpu")
+    precision.has_bf16.cache_clear()
+    capabilities[name] = True
+    assert precision.has_bf16("cpu")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "has", "dtype"),
+    [
+        (True, True, torch.bfloat16),
+        (True, False, torch.float32),
+        (False, True, torch.float32),
+    ],
+)
+def test_what_a_layer_computes_in(
+    capabilities: dict[str, object], wanted: bool, has: bool, dtype: torch.dtype
+) -> None:
+    capabilities["avx512_bf16"] = has
+    with precision.autocast("cpu", wanted):
+        assert torch.nn.Linear(3, 2)(torch.ones(1, 3)).dtype == dtype

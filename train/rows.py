@@ -1,0 +1,228 @@
+"""Rows of the tables: what each seed's run says, their mean, and how a table is written.
+
+A row keeps a record of each run behind it, so a table that is written again keeps what runs said
+that are not on the machine any more, as long as their recipe is still the same.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .finished import Reading
+from .run import read_json
+from .tables import Line, Table
+
+Record = dict[str, Any]
+ORIGIN = ("train_seconds", "command", "commit", "date", "versions", "hardware")
+"""What a record has of its run's results, beside its figures."""
+FIGURES = {"value", "glimpses", "flops"}
+OF_RUNS = ("ours", "spread", "glimpses", "flops", "seeds", "values")
+"""What a row has of its records."""
+
+
+def record(made: Table, line: Line, reading: Reading, recipe: str) -> Record:
+    """What one run says for a line.
+
+    Args:
+        made: the table, whose measure is taken.
+        line: of it.
+        reading: of the run.
+        recipe: the run's, see `Protocol.recipe`.
+    """
+    right = 100 * float(reading.answered.right.mean())
+    results = read_json(reading.folder / "results.json")
+    units = {} if "units" not in results else {"units": round(sum(results["units"]), 2)}
+    if units:  # residual units that a network which halts took, of those it has
+        units["of_units"] = sum(results["units_of_each_block"])
+    return {
+        "run": run_name(reading.folder),
+        "recipe": recipe,
+        "value": round(100 - right if made.measure == "error" else right, 4),
+        "glimpses": round(float(reading.answered.glimpses.mean()), 4),
+        "flops": round(reading.flops),
+        **units,
+        **{name: results.get(name) for name in ORIGIN},
+    }
+
+
+def run_name(folder: Path) -> str:
+    """A run's folder without where runs are: PROTOCOL/SYSTEM/seed-N."""
+    return "/".join(folder.parts[-3:])
+
+
+def kept_records(before: Mapping[str, Any], wanted: Mapping[str, str]) -> list[Record]:
+    """Records of an earlier writing that still stand and can be taken into a mean.
+
+    Args:
+        before: the row as it was.
+        wanted: recipes of the line's runs by name.
+    """
+    return [
+        {**one, "kept": True}
+        for one in before.get("runs", ())
+        if wanted.get(one["run"]) == one["recipe"] and one.keys() >= FIGURES
+    ]
+
+
+def row(
+    made: Table,
+    line: Line,
+    found: Sequence[Record],
+    wanted: Mapping[str, str] | None = None,
+    before: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """A line of the written table, as values; of a system that is cited only, its citation.
+
+    Args:
+        made: the table.
+        line: of it.
+        found: records of the line's runs that are here.
+        wanted: recipes of all its runs by name.
+        before: the row as it was written earlier.
+    """
+    out: dict[str, Any] = {"system": line.name}
+    published = line.published
+    if made.comparable:
+        out["published"] = published.value
+        for name in ("with_box", "other_version"):
+            if getattr(published, name) is not None:
+                out[f"published_{name}"] = getattr(published, name)
+        out["published_glimpses"] = None if published.value is None else published.glimpses
+    before, wanted = before or {}, wanted or {}
+    earlier = before.get("runs", ())
+    if not found and earlier and all(wanted.get(o["run"]) == o["recipe"] for o in earlier):
+        out |= {name: before[name] for name in OF_RUNS}
+        out["runs"] = [{**one, "kept": True} for one in earlier]
+    else:
+        read = {one["run"] for one in found}
+        kept = (one for one in kept_records(before, wanted) if one["run"] not in read)
+        records = sorted([*found, *kept], key=lambda one: one["run"])
+        if not records:
+            return out
+        out |= {**summary(records), "runs": records}
+    bound = line.protocol.systems[line.system].options.get("max_mean_glimpses")
+    if bound is not None:
+        out["bound"] = bound
+    if made.comparable and published.value is not None:
+        out["difference"] = round(out["ours"] - published.value, 4)
+    return out
+
+
+def summary(records: Sequence[Record]) -> dict[str, Any]:
+    """Means over runs, by the names of `OF_RUNS`."""
+    values = [one["value"] for one in records]
+    return {
+        "ours": round(float(np.mean(values)), 4),
+        "spread": round(float(np.std(values, ddof=1)), 4) if len(values) > 1 else None,
+        "glimpses": round(float(np.mean([one["glimpses"] for one in records])), 4),
+        "flops": round(float(np.mean([one["flops"] for one in records]))),
+        "seeds": len(values),
+        "values": values,
+    }
+
+
+COLUMNS = {
+    "system": "system",
+    "published_classes": "published: classes",
+    "published_train": "training images",
+    "published_test": "test images",
+    "published_boxes": "boxes",
+    "classes": "here: classes",
+    "train": "training images",
+    "test": "test images",
+    "boxes": "boxes",
+    "published": "published %",
+    "published_with_box": "published, with box %",
+    "published_other_version": "published, other version %",
+    "published_glimpses": "at glimpses",
+    "ours": "ours %",
+    "difference": "difference",
+    "glimpses": "mean glimpses",
+    "flops": "MFLOP",
+    "seeds": "seeds",
+}
+
+
+def markdown(
+    title: str, data: str, rows: Sequence[Mapping[str, Any]], command: str, note: str = ""
+) -> str:
+    """A table as Markdown.
+
+    Args:
+        title: what it says.
+        data: what it was measured on.
+        rows: see `row`.
+        command: that writes it.
+        note: what a reader has to know of its lines.
+    """
+    shown = [key for key in COLUMNS if any(one.get(key) is not None for one in rows)]
+    out = io.StringIO()
+    print(f"# {title}\n\nMeasured on {data}.\n", file=out)
+    print("| " + " | ".join(COLUMNS[key] for key in shown) + " |", file=out)
+    print("|---|" + "---:|" * (len(shown) - 1), file=out)
+    for one in rows:
+        print("| " + " | ".join(_cell(one, key) for key in shown) + " |", file=out)
+    for said in (note, *_remarks(rows), NOTES if "ours" in shown else ""):
+        if said:
+            print(f"\n{said}", file=out)
+    print(f"\nMade by `{command}`; the JSON beside it has the command of each run.", file=out)
+    return out.getvalue()
+
+
+NOTES = (
+    "Ours: one deterministic pass over the whole test split; weights and stop thresholds are "
+    "chosen on validation images. ± is the standard deviation over seeds, where there are several. "
+    "FLOPs count a multiply-add as two. Rows without figures of ours are cited."
+)
+
+
+def _remarks(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What marks in the cells mean, where there are any."""
+    said = []
+    over = [f"{run['run']} {run['glimpses']:.3f}" for one in rows for run in _over(one)]
+    if over:
+        said.append(
+            "† Bounds on mean glimpses are kept on validation images; on the test split these runs "
+            f"are over theirs: {', '.join(over)}."
+        )
+    if any(map(_kept, rows)):
+        said.append(
+            "‡ From an earlier writing of this table, with the same recipe; not all of its runs "
+            "were on the machine that wrote it last."
+        )
+    return said
+
+
+def _over(one: Mapping[str, Any]) -> list[Record]:
+    """Runs that take more glimpses on the test split than their bound, which is validation's."""
+    bound = one.get("bound")
+    runs = one.get("runs", ()) if bound is not None else ()
+    return [run for run in runs if run.get("glimpses", 0.0) > bound]
+
+
+def _kept(one: Mapping[str, Any]) -> bool:
+    return any(run.get("kept") for run in one.get("runs", ()))
+
+
+def _cell(one: Mapping[str, Any], key: str) -> str:
+    value = one.get(key)
+    if value is None:
+        return ""
+    if key == "system" and "units" in (run := one.get("runs", [{}])[0]):
+        return f"{value}, {run['units']:.1f} of {run['of_units']} units"
+    if key == "ours":
+        spread = one.get("spread")
+        mark = " ‡" if _kept(one) else ""
+        return f"{value:.2f}" + ("" if spread is None else f" ± {spread:.2f}") + mark
+    if key == "difference":
+        return f"{value:+.2f}"
+    if key == "glimpses":
+        return f"{value:.2f}" + (" †" if _over(one) else "")
+    if key == "flops":
+        return f"{value / 1e6:.2f}"
+    return str(value)
