@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from .checks import require
 from .config import DTRAMConfig, config_from_json, read_header
 from .dtram import DTRAM, Heads, State
 from .saving import load_weights
@@ -121,12 +122,6 @@ def ponder_cost_loss(logits: Tensor, labels: Tensor, ponder: Tensor, tau: float)
 def check_epsilon(epsilon: float) -> None:
     """Raises ValueError unless ε is in (0, 1)."""
     require("epsilon", epsilon, 0 < epsilon < 1, "a number in (0, 1)")
-
-
-def require(name: str, value: object, holds: bool, expected: str) -> None:
-    """Raises ValueError with a setting's name and value unless `holds`."""
-    if not holds:
-        raise ValueError(f"{name}={value!r}: expected {expected}")
 
 
 # -- the recurrence --------------------------------------------------------------------------------

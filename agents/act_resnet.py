@@ -15,7 +15,8 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from .act import EPSILON, HALTING_BIAS, Halt, check_epsilon, require
+from .act import EPSILON, HALTING_BIAS, Halt, check_epsilon
+from .checks import require
 from .config import check_pixel_scale, names_of_classes, settings_from_json
 from .encoders import PixelScale
 from .resnet import ResNetOptions, ResNetTrunk

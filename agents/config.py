@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from .checks import require
 from .encoders import ENCODERS
 from .resnet import RESNETS, ResNetOptions
 from .saving import DTRAM_KIND, check_settings, read_model_json
@@ -80,43 +81,43 @@ class DTRAMConfig:
 
     def __post_init__(self) -> None:
         side, width, channels = self.glimpse_shape
-        _require("num_classes", self.num_classes, self.num_classes >= 2, "at least 2")
-        _require(
+        require("num_classes", self.num_classes, self.num_classes >= 2, "at least 2")
+        require(
             "glimpse_shape",
             self.glimpse_shape,
             side == width and side > 0 and channels > 0,
             "(g, g, channels), all positive",
         )
-        _require("max_glimpses", self.max_glimpses, self.max_glimpses >= 1, "at least 1")
+        require("max_glimpses", self.max_glimpses, self.max_glimpses >= 1, "at least 1")
         known = (*ENCODERS, *RESNETS)
-        _require("encoder", self.encoder, self.encoder in known, f"one of {known}")
+        require("encoder", self.encoder, self.encoder in known, f"one of {known}")
         self._check_encoder()
-        _require("answer", self.answer, self.answer in ANSWERS, f"one of {ANSWERS}")
-        _require("core", self.core, self.core in CORES, f"one of {CORES}")
-        _require("hidden_size", self.hidden_size, self.hidden_size >= 1, "at least 1")
+        require("answer", self.answer, self.answer in ANSWERS, f"one of {ANSWERS}")
+        require("core", self.core, self.core in CORES, f"one of {CORES}")
+        require("hidden_size", self.hidden_size, self.hidden_size >= 1, "at least 1")
         for name in ("locator_input", "stopper_input"):
             value = getattr(self, name)
-            _require(name, value, value in ("state", "detached"), "'state' or 'detached'")
-        _require(
+            require(name, value, value in ("state", "detached"), "'state' or 'detached'")
+        require(
             "stopper_prior", self.stopper_prior, self.stopper_prior in PRIORS, f"one of {PRIORS}"
         )
         check_pixel_scale(self.pixel_mean, self.pixel_std, channels)
         for name in ("locator_hidden", "locator_grid", "stopper_hidden"):
-            _require(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
+            require(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
 
     def _check_encoder(self) -> None:
         residual = self.encoder in RESNETS
         wanted = self.encoder if residual else None
         named = None if self.resnet is None else self.resnet.name
-        _require("resnet", self.resnet, named == wanted, f"options of {wanted}")
+        require("resnet", self.resnet, named == wanted, f"options of {wanted}")
         least = 0 if not residual or self.resnet is None else self.resnet.smallest_image
-        _require(
+        require(
             "glimpse_shape",
             self.glimpse_shape,
             self.glimpse_shape[0] >= least,
             f"at least {least}x{least} pixels for encoder={self.encoder!r}",
         )
-        _require(
+        require(
             "thumbnail_size",
             self.thumbnail_size,
             self.thumbnail_size == 0 or (residual and self.thumbnail_size >= least),
@@ -127,7 +128,7 @@ class DTRAMConfig:
         )
         for name, plain in (("location_embedding", True), ("frozen_norms", False)):
             value = getattr(self, name)
-            _require(name, value, residual or value == plain, f"{plain}, unless encoder='resnet…'")
+            require(name, value, residual or value == plain, f"{plain}, unless encoder='resnet…'")
 
 
 def config_to_json(config: DTRAMConfig) -> dict[str, Any]:
@@ -158,17 +159,12 @@ def check_pixel_scale(
     """Raises ValueError unless these can be the pixels' mean and standard deviation."""
     for name, value, least in (("pixel_mean", mean, -float("inf")), ("pixel_std", std, 0.0)):
         each = value if isinstance(value, tuple) else (value,)
-        _require(
+        require(
             name,
             value,
             all(v > least for v in each) and len(each) in (1, channels),
             f"a {'positive ' * (least == 0)}number, or {channels}, one a channel",
         )
-
-
-def _require(name: str, value: object, holds: bool, expected: str) -> None:
-    if not holds:
-        raise ValueError(f"{name}={value!r}: expected {expected}")
 
 
 def names_of_classes(names: tuple[str, ...] | None, num_classes: int) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from .checks import require
 from .config import check_pixel_scale, names_of_classes, settings_from_json
 from .encoders import GlimpseCNN, GlimpseConv, GlimpseResNet, PixelScale, cnn_smallest
 from .resnet import RESNETS, ResNetOptions
@@ -51,12 +52,12 @@ class OneLookConfig:
 
     def __post_init__(self) -> None:
         known = (*SMALLEST, *RESNETS)
-        _require("num_classes", self.num_classes, self.num_classes >= 2, "at least 2")
-        _require("encoder", self.encoder, self.encoder in known, f"one of {known}")
+        require("num_classes", self.num_classes, self.num_classes >= 2, "at least 2")
+        require("encoder", self.encoder, self.encoder in known, f"one of {known}")
         wanted = self.encoder if self.encoder in RESNETS else None
         named = None if self.resnet is None else self.resnet.name
-        _require("resnet", self.resnet, named == wanted, f"options of {wanted}")
-        _require(
+        require("resnet", self.resnet, named == wanted, f"options of {wanted}")
+        require(
             "made_for",
             self.made_for,
             self.made_for == 0 or (self.encoder == "cnn" and self.made_for >= SMALLEST["cnn"]),
@@ -64,16 +65,16 @@ class OneLookConfig:
         )
         side, width, channels = self.image_shape
         least = self.smallest_side
-        _require(
+        require(
             "image_shape",
             self.image_shape,
             side == width >= least and channels > 0,
             f"(s, s, channels), at least {least}x{least} pixels for encoder={self.encoder!r}",
         )
-        _require("hidden_size", self.hidden_size, self.hidden_size >= 1, "at least 1")
+        require("hidden_size", self.hidden_size, self.hidden_size >= 1, "at least 1")
         check_pixel_scale(self.pixel_mean, self.pixel_std, channels)
         frozen = self.frozen_norms
-        _require("frozen_norms", frozen, wanted or not frozen, "False, unless encoder='resnet…'")
+        require("frozen_norms", frozen, wanted or not frozen, "False, unless encoder='resnet…'")
 
     @property
     def smallest_side(self) -> int:
@@ -85,11 +86,6 @@ class OneLookConfig:
     def at(self, side: int) -> OneLookConfig:
         """The same network for images of another side, in pixels."""
         return replace(self, image_shape=(side, side, self.image_shape[2]))
-
-
-def _require(name: str, value: object, holds: object, expected: str) -> None:
-    if not holds:
-        raise ValueError(f"{name}={value!r}: expected {expected}")
 
 
 class FullyConnected(nn.Module):

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
+from .checks import require
+
 
 class Architecture(NamedTuple):
     """What a name stands for."""
@@ -56,14 +58,14 @@ class ResNetOptions:
     """of the images"""
 
     def __post_init__(self) -> None:
-        _require("name", self.name, self.name in RESNETS, f"one of {tuple(RESNETS)}")
-        _require("order", self.order, self.order in ("post", "pre"), "'post' or 'pre'")
+        require("name", self.name, self.name in RESNETS, f"one of {tuple(RESNETS)}")
+        require("order", self.order, self.order in ("post", "pre"), "'post' or 'pre'")
         stride_in = self.stride_in
-        _require("stride_in", stride_in, stride_in in ("3x3", "1x1"), "'3x3' or '1x1'")
+        require("stride_in", stride_in, stride_in in ("3x3", "1x1"), "'3x3' or '1x1'")
         momentum = self.bn_momentum
-        _require("bn_momentum", momentum, 0 < momentum <= 1, "a number in (0, 1]")
+        require("bn_momentum", momentum, 0 < momentum <= 1, "a number in (0, 1]")
         for field in ("width", "channels"):
-            _require(field, getattr(self, field), getattr(self, field) >= 1, "at least 1")
+            require(field, getattr(self, field), getattr(self, field) >= 1, "at least 1")
 
     @property
     def out_features(self) -> int:
@@ -74,11 +76,6 @@ class ResNetOptions:
     def smallest_image(self) -> int:
         """Pixels a side that an image needs at least, so that the last stage is a reduced one."""
         return 8 if self.small_stem else 32
-
-
-def _require(name: str, value: object, holds: bool, expected: str) -> None:
-    if not holds:
-        raise ValueError(f"{name}={value!r}: expected {expected}")
 
 
 class PreActivationBasic(nn.Module):
@@ -329,7 +326,7 @@ def parameter_groups(
     Raises:
         ValueError: the decay is negative.
     """
-    _require("weight_decay", weight_decay, weight_decay >= 0, "0 or more")
+    require("weight_decay", weight_decay, weight_decay >= 0, "0 or more")
     # Other norms' parameters have one dimension.
     of_norms = {
         parameter

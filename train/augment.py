@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
+from agents.checks import require
+
 # Brightness as the eye sees it (ITU-R BT.601), for RGB.
 LUMA = (0.299, 0.587, 0.114)
 # Principal components of the RGB values, in [0, 1], of ImageNet's training pixels, as published
@@ -43,11 +45,6 @@ def full_precision(call: Call) -> Call:
             return call(self, images, sizes)
 
     return wrapped  # type: ignore[return-value]
-
-
-def _require(name: str, value: object, holds: bool, expected: str) -> None:
-    if not holds:
-        raise ValueError(f"{name}={value!r}: expected {expected}")
 
 
 @dataclass(frozen=True)
@@ -76,7 +73,7 @@ class Affine:
     """standard deviation of the elastic displacement, in pixels, along each axis"""
 
     def __post_init__(self) -> None:
-        _require("Affine.elastic", self.elastic, self.elastic >= 0, "0 or more")
+        require("Affine.elastic", self.elastic, self.elastic >= 0, "0 or more")
 
     @full_precision
     def __call__(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:
@@ -157,8 +154,8 @@ class Colour:
     def __post_init__(self) -> None:
         for name in ("brightness", "contrast", "saturation"):
             value = getattr(self, name)
-            _require(f"Colour.{name}", value, 0 <= value <= 1, "0 to 1")
-        _require("Colour.lighting", self.lighting, self.lighting >= 0, "0 or more")
+            require(f"Colour.{name}", value, 0 <= value <= 1, "0 to 1")
+        require("Colour.lighting", self.lighting, self.lighting >= 0, "0 or more")
 
     @full_precision
     def __call__(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:
@@ -202,7 +199,7 @@ class Flip:
 
     def __post_init__(self) -> None:
         p = self.probability
-        _require("Flip.probability", p, 0 <= p <= 1, "0 to 1")
+        require("Flip.probability", p, 0 <= p <= 1, "0 to 1")
 
     def __call__(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Mirrors some images of a batch ``(B, H, W, C)`` uint8."""
@@ -240,10 +237,10 @@ class ScaleCrop:
 
     def __post_init__(self) -> None:
         low, high = self.area
-        _require("ScaleCrop.side", self.side, self.side >= 1, "at least 1")
-        _require("ScaleCrop.area", self.area, 0 < low <= high <= 1, "0 < lowest <= highest <= 1")
+        require("ScaleCrop.side", self.side, self.side >= 1, "at least 1")
+        require("ScaleCrop.area", self.area, 0 < low <= high <= 1, "0 < lowest <= highest <= 1")
         low, high = self.aspect
-        _require("ScaleCrop.aspect", self.aspect, 0 < low <= high, "0 < lowest <= highest")
+        require("ScaleCrop.aspect", self.aspect, 0 < low <= high, "0 < lowest <= highest")
 
     @full_precision
     def __call__(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:

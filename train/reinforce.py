@@ -4,6 +4,8 @@
     python train/reinforce.py --env-id DTRAM-Signpost-v0 --locator-grid 6 --m 8  # needs no data
     python train/reinforce.py --env-id DTRAM-BirdsSmall-v0 --encoder cnn    # drawn birds
     python train/reinforce.py --env-id DTRAM-CUB-v0 --encoder resnet50 --backbone-weights DEFAULT
+    python train/reinforce.py --stop off --run-dir runs/ram # RAM, a fixed number of glimpses
+    python train/reinforce.py --trunk runs/ram             # DT-RAM on it; --stop act: ACT
     python train/reinforce.py --stop joint --stop-gradient reinforce  # all in one stage
     python train/reinforce.py --run-dir runs/mine --resume  # goes on where it was interrupted
 

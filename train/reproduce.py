@@ -105,7 +105,7 @@ class Options:
 
     def is_another(self, key: str) -> bool:
         """Whether another one shows the same: in place of Cars as of CUB stand small birds."""
-        return key in DATA_OF and self.drawn(key) is systems.BIRDS_4
+        return key in DATA_OF and self.drawn(key) is systems.BIRDS
 
     def drawn(self, key: str) -> Protocol | None:
         """The setting on drawn images of a table or figure; None if there is none."""
@@ -121,7 +121,7 @@ class Options:
             )
         if self.data == "drawn-large":
             return systems.AUTOS_LARGE if name == "cars" else systems.BIRDS_LARGE
-        return None if ready and self.data != "drawn" else systems.BIRDS_4
+        return None if ready and self.data != "drawn" else systems.BIRDS
 
     def folder(self) -> Path:
         """Where tables and figures go."""
@@ -153,7 +153,10 @@ def protocols_of(options: Options, key: str) -> list[Protocol]:
     if key == "figure8":
         return [options.drawn(key) or systems.CARS_LARGE]
     birds = options.drawn(key) or systems.CUB_MEDIUM
-    return [birds] if key == "figure7" else [systems.MNIST, birds]
+    if key == "figure7":
+        return [birds]
+    more = [systems.BIRDS_4] if key == "claims" and birds is systems.BIRDS else []
+    return [systems.MNIST, birds, *more]
 
 
 def seeds_of(options: Options, line: Line) -> range:

@@ -177,7 +177,7 @@ def markdown(
 NOTES = (
     "Ours: one deterministic pass over the whole test split; weights and stop thresholds are "
     "chosen on validation images. ± is the standard deviation over seeds, where there are several. "
-    "FLOPs count a multiply-add as two. Rows without figures of ours are cited."
+    "FLOPs count a multiply-add as two. Rows without figures of ours are cited, or not run yet."
 )
 
 

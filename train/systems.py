@@ -99,11 +99,8 @@ def _stops(
 
 
 def _bounded(budgets: Mapping[str, float]) -> dict[str, dict[str, Any]]:
-    """Stoppers by name, each within a bound on glimpses; the talk's second has its own discount."""
-    return {
-        name: {"discount": 0.999 if name == "dtram-2" else 0.98, "max_mean_glimpses": bound}
-        for name, bound in budgets.items()
-    }
+    """Stoppers by name, each within a bound on mean glimpses."""
+    return {name: {"discount": 0.98, "max_mean_glimpses": bound} for name, bound in budgets.items()}
 
 
 def _by_discount(discounts: Sequence[float], **how: Any) -> dict[str, dict[str, Any]]:
@@ -118,8 +115,9 @@ def _without_choice(stop: Mapping[str, Any]) -> dict[str, Any]:
 
 # -- MNIST -----------------------------------------------------------------------------------------
 
-BOUNDS = (2.4, 3.6, 4.5)
-"""On validation's mean glimpses; the talk's DT-RAM-1 and DT-RAM-2 take 3.6 and 5.2."""
+BOUNDS = (2.4, 3.6)
+"""On validation's mean glimpses; the talk's DT-RAM-1 takes 3.6. A bound of 4.5 chose the stop that
+one of 3.6 had chosen, on each of nine trunks."""
 TRUNKS = {
     "ram": "",
     "ram-cells": ", locations in cells (ours)",
@@ -174,6 +172,8 @@ MNIST = Protocol(
             for trunk, bounds in BUDGETS.items()
             for name, stop in _stops(trunk, _bounded(bounds)).items()
         },
+        # The talk's second discount.
+        **_stops("ram", {"dtram-2": {"discount": 0.999, "max_mean_glimpses": 4.5}}),
         **_stops("ram", _by_discount(DISCOUNTS, choose="return")),
         "act": System("reinforce.py", {"stop": "act", "ponder_cost": 0.01}, "ram", minutes=1),
     },
@@ -215,53 +215,53 @@ _DRAWN_RESNET: dict[str, Any] = {
     "flip": True,
     "epochs": 20,
 }
-
-
-def _small_birds(name: str, budget: int) -> Protocol:
-    """Small drawn birds with a budget of glimpses, which the curriculum reaches from 2 on."""
-    stages = tuple(range(2, budget + 1))
-    trunk = {**BIRDS_TRUNK, "stop": "off", "curriculum": stages}
-    look = {**_DRAWN_LOOK, "epochs": 20}
-    minutes = 17 if budget == 3 else 27
-    return Protocol(
-        name,
-        "DTRAM-BirdsSmall-v0",
-        budget,
-        {
-            "one-look": System("one_look.py", {**look, "encoder": "cnn", "side": 32}, minutes=2),
-            "one-look-like": System("one_look.py", look, like="dtram", minutes=3),
-            "one-look-full": System(
-                "one_look.py", {**look, "side": 0, "epochs": 12}, like="dtram", minutes=14
-            ),
-            "ram": System("reinforce.py", trunk, minutes=minutes),
-            # As many glimpses as the curriculum's stages.
-            "ram-no-curriculum": System(
-                "reinforce.py",
-                {**BIRDS_TRUNK, "stop": "off", "epochs": 20 * sum(stages) // budget},
-                minutes=minutes,
-            ),
-            # The cross-entropy of lone glimpses stays: without it no part is found.
-            "ram-last": System("reinforce.py", {**trunk, "supervision": "last"}, minutes=minutes),
-            **_stops("ram", {"dtram": _SMALL_STOP}),
-            **_stops("ram", _by_discount(OTHER_DISCOUNTS, **_SMALL_STOP)),
-            "act": System(
-                "reinforce.py",
-                {**_without_choice(_SMALL_STOP), "stop": "act", "ponder_cost": 0.02},
-                "ram",
-                minutes=1,
-            ),
-            "one-look-resnet": System("one_look.py", _DRAWN_RESNET, minutes=7),
-            "act-resnet": System("one_look.py", {**_DRAWN_RESNET, "halting": "act"}, minutes=9),
-            "sact-resnet": System("one_look.py", {**_DRAWN_RESNET, "halting": "sact"}, minutes=9),
-        },
-        {} if budget == 3 else {"max_glimpses": budget},
-    )
-
-
-BIRDS = _small_birds("birds-small", 3)
-"""The environment's own budget, at which no unerring agent can save over 30 % of the glimpses."""
-BIRDS_4 = _small_birds("birds-small-4", 4)
-"""One glimpse more than any bird needs, as budgets are where nobody knows what images need."""
+_DRAWN_RAM: dict[str, Any] = {**BIRDS_TRUNK, "stop": "off", "curriculum": (2, 3)}
+BIRDS = Protocol(
+    "birds-small",
+    "DTRAM-BirdsSmall-v0",
+    3,
+    {
+        "one-look": System(
+            "one_look.py", {**_DRAWN_LOOK, "encoder": "cnn", "side": 32, "epochs": 20}, minutes=2
+        ),
+        "one-look-like": System(
+            "one_look.py", {**_DRAWN_LOOK, "epochs": 20}, like="dtram", minutes=3
+        ),
+        "one-look-full": System(
+            "one_look.py", {**_DRAWN_LOOK, "side": 0, "epochs": 12}, like="dtram", minutes=14
+        ),
+        "ram": System("reinforce.py", _DRAWN_RAM, minutes=17),
+        # As many glimpses as the curriculum's two stages: 20 x (2 + 3).
+        "ram-no-curriculum": System(
+            "reinforce.py", {**BIRDS_TRUNK, "stop": "off", "epochs": 33}, minutes=16
+        ),
+        # The cross-entropy of lone glimpses stays: without it no part is found.
+        "ram-last": System("reinforce.py", {**_DRAWN_RAM, "supervision": "last"}, minutes=17),
+        **_stops("ram", {"dtram": _SMALL_STOP}),
+        **_stops("ram", _by_discount(OTHER_DISCOUNTS, **_SMALL_STOP)),
+        "act": System(
+            "reinforce.py",
+            {**_without_choice(_SMALL_STOP), "stop": "act", "ponder_cost": 0.02},
+            "ram",
+            minutes=1,
+        ),
+        "one-look-resnet": System("one_look.py", _DRAWN_RESNET, minutes=7),
+        "act-resnet": System("one_look.py", {**_DRAWN_RESNET, "halting": "act"}, minutes=9),
+        "sact-resnet": System("one_look.py", {**_DRAWN_RESNET, "halting": "sact"}, minutes=9),
+    },
+)
+# Of three glimpses no agent that errs nowhere can save over 30 %: genera.py says why. Where nobody
+# knows what images need, a budget has room.
+BIRDS_4 = Protocol(
+    "birds-small-4",
+    BIRDS.env_id,
+    4,
+    {
+        "ram": System("reinforce.py", {**_DRAWN_RAM, "curriculum": (2, 3, 4)}, minutes=27),
+        **_stops("ram", {"dtram": _SMALL_STOP}),
+    },
+    {"max_glimpses": 4},
+)
 
 # -- photographs -----------------------------------------------------------------------------------
 
