@@ -304,6 +304,8 @@ def write_claims(options: Options, reader: Reader) -> list[Path]:
             }
             for compare in (claims.against_threshold, claims.against_fixed):
                 found.append({**about, **compare(reader, line, pairs)})
+    here = {protocol.name for protocol in protocols_of(options, "claims")}
+    found += [one for one in earlier if one.get("protocol") not in here]
     if not found:
         return []
     origin = provenance(choose_device(options.device))
@@ -347,9 +349,7 @@ def reproduce(options: Options) -> list[Path]:
     """
     for key in KEYS:
         if (key in options.what or "all" in options.what) and options.is_another(key):
-            print(
-                f"{key}: of Cars, which are not on this machine; drawn birds have another already"
-            )
+            print(f"{key}: not made, as Cars are not here, and drawn birds are shown by another")
     runs = plan(options)
     for run in runs:
         if run.finished:

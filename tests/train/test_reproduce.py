@@ -264,7 +264,7 @@ def test_small_birds_stand_once_for_all_photographs(tmp_path: Path, capsys: Any)
     assert options.keys == ()
     assert reproduce.reproduce(options) == []
     said = capsys.readouterr().out
-    assert "table4: of Cars, which are not on this machine" in said and "figure8: of Cars" in said
+    assert "table4: not made, as Cars are not here" in said and "figure8: not made" in said
     large = replace(options, data="drawn-large")
     assert {run.folder.parts[-3] for run in plan(large)} == {"autos-512"}
 
