@@ -14,8 +14,14 @@ def has_bf16(device_type: str) -> bool:
     A processor without them does so in software, some fifty times as slowly as in float32.
     """
     if device_type != "cpu":
-        return device_type != "cuda" or torch.cuda.is_bf16_supported()
+        return device_type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
     return any(has for name, has in torch.cpu.get_capabilities().items() if name.endswith("bf16"))
+
+
+def tell_of_bf16(device_type: str) -> None:
+    """Says so where bfloat16 was asked for and float32 is what will be computed in."""
+    if not has_bf16(device_type):
+        print(f"--bf16: this {device_type} has no instructions for bfloat16; float32 in its place")
 
 
 def autocast(device_type: str, bf16: bool) -> torch.autocast:

@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clon
 
 from agents.cost import flops_of_first_look, flops_per_glimpse, mean_flops
 from agents.dtram import DTRAM, DTRAMConfig
+from agents.precision import has_bf16
 from agents.resnet import RESNETS, ResNetOptions
 from agents.rollout import Look, classify
 from agents.stopping import FixedStop, StoppingRule
@@ -70,6 +71,8 @@ class Options:
     """write the figures here as well"""
 
     def __post_init__(self) -> None:
+        if self.bf16 and not has_bf16(torch.device(self.device).type):
+            raise ValueError(f"--bf16: no instructions for bfloat16 on --device {self.device}")
         if self.encoder not in RESNETS:
             raise ValueError(f"--encoder {self.encoder}: expected one of {', '.join(RESNETS)}")
         for name in ("batch_size", "images", "repeats"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,10 +10,22 @@ import numpy as np
 
 from agents.stopping import ConfidenceStop, FixedStop
 
+from . import rows
 from .comparison import mean_interval
 from .finished import Reader
 from .readings import answers, confidences, error_at, paired_bootstrap
+from .systems import PROTOCOLS
 from .tables import Line
+
+
+def stands(row: Mapping[str, Any]) -> bool:
+    """Whether a row of an earlier writing is of systems and recipes that are still the same."""
+    protocol = PROTOCOLS.get(row.get("protocol", ""))
+    runs = [one for one in row.get("runs", ()) if isinstance(one, dict)]
+    system = row.get("system", "")
+    if protocol is None or system not in protocol.systems or len(runs) != row["seeds"]:
+        return False
+    return all(rows.stands(one["run"], one["recipe"], protocol, system) for one in runs)
 
 
 class Pair(NamedTuple):
@@ -94,14 +106,15 @@ def _compared(
 
 
 NOTE = (
-    "95 % interval: 2,000 draws of images, the same for all seeds, and of seeds. With 3 seeds it "
-    "is too narrow where seeds differ more than images do; Student's interval over the seeds' "
-    "differences says what 3 seeds alone can tell. At equal mean glimpses the threshold's error "
+    "95 % interval: 2,000 draws of images, the same for all seeds, and of seeds. With so few seeds "
+    "it is too narrow where seeds differ more than images do; Student's interval over the seeds' "
+    "differences says what seeds alone can tell (rows without it were written before it was). At "
+    "equal mean glimpses the threshold's error "
     "is interpolated on its curve, once, on the whole split: draws do not match them anew."
 )
 
 
-def markdown(rows: Sequence[dict[str, Any]], command: str) -> str:
+def markdown(found: Sequence[Mapping[str, Any]], command: str) -> str:
     """The claims as Markdown."""
     heads = ["data", "DT-RAM", "error %", "at glimpses", "against", "error %", "at glimpses"]
     heads += ["fewer glimpses, %", "difference, points", "95 % interval", "Student's", "seeds"]
@@ -111,7 +124,7 @@ def markdown(rows: Sequence[dict[str, Any]], command: str) -> str:
         "",
     ]
     lines += ["| " + " | ".join(heads) + " |", "|---|---|" + "---:|" * (len(heads) - 2)]
-    for row in rows:
+    for row in found:
         name = row.get("label", row["system"]) + (" ‡" if row.get("kept") else "")
         cells = [row["data"], name, f"{row['error']:.2f}", f"{row['glimpses']:.2f}"]
         cells += [row["against"], f"{row['other_error']:.2f}", f"{row['other_glimpses']:.2f}"]
@@ -120,7 +133,7 @@ def markdown(rows: Sequence[dict[str, Any]], command: str) -> str:
         cells += [f"{row['difference']:+.2f}", f"{row['low']:+.2f} to {row['high']:+.2f}"]
         cells.append("" if half is None else f"{row['difference']:+.2f} ± {half:.2f}")
         lines.append("| " + " | ".join([*cells, str(row["seeds"])]) + " |")
-    kept = [KEPT, ""] if any(row.get("kept") for row in rows) else []
+    kept = [KEPT, ""] if any(row.get("kept") for row in found) else []
     return "\n".join([*lines, "", NOTE, "", *kept, f"Made by `{command}`.", ""])
 
 

@@ -18,7 +18,7 @@ from .looks import answers_and_rate
 from .provenance import provenance
 from .readings import confidences
 from .report import answering_rate, glimpse_figure
-from .rows import run_name
+from .rows import origin_of, run_name
 from .run import read_json, write_json
 from .systems import TRUNKS, Protocol
 from .tables import CURVES, Line
@@ -26,7 +26,7 @@ from .talk import Published
 
 matplotlib.use("Agg")
 
-Found = Mapping[str, Sequence[Path]]  # finished runs of each system; the first one's seed is drawn
+Found = Mapping[str, Path]  # the finished run of each system, of one seed
 CONFIDENCES = (0.5, 0.7, 0.9, 0.97, 0.99)
 """Thresholds on confidence whose cost is shown."""
 
@@ -75,15 +75,15 @@ def discount_plot(reader: Reader, protocol: Protocol, found: Found, stem: Path) 
         return False
     points: dict[str, list[dict[str, Any]]] = {"DT-RAM, by discount": []}
     for name in learned:
-        results = read_json(found[name][0] / "results.json")
+        reading = reader.read(Line(Published("", None), protocol, name), found[name])
         points["DT-RAM, by discount"].append(
             {
-                "name": f"{results['discount']:g}",
-                "mean_glimpses": results["mean_glimpses"],
-                "test_error": results["test_error"],
+                "name": f"{read_json(found[name] / 'results.json')['discount']:g}",
+                "mean_glimpses": float(reading.answered.glimpses.mean()),
+                "test_error": _error(reading),
             }
         )
-    ram = found["ram"][0]
+    ram = found["ram"]
     scores = reader.scores(ram, ram)
     points["fixed number (RAM)"] = [
         {"name": str(t), "mean_glimpses": t, "test_error": _error(reading)}
@@ -96,7 +96,7 @@ def discount_plot(reader: Reader, protocol: Protocol, found: Found, stem: Path) 
             {"name": f"{threshold:.4g}", "mean_glimpses": glimpses, "test_error": 100 * error}
         )
     task = reader.task(ram)
-    runs = [ram, *(found[name][0] for name in learned)]
+    runs = [ram, *(found[name] for name in learned)]
     _write_points(reader, protocol, runs, points, stem)
     _plot(
         points,
@@ -137,8 +137,8 @@ def cost_plot(reader: Reader, protocol: Protocol, found: Found, stem: Path) -> b
             }
         )
 
-    found = {name: folders for name, folders in found.items() if name in CURVES}
-    for name, (folder, *_) in found.items():
+    found = {name: folder for name, folder in found.items() if name in CURVES}
+    for name, folder in found.items():
         if name not in TRUNKS:
             reading = reader.read(Line(Published("", None), protocol, name), folder)
             one_look = protocol.systems[name].program == "one_look.py"
@@ -155,7 +155,7 @@ def cost_plot(reader: Reader, protocol: Protocol, found: Found, stem: Path) -> b
             add("RAM, stop by confidence", f"{name} > {confidence:g}", reading, rate)
     if not points:
         return False
-    runs = [folders[0] for folders in found.values()]
+    runs = list(found.values())
     _write_points(reader, protocol, runs, points, stem)
     title = f"{reader.task(runs[0]).dataset}, {protocol.name}, {runs[0].name}"
     shown = ("one look", "DT-RAM, and RAM with ACT")
@@ -204,11 +204,7 @@ def _write_points(
 ) -> None:
     """What a curve shows, and of which runs, as ``STEM.json``."""
     task = reader.task(runs[0])
-    origins = {}
-    for folder in runs:
-        results = read_json(folder / "results.json")
-        kept = ("command", "commit", "date", "hardware")
-        origins[run_name(folder)] = {name: results.get(name) for name in kept}
+    origins = {run_name(folder): origin_of(folder) for folder in runs}
     said = {"data": task.dataset, "protocol": protocol.name, "points": points, "runs": origins}
     write_json(stem.with_suffix(".json"), {**said, **provenance(task.device)})
 

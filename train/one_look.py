@@ -35,7 +35,7 @@ from agents.backbone_weights import load_backbone
 from agents.config import config_from_json, read_header
 from agents.objective import Losses, supervised_losses
 from agents.one_look import OneLook, OneLookConfig, one_look_flops, side_of_flops
-from agents.precision import has_bf16
+from agents.precision import tell_of_bf16
 from agents.resnet import RESNETS, learning_parameters
 from agents.sact import SACTResNet
 from train.backbone import backbone_scale, prepare_backbone
@@ -362,8 +362,8 @@ def train(options: Options) -> Path:
     """Trains, evaluates and reports; returns the run's folder."""
     device = choose_device(options.device)
     origin = provenance(device)
-    if options.bf16 and not has_bf16(device.type):
-        print("--bf16: the processor has no instructions for bfloat16; float32 in its place")
+    if options.bf16:
+        tell_of_bf16(device.type)
     task = Task(options.env_id, device, **options.env_options())
     if task.classifier is not None:
         raise ValueError(

@@ -32,7 +32,7 @@ from agents.dtram import DTRAM
 from agents.encoders import GlimpseResNet
 from agents.loading import load_agent
 from agents.objective import Objective
-from agents.precision import has_bf16
+from agents.precision import tell_of_bf16
 from agents.resnet import RESNETS
 from train.backbone import backbone_scale, prepare_backbone
 from train.dtram_options import Options
@@ -243,10 +243,15 @@ def agent_on_trunk(options: Options, task: Task) -> DTRAM:
 
 
 def origin_of(folder: Path) -> dict[str, Any]:
-    """How a trunk was made, from its run's results; empty if it has none."""
+    """How a trunk was made, from its run's results; empty if it has none.
+
+    Of a stop that was learned on a trunk it is that trunk's.
+    """
     for place in (folder, folder.parent.parent):  # a run's folder, or that of one of its stages
         if (place / "results.json").exists():
             found = read_json(place / "results.json")
+            if found.get("trunk"):
+                return dict(found["trunk"])
             kept = ("command", "commit", "date", "versions", "hardware", "train_seconds", "options")
             found = {name: found.get(name) for name in kept}
             return found | {"weights_sha256": read_json(folder / "model.json")["weights_sha256"]}
@@ -257,8 +262,8 @@ def train(options: Options) -> Path:
     """Trains, evaluates and reports; returns the run's folder."""
     device = choose_device(options.device)
     origin = provenance(device)
-    if options.bf16 and not has_bf16(device.type):
-        print("--bf16: the processor has no instructions for bfloat16; float32 in its place")
+    if options.bf16:
+        tell_of_bf16(device.type)
     task = Task(options.env_id, device, **options.env_options())
     run_dir = options.run_dir or Path(
         "runs",

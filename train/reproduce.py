@@ -73,7 +73,7 @@ class Options:
     drawn birds; drawn-large: drawn birds and autos of 512 pixels, for a GPU; auto: real where it
     is, else drawn"""
     seeds: int = CLAIM_SEEDS
-    """runs of RAM, DT-RAM and RAM with ACT, about which something is claimed; others have one"""
+    """runs of RAM, DT-RAM and RAM with ACT in tables and claims; all else is of seed 0"""
     runs: Path = Path("runs/reproduce")
     """where the runs are: PROTOCOL/SYSTEM/seed-N"""
     out: Path | None = None
@@ -160,21 +160,22 @@ def protocols_of(options: Options, key: str) -> list[Protocol]:
 
 
 def seeds_of(options: Options, line: Line) -> range:
-    """Seeds of a line's runs; none if it is cited only."""
-    names = [name for name in (line.system, line.beside) if name]
-    several = all(name in SEVERAL_SEEDS for name in names)
-    return range((options.seeds if several else 1) if names else 0)
+    """Seeds of a line's runs; none if it is cited only, seed 0 if it stands beside another."""
+    if not line.system:
+        return range(0)
+    return range(options.seeds if line.system in SEVERAL_SEEDS and not line.beside else 1)
 
 
 def plan(options: Options) -> list[ProgramRun]:
     """All runs that are needed, in an order in which they can be made."""
-    lines = [line for key in options.keys for line in lines_of(options, key)]
     runs: dict[Path, ProgramRun] = {}
-    for line in lines:
-        for seed in seeds_of(options, line):
-            for name in line.protocol.needed(line.system):
-                run = line.protocol.run(options.runs, name, seed, options.data_dir)
-                runs.setdefault(run.folder, run)
+    for key in options.keys:
+        shown = key.startswith("figure") or key == "curves"  # of seed 0
+        for line in lines_of(options, key):
+            for seed in range(1) if shown else seeds_of(options, line):
+                for name in line.protocol.needed(line.system):
+                    run = line.protocol.run(options.runs, name, seed, options.data_dir)
+                    runs.setdefault(run.folder, run)
     return list(runs.values())
 
 
@@ -206,11 +207,9 @@ def write_table(options: Options, reader: Reader, made: Table) -> Path:
     before = written(options.folder() / f"{made.key}.json", made.title)
     for line in made.lines:
         records = []
-        recipes = {}
         for seed in seeds_of(options, line):
             folder = line.protocol.folder(options.runs, line.system, seed)
-            recipe = line.protocol.recipe(line.system, seed)
-            recipes[rows.run_name(folder)] = recipe
+            recipe = line.protocol.recipe(line.system, seed) if line.system else ""
             if not has_results(folder):
                 continue
             try:
@@ -218,16 +217,24 @@ def write_table(options: Options, reader: Reader, made: Table) -> Path:
                 names.append(reader.task(folder).dataset)
             except (OSError, ValueError, KeyError) as error:
                 problems.append(f"{folder}: cannot be read, {error}")
-        found.append(rows.row(made, line, records, recipes, before["rows"].get(line.name)))
+        found.append(rows.row(made, line, records, before["rows"].get(line.name)))
     data = ", ".join(dict.fromkeys(names)) or before["data"]
     return write(options, made, data, found, problems)
 
 
 def written(path: Path, title: str) -> dict[str, Any]:
-    """Data, and rows by system, of a table that was written earlier under the same title."""
-    found = read_json(path) if path.exists() else {}
-    if found.get("title") != title:
+    """Data, and rows by system, of a table that was written earlier.
+
+    Raises:
+        ValueError: it is of other images, so that to write this one there would lose it.
+    """
+    if not path.exists():
         return {"data": "nothing yet", "rows": {}}
+    found = read_json(path)
+    if found["title"] != title:
+        raise ValueError(
+            f"{path}: has {found['title']!r}, expected {title!r}; choose another --out"
+        )
     return {"data": found["data"], "rows": {one["system"]: one for one in found["rows"]}}
 
 
@@ -268,7 +275,11 @@ def _flat(value: Any) -> Any:
 def write_statistics(options: Options) -> Path:
     """Table 1: what the datasets are, as they are read here; those that are not there say so."""
     made = Table("table1", tables.talk.TITLES["table1"], "", (), comparable=True)
-    return write(options, made, "the datasets themselves", tables.statistics(options.data_dir))
+    before = written(options.folder() / "table1.json", made.title)["rows"]
+    found = [
+        {**before.get(one["system"], {}), **one} for one in tables.statistics(options.data_dir)
+    ]
+    return write(options, made, "the datasets themselves", found)
 
 
 def write_claims(options: Options, reader: Reader) -> list[Path]:
@@ -276,36 +287,42 @@ def write_claims(options: Options, reader: Reader) -> list[Path]:
     found = []
     path = options.folder() / "claims.json"
     earlier = read_json(path)["rows"] if path.exists() else []
+    earlier = [one for one in earlier if claims.stands(one)]
     for protocol in protocols_of(options, "claims"):
         for name, system in protocol.systems.items():
             if name not in CLAIMED or system.trunk is None:
                 continue
             line = tables.named(protocol, name)
-            seeds = seeds_of(options, line)
-            recipe = " ".join(protocol.recipe(name, seed) for seed in seeds)
-            pairs = [
-                claims.Pair(
-                    *(protocol.folder(options.runs, one, k) for one in (name, system.trunk))
+            pairs = {
+                seed: claims.Pair(
+                    *(protocol.folder(options.runs, one, seed) for one in (name, system.trunk))
                 )
-                for k in seeds
-            ]
-            pairs = [pair for pair in pairs if all(map(has_results, pair))]
-            kept = [one for one in earlier if one.get("recipe") == recipe]
+                for seed in seeds_of(options, line)
+            }
+            pairs = {seed: pair for seed, pair in pairs.items() if all(map(has_results, pair))}
+            kept = [o for o in earlier if (o["protocol"], o["system"]) == (protocol.name, name)]
             if len(pairs) < max((one["seeds"] for one in kept), default=1):
                 found += [{**one, "kept": True} for one in kept]
                 continue
+            runs = [
+                {
+                    "run": rows.run_name(pair.dtram),
+                    "recipe": protocol.recipe(name, seed),
+                    **rows.origin_of(pair.dtram),
+                }
+                for seed, pair in pairs.items()
+            ]
             about = {
-                "data": reader.task(pairs[0].dtram).dataset,
+                "data": reader.task(next(iter(pairs.values())).dtram).dataset,
                 "protocol": protocol.name,
                 "system": name,
                 "label": tables.named_as(protocol, name),
-                "recipe": recipe,
-                "runs": [rows.run_name(pair.dtram) for pair in pairs],
             }
             for compare in (claims.against_threshold, claims.against_fixed):
-                found.append({**about, **compare(reader, line, pairs)})
+                compared = compare(reader, line, list(pairs.values()))
+                found.append({**about, **compared, "runs": runs})
     here = {protocol.name for protocol in protocols_of(options, "claims")}
-    found += [one for one in earlier if one.get("protocol") not in here]
+    found += [one for one in earlier if one["protocol"] not in here]
     if not found:
         return []
     origin = provenance(choose_device(options.device))
@@ -314,18 +331,11 @@ def write_claims(options: Options, reader: Reader) -> list[Path]:
 
 
 def write_figure(options: Options, reader: Reader, key: str) -> list[Path]:
-    """Writes a figure from the runs that are finished."""
+    """Writes a figure from the runs of seed 0 that are finished."""
     made = []
     for protocol in protocols_of(options, key):
-        found = {
-            name: [
-                folder
-                for seed in seeds_of(options, tables.named(protocol, name))
-                if has_results(folder := protocol.folder(options.runs, name, seed))
-            ]
-            for name in protocol.systems
-        }
-        found = {name: folders for name, folders in found.items() if folders}
+        found = {name: protocol.folder(options.runs, name, 0) for name in protocol.systems}
+        found = {name: folder for name, folder in found.items() if has_results(folder)}
         options.folder().mkdir(parents=True, exist_ok=True)
         stem = options.folder() / f"{key}-{protocol.name}"
         if key == "curves":
@@ -335,23 +345,34 @@ def write_figure(options: Options, reader: Reader, key: str) -> list[Path]:
                     made += sorted(stem.parent.glob(f"{path.name}*.png"))
         elif "dtram" in found:
             path = stem.with_name(stem.name + ".png")
-            histogram_figure(reader, found["dtram"][0], path)
+            histogram_figure(reader, found["dtram"], path)
             made.append(path)
     return made
+
+
+def make(options: Options, reader: Reader, key: str) -> list[Path]:
+    """Writes one table or figure; returns what was written."""
+    if key == "table1":
+        return [write_statistics(options)]
+    if key == "claims":
+        return write_claims(options, reader)
+    if key.startswith("table"):
+        return [write_table(options, reader, tables.table(key, options.drawn(key)))]
+    return write_figure(options, reader, key)
 
 
 def reproduce(options: Options) -> list[Path]:
     """Makes what is missing and writes everything; returns what was written.
 
     Raises:
-        ValueError: a finished run was made otherwise than the recipe says, a run failed, or there
-            was nothing to write something from.
+        ValueError: a finished run was made otherwise than the recipe says (before anything is
+            written), or, after all else is, a run failed or something could not be written.
     """
     for key in KEYS:
         if (key in options.what or "all" in options.what) and options.is_another(key):
             print(f"{key}: not made, as Cars are not here, and drawn birds are shown by another")
     runs = plan(options)
-    for run in runs:
+    for run in runs if options.estimate or options.read_only else ():  # else before any is made
         if run.finished:
             run.check_options()
     missing = [run for run in runs if not run.finished]
@@ -379,16 +400,16 @@ def reproduce(options: Options) -> list[Path]:
     reader = Reader(choose_device(options.device), options.data_dir)
     made, problems = [], [f"{folder}: {said}" for folder, said in runner.problems.items()]
     for key in options.keys:
-        if key == "table1":
-            found = [write_statistics(options)]
-        elif key == "claims":
-            found = write_claims(options, reader)
-        elif key.startswith("table"):
-            found = [write_table(options, reader, tables.table(key, options.drawn(key)))]
+        try:
+            found = make(options, reader, key)
+        except (OSError, ValueError, KeyError) as error:
+            problems.append(f"{key}: {error}")
+            continue
+        if key.startswith("table"):
             problems += read_json(found[0].with_suffix(".json"))["problems"]
-        else:
-            found = write_figure(options, reader, key)
-        if not found:
+        elif not found and list(options.folder().glob(f"{key}*")):
+            print(f"{key}: no finished runs in {options.runs}; what is there stays as it is")
+        elif not found:
             problems.append(f"{key}: no finished runs to make it from in {options.runs}")
         made += found
     for path in made:

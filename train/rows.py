@@ -15,6 +15,7 @@ import numpy as np
 
 from .finished import Reading
 from .run import read_json
+from .systems import Protocol
 from .tables import Line, Table
 
 Record = dict[str, Any]
@@ -46,8 +47,14 @@ def record(made: Table, line: Line, reading: Reading, recipe: str) -> Record:
         "glimpses": round(float(reading.answered.glimpses.mean()), 4),
         "flops": round(reading.flops),
         **units,
-        **{name: results.get(name) for name in ORIGIN},
+        **origin_of(reading.folder),
     }
+
+
+def origin_of(folder: Path) -> dict[str, Any]:
+    """How a finished run was made, by the names of `ORIGIN`."""
+    results = read_json(folder / "results.json")
+    return {name: results.get(name) for name in ORIGIN}
 
 
 def run_name(folder: Path) -> str:
@@ -55,17 +62,27 @@ def run_name(folder: Path) -> str:
     return "/".join(folder.parts[-3:])
 
 
-def kept_records(before: Mapping[str, Any], wanted: Mapping[str, str]) -> list[Record]:
-    """Records of an earlier writing that still stand and can be taken into a mean.
+def stands(run: object, recipe: object, protocol: Protocol, system: str) -> bool:
+    """Whether a run that was recorded is a system's, made by the recipe that it has now."""
+    name, _, seed = str(run).rpartition("/seed-")
+    if name != f"{protocol.name}/{system}" or not seed.isdigit():
+        return False
+    return recipe == protocol.recipe(system, int(seed))
+
+
+def kept_records(line: Line, before: Mapping[str, Any]) -> list[Record]:
+    """Records of an earlier writing that still stand; of a line beside another, of seed 0 alone.
 
     Args:
-        before: the row as it was.
-        wanted: recipes of the line's runs by name.
+        line: of the table.
+        before: its row as it was.
     """
     return [
         {**one, "kept": True}
         for one in before.get("runs", ())
-        if wanted.get(one["run"]) == one["recipe"] and one.keys() >= FIGURES
+        if isinstance(one, dict)
+        and stands(one.get("run"), one.get("recipe"), line.protocol, line.system)
+        and (not line.beside or one["run"].endswith("seed-0"))
     ]
 
 
@@ -73,7 +90,6 @@ def row(
     made: Table,
     line: Line,
     found: Sequence[Record],
-    wanted: Mapping[str, str] | None = None,
     before: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """A line of the written table, as values; of a system that is cited only, its citation.
@@ -82,8 +98,8 @@ def row(
         made: the table.
         line: of it.
         found: records of the line's runs that are here.
-        wanted: recipes of all its runs by name.
-        before: the row as it was written earlier.
+        before: the row as it was written earlier. What it says of other runs is kept; records that
+            lack figures cannot be averaged with new ones: the row that has more seeds stands.
     """
     out: dict[str, Any] = {"system": line.name}
     published = line.published
@@ -93,15 +109,15 @@ def row(
             if getattr(published, name) is not None:
                 out[f"published_{name}"] = getattr(published, name)
         out["published_glimpses"] = None if published.value is None else published.glimpses
-    before, wanted = before or {}, wanted or {}
-    earlier = before.get("runs", ())
-    if not found and earlier and all(wanted.get(o["run"]) == o["recipe"] for o in earlier):
-        out |= {name: before[name] for name in OF_RUNS}
-        out["runs"] = [{**one, "kept": True} for one in earlier]
+    before = before or {}
+    kept = [] if not line.system else kept_records(line, before)
+    whole = all(one.keys() >= FIGURES for one in kept)
+    if kept and not whole and len(kept) == before["seeds"] > len(found):
+        out |= {name: before[name] for name in OF_RUNS} | {"runs": kept}
     else:
         read = {one["run"] for one in found}
-        kept = (one for one in kept_records(before, wanted) if one["run"] not in read)
-        records = sorted([*found, *kept], key=lambda one: one["run"])
+        rest = (one for one in kept if whole and one["run"] not in read)
+        records = sorted([*found, *rest], key=lambda one: one["run"])
         if not records:
             return out
         out |= {**summary(records), "runs": records}
@@ -170,7 +186,7 @@ def markdown(
     for said in (note, *_remarks(rows), NOTES if "ours" in shown else ""):
         if said:
             print(f"\n{said}", file=out)
-    print(f"\nMade by `{command}`; the JSON beside it has the command of each run.", file=out)
+    print(f"\nMade by `{command}`.", file=out)
     return out.getvalue()
 
 
@@ -190,6 +206,24 @@ def _remarks(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             "† Bounds on mean glimpses are kept on validation images; on the test split these runs "
             f"are over theirs: {', '.join(over)}."
         )
+    unknown = [
+        run["run"]
+        for one in rows
+        for run in one.get("runs", ())
+        if one.get("bound") is not None and "glimpses" not in run
+    ]
+    if unknown:
+        said.append(
+            "Of some runs the test split's glimpses are on record in their mean only, so whether "
+            f"each is within its bound is not: {_seeds(unknown)}."
+        )
+    runs = [run for one in rows for run in one.get("runs", ())]
+    if runs:
+        silent = [run["run"] for run in runs if not run.get("command")]
+        said.append(
+            "The JSON beside this has each run's command, commit and hardware"
+            + (f", but for {_seeds(silent)}." if silent else ".")
+        )
     if any(map(_kept, rows)):
         said.append(
             "‡ From an earlier writing of this table, with the same recipe; not all of its runs "
@@ -198,11 +232,27 @@ def _remarks(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return said
 
 
+def _seeds(names: Sequence[str]) -> str:
+    """Names of runs, those of one system together.
+
+    >>> _seeds(["mnist/fc/seed-0", "mnist/ram/seed-0", "mnist/ram/seed-1", "mnist/fc/seed-0"])
+    'mnist/fc (seed 0), mnist/ram (seeds 0, 1)'
+    """
+    seeds: dict[str, list[str]] = {}
+    for name in sorted(set(names)):
+        system, _, seed = name.rpartition("/seed-")
+        seeds.setdefault(system, []).append(seed)
+    return ", ".join(
+        f"{system} (seed{'s' * (len(each) > 1)} {', '.join(each)})"
+        for system, each in seeds.items()
+    )
+
+
 def _over(one: Mapping[str, Any]) -> list[Record]:
     """Runs that take more glimpses on the test split than their bound, which is validation's."""
     bound = one.get("bound")
     runs = one.get("runs", ()) if bound is not None else ()
-    return [run for run in runs if run.get("glimpses", 0.0) > bound]
+    return [run for run in runs if "glimpses" in run and run["glimpses"] > bound]
 
 
 def _kept(one: Mapping[str, Any]) -> bool:

@@ -70,14 +70,16 @@ class ProgramRun:
         is taken to have changed nothing as long as it is not named, those of `NOT_AS_BEFORE` apart.
         """
         made = read_json(self.folder / "results.json").get("options", {})
-        wanted = {**self._defaults(), **self.options}
+        defaults = self._defaults()
+        wanted = {**defaults, **self.options}
         wanted = {name: _plain(v) for name, v in wanted.items() if name not in PLACES}
         if not wanted.get("side"):  # chosen by the run, which notes what it is
             wanted.pop("side", None)
+        before = {name: _plain(value) for name, value in {**defaults, **made}.items()}
         differ = [
-            f"{name} {made[name]!r} then, {value!r} now"
+            f"{name} {before.get(name)!r} then, {value!r} now"
             for name, value in wanted.items()
-            if name in made and _plain(made[name]) != value
+            if before.get(name) != value
         ]
         differ += [
             f"--{name.replace('_', '-')} came later, and with it another default"
@@ -93,8 +95,7 @@ class ProgramRun:
     def _defaults(self) -> dict[str, Any]:
         """The program's options where none is given."""
         module = importlib.import_module(f".{Path(self.program).stem}", __package__)
-        found = fields(module.Options) if hasattr(module, "Options") else ()
-        return {one.name: one.default for one in found if one.default is not MISSING}
+        return {o.name: o.default for o in fields(module.Options) if o.default is not MISSING}
 
     def words(self) -> list[str]:
         """The command that makes it, or goes on with it."""

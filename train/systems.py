@@ -156,6 +156,7 @@ _CELLS: dict[str, Any] = {
     "location_entropy": 0.02,
     "location_entropy_last": 0.0,
 }
+_SECOND = {"discount": 0.999, "max_mean_glimpses": 4.5}
 MNIST = Protocol(
     "mnist",
     "DTRAM-MNIST-v0",
@@ -173,7 +174,8 @@ MNIST = Protocol(
             for name, stop in _stops(trunk, _bounded(bounds)).items()
         },
         # The talk's second discount.
-        **_stops("ram", {"dtram-2": {"discount": 0.999, "max_mean_glimpses": 4.5}}),
+        **_stops("ram", {"dtram-2": _SECOND}),
+        **_stops("ram-conv", {"dtram-conv-2": _SECOND}),
         **_stops("ram", _by_discount(DISCOUNTS, choose="return")),
         "act": System("reinforce.py", {"stop": "act", "ponder_cost": 0.01}, "ram", minutes=1),
     },

@@ -45,3 +45,20 @@ def test_what_a_layer_computes_in(
     capabilities["avx512_bf16"] = has
     with precision.autocast("cpu", wanted):
         assert torch.nn.Linear(3, 2)(torch.ones(1, 3)).dtype == dtype
+
+
+def test_a_gpu_has_it_by_instructions_or_not_at_all(
+    capabilities: dict[str, object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Emulated, it is no faster than float32."""
+
+    def supported(including_emulation: bool = True) -> bool:
+        return including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    assert not precision.has_bf16("cuda")
+    precision.tell_of_bf16("cuda")
+    assert "this cuda has no instructions for bfloat16" in capsys.readouterr().out
+    capabilities["amx_bf16"] = True
+    precision.tell_of_bf16("cpu")
+    assert not capsys.readouterr().out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -159,7 +160,7 @@ def test_a_table_from_nothing(tmp_path: Path, quick: None, capsys: Any) -> None:
     # What is claimed of the learned stop, on what is there.
     (path,) = reproduce.reproduce(replace(options, what=("claims",), data="drawn", read_only=True))
     claimed = json.loads(path.with_suffix(".json").read_text())["rows"]
-    names = [*itertools.chain.from_iterable(systems.BUDGETS.values()), "dtram-2"]
+    names = [*itertools.chain.from_iterable(systems.BUDGETS.values()), "dtram-2", "dtram-conv-2"]
     assert [(row["system"], row["against"], row["seeds"]) for row in claimed] == [
         (name, against, 2) for name in names for against in ("confidence threshold", "whole budget")
     ]
@@ -226,6 +227,14 @@ def check_what_is_gone(options: Options, before: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"dtram-0/seed-0: its trunk was not what .*delete it"):
         reproduce.reproduce(replace(alone, what=("claims",), data="drawn"))
     header.write_text(text)
+    # Claims of runs that are gone are kept, whatever --seeds says.
+    claimed = read_json(options.folder() / "claims.json")["rows"]
+    for other in (2, 1, 3):
+        lost.rename(options.runs / "elsewhere")
+        reproduce.reproduce(replace(alone, what=("claims",), data="drawn", seeds=other))
+        (options.runs / "elsewhere").rename(lost)
+        again = read_json(options.folder() / "claims.json")["rows"]
+        assert [{**one, "kept": True} for one in claimed] == again
     # Made otherwise: told before anything is read, whether it is to be trained or not.
     results = options.runs / "mnist/fc/seed-0/results.json"
     found = read_json(results)
@@ -269,6 +278,56 @@ def test_small_birds_stand_once_for_all_photographs(tmp_path: Path, capsys: Any)
     assert {run.folder.parts[-3] for run in plan(large)} == {"autos-512"}
 
 
+COMMITTED = Path(__file__).resolve().parents[2] / "benchmarks/results/tables"
+
+
+def test_a_fresh_clone_keeps_what_is_committed(tmp_path: Path) -> None:
+    """Read only, without runs or data, every figure of the committed tables stays."""
+    for path in COMMITTED.iterdir():
+        shutil.copy(path, tmp_path)
+    none = tmp_path / "none"
+    options = Options(what=("all",), data="drawn", runs=none, out=tmp_path, read_only=True)
+    reproduce.reproduce(replace(options, device="cpu", data_dir=none))
+    for path in COMMITTED.glob("*.json"):
+        before, after = read_json(path), read_json(tmp_path / path.name)
+        if "rows" in before:
+            figures = [figures_of(found["rows"]) for found in (before, after)]
+            assert figures[0] == figures[1], path.name
+            assert before.get("data") == after.get("data")
+        else:
+            assert before == after
+
+
+def figures_of(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows without what tells where they came from."""
+    return [{k: v for k, v in one.items() if k not in ("runs", "kept")} for one in found]
+
+
+def test_a_table_of_other_images_is_not_overwritten(tmp_path: Path) -> None:
+    options = Options(what=("table3",), data="drawn", runs=tmp_path, read_only=True, device="cpu")
+    reproduce.reproduce(options)
+    before = (tmp_path / "tables/table3.json").read_text()
+    with pytest.raises(ValueError, match=r"table3.json: has .* small drawn birds.* another --out"):
+        reproduce.reproduce(replace(options, data="drawn-large"))
+    assert (tmp_path / "tables/table3.json").read_text() == before
+
+
+def test_how_many_seeds_a_line_has() -> None:
+    options = Options(seeds=3)
+    lines = {line.name: line for line in tables.table("table2").lines}
+    for name, count in (("RAM, 4 glimpses", 3), ("DT-RAM-1", 3), ("RAM with ACT", 3)):
+        assert list(reproduce.seeds_of(options, lines[name])) == list(range(count))
+    assert list(reproduce.seeds_of(options, lines["Convolutional, 2 layers"])) == [0]
+    for line in tables.table("table9", BIRDS).lines:
+        assert list(reproduce.seeds_of(options, line)) == [0]
+    cited = tables.table("table3").lines[0]
+    assert not list(reproduce.seeds_of(options, cited))
+    # What is drawn is of one seed.
+    for key in ("curves", "figure7"):
+        runs = plan(Options(what=(key,), data="drawn"))  # type: ignore[arg-type]
+        assert {run.folder.name for run in runs} == {"seed-0"}
+
+
 def test_a_run_of_before_an_option_changed_what_is_done(tmp_path: Path) -> None:
     """Options that came later are their defaults, but for those that are not as it was before."""
     run = MNIST.run(tmp_path, "dtram-0", 0)
@@ -279,6 +338,9 @@ def test_a_run_of_before_an_option_changed_what_is_done(tmp_path: Path) -> None:
     del made["elastic"]  # came later, and by default changes nothing
     write_json(run.folder / "results.json", {"options": made})
     run.check_options()
+    with pytest.raises(ValueError, match=r"discount None then, 0.98 now"):
+        write_json(run.folder / "results.json", {})
+        run.check_options()
     del made["stopper_prior"]
     write_json(run.folder / "results.json", {"options": made})
     with pytest.raises(ValueError, match="--stopper-prior came later"):

@@ -20,12 +20,10 @@ MADE = tables.table("table2")
 (RAM_4,) = (line for line in MADE.lines if line.name == "RAM, 4 glimpses")
 
 
-def one(seed: int, value: float, glimpses: float = 4.0, recipe: str = "r") -> dict[str, Any]:
+def one(seed: int, value: float, glimpses: float = 4.0, system: str = "ram") -> dict[str, Any]:
     figures = {"value": value, "glimpses": glimpses, "flops": 100 + seed}
-    return {"run": f"mnist/ram/seed-{seed}", "recipe": f"{recipe}{seed}", **figures}
-
-
-WANTED = {f"mnist/ram/seed-{seed}": f"r{seed}" for seed in range(3)}
+    recipe = MNIST.recipe(system, seed)
+    return {"run": f"mnist/{system}/seed-{seed}", "recipe": recipe, **figures}
 
 
 def test_a_record_by_hand(tmp_path: Path) -> None:
@@ -68,20 +66,47 @@ def test_a_row_of_ours_has_no_published_glimpses() -> None:
 
 def test_runs_that_are_gone_are_kept_while_the_recipe_is_the_same() -> None:
     before = rows.row(MADE, RAM_4, [one(0, 1.0), one(1, 2.0)])
-    again = rows.row(MADE, RAM_4, [], WANTED, before)
+    again = rows.row(MADE, RAM_4, [], before)
     assert (again["ours"], again["seeds"]) == (1.5, 2)
     assert all(run["kept"] for run in again["runs"])
     # One of them anew, and one more.
-    mixed = rows.row(MADE, RAM_4, [one(1, 4.0), one(2, 4.0)], WANTED, before)
+    mixed = rows.row(MADE, RAM_4, [one(1, 4.0), one(2, 4.0)], before)
     assert mixed["values"] == [1.0, 4.0, 4.0]
     assert [run.get("kept", False) for run in mixed["runs"]] == [True, False, False]
-    # Another recipe: what it made is nothing to be kept.
-    other = {run: recipe + "x" for run, recipe in WANTED.items()}
-    assert "ours" not in rows.row(MADE, RAM_4, [], other, before)
-    assert rows.row(MADE, RAM_4, [one(2, 4.0)], other, before)["values"] == [4.0]
-    # A seed that is not asked for any more.
-    fewer = {"mnist/ram/seed-0": "r0"}
-    assert rows.row(MADE, RAM_4, [], fewer, before)["values"] == [1.0]
+    # Another recipe, system or protocol: what it made is nothing to be kept.
+    other = {"runs": [{**run, "recipe": "x"} for run in before["runs"]], "seeds": 2}
+    assert "ours" not in rows.row(MADE, RAM_4, [], other)
+    assert rows.row(MADE, RAM_4, [one(2, 4.0)], other)["values"] == [4.0]
+    for name in ("mnist/ram-cells/seed-0", "birds-small/ram/seed-0", "mnist/ram/seed-", "ram"):
+        run = {**one(0, 1.0), "run": name}
+        assert "ours" not in rows.row(MADE, RAM_4, [], {"runs": [run], "seeds": 1})
+
+
+def test_records_without_figures_stand_together_or_not_at_all() -> None:
+    """A row of three seeds is not replaced by one because nobody noted what each had."""
+    means = {"ours": 2.0, "spread": 1.0, "glimpses": 3.5, "flops": 9, "seeds": 3}
+    records = [{k: one(s, 1.0 + s)[k] for k in ("run", "recipe", "value")} for s in range(3)]
+    before = {**means, "values": [1.0, 2.0, 3.0], "runs": records}
+    for found in ([], [one(0, 5.0)], [one(0, 5.0), one(1, 5.0)]):
+        again = rows.row(MADE, RAM_4, found, before)
+        assert {name: again[name] for name in means} == means
+        assert [run["kept"] for run in again["runs"]] == [True] * 3
+    anew = rows.row(MADE, RAM_4, [one(seed, 5.0) for seed in range(3)], before)
+    assert (anew["ours"], anew["seeds"], anew["glimpses"]) == (5.0, 3, 4.0)
+    # With one of its recipes changed the mean is of something else.
+    records[1]["recipe"] = "x"
+    assert "ours" not in rows.row(MADE, RAM_4, [], before)
+
+
+def test_records_of_an_older_format_are_none() -> None:
+    before = {"ours": 1.0, "seeds": 1, "runs": ["runs/reproduce/mnist/ram/seed-0"]}
+    assert "ours" not in rows.row(MADE, RAM_4, [], before)
+
+
+def test_a_line_beside_another_keeps_seed_0() -> None:
+    line = RAM_4._replace(beside="ram-cells")
+    before = rows.row(MADE, RAM_4, [one(seed, 1.0 + seed) for seed in range(3)])
+    assert rows.row(MADE, line, [], before)["values"] == [1.0]
 
 
 def test_the_recipe_tells_what_is_asked() -> None:
@@ -92,8 +117,7 @@ def test_the_recipe_tells_what_is_asked() -> None:
 
 
 def test_what_is_written() -> None:
-    over = [{**one(0, 1.0, 3.5), "run": "mnist/dtram-1/seed-0"}]
-    over.append({**one(1, 1.2, 3.625), "run": "mnist/dtram-1/seed-1"})
+    over = [one(0, 1.0, 3.5, "dtram-1"), one(1, 1.2, 3.625, "dtram-1")]
     written = [rows.row(MADE, DTRAM_1, over), rows.row(MADE, RAM_4, [])]
     text = rows.markdown("T", "MNIST", written, "python it", "A note.")
     lines = text.splitlines()
@@ -102,9 +126,14 @@ def test_what_is_written() -> None:
     assert "A note." in lines
     assert any("over theirs: mnist/dtram-1/seed-1 3.625" in line for line in lines)
     assert "‡" not in text and "`python it`" in text
-    kept = rows.row(MADE, RAM_4, [], WANTED, rows.row(MADE, RAM_4, [one(0, 1.0)]))
+    assert "hardware, but for mnist/dtram-1 (seeds 0, 1)." in text
+    known = rows.row(MADE, RAM_4, [one(0, 1.0) | {"command": "python x"}])
+    kept = rows.row(MADE, RAM_4, [], known)
     text = rows.markdown("T", "MNIST", [kept], "python it")
     assert "| 1.00 ‡ |" in text and "‡ From an earlier writing" in text
+    assert "command, commit and hardware.\n" in text
+    few = {**kept, "bound": 3.6, "runs": [{"run": "a/b/seed-2", "value": 1.0}]}
+    assert "is not: a/b (seed 2)." in rows.markdown("T", "MNIST", [few], "python it")
 
 
 def test_units_that_halt_are_in_the_name() -> None:

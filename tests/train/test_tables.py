@@ -90,7 +90,7 @@ def test_a_depth_and_a_resolution_have_their_protocols() -> None:
     assert lines["ResNet-50, 448x448"] is systems.CUB_LARGE
 
 
-def test_two_ways_to_train_are_read_on_the_seeds_that_both_have() -> None:
+def test_two_ways_to_train_stand_beside_each_other() -> None:
     for key, other in (("table8", "ram-no-curriculum"), ("table9", "ram-last")):
         pairs = {(line.system, line.beside) for line in tables.table(key, BIRDS).lines}
         assert pairs == {("ram", other), (other, "ram")}
@@ -106,7 +106,7 @@ def test_what_is_learned_without_supervision_is_said() -> None:
 def test_a_stop_is_named_by_its_bound_and_its_network() -> None:
     assert tables.named_as(systems.MNIST, "dtram-0") == "DT-RAM at <= 2.4, the paper's network"
     assert tables.named_as(systems.MNIST, "dtram-conv-1").startswith("DT-RAM at <= 3.6, cells and")
-    assert tables.named_as(systems.MNIST, "dtram-2") == "DT-RAM-2"
+    assert tables.named_as(systems.MNIST, "dtram-2") == "DT-RAM, discount 0.999"
     assert tables.named_as(BIRDS_4, "dtram") == "DT-RAM, budget of 4"
 
 

@@ -85,6 +85,18 @@ def test_the_trunk_stays_and_the_stop_learns(
         assert "ACT, sum of halting scores > 0.99" in (run / "results.txt").read_text()
 
 
+def test_a_stop_on_a_stops_trunk_tells_where_the_trunk_is_from(
+    tmp_path: Path, ram: Path, on_trunk
+) -> None:
+    first = train(on_trunk(run_dir=tmp_path / "first", trunk=ram))
+    second = train(on_trunk(run_dir=tmp_path / "second", trunk=first, discount=0.9))
+    origins = [json.loads((run / "results.json").read_text())["trunk"] for run in (first, second)]
+    assert origins[0] == origins[1]
+    assert origins[0]["options"]["stop"] == "off"
+    made = json.loads((ram / "model.json").read_text())["weights_sha256"]
+    assert origins[1]["weights_sha256"] == made
+
+
 def test_dearer_glimpses_are_fewer(tmp_path: Path, ram: Path, on_trunk) -> None:
     means = []
     for cost in (0.0, 5.0):

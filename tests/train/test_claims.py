@@ -1,0 +1,60 @@
+"""What is claimed of the learned stop: by hand, and what is kept of an earlier writing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from train import claims
+from train.comparison import mean_interval
+from train.systems import BIRDS
+
+
+def test_a_comparison_by_hand() -> None:
+    ours = np.array([[1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0]])
+    theirs = np.array([[0.0, 0.0, 0.0, 0.0], [1.0, 0.5, 0.5, 0.0]])
+    found = claims._compared("other", ours, theirs, [2.0, 3.0], [4.0, 4.0])
+    assert (found["error"], found["other_error"], found["difference"]) == (37.5, 25.0, 12.5)
+    assert (found["glimpses"], found["other_glimpses"], found["seeds"]) == (2.5, 4.0, 2)
+    assert found["of_each_seed"] == [25.0, 0.0]
+    # Student's t with 1 degree of freedom, 12.71 standard errors of 12.5.
+    assert found["half_of_students"] == pytest.approx(12.706 * 12.5, rel=1e-3)
+    assert found["half_of_students"] == pytest.approx(mean_interval([25.0, 0.0])[1], abs=1e-3)
+    alone = claims._compared("other", ours[:1], theirs[:1], [2.0], [4.0])
+    assert alone["half_of_students"] is None
+
+
+def row(**changes: Any) -> dict[str, Any]:
+    runs = [
+        {"run": f"birds-small/dtram/seed-{seed}", "recipe": BIRDS.recipe("dtram", seed)}
+        for seed in range(3)
+    ]
+    values: dict[str, Any] = {"data": "Birds (drawn)", "protocol": "birds-small"}
+    values |= {"system": "dtram", "label": "DT-RAM", "against": "whole budget", "runs": runs}
+    values |= {"error": 7.75, "glimpses": 2.14, "other_error": 7.87, "other_glimpses": 3.0}
+    values |= {"difference": -0.12, "low": -0.5, "high": 0.25, "seeds": 3}
+    return values | changes
+
+
+def test_a_row_stands_while_its_recipes_do() -> None:
+    assert claims.stands(row())
+    others = [{**one, "recipe": "x"} for one in row()["runs"]]
+    assert not claims.stands(row(runs=[*row()["runs"][:2], others[2]]))
+    assert not claims.stands(row(runs=row()["runs"][:2]))  # of one of them nothing is known
+    assert not claims.stands(row(system="gone")) and not claims.stands(row(protocol="gone"))
+    assert not claims.stands(row(system="ram"))
+    older = {k: v for k, v in row().items() if k not in ("protocol", "runs")}
+    assert not claims.stands(older)
+
+
+def test_what_is_written() -> None:
+    anew = row(fewer_glimpses=0.2882, half_of_students=0.61)
+    text = claims.markdown([row(kept=True), anew], "python it")
+    first, second = (line for line in text.splitlines() if line.startswith("| Birds"))
+    assert first.startswith("| Birds (drawn) | DT-RAM ‡ |") and "|  | 3 |" in first
+    assert "| 28.8 |" in second and "| -0.12 ± 0.61 | 3 |" in second
+    assert "| -0.12 | -0.50 to +0.25 |" in second
+    assert "‡ From an earlier writing" in text
+    assert "‡" not in claims.markdown([anew], "python it")
