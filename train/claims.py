@@ -2,108 +2,163 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
-from agents.stopping import ConfidenceStop, FixedStop
+from agents.stopping import ConfidenceStop, FixedStop, StoppingRule
 
-from . import rows
+from . import rows, systems
 from .comparison import mean_interval
 from .finished import Reader
-from .readings import answers, confidences, error_at, paired_bootstrap
-from .systems import PROTOCOLS
+from .readings import Mixture, confidences, mixture_at, paired_bootstrap
 from .tables import Line
 
 
-def stands(row: Mapping[str, Any]) -> bool:
+def stands(said: Mapping[str, Any]) -> bool:
     """Whether a row of an earlier writing is of systems and recipes that are still the same."""
-    protocol = PROTOCOLS.get(row.get("protocol", ""))
-    runs = [one for one in row.get("runs", ()) if isinstance(one, dict)]
-    system = row.get("system", "")
-    if protocol is None or system not in protocol.systems or len(runs) != row["seeds"]:
+    protocol = systems.PROTOCOLS.get(said.get("protocol", ""))
+    runs = [one for one in said.get("runs", ()) if isinstance(one, dict)]
+    system = said.get("system", "")
+    if protocol is None or system not in protocol.systems or len(runs) != said["seeds"]:
         return False
     return all(rows.stands(one["run"], one["recipe"], protocol, system) for one in runs)
 
 
-class Pair(NamedTuple):
-    """The runs of a DT-RAM and of the RAM whose trunk it has, of one seed."""
+class Evidence(NamedTuple):
+    """What the learned stop and another way to stop did on one trunk's test images."""
 
-    dtram: Path
-    ram: Path
+    wrong: np.ndarray  # (N,) bool, the learned stop's errors
+    other: Mixture
+    glimpses: float  # mean
+    other_glimpses: float
+
+    @property
+    def difference(self) -> np.ndarray:
+        """Errors of the learned stop less the other's ``(N,)``, in [-1, 1]."""
+        return self.wrong - self.other.error
 
 
-def against_threshold(reader: Reader, line: Line, pairs: Sequence[Pair]) -> dict[str, Any]:
-    """The learned stop against stopping by confidence on the same trunk, at equal mean glimpses.
+def compare(reader: Reader, line: Line, dtram: Path, ram: Path) -> dict[str, Evidence]:
+    """A DT-RAM against other ways to stop on the same trunk, by what it is against.
 
-    The thresholds' error is interpolated between the two whose mean numbers of glimpses enclose the
-    learned stop's, on the test split, for each seed by itself.
+    Against stopping by confidence it is at equal mean glimpses: between the two thresholds whose
+    means enclose the learned stop's, on the test split.
+
+    Args:
+        reader: of finished runs.
+        line: the DT-RAM.
+        dtram: its run.
+        ram: the run of the RAM whose trunk it has.
+
+    Raises:
+        ValueError: the trunk has been trained anew since.
+    """
+    found = reader.read(line, dtram).answered
+    scores = reader.scores(ram, ram)
+    budget, mean = len(scores.logits), float(found.glimpses.mean())
+    rules: list[StoppingRule] = [ConfidenceStop(p) for p in confidences(scores)]
+    threshold = mixture_at(scores, [*rules, FixedStop(budget)], mean)
+    whole = mixture_at(scores, [FixedStop(budget)], budget)
+    return {
+        THRESHOLD: Evidence(~found.right, threshold, mean, mean),
+        WHOLE: Evidence(~found.right, whole, mean, float(budget)),
+    }
+
+
+THRESHOLD, WHOLE = "confidence threshold", "whole budget"
+
+
+def row(against: str, found: Sequence[Evidence]) -> dict[str, Any]:
+    """What runs of several seeds say against another way to stop.
 
     Returns:
         Error of both in percent, their difference (negative: the learned stop is better), its 95 %
         interval by a bootstrap over images and seeds, and Student's over the seeds' differences.
-
-    Raises:
-        ValueError: a run's trunk has been trained anew since.
     """
-    learned, other, glimpses = [], [], []
-    for pair in pairs:
-        found = reader.read(line, pair.dtram).answered
-        scores = reader.scores(pair.ram, pair.ram)
-        mean = float(found.glimpses.mean())
-        rules = [ConfidenceStop(p) for p in confidences(scores)]
-        learned.append(1.0 - found.right)
-        other.append(error_at(scores, [*rules, FixedStop(len(scores.logits))], mean))
-        glimpses.append(mean)
-    return _compared("confidence threshold", np.array(learned), np.array(other), glimpses, glimpses)
-
-
-def against_fixed(reader: Reader, line: Line, pairs: Sequence[Pair]) -> dict[str, Any]:
-    """The learned stop against RAM with the whole budget of glimpses, on the same trunk.
-
-    Returns:
-        As `against_threshold`, and by which share glimpses are fewer.
-    """
-    learned, other, glimpses, budgets = [], [], [], []
-    for pair in pairs:
-        found = reader.read(line, pair.dtram).answered
-        scores = reader.scores(pair.ram, pair.ram)
-        budget = len(scores.logits)
-        learned.append(1.0 - found.right)
-        other.append(1.0 - answers(scores, FixedStop(budget)).right)
-        glimpses.append(float(found.glimpses.mean()))
-        budgets.append(float(budget))
-    result = _compared("whole budget", np.array(learned), np.array(other), glimpses, budgets)
-    return result | {"fewer_glimpses": round(1 - np.mean(glimpses) / np.mean(budgets), 4)}
-
-
-def _compared(
-    name: str,
-    ours: np.ndarray,
-    theirs: np.ndarray,
-    our_glimpses: Sequence[float],
-    their_glimpses: Sequence[float],
-) -> dict[str, Any]:
-    """Errors ``(seeds, N)`` in [0, 1] of two systems, as a row."""
-    mean, low, high = paired_bootstrap(100 * (ours - theirs))
-    each = 100 * (ours - theirs).mean(axis=1)
+    differences = 100 * np.stack([one.difference for one in found])
+    mean, low, high = paired_bootstrap(differences)
+    each = differences.mean(axis=1)
     half = mean_interval(each.tolist())[1]
+    glimpses = [one.glimpses for one in found]
+    others = [one.other_glimpses for one in found]
+    fewer = {} if against == THRESHOLD else {"fewer_glimpses": 1 - sum(glimpses) / sum(others)}
+    values: dict[str, float | None] = {
+        "error": 100 * float(np.mean([one.wrong.mean() for one in found])),
+        "glimpses": float(np.mean(glimpses)),
+        "other_error": 100 * float(np.mean([one.other.error.mean() for one in found])),
+        "other_glimpses": float(np.mean(others)),
+        "difference": mean,
+        "low": low,
+        "high": high,
+        "half_of_students": half,
+        **fewer,
+    }
     return {
-        "against": name,
-        "error": round(100 * float(ours.mean()), 4),
-        "glimpses": round(float(np.mean(our_glimpses)), 4),
-        "other_error": round(100 * float(theirs.mean()), 4),
-        "other_glimpses": round(float(np.mean(their_glimpses)), 4),
-        "difference": round(mean, 4),
-        "low": round(low, 4),
-        "high": round(high, 4),
-        "seeds": len(ours),
+        "against": against,
+        **{name: None if value is None else round(value, 4) for name, value in values.items()},
+        "seeds": len(found),
         "of_each_seed": [round(float(one), 4) for one in each],
-        "half_of_students": None if half is None else round(half, 4),
     }
 
+
+# -- what is kept ---------------------------------------------------------------------------------
+
+Kept = dict[str, dict[str, Evidence]]  # by run, and by what it is against
+
+
+def save_evidence(path: Path, found: Kept, recipes: Mapping[str, str]) -> None:
+    """Writes what rows are made of, image by image, so that runs of elsewhere can join them.
+
+    Args:
+        path: of the safetensors file.
+        found: by run.
+        recipes: of the runs, see `Protocol.recipe`.
+    """
+    tensors, about = {}, {}
+    for run, each in found.items():
+        for against, one in each.items():
+            name = f"{run}: {against}"
+            tensors[name] = np.packbits(np.stack([one.wrong, *one.other.wrong]), axis=1)
+            said = {"recipe": recipes[run], "images": len(one.wrong), "share": one.other.share}
+            said |= {"glimpses": one.glimpses, "other_glimpses": one.other_glimpses}
+            about[name] = json.dumps(said)
+    aside = path.with_name(path.name + ".tmp")
+    save_file(tensors, aside, about)
+    os.replace(aside, path)
+
+
+def load_evidence(path: Path) -> tuple[Kept, dict[str, str]]:
+    """What `save_evidence` wrote of runs whose recipe is still the same, and their recipes."""
+    found: Kept = {}
+    recipes: dict[str, str] = {}
+    if not path.exists():
+        return found, recipes
+    with safe_open(path, "numpy") as file:
+        about = file.metadata() or {}
+        for name in file.keys():  # noqa: SIM118, it is no mapping
+            said, (run, against) = json.loads(about[name]), name.split(": ")
+            protocol, system, _ = run.split("/")
+            known = systems.PROTOCOLS.get(protocol)
+            if known is None or system not in known.systems:
+                continue
+            if not rows.stands(run, said["recipe"], known, system):
+                continue
+            bits = np.unpackbits(file.get_tensor(name), axis=1, count=said["images"]).astype(bool)
+            other = Mixture(bits[1:], said["share"])
+            one = Evidence(bits[0], other, said["glimpses"], said["other_glimpses"])
+            found.setdefault(run, {})[against] = one
+            recipes[run] = said["recipe"]
+    return found, recipes
+
+
+# -- what is written ------------------------------------------------------------------------------
 
 NOTE = (
     "95 % interval: 2,000 draws of images, the same for all seeds, and of seeds. With so few seeds "
@@ -124,16 +179,16 @@ def markdown(found: Sequence[Mapping[str, Any]], command: str) -> str:
         "",
     ]
     lines += ["| " + " | ".join(heads) + " |", "|---|---|" + "---:|" * (len(heads) - 2)]
-    for row in found:
-        name = row.get("label", row["system"]) + (" ‡" if row.get("kept") else "")
-        cells = [row["data"], name, f"{row['error']:.2f}", f"{row['glimpses']:.2f}"]
-        cells += [row["against"], f"{row['other_error']:.2f}", f"{row['other_glimpses']:.2f}"]
-        fewer, half = row.get("fewer_glimpses"), row.get("half_of_students")
+    for one in found:
+        name = one.get("label", one["system"]) + (" ‡" if one.get("kept") else "")
+        cells = [one["data"], name, f"{one['error']:.2f}", f"{one['glimpses']:.2f}"]
+        cells += [one["against"], f"{one['other_error']:.2f}", f"{one['other_glimpses']:.2f}"]
+        fewer, half = one.get("fewer_glimpses"), one.get("half_of_students")
         cells.append("" if fewer is None else f"{100 * fewer:.1f}")
-        cells += [f"{row['difference']:+.2f}", f"{row['low']:+.2f} to {row['high']:+.2f}"]
-        cells.append("" if half is None else f"{row['difference']:+.2f} ± {half:.2f}")
-        lines.append("| " + " | ".join([*cells, str(row["seeds"])]) + " |")
-    kept = [KEPT, ""] if any(row.get("kept") for row in found) else []
+        cells += [f"{one['difference']:+.2f}", f"{one['low']:+.2f} to {one['high']:+.2f}"]
+        cells.append("" if half is None else f"{one['difference']:+.2f} ± {half:.2f}")
+        lines.append("| " + " | ".join([*cells, str(one["seeds"])]) + " |")
+    kept = [KEPT, ""] if any(one.get("kept") for one in found) else []
     return "\n".join([*lines, "", NOTE, "", *kept, f"Made by `{command}`.", ""])
 
 

@@ -74,11 +74,23 @@ def glimpses_needed(accuracy: list[float], wanted: float) -> float | None:
     return None
 
 
-def error_at(scores: Scores, rules: Sequence[StoppingRule], mean_glimpses: float) -> np.ndarray:
-    """Errors ``(N,)`` in [0, 1] that a family of stopping rules makes at a mean number of glimpses.
+class Mixture(NamedTuple):
+    """Two stopping rules on a split, each image being given to one of them at random."""
 
-    Between the two rules whose means enclose it, each image is given to one of them at random, so
-    that the mean is met: the expected error of that. Beyond the family's ends it is the end's.
+    wrong: np.ndarray  # (2, N) bool, errors of each
+    share: float  # of images that the second one gets, in [0, 1]
+
+    @property
+    def error(self) -> np.ndarray:
+        """Expected errors ``(N,)`` in [0, 1]."""
+        return (1 - self.share) * self.wrong[0] + self.share * self.wrong[1]
+
+
+def mixture_at(scores: Scores, rules: Sequence[StoppingRule], mean_glimpses: float) -> Mixture:
+    """A family of stopping rules at a mean number of glimpses.
+
+    It is the two rules whose means enclose it, mixed so that the mean is met. Beyond the family's
+    ends it is the end's.
 
     Args:
         scores: a pass.
@@ -91,9 +103,8 @@ def error_at(scores: Scores, rules: Sequence[StoppingRule], mean_glimpses: float
     low = int(np.where(below, means, -np.inf).argmax()) if below.any() else int(means.argmin())
     high = int(np.where(above, means, np.inf).argmin()) if above.any() else int(means.argmax())
     between = means[high] - means[low]
-    share = (mean_glimpses - means[low]) / between if between > 0 else 0.0
-    wrong = [1.0 - found[k].right for k in (low, high)]
-    return (1 - share) * wrong[0] + share * wrong[1]
+    share = float((mean_glimpses - means[low]) / between) if between > 0 else 0.0
+    return Mixture(np.stack([~found[k].right for k in (low, high)]), share)
 
 
 def paired_bootstrap(

@@ -283,51 +283,67 @@ def write_statistics(options: Options) -> Path:
 
 
 def write_claims(options: Options, reader: Reader) -> list[Path]:
-    """Writes what is claimed of the learned stop, from the runs that are finished."""
-    found = []
+    """Writes what is claimed of the learned stop, from the runs that are finished.
+
+    Of others it keeps the evidence, and rows of which no evidence is at hand.
+    """
     path = options.folder() / "claims.json"
     earlier = read_json(path)["rows"] if path.exists() else []
     earlier = [one for one in earlier if claims.stands(one)]
+    evidence, recipes = claims.load_evidence(path.with_suffix(".safetensors"))
+    origins = {run["run"]: run for one in earlier for run in one["runs"]}
+    evidence = {run: each for run, each in evidence.items() if "data" in origins.get(run, {})}
+    here = set()
     for protocol in protocols_of(options, "claims"):
-        for name, system in protocol.systems.items():
-            if name not in CLAIMED or system.trunk is None:
-                continue
-            line = tables.named(protocol, name)
-            pairs = {
-                seed: claims.Pair(
-                    *(protocol.folder(options.runs, one, seed) for one in (name, system.trunk))
-                )
-                for seed in seeds_of(options, line)
-            }
-            pairs = {seed: pair for seed, pair in pairs.items() if all(map(has_results, pair))}
-            kept = [o for o in earlier if (o["protocol"], o["system"]) == (protocol.name, name)]
-            if len(pairs) < max((one["seeds"] for one in kept), default=1):
+        for line in claimed_lines(protocol):
+            trunk = protocol.systems[line.system].trunk or ""
+            for seed in seeds_of(options, line):
+                pair = [protocol.folder(options.runs, one, seed) for one in (line.system, trunk)]
+                if all(map(has_results, pair)):
+                    run = rows.run_name(pair[0])
+                    evidence[run] = claims.compare(reader, line, *pair)
+                    recipes[run] = protocol.recipe(line.system, seed)
+                    origins[run] = {
+                        "run": run,
+                        "recipe": recipes[run],
+                        "data": reader.task(pair[0]).dataset,
+                        **rows.origin_of(pair[0]),
+                    }
+                    here.add(run)
+    found = []
+    for protocol in systems.PROTOCOLS.values():
+        for line in claimed_lines(protocol):
+            runs = sorted(r for r in evidence if r.startswith(f"{protocol.name}/{line.system}/"))
+            of = protocol.name, line.system
+            kept = [one for one in earlier if (one["protocol"], one["system"]) == of]
+            if len(runs) < max((one["seeds"] for one in kept), default=1):
                 found += [{**one, "kept": True} for one in kept]
                 continue
-            runs = [
-                {
-                    "run": rows.run_name(pair.dtram),
-                    "recipe": protocol.recipe(name, seed),
-                    **rows.origin_of(pair.dtram),
-                }
-                for seed, pair in pairs.items()
-            ]
             about = {
-                "data": reader.task(next(iter(pairs.values())).dtram).dataset,
+                "data": origins[runs[0]]["data"],
                 "protocol": protocol.name,
-                "system": name,
-                "label": tables.named_as(protocol, name),
+                "system": line.system,
+                "label": tables.named_as(protocol, line.system),
+                "kept": not here.issuperset(runs),
+                "runs": [origins[run] for run in runs],
             }
-            for compare in (claims.against_threshold, claims.against_fixed):
-                compared = compare(reader, line, list(pairs.values()))
-                found.append({**about, **compared, "runs": runs})
-    here = {protocol.name for protocol in protocols_of(options, "claims")}
-    found += [one for one in earlier if one["protocol"] not in here]
+            for against in evidence[runs[0]]:
+                compared = claims.row(against, [evidence[run][against] for run in runs])
+                found.append({**about, **compared})
     if not found:
         return []
+    options.folder().mkdir(parents=True, exist_ok=True)
     origin = provenance(choose_device(options.device))
+    if evidence:
+        claims.save_evidence(path.with_suffix(".safetensors"), evidence, recipes)
     write_json(path, {"rows": found, **origin})
     return [write_text(path.with_suffix(".md"), claims.markdown(found, origin["command"]))]
+
+
+def claimed_lines(protocol: Protocol) -> list[Line]:
+    """The DT-RAMs of a setting about which something is claimed, each by itself."""
+    names = (n for n, one in protocol.systems.items() if n in CLAIMED and one.trunk is not None)
+    return [tables.named(protocol, name) for name in names]
 
 
 def write_figure(options: Options, reader: Reader, key: str) -> list[Path]:

@@ -2,28 +2,60 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from train import claims
+from train.claims import Evidence
 from train.comparison import mean_interval
+from train.readings import Mixture
 from train.systems import BIRDS
 
 
+def evidence(wrong: list[int], other: list[list[int]], share: float, at: float) -> Evidence:
+    mixture = Mixture(np.array(other, dtype=bool), share)
+    return Evidence(np.array(wrong, dtype=bool), mixture, at, 4.0)
+
+
+FOUND = [
+    evidence([1, 0, 0, 0], [[0, 0, 0, 0], [1, 1, 1, 1]], 0.0, 2.0),
+    evidence([1, 1, 0, 0], [[1, 0, 0, 0], [1, 1, 1, 0]], 0.5, 3.0),
+]
+
+
 def test_a_comparison_by_hand() -> None:
-    ours = np.array([[1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0]])
-    theirs = np.array([[0.0, 0.0, 0.0, 0.0], [1.0, 0.5, 0.5, 0.0]])
-    found = claims._compared("other", ours, theirs, [2.0, 3.0], [4.0, 4.0])
+    found = claims.row(claims.WHOLE, FOUND)
+    # Errors of 1 and 2 of 4, against none and 1 + 0.5 + 0.5.
     assert (found["error"], found["other_error"], found["difference"]) == (37.5, 25.0, 12.5)
     assert (found["glimpses"], found["other_glimpses"], found["seeds"]) == (2.5, 4.0, 2)
+    assert found["fewer_glimpses"] == 0.375
     assert found["of_each_seed"] == [25.0, 0.0]
     # Student's t with 1 degree of freedom, 12.71 standard errors of 12.5.
     assert found["half_of_students"] == pytest.approx(12.706 * 12.5, rel=1e-3)
     assert found["half_of_students"] == pytest.approx(mean_interval([25.0, 0.0])[1], abs=1e-3)
-    alone = claims._compared("other", ours[:1], theirs[:1], [2.0], [4.0])
-    assert alone["half_of_students"] is None
+    alone = claims.row(claims.THRESHOLD, FOUND[:1])
+    assert alone["half_of_students"] is None and "fewer_glimpses" not in alone
+
+
+def test_evidence_comes_back_bit_for_bit(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    one = Evidence(rng.random(43) < 0.2, Mixture(rng.random((2, 43)) < 0.3, 0.123), 2.25, 3.0)
+    runs = [f"birds-small/dtram/seed-{seed}" for seed in range(2)]
+    found = {run: {claims.WHOLE: one, claims.THRESHOLD: FOUND[0]} for run in runs}
+    recipes = {runs[0]: BIRDS.recipe("dtram", 0), runs[1]: "of before"}
+    path = tmp_path / "claims.safetensors"
+    claims.save_evidence(path, found, recipes)
+    back, known = claims.load_evidence(path)
+    assert known == {runs[0]: recipes[runs[0]]} and back.keys() == known.keys()
+    again = back[runs[0]][claims.WHOLE]
+    assert np.array_equal(again.wrong, one.wrong)
+    assert np.array_equal(again.other.wrong, one.other.wrong)
+    assert again[2:] == one[2:] and again.other.share == one.other.share
+    assert np.array_equal(back[runs[0]][claims.THRESHOLD].difference, FOUND[0].difference)
+    assert claims.load_evidence(tmp_path / "none") == ({}, {})
 
 
 def row(**changes: Any) -> dict[str, Any]:

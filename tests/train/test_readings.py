@@ -10,9 +10,9 @@ from agents.rollout import Scores
 from agents.stopping import ConfidenceStop, FixedStop
 from train.readings import (
     answers,
-    error_at,
     glimpses_needed,
     matching_confidence,
+    mixture_at,
     paired_bootstrap,
 )
 
@@ -54,10 +54,10 @@ def test_error_between_two_rules_is_their_mixture() -> None:
     scores = random_scores()
     rules = [FixedStop(3), FixedStop(1), FixedStop(2)]  # in any order
     one, two, three = (1.0 - answers(scores, FixedStop(t)).right for t in (1, 2, 3))
-    assert np.allclose(error_at(scores, rules, 1.25), 0.75 * one + 0.25 * two)
-    assert np.array_equal(error_at(scores, rules, 2.0), two)
-    assert np.array_equal(error_at(scores, rules, 0.5), one)
-    assert np.array_equal(error_at(scores, rules, 3.5), three)
+    assert np.allclose(mixture_at(scores, rules, 1.25).error, 0.75 * one + 0.25 * two)
+    assert np.array_equal(mixture_at(scores, rules, 2.0).error, two)
+    assert np.array_equal(mixture_at(scores, rules, 0.5).error, one)
+    assert np.array_equal(mixture_at(scores, rules, 3.5).error, three)
 
 
 def test_bootstrap_of_a_constant_and_of_a_coin() -> None:

@@ -227,14 +227,16 @@ def check_what_is_gone(options: Options, before: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"dtram-0/seed-0: its trunk was not what .*delete it"):
         reproduce.reproduce(replace(alone, what=("claims",), data="drawn"))
     header.write_text(text)
-    # Claims of runs that are gone are kept, whatever --seeds says.
+    # Claims of runs that are gone are kept, whatever --seeds says, and their evidence is.
     claimed = read_json(options.folder() / "claims.json")["rows"]
     for other in (2, 1, 3):
         lost.rename(options.runs / "elsewhere")
         reproduce.reproduce(replace(alone, what=("claims",), data="drawn", seeds=other))
         (options.runs / "elsewhere").rename(lost)
         again = read_json(options.folder() / "claims.json")["rows"]
-        assert [{**one, "kept": True} for one in claimed] == again
+        assert figures_of(claimed) == figures_of(again)
+        trunks = [systems.MNIST.systems[one["system"]].trunk for one in again]
+        assert [one["kept"] for one in again] == [other == 1 or trunk == "ram" for trunk in trunks]
     # Made otherwise: told before anything is read, whether it is to be trained or not.
     results = options.runs / "mnist/fc/seed-0/results.json"
     found = read_json(results)
