@@ -374,7 +374,8 @@ def judge_stop(
             with fewest is chosen, and ``eval/bound_kept`` is 0.
         discount: of the reward.
         choose: "error": the lowest error within the bound, of equal ones that with fewer glimpses;
-            "return": the highest mean return, whatever the bound.
+            "bound": the most glimpses within the bound; "return": the highest mean return, whatever
+            the bound.
     """
     p = torch.sigmoid(scores.stop_logit[:-1].flatten().double())
     candidates = {0.5, NEVER}
@@ -394,6 +395,8 @@ def judge_stop(
         ranked: tuple[float, ...] = (over, glimpses, error) if over else (over, error, glimpses)
         if choose == "return":
             ranked = (-paid, glimpses)
+        elif choose == "bound" and not over:
+            ranked = (over, -glimpses, error)
         judged.append((ranked, threshold, error, glimpses, paid))
     _, threshold, error, glimpses, paid = min(judged)
     over = glimpses > max_mean_glimpses

@@ -260,9 +260,9 @@ BIRDS_4 = Protocol(
     4,
     {
         "ram": System("reinforce.py", {**_DRAWN_RAM, "curriculum": (2, 3, 4)}, minutes=27),
-        # The lowest validation error that 35 % fewer glimpses than the budget reach: the talk's
-        # DT-RAM takes 37 % fewer than its RAM and loses nothing.
-        **_stops("ram", {"dtram": {**_SMALL_STOP, "choose": "error", "max_mean_glimpses": 2.6}}),
+        # Three eighths fewer glimpses than the budget, as the talk's 1.9 of 3 is; 800 validation
+        # images are too few to tell which threshold below errs less.
+        **_stops("ram", {"dtram": {**_SMALL_STOP, "choose": "bound", "max_mean_glimpses": 2.5}}),
     },
     {"max_glimpses": 4},
 )

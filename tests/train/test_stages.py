@@ -45,6 +45,14 @@ def test_a_tight_bound_costs_accuracy() -> None:
     assert 0.599999 <= verdict.threshold < 0.7
 
 
+@pytest.mark.parametrize(("bound", "mean"), [(3.0, 3.0), (2.5, 7 / 3), (2.1, 2.0)])
+def test_a_bound_can_be_spent(bound: float, mean: float) -> None:
+    """From 0.8 on the first image alone stops early, from 0.9 on none does."""
+    verdict = judge_stop(scores_of(P, RIGHT), bound, discount=0.9, choose="bound")
+    assert verdict.metrics["eval/mean_glimpses"] == pytest.approx(mean)
+    assert verdict.metrics["eval/bound_kept"] == 1.0
+
+
 @pytest.mark.parametrize("p", [1e-6, 0.999])
 def test_a_stopper_that_is_always_sure_is_served(p: float) -> None:
     """All probabilities tiny, or all near 1: thresholds are taken from what occurs."""
