@@ -126,9 +126,9 @@ class Options(OptimizerOptions, AugmentOptions, NetworkOptions, TaskOptions):
     max_mean_glimpses: float = 3.5
     """bound on validation's mean glimpses when the stop threshold is chosen"""
     choose: Literal["error", "bound", "return"] = "error"
-    """the stop threshold is the one with the lowest validation error within that bound; the one that
-    comes nearest to the bound from below, for where validation is too small to tell thresholds
-    apart; or the one with the highest return, whatever the bound"""
+    """the stop threshold is the one with the lowest validation error within that bound; or, where
+    validation is too small to tell thresholds apart, the one that comes nearest to the bound; or
+    the one with the highest return, whatever the bound"""
 
     curriculum: tuple[int, ...] = ()
     """glimpses of each trunk stage, as in 1 2 4 7; one stage with the whole budget if not given"""

@@ -259,7 +259,7 @@ BIRDS_4 = Protocol(
     BIRDS.env_id,
     4,
     {
-        "ram": System("reinforce.py", {**_DRAWN_RAM, "curriculum": (2, 3, 4)}, minutes=27),
+        "ram": System("reinforce.py", {**_DRAWN_RAM, "curriculum": (2, 3, 4)}, minutes=80),
         # Three eighths fewer glimpses than the budget, as the talk's 1.9 of 3 is; 800 validation
         # images are too few to tell which threshold below errs less.
         **_stops("ram", {"dtram": {**_SMALL_STOP, "choose": "bound", "max_mean_glimpses": 2.5}}),
