@@ -25,7 +25,7 @@ class System:
         options: of it, by name.
         trunk: the system whose trained trunk it takes, if any.
         like: the system whose mean cost it is to have, and whose encoder, if any.
-        minutes: that it takes about, on 2 cores of an AMD EPYC; 0 if it was never run there.
+        minutes: that it takes about, on 2 cores of an AMD EPYC with bfloat16; 0 if it was never run there.
     """
 
     program: str
@@ -259,7 +259,7 @@ BIRDS_4 = Protocol(
     BIRDS.env_id,
     4,
     {
-        "ram": System("reinforce.py", {**_DRAWN_RAM, "curriculum": (2, 3, 4)}, minutes=80),
+        "ram": System("reinforce.py", {**_DRAWN_RAM, "curriculum": (2, 3, 4)}, minutes=27),
         # Three eighths fewer glimpses than the budget, as the talk's 1.9 of 3 is; 800 validation
         # images are too few to tell which threshold below errs less.
         **_stops("ram", {"dtram": {**_SMALL_STOP, "choose": "bound", "max_mean_glimpses": 2.5}}),
