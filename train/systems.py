@@ -25,7 +25,7 @@ class System:
         options: of it, by name.
         trunk: the system whose trained trunk it takes, if any.
         like: the system whose mean cost it is to have, and whose encoder, if any.
-        minutes: that it takes about, on 2 cores of an AMD EPYC with bfloat16; 0 if it was never run there.
+        minutes: that it takes about, on 2 cores of an AMD EPYC with bfloat16; 0 if nobody knows.
     """
 
     program: str
