@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,6 +23,11 @@ from dtram_env import datasets
 # channels, where AVX2 is the best that the processor has. The tests' ResNets are that narrow.
 if not torch.cpu.get_capabilities().get("avx512_f", True):
     os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX")
+
+# A shell starts what runs in its background with SIGINT ignored, and every process from there on
+# would inherit it: the tests that interrupt a program would wait for nothing.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
 
