@@ -113,20 +113,20 @@ def row(against: str, found: Sequence[Evidence]) -> dict[str, Any]:
 Kept = dict[str, dict[str, Evidence]]  # by run, and by what it is against
 
 
-def save_evidence(path: Path, found: Kept, recipes: Mapping[str, str]) -> None:
+def save_evidence(path: Path, found: Kept, origins: Mapping[str, Mapping[str, Any]]) -> None:
     """Writes what rows are made of, image by image, so that runs of elsewhere can join them.
 
     Args:
         path: of the safetensors file.
         found: by run.
-        recipes: of the runs, see `Protocol.recipe`.
+        origins: of the runs: data, recipe (see `Protocol.recipe`), command and more.
     """
     tensors, about = {}, {}
     for run, each in found.items():
         for against, one in each.items():
             name = f"{run}: {against}"
             tensors[name] = np.packbits(np.stack([one.wrong, *one.other.wrong]), axis=1)
-            said = {"recipe": recipes[run], "images": len(one.wrong), "share": one.other.share}
+            said = {"origin": origins[run], "images": len(one.wrong), "share": one.other.share}
             said |= {"glimpses": one.glimpses, "other_glimpses": one.other_glimpses}
             about[name] = json.dumps(said)
     aside = path.with_name(path.name + ".tmp")
@@ -134,12 +134,12 @@ def save_evidence(path: Path, found: Kept, recipes: Mapping[str, str]) -> None:
     os.replace(aside, path)
 
 
-def load_evidence(path: Path) -> tuple[Kept, dict[str, str]]:
-    """What `save_evidence` wrote of runs whose recipe is still the same, and their recipes."""
+def load_evidence(path: Path) -> tuple[Kept, dict[str, dict[str, Any]]]:
+    """What `save_evidence` wrote of runs whose recipe is still the same, and their origins."""
     found: Kept = {}
-    recipes: dict[str, str] = {}
+    origins: dict[str, dict[str, Any]] = {}
     if not path.exists():
-        return found, recipes
+        return found, origins
     with safe_open(path, "numpy") as file:
         about = file.metadata() or {}
         for name in file.keys():  # noqa: SIM118, it is no mapping
@@ -148,14 +148,14 @@ def load_evidence(path: Path) -> tuple[Kept, dict[str, str]]:
             known = systems.PROTOCOLS.get(protocol)
             if known is None or system not in known.systems:
                 continue
-            if not rows.stands(run, said["recipe"], known, system):
+            if not rows.stands(run, said["origin"]["recipe"], known, system):
                 continue
             bits = np.unpackbits(file.get_tensor(name), axis=1, count=said["images"]).astype(bool)
             other = Mixture(bits[1:], said["share"])
             one = Evidence(bits[0], other, said["glimpses"], said["other_glimpses"])
             found.setdefault(run, {})[against] = one
-            recipes[run] = said["recipe"]
-    return found, recipes
+            origins[run] = said["origin"]
+    return found, origins
 
 
 # -- what is written ------------------------------------------------------------------------------

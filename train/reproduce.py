@@ -290,9 +290,7 @@ def write_claims(options: Options, reader: Reader) -> list[Path]:
     path = options.folder() / "claims.json"
     earlier = read_json(path)["rows"] if path.exists() else []
     earlier = [one for one in earlier if claims.stands(one)]
-    evidence, recipes = claims.load_evidence(path.with_suffix(".safetensors"))
-    origins = {run["run"]: run for one in earlier for run in one["runs"]}
-    evidence = {run: each for run, each in evidence.items() if "data" in origins.get(run, {})}
+    evidence, origins = claims.load_evidence(path.with_suffix(".safetensors"))
     here = set()
     for protocol in protocols_of(options, "claims"):
         for line in claimed_lines(protocol):
@@ -302,10 +300,9 @@ def write_claims(options: Options, reader: Reader) -> list[Path]:
                 if all(map(has_results, pair)):
                     run = rows.run_name(pair[0])
                     evidence[run] = claims.compare(reader, line, *pair)
-                    recipes[run] = protocol.recipe(line.system, seed)
                     origins[run] = {
                         "run": run,
-                        "recipe": recipes[run],
+                        "recipe": protocol.recipe(line.system, seed),
                         "data": reader.task(pair[0]).dataset,
                         **rows.origin_of(pair[0]),
                     }
@@ -335,7 +332,7 @@ def write_claims(options: Options, reader: Reader) -> list[Path]:
     options.folder().mkdir(parents=True, exist_ok=True)
     origin = provenance(choose_device(options.device))
     if evidence:
-        claims.save_evidence(path.with_suffix(".safetensors"), evidence, recipes)
+        claims.save_evidence(path.with_suffix(".safetensors"), evidence, origins)
     write_json(path, {"rows": found, **origin})
     return [write_text(path.with_suffix(".md"), claims.markdown(found, origin["command"]))]
 

@@ -46,10 +46,11 @@ def test_evidence_comes_back_bit_for_bit(tmp_path: Path) -> None:
     runs = [f"birds-small/dtram/seed-{seed}" for seed in range(2)]
     found = {run: {claims.WHOLE: one, claims.THRESHOLD: FOUND[0]} for run in runs}
     recipes = {runs[0]: BIRDS.recipe("dtram", 0), runs[1]: "of before"}
+    origins = {run: {"run": run, "recipe": recipe, "data": "d"} for run, recipe in recipes.items()}
     path = tmp_path / "claims.safetensors"
-    claims.save_evidence(path, found, recipes)
+    claims.save_evidence(path, found, origins)
     back, known = claims.load_evidence(path)
-    assert known == {runs[0]: recipes[runs[0]]} and back.keys() == known.keys()
+    assert known == {runs[0]: origins[runs[0]]} and back.keys() == known.keys()
     again = back[runs[0]][claims.WHOLE]
     assert np.array_equal(again.wrong, one.wrong)
     assert np.array_equal(again.other.wrong, one.other.wrong)
