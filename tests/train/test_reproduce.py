@@ -17,7 +17,7 @@ import tyro
 
 from agents.act import HaltingRAM
 from agents.dtram import DTRAM
-from train import one_look, reinforce, reproduce, rows, systems, tables
+from train import claims, one_look, reinforce, reproduce, rows, systems, tables
 from train.figures import histogram_figure
 from train.finished import Reader
 from train.reproduce import Options, plan
@@ -301,6 +301,28 @@ def test_a_fresh_clone_keeps_what_is_committed(tmp_path: Path) -> None:
             assert before.get("data") == after.get("data")
         else:
             assert before == after
+
+
+def test_evidence_gathers_beside_a_row_that_has_none(tmp_path: Path) -> None:
+    """One seed does not replace a row of three, and is not lost until there are three."""
+    for name in ("claims.json", "claims.safetensors"):
+        shutil.copy(COMMITTED / name, tmp_path)
+    path = tmp_path / "claims.safetensors"
+    evidence, origins = claims.load_evidence(path)
+    assert len(evidence) == 2
+    before = read_json(tmp_path / "claims.json")["rows"]
+    recipe, each = MNIST.recipe("dtram-0", 0), next(iter(evidence.values()))
+    run = "mnist/dtram-0/seed-0"
+    claims.save_evidence(
+        path,
+        {**evidence, run: each},
+        {**origins, run: {"run": run, "recipe": recipe, "data": "MNIST"}},
+    )
+    options = Options(what=("claims",), data="drawn", runs=tmp_path / "none", out=tmp_path)
+    reproduce.reproduce(replace(options, read_only=True, device="cpu"))
+    again = read_json(tmp_path / "claims.json")["rows"]
+    assert figures_of(before) == figures_of(again)
+    assert run in claims.load_evidence(path)[0]
 
 
 def figures_of(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
