@@ -32,6 +32,7 @@ from .saving import load_weights
 from .stopping import LearnedStop, StoppingRule
 
 EPSILON = 0.01  # both papers' ε: one step may be enough, though a sigmoid never reaches 1
+LEAST_EPSILON = 1e-6  # of `ACTStop`, which reads the sum's logit in float32
 HALTING_BIAS = -3.0  # of halting scores before training, Figurnov et al.: all steps are taken
 
 
@@ -170,6 +171,14 @@ class ACTStop(LearnedStop):
     """
 
     threshold: float = 1 - EPSILON
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.threshold > 1 - LEAST_EPSILON:
+            raise ValueError(
+                f"ACTStop.threshold={self.threshold}: expected 1 - ε with ε of at least "
+                f"{LEAST_EPSILON}, which sums in float32 can tell from 0"
+            )
 
 
 class HaltingRAM(DTRAM):

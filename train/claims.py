@@ -36,8 +36,7 @@ class Evidence(NamedTuple):
 
     wrong: np.ndarray  # (N,) bool, the learned stop's errors
     other: Mixture
-    glimpses: float  # mean
-    other_glimpses: float
+    glimpses: float  # mean of the learned stop
 
     @property
     def difference(self) -> np.ndarray:
@@ -67,8 +66,8 @@ def compare(reader: Reader, line: Line, dtram: Path, ram: Path) -> dict[str, Evi
     threshold = mixture_at(scores, [*rules, FixedStop(budget)], mean)
     whole = mixture_at(scores, [FixedStop(budget)], budget)
     return {
-        THRESHOLD: Evidence(~found.right, threshold, mean, mean),
-        WHOLE: Evidence(~found.right, whole, mean, float(budget)),
+        THRESHOLD: Evidence(~found.right, threshold, mean),
+        WHOLE: Evidence(~found.right, whole, mean),
     }
 
 
@@ -87,7 +86,7 @@ def row(against: str, found: Sequence[Evidence]) -> dict[str, Any]:
     each = differences.mean(axis=1)
     half = mean_interval(each.tolist())[1]
     glimpses = [one.glimpses for one in found]
-    others = [one.other_glimpses for one in found]
+    others = [one.other.mean_glimpses for one in found]
     fewer = {} if against == THRESHOLD else {"fewer_glimpses": 1 - sum(glimpses) / sum(others)}
     values: dict[str, float | None] = {
         "error": 100 * float(np.mean([one.wrong.mean() for one in found])),
@@ -127,7 +126,7 @@ def save_evidence(path: Path, found: Kept, origins: Mapping[str, Mapping[str, An
             name = f"{run}: {against}"
             tensors[name] = np.packbits(np.stack([one.wrong, *one.other.wrong]), axis=1)
             said = {"origin": origins[run], "images": len(one.wrong), "share": one.other.share}
-            said |= {"glimpses": one.glimpses, "other_glimpses": one.other_glimpses}
+            said |= {"glimpses": one.glimpses, "other_glimpses": one.other.mean_glimpses}
             about[name] = json.dumps(said)
     aside = path.with_name(path.name + ".tmp")
     save_file(tensors, aside, about)
@@ -151,8 +150,8 @@ def load_evidence(path: Path) -> tuple[Kept, dict[str, dict[str, Any]]]:
             if not rows.stands(run, said["origin"]["recipe"], known, system):
                 continue
             bits = np.unpackbits(file.get_tensor(name), axis=1, count=said["images"]).astype(bool)
-            other = Mixture(bits[1:], said["share"])
-            one = Evidence(bits[0], other, said["glimpses"], said["other_glimpses"])
+            other = Mixture(bits[1:], said["share"], said["other_glimpses"])
+            one = Evidence(bits[0], other, said["glimpses"])
             found.setdefault(run, {})[against] = one
             origins[run] = said["origin"]
     return found, origins
@@ -188,11 +187,5 @@ def markdown(found: Sequence[Mapping[str, Any]], command: str) -> str:
         cells += [f"{one['difference']:+.2f}", f"{one['low']:+.2f} to {one['high']:+.2f}"]
         cells.append("" if half is None else f"{one['difference']:+.2f} ± {half:.2f}")
         lines.append("| " + " | ".join([*cells, str(one["seeds"])]) + " |")
-    kept = [KEPT, ""] if any(one.get("kept") for one in found) else []
+    kept = [rows.KEPT, ""] if any(one.get("kept") for one in found) else []
     return "\n".join([*lines, "", NOTE, "", *kept, f"Made by `{command}`.", ""])
-
-
-KEPT = (
-    "‡ From an earlier writing, with the same recipe; not all of its runs were on the machine that "
-    "wrote this last."
-)

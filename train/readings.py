@@ -79,6 +79,7 @@ class Mixture(NamedTuple):
 
     wrong: np.ndarray  # (2, N) bool, errors of each
     share: float  # of images that the second one gets, in [0, 1]
+    mean_glimpses: float
 
     @property
     def error(self) -> np.ndarray:
@@ -104,7 +105,8 @@ def mixture_at(scores: Scores, rules: Sequence[StoppingRule], mean_glimpses: flo
     high = int(np.where(above, means, np.inf).argmin()) if above.any() else int(means.argmax())
     between = means[high] - means[low]
     share = float((mean_glimpses - means[low]) / between) if between > 0 else 0.0
-    return Mixture(np.stack([~found[k].right for k in (low, high)]), share)
+    met = float((1 - share) * means[low] + share * means[high])
+    return Mixture(np.stack([~found[k].right for k in (low, high)]), share, met)
 
 
 def paired_bootstrap(
@@ -115,9 +117,12 @@ def paired_bootstrap(
     Images are drawn anew, the same ones for every seed, and seeds are drawn anew.
 
     Args:
-        differences: ``(seeds, N)``, of two systems on the same images.
+        differences: ``(seeds, N)``, of two systems on the same images, in any unit.
         level: of the interval.
         seed: of the draws.
+
+    Returns:
+        Mean, lower and upper end, in the differences' unit.
     """
     rng = np.random.default_rng(seed)
     seeds, images = differences.shape

@@ -20,7 +20,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import tyro
 
@@ -28,7 +28,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clon
 
 from dtram_env.datasets import DATASETS, is_ready
 from train import claims, rows, systems, tables
-from train.comparison import write_csv
 from train.figures import cost_plot, discount_plot, histogram_figure
 from train.finished import Reader
 from train.provenance import choose_device, provenance, python_command
@@ -108,7 +107,11 @@ class Options:
         return key in DATA_OF and self.drawn(key) is systems.BIRDS
 
     def drawn(self, key: str) -> Protocol | None:
-        """The setting on drawn images of a table or figure; None if there is none."""
+        """The setting on drawn images of a table or figure; None if there is none.
+
+        Raises:
+            ValueError: photographs are asked for that are not there.
+        """
         if key in OF_NO_PHOTOGRAPHS:
             return None
         name = DATA_OF.get(key, "cub")
@@ -167,7 +170,7 @@ def seeds_of(options: Options, line: Line) -> range:
 
 
 def plan(options: Options) -> list[ProgramRun]:
-    """All runs that are needed, in an order in which they can be made."""
+    """All runs that are needed, in an order in which they can be made; raises as `drawn`."""
     runs: dict[Path, ProgramRun] = {}
     for key in options.keys:
         shown = key.startswith("figure") or key == "curves"  # of seed 0
@@ -204,7 +207,7 @@ def minutes(options: Options, runs: Sequence[ProgramRun]) -> tuple[float, list[s
 def write_table(options: Options, reader: Reader, made: Table) -> Path:
     """Writes a table from the runs that are finished, and what it has of others."""
     found, names, problems = [], [], []
-    before = written(options.folder() / f"{made.key}.json", made.title)
+    before = rows.written(options.folder() / f"{made.key}.json", made.title)
     for line in made.lines:
         records = []
         for seed in seeds_of(options, line):
@@ -219,67 +222,17 @@ def write_table(options: Options, reader: Reader, made: Table) -> Path:
                 problems.append(f"{folder}: cannot be read, {error}")
         found.append(rows.row(made, line, records, before["rows"].get(line.name)))
     data = ", ".join(dict.fromkeys(names)) or before["data"]
-    return write(options, made, data, found, problems)
-
-
-def written(path: Path, title: str) -> dict[str, Any]:
-    """Data, and rows by system, of a table that was written earlier.
-
-    Raises:
-        ValueError: it is of other images, so that to write this one there would lose it.
-    """
-    if not path.exists():
-        return {"data": "nothing yet", "rows": {}}
-    found = read_json(path)
-    if found["title"] != title:
-        raise ValueError(
-            f"{path}: has {found['title']!r}, expected {title!r}; choose another --out"
-        )
-    return {"data": found["data"], "rows": {one["system"]: one for one in found["rows"]}}
-
-
-def write(
-    options: Options,
-    made: Table,
-    data: str,
-    found: list[dict[str, Any]],
-    problems: Sequence[str] = (),
-) -> Path:
-    """Writes rows as Markdown, CSV and JSON; returns the Markdown's path.
-
-    Args:
-        options: of the program.
-        made: the table.
-        data: what it was measured on.
-        found: its rows, by the names of `rows.COLUMNS`.
-        problems: runs that could not be read.
-    """
-    folder = options.folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    origin = provenance(choose_device(options.device))
-    said = {"title": made.title, "note": made.note, "data": data, "rows": found}
-    write_json(folder / f"{made.key}.json", {**said, "problems": list(problems), **origin})
-    flat = [{name: _flat(value) for name, value in row.items()} for row in found]
-    write_csv(folder / f"{made.key}.csv", flat)
-    text = rows.markdown(made.title, data, found, origin["command"], made.note)
-    text += "".join(f"\n{problem}\n" for problem in problems)
-    return write_text(folder / f"{made.key}.md", text)
-
-
-def _flat(value: Any) -> Any:
-    if not isinstance(value, list):
-        return value
-    return " ".join(one["run"] if isinstance(one, dict) else str(one) for one in value)
+    return rows.write(options.folder(), made, data, found, options.device, problems)
 
 
 def write_statistics(options: Options) -> Path:
     """Table 1: what the datasets are, as they are read here; those that are not there say so."""
     made = Table("table1", tables.talk.TITLES["table1"], "", (), comparable=True)
-    before = written(options.folder() / "table1.json", made.title)["rows"]
+    before = rows.written(options.folder() / "table1.json", made.title)["rows"]
     found = [
         {**before.get(one["system"], {}), **one} for one in tables.statistics(options.data_dir)
     ]
-    return write(options, made, "the datasets themselves", found)
+    return rows.write(options.folder(), made, "the datasets themselves", found, options.device)
 
 
 def write_claims(options: Options, reader: Reader) -> list[Path]:

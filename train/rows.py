@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from .comparison import write_csv
 from .finished import Reading
-from .run import read_json
+from .provenance import choose_device, provenance
+from .run import read_json, write_json, write_text
 from .systems import Protocol
 from .tables import Line, Table
 
@@ -142,6 +144,8 @@ def summary(records: Sequence[Record]) -> dict[str, Any]:
     }
 
 
+# -- how a table is written ------------------------------------------------------------------------
+
 COLUMNS = {
     "system": "system",
     "published_classes": "published: classes",
@@ -162,6 +166,57 @@ COLUMNS = {
     "flops": "MFLOP",
     "seeds": "seeds",
 }
+
+
+def written(path: Path, title: str) -> dict[str, Any]:
+    """Data, and rows by system, of a table that was written earlier.
+
+    Raises:
+        ValueError: it is of other images, so that to write this one there would lose it.
+    """
+    if not path.exists():
+        return {"data": "nothing yet", "rows": {}}
+    found = read_json(path)
+    if found["title"] != title:
+        raise ValueError(
+            f"{path}: has {found['title']!r}, expected {title!r}; choose another --out"
+        )
+    return {"data": found["data"], "rows": {one["system"]: one for one in found["rows"]}}
+
+
+def write(
+    folder: Path,
+    made: Table,
+    data: str,
+    found: Sequence[Mapping[str, Any]],
+    device: str,
+    problems: Sequence[str] = (),
+) -> Path:
+    """Writes rows as Markdown, CSV and JSON; returns the Markdown's path.
+
+    Args:
+        folder: where; it is made if it is not there.
+        made: the table.
+        data: what it was measured on.
+        found: its rows, by the names of `COLUMNS`.
+        device: where finished networks were read, as `choose_device` takes it.
+        problems: runs that could not be read.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    origin = provenance(choose_device(device))
+    said = {"title": made.title, "note": made.note, "data": data, "rows": found}
+    write_json(folder / f"{made.key}.json", {**said, "problems": list(problems), **origin})
+    flat = [{name: _flat(value) for name, value in row.items()} for row in found]
+    write_csv(folder / f"{made.key}.csv", flat)
+    text = markdown(made.title, data, found, origin["command"], made.note)
+    text += "".join(f"\n{problem}\n" for problem in problems)
+    return write_text(folder / f"{made.key}.md", text)
+
+
+def _flat(value: Any) -> Any:
+    if not isinstance(value, list):
+        return value
+    return " ".join(one["run"] if isinstance(one, dict) else str(one) for one in value)
 
 
 def markdown(
@@ -224,12 +279,24 @@ def _remarks(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             "The JSON beside this has each run's command, commit and hardware"
             + (f", but for {_seeds(silent)}." if silent else ".")
         )
+    plain = [run["run"] for run in runs if _in_float32_instead(run)]
+    if plain:
+        said.append(f"In float32, for want of instructions for bfloat16: {_seeds(plain)}.")
     if any(map(_kept, rows)):
-        said.append(
-            "‡ From an earlier writing of this table, with the same recipe; not all of its runs "
-            "were on the machine that wrote it last."
-        )
+        said.append(KEPT)
     return said
+
+
+KEPT = (
+    "‡ From an earlier writing, with the same options in `train/systems.py`; not all of its runs "
+    "were on the machine that wrote this last."
+)
+
+
+def _in_float32_instead(run: Record) -> bool:
+    """Whether a run was to compute in bfloat16 where that cannot be done."""
+    asked = "--bf16" in str(run.get("command") or "").split()
+    return asked and (run.get("hardware") or {}).get("bf16") is False
 
 
 def _seeds(names: Sequence[str]) -> str:

@@ -110,10 +110,15 @@ def table(key: str, drawn: Protocol | None = None) -> Table:
 NOTES = {
     "table2": "RAM and DT-RAM without a further word are the paper's network (8x8 glimpses of one "
     "scale, MLP encoder, recurrent network of 256 units, Gaussian locations), trained by a recipe "
-    "of ours. RAM's published figures are the RAM paper's, as the talk cites them. DT-RAM-1 and "
+    "of ours. A RAM of ours is one network for 7 glimpses, whose answer is learned after each of "
+    "them, read after fewer; RAM's published figures, the RAM paper's, are of a network for each "
+    "number, 2, 4, 5 and 7 as the talk cites them. DT-RAM-1 and "
     "DT-RAM-2 differ in discount, 0.98 and 0.999; their bounds on mean glimpses, of validation "
-    "images, are 3.6 and 4.5. Other DT-RAMs have a discount of 0.98.",
-    "table8": "Both on seed 0.",
+    "images, are 3.6 and 4.5. Other DT-RAMs have a discount of 0.98. RAM with ACT learns its "
+    "halting alone, on RAM's trunk; its ponder cost was not searched.",
+    "table8": "Both on seed 0. Without a curriculum one network learns with the whole budget, for "
+    "as many glimpses in all as the stages take together, and is read after fewer; with one, each "
+    "number of glimpses has the network of its own stage.",
     "table9": "Both on seed 0.",
 }
 """What a reader of a table has to know of its lines."""
@@ -243,11 +248,15 @@ def _by_steps(
 
 
 def _resolution(drawn: Protocol | None) -> list[Line]:
-    """Resolution of the first look by depth; on drawn birds the sides of one look."""
+    """Resolution of the first look by depth; of drawn birds, of one look at the whole."""
     if drawn is not None:
         sides = {
             "one-look": "first look alone",
             "one-look-full": "one look, full resolution",
+            "one-look-resnet18-32": "ResNet-18, 32x32",
+            "one-look-resnet-32": "ResNet-34, 32x32",
+            "one-look-resnet18": "ResNet-18, 128x128",
+            "one-look-resnet": "ResNet-34, 128x128",
         }
         lines = [
             Line(Published(label, None), drawn, system)

@@ -11,11 +11,13 @@ from typing import Any
 import gymnasium as gym
 import pytest
 import torch
+import tyro
 
 from agents.policy_only import POLICY_IDS
 from dtram_env.registration import TABLE
-from train import classifier, run
+from train import classifier, one_look, reinforce, run
 from train.reinforce import Options, train
+from train.runner import ProgramRun, Runner
 
 SMALL: dict[str, Any] = {
     "env_id": "DTRAM-Signpost-v0",
@@ -90,6 +92,19 @@ def policy_id(small_classifier: Path) -> Iterator[str]:
             patch.setattr(f"{module}.POLICY_IDS", (*POLICY_IDS, name))
         yield name
     del gym.registry[name]
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of `train.runner.Runner` are made here, one after another."""
+
+    def here(self: Runner, jobs: list[ProgramRun]) -> None:
+        for job in jobs:
+            if not job.finished:
+                program: Any = {"reinforce.py": reinforce, "one_look.py": one_look}[job.program]
+                program.train(tyro.cli(program.Options, args=job.words()[2:]))
+
+    monkeypatch.setattr(Runner, "run", here)
 
 
 class InterruptAfter(run.Interrupt):

@@ -54,10 +54,14 @@ def test_error_between_two_rules_is_their_mixture() -> None:
     scores = random_scores()
     rules = [FixedStop(3), FixedStop(1), FixedStop(2)]  # in any order
     one, two, three = (1.0 - answers(scores, FixedStop(t)).right for t in (1, 2, 3))
-    assert np.allclose(mixture_at(scores, rules, 1.25).error, 0.75 * one + 0.25 * two)
+    found = mixture_at(scores, rules, 1.25)
+    assert np.allclose(found.error, 0.75 * one + 0.25 * two)
+    assert found.mean_glimpses == 1.25
     assert np.array_equal(mixture_at(scores, rules, 2.0).error, two)
     assert np.array_equal(mixture_at(scores, rules, 0.5).error, one)
-    assert np.array_equal(mixture_at(scores, rules, 3.5).error, three)
+    beyond = mixture_at(scores, rules, 3.5)
+    assert np.array_equal(beyond.error, three)
+    assert beyond.mean_glimpses == 3.0  # what it is, not what was asked for
 
 
 def test_bootstrap_of_a_constant_and_of_a_coin() -> None:

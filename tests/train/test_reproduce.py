@@ -13,16 +13,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import tyro
 
+import dtram_env
 from agents.act import HaltingRAM
 from agents.dtram import DTRAM
-from train import claims, one_look, reinforce, reproduce, rows, systems, tables
+from agents.stopping import FixedStop
+from train import claims, reinforce, reproduce, rows, systems, tables
 from train.figures import histogram_figure
 from train.finished import Reader
 from train.reproduce import Options, plan
 from train.run import read_json, write_json
-from train.runner import ProgramRun, Runner, run_in_order
+from train.runner import Runner, run_in_order
 from train.systems import BIRDS, MNIST, PROTOCOLS, Protocol, System
 
 QUICK: dict[str, Any] = {"epochs": 1, "learning_rate": 5e-3, "device": "cpu"}
@@ -57,20 +58,12 @@ def small(protocol: Protocol) -> Protocol:
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(monkeypatch: pytest.MonkeyPatch, in_this_process: None) -> None:
     """Small protocols, few seeds, and runs that are made in this process."""
     monkeypatch.setattr(reproduce, "SEVERAL_SEEDS", ("ram", "dtram-1"))
     shrunk = small(MNIST)
     monkeypatch.setattr(systems, "MNIST", shrunk)
     monkeypatch.setattr(systems, "PROTOCOLS", {**PROTOCOLS, "mnist": shrunk})
-
-    def here(self: Runner, jobs: list[ProgramRun]) -> None:
-        for job in jobs:
-            if not job.finished:
-                program: Any = {"reinforce.py": reinforce, "one_look.py": one_look}[job.program]
-                program.train(tyro.cli(program.Options, args=job.words()[2:]))
-
-    monkeypatch.setattr(Runner, "run", here)
 
 
 # -- plans ----------------------------------------------------------------------------------------
@@ -142,10 +135,13 @@ def test_a_table_from_nothing(tmp_path: Path, quick: None, capsys: Any) -> None:
     assert ours["ours"] == pytest.approx(np.mean(errors), abs=1e-3)
     assert ours["spread"] == pytest.approx(np.std(errors, ddof=1), abs=1e-3)
     assert ours["difference"] == pytest.approx(ours["ours"] - 1.54, abs=1e-3)
-    # Two glimpses are read off the stage that learned two.
+    # Two glimpses are read off the stage that learned two, and not off the whole network.
     early = by_name["RAM, 2 glimpses"]
     assert early["glimpses"] == 2.0
-    assert DTRAM.load(folders[0] / "stages/trunk-2").config.max_glimpses == 4
+    assert early["values"] == pytest.approx(
+        [error_of_two(one / "stages/trunk-2") for one in folders]
+    )
+    assert early["values"] != pytest.approx([error_of_two(folder) for folder in folders])
     assert isinstance(HaltingRAM.load(tmp_path / "mnist/act/seed-0"), HaltingRAM)
     with (tmp_path / "tables/table2.csv").open() as file:
         assert [row["system"] for row in csv.DictReader(file)] == list(by_name)
@@ -175,6 +171,13 @@ def test_a_table_from_nothing(tmp_path: Path, quick: None, capsys: Any) -> None:
     assert whole["fewer_glimpses"] == pytest.approx(1 - whole["glimpses"] / 4, abs=1e-3)
     check_figures(options)
     check_what_is_gone(options, by_name)
+
+
+def error_of_two(folder: Path) -> float:
+    """Test error, %, of a network after two glimpses."""
+    agent = DTRAM.load(folder)
+    agent.stopping = FixedStop(2)
+    return dtram_env.evaluate(agent, "DTRAM-Signpost-v0", split="test").to_dict()["test_error"]
 
 
 def check_figures(options: Options) -> None:
@@ -309,7 +312,7 @@ def test_evidence_gathers_beside_a_row_that_has_none(tmp_path: Path) -> None:
         shutil.copy(COMMITTED / name, tmp_path)
     path = tmp_path / "claims.safetensors"
     evidence, origins = claims.load_evidence(path)
-    assert len(evidence) == 2
+    assert len(evidence) >= 2 and not any(run.startswith("mnist/dtram-0") for run in evidence)
     before = read_json(tmp_path / "claims.json")["rows"]
     recipe, each = MNIST.recipe("dtram-0", 0), next(iter(evidence.values()))
     run = "mnist/dtram-0/seed-0"
