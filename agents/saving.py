@@ -50,6 +50,11 @@ def read_model_json(folder: str | Path, kind: str = DTRAM_KIND) -> dict[str, Any
     for name in ("model.json", "model.safetensors"):
         if not (folder / name).is_file():
             why = "" if folder.is_dir() else ", there is no such folder"
+            if folder.exists() and not folder.is_dir():
+                why = "; expected the folder of a model, this is a file"
+            inside = sorted(path.parent.name for path in folder.glob("*/model.json"))
+            if inside:
+                why = f"; its folders have models: {', '.join(inside)}"
             raise FileNotFoundError(f"{folder}: no saved model, {name} is missing{why}")
     path = folder / "model.json"
     try:

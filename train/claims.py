@@ -127,9 +127,10 @@ def save_evidence(path: Path, found: Kept, origins: Mapping[str, Mapping[str, An
             tensors[name] = np.packbits(np.stack([one.wrong, *one.other.wrong]), axis=1)
             said = {"origin": origins[run], "images": len(one.wrong), "share": one.other.share}
             said |= {"glimpses": one.glimpses, "other_glimpses": one.other.mean_glimpses}
-            about[name] = json.dumps(said)
+            about[name] = said
     aside = path.with_name(path.name + ".tmp")
-    save_file(tensors, aside, about)
+    # Under one name: the order of several is another each time.
+    save_file(tensors, aside, {"about": json.dumps(about, sort_keys=True)})
     os.replace(aside, path)
 
 
@@ -140,9 +141,9 @@ def load_evidence(path: Path) -> tuple[Kept, dict[str, dict[str, Any]]]:
     if not path.exists():
         return found, origins
     with safe_open(path, "numpy") as file:
-        about = file.metadata() or {}
+        about = json.loads(file.metadata()["about"])
         for name in file.keys():  # noqa: SIM118, it is no mapping
-            said, (run, against) = json.loads(about[name]), name.split(": ")
+            said, (run, against) = about[name], name.split(": ")
             protocol, system, _ = run.split("/")
             known = systems.PROTOCOLS.get(protocol)
             if known is None or system not in known.systems:

@@ -26,6 +26,7 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 
+from agents.precision import has_bf16
 from dtram_env.datasets import DATASETS, is_ready
 from train import claims, rows, systems, tables
 from train.figures import cost_plot, discount_plot, histogram_figure
@@ -55,6 +56,7 @@ Key = Literal[
 KEYS = get_args(Key)[:-1]
 DATA_OF = {"table4": "cars", "figure8": "cars"}  # the others' photographs are CUB's
 OF_NO_PHOTOGRAPHS = ("table1", "table2")
+CORES = 2  # that times are noted of
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ class Options:
         for key in self.what:
             if key not in (*KEYS, "all"):
                 raise ValueError(f"{key}: expected some of {', '.join(KEYS)}, or all")
+        if self.out is not None and self.out.exists() and not self.out.is_dir():
+            raise ValueError(f"--out {self.out}: expected a folder, this is a file")
         for name, least in (("seeds", 1), ("jobs", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"--{name} {getattr(self, name)}: expected at least {least}")
@@ -185,9 +189,11 @@ def plan(options: Options) -> list[ProgramRun]:
 def minutes(options: Options, runs: Sequence[ProgramRun]) -> tuple[float, list[str]]:
     """How long unfinished runs will take at least, and the names of those nobody can tell of.
 
-    A finished run of the same system tells; else what is noted of the system.
+    A finished run of the same system tells; else what is noted of the system. With --jobs no more
+    than `CORES` runs go on at a time, and a run waits for those that it reads.
     """
     total, unknown = 0.0, []
+    ends: dict[Path, float] = {}  # were there cores for all
     for run in runs:
         if run.finished:
             continue
@@ -196,9 +202,10 @@ def minutes(options: Options, runs: Sequence[ProgramRun]) -> tuple[float, list[s
         noted = systems.PROTOCOLS[system.parent.name].systems[system.name].minutes
         each = read_json(done[0])["train_seconds"] / 60 if done else noted
         total += each
+        ends[run.folder] = each + max((ends.get(folder, 0.0) for folder in run.after), default=0.0)
         if not each:
             unknown.append(run.name)
-    return total / options.jobs, unknown
+    return max(total / min(options.jobs, CORES), *ends.values(), 0.0), unknown
 
 
 # -- what is written ------------------------------------------------------------------------------
@@ -336,7 +343,10 @@ def reproduce(options: Options) -> list[Path]:
     """
     for key in KEYS:
         if (key in options.what or "all" in options.what) and options.is_another(key):
-            print(f"{key}: not made, as Cars are not here, and drawn birds are shown by another")
+            print(
+                f"{key}: not made; it is of Cars, which are not here, and the drawn birds in their "
+                f"place are shown by {'figure7' if key == 'figure8' else 'table3'}"
+            )
     runs = plan(options)
     for run in runs if options.estimate or options.read_only else ():  # else before any is made
         if run.finished:
@@ -346,9 +356,11 @@ def reproduce(options: Options) -> list[Path]:
     least = "at least" if unknown else "about"
     print(
         f"{len(runs)} runs, {len(runs) - len(missing)} finished; the rest takes {least} {time:.0f} "
-        f"minutes on 2 CPU cores with --jobs {options.jobs}",
+        f"minutes on {CORES} CPU cores with --jobs {options.jobs}",
         flush=True,
     )
+    if missing and not options.read_only and not has_bf16("cpu"):
+        print("those minutes are with bfloat16, which this processor lacks: up to 3 times as long")
     if unknown:
         print(f"never run, so nobody knows how long: {', '.join(unknown)}", flush=True)
     if options.data == "auto" and any(map(options.drawn, options.keys)):

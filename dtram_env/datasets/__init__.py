@@ -206,7 +206,10 @@ def _stand_in(name: str, data: str, data_dir: str | Path | None, download: bool)
     builtin = ""
     if info.stand_in is not None:
         other = DATASETS[info.stand_in].env_id
-        builtin = f" data='auto' takes a drawn stand-in, which is {other} too."
+        builtin = (
+            f" Drawn images in its place are {other}, which gym.make takes by data='auto' or "
+            "'builtin' as well, and the programs by --data builtin."
+        )
     raise DatasetNotFoundError(
         f"{name}: not all its files are in {_folder(name, data_dir)}{why}. Fetch them by "
         f"`python -m dtram_env.datasets download {name}`.{builtin} {_no_data_hint()}"

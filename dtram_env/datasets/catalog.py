@@ -175,7 +175,7 @@ def folder_place(place: Path, choices: Choices) -> tuple[Path, Path]:
     if choices.root is None:
         raise ValueError(
             "root=None: expected the folder of your images, one folder a class, as in "
-            'gym.make("DTRAM-ImageFolder-v0", root="photos")'
+            'gym.make("DTRAM-ImageFolder-v0", root="photos") or --root photos'
         )
     root = Path(choices.root)
     return root, place / f"{root.name}-{hashlib.sha256(str(root).encode()).hexdigest()[:12]}"

@@ -281,7 +281,8 @@ def test_small_birds_stand_once_for_all_photographs(tmp_path: Path, capsys: Any)
     assert options.keys == ()
     assert reproduce.reproduce(options) == []
     said = capsys.readouterr().out
-    assert "table4: not made, as Cars are not here" in said and "figure8: not made" in said
+    assert "table4: not made; it is of Cars" in said and "shown by table3" in said
+    assert "shown by figure7" in said
     large = replace(options, data="drawn-large")
     assert {run.folder.parts[-3] for run in plan(large)} == {"autos-512"}
 
@@ -393,6 +394,12 @@ def test_finished_runs_tell_how_long_others_take(tmp_path: Path) -> None:
         write_json(runs[0].folder / "results.json", {"train_seconds": 120.0})
         assert reproduce.minutes(options, runs) == (4.0, [])
         assert reproduce.minutes(replace(options, jobs=2), runs) == (2.0, [])
+        assert reproduce.minutes(replace(options, jobs=99), runs) == (2.0, [])  # two cores
+
+
+def test_an_estimate_waits_for_what_a_run_reads(tmp_path: Path) -> None:
+    runs = [MNIST.run(tmp_path, name, 0) for name in ("ram-conv", "dtram-conv-0", "dtram-conv-1")]
+    assert reproduce.minutes(Options(runs=tmp_path, jobs=2), runs) == (41.0, [])
 
 
 @pytest.mark.parametrize(
@@ -401,6 +408,7 @@ def test_finished_runs_tell_how_long_others_take(tmp_path: Path) -> None:
         ({"what": ("table10",)}, "table10: expected some of table1"),
         ({"seeds": 0}, "--seeds 0"),
         ({"jobs": 0}, "--jobs 0"),
+        ({"out": Path(__file__)}, "--out .*expected a folder"),
     ],
 )
 def test_options_out_of_range_are_named(changes: dict[str, Any], said: str) -> None:
