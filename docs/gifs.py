@@ -24,7 +24,7 @@ STEP_MS, END_MS = 600, 1800  # how long a frame is shown, and an episode's last
 LARGEST = 300_000  # bytes
 
 SHIPPED = {
-    "DTRAM-MNIST-v0": "pretrained/mnist",
+    "DTRAM-MNIST-v0": "pretrained/mnist-dtram-conv-0",
     "DTRAM-MNIST-Policy-v0": "pretrained/mnist-policy-only",
     "DTRAM-BirdsSmall-v0": "pretrained/birds-small",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +33,7 @@ matplotlib.use("Agg")
 CONFIDENCES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 LEARNED = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 SCORE_BATCH = 1000  # at most
+TITLE_WIDTH = 20  # letters over a picture
 
 
 def report(folder: Path, task: Task, agent: DTRAM, about: dict[str, Any]) -> dict[str, Any]:
@@ -235,7 +237,8 @@ def glimpse_figure(
             right = bool(prediction[n] == images.labels[n])
             wrong = "" if right else f" (is {task.class_names[int(images.labels[n])]})"
             color = "black" if right else "crimson"
-            axes.set_title(answer + wrong, fontsize=8, color=color, pad=2)
+            said = textwrap.fill(answer + wrong, TITLE_WIDTH)
+            axes.set_title(said, fontsize=8, color=color, pad=2)
         share = 100 * counts[t] / len(taken)
         label = f"{t} glimpse{'s' * (t > 1)}\n{share:.1f} %"
         side = {"transform": cells[0].transAxes, "ha": "right", "va": "center", "fontsize": 9}
