@@ -201,14 +201,22 @@ def test_what_is_said_of_the_budget_of_four_and_of_deeper_networks() -> None:
     sact, three = rows["ResNet with SACT"], rows["DT-RAM"]
     assert f"(SACT) has {sact['ours']:.2f} % at {sact['flops'] / 1e6:.1f} MFLOP" in said
     assert f"budget 3 {three['ours']:.2f} % at {three['flops'] / 1e6:.1f}" in said
-    (claim,) = (
-        row
+    budgets = {
+        row["protocol"]: row
         for row in results("benchmarks/results/tables/claims.json")["rows"]
-        if row["protocol"] == "birds-small-4" and row["against"] == "whole budget"
-    )
-    assert [run["run"][-1] for run in claim["runs"]] == ["1", "2"]
+        if row["against"] == "whole budget"
+    }
+    three, claim = budgets["birds-small"], budgets["birds-small-4"]
+    assert three["seeds"] == claim["seeds"] == 3 and "Means of 3 seeds" in said
+    assert f"errs on {three['error']:.2f} % at {three['glimpses']:.2f} glimpses" in said
+    assert f"on {three['other_error'] + 1e-9:.2f} % with all three" in said
+    assert f"{100 * three['fewer_glimpses']:.1f} % fewer glimpses" in said
     assert f"DT-RAM errs on {claim['error']:.2f} % at {claim['glimpses']:.2f} glimpses" in said
-    assert f"errs on {claim['other_error'] + 1e-9:.2f} % with all four" in said
+    assert f"on {claim['other_error'] + 1e-9:.2f} % with all four" in said
+    (alone,) = (
+        run["value"] for run in rows["DT-RAM, budget of 4"]["runs"] if run["run"][-1] == "0"
+    )
+    assert f"the third, run since, has {100 - alone:.2f} % at" in said
     assert f"{100 * claim['fewer_glimpses']:.1f} % fewer glimpses" in said
     assert f"{-claim['difference']:.2f} points fewer errors" in said
     assert f"({-claim['low']:.2f} fewer to {claim['high']:.2f} more at 95 % confidence)" in said
