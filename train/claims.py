@@ -161,8 +161,8 @@ def load_evidence(path: Path) -> tuple[Kept, dict[str, dict[str, Any]]]:
 # -- what is written ------------------------------------------------------------------------------
 
 NOTE = (
-    "What chose the threshold with a budget of 4 was made after other rules' test errors on seeds 1 "
-    "and 2 had been seen (`docs/attempts.md`). "
+    "The rule for the threshold with a budget of 4 was made after other rules' test errors on "
+    "seeds 1 and 2 had been seen (`docs/attempts.md`). "
     "95 % interval: 2,000 draws of images, the same for all seeds, and of seeds. With so few seeds "
     "it is too narrow where seeds differ more than images do; Student's interval over the seeds' "
     "differences says what seeds alone can tell (rows without it were written before it was). At "

@@ -128,8 +128,8 @@ LONE_NOTE = (
     "later glimpse says by itself is learned with and without it, as no part is found otherwise."
 )
 FOUR_NOTE = (
-    "With a budget of 4 DT-RAM's threshold spends its bound of 2.5 on validation; that rule was made "
-    "after other rules' test errors on seeds 1 and 2 had been seen (`docs/attempts.md`)."
+    "With a budget of 4 DT-RAM's threshold spends its bound of 2.5 on validation; that rule was "
+    "made after other rules' test errors on seeds 1 and 2 had been seen (`docs/attempts.md`)."
 )
 
 CURVES = (
