@@ -49,13 +49,7 @@ def read_model_json(folder: str | Path, kind: str = DTRAM_KIND) -> dict[str, Any
     folder = Path(folder)
     for name in ("model.json", "model.safetensors"):
         if not (folder / name).is_file():
-            why = "" if folder.is_dir() else ", there is no such folder"
-            if folder.exists() and not folder.is_dir():
-                why = "; expected the folder of a model, this is a file"
-            inside = sorted(path.parent.name for path in folder.glob("*/model.json"))
-            if inside:
-                why = f"; its folders have models: {', '.join(inside)}"
-            raise FileNotFoundError(f"{folder}: no saved model, {name} is missing{why}")
+            raise FileNotFoundError(f"{folder}: no saved model, {name} is missing{_why(folder)}")
     path = folder / "model.json"
     try:
         header = json.loads(path.read_text())
@@ -69,6 +63,16 @@ def read_model_json(folder: str | Path, kind: str = DTRAM_KIND) -> dict[str, Any
     if found != kind:
         raise ValueError(f"{path}: expected a {kind}, found a {found}; name another folder")
     return header
+
+
+def _why(folder: Path) -> str:
+    """Why there may be no model in `folder`, as the end of a message."""
+    if not folder.exists():
+        return ", there is no such folder"
+    if not folder.is_dir():
+        return "; expected the folder of a model, this is a file"
+    inside = sorted(path.parent.name for path in folder.glob("*/model.json"))
+    return f"; these folders in it have models: {', '.join(inside)}" if inside else ""
 
 
 def kind_of(folder: str | Path) -> str:

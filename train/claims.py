@@ -141,7 +141,13 @@ def load_evidence(path: Path) -> tuple[Kept, dict[str, dict[str, Any]]]:
     if not path.exists():
         return found, origins
     with safe_open(path, "numpy") as file:
-        about = json.loads(file.metadata()["about"])
+        said = (file.metadata() or {}).get("about")
+        if said is None:
+            raise ValueError(
+                f"{path}: expected evidence as save_evidence writes it, found another format; "
+                "restore the committed file, or delete it"
+            )
+        about = json.loads(said)
         for name in file.keys():  # noqa: SIM118, it is no mapping
             said, (run, against) = about[name], name.split(": ")
             protocol, system, _ = run.split("/")
@@ -161,11 +167,11 @@ def load_evidence(path: Path) -> tuple[Kept, dict[str, dict[str, Any]]]:
 # -- what is written ------------------------------------------------------------------------------
 
 NOTE = (
-    "The rule for the threshold with a budget of 4 was made after other rules' test errors on "
-    "seeds 1 and 2 had been seen (`docs/attempts.md`). "
+    "The rule for the threshold with a budget of 4 was made after other rules' test errors had "
+    "been seen (`docs/attempts.md`). "
     "95 % interval: 2,000 draws of images, the same for all seeds, and of seeds. With so few seeds "
     "it is too narrow where seeds differ more than images do; Student's interval over the seeds' "
-    "differences says what seeds alone can tell (rows without it were written before it was). At "
+    "differences says what seeds alone can tell (older rows lack it). At "
     "equal mean glimpses the threshold's error "
     "is interpolated on its curve, once, on the whole split: draws do not match them anew."
 )

@@ -1,6 +1,6 @@
 """Evaluates a trained DT-RAM through the registered environment, every image once.
 
-    python train/evaluate.py pretrained/mnist               # the shipped model, test split
+    python train/evaluate.py pretrained/mnist-dtram-conv-0  # a shipped model, test split
     python train/evaluate.py runs/mine --json               # one JSON object on standard output
     python train/evaluate.py runs/mine --confidence 0.98    # another rule on the same trunk
 

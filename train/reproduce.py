@@ -356,11 +356,16 @@ def reproduce(options: Options) -> list[Path]:
     least = "at least" if unknown else "about"
     print(
         f"{len(runs)} runs, {len(runs) - len(missing)} finished; the rest takes {least} {time:.0f} "
-        f"minutes on {CORES} CPU cores with --jobs {options.jobs}",
+        f"minutes with --jobs {options.jobs} on as many CPU cores, of {CORES} at most",
         flush=True,
     )
-    if missing and not options.read_only and not has_bf16("cpu"):
-        print("those minutes are with bfloat16, which this processor lacks: up to 3 times as long")
+    device = choose_device(options.device).type
+    if any(run.options.get("bf16") for run in missing) and not has_bf16(device):
+        print(
+            f"noted minutes are with bfloat16, which this {device} lacks: about twice as long "
+            "where a recipe asks for it",
+            flush=True,
+        )
     if unknown:
         print(f"never run, so nobody knows how long: {', '.join(unknown)}", flush=True)
     if options.data == "auto" and any(map(options.drawn, options.keys)):

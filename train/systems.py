@@ -25,7 +25,7 @@ class System:
         options: of it, by name.
         trunk: the system whose trained trunk it takes, if any.
         like: the system whose mean cost it is to have, and whose encoder, if any.
-        minutes: that it takes about, on 2 cores of an AMD EPYC with bfloat16; 0 if nobody knows.
+        minutes: that it takes about, on one core of an AMD EPYC with bfloat16; 0 if nobody knows.
     """
 
     program: str
@@ -229,7 +229,7 @@ BIRDS = Protocol(
             "one_look.py", {**_DRAWN_LOOK, "epochs": 20}, like="dtram", minutes=3
         ),
         "one-look-full": System(
-            "one_look.py", {**_DRAWN_LOOK, "side": 0, "epochs": 12}, like="dtram", minutes=14
+            "one_look.py", {**_DRAWN_LOOK, "side": 0, "epochs": 12}, like="dtram", minutes=30
         ),
         "ram": System("reinforce.py", _DRAWN_RAM, minutes=17),
         # As many glimpses as the curriculum's two stages: 20 x (2 + 3).
@@ -246,7 +246,7 @@ BIRDS = Protocol(
             "ram",
             minutes=1,
         ),
-        "one-look-resnet": System("one_look.py", _DRAWN_RESNET, minutes=7),
+        "one-look-resnet": System("one_look.py", _DRAWN_RESNET, minutes=10),
         "one-look-resnet-32": System("one_look.py", {**_DRAWN_RESNET, "side": 32}, minutes=1),
         "one-look-resnet18": System(
             "one_look.py", {**_DRAWN_RESNET, "encoder": "resnet18"}, minutes=4
@@ -265,7 +265,7 @@ BIRDS_4 = Protocol(
     BIRDS.env_id,
     4,
     {
-        "ram": System("reinforce.py", {**_DRAWN_RAM, "curriculum": (2, 3, 4)}, minutes=27),
+        "ram": System("reinforce.py", {**_DRAWN_RAM, "curriculum": (2, 3, 4)}, minutes=43),
         # Three eighths fewer glimpses than the budget, as the talk's 1.9 of 3 is; 800 validation
         # images are too few to tell which threshold below errs less.
         **_stops("ram", {"dtram": {**_SMALL_STOP, "choose": "bound", "max_mean_glimpses": 2.5}}),

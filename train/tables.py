@@ -112,11 +112,11 @@ NOTES = {
     "table2": "RAM and DT-RAM without a further word are the paper's network (8x8 glimpses of one "
     "scale, MLP encoder, recurrent network of 256 units, Gaussian locations), trained by a recipe "
     "of ours. A RAM of ours is one network for 7 glimpses, whose answer is learned after each of "
-    "them, read after fewer; RAM's published figures, the RAM paper's, are of a network for each "
-    "number, 2, 4, 5 and 7 as the talk cites them. DT-RAM-1 and "
-    "DT-RAM-2 differ in discount, 0.98 and 0.999; their bounds on mean glimpses, of validation "
-    "images, are 3.6 and 4.5. Other DT-RAMs have a discount of 0.98. RAM with ACT learns its "
-    "halting alone, on RAM's trunk; its ponder cost was not searched.",
+    "them, read after fewer. RAM's published figures are the RAM paper's, of one network for each "
+    "number of glimpses; the talk cites those of 2, 4, 5 and 7. DT-RAM-1 and DT-RAM-2 differ in "
+    "discount, 0.98 and 0.999; their bounds on mean glimpses, of validation images, are 3.6 and "
+    "4.5. Other DT-RAMs have a discount of 0.98. RAM with ACT learns its halting alone, on RAM's "
+    "trunk; its ponder cost was not searched.",
     "table8": "Both on seed 0. Without a curriculum one network learns with the whole budget, for "
     "as many glimpses in all as the stages take together, and is read after fewer; with one, each "
     "number of glimpses has the network of its own stage.",
@@ -129,7 +129,7 @@ LONE_NOTE = (
 )
 FOUR_NOTE = (
     "With a budget of 4 DT-RAM's threshold spends its bound of 2.5 on validation; that rule was "
-    "made after other rules' test errors on seeds 1 and 2 had been seen (`docs/attempts.md`)."
+    "made after other rules' test errors had been seen (`docs/attempts.md`)."
 )
 
 CURVES = (

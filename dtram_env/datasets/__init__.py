@@ -208,7 +208,7 @@ def _stand_in(name: str, data: str, data_dir: str | Path | None, download: bool)
         other = DATASETS[info.stand_in].env_id
         builtin = (
             f" Drawn images in its place are {other}, which gym.make takes by data='auto' or "
-            "'builtin' as well, and the programs by --data builtin."
+            "'builtin' as well, and train/reinforce.py and train/one_look.py by --data builtin."
         )
     raise DatasetNotFoundError(
         f"{name}: not all its files are in {_folder(name, data_dir)}{why}. Fetch them by "

@@ -283,8 +283,16 @@ def test_weights_that_do_not_fit_are_listed(tmp_path: Path) -> None:
 
 
 def test_a_missing_model_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no saved model, model\.json is missing"):
+    with pytest.raises(FileNotFoundError, match=r"no saved model, model\.json is missing$"):
         DTRAM.load(tmp_path)
+    for name in ("two", "one"):
+        make_agent().save(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match=r"these folders in it have models: one, two$"):
+        DTRAM.load(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"expected the folder of a model, this is a file"):
+        DTRAM.load(tmp_path / "one/model.json")
+    with pytest.raises(FileNotFoundError, match=r"there is no such folder"):
+        DTRAM.load(tmp_path / "three")
 
 
 @pytest.mark.parametrize(

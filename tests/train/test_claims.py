@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from train import claims
 from train.claims import Evidence
@@ -57,6 +58,9 @@ def test_evidence_comes_back_bit_for_bit(tmp_path: Path) -> None:
     assert again.glimpses == one.glimpses and again.other[1:] == one.other[1:]
     assert np.array_equal(back[runs[0]][claims.THRESHOLD].difference, FOUND[0].difference)
     assert claims.load_evidence(tmp_path / "none") == ({}, {})
+    save_file({"x": np.zeros(1)}, path)
+    with pytest.raises(ValueError, match=r"claims.safetensors: expected evidence .* delete it"):
+        claims.load_evidence(path)
 
 
 def row(**changes: Any) -> dict[str, Any]:

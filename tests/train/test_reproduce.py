@@ -19,8 +19,10 @@ from agents.act import HaltingRAM
 from agents.dtram import DTRAM
 from agents.stopping import FixedStop
 from train import claims, reinforce, reproduce, rows, systems, tables
+from train.claims import Evidence
 from train.figures import histogram_figure
 from train.finished import Reader
+from train.readings import Mixture
 from train.reproduce import Options, plan
 from train.run import read_json, write_json
 from train.runner import Runner, run_in_order
@@ -308,25 +310,43 @@ def test_a_fresh_clone_keeps_what_is_committed(tmp_path: Path) -> None:
 
 
 def test_evidence_gathers_beside_a_row_that_has_none(tmp_path: Path) -> None:
-    """One seed does not replace a row of three, and is not lost until there are three."""
-    for name in ("claims.json", "claims.safetensors"):
-        shutil.copy(COMMITTED / name, tmp_path)
+    """One seed does not replace a row of three; with the others it makes the row anew."""
+    rng = np.random.default_rng(0)
+    runs = [f"mnist/dtram-0/seed-{seed}" for seed in range(3)]
+    evidence = {
+        run: {
+            against: Evidence(rng.random(50) < 0.2, Mixture(rng.random((2, 50)) < 0.2, 0.5, 7), 2)
+            for against in (claims.THRESHOLD, claims.WHOLE)
+        }
+        for run in runs
+    }
+    origins = {
+        run: {"run": run, "recipe": MNIST.recipe("dtram-0", seed), "data": "MNIST"}
+        for seed, run in enumerate(runs)
+    }
+    before = [
+        {
+            "data": "MNIST",
+            "protocol": "mnist",
+            "system": "dtram-0",
+            "label": tables.named_as(MNIST, "dtram-0"),
+        }
+        | {
+            "runs": list(origins.values()),
+            **claims.row(against, [evidence[r][against] for r in runs]),
+        }
+        for against in evidence[runs[0]]
+    ]
+    write_json(tmp_path / "claims.json", {"rows": before})
     path = tmp_path / "claims.safetensors"
-    evidence, origins = claims.load_evidence(path)
-    assert len(evidence) >= 2 and not any(run.startswith("mnist/dtram-0") for run in evidence)
-    before = read_json(tmp_path / "claims.json")["rows"]
-    recipe, each = MNIST.recipe("dtram-0", 0), next(iter(evidence.values()))
-    run = "mnist/dtram-0/seed-0"
-    claims.save_evidence(
-        path,
-        {**evidence, run: each},
-        {**origins, run: {"run": run, "recipe": recipe, "data": "MNIST"}},
-    )
     options = Options(what=("claims",), data="drawn", runs=tmp_path / "none", out=tmp_path)
-    reproduce.reproduce(replace(options, read_only=True, device="cpu"))
-    again = read_json(tmp_path / "claims.json")["rows"]
-    assert figures_of(before) == figures_of(again)
-    assert run in claims.load_evidence(path)[0]
+    for known in (runs[:1], runs):
+        claims.save_evidence(path, {run: evidence[run] for run in known}, origins)
+        reproduce.reproduce(replace(options, read_only=True, device="cpu"))
+        again = read_json(tmp_path / "claims.json")["rows"]
+        assert figures_of(again) == figures_of(before)
+        assert all(one["kept"] for one in again)
+        assert claims.load_evidence(path)[0].keys() == set(known)
 
 
 def figures_of(found: list[dict[str, Any]]) -> list[dict[str, Any]]:

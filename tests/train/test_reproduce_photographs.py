@@ -24,7 +24,7 @@ STOP: dict[str, Any] = {"stop_epochs": 1, "stop_batch_size": 4, "device": "cpu"}
 def small_cub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_this_process: None) -> Path:
     """The talk's setting of CUB with small images and networks, of a tree of 3 classes.
 
-    Every option that is not of size or duration stays as it is.
+    Options of size, duration, encoder and first weights are changed, and no others.
     """
     tree = make_cub(tmp_path / "cub", train=6, test=2)
     tree.publish(monkeypatch, cub)

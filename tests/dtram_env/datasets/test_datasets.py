@@ -241,7 +241,7 @@ def test_real_without_the_data_is_an_error_with_the_way_out(
         f"{name}: not all its files are in {tmp_path / name}",
         f"`python -m dtram_env.datasets download {name}`",
         f"Drawn images in its place are {STAND_INS[name][3]}, which gym.make takes by data='auto'",
-        "the programs by --data builtin",
+        "train/one_look.py by --data builtin",
         "Environments that need no data: DTRAM-Signpost-v0, DTRAM-Birds-v0, DTRAM-Autos-v0",
     ):
         assert words in str(error.value)
