@@ -157,11 +157,13 @@ def named_as(protocol: Protocol, system: str) -> str:
     """What a DT-RAM is called where it stands by itself."""
     if protocol is not systems.MNIST:
         return f"DT-RAM, budget of {protocol.max_glimpses}"
-    for trunk, bounds in systems.BUDGETS.items():
-        if system in bounds:
-            network = systems.TRUNKS[trunk] or ", the paper's network"
-            return f"DT-RAM at <= {bounds[system]}{network}"
-    return f"DT-RAM, discount {protocol.systems[system].options['discount']:g}"
+    made = protocol.systems[system]
+    trunk = made.trunk or ""
+    network = systems.TRUNKS.get(trunk) or ", the paper's network"
+    bound = systems.BUDGETS.get(trunk, {}).get(system)
+    if bound is not None:
+        return f"DT-RAM at <= {bound}{network}"
+    return f"DT-RAM, discount {made.options['discount']:g}{network}"
 
 
 def statistics(data_dir: Path | None) -> list[dict[str, Any]]:
