@@ -162,7 +162,7 @@ MNIST = Protocol(
     7,
     {
         "fc": System("one_look.py", {"encoder": "mlp"}, minutes=1),
-        "conv": System("one_look.py", {"encoder": "conv"}, minutes=5),
+        "conv": System("one_look.py", {"encoder": "conv"}, minutes=20),
         "ram": System("reinforce.py", {**_MNIST_RAM, **_GAUSSIAN}, minutes=17),
         "ram-cells": System("reinforce.py", {**_MNIST_RAM, **_CELLS}, minutes=17),
         # Two layers of convolutions read a glimpse.
