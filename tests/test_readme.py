@@ -206,6 +206,11 @@ def test_what_is_said_of_the_budget_of_four_and_of_deeper_networks() -> None:
     said = " ".join(README.split("<!-- birds -->")[1].split("<!-- /birds -->")[0].split())
     rows = {row["system"]: row for row in results("benchmarks/results/tables/table6.json")["rows"]}
     sact, three = rows["ResNet with SACT"], rows["DT-RAM"]
+    fifth = {row["system"]: row for row in results("benchmarks/results/tables/table5.json")["rows"]}
+    deep = fifth["ResNet-18, 128x128"]
+    assert (
+        f"eighth of the width has {deep['ours']:.2f} % at {deep['flops'] / 1e6:.1f} MFLOP" in said
+    )
     assert f"(SACT) has {sact['ours']:.2f} % at {sact['flops'] / 1e6:.1f} MFLOP" in said
     assert f"budget 3 {three['ours']:.2f} % at {three['flops'] / 1e6:.1f}" in said
     budgets = {
