@@ -254,7 +254,9 @@ BIRDS = Protocol(
         "one-look-resnet18-32": System(
             "one_look.py", {**_DRAWN_RESNET, "encoder": "resnet18", "side": 32}, minutes=1
         ),
-        "act-resnet": System("one_look.py", {**_DRAWN_RESNET, "halting": "act"}, minutes=9),
+        "act-resnet": System(
+            "one_look.py", {**_DRAWN_RESNET, "halting": "act", "ponder_cost": 0.02}, minutes=9
+        ),
         "sact-resnet": System("one_look.py", {**_DRAWN_RESNET, "halting": "sact"}, minutes=9),
     },
 )
