@@ -27,8 +27,7 @@ endif
 
 # A run that was interrupted goes on; one that is finished prints its result again. The folder is
 # named by the checksum of all that makes the result, so that other code starts a run of its own.
-CODE := $(sort $(wildcard agents/*.py dtram_env/*.py dtram_env/datasets/*.py \
-  dtram_env/datasets/drawn/*.py train/*.py))
+CODE := $(sort $(shell find agents dtram_env train -name "*.py"))
 train: $(READY) mnist
 	$(PY) train/reinforce.py --resume \
 	  --run-dir runs/make-train-$(firstword $(shell cat $(CODE) | cksum))

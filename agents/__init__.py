@@ -6,6 +6,7 @@ Importing this package registers them (`POLICY_IDS`) with Gymnasium.
 from .config import DTRAMConfig
 from .dtram import DTRAM
 from .policy_only import POLICY_IDS, FrozenClassifier, LookAndStop, register_all
+from .predict import Prediction, predict
 from .stopping import ConfidenceStop, FixedStop, LearnedStop, StoppingRule
 
 __all__ = [
@@ -17,7 +18,9 @@ __all__ = [
     "FrozenClassifier",
     "LearnedStop",
     "LookAndStop",
+    "Prediction",
     "StoppingRule",
+    "predict",
 ]
 
 register_all()

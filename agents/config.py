@@ -9,8 +9,8 @@ from typing import Any
 
 from .checks import require
 from .encoders import ENCODERS
+from .files import DTRAM_KIND, check_settings, read_model_json
 from .resnet import RESNETS, ResNetOptions
-from .saving import DTRAM_KIND, check_settings, read_model_json
 
 CORES = ("rnn", "gru", "lstm")
 ANSWERS = ("state", "first_plus_mean")

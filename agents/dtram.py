@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,11 +28,8 @@ from .config import (
     read_header,
 )
 from .encoders import ENCODERS, GlimpseResNet, PixelScale
-from .saving import load_weights, save_model
+from .files import load_weights, save_model
 from .stopping import LearnedStop, StoppingRule
-
-if TYPE_CHECKING:
-    from .answers import Answer, GivenImage
 
 _OWN_KEYS = {"format", "config", "stop_threshold", "class_names", "weights_sha256"}  # of model.json
 
@@ -235,13 +232,13 @@ class DTRAM(nn.Module):
         Raises:
             ValueError: `step` is needed.
         """
-        return self.take_in(self.encode(glimpse, location, step), state, step)
+        return self.update(self.encode(glimpse, location, step), state, step)
 
     def encode(self, glimpse: Tensor, location: Tensor, step: int | None = None) -> Tensor:
         """A glimpse as a vector ``(B, H)``, g_t = φ(x, l_{t-1}); arguments as for `look`."""
         return self._of_step("encoder", step)(glimpse, location)
 
-    def take_in(self, code: Tensor, state: State, step: int | None = None) -> State:
+    def update(self, code: Tensor, state: State, step: int | None = None) -> State:
         """The state after an encoded glimpse ``(B, H)``; the rest as for `look`."""
         cell, sums = state.c.tensor_split((self._cell_size,), dim=1)
         if self.config.core == "lstm":
@@ -300,7 +297,7 @@ class DTRAM(nn.Module):
         stop_logit = self.stop_logit(state.h, logits, state.time)
         return Heads(logits, self.locate(state.h), stop_logit, self.value(state.h))
 
-    def aim(self, h: Tensor) -> Tensor:
+    def location_params(self, h: Tensor) -> Tensor:
         """What the location policy is made of, from states ``(..., H)``.
 
         Returns:
@@ -308,16 +305,20 @@ class DTRAM(nn.Module):
             ``(..., G * G)``.
         """
         h = h if self.config.locator_input == "state" else h.detach()
-        aim = self.locator(h)
-        return aim if self.config.locator_grid else torch.tanh(aim)
+        location_params = self.locator(h)
+        return location_params if self.config.locator_grid else torch.tanh(location_params)
 
-    def best_location(self, aim: Tensor) -> Tensor:
-        """The most probable location ``(..., 2)`` of the policy that `aim` gave."""
-        return self.cell_centres[aim.argmax(dim=-1)] if self.config.locator_grid else aim
+    def best_location(self, location_params: Tensor) -> Tensor:
+        """The most probable location ``(..., 2)`` of the policy that `location_params` gave."""
+        return (
+            self.cell_centres[location_params.argmax(dim=-1)]
+            if self.config.locator_grid
+            else location_params
+        )
 
     def locate(self, h: Tensor) -> Tensor:
         """Most probable location ``(..., 2)`` in [-1, 1], from states ``(..., H)``."""
-        return self.best_location(self.aim(h))
+        return self.best_location(self.location_params(h))
 
     def value(self, h: Tensor) -> Tensor:
         """Baseline b_t ``(...)`` of states ``(..., H)``; its gradient trains its head alone."""
@@ -428,17 +429,6 @@ class DTRAM(nn.Module):
         """The state of some of the episodes; `keep` is a mask or indices ``(B',)``."""
         keep = torch.as_tensor(keep, device=state.h.device)
         return State(*(part[keep] for part in state))
-
-    # -- the user's own images ------------------------------------------------------------------
-
-    def classify(self, images: Sequence[GivenImage]) -> list[Answer]:
-        """Answers images that are no dataset's: arrays, paths of image files, Pillow's images.
-
-        See `answers.classify`, which says how they are shown and what is wrong with an image.
-        """
-        from .answers import classify  # it needs this module
-
-        return classify(self, images)
 
     # -- saving ---------------------------------------------------------------------------------
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 
-from .act import HaltingRAM
-from .act_resnet import ACTResNet
 from .dtram import DTRAM
+from .files import kind_of
+from .halting.act import HaltingRAM
+from .halting.act_resnet import ACTResNet
+from .halting.sact import SACTResNet
 from .one_look import OneLook
-from .sact import SACTResNet
-from .saving import kind_of
 
 
 def load_agent(folder: str | Path, device: str | torch.device = "cpu") -> DTRAM:

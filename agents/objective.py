@@ -20,18 +20,18 @@ from torch.nn.functional import cross_entropy, logsigmoid
 from dtram_env.episodes import grade
 
 from .dtram import DTRAM
-from .rollout import Trajectory
 from .stopping import glimpses_taken
+from .unroll import Trajectory
 
 CHOICES = {
     "stop": ("learned", "off"),
     "baseline": ("value", "leave_one_out", "scalar", "none"),
     "stop_gradient": ("reinforce", "exact"),
     "supervision": ("taken", "last", "all"),
-    "location_reward": ("return", "anytime", "information", "imitation"),
+    "location_reward": ("return", "mean_prob", "mean_log_prob", "imitation"),
 }
 LEAST_LOG_PROBABILITY = -3.0
-"""Of ``location_reward="information"``, in nats: one hopeless image may not outweigh a batch."""
+"""Of ``location_reward="mean_log_prob"``, in nats: one hopeless image may not outweigh a batch."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Objective:
     location_reward: str = "return"
     """what pays a location: the return; anytime, the true class's mean probability after it;
     information, its mean log-probability, which goes on paying where probability has but a little
-    to gain; or imitation, 1 for each that was chosen: maximum likelihood of a guide's choices"""
+    to gain; or imitation, 1 for each that was chosen: maximum likelihood of a scripted_locations's choices"""
     policy_weight: float = 1.0
     """weight of the policy gradient"""
     baseline_weight: float = 1.0
@@ -60,20 +60,20 @@ class Objective:
     """weight of an entropy bonus on the stop decisions, in nats"""
     location_entropy: float = 0.0
     """weight of an entropy bonus on the choice of a cell, in nats; a Gaussian takes none"""
-    lone_weight: float = 0.0
-    """weight of the cross-entropy of glimpses 2 ... T, each answered by itself; see `needs_lone`"""
-    lone_reward: float = 0.0
+    glimpse_only_weight: float = 0.0
+    """weight of the cross-entropy of glimpses 2 ... T, each answered by itself; see `needs_glimpse_only`"""
+    glimpse_only_reward: float = 0.0
     """share, in [0, 1], of a location's pay that is the true class's probability in the answer of
-    its glimpse by itself; with location_reward="anytime" """
+    its glimpse by itself; with location_reward="mean_prob" """
 
     @property
-    def needs_lone(self) -> bool:
+    def needs_glimpse_only(self) -> bool:
         """Whether each glimpse is also to be answered by itself, the state empty before it.
 
         Where a thumbnail says most, what a crop adds to it shows late. What the crop says by itself
         shows early, whichever part of the object it holds: it leads crops to the object.
         """
-        return self.lone_weight > 0 or self.lone_reward > 0
+        return self.glimpse_only_weight > 0 or self.glimpse_only_reward > 0
 
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():
@@ -82,18 +82,20 @@ class Objective:
         if not 0.0 < self.discount <= 1.0:
             raise ValueError(f"discount={self.discount}: expected a number in (0, 1]")
         weights = "policy_weight", "baseline_weight", "stop_entropy", "location_entropy"
-        for name in (*weights, "lone_weight"):
+        for name in (*weights, "glimpse_only_weight"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 0 or more")
         if self.location_reward != "return" and self.stop != "off":
             raise ValueError(
                 f"location_reward={self.location_reward!r}: expected with stop='off' only"
             )
-        if not 0.0 <= self.lone_reward <= 1.0:
-            raise ValueError(f"lone_reward={self.lone_reward}: expected a number in [0, 1]")
-        if self.lone_reward > 0 and self.location_reward != "anytime":
+        if not 0.0 <= self.glimpse_only_reward <= 1.0:
             raise ValueError(
-                f"lone_reward={self.lone_reward}: expected 0 unless location_reward='anytime'"
+                f"glimpse_only_reward={self.glimpse_only_reward}: expected a number in [0, 1]"
+            )
+        if self.glimpse_only_reward > 0 and self.location_reward != "mean_prob":
+            raise ValueError(
+                f"glimpse_only_reward={self.glimpse_only_reward}: expected 0 unless location_reward='mean_prob'"
             )
         if self.stop_entropy > 0 and self.stop == "off":
             raise ValueError(f"stop_entropy={self.stop_entropy}: expected 0 with stop='off'")
@@ -114,7 +116,7 @@ def trained_heads(agent: DTRAM, objective: Objective) -> list[nn.Parameter]:
 class Losses(NamedTuple):
     """The parts of the loss (means over trajectories) and what the batch did."""
 
-    total: Tensor  # the parts below, weighted, and what lone glimpses add
+    total: Tensor  # the parts below, weighted, and what glimpse_only glimpses add
     cross_entropy: Tensor
     policy: Tensor
     baseline: Tensor
@@ -221,9 +223,9 @@ def hybrid_loss(
         # The last glimpse's choice is never looked at.
         spread = (credit.reach * trajectory.location_entropy)[:-1].sum(dim=0).mean()
         total = total - objective.location_entropy * spread
-    if objective.lone_weight > 0 and trajectory.steps > 1:
-        lone = _log_probability(_lone_logits(trajectory), labels)
-        total = total - objective.lone_weight * lone.sum(dim=0).mean()
+    if objective.glimpse_only_weight > 0 and trajectory.steps > 1:
+        glimpse_only = _log_probability(_glimpse_only_logits(trajectory), labels)
+        total = total - objective.glimpse_only_weight * glimpse_only.sum(dim=0).mean()
     with torch.no_grad():
         time = torch.arange(1, trajectory.steps + 1, device=labels.device)[:, None]
         right = (trajectory.prediction == labels).to(credit.last.dtype)
@@ -288,15 +290,15 @@ def _sampled_credit(
     reach, last = (time <= taken).to(value.dtype), (time == taken).to(value.dtype)
     paid = (last * rewards(trajectory, labels, objective.discount)).sum(dim=0)
     target = paid.expand(steps, batch)
-    if objective.location_reward in ("anytime", "information"):
+    if objective.location_reward in ("mean_prob", "mean_log_prob"):
         log_p = _log_probability(trajectory.logits, labels)
-        informs = objective.location_reward == "information"
+        informs = objective.location_reward == "mean_log_prob"
         target = _mean_later(log_p.clamp(min=LEAST_LOG_PROBABILITY) if informs else log_p.exp())
-        if objective.lone_reward > 0 and steps > 1:
-            lone = _log_probability(_lone_logits(trajectory), labels).exp()
-            share = objective.lone_reward
+        if objective.glimpse_only_reward > 0 and steps > 1:
+            glimpse_only = _log_probability(_glimpse_only_logits(trajectory), labels).exp()
+            share = objective.glimpse_only_reward
             # The last location is never looked at; what it is paid counts for nothing.
-            target = torch.cat([(1 - share) * target[:-1] + share * lone, target[-1:]])
+            target = torch.cat([(1 - share) * target[:-1] + share * glimpse_only, target[-1:]])
     b = _others_mean(target, m) if objective.baseline == "leave_one_out" else value
     advantage = target - b
     if objective.location_reward == "imitation":
@@ -336,18 +338,18 @@ def _exact_credit(
     )
 
 
-def _lone_logits(trajectory: Trajectory) -> Tensor:
+def _glimpse_only_logits(trajectory: Trajectory) -> Tensor:
     """``(T - 1, B, K)`` of a trajectory whose glimpses were also answered by themselves.
 
     Raises:
         ValueError: they were not.
     """
-    if trajectory.lone_logits is None:
+    if trajectory.glimpse_only_logits is None:
         raise ValueError(
-            "lone_weight or lone_reward above 0: expected an unroll with lone=True, whose "
-            "trajectories hold lone_logits"
+            "glimpse_only_weight or glimpse_only_reward above 0: expected an unroll with glimpse_only=True, whose "
+            "trajectories hold glimpse_only_logits"
         )
-    return trajectory.lone_logits
+    return trajectory.glimpse_only_logits
 
 
 def _log_probability(logits: Tensor, labels: Tensor) -> Tensor:

@@ -17,8 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from .checks import require
 from .config import check_pixel_scale, names_of_classes, settings_from_json
 from .encoders import GlimpseCNN, GlimpseConv, GlimpseResNet, PixelScale, cnn_smallest
+from .files import ONE_LOOK_KIND, check_settings, load_weights, read_model_json, save_model
 from .resnet import RESNETS, ResNetOptions
-from .saving import ONE_LOOK_KIND, check_settings, load_weights, read_model_json, save_model
 
 SMALLEST = {"mlp": 1, "conv": 2, "cnn": 8}
 """Pixels a side that an encoder needs at least; a residual one's are `smallest_image`."""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dtram_env.backends import to_host
-from dtram_env.observer import SMALL_IMAGE
+from dtram_env.observation_builder import SMALL_IMAGE
 
 from .dtram import DTRAM, State
 from .policy_only import LookAndStop

@@ -32,27 +32,27 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clon
 from agents.cost import mean_flops
 from agents.dtram import DTRAM
 from agents.one_look import OneLook
-from agents.rollout import Scores, score
 from agents.stopping import ConfidenceStop, FixedStop, StoppingRule
-from train.looks import answers_and_rate
-from train.provenance import provenance
-from train.readings import (
+from agents.unroll import Scores, score
+from benchmarks.discriminative_parts import touch_shares
+from train.common.evaluate_one_look import answers_and_rate
+from train.common.jobs import ProgramRun, Runner, run_in_order
+from train.common.provenance import provenance
+from train.common.run import read_json, read_tensors, run_program, write_json
+from train.common.statistics import (
     Answered,
     answers,
     glimpses_needed,
     matching_confidence,
     paired_bootstrap,
 )
-from train.report import answering_rate, percent
-from train.run import read_json, read_tensors, run_program, write_json
-from train.runner import ProgramRun, Runner, run_in_order
-from train.systems import BIRDS
-from train.task import Task
-from train.telling_parts import touch_shares
+from train.common.training_task import Task
+from train.dtram.report import answering_rate, percent
+from train.paper.systems import BIRDS
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("ram", "dtram", "one-look-like", "one-look-full")
-"""Systems of `train.systems.BIRDS` that are compared, in an order in which they can be made."""
+"""Systems of `train.paper.systems.BIRDS` that are compared, in an order in which they can be made."""
 CAP_SECONDS = 20 * 60  # of training, each
 REPEATS = 3  # passes over the test split that are timed; the fastest counts
 
@@ -180,10 +180,10 @@ def paired_difference(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
 
 
 def by_telling_parts(
-    telling: np.ndarray, dtram: Answered, one_look: np.ndarray
+    discriminative: np.ndarray, dtram: Answered, one_look: np.ndarray
 ) -> dict[str, dict[str, float]]:
-    """What images need, against what they get: by their number of telling parts."""
-    count = telling.sum(axis=1)
+    """What images need, against what they get: by their number of discriminative parts."""
+    count = discriminative.sum(axis=1)
     return {
         str(n): {
             "images": int((count == n).sum()),
@@ -231,13 +231,16 @@ def compare(options: Options) -> dict[str, Any]:
         "fixed_glimpses_needed": None if needed is None else round(needed, 4),
         "touches": touched,
         "by_telling_parts": by_telling_parts(
-            task.images("test").data.facts["telling"], dtram, small_right
+            task.images("test").data.metadata["discriminative"], dtram, small_right
         ),
         "claims": {
             "at least 5 points over one look of the same compute": difference["points"] >= 5,
             "fewer glimpses than a fixed number needs for the accuracy": needed is None
             or learned["mean_glimpses"] < needed,
-            "touches telling parts at least twice as often as random": (touched["ratio"] or 0) >= 2,
+            "touches discriminative parts at least twice as often as random": (
+                touched["ratio"] or 0
+            )
+            >= 2,
             "at most 20 minutes of training each": slowest <= CAP_SECONDS,
         },
         "runs": {name: {key: run[key] for key in origin} for name, run in found.items()},
@@ -263,7 +266,7 @@ def in_words(result: dict[str, Any]) -> str:
             f"{line['train_seconds']:.0f}",
         )
     console.print(grid)
-    grid = Table(title="by the number of telling parts")
+    grid = Table(title="by the number of discriminative parts")
     for column in ("parts", "images", "mean glimpses", "DT-RAM %", "one look %"):
         grid.add_column(column, justify="right")
     for parts, line in result["by_telling_parts"].items():
@@ -286,7 +289,7 @@ def in_words(result: dict[str, Any]) -> str:
     console.print(f"glimpses that a fixed number needs for DT-RAM's accuracy: {reached}")
     if touched["crops"]:
         console.print(
-            f"crops that touch a telling part: {100 * touched['of_dtram']:.1f} % of DT-RAM's "
+            f"crops that touch a discriminative part: {100 * touched['of_dtram']:.1f} % of DT-RAM's "
             f"{touched['crops']:,}, {100 * touched['of_random']:.1f} % of random ones, ratio "
             f"{touched['ratio']} ({touched['ratio_within']} to random ones within the image)"
         )

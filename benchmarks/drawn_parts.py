@@ -10,14 +10,14 @@ same number of updates, on
 - "parts": looks, at full resolution, at the parts that tell the species apart;
 - "random": looks, at full resolution, at random places.
 
-For equal compute a training example is one look in all three: at one telling part, drawn from the
+For equal compute a training example is one look in all three: at one discriminative part, drawn from the
 one or two that the image has (from all parts where the genus has a single species), or at one
-random place. A test image gets two such looks, at both telling parts if there are two, and the
+random place. A test image gets two such looks, at both discriminative parts if there are two, and the
 answer is the class with the largest mean log-probability: what either part tells is used. A second
 look at the thumbnail would show the same. What the first look alone says is reported too.
 
 So that two CPU cores are enough, the full profile uses the images of every fourth genus: species of
-one genus are all there, and the shares of genera with 0, 1 and 2 telling parts stay. `--every 1`
+one genus are all there, and the shares of genera with 0, 1 and 2 discriminative parts stay. `--every 1`
 uses all.
 """
 
@@ -41,9 +41,9 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 
 from dtram_env.datasets.drawn import AUTOS, BIRDS, SMALL_BIRDS, Drawing
-from dtram_env.datasets.thumbnails import box_resize
-from train.provenance import choose_device, provenance
-from train.run import run_program, write_json
+from dtram_env.datasets.storage.thumbnails import box_resize
+from train.common.provenance import choose_device, provenance
+from train.common.run import run_program, write_json
 
 KINDS = ("thumbnail", "parts", "random")
 LOOKS = 2
@@ -152,10 +152,10 @@ def choose_task(options: Options) -> Task:
 def places(task: Task, part: str) -> dict[str, np.ndarray]:
     """Left and top of the looks at every image, ``(N, LOOKS, 2)``, for "parts" and "random"."""
     layout, rows = task.drawing.layout(part), task.rows(part)
-    telling = layout.telling[rows]
-    n, parts = telling.shape
+    discriminative = layout.discriminative[rows]
+    n, parts = discriminative.shape
     rng = np.random.default_rng([task.seed, part == "test"])
-    chosen = np.where(telling.any(axis=1, keepdims=True), telling, True)
+    chosen = np.where(discriminative.any(axis=1, keepdims=True), discriminative, True)
     # Telling parts in a drawn order; of two, each look takes another.
     order = np.argsort(np.where(chosen, rng.random((n, parts)), 2.0), axis=1)
     which = np.arange(LOOKS) % chosen.sum(axis=1, keepdims=True)
@@ -281,15 +281,15 @@ def answer(net: nn.Module, looks: np.ndarray, device: torch.device) -> np.ndarra
 
 
 def score(task: Task, answers: np.ndarray) -> dict[str, Any]:
-    """Accuracy in percent: of species, of genera, and of species by number of telling parts."""
+    """Accuracy in percent: of species, of genera, and of species by number of discriminative parts."""
     targets, genera = task.targets("test"), task.genera()
-    telling = task.drawing.layout("test").telling[task.rows("test")].sum(axis=1)
+    discriminative = task.drawing.layout("test").discriminative[task.rows("test")].sum(axis=1)
     right = answers == targets
     return {
         "accuracy": _percent(right),
         "genus_accuracy": _percent(genera[answers] == genera[targets]),
         "accuracy_by_telling_parts": {
-            int(k): _percent(right[telling == k]) for k in np.unique(telling)
+            int(k): _percent(right[discriminative == k]) for k in np.unique(discriminative)
         },
     }
 

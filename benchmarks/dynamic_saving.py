@@ -7,7 +7,7 @@
 The talk's setting: images of 512 pixels, a look at the whole, then crops of 224, 3 glimpses at
 most, batches of 64. The weights are random, so a rule stops given shares of a batch after each
 glimpse, by default so that the mean is 1.9; the fixed model takes all 3. Both answer the same
-images by `agents.rollout.classify`, in turn, in one process. The saving is real if the quotient,
+images by `agents.unroll.classify`, in turn, in one process. The saving is real if the quotient,
 the ratio of their times over the ratio of their FLOPs, is near 1.
 """
 
@@ -30,13 +30,13 @@ from agents.cost import flops_of_first_look, flops_per_glimpse, mean_flops
 from agents.dtram import DTRAM, DTRAMConfig
 from agents.precision import has_bf16
 from agents.resnet import RESNETS, ResNetOptions
-from agents.rollout import Look, classify
 from agents.stopping import FixedStop, StoppingRule
+from agents.unroll import Look, classify
 from dtram_env import sensor
-from dtram_env.sensor_torch import TensorStore
-from train.options import Encoder
-from train.provenance import choose_device, provenance
-from train.run import run_program, write_json
+from dtram_env.datasets.storage.tensors import TensorStore
+from train.common.options import Encoder
+from train.common.provenance import choose_device, provenance
+from train.common.run import run_program, write_json
 
 
 @dataclass(frozen=True)

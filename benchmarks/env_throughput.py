@@ -27,8 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clon
 
 import dtram_env
 from dtram_env import GlimpseEnv, sensor
-from train.provenance import provenance
-from train.run import write_json
+from train.common.provenance import provenance
+from train.common.run import write_json
 
 POOL = 32  # batches of actions, used in turn
 

@@ -36,12 +36,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clon
 
 from dtram_env import GlimpseVectorEnv, sensor
 from dtram_env.datasets import Dataset
-from dtram_env.datasets.cache import build_cache
-from dtram_env.datasets.decode import DecodedImages, resized
-from dtram_env.datasets.listing import ImageList
-from dtram_env.datasets.mapped import FORMAT, MappedStore, thumbnails_name
-from train.provenance import provenance
-from train.run import run_program, write_json
+from dtram_env.datasets.sources.listing import ImageList
+from dtram_env.datasets.storage.cache import build_cache
+from dtram_env.datasets.storage.decode import DecodedImages, resized
+from dtram_env.datasets.storage.mapped import FORMAT, MappedStore, thumbnails_name
+from train.common.provenance import provenance
+from train.common.run import run_program, write_json
 
 FILE_SIZE = (375, 500)  # height and width of the photographs
 STATUS = Path("/proc/self/status")

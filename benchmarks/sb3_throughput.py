@@ -27,8 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clon
 import dtram_env  # noqa: F401 - registers the ids
 from agents.sb3 import policy_settings
 from dtram_env.sb3 import Sb3VecEnv
-from train.provenance import provenance
-from train.run import write_json
+from train.common.provenance import provenance
+from train.common.run import write_json
 
 POOL = 32  # batches of actions, used in turn
 

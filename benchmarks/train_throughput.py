@@ -26,11 +26,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clon
 
 from agents.dtram import DTRAM, DTRAMConfig
 from agents.objective import Objective, hybrid_loss
-from agents.rollout import Look, Unroll
+from agents.unroll import Look, Unroll
 from dtram_env import sensor
-from dtram_env.sensor_torch import TensorStore
-from train.provenance import provenance
-from train.run import write_json
+from dtram_env.datasets.storage.tensors import TensorStore
+from train.common.provenance import provenance
+from train.common.run import write_json
 
 
 @dataclass(frozen=True)

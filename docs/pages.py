@@ -19,7 +19,7 @@ import dtram_env
 from agents import POLICY_IDS
 from agents.policy_only import POLICY_TABLE
 from dtram_env import GlimpseEnv, GlimpseVectorEnv, datasets
-from dtram_env.observer import OBSERVATIONS
+from dtram_env.observation_builder import OBSERVATIONS
 from dtram_env.views import GRID_VIEWS, VIEWS
 
 from . import samples
@@ -125,13 +125,15 @@ def _defaults(env_id: str) -> str:
 
 
 def _example(env_id: str, env: GlimpseEnv) -> str:
-    name, facts = dataset_of(env_id), env.data.facts
+    name, metadata = dataset_of(env_id), env.data.metadata
     if name == "fashionmnist":
         return _unfetched(env_id)
     # Of the drawn images, one that the first glimpse does not decide.
-    row = int(facts["telling"].any(axis=1).argmax()) if "telling" in facts else 0
-    looks = ['info["dataset"], info["label"], info["image_index"]'] if facts else ["info"]
-    looks += [f'info["{key}"].tolist()' for key in facts]
+    row = (
+        int(metadata["discriminative"].any(axis=1).argmax()) if "discriminative" in metadata else 0
+    )
+    looks = ['info["dataset"], info["label"], info["image_index"]'] if metadata else ["info"]
+    looks += [f'info["{key}"].tolist()' for key in metadata]
     before, after, keywords = [], [], 'split="test"'
     if name == "imagefolder":
         before = list(samples.FOLDER)

@@ -16,8 +16,8 @@ import numpy as np
 
 from agents import POLICY_IDS
 from dtram_env import GlimpseEnv, datasets
-from dtram_env.datasets import cars, cluttered, cub, fashion, mnist, signpost
 from dtram_env.datasets.catalog import DRAWINGS, drawing_of
+from dtram_env.datasets.sources import cars, cluttered, cub, fashion, mnist, signpost
 
 # The folder of ImageFolder's example, made anew whenever its lines run.
 FOLDER = (
@@ -205,13 +205,13 @@ def _facts_text(name: str, env: GlimpseEnv) -> str:
         "`info` has one more key, `box`: `(4,)` float32, left, top, width and height of what the "
         "label names, in pixels of the image. `crop_to_box=True` cuts the images to it."
     )
-    if not env.data.facts:
+    if not env.data.metadata:
         return ""
-    shapes = {key: values.shape[1:] for key, values in env.data.facts.items()}
+    shapes = {key: values.shape[1:] for key, values in env.data.metadata.items()}
     parts = ", ".join(_part_names(env))
     drawn = (
         f"two more keys: `part_boxes` `{shapes['part_boxes']}` int32, left, top, width and height "
-        f"in pixels of the {parts}; and `telling` `{shapes['telling']}` bool, which of these parts "
+        f"in pixels of the {parts}; and `discriminative` `{shapes['discriminative']}` bool, which of these parts "
         "tell the class from the others of its genus."
     )
     if stand_in(name):

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from dtram_env import datasets
 from dtram_env.datasets.catalog import drawing_of
 from dtram_env.datasets.drawn import Drawing
-from dtram_env.datasets.thumbnails import box_resize
+from dtram_env.datasets.storage.thumbnails import box_resize
 from dtram_env.rendering import COLOURS
 from dtram_env.task import Task
 
@@ -68,8 +68,8 @@ def species(env_id: str) -> Still:
     task = Task(split="test", **registered(env_id))
     drawing = drawing_of(str(task.dataset).lower(), task.choices)
     layout, labels = drawing.layout("test"), drawing.labels("test")
-    rows = _one_genus(drawing, labels, layout.telling)
-    part = int(layout.telling[rows[0]].argmax())
+    rows = _one_genus(drawing, labels, layout.discriminative)
+    part = int(layout.discriminative[rows[0]].argmax())
     side = task.glimpse_size
     canvas = Image.new("RGB", (len(rows) * (_TILE + _GAP) - _GAP, 2 * _TILE + _GAP + _LINE))
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=13)
@@ -98,13 +98,13 @@ def species(env_id: str) -> Still:
     return Still(np.array(canvas), ".jpg", said)
 
 
-def _one_genus(drawing: Drawing, labels: np.ndarray, telling: np.ndarray) -> list[int]:
+def _one_genus(drawing: Drawing, labels: np.ndarray, discriminative: np.ndarray) -> list[int]:
     """The first image of each class of the first genus of three that one part tells apart."""
     names = drawing.class_names
     first = {int(label): int((labels == label).argmax()) for label in np.unique(labels)}
     genera: dict[str, list[int]] = {}
     for label, row in sorted(first.items()):
-        if telling[row].sum() == 1:
+        if discriminative[row].sum() == 1:
             genera.setdefault(names[label].partition(",")[0], []).append(row)
     return next(rows for rows in genera.values() if len(rows) == 3)
 

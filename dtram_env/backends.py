@@ -22,7 +22,7 @@ class Backend(Protocol):
     boolean: Any
     reward_dtype: Any
     labels: Any
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
 
     def array(self, values: np.ndarray) -> Any:
         """A host array on the backend, without waiting for the device."""
@@ -87,7 +87,7 @@ class NumpyBackend:
         self._store = data.store(sensor.margin(glimpse_size, num_scales))
         self._glimpse_size, self._num_scales = glimpse_size, num_scales
         self.labels: Any = data.labels
-        self.facts = dict(data.facts)
+        self.metadata = dict(data.metadata)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._data, self._glimpse_size, self._num_scales)
@@ -160,6 +160,7 @@ class TorchBackend:
         import torch
 
         from . import sensor_torch
+        from .datasets.storage import tensors
 
         self.xp: Any = torch
         self.boolean: Any = torch.bool
@@ -174,13 +175,11 @@ class TorchBackend:
             ) from None
         self._sensor = sensor_torch
         self._data = data
-        self._store = sensor_torch.make_store(
-            data, sensor.margin(glimpse_size, num_scales), self.device
-        )
+        self._store = tensors.make_store(data, sensor.margin(glimpse_size, num_scales), self.device)
         self._glimpse_size, self._num_scales = glimpse_size, num_scales
         self._divisors: dict[int, Any] = {}
         self.labels: Any = self.array(data.labels)
-        self.facts = {name: self.array(values) for name, values in data.facts.items()}
+        self.metadata = {name: self.array(values) for name, values in data.metadata.items()}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._data, self._glimpse_size, self._num_scales, self.device)

@@ -9,7 +9,7 @@ import numpy as np
 from .backends import Backend
 
 if TYPE_CHECKING:
-    from .observer import Observer
+    from .observation_builder import Observer
 
 
 class Classifier(Protocol):

@@ -93,8 +93,8 @@ class GlimpseEnv(TaskAttributes, gym.Env[dict[str, np.ndarray], Any]):
     | `repeat`       | sequential   | whether this image was shown before in this pass: do not count it again |
     | `dataset`      | at reset     | the data's name (also an attribute); a drawn one says so       |
     | `box`          | CUB, Cars    | left, top, width, height of the object, in pixels of the image |
-    | `part_boxes`   | drawn birds, autos | the same of each part, `(P, 4)`; `env.data.facts` has all images' |
-    | `telling`      | drawn birds, autos | which parts tell the species from its like, `(P,)` bool  |
+    | `part_boxes`   | drawn birds, autos | the same of each part, `(P, 4)`; `env.data.metadata` has all images' |
+    | `discriminative`      | drawn birds, autos | which parts tell the species from its like, `(P,)` bool  |
     | `prediction`   | at the end   | the class answered                                             |
     | `is_success`   | at the end   | whether it is right                                            |
 
@@ -161,7 +161,7 @@ class GlimpseEnv(TaskAttributes, gym.Env[dict[str, np.ndarray], Any]):
     ## Version History
 
     * v0: Initial version.
-    """  # noqa: E501 - rows of a table cannot be broken
+    """
 
     metadata: dict[str, Any] = {  # noqa: RUF012 - Gymnasium's own convention
         "render_modes": ["human", "rgb_array"],

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .datasets.store import Store
+from .datasets.storage.store import Store
 
 
 def margin(glimpse_size: int, num_scales: int) -> int:

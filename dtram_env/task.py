@@ -15,8 +15,8 @@ from .backends import Backend
 from .belief import Belief, Classifier
 from .datasets import DATA, Choices, Dataset
 from .episodes import FIRST_GLIMPSES, ORDERS, Episodes
-from .memories import SeenCells, SeenPixels
-from .observer import FORMATS, OBSERVATIONS, SMALL_IMAGE, Observer
+from .observation_builder import FORMATS, OBSERVATIONS, SMALL_IMAGE, Observer
+from .trackers import SeenCells, SeenPixels
 from .views import (
     GRID_VIEWS,
     VIEWS,

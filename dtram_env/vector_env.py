@@ -14,8 +14,8 @@ from .backends import make_backend, read_array
 from .datasets import Dataset
 from .env import RENDER_FPS, check_masks_asked, check_options, draw_slot
 from .episodes import RandomImages, RandomLocations, SequentialImages
-from .memories import Path
 from .task import TaskAttributes, check_image_index, check_integer, read_task
+from .trackers import Path
 from .views import action_masks
 
 
@@ -283,18 +283,18 @@ class GlimpseVectorEnv(TaskAttributes, gym.vector.VectorEnv[Any, Any, Any]):
     def _describe(self, mask: Any | None) -> dict[str, Any]:
         """Infos that every slot in `mask` (None: all) has; zeros elsewhere."""
         b, state = self._b, self._episodes
-        facts = {"label": state.label, "image_index": state.index, "num_glimpses": state.t}
+        metadata = {"label": state.label, "image_index": state.index, "num_glimpses": state.t}
         if self._images.repeat is not None:
-            facts["repeat"] = self._images.repeat
-        facts |= {name: values[state.index] for name, values in b.facts.items()}
+            metadata["repeat"] = self._images.repeat
+        metadata |= {name: values[state.index] for name, values in b.metadata.items()}
         infos: dict[str, Any] = {}
-        for key, values in facts.items():
+        for key, values in metadata.items():
             if mask is None:
                 _add(infos, key, b.copy(values), b.full(self.num_envs, True, b.boolean))
             else:
                 rows = mask.reshape(-1, *[1] * (values.ndim - 1))
                 _add(infos, key, b.xp.where(rows, values, 0), b.copy(mask))
-        for key, values in facts.items():  # where() made numbers of booleans
+        for key, values in metadata.items():  # where() made numbers of booleans
             infos[key] = b.cast(infos[key], values.dtype)
         return infos
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from train.systems import TRUNKS
+from train.paper.systems import TRUNKS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()

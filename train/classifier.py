@@ -26,14 +26,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clon
 
 from agents.dtram import DTRAM
 from agents.objective import Losses, supervised_losses
-from agents.rollout import read_logits
-from train.augment import Affine, Augmentation
-from train.loop import Loop, Progress
-from train.options import OptimizerOptions
-from train.provenance import choose_device, provenance
-from train.run import Interrupt, RunFolder, run_program
-from train.stages import NEVER, Stage, Verdict
-from train.task import Images, Task
+from agents.unroll import read_logits
+from train.common.augment import Affine, Augmentation
+from train.common.options import OptimizerOptions
+from train.common.provenance import choose_device, provenance
+from train.common.run import Interrupt, RunFolder, run_program
+from train.common.training_task import Images, Task
+from train.dtram.loop import Loop, Progress
+from train.dtram.stages import NEVER, Stage, Verdict
 
 
 @dataclass(frozen=True)

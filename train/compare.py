@@ -27,14 +27,14 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 
-from train.cells import Cell, estimate, read
-from train.comparison import Run, markdown, plot_curves, plot_errors, summarise, write_csv
-from train.provenance import provenance, python_command
-from train.run import run_program, write_json
-from train.runner import Runner
-from train.sb3_algorithms import ALGORITHMS, check_pair, reinforce_settings, settings
+from train.baselines.algorithms import ALGORITHMS, check_pair, reinforce_settings, settings
+from train.baselines.comparison_run import Cell, estimate, read
+from train.baselines.summary import Run, markdown, plot_curves, plot_errors, summarise, write_csv
+from train.common.jobs import Runner
+from train.common.provenance import provenance, python_command
+from train.common.run import run_program, write_json
+from train.common.training_task import describe_env
 from train.sb3_baselines import POLICY_ONLY_STEPS, WHOLE_TASK_STEPS
-from train.task import describe_env
 
 NAMES = (*ALGORITHMS, "dtram")
 

@@ -25,8 +25,8 @@ import dtram_env
 from agents.loading import load_agent
 from agents.policy_only import POLICY_IDS, LookAndStop
 from agents.stopping import ConfidenceStop, FixedStop, LearnedStop
-from train.provenance import choose_device, provenance
-from train.run import read_tensors, run_program
+from train.common.provenance import choose_device, provenance
+from train.common.run import read_tensors, run_program
 
 
 @dataclass(frozen=True)

@@ -29,19 +29,18 @@ from torch.nn.functional import cross_entropy
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 
-from agents.act import ponder_cost_loss
-from agents.act_resnet import ACTConfig, ACTOutput, ACTResNet
 from agents.backbone_weights import load_backbone
 from agents.config import config_from_json, read_header
+from agents.halting.act import ponder_cost_loss
+from agents.halting.act_resnet import ACTConfig, ACTOutput, ACTResNet
+from agents.halting.sact import SACTResNet
 from agents.objective import Losses, supervised_losses
 from agents.one_look import OneLook, OneLookConfig, one_look_flops, side_of_flops
 from agents.precision import tell_of_bf16
 from agents.resnet import RESNETS, learning_parameters
-from agents.sact import SACTResNet
-from train.backbone import backbone_scale, prepare_backbone
-from train.looks import answers_and_rate, draw_ponder, halting_of, look_at_all
-from train.loop import Loop, Progress
-from train.options import (
+from train.common.backbone import backbone_scale, prepare_backbone
+from train.common.evaluate_one_look import answers_and_rate, draw_ponder, halting_of, look_at_all
+from train.common.options import (
     AugmentOptions,
     NetworkOptions,
     OptimizerOptions,
@@ -49,11 +48,12 @@ from train.options import (
     check,
     check_ranges,
 )
-from train.provenance import choose_device, provenance
-from train.report import percent
-from train.run import Interrupt, RunFolder, read_json, run_program
-from train.stages import NEVER, Stage, Verdict
-from train.task import Task
+from train.common.provenance import choose_device, provenance
+from train.common.run import Interrupt, RunFolder, read_json, run_program
+from train.common.training_task import Task
+from train.dtram.loop import Loop, Progress
+from train.dtram.report import percent
+from train.dtram.stages import NEVER, Stage, Verdict
 
 # What of an environment's keywords says which images there are; the others are of glimpses.
 OF_IMAGES = ("image_size", "crop_to_box", "num_classes", "num_train", "num_test", "root")

@@ -25,14 +25,14 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 
-from agents.answers import Answer, answer_each
 from agents.loading import load_agent
+from agents.predict import Prediction, predict_each
 from agents.stopping import LearnedStop
-from dtram_env.datasets.decode import decode, large_images_allowed, opened, upright_size
-from dtram_env.datasets.folder import SUFFIXES
+from dtram_env.datasets.sources.folder import SUFFIXES
+from dtram_env.datasets.storage.decode import decode, large_images_allowed, opened, upright_size
 from dtram_env.rendering import draw_episode
-from train.provenance import choose_device
-from train.run import run_program
+from train.common.provenance import choose_device
+from train.common.run import run_program
 
 AT_ONCE = 256  # files that are answered before any of them is printed
 ENLARGED = 280  # pixels of the longer side, up to which a small image's picture is enlarged
@@ -86,7 +86,7 @@ def predict(options: Options) -> dict[str, Any]:
     for start in range(0, len(paths), AT_ONCE):
         some = paths[start : start + AT_ONCE]
         failed: dict[int, Exception] = {}
-        found = dict(answer_each(agent, some, failed.__setitem__))
+        found = dict(predict_each(agent, some, failed.__setitem__))
         for i, (path, place) in enumerate(zip(some, places[start:], strict=False)):
             if i in failed:
                 failures.append({"image": str(path), "error": str(failed[i])})
@@ -172,7 +172,7 @@ def picture_names(given: Sequence[Path], paths: Sequence[Path]) -> list[Path]:
     return names
 
 
-def draw(path: Path, answer: Answer, place: Path) -> None:
+def draw(path: Path, answer: Prediction, place: Path) -> None:
     """Writes the picture of an answer: the image, its glimpses in boxes, what was said."""
     with large_images_allowed(), opened(str(path), "Leave it as it is meanwhile.") as file:
         height, width = upright_size(file)

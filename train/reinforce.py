@@ -27,23 +27,23 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 
-from agents.act import HaltingRAM
 from agents.dtram import DTRAM
 from agents.encoders import GlimpseResNet
+from agents.halting.act import HaltingRAM
 from agents.loading import load_agent
 from agents.objective import Objective
 from agents.precision import tell_of_bf16
 from agents.resnet import RESNETS
-from train.backbone import backbone_scale, prepare_backbone
-from train.dtram_options import Options
-from train.halting import HaltingStage
-from train.loop import Loop, Progress
-from train.options import check
-from train.provenance import choose_device, provenance
-from train.report import glimpse_pictures, report
-from train.run import Interrupt, RunFolder, read_json, run_program
-from train.stages import Stage, StopperStage, UnrollStage
-from train.task import Task
+from train.common.backbone import backbone_scale, prepare_backbone
+from train.common.options import check
+from train.common.provenance import choose_device, provenance
+from train.common.run import Interrupt, RunFolder, read_json, run_program
+from train.common.training_task import Task
+from train.dtram.halting import HaltingStage
+from train.dtram.loop import Loop, Progress
+from train.dtram.options import Options
+from train.dtram.report import glimpse_pictures, report
+from train.dtram.stages import Stage, StopperStage, UnrollStage
 
 
 def make_stages(options: Options, task: Task, agent: DTRAM) -> list[tuple[str, Any]]:
@@ -54,10 +54,10 @@ def make_stages(options: Options, task: Task, agent: DTRAM) -> list[tuple[str, A
         stop="off",
         baseline=o.baseline,
         supervision=o.supervision,
-        location_reward=o.location_reward or "anytime",
+        location_reward=o.location_reward or "mean_prob",
         location_entropy=o.location_entropy,
-        lone_weight=o.lone_weight,
-        lone_reward=o.lone_reward,
+        glimpse_only_weight=o.glimpse_only_weight,
+        glimpse_only_reward=o.glimpse_only_reward,
     )
     learned = Objective(
         discount=task.discount,
@@ -66,7 +66,7 @@ def make_stages(options: Options, task: Task, agent: DTRAM) -> list[tuple[str, A
         supervision=o.supervision,
         stop_entropy=o.stop_entropy,
         location_entropy=o.location_entropy if o.stop == "joint" else 0.0,
-        lone_weight=o.lone_weight if o.stop == "joint" else 0.0,
+        glimpse_only_weight=o.glimpse_only_weight if o.stop == "joint" else 0.0,
     )
 
     first = o.curriculum[0] if o.curriculum else task.max_glimpses

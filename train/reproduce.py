@@ -28,14 +28,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clon
 
 from agents.precision import has_bf16
 from dtram_env.datasets import DATASETS, is_ready
-from train import claims, rows, systems, tables
-from train.figures import cost_plot, discount_plot, histogram_figure
-from train.finished import Reader
-from train.provenance import choose_device, provenance, python_command
-from train.run import read_json, run_program, write_json, write_text
-from train.runner import ProgramRun, Runner, has_results, run_in_order
-from train.systems import Protocol
-from train.tables import CLAIM_SEEDS, CLAIMED, SEVERAL_SEEDS, Line, Table
+from train.common.jobs import ProgramRun, Runner, has_results, run_in_order
+from train.common.provenance import choose_device, provenance, python_command
+from train.common.run import read_json, run_program, write_json, write_text
+from train.paper import claims, systems, tables
+from train.paper import write_tables as rows
+from train.paper.figures import cost_plot, discount_plot, histogram_figure
+from train.paper.read_runs import Reader
+from train.paper.systems import Protocol
+from train.paper.tables import CLAIM_SEEDS, CLAIMED, SEVERAL_SEEDS, Line, Table
 
 Key = Literal[
     "table1",

@@ -36,11 +36,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clon
 import dtram_env
 from agents import sb3
 from dtram_env.sb3 import Sb3VecEnv
-from train.provenance import choose_device, provenance
-from train.run import Interrupt, RunFolder, run_program
-from train.sb3_algorithms import ALGORITHMS, Settings, check_pair, make_model, make_rule, settings
-from train.sb3_callback import Judge, curve_point
-from train.task import describe_env
+from train.baselines.algorithms import (
+    ALGORITHMS,
+    Settings,
+    check_pair,
+    make_model,
+    make_rule,
+    settings,
+)
+from train.baselines.callback import Judge, curve_point
+from train.common.provenance import choose_device, provenance
+from train.common.run import Interrupt, RunFolder, run_program
+from train.common.training_task import describe_env
 
 POLICY_ONLY_STEPS, WHOLE_TASK_STEPS = 300_000, 1_000_000
 

@@ -27,11 +27,11 @@ import tyro
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 
 from train import reinforce
-from train.provenance import choose_device, provenance, python_command
-from train.run import Interrupt, RunFolder, read_json, run_program, write_json
-from train.sb3_algorithms import table_row
+from train.baselines.algorithms import table_row
+from train.common.provenance import choose_device, provenance, python_command
+from train.common.run import Interrupt, RunFolder, read_json, run_program, write_json
+from train.common.training_task import Task, describe_env
 from train.sb3_baselines import Options, learn, prepare, untrained
-from train.task import Task, describe_env
 
 MAX_TRIALS = 10
 SEED_OF_TRIALS = 100  # not one of the seeds that results are made with

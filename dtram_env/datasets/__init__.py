@@ -7,8 +7,6 @@ import threading
 import warnings
 from pathlib import Path
 
-from . import mnist
-from .cache import build_cache
 from .catalog import (
     DATASETS,
     DRAWINGS,
@@ -21,7 +19,9 @@ from .catalog import (
 )
 from .dataset import Dataset
 from .errors import BuiltinDataWarning, DatasetCorruptError, DatasetNotFoundError
+from .sources import mnist
 from .splits import SPLITS, check_split, rows_of, stratified_split
+from .storage.cache import build_cache
 
 __all__ = [
     "DATA",
@@ -257,7 +257,7 @@ def _dataset(
         part.images,
         part.labels,
         part.class_names,
-        part.facts,
+        part.metadata,
         info.drawn,
         stands_in_for,
     )

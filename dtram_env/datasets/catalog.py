@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from . import cars, cluttered, cub, fashion, folder, mnist, signpost
-from .cache import build_cache, open_cache
-from .decode import DecodedImages
 from .drawn import AUTOS, BIRDS, Drawing
-from .drawn_store import DrawnImages, DrawnStore
-from .listing import ImageList
-from .store import Pictures
+from .sources import cars, cluttered, cub, fashion, folder, mnist, signpost
+from .sources.listing import ImageList
+from .storage.cache import build_cache, open_cache
+from .storage.decode import DecodedImages
+from .storage.drawn_store import DrawnImages, DrawnStore
+from .storage.store import Pictures
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Part:
     images: np.ndarray | Pictures
     labels: np.ndarray
     class_names: tuple[str, ...]
-    facts: Mapping[str, np.ndarray] = field(default_factory=dict)
+    metadata: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def select(self, rows: np.ndarray) -> Part:
         """Some of the images, by their rows ``(M,)``."""
@@ -60,7 +60,7 @@ class Part:
             images[rows] if isinstance(images, np.ndarray) else images.select(rows),
             self.labels[rows],
             self.class_names,
-            {name: values[rows] for name, values in self.facts.items()},
+            {name: values[rows] for name, values in self.metadata.items()},
         )
 
 
@@ -158,7 +158,7 @@ def _files(listing: Callable[[Path, str], ImageList]) -> Callable[[Path, str, Ch
 def _decoded(listed: ImageList, place: Path, part: str, choices: Choices) -> Part:
     where, images = cache_of_files(listed, place, part, choices)
     store = build_cache(where, images, label=f"decoding {place.name}, {part}")
-    return Part(store, listed.labels, listed.class_names, store.facts())
+    return Part(store, listed.labels, listed.class_names, store.metadata())
 
 
 def _read_folder(place: Path, part: str, choices: Choices) -> Part:
@@ -185,11 +185,11 @@ def _drawn(name: str) -> Callable[[Path, str, Choices], Part]:
     def read(place: Path, part: str, choices: Choices) -> Part:
         drawing = drawing_of(name, choices)
         layout = drawing.layout(part)
-        facts = {"part_boxes": layout.part_boxes, "telling": layout.telling}
+        metadata = {"part_boxes": layout.part_boxes, "discriminative": layout.discriminative}
         images: Pictures | None = open_cache(*cache_of_drawing(drawing, place, part))
         if images is None:
             images = DrawnStore(drawing, part)
-        return Part(images, drawing.labels(part), drawing.class_names, facts)
+        return Part(images, drawing.labels(part), drawing.class_names, metadata)
 
     return read
 

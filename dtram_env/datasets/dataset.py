@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .store import ArrayStore, Pictures, Store
+from .storage.store import ArrayStore, Pictures, Store
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +22,7 @@ class Dataset:
             in size or are not all in memory.
         labels: ``(N,)`` int64 in [0, `num_classes`).
         class_names: a name for each label.
-        facts: what `info` tells of an image beside its label: arrays ``(N, …)`` by name, as boxes.
+        metadata: what `info` tells of an image beside its label: arrays ``(N, …)`` by name, as boxes.
         drawn: whether the images are drawn by this package.
         stands_in_for: title of the dataset that was asked for, if this is its drawn stand-in.
     """
@@ -32,7 +32,7 @@ class Dataset:
     images: np.ndarray | Pictures
     labels: np.ndarray
     class_names: tuple[str, ...]
-    facts: Mapping[str, np.ndarray] = field(default_factory=dict)
+    metadata: Mapping[str, np.ndarray] = field(default_factory=dict)
     drawn: bool = False
     stands_in_for: str | None = None
     _stores: dict[int, ArrayStore] = field(default_factory=dict, init=False, repr=False)
@@ -56,14 +56,14 @@ class Dataset:
                 f"labels: expected 0 to {self.num_classes - 1}, as there are {self.num_classes} "
                 f"class names, got {self.labels.min()} to {self.labels.max()}"
             )
-        for name, values in self.facts.items():
+        for name, values in self.metadata.items():
             if len(values) != len(images):
                 raise ValueError(
-                    f"facts[{name!r}]: expected {len(images)} rows, one for each image, "
+                    f"metadata[{name!r}]: expected {len(images)} rows, one for each image, "
                     f"got {len(values)}"
                 )
         object.__setattr__(self, "labels", _read_only(self.labels))
-        object.__setattr__(self, "facts", {k: _read_only(v) for k, v in self.facts.items()})
+        object.__setattr__(self, "metadata", {k: _read_only(v) for k, v in self.metadata.items()})
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -72,7 +72,7 @@ class Dataset:
         # A copy takes the images along, but not the stores made from them: their windows overlap,
         # and written out one by one they are a hundred times as large.
         parts = (self.name, self.split, self.images, self.labels, self.class_names)
-        return Dataset, (*parts, dict(self.facts), self.drawn, self.stands_in_for)
+        return Dataset, (*parts, dict(self.metadata), self.drawn, self.stands_in_for)
 
     @property
     def num_classes(self) -> int:
@@ -120,7 +120,7 @@ class Dataset:
 
     def facts_of(self, i: int) -> dict[str, Any]:
         """What is told of one image, as copies."""
-        return {name: values[i].copy() for name, values in self.facts.items()}
+        return {name: values[i].copy() for name, values in self.metadata.items()}
 
 
 def _read_only(values: np.ndarray) -> np.ndarray:

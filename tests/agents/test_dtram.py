@@ -223,11 +223,11 @@ def test_a_location_policy_over_cells_is_saved(tmp_path: Path, changes) -> None:
     loaded = DTRAM.load(tmp_path)
     assert loaded.config == agent.config
     h = torch.randn(20, agent.config.hidden_size)
-    assert torch.equal(loaded.aim(h), agent.aim(h))
+    assert torch.equal(loaded.location_params(h), agent.location_params(h))
     cells = agent.config.locator_grid
     centres = grid_centres(cells)
-    assert agent.aim(h).shape == (20, cells**2)
-    expected = centres[agent.aim(h).argmax(-1).numpy()]
+    assert agent.location_params(h).shape == (20, cells**2)
+    expected = centres[agent.location_params(h).argmax(-1).numpy()]
     np.testing.assert_array_equal(loaded.locate(h).numpy(), expected)
     # The centres follow from the settings: they are no weights.
     assert "cell_centres" not in load_file(tmp_path / "model.safetensors")

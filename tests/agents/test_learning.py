@@ -1,4 +1,4 @@
-"""Toy images with known answers: where the telling crop is, and how many glimpses are enough."""
+"""Toy images with known answers: where the discriminative crop is, and how many glimpses are enough."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from torch import Tensor
 
 from agents.dtram import DTRAM, DTRAMConfig
 from agents.objective import Objective, hybrid_loss
-from agents.rollout import Look, Unroll, score
 from agents.stopping import FixedStop, LearnedStop
-from dtram_env.sensor_torch import TensorStore
+from agents.unroll import Look, Unroll, score
+from dtram_env.datasets.storage.tensors import TensorStore
 
 SIDE, GLIMPSE = 16, 4
 
@@ -64,7 +64,7 @@ def test_the_locator_finds_the_only_telling_crop(baseline: str) -> None:
     assert scores.error(FixedStop(1))[0] > 0.35  # nothing can be seen from the centre
     assert scores.error(FixedStop(2))[0] < 0.02
     # The mark covers pixels 2 to 5: its centre is at 4 / 16 of the image.
-    assert (scores.seen_at[1].mean(0) - (2 * 4 / 16 - 1)).abs().max() < 0.2
+    assert (scores.locations[1].mean(0) - (2 * 4 / 16 - 1)).abs().max() < 0.2
 
 
 @pytest.mark.parametrize("stop_gradient", ["exact", "reinforce"])

@@ -15,8 +15,8 @@ from torch.nn.functional import cross_entropy, logsigmoid
 from agents import objective as objective_module
 from agents.dtram import DTRAM, DTRAMConfig
 from agents.objective import Objective, expected_returns, hybrid_loss, rewards
-from agents.rollout import Trajectory, Unroll
 from agents.stopping import glimpses_taken
+from agents.unroll import Trajectory, Unroll
 
 STEPS = 3
 STD = 0.7
@@ -181,7 +181,7 @@ def sampled_gradients(
 ) -> Tensor:
     """Gradients ``(chunks, P)`` of the loss on independent batches of trajectories."""
     torch.manual_seed(2)
-    unroll = Unroll(agent, LOOK, STD, lone=objective.needs_lone)
+    unroll = Unroll(agent, LOOK, STD, glimpse_only=objective.needs_glimpse_only)
     images, m = torch.arange(2).repeat(250), 4
     rows = []
     for _ in range(chunks):
@@ -222,16 +222,16 @@ def test_sampled_gradient_of_every_supervision(supervision: str, stop: str) -> N
     assert worst_deviation(sampled_gradients(agent, objective), exact) < LIMIT
 
 
-@pytest.mark.parametrize("reward", ["anytime", "information"])
+@pytest.mark.parametrize("reward", ["mean_prob", "mean_log_prob"])
 @pytest.mark.parametrize("baseline", ["leave_one_out", "none"])
 def test_sampled_gradient_of_the_anytime_reward(baseline: str, reward: str) -> None:
     agent = toy_agent("state")
     objective = Objective(stop="off", baseline=baseline, location_reward=reward)
-    exact = anytime_gradient(agent, reward == "information")
+    exact = anytime_gradient(agent, reward == "mean_log_prob")
     assert worst_deviation(sampled_gradients(agent, objective), exact) < LIMIT
 
 
-def lone_gradient(agent: DTRAM, share: float) -> Tensor:
+def glimpse_only_gradient(agent: DTRAM, share: float) -> Tensor:
     """Exact gradient where a location's pay is partly what its glimpse says by itself.
 
     Two glimpses: the location is paid a share of the true class's probability in the answer of the
@@ -245,13 +245,13 @@ def lone_gradient(agent: DTRAM, share: float) -> Tensor:
         first = agent.look(pixels[[3] * 4], anywhere, agent.initial(4))
         heads = agent.heads(first)
         both = agent.logits(agent.look(pixels, anywhere, first))
-        lone = agent.logits(agent.look(pixels, anywhere, agent.initial(4)))
+        glimpse_only = agent.logits(agent.look(pixels, anywhere, agent.initial(4)))
         p = 0.5 * (1 + torch.erf(heads.location / (STD * math.sqrt(2))))
         x, y = torch.arange(4) % 2 == 1, torch.arange(4) >= 2
         chosen = torch.where(x, p[:, 0], 1 - p[:, 0]) * torch.where(y, p[:, 1], 1 - p[:, 1])
-        pay = share * lone.softmax(-1)[:, name] + (1 - share) * both.softmax(-1)[:, name]
+        pay = share * glimpse_only.softmax(-1)[:, name] + (1 - share) * both.softmax(-1)[:, name]
         ce = sum(cross_entropy(each, label, reduction="none") for each in (heads.logits, both))
-        ce = ce + 2.0 * cross_entropy(lone, label, reduction="none")
+        ce = ce + 2.0 * cross_entropy(glimpse_only, label, reduction="none")
         total = total + (chosen.detach() * (ce - torch.log(chosen) * pay.detach())).sum()
     return flat_gradient(total / len(LABELS), agent)
 
@@ -262,11 +262,11 @@ def test_sampled_gradient_of_the_lone_reward(baseline: str) -> None:
     objective = Objective(
         stop="off",
         baseline=baseline,
-        location_reward="anytime",
-        lone_weight=2.0,
-        lone_reward=0.4,
+        location_reward="mean_prob",
+        glimpse_only_weight=2.0,
+        glimpse_only_reward=0.4,
     )
-    exact = lone_gradient(agent, 0.4)
+    exact = glimpse_only_gradient(agent, 0.4)
     assert worst_deviation(sampled_gradients(agent, objective, steps=2), exact) < LIMIT
 
 
@@ -339,10 +339,10 @@ def trajectory_by_hand(predictions: list[int], stops: list[bool], value: float =
     logits = torch.zeros(steps, 1, 3)
     logits[torch.arange(steps), 0, torch.tensor(predictions)] = 10.0
     return Trajectory(
-        seen_at=torch.zeros(steps, 1, 2),
+        locations=torch.zeros(steps, 1, 2),
         logits=logits,
         location_mean=torch.zeros(steps, 1, 2),
-        location=torch.zeros(steps, 1, 2),
+        sampled_locations=torch.zeros(steps, 1, 2),
         location_log_prob=torch.full((steps, 1), -1.0, requires_grad=True),
         stop_logit=torch.zeros(steps, 1, requires_grad=True),
         stop=torch.tensor(stops)[:, None],
@@ -440,7 +440,7 @@ def test_information_by_hand() -> None:
     said = torch.tensor([[0.5, 0.5, 0.0], [0.75, 0.25, 0.0], [0.999, 0.001, 0.0]])
     trajectory = trajectory_by_hand([0, 0, 0], [False] * 3)
     trajectory = trajectory._replace(logits=said.clamp(min=1e-9).log()[:, None])
-    objective = Objective(stop="off", baseline="none", location_reward="information")
+    objective = Objective(stop="off", baseline="none", location_reward="mean_log_prob")
     label, nothing = torch.tensor([1]), torch.zeros(3, 1)
     credit = objective_module._sampled_credit(trajectory, label, 1, objective, nothing)
     paid = [(math.log(0.25) - 3) / 2, -3.0, 0.0]  # the last one's location is not looked at
@@ -458,21 +458,21 @@ def test_imitation_is_maximum_likelihood_of_the_choices() -> None:
     assert log_prob.grad is not None and log_prob.grad[:, 0].tolist() == [-1.0, -1.0, 0.0]
 
 
-def lone_by_hand() -> Trajectory:
+def glimpse_only_by_hand() -> Trajectory:
     """Three glimpses, all answered wrong; of later ones by themselves p(true) = 1/2, then 1/4."""
-    lone = torch.tensor([[[0.25, 0.25, 0.5]], [[0.5, 0.25, 0.25]]]).log()
-    return trajectory_by_hand([0, 0, 0], [False] * 3)._replace(lone_logits=lone)
+    glimpse_only = torch.tensor([[[0.25, 0.25, 0.5]], [[0.5, 0.25, 0.25]]]).log()
+    return trajectory_by_hand([0, 0, 0], [False] * 3)._replace(glimpse_only_logits=glimpse_only)
 
 
 def test_lone_glimpses_by_hand() -> None:
     """Their cross-entropy is summed over glimpses 2 and 3: -log 1/2 - log 1/4."""
-    plain = Objective(stop="off", baseline="none", location_reward="anytime")
+    plain = Objective(stop="off", baseline="none", location_reward="mean_prob")
     label, nought = torch.tensor([2]), torch.zeros(())
-    trajectory = lone_by_hand()
+    trajectory = glimpse_only_by_hand()
     without = hybrid_loss(trajectory, label, 1, plain, nought)
-    weighted = hybrid_loss(trajectory, label, 1, replace(plain, lone_weight=0.5), nought)
+    weighted = hybrid_loss(trajectory, label, 1, replace(plain, glimpse_only_weight=0.5), nought)
     assert (weighted.total - without.total).item() == pytest.approx(0.5 * math.log(8))
-    paid = replace(plain, lone_reward=0.25)
+    paid = replace(plain, glimpse_only_reward=0.25)
     credit = objective_module._sampled_credit(trajectory, label, 1, paid, torch.zeros(3, 1))
     wrong = math.exp(-10) / (1 + 2 * math.exp(-10))  # p(true) of every glimpse with those before
     advantage = credit.location_advantage[:, 0].tolist()
@@ -480,8 +480,8 @@ def test_lone_glimpses_by_hand() -> None:
 
 
 def test_lone_glimpses_are_asked_of_the_unroll() -> None:
-    objective = Objective(stop="off", baseline="none", lone_weight=1.0)
-    with pytest.raises(ValueError, match="lone=True"):
+    objective = Objective(stop="off", baseline="none", glimpse_only_weight=1.0)
+    with pytest.raises(ValueError, match="glimpse_only=True"):
         hybrid_loss(
             trajectory_by_hand([0, 0], [False] * 2),
             torch.tensor([2]),
@@ -495,15 +495,21 @@ def test_lone_glimpses_are_asked_of_the_unroll() -> None:
     ("settings", "message"),
     [
         ({"discount": 0.0}, "discount=0.0"),
-        ({"lone_weight": -1.0}, "lone_weight=-1.0"),
-        ({"stop": "off", "location_reward": "anytime", "lone_reward": 1.5}, "lone_reward=1.5"),
-        ({"stop": "off", "lone_reward": 0.5}, "location_reward='anytime'"),
+        ({"glimpse_only_weight": -1.0}, "glimpse_only_weight=-1.0"),
+        (
+            {"stop": "off", "location_reward": "mean_prob", "glimpse_only_reward": 1.5},
+            "glimpse_only_reward=1.5",
+        ),
+        ({"stop": "off", "glimpse_only_reward": 0.5}, "location_reward='mean_prob'"),
         ({"discount": 1.5}, "discount=1.5"),
         ({"baseline": "mean"}, "baseline='mean'"),
         ({"stop_gradient": "pathwise"}, "stop_gradient='pathwise'"),
         ({"policy_weight": -1.0}, "policy_weight=-1.0"),
-        ({"location_reward": "anytime"}, "stop='off'"),
-        ({"location_reward": "information"}, "location_reward='information': expected with stop"),
+        ({"location_reward": "mean_prob"}, "stop='off'"),
+        (
+            {"location_reward": "mean_log_prob"},
+            "location_reward='mean_log_prob': expected with stop",
+        ),
         ({"stop": "off", "stop_entropy": 0.1}, "stop_entropy=0.1"),
     ],
 )

@@ -18,13 +18,13 @@ from agents.cost import flops_of_first_look, flops_per_glimpse, mean_flops
 from agents.dtram import DTRAM, State
 from agents.encoders import GlimpseCNN, GlimpseResNet, PixelScale
 from agents.resnet import ResNetOptions
-from agents.rollout import Look, Unroll, classify, score
 from agents.stopping import LearnedStop
+from agents.unroll import Look, Unroll, classify, score
 from dtram_env import GlimpseVectorEnv
 from dtram_env.datasets import Dataset
-from dtram_env.datasets.thumbnails import box_resize
+from dtram_env.datasets.storage.tensors import TensorStore
+from dtram_env.datasets.storage.thumbnails import box_resize
 from dtram_env.sensor import margin
-from dtram_env.sensor_torch import TensorStore
 
 SMALL = ResNetOptions("resnet10", width=4, small_stem=True)
 CONFIG = DTRAMConfig(

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from dtram_env.datasets import Dataset, fashion
-from dtram_env.datasets.cache import build_cache
-from dtram_env.datasets.download import RawFile
+from dtram_env.datasets import Dataset
+from dtram_env.datasets.fetch.download import RawFile
+from dtram_env.datasets.sources import fashion
+from dtram_env.datasets.storage.cache import build_cache
 from tests.dtram_env.datasets.images import Given, ragged_images
 from tests.dtram_env.datasets.trees import make_folder
 
@@ -24,13 +25,13 @@ def make_dataset(
     shape: tuple[int, int, int] = (14, 10, 1),
     split: str = "train",
     classes: int = 5,
-    facts: bool = False,
+    metadata: bool = False,
 ) -> Dataset:
     rng = np.random.default_rng(0)
     images = rng.integers(1, 256, (count, *shape), dtype=np.uint8)  # 0 only outside the image
     labels = rng.integers(0, classes, count)
     names = tuple(f"class {k}" for k in range(classes))
-    return Dataset("Toy", split, images, labels, names, make_facts(count) if facts else {})
+    return Dataset("Toy", split, images, labels, names, make_facts(count) if metadata else {})
 
 
 def make_facts(count: int) -> dict[str, np.ndarray]:
@@ -39,17 +40,17 @@ def make_facts(count: int) -> dict[str, np.ndarray]:
     return {
         "box": np.float32(rows[:, None] + [0, 0.25, 0.5, 0.75]),
         "part_boxes": np.int32(rows[:, None, None] * 100 + np.arange(8).reshape(2, 4)),
-        "telling": np.stack([rows % 2 == 0, rows % 2 == 1], axis=1),
+        "discriminative": np.stack([rows % 2 == 0, rows % 2 == 1], axis=1),
     }
 
 
 @pytest.fixture(scope="session")
 def ragged(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """23 random colour images of sizes of their own, 3 to 20 pixels, in a cache, with facts."""
-    images, facts = ragged_images(23, most=20), make_facts(23)
-    store = build_cache(tmp_path_factory.mktemp("ragged") / "train", Given(images, facts))
+    """23 random colour images of sizes of their own, 3 to 20 pixels, in a cache, with metadata."""
+    images, metadata = ragged_images(23, most=20), make_facts(23)
+    store = build_cache(tmp_path_factory.mktemp("ragged") / "train", Given(images, metadata))
     labels = np.arange(23) % 5
-    return Dataset("Ragged", "train", store, labels, tuple("abcde"), store.facts())
+    return Dataset("Ragged", "train", store, labels, tuple("abcde"), store.metadata())
 
 
 @dataclass(frozen=True)

@@ -15,16 +15,9 @@ from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env as gymnasium_check
 from stable_baselines3.common.env_checker import check_env as sb3_check
 
-from dtram_env import (
-    CenterPolicy,
-    GlimpseEnv,
-    GlimpseVectorEnv,
-    RandomPolicy,
-    ScanPolicy,
-    evaluate,
-)
+from dtram_env import CenterPolicy, GlimpseEnv, GlimpseVectorEnv, RandomPolicy, ScanPolicy, evaluate
 from dtram_env.datasets import Dataset
-from dtram_env.datasets.store import box_resize
+from dtram_env.datasets.storage.store import box_resize
 from dtram_env.sensor import margin
 
 from .conftest import MODES, TALLY, Tally, make_dataset

@@ -20,7 +20,7 @@ from stable_baselines3.common.env_checker import check_env as sb3_check
 import dtram_env
 from dtram_env import GlimpseEnv
 from dtram_env.datasets import Dataset
-from dtram_env.datasets.thumbnails import box_resize
+from dtram_env.datasets.storage.thumbnails import box_resize
 
 from .conftest import actions_of, assert_same
 

@@ -14,14 +14,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from dtram_env import (
-    CenterPolicy,
-    GlimpseEnv,
-    GlimpseVectorEnv,
-    RandomPolicy,
-    ScanPolicy,
-    evaluate,
-)
+from dtram_env import CenterPolicy, GlimpseEnv, GlimpseVectorEnv, RandomPolicy, ScanPolicy, evaluate
 from dtram_env.datasets import Dataset
 from dtram_env.views import grid_centres
 

@@ -12,9 +12,10 @@ import pytest
 
 import dtram_env
 from dtram_env import GlimpseEnv, GlimpseVectorEnv
-from dtram_env.datasets import DatasetCorruptError, cars, cub
-from dtram_env.datasets.mapped import MappedStore
-from dtram_env.datasets.thumbnails import box_resize
+from dtram_env.datasets import DatasetCorruptError
+from dtram_env.datasets.sources import cars, cub
+from dtram_env.datasets.storage.mapped import MappedStore
+from dtram_env.datasets.storage.thumbnails import box_resize
 from dtram_env.rendering import crop_boxes, draw_episode
 
 from .datasets.images import window_of

@@ -73,7 +73,7 @@ def test_equals_the_vector_environment(task: dict[str, Any], order: str) -> None
     ended = 0
     for actions in sampled(ours, 80):  # more than one block of random numbers
         observation, rewards, dones, infos = ours.step(actions)
-        seen, paid, over, cut, facts = theirs.step(actions)
+        seen, paid, over, cut, metadata = theirs.step(actions)
         assert_same(observation, seen)
         np.testing.assert_array_equal(rewards, paid.astype(np.float32))
         assert (rewards.dtype, dones.dtype, len(infos)) == (np.float32, np.bool_, 5)
@@ -83,9 +83,9 @@ def test_equals_the_vector_environment(task: dict[str, Any], order: str) -> None
                 assert info == {}
                 continue
             ended += 1
-            assert_same(info.pop("terminal_observation"), facts["final_obs"][i])
+            assert_same(info.pop("terminal_observation"), metadata["final_obs"][i])
             assert info.pop("TimeLimit.truncated") is False
-            last = {k: v[i] for k, v in facts["final_info"].items() if not k.startswith("_")}
+            last = {k: v[i] for k, v in metadata["final_info"].items() if not k.startswith("_")}
             assert info == last
             assert type(info["label"]) is int and type(info["is_success"]) is bool
         if task.get("mask_seen"):
@@ -111,12 +111,12 @@ def test_equals_a_dummy_of_scalar_environments(task: dict[str, Any]) -> None:
     assert ours.reset_infos == theirs.reset_infos
     for actions in sampled(ours, 40):
         observation, rewards, dones, infos = ours.step(actions)
-        seen, paid, over, facts = theirs.step(actions)
+        seen, paid, over, metadata = theirs.step(actions)
         assert_same(observation, seen)
         assert_same(rewards, paid)
         assert_same(dones, over)
         for i in np.flatnonzero(over):
-            assert_same(infos[i], facts[i])
+            assert_same(infos[i], metadata[i])
     # The same fixed images, this once.
     chosen = [{"image_index": i} for i in (3, 3, 22, 0)]
     for env in (ours, theirs):
@@ -165,7 +165,7 @@ def test_facts_of_an_image_are_in_its_last_info(tmp_path: Path) -> None:
     layout = replace(SMALL_BIRDS, num_train=40, num_test=10).layout("test")
     infos = env.step(np.array([[0, 1, 0], [0, 0, 0]]))[3]
     assert infos[0]["image_index"] == 0 and infos[1] == {}
-    for name in ("part_boxes", "telling"):
+    for name in ("part_boxes", "discriminative"):
         assert infos[0][name] == getattr(layout, name)[0].tolist()
 
 

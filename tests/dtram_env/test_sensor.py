@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dtram_env import sensor, sensor_torch
-from dtram_env.datasets.store import ArrayStore
+from dtram_env.datasets.storage import tensors
+from dtram_env.datasets.storage.store import ArrayStore
 
 
 def ramp(height: int = 6, width: int = 8, channels: int = 1) -> np.ndarray:
@@ -49,7 +50,7 @@ def test_the_last_corner_and_clipping() -> None:
 
 @pytest.mark.parametrize("shape", [(6, 6, 1), (6, 8, 3)])
 def test_nan_on_tensors_counts_as_zero(shape: tuple[int, int, int]) -> None:
-    store = sensor_torch.TensorStore(torch.from_numpy(ramp(*shape)), sensor.margin(2, 2))
+    store = tensors.TensorStore(torch.from_numpy(ramp(*shape)), sensor.margin(2, 2))
     index = torch.zeros(2, dtype=torch.int64)
     nan = torch.tensor([[torch.nan, 0.5], [torch.nan, torch.nan]])
     zero = torch.tensor([[0.0, 0.5], [0.0, 0.0]])
@@ -96,7 +97,7 @@ def test_numpy_torch_and_plain_slicing_agree_bit_for_bit(
     location = location.astype(np.float32)
     padding = sensor.margin(side, scales)
     numpy = sensor.glimpse(ArrayStore(images, padding), index, location, side, scales)
-    store = sensor_torch.TensorStore(torch.from_numpy(images), padding)
+    store = tensors.TensorStore(torch.from_numpy(images), padding)
     tensor = sensor_torch.glimpse(
         store, torch.from_numpy(index), torch.from_numpy(location), side, scales
     )

@@ -116,8 +116,8 @@ def test_facts_are_where_the_parts_are(tmp_path: Path) -> None:
     env = gym.make("DTRAM-CUB-v0", data="builtin", data_dir=str(tmp_path), split="test", **FEW)
     for index in range(12):
         info = env.reset(options={"image_index": index})[1]
-        boxes, telling = info["part_boxes"], info["telling"]
-        assert boxes.shape == (len(telling), 4) and telling.dtype == bool
+        boxes, discriminative = info["part_boxes"], info["discriminative"]
+        assert boxes.shape == (len(discriminative), 4) and discriminative.dtype == bool
         left, top, width, height = boxes.T
         assert (boxes[:, :2] >= 0).all() and (boxes[:, 2:] > 0).all()
         assert (left + width <= 96).all() and (top + height <= 96).all()

@@ -13,12 +13,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dtram_env import GlimpseVectorEnv, sensor, sensor_torch
 from dtram_env.datasets import Dataset
-from dtram_env.datasets.cache import build_cache
 from dtram_env.datasets.drawn import BIRDS
-from dtram_env.datasets.drawn_store import DrawnImages, DrawnStore
-from dtram_env.datasets.mapped import MappedStore
-from dtram_env.datasets.store import ArrayStore, Pictures
-from dtram_env.sensor_torch import FlatStore, HostStore, TensorStore, TorchStore
+from dtram_env.datasets.storage import tensors
+from dtram_env.datasets.storage.cache import build_cache
+from dtram_env.datasets.storage.drawn_store import DrawnImages, DrawnStore
+from dtram_env.datasets.storage.mapped import MappedStore
+from dtram_env.datasets.storage.store import ArrayStore, Pictures
+from dtram_env.datasets.storage.tensors import FlatStore, HostStore, TensorStore
+from dtram_env.sensor_torch import TorchStore
 
 from .conftest import MODES, TALLY, VIEWS, actions_of, assert_same, make_dataset
 
@@ -65,16 +67,16 @@ def test_images_on_the_device_or_left_on_the_host(
     """As on a GPU, where images of any size are copied to it."""
     assert isinstance(ragged.images, MappedStore)
     flat = FlatStore(ragged.images, CPU)
-    monkeypatch.setattr(sensor_torch, "make_store", lambda *_: flat)
+    monkeypatch.setattr(tensors, "make_store", lambda *_: flat)
     compare_backends(ragged, task, mode)
 
 
 @pytest.mark.parametrize("view", ["native", "discrete"])
 def test_drawn_images_and_their_facts(view: str) -> None:
     layout = DRAWING.layout("train")
-    facts = {"part_boxes": layout.part_boxes, "telling": layout.telling}
+    metadata = {"part_boxes": layout.part_boxes, "discriminative": layout.discriminative}
     store, names = DrawnStore(DRAWING, "train"), DRAWING.class_names
-    data = Dataset("Drawn", "train", store, DRAWING.labels("train"), names, facts, drawn=True)
+    data = Dataset("Drawn", "train", store, DRAWING.labels("train"), names, metadata, drawn=True)
     shown = {"view": view, "observe": "canvas" if view == "discrete" else "glimpse"}
     compare_backends(data, {"first_glimpse": "thumbnail", **shown}, "SameStep", steps=20)
 
@@ -86,11 +88,11 @@ def compare_backends(data: Dataset, task: dict[str, Any], mode: str, steps: int 
     host = GlimpseVectorEnv(data, **common)
     device = GlimpseVectorEnv(data, backend="torch", device="cpu", **common)
     assert host.observation_space == device.observation_space
-    expected, facts = host.reset(seed=3)
+    expected, metadata = host.reset(seed=3)
     observation, infos = device.reset(seed=3)
     assert all(isinstance(value, torch.Tensor) for value in observation.values())
     assert_same(observation, expected)
-    assert_same(infos, facts)
+    assert_same(infos, metadata)
     for action in actions_of(host, steps):
         given = (
             {key: torch.from_numpy(value) for key, value in action.items()}
@@ -98,13 +100,13 @@ def compare_backends(data: Dataset, task: dict[str, Any], mode: str, steps: int 
             else torch.from_numpy(action)
         )
         observation, reward, over, cut, infos = device.step(given)
-        expected, paid, ended, _, facts = host.step(action)
+        expected, paid, ended, _, metadata = host.step(action)
         assert_same(observation, expected)
         np.testing.assert_allclose(reward.numpy(), paid, rtol=1e-6)
         assert reward.dtype == torch.float32
         assert_same(over, ended)
         assert cut.dtype == torch.bool and not cut.any()
-        compare_infos(infos, facts)
+        compare_infos(infos, metadata)
         if mode == "Disabled":
             assert_same(
                 device.reset(options={"reset_mask": over})[0],
@@ -218,8 +220,8 @@ def test_stores_of_images_of_one_size_are_one(tmp_path: Path) -> None:
 
 
 def test_which_store_holds_what(ragged: Dataset) -> None:
-    arrays = sensor_torch.make_store(TOY, 4, CPU)
-    mapped = sensor_torch.make_store(ragged, 4, CPU)
+    arrays = tensors.make_store(TOY, 4, CPU)
+    mapped = tensors.make_store(ragged, 4, CPU)
     assert isinstance(arrays, TensorStore) and isinstance(mapped, HostStore)
     assert mapped.on_host and not arrays.on_host
     assert isinstance(ragged.images, MappedStore) and not FlatStore(ragged.images, CPU).on_host
@@ -325,7 +327,7 @@ def test_images_of_any_size_on_the_device_ask_nothing(
 ) -> None:
     assert isinstance(ragged.images, MappedStore)
     flat = FlatStore(ragged.images, CPU)
-    monkeypatch.setattr(sensor_torch, "make_store", lambda *_: flat)
+    monkeypatch.setattr(tensors, "make_store", lambda *_: flat)
     env = GlimpseVectorEnv(ragged, num_envs=4, glimpse_size=4, backend="torch", **task)
     pool = actions_of(env, 12)
     env.reset(seed=0)
@@ -366,7 +368,7 @@ def test_nor_for_images_of_different_sizes(
     task: dict[str, Any], mode: str, ragged: Dataset
 ) -> None:
     cuda = torch.device("cuda")
-    assert isinstance(sensor_torch.make_store(ragged, 4, cuda), FlatStore)
+    assert isinstance(tensors.make_store(ragged, 4, cuda), FlatStore)
     compare_devices(ragged, task, mode)
 
 

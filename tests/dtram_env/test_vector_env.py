@@ -24,7 +24,7 @@ from dtram_env.views import GRID_VIEWS
 from .conftest import MODES, TALLY, VIEWS, actions_of, assert_same, make_dataset
 
 TOY = make_dataset()
-BOXED = make_dataset(facts=True)
+BOXED = make_dataset(metadata=True)
 
 
 def reference(num_envs: int, mode: str, data: Dataset = TOY, **task: Any) -> SyncVectorEnv:
@@ -158,15 +158,21 @@ def test_facts_by_hand() -> None:
             [100, 101, 102, 103],
             [104, 105, 106, 107],
         ]
-        telling = np.asarray(infos["telling"])
-        assert telling.dtype == bool and telling.tolist() == [[False, True]] * 2 + [[True, False]]
-        for key in ("_box", "_part_boxes", "_telling"):
+        discriminative = np.asarray(infos["discriminative"])
+        assert discriminative.dtype == bool and discriminative.tolist() == [[False, True]] * 2 + [
+            [True, False]
+        ]
+        for key in ("_box", "_part_boxes", "_discriminative"):
             assert np.asarray(infos[key]).tolist() == [True] * 3
         infos = env.step(stop_all(3, 0, [0, 1, 0]))[4]
         final = infos["final_info"]
         assert np.asarray(final["box"]).tolist() == [[0] * 4, box[1].tolist(), [0] * 4]
-        assert np.asarray(final["telling"]).tolist() == [[False] * 2, [False, True], [False] * 2]
-        assert np.asarray(final["telling"]).dtype == bool
+        assert np.asarray(final["discriminative"]).tolist() == [
+            [False] * 2,
+            [False, True],
+            [False] * 2,
+        ]
+        assert np.asarray(final["discriminative"]).dtype == bool
         assert np.asarray(final["_part_boxes"]).tolist() == [False, True, False]
         # Above are those of the new episode.
         index = np.asarray(infos["image_index"])
@@ -179,7 +185,7 @@ def test_a_masked_reset_tells_facts_of_its_slots_only() -> None:
     options = {"reset_mask": np.array([False, True]), "image_index": np.array([7, 9])}
     infos = env.reset(options=options)[1]
     assert infos["box"].tolist() == [[0] * 4, [10, 10.25, 10.5, 10.75]]
-    assert infos["_box"].tolist() == infos["_telling"].tolist() == [False, True]
+    assert infos["_box"].tolist() == infos["_discriminative"].tolist() == [False, True]
     assert infos["part_boxes"][0].any() == False  # noqa: E712 - numpy's
     resting = env.step(stop_all(2, 0, 1))[4]
     assert resting["box"][1].tolist() == [10, 10.25, 10.5, 10.75] and resting["_box"].all()

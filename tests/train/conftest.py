@@ -15,9 +15,10 @@ import tyro
 
 from agents.policy_only import POLICY_IDS
 from dtram_env.registration import TABLE
-from train import classifier, one_look, reinforce, run
+from train import classifier, one_look, reinforce
+from train.common import run
+from train.common.jobs import ProgramRun, Runner
 from train.reinforce import Options, train
-from train.runner import ProgramRun, Runner
 
 SMALL: dict[str, Any] = {
     "env_id": "DTRAM-Signpost-v0",
@@ -88,7 +89,7 @@ def policy_id(small_classifier: Path) -> Iterator[str]:
         kwargs={**asdict(TABLE["DTRAM-Signpost-v0"]), "classifier": str(small_classifier)},
     )
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("train.task", "train.evaluate"):
+        for module in ("train.common.training_task", "train.evaluate"):
             patch.setattr(f"{module}.POLICY_IDS", (*POLICY_IDS, name))
         yield name
     del gym.registry[name]
@@ -96,7 +97,7 @@ def policy_id(small_classifier: Path) -> Iterator[str]:
 
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs of `train.runner.Runner` are made here, one after another."""
+    """Runs of `train.common.jobs.Runner` are made here, one after another."""
 
     def here(self: Runner, jobs: list[ProgramRun]) -> None:
         for job in jobs:

@@ -16,8 +16,8 @@ from agents.policy_only import FrozenClassifier
 from dtram_env import GlimpseEnv, RandomPolicy, evaluate
 from train import classifier
 from train.classifier import RandomLooks, random_errors
-from train.stages import NEVER
-from train.task import Task
+from train.common.training_task import Task
+from train.dtram.stages import NEVER
 
 
 @pytest.fixture(scope="module")

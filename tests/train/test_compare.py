@@ -18,11 +18,11 @@ import torch
 import dtram_env
 from agents.dtram import DTRAM
 from train import compare as program
-from train import runner
-from train.cells import RATES, SECONDS_A_RUN, Cell, estimate
+from train.baselines.comparison_run import RATES, SECONDS_A_RUN, Cell, estimate
+from train.baselines.summary import COLUMNS, area_under
+from train.common import jobs as runner
+from train.common.run import write_json
 from train.compare import Options, compare, plan
-from train.comparison import COLUMNS, area_under
-from train.run import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 WHOLE = "DTRAM-Signpost-v0"

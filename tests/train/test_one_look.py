@@ -15,14 +15,14 @@ import torch
 from safetensors.torch import load_file
 
 from agents.one_look import OneLook, one_look_flops, side_of_flops
-from dtram_env.datasets.thumbnails import box_resize
+from dtram_env.datasets.storage.thumbnails import box_resize
 from train import one_look
-from train.looks import look_at_all
+from train.common.evaluate_one_look import look_at_all
+from train.common.optimizers import make_optimizer
+from train.common.options import AugmentOptions, NetworkOptions, OptimizerOptions, TaskOptions
+from train.common.training_task import Task
+from train.dtram.stages import NEVER
 from train.one_look import OneLookStage, Options, network_config, new_network, train
-from train.optimizers import make_optimizer
-from train.options import AugmentOptions, NetworkOptions, OptimizerOptions, TaskOptions
-from train.stages import NEVER
-from train.task import Task
 
 SMALL: dict[str, Any] = {
     "env_id": "DTRAM-Signpost-v0",

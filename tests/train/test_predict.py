@@ -17,9 +17,9 @@ from PIL import Image
 import dtram_env
 from agents.dtram import DTRAM
 from dtram_env.rendering import COLOURS
+from train.common.run import run_program
+from train.common.training_task import Task
 from train.predict import Options, find_images, main, picture_names, predict
-from train.run import run_program
-from train.task import Task
 
 ROOT = Path(__file__).resolve().parents[2]
 ENV_ID = "DTRAM-ImageFolder-v0"

@@ -20,15 +20,16 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import dtram_env
 from agents.dtram import DTRAM
 from agents.policy_only import FrozenClassifier, LookAndStop
-from agents.rollout import Unroll
-from train import reinforce, stages
+from agents.unroll import Unroll
+from train import reinforce
+from train.common.run import Interrupt, RunFolder
+from train.common.training_task import Task
+from train.dtram import stages
+from train.dtram.loop import epoch_order, one_cycle
+from train.dtram.report import table
 from train.evaluate import Options as EvaluateOptions
 from train.evaluate import evaluate
-from train.loop import epoch_order, one_cycle
 from train.reinforce import Options, train
-from train.report import table
-from train.run import Interrupt, RunFolder
-from train.task import Task
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -202,7 +203,7 @@ def test_a_finished_run_is_not_trained_again(finished_run: Path, small_options, 
         ({"seed": -1}, "--seed -1"),
         ({"max_mean_glimpses": 0.5}, "--max-mean-glimpses 0.5"),
         (
-            {"stop": "joint", "location_reward": "anytime"},
+            {"stop": "joint", "location_reward": "mean_prob"},
             "--location-reward anytime: expected return with --stop joint",
         ),
         ({"resume": True}, "--resume: expected with --run-dir"),
@@ -210,7 +211,7 @@ def test_a_finished_run_is_not_trained_again(finished_run: Path, small_options, 
         ({"scan_epochs": 1, "stop": "joint"}, "--scan-epochs 1: expected 0 with --stop joint"),
         ({"location_entropy_last": 0.0}, "--location-entropy-last 0.0: expected with a --location"),
         (
-            {"location_reward": "information", "lone_reward": 0.5},
+            {"location_reward": "mean_log_prob", "glimpse_only_reward": 0.5},
             "--lone-reward 0.5: expected 0 to 1; 0 unless a location is paid anytime",
         ),
     ],
@@ -359,12 +360,12 @@ def test_the_glimpses_learned_from_are_counted(
 
     def counted(self, *arguments):
         trajectory = forward(self, *arguments)
-        seen["trunk"] += trajectory.seen_at.shape[:2].numel()
+        seen["trunk"] += trajectory.locations.shape[:2].numel()
         return trajectory
 
     def counted_path(*arguments):
         for step in path(*arguments):
-            seen["stopper"] += len(step.seen_at)
+            seen["stopper"] += len(step.locations)
             yield step
 
     monkeypatch.setattr(Unroll, "forward", counted)

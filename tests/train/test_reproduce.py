@@ -15,18 +15,20 @@ import pytest
 import torch
 
 import dtram_env
-from agents.act import HaltingRAM
 from agents.dtram import DTRAM
+from agents.halting.act import HaltingRAM
 from agents.stopping import FixedStop
-from train import claims, reinforce, reproduce, rows, systems, tables
-from train.claims import Evidence
-from train.figures import histogram_figure
-from train.finished import Reader
-from train.readings import Mixture
+from train import reinforce, reproduce
+from train.common.jobs import Runner, run_in_order
+from train.common.run import read_json, write_json
+from train.common.statistics import Mixture
+from train.paper import claims, systems, tables
+from train.paper import write_tables as rows
+from train.paper.claims import Evidence
+from train.paper.figures import histogram_figure
+from train.paper.read_runs import Reader
+from train.paper.systems import BIRDS, MNIST, PROTOCOLS, Protocol, System
 from train.reproduce import Options, plan
-from train.run import read_json, write_json
-from train.runner import Runner, run_in_order
-from train.systems import BIRDS, MNIST, PROTOCOLS, Protocol, System
 
 QUICK: dict[str, Any] = {"epochs": 1, "learning_rate": 5e-3, "device": "cpu"}
 STOP: dict[str, Any] = {**QUICK, "stop_epochs": 1, "stop_batch_size": 900}

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from dtram_env.datasets import cub
+from dtram_env.datasets.sources import cub
 from tests.dtram_env.datasets.trees import make_cub
-from train import reproduce, systems
+from train import reproduce
+from train.paper import systems
+from train.paper.systems import CUB_MEDIUM, PROTOCOLS
 from train.reproduce import Options
-from train.systems import CUB_MEDIUM, PROTOCOLS
 
 NETWORK: dict[str, Any] = {"encoder": "resnet18", "resnet_width": 4, "backbone_weights": "none"}
 MOMENT: dict[str, Any] = {"epochs": 1, "batch_size": 4, "device": "cpu"}

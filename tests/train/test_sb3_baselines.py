@@ -24,10 +24,10 @@ from agents.cost import classifier_flops_per_glimpse
 from agents.policy_only import FrozenClassifier
 from agents.sb3 import Sb3Policy, flops_per_glimpse
 from train import sb3_baselines
-from train.run import RunFolder, run_program
-from train.sb3_algorithms import ALGORITHMS, settings
+from train.baselines.algorithms import ALGORITHMS, settings
+from train.baselines.callback import Judge
+from train.common.run import RunFolder, run_program
 from train.sb3_baselines import Options, prepare, train, untrained
-from train.sb3_callback import Judge
 
 ROOT = Path(__file__).resolve().parents[2]
 WHOLE = "DTRAM-Signpost-v0"

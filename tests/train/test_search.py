@@ -14,8 +14,8 @@ import tyro
 
 import dtram_env
 from train import reinforce, sb3_baselines, search
-from train.run import run_program
-from train.sb3_algorithms import TRACKS, reinforce_settings, settings, table_row
+from train.baselines.algorithms import TRACKS, reinforce_settings, settings, table_row
+from train.common.run import run_program
 from train.search import SPACES, SearchOptions, as_toml
 
 WHOLE = "DTRAM-Signpost-v0"

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from agents.act import ACTStop, HaltingRAM
 from agents.dtram import DTRAM
+from agents.halting.act import ACTStop, HaltingRAM
 from agents.loading import load_agent
-from train.dtram_options import Options
+from train.common.training_task import Task
+from train.dtram.options import Options
 from train.evaluate import Options as EvaluateOptions
 from train.evaluate import evaluate
 from train.reinforce import agent_on_trunk, train
-from train.task import Task
 
 from .conftest import SMALL
 
@@ -119,9 +119,12 @@ def test_dearer_glimpses_are_fewer(tmp_path: Path, ram: Path, on_trunk) -> None:
         ({"trunk": Path("x"), "epochs": 3}, "--epochs 3: expected not given: with --trunk"),
         ({"trunk": Path("x"), "stop": "act", "max_mean_glimpses": 2.0}, "nothing is bounded"),
         ({"stop": "off", "stopper_prior": "none"}, "--stopper-prior none: expected not given"),
-        ({"lone_weight": -1.0}, "--lone-weight -1.0"),
-        ({"lone_reward": 1.5}, "--lone-reward 1.5: expected 0 to 1"),
-        ({"lone_reward": 0.5, "location_reward": "return"}, "unless a location is paid anytime"),
+        ({"glimpse_only_weight": -1.0}, "--lone-weight -1.0"),
+        ({"glimpse_only_reward": 1.5}, "--lone-reward 1.5: expected 0 to 1"),
+        (
+            {"glimpse_only_reward": 0.5, "location_reward": "return"},
+            "unless a location is paid anytime",
+        ),
     ],
 )
 def test_impossible_options_are_errors(on_trunk, changes, message: str) -> None:

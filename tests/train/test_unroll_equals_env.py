@@ -13,10 +13,10 @@ import torch
 import dtram_env  # noqa: F401
 from agents.objective import rewards
 from agents.resnet import ResNetOptions
-from agents.rollout import Unroll
 from agents.stopping import glimpses_taken
+from agents.unroll import Unroll
 from tests.dtram_env.datasets.trees import make_folder
-from train.task import Task
+from train.common.training_task import Task
 
 RESIDUAL: dict[str, Any] = {
     "encoder": "resnet10",
@@ -70,7 +70,7 @@ def compare(
         if t == 0:
             seen, _ = task.look.first(store, index)
         else:
-            seen = task.look(store, index, trajectory.seen_at[t])
+            seen = task.look(store, index, trajectory.locations[t])
         whole = t == 0 and "thumbnail" in obs
         np.testing.assert_array_equal(
             obs["thumbnail" if whole else "glimpse"][running], seen.numpy()[running]
@@ -78,10 +78,10 @@ def compare(
         if "thumbnail" in obs:  # what is not shown is 0
             assert not obs["glimpse" if whole else "thumbnail"][running].any()
         np.testing.assert_array_equal(
-            obs["location"][running], trajectory.seen_at[t].numpy()[running]
+            obs["location"][running], trajectory.locations[t].numpy()[running]
         )
         action = {
-            "location": trajectory.location[t].detach().numpy(),
+            "location": trajectory.sampled_locations[t].detach().numpy(),
             "stop": trajectory.stop[t].long().numpy(),
             "prediction": trajectory.prediction[t].numpy(),
         }

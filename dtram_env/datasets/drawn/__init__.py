@@ -43,13 +43,13 @@ class Layout:
     Attributes:
         part_boxes: ``(N, P, 4)`` int32, left, top, width and height of every part, pixels, within
             the image; in the order of `Drawing.part_names`.
-        telling: ``(N, P)`` bool, which parts tell the image's species from the others of its genus:
+        discriminative: ``(N, P)`` bool, which parts tell the image's species from the others of its genus:
             none, one, or two that no glimpse covers together.
         clutter: ``(N,)`` float32 in [0, 1], how much there is around the figure.
     """
 
     part_boxes: np.ndarray
-    telling: np.ndarray
+    discriminative: np.ndarray
     clutter: np.ndarray
 
 
@@ -130,7 +130,7 @@ class Drawing:
         found = _figures(self, self._check(part))
         return Layout(
             part_boxes=found.part_boxes(len(self.part_names), self.image_size),
-            telling=self._genera.telling[self._genera.genus[_labels(self, part)]],
+            discriminative=self._genera.discriminative[self._genera.genus[_labels(self, part)]],
             clutter=found.clutter.astype(np.float32),
         )
 

@@ -1,7 +1,7 @@
 """Classes: species that share a genus, and what tells them apart.
 
 A genus has its own colours and proportions, which a thumbnail shows. Its species differ in nothing
-but the texture of the genus's telling parts:
+but the texture of the genus's discriminative parts:
 
 - about a fifth of the classes are alone in their genus: no part tells, the thumbnail is enough;
 - about half share a genus with others that differ on one part;
@@ -56,14 +56,14 @@ class Genera:
     Attributes:
         genus: ``(C,)`` int64, the genus of every class.
         texture: ``(C, P)`` int64, the texture of every part; -1: drawn anew for every image.
-        telling: ``(G, P)`` bool, the parts that tell the species of a genus apart.
+        discriminative: ``(G, P)`` bool, the parts that tell the species of a genus apart.
         colours: ``(G, inks, 3)`` float32, in the order of `INKS`.
         shape: ``(G, SHAPES)`` float64 in [-1, 1].
     """
 
     genus: np.ndarray
     texture: np.ndarray
-    telling: np.ndarray
+    discriminative: np.ndarray
     colours: np.ndarray
     shape: np.ndarray
 
@@ -82,15 +82,15 @@ def genera(
     """
     genus: list[int] = []
     texture: list[np.ndarray] = []
-    telling: list[np.ndarray] = []
+    discriminative: list[np.ndarray] = []
 
     def add(parts: tuple[int, ...], species: Sequence[tuple[int, ...]]) -> None:
         for kinds in species:
             row = np.full(num_parts, -1)
             row[list(parts)] = kinds
-            genus.append(len(telling))
+            genus.append(len(discriminative))
             texture.append(row)
-        telling.append(np.isin(np.arange(num_parts), parts))
+        discriminative.append(np.isin(np.arange(num_parts), parts))
 
     alone, sizes, doubles = _sizes(num_classes)
     for _ in range(alone):
@@ -100,14 +100,18 @@ def genera(
     for k in range(doubles):
         species = [((k + i) % TEXTURES, j) for i in range(2) for j in range(TEXTURES)]
         add(pairs[k % len(pairs)], species)
-    count = len(telling)
+    count = len(discriminative)
     return Genera(
-        np.array(genus), np.array(texture), np.array(telling), _colours(count), _shapes(count)
+        np.array(genus),
+        np.array(texture),
+        np.array(discriminative),
+        _colours(count),
+        _shapes(count),
     )
 
 
 def _sizes(num_classes: int) -> tuple[int, list[int], int]:
-    """Genera of one species, sizes of the genera with one telling part, genera with two."""
+    """Genera of one species, sizes of the genera with one discriminative part, genera with two."""
     alone = round(num_classes / 5)
     doubles = round(0.3 * num_classes / (2 * TEXTURES))
     rest = num_classes - alone - doubles * 2 * TEXTURES
@@ -149,7 +153,7 @@ def _shapes(count: int) -> np.ndarray:
 
 
 def names(table: Genera, stems: tuple[str, ...], parts: tuple[str, ...]) -> tuple[str, ...]:
-    """A name for every class: that of its genus, and the textures of its telling parts."""
+    """A name for every class: that of its genus, and the textures of its discriminative parts."""
     out = []
     for genus, row in zip(table.genus.tolist(), table.texture.tolist(), strict=True):
         word = stems[genus % len(stems)] + (

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dtram_env.datasets.mapped import FORMAT, thumbnails_name
+from dtram_env.datasets.storage.mapped import FORMAT, thumbnails_name
 
 
 class Given:
@@ -18,13 +18,13 @@ class Given:
 
     Args:
         images: arrays ``(H, W, C)`` uint8.
-        facts: what `facts` gives.
+        metadata: what `metadata` gives.
     """
 
     def __init__(
-        self, images: Sequence[np.ndarray], facts: dict[str, np.ndarray] | None = None
+        self, images: Sequence[np.ndarray], metadata: dict[str, np.ndarray] | None = None
     ) -> None:
-        self.images, self.known = list(images), facts or {}
+        self.images, self.known = list(images), metadata or {}
         self.channels: int = self.images[0].shape[2]
         self.decoded: list[int] = []
 
@@ -45,7 +45,7 @@ class Given:
         self.decoded.append(i)
         return self.images[i]
 
-    def facts(self, sizes: np.ndarray) -> dict[str, np.ndarray]:
+    def metadata(self, sizes: np.ndarray) -> dict[str, np.ndarray]:
         assert sizes.tolist() == [list(self.size(i)) for i in range(len(self))]
         return self.known
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from dtram_env.datasets import Dataset
-from dtram_env.datasets.cache import build_cache
-from dtram_env.datasets.mapped import MappedStore
+from dtram_env.datasets.storage.cache import build_cache
+from dtram_env.datasets.storage.mapped import MappedStore
 from tests.dtram_env.datasets.images import Given
 
 SIZES = ((3, 9), (5, 4), (8, 6), (4, 4))
@@ -39,7 +39,7 @@ def test_properties() -> None:
     data = make()
     assert (len(data), data.num_classes, data.image_shape) == (2, 2, (3, 4, 1))
     assert data.typical_size == (3, 4) and data.image(1)[0, 0] == 12
-    assert (data.drawn, data.stands_in_for, dict(data.facts)) == (False, None, {})
+    assert (data.drawn, data.stands_in_for, dict(data.metadata)) == (False, None, {})
 
 
 def test_images_of_different_sizes(ragged: Dataset) -> None:
@@ -64,8 +64,8 @@ def test_prepare_makes_thumbnails(ragged: Dataset) -> None:
 
 def test_arrays_are_read_only_and_the_callers_are_not_touched() -> None:
     images, boxes = np.zeros((2, 3, 4, 1), dtype=np.uint8), np.zeros((2, 4))
-    data = make(images=images, facts={"box": boxes})
-    for array in (data.images, data.labels, data.facts["box"]):
+    data = make(images=images, metadata={"box": boxes})
+    for array in (data.images, data.labels, data.metadata["box"]):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 1  # type: ignore[index]
     images[0] = boxes[0] = 1
@@ -73,10 +73,10 @@ def test_arrays_are_read_only_and_the_callers_are_not_touched() -> None:
 
 
 def test_facts_of_an_image_are_copies() -> None:
-    data = make(facts={"box": np.arange(8.0).reshape(2, 4), "sure": np.array([False, True])})
-    facts = data.facts_of(1)
-    assert facts["box"].tolist() == [4, 5, 6, 7] and facts["sure"] == True  # noqa: E712 - numpy's
-    facts["box"][:] = 0
+    data = make(metadata={"box": np.arange(8.0).reshape(2, 4), "sure": np.array([False, True])})
+    metadata = data.facts_of(1)
+    assert metadata["box"].tolist() == [4, 5, 6, 7] and metadata["sure"] == True  # noqa: E712 - numpy's
+    metadata["box"][:] = 0
     assert data.facts_of(1)["box"].tolist() == [4, 5, 6, 7]
 
 
@@ -89,7 +89,7 @@ def test_store_is_shared_by_margin() -> None:
 
 
 def test_a_pickle_has_everything_but_the_stores(ragged: Dataset) -> None:
-    data = make(facts={"box": np.eye(2)}, drawn=True, stands_in_for="CUB")
+    data = make(metadata={"box": np.eye(2)}, drawn=True, stands_in_for="CUB")
     size = len(pickle.dumps(data))
     data.store(50)
     assert len(pickle.dumps(data)) == size < 1500
@@ -99,7 +99,7 @@ def test_a_pickle_has_everything_but_the_stores(ragged: Dataset) -> None:
     for ours, theirs in (
         (twin.images, data.images),
         (twin.labels, data.labels),
-        (twin.facts["box"], np.eye(2)),
+        (twin.metadata["box"], np.eye(2)),
     ):
         assert np.array_equal(ours, theirs) and not ours.flags.writeable
     assert np.array_equal(pickle.loads(pickle.dumps(ragged)).image(3), ragged.image(3))
@@ -115,8 +115,8 @@ def test_a_pickle_has_everything_but_the_stores(ragged: Dataset) -> None:
         ({"labels": np.array([0, 2])}, "labels: expected 0 to 1, .* got 0 to 2"),
         ({"labels": np.array([-1, 1])}, "labels: expected 0 to 1, .* got -1 to 1"),
         (
-            {"facts": {"box": np.zeros((3, 4))}},
-            r"facts\['box'\]: expected 2 rows, one for each image, got 3",
+            {"metadata": {"box": np.zeros((3, 4))}},
+            r"metadata\['box'\]: expected 2 rows, one for each image, got 3",
         ),
     ],
 )

@@ -18,16 +18,15 @@ from dtram_env.datasets import (
     Choices,
     DatasetNotFoundError,
     build,
-    cars,
-    cub,
     data_root,
     load,
 )
 from dtram_env.datasets.catalog import Part
 from dtram_env.datasets.drawn import BIRDS
-from dtram_env.datasets.drawn_store import DrawnStore
-from dtram_env.datasets.mapped import MappedStore
-from dtram_env.datasets.store import Pictures
+from dtram_env.datasets.sources import cars, cub
+from dtram_env.datasets.storage.drawn_store import DrawnStore
+from dtram_env.datasets.storage.mapped import MappedStore
+from dtram_env.datasets.storage.store import Pictures
 from tests.dtram_env.datasets.trees import make_cars, make_cub, make_folder
 
 FEW = Choices(image_size=96, num_classes=10, num_train=30, num_test=6)
@@ -69,19 +68,19 @@ def test_a_split_selects_facts_too(tmp_path: Path) -> None:
     for part, index in zip((train, validation), rows, strict=True):
         assert len(part) == len(index)
         assert np.array_equal(part.labels, whole.labels[index])
-        for name in ("part_boxes", "telling"):
-            assert np.array_equal(part.facts[name], whole.facts[name][index])
+        for name in ("part_boxes", "discriminative"):
+            assert np.array_equal(part.metadata[name], whole.metadata[name][index])
         assert np.array_equal(part.image(0), whole.image(int(index[0])))
         assert np.array_equal(part.image(0), FEW_BIRDS.draw("train", int(index[0])))
     # The same where images are an array.
     part = Part(np.arange(4), np.arange(4) % 2, ("a", "b"), {"box": np.eye(4)})
-    assert part.select(np.array([2])).facts["box"].tolist() == [[0, 0, 1, 0]]
+    assert part.select(np.array([2])).metadata["box"].tolist() == [[0, 0, 1, 0]]
 
 
 def test_facts_of_drawn_birds_are_their_layout(tmp_path: Path) -> None:
     data, layout = load("birds", "test", data_dir=tmp_path, choices=FEW), FEW_BIRDS.layout("test")
-    assert np.array_equal(data.facts["part_boxes"], layout.part_boxes)
-    assert np.array_equal(data.facts["telling"], layout.telling)
+    assert np.array_equal(data.metadata["part_boxes"], layout.part_boxes)
+    assert np.array_equal(data.metadata["discriminative"], layout.discriminative)
     assert np.array_equal(data.labels, FEW_BIRDS.labels("test"))
     assert data.class_names == FEW_BIRDS.class_names
     assert (data.name, data.drawn, data.image_shape) == ("Birds (drawn)", True, (96, 96, 3))
@@ -320,8 +319,8 @@ def test_build_draws_once_and_what_was_loaded_is_overtaken(tmp_path: Path) -> No
             pictures(before).thumbnail(index, 96), pictures(after).thumbnail(index, 96)
         )
         assert np.array_equal(before.labels, after.labels)
-        for name, values in before.facts.items():
-            assert np.array_equal(values, after.facts[name])
+        for name, values in before.metadata.items():
+            assert np.array_equal(values, after.metadata[name])
 
 
 def test_build_decodes_the_real_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from dtram_env import datasets
-from dtram_env.datasets import DATASETS, cars, cub
+from dtram_env.datasets import DATASETS
 from dtram_env.datasets.__main__ import main
-from dtram_env.datasets.mapped import read_meta
+from dtram_env.datasets.sources import cars, cub
+from dtram_env.datasets.storage.mapped import read_meta
 from tests.dtram_env.datasets.trees import Tree, make_cars, make_cub, make_folder
 
 
@@ -132,7 +133,7 @@ def test_build_cub(run: Callable, tmp_path: Path, cub_tree: Tree) -> None:
     native = ["test-native-box", "train-native-box"]
     assert caches(tmp_path) == sorted(["test-20", "test-512", "train-20", "train-512", *native])
     names = {path.name for path in (tmp_path / "cub/cache/train-native-box").iterdir()}
-    assert names == {"sizes.npy", "pixels.bin", "facts-box.npy", "meta.json", "thumbnails-9.bin"}
+    assert names == {"sizes.npy", "pixels.bin", "metadata-box.npy", "meta.json", "thumbnails-9.bin"}
 
 
 def test_build_cars(run: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

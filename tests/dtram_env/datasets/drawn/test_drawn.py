@@ -1,4 +1,4 @@
-"""Drawn datasets: functions of their settings; species differ in their telling parts alone."""
+"""Drawn datasets: functions of their settings; species differ in their discriminative parts alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dtram_env.datasets import drawn
 from dtram_env.datasets.drawn import AUTOS, BIRDS, SMALL_BIRDS, Drawing
 from dtram_env.datasets.drawn.genera import Genera
 from dtram_env.datasets.drawn.textures import thumbnail_pixel, thumbnail_side
-from dtram_env.datasets.thumbnails import box_resize
+from dtram_env.datasets.storage.thumbnails import box_resize
 
 SMALL_AUTOS = replace(SMALL_BIRDS, plan="autos")
 FEW = replace(SMALL_BIRDS, num_train=200, num_test=60)
@@ -94,9 +94,9 @@ def test_part_boxes_of_other_sizes(plan: str, size: int) -> None:
 @PLANS_AND_PROFILES
 def test_two_telling_parts_never_fit_into_a_glimpse(drawing: Drawing) -> None:
     layout = drawing.layout("train")
-    two = layout.telling.sum(axis=1) == 2
+    two = layout.discriminative.sum(axis=1) == 2
     assert abs(two.mean() - 0.3) < 0.01
-    boxes = layout.part_boxes[two][layout.telling[two]].reshape(-1, 2, 4)
+    boxes = layout.part_boxes[two][layout.discriminative[two]].reshape(-1, 2, 4)
     low, high = boxes[..., :2], boxes[..., :2] + boxes[..., 2:]
     reach = (high.max(axis=1) - low.min(axis=1)).max(axis=1)
     assert reach.min() > drawing.image_size / 4
@@ -122,11 +122,11 @@ def test_pose_varies(drawing: Drawing) -> None:
 
 
 def test_which_parts_tell_is_a_function_of_the_genus() -> None:
-    labels, telling = SMALL_BIRDS.labels("test"), SMALL_BIRDS.layout("test").telling
+    labels, discriminative = SMALL_BIRDS.labels("test"), SMALL_BIRDS.layout("test").discriminative
     genus = np.array([name.split(",")[0] for name in SMALL_BIRDS.class_names])[labels]
     for name in np.unique(genus):
-        assert len(np.unique(telling[genus == name], axis=0)) == 1
-    for label, row in zip(labels[:100], telling[:100], strict=True):
+        assert len(np.unique(discriminative[genus == name], axis=0)) == 1
+    for label, row in zip(labels[:100], discriminative[:100], strict=True):
         marks = SMALL_BIRDS.class_names[label].split(", ")[1:]
         told = [name for name, tells in zip(SMALL_BIRDS.part_names, row, strict=True) if tells]
         assert [mark.split(" ", 1)[1] for mark in marks] == told
@@ -179,7 +179,7 @@ def test_species_differ_in_their_telling_boxes_alone(drawing: Drawing) -> None:
     layout, contrasts, means, kept = drawing.layout("test"), [], [], []
     small, side = drawing.image_size == 128, thumbnail_side(drawing.image_size)
     w, count = thumbnail_pixel(drawing.image_size), 80 if small else 10
-    for row in np.flatnonzero(layout.telling.any(axis=1))[:count].tolist():
+    for row in np.flatnonzero(layout.discriminative.any(axis=1))[:count].tolist():
         label, other = siblings(drawing, "test", row)
         assert label != other
         image, twin = drawing._draw("test", row, label), drawing._draw("test", row, other)
@@ -187,7 +187,7 @@ def test_species_differ_in_their_telling_boxes_alone(drawing: Drawing) -> None:
         outside = np.ones(change.shape[:2], dtype=bool)
         near, far = (box_resize(i[None], side)[0].astype(float) for i in (image, twin))
         blurred = far - near
-        for left, top, width, height in layout.part_boxes[row][layout.telling[row]].tolist():
+        for left, top, width, height in layout.part_boxes[row][layout.discriminative[row]].tolist():
             outside[top : top + height, left : left + width] = False
             inside = change[top : top + height, left : left + width]
             if not np.any(inside):  # of two parts, the one in which the two species are alike
@@ -215,7 +215,7 @@ def test_parts_that_do_not_tell_carry_textures_at_random() -> None:
         counts = np.bincount(found.kinds[:, part], minlength=3)
         assert np.abs(counts - n / 3).max() < 4 * (n * 2 / 9) ** 0.5
     labels = SMALL_BIRDS.labels("train")
-    for g in range(len(table.telling)):
+    for g in range(len(table.discriminative)):
         rows = table.genus[labels] == g
         share = np.bincount(found.kinds[rows, 0], minlength=3) / rows.sum()
         assert np.abs(share - 1 / 3).max() < 4 * (2 / 9 / rows.sum()) ** 0.5

@@ -20,31 +20,31 @@ def table_of(plan: str, num_classes: int) -> Genera:
 def test_shares_and_species(plan: str, num_classes: int) -> None:
     table = table_of(plan, num_classes)
     assert len(table.genus) == len(table.texture) == num_classes
-    assert np.array_equal(np.unique(table.genus), np.arange(len(table.telling)))
-    by_parts = np.bincount(table.telling.sum(axis=1)[table.genus], minlength=3)
+    assert np.array_equal(np.unique(table.genus), np.arange(len(table.discriminative)))
+    by_parts = np.bincount(table.discriminative.sum(axis=1)[table.genus], minlength=3)
     assert len(by_parts) == 3
     assert np.abs(by_parts / num_classes - [0.2, 0.5, 0.3]).max() < 3.5 / num_classes
-    for g, telling in enumerate(table.telling):
+    for g, discriminative in enumerate(table.discriminative):
         textures = table.texture[table.genus == g]
         # A species says its textures where its genus tells, and nowhere else.
-        assert np.array_equal(textures >= 0, np.broadcast_to(telling, textures.shape))
+        assert np.array_equal(textures >= 0, np.broadcast_to(discriminative, textures.shape))
         assert textures.max() < TEXTURES
         assert len(np.unique(textures, axis=0)) == len(textures)
-        if telling.sum() == 2:
+        if discriminative.sum() == 2:
             # Every texture of the one part goes with every texture of the other.
-            seen = [np.unique(column) for column in textures[:, telling].T]
+            seen = [np.unique(column) for column in textures[:, discriminative].T]
             assert sorted(len(s) for s in seen) == [2, 3] and len(textures) == 6
-            assert tuple(np.flatnonzero(telling)) in {
+            assert tuple(np.flatnonzero(discriminative)) in {
                 tuple(sorted(pair)) for pair in PLANS[plan].pairs
             }
         else:
-            assert len(textures) == 1 if not telling.any() else len(textures) in (2, 3)
+            assert len(textures) == 1 if not discriminative.any() else len(textures) in (2, 3)
 
 
 @pytest.mark.parametrize("plan", PLANS)
 def test_every_part_tells_in_the_full_profile(plan: str) -> None:
     table = table_of(plan, 200)
-    one = table.telling[table.telling.sum(axis=1) == 1]
+    one = table.discriminative[table.discriminative.sum(axis=1) == 1]
     assert np.ptp(one.sum(axis=0)) <= 1
 
 
@@ -67,6 +67,6 @@ def test_names(num_classes: int) -> None:
     found = names(table, plan.stems, plan.parts)
     assert len(set(found)) == num_classes
     stems = [name.split(",")[0] for name in found]
-    assert len(set(stems)) == len(table.telling)
+    assert len(set(stems)) == len(table.discriminative)
     for name, row in zip(found, table.texture, strict=True):
         assert name.count(",") == (row >= 0).sum()

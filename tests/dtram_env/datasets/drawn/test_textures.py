@@ -17,7 +17,7 @@ from dtram_env.datasets.drawn.textures import (
     sine,
     thumbnail_pixel,
 )
-from dtram_env.datasets.thumbnails import box_resize
+from dtram_env.datasets.storage.thumbnails import box_resize
 
 SIZES = (96, 128, 200, 256, 399, 400, 512, 1024, 2048)
 

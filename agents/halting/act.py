@@ -1,0 +1,267 @@
+"""Adaptive Computation Time: how much is computed follows from what is seen.
+
+Graves, "Adaptive Computation Time for Recurrent Neural Networks" (2016, arXiv 1603.08983), and
+Figurnov et al., "Spatially Adaptive Computation Time for Residual Networks" (2017, arXiv
+1612.02297), algorithm 1 and figure 3. After each step (a glimpse, a residual unit) a halting score
+h_n in [0, 1] is given, and with it
+
+    N = first n with h_1 + ... + h_n >= 1 - ε, at most the last     number of steps taken
+    R = 1 - (h_1 + ... + h_{N-1})                                   remainder
+    output = h_1 x_1 + ... + h_{N-1} x_{N-1} + R x_N
+    rho = N + R                                                     ponder cost
+
+and tau rho joins the loss. N is a constant to the gradient, so that of rho is -1 to each of h_1 ...
+h_{N-1}, and 0 to the others. Here: the arithmetic, and RAM that halts; `act_resnet` and `sact` have
+the residual networks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from ..checks import require
+from ..config import DTRAMConfig, config_from_json, read_header
+from ..dtram import DTRAM, Heads, State
+from ..files import load_weights
+from ..stopping import LearnedStop, StoppingRule
+
+EPSILON = 0.01  # both papers' ε: one step may be enough, though a sigmoid never reaches 1
+LEAST_EPSILON = 1e-6  # of `ACTStop`, which reads the sum's logit in float32
+HALTING_BIAS = -3.0  # of halting scores before training, Figurnov et al.: all steps are taken
+
+
+class Halt(NamedTuple):
+    """What algorithm 1 knows after some steps, at positions of any shape."""
+
+    cumulative: Tensor  # h_1 + ... + h_n
+    remainder: Tensor  # 1 minus the scores of the steps after which it went on; in the end R
+    taken: Tensor  # steps so far, int64; in the end N
+    active: Tensor  # bool: goes on
+
+    @classmethod
+    def start(cls, like: Tensor) -> Halt:
+        """Before the first step, at positions of the shape of `like`."""
+        one = torch.ones_like(like, dtype=torch.float32)
+        return cls(torch.zeros_like(one), one, one.new_zeros(one.shape, dtype=torch.int64), one > 0)
+
+    def step(self, score: Tensor | None, epsilon: float = EPSILON) -> tuple[Tensor, Halt]:
+        """One step more.
+
+        Args:
+            score: halting scores in [0, 1]; where it does not go on they do not matter. None: it
+                is the last step, which takes all that remains.
+            epsilon: ε.
+
+        Returns:
+            The step's weight in the output, 0 where it had halted before, and what is known after.
+        """
+        if score is None:
+            cumulative, goes_on = self.cumulative, torch.zeros_like(self.active)
+            weight = self.remainder
+        else:
+            cumulative = self.cumulative + score
+            goes_on = self.active & (cumulative < 1 - epsilon)
+            weight = torch.where(goes_on, score, self.remainder)
+        remainder = torch.where(goes_on, self.remainder - weight, self.remainder)
+        taken = self.taken + self.active
+        return torch.where(self.active, weight, 0), Halt(cumulative, remainder, taken, goes_on)
+
+    @property
+    def ponder(self) -> Tensor:
+        """Ponder cost rho = N + R, once halted everywhere; its gradient goes through R."""
+        return self.taken + self.remainder
+
+
+def halt(scores: Tensor, epsilon: float = EPSILON) -> tuple[Tensor, Halt]:
+    """Halting of `steps` steps whose scores are all known.
+
+    Args:
+        scores: ``(T, ...)`` in [0, 1]; the last step takes what remains, whatever its score.
+        epsilon: ε, in (0, 1).
+
+    Returns:
+        Weights ``(T, ...)``, which sum to 1 over the steps, and the `Halt` at the end, whose
+        `taken` is N, `remainder` R and `ponder` rho, each ``(...)``.
+
+    Raises:
+        ValueError: there is no step, or ε is out of range.
+    """
+    check_epsilon(epsilon)
+    if scores.ndim < 1 or not len(scores):
+        raise ValueError(f"scores: expected (T, ...) of at least one step, got {scores.shape}")
+    state, weights = Halt.start(scores[0]), []
+    for step, score in enumerate(scores, start=1):
+        weight, state = state.step(None if step == len(scores) else score, epsilon)
+        weights.append(weight)
+    return torch.stack(weights), state
+
+
+def ponder_cost_loss(logits: Tensor, labels: Tensor, ponder: Tensor, tau: float) -> Tensor:
+    """Cross-entropy plus tau rho, both as means over images.
+
+    Args:
+        logits: ``(B, K)``.
+        labels: ``(B,)`` int64.
+        ponder: ``(B,)``, rho; of a ResNet the sum over its blocks.
+        tau: 0 or more, what a step costs, in nats.
+
+    Raises:
+        ValueError: `tau` is negative, or rho is not one number an image.
+    """
+    require("tau", tau, tau >= 0, "0 or more")
+    if ponder.shape != labels.shape:
+        raise ValueError(f"ponder: expected {tuple(labels.shape)}, got {tuple(ponder.shape)}")
+    return cross_entropy(logits, labels) + tau * ponder.mean()
+
+
+def check_epsilon(epsilon: float) -> None:
+    """Raises ValueError unless ε is in (0, 1)."""
+    require("epsilon", epsilon, 0 < epsilon < 1, "a number in (0, 1)")
+
+
+# -- the recurrence --------------------------------------------------------------------------------
+
+
+class HaltedAnswer(NamedTuple):
+    """What RAM says if it halts: the mixture of what it said after each glimpse."""
+
+    logits: Tensor  # (B, K)
+    weights: Tensor  # (T, B)
+    taken: Tensor  # (B,) int64, N
+    remainder: Tensor  # (B,), R
+    ponder: Tensor  # (B,), rho
+
+
+def halted_answer(stop_logit: Tensor, logits: Tensor, epsilon: float = EPSILON) -> HaltedAnswer:
+    """ACT over the glimpses of dense trajectories, such as `rollout.Unroll` gives.
+
+    As the classifier is linear, the mixture of its scores is its score of the mixture of states.
+
+    Args:
+        stop_logit: ``(T, B)``, of the halting scores; the last glimpse's does not matter.
+        logits: ``(T, B, K)``, the classifier's after each glimpse.
+        epsilon: ε, in (0, 1).
+
+    Raises:
+        ValueError: the shapes do not fit, or ε is out of range.
+    """
+    if logits.ndim != 3 or logits.shape[:2] != stop_logit.shape:
+        raise ValueError(
+            f"logits: expected (T, B, K) with (T, B) = {tuple(stop_logit.shape)}, that of "
+            f"stop_logit, got {tuple(logits.shape)}"
+        )
+    weights, end = halt(torch.sigmoid(stop_logit), epsilon)
+    mixture = (weights[..., None] * logits).sum(dim=0)
+    return HaltedAnswer(mixture, weights, end.taken, end.remainder, end.ponder)
+
+
+@dataclass(frozen=True)
+class ACTStop(LearnedStop):
+    """Stops where the sum of the halting scores crosses `threshold`, 1 - ε.
+
+    `stop_logit` is to be that sum's logit, as what `HaltingRAM.heads` says: then it is the same
+    comparison as DT-RAM's. It reads no glimpse's score by itself, as an agent that acts step by
+    step gives it nothing of the earlier ones.
+    """
+
+    threshold: float = 1 - EPSILON
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.threshold > 1 - LEAST_EPSILON:
+            raise ValueError(
+                f"ACTStop.threshold={self.threshold}: expected 1 - ε with ε of at least "
+                f"{LEAST_EPSILON}, which sums in float32 can tell from 0"
+            )
+
+
+class HaltingRAM(DTRAM):
+    """RAM that stops by ACT: DT-RAM's modules, its stopper giving the halting scores.
+
+    `heads`, and so the policy, `rollout.score` and `rollout.classify`, say after glimpse t what the
+    answer is if it is the last, h_1 y_1 + ... + h_{t-1} y_{t-1} + R y_t, and as `stop_logit` the
+    logit of h_1 + ... + h_t: a rule that reads these may take any ε. `logits` and `stop_logit`, and
+    so the trajectories of `rollout.Unroll`, are of each glimpse alone: what `halted_answer` takes.
+
+    Args:
+        config: what it is made of.
+        class_names: names of the K classes, saved with the model; numbers if not given.
+        stopping: the rule that `step` stops by; `ACTStop` if not given.
+    """
+
+    KIND = "RAM with ACT"
+    scores_in_look = True
+
+    def __init__(
+        self,
+        config: DTRAMConfig,
+        class_names: tuple[str, ...] | None = None,
+        stopping: StoppingRule | None = None,
+    ) -> None:
+        super().__init__(config, class_names, stopping or ACTStop())
+        # Else two glimpses would be all, and later ones' scores would have no gradient.
+        nn.init.constant_(self.stopper[-1].bias, HALTING_BIAS)  # type: ignore[arg-type]
+
+    @staticmethod
+    def learned_stop(threshold: float) -> ACTStop:
+        """Its rule, with 1 - ε."""
+        return ACTStop(threshold)
+
+    def initial(self, batch: int) -> State:
+        """As DT-RAM's; `c` ends with the sum of scores, that of score x logits, and the logits."""
+        state = super().initial(batch)
+        return _append(state, state.h.new_zeros(batch, self._halting_size))
+
+    def update(self, code: Tensor, state: State, step: int | None = None) -> State:
+        plain, halting = self._split(state)
+        plain = super().update(code, plain, step)
+        logits = super().logits(plain, step)
+        score = torch.sigmoid(self.stop_logit(plain.h, logits, plain.time))[:, None]
+        sums = halting[:, : 1 + logits.shape[1]] + torch.cat([score, score * logits], dim=1)
+        return _append(plain, torch.cat([sums, logits], dim=1))
+
+    def logits(self, state: State, step: int | None = None) -> Tensor:
+        """What the classifier says ``(B, K)`` after the last glimpse, unmixed."""
+        return state.c[:, -self.config.num_classes :]
+
+    def heads(self, state: State, step: int | None = None) -> Heads:
+        """Answer ``(B, K)`` if this glimpse is the last, and the logit of the scores' sum."""
+        classes = self.config.num_classes
+        total, mixed, logits = self._split(state)[1].split([1, classes, classes], dim=1)
+        # `mixed` has h_t y_t already, and the last weight is 1 - (total - h_t).
+        answer = mixed + (1 - total) * logits
+        stop_logit = torch.logit(total[:, 0], eps=1e-7)  # the sum may exceed 1
+        return Heads(answer, self.locate(state.h), stop_logit, self.value(state.h))
+
+    @property
+    def _halting_size(self) -> int:
+        return 1 + 2 * self.config.num_classes
+
+    def _split(self, state: State) -> tuple[State, Tensor]:
+        """DT-RAM's state, and what ACT adds to it."""
+        plain, halting = state.c.tensor_split((-self._halting_size,), dim=1)
+        return state._replace(c=plain), halting
+
+    def save(self, folder: str | Path, **about: Any) -> None:
+        super().save(folder, **{"kind": self.KIND, **about})
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> HaltingRAM:
+        """Reads a saved model back; raises as `DTRAM.load`."""
+        header = read_header(Path(folder), cls.KIND)
+        config, names = config_from_json(header["config"]), tuple(header["class_names"])
+        agent = cls(config, names, ACTStop(header["stop_threshold"]))
+        load_weights(folder, header, agent)
+        own = {"format", "kind", "weights_sha256", "config", "class_names", "stop_threshold"}
+        agent.about = {name: value for name, value in header.items() if name not in own}
+        return agent.to(device).eval()
+
+
+def _append(state: State, halting: Tensor) -> State:
+    return state._replace(c=torch.cat([state.c, halting], dim=1))

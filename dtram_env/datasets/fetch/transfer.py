@@ -1,0 +1,148 @@
+"""One file over HTTP: resumed where it broke off, bounded in time, checked when it is whole."""
+
+from __future__ import annotations
+
+import http.client
+import queue
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from tqdm import tqdm
+
+from ..errors import DatasetCorruptError
+
+# Resolving, connecting and the answer's first line, together; afterwards, each wait for bytes.
+CONNECT_SECONDS = 4.0
+
+T = TypeVar("T")
+
+
+class SourceError(Exception):
+    """Why a source did not give what it was asked for."""
+
+
+def transfer(
+    url: str,
+    part: Path,
+    check: Callable[[Path], T],
+    progress: bool,
+    *,
+    attempts: int = 4,
+    patience: float | None = None,
+) -> T:
+    """Downloads `url` into `part` until `check` finds it whole; what came of it stays there.
+
+    Args:
+        url: the file.
+        part: where it goes; its bytes are those of an earlier transfer.
+        check: `DatasetCorruptError` if `part` is not the published file; what it returns is
+            returned.
+        progress: show a bar on standard error.
+        attempts: how many transfers may break off on the way, each going on after the last.
+        patience: see `download`.
+
+    Raises:
+        SourceError: no answer, no progress, too many breaks, or another file than published.
+    """
+    name = url.rsplit("/", 1)[-1]
+    for _ in range(attempts):
+        before = _size(part)
+        try:
+            download(url, part, progress, patience)
+            return check(part)
+        except DatasetCorruptError as error:
+            part.unlink(missing_ok=True)
+            if before == 0:  # whole, from this host, and still wrong
+                raise SourceError(f"sent another {name} than published") from error
+        except (OSError, http.client.HTTPException) as error:
+            if _size(part) <= before:
+                raise SourceError(reason(error)) from error
+    raise SourceError(f"{name}: the transfer broke {attempts} times")
+
+
+def download(url: str, part: Path, progress: bool, patience: float | None = None) -> None:
+    """Transfers `url` into `part`, going on from the bytes that `part` already has.
+
+    Whether those belong to the same file only a checksum can say; the caller checks it.
+
+    Args:
+        url: the file.
+        part: where it goes.
+        progress: show a bar on standard error.
+        patience: seconds to wait for the answer, and for each of its bytes; None: 4.
+
+    Raises:
+        OSError, http.client.HTTPException: no answer, an HTTP error, or a transfer that broke off;
+            the bytes that came stay in `part`.
+    """
+    have = _size(part)
+    headers = {"User-Agent": "dtram"} | ({"Range": f"bytes={have}-"} if have else {})
+    try:
+        response = _open(urllib.request.Request(url, headers=headers), patience or CONNECT_SECONDS)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == 416 and have:  # no bytes after these: `part` is whole
+            return
+        raise
+    with response:
+        if response.status != 206:  # the server sends it from the start
+            have = 0
+        length = response.headers.get("Content-Length")
+        total = have + int(length) if length else None
+        bar = tqdm(
+            desc=url.rsplit("/", 1)[-1],
+            initial=have,
+            total=total,
+            unit="B",
+            unit_scale=True,
+            disable=not progress,
+            file=sys.stderr,
+        )
+        with bar, part.open("ab" if have else "wb") as out:
+            while chunk := response.read(1 << 16):
+                out.write(chunk)
+                bar.update(len(chunk))
+    if total is not None and _size(part) != total:
+        raise ConnectionError(f"the connection closed after {_size(part)} of {total} bytes")
+
+
+def _open(request: urllib.request.Request, seconds: float) -> http.client.HTTPResponse:
+    """`urlopen` with one bound on all of it; its own is for each address of a host, without DNS."""
+    answers: queue.SimpleQueue[http.client.HTTPResponse | Exception] = queue.SimpleQueue()
+    too_late = threading.Event()
+
+    def work() -> None:
+        try:
+            response = urllib.request.urlopen(request, timeout=seconds)
+        except Exception as error:
+            answers.put(error)
+            return
+        if too_late.is_set():
+            response.close()
+        answers.put(response)
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        answer = answers.get(timeout=seconds)
+    except queue.Empty:
+        too_late.set()
+        raise TimeoutError(f"no answer within {seconds:g} s") from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def reason(error: Exception) -> str:
+    """An error in one line, without the wrapper that urllib puts around it."""
+    if isinstance(error, urllib.error.URLError) and not isinstance(error, urllib.error.HTTPError):
+        error = error.reason if isinstance(error.reason, Exception) else error
+    return " ".join(str(error).split()) or type(error).__name__

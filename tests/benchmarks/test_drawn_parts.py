@@ -1,0 +1,144 @@
+"""The proof on drawn images: what is looked at, how answers are taken, that the program runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from benchmarks import drawn_parts
+from benchmarks.drawn_parts import KINDS, Options, answer, choose_task, draw_looks, places
+from dtram_env.datasets.storage.thumbnails import box_resize
+
+ROOT = Path(__file__).resolve().parents[2]
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("profile", "every", "classes", "images"), [("small", 1, 20, 8000), ("full", 4, 48, None)]
+)
+def test_classes_and_images(profile: str, every: int, classes: int, images: int | None) -> None:
+    """Whole genera, and about the dataset's shares of 0, 1 and 2 discriminative parts."""
+    task = choose_task(Options(profile=profile))  # type: ignore[arg-type]
+    genera = [name.split(",")[0] for name in task.drawing.class_names]
+    kept = list(dict.fromkeys(genera))[::every]
+    assert set(task.genera()) == set(kept)
+    assert len(task.classes) == sum(genus in kept for genus in genera) == classes
+    rows = task.rows("train")
+    assert len(rows) == images or images is None
+    assert np.array_equal(task.classes[task.targets("train")], task.drawing.labels("train")[rows])
+    by_parts = np.bincount(task.drawing.layout("train").discriminative[rows].sum(axis=1)) / len(
+        rows
+    )
+    assert np.abs(by_parts - [0.2, 0.5, 0.3]).max() < 0.06
+
+
+@pytest.mark.parametrize("profile", ["small", "full"])
+def test_looks_show_the_parts_that_they_are_at(profile: str) -> None:
+    task = choose_task(Options(profile=profile, num_train=400))  # type: ignore[arg-type]
+    rows, layout = task.rows("train"), task.drawing.layout("train")
+    found = places(task, "train")
+    for corners in found.values():
+        assert corners.shape == (len(rows), 2, 2)
+        assert corners.min() >= 0 and corners.max() <= task.drawing.image_size - task.side
+    boxes, discriminative = layout.part_boxes[rows], layout.discriminative[rows]
+    middle = (boxes[..., :2] + boxes[..., 2:] / 2)[:, None]  # (N, 1, parts, 2)
+    shows = {
+        kind: np.all(np.abs(middle - corners[:, :, None] - task.side / 2) < task.side / 2, axis=3)
+        for kind, corners in found.items()
+    }
+    # Between the two looks every discriminative part is seen, and each sees one.
+    needed = discriminative & ~shows["parts"].any(axis=1)
+    assert not needed.any()
+    assert (
+        (shows["parts"] & (discriminative | ~discriminative.any(axis=1, keepdims=True))[:, None])
+        .any(2)
+        .all()
+    )
+    assert (shows["random"].any(axis=1) | ~discriminative).all(axis=1).mean() < 0.7
+
+
+def test_looks_are_cut_from_the_images(tmp_path: Path) -> None:
+    task = choose_task(Options(num_train=20, num_test=20))
+    looks, where = draw_looks(task, "test", tmp_path, 1), places(task, "test")
+    assert [looks[kind].shape[:2] for kind in KINDS] == [(20, 1), (20, 2), (20, 2)]
+    image = task.drawing.draw("test", 7)
+    assert np.array_equal(looks["thumbnail"][7, 0], box_resize(image[None], 32)[0])
+    for kind in ("parts", "random"):
+        for k, (left, top) in enumerate(where[kind][7]):
+            assert np.array_equal(looks[kind][7, k], image[top : top + 32, left : left + 32])
+
+
+class Means(nn.Module):
+    """Log-probabilities known from the first pixel: its red is the chance of class 0, in %."""
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        p = ((pixels[:, 0, 0, 0] * 50 + 127) / 100).double()
+        return torch.stack([p, (1 - p) * 0.6, (1 - p) * 0.4], dim=1).log()
+
+
+def test_answer_is_the_largest_mean_log_probability() -> None:
+    """By hand: 0.3 * 0.3 > 0.42 ** 2 is false; 0.9 * 0.2 > 0.06 * 0.48 is true."""
+    looks = np.zeros((2, 2, 4, 4, 3), np.uint8)
+    looks[:, :, 0, 0, 0] = [[30, 30], [90, 20]]
+    assert answer(Means(), looks, CPU).tolist() == [1, 0]
+    assert answer(Means(), looks[:, 1:], CPU).tolist() == [1, 1]
+
+
+def test_the_net_learns_what_its_looks_show() -> None:
+    """Class 1 is brighter; the three kinds of looks cost the same, whatever they show."""
+    labels = np.arange(64) % 2
+    looks = np.random.default_rng(0).integers(0, 100, (64, 2, 32, 32, 3)).astype(np.uint8)
+    looks[labels == 1] += 100
+    net = drawn_parts.train_net(looks, labels, 2, Options(batch_size=16), 12)
+    assert np.array_equal(answer(net, looks, CPU), labels)
+    with torch.no_grad():
+        for side in (32, 224):
+            net = drawn_parts.make_net(side, 48)
+            assert net(torch.zeros(2, 3, side, side)).shape == (2, 48)
+
+
+def test_the_program_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "out.json"
+    options = f"--num-train 40 --num-test 40 --updates 3 --batch-size 8 --processes 1 --json {path}"
+    monkeypatch.setattr("sys.argv", ["drawn_parts.py", *options.split()])
+    drawn_parts.main()
+    printed = capsys.readouterr().out
+    assert "40 + 40 images of 20 classes in 9 genera, looks of 32 at 128 pixels" in printed
+    found = json.loads(path.read_text())
+    assert list(found["results"]) == list(KINDS)
+    assert found["used"] == {"classes": 20, "genera": 9, "train_images": 40, "test_images": 40}
+    assert found["updates"] == 3 and found["options"]["updates"] == 3
+    assert found["best_without_texture"] == 45.0
+    for result in found["results"].values():
+        assert 0 <= result["accuracy"] <= result["genus_accuracy"] <= 100
+        assert list(result["accuracy_by_telling_parts"]) == ["0", "1", "2"]
+    thumbnail, parts = found["results"]["thumbnail"], found["results"]["parts"]
+    assert thumbnail["accuracy_of_first_look"] == thumbnail["accuracy"]
+    gap = parts["accuracy"] - thumbnail["accuracy"]
+    assert found["points_between_parts_and_thumbnail"] == pytest.approx(gap, abs=0.05)
+
+
+def test_bad_options() -> None:
+    with pytest.raises(ValueError, match="--updates 0: expected 1 or more"):
+        Options(updates=0)
+    with pytest.raises(ValueError, match="--learning-rate 2: expected between 0 and 1"):
+        Options(learning_rate=2)
+    with pytest.raises(ValueError, match="--num-test 19: expected at least 20, an image a class"):
+        choose_task(Options(num_test=19))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks/results").glob("drawn_parts_*.json")))
+def test_committed_results(path: Path) -> None:
+    """The thumbnail is at least 20 points under the discriminative parts, even under the first of them."""
+    found = json.loads(path.read_text())
+    thumbnail, parts = found["results"]["thumbnail"], found["results"]["parts"]
+    assert parts["accuracy"] - thumbnail["accuracy"] >= 20
+    assert parts["accuracy_of_first_look"] - thumbnail["accuracy"] >= 20
+    assert found["command"].startswith("python benchmarks/drawn_parts.py")

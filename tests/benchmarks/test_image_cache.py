@@ -1,0 +1,172 @@
+"""The benchmarks of images run, and their figures add up; on tiny settings, so not to be quoted."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def load_program(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A program of benchmarks/, imported."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    program = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, name, program)
+    monkeypatch.syspath_prepend(str(ROOT))  # and the program's own change is undone
+    spec.loader.exec_module(program)
+    return program
+
+
+@pytest.fixture
+def saving(monkeypatch: pytest.MonkeyPatch) -> Any:
+    return load_program("dynamic_saving", monkeypatch)
+
+
+@pytest.fixture
+def cache(monkeypatch: pytest.MonkeyPatch) -> Any:
+    return load_program("image_cache", monkeypatch)
+
+
+def run_main(program: Any, monkeypatch: pytest.MonkeyPatch, json_file: Path, words: str) -> Any:
+    """The figures that a command line writes."""
+    command = [program.__file__, *words.split(), "--json", str(json_file)]
+    monkeypatch.setattr(sys, "argv", command)
+    program.main()
+    return json.loads(json_file.read_text())
+
+
+# -- dynamic_saving -------------------------------------------------------------------------------
+
+TINY = (
+    "--encoder resnet10 --width 8 --image-size 64 --glimpse-size 32 "
+    "--images 16 --batch-size 8 --repeats 2"
+)
+
+
+@pytest.mark.parametrize("first_look", [32, 48])
+def test_saving_is_time_over_operations(
+    saving: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    first_look: int,
+) -> None:
+    words = f"{TINY} --first-look {first_look} --shares 0.5 0.25 0.25"
+    result = run_main(saving, monkeypatch, tmp_path / "out.json", words)
+    figures = result["figures"]
+    assert figures["mean_glimpses"] == {"dynamic": 1.75, "fixed": 3.0}
+    first, other = figures["flops_of_first_look"], figures["flops_per_glimpse"]
+    assert first == other if first_look == 32 else first > 1.8 * other
+    assert figures["mean_flops"]["dynamic"] == pytest.approx(first + 0.75 * other, abs=1)
+    assert figures["mean_flops"]["fixed"] == first + 2 * other
+    assert figures["flop_ratio"] == pytest.approx(
+        (first + 0.75 * other) / (first + 2 * other), abs=1e-4
+    )
+    assert figures["time_ratio"] > 0 and len(figures["quotients"]) == 2
+    assert figures["quotient"] == pytest.approx(np.median(figures["quotients"]), abs=2e-3)
+    assert result["options"]["first_look"] == first_look and "hardware" in result
+    assert f"quotient {figures['quotient']:.3f}" in capsys.readouterr().out
+
+
+def test_the_rule_stops_the_given_shares(saving: Any) -> None:
+    rule = saving.ShareStop((0.35, 0.4, 0.25))
+    left, stopped = 64, []
+    for t in (1, 2, 3):
+        time = torch.full((left,), t)
+        stops = rule.stops(time, torch.zeros(left, 5), torch.zeros(left))
+        stopped.append(int(stops.sum()))
+        left -= stopped[-1]
+    assert stopped == [22, 26, 16] and left == 0  # a mean of 1.906
+
+
+def test_those_that_stop_are_spread_over_the_batch(saving: Any) -> None:
+    stops = saving.ShareStop((0.5, 0.5)).stops(torch.ones(8), torch.zeros(8, 5), torch.zeros(8))
+    assert stops.tolist() == [True, False] * 4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"encoder": "mlp"}, "--encoder mlp: expected one of resnet10"),
+        ({"shares": (0.5, 0.4)}, "--shares .*expected shares"),
+        ({"shares": ()}, "--shares .*expected shares"),
+        ({"shares": (1.5, -0.5)}, "--shares .*expected shares"),
+        ({"batch_size": 0}, "--batch-size 0: expected 1 or more"),
+        ({"repeats": 0}, "--repeats 0: expected 1 or more"),
+    ],
+)
+def test_bad_options_of_saving_are_named(
+    saving: Any, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        saving.Options(**options)
+
+
+# -- image_cache ----------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+def test_decoding_and_memory_are_measured(
+    cache: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    words = (
+        "--files 4 --image-size 64 --glimpse-size 32 --repeats 1 --images 50 --glimpses 100 "
+        f"--num-envs 8 --folder {place}"
+    )
+    result = run_main(cache, monkeypatch, tmp_path / "out.json", words)
+    memory, decoding = result["figures"]["memory"], result["figures"]["decoding"]
+    # A hundred crops and what surrounds them; 50 images are 0.8 MB.
+    assert 0 <= memory["store_private_mb"] <= memory["environment_private_mb"] < 100
+    assert memory["store_glimpses_per_second"] > 0 < memory["environment_glimpses_per_second"]
+    ratio = decoding["images_per_second"] / decoding["pillow_alone_per_second"]
+    assert decoding["of_pillow_alone"] == pytest.approx(ratio, rel=0.02)
+    assert result["options"]["files"] == 4 and "hardware" in result
+    printed = capsys.readouterr().out
+    assert "MB of private memory more" in printed and "images/s" in printed
+    assert list(place.iterdir()) == []  # nothing is left
+
+
+def test_private_memory_grows_by_what_is_written(cache: Any) -> None:
+    before = cache.private_memory()
+    held = np.ones(100_000_000, dtype=np.uint8)
+    assert cache.private_memory() - before == pytest.approx(len(held) / 1e6, abs=10)
+
+
+def test_every_crop_is_counted_and_thumbnails_are_not(cache: Any, tmp_path: Path) -> None:
+    """Of 3 glimpses the first is a thumbnail: two crops an episode, then its end, then the next."""
+    options = cache.Options(images=6, image_size=40, glimpse_size=16, glimpses=20, num_envs=4)
+    cache.make_empty_cache(tmp_path / "cache", options)
+    assert cache.glimpses_of_store(tmp_path / "cache", options)[0] == 20
+    # Four slots in step give eight crops an episode; the third episode's first four end it.
+    assert cache.glimpses_of_env(tmp_path / "cache", options)[0] == 20
+
+
+def test_photographs_are_files_of_a_photographs_size(cache: Any, tmp_path: Path) -> None:
+    listing = cache.make_files(tmp_path / "files", cache.Options(files=2))
+    for path in listing.paths:
+        with Image.open(listing.root / path) as file:
+            assert file.format == "JPEG" and file.size == (500, 375)
+        assert 50_000 < (listing.root / path).stat().st_size < 150_000
+    first, second = (cache.photograph(seed) for seed in (0, 1))
+    assert first == cache.photograph(0) and first != second
+
+
+def test_bad_options_of_the_cache_are_named(cache: Any) -> None:
+    with pytest.raises(ValueError, match="--num-envs 0: expected 1 or more"):
+        cache.Options(num_envs=0)

@@ -1,0 +1,296 @@
+"""Archives on their way to a folder of images: CUB's, from a server of our own or put by hand."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import subprocess
+import sys
+import tarfile
+import tracemalloc
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dtram_env.datasets import DatasetCorruptError, DatasetNotFoundError
+from dtram_env.datasets.fetch.archives import Archive, check_md5, unpack_archive
+from dtram_env.datasets.sources import cub
+from tests.dtram_env.datasets.serving import Server
+from tests.dtram_env.datasets.trees import Tree, make_cub, pack
+
+NAME = "CUB_200_2011.tgz"
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
+    """What is in the archive, unpacked, elsewhere."""
+    tree = make_cub(tmp_path / "published")
+    (tree.root / "parts").mkdir()
+    (tree.root / "parts/parts.txt").write_text("1 back\n")
+    tree.publish(monkeypatch, cub)
+    return tree
+
+
+@pytest.fixture
+def data(tree: Tree, tmp_path: Path) -> bytes:
+    """The archive; as the published one it has a file beside the folder."""
+    (tmp_path / "attributes.txt").write_text("1 has_bill_shape::curved\n")
+    pack(tmp_path / "x.tgz", tmp_path / "attributes.txt", tree.root)
+    return (tmp_path / "x.tgz").read_bytes()
+
+
+@pytest.fixture
+def server(data: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with Server({f"/{NAME}": data}) as server:
+        md5 = hashlib.md5(data).hexdigest()
+        monkeypatch.setattr(cub, "ARCHIVE", replace(cub.ARCHIVE, md5=md5, url=server.url + NAME))
+        yield server
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "root" / "cub"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def assert_landed(folder: Path, tree: Tree, *others: str) -> None:
+    """The published tree, whole, the lock and `others`, and nothing else."""
+    assert contents(folder / "CUB_200_2011") == contents(tree.root)
+    assert {path.name for path in folder.iterdir()} == {"CUB_200_2011", ".lock", *others}
+    assert cub.ready(folder) and len(cub.listing(folder, "train")) == 6
+
+
+def test_fetches_once(server: Server, folder: Path, tree: Tree) -> None:
+    cub.fetch(folder)
+    assert_landed(folder, tree)
+    cub.fetch(folder)
+    assert server.asked == [(f"/{NAME}", None)]
+
+
+def test_resumes(server: Server, folder: Path, tree: Tree, data: bytes) -> None:
+    server.breaks = 2
+    folder.mkdir(parents=True)
+    (folder / f"{NAME}.part").write_bytes(data[:100])
+    cub.fetch(folder)
+    assert_landed(folder, tree)
+    rest = len(data) - 100
+    second = 100 + rest // 2
+    third = second + (len(data) - second) // 2
+    assert [wanted for _, wanted in server.asked] == [
+        f"bytes={start}-" for start in (100, second, third)
+    ]
+
+
+def test_a_whole_part_is_not_asked_for_again(
+    server: Server, folder: Path, tree: Tree, data: bytes
+) -> None:
+    """A process was killed while it unpacked."""
+    (folder / ".unpack-of-a-killed-process/CUB_200_2011").mkdir(parents=True)
+    (folder / f"{NAME}.part").write_bytes(data)
+    cub.fetch(folder)
+    assert_landed(folder, tree)
+    assert server.asked == []
+
+
+def test_put_there_by_hand(server: Server, folder: Path, tree: Tree, data: bytes) -> None:
+    folder.mkdir(parents=True)
+    (folder / NAME).write_bytes(data)
+    assert not cub.ready(folder)
+    cub.fetch(folder)
+    assert_landed(folder, tree, NAME)
+    assert server.asked == []
+
+
+def test_unpacked_by_hand(server: Server, folder: Path, tree: Tree) -> None:
+    tree.root.parent.rename(folder.parent)
+    (folder.parent / "CUB_200_2011").rename(folder)
+    cub.fetch(folder)
+    assert server.asked == [] and not (folder / ".lock").exists()
+
+
+def test_mends_what_is_missing_and_keeps_what_is_the_users(
+    server: Server, folder: Path, tree: Tree
+) -> None:
+    cub.fetch(folder)
+    root = folder / "CUB_200_2011"
+    (root / tree.paths["test"][1]).unlink()
+    (root / "classes.txt").write_text("1 001.Another\n")
+    (root / "notes.txt").write_text("mine")
+    cub.fetch(folder)
+    assert len(server.asked) == 2
+    (root / "notes.txt").unlink()
+    assert_landed(folder, tree)
+
+
+def test_mends_the_folder_itself(server: Server, folder: Path, tree: Tree) -> None:
+    folder.parent.mkdir(parents=True)
+    tree.root.rename(folder)
+    (folder / tree.paths["test"][1]).unlink()
+    cub.fetch(folder)
+    assert len(cub.listing(folder, "test")) == 3
+    assert not (folder / "CUB_200_2011").exists()
+
+
+def test_the_server_sends_something_else(server: Server, folder: Path, data: bytes) -> None:
+    server.content[f"/{NAME}"] = data[:-1]
+    with pytest.raises(DatasetNotFoundError) as error:
+        cub.fetch(folder)
+    said = str(error.value)
+    assert f"{server.url}{NAME} did not give {NAME}: sent another {NAME} than published" in said
+    assert f"MD5 {cub.ARCHIVE.md5}" in said and f"into {folder} by hand" in said
+    assert "download cub --data-dir" in said and "ROOT/cub" in said and "DTRAM_DATA" in said
+    assert [path.name for path in folder.iterdir()] == [".lock"]
+
+
+def test_no_answer_keeps_what_came(server: Server, folder: Path, data: bytes) -> None:
+    server.content = {}
+    folder.mkdir(parents=True)
+    (folder / f"{NAME}.part").write_bytes(data[:100])
+    with pytest.raises(DatasetNotFoundError, match=r"HTTP Error 404.*\n.*goes on from what came"):
+        cub.fetch(folder)
+    assert (folder / f"{NAME}.part").read_bytes() == data[:100]
+
+
+def test_a_truncated_archive_put_by_hand(server: Server, folder: Path, data: bytes) -> None:
+    folder.mkdir(parents=True)
+    (folder / NAME).write_bytes(data[:1000])
+    with pytest.raises(
+        DatasetCorruptError, match=rf"{NAME}: expected .*{cub.ARCHIVE.md5}, found 1000 bytes.*cub"
+    ):
+        cub.fetch(folder)
+    assert server.asked == []
+
+
+def test_a_place_that_cannot_be_written_to(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(DatasetNotFoundError, match=r"cub: cannot write into .*data_dir="):
+        cub.fetch(tmp_path / "file" / "cub")
+
+
+def test_processes_that_start_at_once(server: Server, folder: Path, tree: Tree) -> None:
+    program = (
+        "import pathlib, sys\n"
+        "from dtram_env.datasets import cub\n"
+        "from dtram_env.datasets.fetch.archives import Archive\n"
+        f"cub.COUNTS, cub.NUM_CLASSES, cub.ARCHIVE = {cub.COUNTS}, 3, {cub.ARCHIVE!r}\n"
+        "cub.fetch(pathlib.Path(sys.argv[1]))\n"
+    )
+    root = Path(cub.__file__).parents[3]
+    command = [sys.executable, "-c", program, str(folder)]
+    processes = [subprocess.Popen(command, cwd=root) for _ in range(3)]
+    assert [process.wait(60) for process in processes] == [0] * 3
+    assert_landed(folder, tree)
+    assert len(server.asked) == 1
+
+
+def test_progress_goes_to_standard_error(
+    server: Server, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cub.fetch(folder, progress=True)
+    shown = capsys.readouterr()
+    assert f"{NAME}: 100%" in shown.err and f"unpacking {NAME}" in shown.err and shown.out == ""
+
+
+def test_md5_of_a_large_file_takes_little_memory(tmp_path: Path) -> None:
+    path = tmp_path / "large"
+    with path.open("wb") as file:
+        file.truncate(64 << 20)
+    tracemalloc.start()
+    check_md5(path, "7f614da9329cd3aebf59b91aadc30bf0", "")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 << 20
+    with pytest.raises(
+        DatasetCorruptError, match=r"large: expected .*found 67108864 bytes.*Mend\."
+    ):
+        check_md5(path, "0" * 32, "Mend.")
+
+
+def write_tar(path: Path, *entries: tuple[str, bytes | None]) -> Path:
+    """Members with their content; None is a link to a file outside."""
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in entries:
+            info = tarfile.TarInfo(name)
+            if content is None:
+                info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
+            info.size = len(content or b"")
+            tar.addfile(info, io.BytesIO(content or b""))
+    return path
+
+
+ANY = Archive("a.tgz", "", "top")
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ([("top/x", b"1"), ("../up", b"2")], r"member '\.\./up' is not a path below"),
+        ([("top/x", b"1"), ("/abs", b"2")], "member '/abs' is not a path below"),
+        ([("top/x", b"1"), ("top/y", None)], "member 'top/y' is a link or a device"),
+        ([("other/x", b"1")], "it holds no folder top"),
+        ([], "it holds no folder top"),
+    ],
+)
+def test_unsafe_or_other_archives(
+    tmp_path: Path, entries: list[tuple[str, bytes | None]], message: str
+) -> None:
+    archive = write_tar(tmp_path / "a.tgz", *entries)
+    with pytest.raises(
+        DatasetCorruptError, match=rf"a\.tgz: not the expected archive, .*{message}.*Mend\."
+    ):
+        unpack_archive(archive, ANY, tmp_path / "top", "Mend.")
+    assert contents(tmp_path).keys() == {"a.tgz"}
+
+
+@pytest.mark.parametrize("content", ["short", "no gzip", "empty"])
+def test_damaged_archives(tmp_path: Path, content: str) -> None:
+    # Noise does not compress, so that half of the file is half of the content.
+    noise = hashlib.shake_128(b"").digest(100_000)
+    archive = write_tar(tmp_path / "a.tgz", ("top/x", noise), ("top/y", noise))
+    whole = archive.read_bytes()
+    archive.write_bytes(
+        {
+            "short": whole[: len(whole) // 2],
+            "no gzip": b"<html>please log in</html>" * 99,
+            "empty": b"",
+        }[content]
+    )
+    with pytest.raises(DatasetCorruptError, match=r"a\.tgz: not the expected archive, .*Mend\."):
+        unpack_archive(archive, ANY, tmp_path / "top", "Mend.")
+    assert contents(tmp_path).keys() == {"a.tgz"}
+
+
+def test_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = write_tar(tmp_path / "a.tgz", ("top/x", b"1"))
+
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("shutil.copyfileobj", full)
+    with pytest.raises(
+        DatasetNotFoundError, match=r"a\.tgz: cannot be unpacked .*No space.*data_d"
+    ):
+        unpack_archive(archive, ANY, tmp_path / "top", "Mend.")
+    assert contents(tmp_path).keys() == {"a.tgz"}
+
+
+def test_lists_land_after_the_images_they_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "top").mkdir()
+    archive = write_tar(tmp_path / "a.tgz", ("top/a.txt", b"1"), ("top/images/k/x.jpg", b"2"))
+    landed: list[str] = []
+    move = "dtram_env.datasets.fetch.archives.os.replace"
+    monkeypatch.setattr(move, lambda source, target: landed.append(Path(target).name))
+    unpack_archive(archive, ANY, tmp_path / "top", "")
+    assert landed == ["x.jpg", "a.txt"]

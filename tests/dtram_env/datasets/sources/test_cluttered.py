@@ -1,0 +1,253 @@
+"""Translated and cluttered MNIST: from digits that tell where they are, every draw is read off."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dtram_env.datasets import DatasetNotFoundError
+from dtram_env.datasets.sources import cluttered, mnist
+
+
+def compose(digits: np.ndarray, patches: int, part: str = "test", seed: int = 0) -> np.ndarray:
+    """The images without their channel, of digits without theirs."""
+    labels = np.zeros(len(digits), dtype=np.int64)
+    return cluttered.compose(digits[..., None], labels, part, patches, seed)[..., 0]
+
+
+# Digits that tell row and column of each pixel, from 1 as 0 is black.
+ROW, COLUMN = np.indices((28, 28)) + 1
+
+
+def noise(n: int, low: int = 0) -> np.ndarray:
+    return np.random.default_rng(0).integers(low, 256, (n, 28, 28), dtype=np.uint8)
+
+
+def alike(n: int, digit: np.ndarray | int) -> np.ndarray:
+    """The same digit `n` times; a number is a digit of that colour."""
+    return np.broadcast_to(np.asarray(digit, dtype=np.uint8), (n, 28, 28))
+
+
+def numbered(n: int) -> np.ndarray:
+    """Digits of one colour each: 1, 2, …"""
+    return alike(n, 0) + np.arange(1, n + 1, dtype=np.uint8)[:, None, None]
+
+
+def corners(boxes: np.ndarray, side: int) -> np.ndarray:
+    """Corner ``(N, 2)`` of the only square of `side` in each of ``(N, 60, 60)`` that is not 0."""
+    rows, columns = boxes.any(axis=2), boxes.any(axis=1)
+    top, left = rows.argmax(axis=1), columns.argmax(axis=1)
+    assert ((boxes > 0).sum(axis=(1, 2)) == side * side).all()
+    assert (rows.sum(axis=1) == side).all() and (columns.sum(axis=1) == side).all()
+    assert all(
+        box[y : y + side, x : x + side].all() for box, y, x in zip(boxes, top, left, strict=True)
+    )
+    return np.stack([top, left], axis=1)
+
+
+def patch_corners(n: int, k: int, seed: int = 0) -> np.ndarray:
+    """Where the k-th patch of each of `n` images is: what it adds when all digits are alike."""
+    ones = alike(n, 1)
+    return corners(compose(ones, k, seed=seed) - compose(ones, k - 1, seed=seed), 8)
+
+
+def at_corners(images: np.ndarray, corner: np.ndarray) -> np.ndarray:
+    """The pixel of each image at its corner."""
+    return images[np.arange(len(images)), corner[:, 0], corner[:, 1]].astype(np.int64)
+
+
+def assert_uniform(values: np.ndarray, count: int) -> None:
+    """Chi-square over 0 to count - 1, four standard deviations above its mean at most."""
+    found = np.bincount(values, minlength=count)
+    assert len(found) == count
+    expected = len(values) / count
+    assert expected > 10
+    chi2 = ((found - expected) ** 2 / expected).sum()
+    assert chi2 < count - 1 + 4 * np.sqrt(2 * (count - 1))
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_the_digit_is_whole_at_one_place_and_all_else_is_black(part: str) -> None:
+    digits = noise(200, low=1)
+    images = compose(digits, 0, part)
+    assert images.shape == (200, 60, 60) and images.dtype == np.uint8
+    for image, digit, (top, left) in zip(images, digits, corners(images, 28), strict=True):
+        assert np.array_equal(image[top : top + 28, left : left + 28], digit)
+
+
+def test_the_digits_place_is_uniform_over_33x33() -> None:
+    digit = np.zeros((28, 28))
+    digit[0, 0] = 255
+    images = compose(alike(20_000, digit), 0)
+    index, top, left = images.nonzero()
+    assert np.array_equal(index, np.arange(20_000))
+    assert_uniform(top * 33 + left, 33 * 33)
+    assert top.max() == left.max() == 32
+
+
+def test_a_patchs_place_and_cut_are_uniform_and_independent() -> None:
+    n = 20_000
+    place = patch_corners(n, 1)
+    cut = [
+        at_corners(compose(code, 1) - compose(code, 0), place) - 1
+        for code in (alike(n, ROW), alike(n, COLUMN))
+    ]
+    assert_uniform(cut[0] * 21 + cut[1], 21 * 21)
+    assert_uniform(place[:, 0], 53)
+    assert_uniform(place[:, 1], 53)
+    digit = corners(compose(alike(n, 1), 0), 28)
+    drawn = np.stack([*digit.T, *place.T, *cut, *patch_corners(n, 2).T])
+    assert np.abs(np.corrcoef(drawn) - np.eye(len(drawn))).max() < 4 / np.sqrt(n)
+
+
+def test_a_patch_comes_from_any_other_digit_with_equal_chance() -> None:
+    n = 101
+    digits = numbered(n)
+    sources = []
+    for seed in range(30):
+        added = compose(digits, 1, seed=seed) - compose(digits, 0, seed=seed)
+        sources.append(at_corners(added, patch_corners(n, 1, seed)) - 1)
+    assert_uniform(np.concatenate(sources), n)
+    ahead = (np.array(sources) - np.arange(n)) % n  # 0 would be its own
+    assert_uniform(ahead.ravel() - 1, n - 1)
+
+
+@pytest.mark.parametrize("patches", [1, 4])
+def test_equal_to_a_plain_loop_over_what_was_drawn(patches: int, mnist_folder: Path) -> None:
+    """Draws read off digits that tell number, row and column; then MNIST's digits by hand."""
+    n = 50  # so that five numbers on top of each other stay below 256
+    digits = mnist.read(mnist_folder, "test")[0][:n, ..., 0]
+    images = compose(digits, patches)
+    places = [corners(compose(alike(n, 1), 0), 28)]
+    expected = np.zeros((n, 60, 60), dtype=np.int64)
+    for i, (top, left) in enumerate(places[0]):
+        expected[i, top : top + 28, left : left + 28] += digits[i]
+    codes = numbered(n), alike(n, ROW), alike(n, COLUMN)
+    for k in range(1, patches + 1):
+        place = patch_corners(n, k)
+        source, y, x = (
+            at_corners(compose(code, k) - compose(code, k - 1), place) - 1 for code in codes
+        )
+        assert (source != np.arange(n)).all()
+        for i, (top, left) in enumerate(place):
+            patch = digits[source[i], y[i] : y[i] + 8, x[i] : x[i] + 8]
+            assert patch.shape == (8, 8)
+            expected[i, top : top + 8, left : left + 8] += patch
+        places.append(place)
+    assert np.array_equal(images, np.minimum(expected, 255))
+    assert all(not np.array_equal(places[1], place) for place in places[2:])
+
+
+def test_clutter_only_adds_and_stops_at_white() -> None:
+    digits = noise(300)
+    images = [compose(digits, k) for k in range(5)]
+    for less, more in itertools.pairwise(images):
+        assert (more >= less).all() and ((more != less).sum(axis=(1, 2)) <= 64).all()
+    layers = compose(alike(300, 1), 4).astype(int)
+    assert layers.max() >= 3  # the digit and two patches meet somewhere
+    assert np.array_equal(compose(alike(300, 100), 4), np.minimum(100 * layers, 255))
+
+
+def test_an_image_does_not_depend_on_how_many_follow() -> None:
+    digits = noise(100)
+    assert np.array_equal(compose(digits, 0)[:30], compose(digits[:30], 0))
+    same = alike(100, digits[0])
+    assert np.array_equal(compose(same, 4)[:30], compose(same[:30], 4))
+
+
+def test_an_image_depends_on_its_own_digit_and_four_others() -> None:
+    digits = noise(100, low=1)
+    images = compose(digits, 4)
+    changed = []
+    for j in range(100):
+        other = digits.copy()
+        other[j] = 0
+        changed.append((compose(other, 4) != images).any(axis=(1, 2)))
+    uses = np.array(changed).T  # image, digit
+    assert uses.diagonal().all()
+    others = uses.sum(axis=1) - 1
+    assert others.max() == 4 and others.min() >= 1 and others.mean() > 3.5
+
+
+def test_seeds_and_parts_differ_and_repeat() -> None:
+    digits = noise(50)
+    images = compose(digits, 4, "train", 3)
+    assert np.array_equal(images, compose(digits, 4, "train", 3))
+    for other in (compose(digits, 4, "train", 4), compose(digits, 4, "test", 3)):
+        assert (other != images).any(axis=(1, 2)).all()
+        assert (other != np.roll(images, 1, axis=0)).any(axis=(1, 2)).all()
+
+
+def test_the_drawing_never_changes() -> None:
+    """Another digest is another dataset: the version of its environment must go up with it."""
+    words = np.random.Philox(key=np.array([1, 2], dtype=np.uint64)).random_raw(20 * 98)
+    digits = words.astype("<u8").view(np.uint8).reshape(20, 28, 28)
+    images = [compose(digits, k, part) for k in (0, 4) for part in cluttered.PARTS]
+    digest = hashlib.sha256(b"".join(image.tobytes() for image in images)).hexdigest()
+    assert digest[:16] == "a47f8d5f4d8cee59"
+
+
+def test_a_whole_training_part_needs_little_memory_beside_itself() -> None:
+    digits = np.zeros((60_000, 28, 28), dtype=np.uint8)
+    tracemalloc.start()
+    images = compose(digits, 4)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak - images.nbytes < 100e6
+
+
+@pytest.mark.parametrize("patches", [0, 4])
+def test_read(patches: int, mnist_folder: Path) -> None:
+    digits, labels = mnist.read(mnist_folder, "test")
+    images, given = cluttered.read(mnist_folder, "test", patches)
+    assert images.shape == (10_000, 60, 60, 1) and images.dtype == np.uint8
+    assert np.array_equal(given, labels) and given.dtype == np.int64
+    assert np.array_equal(images, cluttered.compose(digits, labels, "test", patches))
+
+
+def test_read_without_files(tmp_path: Path) -> None:
+    with pytest.raises(DatasetNotFoundError, match=r"t10k-images.*datasets download mnist"):
+        cluttered.read(tmp_path, "test", 4)
+    with pytest.raises(ValueError, match="part='validation': expected 'train' or 'test'"):
+        cluttered.read(tmp_path, "validation", 4)
+
+
+GOOD = {
+    "digits": np.zeros((3, 28, 28, 1), dtype=np.uint8),
+    "labels": np.zeros(3, dtype=np.int64),
+    "part": "test",
+    "patches": 4,
+}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"digits": np.zeros((3, 28, 28), dtype=np.uint8)}, r"digits: .*got uint8 \(3, 28, 28\)"),
+        ({"digits": np.zeros((3, 28, 28, 1))}, r"digits: expected uint8 .*got float64"),
+        ({"digits": np.zeros((3, 60, 60, 1), dtype=np.uint8)}, r"\(N, 28, 28, 1\).*60, 60"),
+        ({"labels": np.zeros(2, dtype=np.int64)}, r"labels: expected shape \(3,\).*got \(2,\)"),
+        ({"part": "validation"}, "part='validation': expected 'train' or 'test'"),
+        ({"patches": -1}, "patches=-1: expected 0 or more"),
+        ({"seed": -1}, "seed=-1: expected 0 to"),
+        ({"seed": 2**63}, f"seed={2**63}: expected 0 to"),
+        (
+            {"digits": GOOD["digits"][:1], "labels": GOOD["labels"][:1]},
+            "patches=4: .* expected 2 digits or more, got 1",
+        ),
+    ],
+)
+def test_bad_input(wrong: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        cluttered.compose(**GOOD | wrong)
+
+
+def test_few_digits() -> None:
+    assert compose(noise(0), 0).shape == (0, 60, 60)
+    assert compose(noise(1), 0).shape == (1, 60, 60)
+    assert compose(noise(2), 4).shape == (2, 60, 60)

@@ -1,0 +1,198 @@
+"""CUB-200-2011: the official lists read as they are meant, or one error that says what is wrong."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dtram_env.datasets import DatasetCorruptError, DatasetNotFoundError
+from dtram_env.datasets.sources import cub
+from tests.dtram_env.datasets.trees import Tree, colour_of, make_cub
+
+COMMAND = r"`python -m dtram_env\.datasets download cub --data-dir [^`]*`"
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
+    """Three species with two training images and one test image each."""
+    tree = make_cub(tmp_path / "cub")
+    tree.publish(monkeypatch, cub)
+    return tree
+
+
+def edit(path: Path, change: Callable[[str], str]) -> None:
+    path.write_text(change(path.read_text()))
+
+
+def drop_line(number: int) -> Callable[[str], str]:
+    def change(text: str) -> str:
+        lines = text.splitlines(keepends=True)
+        del lines[number]
+        return "".join(lines)
+
+    return change
+
+
+def test_published_counts() -> None:
+    assert cub.COUNTS == {"train": 5994, "test": 5794} and cub.NUM_CLASSES == 200
+    assert cub.ARCHIVE.md5 == "97eceeb196236b17998738112f37df78"
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_official_layout(tree: Tree, part: str) -> None:
+    listed = cub.listing(tree.folder, part)
+    assert listed.root == tree.folder / "CUB_200_2011"
+    assert list(listed.paths) == tree.paths[part]
+    assert np.array_equal(listed.labels, tree.labels[part]) and listed.labels.dtype == np.int64
+    assert listed.boxes is not None and listed.boxes.dtype == np.float64
+    assert np.array_equal(listed.boxes, tree.boxes[part])
+    assert listed.class_names == ("Odd billed Bird 0", "Odd billed Bird 1", "Odd billed Bird 2")
+    assert re.fullmatch(rf"Remove it and run {COMMAND}, which fetches it again\.", listed.mend)
+
+
+def test_parts_by_hand(tree: Tree) -> None:
+    # Of each species the first image is a test image, the other two train.
+    train = cub.listing(tree.folder, "train")
+    assert train.labels.tolist() == [0, 0, 1, 1, 2, 2] and len(train) == 6
+    assert train.paths[0] == "images/001.Odd_billed_Bird_0/Odd_Bird_0_1.jpg"
+    assert cub.listing(tree.folder, "test").labels.tolist() == [0, 1, 2]
+
+
+def test_boxes_hold_the_species_colour(tree: Tree) -> None:
+    listed = cub.listing(tree.folder, "train")
+    assert listed.boxes is not None
+    for path, label, box in zip(listed.paths, listed.labels, listed.boxes, strict=True):
+        with Image.open(listed.root / path) as image:
+            if image.mode != "RGB":
+                continue
+            left, top, width, height = box.astype(int)
+            inside = np.asarray(image)[top : top + height, left : left + width]
+        assert np.abs(inside.mean(axis=(0, 1)) - colour_of(int(label))).max() < 12
+
+
+def test_the_folder_itself(tree: Tree) -> None:
+    assert cub.ready(tree.root) and cub.ready(tree.folder)
+    assert cub.listing(tree.root, "test").paths == cub.listing(tree.folder, "test").paths
+
+
+def test_class_ids_not_image_folders_give_the_label(tree: Tree) -> None:
+    edit(tree.root / "image_class_labels.txt", lambda text: text.replace("1 1\n", "1 3\n", 1))
+    assert cub.listing(tree.folder, "test").labels.tolist() == [2, 1, 2]
+
+
+def test_unknown_part(tree: Tree) -> None:
+    with pytest.raises(ValueError, match="part='validation': expected one of 'train', 'test'"):
+        cub.listing(tree.folder, "validation")
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    folder = tmp_path / "cub"
+    assert not cub.ready(folder)
+    with pytest.raises(DatasetNotFoundError, match=rf"cub: no CUB_200_2011 .*{COMMAND}, or put"):
+        cub.listing(folder, "train")
+    assert not folder.exists()
+    folder.mkdir()
+    (folder / "CUB_200_2011.tgz").write_bytes(b"")
+    with pytest.raises(DatasetNotFoundError, match=rf"tgz: not unpacked yet\. .*{COMMAND}"):
+        cub.listing(folder, "train")
+
+
+def test_the_command_names_the_folder_only_if_it_must(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(DatasetNotFoundError, match=f"--data-dir {tmp_path}`"):
+        cub.listing(tmp_path / "cub", "train")
+    monkeypatch.setenv("DTRAM_DATA", str(tmp_path))
+    with pytest.raises(DatasetNotFoundError, match=r"`python -m dtram_env\.datasets download cub`"):
+        cub.listing(tmp_path / "cub", "train")
+
+
+@pytest.mark.parametrize("name", cub._LISTS)
+def test_a_missing_list(tree: Tree, name: str) -> None:
+    (tree.root / name).unlink()
+    assert not cub.ready(tree.folder)
+    with pytest.raises(DatasetNotFoundError, match=rf"{name}: no such file\. .*{COMMAND}"):
+        cub.listing(tree.folder, "train")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("bounding_boxes.txt", drop_line(4), r"has no line for image 5, 002\.Odd"),
+        ("image_class_labels.txt", drop_line(0), "has no line for image 1, 001"),
+        ("train_test_split.txt", drop_line(8), "has no line for image 9"),
+        ("images.txt", drop_line(2), r".*has a line for image 3, which images\.txt does not name"),
+        ("classes.txt", drop_line(2), "expected 3 classes, found 2"),
+        ("classes.txt", lambda t: t.replace("3 003", "7 003"), "expected classes 1 to 3, found 7"),
+        (
+            "image_class_labels.txt",
+            lambda t: t.replace("7 3", "7 4"),
+            "expected 1 to 3 for image 7, found '4'",
+        ),
+        (
+            "train_test_split.txt",
+            lambda t: t.replace("2 1", "2 0"),
+            "expected 6 train images, found 5",
+        ),
+        (
+            "train_test_split.txt",
+            lambda t: t.replace("2 1", "2 2"),
+            "expected 0 to 1 for image 2, found '2'",
+        ),
+        ("bounding_boxes.txt", lambda t: t.replace("2 8.0", "2 x"), "four numbers for image 2"),
+        (
+            "bounding_boxes.txt",
+            lambda t: t.replace("41.0 32.0", "41.0 0.0"),
+            "expected a box with a width and a height above 0 for images/001",
+        ),
+        (
+            "bounding_boxes.txt",
+            lambda t: t.replace(" 24.0 16.0", " 24.0", 1),
+            "line 1: expected an id that no earlier line has and 4 more words, found '1 8.0 8.0",
+        ),
+        ("images.txt", lambda t: t.replace("2 0", "1 0", 1), "line 2: expected an id that no earl"),
+        ("images.txt", lambda t: "<html>\n" + t, "line 1: expected an id .* 1 more word, found"),
+    ],
+)
+def test_lists_that_contradict_each_other(
+    tree: Tree, name: str, change: Callable[[str], str], message: str
+) -> None:
+    before = (tree.root / name).read_text()
+    edit(tree.root / name, change)
+    assert (tree.root / name).read_text() != before
+    with pytest.raises(DatasetCorruptError, match=rf"{message}.* Fetch it again by {COMMAND}\.$"):
+        cub.listing(tree.folder, "train")
+    assert cub.ready(tree.folder)
+
+
+def test_a_list_that_is_no_text(tree: Tree) -> None:
+    (tree.root / "images.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DatasetCorruptError, match=r"images\.txt: expected text"):
+        cub.listing(tree.folder, "train")
+
+
+def test_missing_images(tree: Tree) -> None:
+    first, second = tree.paths["train"][1:3]
+    (tree.root / first).unlink()
+    with pytest.raises(
+        DatasetCorruptError, match=rf"{first}: no such file, though images\.txt names it\. Fetch"
+    ):
+        cub.listing(tree.folder, "train")
+    (tree.root / second).unlink()
+    with pytest.raises(DatasetCorruptError, match=r"names it; 2 are missing in all\. Fetch"):
+        cub.listing(tree.folder, "train")
+    assert len(cub.listing(tree.folder, "test")) == 3
+
+
+def test_published_counts_are_asked_for(tmp_path: Path) -> None:
+    make_cub(tmp_path)
+    with pytest.raises(DatasetCorruptError, match="expected 200 classes, found 3"):
+        cub.listing(tmp_path, "train")
+    shutil.rmtree(tmp_path / "CUB_200_2011/images")
+    assert not cub.ready(tmp_path)

@@ -1,0 +1,196 @@
+"""Fashion-MNIST: small files of the same format, from a server of our own and put by hand."""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import hashlib
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dtram_env import datasets
+from dtram_env.datasets import DatasetCorruptError, DatasetNotFoundError
+from dtram_env.datasets.fetch.download import Mirror, RawFile
+from dtram_env.datasets.sources import fashion, mnist
+
+MEND = "python -m dtram_env.datasets download fashionmnist"
+COUNTS = {"train": 20, "test": 10}
+REAL = datasets.data_root() / fashion.NAME
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def images() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {part: rng.integers(0, 256, (n, 28, 28), np.uint8) for part, n in COUNTS.items()}
+
+
+@pytest.fixture
+def content(images: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """The four files of a small Fashion-MNIST by name; `fashion` takes them for the published."""
+    content, files = {}, {}
+    for part, pair in fashion.FILES.items():
+        labels = np.arange(COUNTS[part], dtype=np.uint8) % 10
+        for file, array in zip(pair, (images[part], labels), strict=True):
+            header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+            content[file.name] = header + array.tobytes()
+        files[part] = tuple(
+            RawFile(file.name, len(data), hashlib.md5(data).hexdigest())
+            for file in pair
+            for data in [content[file.name]]
+        )
+    monkeypatch.setattr(fashion, "FILES", files)
+    return content
+
+
+@pytest.fixture
+def mirror(
+    content: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """The folder of a server that is the only source; it has each file as ``.gz``."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    folder = tmp_path / "mirror"
+    folder.mkdir()
+    for name, data in content.items():
+        (folder / f"{name}.gz").write_bytes(gzip.compress(data))
+    handler = functools.partial(Handler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}/"
+        monkeypatch.setattr(fashion, "SOURCES", (Mirror(url),))
+        yield folder
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, content: dict[str, bytes]) -> Path:
+    """All four files, raw."""
+    folder = tmp_path / "root" / fashion.NAME
+    folder.mkdir(parents=True)
+    for name, data in content.items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def assert_read(folder: Path, images: dict[str, np.ndarray]) -> None:
+    for part, n in COUNTS.items():
+        found, labels = fashion.read(folder, part)
+        assert found.shape == (n, 28, 28, 1) and np.array_equal(found[..., 0], images[part])
+        assert labels.dtype == np.int64 and labels.tolist() == [i % 10 for i in range(n)]
+
+
+def test_the_format_is_mnists_and_the_content_is_not() -> None:
+    for part, files in fashion.FILES.items():
+        for ours, theirs in zip(files, mnist.FILES[part], strict=True):
+            assert (ours.name, ours.size) == (theirs.name, theirs.size)
+            assert ours.md5 != theirs.md5 and len(ours.md5) == 32
+
+
+def test_names_and_mirror_are_torchvisions() -> None:
+    from torchvision.datasets import FashionMNIST
+
+    assert list(fashion.CLASS_NAMES) == FashionMNIST.classes
+    assert {source.name for source in fashion.SOURCES} >= set(FashionMNIST.mirrors)
+    names = {f"{file.name}.gz" for pair in fashion.FILES.values() for file in pair}
+    assert names == {name for name, _ in FashionMNIST.resources}
+
+
+@pytest.mark.usefixtures("mirror")
+def test_fetch(tmp_path: Path, images: dict[str, np.ndarray], content: dict[str, bytes]) -> None:
+    folder = tmp_path / "root" / fashion.NAME
+    assert not fashion.ready(folder)
+    fashion.fetch(folder)
+    assert fashion.ready(folder)
+    assert_read(folder, images)
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == content | {".lock": b""}
+
+
+def test_fetch_mends_what_is_wrong(
+    mirror: Path, folder: Path, images: dict[str, np.ndarray]
+) -> None:
+    path = folder / "train-labels-idx1-ubyte"
+    path.write_bytes(path.read_bytes()[:-1])
+    for other in folder.iterdir():
+        if other != path:
+            (mirror / f"{other.name}.gz").unlink()  # so that only one can be had
+    fashion.fetch(folder)
+    assert_read(folder, images)
+
+
+def test_mnist_is_not_taken_for_it(mirror: Path, tmp_path: Path) -> None:
+    """Both have files of the same names, and of the same sizes."""
+    other = bytes([0, 0, 8, 1, 0, 0, 0, 10, *range(9, -1, -1)])
+    (mirror / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(other))
+    folder = tmp_path / "root" / fashion.NAME
+    with pytest.raises(DatasetNotFoundError) as error:
+        fashion.fetch(folder)
+    assert "fashionmnist: no source gave t10k-labels-idx1-ubyte:" in str(error.value)
+    assert "sent another t10k-labels-idx1-ubyte.gz than published" in str(error.value)
+    (folder / "t10k-labels-idx1-ubyte").write_bytes(other)
+    assert fashion.ready(folder)
+    with pytest.raises(DatasetCorruptError, match="t10k-labels-idx1-ubyte: expected 18 bytes"):
+        fashion.read(folder, "test")
+
+
+@pytest.mark.parametrize("packed", [0, 2, 4])
+def test_raw_and_gzipped_by_hand(folder: Path, images: dict[str, np.ndarray], packed: int) -> None:
+    for path in sorted(folder.iterdir())[:packed]:
+        (folder / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    assert fashion.ready(folder)
+    assert_read(folder, images)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_an_altered_byte(folder: Path, suffix: str) -> None:
+    path = folder / "t10k-images-idx3-ubyte"
+    data = bytearray(path.read_bytes())
+    data[1234] ^= 1
+    path.unlink()
+    path = path.with_name(path.name + suffix)
+    path.write_bytes(gzip.compress(data) if suffix else data)
+    with pytest.raises(DatasetCorruptError) as error:
+        fashion.read(folder, "test")
+    for part in (f"{path}: ", "7856 bytes", fashion.FILES["test"][0].md5, MEND):
+        assert part in str(error.value)
+    fashion.read(folder, "train")
+
+
+def test_a_missing_file(folder: Path) -> None:
+    path = folder / "t10k-labels-idx1-ubyte"
+    path.unlink()
+    assert not fashion.ready(folder)
+    with pytest.raises(DatasetNotFoundError) as error:
+        fashion.read(folder, "test")
+    for part in (f"{path}: no such file", "ubyte.gz", MEND):
+        assert part in str(error.value)
+
+
+def test_unknown_part(folder: Path) -> None:
+    with pytest.raises(ValueError, match="part='validation': expected 'train' or 'test'"):
+        fashion.read(folder, "validation")
+
+
+def test_a_file_that_is_no_idx_names_the_right_command(folder: Path) -> None:
+    with pytest.raises(DatasetCorruptError, match=f"labels: expected an IDX file.*{MEND}"):
+        mnist.parse_idx(b"<html>", "labels", fashion.NAME)
+
+
+@pytest.mark.skipif(not fashion.ready(REAL), reason=f"Fashion-MNIST is not in {REAL}")
+def test_known_facts() -> None:
+    images, labels = fashion.read(REAL, "train")
+    assert images.shape == (60_000, 28, 28, 1) and np.bincount(labels).tolist() == [6000] * 10
+    assert labels[:5].tolist() == [9, 0, 0, 3, 0]
+    assert abs(images.mean() / 255 - 0.2860) < 1e-4 and abs(images.std() / 255 - 0.3530) < 1e-4
+    assert np.bincount(fashion.read(REAL, "test")[1]).tolist() == [1000] * 10

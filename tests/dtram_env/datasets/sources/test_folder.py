@@ -1,0 +1,224 @@
+"""The user's own images: which files, which classes, and a draw that is the same everywhere."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dtram_env.datasets import DatasetNotFoundError
+from dtram_env.datasets.sources.folder import _draw, listing
+from tests.dtram_env.datasets.trees import make_folder
+
+
+def touch(root: Path, *paths: str) -> Path:
+    """Files that are no images: a listing does not open them."""
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(b"")
+    return root
+
+
+def both(root: Path, **options: Any) -> tuple[list[str], list[str]]:
+    train, test = (listing(root, part, **options) for part in ("train", "test"))
+    assert train.class_names == test.class_names
+    return list(train.paths), list(test.paths)
+
+
+def test_folders_of_parts(tmp_path: Path) -> None:
+    tree = make_folder(tmp_path)
+    for part in ("train", "test"):
+        listed = listing(tmp_path, part)
+        assert list(listed.paths) == tree.paths[part] and listed.root == tmp_path
+        assert np.array_equal(listed.labels, tree.labels[part])
+        assert listed.labels.dtype == np.int64 and listed.boxes is None
+        assert listed.class_names == ("kind_a", "kind_b", "kind_c")
+        assert str(tmp_path) in listed.mend
+    assert both(tmp_path, test_share=0.9, seed=7) == both(tmp_path)  # nothing is drawn
+
+
+def test_a_drawn_test_part(tmp_path: Path) -> None:
+    tree = make_folder(tmp_path, classes=3, train=8, test=2, parts=False)
+    train, test = both(tmp_path)
+    assert sorted(train + test) == sorted(tree.paths["all"])
+    # A fifth of 10 images of each class.
+    assert np.bincount(listing(tmp_path, "test").labels).tolist() == [2, 2, 2]
+    assert np.bincount(listing(tmp_path, "train").labels).tolist() == [8, 8, 8]
+    assert train == sorted(train) and test == sorted(test)
+    for part in ("train", "test"):
+        listed = listing(tmp_path, part)
+        names = [listed.class_names[label] for label in listed.labels]
+        assert names == [path.split("/")[0] for path in listed.paths]
+
+
+def test_the_draw_never_changes() -> None:
+    """Another digest is another test part of everybody's images."""
+    labels = np.sort(np.arange(1000) * 7919 % 10)
+    digest = hashlib.sha256(np.flatnonzero(_draw(labels, 0.2, 0)).astype("<i8").tobytes())
+    assert digest.hexdigest()[:16] == "bb99dc94cf8ae3b5"
+
+
+def test_the_draw_depends_on_the_seed_alone(tmp_path: Path) -> None:
+    one = touch(tmp_path / "one", *(f"{c}/{i:02}.png" for c in "ab" for i in range(40)))
+    two = touch(tmp_path / "two", *(f"{c}/{i:02}.png" for c in "ba" for i in range(39, -1, -1)))
+    assert both(one) == both(two)
+    assert both(one, seed=1) != both(one)
+    halves = both(one, test_share=0.5)
+    assert len(halves[0]) == len(halves[1]) == 40
+
+
+@given(
+    labels=st.lists(st.integers(0, 4), min_size=1, max_size=60),
+    share=st.floats(0.01, 0.99),
+    seed=st.integers(0, 2**64),
+)
+def test_every_class_keeps_a_training_image(labels: list[int], share: float, seed: int) -> None:
+    array = np.sort(np.unique(labels, return_inverse=True)[1])
+    in_test = _draw(array, share, seed)
+    counts, drawn = np.bincount(array), np.bincount(array, weights=in_test)
+    assert (drawn < counts).all()
+    exact = counts * int(share * len(array) + 0.5) / len(array)
+    assert (np.abs(drawn - exact) <= 1).all()
+
+
+def test_two_images_a_class(tmp_path: Path) -> None:
+    root = touch(tmp_path, "a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg")
+    train, test = both(root, test_share=0.9)
+    assert len(train) == len(test) == 2 and {path[0] for path in train} == {"a", "b"}
+
+
+def test_what_counts_as_an_image(tmp_path: Path) -> None:
+    root = touch(
+        tmp_path,
+        *("a/1.jpg", "a/2.JPEG", "a/3.Png", "a/4.webp", "a/5.bmp", "a/6.tif", "a/7.TIFF"),
+        *("a/8.gif", "a/notes.txt", "a/.hidden.jpg", "a/.cache/9.jpg", "a/jpg", "a/x.jpg.json"),
+        *("b/1.jpg", ".thumbnails/1.jpg", "loose.jpg"),
+    )
+    train, test = both(root)
+    names = ("1.jpg", "2.JPEG", "3.Png", "4.webp", "5.bmp", "6.tif", "7.TIFF", "8.gif")
+    assert sorted(train + test) == [*(f"a/{name}" for name in names), "b/1.jpg"]
+    assert listing(root, "train").class_names == ("a", "b")
+
+
+def test_nested_folders_and_links(tmp_path: Path) -> None:
+    root = touch(tmp_path / "root", "a/x/y/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg")
+    other = touch(tmp_path / "other", "3.jpg", "deep/4.jpg")
+    (root / "a/link.jpg").symlink_to(other / "3.jpg")
+    (root / "a/linked").symlink_to(other)
+    (root / "c").symlink_to(other)
+    (root / "a/x/up").symlink_to(root / "a")  # leads to itself for ever
+    train, test = both(root)
+    assert sorted(train + test) == [
+        *("a/2.jpg", "a/link.jpg", "a/linked/3.jpg", "a/linked/deep/4.jpg", "a/x/y/1.jpg"),
+        *("b/1.jpg", "b/2.jpg", "c/3.jpg", "c/deep/4.jpg"),
+    ]
+
+
+def test_classes_are_sorted_by_their_characters(tmp_path: Path) -> None:
+    root = touch(
+        tmp_path, *(f"{name}/{i}.jpg" for name in ("b", "B", "10", "9", "é") for i in "12")
+    )
+    assert listing(root, "train").class_names == ("10", "9", "B", "b", "é")
+
+
+@pytest.mark.parametrize(
+    ("folders", "test_folder"),
+    [
+        (("train", "test"), "test"),
+        (("train", "test", "val", "extra"), "test"),
+        (("Train", "Test"), "Test"),
+        (("Training", "Testing"), "Testing"),
+        (("train", "val"), "val"),
+        (("train", "VALID"), "VALID"),
+        (("train", "validation"), "validation"),
+        (("train", "valid", "val"), "val"),
+    ],
+)
+def test_names_of_the_parts(tmp_path: Path, folders: tuple[str, ...], test_folder: str) -> None:
+    root = touch(tmp_path, *(f"{name}/{c}/1.jpg" for name in folders for c in "ab"))
+    train, test = both(root)
+    assert train == [f"{folders[0]}/a/1.jpg", f"{folders[0]}/b/1.jpg"]
+    assert test == [f"{test_folder}/a/1.jpg", f"{test_folder}/b/1.jpg"]
+
+
+def test_a_class_may_be_named_train(tmp_path: Path) -> None:
+    root = touch(tmp_path, "train/1.jpg", "train/2.jpg", "bus/1.jpg", "bus/2.jpg")
+    assert listing(root, "train").class_names == ("bus", "train")
+
+
+def test_the_test_part_may_lack_a_class(tmp_path: Path) -> None:
+    root = touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "train/c/1.jpg", "test/c/1.jpg")
+    listed = listing(root, "test")
+    assert listed.labels.tolist() == [2] and listed.class_names == ("a", "b", "c")
+
+
+def test_a_class_of_the_test_part_that_is_not_trained(tmp_path: Path) -> None:
+    root = touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "test/a/1.jpg", "test/z/1.jpg")
+    with pytest.raises(ValueError, match=r"test has a class 'z' that train has not\. Give it"):
+        listing(root, "test")
+
+
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        ((), "expected at least two classes, as folders in .*, found none. Expected ROOT/CLASS"),
+        (("1.jpg", "2.jpg"), "found none.* 2 images lie in it directly: put them into a folder"),
+        (("a/1.jpg",), "found one, 'a'"),
+        (("train/a/1.jpg", "train/b/1.jpg"), "found one, 'train'.* give root='.*/train'"),
+        (("train/1.jpg", "test/1.jpg"), r"folders in .*train, found none\..* 1 images lie in it"),
+        (("a/1.jpg", "b/notes.txt"), "the class 'b' has no training image. Put files that end in"),
+        (("train/a/1.jpg", "train/b/x", "test/a/1.jpg"), "the class 'b' has no training image"),
+    ],
+)
+def test_other_layouts(tmp_path: Path, paths: tuple[str, ...], message: str) -> None:
+    touch(tmp_path, *paths)
+    with pytest.raises(ValueError, match=message):
+        listing(tmp_path, "train")
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(
+        DatasetNotFoundError, match=r"root='.*none': no such folder\. Expected ROOT"
+    ):
+        listing(tmp_path / "none", "train")
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(DatasetNotFoundError, match="no such folder"):
+        listing(tmp_path / "file", "train")
+    touch(tmp_path / "text", "a/1.txt", "b/2.txt")
+    with pytest.raises(
+        DatasetNotFoundError, match=r"no image in the folders a, b\. .* end in \.jpg"
+    ):
+        listing(tmp_path / "text", "train")
+    touch(tmp_path / "parts", "train/a/1.jpg", "train/b/1.jpg", "test/a/1.txt")
+    with pytest.raises(DatasetNotFoundError, match=r"no image for the test part.* to .*/test\."):
+        listing(tmp_path / "parts", "test")
+    touch(tmp_path / "few", "a/1.jpg", "b/1.jpg")
+    with pytest.raises(DatasetNotFoundError, match=r"for the test part.* test_share above 0\.2"):
+        listing(tmp_path / "few", "test")
+
+
+def test_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    touch(tmp_path / "photos", "a/1.jpg", "b/1.jpg")
+    assert listing(Path("~/photos"), "train").root == tmp_path / "photos"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"part": "validation"}, "part='validation': expected one of"),
+        ({"test_share": 0}, "test_share=0: expected more than 0 and less than 1"),
+        ({"test_share": 1.0}, r"test_share=1\.0: expected more than 0"),
+        ({"test_share": float("nan")}, "test_share=nan: expected more than 0"),
+        ({"seed": -1}, "seed=-1: expected at least 0"),
+    ],
+)
+def test_options_are_checked(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    touch(tmp_path, "a/1.jpg", "b/1.jpg")
+    with pytest.raises(ValueError, match=message):
+        listing(tmp_path, **{"part": "train"} | options)

@@ -1,0 +1,154 @@
+"""Signpost: what is drawn is what the layout says, and looking where the arrow points tells all."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from dtram_env import sensor
+from dtram_env.datasets import SPLITS, load
+from dtram_env.datasets.sources import signpost
+
+CENTRE = np.zeros(2, dtype=np.float32)
+
+
+def read_glyph(windows: np.ndarray, shapes: np.ndarray) -> np.ndarray:
+    """Which of the shapes ``(K, 8, 8)`` each window ``(B, 8, 8, 1)`` shows; -1: none exactly."""
+    ink = windows[..., 0] > 100
+    same = (ink[:, None] == shapes[None].astype(bool)).all(axis=(2, 3))
+    return np.where(same.any(axis=1), same.argmax(axis=1), -1)
+
+
+def look(split: str, location: np.ndarray) -> np.ndarray:
+    data = load("signpost", split)
+    index = np.arange(len(data))
+    return sensor.glimpse(
+        data.store(sensor.margin(8, 1)), index, np.broadcast_to(location, (len(index), 2)), 8
+    )
+
+
+def test_shapes_are_clearly_different() -> None:
+    glyphs, arrows = signpost._shapes()
+    shapes = np.concatenate([glyphs, arrows]).reshape(8, 64)
+    assert shapes.max() == 1 and set(shapes.sum(axis=1)) <= set(range(18, 45))
+    apart = (shapes[:, None] != shapes[None]).sum(axis=2) + 64 * np.eye(8, dtype=int)
+    assert apart.min() >= 14  # of 64 pixels
+
+
+def test_arrows_point_where_their_name_says() -> None:
+    _, arrows = signpost._shapes()
+    rows, columns = np.indices((8, 8)) - 3.5
+    for (x, y), arrow in zip([(-1, 0), (1, 0), (0, -1), (0, 1)], arrows, strict=True):
+        # The head is wider than the shaft, so the ink's centre lies towards it.
+        along = (arrow * (x * columns + y * rows)).sum()
+        across = (arrow * (y * columns + x * rows)).sum()
+        assert along > 0 and across == 0
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_the_location_tells_the_class(split: str) -> None:
+    """Following the arrow is right for 100 % of the images, by the sensor itself."""
+    glyphs, _ = signpost._shapes()
+    layout = signpost.layout(split)
+    seen = read_glyph(look(split, layout.location), glyphs)
+    assert np.array_equal(seen, load("signpost", split).labels)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_the_centre_shows_the_class_or_the_way(split: str) -> None:
+    glyphs, arrows = signpost._shapes()
+    layout = signpost.layout(split)
+    seen = read_glyph(look(split, CENTRE), np.concatenate([glyphs, arrows]))
+    assert np.array_equal(seen, np.where(layout.easy, layout.labels, 4 + layout.direction))
+
+
+def test_location_is_nine_pixels_from_the_centre() -> None:
+    layout = signpost.layout("train")
+    expected = {-1: (0, 0), 0: (-9, 0), 1: (9, 0), 2: (0, -9), 3: (0, 9)}
+    pixels = np.array([expected[d] for d in layout.direction.tolist()]) / 14
+    assert np.allclose(layout.location, pixels, atol=1e-6)
+    assert layout.location.dtype == np.float32
+    assert np.array_equal(layout.easy, layout.direction == -1)
+
+
+def test_the_centre_alone_cannot_tell_a_hard_image() -> None:
+    """Among hard images whose arrows are alike, classes are equally frequent (chi-square)."""
+    layout = signpost.layout("train+validation")
+    table = np.zeros((4, 4))
+    np.add.at(table, (layout.direction[~layout.easy], layout.labels[~layout.easy]), 1)
+    expected = table.sum() / 16
+    assert ((table - expected) ** 2 / expected).sum() < 39.3  # 15 degrees of freedom, p = 0.0006
+
+
+def test_decoys_tell_nothing() -> None:
+    """Three other places show the class as often as chance, on easy and hard images."""
+    glyphs, _ = signpost._shapes()
+    layout = signpost.layout("train+validation")
+    for k, step in enumerate([(-9, 0), (9, 0), (0, -9), (0, 9)]):
+        seen = read_glyph(look("train+validation", np.array(step) / 14), glyphs)
+        assert seen.min() >= 0  # every place carries a glyph
+        decoy = layout.direction != k
+        share = (seen == layout.labels)[decoy].mean()
+        assert abs(share - 0.25) < 4 * np.sqrt(0.25 * 0.75 / decoy.sum())
+
+
+@pytest.mark.parametrize(
+    ("split", "count"),
+    [("train", 5400), ("validation", 600), ("test", 2000), ("train+validation", 6000)],
+)
+def test_counts_and_exact_balance(split: str, count: int) -> None:
+    layout = signpost.layout(split)
+    assert len(layout.labels) == len(load("signpost", split)) == count
+    assert np.bincount(layout.labels).tolist() == [count // 4] * 4
+    if split in ("test", "train+validation"):
+        assert layout.easy.sum() == count // 2
+        assert np.bincount(layout.labels[layout.easy]).tolist() == [count // 8] * 4
+
+
+def test_an_image_does_not_depend_on_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, labels = signpost.draw("test")
+    monkeypatch.setitem(signpost.COUNTS, "test", 400)
+    fewer, fewer_labels = signpost.draw("test")
+    assert np.array_equal(images[:400], fewer)
+    assert np.array_equal(labels[:400], fewer_labels)
+
+
+def test_seeds_and_parts_differ_and_repeat() -> None:
+    images, labels = signpost.draw("test", seed=3)
+    again, again_labels = signpost.draw("test", seed=3)
+    assert np.array_equal(images, again) and np.array_equal(labels, again_labels)
+    assert not np.array_equal(labels, signpost.draw("test", seed=4)[1])
+    assert not np.array_equal(labels, signpost.draw("train", seed=3)[1][:2000])
+
+
+def test_the_drawing_never_changes() -> None:
+    """Another digest is another dataset: the version of its environment must go up with it."""
+    images, labels = signpost.draw("test")
+    digest = hashlib.sha256(images.tobytes() + labels.astype("<i8").tobytes()).hexdigest()
+    assert digest[:16] == "ac5ab100d103d97c"
+
+
+def test_brightness_and_noise() -> None:
+    images, _ = signpost.draw("test")
+    flat = images.reshape(len(images), -1).astype(int)
+    dark = flat[:, (flat < 24).all(axis=0)]
+    assert dark.shape[1] > 28 * 28 // 2  # the background
+    assert dark.min() == 0 and dark.max() == 23 and abs(dark.mean() - 11.25) < 0.05
+    glyph = np.where(flat > 100, flat, 255).min(axis=1)
+    assert glyph.min() >= 168 and len(np.unique(glyph)) > 50  # differs from image to image
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"part": "validation"}, "part='validation': expected 'train' or 'test'"),
+        ({"part": "test", "seed": -1}, "seed=-1: expected 0 to"),
+    ],
+)
+def test_bad_input(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        signpost.draw(**arguments)
+    with pytest.raises(ValueError, match="split='valid': expected one of 'train', 'validation'"):
+        signpost.layout("valid")

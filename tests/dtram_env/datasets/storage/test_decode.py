@@ -1,0 +1,369 @@
+"""Decoding: pixels known before the file was written, in every mode; damage is named."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dtram_env.datasets import DatasetCorruptError, DatasetNotFoundError
+from dtram_env.datasets.sources.listing import ImageList
+from dtram_env.datasets.storage.decode import DecodedImages, large_images_allowed
+
+ORIENTATION = 0x0112
+MEND = "Do this and that."
+
+
+def listed(path: Path, *names: str, boxes: Any = None) -> ImageList:
+    count = len(names)
+    rows = None if boxes is None else np.array(boxes, dtype=np.float64)
+    return ImageList(path, names, np.zeros(count, np.int64), ("a",), rows, MEND)
+
+
+def decode(path: Path, **options: Any) -> np.ndarray:
+    """The pixels of one file; its announced size must be theirs."""
+    images = DecodedImages(
+        listed(path.parent, path.name, boxes=options.pop("boxes", None)), **options
+    )
+    size, pixels = images.size(0), images.pixels(0)
+    assert pixels.shape == (*size, 3) and pixels.dtype == np.uint8
+    return pixels
+
+
+def random_pixels(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+# --- Modes
+
+
+def test_rgb(tmp_path: Path) -> None:
+    pixels = random_pixels(5, 7, 3)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(decode(tmp_path / "a.png"), pixels)
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "gif", "webp"])
+def test_grey(tmp_path: Path, suffix: str) -> None:
+    pixels = random_pixels(5, 7)
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(pixels).save(path, **({"lossless": True} if suffix == "webp" else {}))
+    np.testing.assert_array_equal(decode(path), np.stack([pixels] * 3, -1))
+
+
+def test_black_and_white(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[True, False, True]])).save(tmp_path / "a.png")
+    assert decode(tmp_path / "a.png")[0].tolist() == [[255] * 3, [0] * 3, [255] * 3]
+
+
+def test_cmyk(tmp_path: Path) -> None:
+    # No black: red, green and blue are what cyan, magenta and yellow leave.
+    ink = np.full((16, 16, 4), (10, 200, 90, 0), np.uint8)
+    image = Image.frombytes("CMYK", (16, 16), ink.tobytes())
+    image.save(tmp_path / "a.tif")
+    assert (decode(tmp_path / "a.tif") == (245, 55, 165)).all()
+    image.save(tmp_path / "a.jpg", quality=100)
+    assert np.abs(decode(tmp_path / "a.jpg").astype(int) - (245, 55, 165)).max() <= 3
+
+
+def test_transparent_pixels_are_white(tmp_path: Path) -> None:
+    pixels = np.array([[[200, 0, 100, 255], [200, 0, 100, 0], [200, 0, 100, 51]]], np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    # The last is a fifth of itself and four fifths white: 40 + 204, 204, 20 + 204.
+    expected = [[200, 0, 100], [255] * 3, [244, 204, 224]]
+    assert decode(tmp_path / "a.png")[0].tolist() == expected
+    Image.fromarray(pixels[..., 2:]).save(tmp_path / "b.png")
+    assert decode(tmp_path / "b.png")[0].tolist() == [[100] * 3, [255] * 3, [224] * 3]
+
+
+@pytest.mark.parametrize("suffix", ["png", "gif"])
+def test_a_palette(tmp_path: Path, suffix: str) -> None:
+    image = Image.frombytes("P", (3, 1), bytes([0, 1, 2]))
+    image.putpalette([1, 2, 3, 40, 50, 60, 250, 0, 7])
+    image.save(tmp_path / f"a.{suffix}")
+    assert decode(tmp_path / f"a.{suffix}")[0].tolist() == [[1, 2, 3], [40, 50, 60], [250, 0, 7]]
+    image.save(tmp_path / f"b.{suffix}", transparency=1)
+    assert decode(tmp_path / f"b.{suffix}")[0].tolist() == [[1, 2, 3], [255] * 3, [250, 0, 7]]
+
+
+def test_a_palette_of_half_transparent_colours(tmp_path: Path) -> None:
+    image = Image.frombytes("P", (3, 1), bytes([0, 1, 2]))
+    image.putpalette([1, 2, 3, 40, 50, 60, 250, 0, 7])
+    image.save(tmp_path / "a.png", transparency=bytes([255, 0, 255]))
+    assert decode(tmp_path / "a.png")[0].tolist() == [[1, 2, 3], [255] * 3, [250, 0, 7]]
+
+
+def test_a_transparent_colour(tmp_path: Path) -> None:
+    pixels = np.array([[[9, 8, 7], [1, 2, 3]]], np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png", transparency=(9, 8, 7))
+    assert decode(tmp_path / "a.png")[0].tolist() == [[255] * 3, [1, 2, 3]]
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_16_bit_grey_is_cut_to_its_upper_bits(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(np.array([[0, 0xFF, 0xABCD, 0xFFFF]], np.uint16)).save(path)
+    assert decode(path)[0, :, 1].tolist() == [0, 0, 0xAB, 0xFF]
+
+
+def test_floating_point_grey(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[-3.0, 7.9, 300.0]], np.float32)).save(tmp_path / "a.tif")
+    assert decode(tmp_path / "a.tif")[0, :, 2].tolist() == [0, 7, 255]
+
+
+def test_the_first_frame_of_an_animation(tmp_path: Path) -> None:
+    frames = [Image.fromarray(np.full((3, 4), value, np.uint8)) for value in (40, 90)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert (decode(tmp_path / "a.gif") == 40).all()
+
+
+# --- Turned photographs
+
+# From what is seen upright to what the camera stored, by the EXIF number.
+STORED: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    1: lambda a: a,
+    2: np.fliplr,
+    3: lambda a: np.rot90(a, 2),
+    4: np.flipud,
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, 1),  # is turned clockwise to be upright
+    7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
+    8: lambda a: np.rot90(a, -1),
+}
+
+
+def save_turned(path: Path, pixels: np.ndarray, orientation: int, **options: Any) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    stored = np.ascontiguousarray(STORED[orientation](pixels))
+    Image.fromarray(stored).save(path, exif=exif, **options)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
+@pytest.mark.parametrize("orientation", STORED)
+def test_photographs_are_upright(tmp_path: Path, orientation: int, mode: str) -> None:
+    path, pixels = tmp_path / "a.png", random_pixels(5, 8, 3)
+    shown = pixels if mode != "L" else np.stack([pixels[..., 0]] * 3, -1)
+    given = {"RGB": pixels, "L": pixels[..., 0], "RGBA": np.dstack([pixels, np.full((5, 8), 255)])}
+    save_turned(path, given[mode].astype(np.uint8), orientation)
+    np.testing.assert_array_equal(decode(path), shown)
+
+
+def test_a_turned_jpeg_is_resized_upright(tmp_path: Path) -> None:
+    pixels = np.zeros((300, 400, 3), np.uint8)
+    pixels[:, :200] = 255
+    save_turned(tmp_path / "a.jpg", pixels, 6, quality=95)
+    small = decode(tmp_path / "a.jpg", image_size=30)
+    assert small.shape == (30, 40, 3)
+    assert (small[:, :18] > 250).all() and (small[:, 22:] < 5).all()
+
+
+def test_published_boxes_count_pixels_as_they_are_stored(tmp_path: Path) -> None:
+    pixels = random_pixels(5, 8, 3)
+    save_turned(tmp_path / "a.png", pixels, 6)
+    stored = np.rot90(pixels)
+    boxes = [[1, 2, 3, 4]]
+    np.testing.assert_array_equal(decode(tmp_path / "a.png", boxes=boxes), stored)
+    cropped = decode(tmp_path / "a.png", boxes=boxes, crop_to_box=True)
+    np.testing.assert_array_equal(cropped, stored[2:6, 1:4])
+
+
+# --- Sizes
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "expected"),
+    [
+        (37, 53, (16, 23)),  # 53 * 16 / 37 = 22.9
+        (61, 41, (24, 16)),  # 23.8
+        (33, 33, (16, 16)),
+        (16, 90, (16, 90)),
+        (5, 7, (16, 22)),  # enlarged, 22.4
+        (200, 3, (1067, 16)),
+        (401, 400, (16, 16)),
+        (1, 1, (16, 16)),
+    ],
+)
+def test_the_shorter_side_is_exact_and_the_aspect_stays(
+    tmp_path: Path, height: int, width: int, expected: tuple[int, int]
+) -> None:
+    colour = (200, 10, 90)
+    Image.new("RGB", (width, height), colour).save(tmp_path / "a.png")
+    pixels = decode(tmp_path / "a.png", image_size=16)
+    assert pixels.shape == (*expected, 3) and (pixels == colour).all()
+    if height * width < 10_000:
+        assert decode(tmp_path / "a.png").shape == (height, width, 3)
+
+
+def test_nothing_is_resized_that_has_the_size(tmp_path: Path) -> None:
+    pixels = random_pixels(16, 20, 3)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(decode(tmp_path / "a.png", image_size=16), pixels)
+
+
+def test_large_jpegs_are_read_small_and_look_the_same(tmp_path: Path) -> None:
+    y, x = np.mgrid[0:800, 0:1000]
+    wave = 127 + 60 * np.sin(x / 40) + 60 * np.cos(y / 55)
+    pixels = np.stack([wave, 255 - wave, x * 255 / 1000], -1).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.jpg", quality=95)
+    small = decode(tmp_path / "a.jpg", image_size=100)
+    with Image.open(tmp_path / "a.jpg") as image:
+        whole = np.asarray(image.resize((125, 100), Image.Resampling.BICUBIC))
+    assert small.shape == whole.shape
+    assert np.abs(small.astype(int) - whole).max() <= 6
+
+
+def test_shrinking_averages(tmp_path: Path) -> None:
+    """Stripes above what the small image can show come out grey, not as other stripes."""
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    pixels[:, ::2] = 255
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    small = decode(tmp_path / "a.png", image_size=8)
+    assert np.abs(small[:, 1:-1].astype(int) - 127).max() <= 3
+
+
+# --- Boxes
+
+
+@pytest.mark.parametrize(
+    ("box", "rows", "columns"),
+    [
+        ((2, 1, 3, 4), slice(1, 5), slice(2, 5)),
+        ((2.4, 0.6, 2.2, 3.0), slice(0, 4), slice(2, 5)),  # every pixel that it touches
+        ((-5, 3, 8, 100), slice(3, 6), slice(0, 3)),  # clipped
+        ((0, 0, 9, 6), slice(0, 6), slice(0, 9)),
+    ],
+)
+def test_crop_to_box(tmp_path: Path, box: Any, rows: slice, columns: slice) -> None:
+    pixels = random_pixels(6, 9, 3)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    cropped = decode(tmp_path / "a.png", boxes=[box], crop_to_box=True)
+    np.testing.assert_array_equal(cropped, pixels[rows, columns])
+    np.testing.assert_array_equal(decode(tmp_path / "a.png", boxes=[box]), pixels)
+
+
+def test_a_cropped_image_is_resized_by_its_own_shorter_side(tmp_path: Path) -> None:
+    pixels = np.zeros((60, 90, 3), np.uint8)
+    pixels[10:30, 50:60] = (3, 200, 90)
+    for suffix in ("png", "jpg"):
+        path = tmp_path / f"a.{suffix}"
+        Image.fromarray(pixels).save(path, **({"quality": 95} if suffix == "jpg" else {}))
+        small = decode(path, boxes=[(50, 10, 10, 20)], crop_to_box=True, image_size=8)
+        assert small.shape == (16, 8, 3)
+    assert (
+        decode(tmp_path / "a.png", boxes=[(50, 10, 10, 20)], crop_to_box=True) == (3, 200, 90)
+    ).all()
+
+
+def test_a_box_outside_the_image_is_named(tmp_path: Path) -> None:
+    Image.new("RGB", (9, 6)).save(tmp_path / "a.png")
+    message = rf"a\.png: its box, left 9, top 1, 3 x 4, lies outside the image, 9 x 6\. {MEND}"
+    with pytest.raises(DatasetCorruptError, match=message):
+        decode(tmp_path / "a.png", boxes=[(9, 1, 3, 4)], crop_to_box=True)
+
+
+def test_cropping_needs_boxes(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="crop_to_box=True: the images have no bounding boxes"):
+        DecodedImages(listed(tmp_path, "a.png"), crop_to_box=True)
+
+
+def test_boxes_go_along_with_the_image(tmp_path: Path) -> None:
+    for name, size in (("a.png", (40, 20)), ("b.png", (30, 60))):
+        Image.new("RGB", size).save(tmp_path / name)
+    boxes = [[4, 2, 10, 8], [3, 30, 15, 20]]
+    for image_size, expected in (
+        (10, [[2, 1, 5, 4], [1, 10, 5, 20 / 3]]),  # halved; a third
+        (None, boxes),
+    ):
+        images = DecodedImages(listed(tmp_path, "a.png", "b.png", boxes=boxes), image_size)
+        sizes = np.array([images.size(i) for i in range(2)])
+        box = images.metadata(sizes)["box"]
+        assert box.dtype == np.float32
+        np.testing.assert_allclose(box, expected, rtol=1e-6)
+    images = DecodedImages(listed(tmp_path, "a.png", "b.png", boxes=boxes), 16, crop_to_box=True)
+    sizes = np.array([images.size(i) for i in range(2)])
+    assert sizes.tolist() == [[16, 20], [21, 16]]  # boxes of 8 x 10 and 20 x 15
+    assert images.metadata(sizes)["box"].tolist() == [[0, 0, 20, 16], [0, 0, 16, 21]]
+    assert DecodedImages(listed(tmp_path, "a.png")).metadata(sizes) == {}
+
+
+# --- What tells a cache of other images
+
+
+def test_a_fingerprint_is_of_files_options_and_boxes(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (4, 3)).save(tmp_path / name)
+    box = [[0, 0, 2, 2]]
+    path = tmp_path / "a.png"
+    prints = [
+        DecodedImages(listed(tmp_path, "a.png")).fingerprint(),
+        DecodedImages(listed(tmp_path, "b.png")).fingerprint(),
+        DecodedImages(listed(tmp_path, "a.png"), 8).fingerprint(),
+        DecodedImages(listed(tmp_path, "a.png", boxes=box)).fingerprint(),
+        DecodedImages(listed(tmp_path, "a.png", boxes=[[0, 0, 2, 3]])).fingerprint(),
+        DecodedImages(listed(tmp_path, "a.png", boxes=box), crop_to_box=True).fingerprint(),
+    ]
+    assert DecodedImages(listed(tmp_path, "a.png")).fingerprint() == prints[0]
+    os.utime(path, ns=(1, path.stat().st_mtime_ns + 1))
+    prints.append(DecodedImages(listed(tmp_path, "a.png")).fingerprint())
+    path.write_bytes(path.read_bytes() + b"x")
+    prints.append(DecodedImages(listed(tmp_path, "a.png")).fingerprint())
+    assert len({repr(value) for value in prints}) == len(prints)
+
+
+# --- Damage
+
+
+def test_a_truncated_jpeg_is_named_with_the_way_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    Image.fromarray(random_pixels(64, 64, 3)).save(path)
+    path.write_bytes(path.read_bytes()[:1500])
+    images = DecodedImages(listed(tmp_path, "a.jpg"), 32)
+    assert images.size(0) == (32, 32)  # its header is whole
+    message = rf"^{re.escape(str(path))}: damaged, or no image \(.*truncated.*\)\. {MEND}$"
+    with pytest.raises(DatasetCorruptError, match=message):
+        images.pixels(0)
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"\x89PNG\r\n\x1a\n"])
+def test_what_is_no_image(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.png").write_bytes(content)
+    images = DecodedImages(listed(tmp_path, "a.png"))
+    for look in (images.size, images.pixels):
+        with pytest.raises(DatasetCorruptError, match=rf"a\.png: damaged, or no image .* {MEND}"):
+            look(0)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "tif", "gif", "webp"])
+def test_half_a_file(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(random_pixels(40, 50, 3)).save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(DatasetCorruptError, match=rf"a\.{suffix}: damaged"):
+        decode(path)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    images = DecodedImages(listed(tmp_path, "gone.png"))
+    for look in (images.size, images.pixels):
+        with pytest.raises(DatasetNotFoundError, match=rf"gone\.png: no such file\. {MEND}"):
+            look(0)
+    with pytest.raises(DatasetNotFoundError, match=rf"gone\.png: no such file\. {MEND}"):
+        images.fingerprint()
+
+
+def test_images_of_any_number_of_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("L", (40, 30)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(Image.DecompressionBombError):
+        decode(tmp_path / "a.png")
+    with large_images_allowed():
+        assert decode(tmp_path / "a.png").shape == (30, 40, 3)
+    assert Image.MAX_IMAGE_PIXELS == 100

@@ -1,0 +1,108 @@
+"""Runs in processes of their own; several side by side are tested with the comparison."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from train.common import jobs as runner
+from train.common.jobs import ProgramRun, Runner
+
+
+class Script(NamedTuple):
+    """A run that is a few lines of Python."""
+
+    name: str
+    folder: Path
+    lines: str
+
+    @property
+    def finished(self) -> bool:
+        return (self.folder / "results.json").exists()
+
+    def words(self) -> list[str]:
+        return [sys.executable, "-c", self.lines]
+
+
+def test_the_command_of_a_run(tmp_path: Path) -> None:
+    run = ProgramRun("a", "reinforce.py", tmp_path / "r", {"m": 2, "flip": True, "root": None})
+    program, *rest = run.words()[1:]
+    assert Path(program).name == "reinforce.py"
+    assert rest == ["--m", "2", "--flip", "--run-dir", str(tmp_path / "r"), "--resume"]
+    assert not run.finished
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r/results.json").touch()
+    assert run.finished
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        ("import sys; sys.exit('error: no room')", "failed: error: no room"),
+        ("import sys; sys.exit(3)", "failed: exit status 3"),
+        ("pass", "failed: exit status 0"),  # it says that all is well and left no results
+        ("import os; os.kill(os.getpid(), 9)", "failed: ended by SIGKILL"),
+    ],
+)
+def test_what_failed_is_told(lines: str, problem: str, tmp_path: Path) -> None:
+    made = Runner(jobs=1)
+    script = Script("a", tmp_path / "a", lines)
+    made.run([script])
+    assert made.problems == {script.folder: problem}
+
+
+def test_finished_runs_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/results.json").touch()
+    made = Runner(jobs=1)
+    made.run([Script("a", tmp_path / "a", "raise SystemExit(3)")])
+    assert not made.problems
+
+
+def test_a_signal_is_handed_on_and_waited_for(tmp_path: Path, run_python: Any) -> None:
+    """The run has time to save; nobody else's handler is left changed."""
+    saved = tmp_path / "saved"
+    child = (
+        "import signal, sys, time, pathlib, os\n"
+        "def leave(*_):\n"
+        f"    time.sleep(0.5); pathlib.Path({str(saved)!r}).touch(); sys.exit(130)\n"
+        "signal.signal(signal.SIGINT, leave)\n"
+        "os.kill(os.getppid(), signal.SIGTERM)\n"
+        "time.sleep(60)\n"
+    )
+    out = run_python(
+        "-c",
+        "import signal, sys\n"
+        "from pathlib import Path\n"
+        "from types import SimpleNamespace\n"
+        "from train.common.jobs import Runner\n"
+        f"words = [sys.executable, '-c', {child!r}]\n"
+        f"folder = Path({str(tmp_path / 'a')!r})\n"
+        "job = SimpleNamespace(name='a', folder=folder, finished=False, words=lambda: words)\n"
+        "try: Runner(jobs=1).run([job])\n"
+        "except KeyboardInterrupt: print('interrupted')\n"
+        "assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL\n",
+    )
+    assert out.split()[-1] == "interrupted"
+    assert saved.exists()
+
+
+@pytest.mark.parametrize(
+    ("log", "reason"),
+    [
+        ("started\nerror: no such thing\n\n", "error: no such thing"),
+        ("╭─ Parsing error ─╮\n│ unknown --wdith │\n╰─────────────────╯\n", "unknown --wdith"),
+        (
+            "started\n╭─ Value error ─╮\n│ --m 1: expected  │\n│ at least 2       │\n"
+            "│ ────────────── │\n│ For full helptext, see a --help │\n╰──────╯\n",
+            "--m 1: expected at least 2",
+        ),
+        ("", ""),
+        ("x" * 300, "x" * 200),
+    ],
+)
+def test_the_reason_of_a_failure_is_its_last_words(log: str, reason: str) -> None:
+    assert runner._reason(log) == reason

@@ -1,0 +1,79 @@
+"""What is read off trained networks: closed forms."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from agents.stopping import ConfidenceStop, FixedStop
+from agents.unroll import Scores
+from train.common.statistics import (
+    answers,
+    glimpses_needed,
+    matching_confidence,
+    mixture_at,
+    paired_bootstrap,
+)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "wanted", "needed"),
+    [
+        ([50, 70, 80], 50, 1.0),
+        ([50, 70, 80], 40, 1.0),
+        ([50, 70, 80], 65, 1.75),
+        ([50, 70, 80], 80, 3.0),
+        ([50, 70, 80], 80.1, None),
+        ([50, 45, 60], 55, 2 + 10 / 15),  # a fall is not gone through
+        ([50], 51, None),
+    ],
+)
+def test_glimpses_needed(accuracy: list[float], wanted: float, needed: float | None) -> None:
+    found = glimpses_needed(accuracy, wanted)
+    assert found == (None if needed is None else pytest.approx(needed))
+
+
+def random_scores(images: int = 500) -> Scores:
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(3, images, 4, generator=generator)
+    nothing = torch.zeros(3, images)
+    labels = torch.zeros(images, dtype=torch.int64)
+    return Scores(labels, logits, nothing, torch.zeros(3, images, 2))
+
+
+def test_matching_confidence_matches_validations_glimpses() -> None:
+    scores = random_scores()
+    for wanted in (1.0, 1.7, 2.9):
+        rule = ConfidenceStop(matching_confidence(scores, wanted))
+        assert scores.error(rule)[1] == pytest.approx(wanted, abs=0.03)
+
+
+def test_error_between_two_rules_is_their_mixture() -> None:
+    """A quarter of the way from 1 glimpse to 2, and beyond the ends."""
+    scores = random_scores()
+    rules = [FixedStop(3), FixedStop(1), FixedStop(2)]  # in any order
+    one, two, three = (1.0 - answers(scores, FixedStop(t)).right for t in (1, 2, 3))
+    found = mixture_at(scores, rules, 1.25)
+    assert np.allclose(found.error, 0.75 * one + 0.25 * two)
+    assert found.mean_glimpses == 1.25
+    assert np.array_equal(mixture_at(scores, rules, 2.0).error, two)
+    assert np.array_equal(mixture_at(scores, rules, 0.5).error, one)
+    beyond = mixture_at(scores, rules, 3.5)
+    assert np.array_equal(beyond.error, three)
+    assert beyond.mean_glimpses == 3.0  # what it is, not what was asked for
+
+
+def test_bootstrap_of_a_constant_and_of_a_coin() -> None:
+    assert paired_bootstrap(np.full((3, 50), 0.25)) == (0.25, 0.25, 0.25)
+    coin = np.tile(np.arange(10_000) % 2, (3, 1)).astype(float)
+    mean, low, high = paired_bootstrap(coin)
+    # The same images for every seed: seeds that agree add nothing to what one of them says.
+    assert mean == 0.5
+    assert (high - low) / 2 == pytest.approx(1.96 * 0.5 / 100, rel=0.1)
+
+
+def test_bootstrap_of_seeds_that_differ() -> None:
+    """Two seeds without noise, at 0 and 1: means of two draws are 0, 1/2 or 1."""
+    _, low, high = paired_bootstrap(np.array([[0.0] * 20, [1.0] * 20]))
+    assert (low, high) == (0.0, 1.0)

@@ -1,0 +1,225 @@
+"""What training takes from a registered environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+from dtram_env.datasets import DatasetNotFoundError, load
+from dtram_env.datasets.sources import cars, cub
+from dtram_env.datasets.storage.mapped import MappedStore
+from dtram_env.datasets.storage.thumbnails import box_resize
+from tests.dtram_env.datasets.trees import make_cars, make_cub, make_folder
+from train.common.augment import Affine, Augmentation
+from train.common.training_task import Task, describe_env
+
+CPU = torch.device("cpu")
+FEW: dict[str, Any] = {
+    "image_size": 96,
+    "num_classes": 10,
+    "num_train": 40,
+    "num_test": 8,
+    "glimpse_size": 24,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Keywords of DTRAM-ImageFolder-v0 on a small tree of images of five sizes."""
+    root = tmp_path_factory.mktemp("task")
+    make_folder(root / "photos", train=8, test=2)
+    return {"root": str(root / "photos"), "data_dir": str(root / "data"), "image_size": 20}
+
+
+def test_a_new_agent_scales_pixels_as_the_training_split_has_them() -> None:
+    agent = Task("DTRAM-Signpost-v0", CPU).new_agent(hidden_size=8)
+    pixels = load("Signpost", "train").images
+    assert isinstance(pixels, np.ndarray)
+    assert agent.config.pixel_mean == pytest.approx(np.mean(pixels))
+    assert agent.config.pixel_std == pytest.approx(np.std(pixels))
+
+
+def test_whole_images_of_one_size() -> None:
+    task = Task("DTRAM-Signpost-v0", CPU)
+    images = task.images("test")
+    rows = torch.tensor([5, 0, 5])
+    pixels, sizes = images.pixels(rows)
+    assert sizes is None and len(images) == 2000
+    assert isinstance(images.data.images, np.ndarray)
+    np.testing.assert_array_equal(pixels.numpy(), images.data.images[rows.numpy()])
+    pixels[:] = 0  # a copy
+    assert images.data.images[5].any() and images.pixels(rows)[0].any()
+    assert images.labels.tolist() == images.data.labels.tolist()
+
+
+def test_whole_images_of_different_sizes(folder: dict[str, Any]) -> None:
+    images = Task("DTRAM-ImageFolder-v0", CPU, glimpse_size=8, **folder).images("train")
+    rows = torch.tensor([3, 0, 7, 3])
+    pixels, sizes = images.pixels(rows)
+    originals = [images.data.image(int(i)) for i in rows]
+    assert sizes is not None and sizes.tolist() == [list(image.shape[:2]) for image in originals]
+    # As large as the largest of the batch, with zeros beyond each.
+    assert pixels.shape == (4, *sizes.max(dim=0).values.tolist(), 3)
+    for image, padded in zip(originals, pixels.numpy(), strict=True):
+        height, width, _ = image.shape
+        np.testing.assert_array_equal(padded[:height, :width], image)
+        assert not padded[height:].any() and not padded[:, width:].any()
+
+
+def test_a_batch_is_looked_at_as_the_images_are(folder: dict[str, Any]) -> None:
+    task = Task("DTRAM-ImageFolder-v0", CPU, glimpse_size=8, num_scales=2, **folder)
+    images, rows = task.images("train"), torch.arange(8)
+    batch = task.batch_store(*images.pixels(rows))
+    location = torch.tensor([[1, 1], [-1, 0.3], [0, 0], [0.7, -1]] * 2, dtype=torch.float32)
+    assert torch.equal(task.look(batch, rows, location), task.look(images.store, rows, location))
+    first, zero = task.look.first(batch, rows)
+    assert torch.equal(first, task.look.first(images.store, rows)[0]) and not zero.any()
+    small = box_resize(images.data.image(2)[None], 8)[0]
+    np.testing.assert_array_equal(first[2].numpy(), np.concatenate([small, small], axis=-1))
+
+
+def test_pixel_scale_of_images_that_are_not_in_memory(folder: dict[str, Any]) -> None:
+    task = Task("DTRAM-ImageFolder-v0", CPU, glimpse_size=8, **folder)
+    images = task.images("train")
+    small = np.stack([box_resize(images.data.image(i)[None], 8)[0] for i in range(len(images))])
+    assert task.pixel_scale() == pytest.approx((small.mean(), small.std()))
+
+
+def test_augmented_images_without_a_change_are_the_images(folder: dict[str, Any]) -> None:
+    task = Task("DTRAM-ImageFolder-v0", CPU, glimpse_size=8, **folder)
+    images, rows = task.images("train"), torch.tensor([4, 1])
+    nothing = Augmentation(Affine(0), colour=0, lighting=0, flip=False)
+    same = task.augmented(images, rows, nothing)
+    location = torch.tensor([[0.5, -0.5], [1.0, 1.0]])
+    index = torch.arange(2)
+    assert torch.equal(task.look(same, index, location), task.look(images.store, rows, location))
+
+
+# --- Drawn data
+
+
+def test_drawn_images_are_built_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keywords = {"data_dir": str(tmp_path), **FEW}
+    task = Task("DTRAM-Birds-v0", CPU, **keywords)
+    assert capsys.readouterr().out == (
+        "DTRAM-Birds-v0: drawing its images, once; later runs read them\n"
+    )
+    caches = sorted((tmp_path / "birds" / "cache").glob("*/"))
+    assert [path.name for path in caches if path.name[0] != "."] == [
+        "test-96-10classes-40-8-seed0",
+        "train-96-10classes-40-8-seed0",
+    ]
+    assert (caches[-1] / "thumbnails-24.bin").exists()
+    drawn = {split: load_few(split, tmp_path) for split in ("train", "validation", "test")}
+    for split, count in {"train": 36, "validation": 4, "test": 8}.items():
+        images = task.images(split)
+        assert isinstance(images.data.images, MappedStore) and len(images) == count
+        assert images.labels.tolist() == drawn[split].labels.tolist()
+        pixels, sizes = images.pixels(torch.tensor([2]))
+        assert sizes is None and pixels.shape == (1, 96, 96, 3)
+        np.testing.assert_array_equal(pixels[0].numpy(), drawn[split].image(2))
+    Task("DTRAM-Birds-v0", CPU, **keywords)
+    assert capsys.readouterr().out == ""
+
+
+def load_few(split: str, data_dir: Path) -> Any:
+    """The images as they are drawn, from a root that has no cache."""
+    env: Any = gym.make("DTRAM-Birds-v0", split=split, data_dir=str(data_dir / "none"), **FEW)
+    return env.unwrapped.data
+
+
+@pytest.mark.parametrize(
+    ("env_id", "instead", "title"),
+    [
+        ("DTRAM-CUB-v0", "DTRAM-Birds-v0", "Birds (drawn)"),
+        ("DTRAM-Cars-v0", "DTRAM-Autos-v0", "Autos (drawn)"),
+    ],
+)
+def test_a_stand_in_is_trained_under_its_own_name(
+    env_id: str, instead: str, title: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = Task(env_id, CPU, data="builtin", data_dir=str(tmp_path), **FEW)
+    assert (task.env_id, task.dataset, len(task.class_names)) == (instead, title, 10)
+    assert capsys.readouterr().out.splitlines()[0] == (
+        f"{env_id} with drawn data is {instead}: trained and reported under that name"
+    )
+    assert task.about["env_id"] == instead
+    assert task.env_options == {"data": "real", **FEW}  # neither the stand-in's mark nor a place
+    assert "CUB" not in repr(task.about) and "Cars" not in repr(task.about)
+    # What is saved makes the same task again.
+    again = Task(task.env_id, CPU, data_dir=str(tmp_path), **task.env_options)
+    assert again.about == task.about
+
+
+def test_programs_are_real_only_unless_told_otherwise(tmp_path: Path) -> None:
+    for env_id, name in (("DTRAM-CUB-v0", "cub"), ("DTRAM-Cars-v0", "cars")):
+        with pytest.raises(DatasetNotFoundError, match=f"datasets download {name}"):
+            Task(env_id, CPU, data_dir=str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_builtin_of_what_is_drawn_in_any_case() -> None:
+    task = Task("DTRAM-Signpost-v0", CPU, data="builtin")
+    assert (task.env_id, task.dataset) == ("DTRAM-Signpost-v0", "Signpost")
+    with pytest.raises(ValueError, match="MNIST has no drawn stand-in"):
+        Task("DTRAM-MNIST-v0", CPU, data="builtin")
+
+
+# --- Real photographs
+
+
+@pytest.mark.parametrize(
+    ("env_id", "reader", "make", "title"),
+    [
+        ("DTRAM-CUB-v0", cub, make_cub, "CUB-200-2011"),
+        ("DTRAM-Cars-v0", cars, make_cars, "Stanford Cars"),
+    ],
+)
+def test_photographs(
+    env_id: str,
+    reader: Any,
+    make: Any,
+    title: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tree = make(tmp_path / reader.NAME, train=4)
+    tree.publish(monkeypatch, reader)
+    options: dict[str, Any] = {"image_size": 32, "glimpse_size": 8}
+    task = Task(env_id, CPU, data_dir=str(tmp_path), **options)
+    assert (task.env_id, task.dataset, task.class_names) == (env_id, title, tree.class_names)
+    assert task.env_options == {"data": "real", **options}
+    images = task.images("test")
+    assert images.labels.tolist() == tree.labels["test"].tolist()
+    pixels, sizes = images.pixels(torch.arange(3))
+    assert sizes is not None and sizes.tolist() == [[32, 46], [48, 32], [32, 43]]
+    assert pixels.shape == (3, 48, 46, 3)
+    assert len(task.images("train")) == 11 and len(task.images("validation")) == 1
+    described = describe_env(env_id, data_dir=str(tmp_path), **options)
+    assert (described["dataset"], described["num_classes"]) == (title, 3)
+
+
+# --- Batches
+
+
+def test_batches_that_are_only_looked_at_are_smaller_the_more_is_shown(
+    folder: dict[str, Any],
+) -> None:
+    small = Task("DTRAM-Signpost-v0", CPU)
+    assert small.scored_at_once == small.whole_at_once == 2000
+    task = Task("DTRAM-ImageFolder-v0", CPU, glimpse_size=8, thumbnail_size=224, **folder)
+    assert task.scored_at_once == 8_000_000 // (224 * 224 * 3) == 53
+    # Medians of five sizes at 20: 20x29, 30x20, 20x27, 20x20 and 32x20.
+    assert task.images("train").data.typical_size == (20, 20)
+    assert task.whole_at_once == 53
+
+
+def test_unknown_ids() -> None:
+    for env_id in ("CartPole-v1", "other:DTRAM-MNIST-v0"):
+        with pytest.raises(ValueError, match=f"environment '{env_id}': expected one of this pack"):
+            Task(env_id, CPU)

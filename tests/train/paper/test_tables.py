@@ -1,0 +1,162 @@
+"""The tables' lines: each names a system that can be trained, and the talk's own figure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tyro
+
+from train import one_look, reinforce
+from train.paper import published as talk
+from train.paper import systems, tables
+from train.paper.systems import BIRDS, BIRDS_4, PROTOCOLS, Protocol
+from train.reproduce import Options, protocols_of
+
+KEYS = tuple(f"table{n}" for n in range(2, 10))
+DRAWN = (None, *(p for p in systems.DRAWN if p is not BIRDS_4))  # that is of Table 6 and claims
+
+
+@pytest.mark.parametrize("drawn", DRAWN, ids=[p.name if p else "real" for p in DRAWN])
+@pytest.mark.parametrize("key", KEYS)
+def test_every_line_names_a_system_that_is_there(key: str, drawn: Protocol | None) -> None:
+    made = tables.table(key, drawn)
+    assert len({line.name for line in made.lines}) == len(made.lines)
+    assert any(line.system for line in made.lines)
+    for line in made.lines:
+        assert not line.system or line.system in line.protocol.systems
+        assert not line.beside or line.beside in line.protocol.systems
+        steps = line.published.steps
+        assert steps is None or 1 <= steps <= line.protocol.max_glimpses
+    assert made.comparable == (drawn is None or key == "table2")
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=list(PROTOCOLS))
+def test_every_system_is_options_of_its_program(protocol: Protocol) -> None:
+    for name, system in protocol.systems.items():
+        words = protocol.run(Path("r"), name, 3).words()
+        kind = {"reinforce.py": reinforce, "one_look.py": one_look}[system.program]
+        options = tyro.cli(kind.Options, args=words[2:])
+        assert (options.env_id, options.seed, options.resume) == (protocol.env_id, 3, True)
+        assert options.run_dir == Path("r") / protocol.name / name / "seed-3"
+        assert PROTOCOLS[protocol.name] is protocol
+        if system.trunk is not None:
+            assert options.trunk == protocol.folder(Path("r"), system.trunk, 3)
+
+
+@pytest.mark.parametrize("drawn", DRAWN[1:], ids=[p.name for p in DRAWN[1:] if p])
+def test_drawn_images_stand_under_their_own_name(drawn: Protocol) -> None:
+    for key in KEYS[1:]:
+        made = tables.table(key, drawn)
+        assert "drawn" in made.title and "CUB" not in made.title and "Cars" not in made.title
+        assert ("autos" in made.title) == (drawn is systems.AUTOS_LARGE)
+
+
+def published(key: str) -> list[float]:
+    return [line.published.value for line in tables.table(key).lines if line.published.value]
+
+
+def test_published_figures_are_the_talks() -> None:
+    """As its tables have them, from top to bottom, and RAM's on MNIST as its own paper does."""
+    ram = [3.79, 1.51, 1.54, 1.34, 1.12, 1.07]
+    assert published("table2") == [1.69, 1.21, *ram, 1.46, 1.12]
+    cub = [73.9, 75.7, 81.0, 82.0, 84.1, 84.1, 84.2, 84.3, 85.4]
+    assert published("table3") == [*cub, 84.5, 86.0, 86.0]
+    cars = [78.0, 82.7, 88.4, 91.3, 91.5, 92.6]
+    assert published("table4") == [*cars, 92.3, 93.1, 93.1]
+    assert published("table5") == [79.9, 81.8, 81.5, 82.8, 84.5, 86.0]
+    curriculum = [79.9, 80.7, 81.1, 81.5, 81.8, 81.8]
+    assert published("table6") == [*curriculum, 81.8]
+    assert published("table7") == [79.9, 80.7, 81.0, 81.2, 81.3, 81.8, 81.8]
+    assert published("table8") == [79.9, 80.7, 80.5, 80.9, 80.3, 80.0, *curriculum]
+    assert published("table9") == [79.9, 78.8, 76.1, 74.8, 74.9, 74.7, *curriculum]
+    glimpses = {
+        (key, line.name): line.published.glimpses
+        for key in ("table2", "table3", "table4", "table6", "table7")
+        for line in tables.table(key).lines
+        if line.name.startswith("DT-RAM") and line.published.value
+    }
+    assert glimpses == {
+        ("table2", "DT-RAM-1"): 3.6,
+        ("table2", "DT-RAM-2"): 5.2,
+        ("table3", "DT-RAM"): 1.9,
+        ("table4", "DT-RAM"): 1.9,
+        ("table6", "DT-RAM"): 3.6,
+        ("table7", "DT-RAM"): 3.6,
+    }
+    by_confidence = [(row.threshold, row.glimpses) for row in talk.TABLE_7 if row.system == "ram"]
+    assert by_confidence == [(0.0, 1), (0.4, 1.4), (0.5, 1.6), (0.6, 1.9), (0.9, 3.6), (1.0, 6)]
+    with_box = [
+        {row.label.split("]")[0] + "]": row.with_box for row in each if row.with_box}
+        for each in (talk.TABLE_3, talk.TABLE_4)
+    ]
+    assert with_box == [
+        {
+            "Zhang et al. [63]": 76.4,
+            "Branson et al. [56]": 85.4,
+            "Krause et al. [48]": 82.8,
+            "Lin et al. [54]": 85.1,
+            "Liu et al. [62]": 84.7,
+            "Liu et al. [9]": 85.5,
+        },
+        {
+            "Gosselin et al. [66]": 87.9,
+            "Wang et al. [68]": 92.5,
+            "Liu et al. [62]": 93.1,
+            "Krause et al. [48]": 92.8,
+        },
+    ]
+    assert talk.TABLE_1 == {
+        "MNIST": (10, 60_000, 10_000, False),
+        "CUB-200-2011": (200, 5_994, 5_794, True),
+        "Stanford Cars": (196, 8_144, 8_041, True),
+    }
+    other = {row.steps: row.other_version for row in talk.TABLE_2 if row.other_version}
+    assert other == {2: 6.27, 4: 1.73, 6: 1.29}
+
+
+def test_a_depth_and_a_resolution_have_their_protocols() -> None:
+    lines = {line.name: line.protocol for line in tables.table("table5").lines}
+    assert lines["RAM-34, 224x224"] is systems.CUB_MEDIUM
+    assert lines["RAM-50, 224x224"] is systems.CUB_MEDIUM_DEEP
+    assert lines["ResNet-50, 448x448"] is systems.CUB_LARGE
+
+
+def test_two_ways_to_train_stand_beside_each_other() -> None:
+    for key, other in (("table8", "ram-no-curriculum"), ("table9", "ram-last")):
+        pairs = {(line.system, line.beside) for line in tables.table(key, BIRDS).lines}
+        assert pairs == {("ram", other), (other, "ram")}
+
+
+def test_what_is_learned_without_supervision_is_said() -> None:
+    """On small drawn birds glimpse_only glimpses stay supervised, which the talk's network has not."""
+    assert "by itself" in tables.table("table9", BIRDS).note
+    assert "by itself" not in tables.table("table9").note
+    assert "by itself" not in tables.table("table8", BIRDS).note
+
+
+def test_a_stop_is_named_by_its_bound_and_its_network() -> None:
+    assert tables.named_as(systems.MNIST, "dtram-0") == "DT-RAM at <= 2.4, the paper's network"
+    assert tables.named_as(systems.MNIST, "dtram-conv-1").startswith("DT-RAM at <= 3.6, cells and")
+    second = tables.named_as(systems.MNIST, "dtram-2")
+    assert second == "DT-RAM, discount 0.999, the paper's network"
+    assert tables.named_as(BIRDS_4, "dtram") == "DT-RAM, budget of 4"
+
+
+def test_a_fourth_glimpse_stands_beside_the_budget_of_three() -> None:
+    lines = [line for line in tables.table("table6", BIRDS).lines if line.protocol is BIRDS_4]
+    assert [line.name for line in lines] == [
+        *(f"RAM, {t} glimpses, budget of 4" for t in (2, 3, 4)),
+        "DT-RAM, budget of 4",
+    ]
+    assert [p.name for p in protocols_of(Options(what=("claims",), data="drawn"), "claims")] == [
+        "mnist",
+        "birds-small",
+        "birds-small-4",
+    ]
+
+
+def test_statistics_of_a_dataset_that_is_not_there(tmp_path: Path) -> None:
+    rows = {row["system"]: row for row in tables.statistics(tmp_path)}
+    assert rows["CUB-200-2011"]["published_train"] == 5994
+    assert "train" not in rows["CUB-200-2011"]

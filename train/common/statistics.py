@@ -1,0 +1,134 @@
+"""What is read off trained networks, image by image, and how two of them are compared."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from agents.stopping import ConfidenceStop, StoppingRule
+from agents.unroll import Scores
+
+RESAMPLES = 2000
+
+
+class Answered(NamedTuple):
+    """How a network with a stopping rule did on a split; all ``(N,)``."""
+
+    right: np.ndarray  # bool
+    glimpses: np.ndarray  # int64
+
+
+def answers(scores: Scores, rule: StoppingRule) -> Answered:
+    """A pass under a stopping rule."""
+    taken, prediction = scores.read(rule)
+    return Answered((prediction == scores.labels).cpu().numpy(), taken.cpu().numpy())
+
+
+def confidences(scores: Scores, candidates: int = 200) -> list[float]:
+    """Thresholds to stop by: 0, and quantiles of the confidences that occur before the budget."""
+    occurring = torch.softmax(scores.logits[:-1], dim=-1).amax(dim=-1).flatten().sort().values
+    if not len(occurring):
+        return [0.0]
+    ranks = torch.linspace(0, len(occurring) - 1, candidates, device=occurring.device).long()
+    return [0.0, *(min(p, 1.0) for p in occurring[ranks].tolist())]
+
+
+def matching_confidence(scores: Scores, mean_glimpses: float, candidates: int = 200) -> float:
+    """The confidence threshold whose mean number of glimpses is nearest to a given one.
+
+    Args:
+        scores: of the validation split.
+        mean_glimpses: what to match.
+        candidates: quantiles of the confidences that occur, that are tried.
+    """
+    return min(
+        confidences(scores, candidates),
+        key=lambda p: abs(scores.error(ConfidenceStop(p))[1] - mean_glimpses),
+    )
+
+
+def glimpses_needed(accuracy: list[float], wanted: float) -> float | None:
+    """The mean number of glimpses at which fixed numbers reach an accuracy.
+
+    Between two numbers of glimpses, images are split between them at random: so it is linear.
+
+    Args:
+        accuracy: with exactly 1, 2, ... glimpses.
+        wanted: accuracy, in the same unit.
+
+    Returns:
+        At least 1; None if none of them reaches it.
+
+    >>> glimpses_needed([50.0, 70.0, 80.0], 75.0), glimpses_needed([50.0, 70.0], 71.0)
+    (2.5, None)
+    """
+    if accuracy[0] >= wanted:
+        return 1.0
+    for t, (low, high) in enumerate(itertools.pairwise(accuracy), start=1):
+        if high >= wanted:  # and low is below it
+            return t + (wanted - low) / (high - low)
+    return None
+
+
+class Mixture(NamedTuple):
+    """Two stopping rules on a split, each image being given to one of them at random."""
+
+    wrong: np.ndarray  # (2, N) bool, errors of each
+    share: float  # of images that the second one gets, in [0, 1]
+    mean_glimpses: float
+
+    @property
+    def error(self) -> np.ndarray:
+        """Expected errors ``(N,)`` in [0, 1]."""
+        return (1 - self.share) * self.wrong[0] + self.share * self.wrong[1]
+
+
+def mixture_at(scores: Scores, rules: Sequence[StoppingRule], mean_glimpses: float) -> Mixture:
+    """A family of stopping rules at a mean number of glimpses.
+
+    It is the two rules whose means enclose it, mixed so that the mean is met. Beyond the family's
+    ends it is the end's.
+
+    Args:
+        scores: a pass.
+        rules: the family.
+        mean_glimpses: that is met.
+    """
+    found = [answers(scores, rule) for rule in rules]
+    means = np.array([each.glimpses.mean() for each in found])
+    below, above = means <= mean_glimpses, means >= mean_glimpses
+    low = int(np.where(below, means, -np.inf).argmax()) if below.any() else int(means.argmin())
+    high = int(np.where(above, means, np.inf).argmin()) if above.any() else int(means.argmax())
+    between = means[high] - means[low]
+    share = float((mean_glimpses - means[low]) / between) if between > 0 else 0.0
+    met = float((1 - share) * means[low] + share * means[high])
+    return Mixture(np.stack([~found[k].right for k in (low, high)]), share, met)
+
+
+def paired_bootstrap(
+    differences: np.ndarray, level: float = 0.95, seed: int = 0
+) -> tuple[float, float, float]:
+    """Mean of differences between two systems, and a percentile interval of it.
+
+    Images are drawn anew, the same ones for every seed, and seeds are drawn anew.
+
+    Args:
+        differences: ``(seeds, N)``, of two systems on the same images, in any unit.
+        level: of the interval.
+        seed: of the draws.
+
+    Returns:
+        Mean, lower and upper end, in the differences' unit.
+    """
+    rng = np.random.default_rng(seed)
+    seeds, images = differences.shape
+    means = np.empty(RESAMPLES)
+    for k in range(RESAMPLES):  # each draw is one sum over what was drawn
+        drawn = differences[:, rng.integers(images, size=images)].mean(axis=1)
+        means[k] = drawn[rng.integers(seeds, size=seeds)].mean()
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(differences.mean()), float(low), float(high)

@@ -1,0 +1,266 @@
+"""The end of a run: one exact pass over the test split, its table, plot and pictures."""
+
+from __future__ import annotations
+
+import io
+import os
+import textwrap
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from safetensors.torch import save_file
+from torch import Tensor
+
+from agents.cost import flops_of_first_look, flops_per_glimpse, mean_flops
+from agents.dtram import DTRAM
+from agents.stopping import ConfidenceStop, FixedStop, LearnedStop, StoppingRule
+from agents.unroll import Look, Scores, classify, score
+from dtram_env.rendering import crop_boxes, draw_episode
+from train.common.training_task import Images, Task
+
+matplotlib.use("Agg")
+
+CONFIDENCES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
+LEARNED = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
+SCORE_BATCH = 1000  # at most
+TITLE_WIDTH = 20  # letters over a picture
+
+
+def report(folder: Path, task: Task, agent: DTRAM, about: dict[str, Any]) -> dict[str, Any]:
+    """Scores the test split once and writes everything a reader asks for.
+
+    Writes ``results.txt`` (the table), ``test_images.safetensors`` (answer and glimpses of every
+    image), ``error_by_glimpses.png`` and ``glimpses.png`` into `folder`.
+
+    Args:
+        folder: of the run.
+        task: what was learned.
+        agent: as chosen on validation, stop threshold included.
+        about: further values of the result (options, provenance).
+
+    Returns:
+        The results, ready for JSON; errors in percent.
+    """
+    images = task.images("test")
+    batch = min(SCORE_BATCH, task.scored_at_once)
+    scores = score(agent, task.look, images.store, images.labels, batch)
+    taken, prediction = scores.read(agent.stopping)
+    assert isinstance(agent.stopping, LearnedStop)
+    validation = task.images("validation")
+    validated = score(agent, task.look, validation.store, validation.labels, batch)
+    bound = about["options"]["max_mean_glimpses"]
+    mixed = about["options"]["stop"] == "act"  # answers are no glimpse's alone
+
+    def row(rule: StoppingRule) -> dict[str, float]:
+        error, glimpses = scores.error(rule)
+        return {"test_error": percent(error), "mean_glimpses": round(glimpses, 4)}
+
+    test_glimpses = scores.error(agent.stopping)[1]
+    chosen = validated.error(agent.stopping)
+    results = {
+        "env_id": task.env_id,
+        "env_options": task.env_options,
+        "dataset": task.dataset,
+        "split": "test",
+        "images": len(images),
+        **row(agent.stopping),
+        "stop_threshold": agent.stopping.threshold,
+        "discount": task.discount,
+        "histogram": torch.bincount(taken, minlength=task.max_glimpses + 1)[1:].tolist(),
+        "validation": {"error": percent(chosen[0]), "mean_glimpses": round(chosen[1], 4)},
+        "max_mean_glimpses": bound,
+        "bound_kept": {"validation": chosen[1] <= bound, "test": test_glimpses <= bound},
+        "fixed": {t: row(FixedStop(t)) for t in range(1, task.max_glimpses + 1) if not mixed},
+        "confidence": {c: row(ConfidenceStop(c)) for c in CONFIDENCES if not mixed},
+        # With the chosen threshold, so that the curve passes through the result.
+        "learned": {p: row(LearnedStop(p)) for p in sorted({*LEARNED, agent.stopping.threshold})},
+        "parameters": sum(p.numel() for p in agent.parameters()),
+        "flops_per_glimpse": flops_per_glimpse(agent),
+        "flops_of_first_look": flops_of_first_look(agent),
+        "mean_flops": round(mean_flops(agent, test_glimpses)),
+        "images_per_second": round(answering_rate(task, agent, images)),
+        **about,
+    }
+    aside = folder / "test_images.safetensors.tmp"
+    per_image = {"prediction": prediction, "num_glimpses": taken}
+    save_file({name: column.to(torch.int32).cpu() for name, column in per_image.items()}, aside)
+    os.replace(aside, folder / "test_images.safetensors")
+    (folder / "results.txt").write_text(table(results))
+    error_plot(results, folder / "error_by_glimpses.png")
+    figure = glimpse_figure(task, images, scores, taken, prediction)
+    figure.savefig(folder / "glimpses.png", dpi=110)
+    return results
+
+
+def answering_rate(task: Task, agent: DTRAM, images: Images) -> float:
+    """Images answered a second by the agent's own stop, those that stopped leaving the batch."""
+    began = time.perf_counter()
+    batch = min(SCORE_BATCH, task.scored_at_once)
+    for rows in torch.arange(len(images), device=task.device).split(batch):
+        answers = classify(agent, task.look, images.store, rows)
+        answers.prediction.cpu()  # waits for the device
+    return len(images) / (time.perf_counter() - began)
+
+
+def percent(share: float) -> float:
+    """A share in [0, 1] as percent, rounded to 0.0001 so that 0.07 is not 0.07000000000000001."""
+    return round(100 * share, 4)
+
+
+def table(results: dict[str, Any]) -> str:
+    """The results as text."""
+    grid = Table(
+        title=f"{results['env_id']}: {results['dataset']}, {results['split']} split, "
+        f"{results['images']:,} images, one deterministic pass"
+    )
+    grid.add_column("stopping rule")
+    grid.add_column("mean glimpses", justify="right")
+    grid.add_column("test error %", justify="right")
+
+    def add(name: str, row: dict[str, float], style: str = "") -> None:
+        grid.add_row(name, f"{row['mean_glimpses']:.2f}", f"{row['test_error']:.2f}", style=style)
+
+    if results["options"]["stop"] == "off":
+        add("RAM, no stop learned: the whole budget", results)
+    else:
+        chosen = results["stop_threshold"]
+        # So near 1 that three digits would say "p > 1": how near.
+        near = 0.9995 < chosen < 1
+        threshold = f"1 - {1 - chosen:.1e}" if near else f"{chosen:.3g}"
+        name = f"DT-RAM, learned stop, p > {threshold} (chosen on validation)"
+        if results["options"]["stop"] == "act":
+            name = f"ACT, sum of halting scores > {threshold}"
+        add(name, results)
+    if results["fixed"]:
+        grid.add_section()
+    for glimpses, row in results["fixed"].items():
+        add(f"RAM, {glimpses} glimpse{'s' if int(glimpses) > 1 else ''}", row)
+    if results["confidence"]:
+        grid.add_section()
+    for confidence, row in results["confidence"].items():
+        add(f"confidence > {confidence:g}", row)
+    console = Console(file=io.StringIO(), width=100)
+    console.print(grid)
+    options = results["options"]
+    bounded = options["stop"] not in ("off", "act") and options.get("choose") != "return"
+    for split, kept in results["bound_kept"].items():
+        if bounded and not kept:
+            console.print(
+                f"mean glimpses on {split}: over the bound {results['max_mean_glimpses']}"
+            )
+    hardware = results["hardware"]
+    console.print(
+        f"{results['parameters']:,} parameters, {results['flops_per_glimpse'] / 1e6:.3f} MFLOP a "
+        f"glimpse, {results['images_per_second']:,} images/s; trained in "
+        f"{results['train_seconds']:.0f} s{_on_trunk(results)} on {hardware['device']} "
+        f"({hardware['processor']}, {hardware['cpu_threads']} threads)"
+    )
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def _on_trunk(results: dict[str, Any]) -> str:
+    """How long the given trunk took, in words."""
+    seconds = (results.get("trunk") or {}).get("train_seconds")
+    return "" if seconds is None else f" (its trunk in {seconds:.0f} s)"
+
+
+def error_plot(results: dict[str, Any], path: Path) -> None:
+    """Test error against mean glimpses, one line for each family of stopping rules."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot()
+    names = {
+        "fixed": "fixed number (RAM)",
+        "confidence": "confidence threshold",
+        "learned": "learned stop, threshold varied",
+    }
+    for (family, name), marker in zip(names.items(), "os^", strict=True):
+        if not results[family]:
+            continue
+        rows = sorted(results[family].values(), key=lambda row: row["mean_glimpses"])
+        x, y = [r["mean_glimpses"] for r in rows], [r["test_error"] for r in rows]
+        axes.plot(x, y, marker=marker, markersize=4, linewidth=1, label=name)
+    axes.plot(
+        results["mean_glimpses"],
+        results["test_error"],
+        "*",
+        markersize=14,
+        color="black",
+        label=f"DT-RAM: {results['test_error']:.2f} % at {results['mean_glimpses']:.2f}",
+    )
+    positive = [r["test_error"] for f in names for r in results[f].values() if r["test_error"] > 0]
+    if positive:
+        axes.set_yscale("log")
+        ticks = [t for t in (0.5, 1, 2, 5, 10, 20, 50) if min(positive) / 2 < t < 2 * max(positive)]
+        axes.set_yticks(ticks, [f"{t:g}" for t in ticks], minor=False)
+        axes.set_yticks([], minor=True)
+    axes.set(
+        xlabel="mean number of glimpses",
+        ylabel="test error %",
+        title=f"{results['dataset']}, {results['images']:,} test images",
+    )
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=120)
+
+
+def glimpse_figure(
+    task: Task, images: Images, scores: Scores, taken: Tensor, prediction: Tensor, columns: int = 8
+) -> Figure:
+    """Images by number of glimpses, boxes numbered in visiting order (the talk's figure 7).
+
+    A row for each number of glimpses, with the split's first images that took as many: not chosen.
+    """
+    counts = torch.bincount(taken, minlength=task.max_glimpses + 1).tolist()
+    rows = [t for t in range(1, task.max_glimpses + 1) if counts[t]]
+    figure = Figure(figsize=(1.3 * columns + 1.2, 1.5 * len(rows) + 0.2), layout="constrained")
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for t, cells in zip(rows, grid, strict=True):
+        for axes in cells:
+            axes.axis("off")
+        shown = torch.nonzero(taken == t)[:columns, 0].tolist()
+        for axes, n in zip(cells, shown, strict=False):
+            pixels = images.data.image(n)
+            boxes = boxes_seen(task.look, scores.locations[:t, n], pixels.shape)
+            axes.imshow(draw_episode(pixels, boxes, size=224))
+            answer = task.class_names[int(prediction[n])]
+            right = bool(prediction[n] == images.labels[n])
+            wrong = "" if right else f" (is {task.class_names[int(images.labels[n])]})"
+            color = "black" if right else "crimson"
+            said = textwrap.fill(answer + wrong, TITLE_WIDTH)
+            axes.set_title(said, fontsize=8, color=color, pad=2)
+        share = 100 * counts[t] / len(taken)
+        label = f"{t} glimpse{'s' * (t > 1)}\n{share:.1f} %"
+        side = {"transform": cells[0].transAxes, "ha": "right", "va": "center", "fontsize": 9}
+        cells[0].text(-0.08, 0.5, label, **side)
+    return figure
+
+
+def boxes_seen(
+    look: Look, locations: Tensor, image_shape: Sequence[int]
+) -> list[tuple[int, int, int, int]]:
+    """Boxes ``(left, top, width, height)`` of the glimpses at `locations` ``(T, 2)``, in order."""
+    whole_first = look.first_glimpse == "thumbnail"
+    places = locations[int(whole_first) :].cpu().numpy()
+    return crop_boxes(places, image_shape, look.glimpse_size, whole_first)
+
+
+def glimpse_pictures(task: Task, agent: DTRAM, split: str) -> np.ndarray:
+    """`glimpse_figure` of a split's first thousand images as pixels ``(H, W, 3)``."""
+    images = task.images(split)
+    count = min(1000, len(images), 4 * task.scored_at_once)
+    scores = score(agent, task.look, images.store, images.labels[:count], task.scored_at_once)
+    taken, prediction = scores.read(agent.stopping)
+    figure = glimpse_figure(task, images, scores, taken, prediction, columns=6)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=90)
+    return np.asarray(Image.open(buffer).convert("RGB"))
