@@ -1,261 +1,298 @@
-"""Trains DT-RAM: looks, stops and answers, on any registered environment.
+"""Trains DT-RAM, which looks, stops and answers, on any registered environment.
 
-    python train/reinforce.py                               # MNIST, under 10 minutes on 2 CPU cores
-    python train/reinforce.py --env-id DTRAM-Signpost-v0 --locator-grid 6 --m 8  # needs no data
-    python train/reinforce.py --env-id DTRAM-BirdsSmall-v0 --encoder cnn    # drawn birds
-    python train/reinforce.py --env-id DTRAM-CUB-v0 --encoder resnet50 --backbone-weights DEFAULT
-    python train/reinforce.py --stop off --run-dir runs/ram # RAM, a fixed number of glimpses
-    python train/reinforce.py --trunk runs/ram             # DT-RAM on it; --stop act: ACT
-    python train/reinforce.py --stop joint --stop-gradient reinforce  # all in one stage
-    python train/reinforce.py --run-dir runs/mine --resume  # goes on where it was interrupted
+    python train/reinforce.py                                    # MNIST, under 10 minutes on a CPU
+    python train/reinforce.py --recipe mnist-conv                # MNIST, our best network
+    python train/reinforce.py --recipe birds-small               # drawn birds
+    python train/reinforce.py --recipe cub                       # CUB as the original trains it
+    python train/reinforce.py --env-id DTRAM-ImageFolder-v0 --root photos --encoder cnn
+    python train/reinforce.py --stop off --run-dir runs/ram      # RAM, a fixed number of glimpses
+    python train/reinforce.py --trunk runs/ram                   # a stopper on that trunk: DT-RAM
+    python train/reinforce.py --trunk runs/ram --stop act ponder_cost=0.02
+    python train/reinforce.py --stop joint gradient=reinforce    # everything in one stage
+    python train/reinforce.py --run-dir runs/mine --resume       # continue an interrupted run
 
-First the trunk learns to look and answer with a fixed number of glimpses (RAM), then the stopper
-learns on the frozen trunk (``--stop after``), or all learn together (``--stop joint``). Validation
-chooses the weights and the stop threshold; the test split is looked at once, at the end.
+First the trunk (encoder, core, classifier, locator) learns with a fixed number of glimpses, then
+the stopper learns on the frozen trunk. Validation chooses the weights and the stop threshold. The
+test split is evaluated once, at the end.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
-import tyro
+from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 
 from agents.dtram import DTRAM
-from agents.encoders import GlimpseResNet
-from agents.halting.act import HaltingRAM
 from agents.loading import load_agent
-from agents.objective import Objective
+from agents.objective import Objective, hybrid_loss, trained_heads
 from agents.precision import tell_of_bf16
-from agents.resnet import RESNETS
-from train.common.backbone import backbone_scale, prepare_backbone
-from train.common.options import check
+from agents.unroll import Unroll
+from train.common.optimizers import make_optimizers, one_cycle
+from train.common.options import (
+    AdamW,
+    EnvOptions,
+    PlainEncoder,
+    TrainingOptions,
+    check,
+    command_line,
+    describe_options,
+    to_json,
+    words,
+)
 from train.common.provenance import choose_device, provenance
-from train.common.run import Interrupt, RunFolder, read_json, run_program
-from train.common.training_task import Task
-from train.dtram.halting import HaltingStage
-from train.dtram.loop import Loop, Progress
-from train.dtram.options import Options
-from train.dtram.report import glimpse_pictures, report
-from train.dtram.stages import Stage, StopperStage, UnrollStage
+from train.common.run import run_program
+from train.common.training import TrainingRun, learn_only
+from train.common.training_task import TrainingTask
+from train.dtram.curriculum import (
+    begin_stage,
+    check_curriculum,
+    epochs_of_budget,
+    stage_parameters,
+)
+from train.dtram.frozen_states import frozen_states
+from train.dtram.networks import agent_on_trunk, new_agent, origin_of_trunk
+from train.dtram.options import ACT, Cells, Gaussian, Locator, Stop, StopAfter, StopJoint, StopOff
+from train.dtram.recipes import RECIPES
+from train.dtram.report import glimpse_pictures, report, show
+from train.dtram.validation import (
+    score_validation,
+    select_by_error,
+    select_halting,
+    select_threshold,
+)
+from train.dtram.warm_up import scripted_scan, warm_up_objective
+
+STOPPER_LEARNING_RATE = 2e-3
 
 
-def make_stages(options: Options, task: Task, agent: DTRAM) -> list[tuple[str, Any]]:
-    """The stages in order, as (name, function that makes it); one is made when it begins."""
-    o, augment = options, options.augmentation()
-    fixed = Objective(
-        discount=task.discount,
-        stop="off",
-        baseline=o.baseline,
-        supervision=o.supervision,
-        location_reward=o.location_reward or "mean_prob",
-        location_entropy=o.location_entropy,
-        glimpse_only_weight=o.glimpse_only_weight,
-        glimpse_only_reward=o.glimpse_only_reward,
+@dataclass(frozen=True)
+class Options(TrainingOptions, EnvOptions):
+    """Trains DT-RAM on a registered environment."""
+
+    discount: float | None = None
+    """γ of the reward; the environment's own if not given"""
+    locator: Annotated[Locator, words(Gaussian, Cells)] = field(default_factory=Gaussian)
+    """location policy: gaussian std=0.1 (the paper's), or cells grid=7 entropy=0; both take
+    gradient=detached|state hidden=0 learning_rate=none"""
+    stop: Annotated[Stop, words(StopAfter, StopJoint, StopOff, ACT)] = field(
+        default_factory=StopAfter
     )
-    learned = Objective(
-        discount=task.discount,
-        baseline=o.baseline,
-        stop_gradient=o.stop_gradient,
-        supervision=o.supervision,
-        stop_entropy=o.stop_entropy,
-        location_entropy=o.location_entropy if o.stop == "joint" else 0.0,
-        glimpse_only_weight=o.glimpse_only_weight if o.stop == "joint" else 0.0,
-    )
+    """when the stopper learns: after the trunk (max_mean_glimpses=3.5 entropy=0.0005 gradient=exact
+    epochs=20 batch_size=1000), joint with it, off (RAM), or act: Adaptive Computation Time on a
+    --trunk (ponder_cost=0.01)"""
+    trunk: Path | None = None
+    """folder of a trained run, or of one of its stages (RUN/stages/trunk-4): only the stopper
+    learns, on that trunk"""
+    baseline: Literal["leave_one_out", "value", "scalar", "none"] = "leave_one_out"
+    """b_t of the policy gradient"""
+    supervision: Literal["all", "taken", "last"] = "all"
+    """cross-entropy at every glimpse up to the budget, at those taken, or at the last one"""
+    location_reward: Literal["mean_prob", "mean_log_prob", "return"] | None = None
+    """reward of a location: the true class's mean later probability (the default), its mean
+    log-probability, or the return (the default, and the only one, with --stop joint)"""
+    glimpse_only: float = 0.0
+    """also classify each later glimpse by itself: this share of a location's reward is the true
+    class's probability given that glimpse alone; leads crops to the object early in training"""
+    scan_epochs: int = 0
+    """warm-up: epochs at the start of a stage in which locations follow one scripted scan"""
+    curriculum: tuple[int, ...] = ()
+    """glimpses of each trunk stage, as in 1 2 4 7; one stage with the whole budget if not given"""
+    m: int = 2
+    """trajectories sampled for each image, M"""
+    env_steps: int | None = None
+    """glimpses to learn from in all, in place of epochs: a quarter of them for the stopper"""
 
-    first = o.curriculum[0] if o.curriculum else task.max_glimpses
+    def __post_init__(self) -> None:
+        self.check_training()
+        check("m", self.m, self.m >= 1, "at least 1")
+        needs_two = self.baseline == "leave_one_out" and self.trunk is None
+        check("m", self.m, self.m >= 2 or not needs_two, "at least 2 with leave_one_out")
+        joint = isinstance(self.stop, StopJoint)
+        reward = self.location_reward
+        check("location_reward", reward, not joint or reward in (None, "return"), "return")
+        check("glimpse_only", self.glimpse_only, 0 <= self.glimpse_only <= 1, "0 to 1")
+        mixed = self.glimpse_only and (joint or reward not in (None, "mean_prob"))
+        check("glimpse_only", self.glimpse_only, not mixed, "0 unless locations earn mean_prob")
+        scans = 0 <= self.scan_epochs < self.epochs and not (joint and self.scan_epochs)
+        check("scan_epochs", self.scan_epochs, scans, "fewer than --epochs, 0 with --stop joint")
+        if self.env_steps is not None:
+            check("env_steps", self.env_steps, self.env_steps >= 1, "at least 1")
+            check("scan_epochs", self.scan_epochs, self.scan_epochs == 0, "0 with --env-steps")
+        if self.trunk is None:
+            check("stop", "act", not isinstance(self.stop, ACT), "another, or --trunk beside it")
+        else:
+            learns = isinstance(self.stop, StopAfter | ACT)
+            check("stop", self.stop.name, learns, "after or act, beside --trunk")
+            for name in ("encoder", "locator", "curriculum", "glimpse_only", "scan_epochs"):
+                given = getattr(self, name) != getattr(Options(), name)
+                check(name, getattr(self, name), not given, "not given: --trunk settles it")
 
-    def unroll_stage(name: str, steps: int) -> Stage:
-        return UnrollStage(
-            task,
-            agent,
-            learned if o.stop == "joint" else fixed,
-            name=name,
-            steps=steps,
-            m=o.m,
-            location_std=(o.location_std_first or o.location_std, o.location_std),
-            augment=augment,
-            epochs=o.epochs,
-            batch_size=o.batch_size,
-            learning_rate=o.learning_rate,
-            max_mean_glimpses=o.max_mean_glimpses,
-            choose=o.choose,
-            env_steps=o.share(stopper=False),
-            replay=o.replay,
-            new_from=o.curriculum[o.curriculum.index(steps) - 1] if steps != first else 0,
-            freeze_earlier=o.freeze_earlier,
-            scan_epochs=o.scan_epochs,
-            location_entropy_last=o.location_entropy_last,
-            locator_learning_rate=o.locator_learning_rate,
-            bf16=o.bf16 and o.encoder not in RESNETS,  # those do it themselves
-        )
+    def env_steps_of(self, stage: str) -> int | None:
+        """Glimpses that a stage may take; None without ``--env-steps``."""
+        if self.env_steps is None or self.trunk is not None:
+            return self.env_steps
+        stopper = self.env_steps // 4 if isinstance(self.stop, StopAfter) else 0
+        share = (self.env_steps - stopper) // max(1, len(self.curriculum))
+        return stopper if stage == "stopper" else share
 
-    def stopper_stage() -> Stage:
-        how: dict[str, Any] = {
-            "name": "stopper",
-            "augment": augment,
-            "seed": o.seed,
-            "epochs": o.stop_epochs,
-            "batch_size": o.stop_batch_size,
-            "learning_rate": o.stop_learning_rate,
-            "env_steps": o.share(stopper=True),
+    def objective(self, discount: float) -> Objective:
+        """The loss of the trunk, or of everything with ``--stop joint``."""
+        common: dict[str, Any] = {
+            "discount": discount,
+            "baseline": self.baseline,
+            "supervision": self.supervision,
         }
-        if isinstance(agent, HaltingRAM):
-            return HaltingStage(task, agent, ponder_cost=o.ponder_cost, **how)
-        how |= {"max_mean_glimpses": o.max_mean_glimpses, "choose": o.choose}
-        return StopperStage(task, agent, learned, m=o.m, **how)
-
-    curriculum = o.curriculum or (task.max_glimpses,)
-    if curriculum[-1] != task.max_glimpses:
-        raise ValueError(
-            f"--curriculum {' '.join(map(str, curriculum))}: expected to end with the budget, "
-            f"{task.max_glimpses} glimpses; --max-glimpses sets another"
-        )
-    images = len(task.images("train"))
-    if o.trunk is None:
-        fits = o.batch_size <= images
-        check("batch_size", o.batch_size, fits, f"at most {images}, the training images")
-    if task.classifier is not None:
-        check("replay", o.replay, o.replay == 0, "0 on a policy-only id, whose network is frozen")
-    if o.env_steps is not None:
-        for steps in curriculum:
-            least = steps * o.batch_size * o.m
-            share = o.share(stopper=False) or 0
-            check("env_steps", o.env_steps, share >= least, f"at least {least} for each stage")
-        if o.stop in ("after", "act"):
-            share, least = o.share(stopper=True) or 0, task.max_glimpses
-            check("env_steps", o.env_steps, share >= least, f"at least {4 * least}")
-    stages: list[tuple[str, Any]] = []
-    for steps in () if o.trunk is not None else curriculum:
-        name = f"{'joint' if o.stop == 'joint' else 'trunk'}-{steps}"
-        stages.append((name, lambda name=name, steps=steps: unroll_stage(name, steps)))
-    if o.stop in ("after", "act"):
-        stages.append(("stopper", stopper_stage))
-    return stages
-
-
-def fit(
-    options: Options,
-    stages: list[tuple[str, Any]],
-    task: Task,
-    agent: DTRAM,
-    run: RunFolder,
-    interrupt: Interrupt,
-) -> Progress:
-    """Runs every stage that is not done yet; the best weights are then in the run's folder."""
-    progress, saved = Progress(), run.latest_state()
-    if saved is not None:
-        progress.restore(saved)
-    run.rewind(progress.images)
-    if saved is not None:
-        run.load_weights(agent)  # a stage may compute from the trunk when it is made
-        print(f"{run.path}: continuing after {progress.images:,} images")
-    loop = Loop(
-        task,
-        agent,
-        run,
-        progress,
-        interrupt,
-        seed=options.seed,
-        how=options,
-    )
-    for name, make in stages[progress.stage :]:
-        loop.run_stage(make, restore=saved is not None)
-        saved = None
-        progress.next_stage()
-        if len(stages) > 1:
-            agent.save(run.path / "stages" / name, **task.about)
-        pictures = glimpse_pictures(task, agent, "validation")
-        run.writer.add_image(f"glimpses/{name}", pictures, progress.images, dataformats="HWC")
-    return progress
-
-
-def new_agent(options: Options, task: Task) -> tuple[DTRAM, str]:
-    """An untrained agent, and where its backbone's weights come from; seeds torch's generator."""
-    torch.manual_seed(options.seed)
-    if options.trunk is not None:
-        return agent_on_trunk(options, task), "trunk"
-    config: dict[str, Any] = {
-        "encoder": options.encoder,
-        "core": options.core,
-        "locator_input": options.locator_input,
-        "locator_hidden": options.locator_hidden,
-        "locator_grid": options.locator_grid,
-        "stopper_input": options.stopper_input,
-        "stopper_prior": options.stop_prior,
-    }
-    if options.hidden_size is not None:
-        config["hidden_size"] = options.hidden_size
-    resnet = options.resnet(task.channels * task.look.num_scales)
-    if resnet is not None:
-        config |= {
-            "resnet": resnet,
-            "location_embedding": options.location_embedding,
-            "frozen_norms": options.frozen_norms,
-        }
-        config.setdefault("hidden_size", resnet.out_features)
-    config |= {"per_step": options.per_step, "answer": options.answer}
-    agent = task.new_agent(**config, **backbone_scale(options.backbone_weights, task))
-    return agent, prepare_backbone(agent.encoders(), options)
-
-
-def agent_on_trunk(options: Options, task: Task) -> DTRAM:
-    """An agent with a trained one's trunk and an untrained stopper and baseline.
-
-    Raises:
-        FileNotFoundError: there is no model in the trunk's folder.
-        ValueError: its run is not finished, or it was made for another environment.
-    """
-    folder = options.trunk
-    assert folder is not None
-    if (folder / "options.json").exists() and not (folder / "results.json").exists():
-        raise ValueError(f"--trunk {folder}: expected a finished run; results.json is missing")
-    trained = load_agent(folder, task.device)
-    for name in ("env_id", "look"):
-        made, wanted = (about.get(name) for about in (trained.about, task.about))
-        made, wanted = (
-            str(v).rpartition(":")[2] if name == "env_id" else v for v in (made, wanted)
-        )
-        if name in trained.about and made != wanted:
-            way_out = f"; add --env-id {made}" if name == "env_id" else ""
-            raise ValueError(
-                f"--trunk {folder}: was made for {made}, the environment has {wanted}{way_out}"
+        if isinstance(self.stop, StopJoint):
+            return Objective(
+                stop="learned",
+                location_reward="return",
+                stop_gradient=self.stop.gradient,
+                stop_entropy=self.stop.entropy,
+                **common,
             )
-    trained.check_spaces(task.observation_space, task.action_space, task.max_glimpses)
-    kind = HaltingRAM if options.stop == "act" else DTRAM
-    config = replace(trained.config, stopper_prior=options.stop_prior)
-    agent = kind(config, class_names=trained.class_names).to(task.device)
-    trunk, untrained = trained.state_dict(), agent.state_dict()
-    heads = {name for name in trunk if name.split(".")[0] in ("stopper", "baseline")}
-    agent.load_state_dict(trunk | {name: untrained[name] for name in heads})
-    resnets = [encoder for encoder in agent.encoders() if isinstance(encoder, GlimpseResNet)]
-    read = bool(resnets) or not options.bf16
-    check("bf16", options.bf16, read, "not given: the trunk's encoder is no resnet")
-    for encoder in resnets:
-        encoder.bf16 = options.bf16
-    return agent.eval()
+        return Objective(
+            stop="off",
+            location_reward=self.location_reward or "mean_prob",
+            glimpse_only_weight=float(self.glimpse_only > 0),
+            glimpse_only_reward=self.glimpse_only,
+            **common,
+        )
 
 
-def origin_of(folder: Path) -> dict[str, Any]:
-    """How a trunk was made, from its run's results; empty if it has none.
+def train_trunk(
+    options: Options, task: TrainingTask, agent: DTRAM, run: TrainingRun, glimpses: int, before: int
+) -> None:
+    """A stage of the curriculum: `glimpses` of each image, after a stage of `before`."""
+    images, joint = task.images("train"), isinstance(options.stop, StopJoint)
+    objective = options.objective(task.discount)
+    std = options.locator.std if isinstance(options.locator, Gaussian) else 1.0
+    unroll = Unroll(
+        agent,
+        task.look,
+        std,
+        stop=joint,
+        glimpse_only=objective.needs_glimpse_only,
+        bf16=options.bf16 and isinstance(options.encoder, PlainEncoder),  # ResNets do it themselves
+    )
+    epochs, batches = options.epochs, len(images) // options.batch_size
+    env_steps, per_batch = options.env_steps_of("trunk"), options.batch_size * options.m * glimpses
+    if env_steps is not None:
+        check("env_steps", env_steps, env_steps >= per_batch, f"at least {per_batch} for a stage")
+        epochs, batches = epochs_of_budget(env_steps // per_batch, batches)
 
-    Of a stop that was learned on a trunk it is that trunk's.
-    """
-    for place in (folder, folder.parent.parent):  # a run's folder, or that of one of its stages
-        if (place / "results.json").exists():
-            found = read_json(place / "results.json")
-            if found.get("trunk"):
-                return dict(found["trunk"])
-            kept = ("command", "commit", "date", "versions", "hardware", "train_seconds", "options")
-            found = {name: found.get(name) for name in kept}
-            return found | {"weights_sha256": read_json(folder / "model.json")["weights_sha256"]}
-    return {}
+    begin_stage(agent, before)
+    answers = task.classifier is None  # else the frozen classifier in the loop gives the answers
+    parameters = stage_parameters(agent, objective, glimpses, before, answers)
+    learn_only(agent, parameters)
+    own_rate = options.locator.learning_rate
+    optimizers = make_optimizers(
+        agent,
+        options.learning_rate,
+        options.optimizer,
+        own_rates={} if own_rate is None else {"locator": own_rate},
+    )
+    schedules = [one_cycle(optimizer, epochs * batches) for optimizer in optimizers]
+    run.begin(parameters, optimizers, schedules, epochs)
+    for epoch in run.epochs():
+        agent.train()
+        epoch_objective, m, unroll.scripted_locations = objective, options.m, None
+        if epoch < options.scan_epochs and glimpses > 1:
+            # The agent chooses nothing, so more trajectories of an image would teach little.
+            epoch_objective, m = warm_up_objective(objective), 1
+            unroll.scripted_locations = scripted_scan(glimpses - 1).to(task.device)
+        elif isinstance(options.locator, Cells):
+            entropy = options.locator.entropy_at(epoch / max(1, epochs - 1))
+            epoch_objective = replace(objective, location_entropy=entropy)
+        for indices in run.batches(len(images), options.batch_size, batches):
+            store = task.augmented(images, indices, options.augment)
+            index = torch.arange(len(indices), device=task.device)
+            trajectory = unroll(store, index, glimpses, m)
+            losses = hybrid_loss(
+                trajectory, images.labels[indices], m, epoch_objective, agent.scalar_baseline
+            )
+            for optimizer in optimizers:
+                optimizer.zero_grad(set_to_none=True)
+            losses.total.backward()
+            nn.utils.clip_grad_norm_(parameters, options.optimizer.max_grad_norm)
+            for optimizer, schedule in zip(optimizers, schedules, strict=True):
+                optimizer.step()
+                schedule.step()
+            run.count(losses, env_steps=len(indices) * m * glimpses)
+
+        began = time.perf_counter()
+        scores = score_validation(task, agent).limit(glimpses)
+        if isinstance(options.stop, StopJoint):
+            selection = select_threshold(scores, task.discount, options.stop.max_mean_glimpses)
+        else:
+            selection = select_by_error(scores, task.discount)
+        if run.is_best(selection):
+            agent.stopping = agent.learned_stop(selection.threshold)
+            agent.save(run.path, **task.about)
+        run.end_epoch(selection, time.perf_counter() - began)
+
+
+def train_stopper(options: Options, task: TrainingTask, agent: DTRAM, run: TrainingRun) -> None:
+    """The last stage: the stopper learns on the frozen trunk, from states computed once."""
+    stop = options.stop
+    assert isinstance(stop, StopAfter | ACT)
+    env_steps = options.env_steps_of("stopper")
+    states = frozen_states(task, agent, options.augment, options.seed, env_steps)
+    objective, m = Objective(discount=task.discount, stop="off"), 1
+    if isinstance(stop, StopAfter):
+        # The exact gradient samples nothing here, so it needs no baseline and one trajectory.
+        sampled = stop.gradient == "reinforce"
+        m = options.m if sampled else 1
+        objective = Objective(
+            discount=task.discount,
+            stop="learned",
+            location_reward="return",
+            baseline=options.baseline if sampled else "none",
+            stop_gradient=stop.gradient,
+            supervision=options.supervision,
+            stop_entropy=stop.entropy,
+        )
+    parameters = trained_heads(agent, objective)
+    if isinstance(stop, ACT):
+        parameters = list(agent.stopper.parameters())
+    learn_only(agent, parameters)
+    size = min(stop.batch_size, len(states.labels))
+    (optimizer,) = make_optimizers(agent, STOPPER_LEARNING_RATE, AdamW())
+    schedule = one_cycle(optimizer, stop.epochs * (len(states.labels) // size))
+    run.begin(parameters, [optimizer], [schedule], stop.epochs, env_steps=states.env_steps)
+    for _ in run.epochs():
+        agent.train()
+        for indices in run.batches(len(states.labels), size):
+            if isinstance(stop, ACT):
+                losses = states.act_losses(agent, indices, stop.ponder_cost, task.discount)
+            else:
+                trajectory = states.trajectory(agent, indices.repeat_interleave(m))
+                losses = hybrid_loss(
+                    trajectory, states.labels[indices], m, objective, agent.scalar_baseline
+                )
+            optimizer.zero_grad(set_to_none=True)
+            losses.total.backward()
+            nn.utils.clip_grad_norm_(parameters, AdamW.max_grad_norm)
+            optimizer.step()
+            schedule.step()
+            run.count(losses)
+
+        began = time.perf_counter()
+        scores = score_validation(task, agent)
+        if isinstance(stop, ACT):
+            selection = select_halting(scores, task.discount, stop.ponder_cost)
+        else:
+            selection = select_threshold(scores, task.discount, stop.max_mean_glimpses)
+        if run.is_best(selection):
+            agent.stopping = agent.learned_stop(selection.threshold)
+            agent.save(run.path, **task.about)
+        run.end_epoch(selection, time.perf_counter() - began)
 
 
 def train(options: Options) -> Path:
@@ -264,52 +301,76 @@ def train(options: Options) -> Path:
     origin = provenance(device)
     if options.bf16:
         tell_of_bf16(device.type)
-    task = Task(options.env_id, device, **options.env_options())
-    run_dir = options.run_dir or Path(
-        "runs",
-        task.env_id.rpartition(":")[2],
-        f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_seed{options.seed}",
+    keywords = {} if options.discount is None else {"discount": options.discount}
+    task = TrainingTask(options.env_id, device, **options.env_keywords(), **keywords)
+    curriculum = options.curriculum or (task.max_glimpses,)
+    check_curriculum(curriculum, task.max_glimpses)
+    stages = {f"trunk-{t}": t for t in curriculum}
+    images = len(task.images("train"))
+    fits = options.batch_size <= images or options.trunk is not None
+    check("batch_size", options.batch_size, fits, f"at most {images}, the training images")
+
+    how = options.stop, options.bf16, options.seed
+    if options.trunk is None:
+        agent, backbone = new_agent(task, options.encoder, options.locator, *how)
+    else:
+        agent, backbone = agent_on_trunk(options.trunk, task, *how), "trunk"
+    name = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_seed{options.seed}"
+    run_dir = options.run_dir or Path("runs", task.env_id.rpartition(":")[2], name)
+    run = TrainingRun(
+        run_dir,
+        to_json(options),
+        options.resume,
+        device,
+        "train/reinforce.py",
+        model=agent,
+        seed=options.seed,
     )
-    agent, backbone = new_agent(options, task)
-    stages = make_stages(options, task, agent)
-    run = RunFolder(run_dir, options.to_json(), options.resume, device)
     if run.finished:
         print(f"{run_dir}: finished already")
         show(run_dir)
         return run_dir
+    print(describe_options(options))
 
-    with Interrupt() as interrupt:
-        progress = fit(options, stages, task, agent, run, interrupt)
-        # Still inside: a signal that comes now waits the few seconds that the report takes.
+    names = [] if options.trunk is not None else list(stages)
+    names += ["stopper"] if isinstance(options.stop, StopAfter | ACT) else []
+    with run:
+        for stage in run.stages(names):
+            if stage == "stopper":
+                train_stopper(options, task, agent, run)
+            else:
+                glimpses = stages[stage]
+                before = max((t for t in curriculum if t < glimpses), default=0)
+                train_trunk(options, task, agent, run, glimpses, before)
+            best = load_agent(run.path, device)
+            agent.load_state_dict(best.state_dict())
+            agent.stopping = best.stopping
+            if len(names) > 1:
+                agent.save(run.path / "stages" / stage, **task.about)
+            pictures = glimpse_pictures(task, agent.eval(), "validation")
+            run.writer.add_image(
+                f"glimpses/{stage}", pictures, run.progress.images, dataformats="HWC"
+            )
+        # A signal that comes now waits the few seconds that the report takes.
         about = {
-            "options": options.to_json(),
-            "train_seconds": round(progress.seconds, 1),
-            "validation_seconds": round(progress.validation_seconds, 1),
-            "images_seen": progress.images,
-            "env_steps": progress.env_steps,
+            "options": to_json(options),
+            "recipe": options.recipe,
+            "train_seconds": round(run.progress.seconds, 1),
+            "validation_seconds": round(run.progress.validation_seconds, 1),
+            "images_seen": run.progress.images,
+            "env_steps": run.progress.env_steps,
             "classifier": None if task.classifier is None else task.classifier.name,
             "backbone": backbone,
-            "trunk": None if options.trunk is None else origin_of(options.trunk),
+            "trunk": None if options.trunk is None else origin_of_trunk(options.trunk),
             **origin,
         }
         results = report(run_dir, task, load_agent(run.path, device), about)
-        final = {f"hparam/{name}": results[name] for name in ("test_error", "mean_glimpses")}
-        run.log_hyperparameters(options.to_json(), final)
+        final = {f"hparam/{key}": results[key] for key in ("test_error", "mean_glimpses")}
+        run.log_hyperparameters(to_json(options), final)
         run.finish(results)
     show(run_dir)
     return run_dir
 
 
-def show(run_dir: Path) -> None:
-    """Prints the result of a finished run."""
-    print((run_dir / "results.txt").read_text(), end="")
-    print(f"model, results, plot and pictures: {run_dir}")
-
-
-def main() -> None:
-    """The command line."""
-    train(tyro.cli(Options, description=__doc__))
-
-
 if __name__ == "__main__":
-    run_program(main)
+    run_program(lambda: train(command_line(Options, __doc__, RECIPES)))

@@ -27,7 +27,6 @@ LUMA = (0.299, 0.587, 0.114)
 # spread along each.
 PCA_AXES = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
 PCA_SPREADS = (0.2175, 0.0188, 0.0045)
-ELASTIC_REACH = 4.0  # pixels, of the Gaussians that smooth an elastic change, and between them
 TRIES = 10  # windows drawn for an image, of which the first that lies within it is taken
 
 Call = TypeVar("Call", bound=Callable[..., Tensor])
@@ -49,15 +48,9 @@ def full_precision(call: Call) -> Call:
 
 @dataclass(frozen=True)
 class Affine:
-    """Random small affine and elastic changes, drawn independently for every image.
+    """Random small affine changes, drawn independently for every image.
 
-    ``strength`` scales the four affine ranges, whose values are uniform. The elastic change moves
-    every pixel by a smooth random field (Simard et al. 2003, section 2.1): independent normal
-    displacements every `ELASTIC_REACH` pixels, smoothed by Gaussians. Both are one resampling. With
-    both 0 the images stay as they are.
-
-    Raises:
-        ValueError: a negative elastic displacement.
+    ``strength`` scales the four ranges, whose values are uniform; with 0 images stay as they are.
     """
 
     strength: float = 1.0
@@ -69,11 +62,6 @@ class Affine:
     """relative change of size, each way"""
     shear: float = 0.15
     """horizontal shear, each way"""
-    elastic: float = 0.0
-    """standard deviation of the elastic displacement, in pixels, along each axis"""
-
-    def __post_init__(self) -> None:
-        require("Affine.elastic", self.elastic, self.elastic >= 0, "0 or more")
 
     @full_precision
     def __call__(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:
@@ -86,7 +74,7 @@ class Affine:
             sizes: with it, each image is changed about its own centre and in pixels, so that
                 shapes keep their proportions on any aspect; without, all are taken as squares.
         """
-        if self.strength == 0 and self.elastic == 0:
+        if self.strength == 0:
             return images
         _check(images, sizes)
         batch, height, width, channels = images.shape
@@ -107,29 +95,8 @@ class Affine:
         if sizes is not None:
             theta = _about_own_centre(theta, sizes, height, width)
         grid = affine_grid(theta, [batch, channels, height, width], align_corners=False)
-        if self.elastic:
-            grid += self._elastic(batch, height, width, images.device)
         moved = grid_sample(images.permute(0, 3, 1, 2).float(), grid, align_corners=False)
         return _within(_to_bytes(moved).permute(0, 2, 3, 1).contiguous(), sizes)
-
-    def _elastic(self, batch: int, height: int, width: int, device: torch.device) -> Tensor:
-        """Smooth random displacements ``(B, H, W, 2)`` of a sampling grid, in image halves."""
-        down, across = (_gaussians(side, device) for side in (height, width))
-        knots = torch.randn(batch, 2, down.shape[1], across.shape[1], device=device)
-        pixels = self.elastic * (down @ knots @ across.T)
-        return pixels.permute(0, 2, 3, 1) * pixels.new_tensor([2 / width, 2 / height])
-
-
-@functools.cache
-def _gaussians(side: int, device: torch.device) -> Tensor:
-    """Weights ``(side, K)`` of K knots' displacements at each pixel, whose squares sum to 1.
-
-    So independent unit normals at the knots give every pixel a unit normal.
-    """
-    pixel = torch.arange(side) + 0.5
-    knot = torch.arange(-1, math.ceil(side / ELASTIC_REACH) + 2) * ELASTIC_REACH
-    weight = torch.exp(-(((pixel[:, None] - knot) / ELASTIC_REACH) ** 2) / 2)
-    return (weight / weight.norm(dim=1, keepdim=True)).to(device)
 
 
 @dataclass(frozen=True)
@@ -286,49 +253,54 @@ class ScaleCrop:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What a training batch goes through: scale, colour, affine change, flip.
+    """The changes that a batch of training images goes through: scale, colour, affine, flip.
 
-    In this order colours are judged before black comes in from outside, as the sensor has it there.
+    The affine change comes after the colours, so that the black pixels which it brings in from
+    outside the image stay black, as the sensor shows them.
 
     Raises:
-        ValueError: an option is out of range.
+        ValueError: a setting is out of range.
     """
 
-    affine: Affine = Affine(0.5)
-    colour: float = 0.4
-    """reach of brightness, contrast and saturation"""
-    lighting: float = 0.1
-    """standard deviation of the noise along ImageNet's colours"""
-    flip: bool = True
+    affine: float = 0.5
+    """strength of the affine change; 1 is up to 2 pixels, 12 degrees and 10 % of size"""
+    flip: bool = False
     """mirror every other image"""
-    scale: tuple[float, float] | None = None
-    """range of a random window's share of the area; None: no scale augmentation"""
-    side: int | None = None
-    """of the resampled window, in pixels; None: the smaller side of the batch as it came"""
+    colour: float = 0.0
+    """reach of brightness, contrast and saturation, in [0, 1]; the original's is 0.4"""
+    lighting: float = 0.0
+    """standard deviation of the noise along ImageNet's colours; the original's is 0.1"""
+    scale_crop: tuple[float, float] | None = None
+    """range of a random window's share of the area; none: no scale augmentation"""
 
     def __post_init__(self) -> None:
-        # They check their options.
-        self._colour()
-        self._scale(1 if self.side is None else self.side)
+        require("Augmentation.affine", self.affine, self.affine >= 0, "0 or more")
+        self._colour()  # checks its settings, and so does the next
+        self._window(1)
+
+    @property
+    def changes_images(self) -> bool:
+        """Whether any change is switched on."""
+        return self != Augmentation(affine=0.0)
 
     def __call__(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Changes a batch ``(B, H, W, C)`` uint8.
 
         Returns:
-            The same shape and sizes, or, with a scale, ``(B, side, side, C)`` without padding.
+            The same shape and sizes; with `scale_crop` ``(B, s, s, C)`` without padding, s the
+            smaller side of the batch.
         """
-        if self.scale is not None:
-            side = min(images.shape[1:3]) if self.side is None else self.side
-            images, sizes = self._scale(side)(images, sizes), None
+        if self.scale_crop is not None:
+            images, sizes = self._window(min(images.shape[1:3]))(images, sizes), None
         images = self._colour()(images, sizes)
-        images = self.affine(images, sizes)
+        images = Affine(self.affine)(images, sizes)
         return Flip(0.5 if self.flip else 0.0)(images, sizes)
 
     def _colour(self) -> Colour:
         return Colour(self.colour, self.colour, self.colour, self.lighting)
 
-    def _scale(self, side: int) -> ScaleCrop:
-        return ScaleCrop(side, self.scale or (1.0, 1.0))
+    def _window(self, side: int) -> ScaleCrop:
+        return ScaleCrop(side, self.scale_crop or (1.0, 1.0))
 
 
 def _about_own_centre(theta: Tensor, sizes: Tensor, height: int, width: int) -> Tensor:

@@ -9,23 +9,31 @@ from torch import nn
 
 from agents.backbone_weights import load_backbone
 from agents.encoders import GlimpseResNet
-from train.common.options import NetworkOptions
-from train.common.training_task import Task
+
+from .options import PlainEncoder, ResNetEncoder
+from .training_task import TrainingTask
 
 # Mean and standard deviation of ImageNet's channels, which torchvision's weights expect.
 IMAGENET_MEAN = tuple(255 * share for share in (0.485, 0.456, 0.406))
 IMAGENET_STD = tuple(255 * share for share in (0.229, 0.224, 0.225))
 
 
-def backbone_scale(weights: str, task: Task) -> dict[str, Any]:
-    """Pixel scale of an agent whose backbone starts from `weights`; empty for the data's own."""
-    if weights == "none" or task.channels != 3:
-        return {}
-    return {"pixel_mean": IMAGENET_MEAN, "pixel_std": IMAGENET_STD}
+def pixel_scale(encoder: PlainEncoder | ResNetEncoder, task: TrainingTask) -> dict[str, Any]:
+    """Pixel mean and std of a network: ImageNet's for pretrained weights, else the data's own."""
+    if isinstance(encoder, ResNetEncoder) and encoder.weights != "none" and task.channels == 3:
+        return {"pixel_mean": IMAGENET_MEAN, "pixel_std": IMAGENET_STD}
+    return dict(zip(("pixel_mean", "pixel_std"), task.pixel_scale(), strict=True))
 
 
-def prepare_backbone(encoders: Sequence[nn.Module], options: NetworkOptions) -> str:
-    """Loads the weights that training starts from into every encoder, and sets how it runs.
+def prepare_backbone(
+    networks: Sequence[nn.Module], encoder: PlainEncoder | ResNetEncoder, bf16: bool
+) -> str:
+    """Loads the weights that training starts from into every residual encoder.
+
+    Args:
+        networks: the encoders.
+        encoder: their options.
+        bf16: whether they run under autocast to bfloat16.
 
     Returns:
         Where the weights come from; "none" if they are random.
@@ -34,8 +42,9 @@ def prepare_backbone(encoders: Sequence[nn.Module], options: NetworkOptions) -> 
         ValueError, FileNotFoundError: see `load_backbone`.
     """
     source = "none"
-    for encoder in encoders:
-        if isinstance(encoder, GlimpseResNet):
-            source = load_backbone(encoder.trunk, options.backbone_weights)
-            encoder.bf16 = options.bf16
+    for network in networks:
+        if isinstance(network, GlimpseResNet):
+            assert isinstance(encoder, ResNetEncoder)
+            source = load_backbone(network.trunk, encoder.weights)
+            network.bf16 = bf16
     return source

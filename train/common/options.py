@@ -1,175 +1,335 @@
-"""Options that the training programs share: the task, the network, the augmentation, the optimiser.
+"""The options that training programs share, and the grammar of the command line.
 
-Each program's own options derive from these; tyro makes a flag of every field.
+tyro makes a flag of every field. An option with settings of its own is one flag that takes words:
+``--locator cells grid=7 hidden=128``. The first word names the kind, the others set its fields, so
+a setting that the kind does not have cannot be given.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import math
-from dataclasses import dataclass
+import shlex
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from agents.resnet import RESNETS, ResNetOptions
-from train.common.augment import Affine, Augmentation
+import tyro
+from tyro.constructors import PrimitiveConstructorSpec
 
-Encoder = Literal["mlp", "conv", "cnn", "resnet10", "resnet18", "resnet34", "resnet50"]
+from agents.resnet import ResNetOptions
+from train.common.augment import Augmentation
+
+OptionsType = TypeVar("OptionsType")
+
+
+# -- the grammar: KIND key=value ... ---------------------------------------------------------------
+
+
+def words(*kinds: type) -> PrimitiveConstructorSpec[Any]:
+    """How tyro reads an option that is one of some dataclasses.
+
+    Args:
+        *kinds: the dataclasses. With a field ``name`` the first word is its value and selects the
+            dataclass; a single dataclass without that field takes ``key=value`` words only.
+    """
+    named = _kinds_by_name(kinds)
+    return PrimitiveConstructorSpec(
+        nargs="*",
+        metavar=f"{{{','.join(named)}}} [KEY=VALUE ...]" if named else "KEY=VALUE ...",
+        instance_from_str=lambda given: parse(kinds, given),
+        is_instance=lambda value: isinstance(value, kinds),
+        str_from_instance=lambda value: to_words(value),
+    )
+
+
+def parse(kinds: Sequence[type], given: Sequence[str]) -> Any:
+    """Makes a dataclass of words, see `words`.
+
+    Raises:
+        ValueError: an unknown kind or key, a value of another type, or out of range.
+
+    >>> @dataclass
+    ... class Cells:
+    ...     name: Literal["cells"] = "cells"
+    ...     grid: int = 7
+    >>> parse([Cells], ["cells", "grid=4"]).grid
+    4
+    """
+    named, given = _kinds_by_name(kinds), list(given)
+    values: dict[str, Any] = {}
+    if named:
+        name = given.pop(0) if given else ""
+        if name not in named:
+            raise ValueError(f"{name!r}: expected one of {', '.join(named)}")
+        kind, values["name"] = named[name], name
+    else:
+        (kind,) = kinds
+    hints = typing.get_type_hints(kind)
+    keys = [f.name for f in fields(kind) if f.init and f.name != "name"]
+    for word in given:
+        key, equals, text = word.partition("=")
+        if not equals or key not in keys:
+            known = ", ".join(f"{k}=..." for k in keys) or "no further words"
+            raise ValueError(f"{word!r}: {values.get('name', 'this option')} takes {known}")
+        values[key] = _value(key, text, hints[key])
+    return kind(**values)
+
+
+def to_words(value: Any, full: bool = False) -> list[str]:
+    """The words from which `parse` makes an equal dataclass.
+
+    Args:
+        value: the dataclass.
+        full: whether settings at their default are named too.
+    """
+    found = [value.name] if "name" in _names(value) else []
+    for f in fields(value):
+        setting = getattr(value, f.name)
+        default = f.default_factory() if f.default_factory is not MISSING else f.default
+        if f.name != "name" and f.init and (full or setting != default):
+            found.append(f"{f.name}={_text(setting)}")
+    return found
+
+
+def _kinds_by_name(kinds: Sequence[type]) -> dict[str, type]:
+    return {
+        name: kind
+        for kind in kinds
+        if "name" in _names(kind)
+        for name in typing.get_args(typing.get_type_hints(kind)["name"])
+    }
+
+
+def _names(kind: Any) -> set[str]:
+    return {f.name for f in fields(kind)}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool | None):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _value(key: str, text: str, hint: Any) -> Any:
+    """A word's value as its field's type."""
+    options = typing.get_args(hint)
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        if text.lower() == "none":
+            return None
+        hint = next(option for option in options if option is not type(None))
+        options = typing.get_args(hint)
+    if typing.get_origin(hint) is Literal:
+        if text not in options:
+            raise ValueError(f"{key}={text}: expected one of {', '.join(map(str, options))}")
+        return text
+    if hint is bool:
+        if text.lower() not in ("true", "false"):
+            raise ValueError(f"{key}={text}: expected true or false")
+        return text.lower() == "true"
+    try:
+        if typing.get_origin(hint) is tuple:
+            parts = text.split(",")
+            if len(parts) != len(options):
+                raise ValueError
+            return tuple(kind(part) for kind, part in zip(options, parts, strict=True))
+        return hint(text)
+    except ValueError:
+        kind = f"{len(options)} numbers with commas between" if options else hint.__name__
+        raise ValueError(f"{key}={text}: expected {kind}") from None
+
+
+# -- what programs share --------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class TaskOptions:
-    """Which environment, with which keywords."""
+class EnvOptions:
+    """The environment whose images are learned."""
 
     env_id: str = "DTRAM-MNIST-v0"
     """registered environment"""
-    discount: float | None = None
-    """γ of the reward; the environment's own if not given"""
-    max_glimpses: int | None = None
-    """budget T_max; the environment's own if not given"""
-    glimpse_size: int | None = None
-    """side of a glimpse in pixels; the environment's own if not given"""
-    num_scales: int | None = None
-    """crops of a glimpse; the environment's own if not given"""
-    first_glimpse: Literal["center", "random", "thumbnail"] | None = None
-    """what the first glimpse is; the environment's own if not given"""
-    thumbnail_size: int | None = None
-    """side of a first look at the whole image; the glimpse's if not given"""
-    image_size: int | None = None
-    """shorter side of the images; the environment's own if not given"""
-    crop_to_box: bool = False
-    """cut images to their bounding boxes (CUB, Cars)"""
-    num_classes: int | None = None
-    """classes of a drawn dataset; its own number if not given"""
-    num_train: int | None = None
-    """training images of a drawn dataset, validation in it; its own number if not given"""
-    num_test: int | None = None
-    """test images of a drawn dataset; its own number if not given"""
+    env: tuple[str, ...] = ()
+    """keywords of the environment, as in max_glimpses=4 image_size=256; its page lists them"""
     root: Path | None = None
     """folder of your own images (DTRAM-ImageFolder-v0)"""
-    classifier: Path | None = None
-    """folder of the classifier in the loop (policy-only ids); the id's own if not given"""
     data: Literal["real", "builtin"] = "real"
     """builtin: the drawn stand-in of CUB or Cars, under its own name"""
     data_dir: Path | None = None
-    """where data lies; $DTRAM_DATA or ~/.cache/dtram if not given"""
+    """folder of all datasets; $DTRAM_DATA or ~/.cache/dtram if not given"""
 
-    def env_options(self) -> dict[str, Any]:
-        """The environment's keywords that were given."""
-        taken = ("discount", "max_glimpses", "glimpse_size", "num_scales", "first_glimpse")
-        drawn = ("thumbnail_size", "image_size", "num_classes", "num_train", "num_test")
-        given = {n: getattr(self, n) for n in taken + drawn if getattr(self, n) is not None}
-        if self.crop_to_box:
-            given["crop_to_box"] = True
+    def env_keywords(self) -> dict[str, Any]:
+        """The keywords for `gym.make`.
+
+        Raises:
+            ValueError: a word of ``--env`` is not KEY=VALUE, or is another option's.
+        """
+        found: dict[str, Any] = {}
+        for word in self.env:
+            key, equals, text = word.partition("=")
+            if not equals or not key.isidentifier():
+                raise ValueError(f"--env {word}: expected KEY=VALUE")
+            if key in ("data", "data_dir", "root", "split", "view", "num_envs", "backend", "order"):
+                raise ValueError(f"--env {word}: the program sets {key} itself; leave it out")
+            found[key] = _json(text)
         if self.root is not None:
-            given["root"] = str(self.root.expanduser().resolve())
-        for name in ("classifier", "data_dir"):
-            if getattr(self, name) is not None:
-                given[name] = str(getattr(self, name))
-        if self.data != "real":
-            given["data"] = self.data
-        return given
+            found["root"] = str(self.root.expanduser().resolve())
+        if self.data_dir is not None:
+            found["data_dir"] = str(self.data_dir)
+        return found | ({"data": self.data} if self.data != "real" else {})
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
 
 
 @dataclass(frozen=True)
-class NetworkOptions:
-    """What sees."""
+class PlainEncoder:
+    """A glimpse encoder without settings."""
 
-    encoder: Encoder = "mlp"
-    """glimpse encoder: mlp is the paper's on MNIST; a resnet is the paper's on CUB and Cars"""
-    backbone_weights: str = "none"
-    """a resnet's weights to start from: DEFAULT (torchvision's), a file, or none"""
-    resnet_width: int = 64
-    """channels of a resnet's stem; torchvision's is 64. Under 8, learning can end in a segmentation
-    fault on processors without AVX512 (oneDNN 3.12)"""
+    name: Literal["mlp", "conv", "cnn"] = "mlp"
+
+
+@dataclass(frozen=True)
+class ResNetEncoder:
+    """A residual encoder and the switches of the talk's last slide (`agents.resnet`)."""
+
+    name: Literal["resnet10", "resnet18", "resnet34", "resnet50"] = "resnet50"
+    weights: str = "none"
+    """weights to start from: DEFAULT (torchvision's), a file, or none"""
+    width: int = 64
+    """channels of the stem; torchvision's is 64. Under 8, learning can end in a segmentation fault
+    on processors without AVX512 (oneDNN 3.12)"""
     small_stem: bool = False
-    """a resnet begins with a 3x3 convolution of stride 1, for glimpses under 64 pixels"""
-    resnet_order: Literal["post", "pre"] = "post"
-    """where a resnet's ReLU and batch norm sit: after each convolution, or before"""
-    resnet_stride_in: Literal["3x3", "1x1"] = "3x3"
-    """which convolution of a bottleneck carries the stride"""
+    """begin with a 3x3 convolution of stride 1, for glimpses under 64 pixels"""
+    order: Literal["post", "pre"] = "post"
+    """ReLU and batch norm after each convolution, or before"""
+    stride_in: Literal["3x3", "1x1"] = "3x3"
+    """the convolution of a bottleneck that carries the stride"""
     bn_momentum: float = 0.1
-    """smoothing factor of batch norm: weight of the new batch in the running statistics"""
+    """weight of a batch in batch norm's running statistics"""
     frozen_norms: bool = False
-    """leave a resnet's batch norms as they are in the backbone weights"""
-    bf16: bool = False
-    """train under autocast to bfloat16 (of a resnet: use it so, too), where the device has
-    instructions for it; float32 where it has not"""
+    """keep batch norms as they are in the weights"""
+    per_step: bool = False
+    """the original's network on CUB: an encoder and a classifier for each glimpse, no location
+    embedding, logits of glimpse 1 plus the mean of the later ones; a curriculum freezes the
+    encoders and classifiers of earlier stages"""
 
-    def resnet(self, channels: int) -> ResNetOptions | None:
-        """The options of a residual encoder; None for another one."""
-        if self.encoder not in RESNETS:
-            return None
+    def resnet(self, channels: int) -> ResNetOptions:
+        """The network's own settings, for images of some channels."""
         return ResNetOptions(
-            name=self.encoder,
-            order=self.resnet_order,
-            stride_in=self.resnet_stride_in,
+            name=self.name,
+            order=self.order,
+            stride_in=self.stride_in,
             bn_momentum=self.bn_momentum,
-            width=self.resnet_width,
+            width=self.width,
             small_stem=self.small_stem,
             channels=channels,
         )
 
-    def check_network(self) -> None:
-        """Raises ValueError for options that the encoder does not read."""
-        if self.encoder in RESNETS:
-            return
-        for name in ("backbone_weights", "resnet_width", "small_stem", "resnet_order"):
-            self._unread(name)
-        for name in ("resnet_stride_in", "bn_momentum", "frozen_norms"):
-            self._unread(name)
-
-    def _unread(self, name: str) -> None:
-        value, default = getattr(self, name), NetworkOptions.__dataclass_fields__[name].default
-        check(name, value, value == default, f"{default}, unless --encoder is a resnet")
-
 
 @dataclass(frozen=True)
-class AugmentOptions:
-    """What training images go through, a batch at a time, on the device."""
+class AdamW:
+    """AdamW with betas 0.9 and 0.99."""
 
-    augment: float = 0.5
-    """strength of the random affine augmentation; 0 is none, 1 is 2 pixels and 12 degrees"""
-    elastic: float = 0.0
-    """standard deviation of a smooth random displacement, in pixels (Simard et al. 2003)"""
-    scale_crop: tuple[float, float] | None = None
-    """scale augmentation: range of a random window's share of the area, as in 0.25 1.0"""
-    colour: float = 0.0
-    """reach of random brightness, contrast and saturation; the original's is 0.4"""
-    lighting: float = 0.0
-    """spread of random light along ImageNet's colours; the original's is 0.1"""
-    flip: bool = False
-    """mirror every other image"""
-
-    def augmentation(self) -> Augmentation:
-        """What does it."""
-        return Augmentation(
-            Affine(self.augment, elastic=self.elastic),
-            self.colour,
-            self.lighting,
-            self.flip,
-            self.scale_crop,
-        )
-
-    @property
-    def changes_images(self) -> bool:
-        """Whether training images go through any augmentation."""
-        some = self.augment or self.elastic or self.colour or self.lighting or self.flip
-        return bool(some) or self.scale_crop is not None
-
-
-@dataclass(frozen=True)
-class OptimizerOptions:
-    """How weights move."""
-
-    optimizer: Literal["adamw", "sgd", "muon"] = "adamw"
-    """sgd has Nesterov momentum 0.9, as the original on CUB; muon turns every step of a hidden
-    layer's matrix into an orthogonal one (Jordan et al. 2024), and is adamw for all else"""
+    name: Literal["adamw"] = "adamw"
     weight_decay: float = 0.01
-    """the optimiser's"""
-    decay_norms: bool = True
-    """whether weight decay takes in norms and biases"""
     max_grad_norm: float = 5.0
     """gradients are clipped to this norm"""
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Nesterov momentum 0.9 and small weight decay, as the original on CUB."""
+
+    name: Literal["sgd"] = "sgd"
+    weight_decay: float = 1e-4
+    max_grad_norm: float = 5.0
+
+
+@dataclass(frozen=True)
+class Muon:
+    """Muon for hidden matrices (Jordan et al. 2024), AdamW for all other weights.
+
+    Muon's steps have a fixed norm, so clipping only guards against a gradient that explodes.
+    """
+
+    name: Literal["muon"] = "muon"
+    weight_decay: float = 0.01
+    max_grad_norm: float = 100.0
+
+
+Optimizer = AdamW | SGD | Muon
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How any network is trained, and where the run goes."""
+
+    encoder: Annotated[PlainEncoder | ResNetEncoder, words(PlainEncoder, ResNetEncoder)] = field(
+        default_factory=PlainEncoder
+    )
+    """what turns an image or glimpse into a vector: mlp (the paper's on MNIST), conv, cnn, or a
+    resnet with settings, as in resnet50 weights=DEFAULT width=64"""
+    bf16: bool = False
+    """train under autocast to bfloat16 where the device has instructions for it"""
+    augment: Annotated[Augmentation, words(Augmentation)] = field(default_factory=Augmentation)
+    """augmentation of training images: affine=0.5 flip=false colour=0 lighting=0 scale_crop=none"""
+    optimizer: Annotated[Optimizer, words(AdamW, SGD, Muon)] = field(default_factory=AdamW)
+    """adamw, sgd or muon, with weight_decay=... max_grad_norm=..."""
+    learning_rate: float = 2e-3
+    """peak of the one-cycle schedule"""
+    epochs: int = 30
+    """passes over the training split, in each stage"""
+    batch_size: int = 96
+    """images in a batch"""
+    seed: int = 0
+    """seed of everything random"""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 ..."""
+    run_dir: Path | None = None
+    """folder of this run; runs/ENV_ID/DATE_TIME_seedN if not given"""
+    resume: bool = False
+    """continue the run in --run-dir if there is one; a finished run prints its result"""
+    recipe: str = ""
+    """named set of options to start from, which other flags then change"""
+
+    def check_training(self) -> None:
+        """Raises ValueError for a value out of range."""
+        for name in ("epochs", "batch_size"):
+            check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        rates = (self.learning_rate, self.optimizer.max_grad_norm)
+        for name, value in zip(("learning_rate", "optimizer max_grad_norm"), rates, strict=True):
+            check(name, value, 0 < value < math.inf, "a positive number")
+        decay = self.optimizer.weight_decay
+        check("optimizer weight_decay", decay, 0 <= decay < math.inf, "0 or more")
+        check("seed", self.seed, 0 <= self.seed < 2**31, "0 or more, below 2**31")
+        if self.resume and self.run_dir is None:
+            raise ValueError("--resume: expected with --run-dir, the run to continue")
+
+
+LOCATIONS_OF_A_RUN = ("run_dir", "resume", "data_dir", "device", "recipe")
+"""Options that say where a run is or how it was called; they do not change its result."""
+
+
+def to_json(options: Any) -> dict[str, Any]:
+    """The options that define a run, as JSON values."""
+    values = {k: v for k, v in asdict(options).items() if k not in LOCATIONS_OF_A_RUN}
+    return json.loads(json.dumps(values, default=str))
+
+
+def describe_options(options: Any) -> str:
+    """All options in full, as the words of an equal command."""
+    values = {f.name: getattr(options, f.name) for f in fields(options)}
+    of_result = {k: v for k, v in values.items() if k not in LOCATIONS_OF_A_RUN and v != ()}
+    recipe = f"recipe {options.recipe}: " if options.recipe else ""
+    return f"{recipe}{shlex.join(flags(of_result, full=True))}"
 
 
 def check(name: str, value: object, holds: bool, expected: str) -> None:
@@ -178,11 +338,51 @@ def check(name: str, value: object, holds: bool, expected: str) -> None:
         raise ValueError(f"--{name.replace('_', '-')} {value}: expected {expected}")
 
 
-def check_ranges(options: object, positive: tuple[str, ...], not_negative: tuple[str, ...]) -> None:
-    """Raises ValueError unless the numbers of these names are finite and in range."""
-    for name in positive:
-        value = getattr(options, name)
-        check(name, value, 0 < value < math.inf, "a positive number")
-    for name in not_negative:
-        value = getattr(options, name)
-        check(name, value, 0 <= value < math.inf, "0 or more")
+def command_line(
+    kind: type[OptionsType],
+    description: str | None,
+    recipes: Mapping[str, Mapping[str, Any]],
+    args: Sequence[str] | None = None,
+) -> OptionsType:
+    """Reads a program's options, starting from the recipe that ``--recipe`` names.
+
+    Args:
+        kind: dataclass of the options.
+        description: text of ``--help``.
+        recipes: options by name of the recipe.
+        args: the words; the process's own if not given.
+
+    Raises:
+        ValueError: an unknown recipe.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--recipe", default="")
+    name = parser.parse_known_args(args)[0].recipe
+    if name and name not in recipes:
+        raise ValueError(f"--recipe {name}: expected one of {', '.join(recipes)}")
+    start = kind(**{"recipe": name, **recipes.get(name, {})})
+    return tyro.cli(kind, description=description, default=start, args=args)
+
+
+def flags(options: Mapping[str, Any], full: bool = False) -> list[str]:
+    """Options as words of a command line; those that are None are left out.
+
+    Args:
+        options: values by name.
+        full: see `to_words`.
+
+    >>> flags({"env_id": "X", "bf16": True, "curriculum": (1, 3), "root": None})
+    ['--env-id', 'X', '--bf16', '--curriculum', '1', '3']
+    """
+    found: list[str] = []
+    for name, value in options.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            found.append(f"--{'' if value else 'no-'}{flag}")
+        elif isinstance(value, tuple | list):
+            found += [f"--{flag}", *map(str, value)]
+        elif hasattr(value, "__dataclass_fields__"):
+            found += [f"--{flag}", *to_words(value, full)]
+        elif value is not None:
+            found += [f"--{flag}", str(value)]
+    return found

@@ -94,7 +94,7 @@ class Images:
         return padded[:, : most[0], : most[1]], torch.stack([height, width], dim=1)
 
 
-class Task:
+class TrainingTask:
     """A registered environment as the dense unroll needs it.
 
     Args:
@@ -213,7 +213,7 @@ class Task:
         pixels, sizes = images.pixels(rows)
         changed = augment(pixels, sizes)
         # A random window of each is a square of one size.
-        return self.batch_store(changed, sizes if augment.scale is None else None)
+        return self.batch_store(changed, sizes if augment.scale_crop is None else None)
 
     def pixel_scale(self) -> tuple[float, float]:
         """Mean and standard deviation of the training images' pixels, 0 ... 255.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import textwrap
 import time
 from collections.abc import Sequence
@@ -17,7 +16,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
-from safetensors.torch import save_file
 from torch import Tensor
 
 from agents.cost import flops_of_first_look, flops_per_glimpse, mean_flops
@@ -25,7 +23,8 @@ from agents.dtram import DTRAM
 from agents.stopping import ConfidenceStop, FixedStop, LearnedStop, StoppingRule
 from agents.unroll import Look, Scores, classify, score
 from dtram_env.rendering import crop_boxes, draw_episode
-from train.common.training_task import Images, Task
+from train.common.files import write_tensors, write_text
+from train.common.training_task import Images, TrainingTask
 
 matplotlib.use("Agg")
 
@@ -35,30 +34,30 @@ SCORE_BATCH = 1000  # at most
 TITLE_WIDTH = 20  # letters over a picture
 
 
-def report(folder: Path, task: Task, agent: DTRAM, about: dict[str, Any]) -> dict[str, Any]:
-    """Scores the test split once and writes everything a reader asks for.
+def report(folder: Path, task: TrainingTask, agent: DTRAM, about: dict[str, Any]) -> dict[str, Any]:
+    """Evaluates the test split once and writes the report of a run.
 
-    Writes ``results.txt`` (the table), ``test_images.safetensors`` (answer and glimpses of every
-    image), ``error_by_glimpses.png`` and ``glimpses.png`` into `folder`.
+    It is ``results.txt`` (the table), ``test_images.safetensors`` (prediction and number of
+    glimpses of every image), ``error_by_glimpses.png`` and ``glimpses.png``.
 
     Args:
         folder: of the run.
-        task: what was learned.
-        agent: as chosen on validation, stop threshold included.
-        about: further values of the result (options, provenance).
+        task: the environment.
+        agent: as validation chose it, stop threshold included.
+        about: further values of the results (options, provenance).
 
     Returns:
         The results, ready for JSON; errors in percent.
     """
-    images = task.images("test")
+    images, validation = task.images("test"), task.images("validation")
     batch = min(SCORE_BATCH, task.scored_at_once)
     scores = score(agent, task.look, images.store, images.labels, batch)
     taken, prediction = scores.read(agent.stopping)
     assert isinstance(agent.stopping, LearnedStop)
-    validation = task.images("validation")
     validated = score(agent, task.look, validation.store, validation.labels, batch)
-    bound = about["options"]["max_mean_glimpses"]
-    mixed = about["options"]["stop"] == "act"  # answers are no glimpse's alone
+    stop = about["options"]["stop"]
+    act = stop["name"] == "act"  # its answers mix those of several glimpses
+    bound = stop.get("max_mean_glimpses")
 
     def row(rule: StoppingRule) -> dict[str, float]:
         error, glimpses = scores.error(rule)
@@ -66,6 +65,7 @@ def report(folder: Path, task: Task, agent: DTRAM, about: dict[str, Any]) -> dic
 
     test_glimpses = scores.error(agent.stopping)[1]
     chosen = validated.error(agent.stopping)
+    kept = {"validation": chosen[1], "test": test_glimpses}
     results = {
         "env_id": task.env_id,
         "env_options": task.env_options,
@@ -78,36 +78,44 @@ def report(folder: Path, task: Task, agent: DTRAM, about: dict[str, Any]) -> dic
         "histogram": torch.bincount(taken, minlength=task.max_glimpses + 1)[1:].tolist(),
         "validation": {"error": percent(chosen[0]), "mean_glimpses": round(chosen[1], 4)},
         "max_mean_glimpses": bound,
-        "bound_kept": {"validation": chosen[1] <= bound, "test": test_glimpses <= bound},
-        "fixed": {t: row(FixedStop(t)) for t in range(1, task.max_glimpses + 1) if not mixed},
-        "confidence": {c: row(ConfidenceStop(c)) for c in CONFIDENCES if not mixed},
+        "bound_kept": {}
+        if bound is None
+        else {k: glimpses <= bound for k, glimpses in kept.items()},
+        "fixed": {t: row(FixedStop(t)) for t in range(1, task.max_glimpses + 1) if not act},
+        "confidence": {c: row(ConfidenceStop(c)) for c in CONFIDENCES if not act},
         # With the chosen threshold, so that the curve passes through the result.
         "learned": {p: row(LearnedStop(p)) for p in sorted({*LEARNED, agent.stopping.threshold})},
         "parameters": sum(p.numel() for p in agent.parameters()),
         "flops_per_glimpse": flops_per_glimpse(agent),
         "flops_of_first_look": flops_of_first_look(agent),
         "mean_flops": round(mean_flops(agent, test_glimpses)),
-        "images_per_second": round(answering_rate(task, agent, images)),
+        "images_per_second": round(images_per_second(task, agent, images)),
         **about,
     }
-    aside = folder / "test_images.safetensors.tmp"
     per_image = {"prediction": prediction, "num_glimpses": taken}
-    save_file({name: column.to(torch.int32).cpu() for name, column in per_image.items()}, aside)
-    os.replace(aside, folder / "test_images.safetensors")
-    (folder / "results.txt").write_text(table(results))
+    write_tensors(
+        folder / "test_images.safetensors", {k: v.to(torch.int32) for k, v in per_image.items()}
+    )
+    write_text(folder / "results.txt", table(results))
     error_plot(results, folder / "error_by_glimpses.png")
     figure = glimpse_figure(task, images, scores, taken, prediction)
     figure.savefig(folder / "glimpses.png", dpi=110)
     return results
 
 
-def answering_rate(task: Task, agent: DTRAM, images: Images) -> float:
-    """Images answered a second by the agent's own stop, those that stopped leaving the batch."""
+def show(run_dir: Path) -> None:
+    """Prints the result of a finished run."""
+    print((run_dir / "results.txt").read_text(encoding="utf-8"), end="")
+    print(f"model, results, plot and pictures: {run_dir}")
+
+
+def images_per_second(task: TrainingTask, agent: DTRAM, images: Images) -> float:
+    """Measured rate by the agent's own stop, with stopped images leaving the batch."""
     began = time.perf_counter()
     batch = min(SCORE_BATCH, task.scored_at_once)
-    for rows in torch.arange(len(images), device=task.device).split(batch):
-        answers = classify(agent, task.look, images.store, rows)
-        answers.prediction.cpu()  # waits for the device
+    for indices in torch.arange(len(images), device=task.device).split(batch):
+        classified = classify(agent, task.look, images.store, indices)
+        classified.prediction.cpu()  # waits for the device
     return len(images) / (time.perf_counter() - began)
 
 
@@ -129,15 +137,15 @@ def table(results: dict[str, Any]) -> str:
     def add(name: str, row: dict[str, float], style: str = "") -> None:
         grid.add_row(name, f"{row['mean_glimpses']:.2f}", f"{row['test_error']:.2f}", style=style)
 
-    if results["options"]["stop"] == "off":
+    stop = results["options"]["stop"]["name"]
+    if stop == "off":
         add("RAM, no stop learned: the whole budget", results)
     else:
         chosen = results["stop_threshold"]
-        # So near 1 that three digits would say "p > 1": how near.
-        near = 0.9995 < chosen < 1
+        near = 0.9995 < chosen < 1  # three digits would say "p > 1"
         threshold = f"1 - {1 - chosen:.1e}" if near else f"{chosen:.3g}"
         name = f"DT-RAM, learned stop, p > {threshold} (chosen on validation)"
-        if results["options"]["stop"] == "act":
+        if stop == "act":
             name = f"ACT, sum of halting scores > {threshold}"
         add(name, results)
     if results["fixed"]:
@@ -150,10 +158,8 @@ def table(results: dict[str, Any]) -> str:
         add(f"confidence > {confidence:g}", row)
     console = Console(file=io.StringIO(), width=100)
     console.print(grid)
-    options = results["options"]
-    bounded = options["stop"] not in ("off", "act") and options.get("choose") != "return"
     for split, kept in results["bound_kept"].items():
-        if bounded and not kept:
+        if not kept:
             console.print(
                 f"mean glimpses on {split}: over the bound {results['max_mean_glimpses']}"
             )
@@ -169,7 +175,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def _on_trunk(results: dict[str, Any]) -> str:
-    """How long the given trunk took, in words."""
+    """The training time of the given trunk, in words."""
     seconds = (results.get("trunk") or {}).get("train_seconds")
     return "" if seconds is None else f" (its trunk in {seconds:.0f} s)"
 
@@ -214,11 +220,16 @@ def error_plot(results: dict[str, Any], path: Path) -> None:
 
 
 def glimpse_figure(
-    task: Task, images: Images, scores: Scores, taken: Tensor, prediction: Tensor, columns: int = 8
+    task: TrainingTask,
+    images: Images,
+    scores: Scores,
+    taken: Tensor,
+    prediction: Tensor,
+    columns: int = 8,
 ) -> Figure:
     """Images by number of glimpses, boxes numbered in visiting order (the talk's figure 7).
 
-    A row for each number of glimpses, with the split's first images that took as many: not chosen.
+    Each row shows the split's first images that took so many glimpses; they are not chosen.
     """
     counts = torch.bincount(taken, minlength=task.max_glimpses + 1).tolist()
     rows = [t for t in range(1, task.max_glimpses + 1) if counts[t]]
@@ -254,7 +265,7 @@ def boxes_seen(
     return crop_boxes(places, image_shape, look.glimpse_size, whole_first)
 
 
-def glimpse_pictures(task: Task, agent: DTRAM, split: str) -> np.ndarray:
+def glimpse_pictures(task: TrainingTask, agent: DTRAM, split: str) -> np.ndarray:
     """`glimpse_figure` of a split's first thousand images as pixels ``(H, W, 3)``."""
     images = task.images(split)
     count = min(1000, len(images), 4 * task.scored_at_once)

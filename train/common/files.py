@@ -1,0 +1,62 @@
+"""Text, JSON and tensors of a run on disk; every file is written aside, then renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Writes UTF-8 text, so that a reader never sees half of it; returns the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".tmp")
+    aside.write_text(text, encoding="utf-8")
+    os.replace(aside, path)
+    return path
+
+
+def write_json(path: Path, value: Any) -> Path:
+    """Writes JSON with one value a line; see `write_text`."""
+    return write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Reads JSON.
+
+    Raises:
+        ValueError: the file is damaged; it is named.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{path}: not valid JSON ({error}); delete the run and start it again"
+        ) from None
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> Path:
+    """Writes a safetensors file; see `write_text`."""
+    aside = path.with_name(path.name + ".tmp")
+    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, aside)
+    os.replace(aside, path)
+    return path
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Reads a safetensors file.
+
+    Raises:
+        ValueError: the file is missing or damaged; it is named.
+    """
+    try:
+        return load_file(path)
+    except (SafetensorError, FileNotFoundError) as error:
+        raise ValueError(
+            f"{path}: missing or damaged ({error}); delete the run and start it again"
+        ) from None

@@ -1,0 +1,302 @@
+"""The bookkeeping of a training loop: progress, order of images, checkpoints, logging, signals.
+
+A program writes its own loop and asks this for what every loop needs::
+
+    with run:
+        for stage in run.stages(["trunk"]):
+            run.begin(optimizers, schedules, epochs)
+            for epoch in run.epochs():
+                for indices in run.batches(len(images), batch_size):
+                    ...                                  # loss, backward, step
+                    run.count(losses)
+                if run.is_best(selection):
+                    ...                                  # save the model
+                run.end_epoch(selection)
+
+Interrupted between two batches, it saves everything, prints the command that continues, and exits.
+On the CPU the continued run then equals one that was not interrupted, bit for bit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
+from tqdm import tqdm
+
+from agents.objective import Losses
+
+from .files import read_tensors, write_tensors
+from .run import Interrupt, RunFolder
+
+LOGGED = {
+    "train/loss": lambda losses: losses.total.detach(),
+    "train/policy_gradient_loss": lambda losses: losses.policy,
+    "train/value_loss": lambda losses: losses.baseline,
+    "train/cross_entropy": lambda losses: losses.cross_entropy,
+    "train/stop_entropy": lambda losses: losses.stop_entropy,
+    "rollout/success_rate": lambda losses: losses.accuracy,
+    "rollout/ep_len_mean": lambda losses: losses.mean_glimpses,
+    "rollout/ep_rew_mean": lambda losses: losses.mean_return,
+}
+"""Scalars of a batch, under Stable-Baselines3's names where it has one."""
+
+
+class Selection(NamedTuple):
+    """What validation says of the current weights.
+
+    Attributes:
+        criterion: smaller is better; compared in order.
+        metrics: scalars to log; ``eval/accuracy`` and ``eval/mean_glimpses`` are printed too.
+        threshold: of the learned stop; 1, which no probability exceeds, is never.
+    """
+
+    criterion: tuple[float, float]
+    metrics: dict[str, float]
+    threshold: float = 1.0
+
+
+@dataclass
+class Progress:
+    """How far a run is; saved in every checkpoint."""
+
+    stage: int = 0
+    epoch: int = 0
+    batch: int = 0
+    images: int = 0
+    env_steps: int = 0
+    seconds: float = 0.0  # of training, validation and saving included
+    validation_seconds: float = 0.0
+    best: list[float] | None = None  # criterion of the stage's best weights
+    sums: list[float] = field(default_factory=lambda: [0.0] * len(LOGGED))  # of this epoch
+
+
+class TrainingRun(RunFolder):
+    """A run folder with the state of a training loop.
+
+    Args:
+        path: see `RunFolder`; likewise `options`, `resume`, `device` and `program`.
+        model: the network. A resumed run puts its latest weights into it.
+        seed: of the order of images.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        options: Mapping[str, Any],
+        resume: bool,
+        device: torch.device,
+        program: str,
+        *,
+        model: nn.Module,
+        seed: int,
+    ) -> None:
+        super().__init__(path, options, resume, device, program)
+        self.model, self.seed = model, seed
+        self.progress = Progress()
+        self._interrupt = Interrupt()
+        self._resuming = False
+        self._clock = time.perf_counter()  # until when progress.seconds counts
+        saved = None if self.finished else self.load_state()
+        if saved is not None:
+            self.progress = Progress(**saved)
+            self._resuming = True
+            self._load_weights()
+            print(f"{path}: continuing after {self.progress.images:,} images")
+        if not self.finished:
+            self.rewind(self.progress.images)
+
+    def __enter__(self) -> TrainingRun:
+        self._clock = time.perf_counter()
+        self._interrupt.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._interrupt.__exit__(*exception)
+
+    def stages(self, names: Sequence[str]) -> Iterator[str]:
+        """The names of the stages that are not finished yet, in order."""
+        for name in names[self.progress.stage :]:
+            self._name = name
+            yield name
+            self.progress = Progress(
+                stage=self.progress.stage + 1,
+                images=self.progress.images,
+                env_steps=self.progress.env_steps,
+                seconds=self.progress.seconds,
+                validation_seconds=self.progress.validation_seconds,
+            )
+
+    def begin(
+        self,
+        parameters: Sequence[nn.Parameter],
+        optimizers: Sequence[torch.optim.Optimizer],
+        schedules: Sequence[LRScheduler],
+        epochs: int,
+        *,
+        env_steps: int = 0,
+    ) -> None:
+        """Begins a stage, or continues it where the latest checkpoint left it.
+
+        Args:
+            parameters: what learns; their gradients are checked by `end_epoch`.
+            optimizers: one or more.
+            schedules: of their learning rates.
+            epochs: passes of the stage.
+            env_steps: glimpses that were taken to prepare the stage.
+        """
+        self._optimizers, self._schedules, self._epochs = optimizers, schedules, epochs
+        self._parameters = parameters
+        if self._resuming:
+            self._resuming = False
+            assert self.checkpoint is not None
+            saved = torch.load(self.checkpoint / "training.pt", weights_only=True)
+            for part, state in zip([*optimizers, *schedules], saved, strict=True):
+                part.load_state_dict(state)
+            self.restore_generators()
+        else:
+            self.progress.env_steps += env_steps
+            # The saved model may be this stage's from here on; resuming must not start from it.
+            self._save()
+
+    def epochs(self) -> Iterator[int]:
+        """The numbers of the epochs that are not finished yet, from 0."""
+        while self.progress.epoch < self._epochs:
+            yield self.progress.epoch
+
+    def batches(self, images: int, batch_size: int, count: int | None = None) -> Iterator[Tensor]:
+        """Indices ``(batch_size,)`` int64 of the epoch's batches, in an order drawn for the epoch.
+
+        Args:
+            images: number of images that the order is drawn over.
+            batch_size: images in a batch.
+            count: batches in an epoch; as many whole ones as there are if not given.
+        """
+        progress, count = self.progress, count or images // batch_size
+        order = epoch_order(self.seed, progress.stage, progress.epoch, images).to(self.device)
+        self._sums = torch.tensor(progress.sums, device=self.device, dtype=torch.float64)
+        self._first, self._began = progress.batch, time.perf_counter()
+        self._batch_size = batch_size
+        bar = tqdm(
+            total=count,
+            initial=progress.batch,
+            unit="batch",
+            leave=False,
+            disable=None,
+            desc=f"{self._name} epoch {progress.epoch + 1}/{self._epochs}",
+        )
+        with bar:
+            for batch in range(progress.batch, count):
+                yield order[batch * batch_size : (batch + 1) * batch_size]
+                progress.batch, progress.images = batch + 1, progress.images + batch_size
+                bar.update()
+                if progress.batch % 50 == 0 and not bar.disable:
+                    bar.set_postfix_str(describe(self._means()))
+                if progress.batch < count and self._interrupt.signal is not None:
+                    bar.close()
+                    progress.sums = self._sums.tolist()
+                    self._save()
+                    self.leave(self._interrupt.signal)
+
+    def count(self, losses: Losses, env_steps: int = 0) -> None:
+        """Adds a batch's losses to the epoch's means, without waiting for the device."""
+        self._sums += torch.stack([read(losses) for read in LOGGED.values()])
+        self.progress.env_steps += env_steps
+
+    def is_best(self, selection: Selection) -> bool:
+        """Whether these are the stage's best weights so far; remembers them as such."""
+        best = self.progress.best
+        if best is not None and list(selection.criterion) >= best:
+            return False
+        self.progress.best = list(selection.criterion)
+        return True
+
+    def end_epoch(self, selection: Selection, validation_seconds: float = 0.0) -> None:
+        """Logs the epoch, saves a checkpoint, and leaves if a signal came.
+
+        Raises:
+            ValueError: the loss or a weight is no longer finite.
+        """
+        progress, means = self.progress, self._means()
+        self._check_finite()
+        progress.validation_seconds += validation_seconds
+        self._tick()
+        scalars = means | {
+            "train/learning_rate": self._optimizers[-1].param_groups[0]["lr"],
+            **selection.metrics,
+            "time/time_elapsed": progress.seconds,
+            "time/total_timesteps": progress.env_steps,
+        }
+        self.log(progress.images, scalars)
+        print(
+            f"{self._name} {progress.epoch + 1}/{self._epochs}: train {describe(means)}; "
+            f"validation error {100 * (1 - selection.metrics['eval/accuracy']):.2f} % at "
+            f"{selection.metrics['eval/mean_glimpses']:.2f}; {progress.seconds:.0f} s",
+            flush=True,
+        )
+        progress.epoch, progress.batch = progress.epoch + 1, 0
+        progress.sums = [0.0] * len(LOGGED)
+        self._save()
+        if self._interrupt.signal is not None:
+            self.leave(self._interrupt.signal)
+
+    def _means(self) -> dict[str, float]:
+        """Means over the epoch so far; images a second since this process took it up."""
+        batch = self.progress.batch
+        seconds = time.perf_counter() - self._began
+        found = dict(zip(LOGGED, (self._sums / max(batch, 1)).tolist(), strict=True))
+        return found | {"time/fps": (batch - self._first) * self._batch_size / seconds}
+
+    def _check_finite(self) -> None:
+        weights = torch.stack([p.detach().sum() for p in self._parameters])
+        if not (torch.isfinite(self._sums).all() and torch.isfinite(weights).all()):
+            raise ValueError(
+                f"the loss or a weight is no longer finite after {self.progress.images:,} images; "
+                "try a smaller --learning-rate in a new --run-dir"
+            )
+
+    def _tick(self) -> None:
+        now = time.perf_counter()
+        self.progress.seconds += now - self._clock
+        self._clock = now
+
+    def _save(self) -> None:
+        self._tick()
+
+        def write(folder: Path) -> None:
+            write_tensors(folder / "weights.safetensors", self.model.state_dict())
+            parts = [*self._optimizers, *self._schedules]
+            torch.save([part.state_dict() for part in parts], folder / "training.pt")
+
+        self.save_checkpoint(write, asdict(self.progress))
+
+    def _load_weights(self) -> None:
+        assert self.checkpoint is not None
+        self.model.load_state_dict(read_tensors(self.checkpoint / "weights.safetensors"))
+
+
+def describe(means: Mapping[str, float]) -> str:
+    """An epoch so far, in words."""
+    return (
+        f"error {100 * (1 - means['rollout/success_rate']):.2f} % at "
+        f"{means['rollout/ep_len_mean']:.2f} glimpses, {means['time/fps']:,.0f} images/s"
+    )
+
+
+def epoch_order(seed: int, stage: int, epoch: int, images: int) -> Tensor:
+    """The order of the training images in an epoch: a function of these numbers alone."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + stage * 10_007 + epoch)
+    return torch.randperm(images, generator=generator)
+
+
+def learn_only(model: nn.Module, parameters: Sequence[nn.Parameter]) -> None:
+    """Switches gradients on for some of a model's parameters and off for all others."""
+    chosen = set(parameters)
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter in chosen)

@@ -1,0 +1,84 @@
+"""What a stage of the trunk learns: the networks of its glimpses, and how long."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import nn
+
+from agents.dtram import DTRAM
+from agents.encoders import GlimpseResNet
+from agents.objective import Objective, trained_heads
+from agents.resnet import learning_parameters
+
+
+def begin_stage(agent: DTRAM, before: int) -> None:
+    """Prepares a network with weights of each glimpse's own for a longer unroll.
+
+    Encoders and classifiers of the new glimpses begin as copies of the last learned one. Those of
+    earlier glimpses stay fixed, batch statistics included. Other networks share their weights over
+    glimpses, and nothing is done.
+
+    Args:
+        agent: the network.
+        before: glimpses of the stage before; 0 for the first stage.
+    """
+    if not agent.config.per_step or before == 0:
+        return
+    for networks in (agent.encoders(), agent.classifiers()):
+        for network in networks[before:]:
+            network.load_state_dict(networks[before - 1].state_dict())
+    for encoder in agent.encoders()[:before]:
+        if isinstance(encoder, GlimpseResNet):
+            encoder.trunk.freeze_batch_norm(True)
+
+
+def stage_parameters(
+    agent: DTRAM, objective: Objective, glimpses: int, before: int, answers: bool
+) -> list[nn.Parameter]:
+    """The parameters that a stage learns; the loss reaches each of them.
+
+    Args:
+        agent: the network.
+        objective: of the stage.
+        glimpses: of its trajectories.
+        before: glimpses of the stage before; 0 for the first stage.
+        answers: whether encoder, core and classifier learn; not on a policy-only id.
+    """
+    modules: list[nn.Module] = [agent.locator]
+    if answers:
+        networks = [agent.encoder, agent.classifier]
+        if agent.config.per_step:
+            learned = slice(before, glimpses)
+            networks = agent.encoders()[learned] + agent.classifiers()[learned]
+        modules = [*networks, agent.core, agent.locator]
+    learned_parameters = [p for module in modules for p in learning_parameters(module)]
+    return learned_parameters + trained_heads(agent, objective)
+
+
+def epochs_of_budget(batches: int, batches_in_split: int) -> tuple[int, int]:
+    """A number of batches as equal epochs, five to ten of them where that is possible.
+
+    Args:
+        batches: to be learned from in all.
+        batches_in_split: the most that an epoch can have.
+
+    Returns:
+        Number of epochs, and batches in each; their product may be a little less than `batches`.
+    """
+    least = max(-(-batches // batches_in_split), 1)
+    fitting = [n for n in range(max(least, 5), max(least, 10) + 1) if n <= batches] or [least]
+    epochs = max(fitting, key=lambda n: (n * (batches // n), n))
+    return epochs, batches // epochs
+
+
+def check_curriculum(curriculum: Sequence[int], budget: int) -> None:
+    """Raises ValueError unless the stages' glimpses rise to the budget."""
+    rising = all(a < b for a, b in pairwise(curriculum))
+    if not rising or min(curriculum) < 1 or curriculum[-1] != budget:
+        given = " ".join(map(str, curriculum))
+        raise ValueError(
+            f"--curriculum {given}: expected rising numbers of glimpses from 1 that end with the "
+            f"budget, {budget}; --env max_glimpses=... sets another budget"
+        )

@@ -1,0 +1,114 @@
+"""The data of a stopper that learns on a frozen trunk: states computed once for every image.
+
+The trunk's locations are at their means, as when the agent is used, so an image has one path, and
+stopping only decides where it ends.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from agents.dtram import DTRAM
+from agents.halting.act import halted_answer, ponder_cost_loss
+from agents.objective import Losses, supervised_losses
+from agents.unroll import Trajectory, deterministic_path
+from train.common.augment import Augmentation
+from train.common.training_task import TrainingTask
+
+
+class FrozenStates(NamedTuple):
+    """States and logits after glimpses 1 ... T of N training images."""
+
+    h: Tensor  # (T, N, H)
+    logits: Tensor  # (T, N, K) of the classifier after each glimpse
+    labels: Tensor  # (N,) int64
+
+    @property
+    def env_steps(self) -> int:
+        """Glimpses that were taken."""
+        return self.h.shape[0] * self.h.shape[1]
+
+    def stop_logit(self, agent: DTRAM, indices: Tensor) -> Tensor:
+        """The stopper's logits ``(T, B)`` for some images ``(B,)``."""
+        h, logits = self.h[:, indices], self.logits[:, indices]
+        time = torch.arange(1, len(h) + 1, device=h.device)[:, None].expand(h.shape[:2])
+        return agent.stop_logit(h, logits, time)
+
+    def trajectory(self, agent: DTRAM, indices: Tensor) -> Trajectory:
+        """Trajectories of some images with the stopper's decisions; no location is scored."""
+        stop_logit = self.stop_logit(agent, indices)
+        zeros = torch.zeros_like(stop_logit)
+        centre = zeros[..., None].expand(-1, -1, 2)
+        return Trajectory(
+            locations=centre,
+            logits=self.logits[:, indices],
+            location_mean=centre,
+            sampled_locations=centre,
+            location_log_prob=zeros,
+            stop_logit=stop_logit,
+            stop=torch.rand_like(stop_logit) < torch.sigmoid(stop_logit.detach()),
+            value=agent.value(self.h[:, indices]),
+        )
+
+    def act_losses(
+        self, agent: DTRAM, indices: Tensor, ponder_cost: float, discount: float
+    ) -> Losses:
+        """ACT's loss: cross-entropy of the mixed answer plus the cost of the glimpses.
+
+        Args:
+            agent: its stopper gives the halting scores.
+            indices: ``(B,)`` int64.
+            ponder_cost: in nats a glimpse.
+            discount: γ of the reward, for the logged return.
+        """
+        labels = self.labels[indices]
+        answer = halted_answer(self.stop_logit(agent, indices), self.logits[:, indices])
+        total = ponder_cost_loss(answer.logits, labels, answer.ponder, ponder_cost)
+        correct = (answer.logits.detach().argmax(dim=-1) == labels).float()
+        taken = answer.taken.float()
+        return supervised_losses(total, correct.mean(), 1, discount)._replace(
+            cross_entropy=total.detach() - ponder_cost * answer.ponder.detach().mean(),
+            mean_glimpses=taken.mean(),
+            mean_return=(correct * discount**taken).mean(),
+        )
+
+
+@torch.no_grad()
+def frozen_states(
+    task: TrainingTask,
+    agent: DTRAM,
+    augment: Augmentation,
+    seed: int,
+    env_steps: int | None = None,
+) -> FrozenStates:
+    """Runs the trunk over the training split once.
+
+    Args:
+        task: the images and the sensor.
+        agent: its trunk; put into evaluation mode.
+        augment: applied once to each image.
+        seed: of the augmentation.
+        env_steps: if given, the number of glimpses to take in all; a random part of the split is
+            used if it has more.
+    """
+    agent.eval()
+    train, budget = task.images("train"), agent.config.max_glimpses
+    chosen = torch.arange(len(train), device=task.device)
+    if env_steps is not None and env_steps // budget < len(train):
+        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
+        chosen = order[: env_steps // budget].sort().values.to(task.device)
+    h = torch.empty(budget, len(chosen), agent.config.hidden_size, device=task.device)
+    logits = torch.empty(budget, len(chosen), agent.config.num_classes, device=task.device)
+    devices = [task.device] if task.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        for part in torch.arange(len(chosen), device=task.device).split(task.whole_at_once):
+            store = task.augmented(train, chosen[part], augment)
+            index = torch.arange(len(part), device=task.device)
+            for t, step in enumerate(deterministic_path(agent, task.look, store, index)):
+                # Not `heads`: HaltingRAM's mix the answers of earlier glimpses.
+                h[t, part], logits[t, part] = step.state.h, agent.logits(step.state, t)
+    return FrozenStates(h, logits, train.labels[chosen])

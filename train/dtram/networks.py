@@ -1,0 +1,110 @@
+"""The network that a run trains: a new one, or a new stopper on a trained trunk."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from agents.dtram import DTRAM
+from agents.encoders import GlimpseResNet
+from agents.halting.act import HaltingRAM
+from agents.loading import load_agent
+from train.common.backbone import pixel_scale, prepare_backbone
+from train.common.files import read_json
+from train.common.options import PlainEncoder, ResNetEncoder, check
+from train.common.run import has_results
+from train.common.training_task import TrainingTask
+from train.dtram.options import ACT, Cells, Locator, Stop, StopAfter
+
+ORIGIN = ("command", "commit", "date", "versions", "hardware", "train_seconds", "options")
+"""What a stopper's results keep of its trunk's."""
+
+
+def new_agent(
+    task: TrainingTask,
+    encoder: PlainEncoder | ResNetEncoder,
+    locator: Locator,
+    stop: Stop,
+    bf16: bool,
+    seed: int,
+) -> tuple[DTRAM, str]:
+    """An untrained agent, and where its backbone's weights come from; seeds torch's generator."""
+    torch.manual_seed(seed)
+    config: dict[str, Any] = {
+        "encoder": encoder.name,
+        "locator_input": locator.gradient,
+        "locator_hidden": locator.hidden,
+        "locator_grid": locator.grid if isinstance(locator, Cells) else 0,
+        "stopper_prior": stopper_prior(stop),
+    }
+    if isinstance(encoder, ResNetEncoder):
+        resnet = encoder.resnet(task.channels * task.look.num_scales)
+        config |= {
+            "resnet": resnet,
+            "hidden_size": resnet.out_features,
+            "frozen_norms": encoder.frozen_norms,
+            "per_step": encoder.per_step,
+            "location_embedding": not encoder.per_step,
+            "answer": "first_plus_mean" if encoder.per_step else "state",
+        }
+    if task.classifier is None:
+        config |= pixel_scale(encoder, task)
+    agent = task.new_agent(**config)
+    return agent, prepare_backbone(agent.encoders(), encoder, bf16)
+
+
+def stopper_prior(stop: Stop) -> str:
+    """What the stopper begins as: a threshold on confidence after the trunk, else even odds."""
+    return "confidence" if isinstance(stop, StopAfter) else "none"
+
+
+def agent_on_trunk(folder: Path, task: TrainingTask, stop: Stop, bf16: bool, seed: int) -> DTRAM:
+    """An agent with the trunk of a trained one, and an untrained stopper and baseline.
+
+    Raises:
+        FileNotFoundError: there is no model in the folder.
+        ValueError: its run is not finished, or it was made for another environment.
+    """
+    torch.manual_seed(seed)
+    if (folder / "options.json").exists() and not has_results(folder):
+        raise ValueError(f"--trunk {folder}: expected a finished run; results.json is missing")
+    trained = load_agent(folder, task.device)
+    for name in ("env_id", "look"):
+        made, wanted = (about.get(name) for about in (trained.about, task.about))
+        if name == "env_id":
+            made, wanted = (str(value).rpartition(":")[2] for value in (made, wanted))
+        if name in trained.about and made != wanted:
+            way_out = f"; add --env-id {made}" if name == "env_id" else ""
+            raise ValueError(
+                f"--trunk {folder}: was made for {made}, the environment has {wanted}{way_out}"
+            )
+    trained.check_spaces(task.observation_space, task.action_space, task.max_glimpses)
+    kind = HaltingRAM if isinstance(stop, ACT) else DTRAM
+    config = replace(trained.config, stopper_prior=stopper_prior(stop))
+    agent = kind(config, class_names=trained.class_names).to(task.device)
+    trunk, untrained = trained.state_dict(), agent.state_dict()
+    heads = {name for name in trunk if name.split(".")[0] in ("stopper", "baseline")}
+    agent.load_state_dict(trunk | {name: untrained[name] for name in heads})
+    resnets = [encoder for encoder in agent.encoders() if isinstance(encoder, GlimpseResNet)]
+    check("bf16", bf16, bool(resnets) or not bf16, "not given: the trunk's encoder is no resnet")
+    for encoder in resnets:
+        encoder.bf16 = bf16
+    return agent.eval()
+
+
+def origin_of_trunk(folder: Path) -> dict[str, Any]:
+    """How a trunk was made, from the results of its run; empty if it has none.
+
+    For a stopper that was itself learned on a trunk, it is the origin of that trunk.
+    """
+    for run in (folder, folder.parent.parent):  # a run's folder, or that of one of its stages
+        if has_results(run):
+            results = read_json(run / "results.json")
+            if results.get("trunk"):
+                return dict(results["trunk"])
+            digest = read_json(folder / "model.json")["weights_sha256"]
+            return {name: results.get(name) for name in ORIGIN} | {"weights_sha256": digest}
+    return {}

@@ -1,0 +1,70 @@
+"""Named sets of options for ``python train/reinforce.py --recipe NAME``.
+
+What a recipe does not name is the program's default. The tables of the talk are made with these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from train.common.augment import Augmentation
+from train.common.options import SGD, Muon, PlainEncoder, ResNetEncoder
+from train.dtram.options import Cells, Gaussian, StopAfter
+
+_DIGITS: dict[str, Any] = {
+    "location_reward": "mean_log_prob",
+    "scan_epochs": 12,
+    "epochs": 48,
+    "m": 4,
+    "batch_size": 192,
+    "optimizer": Muon(),
+    "learning_rate": 1e-3,
+    "augment": Augmentation(affine=1.0),
+    "bf16": True,
+}
+_DIGIT_CELLS = Cells(grid=7, entropy=0.02, entropy_last=0.0, gradient="state")
+
+BIRD_STOP = StopAfter(max_mean_glimpses=None, epochs=60, batch_size=250)
+"""For splits of some thousand images, where larger batches would leave too few updates."""
+PHOTOGRAPH_AUGMENTATION = Augmentation(affine=0.0, flip=True, colour=0.4, lighting=0.1)
+"""The original's on CUB, but for its random window."""
+
+RECIPES: Mapping[str, Mapping[str, Any]] = {
+    # The paper's network. Its locator learns slowly, or it soon forgets the scan of the warm-up.
+    "mnist": {**_DIGITS, "locator": Gaussian(std=0.06, learning_rate=1e-4)},
+    # The same network, but locations are chosen among cells (ours).
+    "mnist-cells": {**_DIGITS, "locator": _DIGIT_CELLS},
+    # Cells, and two layers of convolutions that read a glimpse (ours).
+    "mnist-conv": {**_DIGITS, "locator": _DIGIT_CELLS, "encoder": PlainEncoder("conv")},
+    # Small drawn birds, whose species differ in small parts.
+    "birds-small": {
+        "env_id": "DTRAM-BirdsSmall-v0",
+        "encoder": PlainEncoder("cnn"),
+        "locator": Cells(grid=8, entropy=0.04, gradient="state", hidden=128),
+        "glimpse_only": 0.5,
+        "curriculum": (2, 3),
+        "m": 4,
+        "batch_size": 48,
+        "epochs": 20,
+        "learning_rate": 1.5e-3,
+        "augment": Augmentation(affine=0.0, flip=True),
+        "bf16": True,
+        "stop": BIRD_STOP,
+    },
+    # CUB as the original trains it: a network for each glimpse, Nesterov, 90 epochs a stage.
+    "cub": {
+        "env_id": "DTRAM-CUB-v0",
+        "env": ("image_size=512", "thumbnail_size=448", "glimpse_size=224"),
+        "encoder": ResNetEncoder("resnet50", weights="DEFAULT", per_step=True),
+        "locator": Gaussian(std=0.24),
+        "curriculum": (1, 2, 3),
+        "batch_size": 24,
+        "epochs": 90,
+        "optimizer": SGD(),
+        "learning_rate": 1e-3,
+        "augment": PHOTOGRAPH_AUGMENTATION,
+        "bf16": True,
+        "stop": BIRD_STOP,
+    },
+}

@@ -1,0 +1,108 @@
+"""What validation says of DT-RAM's weights, and the stop threshold that it chooses."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from agents.dtram import DTRAM
+from agents.halting.act import ACTStop
+from agents.stopping import FixedStop, LearnedStop
+from agents.unroll import Scores, score
+from dtram_env.episodes import grade
+from train.common.training import Selection
+from train.common.training_task import TrainingTask
+
+CANDIDATES = 100  # quantiles of the stop probabilities that are tried as thresholds
+
+
+def score_validation(task: TrainingTask, agent: DTRAM) -> Scores:
+    """One deterministic pass over the validation split; puts the agent into evaluation mode."""
+    agent.eval()
+    images = task.images("validation")
+    return score(agent, task.look, images.store, images.labels, task.scored_at_once)
+
+
+def select_by_error(scores: Scores, discount: float) -> Selection:
+    """Judges a trunk: by its mean error after 2, 3, ... T glimpses, then by that after T.
+
+    A dynamic stop may come after any glimpse, so every glimpse counts, except the first one, which
+    no location policy chose.
+
+    Args:
+        scores: of T glimpses.
+        discount: γ of the reward.
+    """
+    steps = len(scores.logits)
+    errors = [scores.error(FixedStop(t))[0] for t in range(1, steps + 1)]
+    metrics = {f"eval/error_at_{t}": error for t, error in enumerate(errors, start=1)}
+    metrics |= {
+        "eval/accuracy": 1 - errors[-1],
+        "eval/mean_glimpses": float(steps),
+        "eval/mean_return": discount**steps * (1 - errors[-1]),
+    }
+    later = errors[1:] or errors
+    return Selection((sum(later) / len(later), errors[-1]), metrics)
+
+
+def select_threshold(scores: Scores, discount: float, max_mean_glimpses: float | None) -> Selection:
+    """Chooses the threshold of the learned stop.
+
+    Candidates are 1/2, never, and quantiles of the stop probabilities that occur, so that a stopper
+    whose probabilities are all tiny or all near 1 is served as well.
+
+    Args:
+        scores: of the validation split.
+        discount: γ of the reward.
+        max_mean_glimpses: bound on the mean number of glimpses. The threshold with the lowest
+            error within it is chosen, of equal ones that with fewer glimpses; if none keeps the
+            bound, the one with fewest glimpses, and ``eval/bound_kept`` is 0. None: the threshold
+            with the highest mean return.
+    """
+    p = torch.sigmoid(scores.stop_logit[:-1].flatten().double())
+    thresholds = {0.5, 1.0}  # no probability exceeds 1
+    if len(p):
+        ordered = p.sort().values
+        ranks = torch.linspace(0, len(ordered) - 1, CANDIDATES, device=p.device).long()
+        thresholds |= set(ordered[ranks].tolist())
+        thresholds.add(float(ordered[0]) * (1 - 1e-6))  # every image stops at once
+    bound = float("inf") if max_mean_glimpses is None else max_mean_glimpses
+    candidates = []
+    for threshold in sorted(thresholds):
+        taken, prediction = scores.read(LearnedStop(threshold))
+        error = float((prediction != scores.labels).double().mean())
+        glimpses = float(taken.double().mean())
+        mean_return = float(grade(taken.double(), prediction, scores.labels, discount).mean())
+        over = glimpses > bound
+        rank: tuple[float, ...] = (over, glimpses, error) if over else (over, error, glimpses)
+        if max_mean_glimpses is None:
+            rank = (-mean_return, glimpses)
+        candidates.append((rank, threshold, error, glimpses, mean_return))
+    _, threshold, error, glimpses, mean_return = min(candidates)
+    metrics = {
+        "eval/accuracy": 1 - error,
+        "eval/mean_glimpses": glimpses,
+        "eval/mean_return": mean_return,
+        "eval/stop_threshold": threshold,
+        "eval/bound_kept": float(glimpses <= bound),
+    }
+    criterion = (error + float(glimpses > bound), glimpses)
+    if max_mean_glimpses is None:
+        criterion = (-mean_return, glimpses)
+    return Selection(criterion, metrics, threshold)
+
+
+def select_halting(scores: Scores, discount: float, ponder_cost: float) -> Selection:
+    """Judges ACT's halting by its loss, with the number of glimpses in place of the ponder cost."""
+    rule = ACTStop()
+    taken, answer = scores.stopped(rule)
+    correct = (answer.argmax(dim=-1) == scores.labels).double()
+    glimpses = float(taken.double().mean())
+    loss = float(cross_entropy(answer, scores.labels) + ponder_cost * glimpses)
+    metrics = {
+        "eval/accuracy": float(correct.mean()),
+        "eval/mean_glimpses": glimpses,
+        "eval/mean_return": float((correct * discount**taken).mean()),
+        "eval/loss": loss,
+    }
+    return Selection((loss, glimpses), metrics, rule.threshold)
