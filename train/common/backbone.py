@@ -9,9 +9,8 @@ from torch import nn
 
 from agents.backbone_weights import load_backbone
 from agents.encoders import GlimpseResNet
-
-from .options import PlainEncoder, ResNetEncoder
-from .training_task import TrainingTask
+from train.common.options import PlainEncoder, ResNetEncoder
+from train.common.training_task import TrainingTask
 
 # Mean and standard deviation of ImageNet's channels, which torchvision's weights expect.
 IMAGENET_MEAN = tuple(255 * share for share in (0.485, 0.456, 0.406))

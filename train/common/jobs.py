@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,13 +12,15 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from train.common.run import read_json
+from train.common.files import read_json
+from train.common.options import flags
+from train.common.run import has_results
 
-HERE = Path(__file__).resolve().parents[1]
+PROGRAMS = Path(__file__).resolve().parents[1]
 
 
 class Job(Protocol):
@@ -42,14 +44,14 @@ class Job(Protocol):
 
 @dataclass(frozen=True)
 class ProgramRun:
-    """A run of a program of this folder.
+    """A run of a training program.
 
     Attributes:
         name: for messages.
-        program: as in ``"reinforce.py"``.
-        folder: the run's; ``--run-dir``.
-        options: of the program by name, see `flags`.
-        after: folders of the runs that it reads, which must be finished before it.
+        program: file name in this package, as in ``"reinforce.py"``.
+        folder: the run's folder, ``--run-dir``.
+        options: of the program by name, see `options.flags`.
+        after: folders of the runs that it reads; they must be finished before it starts.
     """
 
     name: str
@@ -64,56 +66,41 @@ class ProgramRun:
         return has_results(self.folder)
 
     def check_options(self) -> None:
-        """Raises one ValueError if the finished run was made with other options than these.
+        """Raises ValueError if the finished run was made by another command than this one.
 
-        What is not named here is the program's default. An option that came after the run was made
-        is taken to have changed nothing as long as it is not named, those of `NOT_AS_BEFORE` apart.
+        Flags that say where something is (``--run-dir``, ``--trunk``, ...) may differ.
         """
-        made = read_json(self.folder / "results.json").get("options", {})
-        defaults = self._defaults()
-        wanted = {**defaults, **self.options}
-        wanted = {name: _plain(v) for name, v in wanted.items() if name not in PLACES}
-        if not wanted.get("side"):  # chosen by the run, which notes what it is
-            wanted.pop("side", None)
-        before = {name: _plain(value) for name, value in {**defaults, **made}.items()}
-        differ = [
-            f"{name} {before.get(name)!r} then, {value!r} now"
-            for name, value in wanted.items()
-            if before.get(name) != value
-        ]
-        differ += [
-            f"--{name.replace('_', '-')} came later, and with it another default"
-            for name, stop in NOT_AS_BEFORE.items()
-            if name not in made and wanted.get("stop") == stop
-        ]
-        if differ:
+        made = str(read_json(self.folder / "results.json").get("command", ""))
+        before, wanted = defining_words(shlex.split(made)[2:]), defining_words(self.words()[2:])
+        if before != wanted:
             raise ValueError(
-                f"{self.folder}: made otherwise ({', '.join(differ)}); delete it to run anew, or "
-                "choose other --runs"
+                f"{self.folder}: made with {shlex.join(before)}, expected {shlex.join(wanted)}; "
+                "delete it to run anew, or choose other --runs"
             )
 
-    def _defaults(self) -> dict[str, Any]:
-        """The program's options where none is given."""
-        module = importlib.import_module(f".{Path(self.program).stem}", __package__)
-        return {o.name: o.default for o in fields(module.Options) if o.default is not MISSING}
-
     def words(self) -> list[str]:
-        """The command that makes it, or goes on with it."""
+        """The command that makes it, or continues it."""
         given = flags({**self.options, "run_dir": self.folder})
-        return [sys.executable, str(HERE / self.program), *given, "--resume"]
+        return [sys.executable, str(PROGRAMS / self.program), *given, "--resume"]
 
 
-PLACES = ("run_dir", "data_dir", "trunk", "like", "device", "resume")
-"""Options that say where something is, which may change."""
-NOT_AS_BEFORE = {"stopper_prior": "after"}
-"""Options whose default is not what was done before there were any, and with which --stop."""
+PLACES = ("--run-dir", "--data-dir", "--trunk", "--like", "--device", "--resume")
+"""Flags that say where something is; a run that was moved is still the same."""
 
 
-def _plain(value: Any) -> Any:
-    """An option as JSON has it."""
-    if isinstance(value, tuple | list):
-        return [_plain(one) for one in value]
-    return str(value) if isinstance(value, Path) else value
+def defining_words(words: Sequence[str]) -> list[str]:
+    """The words of a command line that define a run.
+
+    >>> defining_words(["--seed", "1", "--run-dir", "runs/a", "--stop", "act", "--resume"])
+    ['--seed', '1', '--stop', 'act']
+    """
+    kept, keeps = [], True
+    for word in words:
+        if word.startswith("--"):
+            keeps = word.partition("=")[0] not in PLACES
+        if keeps:
+            kept.append(word)
+    return kept
 
 
 def run_in_order(jobs: Sequence[ProgramRun], runner: Runner) -> None:
@@ -136,29 +123,6 @@ def run_in_order(jobs: Sequence[ProgramRun], runner: Runner) -> None:
     for job in waiting:
         unmade = next(folder for folder in job.after if not has_results(folder))
         runner.problems[job.folder] = f"not run, as {unmade} is not finished"
-
-
-def has_results(folder: Path) -> bool:
-    """Whether a run is finished: its results are written last."""
-    return (folder / "results.json").exists()
-
-
-def flags(options: Mapping[str, Any]) -> list[str]:
-    """Options as words of a command line; those that are None are left out.
-
-    >>> flags({"env_id": "X", "flip": True, "per_step": False, "curriculum": (1, 3), "root": None})
-    ['--env-id', 'X', '--flip', '--no-per-step', '--curriculum', '1', '3']
-    """
-    words = []
-    for name, value in options.items():
-        flag = name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(f"--{'' if value else 'no-'}{flag}")
-        elif isinstance(value, tuple | list):
-            words += [f"--{flag}", *map(str, value)]
-        elif value is not None:
-            words += [f"--{flag}", str(value)]
-    return words
 
 
 class Runner:

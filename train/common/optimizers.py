@@ -10,8 +10,7 @@ from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 
 from agents.resnet import parameter_groups
-
-from .options import AdamW, Muon, Optimizer
+from train.common.options import AdamW, Muon, Optimizer
 
 NARROW = 16
 """A matrix with fewer rows or columns has few directions; AdamW moves it, not Muon."""

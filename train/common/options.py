@@ -14,7 +14,7 @@ import shlex
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -335,7 +335,8 @@ def describe_options(options: Any) -> str:
 def check(name: str, value: object, holds: bool, expected: str) -> None:
     """Raises ValueError with the option's flag unless `holds`."""
     if not holds:
-        raise ValueError(f"--{name.replace('_', '-')} {value}: expected {expected}")
+        text = " ".join(to_words(value)) if is_dataclass(value) else value
+        raise ValueError(f"--{name.replace('_', '-')} {text}: expected {expected}")
 
 
 def command_line(
@@ -381,7 +382,7 @@ def flags(options: Mapping[str, Any], full: bool = False) -> list[str]:
             found.append(f"--{'' if value else 'no-'}{flag}")
         elif isinstance(value, tuple | list):
             found += [f"--{flag}", *map(str, value)]
-        elif hasattr(value, "__dataclass_fields__"):
+        elif is_dataclass(value):
             found += [f"--{flag}", *to_words(value, full)]
         elif value is not None:
             found += [f"--{flag}", str(value)]

@@ -18,6 +18,7 @@ import torch
 from agents.precision import has_bf16
 
 NOT_INSTALLED = "not installed"
+CODE = (":/", ":(exclude,top)benchmarks/results")  # what a commit must hold without changes
 
 
 def choose_device(name: str) -> torch.device:
@@ -78,7 +79,7 @@ def _version(package: str) -> str:
 
 
 def _commit() -> str:
-    """The checkout's commit, with "+changes" if files differ from it."""
+    """The checkout's commit, with "+changes" if files differ from it; results do not count."""
     here = Path(__file__).resolve().parent
 
     def git(*words: str) -> str:
@@ -87,7 +88,9 @@ def _commit() -> str:
         ).stdout.strip()
 
     try:
-        dirty = "+changes" if git("status", "--porcelain", "--untracked-files=no") else ""
+        dirty = (
+            "+changes" if git("status", "--porcelain", "--untracked-files=no", "--", *CODE) else ""
+        )
         return git("rev-parse", "HEAD") + dirty
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

@@ -19,9 +19,8 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from dtram_env.datasets import DatasetCorruptError
-
-from .files import read_json, write_json, write_text
-from .provenance import python_command
+from train.common.files import read_json, write_json, write_text
+from train.common.provenance import python_command
 
 
 def run_program(main: Callable[[], object]) -> None:

@@ -31,9 +31,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
 from agents.objective import Losses
-
-from .files import read_tensors, write_tensors
-from .run import Interrupt, RunFolder
+from train.common.files import read_tensors, write_tensors
+from train.common.run import Interrupt, RunFolder
 
 LOGGED = {
     "train/loss": lambda losses: losses.total.detach(),
@@ -157,7 +156,8 @@ class TrainingRun(RunFolder):
             self._resuming = False
             assert self.checkpoint is not None
             saved = torch.load(self.checkpoint / "training.pt", weights_only=True)
-            for part, state in zip([*optimizers, *schedules], saved, strict=True):
+            parts: list[Any] = [*optimizers, *schedules]
+            for part, state in zip(parts, saved, strict=True):
                 part.load_state_dict(state)
             self.restore_generators()
         else:
@@ -271,7 +271,7 @@ class TrainingRun(RunFolder):
 
         def write(folder: Path) -> None:
             write_tensors(folder / "weights.safetensors", self.model.state_dict())
-            parts = [*self._optimizers, *self._schedules]
+            parts: list[Any] = [*self._optimizers, *self._schedules]
             torch.save([part.state_dict() for part in parts], folder / "training.pt")
 
         self.save_checkpoint(write, asdict(self.progress))

@@ -1,0 +1,72 @@
+"""Results with their origin: what a file under benchmarks/results must say, and who writes it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from train.common.files import write_json, write_text
+
+RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
+ORIGIN = ("command", "commit", "date", "versions", "hardware")
+"""What every record says of how it was made; `provenance.provenance` gives it."""
+
+
+def origin(results: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of `ORIGIN` in a run's results."""
+    return {name: results.get(name) for name in ORIGIN}
+
+
+def check_origin(record: Mapping[str, Any], name: str) -> None:
+    """Raises ValueError unless a record says how it was made, on a commit without changes."""
+    missing = [key for key in ORIGIN if not record.get(key)]
+    if missing:
+        raise ValueError(f"{name}: expected {', '.join(missing)} in the record; run it again")
+    commit = str(record["commit"])
+    if commit == "unknown" or "+" in commit:
+        raise ValueError(
+            f"{name}: made on commit {commit}; commit all changes and run it again, or write it "
+            "outside benchmarks/results"
+        )
+
+
+def write_result(path: Path, result: Mapping[str, Any]) -> Path:
+    """Writes one result as JSON; under benchmarks/results only with its origin.
+
+    Raises:
+        ValueError: see `check_origin`.
+    """
+    if RESULTS in path.resolve().parents:
+        check_origin(result, str(path))
+    return write_json(path, dict(result))
+
+
+def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> Path:
+    """Writes records as JSON Lines; under benchmarks/results only with the origin of each.
+
+    Raises:
+        ValueError: see `check_origin`.
+    """
+    if RESULTS in path.resolve().parents:
+        for number, record in enumerate(records, start=1):
+            check_origin(record, f"{path}, line {number}")
+    return write_text(path, "".join(json.dumps(record) + "\n" for record in records))
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """Reads JSON Lines; an empty list if there is no file.
+
+    Raises:
+        ValueError: a line is damaged; file and line are named.
+    """
+    if not path.exists():
+        return []
+    records = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}, line {number}: not valid JSON ({error})") from None
+    return records
