@@ -236,8 +236,8 @@ class TrainingTask:
     def new_agent(self, **config: Any) -> DTRAM:
         """An untrained DT-RAM for this task; keywords are fields of `DTRAMConfig`.
 
-        It scales pixels by the training split's mean and standard deviation. On a policy-only task
-        its encoder, core and classifier are those of the classifier in the loop.
+        On a policy-only task its encoder, core and classifier are those of the classifier in the
+        loop.
 
         Raises:
             ValueError: `config` asks for another network than the classifier's.
@@ -246,11 +246,10 @@ class TrainingTask:
             return agent_on(self.classifier, self.max_glimpses, self.class_names, **config).to(
                 self.device
             )
-        scale = dict(zip(("pixel_mean", "pixel_std"), self.pixel_scale(), strict=True))
         return DTRAM.for_spaces(
             self.observation_space,
             self.action_space,
             self.max_glimpses,
             class_names=self.class_names,
-            **(scale | config),
+            **config,
         ).to(self.device)
