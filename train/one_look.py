@@ -55,6 +55,9 @@ from train.common.training_task import TrainingTask
 class Options(TrainingOptions, EnvOptions):
     """Trains a one-look network on a registered environment's images."""
 
+    recipe: str = ""
+    """named set of options to start from; other flags change it. One of: cub"""
+
     side: int | None = None
     """pixels a side that the whole image is shrunk to; 0: its own shorter side; if not given, the
     side of the environment's first look at the whole image, or the image's own without one"""
