@@ -55,16 +55,20 @@ def index(opened: Opener) -> str:
     rows = []
     for env_id in IDS:
         env = opened(env_id)
+        own = dataset_of(env_id) == "imagefolder"
+        size = "x".join(map(str, env.image_shape))
         rows.append(
             (
-                f"[{env_id}]({env_id}.md)",
-                datasets.DATASETS[dataset_of(env_id)].description,
+                f"[{env_id}]({env_id}.md){' (policy-only)' * (env_id in POLICY_IDS)}",
+                "your own images" if own else datasets.DATASETS[dataset_of(env_id)].title,
+                size if _one_size(env) else f"shorter side {env.image_size}",
+                "yours" if own else str(env.num_classes),
                 f"{env.glimpse_size}x{env.glimpse_size}, {env.num_scales}",
                 str(env.max_glimpses),
-                env.first_glimpse,
+                f'`"{env.first_glimpse}"`',
             )
         )
-    head = ("Id", "Images", "Glimpse, scales", "`max_glimpses`", "First glimpse")
+    head = ("Id", "Dataset", "Image", "Classes", "Glimpse, scales", "Budget", "First glimpse")
     parts = [NOTE, "# Environments", _table(head, rows)]
     parts.append(
         "All ids share the spaces, rewards, keywords and views below. The page of an id gives its "
@@ -208,26 +212,27 @@ def _actions(env_id: str, opened: Opener) -> str:
 
 def _observations(env_id: str, opened: Opener) -> str:
     one_size = _one_size(opened(env_id))
-    observed = OBSERVATIONS if one_size else OBSERVATIONS[:1]
-    cells: dict[str, dict[str, str]] = {}
-    shown: dict[str, list[str]] = {}
-    for observe in observed:
-        for form in FORMATS:
-            space = opened(env_id, observe=observe, glimpse_format=form).observation_space
-            assert isinstance(space, spaces.Dict)
-            for key, part in space.items():
-                cells.setdefault(key, {}).setdefault(form, f"`{space_text(part)}`")
-                shown.setdefault(key, []).append(observe)
-    rows = []
-    for key, by_form in cells.items():
-        only = set(shown[key]) if len(set(shown[key])) < len(observed) else set()
-        note = "".join(f', with `observe="{observe}"`' for observe in only)
-        rows.append((f"`{key}`{note}", *by_form.values()))
-    table = _table(("Key", *(f'`glimpse_format="{form}"`' for form in FORMATS)), rows)
-    other = opened(env_id, view="continuous").observation_space
-    flat = other == opened(env_id, glimpse_format="flat").observation_space
-    text = f'The default `glimpse_format` is `"image"`{" in every view" * (not flat)}'
-    text += ', and `"flat"` in views other than `"native"`' * flat + "."
+    shown: dict[str, list[Any]] = {
+        observe: [
+            opened(env_id, observe=observe, glimpse_format=form).observation_space
+            for form in FORMATS
+        ]
+        for observe in (OBSERVATIONS if one_size else OBSERVATIONS[:1])
+    }
+    rows = {}
+    for observe, by_format in shown.items():
+        for key in by_format[0]:
+            always = all(key in others[0].keys() for others in shown.values())
+            label = f"`{key}`" if always else f'`{key}`, with `observe="{observe}"`'
+            rows[label] = [f"`{space_text(space[key])}`" for space in by_format]
+    head = ("Key", *(f'`glimpse_format="{form}"`' for form in FORMATS))
+    table = _table(head, [(label, *cells) for label, cells in rows.items()])
+    default = opened(env_id, view="continuous").observation_space
+    text = 'The default `glimpse_format` is `"image"` in every view.'
+    if default != opened(env_id).observation_space:
+        text = (
+            'The default `glimpse_format` is `"image"`, and `"flat"` if `view` is not `"native"`.'
+        )
     if not one_size:
         text += ' `observe="canvas"` requires images of one size.'
     return f"{table}\n\n{_wrap(text)}"

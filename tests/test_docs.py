@@ -68,7 +68,7 @@ def test_drawing_a_picture_that_does_not_exist_is_an_error(
     monkeypatch.setattr(pictures, "ROOT", tmp_path)
     with pytest.raises(ValueError, match="--pictures DTRAM-CUB-v0: expected some of DTRAM-"):
         pictures.make_pictures(["DTRAM-CUB-v0"])
-    with pytest.raises(FileNotFoundError, match="make it with: python train/reinforce.py"):
+    with pytest.raises(FileNotFoundError, match="make it with: python train"):
         pictures.make_pictures(["DTRAM-Signpost-v0"])
 
 
