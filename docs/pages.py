@@ -222,7 +222,7 @@ def _observations(env_id: str, opened: Opener) -> str:
     rows = {}
     for observe, by_format in shown.items():
         for key in by_format[0]:
-            always = all(key in others[0].keys() for others in shown.values())
+            always = all(key in others[0].spaces for others in shown.values())
             label = f"`{key}`" if always else f'`{key}`, with `observe="{observe}"`'
             rows[label] = [f"`{space_text(space[key])}`" for space in by_format]
     head = ("Key", *(f'`glimpse_format="{form}"`' for form in FORMATS))
