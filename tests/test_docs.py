@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import re
 from pathlib import Path
 
 import gymnasium as gym
@@ -82,6 +83,15 @@ def test_a_stand_in_has_as_many_images_as_the_photographs() -> None:
 def test_every_link_has_a_target() -> None:
     others = [path for path in OTHERS if path.exists()]
     assert links.broken([*PAGES, *others], ROOT) == []
+
+
+def test_the_tree_in_contributing_exists() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (tree,) = re.findall(r"^```\n(dtram_env/ .*?)^```$", text, re.M | re.S)
+    folders: list[str] = []
+    for indent, name in re.findall(r"^( *)(\S+) ", tree, re.M):
+        folders[len(indent) // 2 :] = [name]
+        assert (ROOT / "/".join(folders)).exists(), name
 
 
 def test_a_broken_link_is_found(tmp_path: Path) -> None:
