@@ -333,6 +333,7 @@ def describe_options(options: Any) -> str:
 def check(name: str, value: object, holds: bool, expected: str) -> None:
     """Raises ValueError with the option's flag unless `holds`."""
     if not holds:
+        flag = name.replace("_", "-")
         text = " ".join(to_words(value)) if is_dataclass(value) else value
         raise ValueError(f"--{flag} {text}: expected {expected}")
 
