@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clon
 
 from agents.dtram import DTRAM
 from agents.objective import supervised_losses
-from agents.unroll import read_logits
+from agents.unroll import logits_along
 from train.common.backbone import pixel_scale
 from train.common.optimizers import make_optimizers, one_cycle
 from train.common.options import (
@@ -77,7 +77,7 @@ def train_classifier(
             index = torch.arange(len(indices), device=task.device).repeat_interleave(options.m)
             labels = images.labels[indices].repeat_interleave(options.m)
             locations = torch.rand(glimpses, len(index), 2, device=task.device) * 2 - 1
-            logits = read_logits(network, task.look, store, index, locations)
+            logits = logits_along(network, task.sensor, store, index, locations)
             loss = cross_entropy(logits.flatten(0, 1), labels.repeat(glimpses))
             for optimizer in optimizers:
                 optimizer.zero_grad(set_to_none=True)
@@ -110,7 +110,7 @@ def errors_of_random_glimpses(
     wrong = torch.zeros(task.max_glimpses, device=task.device)
     for index in torch.arange(len(images), device=task.device).split(task.scored_at_once):
         locations = torch.rand(task.max_glimpses, len(index), 2, generator=generator) * 2 - 1
-        logits = read_logits(network, task.look, images.store, index, locations.to(task.device))
+        logits = logits_along(network, task.sensor, images.store, index, locations.to(task.device))
         wrong += (logits.argmax(-1) != images.labels[index]).sum(-1)
     return (wrong / len(images)).tolist()
 

@@ -179,7 +179,7 @@ def train_trunk(
     std = options.locator.std if isinstance(options.locator, Gaussian) else 1.0
     unroll = Unroll(
         agent,
-        task.look,
+        task.sensor,
         std,
         stop=joint,
         glimpse_only=objective.needs_glimpse_only,

@@ -147,8 +147,8 @@ def new_network(
         flops = flops or like.flops
     if side is None and flops is not None:
         side = side_of_flops(config, flops)
-    elif side is None and task.look.first_glimpse == "thumbnail":
-        side = task.look.thumbnail_size or task.look.glimpse_size
+    elif side is None and task.sensor.first_glimpse == "thumbnail":
+        side = task.sensor.thumbnail_size or task.sensor.glimpse_size
     side = side or min(task.images("train").data.typical_size)
     torch.manual_seed(seed)
     if isinstance(halting, NoHalting) or config.resnet is None:
