@@ -137,10 +137,12 @@ def read_dtram(
     seconds = {True: trunk_seconds + results["train_seconds"], False: trunk_seconds}
     test, validation = task.images("test"), task.images("validation")
     size = task.scored_at_once
-    scores = score(agent, task.look, test.store, test.labels, size)
-    validated = score(agent, task.look, validation.store, validation.labels, size)
+    scores = score(agent, task.sensor, test.store, test.labels, size)
+    validated = score(agent, task.sensor, validation.store, validation.labels, size)
     own = agent.stopping
-    confidence = ConfidenceStop(matching_confidence(validated, validated.error(own)[1]))
+    confidence = ConfidenceStop(
+        matching_confidence(validated, validated.error_and_glimpses(own)[1])
+    )
     rules: dict[str, StoppingRule] = {"DT-RAM, learned stop": own}
     for t in range(1, task.max_glimpses + 1):
         rules[f"RAM, {t} glimpse{'s' * (t > 1)}"] = FixedStop(t)

@@ -76,6 +76,10 @@ STOPPER_LEARNING_RATE = 2e-3
 class Options(TrainingOptions, EnvOptions):
     """Trains DT-RAM on a registered environment."""
 
+    recipe: str = ""
+    """named set of options to start from; other flags change it. One of mnist, mnist-cells,
+    mnist-conv, birds-small, cub"""
+
     discount: float | None = None
     """γ of the reward; the environment's own if not given"""
     locator: Annotated[Locator, words(Gaussian, Cells)] = field(default_factory=Gaussian)
@@ -175,7 +179,7 @@ def train_trunk(
     std = options.locator.std if isinstance(options.locator, Gaussian) else 1.0
     unroll = Unroll(
         agent,
-        task.look,
+        task.sensor,
         std,
         stop=joint,
         glimpse_only=objective.needs_glimpse_only,

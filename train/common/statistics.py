@@ -25,7 +25,7 @@ class Answered(NamedTuple):
 
 def answers(scores: Scores, rule: StoppingRule) -> Answered:
     """A pass under a stopping rule."""
-    taken, prediction = scores.read(rule)
+    taken, prediction = scores.apply(rule)
     return Answered((prediction == scores.labels).cpu().numpy(), taken.cpu().numpy())
 
 
@@ -48,7 +48,7 @@ def matching_confidence(scores: Scores, mean_glimpses: float, candidates: int = 
     """
     return min(
         confidences(scores, candidates),
-        key=lambda p: abs(scores.error(ConfidenceStop(p))[1] - mean_glimpses),
+        key=lambda p: abs(scores.error_and_glimpses(ConfidenceStop(p))[1] - mean_glimpses),
     )
 
 

@@ -42,7 +42,7 @@ def histogram_figure(reader: Reader, folder: Path, path: Path) -> None:
     """
     task, agent = reader.task(folder), load_agent(folder)
     scores = reader.scores(folder, folder)
-    taken, prediction = scores.read(agent.stopping)
+    taken, prediction = scores.apply(agent.stopping)
     figure = glimpse_figure(task, task.images("test"), scores, taken, prediction)
     figure.savefig(path, dpi=110)
     counts = np.bincount(taken.cpu().numpy(), minlength=task.max_glimpses + 1)[1:]
@@ -90,7 +90,7 @@ def discount_plot(reader: Reader, protocol: Protocol, found: Found, stem: Path) 
     ]
     points["confidence threshold"] = []
     for threshold in confidences(scores, 40):
-        error, glimpses = scores.error(ConfidenceStop(threshold))
+        error, glimpses = scores.error_and_glimpses(ConfidenceStop(threshold))
         points["confidence threshold"].append(
             {"name": f"{threshold:.4g}", "mean_glimpses": glimpses, "test_error": 100 * error}
         )

@@ -83,7 +83,7 @@ class Reader:
         task, agent = self.task(folder), load_agent(trained, self._device)
         test = task.images("test")
         size = min(1000, task.scored_at_once)
-        return score(agent, task.look, test.store, test.labels, size)
+        return score(agent, task.sensor, test.store, test.labels, size)
 
 
 def network_of(folder: Path, steps: int | None) -> Path:
