@@ -190,8 +190,8 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], text_columns: in
 def _mean(row: Mapping[str, Any], column: str) -> str:
     _, digits, factor = COLUMNS[column]
     text = f"{row[column] * factor:,.{digits}f}"
-    half = row.get(f"{column}_interval")
-    return text if pd.isna(half) else f"{text} ± {half * factor:.{digits}f}"
+    half = row.get(f"{column}_interval", np.nan)  # none for one seed
+    return text if half is None or np.isnan(half) else f"{text} ± {half * factor:.{digits}f}"
 
 
 def _iqm(row: Mapping[str, Any]) -> str:

@@ -6,11 +6,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import torch
 
 import dtram_env
 from agents.loading import load_agent
-from agents.policy_only import POLICY_IDS, LookAndStop
+from agents.policy_only import LookAndStop
 from agents.stopping import FixedStop, StoppingRule
 from train.common.files import read_tensors
 from train.common.provenance import choose_device, provenance
@@ -65,7 +66,8 @@ def evaluate_agent(
     own_stop = agent.stopping
     agent.stopping = rule or own_stop
 
-    policy = LookAndStop(agent) if env_id.rpartition(":")[2] in POLICY_IDS else agent
+    spec = gym.spec(env_id.rpartition(":")[2])  # registered by importing agents
+    policy = agent if spec.kwargs.get("classifier") is None else LookAndStop(agent)
     found = dtram_env.evaluate(policy, env_id, split, num_envs=num_envs, **env_options)
     result = found.to_dict() | {"stopping": repr(agent.stopping)}
     written = folder / "test_images.safetensors"
