@@ -188,7 +188,6 @@ def train_trunk(
     epochs, batches = options.epochs, len(images) // options.batch_size
     env_steps, per_batch = options.env_steps_of("trunk"), options.batch_size * options.m * glimpses
     if env_steps is not None:
-        check("env_steps", env_steps, env_steps >= per_batch, f"at least {per_batch} for a stage")
         epochs, batches = epochs_of_budget(env_steps // per_batch, batches)
 
     begin_stage(agent, before)
@@ -313,6 +312,13 @@ def train(options: Options) -> Path:
     images = len(task.images("train"))
     fits = options.batch_size <= images or options.trunk is not None
     check("batch_size", options.batch_size, fits, f"at most {images}, the training images")
+    names = [] if options.trunk is not None else list(stages)
+    names += ["stopper"] if isinstance(options.stop, StopAfter | ACT) else []
+    for stage in names if options.env_steps is not None else ():
+        batch = 1 if stage == "stopper" else options.batch_size * options.m
+        share, least = options.env_steps_of(stage) or 0, batch * task.max_glimpses
+        enough = f"so many that {stage} gets {least}, not {share}"
+        check("env_steps", options.env_steps, share >= least, enough)
 
     how = options.stop, options.bf16, options.seed
     if options.trunk is None:
@@ -336,8 +342,6 @@ def train(options: Options) -> Path:
         return run_dir
     print(describe_options(options))
 
-    names = [] if options.trunk is not None else list(stages)
-    names += ["stopper"] if isinstance(options.stop, StopAfter | ACT) else []
     with run:
         for stage in run.stages(names):
             if stage == "stopper":

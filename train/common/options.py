@@ -333,7 +333,8 @@ def describe_options(options: Any) -> str:
 def check(name: str, value: object, holds: bool, expected: str) -> None:
     """Raises ValueError with the option's flag unless `holds`."""
     if not holds:
-        flag = name.replace("_", "-")
+        option, _, key = name.partition(" ")
+        flag = f"{option.replace('_', '-')} {key}".rstrip()
         text = " ".join(to_words(value)) if is_dataclass(value) else value
         raise ValueError(f"--{flag} {text}: expected {expected}")
 
@@ -376,7 +377,8 @@ def flags(options: Mapping[str, Any], full: bool = False) -> list[str]:
     """
     found: list[str] = []
     for name, value in options.items():
-        flag = name.replace("_", "-")
+        option, _, key = name.partition(" ")
+        flag = f"{option.replace('_', '-')} {key}".rstrip()
         if isinstance(value, bool):
             found.append(f"--{'' if value else 'no-'}{flag}")
         elif isinstance(value, tuple | list):
