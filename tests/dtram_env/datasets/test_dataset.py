@@ -72,12 +72,12 @@ def test_arrays_are_read_only_and_the_callers_are_not_touched() -> None:
     assert images.flags.writeable and boxes.flags.writeable
 
 
-def test_facts_of_an_image_are_copies() -> None:
+def test_metadata_of_an_image_are_copies() -> None:
     data = make(metadata={"box": np.arange(8.0).reshape(2, 4), "sure": np.array([False, True])})
-    metadata = data.facts_of(1)
+    metadata = data.metadata_of(1)
     assert metadata["box"].tolist() == [4, 5, 6, 7] and metadata["sure"] == True  # noqa: E712 - numpy's
     metadata["box"][:] = 0
-    assert data.facts_of(1)["box"].tolist() == [4, 5, 6, 7]
+    assert data.metadata_of(1)["box"].tolist() == [4, 5, 6, 7]
 
 
 def test_store_is_shared_by_margin() -> None:

@@ -15,7 +15,7 @@ from dtram_env.datasets import (
     DATASETS,
     SPLITS,
     BuiltinDataWarning,
-    Choices,
+    ImageOptions,
     DatasetNotFoundError,
     build,
     data_root,
@@ -29,7 +29,7 @@ from dtram_env.datasets.storage.mapped import MappedStore
 from dtram_env.datasets.storage.store import Pictures
 from tests.dtram_env.datasets.trees import make_cars, make_cub, make_folder
 
-FEW = Choices(image_size=96, num_classes=10, num_train=30, num_test=6)
+FEW = ImageOptions(image_size=96, num_classes=10, num_train=30, num_test=6)
 FEW_BIRDS = replace(BIRDS, image_size=96, num_classes=10, num_train=30, num_test=6)
 
 
@@ -61,7 +61,7 @@ def test_train_and_validation_part_the_whole() -> None:
 
 def test_a_split_selects_facts_too(tmp_path: Path) -> None:
     whole, train, validation = (
-        load("birds", split, data_dir=tmp_path, choices=FEW)
+        load("birds", split, data_dir=tmp_path, options=FEW)
         for split in ("train+validation", "train", "validation")
     )
     rows = datasets.stratified_split(whole.labels, 3)
@@ -77,8 +77,8 @@ def test_a_split_selects_facts_too(tmp_path: Path) -> None:
     assert part.select(np.array([2])).metadata["box"].tolist() == [[0, 0, 1, 0]]
 
 
-def test_facts_of_drawn_birds_are_their_layout(tmp_path: Path) -> None:
-    data, layout = load("birds", "test", data_dir=tmp_path, choices=FEW), FEW_BIRDS.layout("test")
+def test_metadata_of_drawn_birds_are_their_layout(tmp_path: Path) -> None:
+    data, layout = load("birds", "test", data_dir=tmp_path, options=FEW), FEW_BIRDS.layout("test")
     assert np.array_equal(data.metadata["part_boxes"], layout.part_boxes)
     assert np.array_equal(data.metadata["discriminative"], layout.discriminative)
     assert np.array_equal(data.labels, FEW_BIRDS.labels("test"))
@@ -89,7 +89,7 @@ def test_facts_of_drawn_birds_are_their_layout(tmp_path: Path) -> None:
 def test_unknown_names() -> None:
     with pytest.raises(ValueError, match="dataset 'mnits': expected one of 'mnist', 'signpost'"):
         load("mnits")
-    for call in (datasets.fetch, build):
+    for call in (datasets.download, build):
         with pytest.raises(ValueError, match="'mnits'"):
             call("mnits")
     with pytest.raises(
@@ -129,16 +129,16 @@ def test_the_table_is_of_one_mind_with_the_environments() -> None:
         assert info.stand_in is None or DATASETS[info.stand_in].drawn
         # What an id is registered with is what its data, and its stand-in, take.
         for taken in (name, info.stand_in or name):
-            given = {key for key in vars(Choices()) if kwargs.get(key) is not None}
+            given = {key for key in vars(ImageOptions()) if kwargs.get(key) is not None}
             assert given <= DATASETS[taken].choices
 
 
-# --- Choices
+# --- ImageOptions
 
 
 def test_choices_that_were_made() -> None:
-    assert Choices().given() == set()
-    assert Choices(image_size=3, crop_to_box=True).given() == {"image_size", "crop_to_box"}
+    assert ImageOptions().given() == set()
+    assert ImageOptions(image_size=3, crop_to_box=True).given() == {"image_size", "crop_to_box"}
 
 
 @pytest.mark.parametrize(
@@ -161,17 +161,17 @@ def test_choices_that_a_dataset_does_not_take(
     name: str, choices: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        load(name, choices=Choices(**choices))
+        load(name, options=ImageOptions(**choices))
 
 
 def test_a_stand_in_does_not_take_what_is_the_real_ones(tmp_path: Path) -> None:
     message = r"crop_to_box=True: Birds \(drawn\), the drawn stand-in for CUB-200-2011, does not t"
     with pytest.raises(ValueError, match=message):
-        load("cub", data_dir=tmp_path, data="builtin", choices=Choices(crop_to_box=True))
+        load("cub", data_dir=tmp_path, data="builtin", options=ImageOptions(crop_to_box=True))
 
 
 def test_an_image_size_of_images_in_memory_is_left_to_the_task() -> None:
-    assert load("signpost", "test", choices=Choices(image_size=28)).image_shape == (28, 28, 1)
+    assert load("signpost", "test", options=ImageOptions(image_size=28)).image_shape == (28, 28, 1)
 
 
 def test_a_relative_root_counts_from_where_it_is_given(
@@ -181,7 +181,7 @@ def test_a_relative_root_counts_from_where_it_is_given(
         make_folder(tmp_path / name / "photos", classes=2 if name == "one" else 3)
     for name, classes in (("one", 2), ("two", 3)):
         monkeypatch.chdir(tmp_path / name)
-        data = load("imagefolder", data_dir=tmp_path / "data", choices=Choices(root="photos"))
+        data = load("imagefolder", data_dir=tmp_path / "data", options=ImageOptions(root="photos"))
         assert (data.num_classes, data.name) == (classes, "photos")
     # Folders of one name have caches of their own.
     assert len(list((tmp_path / "data" / "imagefolder").iterdir())) == 2
@@ -189,9 +189,9 @@ def test_a_relative_root_counts_from_where_it_is_given(
 
 def test_a_folder_too_small_for_a_validation_part(tmp_path: Path) -> None:
     make_folder(tmp_path / "photos", classes=2, train=2, test=1)
-    choices = Choices(root=str(tmp_path / "photos"))
-    assert len(load("imagefolder", "train", data_dir=tmp_path, choices=choices)) == 4
-    assert len(load("imagefolder", "validation", data_dir=tmp_path, choices=choices)) == 0
+    choices = ImageOptions(root=str(tmp_path / "photos"))
+    assert len(load("imagefolder", "train", data_dir=tmp_path, options=choices)) == 4
+    assert len(load("imagefolder", "validation", data_dir=tmp_path, options=choices)) == 0
 
 
 # --- Stand-ins: DESIGN's rule
@@ -200,14 +200,14 @@ STAND_INS = {
     "cub": ("CUB-200-2011", "Birds (drawn)", "birds", "DTRAM-Birds-v0", 200, (5395, 599, 5794)),
     "cars": ("Stanford Cars", "Autos (drawn)", "autos", "DTRAM-Autos-v0", 196, (7330, 814, 8041)),
 }
-AT_512 = Choices(image_size=512)
+AT_512 = ImageOptions(image_size=512)
 
 
 @pytest.mark.parametrize("name", STAND_INS)
 def test_auto_without_the_data_warns_and_takes_the_drawn(name: str, tmp_path: Path) -> None:
     title, drawn_title, drawn, drawn_id, classes, counts = STAND_INS[name]
     with pytest.warns(BuiltinDataWarning) as caught:
-        data = load(name, "train", data_dir=tmp_path, choices=AT_512)
+        data = load(name, "train", data_dir=tmp_path, options=AT_512)
     (warning,) = caught
     for words in (
         f"{title} is not in {tmp_path / name}: these are drawn images, not {title}",
@@ -221,8 +221,8 @@ def test_auto_without_the_data_warns_and_takes_the_drawn(name: str, tmp_path: Pa
     # As many classes and images as the real one has.
     assert data.num_classes == classes
     for split, count in zip(("train", "validation", "test"), counts, strict=True):
-        found = load(name, split, data_dir=tmp_path, data="builtin", choices=AT_512)
-        itself = load(drawn, split, data_dir=tmp_path, choices=AT_512)
+        found = load(name, split, data_dir=tmp_path, data="builtin", options=AT_512)
+        itself = load(drawn, split, data_dir=tmp_path, options=AT_512)
         assert len(found) == len(itself) == count
         assert np.array_equal(found.labels, itself.labels) and itself.stands_in_for is None
     assert np.array_equal(found.image(3), itself.image(3))
@@ -253,7 +253,7 @@ def test_builtin_takes_the_drawn_in_any_case(
 ) -> None:
     reader, make = (cub, make_cub) if name == "cub" else (cars, make_cars)
     make(tmp_path / name).publish(monkeypatch, reader)
-    data = load(name, "test", data_dir=tmp_path, data="builtin", choices=FEW)
+    data = load(name, "test", data_dir=tmp_path, data="builtin", options=FEW)
     assert (data.name, data.stands_in_for) == (STAND_INS[name][1], STAND_INS[name][0])
 
 
@@ -262,25 +262,25 @@ def test_once_the_real_data_is_there_it_is_used(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader, make = (cub, make_cub) if name == "cub" else (cars, make_cars)
-    small = Choices(image_size=96)
+    small = ImageOptions(image_size=96)
     with pytest.warns(BuiltinDataWarning):
-        before = load(name, "test", data_dir=tmp_path, choices=small)
+        before = load(name, "test", data_dir=tmp_path, options=small)
     tree = make(tmp_path / name)
     tree.publish(monkeypatch, reader)
     for data in ("auto", "real"):  # no warning, which were an error
-        found = load(name, "test", data_dir=tmp_path, data=data, choices=small)
+        found = load(name, "test", data_dir=tmp_path, data=data, options=small)
         assert (found.name, found.drawn, found.stands_in_for) == (STAND_INS[name][0], False, None)
         assert found.labels.tolist() == tree.labels["test"].tolist() != before.labels.tolist()
         assert found.class_names == tree.class_names
     shutil.rmtree(tree.root)
     with pytest.warns(BuiltinDataWarning):
-        assert load(name, "test", data_dir=tmp_path, choices=small) is before
+        assert load(name, "test", data_dir=tmp_path, options=small) is before
 
 
 def test_others_have_no_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="data='builtin': MNIST has no drawn stand-in; use 'auto'"):
         load("mnist", data="builtin")
-    monkeypatch.setattr(datasets.mnist, "SOURCES", ())
+    monkeypatch.setattr(mnist, "SOURCES", ())
     for data in ("auto", "real"):
         with pytest.raises(DatasetNotFoundError, match="mnist: no source gave train-images"):
             load("mnist", data_dir=tmp_path, data=data)
@@ -290,7 +290,7 @@ def test_others_have_no_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_what_is_drawn_is_itself_whatever_is_asked(tmp_path: Path) -> None:
     for data in datasets.DATA:
-        assert load("birds", "test", data_dir=tmp_path, data=data, choices=FEW).name == (
+        assert load("birds", "test", data_dir=tmp_path, data=data, options=FEW).name == (
             "Birds (drawn)"
         )
 
@@ -325,8 +325,8 @@ def test_build_draws_once_and_what_was_loaded_is_overtaken(tmp_path: Path) -> No
 
 def test_build_decodes_the_real_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_cub(tmp_path / "cub").publish(monkeypatch, cub)
-    choices = Choices(image_size=20, crop_to_box=True)
-    folder = build("CUB", data_dir=tmp_path, choices=choices, thumbnail_sizes=(5, 7))
+    choices = ImageOptions(image_size=20, crop_to_box=True)
+    folder = build("CUB", data_dir=tmp_path, options=choices, thumbnail_sizes=(5, 7))
     assert folder == tmp_path / "cub" / "cache"
     for part in ("train", "test"):
         for side in (5, 7):
@@ -335,8 +335,8 @@ def test_build_decodes_the_real_files(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_build_of_the_users_folder(tmp_path: Path) -> None:
     make_folder(tmp_path / "photos")
-    choices = Choices(root=str(tmp_path / "photos"))
-    folder = build("imagefolder", data_dir=tmp_path / "data", choices=choices)
+    choices = ImageOptions(root=str(tmp_path / "photos"))
+    folder = build("imagefolder", data_dir=tmp_path / "data", options=choices)
     assert folder.parent.name.startswith("photos-")
     assert folder.parent.parent == tmp_path / "data" / "imagefolder"
     assert (folder / "train-native" / "meta.json").exists()
@@ -350,4 +350,4 @@ def test_build_is_for_what_has_a_cache(tmp_path: Path) -> None:
     with pytest.raises(DatasetNotFoundError, match="cub: not all its files"):
         build("cub", data_dir=tmp_path)  # never a stand-in
     with pytest.raises(ValueError, match=r"crop_to_box=True: Birds \(drawn\) does not take it"):
-        build("birds", data_dir=tmp_path, choices=Choices(crop_to_box=True))
+        build("birds", data_dir=tmp_path, options=ImageOptions(crop_to_box=True))

@@ -69,7 +69,7 @@ def test_download_of_what_has_no_files(run: Callable) -> None:
 def test_download_that_fails(
     run: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(datasets.mnist, "SOURCES", ())
+    monkeypatch.setattr(mnist, "SOURCES", ())
     code, out, said = run("download mnist")
     assert (code, out) == (1, "")
     assert "train-images-idx3-ubyte" in said and str(tmp_path / "mnist") in said

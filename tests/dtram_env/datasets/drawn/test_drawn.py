@@ -92,7 +92,7 @@ def test_part_boxes_of_other_sizes(plan: str, size: int) -> None:
 
 
 @PLANS_AND_PROFILES
-def test_two_telling_parts_never_fit_into_a_glimpse(drawing: Drawing) -> None:
+def test_two_discriminative_parts_never_fit_into_a_glimpse(drawing: Drawing) -> None:
     layout = drawing.layout("train")
     two = layout.discriminative.sum(axis=1) == 2
     assert abs(two.mean() - 0.3) < 0.01
@@ -174,7 +174,7 @@ def test_the_drawing_never_changes() -> None:
 
 
 @PLANS_AND_PROFILES
-def test_species_differ_in_their_telling_boxes_alone(drawing: Drawing) -> None:
+def test_species_differ_only_in_their_discriminative_boxes(drawing: Drawing) -> None:
     """Two species in one pose: outside the boxes every pixel is the same, inside it is texture."""
     layout, contrasts, means, kept = drawing.layout("test"), [], [], []
     small, side = drawing.image_size == 128, thumbnail_side(drawing.image_size)

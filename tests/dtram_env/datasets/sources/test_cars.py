@@ -52,7 +52,7 @@ def test_official_layout(tree: Tree, part: str) -> None:
     assert np.array_equal(listed.boxes, tree.boxes[part])
     assert listed.class_names == ("Odd Car Sedan 2000", "Odd Car Sedan 2001", "Odd Car Sedan 2002")
     assert re.fullmatch(
-        rf"Remove it, put cars_{part}\.tgz into .*stanford_cars and run {COMMAND}\.", listed.mend
+        rf"Remove it, put cars_{part}\.tgz into .*stanford_cars and run {COMMAND}\.", listed.fix
     )
 
 

@@ -53,7 +53,7 @@ def test_official_layout(tree: Tree, part: str) -> None:
     assert listed.boxes is not None and listed.boxes.dtype == np.float64
     assert np.array_equal(listed.boxes, tree.boxes[part])
     assert listed.class_names == ("Odd billed Bird 0", "Odd billed Bird 1", "Odd billed Bird 2")
-    assert re.fullmatch(rf"Remove it and run {COMMAND}, which fetches it again\.", listed.mend)
+    assert re.fullmatch(rf"Remove it and run {COMMAND}, which fetches it again\.", listed.fix)
 
 
 def test_parts_by_hand(tree: Tree) -> None:

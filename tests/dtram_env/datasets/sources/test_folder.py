@@ -38,7 +38,7 @@ def test_folders_of_parts(tmp_path: Path) -> None:
         assert np.array_equal(listed.labels, tree.labels[part])
         assert listed.labels.dtype == np.int64 and listed.boxes is None
         assert listed.class_names == ("kind_a", "kind_b", "kind_c")
-        assert str(tmp_path) in listed.mend
+        assert str(tmp_path) in listed.fix
     assert both(tmp_path, test_share=0.9, seed=7) == both(tmp_path)  # nothing is drawn
 
 

@@ -1,0 +1,65 @@
+"""The root of the data, and the lock: one process writes and the others wait."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dtram_env.datasets import DatasetNotFoundError, data_root
+from dtram_env.datasets.paths import locked
+
+PROGRAM = """
+import sys, time
+from pathlib import Path
+from dtram_env.datasets.paths import locked
+
+lock, log = Path(sys.argv[1]), Path(sys.argv[2])
+with locked(lock):
+    for word in ("begin", "end"):
+        with log.open("a") as file:
+            file.write(word + "\\n")
+        time.sleep(0.1)
+"""
+
+
+def test_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DTRAM_DATA", str(tmp_path / "env"))
+    assert data_root() == tmp_path / "env"
+    assert data_root(tmp_path / "given") == data_root(str(tmp_path / "given")) == tmp_path / "given"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert data_root("~/x") == tmp_path / "x"
+    for unset in (
+        lambda: monkeypatch.setenv("DTRAM_DATA", ""),
+        lambda: monkeypatch.delenv("DTRAM_DATA"),
+    ):
+        unset()
+        assert data_root() == tmp_path / ".cache" / "dtram"
+    monkeypatch.chdir(tmp_path)
+    assert data_root("relative") == tmp_path / "relative"
+
+
+def test_processes_take_turns(tmp_path: Path) -> None:
+    lock, log = tmp_path / "new" / ".lock", tmp_path / "log"
+    command = [sys.executable, "-c", PROGRAM, str(lock), str(log)]
+    root = Path(__file__).resolve().parents[3]
+    processes = [subprocess.Popen(command, cwd=root) for _ in range(2)]
+    assert [process.wait(60) for process in processes] == [0, 0]
+    assert log.read_text().split() == ["begin", "end"] * 2
+
+
+def test_an_error_frees_the_lock(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), locked(tmp_path / ".lock"):
+        raise KeyError
+    with locked(tmp_path / ".lock"):
+        pass
+
+
+@pytest.mark.parametrize(("dataset", "start"), [("cub", "^cub: cannot"), ("", "^cannot")])
+def test_a_folder_that_cannot_be_written(tmp_path: Path, dataset: str, start: str) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    message = rf"{start} write into .*/file, .* Choose another folder with data_dir= or the env"
+    with pytest.raises(DatasetNotFoundError, match=message), locked(tmp_path / "file/x", dataset):
+        pass
