@@ -32,7 +32,10 @@ def test_every_key_gives_other_words() -> None:
 
 
 def test_the_words_never_change() -> None:
-    assert Source(7, 2).words("figures", 1, 2).tolist() == [8524658001440059031, 7779940424079774369]
+    assert Source(7, 2).words("figures", 1, 2).tolist() == [
+        8524658001440059031,
+        7779940424079774369,
+    ]
 
 
 def test_draws_are_uniform() -> None:

@@ -227,7 +227,10 @@ NOISE = hashlib.shake_128(b"").digest(100_000)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([("top/x", b"1"), ("../up", b"2")], r"member '\.\./up' would be .* outside the destination"),
+        (
+            [("top/x", b"1"), ("../up", b"2")],
+            r"member '\.\./up' would be .* outside the destination",
+        ),
         ([("top/x", b"1"), ("top/y", None)], "member 'top/y' is a link or a device"),
         ([("other/x", b"1")], "it has no folder top"),
         ([], "it has no folder top"),
