@@ -137,10 +137,10 @@ UNKNOWN_SPLIT = r"'valid': expected one of 'train', 'validation', 'test', 'train
     ],
 )
 def test_load_refuses(
-    name: str, arguments: dict[str, Any], options: dict[str, Any], message: str, tmp_path: Path
+    name: str, arguments: dict[str, Any], options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        load(name, data_dir=tmp_path, **arguments, options=ImageOptions(**options))
+        load(name, **arguments, options=ImageOptions(**options))
 
 
 def test_an_image_size_of_images_in_memory_is_left_to_the_task() -> None:
