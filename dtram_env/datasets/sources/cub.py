@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,13 +32,14 @@ ARCHIVE = Archive(
     url="https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",
 )
 
-_LISTS = (
-    "images.txt",
-    "image_class_labels.txt",
-    "train_test_split.txt",
-    "bounding_boxes.txt",
-    "classes.txt",
-)
+# Type and number of the values after the id on each line.
+_LISTS: dict[str, tuple[Callable[[str], Any], int]] = {
+    "images.txt": (str, 1),
+    "image_class_labels.txt": (int, 1),
+    "train_test_split.txt": (int, 1),
+    "bounding_boxes.txt": (float, 4),
+    "classes.txt": (str, 1),
+}
 
 
 def ready(folder: Path) -> bool:
@@ -94,27 +97,31 @@ def listing(folder: Path, part: str) -> ImageList:
     if not any((tree / name).is_file() for name in _LISTS):
         raise _not_found(folder, command)
     fix = f"Fetch it again with {command}."
-    images, class_of, split, boxes, classes = (
-        _read_list(tree / name, columns, fix)
-        for name, columns in zip(_LISTS, (1, 1, 1, 4, 1), strict=True)
+    files, classes, split, boxes, names = (
+        _read_list(tree / name, kind, columns, fix) for name, (kind, columns) in _LISTS.items()
     )
-    for name, lines in zip(_LISTS[1:4], (class_of, split, boxes), strict=True):
-        _check_same_images(tree / name, lines, images, fix)
-    names = _class_names(tree / "classes.txt", classes, fix)
-    labels = _numbers(tree / "image_class_labels.txt", class_of, range(1, NUM_CLASSES + 1), fix)
-    is_train = _numbers(tree / "train_test_split.txt", split, range(2), fix)
+    for name, lines in zip(_LISTS, (files, classes, split, boxes), strict=False):
+        _check_same_images(tree / name, lines, files, fix)
+    check_count(len(names), NUM_CLASSES, "classes", tree / "classes.txt", fix)
+    if unknown := names.keys() - set(range(1, NUM_CLASSES + 1)):
+        raise DatasetCorruptError(
+            f"{tree / 'classes.txt'}: expected classes 1 to {NUM_CLASSES}, "
+            f"found {min(unknown)}. {fix}"
+        )
+    _check_range(tree / "image_class_labels.txt", classes, 1, NUM_CLASSES, fix)
+    _check_range(tree / "train_test_split.txt", split, 0, 1, fix)
 
-    ids = [i for i in images if is_train[i] == (part == "train")]
+    ids = [i for i in files if split[i][0] == (part == "train")]
     check_count(len(ids), COUNTS[part], f"{part} images", tree / "train_test_split.txt", fix)
-    paths = tuple(f"images/{images[i][0]}" for i in ids)
-    box_array = np.array([_box(tree / "bounding_boxes.txt", i, boxes[i], fix) for i in ids])
+    paths = tuple(f"images/{files[i][0]}" for i in ids)
+    box_array = np.array([boxes[i] for i in ids])
     check_boxes(box_array, paths, tree / "bounding_boxes.txt", fix)
     check_files(tree, paths, tree / "images.txt", fix)
     return ImageList(
         root=tree,
         paths=paths,
-        labels=np.array([labels[i] - 1 for i in ids], dtype=np.int64),
-        class_names=names,
+        labels=np.array([classes[i][0] - 1 for i in ids], dtype=np.int64),
+        class_names=tuple(_class_name(names[k][0]) for k in sorted(names)),
         boxes=box_array,
         fix=f"Remove it and run {command}, which fetches it again.",
     )
@@ -138,66 +145,53 @@ def _not_found(folder: Path, command: str) -> DatasetNotFoundError:
     )
 
 
-def _read_list(path: Path, columns: int, fix: str) -> dict[int, list[str]]:
-    """Reads a list whose lines are an id and then `columns` words."""
+def _read_list(
+    path: Path, kind: Callable[[str], Any], columns: int, fix: str
+) -> dict[int, list[Any]]:
+    """Reads a list whose lines are an id and then `columns` values of one kind."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise DatasetNotFoundError(f"{path}: no such file. {fix}") from error
     except UnicodeDecodeError as error:
         raise DatasetCorruptError(f"{path}: expected text, found {error}. {fix}") from error
-    lines: dict[int, list[str]] = {}
+    values: dict[int, list[Any]] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         first, *words = line.split() or [""]
-        if not first.isdecimal() or len(words) != columns or int(first) in lines:
+        try:
+            key, found = int(first), [kind(word) for word in words]
+            if key in values or len(found) != columns:
+                raise ValueError(line)
+        except ValueError as error:
             raise DatasetCorruptError(
                 f"{path}, line {number}: expected an id that no earlier line has and "
-                f"{columns} more word{'s' * (columns > 1)}, found {line!r}. {fix}"
-            )
-        lines[int(first)] = words
-    return lines
+                f"{columns} value{'s' * (columns > 1)} of type {kind.__name__}, found {line!r}. {fix}"
+            ) from error
+        values[key] = found
+    return values
 
 
 def _check_same_images(
-    path: Path, lines: dict[int, list[str]], images: dict[int, list[str]], fix: str
+    path: Path, lines: dict[int, list[Any]], files: dict[int, list[Any]], fix: str
 ) -> None:
-    if missing := images.keys() - lines.keys():
+    if missing := files.keys() - lines.keys():
         i = min(missing)
         raise DatasetCorruptError(
-            f"{path}: has no line for image {i}, {images[i][0]}, which images.txt names. {fix}"
+            f"{path}: has no line for image {i}, {files[i][0]}, which images.txt names. {fix}"
         )
-    if unknown := lines.keys() - images.keys():
+    if unknown := lines.keys() - files.keys():
         raise DatasetCorruptError(
             f"{path}: has a line for image {min(unknown)}, which images.txt does not name. {fix}"
         )
 
 
-def _class_names(path: Path, classes: dict[int, list[str]], fix: str) -> tuple[str, ...]:
-    check_count(len(classes), NUM_CLASSES, "classes", path, fix)
-    if unknown := classes.keys() - set(range(1, NUM_CLASSES + 1)):
-        raise DatasetCorruptError(
-            f"{path}: expected classes 1 to {NUM_CLASSES}, found {min(unknown)}. {fix}"
-        )
-    return tuple(
-        classes[k][0].partition(".")[2].replace("_", " ") or classes[k][0] for k in sorted(classes)
-    )
-
-
-def _numbers(path: Path, lines: dict[int, list[str]], allowed: range, fix: str) -> dict[int, int]:
-    known = {str(value): value for value in allowed}
-    for i, (word,) in lines.items():
-        if word not in known:
+def _check_range(path: Path, lines: dict[int, list[Any]], low: int, high: int, fix: str) -> None:
+    for i, (value,) in lines.items():
+        if not low <= value <= high:
             raise DatasetCorruptError(
-                f"{path}: expected {allowed[0]} to {allowed[-1]} for image {i}, "
-                f"found {word!r}. {fix}"
+                f"{path}: expected {low} to {high} for image {i}, found {value}. {fix}"
             )
-    return {i: known[word] for i, (word,) in lines.items()}
 
 
-def _box(path: Path, i: int, words: list[str], fix: str) -> list[float]:
-    try:
-        return [float(word) for word in words]
-    except ValueError as error:
-        raise DatasetCorruptError(
-            f"{path}: expected four numbers for image {i}, found {' '.join(words)!r}. {fix}"
-        ) from error
+def _class_name(name: str) -> str:
+    return name.partition(".")[2].replace("_", " ") or name
