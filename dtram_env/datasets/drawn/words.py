@@ -1,8 +1,8 @@
 """Random numbers of the drawn images: raw words of a counter-based generator.
 
-Raw words never change between numpy releases, and where a word is looked up depends on nothing but
-the seed, the plan, the official part, the purpose and the image's row: an image is the same however
-many are drawn, and in whatever order.
+Raw words never change between numpy releases. The position of a word depends only on the seed, the
+plan, the official part, the purpose and the image's index, so an image does not depend on how many
+images are drawn, or in which order.
 """
 
 from __future__ import annotations
@@ -11,39 +11,39 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Another order is another dataset; new purposes go to the end.
-PURPOSES = ("labels", "facts", "ground", "leaves", "branches", "decoys", "mottle", "grain")
+# The position in this tuple is the stream: add new purposes at the end.
+PURPOSES = ("labels", "figures", "ground", "leaves", "branches", "decoys", "mottle", "grain")
 
 
 @dataclass(frozen=True)
 class Source:
-    """All random numbers of an official part of a plan's images.
+    """The random numbers of one official part of one plan.
 
     Attributes:
         seed: in [0, 2**63).
-        number: which plan and part, a number of its own for each.
+        number: a different number for each plan and part.
     """
 
     seed: int
     number: int
 
-    def rows(self, purpose: str, count: int, width: int) -> np.ndarray:
-        """The first `count` rows of a table `width` words wide, ``(count, width)`` uint64."""
+    def table(self, purpose: str, count: int, width: int) -> np.ndarray:
+        """The first `count` rows of a table of words, ``(count, width)`` uint64."""
         words = np.random.Philox(key=self._key(purpose)).random_raw(count * width)
         return words.reshape(count, width)
 
-    def own(self, purpose: str, row: int, count: int) -> np.ndarray:
-        """The first `count` words of the endless ones that belong to `row`, ``(count,)`` uint64."""
-        return np.random.Philox(key=self._key(purpose), counter=row << 64).random_raw(count)
+    def words(self, purpose: str, index: int, count: int) -> np.ndarray:
+        """The first `count` words of the image `index`, ``(count,)`` uint64."""
+        return np.random.Philox(key=self._key(purpose), counter=index << 64).random_raw(count)
 
-    def levels(self, purpose: str, row: int, count: int) -> np.ndarray:
-        """The first `count` bytes of the same, ``(count,)`` float32, 0 to 255."""
-        words = self.own(purpose, row, -(-count // 8))
+    def levels(self, purpose: str, index: int, count: int) -> np.ndarray:
+        """The first `count` bytes of the same words, ``(count,)`` float32, 0 to 255."""
+        words = self.words(purpose, index, -(-count // 8))
         return words.astype("<u8", copy=False).view(np.uint8)[:count].astype(np.float32)
 
-    def draws(self, purpose: str, row: int, count: int, width: int) -> Draws:
-        """A row's own table of `count` rows, of `width` words each."""
-        return Draws(self.own(purpose, row, count * width).reshape(count, width))
+    def draws(self, purpose: str, index: int, count: int, width: int) -> Draws:
+        """The same words as a table of `count` rows, `width` words wide."""
+        return Draws(self.words(purpose, index, count * width).reshape(count, width))
 
     def _key(self, purpose: str) -> np.ndarray:
         stream = self.number * 64 + PURPOSES.index(purpose)
@@ -51,7 +51,7 @@ class Source:
 
 
 class Draws:
-    """Words ``(N, W)`` handed out column by column, each as one random number for N rows."""
+    """Random numbers from words ``(N, W)``; every call uses the next column, for N numbers."""
 
     def __init__(self, words: np.ndarray) -> None:
         self._words, self._next = words, 0
@@ -65,7 +65,7 @@ class Draws:
         return low + (high - low) * self.unit()
 
     def below(self, bound: int) -> np.ndarray:
-        """Uniform whole numbers 0 to bound - 1, ``(N,)`` int64."""
+        """Uniform integers in [0, bound), ``(N,)`` int64."""
         high = self._column() >> np.uint64(32)
         return (high * np.uint64(bound) >> np.uint64(32)).astype(np.int64)
 

@@ -7,9 +7,10 @@ image is grey, the second CMYK, the others RGB.
 from __future__ import annotations
 
 import hashlib
+import shutil
 import tarfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -56,6 +57,11 @@ class Tree:
     def counts(self) -> dict[str, int]:
         """Number of images by part."""
         return {part: len(paths) for part, paths in self.paths.items()}
+
+    def copy(self, folder: Path) -> Tree:
+        """Copies all files; a reader of the copy is given `folder`."""
+        shutil.copytree(self.folder, folder)
+        return replace(self, folder=folder, root=folder / self.root.relative_to(self.folder))
 
     def publish(self, monkeypatch: pytest.MonkeyPatch, reader: ModuleType) -> None:
         """Makes `cub` or `cars` expect this tree's counts."""

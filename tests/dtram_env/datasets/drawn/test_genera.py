@@ -55,7 +55,7 @@ def test_genera_differ_in_colour() -> None:
     assert apart[~np.eye(len(look), dtype=bool)].min() > 60
 
 
-def test_telling_parts_have_room_for_their_textures() -> None:
+def test_discriminative_parts_have_room_for_their_textures() -> None:
     """Dots reach the square root of two times the amplitude each way."""
     accents, reach = np.array(ACCENTS), 2**0.5 * AMPLITUDE
     assert accents.min() - reach > 0 and accents.max() + reach < 255

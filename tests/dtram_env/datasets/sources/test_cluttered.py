@@ -83,15 +83,15 @@ def test_the_digit_is_whole_at_one_place_and_all_else_is_black(part: str) -> Non
 def test_the_digits_place_is_uniform_over_33x33() -> None:
     digit = np.zeros((28, 28))
     digit[0, 0] = 255
-    images = compose(alike(20_000, digit), 0)
+    images = compose(alike(12_000, digit), 0)
     index, top, left = images.nonzero()
-    assert np.array_equal(index, np.arange(20_000))
+    assert np.array_equal(index, np.arange(12_000))
     assert_uniform(top * 33 + left, 33 * 33)
     assert top.max() == left.max() == 32
 
 
 def test_a_patchs_place_and_cut_are_uniform_and_independent() -> None:
-    n = 20_000
+    n = 10_000
     place = patch_corners(n, 1)
     cut = [
         at_corners(compose(code, 1) - compose(code, 0), place) - 1

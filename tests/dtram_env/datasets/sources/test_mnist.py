@@ -148,7 +148,7 @@ def test_fetch_mends_one_wrong_file(
     path = folder / "mnist" / "t10k-labels-idx1-ubyte"
     replace(path, b"nothing of the kind")
     monkeypatch.setattr(mnist, "SOURCES", (Copy(),))
-    datasets.fetch("mnist", data_dir=folder)
+    datasets.download("mnist", data_dir=folder)
     assert Copy.asked == ["t10k-labels-idx1-ubyte"]
     assert len(load("mnist", "test", data_dir=folder)) == 10_000
 
