@@ -12,7 +12,7 @@ from dtram_env.backends import Backend, TorchBackend
 from dtram_env.datasets import Dataset
 from dtram_env.episodes import RandomImages, SequentialImages, ends, grade, shard_bounds
 
-# glimpses, stop, budget 3 -> ends; at 0 nothing was seen yet.
+# (glimpses, stop, whether it ends) with a budget of 3; at 0 there was no glimpse yet.
 CASES = [(0, 0, False), (0, 1, False), (1, 0, False), (1, 1, True), (2, 0, False), (3, 0, True)]
 
 
