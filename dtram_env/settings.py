@@ -13,7 +13,7 @@ from typing import Any
 from . import datasets
 from .backends import Backend
 from .belief import Belief, Classifier
-from .datasets import DATA, Choices, Dataset
+from .datasets import DATA, Dataset, ImageOptions
 from .episodes import FIRST_GLIMPSES, ORDERS
 from .observation_builder import FORMATS, OBSERVATIONS, SMALL_IMAGE, ObservationBuilder
 from .trackers import SeenCells, SeenPixels
@@ -45,7 +45,7 @@ class EnvSettings:
     them (`split`, `thumbnail_size`, `grid`, `glimpse_format`).
 
     Attributes:
-        choices: the image options (`image_size`, `crop_to_box`, `root`, ...) as one object.
+        image_options: the image options (`image_size`, `crop_to_box`, `root`, ...) as one object.
         source: the loaded images.
         image_shape: height, width and channels; None for a size that differs between images.
         codec: reads the actions of the view.
@@ -92,7 +92,7 @@ class EnvSettings:
         if not isinstance(discount, Real) or not 0 < float(discount) <= 1:
             raise ValueError(f"discount={discount!r}: expected a number in (0, 1]")
         self.discount = float(discount)
-        self.choices = self._read_choices()
+        self.image_options = self._read_image_options()
         self.source = self._load()
         self.split = self.source.split
         self.image_shape = self.source.image_shape
@@ -170,7 +170,7 @@ class EnvSettings:
                 data_dir=self.data_dir,
                 download=self.download,
                 data=self.data,
-                choices=self.choices,
+                options=self.image_options,
             )
         else:
             source = self.dataset
@@ -182,7 +182,7 @@ class EnvSettings:
             raise ValueError(f"dataset {source.name!r}, split {source.split!r}: it has no images")
         return source
 
-    def _read_choices(self) -> Choices:
+    def _read_image_options(self) -> ImageOptions:
         values: dict[str, Any] = {}
         least = {"image_size": 1, "num_classes": 2, "num_train": 1, "num_test": 1}
         for name, bound in least.items():
@@ -191,7 +191,7 @@ class EnvSettings:
         if not isinstance(self.crop_to_box, bool):
             raise ValueError(f"crop_to_box={self.crop_to_box!r}: expected True or False")
         root = None if self.root is None else str(self.root)
-        return Choices(**values, crop_to_box=self.crop_to_box, root=root)
+        return ImageOptions(**values, crop_to_box=self.crop_to_box, root=root)
 
     def _check_sizes(self) -> None:
         """Checks sizes against the images, and sets the defaults of `thumbnail_size` and `grid`."""

@@ -112,7 +112,7 @@ def _build(options: argparse.Namespace) -> None:
 def _registered(name: str) -> dict[str, Any]:
     from ..registration import TABLE  # imports the datasets
 
-    return TABLE[DATASETS[name].env_id].keywords()
+    return TABLE[DATASETS[name].env_id]
 
 
 def _count(text: str) -> int:
