@@ -180,6 +180,7 @@ def test_bad_options(
     assert stopped.value.code == 2 and words in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_as_a_program(run_python: Callable[..., str], tmp_path: Path) -> None:
     """Draws in processes, so the program must be importable by them."""
     few = "--num-classes 10 --num-train 12 --num-test 6 --image-size 96"
