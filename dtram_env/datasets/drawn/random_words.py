@@ -16,7 +16,7 @@ PURPOSES = ("labels", "figures", "ground", "leaves", "branches", "decoys", "mott
 
 
 @dataclass(frozen=True)
-class Source:
+class RandomWords:
     """The random numbers of one official part of one plan.
 
     Attributes:
