@@ -75,7 +75,11 @@ def _results() -> str:
     )
     rows = [
         row("**MNIST, our network**", f"{conv}/results.json", f"{evaluate} {conv}"),
-        row("the same trunk, second stop", f"{conv}/results-3.6.json", f"{evaluate} {conv} --stop 3.6"),
+        row(
+            "the same trunk, second stop",
+            f"{conv}/results-3.6.json",
+            f"{evaluate} {conv} --stop 3.6",
+        ),
         row(
             "the same trunk, stop at confidence 0.99",
             f"{conv}/results.json",
@@ -88,7 +92,13 @@ def _results() -> str:
         row("**drawn birds**, 128 pixels", f"{birds}/results.json", f"{evaluate} {birds}"),
         looks_once,
     ]
-    heads = ["DT-RAM, unless it says otherwise", "test error %", "mean glimpses", "MFLOP", "command"]
+    heads = [
+        "DT-RAM, unless it says otherwise",
+        "test error %",
+        "mean glimpses",
+        "MFLOP",
+        "command",
+    ]
     return _markdown(heads, rows)
 
 
@@ -143,10 +153,61 @@ def _birds_small() -> str:
     return _markdown(heads, rows)
 
 
+def _dynamic_saving() -> str:
+    figures = _read(RESULTS / "dynamic_saving.json")["figures"]
+    rows = [
+        (
+            name,
+            f"{figures['mean_glimpses'][name]:.2f}",
+            f"{figures['mean_flops'][name] / 1e9:.2f}",
+            f"{1000 * figures['seconds_per_image'][name]:.0f}",
+        )
+        for name in ("dynamic", "fixed")
+    ]
+    ratio = ("dynamic / fixed", "", f"{figures['flop_ratio']:.2f}", f"{figures['time_ratio']:.2f}")
+    heads = ["number of glimpses", "mean glimpses", "GFLOP an image", "ms an image"]
+    return _markdown(heads, [*rows, ratio])
+
+
+def _image_cache() -> str:
+    figures = _read(RESULTS / "image_cache.json")["figures"]
+    decoding, memory = figures["decoding"], figures["memory"]
+    rows = [
+        ("decoding, images/s", f"{decoding['images_per_second']:.0f}"),
+        (
+            "the same, relative to Pillow's reading and resizing",
+            f"{decoding['of_pillow_alone']:.2f}",
+        ),
+        ("opening the cache, s", f"{memory['seconds_to_open']:.3f}"),
+        ("private memory of 10,000 glimpses, MB", f"{memory['environment_private_mb']:.0f}"),
+    ]
+    return _markdown(["figure", "value"], rows)
+
+
+def _drawn_parts() -> str:
+    small, full = (
+        _read(RESULTS / f"drawn_parts_{name}.json")["results"] for name in ("small", "full")
+    )
+    kinds = (
+        ("the thumbnail", 1, "thumbnail", "accuracy_of_first_look"),
+        ("one discriminative part", 1, "parts", "accuracy_of_first_look"),
+        ("the discriminative parts, one or two", 2, "parts", "accuracy"),
+        ("random places", 2, "random", "accuracy"),
+    )
+    rows = [
+        (name, glimpses, f"{small[kind][key]:.1f}", f"{full[kind][key]:.1f}")
+        for name, glimpses, kind, key in kinds
+    ]
+    return _markdown(["input", "glimpses", "small: test accuracy %", "full: test accuracy %"], rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "results": _results,
     "environment_throughput": _environment_throughput,
     "sb3_throughput": _sb3_throughput,
     "training_throughput": _training_throughput,
+    "dynamic_saving": _dynamic_saving,
+    "image_cache": _image_cache,
+    "drawn_parts": _drawn_parts,
     "birds_small": _birds_small,
 }
