@@ -6,7 +6,7 @@ Importing this package registers them (`POLICY_IDS`) with Gymnasium.
 from .config import DTRAMConfig
 from .dtram import DTRAM
 from .policy_only import POLICY_IDS, FrozenClassifier, LookAndStop, register_all
-from .predict import Prediction, predict
+from .prediction import Prediction, predict
 from .stopping import ConfidenceStop, FixedStop, LearnedStop, StoppingRule
 
 __all__ = [

@@ -1,109 +1,86 @@
-"""What a DT-RAM is made of, and the JSON that keeps it beside its weights."""
+"""The settings of a DT-RAM, and their JSON in a saved model."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from .checks import require
+from .checks import require, require_at_least, require_one_of
+from .cores import CORES
 from .encoders import ENCODERS
 from .files import DTRAM_KIND, check_settings, read_model_json
 from .resnet import RESNETS, ResNetOptions
 
-CORES = ("rnn", "gru", "lstm")
-ANSWERS = ("state", "first_plus_mean")
-PRIORS = ("none", "confidence")
-EVEN_DOUBT = math.exp(-5)  # 0.7 %, between what is worth a glimpse and what is not
-# Settings that came after the format: models of before are made with their defaults.
-LATER = {
-    "answer",
-    "frozen_norms",
-    "location_embedding",
-    "locator_grid",
-    "locator_hidden",
-    "per_step",
-    "resnet",
-    "stopper_prior",
-    "thumbnail_size",
-}
-
 
 @dataclass(frozen=True)
 class DTRAMConfig:
-    """What a DT-RAM is made of; saved beside its weights."""
+    """The settings of a DT-RAM; saved in its ``model.json``.
+
+    Raises:
+        ValueError: a setting is out of range, or two settings exclude each other.
+    """
 
     num_classes: int
     """number of classes K"""
     glimpse_shape: tuple[int, int, int]
-    """(g, g, channels), channels counting every scale"""
+    """(g, g, channels); the scales of a glimpse are stacked as channels"""
     max_glimpses: int
     """the environment's budget T_max"""
     thumbnail_size: int = 0
-    """side of a first look at the whole image that has a size of its own; 0: it has none"""
+    """pixels a side of the first glimpse if it is a thumbnail of another size; 0: it has size g"""
     encoder: str = "mlp"
     """glimpse encoder: mlp (the paper's on MNIST), conv, cnn, or a name of `resnet.RESNETS`"""
     resnet: ResNetOptions | None = None
-    """of a residual encoder; its name is the encoder's"""
+    """options of a residual encoder, whose name they repeat; None for the other encoders"""
     location_embedding: bool = True
-    """whether a residual encoder is told where a glimpse was taken; the others always are"""
+    """whether a residual encoder also reads the glimpse's location; the other encoders always do"""
     per_step: bool = False
-    """whether every glimpse has an encoder and a classifier of its own (the original on CUB)"""
+    """whether every glimpse has its own encoder and classifier (the original code on CUB)"""
     answer: str = "state"
-    """what answers after glimpse t: the classifier on h_t (state), or its logits of glimpse 1 plus
-    the mean of those of glimpses 2 ... t (first_plus_mean, the original on CUB)"""
+    """logits after glimpse t: those of the classifier on h_t (state), or its logits at glimpse 1
+    plus their mean over glimpses 2 ... t (first_plus_mean, the original code on CUB)"""
     frozen_norms: bool = False
-    """whether the batch norms of a residual encoder are left as they are"""
+    """whether the batch norms of a residual encoder stay fixed"""
     core: str = "rnn"
-    """recurrent cell: rnn (ReLU, the paper's), gru or lstm"""
+    """recurrent core: rnn (ReLU, the paper's)"""
     hidden_size: int = 256
-    """width of the recurrent state h_t"""
+    """width H of the recurrent state h_t"""
     pixel_mean: float | tuple[float, ...] = 0.0
-    """subtracted from the pixels, 0 ... 255: the training images' mean, or that of each channel"""
+    """mean of the training images' pixels, 0 ... 255, or of each channel; it is subtracted"""
     pixel_std: float | tuple[float, ...] = 255.0
-    """then divides them: the training images' standard deviation, or that of each channel"""
+    """their standard deviation, or that of each channel; it divides the difference"""
     locator_input: str = "detached"
-    """whether the location's policy gradient flows into the state: state or detached"""
+    """whether the location's policy gradient reaches the state: state (yes) or detached (no)"""
     locator_hidden: int = 0
-    """hidden units of the locator; 0 makes it linear, the paper's"""
+    """hidden units of the locator; 0 makes it linear, as in the paper"""
     locator_grid: int = 0
-    """the location policy chooses among the centres of G x G cells; 0: a Gaussian, the paper's"""
-    stopper_input: str = "detached"
-    """whether the stop's policy gradient flows into the state: state or detached"""
+    """the location policy chooses one of G x G cells; 0: it is a Gaussian, as in the paper"""
     stopper_hidden: int = 128
     """hidden units of the stopper; 0 makes it linear"""
     stopper_evidence: bool = True
-    """the stopper also reads, detached, how sure the classifier is, and the time"""
+    """whether the stopper also reads the class probabilities and the time"""
     stopper_prior: str = "none"
-    """what f_a is added to: nothing (none), or a stop by the classifier's confidence (confidence),
-    with even odds at a doubt 1 - max p of `EVEN_DOUBT`"""
+    """what f_a is added to: nothing (none), or a logit that grows with the classifier's confidence
+    (confidence); see `DTRAM.stop_logit`"""
 
     def __post_init__(self) -> None:
         side, width, channels = self.glimpse_shape
-        require("num_classes", self.num_classes, self.num_classes >= 2, "at least 2")
-        require(
-            "glimpse_shape",
-            self.glimpse_shape,
-            side == width and side > 0 and channels > 0,
-            "(g, g, channels), all positive",
+        square = side == width and side > 0 and channels > 0
+        require("glimpse_shape", self.glimpse_shape, square, "(g, g, channels), all positive")
+        require_at_least(self, 2, "num_classes")
+        require_at_least(self, 1, "max_glimpses", "hidden_size")
+        require_at_least(self, 0, "locator_hidden", "locator_grid", "stopper_hidden")
+        require_one_of(
+            self,
+            encoder=(*ENCODERS, *RESNETS),
+            answer=("state", "first_plus_mean"),
+            core=CORES,
+            locator_input=("state", "detached"),
+            stopper_prior=("none", "confidence"),
         )
-        require("max_glimpses", self.max_glimpses, self.max_glimpses >= 1, "at least 1")
-        known = (*ENCODERS, *RESNETS)
-        require("encoder", self.encoder, self.encoder in known, f"one of {known}")
         self._check_encoder()
-        require("answer", self.answer, self.answer in ANSWERS, f"one of {ANSWERS}")
-        require("core", self.core, self.core in CORES, f"one of {CORES}")
-        require("hidden_size", self.hidden_size, self.hidden_size >= 1, "at least 1")
-        for name in ("locator_input", "stopper_input"):
-            value = getattr(self, name)
-            require(name, value, value in ("state", "detached"), "'state' or 'detached'")
-        require(
-            "stopper_prior", self.stopper_prior, self.stopper_prior in PRIORS, f"one of {PRIORS}"
-        )
         check_pixel_scale(self.pixel_mean, self.pixel_std, channels)
-        for name in ("locator_hidden", "locator_grid", "stopper_hidden"):
-            require(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
 
     def _check_encoder(self) -> None:
         residual = self.encoder in RESNETS
@@ -131,22 +108,17 @@ class DTRAMConfig:
             require(name, value, residual or value == plain, f"{plain}, unless encoder='resnet…'")
 
 
-def config_to_json(config: DTRAMConfig) -> dict[str, Any]:
-    """The settings as JSON values."""
-    return asdict(config)
-
-
 def config_from_json(values: dict[str, Any]) -> DTRAMConfig:
-    """The settings back from JSON values.
+    """The settings from their JSON values.
 
     Raises:
-        ValueError, TypeError: they are none.
+        ValueError, TypeError: they are not a DT-RAM's.
     """
     return DTRAMConfig(**settings_from_json(values))
 
 
 def settings_from_json(values: dict[str, Any]) -> dict[str, Any]:
-    """Settings of a network with JSON's lists as tuples, and options of a ResNet as such."""
+    """Settings of a network: JSON's lists become tuples, those under "resnet" `ResNetOptions`."""
     values = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
     if values.get("resnet") is not None:
         values["resnet"] = ResNetOptions(**values["resnet"])
@@ -156,7 +128,7 @@ def settings_from_json(values: dict[str, Any]) -> dict[str, Any]:
 def check_pixel_scale(
     mean: float | tuple[float, ...], std: float | tuple[float, ...], channels: int
 ) -> None:
-    """Raises ValueError unless these can be the pixels' mean and standard deviation."""
+    """Raises ValueError unless these can be the mean and standard deviation of pixels."""
     for name, value, least in (("pixel_mean", mean, -float("inf")), ("pixel_std", std, 0.0)):
         each = value if isinstance(value, tuple) else (value,)
         require(
@@ -168,10 +140,10 @@ def check_pixel_scale(
 
 
 def names_of_classes(names: tuple[str, ...] | None, num_classes: int) -> tuple[str, ...]:
-    """The names of K classes: those given, or numbers.
+    """Returns the given names of K classes, or numbers if none are given.
 
     Raises:
-        ValueError: there are not as many as classes.
+        ValueError: there are not K names.
     """
     names = names or tuple(str(k) for k in range(num_classes))
     if len(names) != num_classes:
@@ -180,14 +152,13 @@ def names_of_classes(names: tuple[str, ...] | None, num_classes: int) -> tuple[s
 
 
 def read_header(folder: Path, kind: str = DTRAM_KIND) -> dict[str, Any]:
-    """The JSON part of a saved DT-RAM, or of another kind of model with a DT-RAM's settings.
+    """Reads the ``model.json`` of a DT-RAM, or of another kind of model with a DT-RAM's settings.
 
     Raises:
-        FileNotFoundError: if there is no model in `folder`.
-        ValueError: if it is not of that kind, or another version's.
+        FileNotFoundError: there is no model in `folder`.
+        ValueError: it is a model of another kind or version, or a setting is missing or unknown.
     """
     header = read_model_json(folder, kind)
     needed = {"config", "stop_threshold", "class_names", "weights_sha256"}
-    settings = {field.name for field in fields(DTRAMConfig)}
-    check_settings(folder, header, needed, settings, LATER)
+    check_settings(folder, header, needed, {field.name for field in fields(DTRAMConfig)})
     return header

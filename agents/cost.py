@@ -1,56 +1,61 @@
-"""What looking costs: floating-point operations, counted on the modules that run."""
+"""The cost of glimpses in FLOPs: floating-point operations, counted on the modules that run.
+
+A multiply-add counts as two operations; only matrix products and convolutions count.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from .dtram import DTRAM
 
 
 @torch.no_grad()
-def flops_per_glimpse(agent: DTRAM) -> int:
-    """Floating-point operations of one glimpse of one image, all heads that act included.
+def count_flops(module: nn.Module, run: Callable[[], object]) -> int:
+    """FLOPs of `run`, with the module in evaluation mode (batch norms refuse a batch of one)."""
+    training = module.training
+    module.eval()
+    with FlopCounterMode(display=False) as counter:
+        run()
+    module.train(training)
+    return int(counter.get_total_flops())
 
-    A multiply-add counts as two; only matrix products and convolutions count. The baseline is left
-    out: it is not used when the agent acts. A first look of another size is `flops_of_first_look`.
-    """
+
+def flops_per_glimpse(agent: DTRAM) -> int:
+    """FLOPs of one later glimpse of one image, with every head that acts (not the baseline)."""
     return _flops(agent, agent.config.glimpse_shape[0], step=min(1, agent.config.max_glimpses - 1))
 
 
-@torch.no_grad()
-def flops_of_first_look(agent: DTRAM) -> int:
-    """Floating-point operations of glimpse 1 of one image, counted as `flops_per_glimpse`."""
+def flops_of_first_glimpse(agent: DTRAM) -> int:
+    """FLOPs of glimpse 1 of one image; it differs from the others if it is a larger thumbnail."""
     return _flops(agent, agent.config.thumbnail_size or agent.config.glimpse_shape[0], step=0)
 
 
 def mean_flops(agent: DTRAM, mean_glimpses: float) -> float:
-    """Floating-point operations an image, at a mean number of glimpses."""
-    return flops_of_first_look(agent) + (mean_glimpses - 1) * flops_per_glimpse(agent)
+    """Mean FLOPs of an image, at a mean number of glimpses."""
+    return flops_of_first_glimpse(agent) + (mean_glimpses - 1) * flops_per_glimpse(agent)
 
 
-def _flops(agent: DTRAM, side: int, step: int) -> int:
+def classifier_flops_per_glimpse(network: DTRAM) -> int:
+    """FLOPs of a frozen classifier's step on one glimpse: no locator, no stopper."""
+    return _flops(network, network.config.glimpse_shape[0], step=0, acts=False)
+
+
+def _flops(agent: DTRAM, side: int, step: int, acts: bool = True) -> int:
     shape = (1, side, side, agent.config.glimpse_shape[2])
     glimpse = torch.zeros(shape, dtype=torch.uint8, device=agent.device)
     location = torch.zeros(1, 2, device=agent.device)
-    training = agent.training
-    agent.eval()  # batch norms of a batch of one
-    with FlopCounterMode(display=False) as counter:
-        state = agent.look(glimpse, location, agent.initial(1), step)
+
+    def run() -> None:
+        state = agent.observe(glimpse, location, agent.initial(1), step)
         logits = agent.logits(state, step)
-        agent.locator(state.h)
-        if not agent.scores_in_look:
-            agent.stop_logit(state.h, logits, state.time)
-    agent.train(training)
-    return int(counter.get_total_flops())
+        if acts:
+            agent.locator(state.h)
+            if not agent.updates_with_stopper:
+                agent.stop_logit(state.h, logits, state.time)
 
-
-@torch.no_grad()
-def classifier_flops_per_glimpse(network: DTRAM) -> int:
-    """Floating-point operations of a frozen classifier's step on one glimpse."""
-    device = network.device
-    glimpse = torch.zeros(1, *network.config.glimpse_shape, dtype=torch.uint8, device=device)
-    with FlopCounterMode(display=False) as counter:
-        state = network.look(glimpse, torch.zeros(1, 2, device=device), network.initial(1))
-        network.logits(state)
-    return int(counter.get_total_flops())
+    return count_flops(agent, run)

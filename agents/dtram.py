@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -19,31 +20,49 @@ from torch.nn.functional import one_hot
 
 from dtram_env.views import grid_centres
 
-from .config import (
-    EVEN_DOUBT,
-    DTRAMConfig,
-    config_from_json,
-    config_to_json,
-    names_of_classes,
-    read_header,
-)
+from .config import DTRAMConfig, config_from_json, names_of_classes, read_header
+from .cores import CORES
 from .encoders import ENCODERS, GlimpseResNet, PixelScale
-from .files import load_weights, save_model
+from .files import DTRAM_KIND, load_stop, load_weights, save_model
 from .stopping import LearnedStop, StoppingRule
 
-_OWN_KEYS = {"format", "config", "stop_threshold", "class_names", "weights_sha256"}  # of model.json
+STATE_SCALE = 0.1
+"""Factor of h_t at the stopper's input: at full size the stopper fits the training images' states
+rather than their class probabilities."""
+EVIDENCE_SCALE = 0.25
+"""Factor of the logarithms at the stopper's input, which brings them near the range of the rest."""
+LEAST_LOG_PROB = -12.0
+"""Bound below on a class's log-probability at the stopper's input; it is -inf for an impossible
+class."""
+LEAST_LOG_DOUBT = -14.0
+"""Bound below on log(1 - max p), about 10^-6: in float32 a smaller doubt is mostly rounding."""
+EVEN_DOUBT = math.exp(-5)
+"""Doubt 1 - max p, 0.7 %, at which the confidence prior alone gives p(stop) = 1/2. It lies between
+what a glimpse costs at discount 0.98 (2 %) and at 0.999 (0.1 %), so f_a starts near a good rule."""
+
+_MODEL_KEYS = {
+    "format",
+    "kind",
+    "config",
+    "stop_threshold",
+    "class_names",
+    "weights_sha256",
+    "stops",
+    "default_stop",
+}
 
 
 class State(NamedTuple):
-    """Recurrent state of a batch: h_t (and the LSTM's cell), and the glimpses taken so far."""
+    """Recurrent state of a batch. Every field has the batch first."""
 
-    h: Tensor  # (B, H)
-    c: Tensor  # (B, ...) the LSTM's cell, then sums of logits where the answer needs them; else 0
-    time: Tensor  # (B,) int64
+    h: Tensor  # (B, H) h_t
+    time: Tensor  # (B,) int64, glimpses taken so far
+    first_logits: Tensor  # (B, K) of glimpse 1; (B, 0) unless answer="first_plus_mean"
+    later_logits: Tensor  # (B, K) sum over glimpses 2 ... t; (B, 0) likewise
 
 
 class Heads(NamedTuple):
-    """What the actor says after a glimpse."""
+    """Outputs of the actor after a glimpse."""
 
     logits: Tensor  # (B, K) of f_c
     location: Tensor  # (B, 2) mean of the location policy, f_l, in [-1, 1]
@@ -51,32 +70,22 @@ class Heads(NamedTuple):
     value: Tensor  # (B,) baseline b_t
 
 
-class RNNCell(nn.Module):
-    """The paper's core: ``h_t = ReLU(W h_{t-1} + g_t)``, g_t the encoded glimpse."""
-
-    def __init__(self, hidden_size: int) -> None:
-        super().__init__()
-        self.recurrent = nn.Linear(hidden_size, hidden_size, bias=False)
-
-    def forward(self, code: Tensor, h: Tensor) -> Tensor:
-        return torch.relu(self.recurrent(h) + code)
-
-
 class DTRAM(nn.Module):
-    """The recurrent actor; also a `dtram_env.policy.Policy`, so the environment can be played.
+    """The recurrent actor; also a `dtram_env.policy.Policy`, so it plays the environment.
 
     Args:
-        config: what it is made of.
+        config: its settings.
         class_names: names of the K classes, saved with the model; numbers if not given.
-        stopping: the rule that `step` stops by.
+        stopping: the rule by which `step` stops; the learned one at 1/2 if not given.
 
     Attributes:
-        about: what else its ``model.json`` tells, JSON values: for which environment it was made
-            (``env_id``, ``env_options``) and how images are shown to it (``look``). Empty for one
-            that was not loaded.
+        about: further JSON values of its ``model.json``: the environment that it was trained in
+            (``env_id``, ``env_options``) and how images are shown to it (``sensor``). Empty for an
+            agent that was not loaded.
     """
 
-    scores_in_look = False  # whether `look` asks the stopper already
+    KIND = DTRAM_KIND  # in model.json
+    updates_with_stopper = False  # whether `update` evaluates the stopper
 
     def __init__(
         self,
@@ -87,44 +96,32 @@ class DTRAM(nn.Module):
         super().__init__()
         self.config = config
         self.class_names = names_of_classes(class_names, config.num_classes)
-        self.stopping: StoppingRule = stopping or LearnedStop()
+        self.stopping: StoppingRule = stopping or self.learned_stop(0.5)
         self.about: dict[str, Any] = {}
-        hidden = config.hidden_size
-        scale = PixelScale(config.pixel_mean, config.pixel_std)
+        hidden, classes = config.hidden_size, config.num_classes
         copies = config.max_glimpses if config.per_step else 1
-        encoders = [_make_encoder(config, scale) for _ in range(copies)]
+        encoders = [_make_encoder(config) for _ in range(copies)]
         self.encoder: nn.Module = nn.ModuleList(encoders) if config.per_step else encoders[0]
-        self.core: nn.Module = {"rnn": RNNCell, "gru": _gru, "lstm": _lstm}[config.core](hidden)
-        classifiers = [nn.Linear(hidden, config.num_classes) for _ in range(copies)]
-        self.classifier: nn.Module = classifiers[0]
-        if config.per_step:
-            self.classifier = nn.ModuleList(classifiers)
+        self.core = CORES[config.core](hidden)
+        classifiers = [nn.Linear(hidden, classes) for _ in range(copies)]
+        self.classifier: nn.Module = (
+            nn.ModuleList(classifiers) if config.per_step else classifiers[0]
+        )
         outputs = config.locator_grid**2 or 2
         self.locator: nn.Module = nn.Linear(hidden, outputs)
         if config.locator_hidden:
-            self.locator = nn.Sequential(
-                nn.Linear(hidden, config.locator_hidden),
-                nn.ReLU(),
-                nn.Linear(config.locator_hidden, outputs),
-            )
+            self.locator = _two_layers(hidden, config.locator_hidden, outputs)
         centres = torch.from_numpy(grid_centres(config.locator_grid or 1))
         self.register_buffer("cell_centres", centres, persistent=False)
         self.cell_centres: Tensor
         self.baseline = nn.Linear(hidden, 1)
         self.scalar_baseline = nn.Parameter(torch.zeros(()))
-        self._cell_size = hidden if config.core == "lstm" else 0
-        self._sums_size = 2 * config.num_classes if config.answer == "first_plus_mean" else 0
-        evidence = config.num_classes + 1 + config.max_glimpses
-        stopper_in = hidden + evidence * config.stopper_evidence
+        stopper_in = hidden + config.stopper_evidence * (classes + 1 + config.max_glimpses)
         if config.stopper_hidden:
-            self.stopper = nn.Sequential(
-                nn.Linear(stopper_in, config.stopper_hidden),
-                nn.ReLU(),
-                nn.Linear(config.stopper_hidden, 1),
-            )
+            self.stopper = _two_layers(stopper_in, config.stopper_hidden, 1)
         else:
             self.stopper = nn.Sequential(nn.Linear(stopper_in, 1))
-        # p(stop) = 1/2 whatever is seen, until something is learned.
+        # Until something is learned, p(stop) is 1/2 (or the prior's) for every image.
         for parameter in self.stopper[-1].parameters():
             nn.init.zeros_(parameter)
 
@@ -135,47 +132,31 @@ class DTRAM(nn.Module):
         action_space: spaces.Space,
         max_glimpses: int,
         **kw: Any,
-    ) -> DTRAM:
+    ) -> Self:
         """Makes an untrained agent that fits an environment's native spaces.
 
         Args:
-            observation_space: of one environment, ``Dict(glimpse, location, time)``, and
-                ``thumbnail`` where the first look has a size of its own.
+            observation_space: of one environment, ``Dict(glimpse, location, time)``, with
+                ``thumbnail`` if glimpse 1 is a thumbnail of another size.
             action_space: of one environment, ``Dict(location, stop, prediction)``.
             max_glimpses: the environment's budget.
             **kw: further fields of `DTRAMConfig`, and `class_names`.
 
         Raises:
-            ValueError: if the spaces are not the native view's.
+            ValueError: the spaces are not the native view's.
         """
         spaces = _read_spaces(observation_space, action_space)
         names = kw.pop("class_names", None)
-        config = DTRAMConfig(
-            spaces.num_classes,
-            spaces.glimpse_shape,
-            max_glimpses,
-            thumbnail_size=spaces.thumbnail_size,
-            **kw,
-        )
+        config = DTRAMConfig(max_glimpses=max_glimpses, **spaces._asdict(), **kw)
         return cls(config, class_names=names)
 
     def check_spaces(
         self, observation_space: spaces.Space, action_space: spaces.Space, max_glimpses: int
     ) -> None:
-        """Raises one ValueError if this agent was made for another environment."""
+        """Raises a ValueError if this agent was made for other spaces or another budget."""
         spaces = _read_spaces(observation_space, action_space)
-        found = {
-            "glimpse": spaces.glimpse_shape,
-            "thumbnail": spaces.thumbnail_size,
-            "classes": spaces.num_classes,
-            "max_glimpses": max_glimpses,
-        }
-        made = {
-            "glimpse": self.config.glimpse_shape,
-            "thumbnail": self.config.thumbnail_size,
-            "classes": self.config.num_classes,
-            "max_glimpses": self.config.max_glimpses,
-        }
+        found = {**spaces._asdict(), "max_glimpses": max_glimpses}
+        made = {name: getattr(self.config, name) for name in found}
         if found != made:
             raise ValueError(
                 f"this DT-RAM was made for {made}, the environment has {found}; "
@@ -183,10 +164,12 @@ class DTRAM(nn.Module):
             )
 
     def check_env(self, env: Any) -> None:
-        """Raises one ValueError if this agent was made for another environment than `env`.
+        """Raises a ValueError if this agent was made for another environment than `env`.
+
+        `dtram_env.evaluate` calls this.
 
         Args:
-            env: scalar or vector, unwrapped; `dtram_env.evaluate` calls this.
+            env: scalar or vector, unwrapped.
         """
         vector = hasattr(env, "single_observation_space")
         self.check_spaces(
@@ -196,85 +179,85 @@ class DTRAM(nn.Module):
         )
         if env.first_glimpse == "choose":
             raise ValueError(
-                "first_glimpse='choose': DTRAM answers glimpses; expected one at reset"
+                "first_glimpse='choose': a DT-RAM needs a glimpse at reset; expected 'center', "
+                "'random' or 'thumbnail'"
             )
 
     @staticmethod
     def learned_stop(threshold: float) -> LearnedStop:
-        """The rule that it learns, with a threshold."""
+        """The rule that this agent learns, with a threshold."""
         return LearnedStop(threshold)
 
     # -- the recurrence -------------------------------------------------------------------------
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.scalar_baseline.device
 
     def initial(self, batch: int) -> State:
-        """State before the first glimpse, ``(batch, ...)``."""
-        h = self.scalar_baseline.new_zeros(batch, self.config.hidden_size)
-        time = torch.zeros(batch, dtype=torch.int64, device=h.device)
-        return State(h, h.new_zeros(batch, self._cell_size + self._sums_size), time)
+        """The `State` before the first glimpse, of `batch` episodes."""
+        new = self.scalar_baseline.new_zeros
+        logits = self.config.num_classes if self.config.answer == "first_plus_mean" else 0
+        return State(
+            h=new(batch, self.config.hidden_size),
+            time=new(batch, dtype=torch.int64),
+            first_logits=new(batch, logits),
+            later_logits=new(batch, logits),
+        )
 
-    def look(
+    def observe(
         self, glimpse: Tensor, location: Tensor, state: State, step: int | None = None
     ) -> State:
-        """``h_t = f_h(h_{t-1}, φ(x, l_{t-1}))``.
+        """The state after a glimpse, ``h_t = f_h(h_{t-1}, φ(x, l_{t-1}))``.
 
         Args:
-            glimpse: ``(B, g, g, channels)`` uint8; a first look may have another size.
+            glimpse: ``(B, g, g, channels)`` uint8; glimpse 1 may have another size.
             location: ``(B, 2)``, where it was taken.
-            state: the batch's state.
-            step: glimpses taken so far, if all of the batch have the same number and the caller
-                knows it; weights of each step's own need it.
+            state: the state before it.
+            step: number of glimpses before this one, if it is the same for the whole batch. Only
+                ``per_step=True`` needs it.
 
         Raises:
-            ValueError: `step` is needed.
+            ValueError: `step` is needed and was not given.
         """
         return self.update(self.encode(glimpse, location, step), state, step)
 
     def encode(self, glimpse: Tensor, location: Tensor, step: int | None = None) -> Tensor:
-        """A glimpse as a vector ``(B, H)``, g_t = φ(x, l_{t-1}); arguments as for `look`."""
+        """The encoded glimpse g_t = φ(x, l_{t-1}), ``(B, H)``; arguments as for `observe`."""
         return self._of_step("encoder", step)(glimpse, location)
 
     def update(self, code: Tensor, state: State, step: int | None = None) -> State:
-        """The state after an encoded glimpse ``(B, H)``; the rest as for `look`."""
-        cell, sums = state.c.tensor_split((self._cell_size,), dim=1)
-        if self.config.core == "lstm":
-            h, cell = self.core(code, (state.h, cell))
-        else:
-            h = self.core(code, state.h)
-        if self._sums_size:
+        """The state after an encoded glimpse ``(B, H)``; other arguments as for `observe`."""
+        h = self.core(code, state.h)
+        first, later = state.first_logits, state.later_logits
+        if self.config.answer == "first_plus_mean":
             logits = self._of_step("classifier", step)(h)
-            first, later = sums.chunk(2, dim=1)
-            begins = (state.time == 0)[:, None]
-            sums = torch.cat(
-                [torch.where(begins, logits, first), later + torch.where(begins, 0, logits)], dim=1
-            )
-            cell = torch.cat([cell, sums], dim=1)
-        return State(h, cell, state.time + 1)
+            is_first = (state.time == 0)[:, None]
+            first = torch.where(is_first, logits, first)
+            later = later + torch.where(is_first, 0, logits)
+        return state._replace(h=h, time=state.time + 1, first_logits=first, later_logits=later)
 
     def logits(self, state: State, step: int | None = None) -> Tensor:
-        """What the classifier says ``(B, K)`` after the glimpses so far, f_c.
+        """Class logits ``(B, K)`` after the glimpses so far, f_c.
 
         Args:
             state: after at least one glimpse.
-            step: as for `look`, of the last glimpse.
+            step: as for `observe`, of the last glimpse.
         """
-        if not self._sums_size:
+        if self.config.answer == "state":
             return self._of_step("classifier", step)(state.h)
-        first, later = state.c[:, self._cell_size :].chunk(2, dim=1)
-        return first + later / (state.time - 1).clamp(min=1)[:, None]
+        later_glimpses = (state.time - 1).clamp(min=1)[:, None]
+        return state.first_logits + state.later_logits / later_glimpses
 
     def stacked_logits(self, states: Sequence[State]) -> Tensor:
         """`logits` ``(T, B, K)`` of the states after glimpses 1 ... T of one batch."""
-        if self._sums_size or self.config.per_step:
-            return torch.stack([self.logits(state, step) for step, state in enumerate(states)])
-        return self.classifier(torch.stack([state.h for state in states]))
+        if self.config.answer == "state" and not self.config.per_step:
+            return self.classifier(torch.stack([state.h for state in states]))
+        return torch.stack([self.logits(state, step) for step, state in enumerate(states)])
 
     def _of_step(self, name: str, step: int | None) -> nn.Module:
-        """The encoder or classifier of a step; the one that there is, if steps share it."""
+        """The encoder or classifier of a step: its own with ``per_step``, else the shared one."""
         module = getattr(self, name)
         if not self.config.per_step:
             return module
@@ -283,76 +266,76 @@ class DTRAM(nn.Module):
         return module[step]
 
     def encoders(self) -> list[nn.Module]:
-        """The encoder of each step, or the one that all share."""
+        """The encoder of every step, or the one shared by all."""
         return list(self.encoder) if isinstance(self.encoder, nn.ModuleList) else [self.encoder]
 
     def classifiers(self) -> list[nn.Module]:
-        """The classifier of each step, or the one that all share."""
+        """The classifier of every step, or the one shared by all."""
         one = self.classifier
         return list(one) if isinstance(one, nn.ModuleList) else [one]
 
     def heads(self, state: State, step: int | None = None) -> Heads:
-        """What the agent says in a state: f_c, f_l, f_a, the baseline; `step` as for `logits`."""
+        """Outputs of all heads in a state: f_c, f_l, f_a and the baseline; `step` as for `logits`.
+
+        The answer is the one to give if the agent stops now. `HaltingRAM` mixes in the answers of
+        earlier glimpses here, while its `logits` are those of the last glimpse alone.
+        """
         logits = self.logits(state, step)
         stop_logit = self.stop_logit(state.h, logits, state.time)
         return Heads(logits, self.locate(state.h), stop_logit, self.value(state.h))
 
     def location_params(self, h: Tensor) -> Tensor:
-        """What the location policy is made of, from states ``(..., H)``.
+        """Parameters of the location policy, from states ``(..., H)``.
 
         Returns:
-            The Gaussian's mean ``(..., 2)`` in [-1, 1], or with a grid the logit of every cell
-            ``(..., G * G)``.
+            The Gaussian's mean ``(..., 2)`` in [-1, 1], or with ``locator_grid`` the logit of every
+            cell ``(..., G * G)``.
         """
-        h = h if self.config.locator_input == "state" else h.detach()
-        location_params = self.locator(h)
-        return location_params if self.config.locator_grid else torch.tanh(location_params)
+        params = self.locator(h if self.config.locator_input == "state" else h.detach())
+        return params if self.config.locator_grid else torch.tanh(params)
 
     def best_location(self, location_params: Tensor) -> Tensor:
-        """The most probable location ``(..., 2)`` of the policy that `location_params` gave."""
-        return (
-            self.cell_centres[location_params.argmax(dim=-1)]
-            if self.config.locator_grid
-            else location_params
-        )
+        """Most probable location ``(..., 2)`` of a policy with these `location_params`."""
+        if self.config.locator_grid:
+            return self.cell_centres[location_params.argmax(dim=-1)]
+        return location_params
 
     def locate(self, h: Tensor) -> Tensor:
         """Most probable location ``(..., 2)`` in [-1, 1], from states ``(..., H)``."""
         return self.best_location(self.location_params(h))
 
     def value(self, h: Tensor) -> Tensor:
-        """Baseline b_t ``(...)`` of states ``(..., H)``; its gradient trains its head alone."""
+        """Baseline b_t ``(...)`` of states ``(..., H)``; its gradient stops at its own head."""
         return self.baseline(h.detach()).squeeze(-1)
 
     def stop_logit(self, h: Tensor, logits: Tensor, time: Tensor) -> Tensor:
-        """Logit of p(stop).
+        """Logit of p(stop), f_a. No gradient reaches the state or the classifier.
 
-        With `stopper_evidence` f_a also reads the class log-probabilities, the log of the doubt
-        1 - max p, and the time. Logarithms, because a stop is decided between doubts such as 0.01
-        and 0.001, which probabilities hardly tell apart. The state is scaled down beside them: with
-        it at full size the stopper fits the training images' states rather than their evidence.
+        With `stopper_evidence` f_a reads, beside the state, the class log-probabilities, the log of
+        the doubt 1 - max p, and the time. They are logarithms because the decision depends on
+        doubts such as 0.01 and 0.001, whose probabilities are nearly equal.
 
-        With ``stopper_prior="confidence"`` the logit is ``log EVEN_DOUBT - log doubt + f_a``:
-        before anything is learned a threshold on p(stop) is one on the confidence max p, and what
-        is learned is when to depart from it.
+        With ``stopper_prior="confidence"`` the logit is ``log EVEN_DOUBT - log doubt + f_a``. An
+        untrained stopper then stops by the confidence max p, and learns where to depart from it.
 
         Args:
             h: states ``(..., H)``.
-            logits: ``(..., K)``, the classifier's; no gradient goes through them.
+            logits: ``(..., K)``, the classifier's.
             time: ``(...)`` int64, glimpses taken, 1 ... T_max.
 
         Returns:
             ``(...)``.
         """
-        h = h if self.config.stopper_input == "state" else h.detach()
+        h = h.detach()
         log_p = torch.log_softmax(logits.detach(), dim=-1)
-        doubt = torch.log1p(-log_p.amax(dim=-1, keepdim=True).exp()).clamp(min=-14)
+        log_doubt = torch.log1p(-log_p.amax(dim=-1, keepdim=True).exp()).clamp(min=LEAST_LOG_DOUBT)
         if self.config.stopper_evidence:
             clock = one_hot(time - 1, self.config.max_glimpses).to(h.dtype)
-            h = torch.cat([0.1 * h, log_p.clamp(min=-12) / 4, doubt / 4, clock], dim=-1)
+            evidence = EVIDENCE_SCALE * log_p.clamp(min=LEAST_LOG_PROB), EVIDENCE_SCALE * log_doubt
+            h = torch.cat([STATE_SCALE * h, *evidence, clock], dim=-1)
         logit = self.stopper(h)
         if self.config.stopper_prior == "confidence":
-            logit = logit + (math.log(EVEN_DOUBT) - doubt)
+            logit = logit + (math.log(EVEN_DOUBT) - log_doubt)
         return logit.squeeze(-1)
 
     # -- the policy protocol --------------------------------------------------------------------
@@ -370,11 +353,11 @@ class DTRAM(nn.Module):
             state: of the batch.
 
         Returns:
-            Native action ``{location (B, 2), stop (B,), prediction (B,)}`` of the kind that came
-            in, and the new state.
+            Native action ``{location (B, 2), stop (B,), prediction (B,)}``, arrays or tensors as in
+            `obs`, and the new state.
 
         Raises:
-            ValueError: an episode of the batch has had all its glimpses already (CPU).
+            ValueError: an episode of the batch has taken its whole budget already (CPU only).
         """
         device = self.device
         views: dict[str, Tensor] = {
@@ -384,7 +367,7 @@ class DTRAM(nn.Module):
         }
         location = torch.as_tensor(obs["location"], device=device)
         budget = self.config.max_glimpses
-        # On a GPU the question would make the host wait.
+        # On a GPU this test would make the host wait.
         if device.type == "cpu" and (state.time >= budget).any():
             raise ValueError(
                 f"step: an episode of this state has had all its {budget} glimpses; start each "
@@ -401,7 +384,7 @@ class DTRAM(nn.Module):
     def _act(
         self, glimpse: Tensor, location: Tensor, state: State, step: int | None
     ) -> tuple[dict[str, Tensor], State]:
-        state = self.look(glimpse, location, state, step)
+        state = self.observe(glimpse, location, state, step)
         heads = self.heads(state, step)
         action = {
             "location": heads.location,
@@ -413,22 +396,22 @@ class DTRAM(nn.Module):
     def _act_by_step(
         self, views: dict[str, Tensor], location: Tensor, state: State
     ) -> tuple[dict[str, Tensor], State]:
-        """`_act` where it matters how many glimpses each episode has had: one call for each."""
+        """`_act` for networks or sizes that depend on the step: one call for each step."""
         parts, order = [], []
         for step in state.time.unique().tolist():
-            rows = torch.nonzero(state.time == step)[:, 0]
+            index = torch.nonzero(state.time == step)[:, 0]
             view = views["thumbnail" if step == 0 and "thumbnail" in views else "glimpse"]
-            parts.append(self._act(view[rows], location[rows], self.select(state, rows), step))
-            order.append(rows)
+            parts.append(self._act(view[index], location[index], self.select(state, index), step))
+            order.append(index)
         back = torch.cat(order).argsort()
         action = {name: torch.cat([part[name] for part, _ in parts])[back] for name in parts[0][0]}
         columns = zip(*(after for _, after in parts), strict=True)
-        return action, State(*(torch.cat(column)[back] for column in columns))
+        return action, type(state)(*(torch.cat(column)[back] for column in columns))
 
     def select(self, state: State, keep: Any) -> State:
         """The state of some of the episodes; `keep` is a mask or indices ``(B',)``."""
         keep = torch.as_tensor(keep, device=state.h.device)
-        return State(*(part[keep] for part in state))
+        return type(state)(*(part[keep] for part in state))
 
     # -- saving ---------------------------------------------------------------------------------
 
@@ -439,11 +422,15 @@ class DTRAM(nn.Module):
             folder: made if missing.
             **about: further JSON values to keep (the environment's id, its options, ...), beside
                 those of `about`.
+
+        Raises:
+            ValueError: the stopping rule is not a learned one.
         """
         if not isinstance(self.stopping, LearnedStop):
             raise ValueError(f"stopping={self.stopping}: only a LearnedStop is saved with a model")
         header = {
-            "config": config_to_json(self.config),
+            "kind": self.KIND,
+            "config": asdict(self.config),
             "stop_threshold": self.stopping.threshold,
             "class_names": list(self.class_names),
             **self.about,
@@ -452,34 +439,32 @@ class DTRAM(nn.Module):
         save_model(folder, self, header)
 
     @classmethod
-    def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> DTRAM:
+    def load(
+        cls, folder: str | Path, device: str | torch.device = "cpu", stop: str | None = None
+    ) -> Self:
         """Reads a saved model back; nothing is unpickled.
 
+        Args:
+            folder: the model's.
+            device: where its weights go.
+            stop: name of one of its stops (see `files.save_stop`); the default one if None.
+
         Raises:
-            FileNotFoundError: if there is no model in `folder`.
-            ValueError: if the files are not a DT-RAM's or do not fit one another.
+            FileNotFoundError: there is no model in `folder`, or the stop's file is missing.
+            ValueError: the stop is unknown, or the files are not a DT-RAM's or do not fit one
+                another.
         """
         folder = Path(folder)
-        header = read_header(folder)
-        agent = cls(
-            config_from_json(header["config"]),
-            class_names=tuple(header["class_names"]),
-            stopping=LearnedStop(header["stop_threshold"]),
-        )
+        header = read_header(folder, cls.KIND)
+        agent = cls(config_from_json(header["config"]), tuple(header["class_names"]))
         load_weights(folder, header, agent)
-        agent.about = {key: value for key, value in header.items() if key not in _OWN_KEYS}
+        agent.stopping = cls.learned_stop(load_stop(folder, header, agent, stop))
+        agent.about = {key: value for key, value in header.items() if key not in _MODEL_KEYS}
         return agent.to(device).eval()
 
 
-def _gru(hidden: int) -> nn.Module:
-    return nn.GRUCell(hidden, hidden)
-
-
-def _lstm(hidden: int) -> nn.Module:
-    return nn.LSTMCell(hidden, hidden)
-
-
-def _make_encoder(config: DTRAMConfig, scale: PixelScale) -> nn.Module:
+def _make_encoder(config: DTRAMConfig) -> nn.Module:
+    scale = PixelScale(config.pixel_mean, config.pixel_std)
     if config.resnet is None:
         made = ENCODERS[config.encoder]
         return made(config.glimpse_shape, config.hidden_size, scale=scale)
@@ -490,16 +475,20 @@ def _make_encoder(config: DTRAMConfig, scale: PixelScale) -> nn.Module:
     return encoder
 
 
+def _two_layers(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
+
+
 class Spaces(NamedTuple):
-    """What an agent has to fit."""
+    """Settings that the native spaces fix."""
 
     glimpse_shape: tuple[int, int, int]
-    thumbnail_size: int  # 0: the first look has no size of its own
+    thumbnail_size: int  # 0: glimpse 1 has the size of the others
     num_classes: int
 
 
 def _read_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> Spaces:
-    """What the native spaces ask of an agent."""
+    """Reads the native spaces; ValueError if they are another view's."""
     native = (
         isinstance(observation_space, spaces.Dict)
         and isinstance(action_space, spaces.Dict)

@@ -1,4 +1,4 @@
-"""Reads saved models back whose kind is not known before."""
+"""Loads a saved model of whatever kind its ``model.json`` names."""
 
 from __future__ import annotations
 
@@ -14,23 +14,20 @@ from .halting.sact import SACTResNet
 from .one_look import OneLook
 
 
-def load_agent(folder: str | Path, device: str | torch.device = "cpu") -> DTRAM:
-    """Reads a DT-RAM back, or a RAM that halts by ACT; nothing is unpickled.
-
-    Raises:
-        FileNotFoundError: if there is no model in `folder`.
-        ValueError: if it is another kind of model, or its files do not fit one another.
-    """
+def load_agent(
+    folder: str | Path, device: str | torch.device = "cpu", stop: str | None = None
+) -> DTRAM:
+    """Loads a DT-RAM, or a RAM that halts by ACT; arguments and errors as `DTRAM.load`."""
     kind = HaltingRAM if kind_of(folder) == HaltingRAM.KIND else DTRAM
-    return kind.load(folder, device)
+    return kind.load(folder, device, stop)
 
 
 def load_one_look(folder: str | Path, device: str | torch.device = "cpu") -> OneLook | ACTResNet:
-    """Reads a one-look network back, or a ResNet that halts by ACT or SACT.
+    """Loads a one-look network, or a ResNet that halts by ACT or SACT.
 
     Raises:
-        FileNotFoundError: if there is no model in `folder`.
-        ValueError: if it is another kind of model, or its files do not fit one another.
+        FileNotFoundError: there is no model in `folder`.
+        ValueError: it is another kind of model, or its files do not fit one another.
     """
     halting = {kind.KIND: kind for kind in (ACTResNet, SACTResNet)}
     found = halting.get(kind_of(folder))

@@ -19,39 +19,48 @@ from torch.nn.functional import cross_entropy, logsigmoid
 
 from dtram_env.episodes import grade
 
+from .checks import require, require_at_least, require_one_of
 from .dtram import DTRAM
 from .stopping import glimpses_taken
 from .unroll import Trajectory
 
-CHOICES = {
-    "stop": ("learned", "off"),
-    "baseline": ("value", "leave_one_out", "scalar", "none"),
-    "stop_gradient": ("reinforce", "exact"),
-    "supervision": ("taken", "last", "all"),
-    "location_reward": ("return", "mean_prob", "mean_log_prob", "imitation"),
-}
-LEAST_LOG_PROBABILITY = -3.0
-"""Of ``location_reward="mean_log_prob"``, in nats: one hopeless image may not outweigh a batch."""
+LEAST_REWARD_LOG_PROB = -3.0
+"""Bound below on the log-probability that ``location_reward="mean_log_prob"`` pays, in nats. It
+keeps one hopeless image from outweighing a batch."""
 
 
 @dataclass(frozen=True)
 class Objective:
-    """The switches of the loss. The talk's are the defaults."""
+    """The options of the loss. Their defaults are those of ``train/reinforce.py``.
+
+    Glimpse-only answers. With a thumbnail first, the agent often classifies well after glimpse 1,
+    and what a later glimpse adds shows late in training. So each glimpse 2...T may also be
+    classified by itself, from an empty state. That answer soon shows whether the crop holds an
+    informative part. It is used in two ways: `glimpse_only_weight` adds its cross-entropy to the
+    loss, so the encoder learns to read crops; `glimpse_only_reward` pays the location of a glimpse
+    by the true class's probability in that answer, so the locator learns to find the parts.
+
+    Raises:
+        ValueError: an option is unknown or out of range, or two options exclude each other.
+    """
 
     discount: float = 0.98
     """γ of the reward"""
-    stop: str = "learned"
-    """learned, or off: every trajectory runs to the end (RAM)"""
-    baseline: str = "value"
-    """b_t: value (a head on h_t), leave_one_out (of an image's M), scalar (one number), none"""
-    stop_gradient: str = "reinforce"
-    """of the stop decisions: reinforce (sampled) or exact (expectation over the stopping time)"""
-    supervision: str = "taken"
-    """cross-entropy at every glimpse taken, at the last one only, or at all up to the budget"""
-    location_reward: str = "return"
-    """what pays a location: the return; anytime, the true class's mean probability after it;
-    information, its mean log-probability, which goes on paying where probability has but a little
-    to gain; or imitation, 1 for each that was chosen: maximum likelihood of a scripted_locations's choices"""
+    stop: str = "off"
+    """learned, or off: every trajectory runs to the end (RAM, and DT-RAM's trunk)"""
+    baseline: str = "leave_one_out"
+    """b_t: value (a head on h_t), leave_one_out (mean of an image's other trajectories), scalar
+    (one learned number) or none"""
+    stop_gradient: str = "exact"
+    """gradient of the stop decisions: reinforce (sampled) or exact (expectation over the stopping
+    time); used with stop="learned" """
+    supervision: str = "all"
+    """glimpses with a cross-entropy: those taken, the last one, or all up to the budget"""
+    location_reward: str = "mean_prob"
+    """reward of a location: return (the trajectory's); mean_prob, the true class's mean probability
+    over the glimpses after it; mean_log_prob, its mean log-probability, which still grows where the
+    probability is near 1; or imitation, 1 for each (see `location_policy`, scripted locations).
+    With stop="learned" it must be return"""
     policy_weight: float = 1.0
     """weight of the policy gradient"""
     baseline_weight: float = 1.0
@@ -59,50 +68,47 @@ class Objective:
     stop_entropy: float = 0.0
     """weight of an entropy bonus on the stop decisions, in nats"""
     location_entropy: float = 0.0
-    """weight of an entropy bonus on the choice of a cell, in nats; a Gaussian takes none"""
+    """weight of an entropy bonus on the choice of a cell, in nats; 0 for a Gaussian policy"""
     glimpse_only_weight: float = 0.0
-    """weight of the cross-entropy of glimpses 2 ... T, each answered by itself; see `needs_glimpse_only`"""
+    """weight of the cross-entropy of the glimpse-only answers"""
     glimpse_only_reward: float = 0.0
-    """share, in [0, 1], of a location's pay that is the true class's probability in the answer of
-    its glimpse by itself; with location_reward="mean_prob" """
+    """share, in [0, 1], of a location's reward that comes from the glimpse-only answer; the rest is
+    mean_prob, which it needs"""
 
     @property
     def needs_glimpse_only(self) -> bool:
-        """Whether each glimpse is also to be answered by itself, the state empty before it.
-
-        Where a thumbnail says most, what a crop adds to it shows late. What the crop says by itself
-        shows early, whichever part of the object it holds: it leads crops to the object.
-        """
+        """Whether trajectories must have glimpse-only answers: ``Unroll(glimpse_only=True)``."""
         return self.glimpse_only_weight > 0 or self.glimpse_only_reward > 0
 
     def __post_init__(self) -> None:
-        for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}={getattr(self, name)!r}: expected one of {allowed}")
-        if not 0.0 < self.discount <= 1.0:
-            raise ValueError(f"discount={self.discount}: expected a number in (0, 1]")
+        require_one_of(
+            self,
+            stop=("learned", "off"),
+            baseline=("value", "leave_one_out", "scalar", "none"),
+            stop_gradient=("reinforce", "exact"),
+            supervision=("taken", "last", "all"),
+            location_reward=("return", "mean_prob", "mean_log_prob", "imitation"),
+        )
+        require("discount", self.discount, 0 < self.discount <= 1, "a number in (0, 1]")
         weights = "policy_weight", "baseline_weight", "stop_entropy", "location_entropy"
-        for name in (*weights, "glimpse_only_weight"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)}: expected 0 or more")
-        if self.location_reward != "return" and self.stop != "off":
-            raise ValueError(
-                f"location_reward={self.location_reward!r}: expected with stop='off' only"
-            )
-        if not 0.0 <= self.glimpse_only_reward <= 1.0:
-            raise ValueError(
-                f"glimpse_only_reward={self.glimpse_only_reward}: expected a number in [0, 1]"
-            )
-        if self.glimpse_only_reward > 0 and self.location_reward != "mean_prob":
-            raise ValueError(
-                f"glimpse_only_reward={self.glimpse_only_reward}: expected 0 unless location_reward='mean_prob'"
-            )
-        if self.stop_entropy > 0 and self.stop == "off":
-            raise ValueError(f"stop_entropy={self.stop_entropy}: expected 0 with stop='off'")
+        require_at_least(self, 0, *weights, "glimpse_only_weight")
+        learns_stop, reward = self.stop == "learned", self.location_reward
+        allowed = reward == "return" or not learns_stop
+        require("location_reward", reward, allowed, "'return' with stop='learned'")
+        share, allowed = self.glimpse_only_reward, reward == "mean_prob"
+        require("glimpse_only_reward", share, 0 <= share <= 1, "a number in [0, 1]")
+        require(
+            "glimpse_only_reward",
+            share,
+            allowed or not share,
+            "0 unless location_reward='mean_prob'",
+        )
+        entropy = self.stop_entropy
+        require("stop_entropy", entropy, learns_stop or not entropy, "0 with stop='off'")
 
 
 def trained_heads(agent: DTRAM, objective: Objective) -> list[nn.Parameter]:
-    """The parameters besides encoder, core, classifier and locator that the loss reaches."""
+    """Parameters of the stopper and the baseline, as far as the loss trains them."""
     heads: list[nn.Parameter] = []
     if objective.stop == "learned":
         heads += agent.stopper.parameters()
@@ -114,14 +120,14 @@ def trained_heads(agent: DTRAM, objective: Objective) -> list[nn.Parameter]:
 
 
 class Losses(NamedTuple):
-    """The parts of the loss (means over trajectories) and what the batch did."""
+    """The loss, its parts (means over trajectories, before their weights), and statistics."""
 
-    total: Tensor  # the parts below, weighted, and what glimpse_only glimpses add
+    total: Tensor  # the weighted sum of the parts, and the glimpse-only and location entropy terms
     cross_entropy: Tensor
     policy: Tensor
     baseline: Tensor
     stop_entropy: Tensor
-    mean_return: Tensor  # of R, or of its expectation when the stop gradient is exact
+    mean_return: Tensor  # of R, or of its expectation if the stop gradient is exact
     mean_glimpses: Tensor
     accuracy: Tensor  # at the end of the trajectory
 
@@ -129,36 +135,39 @@ class Losses(NamedTuple):
 def supervised_losses(
     cross_entropy: Tensor, accuracy: Tensor, glimpses: int, discount: float
 ) -> Losses:
-    """The parts of a loss that is cross-entropy alone, nothing being decided.
+    """The `Losses` of a network that is trained by cross-entropy alone.
 
     Args:
         cross_entropy: ``()``, the loss.
         accuracy: ``()``, share of right answers after the last glimpse, detached.
-        glimpses: that each image took.
+        glimpses: number that each image took.
         discount: γ of the reward.
     """
-    nothing = torch.zeros_like(accuracy)
+    zero = torch.zeros_like(accuracy)
     return Losses(
         total=cross_entropy,
         cross_entropy=cross_entropy.detach(),
-        policy=nothing,
-        baseline=nothing,
-        stop_entropy=nothing,
+        policy=zero,
+        baseline=zero,
+        stop_entropy=zero,
         mean_return=accuracy * discount**glimpses,
-        mean_glimpses=nothing + glimpses,
+        mean_glimpses=zero + glimpses,
         accuracy=accuracy,
     )
 
 
 class Credit(NamedTuple):
-    """What the trajectories earned, all detached and ``(T, B)`` unless said."""
+    """What each decision of the trajectories earned; detached, ``(T, B)`` unless noted.
 
-    reach: Tensor  # probability (or 0/1) that glimpse t is taken, s_t
-    last: Tensor  # probability (or 0/1) that glimpse t is the last, s_t p_t
-    location_advantage: Tensor  # of l_t, 0 where no location was chosen
-    stop_advantage: Tensor  # of a_t, 0 where nothing was decided
-    target: Tensor  # what b_t should have said
-    expected_return: Tensor  # (B,) of the sampled T, or over T; carries gradient when exact
+    A probability is 0 or 1 if the stopping time is sampled.
+    """
+
+    taken: Tensor  # probability s_t that glimpse t is taken
+    last: Tensor  # probability s_t p_t that glimpse t is the last
+    location_advantage: Tensor  # of l_t; 0 if no location was chosen
+    stop_advantage: Tensor  # of a_t; 0 if no stop was decided
+    baseline_target: Tensor  # the value that b_t regresses
+    expected_return: Tensor  # (B,) the sampled return, or its expectation over T, with gradient
 
 
 def hybrid_loss(
@@ -170,11 +179,12 @@ def hybrid_loss(
         trajectory: of B = N x m trajectories.
         labels: ``(N,)`` int64.
         m: trajectories an image.
-        objective: the switches.
+        objective: the options.
         scalar_baseline: ``()``, the learned number of ``baseline="scalar"``.
 
     Raises:
-        ValueError: for ``leave_one_out`` with one trajectory an image.
+        ValueError: ``leave_one_out`` with one trajectory an image; or the trajectory lacks the
+            glimpse-only answers or the location entropy that the objective needs.
     """
     if objective.baseline == "leave_one_out" and m < 2:
         raise ValueError(f"baseline='leave_one_out' with m={m}: expected at least 2 trajectories")
@@ -188,12 +198,8 @@ def hybrid_loss(
     ce = cross_entropy(
         trajectory.logits.flatten(0, 1), labels.repeat(trajectory.steps), reduction="none"
     ).view_as(trajectory.value)
-    weight = {
-        "taken": credit.reach,
-        "last": credit.last,
-        "all": torch.ones_like(credit.reach),
-    }[objective.supervision]
-    ce_loss = (weight * ce).sum(dim=0).mean()
+    weight = {"taken": credit.taken, "last": credit.last, "all": torch.ones_like(credit.taken)}
+    ce_loss = (weight[objective.supervision] * ce).sum(dim=0).mean()
 
     score = trajectory.location_log_prob * credit.location_advantage
     if exact:
@@ -203,16 +209,17 @@ def hybrid_loss(
         policy_gain = (score + log_stop * credit.stop_advantage).sum(dim=0)
     policy_loss = -policy_gain.mean()
 
-    learned_baseline = objective.baseline in ("value", "scalar")
-    squared = credit.reach * (value - credit.target).square()
-    baseline_loss = squared.sum(dim=0).mean() if learned_baseline else ce_loss.new_zeros(())
-    decides = objective.stop == "learned"
-    entropy = _stop_entropy(trajectory, credit.reach) if decides else ce_loss.new_zeros(())
+    baseline_loss = stop_entropy = ce_loss.new_zeros(())
+    if objective.baseline in ("value", "scalar"):
+        squared_error = credit.taken * (value - credit.baseline_target).square()
+        baseline_loss = squared_error.sum(dim=0).mean()
+    if objective.stop == "learned":
+        stop_entropy = _stop_entropy(trajectory, credit.taken)
     total = (
         ce_loss
         + objective.policy_weight * policy_loss
         + objective.baseline_weight * baseline_loss
-        - objective.stop_entropy * entropy
+        - objective.stop_entropy * stop_entropy
     )
     if objective.location_entropy > 0:
         if trajectory.location_entropy is None:
@@ -220,12 +227,12 @@ def hybrid_loss(
                 f"location_entropy={objective.location_entropy}: expected 0, or an agent whose "
                 "location policy chooses among cells (locator_grid)"
             )
-        # The last glimpse's choice is never looked at.
-        spread = (credit.reach * trajectory.location_entropy)[:-1].sum(dim=0).mean()
-        total = total - objective.location_entropy * spread
+        # No glimpse is taken at the last location.
+        entropy = (credit.taken * trajectory.location_entropy)[:-1].sum(dim=0).mean()
+        total = total - objective.location_entropy * entropy
     if objective.glimpse_only_weight > 0 and trajectory.steps > 1:
-        glimpse_only = _log_probability(_glimpse_only_logits(trajectory), labels)
-        total = total - objective.glimpse_only_weight * glimpse_only.sum(dim=0).mean()
+        log_p = _log_prob(_glimpse_only_logits(trajectory), labels)
+        total = total - objective.glimpse_only_weight * log_p.sum(dim=0).mean()
     with torch.no_grad():
         time = torch.arange(1, trajectory.steps + 1, device=labels.device)[:, None]
         right = (trajectory.prediction == labels).to(credit.last.dtype)
@@ -234,7 +241,7 @@ def hybrid_loss(
             ce_loss.detach(),
             policy_loss.detach(),
             baseline_loss.detach(),
-            entropy.detach(),
+            stop_entropy.detach(),
             credit.expected_return.detach().mean(),
             (credit.last * time).sum(dim=0).mean(),
             (credit.last * right).sum(dim=0).mean(),
@@ -242,7 +249,7 @@ def hybrid_loss(
 
 
 def rewards(trajectory: Trajectory, labels: Tensor, discount: float) -> Tensor:
-    """``(T, B)``: what stopping after glimpse t would pay, ``γ^t 1[y_t = y*]``; labels ``(B,)``."""
+    """``(T, B)`` reward ``γ^t 1[y_t = y*]`` of stopping after glimpse t; labels ``(B,)``."""
     time = torch.arange(1, trajectory.steps + 1, device=labels.device)[:, None]
     return grade(time, trajectory.prediction, labels, discount).to(trajectory.value.dtype)
 
@@ -286,29 +293,30 @@ def _sampled_credit(
     steps, batch = trajectory.value.shape
     time = torch.arange(1, steps + 1, device=labels.device)[:, None]
     learned = objective.stop == "learned"
-    taken = glimpses_taken(trajectory.stop if learned else torch.zeros_like(trajectory.stop))
-    reach, last = (time <= taken).to(value.dtype), (time == taken).to(value.dtype)
+    stop = trajectory.stop if learned else torch.zeros_like(trajectory.stop)
+    num_glimpses = glimpses_taken(stop)
+    reached, last = (part.to(value.dtype) for part in (time <= num_glimpses, time == num_glimpses))
     paid = (last * rewards(trajectory, labels, objective.discount)).sum(dim=0)
     target = paid.expand(steps, batch)
     if objective.location_reward in ("mean_prob", "mean_log_prob"):
-        log_p = _log_probability(trajectory.logits, labels)
-        informs = objective.location_reward == "mean_log_prob"
-        target = _mean_later(log_p.clamp(min=LEAST_LOG_PROBABILITY) if informs else log_p.exp())
+        log_p = _log_prob(trajectory.logits, labels)
+        in_logs = objective.location_reward == "mean_log_prob"
+        target = _mean_later(log_p.clamp(min=LEAST_REWARD_LOG_PROB) if in_logs else log_p.exp())
         if objective.glimpse_only_reward > 0 and steps > 1:
-            glimpse_only = _log_probability(_glimpse_only_logits(trajectory), labels).exp()
+            alone = _log_prob(_glimpse_only_logits(trajectory), labels).exp()
             share = objective.glimpse_only_reward
-            # The last location is never looked at; what it is paid counts for nothing.
-            target = torch.cat([(1 - share) * target[:-1] + share * glimpse_only, target[-1:]])
+            # No glimpse is taken at the last location, so its reward has no effect.
+            target = torch.cat([(1 - share) * target[:-1] + share * alone, target[-1:]])
     b = _others_mean(target, m) if objective.baseline == "leave_one_out" else value
     advantage = target - b
     if objective.location_reward == "imitation":
         advantage = torch.ones_like(advantage)
     return Credit(
-        reach=reach,
+        taken=reached,
         last=last,
-        location_advantage=(time < taken) * advantage,
-        stop_advantage=reach * (time < steps) * advantage if learned else torch.zeros_like(b),
-        target=target,
+        location_advantage=(time < num_glimpses) * advantage,
+        stop_advantage=reached * (time < steps) * advantage if learned else torch.zeros_like(b),
+        baseline_target=target,
         expected_return=paid,
     )
 
@@ -324,56 +332,52 @@ def _exact_credit(
         p = torch.sigmoid(trajectory.stop_logit)
         p[-1] = 1.0
         survives = torch.cumprod(1 - p, dim=0)  # s_{t+1}
-        reach = torch.cat([torch.ones_like(survives[:1]), survives[:-1]])
+        reached = torch.cat([torch.ones_like(survives[:1]), survives[:-1]])
         # b_t predicts the return on reaching t; l_t matters only if the agent goes on after t.
         after = torch.cat([values[1:], torch.zeros_like(values[:1])])
         b = _others_mean(after, m) if objective.baseline == "leave_one_out" else value
     return Credit(
-        reach=reach,
-        last=reach * p,
+        taken=reached,
+        last=reached * p,
         location_advantage=survives * (after.detach() - b),
-        stop_advantage=torch.zeros_like(reach),
-        target=values.detach(),
+        stop_advantage=torch.zeros_like(reached),
+        baseline_target=values.detach(),
         expected_return=values[0],
     )
 
 
 def _glimpse_only_logits(trajectory: Trajectory) -> Tensor:
-    """``(T - 1, B, K)`` of a trajectory whose glimpses were also answered by themselves.
-
-    Raises:
-        ValueError: they were not.
-    """
+    """``(T - 1, B, K)``; raises ValueError if the trajectory has none."""
     if trajectory.glimpse_only_logits is None:
         raise ValueError(
-            "glimpse_only_weight or glimpse_only_reward above 0: expected an unroll with glimpse_only=True, whose "
-            "trajectories hold glimpse_only_logits"
+            "glimpse_only_weight or glimpse_only_reward above 0: expected a trajectory of "
+            "Unroll(glimpse_only=True), which has glimpse_only_logits"
         )
     return trajectory.glimpse_only_logits
 
 
-def _log_probability(logits: Tensor, labels: Tensor) -> Tensor:
-    """``(T, B)``: of the true class; logits ``(T, B, K)``, labels ``(B,)``."""
+def _log_prob(logits: Tensor, labels: Tensor) -> Tensor:
+    """``(T, B)`` log-probability of the true class; logits ``(T, B, K)``, labels ``(B,)``."""
     index = labels.expand(len(logits), -1)[..., None]
     return torch.log_softmax(logits, dim=-1).gather(-1, index)[..., 0]
 
 
 def _mean_later(values: Tensor) -> Tensor:
-    """``(T, B)``: means of ``(T, B)`` values over glimpses t + 1 ... T (at T: the value of T)."""
+    """``(T, B)`` means of values ``(T, B)`` over glimpses t + 1 ... T; at T, the value itself."""
     after = values.flip(0).cumsum(0).flip(0) - values
     count = torch.arange(len(values) - 1, -1, -1, device=values.device)[:, None]
     return torch.where(count > 0, after / count.clamp(min=1), values)
 
 
 def _others_mean(returns: Tensor, m: int) -> Tensor:
-    """``(T, B)``: for each trajectory the mean over its image's other m - 1 trajectories."""
+    """``(T, B)`` mean over the other m - 1 trajectories of the same image."""
     groups = returns.unflatten(1, (-1, m))
     return ((groups.sum(dim=2, keepdim=True) - groups) / (m - 1)).flatten(1, 2)
 
 
-def _stop_entropy(trajectory: Trajectory, reach: Tensor) -> Tensor:
-    """Mean over trajectories of the entropy of the stop decisions that are reached, in nats."""
+def _stop_entropy(trajectory: Trajectory, taken: Tensor) -> Tensor:
+    """Entropy of the stop decisions that are reached, in nats; mean over trajectories."""
     logit = trajectory.stop_logit[:-1]
     p = torch.sigmoid(logit)
     entropy = -(p * logsigmoid(logit) + (1 - p) * logsigmoid(-logit))
-    return (reach[:-1] * entropy).sum(dim=0).mean()
+    return (taken[:-1] * entropy).sum(dim=0).mean()

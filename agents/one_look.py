@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from .checks import require
 from .config import check_pixel_scale, names_of_classes, settings_from_json
+from .cost import count_flops
 from .encoders import GlimpseCNN, GlimpseConv, GlimpseResNet, PixelScale, cnn_smallest
 from .files import ONE_LOOK_KIND, check_settings, load_weights, read_model_json, save_model
 from .resnet import RESNETS, ResNetOptions
@@ -249,13 +249,7 @@ def side_of_flops(config: OneLookConfig, flops: float) -> int:
     return high
 
 
-@torch.no_grad()
 def _flops(network: OneLook, side: int) -> int:
     shape = (1, side, side, network.config.image_shape[2])
     image = torch.zeros(shape, dtype=torch.uint8, device=network.device)
-    training = network.training
-    network.eval()  # batch norms of a batch of one
-    with FlopCounterMode(display=False) as counter:
-        network(image)
-    network.train(training)
-    return int(counter.get_total_flops())
+    return count_flops(network, lambda: network(image))

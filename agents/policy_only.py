@@ -99,25 +99,22 @@ class FrozenClassifier:
                 "one with: python train/classifier.py --env-id ID, and pass classifier=ITS_FOLDER"
             )
 
-    def initial(self, batch: int) -> tuple[Tensor, Tensor]:
-        state = self.network.initial(batch)
-        return state.h.cpu(), state.c.cpu()
+    def initial(self, batch: int) -> tuple[Tensor, ...]:
+        return tuple(part.cpu() for part in self.network.initial(batch))
 
     @torch.no_grad()
     def step(
         self, observation: dict[str, Any], state: tuple[Any, ...]
     ) -> tuple[Any, tuple[Any, ...]]:
-        glimpse, location, h, c = map(
-            torch.as_tensor, (observation["glimpse"], observation["location"], *state)
-        )
+        glimpse, location = (torch.as_tensor(observation[k]) for k in ("glimpse", "location"))
         if glimpse.device != self.network.device:
             self.network.to(glimpse.device)
-        time = torch.zeros(len(h), dtype=torch.int64, device=h.device)  # the heads used read none
-        after = self.network.look(glimpse, location, State(h, c, time))
+        before = State(*map(torch.as_tensor, state))
+        after = self.network.observe(glimpse, location, before)
         probs = torch.softmax(self.network.logits(after), dim=-1)
         if isinstance(observation["glimpse"], np.ndarray):
-            return probs.numpy(), (after.h.numpy(), after.c.numpy())
-        return probs, (after.h, after.c)
+            return probs.numpy(), tuple(part.numpy() for part in after)
+        return probs, tuple(after)
 
 
 def agent_on(

@@ -259,7 +259,7 @@ class Sb3Agent:
             return fresh
         device = fresh.h.device
         new = torch.as_tensor(start, device=device)
-        return State(
+        return type(fresh)(
             *(
                 torch.where(
                     new.reshape(-1, *[1] * (first.ndim - 1)),

@@ -35,7 +35,7 @@ from agents.one_look import OneLook
 from agents.stopping import ConfidenceStop, FixedStop, StoppingRule
 from agents.unroll import Scores, score
 from benchmarks.discriminative_parts import touch_shares
-from train.common.evaluate_one_look import answers_and_rate
+from train.common.evaluate_one_look import predictions_and_rate
 from train.common.jobs import ProgramRun, Runner, run_in_order
 from train.common.provenance import provenance
 from train.common.run import read_json, read_tensors, run_program, write_json
@@ -137,10 +137,12 @@ def read_dtram(
     seconds = {True: trunk_seconds + results["train_seconds"], False: trunk_seconds}
     test, validation = task.images("test"), task.images("validation")
     size = task.scored_at_once
-    scores = score(agent, task.look, test.store, test.labels, size)
-    validated = score(agent, task.look, validation.store, validation.labels, size)
+    scores = score(agent, task.sensor, test.store, test.labels, size)
+    validated = score(agent, task.sensor, validation.store, validation.labels, size)
     own = agent.stopping
-    confidence = ConfidenceStop(matching_confidence(validated, validated.error(own)[1]))
+    confidence = ConfidenceStop(
+        matching_confidence(validated, validated.error_and_glimpses(own)[1])
+    )
     rules: dict[str, StoppingRule] = {"DT-RAM, learned stop": own}
     for t in range(1, task.max_glimpses + 1):
         rules[f"RAM, {t} glimpse{'s' * (t > 1)}"] = FixedStop(t)
@@ -161,7 +163,7 @@ def read_one_look(folder: Path, task: Task) -> tuple[dict[str, dict], np.ndarray
     test = task.images("test")
     prediction = read_tensors(folder / "test_images.safetensors")["prediction"]
     right = (prediction == test.labels.cpu()).numpy()
-    rate = fastest(lambda: answers_and_rate(network, test)[1])
+    rate = fastest(lambda: predictions_and_rate(network, test)[1])
     side = results["side"]
     answered = Answered(right, np.ones(len(right), dtype=np.int64))
     line = row(answered, results["flops"], rate, results["train_seconds"])

@@ -88,7 +88,7 @@ def touch_shares(task: Task, scores: Scores, glimpses: np.ndarray) -> dict[str, 
     boxes, discriminative, side = (
         data.metadata["part_boxes"],
         data.metadata["discriminative"],
-        task.look.glimpse_size,
+        task.sensor.glimpse_size,
     )
     place = scores.locations[1:].cpu().numpy().astype(np.float64)  # (T - 1, N, 2)
     lefts, tops = (

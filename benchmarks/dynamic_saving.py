@@ -26,12 +26,12 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 
-from agents.cost import flops_of_first_look, flops_per_glimpse, mean_flops
+from agents.cost import flops_of_first_glimpse, flops_per_glimpse, mean_flops
 from agents.dtram import DTRAM, DTRAMConfig
 from agents.precision import has_bf16
 from agents.resnet import RESNETS, ResNetOptions
 from agents.stopping import FixedStop, StoppingRule
-from agents.unroll import Look, classify
+from agents.unroll import GlimpseSensor, classify
 from dtram_env import sensor
 from dtram_env.datasets.storage.tensors import TensorStore
 from train.common.options import Encoder
@@ -137,7 +137,7 @@ def measure(options: Options, device: torch.device) -> dict[str, Any]:
     """Times both models in turn."""
     agent, store = make_agent(options, device), make_store(options, device)
     own_size = agent.config.thumbnail_size
-    look = Look(options.glimpse_size, 1, "thumbnail", own_size)
+    look = GlimpseSensor(options.glimpse_size, 1, "thumbnail", own_size)
     budget = len(options.shares)
 
     def answer(rule: StoppingRule) -> tuple[float, float]:
@@ -167,7 +167,7 @@ def measure(options: Options, device: torch.device) -> dict[str, Any]:
         "seconds_per_image": {name: round(statistics.median(s), 6) for name, s in seconds.items()},
         "mean_glimpses": {name: round(mean, 4) for name, mean in glimpses.items()},
         "mean_flops": {name: round(count) for name, count in flops.items()},
-        "flops_of_first_look": flops_of_first_look(agent),
+        "flops_of_first_glimpse": flops_of_first_glimpse(agent),
         "flops_per_glimpse": flops_per_glimpse(agent),
         "time_ratio": round(time_ratio, 4),
         "flop_ratio": round(flop_ratio, 4),

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clon
 
 from agents.dtram import DTRAM, DTRAMConfig
 from agents.objective import Objective, hybrid_loss
-from agents.unroll import Look, Unroll
+from agents.unroll import GlimpseSensor, Unroll
 from dtram_env import sensor
 from dtram_env.datasets.storage.tensors import TensorStore
 from train.common.provenance import provenance
@@ -54,7 +54,7 @@ class Options:
 def make_step(options: Options, device: torch.device) -> Callable[[], None]:
     """The training step on random 28x28 images that stay on the device."""
     torch.manual_seed(0)
-    look = Look(8)
+    look = GlimpseSensor(8)
     store = TensorStore(
         torch.randint(0, 256, (10_000, 28, 28, 1), dtype=torch.uint8, device=device),
         sensor.margin(8, 1),

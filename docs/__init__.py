@@ -1,1 +1,1 @@
-"""The documentation: written pages, pages made from the code, and the program that builds them."""
+"""Written pages, pages generated from the code, and the program that builds both."""

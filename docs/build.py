@@ -1,12 +1,10 @@
-"""Builds the documentation, or makes parts of it anew.
+"""Builds the documentation.
 
-    python docs/build.py            # generated pages, doctests, links, HTML in docs/_build/html
-    python docs/build.py --check    # fails unless the committed generated pages are up to date
-    python docs/build.py --gifs     # the GIFs of trained agents, and the pages that show them
-    python docs/build.py --stills   # the pictures of drawn and composed data, likewise
+    python docs/build.py               # generated pages, doctests, links, HTML in docs/_build/html
+    python docs/build.py --check       # fail if a committed generated page is stale
+    python docs/build.py --pictures    # the GIFs and stills of the environment pages
 
-A failing doctest, a link that leads nowhere and a warning of Sphinx are errors. Addresses on the
-web are not fetched.
+A failing doctest, a broken link and a Sphinx warning are errors. Web links are not checked.
 """
 
 from __future__ import annotations
@@ -16,52 +14,44 @@ import doctest
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs in a clone without installation
 
-from docs import gifs, links, pages, stills
+from docs import links, pages, pictures
 
 ROOT = pages.DOCS.parent
 
 
-def written() -> list[Path]:
+def all_pages() -> list[Path]:
     """Every page, written or generated."""
     return [*sorted(pages.DOCS.glob("*.md")), *sorted(pages.PAGES.glob("*.md"))]
 
 
 def write() -> None:
-    """Generates the pages."""
+    """Writes the generated pages that are stale, and removes those of ids that no longer exist."""
     pages.PAGES.mkdir(exist_ok=True)
     made = pages.generate()
     for path in pages.stale(made):
         if path in made:
-            path.write_text(made[path])
-            print(f"{_short(path)}: written")
+            path.write_text(made[path], encoding="utf-8")
         else:
             path.unlink()
-            print(f"{_short(path)}: removed, its id is no more")
+        print(f"{path.relative_to(ROOT)}: {'written' if path in made else 'removed'}")
 
 
-def check() -> list[str]:
-    """What is wrong with the generated pages as they lie."""
-    return [f"{_short(path)}: not up to date" for path in pages.stale(pages.generate())]
-
-
-def run_doctests(paths: Iterable[Path]) -> list[str]:
-    """Runs every example of some pages; the failures are printed."""
+def run_doctests() -> list[str]:
+    """Runs every example of every page; returns the failures, which are also printed."""
     found = []
-    for path in paths:
+    for path in all_pages():
         failed, tried = doctest.testfile(str(path), module_relative=False, encoding="utf-8")
-        print(f"{_short(path)}: {tried} examples, {failed} failed")
         if failed:
-            found.append(f"{_short(path)}: {failed} of {tried} examples failed")
+            found.append(f"{path.relative_to(ROOT)}: {failed} of {tried} examples failed")
     return found
 
 
 def build_html() -> list[str]:
-    """Runs Sphinx."""
+    """Runs Sphinx; returns what went wrong."""
     out = pages.DOCS / "_build"
     sphinx = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-E", "-b", "html"]
     done = subprocess.run(
@@ -69,48 +59,34 @@ def build_html() -> list[str]:
     )
     if done.returncode:
         return ["Sphinx: see its warnings above"]
-    print(f"{_short(out / 'html' / 'index.html')}: open it in a browser")
+    print(f"open {(out / 'html' / 'index.html').relative_to(ROOT)} in a browser")
     return []
 
 
-def _short(path: Path) -> Path:
-    return path.relative_to(ROOT)
-
-
 def main() -> int:
-    """The command line; 0 if all is well."""
+    """The command line; returns 0 if all is well."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--check", action="store_true", help="compare the generated pages only")
-    parser.add_argument("--gifs", nargs="*", metavar="ID", help="make the GIFs, all or some ids'")
-    parser.add_argument("--stills", nargs="*", metavar="ID", help="make pictures of the data")
+    parser.add_argument("--check", action="store_true", help="fail if a generated page is stale")
     parser.add_argument(
-        "--signpost-run",
-        type=Path,
-        default=Path("runs/signpost"),
-        help="DT-RAM trained on DTRAM-Signpost-v0 (default: runs/signpost)",
+        "--pictures", nargs="*", metavar="ID", help="draw the pictures of all ids or of some"
     )
     options = parser.parse_args()
     os.chdir(ROOT)
+    problems = []
     if options.check:
-        problems = check()
-        if problems:
-            problems.append("run: python docs/build.py, and commit what it writes")
-    elif options.gifs is not None or options.stills is not None:
+        for path in pages.stale(pages.generate()):
+            problems.append(f"{path.relative_to(ROOT)}: stale; run python docs/build.py")
+    elif options.pictures is not None:
         try:
-            if options.gifs is not None:
-                gifs.make_gifs(options.gifs, options.signpost_run)
-            if options.stills is not None:
-                stills.make_stills(options.stills)
+            pictures.make_pictures(options.pictures)
         except (FileNotFoundError, ValueError) as error:
             parser.error(str(error))
-        write()
-        problems = []
     else:
         write()
-        problems = run_doctests(written())
-        problems += [f"broken link: {link}" for link in links.broken(written(), ROOT)]
+        problems = run_doctests()
+        problems += [f"broken link: {link}" for link in links.broken(all_pages(), ROOT)]
         problems += build_html()
     for problem in problems:
         print(problem, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Sphinx's settings; docs/build.py runs it, with every warning an error."""
+"""Settings of Sphinx, which docs/build.py runs with warnings as errors."""
 
 import re
 from pathlib import Path
@@ -18,16 +18,23 @@ myst_heading_anchors = 3
 nitpicky = True
 
 
-def link_as_file(app: object, name: str, source: list[str]) -> None:
-    """Markdown files outside this folder, such as the README, are files to Sphinx, not pages."""
+def rewrite_links(app: object, name: str, source: list[str]) -> None:
+    """Adapts links that work on GitHub: Sphinx has no pages for Markdown outside docs, or folders.
 
-    def mark(link: re.Match[str]) -> str:
-        path = (DOCS / name).parent.joinpath(link[1]).resolve()
-        return link[0] if path.is_relative_to(DOCS) else f"](path:{link[1]})"
+    A link to such a page becomes a download; of a link to a folder only the text stays.
+    """
 
-    source[0] = re.sub(r"\]\(([\w./-]+\.md)\)", mark, source[0])
+    def rewrite(link: re.Match[str]) -> str:
+        text, target = link.groups()
+        path = (DOCS / name).parent.joinpath(target).resolve()
+        if path.is_dir():
+            return text
+        outside = path.suffix == ".md" and not path.is_relative_to(DOCS)
+        return f"[{text}](path:{target})" if outside else link[0]
+
+    source[0] = re.sub(r"\[([^\]]*)\]\(([\w./-]+)\)", rewrite, source[0])
 
 
 def setup(app: object) -> None:
-    """Sphinx calls this."""
-    app.connect("source-read", link_as_file)  # type: ignore[attr-defined]
+    """Called by Sphinx."""
+    app.connect("source-read", rewrite_links)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Links of the written and generated pages: to other pages, their headings, and files."""
+"""Finds broken links in Markdown pages: to other pages, to headings and to files."""
 
 from __future__ import annotations
 
@@ -8,40 +8,41 @@ from pathlib import Path
 _FENCE = re.compile(r"^ *(```|~~~).*?^ *\1 *$", re.M | re.S)
 _CODE = re.compile(r"`[^`\n]*`")
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
-_OUTSIDE = ("http://", "https://", "mailto:")  # not fetched
+_WEB = ("http://", "https://", "mailto:")
 
 
 def links(path: Path) -> list[str]:
-    """The targets of a page's links and images, those in code apart."""
-    text = _CODE.sub("x", _FENCE.sub("", path.read_text()))
-    return _LINK.findall(text)
+    """The targets of a page's links and images, without those in code."""
+    return _LINK.findall(_CODE.sub("x", _prose(path)))
 
 
 def headings(path: Path) -> set[str]:
-    """The names that a page's headings are linked by, as GitHub makes them."""
-    names: set[str] = set()
-    for title in re.findall(r"^#+ (.+)$", _FENCE.sub("", path.read_text()), re.M):
-        name = re.sub(r"[^\w\- ]", "", title.strip().lower()).replace(" ", "-")
-        names.add(name)
-    return names
+    """The anchors of a page's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", _prose(path), re.M)
+    return {re.sub(r"[^\w\- ]", "", title.strip().lower()).replace(" ", "-") for title in titles}
 
 
 def broken(pages: list[Path], root: Path) -> list[str]:
-    """Every link that leads nowhere, as ``page: target``; an address on the web is not fetched.
+    """Every link without a target, as ``page: target``. Web links are not checked.
 
     Args:
         pages: Markdown files.
-        root: the repository, which a link must not leave.
+        root: the repository; a link to a file outside of it is broken.
     """
     found = []
     for page in pages:
         for link in links(page):
-            if link.startswith(_OUTSIDE):
+            if link.startswith(_WEB):
                 continue
             target, _, heading = link.partition("#")
             path = (page.parent / target).resolve() if target else page
-            inside = path.is_relative_to(root)
-            lost = heading and path.suffix == ".md" and path.exists()
-            if not inside or not path.exists() or (lost and heading not in headings(path)):
+            missing = not path.is_relative_to(root) or not path.exists()
+            if not missing and heading and path.suffix == ".md":
+                missing = heading not in headings(path)
+            if missing:
                 found.append(f"{page.relative_to(root)}: {link}")
     return found
+
+
+def _prose(path: Path) -> str:
+    return _FENCE.sub("", path.read_text(encoding="utf-8"))

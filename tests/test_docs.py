@@ -1,9 +1,9 @@
-"""The documentation is what the code is: generated pages, links and examples."""
+"""The documentation agrees with the code: generated pages, pictures, links and examples."""
 
 from __future__ import annotations
 
 import doctest
-import json
+import re
 from pathlib import Path
 
 import gymnasium as gym
@@ -11,105 +11,97 @@ import pytest
 from gymnasium.envs import registration
 from PIL import Image, ImageSequence
 
-from docs import gifs, links, pages, samples, stills
-from dtram_env import datasets
+from docs import links, pages, pictures, samples
+from dtram_env.datasets.sources import cars, cub
 
 ROOT = Path(__file__).resolve().parents[1]
-WRITTEN = sorted(pages.DOCS.glob("*.md"))
-GENERATED = [pages.PAGES / f"{env_id}.md" for env_id in pages.IDS]
+PAGES = [
+    *sorted(pages.DOCS.glob("*.md")),
+    pages.PAGES / "index.md",
+    *(pages.PAGES / f"{env_id}.md" for env_id in pages.IDS),
+]
+OTHERS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+CAPTIONS = {file: env_id for env_id in pages.IDS for file in pictures.captions(env_id)}
 
 
 def test_generated_pages_are_up_to_date(mnist_folder: Path) -> None:
-    """Else: ``python docs/build.py``."""
+    """If this fails, run ``python docs/build.py`` and commit what it writes."""
     assert pages.stale(pages.generate()) == []
 
 
-def test_a_page_that_is_altered_missing_or_left_over_is_stale(
+def test_an_altered_a_missing_and_a_superfluous_page_are_stale(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pages, "PAGES", tmp_path)
-    same, altered, left = (tmp_path / f"{name}.md" for name in ("same", "altered", "left"))
-    for path in (same, altered, left):
-        path.write_text("as it was")
-    missing = tmp_path / "missing.md"
-    made = {same: "as it was", altered: "as it should be", missing: "new"}
-    assert pages.stale(made) == [altered, missing, left]
+    same, altered, superfluous = (tmp_path / f"{name}.md" for name in "abc")
+    for path in (same, altered, superfluous):
+        path.write_text("old", encoding="utf-8")
+    missing = tmp_path / "d.md"
+    made = {same: "old", altered: "new", missing: "new"}
+    assert pages.stale(made) == [altered, missing, superfluous]
 
 
-@pytest.mark.parametrize("env_id", pages.IDS)
-def test_every_id_is_linked(env_id: str) -> None:
-    assert f"environments/{env_id}.md" in links.links(pages.DOCS / "index.md")
+def test_every_picture_has_a_caption_and_the_reverse() -> None:
+    assert {path.name for path in pictures.IMAGES.glob("DTRAM-*")} == CAPTIONS.keys()
 
 
-@pytest.mark.parametrize("env_id", gifs.played())
-def test_a_trained_agent_is_shown_in_a_gif_that_says_what_it_shows(env_id: str) -> None:
-    path = pages.IMAGES / f"{env_id}.gif"
-    assert path.name in json.loads(pages.CAPTIONS.read_text())
-    assert path.stat().st_size <= gifs.LARGEST
-    with Image.open(path) as gif:
-        lengths = [frame.info["duration"] for frame in ImageSequence.Iterator(gif)]
-    assert lengths.count(gifs.END_MS) == gifs.EPISODES  # each episode ends with a pause
-    assert set(lengths) == {gifs.STEP_MS, gifs.END_MS}
-
-
-@pytest.mark.parametrize("env_id", stills.STILLS)
-def test_drawn_and_composed_data_has_a_picture_that_says_what_it_shows(env_id: str) -> None:
-    captions = json.loads(pages.CAPTIONS.read_text())
-    (name,) = (
-        f"{env_id}{suffix}" for suffix in (".jpg", ".png") if f"{env_id}{suffix}" in captions
-    )
-    path = pages.IMAGES / name
-    assert path.stat().st_size <= stills.LARGEST
+@pytest.mark.parametrize("file", CAPTIONS)
+def test_a_picture_is_small_and_of_its_format(file: str) -> None:
+    path = pictures.IMAGES / file
+    assert path.stat().st_size <= pictures.LARGEST
     with Image.open(path) as picture:
-        assert picture.format == {".jpg": "JPEG", ".png": "PNG"}[path.suffix]
+        assert picture.format == {".gif": "GIF", ".jpg": "JPEG", ".png": "PNG"}[path.suffix]
         assert min(picture.size) >= 100
+        if path.suffix == ".gif":  # every episode ends with a pause
+            times = [frame.info["duration"] for frame in ImageSequence.Iterator(picture)]
+            assert times.count(pictures.END_MS) == pictures.EPISODES
+            assert set(times) == {pictures.STEP_MS, pictures.END_MS}
 
 
-def test_captions_are_of_pictures_that_are_there() -> None:
-    for name in json.loads(pages.CAPTIONS.read_text()):
-        assert (pages.IMAGES / name).exists()
+def test_agents_in_pictures_are_shipped_or_have_a_command() -> None:
+    for env_id, folder in pictures.AGENTS.items():
+        assert env_id in pictures.COMMANDS or (ROOT / folder).is_dir()
 
 
-def test_captions_of_pictures_that_are_no_more_are_forgotten(
+def test_drawing_a_picture_that_does_not_exist_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pages, "IMAGES", tmp_path)
-    monkeypatch.setattr(pages, "CAPTIONS", tmp_path / "captions.json")
-    for name in ("b.gif", "a.png"):
-        (tmp_path / name).write_bytes(b"")
-    pages.write_captions({"b.gif": "once", "gone.gif": "never"})
-    pages.write_captions({"a.png": "A", "b.gif": "B"})
-    assert list(json.loads(pages.CAPTIONS.read_text()).items()) == [("a.png", "A"), ("b.gif", "B")]
-    (tmp_path / "b.gif").unlink()
-    pages.write_captions({})
-    assert json.loads(pages.CAPTIONS.read_text()) == {"a.png": "A"}
+    monkeypatch.setattr(pictures, "ROOT", tmp_path)
+    with pytest.raises(ValueError, match="--pictures DTRAM-CUB-v0: expected some of DTRAM-"):
+        pictures.make_pictures(["DTRAM-CUB-v0"])
+    with pytest.raises(FileNotFoundError, match="make it with: python train"):
+        pictures.make_pictures(["DTRAM-Signpost-v0"])
 
 
-def test_no_picture_of_an_id_that_has_none(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="--stills DTRAM-MNIST-v0: expected some of DTRAM-"):
-        stills.make_stills(["DTRAM-MNIST-v0"])
-    with pytest.raises(ValueError, match="--gifs DTRAM-CUB-v0: no agent is named for it"):
-        gifs.make_gifs(["DTRAM-CUB-v0"], tmp_path)
-
-
-@pytest.mark.parametrize("env_id", ["DTRAM-MNIST-v0", "DTRAM-CUB-v0", "DTRAM-BirdsSmall-v0"])
-def test_counts_of_a_page_are_what_is_loaded(env_id: str, mnist_folder: Path) -> None:
+def test_a_stand_in_has_as_many_images_as_the_photographs() -> None:
     with samples.opener() as opened:
-        found = samples.counts(samples.dataset_of(env_id), opened(env_id))
-        assert found == {s: opened(env_id, split=s).num_images for s in datasets.SPLITS}
+        for env_id, source in (("DTRAM-CUB-v0", cub), ("DTRAM-Cars-v0", cars)):
+            found = samples.counts(env_id, opened)
+            assert (found["train+validation"], found["test"]) == tuple(source.COUNTS.values())
 
 
-def test_every_link_leads_somewhere() -> None:
-    assert links.broken([*WRITTEN, *GENERATED], ROOT) == []
+def test_every_link_has_a_target() -> None:
+    others = [path for path in OTHERS if path.exists()]
+    assert links.broken([*PAGES, *others], ROOT) == []
+
+
+def test_the_tree_in_contributing_exists() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (tree,) = re.findall(r"^```\n(dtram_env/ .*?)^```$", text, re.M | re.S)
+    folders: list[str] = []
+    for indent, name in re.findall(r"^( *)(\S+) ", tree, re.M):
+        folders[len(indent) // 2 :] = [name]
+        assert (ROOT / "/".join(folders)).exists(), name
 
 
 def test_a_broken_link_is_found(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    (tmp_path / "other.md").write_text("# One `word`, two\n")
+    (tmp_path / "other.md").write_text("# One `word`, two\n", encoding="utf-8")
     page.write_text(
         "# Here\n[a](other.md) [b](other.md#one-word-two) [c](#here) ![d](none.png)\n"
         "[e](other.md#three) [f](#there) [g](../outside.md) [h](https://example.org/none)\n"
-        "`[i](none)`\n```\n[j](none)\n```\n"
+        "`[i](none)`\n```\n[j](none)\n```\n",
+        encoding="utf-8",
     )
     assert links.broken([page], tmp_path) == [
         "page.md: none.png",
@@ -119,10 +111,12 @@ def test_a_broken_link_is_found(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("path", [*WRITTEN, *GENERATED], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [path for path in PAGES if path.exists() and ">>> " in path.read_text(encoding="utf-8")],
+    ids=lambda path: path.stem,
+)
 def test_examples(path: Path, mnist_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(registration, "registry", dict(gym.registry))  # a page registers its own id
-    failed, tried = doctest.testfile(str(path), module_relative=False, encoding="utf-8")
-    assert failed == 0
-    assert tried > 0
+    monkeypatch.setattr(registration, "registry", dict(gym.registry))  # a page registers an id
+    assert doctest.testfile(str(path), module_relative=False, encoding="utf-8").failed == 0

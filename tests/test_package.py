@@ -1,4 +1,4 @@
-"""What is installed: the wheel's content, the editable install, and what an import costs."""
+"""The wheel: its content, its imports, and what runs without the extras."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def python(*arguments: str, cwd: Path, path: Path | None = None) -> str:
-    """Runs this interpreter in another folder, with `path` before everything installed."""
+    """Runs this interpreter in another folder, with `path` before the installed packages."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     if path is not None:
         environment["PYTHONPATH"] = str(path)
@@ -29,7 +29,7 @@ def python(*arguments: str, cwd: Path, path: Path | None = None) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built wheel, unpacked as an installer would."""
+    """The built wheel, unpacked as an installer does it."""
     top = tmp_path_factory.mktemp("wheel")
     python("-m", "build", "--wheel", "--no-isolation", "--outdir", str(top), str(ROOT), cwd=top)
     (archive,) = top.glob("dtram-*.whl")
@@ -50,19 +50,16 @@ def test_wheel_content(wheel: Path) -> None:
     shipped = wheel / "dtram_agents" / "pretrained"
     for path in (ROOT / "pretrained").rglob("*"):
         if path.is_file():
-            assert (
-                shipped / path.relative_to(ROOT / "pretrained")
-            ).read_bytes() == path.read_bytes()
+            copy = shipped / path.relative_to(ROOT / "pretrained")
+            assert copy.read_bytes() == path.read_bytes()
     assert (wheel / "dtram_env" / "py.typed").exists()
-    (about,) = wheel.glob("*.dist-info")
-    assert about.name == f"dtram-{dtram_env.__version__}.dist-info"
-    assert "MIT License" in (about / "licenses" / "LICENSE").read_text()
+    (metadata,) = wheel.glob("*.dist-info")
+    assert metadata.name == f"dtram-{dtram_env.__version__}.dist-info"
+    assert "MIT License" in (metadata / "licenses" / "LICENSE").read_text(encoding="utf-8")
 
 
-def test_every_module_of_the_wheel_imports_under_its_name_there(
-    wheel: Path, tmp_path: Path
-) -> None:
-    """None reaches for the clone's names: `agents` and `train` cannot be imported there."""
+def test_every_module_of_the_wheel_imports(wheel: Path, tmp_path: Path) -> None:
+    """None imports `agents` or `train`, which exist in a clone only."""
     program = """
 import importlib, pathlib, sys
 sys.modules["agents"] = sys.modules["train"] = None
@@ -82,7 +79,81 @@ print(dtram_agents.__file__)
     ]
 
 
-def test_editable_install_serves_any_folder(tmp_path: Path) -> None:
+# Blocks the import of every distribution that `pip install dtram` does not install.
+ONLY_BASE_DEPENDENCIES = """
+import re, sys
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
+
+def normal(name):
+    return re.sub("[-_.]+", "-", name).lower()
+
+installed, pending = set(), ["dtram"]
+while pending:
+    name = pending.pop()
+    try:
+        found = requires(name) or []
+    except PackageNotFoundError:  # needed by another version of Python
+        continue
+    installed.add(normal(name))
+    wanted = (re.match(r"[\\w.-]+", text)[0] for text in found if "extra ==" not in text)
+    pending += [name for name in wanted if normal(name) not in installed]
+
+class Missing:
+    blocked = {
+        top for top, names in packages_distributions().items()
+        if installed.isdisjoint(map(normal, names))
+    }
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in self.blocked:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing())
+assert "torch" in Missing.blocked and "numpy" not in Missing.blocked
+"""
+
+
+def test_the_environments_run_on_the_base_dependencies(wheel: Path, tmp_path: Path) -> None:
+    program = f"""{ONLY_BASE_DEPENDENCIES}
+import gymnasium as gym, dtram_env
+env = gym.make("DTRAM-Signpost-v0", render_mode="rgb_array")
+env.reset(seed=0)
+env.step(env.action_space.sample())
+env.render()
+envs = gym.make_vec("DTRAM-Birds-v0", num_envs=2)
+envs.reset(seed=0)
+envs.step(envs.action_space.sample())
+result = dtram_env.evaluate(dtram_env.CenterPolicy(4, stop_after=1), "DTRAM-Signpost-v0")
+print(dtram_env.__file__, result.images)
+"""
+    path, _images = python("-c", program, cwd=tmp_path, path=wheel).split()
+    assert path == str(wheel / "dtram_env" / "__init__.py")
+
+
+@pytest.mark.parametrize(
+    ("code", "extra"),
+    [
+        ("import dtram_agents", "train"),
+        ("gym.make_vec('DTRAM-Signpost-v0', num_envs=2, backend='torch')", "train"),
+        ("import dtram_env.sb3", "sb3"),
+        ("gym.make('DTRAM-Signpost-v0', render_mode='human').reset()", "render"),
+    ],
+)
+def test_a_missing_extra_is_an_error_with_the_install_line(
+    wheel: Path, tmp_path: Path, code: str, extra: str
+) -> None:
+    program = f"""{ONLY_BASE_DEPENDENCIES}
+import gymnasium as gym, dtram_env
+try:
+    {code}
+except (ImportError, gym.error.DependencyNotInstalled) as error:
+    print(error)
+"""
+    message = python("-c", program, cwd=tmp_path, path=wheel)
+    assert f"pip install 'dtram[{extra}]'" in message
+
+
+def test_an_editable_install_works_from_any_folder(tmp_path: Path) -> None:
     program = (
         "import sys\nfrom hatchling.build import build_editable\nprint(build_editable(sys.argv[1]))"
     )
@@ -94,16 +165,7 @@ def test_editable_install_serves_any_folder(tmp_path: Path) -> None:
         "from importlib.util import find_spec\n"
         "print(*(find_spec(name).origin for name in ('dtram_env', 'agents', 'train')))"
     )
-    assert python("-c", program, str(tmp_path / "site"), cwd=tmp_path).split() == [
+    # -S leaves out what is installed where the tests run.
+    assert python("-S", "-c", program, str(tmp_path / "site"), cwd=tmp_path).split() == [
         str(ROOT / name / "__init__.py") for name in ("dtram_env", "agents", "train")
     ]
-
-
-def test_importing_the_environments_loads_no_torch(tmp_path: Path) -> None:
-    program = (
-        "import sys, dtram_env, dtram_env.datasets\n"
-        "heavy = ('torch', 'torchvision', 'scipy', 'PIL', 'stable_baselines3', 'matplotlib',\n"
-        "         'pygame')\n"
-        "print([m for m in heavy if m in sys.modules])"
-    )
-    assert python("-c", program, cwd=tmp_path, path=ROOT) == "[]"

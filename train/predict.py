@@ -26,7 +26,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 
 from agents.loading import load_agent
-from agents.predict import Prediction, predict_each
+from agents.prediction import Prediction, predict_each
 from agents.stopping import LearnedStop
 from dtram_env.datasets.sources.folder import SUFFIXES
 from dtram_env.datasets.storage.decode import decode, large_images_allowed, opened, upright_size

@@ -76,6 +76,10 @@ STOPPER_LEARNING_RATE = 2e-3
 class Options(TrainingOptions, EnvOptions):
     """Trains DT-RAM on a registered environment."""
 
+    recipe: str = ""
+    """named set of options to start from; other flags change it. One of mnist, mnist-cells,
+    mnist-conv, birds-small, cub"""
+
     discount: float | None = None
     """γ of the reward; the environment's own if not given"""
     locator: Annotated[Locator, words(Gaussian, Cells)] = field(default_factory=Gaussian)
@@ -175,7 +179,7 @@ def train_trunk(
     std = options.locator.std if isinstance(options.locator, Gaussian) else 1.0
     unroll = Unroll(
         agent,
-        task.look,
+        task.sensor,
         std,
         stop=joint,
         glimpse_only=objective.needs_glimpse_only,
@@ -184,7 +188,6 @@ def train_trunk(
     epochs, batches = options.epochs, len(images) // options.batch_size
     env_steps, per_batch = options.env_steps_of("trunk"), options.batch_size * options.m * glimpses
     if env_steps is not None:
-        check("env_steps", env_steps, env_steps >= per_batch, f"at least {per_batch} for a stage")
         epochs, batches = epochs_of_budget(env_steps // per_batch, batches)
 
     begin_stage(agent, before)
@@ -309,6 +312,13 @@ def train(options: Options) -> Path:
     images = len(task.images("train"))
     fits = options.batch_size <= images or options.trunk is not None
     check("batch_size", options.batch_size, fits, f"at most {images}, the training images")
+    names = [] if options.trunk is not None else list(stages)
+    names += ["stopper"] if isinstance(options.stop, StopAfter | ACT) else []
+    for stage in names if options.env_steps is not None else ():
+        batch = 1 if stage == "stopper" else options.batch_size * options.m
+        share, least = options.env_steps_of(stage) or 0, batch * task.max_glimpses
+        enough = f"so many that {stage} gets {least}, not {share}"
+        check("env_steps", options.env_steps, share >= least, enough)
 
     how = options.stop, options.bf16, options.seed
     if options.trunk is None:
@@ -332,8 +342,6 @@ def train(options: Options) -> Path:
         return run_dir
     print(describe_options(options))
 
-    names = [] if options.trunk is not None else list(stages)
-    names += ["stopper"] if isinstance(options.stop, StopAfter | ACT) else []
     with run:
         for stage in run.stages(names):
             if stage == "stopper":

@@ -18,7 +18,6 @@ the residual networks.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -26,9 +25,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ..checks import require
-from ..config import DTRAMConfig, config_from_json, read_header
-from ..dtram import DTRAM, Heads, State
-from ..files import load_weights
+from ..config import DTRAMConfig
+from ..dtram import DTRAM, Heads
 from ..stopping import LearnedStop, StoppingRule
 
 EPSILON = 0.01  # both papers' ε: one step may be enough, though a sigmoid never reaches 1
@@ -181,22 +179,35 @@ class ACTStop(LearnedStop):
             )
 
 
-class HaltingRAM(DTRAM):
-    """RAM that stops by ACT: DT-RAM's modules, its stopper giving the halting scores.
+class HaltingState(NamedTuple):
+    """Recurrent state of a batch: the fields of `dtram.State`, and what ACT has summed up."""
 
-    `heads`, and so the policy, `rollout.score` and `rollout.classify`, say after glimpse t what the
-    answer is if it is the last, h_1 y_1 + ... + h_{t-1} y_{t-1} + R y_t, and as `stop_logit` the
-    logit of h_1 + ... + h_t: a rule that reads these may take any ε. `logits` and `stop_logit`, and
-    so the trajectories of `rollout.Unroll`, are of each glimpse alone: what `halted_answer` takes.
+    h: Tensor  # (B, H)
+    time: Tensor  # (B,) int64
+    first_logits: Tensor  # as in `dtram.State`
+    later_logits: Tensor
+    logits: Tensor  # (B, K) y_t, of the last glimpse alone
+    score_sum: Tensor  # (B, 1) h_1 + ... + h_t
+    weighted_logits: Tensor  # (B, K) h_1 y_1 + ... + h_t y_t
+
+
+class HaltingRAM(DTRAM):
+    """RAM that stops by ACT: DT-RAM's modules, with the stopper giving the halting scores.
+
+    After glimpse t, `heads` returns ACT's mixed answer, assuming glimpse t is the last:
+    h_1 y_1 + ... + h_{t-1} y_{t-1} + R y_t. Its `stop_logit` is the logit of h_1 + ... + h_t, so a
+    rule that reads it may use any ε. The policy, `unroll.score` and `unroll.classify` read `heads`.
+    The methods `logits` and `stop_logit`, and so the trajectories of `unroll.Unroll`, are of each
+    glimpse alone, as `halted_answer` needs them.
 
     Args:
-        config: what it is made of.
+        config: its settings.
         class_names: names of the K classes, saved with the model; numbers if not given.
-        stopping: the rule that `step` stops by; `ACTStop` if not given.
+        stopping: the rule by which `step` stops; `ACTStop` if not given.
     """
 
     KIND = "RAM with ACT"
-    scores_in_look = True
+    updates_with_stopper = True
 
     def __init__(
         self,
@@ -205,63 +216,39 @@ class HaltingRAM(DTRAM):
         stopping: StoppingRule | None = None,
     ) -> None:
         super().__init__(config, class_names, stopping or ACTStop())
-        # Else two glimpses would be all, and later ones' scores would have no gradient.
+        # With a bias of 0 two scores sum to 1: later glimpses would have weight and gradient 0.
         nn.init.constant_(self.stopper[-1].bias, HALTING_BIAS)  # type: ignore[arg-type]
 
     @staticmethod
     def learned_stop(threshold: float) -> ACTStop:
-        """Its rule, with 1 - ε."""
+        """`ACTStop` with 1 - ε."""
         return ACTStop(threshold)
 
-    def initial(self, batch: int) -> State:
-        """As DT-RAM's; `c` ends with the sum of scores, that of score x logits, and the logits."""
-        state = super().initial(batch)
-        return _append(state, state.h.new_zeros(batch, self._halting_size))
+    def initial(self, batch: int) -> Any:
+        """The `HaltingState` before the first glimpse."""
+        state, classes = super().initial(batch), self.config.num_classes
+        logits, total = state.h.new_zeros(batch, classes), state.h.new_zeros(batch, 1)
+        return HaltingState(
+            *state, logits=logits, score_sum=total, weighted_logits=torch.zeros_like(logits)
+        )
 
-    def update(self, code: Tensor, state: State, step: int | None = None) -> State:
-        plain, halting = self._split(state)
-        plain = super().update(code, plain, step)
-        logits = super().logits(plain, step)
-        score = torch.sigmoid(self.stop_logit(plain.h, logits, plain.time))[:, None]
-        sums = halting[:, : 1 + logits.shape[1]] + torch.cat([score, score * logits], dim=1)
-        return _append(plain, torch.cat([sums, logits], dim=1))
+    def update(self, code: Tensor, state: Any, step: int | None = None) -> Any:
+        state = super().update(code, state, step)
+        logits = super().logits(state, step)
+        score = torch.sigmoid(self.stop_logit(state.h, logits, state.time))[:, None]
+        return state._replace(
+            logits=logits,
+            score_sum=state.score_sum + score,
+            weighted_logits=state.weighted_logits + score * logits,
+        )
 
-    def logits(self, state: State, step: int | None = None) -> Tensor:
-        """What the classifier says ``(B, K)`` after the last glimpse, unmixed."""
-        return state.c[:, -self.config.num_classes :]
+    def logits(self, state: Any, step: int | None = None) -> Tensor:
+        """Class logits ``(B, K)`` of the last glimpse, unmixed."""
+        return state.logits
 
-    def heads(self, state: State, step: int | None = None) -> Heads:
-        """Answer ``(B, K)`` if this glimpse is the last, and the logit of the scores' sum."""
-        classes = self.config.num_classes
-        total, mixed, logits = self._split(state)[1].split([1, classes, classes], dim=1)
-        # `mixed` has h_t y_t already, and the last weight is 1 - (total - h_t).
-        answer = mixed + (1 - total) * logits
-        stop_logit = torch.logit(total[:, 0], eps=1e-7)  # the sum may exceed 1
+    def heads(self, state: Any, step: int | None = None) -> Heads:
+        """ACT's mixed answer ``(B, K)`` if this glimpse is the last, and the scores' sum."""
+        # The weighted logits have h_t y_t already, and y_t's weight is 1 - (h_1 + ... + h_{t-1}).
+        answer = state.weighted_logits + (1 - state.score_sum) * state.logits
+        stop_logit = torch.logit(state.score_sum[:, 0], eps=1e-7)  # the sum may exceed 1
         return Heads(answer, self.locate(state.h), stop_logit, self.value(state.h))
-
-    @property
-    def _halting_size(self) -> int:
-        return 1 + 2 * self.config.num_classes
-
-    def _split(self, state: State) -> tuple[State, Tensor]:
-        """DT-RAM's state, and what ACT adds to it."""
-        plain, halting = state.c.tensor_split((-self._halting_size,), dim=1)
-        return state._replace(c=plain), halting
-
-    def save(self, folder: str | Path, **about: Any) -> None:
-        super().save(folder, **{"kind": self.KIND, **about})
-
-    @classmethod
-    def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> HaltingRAM:
-        """Reads a saved model back; raises as `DTRAM.load`."""
-        header = read_header(Path(folder), cls.KIND)
-        config, names = config_from_json(header["config"]), tuple(header["class_names"])
-        agent = cls(config, names, ACTStop(header["stop_threshold"]))
-        load_weights(folder, header, agent)
-        own = {"format", "kind", "weights_sha256", "config", "class_names", "stop_threshold"}
-        agent.about = {name: value for name, value in header.items() if name not in own}
-        return agent.to(device).eval()
-
-
-def _append(state: State, halting: Tensor) -> State:
-    return state._replace(c=torch.cat([state.c, halting], dim=1))

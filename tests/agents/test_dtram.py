@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +14,12 @@ from gymnasium import spaces
 from safetensors.torch import load_file
 
 import dtram_env
-from agents.config import EVEN_DOUBT
+from agents.cores import RNNCell
 from agents.cost import flops_per_glimpse
-from agents.dtram import DTRAM, DTRAMConfig, RNNCell
+from agents.dtram import DTRAM, EVEN_DOUBT, DTRAMConfig
 from agents.encoders import GlimpseConv, GlimpseMLP
+from agents.files import save_stop
+from agents.loading import load_agent
 from agents.stopping import ConfidenceStop, FixedStop, LearnedStop
 from dtram_env.views import grid_centres
 
@@ -82,7 +84,7 @@ def test_encoders_read_glimpse_and_location(encoder, shape) -> None:
 
 def test_untrained_stopper_is_undecided() -> None:
     agent = DTRAM(CONFIG)
-    state = agent.look(*_looked(), agent.initial(3))
+    state = agent.observe(*_looked(), agent.initial(3))
     assert torch.sigmoid(agent.heads(state).stop_logit).tolist() == [0.5] * 3
 
 
@@ -135,11 +137,12 @@ def test_a_confident_prior_is_the_threshold_policy_until_something_is_learned(ev
     torch.testing.assert_close(agent.stop_logit(h, logits, time), found + 0.25)
 
 
-@pytest.mark.parametrize("head", ["locator", "stopper"])
-@pytest.mark.parametrize("reach", ["state", "detached"])
-def test_policy_gradients_reach_the_state_only_if_asked(head: str, reach: str) -> None:
-    agent = make_agent(**{f"{head}_input": reach})
-    heads = agent.heads(agent.look(*_looked(), agent.initial(3)))
+@pytest.mark.parametrize(
+    ("head", "reach"), [("locator", "state"), ("locator", "detached"), ("stopper", "detached")]
+)
+def test_only_the_locator_may_change_the_state(head: str, reach: str) -> None:
+    agent = make_agent(locator_input=reach)
+    heads = agent.heads(agent.observe(*_looked(), agent.initial(3)))
     loss = heads.location.sum() if head == "locator" else heads.stop_logit.sum()
     loss.backward()
     reached = agent.encoder.out.weight.grad is not None
@@ -148,8 +151,8 @@ def test_policy_gradients_reach_the_state_only_if_asked(head: str, reach: str) -
 
 
 def test_the_baseline_trains_only_its_head() -> None:
-    agent = make_agent(locator_input="state", stopper_input="state")
-    heads = agent.heads(agent.look(*_looked(), agent.initial(3)))
+    agent = make_agent(locator_input="state")
+    heads = agent.heads(agent.observe(*_looked(), agent.initial(3)))
     heads.value.sum().backward()
     trained = [name for name, p in agent.named_parameters() if p.grad is not None]
     assert trained == ["baseline.weight", "baseline.bias"]
@@ -160,7 +163,7 @@ def test_step_acts_as_the_heads_say() -> None:
     agent.stopping = LearnedStop(0.4)
     obs = observation()
     action, state = agent.step(obs, agent.reset(3))
-    heads = agent.heads(agent.look(*_looked(), agent.initial(3)))
+    heads = agent.heads(agent.observe(*_looked(), agent.initial(3)))
     assert isinstance(action["location"], np.ndarray)
     np.testing.assert_array_equal(action["location"], heads.location.detach().numpy())
     np.testing.assert_array_equal(action["prediction"], heads.logits.argmax(-1).numpy())
@@ -173,10 +176,10 @@ def test_step_acts_as_the_heads_say() -> None:
     assert torch.equal(again["location"], heads.location)
 
 
-@pytest.mark.parametrize("core", ["rnn", "gru", "lstm"])
-def test_episodes_of_a_batch_do_not_mix(core: str) -> None:
+@pytest.mark.parametrize("answer", ["state", "first_plus_mean"])
+def test_episodes_of_a_batch_do_not_mix(answer: str) -> None:
     """A selection of a batch goes on exactly as it would have in the whole batch."""
-    agent, obs = make_agent(core=core), observation(4)
+    agent, obs = make_agent(answer=answer), observation(4)
     _, state = agent.step(obs, agent.reset(4))
     whole, _ = agent.step(obs, state)
     keep = np.array([False, True, False, True])
@@ -196,10 +199,9 @@ def test_flops_by_hand() -> None:
     assert flops_per_glimpse(agent) == 2 * (encoder + 256 * 256 + heads)
 
 
-@pytest.mark.parametrize("core", ["rnn", "gru", "lstm"])
 @pytest.mark.parametrize("encoder", ["mlp", "conv"])
-def test_saved_and_loaded_gives_identical_outputs(tmp_path: Path, core, encoder) -> None:
-    agent = make_agent(core=core, encoder=encoder)
+def test_saved_and_loaded_gives_identical_outputs(tmp_path: Path, encoder) -> None:
+    agent = make_agent(encoder=encoder)
     agent.stopping, agent.class_names = LearnedStop(0.37), tuple("abcde")
     agent.save(tmp_path, env_id="DTRAM-MNIST-v0")
     loaded = DTRAM.load(tmp_path)
@@ -243,26 +245,85 @@ def test_a_hidden_layer_of_the_locator_by_hand() -> None:
     torch.testing.assert_close(agent.locate(h), torch.tanh(expected))
 
 
-def test_a_model_of_before_a_setting_has_its_default(tmp_path: Path) -> None:
-    agent = make_agent()
-    agent.save(tmp_path)
+def test_model_json_lists_every_setting(tmp_path: Path) -> None:
+    make_agent().save(tmp_path)
     header = json.loads((tmp_path / "model.json").read_text())
-    for name in ("locator_hidden", "locator_grid"):
-        assert header["config"].pop(name) == 0
-    (tmp_path / "model.json").write_text(json.dumps(header))
-    loaded = DTRAM.load(tmp_path)
-    assert loaded.config == agent.config
-    h = torch.randn(4, agent.config.hidden_size)
-    assert torch.equal(loaded.locate(h), agent.locate(h))
+    assert header["kind"] == "DT-RAM"
+    assert header["config"].keys() == {field.name for field in fields(DTRAMConfig)}
 
 
-def test_the_shipped_model_is_of_before_these_settings() -> None:
-    folder = Path(__file__).resolve().parents[2] / "pretrained" / "mnist"
-    config = json.loads((folder / "model.json").read_text())["config"]
-    assert not {"locator_hidden", "locator_grid"} & config.keys()
-    agent = DTRAM.load(folder)
-    assert (agent.config.locator_hidden, agent.config.locator_grid) == (0, 0)
-    assert isinstance(agent.locator, torch.nn.Linear) and agent.locator.out_features == 2
+# -- several stops on one trunk --------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_stops(tmp_path: Path) -> Path:
+    """The folder of a model with stops "1.5" and "2.5" beside its own, thresholds 0.3, 0.7, 0.5."""
+    agent = make_agent()
+    agent.save(tmp_path, env_id="X")
+    for name, threshold in (("1.5", 0.3), ("2.5", 0.7)):
+        relearn_stop(agent, threshold)
+        save_stop(tmp_path, name, agent, discount=0.98)
+    return tmp_path
+
+
+def relearn_stop(agent: DTRAM, threshold: float) -> None:
+    agent.stopping = LearnedStop(threshold)
+    for parameter in (*agent.stopper.parameters(), *agent.baseline.parameters()):
+        torch.nn.init.constant_(parameter, threshold)
+
+
+def test_a_stop_is_loaded_by_name(with_stops: Path) -> None:
+    first = make_agent()
+    for name, threshold in ((None, 0.5), ("1.5", 0.3), ("2.5", 0.7)):
+        loaded = DTRAM.load(with_stops, stop=name)
+        assert loaded.stopping == LearnedStop(threshold) and loaded.about == {"env_id": "X"}
+        if name is not None:
+            relearn_stop(first, threshold)
+        assert all(torch.equal(v, loaded.state_dict()[k]) for k, v in first.state_dict().items())
+    header = json.loads((with_stops / "model.json").read_text())
+    assert list(header["stops"]) == ["1.5", "2.5"]
+    assert (header["stops"]["2.5"]["threshold"], header["stops"]["2.5"]["discount"]) == (0.7, 0.98)
+    kept = load_file(with_stops / "stop-2.5.safetensors")
+    assert {key.split(".")[0] for key in kept} == {"stopper", "baseline", "scalar_baseline"}
+
+
+def test_a_stop_may_be_the_default_and_be_replaced(with_stops: Path) -> None:
+    agent = DTRAM.load(with_stops)
+    relearn_stop(agent, 0.9)
+    save_stop(with_stops, "2.5", agent, default=True)
+    assert DTRAM.load(with_stops).stopping == LearnedStop(0.9)
+    assert load_agent(with_stops, stop="1.5").stopping == LearnedStop(0.3)
+    assert load_agent(with_stops).stopping == LearnedStop(0.9)
+    DTRAM.load(with_stops, stop="1.5").save(with_stops / "copy")  # the one stop that it has
+    copy = DTRAM.load(with_stops / "copy")
+    assert copy.stopping == LearnedStop(0.3) and copy.about == {"env_id": "X"}
+
+
+def test_bad_stops_are_named(with_stops: Path) -> None:
+    agent = DTRAM.load(with_stops)
+    with pytest.raises(ValueError, match=r"stop='3': .* expected one of '1.5', '2.5'$"):
+        DTRAM.load(with_stops, stop="3")
+    agent.save(with_stops / "copy")
+    with pytest.raises(ValueError, match=r"stop='3': .* expected None, as it has no others"):
+        DTRAM.load(with_stops / "copy", stop="3")
+    with pytest.raises(ValueError, match=r"name='../x': expected letters"):
+        save_stop(with_stops, "../x", agent)
+    file = with_stops / "stop-1.5.safetensors"
+    file.write_bytes((with_stops / "stop-2.5.safetensors").read_bytes())
+    with pytest.raises(ValueError, match=r"stop-1.5.safetensors: not the weights"):
+        DTRAM.load(with_stops, stop="1.5")
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match=r"stop-1.5.safetensors: missing"):
+        DTRAM.load(with_stops, stop="1.5")
+    with torch.no_grad():
+        agent.classifier.bias += 1
+    with pytest.raises(ValueError, match=r"another trunk; classifier.bias differ"):
+        save_stop(with_stops, "4", agent)
+    with pytest.raises(ValueError, match=r"does not fit"):
+        save_stop(with_stops, "4", make_agent(hidden_size=8))
+
+
+# -- what is wrong with a file ---------------------------------------------------------------------
 
 
 def test_weights_of_another_model_are_noticed(tmp_path: Path) -> None:
@@ -327,7 +388,7 @@ def test_a_header_that_is_not_json_is_named(tmp_path: Path) -> None:
         ({"max_glimpses": 3}, "'max_glimpses': 4.*'max_glimpses': 3"),
         ({"glimpse_size": 6}, r"\(6, 6, 1\)"),
         ({"first_glimpse": "choose"}, "first_glimpse='choose'"),
-        ({"first_glimpse": "thumbnail", "thumbnail_size": 10}, "'thumbnail': 10"),
+        ({"first_glimpse": "thumbnail", "thumbnail_size": 10}, "'thumbnail_size': 10"),
         ({"view": "continuous"}, "view='native'"),
     ],
 )
@@ -353,7 +414,7 @@ def test_for_spaces_reads_the_native_spaces() -> None:
 def test_other_spaces_are_one_error() -> None:
     agent = make_agent()
     agent.check_spaces(*native_spaces(), max_glimpses=4)
-    with pytest.raises(ValueError, match=r"'classes': 5.*'classes': 9"):
+    with pytest.raises(ValueError, match=r"'num_classes': 5.*'num_classes': 9"):
         agent.check_spaces(*native_spaces(classes=9), max_glimpses=4)
     with pytest.raises(ValueError, match="max_glimpses"):
         agent.check_spaces(*native_spaces(), max_glimpses=5)
@@ -369,8 +430,8 @@ def test_other_spaces_are_one_error() -> None:
         ({"glimpse_shape": (8, 7, 1)}, "glimpse_shape"),
         ({"max_glimpses": 0}, "max_glimpses=0"),
         ({"encoder": "vit"}, "encoder='vit'"),
-        ({"core": "elman"}, "core='elman'"),
-        ({"stopper_input": "none"}, "stopper_input='none'"),
+        ({"locator_input": "none"}, "locator_input='none'"),
+        ({"core": "lstm"}, r"core='lstm': expected one of \('rnn',\)"),
         ({"stopper_hidden": -1}, "stopper_hidden=-1"),
         ({"stopper_prior": "sure"}, "stopper_prior='sure'"),
         ({"locator_hidden": -1}, "locator_hidden=-1"),

@@ -1,4 +1,4 @@
-"""Toy images with known answers: where the discriminative crop is, and how many glimpses are enough."""
+"""Toy images with known answers: where to look, and how many glimpses are enough."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from agents.dtram import DTRAM, DTRAMConfig
 from agents.objective import Objective, hybrid_loss
 from agents.stopping import FixedStop, LearnedStop
-from agents.unroll import Look, Unroll, score
+from agents.unroll import GlimpseSensor, Unroll, score
 from dtram_env.datasets.storage.tensors import TensorStore
 
 SIDE, GLIMPSE = 16, 4
@@ -39,7 +39,7 @@ def marked_images(count: int, easy_share: float, seed: int) -> tuple[Tensor, Ten
 
 def learn(agent: DTRAM, objective: Objective, easy_share: float, updates: int, steps: int) -> None:
     images, labels, _ = marked_images(2000, easy_share, seed=1)
-    store, unroll = TensorStore(images, 2), Unroll(agent, Look(GLIMPSE), 0.25)
+    store, unroll = TensorStore(images, 2), Unroll(agent, GlimpseSensor(GLIMPSE), 0.25)
     optimizer = torch.optim.Adam(agent.parameters(), lr=3e-3)
     for update in range(updates):
         rows = torch.arange(update * 50, update * 50 + 50) % 2000
@@ -58,11 +58,17 @@ def make_agent(budget: int, **settings) -> DTRAM:
 @pytest.mark.parametrize("baseline", ["value", "leave_one_out", "scalar"])
 def test_the_locator_finds_the_only_telling_crop(baseline: str) -> None:
     agent = make_agent(2)
-    learn(agent, Objective(stop="off", baseline=baseline), easy_share=0.0, updates=250, steps=2)
+    learn(
+        agent,
+        Objective(baseline=baseline, supervision="taken", location_reward="return"),
+        easy_share=0.0,
+        updates=250,
+        steps=2,
+    )
     images, labels, _ = marked_images(500, 0.0, seed=2)
-    scores = score(agent, Look(GLIMPSE), TensorStore(images, 2), labels)
-    assert scores.error(FixedStop(1))[0] > 0.35  # nothing can be seen from the centre
-    assert scores.error(FixedStop(2))[0] < 0.02
+    scores = score(agent, GlimpseSensor(GLIMPSE), TensorStore(images, 2), labels)
+    assert scores.error_and_glimpses(FixedStop(1))[0] > 0.35  # nothing can be seen from the centre
+    assert scores.error_and_glimpses(FixedStop(2))[0] < 0.02
     # The mark covers pixels 2 to 5: its centre is at 4 / 16 of the image.
     assert (scores.locations[1].mean(0) - (2 * 4 / 16 - 1)).abs().max() < 0.2
 
@@ -72,15 +78,15 @@ def test_easy_images_get_fewer_glimpses(stop_gradient: str) -> None:
     agent = make_agent(3)
     objective = Objective(
         discount=0.9,
-        baseline="leave_one_out",
+        stop="learned",
         stop_gradient=stop_gradient,
-        supervision="all",
+        location_reward="return",
         stop_entropy=0.02,
     )
     learn(agent, objective, easy_share=0.5, updates=400, steps=3)
     images, labels, easy = marked_images(1000, 0.5, seed=2)
-    scores = score(agent, Look(GLIMPSE), TensorStore(images, 2), labels)
-    taken, _ = scores.read(LearnedStop(0.5))
-    assert scores.error(LearnedStop(0.5))[0] < 0.03
+    scores = score(agent, GlimpseSensor(GLIMPSE), TensorStore(images, 2), labels)
+    taken, _ = scores.apply(LearnedStop(0.5))
+    assert scores.error_and_glimpses(LearnedStop(0.5))[0] < 0.03
     assert taken[easy].double().mean() < 1.1  # the best: 1
     assert 1.9 < taken[~easy].double().mean() < 2.1  # the best: 2

@@ -18,9 +18,21 @@ from agents.objective import Objective, expected_returns, hybrid_loss, rewards
 from agents.stopping import glimpses_taken
 from agents.unroll import Trajectory, Unroll
 
+TALK = {
+    "stop": "learned",
+    "baseline": "value",
+    "stop_gradient": "reinforce",
+    "supervision": "taken",
+    "location_reward": "return",
+}
 STEPS = 3
 STD = 0.7
 GAMMA = 0.6  # far from 1, so that a lost discount shows
+
+
+def talk(**changes) -> Objective:
+    """The slides' objective, but for some options."""
+    return Objective(**{**TALK, **changes})
 
 
 # -- a problem small enough to enumerate ----------------------------------------------------------
@@ -70,7 +82,6 @@ def toy_agent(gradients_reach: str) -> DTRAM:
         hidden_size=4,
         stopper_hidden=0,
         locator_input=gradients_reach,
-        stopper_input=gradients_reach,
     )
     agent = DTRAM(config)
     agent.encoder = PixelEncoder(4)
@@ -107,7 +118,7 @@ def anytime_gradient(agent: DTRAM, informs: bool = False) -> Tensor:
         ce, right, choices = 0.0, [], []
         for t in range(STEPS):
             seen = LOOK.pixels[image][cells[:, t]].view(-1, 1, 1, 1)
-            state = agent.look(seen, anywhere, state)
+            state = agent.observe(seen, anywhere, state)
             heads = agent.heads(state)
             label = LABELS[image].expand(len(paths))
             ce = ce + cross_entropy(heads.logits, label, reduction="none")
@@ -145,7 +156,7 @@ def exact_gradient(agent: DTRAM, objective: Objective) -> Tensor:
         reached, baselines, rewards_, stops = [], [], [], []
         for t in range(1, STEPS + 1):
             seen = LOOK.pixels[image][cells[:, t - 1]].view(-1, 1, 1, 1)
-            state = agent.look(seen, anywhere, state)
+            state = agent.observe(seen, anywhere, state)
             heads = agent.heads(state)
             p = torch.sigmoid(heads.stop_logit) if t < STEPS else torch.ones_like(survive)
             reward = GAMMA**t * (heads.logits.argmax(-1) == label).double()
@@ -207,7 +218,7 @@ LIMIT = 4.5  # standard errors; about 40 parameters, so chance alone passes it o
 @pytest.mark.parametrize("reach", ["state", "detached"])
 def test_sampled_gradient_is_the_exact_one(baseline: str, stop_gradient: str, reach: str) -> None:
     agent = toy_agent(reach)
-    objective = Objective(discount=GAMMA, baseline=baseline, stop_gradient=stop_gradient)
+    objective = talk(discount=GAMMA, baseline=baseline, stop_gradient=stop_gradient)
     exact = exact_gradient(agent, objective)
     assert exact.abs().max() > 0.01
     assert worst_deviation(sampled_gradients(agent, objective), exact) < LIMIT
@@ -217,7 +228,7 @@ def test_sampled_gradient_is_the_exact_one(baseline: str, stop_gradient: str, re
 @pytest.mark.parametrize("stop", ["learned", "off"])
 def test_sampled_gradient_of_every_supervision(supervision: str, stop: str) -> None:
     agent = toy_agent("state")
-    objective = Objective(discount=GAMMA, supervision=supervision, stop=stop)
+    objective = talk(discount=GAMMA, supervision=supervision, stop=stop)
     exact = exact_gradient(agent, objective)
     assert worst_deviation(sampled_gradients(agent, objective), exact) < LIMIT
 
@@ -226,7 +237,7 @@ def test_sampled_gradient_of_every_supervision(supervision: str, stop: str) -> N
 @pytest.mark.parametrize("baseline", ["leave_one_out", "none"])
 def test_sampled_gradient_of_the_anytime_reward(baseline: str, reward: str) -> None:
     agent = toy_agent("state")
-    objective = Objective(stop="off", baseline=baseline, location_reward=reward)
+    objective = talk(stop="off", baseline=baseline, location_reward=reward)
     exact = anytime_gradient(agent, reward == "mean_log_prob")
     assert worst_deviation(sampled_gradients(agent, objective), exact) < LIMIT
 
@@ -242,10 +253,10 @@ def glimpse_only_gradient(agent: DTRAM, share: float) -> Tensor:
     for image, name in enumerate(LABELS):
         label = name.expand(4)
         pixels = LOOK.pixels[image].view(-1, 1, 1, 1)
-        first = agent.look(pixels[[3] * 4], anywhere, agent.initial(4))
+        first = agent.observe(pixels[[3] * 4], anywhere, agent.initial(4))
         heads = agent.heads(first)
-        both = agent.logits(agent.look(pixels, anywhere, first))
-        glimpse_only = agent.logits(agent.look(pixels, anywhere, agent.initial(4)))
+        both = agent.logits(agent.observe(pixels, anywhere, first))
+        glimpse_only = agent.logits(agent.observe(pixels, anywhere, agent.initial(4)))
         p = 0.5 * (1 + torch.erf(heads.location / (STD * math.sqrt(2))))
         x, y = torch.arange(4) % 2 == 1, torch.arange(4) >= 2
         chosen = torch.where(x, p[:, 0], 1 - p[:, 0]) * torch.where(y, p[:, 1], 1 - p[:, 1])
@@ -259,7 +270,7 @@ def glimpse_only_gradient(agent: DTRAM, share: float) -> Tensor:
 @pytest.mark.parametrize("baseline", ["leave_one_out", "none"])
 def test_sampled_gradient_of_the_lone_reward(baseline: str) -> None:
     agent = toy_agent("state")
-    objective = Objective(
+    objective = talk(
         stop="off",
         baseline=baseline,
         location_reward="mean_prob",
@@ -301,7 +312,7 @@ def forced_stop_scored(trajectory: Trajectory, labels: Tensor, m: int, o: Object
 @pytest.mark.parametrize("fault", [multiplied, discount_dropped, forced_stop_scored])
 def test_the_comparison_notices_known_faults(fault) -> None:
     agent = toy_agent("state")
-    objective = Objective(discount=GAMMA)
+    objective = talk(discount=GAMMA)
     exact = exact_gradient(agent, objective)
     assert worst_deviation(sampled_gradients(agent, objective, fault), exact) > 2 * LIMIT
 
@@ -309,13 +320,13 @@ def test_the_comparison_notices_known_faults(fault) -> None:
 def test_the_comparison_notices_faults_of_the_exact_stop_gradient(monkeypatch) -> None:
     """Survival left out of the location's advantage; a trajectory in its own baseline."""
     agent = toy_agent("state")
-    objective = Objective(discount=GAMMA, baseline="leave_one_out", stop_gradient="exact")
+    objective = talk(discount=GAMMA, baseline="leave_one_out", stop_gradient="exact")
     exact = exact_gradient(agent, objective)
     right = objective_module._exact_credit
 
     def survival_dropped(*arguments):
         credit = right(*arguments)
-        survives = torch.cat([credit.reach[1:], torch.ones_like(credit.reach[:1])])
+        survives = torch.cat([credit.taken[1:], torch.ones_like(credit.taken[:1])])
         return credit._replace(location_advantage=credit.location_advantage / survives)
 
     with monkeypatch.context() as patch:
@@ -364,7 +375,7 @@ def test_return_by_hand(predictions, stops, glimpses, reward) -> None:
         trajectory_by_hand(predictions, stops),
         torch.tensor([2]),
         1,
-        Objective(discount=0.9),
+        talk(discount=0.9),
         torch.zeros(()),
     )
     assert losses.mean_return.item() == pytest.approx(reward)
@@ -375,7 +386,7 @@ def test_return_by_hand(predictions, stops, glimpses, reward) -> None:
 def test_only_decisions_that_were_made_are_scored() -> None:
     """Stopping at glimpse 2 of 4: l_1 was chosen; a_1 and a_2 were decided; nothing else."""
     trajectory = trajectory_by_hand([0, 2, 2, 2], [False, True, True, True], value=0.25)
-    objective = Objective(discount=0.5)
+    objective = talk(discount=0.5)
     total = hybrid_loss(trajectory, torch.tensor([2]), 1, objective, torch.zeros(())).total
     location, stop = torch.autograd.grad(
         total, [trajectory.location_log_prob, trajectory.stop_logit]
@@ -388,9 +399,7 @@ def test_only_decisions_that_were_made_are_scored() -> None:
 
 def test_the_forced_stop_and_the_unused_location_are_not_scored() -> None:
     trajectory = trajectory_by_hand([0, 0, 2], [False, False, True])
-    total = hybrid_loss(
-        trajectory, torch.tensor([2]), 1, Objective(discount=0.5), torch.zeros(())
-    ).total
+    total = hybrid_loss(trajectory, torch.tensor([2]), 1, talk(discount=0.5), torch.zeros(())).total
     location, stop = torch.autograd.grad(
         total, [trajectory.location_log_prob, trajectory.stop_logit]
     )
@@ -404,7 +413,7 @@ def test_intermediate_supervision_by_hand() -> None:
     high = low - 10
     for supervision, expected in {"taken": low + high, "last": high, "all": low + 2 * high}.items():
         losses = hybrid_loss(
-            trajectory, torch.tensor([2]), 1, Objective(supervision=supervision), torch.zeros(())
+            trajectory, torch.tensor([2]), 1, talk(supervision=supervision), torch.zeros(())
         )
         assert losses.cross_entropy.item() == pytest.approx(expected, rel=2e-3)
 
@@ -428,7 +437,7 @@ def test_anytime_reward_by_hand() -> None:
     trajectory = trajectory_by_hand([0, 2, 2, 0], [False] * 4)
     right = 1 / (1 + 2 * math.exp(-10))
     wrong = math.exp(-10) * right
-    said = objective_module._log_probability(trajectory.logits, torch.tensor([2])).exp()
+    said = objective_module._log_prob(trajectory.logits, torch.tensor([2])).exp()
     paid = objective_module._mean_later(said)[:, 0].tolist()
     assert paid == pytest.approx(
         [(2 * right + wrong) / 3, (right + wrong) / 2, wrong, wrong], rel=2e-3
@@ -440,7 +449,7 @@ def test_information_by_hand() -> None:
     said = torch.tensor([[0.5, 0.5, 0.0], [0.75, 0.25, 0.0], [0.999, 0.001, 0.0]])
     trajectory = trajectory_by_hand([0, 0, 0], [False] * 3)
     trajectory = trajectory._replace(logits=said.clamp(min=1e-9).log()[:, None])
-    objective = Objective(stop="off", baseline="none", location_reward="mean_log_prob")
+    objective = talk(stop="off", baseline="none", location_reward="mean_log_prob")
     label, nothing = torch.tensor([1]), torch.zeros(3, 1)
     credit = objective_module._sampled_credit(trajectory, label, 1, objective, nothing)
     paid = [(math.log(0.25) - 3) / 2, -3.0, 0.0]  # the last one's location is not looked at
@@ -451,7 +460,7 @@ def test_imitation_is_maximum_likelihood_of_the_choices() -> None:
     """By hand: three glimpses, so two choices, with densities 1/2 and 1/8."""
     log_prob = torch.tensor([[0.5], [0.125], [0.9]]).log().requires_grad_()
     trajectory = trajectory_by_hand([0, 1, 2], [False] * 3)._replace(location_log_prob=log_prob)
-    objective = Objective(stop="off", baseline="none", location_reward="imitation")
+    objective = talk(stop="off", baseline="none", location_reward="imitation")
     losses = hybrid_loss(trajectory, torch.tensor([2]), 1, objective, torch.zeros(()))
     assert losses.policy.item() == pytest.approx(math.log(16), abs=1e-5)
     losses.total.backward()
@@ -466,7 +475,7 @@ def glimpse_only_by_hand() -> Trajectory:
 
 def test_lone_glimpses_by_hand() -> None:
     """Their cross-entropy is summed over glimpses 2 and 3: -log 1/2 - log 1/4."""
-    plain = Objective(stop="off", baseline="none", location_reward="mean_prob")
+    plain = talk(stop="off", baseline="none", location_reward="mean_prob")
     label, nought = torch.tensor([2]), torch.zeros(())
     trajectory = glimpse_only_by_hand()
     without = hybrid_loss(trajectory, label, 1, plain, nought)
@@ -480,7 +489,7 @@ def test_lone_glimpses_by_hand() -> None:
 
 
 def test_lone_glimpses_are_asked_of_the_unroll() -> None:
-    objective = Objective(stop="off", baseline="none", glimpse_only_weight=1.0)
+    objective = talk(stop="off", baseline="none", glimpse_only_weight=1.0)
     with pytest.raises(ValueError, match="glimpse_only=True"):
         hybrid_loss(
             trajectory_by_hand([0, 0], [False] * 2),
@@ -492,30 +501,29 @@ def test_lone_glimpses_are_asked_of_the_unroll() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("options", "message"),
     [
-        ({"discount": 0.0}, "discount=0.0"),
-        ({"glimpse_only_weight": -1.0}, "glimpse_only_weight=-1.0"),
-        (
-            {"stop": "off", "location_reward": "mean_prob", "glimpse_only_reward": 1.5},
-            "glimpse_only_reward=1.5",
-        ),
-        ({"stop": "off", "glimpse_only_reward": 0.5}, "location_reward='mean_prob'"),
+        ({"discount": 0.0}, r"discount=0.0: expected a number in \(0, 1\]"),
         ({"discount": 1.5}, "discount=1.5"),
+        ({"stop": "on"}, "stop='on'"),
         ({"baseline": "mean"}, "baseline='mean'"),
         ({"stop_gradient": "pathwise"}, "stop_gradient='pathwise'"),
+        ({"supervision": "none"}, "supervision='none'"),
+        ({"location_reward": "error"}, "location_reward='error'"),
         ({"policy_weight": -1.0}, "policy_weight=-1.0"),
-        ({"location_reward": "mean_prob"}, "stop='off'"),
+        ({"glimpse_only_weight": -1.0}, "glimpse_only_weight=-1.0"),
+        ({"glimpse_only_reward": 1.5}, r"glimpse_only_reward=1.5: expected a number in \[0, 1\]"),
         (
-            {"location_reward": "mean_log_prob"},
-            "location_reward='mean_log_prob': expected with stop",
+            {"location_reward": "return", "glimpse_only_reward": 0.5},
+            "expected 0 unless location_reward='mean_prob'",
         ),
-        ({"stop": "off", "stop_entropy": 0.1}, "stop_entropy=0.1"),
+        ({"stop": "learned"}, "location_reward='mean_prob': expected 'return' with stop='learned'"),
+        ({"stop_entropy": 0.1}, "stop_entropy=0.1: expected 0 with stop='off'"),
     ],
 )
-def test_impossible_settings_are_errors(settings, message) -> None:
-    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
-        Objective(**settings)
+def test_impossible_options_are_errors(options, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        Objective(**options)
 
 
 def test_leave_one_out_needs_two_trajectories() -> None:
@@ -524,7 +532,7 @@ def test_leave_one_out_needs_two_trajectories() -> None:
             trajectory_by_hand([0], [True]),
             torch.tensor([0]),
             1,
-            Objective(baseline="leave_one_out"),
+            talk(baseline="leave_one_out"),
             torch.zeros(()),
         )
 
@@ -536,7 +544,7 @@ def test_location_entropy_pays_every_choice_that_is_looked_at() -> None:
     trajectory = trajectory._replace(location_entropy=spread)
     label = torch.tensor([2])
     plain, paid = (
-        hybrid_loss(trajectory, label, 1, Objective(stop="off", location_entropy=w), None).total
+        hybrid_loss(trajectory, label, 1, talk(stop="off", location_entropy=w), None).total
         for w in (0.0, 0.5)
     )
     assert (plain - paid).item() == pytest.approx(0.5 * 2 * math.log(4.0), abs=1e-5)
@@ -544,6 +552,6 @@ def test_location_entropy_pays_every_choice_that_is_looked_at() -> None:
 
 def test_a_gaussian_takes_no_location_entropy() -> None:
     trajectory = trajectory_by_hand([0], [False])
-    objective = Objective(stop="off", location_entropy=0.1)
+    objective = talk(stop="off", location_entropy=0.1)
     with pytest.raises(ValueError, match=r"location_entropy=0.1: expected 0, or .*locator_grid"):
         hybrid_loss(trajectory, torch.tensor([0]), 1, objective, None)

@@ -34,10 +34,10 @@ VIEWS: dict[str, spaces.Space] = {
 SHIPPED = Path(agents.__file__).resolve().parent.parent / "pretrained"
 
 
-def small_network(core: str = "lstm", **changes: Any) -> DTRAM:
+def small_network(**changes: Any) -> DTRAM:
     """An untrained one for Signpost: 4 classes, glimpses of 8x8."""
     torch.manual_seed(0)
-    settings: dict[str, Any] = {"hidden_size": 12, "core": core, **changes}
+    settings: dict[str, Any] = {"hidden_size": 12, **changes}
     return DTRAM(DTRAMConfig(4, (8, 8, 1), 4, **settings))
 
 
@@ -47,12 +47,12 @@ def by_hand(network: DTRAM, glimpses: list[np.ndarray], locations: list[np.ndarr
     with torch.no_grad():
         state = network.initial(1)
         for glimpse, location in zip(glimpses, locations, strict=True):
-            state = network.look(
+            state = network.observe(
                 torch.tensor(glimpse)[None],
                 torch.tensor(location, dtype=torch.float32)[None],
                 state,
             )
-            rows.append(torch.softmax(network.classifier(state.h), -1)[0].numpy())
+            rows.append(torch.softmax(network.logits(state), -1)[0].numpy())
     return np.array(rows)
 
 
@@ -181,10 +181,10 @@ def test_the_classifier_is_frozen(backend: str) -> None:
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-@pytest.mark.parametrize("core", ["rnn", "gru", "lstm"])
+@pytest.mark.parametrize("answer", ["state", "first_plus_mean"])
 @pytest.mark.parametrize("view", ["native", "continuous"])
-def test_every_core_keeps_its_whole_state(core: str, view: str) -> None:
-    network = small_network(core)
+def test_the_environment_keeps_the_whole_state(answer: str, view: str) -> None:
+    network = small_network(answer=answer)
     env = GlimpseEnv(
         "Signpost", classifier=FrozenClassifier(network, "small"), max_glimpses=4, view=view
     )
@@ -320,12 +320,11 @@ def looker(classifier: FrozenClassifier, **config: Any) -> LookAndStop:
     return LookAndStop(agent)
 
 
-@pytest.mark.parametrize("core", ["rnn", "lstm"])
-def test_an_agent_on_a_classifier_sees_and_believes_as_it_does(core: str) -> None:
+def test_an_agent_on_a_classifier_sees_and_believes_as_it_does() -> None:
     """Step by step its class probabilities are the belief that the environment shows."""
-    classifier = FrozenClassifier(small_network(core, pixel_mean=9.0, pixel_std=40.0), "small")
+    classifier = FrozenClassifier(small_network(pixel_mean=9.0, pixel_std=40.0), "small")
     policy = looker(classifier, locator_grid=3, locator_hidden=5)
-    assert (policy.agent.config.pixel_mean, policy.agent.config.core) == (9.0, core)
+    assert policy.agent.config.pixel_mean == 9.0
     env = signpost(classifier)
     policy.check_env(env)
     observation, _ = env.reset(options={"image_index": np.arange(6)})
@@ -354,7 +353,7 @@ def test_an_agent_on_a_classifier_leaves_it_alone() -> None:
     ("config", "message"),
     [
         ({"hidden_size": 13}, "hidden_size=13: the classifier in the loop, small, has 12"),
-        ({"core": "rnn"}, "core='rnn': the classifier in the loop, small, has 'lstm'"),
+        ({"encoder": "conv"}, "encoder='conv': the classifier in the loop, small, has 'mlp'"),
         ({"pixel_mean": 1.0}, "pixel_mean=1.0: the classifier in the loop, small, has 0.0"),
     ],
 )
@@ -362,7 +361,7 @@ def test_an_agent_sees_with_the_classifiers_network(config: dict[str, Any], mess
     classifier = FrozenClassifier(small_network(), "small")
     with pytest.raises(ValueError, match=message):
         looker(classifier, **config)
-    assert looker(classifier, hidden_size=12, core="lstm").agent.config.hidden_size == 12
+    assert looker(classifier, hidden_size=12, encoder="mlp").agent.config.hidden_size == 12
 
 
 @pytest.mark.parametrize(
@@ -390,7 +389,7 @@ def test_looking_and_stopping_needs_its_own_classifier() -> None:
     classifier = FrozenClassifier(small_network(), "small")
     policy = looker(classifier)
     policy.check_env(signpost(FrozenClassifier(small_network(), "a copy")))  # by weights
-    for other in (small_network(encoder="conv"), small_network("gru"), small_network()):
+    for other in (small_network(encoder="conv"), small_network(hidden_size=8), small_network()):
         with torch.no_grad():
             other.classifier.bias[2] += 1e-3
         with pytest.raises(ValueError, match=r"another classifier .*\(other, 4 glimpses\)"):

@@ -11,7 +11,7 @@ import torch
 from agents import precision
 from agents.dtram import DTRAM, DTRAMConfig
 from agents.stopping import ConfidenceStop, FixedStop, LearnedStop, StoppingRule
-from agents.unroll import Look, Unroll, classify, score
+from agents.unroll import GlimpseSensor, Unroll, classify, score
 from dtram_env import sensor
 from dtram_env.datasets.storage.store import ArrayStore
 from dtram_env.datasets.storage.tensors import TensorStore
@@ -42,14 +42,14 @@ def tensor_store(pixels: np.ndarray) -> TensorStore:
 def test_glimpses_are_taken_where_the_trajectory_says(pixels, agent) -> None:
     """Feeding the agent numpy glimpses of the recorded locations gives the recorded logits."""
     index, m = torch.tensor([3, 11, 25]), 4
-    trajectory = Unroll(agent, Look(6), 0.3)(tensor_store(pixels), index, T_MAX, m)
+    trajectory = Unroll(agent, GlimpseSensor(6), 0.3)(tensor_store(pixels), index, T_MAX, m)
     numpy_store = ArrayStore(pixels, sensor.margin(6, 1))
     state = agent.initial(len(index) * m)
     for t in range(T_MAX):
         seen = sensor.glimpse(
             numpy_store, index.repeat_interleave(m).numpy(), trajectory.locations[t].numpy(), 6
         )
-        state = agent.look(torch.from_numpy(seen), trajectory.locations[t], state)
+        state = agent.observe(torch.from_numpy(seen), trajectory.locations[t], state)
         torch.testing.assert_close(agent.heads(state).logits, trajectory.logits[t])
     assert torch.equal(trajectory.locations[0], torch.zeros(12, 2))
     assert torch.equal(trajectory.locations[1:], trajectory.sampled_locations[:-1].clamp(-1, 1))
@@ -58,11 +58,11 @@ def test_glimpses_are_taken_where_the_trajectory_says(pixels, agent) -> None:
 def test_all_heads_read_the_same_states(pixels, agent) -> None:
     """The unroll asks most heads once for all steps; step by step they say the same."""
     store, index = tensor_store(pixels), torch.arange(6)
-    trajectory = Unroll(agent, Look(6), 0.3)(store, index, T_MAX, 1)
+    trajectory = Unroll(agent, GlimpseSensor(6), 0.3)(store, index, T_MAX, 1)
     state = agent.initial(6)
     for t in range(T_MAX):
-        seen = Look(6)(store, index, trajectory.locations[t])
-        state = agent.look(seen, trajectory.locations[t], state)
+        seen = GlimpseSensor(6)(store, index, trajectory.locations[t])
+        state = agent.observe(seen, trajectory.locations[t], state)
         heads = agent.heads(state)
         torch.testing.assert_close(heads.location, trajectory.location_mean[t])
         torch.testing.assert_close(heads.stop_logit, trajectory.stop_logit[t])
@@ -70,14 +70,14 @@ def test_all_heads_read_the_same_states(pixels, agent) -> None:
 
 
 def test_the_stopper_can_be_left_out(pixels, agent) -> None:
-    unroll = Unroll(agent, Look(6), 0.3, stop=False)
+    unroll = Unroll(agent, GlimpseSensor(6), 0.3, stop=False)
     trajectory = unroll(tensor_store(pixels), torch.arange(6), T_MAX, 2)
     assert trajectory.stop_logit.shape == (T_MAX, 12)
     assert not trajectory.stop_logit.any() and not trajectory.stop_logit.requires_grad
 
 
 def test_location_log_density_by_hand(pixels, agent) -> None:
-    trajectory = Unroll(agent, Look(6), 0.3)(tensor_store(pixels), torch.arange(4), 3, 2)
+    trajectory = Unroll(agent, GlimpseSensor(6), 0.3)(tensor_store(pixels), torch.arange(4), 3, 2)
     normal = torch.distributions.Normal(trajectory.location_mean, 0.3)
     expected = normal.log_prob(trajectory.sampled_locations).sum(-1)
     torch.testing.assert_close(trajectory.location_log_prob, expected)
@@ -102,11 +102,11 @@ def cells_of(location: torch.Tensor, grid: int) -> torch.Tensor:
 
 def test_log_probabilities_of_cells_are_torchs(pixels, grid_agent) -> None:
     store, index = tensor_store(pixels), torch.arange(8)
-    trajectory = Unroll(grid_agent, Look(6), 0.3)(store, index, T_MAX, 4)
+    trajectory = Unroll(grid_agent, GlimpseSensor(6), 0.3)(store, index, T_MAX, 4)
     state = grid_agent.initial(32)
     for t in range(T_MAX):
-        seen = Look(6)(store, index.repeat_interleave(4), trajectory.locations[t])
-        state = grid_agent.look(seen, trajectory.locations[t], state)
+        seen = GlimpseSensor(6)(store, index.repeat_interleave(4), trajectory.locations[t])
+        state = grid_agent.observe(seen, trajectory.locations[t], state)
         location_params = grid_agent.location_params(state.h)
         assert location_params.shape == (32, 9)
         cell = cells_of(trajectory.sampled_locations[t], 3)
@@ -128,8 +128,8 @@ def test_cells_are_drawn_as_often_as_the_softmax_says(pixels, grid_agent) -> Non
     torch.manual_seed(3)
     draws = 20_000
     store, index = tensor_store(pixels), torch.tensor([7])
-    trajectory = Unroll(grid_agent, Look(6), 0.3)(store, index, 1, draws)
-    state = grid_agent.look(Look(6)(store, index, torch.zeros(1, 2)), torch.zeros(1, 2),
+    trajectory = Unroll(grid_agent, GlimpseSensor(6), 0.3)(store, index, 1, draws)
+    state = grid_agent.observe(GlimpseSensor(6)(store, index, torch.zeros(1, 2)), torch.zeros(1, 2),
                             grid_agent.initial(1))  # fmt: skip
     p = grid_agent.location_params(state.h)[0].softmax(-1)
     assert p.max() > 2 * p.min()  # it is no coincidence
@@ -139,11 +139,13 @@ def test_cells_are_drawn_as_often_as_the_softmax_says(pixels, grid_agent) -> Non
 
 def test_the_gradient_of_a_cell_is_one_minus_its_probability(pixels, grid_agent) -> None:
     """d log softmax_k / d logit_j = [j = k] - p_j, summed into the locator's bias."""
-    trajectory = Unroll(grid_agent, Look(6), 0.3)(tensor_store(pixels), torch.arange(5), 1, 1)
+    trajectory = Unroll(grid_agent, GlimpseSensor(6), 0.3)(
+        tensor_store(pixels), torch.arange(5), 1, 1
+    )
     trajectory.location_log_prob.sum().backward()
     with torch.no_grad():
-        state = grid_agent.look(
-            Look(6)(tensor_store(pixels), torch.arange(5), torch.zeros(5, 2)),
+        state = grid_agent.observe(
+            GlimpseSensor(6)(tensor_store(pixels), torch.arange(5), torch.zeros(5, 2)),
             torch.zeros(5, 2),
             grid_agent.initial(5),
         )
@@ -154,11 +156,13 @@ def test_the_gradient_of_a_cell_is_one_minus_its_probability(pixels, grid_agent)
 
 def test_scoring_looks_at_the_most_probable_cell(pixels, grid_agent) -> None:
     store = tensor_store(pixels)
-    scores = score(grid_agent, Look(6), store, torch.zeros(40, dtype=torch.int64))
+    scores = score(grid_agent, GlimpseSensor(6), store, torch.zeros(40, dtype=torch.int64))
     state, location = grid_agent.initial(40), torch.zeros(40, 2)
     for t in range(T_MAX):
         assert torch.equal(scores.locations[t], location)
-        state = grid_agent.look(Look(6)(store, torch.arange(40), location), location, state)
+        state = grid_agent.observe(
+            GlimpseSensor(6)(store, torch.arange(40), location), location, state
+        )
         cell = grid_agent.location_params(state.h).argmax(-1)
         location = torch.from_numpy(grid_centres(3))[cell]
         assert torch.equal(grid_agent.locate(state.h), location)
@@ -166,7 +170,9 @@ def test_scoring_looks_at_the_most_probable_cell(pixels, grid_agent) -> None:
 
 def test_samples_follow_their_distributions(pixels, agent) -> None:
     torch.manual_seed(3)
-    trajectory = Unroll(agent, Look(6), 0.3)(tensor_store(pixels), torch.tensor([7]), 1, 20_000)
+    trajectory = Unroll(agent, GlimpseSensor(6), 0.3)(
+        tensor_store(pixels), torch.tensor([7]), 1, 20_000
+    )
     error = trajectory.sampled_locations[0] - trajectory.location_mean[0]
     assert error.mean(0).abs().max() < 4 * 0.3 / math.sqrt(20_000)
     assert error.std(0).tolist() == pytest.approx([0.3, 0.3], rel=0.03)
@@ -178,7 +184,7 @@ def test_samples_follow_their_distributions(pixels, agent) -> None:
 @pytest.mark.parametrize("kind", ["learned", "fixed", "confidence"])
 def test_classify_agrees_with_score(pixels, agent, kind) -> None:
     store, labels = tensor_store(pixels), torch.arange(40) % 3
-    scores = score(agent, Look(6), store, labels, batch_size=16)
+    scores = score(agent, GlimpseSensor(6), store, labels, batch_size=16)
     # Thresholds at the median of glimpse 1: half of the images stop there, the others later.
     rule: StoppingRule = {
         "learned": LearnedStop(torch.sigmoid(scores.stop_logit[0]).median().item()),
@@ -186,8 +192,10 @@ def test_classify_agrees_with_score(pixels, agent, kind) -> None:
         "confidence": ConfidenceStop(scores.logits[0].softmax(-1).amax(-1).median().item()),
     }[kind]
     agent.stopping = rule
-    taken, prediction = scores.read(rule)
-    answer, probability, glimpses, locations = classify(agent, Look(6), store, torch.arange(40))
+    taken, prediction = scores.apply(rule)
+    answer, probability, glimpses, locations = classify(
+        agent, GlimpseSensor(6), store, torch.arange(40)
+    )
     for n, count in enumerate(glimpses.tolist()):
         torch.testing.assert_close(locations[n, :count], scores.locations[:count, n])
         assert (locations[n, count:] == 0).all()
@@ -200,74 +208,83 @@ def test_classify_agrees_with_score(pixels, agent, kind) -> None:
 
 def test_score_counts_errors(pixels, agent) -> None:
     store = tensor_store(pixels)
-    scores = score(agent, Look(6), store, torch.zeros(40, dtype=torch.int64))
-    taken, prediction = scores.read(FixedStop(3))
-    error, glimpses = scores.error(FixedStop(3))
+    scores = score(agent, GlimpseSensor(6), store, torch.zeros(40, dtype=torch.int64))
+    taken, prediction = scores.apply(FixedStop(3))
+    error, glimpses = scores.error_and_glimpses(FixedStop(3))
     assert error == (prediction != 0).double().mean().item()
     assert glimpses == 3.0
     assert taken.tolist() == [3] * 40
 
 
 def test_a_limited_pass_is_forced_to_stop_earlier(pixels, agent) -> None:
-    scores = score(agent, Look(6), tensor_store(pixels), torch.zeros(40, dtype=torch.int64))
-    taken, prediction = scores.limit(2).read(FixedStop(5))
+    scores = score(
+        agent, GlimpseSensor(6), tensor_store(pixels), torch.zeros(40, dtype=torch.int64)
+    )
+    taken, prediction = scores.limit(2).apply(FixedStop(5))
     assert taken.tolist() == [2] * 40
     assert prediction.tolist() == scores.logits[1].argmax(-1).tolist()
 
 
 def test_first_glimpse_may_be_random(pixels, agent) -> None:
-    look = Look(6, first_glimpse="random")
-    locations = Unroll(agent, look, 0.1)(tensor_store(pixels), torch.arange(40), 1, 2).locations[0]
+    sensor = GlimpseSensor(6, first_glimpse="random")
+    locations = Unroll(agent, sensor, 0.1)(tensor_store(pixels), torch.arange(40), 1, 2).locations[
+        0
+    ]
     assert locations.abs().max() <= 1
     assert len(locations.unique(dim=0)) == 40  # one for each image, shared by its trajectories
 
 
 def test_unknown_first_glimpse_is_an_error(pixels, agent) -> None:
     with pytest.raises(ValueError, match="first_glimpse='nowhere'"):
-        score(agent, Look(6, first_glimpse="nowhere"), tensor_store(pixels), torch.zeros(40).long())
+        score(
+            agent,
+            GlimpseSensor(6, first_glimpse="nowhere"),
+            tensor_store(pixels),
+            torch.zeros(40).long(),
+        )
 
 
-# -- a scripted_locations in place of the agent's choice -------------------------------------------------------
+# -- scripted locations in place of sampled ones ------------------------------------------------
 
-GUIDE = torch.tensor([[-0.6, 0.6], [0.7, 0.0], [0.0, -0.7], [0.1, 0.5]])
+SCRIPT = torch.tensor([[-0.6, 0.6], [0.7, 0.0], [0.0, -0.7], [0.1, 0.5]])
 
 
-def test_a_guide_chooses_cells_as_its_gaussian_says(pixels, grid_agent) -> None:
+def test_a_script_samples_cells_near_its_targets(pixels, grid_agent) -> None:
     torch.manual_seed(3)
-    unroll = Unroll(grid_agent, Look(6), 0.3)
-    unroll.scripted_locations = GUIDE
+    unroll = Unroll(grid_agent, GlimpseSensor(6), 0.3)
+    unroll.scripted_locations = SCRIPT
     trajectory = unroll(tensor_store(pixels), torch.zeros(1, dtype=torch.int64), T_MAX, 20_000)
     for t in range(T_MAX - 1):
         cell = cells_of(trajectory.sampled_locations[t], 3)
-        far = (torch.from_numpy(grid_centres(3)) - GUIDE[t]).square().sum(-1)
+        far = (torch.from_numpy(grid_centres(3)) - SCRIPT[t]).square().sum(-1)
         expected = torch.softmax(-far / (2 * 0.2**2), dim=0)
         found = cell.bincount(minlength=9) / len(cell)
         torch.testing.assert_close(found, expected.to(found.dtype), atol=0.015, rtol=0)
     # What is scored is the agent's own policy, in the mean over the scripted_locations's choices.
     first = grid_agent.location_params(
-        grid_agent.look(
-            Look(6).first(tensor_store(pixels), torch.tensor([0]))[0],
+        grid_agent.observe(
+            GlimpseSensor(6).first(tensor_store(pixels), torch.tensor([0]))[0],
             trajectory.locations[0, :1],
             grid_agent.initial(1),
         ).h
     )
-    far = (torch.from_numpy(grid_centres(3)) - GUIDE[0]).square().sum(-1)
+    far = (torch.from_numpy(grid_centres(3)) - SCRIPT[0]).square().sum(-1)
     own = torch.softmax(-far / (2 * 0.2**2), dim=0) @ torch.log_softmax(first[0], dim=-1)
     torch.testing.assert_close(trajectory.location_log_prob[0], own.expand(20_000))
 
 
-def test_a_guide_of_a_gaussian_policy_is_its_mean(pixels, agent) -> None:
+def test_a_script_is_the_mean_of_a_gaussian_policy(pixels, agent) -> None:
     torch.manual_seed(3)
-    unroll = Unroll(agent, Look(6), 0.1)
-    unroll.scripted_locations = GUIDE
+    unroll = Unroll(agent, GlimpseSensor(6), 0.1)
+    unroll.scripted_locations = SCRIPT
     trajectory = unroll(tensor_store(pixels), torch.arange(8), T_MAX, 2_000)
     location, location_params = (
         part[: T_MAX - 1] for part in (trajectory.sampled_locations, trajectory.location_mean)
     )
     normal = torch.distributions.Normal(location_params, 0.1)
-    scored = normal.log_prob(GUIDE[:, None].expand_as(location_params)).sum(-1)
+    scored = normal.log_prob(SCRIPT[:, None].expand_as(location_params)).sum(-1)
     torch.testing.assert_close(trajectory.location_log_prob[: T_MAX - 1], scored)
-    torch.testing.assert_close(location.mean(1), GUIDE[: T_MAX - 1], atol=0.005, rtol=0)
+    torch.testing.assert_close(location.mean(1), SCRIPT[: T_MAX - 1], atol=0.005, rtol=0)
     torch.testing.assert_close(location.std(1), torch.full((T_MAX - 1, 2), 0.1), atol=0.005, rtol=0)
 
 
@@ -276,7 +293,7 @@ def test_bfloat16_is_near_and_leaves_states_in_float32(pixels, grid_agent, monke
     store, index, found = tensor_store(pixels), torch.arange(8), []
     for bf16 in (False, True):
         torch.manual_seed(0)
-        unroll = Unroll(grid_agent, Look(6), 0.3, bf16=bf16)
+        unroll = Unroll(grid_agent, GlimpseSensor(6), 0.3, bf16=bf16)
         unroll.scripted_locations = torch.zeros(T_MAX - 1, 2)
         found.append(unroll(store, index, T_MAX, 4))
     assert found[1].logits.dtype == torch.float32

@@ -113,7 +113,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Options, dict[str, A
     for parameter in agent.stopper.parameters():
         torch.nn.init.normal_(parameter)
     test = task.images("test")
-    stops = score(agent, task.look, test.store, test.labels).stop_logit[:-1].sigmoid()
+    stops = score(agent, task.sensor, test.store, test.labels).stop_logit[:-1].sigmoid()
     agent.stopping = LearnedStop(float(stops.median()))  # so that some stop, and some go on
     folders = {name: run.folder for name, run in runs(options).items()}
     agent.save(folders["dtram"], **task.about)

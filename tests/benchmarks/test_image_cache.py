@@ -66,7 +66,7 @@ def test_saving_is_time_over_operations(
     result = run_main(saving, monkeypatch, tmp_path / "out.json", words)
     figures = result["figures"]
     assert figures["mean_glimpses"] == {"dynamic": 1.75, "fixed": 3.0}
-    first, other = figures["flops_of_first_look"], figures["flops_per_glimpse"]
+    first, other = figures["flops_of_first_glimpse"], figures["flops_per_glimpse"]
     assert first == other if first_look == 32 else first > 1.8 * other
     assert figures["mean_flops"]["dynamic"] == pytest.approx(first + 0.75 * other, abs=1)
     assert figures["mean_flops"]["fixed"] == first + 2 * other

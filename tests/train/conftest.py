@@ -1,4 +1,4 @@
-"""What the tests of the programs share: one small finished run on drawn images, a classifier."""
+"""Shared by the tests of the programs: small finished runs on drawn images, interruptions."""
 
 from __future__ import annotations
 
@@ -11,30 +11,27 @@ from typing import Any
 import gymnasium as gym
 import pytest
 import torch
-import tyro
 
 from agents.policy_only import POLICY_IDS
 from dtram_env.registration import TABLE
-from train import classifier, one_look, reinforce
-from train.common import run
-from train.common.jobs import ProgramRun, Runner
-from train.reinforce import Options, train
+from train import classifier, reinforce
+from train.common import training
+from train.common.run import Interrupt
+from train.dtram.options import StopAfter, StopOff
+from train.reinforce import Options
 
 SMALL: dict[str, Any] = {
     "env_id": "DTRAM-Signpost-v0",
-    "hidden_size": 24,
     "epochs": 2,
     "batch_size": 180,
-    "learning_rate": 5e-3,
-    "m": 2,
-    "stop_epochs": 2,
-    "stop_batch_size": 900,
+    "learning_rate": 2e-3,
     "device": "cpu",
 }
+SMALL_STOP = StopAfter(epochs=2, batch_size=900)
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
+def one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -44,30 +41,24 @@ def one_thread():
 @pytest.fixture(scope="session")
 def small_options() -> Callable[..., Options]:
     """Options of a run of a few seconds, changed by keywords."""
-    return lambda **changes: Options(**{**SMALL, **changes})
+    return lambda **changes: Options(**{**SMALL, "stop": SMALL_STOP, **changes})
 
 
 @pytest.fixture(scope="session")
-def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished run of the small options."""
+def finished_run(tmp_path_factory: pytest.TempPathFactory, small_options) -> Path:
+    """The folder of a finished DT-RAM."""
     torch.set_num_threads(1)
-    return train(Options(**SMALL, run_dir=tmp_path_factory.mktemp("runs") / "small"))
-
-
-CLASSIFIER: dict[str, Any] = {
-    "env_id": "DTRAM-Signpost-v0",
-    "hidden_size": 24,
-    "epochs": 2,
-    "batch_size": 180,
-    "learning_rate": 5e-3,
-    "device": "cpu",
-}
+    return reinforce.train(small_options(run_dir=tmp_path_factory.mktemp("runs") / "small"))
 
 
 @pytest.fixture(scope="session")
-def classifier_options() -> Callable[..., classifier.Options]:
-    """Options of a classifier for the drawn images, changed by keywords."""
-    return lambda **changes: classifier.Options(**{**CLASSIFIER, **changes})
+def finished_ram(tmp_path_factory: pytest.TempPathFactory, small_options) -> Path:
+    """The folder of a finished RAM, trained by a curriculum of 2 and 4 glimpses."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("runs") / "ram"
+    return reinforce.train(
+        small_options(run_dir=folder, stop=StopOff(), curriculum=(2, 4), env_steps=40_000)
+    )
 
 
 @pytest.fixture(scope="session")
@@ -75,10 +66,10 @@ def small_classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished classifier for the drawn images."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("runs") / "classifier"
-    return classifier.train(classifier.Options(**CLASSIFIER, run_dir=folder))
+    return classifier.train(classifier.Options(**SMALL, run_dir=folder))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def policy_id(small_classifier: Path) -> Iterator[str]:
     """A policy-only id of the drawn images, answered by the small classifier."""
     name = "DTRAM-Signpost-Policy-v0"
@@ -89,27 +80,14 @@ def policy_id(small_classifier: Path) -> Iterator[str]:
         kwargs={**asdict(TABLE["DTRAM-Signpost-v0"]), "classifier": str(small_classifier)},
     )
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("train.common.training_task", "train.evaluate"):
+        for module in ("train.common.training_task",):
             patch.setattr(f"{module}.POLICY_IDS", (*POLICY_IDS, name))
         yield name
     del gym.registry[name]
 
 
-@pytest.fixture
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs of `train.common.jobs.Runner` are made here, one after another."""
-
-    def here(self: Runner, jobs: list[ProgramRun]) -> None:
-        for job in jobs:
-            if not job.finished:
-                program: Any = {"reinforce.py": reinforce, "one_look.py": one_look}[job.program]
-                program.train(tyro.cli(program.Options, args=job.words()[2:]))
-
-    monkeypatch.setattr(Runner, "run", here)
-
-
-class InterruptAfter(run.Interrupt):
-    """A signal that comes by itself, after it was asked for some times."""
+class InterruptAfter(Interrupt):
+    """A signal that comes by itself, after the flag was read some times."""
 
     remaining = 0
 
@@ -125,12 +103,12 @@ class InterruptAfter(run.Interrupt):
 
 @pytest.fixture
 def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Calls a program whose module is given, and interrupts it after some looks at the flag."""
+    """Calls a program and interrupts it after some batches."""
 
-    def call(module: Any, program: Callable[[], object], looks: int) -> None:
+    def call(program: Callable[[], object], batches: int, module: Any = training) -> None:
         with monkeypatch.context() as patch:
             patch.setattr(module, "Interrupt", InterruptAfter)
-            InterruptAfter.remaining = looks
+            InterruptAfter.remaining = batches
             with pytest.raises(SystemExit) as stopped:
                 program()
         assert stopped.value.code == 128 + signal.SIGTERM

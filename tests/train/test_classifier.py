@@ -79,7 +79,7 @@ def test_the_loss_is_the_cross_entropy_after_every_glimpse(task: Task, classifie
     index = rows.repeat_interleave(3)
     state, picked = network.initial(6), []
     for location in locations:
-        state = network.look(task.look(train.store, index, location), location, state)
+        state = network.look(task.sensor(train.store, index, location), location, state)
         log_p = torch.log_softmax(network.classifier(state.h), -1)
         picked += [log_p[b, train.labels[index[b]]] for b in range(6)]
     torch.testing.assert_close(found.total, -torch.stack(picked).mean())

@@ -209,7 +209,7 @@ def test_like_takes_the_layers_of_a_cnn(tmp_path: Path, task: Task) -> None:
     (tmp_path / "results.json").write_text(json.dumps({"mean_flops": 1e6}))
     given = options(side=20, hidden_size=None, encoder="cnn", like=tmp_path)
     network, _ = new_network(given, task)
-    assert network.config.made_for == task.look.glimpse_size
+    assert network.config.made_for == task.sensor.glimpse_size
     ours = {k: v.shape for k, v in network.encoder.state_dict().items() if not k.startswith("join")}
     theirs = {k: v.shape for k, v in agent.encoders()[0].state_dict().items()}
     assert ours.items() <= theirs.items()

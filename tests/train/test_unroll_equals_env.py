@@ -53,7 +53,7 @@ def compare(
     images = task.images("validation")
     pixels, sizes = images.pixels(rows)
     store = task.batch_store(pixels, sizes)
-    trajectory = Unroll(agent, task.look, 0.4)(store, rows, task.max_glimpses, m)
+    trajectory = Unroll(agent, task.sensor, 0.4)(store, rows, task.max_glimpses, m)
     taken = glimpses_taken(trajectory.stop)
     labels = images.labels[rows].repeat_interleave(m)
     paid = rewards(trajectory, labels, task.discount).gather(0, (taken - 1)[None])[0]
@@ -68,9 +68,9 @@ def compare(
     running = np.ones(images_shown * m, dtype=bool)
     for t in range(task.max_glimpses):
         if t == 0:
-            seen, _ = task.look.first(store, index)
+            seen, _ = task.sensor.first(store, index)
         else:
-            seen = task.look(store, index, trajectory.locations[t])
+            seen = task.sensor(store, index, trajectory.locations[t])
         whole = t == 0 and "thumbnail" in obs
         np.testing.assert_array_equal(
             obs["thumbnail" if whole else "glimpse"][running], seen.numpy()[running]

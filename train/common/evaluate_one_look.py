@@ -1,4 +1,4 @@
-"""What one-look networks say of whole splits, and what those that halt compute for it."""
+"""What one-look networks answer on whole splits, what those that halt compute, and the report."""
 
 from __future__ import annotations
 
@@ -9,70 +9,163 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from agents.halting.act_resnet import ACTOutput, ACTResNet
 from agents.halting.sact import SACTResNet, draw_maps
-from agents.one_look import OneLook
-from train.common.training_task import Images
-from train.dtram.report import SCORE_BATCH
+from agents.one_look import OneLook, one_look_flops
+from train.common.files import write_tensors, write_text
+from train.common.training import Selection
+from train.common.training_task import Images, TrainingTask
+
+LARGEST_BATCH = 1000
 
 
 @torch.no_grad()
-def looks(network: OneLook | ACTResNet, images: Images) -> Iterator[Any]:
-    """What a network says of a split, a batch at a time; puts it into evaluation mode."""
+def outputs(network: OneLook | ACTResNet, images: Images) -> Iterator[Any]:
+    """The network's outputs on a split, one for each batch; sets evaluation mode."""
     network.eval()
     side, _, channels = network.config.image_shape
-    batch = max(1, min(SCORE_BATCH, 8_000_000 // (side * side * channels)))
-    for rows in torch.arange(len(images), device=network.device).split(batch):
-        yield network(images.store.thumbnail(rows, side))
+    batch = max(1, min(LARGEST_BATCH, 8_000_000 // (side * side * channels)))
+    for indices in torch.arange(len(images), device=network.device).split(batch):
+        yield network(images.store.thumbnail(indices, side))
 
 
-def look_at_all(network: OneLook | ACTResNet, images: Images) -> Tensor:
-    """Logits ``(N, K)`` of a split; puts the network into evaluation mode."""
-    said = looks(network, images)
-    return torch.cat([one.logits if isinstance(one, ACTOutput) else one for one in said])
+def logits_of(network: OneLook | ACTResNet, images: Images) -> Tensor:
+    """Logits ``(N, K)`` of a split; sets evaluation mode."""
+    found = outputs(network, images)
+    return torch.cat([one.logits if isinstance(one, ACTOutput) else one for one in found])
 
 
-def answers_and_rate(network: OneLook | ACTResNet, images: Images) -> tuple[Tensor, float]:
-    """Predictions ``(N,)`` of a split, and how many images a second they took."""
+def predictions_and_rate(network: OneLook | ACTResNet, images: Images) -> tuple[Tensor, float]:
+    """Predictions ``(N,)`` of a split, and the measured images a second."""
     began = time.perf_counter()
-    prediction = look_at_all(network, images).argmax(-1)
+    prediction = logits_of(network, images).argmax(-1)
     prediction.cpu()  # waits for the device
     return prediction, len(images) / (time.perf_counter() - began)
 
 
-def halting_of(network: ACTResNet, images: Images) -> dict[str, Any]:
-    """What a network that halts computes for a split, as means over its images.
+def select_by_error(
+    network: OneLook | ACTResNet, images: Images, ponder_cost: float = 0.0
+) -> Selection:
+    """Judges a network on validation: by its error, then its loss; one that halts by ACT's loss."""
+    logits = logits_of(network, images)
+    error = float((logits.argmax(-1) != images.labels).double().mean())
+    loss = float(cross_entropy(logits, images.labels))
+    metrics = {
+        "eval/accuracy": 1 - error,
+        "eval/cross_entropy": loss,
+        "eval/mean_glimpses": 1.0,
+    }
+    if not isinstance(network, ACTResNet):
+        return Selection((error, loss), metrics)
+    ponder = halting_cost(network, images)["ponder"]
+    return Selection((loss + ponder_cost * ponder, error), metrics | {"eval/ponder": ponder})
+
+
+def halting_cost(network: ACTResNet, images: Images) -> dict[str, Any]:
+    """The computation of a network that halts, as means over a split.
 
     Returns:
-        ``ponder``, rho summed over blocks; ``flops``; ``units``, residual units taken in each
-        block; ``units_of_each_block``, how many there are.
+        ``ponder``, ACT's ponder cost summed over blocks; ``flops``; ``units``, residual units taken
+        in each block; ``units_of_each_block``, how many there are.
     """
-    ponder, flops, units = [], [], []
-    for said in looks(network, images):
-        ponder.append(said.ponder)
-        flops.append(said.flops)
-        units.append(said.units)
-    mean_units = torch.cat(units).double().mean(dim=0)
+    found = list(outputs(network, images))
+    units = torch.cat([one.units for one in found]).double().mean(dim=0)
     return {
-        "ponder": round(float(torch.cat(ponder).double().mean()), 4),
-        "flops": round(float(torch.cat(flops).double().mean())),
-        "units": [round(n, 4) for n in mean_units.tolist()],
+        "ponder": round(float(torch.cat([one.ponder for one in found]).double().mean()), 4),
+        "flops": round(float(torch.cat([one.flops for one in found]).double().mean())),
+        "units": [round(n, 4) for n in units.tolist()],
         "units_of_each_block": [len(stage) for stage in network.trunk.stages()],
     }
 
 
 @torch.no_grad()
-def draw_ponder(folder: Path, network: ACTResNet, images: Images, count: int = 4) -> None:
-    """Writes ``ponder-K.png`` of a split's first images: where the network pondered, SACT's maps.
-
-    Nothing for a network whose blocks halt as a whole.
-    """
-    if not isinstance(network, SACTResNet):
-        return
+def draw_ponder_maps(folder: Path, network: SACTResNet, images: Images, count: int = 4) -> None:
+    """Writes ``ponder-K.png`` of a split's first images: SACT's ponder cost by position."""
     network.eval()
-    rows = torch.arange(min(count, len(images)), device=network.device)
-    seen = images.store.thumbnail(rows, network.config.image_size)
+    indices = torch.arange(min(count, len(images)), device=network.device)
+    seen = images.store.thumbnail(indices, network.config.image_size)
     maps = network(seen).maps
     for k, image in enumerate(seen.cpu().numpy()):
         draw_maps(image, [one[k] for one in maps]).savefig(folder / f"ponder-{k}.png", dpi=110)
+
+
+def report(
+    folder: Path,
+    task: TrainingTask,
+    network: OneLook | ACTResNet,
+    encoder: str,
+    about: dict[str, Any],
+) -> dict[str, Any]:
+    """Evaluates the test split once; writes ``results.txt`` and ``test_images.safetensors``.
+
+    Args:
+        folder: of the run.
+        task: the environment.
+        network: as validation chose it.
+        encoder: its name.
+        about: further values of the results (options, provenance).
+
+    Returns:
+        The results, ready for JSON; errors in percent.
+    """
+    images, validation = task.images("test"), task.images("validation")
+    prediction, rate = predictions_and_rate(network, images)
+    validated = logits_of(network, validation).argmax(-1)
+    if isinstance(network, ACTResNet):
+        cost = halting_cost(network, images)
+    else:
+        cost, encoder = {"flops": one_look_flops(network)}, network.config.encoder
+    if isinstance(network, SACTResNet):
+        draw_ponder_maps(folder, network, images)
+
+    def error(found: Tensor, of: Images) -> float:
+        return round(100 * float((found != of.labels).double().mean()), 4)
+
+    results = {
+        "env_id": task.env_id,
+        "env_options": task.env_options,
+        "dataset": task.dataset,
+        "split": "test",
+        "images": len(images),
+        "test_error": error(prediction, images),
+        "validation": {"error": error(validated, validation)},
+        "encoder": encoder,
+        "side": network.config.image_shape[0],
+        "parameters": sum(p.numel() for p in network.parameters()),
+        **cost,
+        "images_per_second": round(rate),
+        **about,
+    }
+    write_tensors(folder / "test_images.safetensors", {"prediction": prediction.to(torch.int32)})
+    write_text(folder / "results.txt", describe(results))
+    return results
+
+
+def describe(results: dict[str, Any]) -> str:
+    """The results as text."""
+    side, hardware = results["side"], results["hardware"]
+    halting = ""
+    if "units" in results:
+        pairs = zip(results["units"], results["units_of_each_block"], strict=True)
+        halting = (
+            f"residual units taken in each block: {', '.join(f'{n:.2f} of {m}' for n, m in pairs)}"
+            f"; ponder cost {results['ponder']:.2f}\n"
+        )
+    return (
+        f"{results['env_id']}: {results['dataset']}, {results['split']} split, "
+        f"{results['images']:,} images, one deterministic pass\n"
+        f"one look at the image of {side}x{side} pixels, {results['encoder']}: "
+        f"test error {results['test_error']:.2f} %\n"
+        f"{halting}"
+        f"{results['parameters']:,} parameters, {results['flops'] / 1e6:.3f} MFLOP an image, "
+        f"{results['images_per_second']:,} images/s; trained in {results['train_seconds']:.0f} s "
+        f"on {hardware['device']} ({hardware['processor']}, {hardware['cpu_threads']} threads)\n"
+    )
+
+
+def show(run_dir: Path) -> None:
+    """Prints the result of a finished run."""
+    print((run_dir / "results.txt").read_text(encoding="utf-8"), end="")
+    print(f"model and results: {run_dir}")

@@ -297,8 +297,6 @@ class TrainingOptions:
     """folder of this run; runs/ENV_ID/DATE_TIME_seedN if not given"""
     resume: bool = False
     """continue the run in --run-dir if there is one; a finished run prints its result"""
-    recipe: str = ""
-    """named set of options to start from, which other flags then change"""
 
     def check_training(self) -> None:
         """Raises ValueError for a value out of range."""
@@ -328,15 +326,17 @@ def describe_options(options: Any) -> str:
     """All options in full, as the words of an equal command."""
     values = {f.name: getattr(options, f.name) for f in fields(options)}
     of_result = {k: v for k, v in values.items() if k not in LOCATIONS_OF_A_RUN and v != ()}
-    recipe = f"recipe {options.recipe}: " if options.recipe else ""
+    recipe = f"recipe {options.recipe}: " if getattr(options, "recipe", "") else ""
     return f"{recipe}{shlex.join(flags(of_result, full=True))}"
 
 
 def check(name: str, value: object, holds: bool, expected: str) -> None:
     """Raises ValueError with the option's flag unless `holds`."""
     if not holds:
+        option, _, key = name.partition(" ")
+        flag = f"{option.replace('_', '-')} {key}".rstrip()
         text = " ".join(to_words(value)) if is_dataclass(value) else value
-        raise ValueError(f"--{name.replace('_', '-')} {text}: expected {expected}")
+        raise ValueError(f"--{flag} {text}: expected {expected}")
 
 
 def command_line(
@@ -361,7 +361,7 @@ def command_line(
     name = parser.parse_known_args(args)[0].recipe
     if name and name not in recipes:
         raise ValueError(f"--recipe {name}: expected one of {', '.join(recipes)}")
-    start = kind(**{"recipe": name, **recipes.get(name, {})})
+    start = kind(**({"recipe": name, **recipes[name]} if name else {}))
     return tyro.cli(kind, description=description, default=start, args=args)
 
 
@@ -377,7 +377,8 @@ def flags(options: Mapping[str, Any], full: bool = False) -> list[str]:
     """
     found: list[str] = []
     for name, value in options.items():
-        flag = name.replace("_", "-")
+        option, _, key = name.partition(" ")
+        flag = f"{option.replace('_', '-')} {key}".rstrip()
         if isinstance(value, bool):
             found.append(f"--{'' if value else 'no-'}{flag}")
         elif isinstance(value, tuple | list):

@@ -22,10 +22,17 @@ class Outcome(NamedTuple):
     glimpses: np.ndarray  # int64, glimpses taken
 
 
+<<<<<<< HEAD
 def outcome(scores: Scores, rule: StoppingRule) -> Outcome:
     """The outcome of a scored split under a stopping rule."""
-    taken, prediction = scores.read(rule)
+    taken, prediction = scores.apply(rule)
     return Outcome((prediction == scores.labels).cpu().numpy(), taken.cpu().numpy())
+=======
+def answers(scores: Scores, rule: StoppingRule) -> Answered:
+    """A pass under a stopping rule."""
+    taken, prediction = scores.apply(rule)
+    return Answered((prediction == scores.labels).cpu().numpy(), taken.cpu().numpy())
+>>>>>>> main
 
 
 def confidences(scores: Scores, candidates: int = 200) -> list[float]:
@@ -47,7 +54,7 @@ def matching_confidence(scores: Scores, mean_glimpses: float, candidates: int = 
     """
     return min(
         confidences(scores, candidates),
-        key=lambda p: abs(scores.error(ConfidenceStop(p))[1] - mean_glimpses),
+        key=lambda p: abs(scores.error_and_glimpses(ConfidenceStop(p))[1] - mean_glimpses),
     )
 
 

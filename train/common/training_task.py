@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,7 +15,7 @@ import dtram_env
 from agents.cost import classifier_flops_per_glimpse
 from agents.dtram import DTRAM
 from agents.policy_only import POLICY_IDS, FrozenClassifier, agent_on
-from agents.unroll import Look
+from agents.unroll import GlimpseSensor
 from dtram_env import Classifier, GlimpseVectorEnv, datasets
 from dtram_env.datasets import Dataset
 from dtram_env.datasets.storage.drawn_store import DrawnStore
@@ -130,8 +131,10 @@ class TrainingTask:
         self.classifier = _frozen(env.classifier)
         thumbnail = env.thumbnail_size if env.first_glimpse == "thumbnail" else 0
         own_size = thumbnail if thumbnail != env.glimpse_size else 0
-        self.look = Look(env.glimpse_size, env.num_scales, env.first_glimpse, own_size)
-        self.image_size: int | None = env.image_size
+        self.sensor = GlimpseSensor(env.glimpse_size, env.num_scales, env.first_glimpse, own_size)
+        # The side of images in memory, or the shorter side that the cache resized images to.
+        in_memory = isinstance(env.data.images, np.ndarray)
+        self.image_size: int | None = env.image_shape[0] if in_memory else env.image_size
         self.margin = margin(env.glimpse_size, env.num_scales)
         env.close()
 
@@ -167,7 +170,7 @@ class TrainingTask:
         return {
             "env_id": self.env_id,
             "env_options": self.env_options,
-            "look": {**self.look._asdict(), "image_size": self.image_size},
+            "sensor": {**self.sensor._asdict(), "image_size": self.image_size},
         }
 
     def images(self, split: str) -> Images:
@@ -183,7 +186,7 @@ class TrainingTask:
     @property
     def scored_at_once(self) -> int:
         """Images in a batch that is only looked at: fewer, the larger what a network is shown."""
-        side = max(self.look.glimpse_size, self.look.thumbnail_size)
+        side = max(self.sensor.glimpse_size, self.sensor.thumbnail_size)
         return max(1, min(2000, 8_000_000 // (side * side * self.channels)))
 
     @property
@@ -225,7 +228,7 @@ class TrainingTask:
             pixels = train.store.images.flatten()
         else:
             rows = torch.linspace(0, len(train) - 1, min(len(train), 500), device=self.device)
-            side = self.look.thumbnail_size or self.look.glimpse_size
+            side = self.sensor.thumbnail_size or self.sensor.glimpse_size
             pixels = train.store.thumbnail(rows.round().long(), side).flatten()
         share = torch.bincount(pixels, minlength=256).double() / len(pixels)
         value = torch.arange(256, device=self.device).double()
@@ -236,8 +239,8 @@ class TrainingTask:
     def new_agent(self, **config: Any) -> DTRAM:
         """An untrained DT-RAM for this task; keywords are fields of `DTRAMConfig`.
 
-        It scales pixels by the training split's mean and standard deviation. On a policy-only task
-        its encoder, core and classifier are those of the classifier in the loop.
+        On a policy-only task its encoder, core and classifier are those of the classifier in the
+        loop.
 
         Raises:
             ValueError: `config` asks for another network than the classifier's.
@@ -246,11 +249,10 @@ class TrainingTask:
             return agent_on(self.classifier, self.max_glimpses, self.class_names, **config).to(
                 self.device
             )
-        scale = dict(zip(("pixel_mean", "pixel_std"), self.pixel_scale(), strict=True))
         return DTRAM.for_spaces(
             self.observation_space,
             self.action_space,
             self.max_glimpses,
             class_names=self.class_names,
-            **(scale | config),
+            **config,
         ).to(self.device)

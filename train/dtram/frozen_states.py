@@ -108,7 +108,7 @@ def frozen_states(
         for part in torch.arange(len(chosen), device=task.device).split(task.whole_at_once):
             store = task.augmented(train, chosen[part], augment)
             index = torch.arange(len(part), device=task.device)
-            for t, step in enumerate(deterministic_path(agent, task.look, store, index)):
+            for t, step in enumerate(deterministic_path(agent, task.sensor, store, index)):
                 # Not `heads`: HaltingRAM's mix the answers of earlier glimpses.
                 h[t, part], logits[t, part] = step.state.h, agent.logits(step.state, t)
     return FrozenStates(h, logits, train.labels[chosen])

@@ -41,7 +41,7 @@ def new_agent(
         "stopper_prior": stopper_prior(stop),
     }
     if isinstance(encoder, ResNetEncoder):
-        resnet = encoder.resnet(task.channels * task.look.num_scales)
+        resnet = encoder.resnet(task.channels * task.sensor.num_scales)
         config |= {
             "resnet": resnet,
             "hidden_size": resnet.out_features,
@@ -72,7 +72,7 @@ def agent_on_trunk(folder: Path, task: TrainingTask, stop: Stop, bf16: bool, see
     if (folder / "options.json").exists() and not has_results(folder):
         raise ValueError(f"--trunk {folder}: expected a finished run; results.json is missing")
     trained = load_agent(folder, task.device)
-    for name in ("env_id", "look"):
+    for name in ("env_id", "sensor"):
         made, wanted = (about.get(name) for about in (trained.about, task.about))
         if name == "env_id":
             made, wanted = (str(value).rpartition(":")[2] for value in (made, wanted))

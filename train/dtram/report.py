@@ -18,10 +18,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from agents.cost import flops_of_first_look, flops_per_glimpse, mean_flops
+from agents.cost import flops_of_first_glimpse, flops_per_glimpse, mean_flops
 from agents.dtram import DTRAM
 from agents.stopping import ConfidenceStop, FixedStop, LearnedStop, StoppingRule
-from agents.unroll import Look, Scores, classify, score
+from agents.unroll import GlimpseSensor, Scores, classify, score
 from dtram_env.rendering import crop_boxes, draw_episode
 from train.common.files import write_tensors, write_text
 from train.common.training_task import Images, TrainingTask
@@ -51,20 +51,20 @@ def report(folder: Path, task: TrainingTask, agent: DTRAM, about: dict[str, Any]
     """
     images, validation = task.images("test"), task.images("validation")
     batch = min(SCORE_BATCH, task.scored_at_once)
-    scores = score(agent, task.look, images.store, images.labels, batch)
-    taken, prediction = scores.read(agent.stopping)
+    scores = score(agent, task.sensor, images.store, images.labels, batch)
+    taken, prediction = scores.apply(agent.stopping)
     assert isinstance(agent.stopping, LearnedStop)
-    validated = score(agent, task.look, validation.store, validation.labels, batch)
+    validated = score(agent, task.sensor, validation.store, validation.labels, batch)
     stop = about["options"]["stop"]
     act = stop["name"] == "act"  # its answers mix those of several glimpses
     bound = stop.get("max_mean_glimpses")
 
     def row(rule: StoppingRule) -> dict[str, float]:
-        error, glimpses = scores.error(rule)
+        error, glimpses = scores.error_and_glimpses(rule)
         return {"test_error": percent(error), "mean_glimpses": round(glimpses, 4)}
 
-    test_glimpses = scores.error(agent.stopping)[1]
-    chosen = validated.error(agent.stopping)
+    test_glimpses = scores.error_and_glimpses(agent.stopping)[1]
+    chosen = validated.error_and_glimpses(agent.stopping)
     kept = {"validation": chosen[1], "test": test_glimpses}
     results = {
         "env_id": task.env_id,
@@ -87,7 +87,7 @@ def report(folder: Path, task: TrainingTask, agent: DTRAM, about: dict[str, Any]
         "learned": {p: row(LearnedStop(p)) for p in sorted({*LEARNED, agent.stopping.threshold})},
         "parameters": sum(p.numel() for p in agent.parameters()),
         "flops_per_glimpse": flops_per_glimpse(agent),
-        "flops_of_first_look": flops_of_first_look(agent),
+        "flops_of_first_glimpse": flops_of_first_glimpse(agent),
         "mean_flops": round(mean_flops(agent, test_glimpses)),
         "images_per_second": round(images_per_second(task, agent, images)),
         **about,
@@ -114,7 +114,7 @@ def images_per_second(task: TrainingTask, agent: DTRAM, images: Images) -> float
     began = time.perf_counter()
     batch = min(SCORE_BATCH, task.scored_at_once)
     for indices in torch.arange(len(images), device=task.device).split(batch):
-        classified = classify(agent, task.look, images.store, indices)
+        classified = classify(agent, task.sensor, images.store, indices)
         classified.prediction.cpu()  # waits for the device
     return len(images) / (time.perf_counter() - began)
 
@@ -241,7 +241,7 @@ def glimpse_figure(
         shown = torch.nonzero(taken == t)[:columns, 0].tolist()
         for axes, n in zip(cells, shown, strict=False):
             pixels = images.data.image(n)
-            boxes = boxes_seen(task.look, scores.locations[:t, n], pixels.shape)
+            boxes = boxes_seen(task.sensor, scores.locations[:t, n], pixels.shape)
             axes.imshow(draw_episode(pixels, boxes, size=224))
             answer = task.class_names[int(prediction[n])]
             right = bool(prediction[n] == images.labels[n])
@@ -257,7 +257,7 @@ def glimpse_figure(
 
 
 def boxes_seen(
-    look: Look, locations: Tensor, image_shape: Sequence[int]
+    look: GlimpseSensor, locations: Tensor, image_shape: Sequence[int]
 ) -> list[tuple[int, int, int, int]]:
     """Boxes ``(left, top, width, height)`` of the glimpses at `locations` ``(T, 2)``, in order."""
     whole_first = look.first_glimpse == "thumbnail"
@@ -269,8 +269,8 @@ def glimpse_pictures(task: TrainingTask, agent: DTRAM, split: str) -> np.ndarray
     """`glimpse_figure` of a split's first thousand images as pixels ``(H, W, 3)``."""
     images = task.images(split)
     count = min(1000, len(images), 4 * task.scored_at_once)
-    scores = score(agent, task.look, images.store, images.labels[:count], task.scored_at_once)
-    taken, prediction = scores.read(agent.stopping)
+    scores = score(agent, task.sensor, images.store, images.labels[:count], task.scored_at_once)
+    taken, prediction = scores.apply(agent.stopping)
     figure = glimpse_figure(task, images, scores, taken, prediction, columns=6)
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=90)

@@ -20,7 +20,7 @@ def score_validation(task: TrainingTask, agent: DTRAM) -> Scores:
     """One deterministic pass over the validation split; puts the agent into evaluation mode."""
     agent.eval()
     images = task.images("validation")
-    return score(agent, task.look, images.store, images.labels, task.scored_at_once)
+    return score(agent, task.sensor, images.store, images.labels, task.scored_at_once)
 
 
 def select_by_error(scores: Scores, discount: float) -> Selection:
@@ -34,7 +34,7 @@ def select_by_error(scores: Scores, discount: float) -> Selection:
         discount: γ of the reward.
     """
     steps = len(scores.logits)
-    errors = [scores.error(FixedStop(t))[0] for t in range(1, steps + 1)]
+    errors = [scores.error_and_glimpses(FixedStop(t))[0] for t in range(1, steps + 1)]
     metrics = {f"eval/error_at_{t}": error for t, error in enumerate(errors, start=1)}
     metrics |= {
         "eval/accuracy": 1 - errors[-1],
@@ -69,7 +69,7 @@ def select_threshold(scores: Scores, discount: float, max_mean_glimpses: float |
     bound = float("inf") if max_mean_glimpses is None else max_mean_glimpses
     candidates = []
     for threshold in sorted(thresholds):
-        taken, prediction = scores.read(LearnedStop(threshold))
+        taken, prediction = scores.apply(LearnedStop(threshold))
         error = float((prediction != scores.labels).double().mean())
         glimpses = float(taken.double().mean())
         mean_return = float(grade(taken.double(), prediction, scores.labels, discount).mean())
@@ -95,7 +95,7 @@ def select_threshold(scores: Scores, discount: float, max_mean_glimpses: float |
 def select_halting(scores: Scores, discount: float, ponder_cost: float) -> Selection:
     """Judges ACT's halting by its loss, with the number of glimpses in place of the ponder cost."""
     rule = ACTStop()
-    taken, answer = scores.stopped(rule)
+    taken, answer = scores.logits_at_stop(rule)
     correct = (answer.argmax(dim=-1) == scores.labels).double()
     glimpses = float(taken.double().mean())
     loss = float(cross_entropy(answer, scores.labels) + ponder_cost * glimpses)

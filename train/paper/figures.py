@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from agents.loading import load_agent, load_one_look
 from agents.stopping import ConfidenceStop, FixedStop, StoppingRule
-from train.common.evaluate_one_look import answers_and_rate
+from train.common.evaluate_one_look import predictions_and_rate
 from train.common.files import read_json
 from train.common.provenance import provenance
 from train.common.records import RESULTS, check_origin, origin, write_result
@@ -51,7 +51,7 @@ def histogram_figure(reader: Reader, protocol: Protocol, found: Found, stem: Pat
         return []
     folder = found["dtram"]
     task, agent, scores = reader.task(folder), load_agent(folder), reader.scores(folder, folder)
-    taken, prediction = scores.read(agent.stopping)
+    taken, prediction = scores.apply(agent.stopping)
     counts = np.bincount(taken.cpu().numpy(), minlength=task.max_glimpses + 1)[1:]
     _write_json(reader, protocol, [folder], {"histogram": counts.tolist()}, stem)
     pictures = [stem.with_name(f"{stem.name}{ending}.png") for ending in ("", "-histogram")]
@@ -85,7 +85,7 @@ def discount_plot(reader: Reader, protocol: Protocol, found: Found, stem: Path) 
         _add(points, FIXED, str(steps), reading.error, mean_glimpses=steps)
     scores = reader.scores(ram, ram)
     for threshold in confidences(scores, 40):
-        error, glimpses = scores.error(ConfidenceStop(threshold))
+        error, glimpses = scores.error_and_glimpses(ConfidenceStop(threshold))
         _add(points, CONFIDENCE, f"{threshold:.4g}", 100 * error, mean_glimpses=glimpses)
     runs = [ram, *(found[name] for name in learned)]
     _write_json(reader, protocol, runs, {"points": points}, stem)
@@ -164,7 +164,7 @@ def measured_rate(
     test = task.images("test")
     if "side" in read_json(folder / "results.json"):
         network = load_one_look(folder, task.device)
-        return max(answers_and_rate(network, test)[1] for _ in range(repeats))
+        return max(predictions_and_rate(network, test)[1] for _ in range(repeats))
     agent = load_agent(network_of(folder, steps), task.device)
     agent.stopping = rule or agent.stopping
     return max(images_per_second(task, agent, test) for _ in range(repeats))

@@ -15,7 +15,7 @@ import dtram_env
 from agents.dtram import DTRAM, DTRAMConfig
 from agents.halting.act import ACTStop, HaltingRAM, halt, halted_answer, ponder_cost_loss
 from agents.stopping import LearnedStop
-from agents.unroll import Look, Scores, Unroll, classify, score
+from agents.unroll import GlimpseSensor, Scores, Unroll, classify, score
 from dtram_env import sensor
 from dtram_env.datasets import Dataset
 from dtram_env.datasets.storage.tensors import TensorStore
@@ -193,19 +193,19 @@ def half_stop(scores: Scores) -> float:
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"core": "lstm"}, {"answer": "first_plus_mean"}, {"per_step": True}],
-    ids=["rnn", "lstm", "first_plus_mean", "per_step"],
+    [{}, {"answer": "first_plus_mean"}, {"per_step": True}],
+    ids=["state", "first_plus_mean", "per_step"],
 )
 def test_acting_step_by_step_is_the_dense_arithmetic(store: TensorStore, settings: dict) -> None:
     """A DT-RAM of the same weights gives each glimpse's scores; mixed by `halted_answer`."""
     agent = halting_ram(**settings)
     plain = DTRAM(agent.config).eval()
     plain.load_state_dict(agent.state_dict())
-    each, mixed = (score(one, Look(6), store, LABELS) for one in (plain, agent))
+    each, mixed = (score(one, GlimpseSensor(6), store, LABELS) for one in (plain, agent))
     torch.testing.assert_close(each.locations, mixed.locations)
     for epsilon in (0.01, 1 - half_stop(mixed)):
         dense = halted_answer(each.stop_logit, each.logits, epsilon)
-        taken, prediction = mixed.read(ACTStop(1 - epsilon))
+        taken, prediction = mixed.apply(ACTStop(1 - epsilon))
         assert torch.equal(taken, dense.taken)
         assert torch.equal(prediction, dense.logits.argmax(dim=-1))
         torch.testing.assert_close(mixed.logits[taken - 1, torch.arange(40)], dense.logits)
@@ -214,12 +214,12 @@ def test_acting_step_by_step_is_the_dense_arithmetic(store: TensorStore, setting
 
 def test_unroll_gives_each_glimpse_alone(store: TensorStore) -> None:
     agent = halting_ram()
-    trajectory = Unroll(agent, Look(6), 0.1)(store, torch.arange(4), T_MAX, 2)
+    trajectory = Unroll(agent, GlimpseSensor(6), 0.1)(store, torch.arange(4), T_MAX, 2)
     state = agent.initial(8)
     for t in range(T_MAX):
         location = trajectory.locations[t]
-        state = agent.look(
-            Look(6)(store, torch.arange(4).repeat_interleave(2), location), location, state
+        state = agent.observe(
+            GlimpseSensor(6)(store, torch.arange(4).repeat_interleave(2), location), location, state
         )
         torch.testing.assert_close(trajectory.logits[t], agent.classifier(state.h))
         torch.testing.assert_close(trajectory.logits[t], agent.logits(state))
@@ -231,10 +231,10 @@ def test_unroll_gives_each_glimpse_alone(store: TensorStore) -> None:
 
 def test_three_evaluations_agree(pixels: np.ndarray, store: TensorStore) -> None:
     agent = halting_ram()
-    scores = score(agent, Look(6), store, LABELS)
+    scores = score(agent, GlimpseSensor(6), store, LABELS)
     agent.stopping = ACTStop(half_stop(scores))
-    taken, prediction = scores.read(agent.stopping)
-    answers = classify(agent, Look(6), store, torch.arange(40))
+    taken, prediction = scores.apply(agent.stopping)
+    answers = classify(agent, GlimpseSensor(6), store, torch.arange(40))
     assert len(taken.unique()) > 1
     assert torch.equal(answers.num_glimpses, taken)
     assert torch.equal(answers.prediction, prediction)
@@ -252,7 +252,7 @@ def test_three_evaluations_agree(pixels: np.ndarray, store: TensorStore) -> None
 
 def test_before_training_all_glimpses_are_taken(store: TensorStore) -> None:
     agent = HaltingRAM(DTRAMConfig(3, (6, 6, 1), T_MAX, hidden_size=24))
-    taken, _ = score(agent, Look(6), store, LABELS).read(agent.stopping)
+    taken, _ = score(agent, GlimpseSensor(6), store, LABELS).apply(agent.stopping)
     assert (taken == T_MAX).all()
 
 
@@ -262,7 +262,7 @@ def test_saved_and_loaded_says_the_same(store: TensorStore, tmp_path: Path) -> N
     agent.save(tmp_path, env_id="X")
     loaded = HaltingRAM.load(tmp_path)
     assert (loaded.stopping, loaded.about) == (ACTStop(0.8), {"env_id": "X"})
-    before, after = (score(one, Look(6), store, LABELS) for one in (agent, loaded))
+    before, after = (score(one, GlimpseSensor(6), store, LABELS) for one in (agent, loaded))
     assert torch.equal(before.logits, after.logits)
     assert torch.equal(before.stop_logit, after.stop_logit)
     with pytest.raises(ValueError, match="expected a DT-RAM, found a RAM with ACT"):

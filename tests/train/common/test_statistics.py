@@ -46,7 +46,7 @@ def test_matching_confidence_matches_validations_glimpses() -> None:
     scores = random_scores()
     for wanted in (1.0, 1.7, 2.9):
         rule = ConfidenceStop(matching_confidence(scores, wanted))
-        assert scores.error(rule)[1] == pytest.approx(wanted, abs=0.03)
+        assert scores.error_and_glimpses(rule)[1] == pytest.approx(wanted, abs=0.03)
 
 
 def test_error_between_two_rules_is_their_mixture() -> None:

@@ -76,9 +76,11 @@ def test_a_batch_is_looked_at_as_the_images_are(folder: dict[str, Any]) -> None:
     images, rows = task.images("train"), torch.arange(8)
     batch = task.batch_store(*images.pixels(rows))
     location = torch.tensor([[1, 1], [-1, 0.3], [0, 0], [0.7, -1]] * 2, dtype=torch.float32)
-    assert torch.equal(task.look(batch, rows, location), task.look(images.store, rows, location))
-    first, zero = task.look.first(batch, rows)
-    assert torch.equal(first, task.look.first(images.store, rows)[0]) and not zero.any()
+    assert torch.equal(
+        task.sensor(batch, rows, location), task.sensor(images.store, rows, location)
+    )
+    first, zero = task.sensor.first(batch, rows)
+    assert torch.equal(first, task.sensor.first(images.store, rows)[0]) and not zero.any()
     small = box_resize(images.data.image(2)[None], 8)[0]
     np.testing.assert_array_equal(first[2].numpy(), np.concatenate([small, small], axis=-1))
 
@@ -97,7 +99,9 @@ def test_augmented_images_without_a_change_are_the_images(folder: dict[str, Any]
     same = task.augmented(images, rows, nothing)
     location = torch.tensor([[0.5, -0.5], [1.0, 1.0]])
     index = torch.arange(2)
-    assert torch.equal(task.look(same, index, location), task.look(images.store, rows, location))
+    assert torch.equal(
+        task.sensor(same, index, location), task.sensor(images.store, rows, location)
+    )
 
 
 # --- Drawn data

@@ -13,13 +13,12 @@ from PIL import Image, ImageOps
 
 import dtram_env
 from agents import DTRAM, DTRAMConfig, FixedStop, LearnedStop
-from agents.cost import flops_of_first_look, flops_per_glimpse
-from agents.predict import _OWN_SIZE, Viewing, predict, predict_each, viewing_of
+from agents.cost import flops_of_first_glimpse, flops_per_glimpse
+from agents.prediction import Preparation, predict, predict_each, preparation_of
 from agents.resnet import ResNetOptions
-from agents.unroll import Look, Scores, classify, score
+from agents.unroll import GlimpseSensor, Scores, classify, score
 from dtram_env import sensor
-from dtram_env.datasets import DATASETS, DatasetCorruptError, load
-from dtram_env.datasets.sources import cluttered
+from dtram_env.datasets import DatasetCorruptError, load
 from dtram_env.datasets.storage.tensors import TensorStore, make_store
 
 ENV_ID = "DTRAM-ImageFolder-v0"
@@ -55,7 +54,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def make_agent(env: Any, look: Look, **config: Any) -> tuple[DTRAM, Scores]:
+def make_agent(env: Any, sensor: GlimpseSensor, **config: Any) -> tuple[DTRAM, Scores]:
     """A random agent whose answers and stops differ between the images of `env`; its scores."""
     torch.manual_seed(1)
     agent = DTRAM.for_spaces(
@@ -70,8 +69,8 @@ def make_agent(env: Any, look: Look, **config: Any) -> tuple[DTRAM, Scores]:
     store = make_store(env.data, 0, torch.device("cpu"))
     labels = torch.from_numpy(env.data.labels.copy())
     with torch.no_grad():
-        agent.classifier.bias -= score(agent, look, store, labels).logits[0].mean(dim=0)
-    scores = score(agent, look, store, labels)
+        agent.classifier.bias -= score(agent, sensor, store, labels).logits[0].mean(dim=0)
+    scores = score(agent, sensor, store, labels)
     agent.stopping = LearnedStop(float(torch.sigmoid(halfway(scores.stop_logit[0]))))
     return agent, scores
 
@@ -97,15 +96,15 @@ def test_answers_are_the_environments(
     options = {"root": str(root), "max_glimpses": 4, **options}
     env: Any = gym.make_vec(ENV_ID, split="test", data_dir=str(tmp_path), **options).unwrapped
     first = options.get("first_glimpse", "thumbnail")
-    look = Look(
+    seen = GlimpseSensor(
         options["glimpse_size"],
         options.get("num_scales", 1),
         first,
         options.get("thumbnail_size", 0),
     )
-    saved = {**look._asdict(), "image_size": options["image_size"]}
-    agent, scores = make_agent(env, look, **config)
-    agent.save(tmp_path, env_id=ENV_ID, env_options=options, look=saved)
+    saved = {**seen._asdict(), "image_size": options["image_size"]}
+    agent, scores = make_agent(env, seen, **config)
+    agent.save(tmp_path, env_id=ENV_ID, env_options=options, sensor=saved)
     agent = DTRAM.load(tmp_path)
     expected = dtram_env.evaluate(agent, ENV_ID, "test", data_dir=str(tmp_path), **options)
     assert len(np.unique(expected.num_glimpses)) > 1
@@ -122,10 +121,7 @@ def test_answers_are_the_environments(
         np.testing.assert_allclose(answer.probabilities, probabilities, atol=1e-4)
         assert answer.probability == answer.probabilities.max()
         assert answer.class_name == ("heron", "owl", "wren")[answer.class_index]
-
-    # What a model of before "look" saw follows from its id and options.
-    del agent.about["look"]
-    assert viewing_of(agent) == Viewing(look, 3, options["image_size"])
+    assert preparation_of(agent) == Preparation(seen, 3, options["image_size"])
 
 
 def grey_agent(**changes: Any) -> DTRAM:
@@ -135,7 +131,7 @@ def grey_agent(**changes: Any) -> DTRAM:
     torch.nn.init.zeros_(agent.locator.weight)
     with torch.no_grad():
         agent.locator.bias.copy_(torch.tensor([1.0, -1.0]))
-    agent.about = {"env_id": "DTRAM-Signpost-v0", "env_options": {"max_glimpses": 2}}
+    agent.about = {"sensor": {**GlimpseSensor(8)._asdict(), "image_size": 28}}
     return agent
 
 
@@ -150,14 +146,14 @@ def test_boxes_by_hand() -> None:
 
 def test_a_look_at_the_whole_image_has_its_box() -> None:
     agent = grey_agent()
-    agent.about["look"] = {**Look(8, 1, "thumbnail")._asdict(), "image_size": 28}
+    agent.about["sensor"]["first_glimpse"] = "thumbnail"
     (answer,) = predict(agent, [draw(0, 56, 112)])
     assert answer.boxes[0] == (0, 0, 112, 56)
 
 
 def test_operations_are_those_of_the_glimpses_taken() -> None:
     agent = grey_agent()
-    one, other = flops_of_first_look(agent), flops_per_glimpse(agent)
+    one, other = flops_of_first_glimpse(agent), flops_per_glimpse(agent)
     assert predict(agent, [draw(0, 28, 28)])[0].flops == one + other
     agent.stopping = FixedStop(1)
     assert predict(agent, [draw(0, 28, 28)])[0].flops == one
@@ -176,10 +172,10 @@ def test_files_arrays_and_pillow_images_are_answered_alike(tmp_path: Path) -> No
 
 def test_an_answer_does_not_depend_on_what_else_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     agent = grey_agent()
-    agent.about["env_options"]["first_glimpse"] = "random"
+    agent.about["sensor"]["first_glimpse"] = "random"
     images = [draw(i, *size) for i, size in enumerate(SIZES)]
     alone = [predict(agent, [image])[0] for image in images]
-    monkeypatch.setattr("agents.predict._LOOKED_AT", 3 * 8 * 8)  # batches of three
+    monkeypatch.setattr("agents.prediction._MAX_GLIMPSE_VALUES", 3 * 8 * 8)  # batches of three
     for one, among in zip(alone, predict(agent, images), strict=True):
         np.testing.assert_allclose(one.probabilities, among.probabilities, atol=1e-6)
         assert one.boxes == among.boxes
@@ -190,33 +186,25 @@ def test_an_answer_does_not_depend_on_what_else_is_asked(monkeypatch: pytest.Mon
     [(np.full((28, 28), 93), 93), (np.full((28, 28, 3), 93), 93), ([[[255, 0, 0]]], 76)],
 )
 def test_a_grey_model_sees_the_luminance(pixels: Any, luminance: int) -> None:
-    shown = viewing_of(grey_agent()).read("image", np.array(pixels, dtype=np.uint8))
+    shown = preparation_of(grey_agent()).read("image", np.array(pixels, dtype=np.uint8))
     assert shown.shape == (28, 28, 1) and (shown == luminance).all()
 
 
 def test_a_colour_model_sees_grey_and_transparent_images() -> None:
-    viewing = Viewing(Look(8), 3, None)
+    shown = Preparation(GlimpseSensor(8), 3, None)
     grey = draw(0, 20, 30, 1)
-    np.testing.assert_array_equal(viewing.read("image", grey), grey.repeat(3, axis=2))
+    np.testing.assert_array_equal(shown.read("image", grey), grey.repeat(3, axis=2))
     clear = np.dstack([draw(0, 20, 30), np.zeros((20, 30), np.uint8)])
-    assert (viewing.read("image", clear) == 255).all()
+    assert (shown.read("image", clear) == 255).all()
 
 
 def test_images_of_a_small_model_get_its_size_and_others_are_left_alone() -> None:
-    viewing = viewing_of(grey_agent())
+    shown = preparation_of(grey_agent())
     image = draw(0, 28, 28, 1)
-    np.testing.assert_array_equal(viewing.read("image", image), image)
+    np.testing.assert_array_equal(shown.read("image", image), image)
     larger = image.repeat(4, axis=0).repeat(4, axis=1)
-    assert viewing.read("image", larger).shape == (28, 28, 1)
-    assert viewing.read("image", draw(0, 300, 200, 1)).shape == (42, 28, 1)
-
-
-def test_small_models_are_those_of_datasets_in_memory(mnist_folder: Path) -> None:
-    assert set(_OWN_SIZE) == {name for name, info in DATASETS.items() if not info.cached}
-    for name in ("mnist", "signpost"):
-        assert load(name).image_shape[:2] == (_OWN_SIZE[name],) * 2
-    assert _OWN_SIZE["fashionmnist"] == _OWN_SIZE["mnist"]
-    assert _OWN_SIZE["translatedmnist"] == _OWN_SIZE["clutteredmnist"] == cluttered.SIZE
+    assert shown.read("image", larger).shape == (28, 28, 1)
+    assert shown.read("image", draw(0, 300, 200, 1)).shape == (42, 28, 1)
 
 
 def test_the_shipped_model_answers_mnist(mnist_folder: Path) -> None:
@@ -224,7 +212,7 @@ def test_the_shipped_model_answers_mnist(mnist_folder: Path) -> None:
     images = load("mnist", "test").images[:100]
     assert isinstance(images, np.ndarray)
     store = TensorStore(torch.from_numpy(images.copy()), sensor.margin(8, 1))
-    expected = classify(agent, Look(8), store, torch.arange(100))
+    expected = classify(agent, GlimpseSensor(8), store, torch.arange(100))
     answers = predict(agent, list(images))
     assert [a.class_index for a in answers] == expected.prediction.tolist()
     assert [a.num_glimpses for a in answers] == expected.num_glimpses.tolist()
@@ -296,18 +284,17 @@ def test_the_others_are_answered_if_failures_are_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("about", "message"),
+    ("given", "message"),
     [
-        ({}, 'model.json has no "look", and no registered environment'),
-        ({"env_id": "DTRAM-Unknown-v0"}, "DTRAM-Unknown-v0"),
-        ({"look": {"glimpse": 8}}, "expected glimpse_size, num_scales"),
-        ({"look": {**Look(9)._asdict(), "image_size": 28}}, "does not fit this model"),
-        ({"env_id": "DTRAM-Signpost-v0", "env_options": {"num_scales": 2}}, "does not fit"),
+        (None, "about.'sensor'.=None: expected glimpse_size, num_scales"),
+        ({"glimpse": 8}, "expected glimpse_size, num_scales"),
+        ({**GlimpseSensor(9)._asdict(), "image_size": 28}, "does not fit this model"),
+        ({**GlimpseSensor(8, 2)._asdict(), "image_size": 28}, "does not fit this model"),
     ],
 )
-def test_a_model_that_cannot_tell_what_it_sees(about: dict[str, Any], message: str) -> None:
+def test_a_model_that_does_not_say_how_images_are_shown(given: Any, message: str) -> None:
     agent = grey_agent()
-    agent.about = about
+    agent.about = {"sensor": given}
     with pytest.raises(ValueError, match=message):
         predict(agent, [draw(0, 28, 28)])
 
@@ -315,8 +302,8 @@ def test_a_model_that_cannot_tell_what_it_sees(about: dict[str, Any], message: s
 def test_what_a_model_tells_is_kept(tmp_path: Path) -> None:
     agent = DTRAM(DTRAMConfig(3, (8, 8, 1), 2))
     assert agent.about == {}
-    agent.save(tmp_path / "a", env_id="DTRAM-Signpost-v0", look={"glimpse_size": 8})
+    agent.save(tmp_path / "a", env_id="DTRAM-Signpost-v0", sensor={"glimpse_size": 8})
     loaded = DTRAM.load(tmp_path / "a")
-    assert loaded.about == {"env_id": "DTRAM-Signpost-v0", "look": {"glimpse_size": 8}}
+    assert loaded.about == {"env_id": "DTRAM-Signpost-v0", "sensor": {"glimpse_size": 8}}
     loaded.save(tmp_path / "b", note=1)
     assert DTRAM.load(tmp_path / "b").about == loaded.about | {"note": 1}

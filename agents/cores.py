@@ -1,0 +1,25 @@
+"""Recurrent cores f_h: the state after a glimpse, from the state before it and the encoded glimpse.
+
+A core is made from ``(hidden_size)`` and called with the encoded glimpse g_t and h_{t-1}, both
+``(B, H)``; it returns h_t ``(B, H)``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class RNNCell(nn.Module):
+    """The paper's core, ``h_t = ReLU(W h_{t-1} + g_t)``."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.recurrent = nn.Linear(hidden_size, hidden_size, bias=False)
+
+    def forward(self, code: Tensor, h: Tensor) -> Tensor:
+        return torch.relu(self.recurrent(h) + code)
+
+
+CORES: dict[str, type[nn.Module]] = {"rnn": RNNCell}
+"""Cores by name."""

@@ -1,0 +1,128 @@
+"""Location policies: how l_t is sampled from what the locator gives, and its log-probability.
+
+A *choice* is a location ``(..., 2)`` of the Gaussian, or the number ``(...)`` of a cell of a grid.
+It carries no gradient: the location policy learns from the choice's log-probability.
+
+Scripted locations. Early in training the agent cannot classify yet, so the reward of a location
+tells the locator nothing. For this warm-up `unroll.Unroll.scripted_locations` gives targets for
+glimpses 2...T that replace the sampled locations: choices are drawn from the policy `about` the
+target. The locator learns to imitate them by maximum likelihood: its score is `mean_log_prob`, and
+``Objective.location_reward="imitation"`` pays every choice 1.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+SCRIPT_SPREAD = 0.2
+"""Standard deviation, in image halves, with which cells are drawn about a scripted location."""
+
+
+class LocationPolicy(Protocol):
+    """A distribution over locations; its parameters ``(..., P)`` are `DTRAM.location_params`."""
+
+    def noise(self, steps: int, params: Tensor) -> Tensor:
+        """Random numbers ``(steps, *params.shape)`` for the choices of `steps` glimpses."""
+        ...
+
+    def choose(self, params: Tensor, noise: Tensor) -> Tensor:
+        """Samples a choice from the parameters and their noise."""
+        ...
+
+    def location(self, choice: Tensor) -> Tensor:
+        """Locations ``(..., 2)`` of choices, not clipped to the image."""
+        ...
+
+    def log_prob(self, choice: Tensor, params: Tensor) -> Tensor:
+        """Log-probability (or log-density) ``(...)`` of choices."""
+        ...
+
+    def entropy(self, params: Tensor) -> Tensor | None:
+        """Entropy ``(...)`` in nats; None if it does not depend on the parameters."""
+        ...
+
+    def about(self, target: Tensor, params: Tensor) -> Tensor:
+        """Parameters, shaped as `params`, of the policy about a scripted location ``(2,)``."""
+        ...
+
+    def mean_log_prob(self, script: Tensor, params: Tensor) -> Tensor:
+        """Mean of `log_prob` ``(...)`` over choices drawn with the parameters `script`, up to a
+        constant."""
+        ...
+
+
+@dataclass(frozen=True)
+class GaussianLocations:
+    """The paper's policy: a Gaussian about the mean that the locator gives.
+
+    Args:
+        std: standard deviation, in image halves.
+    """
+
+    std: float
+
+    def noise(self, steps: int, params: Tensor) -> Tensor:
+        return self.std * torch.randn(
+            (steps, *params.shape), device=params.device, dtype=params.dtype
+        )
+
+    def choose(self, params: Tensor, noise: Tensor) -> Tensor:
+        return params + noise
+
+    def location(self, choice: Tensor) -> Tensor:
+        return choice
+
+    def log_prob(self, choice: Tensor, params: Tensor) -> Tensor:
+        error = (choice - params) / self.std
+        normaliser = 2 * math.log(self.std) + math.log(2 * math.pi)
+        return -0.5 * error.square().sum(dim=-1) - normaliser
+
+    def entropy(self, params: Tensor) -> None:
+        return None
+
+    def about(self, target: Tensor, params: Tensor) -> Tensor:
+        return target.expand_as(params)
+
+    def mean_log_prob(self, script: Tensor, params: Tensor) -> Tensor:
+        return self.log_prob(script, params)
+
+
+@dataclass(frozen=True)
+class CellLocations:
+    """A softmax over the cells of a grid; the location is the centre of the chosen cell.
+
+    Args:
+        centres: ``(G * G, 2)`` in [-1, 1].
+    """
+
+    centres: Tensor
+
+    def noise(self, steps: int, params: Tensor) -> Tensor:
+        # Gumbel noise: the cell with the largest sum of logit and noise is a draw of the softmax.
+        uniform = torch.rand((steps, *params.shape), device=params.device, dtype=params.dtype)
+        return -torch.log(-torch.log(uniform.clamp(min=1e-20)))
+
+    def choose(self, params: Tensor, noise: Tensor) -> Tensor:
+        return (params + noise).argmax(dim=-1)
+
+    def location(self, choice: Tensor) -> Tensor:
+        return self.centres[choice]
+
+    def log_prob(self, choice: Tensor, params: Tensor) -> Tensor:
+        return torch.log_softmax(params, dim=-1).gather(-1, choice[..., None]).squeeze(-1)
+
+    def entropy(self, params: Tensor) -> Tensor:
+        log_p = torch.log_softmax(params, dim=-1)
+        return -(log_p.exp() * log_p).sum(dim=-1)
+
+    def about(self, target: Tensor, params: Tensor) -> Tensor:
+        squared_distance = (self.centres - target).square().sum(dim=-1)
+        return (squared_distance / (-2 * SCRIPT_SPREAD**2)).expand_as(params)
+
+    def mean_log_prob(self, script: Tensor, params: Tensor) -> Tensor:
+        return (torch.softmax(script, dim=-1) * torch.log_softmax(params, dim=-1)).sum(dim=-1)

@@ -1,0 +1,167 @@
+"""The networks that `one_look` trains: their size, their recipes, and whether they halt."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+
+from agents.backbone_weights import load_backbone
+from agents.config import config_from_json, read_header
+from agents.halting.act_resnet import ACTConfig, ACTResNet
+from agents.halting.sact import SACTResNet
+from agents.one_look import OneLook, OneLookConfig, side_of_flops
+from agents.resnet import ResNetOptions
+from train.common.augment import Augmentation
+from train.common.backbone import pixel_scale, prepare_backbone
+from train.common.files import read_json
+from train.common.options import SGD, PlainEncoder, ResNetEncoder, check
+from train.common.run import has_results
+from train.common.training_task import TrainingTask
+
+ENV_KEYWORDS_OF_IMAGES = (
+    "image_size",
+    "crop_to_box",
+    "num_classes",
+    "num_train",
+    "num_test",
+    "root",
+)
+"""Keywords of an environment that choose its images; all others concern glimpses."""
+
+
+@dataclass(frozen=True)
+class NoHalting:
+    """The whole network for every image."""
+
+    name: Literal["none"] = "none"
+
+
+@dataclass(frozen=True)
+class HaltingBlocks:
+    """Adaptive computation time: the blocks of a ResNet halt, or each position of them does."""
+
+    name: Literal["act", "sact"] = "act"
+    ponder_cost: float = 0.005
+    """cost of a residual unit, in nats"""
+
+    def __post_init__(self) -> None:
+        cost = self.ponder_cost
+        check("halting ponder_cost", cost, 0 <= cost < math.inf, "0 or more")
+
+
+Halting = NoHalting | HaltingBlocks
+HALTING = (NoHalting, HaltingBlocks)
+
+RECIPES: Mapping[str, Mapping[str, Any]] = {
+    # The original on CUB, with its random window.
+    "cub": {
+        "env_id": "DTRAM-CUB-v0",
+        "env": ("image_size=512", "thumbnail_size=448", "glimpse_size=224"),
+        "encoder": ResNetEncoder("resnet50", weights="DEFAULT"),
+        "side": 448,
+        "augment": Augmentation(
+            affine=0.0, flip=True, colour=0.4, lighting=0.1, scale_crop=(0.25, 1.0)
+        ),
+        "optimizer": SGD(),
+        "learning_rate": 1e-2,
+        "epochs": 90,
+        "batch_size": 24,
+        "bf16": True,
+    },
+}
+"""Named sets of options for ``python train/one_look.py --recipe NAME``."""
+
+
+class Like(NamedTuple):
+    """The DT-RAM whose encoder and mean cost a one-look network is to have."""
+
+    encoder: str
+    resnet: ResNetOptions | None
+    made_for: int  # side of the glimpses that the encoder was made for; 0: any
+    hidden_size: int
+    flops: float
+
+
+def check_like(run_dir: Path, task: TrainingTask, encoder: PlainEncoder | ResNetEncoder) -> Like:
+    """Reads a finished DT-RAM for ``--like``.
+
+    Raises:
+        ValueError: it is not finished, is of other images, or `encoder` asks for another one.
+    """
+    header = read_header(run_dir)
+    if not has_results(run_dir):
+        raise ValueError(f"--like {run_dir}: expected a finished run, results.json is missing")
+    name, wanted = (str(e).rpartition(":")[2] for e in (task.env_id, header.get("env_id")))
+    check("env_id", name, name == wanted, f"{wanted}, as --like {run_dir}")
+    options = header.get("env_options", {})
+    for keyword in ENV_KEYWORDS_OF_IMAGES:
+        value, theirs = task.env_options.get(keyword), options.get(keyword)
+        expected = "not given" if theirs is None else str(theirs)
+        check(f"env {keyword}", value, value == theirs, f"{expected}, as --like {run_dir}")
+    config = config_from_json(header["config"])
+    own = config.resnet and replace(config.resnet, channels=task.channels)
+    asked = encoder.resnet(task.channels) if isinstance(encoder, ResNetEncoder) else None
+    agrees = encoder == PlainEncoder() or (encoder.name, asked) == (config.encoder, own)
+    expected = f"{config.encoder} with the options of {run_dir}; or leave them out"
+    check("encoder", encoder, agrees, expected)
+    made_for = config.glimpse_shape[0] if config.encoder == "cnn" else 0
+    flops = read_json(run_dir / "results.json")["mean_flops"]
+    return Like(config.encoder, own, made_for, config.hidden_size, flops)
+
+
+def new_network(
+    task: TrainingTask,
+    encoder: PlainEncoder | ResNetEncoder,
+    halting: Halting,
+    *,
+    side: int | None,
+    flops: float | None,
+    like: Like | None,
+    bf16: bool,
+    seed: int,
+) -> tuple[OneLook | ACTResNet, str]:
+    """An untrained network, and where its backbone's weights come from; seeds torch's generator."""
+    resnet = encoder.resnet(task.channels) if isinstance(encoder, ResNetEncoder) else None
+    config = OneLookConfig(
+        len(task.class_names),
+        (64, 64, task.channels),  # a side that every encoder takes, until it is chosen below
+        encoder.name,
+        resnet,
+        hidden_size=256 if resnet is None else resnet.out_features,
+        frozen_norms=isinstance(encoder, ResNetEncoder) and encoder.frozen_norms,
+        **pixel_scale(encoder, task),
+    )
+    if like is not None:
+        config = replace(
+            config,
+            encoder=like.encoder,
+            resnet=like.resnet,
+            made_for=like.made_for,
+            hidden_size=like.hidden_size,
+        )
+        flops = flops or like.flops
+    if side is None and flops is not None:
+        side = side_of_flops(config, flops)
+    elif side is None and task.sensor.first_glimpse == "thumbnail":
+        side = task.sensor.thumbnail_size or task.sensor.glimpse_size
+    side = side or min(task.images("train").data.typical_size)
+    torch.manual_seed(seed)
+    if isinstance(halting, NoHalting) or config.resnet is None:
+        network = OneLook(config.at(side), task.class_names).to(task.device)
+        return network, prepare_backbone([network.encoder], encoder, bf16)
+    settings = ACTConfig(
+        config.num_classes,
+        config.resnet,
+        side,
+        pixel_mean=config.pixel_mean,
+        pixel_std=config.pixel_std,
+    )
+    kind = SACTResNet if halting.name == "sact" else ACTResNet
+    halting_network = kind(settings, task.class_names).to(task.device)
+    assert isinstance(encoder, ResNetEncoder)
+    return halting_network, load_backbone(halting_network.trunk, encoder.weights)
