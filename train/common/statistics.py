@@ -22,17 +22,10 @@ class Outcome(NamedTuple):
     glimpses: np.ndarray  # int64, glimpses taken
 
 
-<<<<<<< HEAD
 def outcome(scores: Scores, rule: StoppingRule) -> Outcome:
     """The outcome of a scored split under a stopping rule."""
     taken, prediction = scores.apply(rule)
     return Outcome((prediction == scores.labels).cpu().numpy(), taken.cpu().numpy())
-=======
-def answers(scores: Scores, rule: StoppingRule) -> Answered:
-    """A pass under a stopping rule."""
-    taken, prediction = scores.apply(rule)
-    return Answered((prediction == scores.labels).cpu().numpy(), taken.cpu().numpy())
->>>>>>> main
 
 
 def confidences(scores: Scores, candidates: int = 200) -> list[float]:

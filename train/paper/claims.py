@@ -151,8 +151,8 @@ def claim(line: Line, records: Sequence[Record]) -> dict[str, Any]:
 
 
 NOTE = (
-    "95 % interval: 2,000 bootstrap draws of images, the same for all seeds, and of seeds. With few "
-    "seeds it is too narrow where seeds differ more than images; Student's interval over the "
+    "95 % interval: 2,000 bootstrap draws of images, the same for all seeds, and of seeds. With "
+    "few seeds it is too narrow where seeds differ more than images; Student's interval over the "
     "differences of seeds shows what seeds alone support. The confidence threshold's error at "
     "DT-RAM's mean glimpses is interpolated once, on the whole test split. Which images each run "
     f"got wrong, its command, commit, versions and hardware: [{EVIDENCE}]({EVIDENCE})."

@@ -1,7 +1,7 @@
 """The systems of the talk's tables: which program trains each one, with which recipe and options.
 
-A protocol is an environment with its settings, and the systems that are compared on it. What a
-system does not name is its recipe's value (`train.dtram.recipes`), else the program's default.
+A protocol is an environment with its settings, and the systems that are compared on it. Options
+that a system does not name have its recipe's value, else the program's default.
 """
 
 from __future__ import annotations
@@ -11,13 +11,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from train.common import one_look
 from train.common.augment import Augmentation
 from train.common.jobs import ProgramRun
-from train.common.options import SGD, PlainEncoder, ResNetEncoder
+from train.common.one_look import HaltingBlocks
+from train.common.options import PlainEncoder, ResNetEncoder
+from train.dtram import recipes
 from train.dtram.options import ACT, StopAfter, StopOff
-from train.dtram.recipes import BIRD_STOP, PHOTOGRAPH_AUGMENTATION, RECIPES
+from train.dtram.recipes import BIRD_STOP
 
 REINFORCE, ONE_LOOK = "reinforce.py", "one_look.py"
+RECIPES = {REINFORCE: recipes.RECIPES, ONE_LOOK: one_look.RECIPES}
+"""For each program its named sets of options."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,8 @@ class System:
 
     def option(self, name: str) -> Any:
         """The value of an option; None where neither system nor recipe names it."""
-        return {**RECIPES.get(self.recipe, {}), **self.options}.get(name)
+        recipe = RECIPES[self.program][self.recipe] if self.recipe else {}
+        return {**recipe, **self.options}.get(name)
 
 
 @dataclass(frozen=True)
@@ -179,8 +185,8 @@ BIRDS = Protocol(
         "one-look-resnet-32": _bird_resnet(side=32),
         "one-look-resnet18": _bird_resnet("resnet18"),
         "one-look-resnet18-32": _bird_resnet("resnet18", side=32),
-        "act-resnet": _bird_resnet(halting=("act", "ponder_cost=0.02")),
-        "sact-resnet": _bird_resnet(halting=("sact",)),
+        "act-resnet": _bird_resnet(halting=HaltingBlocks("act", ponder_cost=0.02)),
+        "sact-resnet": _bird_resnet(halting=HaltingBlocks("sact")),
     },
 )
 # A perfect agent needs 2.1 of 3 glimpses, so it saves at most 30 %. A budget of 4 leaves more room.
@@ -217,15 +223,10 @@ def _photographs(name: str, env_id: str, resnet: Any, sizes: tuple[int, int, int
         own |= {"curriculum": curriculum, "stop": StopOff()}
         return System(REINFORCE, "cub", {**own, **options})
 
-    look: dict[str, Any] = {
-        "encoder": encoder,
-        "side": thumbnail,
-        "augment": replace(PHOTOGRAPH_AUGMENTATION, scale_crop=(0.25, 1.0)),
-        "optimizer": SGD(),
-        "learning_rate": 1e-2,
-        "epochs": 90,
-        "batch_size": batch_size,
-    }
+    def look(**options: Any) -> System:
+        own = {"encoder": encoder, "side": thumbnail, "batch_size": batch_size}
+        return System(ONE_LOOK, "cub", {**own, **options})
+
     stop: dict[str, Any] = {"augment": _FLIP, "bf16": True}
     act = ACT(epochs=BIRD_STOP.epochs, batch_size=BIRD_STOP.batch_size)
     return Protocol(
@@ -233,7 +234,7 @@ def _photographs(name: str, env_id: str, resnet: Any, sizes: tuple[int, int, int
         env_id,
         budget,
         {
-            "one-look": System(ONE_LOOK, options={**look, "bf16": True}),
+            "one-look": look(),
             "ram": ram(),
             # As many glimpses as all stages of the curriculum.
             "ram-no-curriculum": ram(curriculum=(), epochs=90 * sum(curriculum) // budget),
@@ -242,8 +243,8 @@ def _photographs(name: str, env_id: str, resnet: Any, sizes: tuple[int, int, int
             **_by_discount(BIRD_STOP, without=0.98, **stop),
             "act": _stopper("ram", act, **stop),
             # Halting networks do not train in bfloat16.
-            "act-resnet": System(ONE_LOOK, options={**look, "halting": ("act",)}),
-            "sact-resnet": System(ONE_LOOK, options={**look, "halting": ("sact",)}),
+            "act-resnet": look(halting=HaltingBlocks("act"), bf16=False),
+            "sact-resnet": look(halting=HaltingBlocks("sact"), bf16=False),
         },
         (
             f"image_size={image}",

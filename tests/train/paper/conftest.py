@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
-import torch
+from matplotlib.figure import Figure
 
 from train import one_look, reinforce, reproduce
 from train.common.jobs import ProgramRun, Runner
 from train.common.options import command_line
+from train.dtram import report
 from train.dtram.options import ACT, StopAfter, StopOff
-from train.dtram.recipes import RECIPES
 from train.paper import systems, tables
-from train.paper.systems import MNIST, ONE_LOOK, PROTOCOLS, REINFORCE, System
+from train.paper.systems import MNIST, ONE_LOOK, PROTOCOLS, RECIPES, REINFORCE, System
 
 QUICK: dict[str, Any] = {"epochs": 1, "learning_rate": 5e-3, "device": "cpu"}
-TRUNK = {**QUICK, "stop": StopOff(), "curriculum": (2, 4), "batch_size": 180}
+TRUNK = {**QUICK, "stop": StopOff(), "curriculum": (2, 4), "batch_size": 180, "env_steps": 20_000}
 STOP = {"stop": StopAfter(max_mean_glimpses=3.6, epochs=1, batch_size=900), "device": "cpu"}
 
 SMALL = replace(
@@ -52,15 +53,14 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
                 program: Any = {REINFORCE: reinforce, ONE_LOOK: one_look}[job.program]
                 with pytest.MonkeyPatch.context() as patch:
                     patch.setattr(sys, "argv", job.words()[1:])  # the command on record
-                    program.train(
-                        command_line(program.Options, None, RECIPES, job.words()[2:])
-                    )
+                    recipes = RECIPES[job.program]
+                    program.train(command_line(program.Options, None, recipes, job.words()[2:]))
 
     monkeypatch.setattr(Runner, "run", here)
 
 
 @pytest.fixture
-def small_mnist(monkeypatch: pytest.MonkeyPatch, in_this_process: None) -> Iterator[None]:
+def small_mnist(monkeypatch: pytest.MonkeyPatch, in_this_process: None) -> None:
     """`SMALL` in place of MNIST, with two seeds of RAM and of DT-RAM-1."""
 
     def small_table(make: Callable[..., tables.Table]) -> Callable[..., tables.Table]:
@@ -71,11 +71,10 @@ def small_mnist(monkeypatch: pytest.MonkeyPatch, in_this_process: None) -> Itera
 
         return small
 
+    # The pictures of a run take most of its time, and no table reads them.
+    monkeypatch.setattr(reinforce, "glimpse_pictures", lambda *_: np.zeros((1, 1, 3), np.uint8))
+    monkeypatch.setattr(report, "glimpse_figure", lambda *_: Figure())
     monkeypatch.setattr(reproduce, "SEVERAL_SEEDS", ("ram", "dtram-1"))
     monkeypatch.setattr(systems, "MNIST", SMALL)
     monkeypatch.setattr(systems, "PROTOCOLS", {**PROTOCOLS, "mnist": SMALL})
     monkeypatch.setattr(tables, "table", small_table(tables.table))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
