@@ -125,8 +125,11 @@ def write_table(
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     """Writes rows as CSV; the values of a list stand in one cell with spaces between."""
-    frame = DataFrame(rows, dtype=object).dropna(axis=1, how="all")
-    frame = frame.map(lambda v: " ".join(map(str, v)) if isinstance(v, list) else v)
+    flat = [
+        {k: " ".join(map(str, v)) if isinstance(v, list) else v for k, v in row.items()}
+        for row in rows
+    ]
+    frame = DataFrame(flat, dtype=object).dropna(axis=1, how="all")
     return write_text(path, frame.to_csv(index=False, lineterminator="\n"))
 
 
