@@ -25,8 +25,9 @@ import dtram_env
 from agents.loading import load_agent
 from agents.policy_only import POLICY_IDS, LookAndStop
 from agents.stopping import ConfidenceStop, FixedStop, LearnedStop
+from train.common.files import read_tensors
 from train.common.provenance import choose_device, provenance
-from train.common.run import read_tensors, run_program
+from train.common.run import run_program
 
 
 @dataclass(frozen=True)

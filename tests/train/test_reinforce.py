@@ -304,7 +304,10 @@ def test_impossible_options_are_errors(small_options, make, message: str) -> Non
         ({"env": ("split=test",)}, "--env split=test: the program sets split itself"),
         ({"env_id": "CartPole-v1"}, "environment 'CartPole-v1': expected one of this package's"),
         ({"trunk": Path("nowhere")}, "no saved model"),
-        ({"env_steps": 300, "batch_size": 32}, "--env-steps 300: expected so many that trunk-4 gets 256, not 225"),
+        (
+            {"env_steps": 300, "batch_size": 32},
+            "--env-steps 300: expected so many that trunk-4 gets 256, not 225",
+        ),
         ({"env_steps": 14, "batch_size": 1}, "stopper gets 4, not 3"),
     ],
 )

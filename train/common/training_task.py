@@ -152,13 +152,13 @@ class TrainingTask:
 
     def _build_cache(self, env: GlimpseVectorEnv) -> GlimpseVectorEnv:
         """Draws a whole dataset once, before its images are asked for again and again."""
-        assert isinstance(env.task.dataset, str)
+        assert isinstance(env.settings.dataset, str)
         thumbnails = (env.thumbnail_size,) if env.first_glimpse == "thumbnail" else ()
         print(f"{self.env_id}: drawing its images, once; later runs read them", flush=True)
         datasets.build(
-            env.task.dataset,
-            data_dir=env.task.data_dir,
-            choices=env.task.choices,
+            env.settings.dataset,
+            data_dir=env.settings.data_dir,
+            options=env.settings.image_options,
             thumbnail_sizes=thumbnails,
         )
         env.close()
