@@ -33,10 +33,10 @@ def generate() -> dict[Path, str]:
     return {path: _BLOCK.sub(filled, path.read_text(encoding="utf-8")) for path in FILES}
 
 
-def _markdown(heads: Iterable[str], rows: Iterable[Iterable[object]], text_columns: int = 1) -> str:
-    """A Markdown table; all columns but the first ones are numbers, at the right."""
+def _markdown(heads: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """A Markdown table; every column but the first and a command is of numbers, at the right."""
     heads = list(heads)
-    rule = ["---"] * text_columns + ["---:"] * (len(heads) - text_columns)
+    rule = ["---" if n == 0 or head == "command" else "---:" for n, head in enumerate(heads)]
     lines = [heads, rule, *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
