@@ -232,7 +232,7 @@ def register_all() -> None:
                 entry_point=f"{__name__}:make_env",
                 vector_entry_point=f"{__name__}:make_vector_env",
                 kwargs={
-                    **TABLE[whole].keywords(),
+                    **TABLE[whole],
                     "classifier": classifier,
                     "classifier_sha256": sha256,
                 },

@@ -34,16 +34,16 @@ from agents.stopping import FixedStop, StoppingRule
 from agents.unroll import GlimpseSensor, classify
 from dtram_env import sensor
 from dtram_env.datasets.storage.tensors import TensorStore
-from train.common.options import Encoder
 from train.common.provenance import choose_device, provenance
-from train.common.run import run_program, write_json
+from train.common.records import write_result
+from train.common.run import run_program
 
 
 @dataclass(frozen=True)
 class Options:
     """Compares the time of a dynamic model with that of a fixed one."""
 
-    encoder: Encoder = "resnet50"
+    encoder: str = "resnet50"
     """one of the resnets"""
     width: int = 64
     """channels of its stem; torchvision's is 64"""
@@ -206,7 +206,7 @@ def main() -> None:
     options = tyro.cli(Options, description=__doc__)
     result = run(options)
     if options.json is not None:
-        write_json(options.json, result)
+        write_result(options.json, result)
 
 
 if __name__ == "__main__":

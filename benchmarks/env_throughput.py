@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clon
 import dtram_env
 from dtram_env import GlimpseEnv, sensor
 from train.common.provenance import provenance
-from train.common.run import write_json
+from train.common.records import write_result
 
 POOL = 32  # batches of actions, used in turn
 
@@ -86,7 +86,7 @@ def main(options: Options) -> dict[str, Any]:
     kept = {k: v for k, v in asdict(options).items() if k != "json"}
     result = {**provenance(device), "options": kept, "figures": figures}
     if options.json is not None:
-        write_json(options.json, result)
+        write_result(options.json, result)
     return result
 
 

@@ -17,6 +17,7 @@ most of them.
 
 from __future__ import annotations
 
+import json
 import os
 import statistics
 import sys
@@ -41,7 +42,8 @@ from dtram_env.datasets.storage.cache import build_cache
 from dtram_env.datasets.storage.decode import DecodedImages, resized
 from dtram_env.datasets.storage.mapped import FORMAT, MappedStore, thumbnails_name
 from train.common.provenance import provenance
-from train.common.run import run_program, write_json
+from train.common.records import write_result
+from train.common.run import run_program
 
 FILE_SIZE = (375, 500)  # height and width of the photographs
 STATUS = Path("/proc/self/status")
@@ -99,7 +101,7 @@ def make_empty_cache(folder: Path, options: Options) -> None:
         with (folder / name).open("wb") as file:
             file.truncate(count * length)
     meta = {"format": FORMAT, "channels": 3, "images": count, "source": {}}
-    write_json(folder / "meta.json", meta)
+    (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
 
 def glimpses_of_store(folder: Path, options: Options) -> tuple[int, float]:
@@ -260,7 +262,7 @@ def main() -> None:
     options = tyro.cli(Options, description=__doc__)
     result = run(options)
     if options.json is not None:
-        write_json(options.json, result)
+        write_result(options.json, result)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ import dtram_env  # noqa: F401 - registers the ids
 from agents.sb3 import policy_settings
 from dtram_env.sb3 import Sb3VecEnv
 from train.common.provenance import provenance
-from train.common.run import write_json
+from train.common.records import write_result
 
 POOL = 32  # batches of actions, used in turn
 
@@ -87,7 +87,7 @@ def main(options: Options) -> dict[str, Any]:
         "ratio": ratios,
     }
     if options.json is not None:
-        write_json(options.json, result)
+        write_result(options.json, result)
     return result
 
 

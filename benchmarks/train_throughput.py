@@ -30,7 +30,7 @@ from agents.unroll import GlimpseSensor, Unroll
 from dtram_env import sensor
 from dtram_env.datasets.storage.tensors import TensorStore
 from train.common.provenance import provenance
-from train.common.run import write_json
+from train.common.records import write_result
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,6 @@ def measure(options: Options, device: torch.device) -> dict[str, Any]:
         "achieved_gflops": round(images * flops / 1e9, 1),
         "matmul_gflops": round(matmul / 1e9, 1),
         "fraction_of_matmul_rate": round(images * flops / matmul, 3),
-        "hardware": provenance(device)["hardware"],
     }
 
 
@@ -132,16 +131,7 @@ def main() -> None:
             f"{row['matmul_gflops']:,} GFLOP/s, {100 * row['fraction_of_matmul_rate']:.0f} %"
         )
     if options.json is not None:
-        about = provenance(devices[0])
-        write_json(
-            options.json,
-            {
-                "command": about["command"],
-                "commit": about["commit"],
-                "versions": about["versions"],
-                "rows": rows,
-            },
-        )
+        write_result(options.json, {**provenance(devices[-1]), "rows": rows})
 
 
 if __name__ == "__main__":

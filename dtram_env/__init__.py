@@ -1,7 +1,7 @@
-"""DT-RAM's task: look at an image one glimpse at a time, and stop when you have seen enough.
+"""DT-RAM's task: classify an image one glimpse at a time, and stop when you have seen enough.
 
 Importing this package registers the environments (`ENV_IDS`) with Gymnasium. It loads neither torch
-nor torchvision; those come with what needs them.
+nor torchvision; the features that need them import them (see `optional`).
 """
 
 from .belief import Classifier

@@ -1,170 +1,160 @@
-"""Where the vector environment's arrays live: numpy on the host, or tensors on a device.
+"""Array backends of the vector environment: numpy on the host, or torch tensors on a device.
 
-Both libraries share most names (`where`, `int64`, …), found under `xp`; a backend is the rest.
+The rules, views and observations are written once for both. numpy and torch share most function
+names (`where`, `int64`, ...), which a backend offers as `xp`; its methods cover the differences.
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from . import sensor
 from .datasets import Dataset
+from .optional import require
 
 BACKENDS = ("numpy", "torch")
 
 
-class Backend(Protocol):
-    """What `episodes`, `views` and the environments ask of a backend."""
+class Backend:
+    """The numpy backend, and the interface of both; `TorchBackend` overrides what differs.
 
-    xp: Any
-    boolean: Any
-    reward_dtype: Any
-    labels: Any
-    metadata: dict[str, Any]
+    Args:
+        data: the images.
+        glimpse_size: side of a glimpse, in pixels.
+        num_scales: number of crops in a glimpse.
+
+    Attributes:
+        xp: the array library, numpy or torch.
+        boolean: its dtype of booleans.
+        reward_dtype: dtype of rewards.
+        on_host: whether reading values is free. False for torch on every device: reading would
+            wait for a GPU, and the CPU runs the same code.
+        device: where the arrays are.
+        labels: ``(N,)`` int64, labels of all images.
+        metadata: arrays ``(N, ...)`` by name, what `info` reports about each image.
+    """
+
+    xp: Any = np
+    boolean: Any = np.bool_
+    reward_dtype: Any = np.float64
+    on_host = True
+    device: Any = "cpu"
+    _sensor: Any = sensor
+
+    def __init__(self, data: Dataset, glimpse_size: int, num_scales: int) -> None:
+        self._data, self._glimpse_size, self._num_scales = data, glimpse_size, num_scales
+        self._store: Any = data.store(sensor.margin(glimpse_size, num_scales))
+        self._reads_all = False  # whether reading unneeded images is cheaper than selecting
+        self.labels: Any = data.labels
+        self.metadata: dict[str, Any] = dict(data.metadata)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._data, self._glimpse_size, self._num_scales)
 
     def array(self, values: np.ndarray) -> Any:
-        """A host array on the backend, without waiting for the device."""
-        ...
+        """A host array as an array of this backend, without waiting for the device."""
+        return values
 
     def asarray(self, values: Any) -> Any:
-        """What a user gave (array, tensor, list) as an array of the backend."""
-        ...
+        """A user's array, tensor, list or number as an array of this backend."""
+        return np.asarray(values)
 
     def full(self, shape: int | tuple[int, ...], value: Any, dtype: Any) -> Any:
         """A new array filled with `value`."""
-        ...
+        return np.full(shape, value, dtype)
 
     def copy(self, values: Any) -> Any:
-        """A copy that the user may keep and change."""
-        ...
+        """A copy that the user may change."""
+        return values.copy()
 
     def cast(self, values: Any, dtype: Any) -> Any:
-        """`values` as `dtype`."""
-        ...
+        """`values` as `dtype`; the same array if it has that type already."""
+        return values.astype(dtype, copy=False)
 
     def kind(self, values: Any) -> str:
-        """numpy's letter for what the items are: "f", "i" (or "u"), "b", or another."""
-        ...
+        """numpy's letter for the items' type: "f", "i" (or "u"), "b", or another."""
+        return values.dtype.kind
 
     def divide(self, values: Any, by: int) -> Any:
         """``values / by`` in float32, correctly rounded on every device."""
-        ...
+        return np.true_divide(values, by, dtype=np.float32)
+
+    def select(self, mask: Any, new: Any, old: Any) -> Any:
+        """`new` in the slots of `mask` ``(n,)``, `old` in the others.
+
+        Args:
+            mask: ``(n,)`` bool.
+            new: ``(n, ...)``.
+            old: ``(n, ...)``, or a number.
+        """
+        return self.xp.where(mask.reshape(-1, *[1] * (new.ndim - 1)), new, old)
 
     def glimpse(self, index: Any, location: Any, needed: Any | None = None) -> Any:
         """Glimpses ``(n, g, g, C * num_scales)`` uint8; see `sensor.glimpse`.
 
         Args:
-            index: ``(n,)`` images.
-            location: ``(n, 2)``.
-            needed: ``(n,)`` bool, which will be looked at; the others may hold anything.
+            index: ``(n,)`` int64, image indices.
+            location: ``(n, 2)`` float32.
+            needed: ``(n,)`` bool, the slots whose glimpse is read (None: all); the others may hold
+                any values.
         """
-        ...
+        size, scales = self._glimpse_size, self._num_scales
 
-    def corner(self, coordinate: Any, size: int, side: int) -> Any:
-        """First row or column of a window; see `sensor.corner`."""
-        ...
+        def read(slots: Any) -> Any:
+            return self._sensor.glimpse(self._store, index[slots], location[slots], size, scales)
+
+        return self._read(read, needed, (len(index), size, size, self._store.channels * scales))
 
     def thumbnail(self, index: Any, side: int, needed: Any | None = None) -> Any:
         """Whole images shrunk to ``(n, side, side, C)`` uint8; `needed` as for `glimpse`."""
-        ...
+
+        def read(slots: Any) -> Any:
+            return self._store.thumbnail(index[slots], side)
+
+        return self._read(read, needed, (len(index), side, side, self._store.channels))
+
+    def corner(self, coordinate: Any, size: int, side: int) -> Any:
+        """First row or column of a window; see `sensor.corner`."""
+        return self._sensor.corner(coordinate, size, side)
 
     def images(self, index: Any) -> Any:
-        """Whole images ``(n, H, W, C)`` uint8, where all have one size."""
-        ...
-
-
-class NumpyBackend:
-    """Arrays on the host."""
-
-    xp: Any = np
-    boolean: Any = np.bool_
-    reward_dtype: Any = np.float64
-
-    def __init__(self, data: Dataset, glimpse_size: int, num_scales: int) -> None:
-        self._data = data
-        self._store = data.store(sensor.margin(glimpse_size, num_scales))
-        self._glimpse_size, self._num_scales = glimpse_size, num_scales
-        self.labels: Any = data.labels
-        self.metadata = dict(data.metadata)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._data, self._glimpse_size, self._num_scales)
-
-    def array(self, values: np.ndarray) -> np.ndarray:
-        return values
-
-    def asarray(self, values: Any) -> np.ndarray:
-        return np.asarray(values)
-
-    def full(self, shape: int | tuple[int, ...], value: Any, dtype: Any) -> np.ndarray:
-        return np.full(shape, value, dtype)
-
-    def copy(self, values: np.ndarray) -> np.ndarray:
-        return values.copy()
-
-    def cast(self, values: np.ndarray, dtype: Any) -> np.ndarray:
-        return values.astype(dtype, copy=False)
-
-    def kind(self, values: np.ndarray) -> str:
-        return values.dtype.kind
-
-    def divide(self, values: np.ndarray, by: int) -> np.ndarray:
-        return np.true_divide(values, by, dtype=np.float32)
-
-    def glimpse(
-        self, index: np.ndarray, location: np.ndarray, needed: np.ndarray | None = None
-    ) -> np.ndarray:
-        size, scales = self._glimpse_size, self._num_scales
-        if needed is None or needed.all():
-            return sensor.glimpse(self._store, index, location, size, scales)
-        out = np.zeros((len(index), size, size, self._store.channels * scales), dtype=np.uint8)
-        if needed.any():
-            out[needed] = sensor.glimpse(self._store, index[needed], location[needed], size, scales)
-        return out
-
-    def corner(self, coordinate: np.ndarray, size: int, side: int) -> np.ndarray:
-        return sensor.corner(coordinate, size, side)
-
-    def thumbnail(
-        self, index: np.ndarray, side: int, needed: np.ndarray | None = None
-    ) -> np.ndarray:
-        if needed is None or needed.all():
-            return self._store.thumbnail(index, side)
-        out = np.zeros((len(index), side, side, self._store.channels), dtype=np.uint8)
-        if needed.any():
-            out[needed] = self._store.thumbnail(index[needed], side)
-        return out
-
-    def images(self, index: np.ndarray) -> np.ndarray:
+        """Whole images ``(n, H, W, C)`` uint8; all images must have one size."""
         if isinstance(self._data.images, np.ndarray):
             return self._data.images[index]
         return np.stack([self._data.image(i) for i in index])
 
+    def _read(self, read: Callable[[Any], Any], needed: Any | None, shape: tuple[int, ...]) -> Any:
+        if needed is None or self._reads_all or needed.all():
+            return read(...)
+        out = self.full(shape, 0, self.xp.uint8)
+        if needed.any():
+            out[needed] = read(needed)
+        return out
 
-class TorchBackend:
-    """Tensors on a device; torch is imported when the first one is made.
+
+class TorchBackend(Backend):
+    """Tensors on a device. Making the first one imports torch.
 
     Args:
-        data: the images.
-        glimpse_size: side of a glimpse, in pixels.
-        num_scales: crops in a glimpse.
-        device: anything that `torch.device` takes.
+        data, glimpse_size, num_scales: as for `Backend`.
+        device: any argument of `torch.device`.
 
     Raises:
-        ValueError: torch has no such device here.
+        MissingDependencyError: torch is not installed.
+        ValueError: torch cannot use that device here.
     """
 
-    def __init__(self, data: Dataset, glimpse_size: int, num_scales: int, device: Any) -> None:
-        import torch
+    on_host = False
 
+    def __init__(self, data: Dataset, glimpse_size: int, num_scales: int, device: Any) -> None:
+        self.xp = torch = require("torch", "train")
         from . import sensor_torch
         from .datasets.storage import tensors
 
-        self.xp: Any = torch
-        self.boolean: Any = torch.bool
-        self.reward_dtype: Any = torch.float32
+        self.boolean, self.reward_dtype = torch.bool, torch.float32
         try:
             self.device = torch.device(device)
             torch.empty(0, device=self.device)
@@ -174,18 +164,18 @@ class TorchBackend:
                 f"use here; torch says: {str(error).splitlines()[0]}"
             ) from None
         self._sensor = sensor_torch
-        self._data = data
+        self._data, self._glimpse_size, self._num_scales = data, glimpse_size, num_scales
         self._store = tensors.make_store(data, sensor.margin(glimpse_size, num_scales), self.device)
-        self._glimpse_size, self._num_scales = glimpse_size, num_scales
+        self._reads_all = not self._store.on_host
         self._divisors: dict[int, Any] = {}
-        self.labels: Any = self.array(data.labels)
+        self.labels = self.array(data.labels)
         self.metadata = {name: self.array(values) for name, values in data.metadata.items()}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._data, self._glimpse_size, self._num_scales, self.device)
 
     def array(self, values: np.ndarray) -> Any:
-        if not values.flags.writeable:  # torch warns of memory that it must not write to
+        if not values.flags.writeable:  # torch warns about memory that it must not write to
             values = values.copy()
         tensor = self.xp.from_numpy(values)
         if self.device.type == "cuda":
@@ -215,55 +205,32 @@ class TorchBackend:
         return "c" if values.is_complex() else "i"
 
     def divide(self, values: Any, by: int) -> Any:
-        # A number would be turned into its reciprocal on a GPU, one rounding too many.
+        # On a GPU torch multiplies by the reciprocal of a Python number, which rounds once more.
         if by not in self._divisors:
             self._divisors[by] = self.full((), by, self.xp.float32)
         return values.to(self.xp.float32) / self._divisors[by]
-
-    def glimpse(self, index: Any, location: Any, needed: Any | None = None) -> Any:
-        size, scales = self._glimpse_size, self._num_scales
-        if needed is None or not self._store.on_host:  # a device makes all rather than be asked
-            return self._sensor.glimpse(self._store, index, location, size, scales)
-        shape = (len(index), size, size, self._store.channels * scales)
-        out = self.full(shape, 0, self.xp.uint8)
-        if needed.any():
-            out[needed] = self._sensor.glimpse(
-                self._store, index[needed], location[needed], size, scales
-            )
-        return out
-
-    def corner(self, coordinate: Any, size: int, side: int) -> Any:
-        return self._sensor.corner(coordinate, size, side)
-
-    def thumbnail(self, index: Any, side: int, needed: Any | None = None) -> Any:
-        if needed is None or not self._store.on_host:
-            return self._store.thumbnail(index, side)
-        out = self.full((len(index), side, side, self._store.channels), 0, self.xp.uint8)
-        if needed.any():
-            out[needed] = self._store.thumbnail(index[needed], side)
-        return out
 
     def images(self, index: Any) -> Any:
         return self._store.whole(index)
 
 
 def to_host(values: Any) -> np.ndarray:
-    """An array as it is, a tensor as an array on the host."""
+    """A tensor as an array on the host; an array unchanged."""
     return values if isinstance(values, np.ndarray) else values.cpu().numpy()
 
 
 def read_array(b: Backend, values: Any, field: str, kinds: str, expected: str) -> Any:
-    """What a user gave as an array of the backend.
+    """A user's values as an array of the backend.
 
     Args:
         b: the backend.
         values: array, tensor, list or number.
-        field: what it is called in messages.
-        kinds: the letters of `Backend.kind` that will do.
-        expected: what that is, in words.
+        field: name of the values in messages.
+        kinds: the letters of `Backend.kind` that are accepted.
+        expected: description of those kinds and the shape, for messages.
 
     Raises:
-        ValueError: it is no array (a ragged list, None), or one of something else.
+        ValueError: no array can be made (a ragged list, None), or its items are of another kind.
     """
     try:
         array = b.asarray(values)
@@ -278,10 +245,11 @@ def read_array(b: Backend, values: Any, field: str, kinds: str, expected: str) -
 def make_backend(
     name: str, data: Dataset, glimpse_size: int, num_scales: int, device: Any = "cpu"
 ) -> Backend:
-    """The backend called `name`.
+    """The backend called `name`, "numpy" or "torch".
 
     Raises:
-        ValueError: no such backend, or a device asked of numpy.
+        ValueError: the name is unknown, or numpy was given another device than "cpu".
+        MissingDependencyError: the name is "torch", and torch is not installed.
     """
     if name == "torch":
         return TorchBackend(data, glimpse_size, num_scales, device)
@@ -289,4 +257,4 @@ def make_backend(
         raise ValueError(f"backend={name!r}: expected one of {', '.join(map(repr, BACKENDS))}")
     if str(device) != "cpu":
         raise ValueError(f"device={str(device)!r}: backend='numpy' runs on 'cpu' only")
-    return NumpyBackend(data, glimpse_size, num_scales)
+    return Backend(data, glimpse_size, num_scales)

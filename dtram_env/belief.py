@@ -1,4 +1,4 @@
-"""A classifier in the loop: what the policy-only environments answer with."""
+"""The classifier in the loop: it answers in the policy-only environments."""
 
 from __future__ import annotations
 
@@ -9,28 +9,29 @@ import numpy as np
 from .backends import Backend
 
 if TYPE_CHECKING:
-    from .observation_builder import Observer
+    from .observation_builder import ObservationBuilder
 
 
 class Classifier(Protocol):
-    """Reads an episode's glimpses one by one, and says after each how probable every class is.
+    """Reads an episode's glimpses one by one and returns class probabilities after each.
 
-    What it is given and what it gave are not its to change: it answers with new arrays.
-    Its state is a tuple of arrays, the batch first; the environment puts a new episode's rows into
-    it. Arrays are numpy's in the numpy backend and tensors on the environment's device in torch's,
-    and `step` answers in the kind that it was given.
+    It must not change its inputs or its earlier outputs in place: it returns new arrays. Its state
+    is a tuple of arrays with the batch first; the environment resets single rows of it when an
+    episode starts. Arrays are numpy's with the numpy backend, and tensors on the environment's
+    device with the torch backend; `step` returns the kind that it was given.
 
-    A classifier may also have ``check_spaces(observation_space, num_classes)``, which raises
-    `ValueError` if it was made for other glimpses or classes; an environment calls it when made.
+    A classifier may also define ``check_spaces(observation_space, num_classes)``. An environment
+    calls it when it is made, and it raises `ValueError` if the classifier was made for other
+    glimpses or classes.
 
     Attributes:
-        name: what it is, hash included: results state it.
+        name: name with a hash of the weights; results report it.
     """
 
     name: str
 
     def initial(self, batch: int) -> tuple[Any, ...]:
-        """The state before the first glimpse, of arrays ``(batch, ...)``."""
+        """The state before the first glimpse: arrays ``(batch, ...)``."""
         ...
 
     def step(
@@ -39,8 +40,8 @@ class Classifier(Protocol):
         """Reads one more glimpse of every episode.
 
         Args:
-            observation: the native one, ``glimpse`` uint8, ``location``, ``time``, batched.
-            state: of the batch.
+            observation: the native observation, batched: ``glimpse`` uint8, ``location``, ``time``.
+            state: state of the batch.
 
         Returns:
             Probabilities ``(batch, num_classes)`` float32, and the next state.
@@ -49,19 +50,19 @@ class Classifier(Protocol):
 
 
 class Belief:
-    """What a classifier makes of the episode in each slot.
+    """The classifier's probabilities and state for the episode in each slot.
 
-    No array is changed in place: what was handed out stays as it was.
+    Arrays are replaced, never changed in place, so results that were returned stay as they were.
 
     Args:
         b: the backend.
-        classifier: asked once for every glimpse.
-        observer: makes its observations.
+        classifier: called once for every glimpse.
+        builder: builds the native observations that the classifier reads.
         num_envs: number of slots n.
-        num_classes: K.
+        num_classes: number of classes K.
 
     Attributes:
-        probs: ``(n, K)`` float32; equal shares before the first glimpse.
+        probs: ``(n, K)`` float32; uniform before the first glimpse.
 
     Raises:
         ValueError: the classifier was made for other glimpses or classes.
@@ -71,60 +72,57 @@ class Belief:
         self,
         b: Backend,
         classifier: Classifier,
-        observer: Observer,
+        builder: ObservationBuilder,
         num_envs: int,
         num_classes: int,
     ) -> None:
-        self._b, self._classifier, self._observer = b, classifier, observer
+        self._b, self._classifier, self._builder = b, classifier, builder
         check = getattr(classifier, "check_spaces", None)
         if check is not None:
-            check(observer.space, num_classes)
-        self._fresh = tuple(b.asarray(part) for part in classifier.initial(num_envs))
-        self._state = self._fresh
-        self._unknown = b.full((num_envs, num_classes), 1 / num_classes, b.xp.float32)
-        self.probs = self._unknown
+            check(builder.space, num_classes)
+        self._initial = tuple(b.asarray(part) for part in classifier.initial(num_envs))
+        self._state = self._initial
+        self._uniform = b.full((num_envs, num_classes), 1 / num_classes, b.xp.float32)
+        self.probs = self._uniform
 
     @property
     def prediction(self) -> Any:
-        """``(n,)`` int64, the first most probable class."""
+        """``(n,)`` int64, the most probable class; the first of equals."""
         return self.probs.argmax(-1)
 
     def start(self, mask: Any | None) -> None:
-        """Forgets the slots in `mask` ``(n,)`` bool, or all of them (None)."""
+        """Resets the slots in `mask` ``(n,)`` bool, or all of them (None)."""
         if mask is None:
-            self._state, self.probs = self._fresh, self._unknown
+            self._state, self.probs = self._initial, self._uniform
         else:
-            self._state = self._merge(mask, self._fresh, self._state)
-            (self.probs,) = self._merge(mask, (self._unknown,), (self.probs,))
+            self._merge(mask, self._uniform, self._initial)
 
-    def look(self, mask: Any, index: Any, location: Any, t: Any) -> None:
-        """Reads the glimpses of the slots in `mask`.
+    def update(self, mask: Any, index: Any, location: Any, t: Any) -> None:
+        """Reads the new glimpses of the slots in `mask`.
 
         Args:
-            mask: ``(n,)`` bool, the slots that have a new one.
+            mask: ``(n,)`` bool, the slots that have a new glimpse.
             index: ``(n,)`` int64, the images.
             location: ``(n, 2)`` float32.
-            t: ``(n,)`` int64, glimpses taken; where it is 0 there is none to read.
+            t: ``(n,)`` int64, glimpses taken; slots at 0 have none to read.
         """
         mask = mask & (t > 0)
-        if not isinstance(mask, np.ndarray):  # a device reads them all rather than be asked
-            probs, state = self._read(index, location, t, self._state)
-            self._state = self._merge(mask, state, self._state)
-            (self.probs,) = self._merge(mask, (probs,), (self.probs,))
-            return
-        rows = np.flatnonzero(mask)
-        if len(rows) == len(mask):
+        if not self._b.on_host:  # reading all glimpses is cheaper than waiting for the device
+            self._merge(mask, *self._read(index, location, t, self._state))
+        elif mask.all():
             self.probs, self._state = self._read(index, location, t, self._state)
-        elif len(rows):
-            old = tuple(part[rows] for part in self._state)
-            probs, state = self._read(index[rows], location[rows], t[rows], old)
-            self._state = tuple(map(_put, self._state, (rows,) * len(state), state))
-            self.probs = _put(self.probs, rows, probs)
+        elif mask.any():
+            state = tuple(part[mask] for part in self._state)
+            probs, state = self._read(index[mask], location[mask], t[mask], state)
+            self.probs = _put(self.probs, mask, probs)
+            self._state = tuple(
+                _put(old, mask, new) for old, new in zip(self._state, state, strict=True)
+            )
 
     def _read(self, index: Any, location: Any, t: Any, state: tuple[Any, ...]) -> Any:
-        observation = self._observer.observe(self._b, index, location, t, None)
+        observation = self._builder.build(self._b, index, location, t)
         probs, state = self._classifier.step(observation, state)
-        expected = (len(t), self._unknown.shape[1])
+        expected = (len(t), self._uniform.shape[1])
         if tuple(probs.shape) != expected:
             raise ValueError(
                 f"classifier {self._classifier.name!r} gave probabilities of shape "
@@ -132,14 +130,13 @@ class Belief:
             )
         return self._b.cast(probs, self._b.xp.float32), state
 
-    def _merge(self, mask: Any, new: tuple[Any, ...], old: tuple[Any, ...]) -> tuple[Any, ...]:
-        def put(a: Any, b: Any) -> Any:
-            return self._b.xp.where(mask.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+    def _merge(self, mask: Any, probs: Any, state: tuple[Any, ...]) -> None:
+        """Replaces the slots in `mask`."""
+        self.probs = self._b.select(mask, probs, self.probs)
+        self._state = tuple(map(self._b.select, [mask] * len(state), state, self._state))
 
-        return tuple(map(put, new, old))
 
-
-def _put(values: np.ndarray, rows: np.ndarray, new: np.ndarray) -> np.ndarray:
+def _put(values: np.ndarray, mask: np.ndarray, new: np.ndarray) -> np.ndarray:
     values = values.copy()
-    values[rows] = new
+    values[mask] = new
     return values

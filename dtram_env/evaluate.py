@@ -1,4 +1,4 @@
-"""The exact evaluation of a policy: every image of a split, once, through the environment."""
+"""Exact evaluation of a policy: every image of a split, once, through the environment."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
+from tqdm import tqdm
 
 from .backends import to_host
 from .policy import Policy
@@ -15,22 +16,22 @@ from .policy import Policy
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a policy did on every image of a split.
+    """The results of a policy on every image of a split.
 
     Attributes:
         env_id: the environment.
-        dataset: the data's name.
-        split: the split's name.
-        images: how many images were shown, each once.
-        accuracy: share of images answered rightly, in [0, 1].
+        dataset: name of the data.
+        split: name of the split.
+        images: number of images; each was shown once.
+        accuracy: fraction of images that were classified correctly, in [0, 1].
         error: ``1 - accuracy``.
-        mean_glimpses: glimpses an image, over all images, right or wrong.
-        mean_return: reward an episode.
-        histogram: ``(T_max,)`` int64, how many images took 1, 2, … glimpses.
+        mean_glimpses: mean number of glimpses over all images, right or wrong.
+        mean_return: mean reward of an episode.
+        histogram: ``(T_max,)`` int64, number of images that took 1, 2, … glimpses.
         label: ``(N,)`` int64, per image, in the order of `image_index`.
-        prediction: ``(N,)`` int64.
-        num_glimpses: ``(N,)`` int64.
-        reward: ``(N,)`` float64, the return.
+        prediction: ``(N,)`` int64, per image.
+        num_glimpses: ``(N,)`` int64, per image.
+        reward: ``(N,)`` float64, the return per image.
     """
 
     env_id: str
@@ -48,17 +49,11 @@ class Evaluation:
     reward: np.ndarray = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The summary as JSON takes it; `test_error` is in percent, and there on "test" only."""
-        summary: dict[str, Any] = {
-            "env_id": self.env_id,
-            "dataset": self.dataset,
-            "split": self.split,
-            "images": self.images,
-            "accuracy": self.accuracy,
-            "error": self.error,
-        }
+        """The summary for JSON. Only the split "test" has a `test_error`, in percent."""
+        names = ["env_id", "dataset", "split", "images", "accuracy", "error"]
+        summary = {name: getattr(self, name) for name in names}
         if self.split == "test":
-            summary["test_error"] = round(100 * self.error, 8)  # no 1.3599999999999999
+            summary["test_error"] = round(100 * self.error, 8)  # 1.36, not 1.3599999999999999
         summary["mean_glimpses"] = self.mean_glimpses
         summary["mean_return"] = self.mean_return
         summary["histogram"] = self.histogram.tolist()
@@ -80,25 +75,24 @@ def evaluate(
     """Runs a policy on every image of a split, each exactly once.
 
     Args:
-        policy: see `Policy`; it sees what the environment shows and nothing else. If it has a
+        policy: see `Policy`; it sees the environment's observations and nothing else. If it has a
             method `check_env`, that is called with the environment first.
         id: a registered environment.
         split: the images.
-        num_envs: episodes run side by side; it does not change the result of a policy that treats
-            each episode by itself.
-        backend: "numpy" or "torch": what the policy is given.
-        device: of the torch backend.
-        seed: of the environment's random numbers, which ``first_glimpse="random"`` uses: two passes
-            with one seed and one `num_envs` look first at the same places. A policy's own random
-            numbers are its own.
-        progress: show a bar on standard error.
+        num_envs: number of episodes side by side. It does not change the result of a policy that
+            treats each episode independently.
+        backend: "numpy" or "torch", the kind of arrays that the policy gets.
+        device: device of the torch backend.
+        seed: seed of the environment, for ``first_glimpse="random"``: two evaluations with the same
+            seed and `num_envs` have the same first glimpses. It does not seed the policy.
+        progress: whether to show a progress bar on standard error.
         **env_kwargs: more keywords of the environment.
 
     Raises:
-        TypeError: `policy` is no policy.
-        ValueError: an action is not one, on either backend; the message names the field, the slot
-            and the value. Or the policy's `check_env` refuses the environment.
-        RuntimeError: an image was not counted exactly once: the environment is at fault.
+        TypeError: `policy` is not a policy.
+        ValueError: an action is invalid (the message names the field, the slot and the value), or
+            the policy's `check_env` refuses the environment.
+        RuntimeError: an image was not counted exactly once, which is a bug of the environment.
     """
     missing = [name for name in ("reset", "step") if not callable(getattr(policy, name, None))]
     if isinstance(policy, type) or missing:
@@ -114,7 +108,7 @@ def evaluate(
         autoreset_mode=AutoresetMode.DISABLED,
         backend=backend,
         device=device,
-        validate_actions=True,  # a step ends with a question to the device in any case
+        validate_actions=True,  # costs nothing here: every step waits for the device anyway
         **env_kwargs,
     )
     try:
@@ -128,49 +122,39 @@ def evaluate(
 
 def _evaluate(policy: Policy[Any], env_id: str, env: Any, seed: int, progress: bool) -> Evaluation:
     n, total = env.num_envs, env.num_images
-    waves = -(-total // n)
-    bar = None
-    if progress:
-        from tqdm import tqdm
-
-        bar = tqdm(total=total, desc=f"{env_id} {env.split}", unit="image")
-    observation, infos = env.reset(seed=seed)
-    columns: list[dict[str, np.ndarray]] = []
-    for wave in range(waves):
-        if wave:
-            everyone = np.ones(n, dtype=np.bool_)
-            observation, infos = env.reset(options={"reset_mask": everyone})
-        outcome = _episode(policy, env, observation, infos)
-        first_visit = ~outcome.pop("repeat")
-        columns.append({key: values[first_visit] for key, values in outcome.items()})
-        if bar is not None:
-            bar.update(int(first_visit.sum()))
-    if bar is not None:
-        bar.close()
-    table = {key: np.concatenate([part[key] for part in columns]) for key in columns[0]}
+    parts: list[dict[str, np.ndarray]] = []
+    with tqdm(
+        total=total, desc=f"{env_id} {env.split}", unit="image", disable=not progress
+    ) as progress_bar:
+        while len(parts) * n < total:
+            if parts:  # a mask of all slots: a plain reset would restart the pass
+                start = env.reset(options={"reset_mask": np.ones(n, dtype=np.bool_)})
+            else:
+                start = env.reset(seed=seed)
+            outcome = _run_episodes(policy, env, *start)
+            first_visit = ~outcome.pop("repeat")
+            parts.append({key: values[first_visit] for key, values in outcome.items()})
+            progress_bar.update(int(first_visit.sum()))
+    table = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     order = np.argsort(table["image_index"], kind="stable")
     table = {key: values[order] for key, values in table.items()}
-    if not np.array_equal(table["image_index"], np.arange(total)):
+    if not np.array_equal(table.pop("image_index"), np.arange(total)):
         raise RuntimeError(f"{env_id}: not every one of {total} images was counted exactly once")
-    accuracy = float(np.mean(table["prediction"] == table["label"]))
     return Evaluation(
         env_id=env_id,
         dataset=env.dataset,
         split=env.split,
         images=total,
-        accuracy=accuracy,
+        accuracy=float(np.mean(table["prediction"] == table["label"])),
         error=float(np.mean(table["prediction"] != table["label"])),
         mean_glimpses=float(table["num_glimpses"].mean()),
         mean_return=float(table["reward"].mean()),
         histogram=np.bincount(table["num_glimpses"], minlength=env.max_glimpses + 1)[1:],
-        label=table["label"],
-        prediction=table["prediction"],
-        num_glimpses=table["num_glimpses"],
-        reward=table["reward"],
+        **table,
     )
 
 
-def _episode(
+def _run_episodes(
     policy: Policy[Any], env: Any, observation: Any, infos: dict[str, Any]
 ) -> dict[str, np.ndarray]:
     """Runs one episode in every slot, from its first observation to its end."""
@@ -184,13 +168,9 @@ def _episode(
         observation, paid, terminated, _, infos = env.step(action)
         reward += to_host(paid)
         if "prediction" in infos:
-            prediction = np.where(
-                to_host(infos["_prediction"]), to_host(infos["prediction"]), prediction
-            )
+            ended = to_host(infos["_prediction"])
+            prediction = np.where(ended, to_host(infos["prediction"]), prediction)
         running = not to_host(terminated).all()
-    outcome |= {
-        "prediction": prediction,
-        "num_glimpses": to_host(infos["num_glimpses"]),
-        "reward": reward,
-    }
+    outcome |= {"prediction": prediction, "reward": reward}
+    outcome["num_glimpses"] = to_host(infos["num_glimpses"])
     return outcome

@@ -1,111 +1,97 @@
-"""What an agent sees: the state of slots turned into observations, in batches, on any backend."""
+"""Observations: built from the state of the slots, in batches, on any backend."""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from gymnasium import spaces
 
 from .backends import Backend
 
+if TYPE_CHECKING:
+    from .settings import EnvSettings
+
 OBSERVATIONS = ("glimpse", "canvas")
 FORMATS = ("image", "flat")
-SMALL_IMAGE = 36  # the least side, in pixels, that stock convolutional extractors take
+SMALL_IMAGE = 36  # smallest side, in pixels, that SB3's stock convolutional extractor accepts
 
 
-class Observer:
-    """Makes observations out of the state of slots; the whole of what an agent sees.
+class ObservationBuilder:
+    """Builds observations. A policy sees these arrays and nothing else.
 
     Args:
-        image_shape: height, width, channels; only a canvas needs to know the former.
-        max_glimpses: the budget, which `time` is measured against.
-        glimpse_size: side of a glimpse, in pixels.
-        num_scales: crops in a glimpse.
-        first_glimpse: one of `episodes.FIRST_GLIMPSES`.
-        thumbnail_size: side of the thumbnail, in pixels.
-        observe: one of `OBSERVATIONS`.
-        num_probs: classes of the belief that is observed too; 0 if none is.
-        flat: whether images are flat vectors of float32 in [0, 1] rather than uint8 images.
+        settings: the environment's settings; checked already.
+        native: build the native observation of glimpses, whatever `observe`, `glimpse_format` and
+            `classifier` say. The classifier in the loop reads it.
+
+    Attributes:
+        space: the space of one observation.
     """
 
-    def __init__(
-        self,
-        image_shape: tuple[int | None, int | None, int],
-        max_glimpses: int,
-        glimpse_size: int,
-        num_scales: int,
-        first_glimpse: str,
-        thumbnail_size: int,
-        observe: str,
-        flat: bool,
-        num_probs: int = 0,
-    ) -> None:
-        height, width, channels = image_shape
-        self._max_glimpses, self._num_scales = max_glimpses, num_scales
-        self._thumbnail_size, self._flat = thumbnail_size, flat
-        self._canvas = observe == "canvas"
-        self._choose = first_glimpse == "choose"
-        self._thumbnail = first_glimpse == "thumbnail"
-        self._own_key = self._thumbnail and (self._canvas or thumbnail_size != glimpse_size)
-        shapes = {}
+    def __init__(self, settings: EnvSettings, *, native: bool = False) -> None:
+        height, width, channels = settings.image_shape
+        glimpse_size, num_scales = settings.glimpse_size, settings.num_scales
+        assert settings.thumbnail_size is not None
+        side = self._thumbnail_size = settings.thumbnail_size
+        self._max_glimpses, self._num_scales = settings.max_glimpses, num_scales
+        self._canvas = settings.observe == "canvas" and not native
+        self._flat = settings.glimpse_format == "flat" and not native
+        self._choose = settings.first_glimpse == "choose"
+        self._thumbnail = settings.first_glimpse == "thumbnail"
+        # Whether the thumbnail has its own key, or stands in the first glimpse's place.
+        self._own_key = self._thumbnail and (self._canvas or side != glimpse_size)
+        boxes: dict[str, spaces.Space[Any]] = {}
         if self._canvas:
-            assert height is not None and width is not None, "the task checks it"
-            shapes["canvas"] = (height, width, channels + 1)
+            assert height is not None and width is not None, "EnvSettings checks it"
+            boxes["canvas"] = self._image_box(height, width, channels + 1)
         else:
-            shapes["glimpse"] = (glimpse_size, glimpse_size, channels * num_scales)
+            boxes["glimpse"] = self._image_box(glimpse_size, glimpse_size, channels * num_scales)
         if self._own_key:
-            shapes["thumbnail"] = (thumbnail_size, thumbnail_size, channels)
-        boxes: dict[str, spaces.Space[Any]] = {key: self._box(s) for key, s in shapes.items()}
+            boxes["thumbnail"] = self._image_box(side, side, channels)
         boxes["location"] = spaces.Box(-1, 1, (2,), np.float32)
         boxes["time"] = spaces.Box(0, 1, (1,), np.float32)
-        if num_probs:
-            boxes["probs"] = spaces.Box(0, 1, (num_probs,), np.float32)
+        if settings.classifier is not None and not native:
+            boxes["probs"] = spaces.Box(0, 1, (settings.source.num_classes,), np.float32)
         self.space: spaces.Space[Any] = spaces.Dict(boxes)
 
-    def observe(
+    def build(
         self,
         b: Backend,
         index: Any,
         location: Any,
         t: Any,
-        seen: Any | None,
+        seen: Any | None = None,
         probs: Any | None = None,
-    ) -> Any:
-        """The observation of every slot, new arrays.
+    ) -> dict[str, Any]:
+        """The observations of n slots, as new arrays.
 
         Args:
             b: the backend.
             index: ``(n,)`` int64, the images.
-            location: ``(n, 2)`` float32, where the last glimpse was.
+            location: ``(n, 2)`` float32, where the last glimpse was taken.
             t: ``(n,)`` int64, glimpses taken.
-            seen: ``(n, H, W)`` bool, pixels seen; only for "canvas".
-            probs: ``(n, K)`` float32, the belief; only if it is observed.
+            seen: ``(n, H, W)`` bool, the pixels seen; needed for the canvas only.
+            probs: ``(n, K)`` float32, the classifier's probabilities, where they are observed.
         """
-        where = b.xp.where
         at_first = t == 1
-        first = at_first[:, None, None, None] if self._thumbnail else None
-        whole = None
-        if self._thumbnail:
-            whole = b.thumbnail(index, self._thumbnail_size, at_first)
+        whole = b.thumbnail(index, self._thumbnail_size, at_first) if self._thumbnail else None
         observation = {}
         if self._canvas:
-            observation["canvas"] = self._paint(b, index, seen)
+            mask = b.cast(seen, b.xp.uint8)[..., None]
+            observation["canvas"] = b.xp.concatenate([b.images(index) * mask, mask * 255], -1)
+        elif not (self._choose or self._thumbnail):
+            observation["glimpse"] = b.glimpse(index, location)
         else:
-            needed = None
-            if self._choose:
-                needed = t > 0
-            elif self._thumbnail:
-                needed = ~at_first
-            glimpse = b.glimpse(index, location, needed)
-            if self._choose:
-                glimpse = where((t == 0)[:, None, None, None], 0, glimpse)
-            elif self._thumbnail:
-                tiled = None if self._own_key else b.xp.concatenate([whole] * self._num_scales, -1)
-                glimpse = where(first, 0 if tiled is None else tiled, glimpse)
-            observation["glimpse"] = glimpse
+            cropped = t > 0 if self._choose else ~at_first  # slots whose last glimpse is a crop
+            glimpse = b.glimpse(index, location, cropped)
+            other: Any = 0
+            if self._thumbnail and not self._own_key:
+                other = b.xp.concatenate([whole] * self._num_scales, -1)
+            observation["glimpse"] = b.select(cropped, glimpse, other)
         if self._own_key:
-            observation["thumbnail"] = where(first, whole, 0)
+            observation["thumbnail"] = b.select(at_first, whole, 0)
         if self._flat:
             for key, image in observation.items():
                 observation[key] = b.divide(image.reshape(len(image), -1), 255)
@@ -115,11 +101,7 @@ class Observer:
             observation["probs"] = b.copy(probs)
         return observation
 
-    def _paint(self, b: Backend, index: Any, seen: Any) -> Any:
-        mask = b.cast(seen, b.xp.uint8)[..., None]
-        return b.xp.concatenate([b.images(index) * mask, mask * 255], -1)
-
-    def _box(self, shape: tuple[int, ...]) -> spaces.Box:
+    def _image_box(self, *shape: int) -> spaces.Box:
         if self._flat:
-            return spaces.Box(0, 1, (int(np.prod(shape)),), np.float32)
+            return spaces.Box(0, 1, (math.prod(shape),), np.float32)
         return spaces.Box(0, 255, shape, np.uint8)

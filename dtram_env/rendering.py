@@ -1,4 +1,4 @@
-"""Pictures of an episode: the image enlarged, its glimpses boxed in the order they were taken."""
+"""Pictures of an episode: the enlarged image with a numbered box for each glimpse."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from . import sensor
+from .optional import require
 
-# Told apart on black, white and grey; glimpse k has colour k modulo 8.
+# Distinguishable on black, white and grey; the colours repeat after eight glimpses.
 COLOURS = (
     (230, 25, 75),
     (60, 180, 75),
@@ -31,22 +32,22 @@ def draw_episode(
     *,
     size: int = 280,
 ) -> np.ndarray:
-    """Draws an image with boxes, numbered and coloured in visiting order.
+    """Draws an image with boxes, numbered and coloured in the order of the glimpses.
 
     Args:
         image: ``(H, W, C)`` uint8, C = 1 (grey) or 3 (RGB).
-        boxes: ``(left, top, width, height)`` in pixels of the image, one a glimpse, in the order
-            they were taken; they may reach beyond the image. See `crop_boxes`.
-        caption: a line under the picture, cut where it does not fit; None for no line, "" for an
-            empty one.
-        size: side of the enlarged image in pixels: the longer side is enlarged by the largest
-            whole number that keeps it within `size`, or shrunk to it.
+        boxes: ``(left, top, width, height)`` in pixels of the image, one per glimpse, in order.
+            They may reach beyond the image. `crop_boxes` makes them.
+        caption: a line of text below the picture, cut off if it is too long; "" draws an empty
+            line, None draws none.
+        size: largest side of the picture, in pixels. The image is enlarged by the largest integer
+            factor that fits; a larger image is shrunk to `size`.
 
     Returns:
-        ``(h, w, 3)`` uint8; h is larger than the enlarged image by the caption's line.
+        ``(h, w, 3)`` uint8; h includes the line of the caption.
 
     Raises:
-        ValueError: the image is not of that shape and type.
+        ValueError: the image has another shape or type.
     """
     if image.ndim != 3 or image.shape[2] not in (1, 3) or image.dtype != np.uint8:
         raise ValueError(
@@ -66,13 +67,13 @@ def draw_episode(
     corners = []
     for number, (left, top, box_width, box_height) in enumerate(boxes, start=1):
         colour = COLOURS[(number - 1) % len(COLOURS)]
-        # Boxes that reach beyond the image are drawn at its edge.
+        # A box that reaches beyond the image is cut off at its edge.
         x0, y0 = max(round(left * zoom), 0), max(round(top * zoom), 0)
         x1 = max(min(round((left + box_width) * zoom), shown[0]) - 1, x0)
         y1 = max(min(round((top + box_height) * zoom), shown[1]) - 1, y0)
         draw.rectangle((x0, y0, x1, y1), outline=colour, width=2)
         corners.append((x0, y0, colour))
-    # After all the boxes, so that none hides a number.
+    # Numbers are drawn after all boxes, so that no box hides one.
     font = ImageFont.load_default(size=max(10, max(shown) // 14))
     for number, (x0, y0, colour) in enumerate(corners, start=1):
         place = draw.textbbox((x0 + 3, y0 + 1), str(number), font=font)
@@ -91,13 +92,13 @@ def crop_boxes(
     """The boxes of an episode's glimpses (their finest crops), for `draw_episode`.
 
     Args:
-        locations: ``(T, 2)``, where the crops were taken, in order.
-        image_shape: height and width (and anything after) of the image.
+        locations: ``(T, 2)``, the crops' centres in order.
+        image_shape: height and width of the image; further items are ignored.
         glimpse_size: side of a crop, in pixels.
-        whole_first: whether a look at the whole image (a thumbnail) came before the crops.
+        whole_first: whether the first glimpse was a thumbnail, whose box is the whole image.
 
     Returns:
-        ``(left, top, width, height)`` in pixels, one a glimpse.
+        ``(left, top, width, height)`` in pixels, one per glimpse.
     """
     height, width = image_shape[:2]
     locations = np.clip(np.asarray(locations, dtype=np.float64).reshape(-1, 2), -1, 1)
@@ -111,13 +112,13 @@ def crop_boxes(
 def episode_caption(
     step: int, prediction: int | None, label: int, class_names: Sequence[str], over: bool = False
 ) -> str:
-    """The line under an environment's frame: the step, what was answered, what is right.
+    """The caption of an environment's frame: step, predicted class, true class.
 
     Args:
         step: glimpses taken.
-        prediction: the last answer; None if none was given yet.
+        prediction: the last prediction; None before the first.
         label: the true class.
-        class_names: a name for each class.
+        class_names: name of each class.
         over: whether the episode has ended.
     """
     said = "?" if prediction is None else class_names[prediction]
@@ -125,10 +126,10 @@ def episode_caption(
 
 
 class Window:
-    """A window that shows frames; it opens with the first one.
+    """A window that shows frames; it opens at the first one.
 
     Args:
-        fps: frames a second at most.
+        fps: most frames per second.
     """
 
     def __init__(self, fps: int) -> None:
@@ -138,21 +139,14 @@ class Window:
         self._clock: Any = None
 
     def show(self, frame: np.ndarray) -> None:
-        """Shows a frame ``(h, w, 3)`` uint8 and waits out the frame's time.
+        """Shows a frame ``(h, w, 3)`` uint8 for ``1 / fps`` seconds.
 
         Raises:
-            gymnasium.error.DependencyNotInstalled: pygame is missing.
+            MissingDependencyError: pygame is not installed.
         """
         size = (frame.shape[1], frame.shape[0])
         if self._screen is None:
-            try:
-                import pygame
-            except ImportError as error:
-                from gymnasium.error import DependencyNotInstalled
-
-                raise DependencyNotInstalled(
-                    'render_mode="human" needs pygame: run `pip install pygame-ce`'
-                ) from error
+            pygame = require("pygame", "render")
             self._pygame = pygame
             pygame.display.init()
             pygame.display.set_caption("DT-RAM")
@@ -167,7 +161,7 @@ class Window:
         self._clock.tick(self._fps)
 
     def close(self) -> None:
-        """Closes the window, if it ever opened."""
+        """Closes the window, if it was opened."""
         if self._screen is not None:
             self._pygame.display.quit()
             self._screen = None

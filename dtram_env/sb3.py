@@ -1,11 +1,12 @@
-"""The batched environment as Stable-Baselines3's `VecEnv`: all slots in one step.
+"""The vector environment as a `VecEnv` of Stable-Baselines3: all slots in one step.
 
     from dtram_env.sb3 import Sb3VecEnv
 
     env = VecMonitor(Sb3VecEnv("DTRAM-MNIST-v0", num_envs=256, view="discrete"))
     PPO("MultiInputPolicy", env, gamma=1.0).learn(1_000_000)
 
-`VecMonitor` is SB3's own; without it no return or length is logged.
+`VecMonitor` is SB3's own wrapper; without it SB3 logs no returns and lengths. Importing this module
+without Stable-Baselines3 raises an `ImportError` with the install line.
 """
 
 from __future__ import annotations
@@ -16,24 +17,32 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
-from stable_baselines3.common.vec_env import VecEnv
-from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
+from .optional import require
 from .vector_env import GlimpseVectorEnv
 
-FREE = {"metadata", "validate_actions"}  # public attributes that are read anew at each use
+require("stable_baselines3", "train")
+
+from stable_baselines3.common.vec_env import VecEnv  # noqa: E402
+from stable_baselines3.common.vec_env.base_vec_env import (  # noqa: E402
+    VecEnvIndices,
+    VecEnvObs,
+    VecEnvStepReturn,
+)
+
+SETTABLE = {"metadata", "validate_actions"}  # attributes that every step reads again
 
 
 class Sb3VecEnv(VecEnv):
-    """A `GlimpseVectorEnv` behind the interface that every SB3 algorithm takes.
+    """A `GlimpseVectorEnv` with the interface that every SB3 algorithm accepts.
 
-    A slot starts anew in the step that ends its episode. That slot's info then holds the whole
-    last info (`label`, `prediction`, `is_success`, …), `terminal_observation`, and
-    ``TimeLimit.truncated``, which is always False; the infos of other slots are empty. Action masks
-    are there for MaskablePPO in the views of a grid.
+    The step that ends an episode also starts the slot's next one. The slot's info then holds the
+    episode's last info (`label`, `prediction`, `is_success`, …), `terminal_observation`, and
+    ``TimeLimit.truncated``, which is always False; the infos of other slots are empty. In the grid
+    views `action_masks` serves MaskablePPO.
 
-    All slots are one environment: `seed` seeds it by its first number, and `set_attr` sets an
-    attribute of it, for all slots, or raises: what the task is is fixed when it is made.
+    All slots are one environment: the first number of `seed` seeds it, and `set_attr` sets an
+    attribute for all slots or raises, because the task cannot change after it is made.
 
     Args:
         env_id: a registered id, as ``"DTRAM-MNIST-v0"`` or ``"agents:DTRAM-MNIST-Policy-v0"``.
@@ -44,7 +53,7 @@ class Sb3VecEnv(VecEnv):
         venv: the `GlimpseVectorEnv`.
 
     Raises:
-        ValueError: an argument is not what it must be.
+        ValueError: an argument has a wrong value; the message names it.
     """
 
     def __init__(self, env_id: str, num_envs: int = 1, **env_kwargs: Any) -> None:
@@ -64,7 +73,7 @@ class Sb3VecEnv(VecEnv):
             raise ValueError(f"env_id={env_id!r}: expected an environment of this package")
         if made.view == "native":
             raise ValueError(
-                "view='native': Stable-Baselines3 takes no Dict action; expected "
+                "view='native': Stable-Baselines3 accepts no Dict actions; expected "
                 "view='continuous' (PPO, A2C, SAC, TD3), 'discrete' (PPO, A2C, MaskablePPO), or, "
                 "for policy-only ids, 'single' (DQN)"
             )
@@ -74,10 +83,10 @@ class Sb3VecEnv(VecEnv):
         super().__init__(num_envs, made.single_observation_space, made.single_action_space)
 
     def reset(self) -> VecEnvObs:
-        """Starts episodes in all slots, with the seeds and options that were set before.
+        """Starts episodes in all slots, with the seed and options set by `seed` and `set_options`.
 
         Raises:
-            ValueError: an option is not what it must be; the options are forgotten.
+            ValueError: an option is invalid. The options are dropped.
         """
         given = self._options
         self._reset_options()
@@ -97,15 +106,15 @@ class Sb3VecEnv(VecEnv):
         return observation
 
     def step_async(self, actions: np.ndarray) -> None:
-        """Keeps the actions for `step_wait`."""
+        """Stores the actions for `step_wait`."""
         self._actions = actions
 
     def step_wait(self) -> VecEnvStepReturn:
         """Steps all slots.
 
         Returns:
-            Observations of arrays ``(n, …)``, rewards ``(n,)`` float32, dones ``(n,)`` bool, and a
-            list of n dicts.
+            Observations (arrays ``(n, …)``), rewards ``(n,)`` float32, dones ``(n,)`` bool, and
+            infos, a list of n dicts.
         """
         observation, rewards, dones, _, found = self.venv.step(self._actions)
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
@@ -123,19 +132,19 @@ class Sb3VecEnv(VecEnv):
         self.venv.close()
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """An attribute of the environment, once for every slot asked for."""
+        """An attribute of the environment, repeated for every slot in `indices`."""
         value = getattr(self.venv, attr_name)
         return [value for _ in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
-        """Sets an attribute of the environment; it belongs to all slots.
+        """Sets an attribute of the environment, for all slots.
 
         Raises:
-            ValueError: only some of the slots were named, or the attribute is one of those that the
-                environment was made with, as `discount`, or one of its methods.
+            ValueError: `indices` names only some of the slots; or the attribute is a method, or was
+                fixed when the environment was made, as `discount`.
         """
         own = attr_name in self._made or hasattr(type(self.venv), attr_name)
-        if own and attr_name not in FREE:
+        if own and attr_name not in SETTABLE:
             raise ValueError(
                 f"set_attr({attr_name!r}): fixed when the environment is made; make another with "
                 f"Sb3VecEnv(…, {attr_name}=…) if it is a keyword"
@@ -154,19 +163,19 @@ class Sb3VecEnv(VecEnv):
         indices: VecEnvIndices = None,
         **method_kwargs: Any,
     ) -> list[Any]:
-        """Calls a method of the environment once; each slot asked for gets its part of the result.
+        """Calls a method of the environment once; returns one result for each slot in `indices`.
 
-        Its part is its row, if the result has one for every slot (`action_masks`, `render`), else
-        the whole.
+        If the method's result has one item per slot (`action_masks`, `render`), a slot gets its own
+        item, otherwise the whole result.
         """
         result = getattr(self.venv, method_name)(*method_args, **method_kwargs)
-        rows = isinstance(result, np.ndarray | tuple | list) and len(result) == self.num_envs
-        return [result[i] if rows else result for i in self._get_indices(indices)]
+        per_slot = isinstance(result, np.ndarray | tuple | list) and len(result) == self.num_envs
+        return [result[i] if per_slot else result for i in self._get_indices(indices)]
 
     def env_is_wrapped(
         self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None
     ) -> list[bool]:
-        """False for every slot: there is no wrapper inside."""
+        """False for every slot: the environment has no wrappers."""
         return [False for _ in self._get_indices(indices)]
 
     def get_images(self) -> Sequence[np.ndarray | None]:
@@ -184,8 +193,8 @@ class Sb3VecEnv(VecEnv):
 
 
 def _split(infos: dict[str, Any], slots: Iterable[int]) -> list[dict[str, Any]]:
-    """Gymnasium's infos, arrays with masks, as a dict for each of some slots that have them all."""
-    rows = list(slots)
+    """Gymnasium's infos (arrays with masks) as one dict per slot; the slots must have all keys."""
+    chosen = list(slots)
     keys = [key for key in infos if not key.startswith("_")]
-    columns = [np.asarray(infos[key])[rows].tolist() for key in keys]
+    columns = [np.asarray(infos[key])[chosen].tolist() for key in keys]
     return [dict(zip(keys, values, strict=True)) for values in zip(*columns, strict=True)]

@@ -1,4 +1,4 @@
-"""The glimpse sensor: location -> glimpse, on numpy. `sensor_torch` is the same on tensors."""
+"""The glimpse sensor on numpy: location -> glimpse. `sensor_torch` is the same on tensors."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from .datasets.storage.store import Store
 
 
 def margin(glimpse_size: int, num_scales: int) -> int:
-    """Zeros needed around an image so that every crop centred in it can be cut, in pixels."""
+    """Zero padding, in pixels, that an image needs so that a crop at any location fits."""
     return (glimpse_size * 2 ** (num_scales - 1) + 1) // 2
 
 
 def edge(coordinate: Any, size: Any, side: int) -> Any:
-    """Where a window of `side` pixels centred at `coordinate` begins, before rounding down.
+    """First row (or column) of a window of `side` pixels centred at `coordinate`, not rounded yet.
 
-    The one formula, on float64 arrays and Python floats (which are the same doubles) alike:
-    ``(x + 1) * size / 2 - side / 2 + 0.5``.
+    The formula ``(x + 1) * size / 2 - side / 2 + 0.5`` gives the same doubles on float64 arrays and
+    on Python floats.
     """
     return (coordinate + 1.0) * size / 2 - side / 2 + 0.5
 
@@ -28,7 +28,7 @@ def corner(coordinate: np.ndarray, size: int | np.ndarray, side: int) -> np.ndar
     """First row (or column) of a window of `side` pixels centred at `coordinate`.
 
     Args:
-        coordinate: x or y of the centre, any shape, in [-1, 1]; -1 is the image's first edge.
+        coordinate: x or y of the centre, any shape, in [-1, 1]; -1 is the left (or top) edge.
         size: the image's width (or height), in pixels.
         side: side of the window, in pixels.
 
@@ -41,12 +41,12 @@ def corner(coordinate: np.ndarray, size: int | np.ndarray, side: int) -> np.ndar
 def glimpse(
     store: Store, index: np.ndarray, location: np.ndarray, glimpse_size: int, num_scales: int = 1
 ) -> np.ndarray:
-    """Looks at images: one crop a scale about the same centre, each shrunk to the glimpse's side.
+    """Takes glimpses: one crop per scale around the same centre, each shrunk to the same side.
 
     Args:
         store: the images.
-        index: ``(B,)`` integers, rows of the store.
-        location: ``(B, 2)``, centres ``(x, y)``, clipped to [-1, 1].
+        index: ``(B,)`` integers, indices into the store.
+        location: ``(B, 2)``, centres ``(x, y)``; values outside [-1, 1] are clipped.
         glimpse_size: side g of the glimpse, in pixels.
         num_scales: number of crops; the k-th has side ``g * 2**k``.
 
@@ -55,7 +55,7 @@ def glimpse(
     """
     height, width = store.size(index)
     alone = len(location) == 1 and isinstance(height, int) and isinstance(width, int)
-    if alone:  # the scalar environment's path: Python's floats are faster than arrays of one
+    if alone:  # the scalar environment: Python floats are faster than arrays of one
         x, y = location[0].tolist()
         x, y = min(max(x, -1.0), 1.0), min(max(y, -1.0), 1.0)
     else:
@@ -74,7 +74,7 @@ def glimpse(
 
 
 def area_average(windows: np.ndarray, factor: int) -> np.ndarray:
-    """Shrinks ``(B, s, s, C)`` uint8 by a whole factor: ``(sum + n // 2) // n`` over n pixels."""
+    """Shrinks ``(B, s, s, C)`` uint8 by an integer factor: ``(sum + n // 2) // n`` of n pixels."""
     if factor == 1:
         return windows
     batch, side, _, channels = windows.shape

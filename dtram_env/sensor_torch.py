@@ -1,4 +1,4 @@
-"""The glimpse sensor on tensors: bit for bit the same as `sensor`, on any device."""
+"""The glimpse sensor on tensors of any device, equal to `sensor` bit for bit."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch import Tensor
 
 
 class TorchStore(Protocol):
-    """What the sensor asks of images; `datasets.store.Store` on tensors, shapes as there."""
+    """The images as the sensor reads them: `datasets.storage.store.Store` on tensors."""
 
-    on_host: bool  # whether looking waits for the device
+    on_host: bool  # whether the images are on the host, so that reading waits for the device
 
     @property
     def channels(self) -> int: ...
@@ -25,7 +25,7 @@ class TorchStore(Protocol):
     def thumbnail(self, index: Tensor, side: int) -> Tensor: ...
 
     def whole(self, index: Tensor) -> Tensor:
-        """Whole images ``(B, H, W, C)`` uint8, where all have one size."""
+        """Whole images ``(B, H, W, C)`` uint8; all must have one size."""
         ...
 
 
@@ -38,9 +38,10 @@ def corner(coordinate: Tensor, size: int | Tensor, side: int) -> Tensor:
 def glimpse(
     store: TorchStore, index: Tensor, location: Tensor, glimpse_size: int, num_scales: int = 1
 ) -> Tensor:
-    """Looks at images; shapes and meaning as `sensor.glimpse`.
+    """Takes glimpses; arguments as for `sensor.glimpse`.
 
-    A NaN counts as 0: nobody may have checked the location, as that would wait for the device.
+    A NaN coordinate counts as 0: checking locations would wait for the device, so they may be
+    unchecked.
 
     Returns:
         ``(B, g, g, C * num_scales)`` uint8 on the store's device.

@@ -1,7 +1,7 @@
-"""What slots remember of the glimpses of their episode: pixels, cells, the path.
+"""Trackers: what an environment records about the glimpses of each slot's current episode.
 
-Each is an `episodes.Tracker`, told by the state machine (or the scalar environment) when an episode
-starts and when a crop is taken. Nothing is changed in place.
+They record which pixels were covered (for the canvas), which grid cells were visited (for action
+masks) and where the crops were taken (for pictures).
 """
 
 from __future__ import annotations
@@ -14,8 +14,23 @@ from .backends import Backend
 from .views import grid_centres
 
 
-class SeenPixels:
-    """Which pixels the finest crops of an episode covered.
+class Tracker:
+    """Interface: `Episodes` (or the scalar environment) reports every start and every crop.
+
+    Arrays are replaced, never changed in place, so results that were returned stay as they were.
+    """
+
+    def start(self, mask: Any | None) -> None:
+        """Clears the slots in `mask` ``(n,)`` bool (None: all), whose episode starts."""
+        raise NotImplementedError
+
+    def update(self, mask: Any | None, location: Any) -> None:
+        """Records crops at `location` ``(n, 2)`` float32 in the slots of `mask` (None: all)."""
+        raise NotImplementedError
+
+
+class SeenPixels(Tracker):
+    """The pixels that the finest crops of an episode have covered.
 
     Attributes:
         mask: ``(n, H, W)`` bool.
@@ -29,11 +44,9 @@ class SeenPixels:
         self.mask = b.full((num_envs, height, width), False, b.boolean)
 
     def start(self, mask: Any | None) -> None:
-        """Forgets slots."""
         self.mask = self.mask & False if mask is None else self.mask & ~mask[:, None, None]
 
-    def look(self, mask: Any | None, location: Any) -> None:
-        """Adds the crops at `location`."""
+    def update(self, mask: Any | None, location: Any) -> None:
         top = self._b.corner(location[:, 1], self._height, self._side)[:, None]
         left = self._b.corner(location[:, 0], self._width, self._side)[:, None]
         rows = (self._rows >= top) & (self._rows < top + self._side)
@@ -43,8 +56,8 @@ class SeenPixels:
         self.mask = self.mask | (rows[:, :, None] & columns[:, None, :])
 
 
-class SeenCells:
-    """At which cells' exact locations a crop of an episode was taken.
+class SeenCells(Tracker):
+    """The grid cells at whose exact centre a crop of an episode was taken.
 
     Attributes:
         mask: ``(n, G * G)`` bool.
@@ -55,38 +68,34 @@ class SeenCells:
         self.mask = b.full((num_envs, grid * grid), False, b.boolean)
 
     def start(self, mask: Any | None) -> None:
-        """Forgets slots."""
         self.mask = self.mask & False if mask is None else self.mask & ~mask[:, None]
 
-    def look(self, mask: Any | None, location: Any) -> None:
-        """Adds the crops at `location`."""
+    def update(self, mask: Any | None, location: Any) -> None:
         here = (self._centres == location[:, None]).all(-1)
         self.mask = self.mask | (here if mask is None else here & mask[:, None])
 
 
-class Path:
-    """Where the crops of an episode were taken, for pictures.
+class CropLocations(Tracker):
+    """Where the crops of an episode were taken, in order.
 
     Attributes:
-        points: ``(n, T, 2)`` float32, in order.
-        count: ``(n,)`` int64, how many of them there are.
+        locations: ``(n, T_max, 2)`` float32.
+        count: ``(n,)`` int64, how many of them are filled.
     """
 
     def __init__(self, b: Backend, num_envs: int, max_glimpses: int) -> None:
-        self._where = b.xp.where
+        self._b = b
         self._steps = b.array(np.arange(max_glimpses))
         self._zero = b.full(num_envs, 0, b.xp.int64)
-        self.points = b.full((num_envs, max_glimpses, 2), 0, b.xp.float32)
+        self.locations = b.full((num_envs, max_glimpses, 2), 0, b.xp.float32)
         self.count = self._zero
 
     def start(self, mask: Any | None) -> None:
-        """Forgets slots."""
-        self.count = self._zero if mask is None else self._where(mask, 0, self.count)
+        self.count = self._zero if mask is None else self._b.select(mask, self._zero, self.count)
 
-    def look(self, mask: Any | None, location: Any) -> None:
-        """Adds the crops at `location`."""
+    def update(self, mask: Any | None, location: Any) -> None:
         here = self._steps == self.count[:, None]
         if mask is not None:
             here = here & mask[:, None]
-        self.points = self._where(here[..., None], location[:, None], self.points)
+        self.locations = self._b.xp.where(here[..., None], location[:, None], self.locations)
         self.count = self.count + (1 if mask is None else mask)

@@ -1,7 +1,7 @@
-"""Views: the same task in the action spaces that a library can take.
+"""Views: action spaces for libraries that cannot use the native one.
 
-An action codec turns a library's action into (location, stop, prediction), in batches, on any
-backend. Observations are made by `observer`.
+An action codec reads a library's action as location, stop and prediction, in batches on any
+backend, or one at a time. `observation_builder` makes the observations.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from gymnasium import spaces
 from .backends import Backend, read_array
 
 VIEWS = ("native", "continuous", "discrete", "single")
-GRID_VIEWS = ("discrete", "single")  # those whose locations are the cells of a grid
+GRID_VIEWS = ("discrete", "single")  # their locations are the cells of a grid
 
 
 class Decision(NamedTuple):
-    """An action in the task's own words.
+    """A batch of actions, read.
 
     Attributes:
         location: ``(n, 2)`` float32 in [-1, 1].
         stop: ``(n,)``, 1 to stop.
-        prediction: ``(n,)`` int64; None where the action has none (policy-only).
+        prediction: ``(n,)`` int64; None where actions hold no prediction (policy-only).
     """
 
     location: Any
@@ -35,7 +35,7 @@ class Decision(NamedTuple):
 
 
 class ActionCodec(Protocol):
-    """Turns actions of one view into decisions."""
+    """Reads the actions of one view."""
 
     space: spaces.Space[Any]
 
@@ -44,75 +44,70 @@ class ActionCodec(Protocol):
 
         Args:
             b: backend of the result.
-            action: as `space`, batched.
-            n: the batch.
-            active: ``(n,)`` bool, slots whose action counts (None: all); others may hold anything.
-            check: whether values are checked (shapes always are).
+            action: actions of `space`, batched.
+            n: the batch size.
+            active: ``(n,)`` bool, the slots whose action counts (None: all); the others may hold
+                any values.
+            check: whether to check values. Shapes and types are always checked.
 
         Raises:
-            ValueError: naming the field and the value.
+            ValueError: an action is invalid; the message names the field, the slot and the value.
         """
         ...
 
     def decode_one(self, action: Any) -> tuple[np.ndarray, int, int | None]:
-        """Reads one action: location ``(2,)`` float32, stop, prediction (None: it has none).
+        """Reads one action: location ``(2,)`` float32, stop, and prediction or None.
+
+        Separate from `decode`, because Python numbers are several times faster than arrays of one.
 
         Raises:
-            ValueError: naming the field and the value.
+            ValueError: the action is invalid; the message names the field and the value.
         """
         ...
 
 
 class NativeActions:
-    """``Dict(location, stop, prediction)``, as the task is told.
+    """``Dict(location, stop, prediction)``, the task's own action space.
 
     Args:
-        num_classes: number of classes; None where the action has no prediction.
+        num_classes: number of classes; None where actions hold no prediction.
     """
 
     def __init__(self, num_classes: int | None) -> None:
-        self._num_classes = num_classes
         parts: dict[str, spaces.Space[Any]] = {
             "location": spaces.Box(-1, 1, (2,), np.float32),
             "stop": spaces.Discrete(2),
         }
+        self._bounds = {"stop": 2}  # the integer fields
         if num_classes is not None:
             parts["prediction"] = spaces.Discrete(num_classes)
+            self._bounds["prediction"] = num_classes
         self.space: spaces.Space[Any] = spaces.Dict(parts)
         self._keys = tuple(parts)
 
     def decode(self, b: Backend, action: Any, n: int, active: Any | None, check: bool) -> Decision:
         self._check_keys(action)
         location = _array(b, action["location"], (n, 2), "action['location']", "iuf")
-        stop = _array(b, action["stop"], (n,), "action['stop']")
-        prediction, bound = None, self._num_classes
-        if bound is not None:
-            prediction = _array(b, action["prediction"], (n,), "action['prediction']")
+        numbers = {
+            name: _array(b, action[name], (n,), f"action['{name}']") for name in self._bounds
+        }
         if check:
-            claims = [
-                _finite(b, location, "action['location']"),
-                _integers(b, stop, 2, "action['stop']"),
-            ]
-            if bound is not None:
-                claims.append(_integers(b, prediction, bound, "action['prediction']"))
-            _check(claims, active)
+            checks = [_finite(b, location, "action['location']")]
+            for name, bound in self._bounds.items():
+                checks.append(_integers(b, numbers[name], bound, f"action['{name}']"))
+            _raise_for(checks, active)
+        prediction = numbers.get("prediction")
         if prediction is not None:
             prediction = _int64(b, prediction, active)
-        return Decision(_clip(b, location), stop, prediction)
+        return Decision(_clip(b, location), numbers["stop"], prediction)
 
     def decode_one(self, action: Any) -> tuple[np.ndarray, int, int | None]:
         self._check_keys(action)
-        location = _host_array(action["location"], "action['location']")
-        if location.shape != (2,) or location.dtype.kind not in "iuf":
-            raise ValueError(
-                f"action['location'] is {location.dtype} of shape {location.shape}: "
-                "expected numbers of shape (2,)"
-            )
+        location = _numbers(action["location"], (2,), "action['location']")
+        classes = self._bounds.get("prediction")
         prediction = None
-        if self._num_classes is not None:
-            prediction = _one_integer(
-                action["prediction"], self._num_classes, "action['prediction']"
-            )
+        if classes is not None:
+            prediction = _one_integer(action["prediction"], classes, "action['prediction']")
         return (
             _one_location(location, "action['location']"),
             _one_integer(action["stop"], 2, "action['stop']"),
@@ -131,10 +126,12 @@ class NativeActions:
 
 
 class ContinuousActions:
-    """``Box(3 + num_classes)``: x, y, stop if > 0, prediction the first largest of the rest.
+    """``Box(3 + num_classes)``: x, y, stop if > 0, then one score per class.
+
+    The first class of the largest score is the prediction.
 
     Args:
-        num_classes: number of classes; None where the action has no prediction, as ``Box(3)``.
+        num_classes: number of classes; None where actions hold no prediction, ``Box(3)``.
     """
 
     def __init__(self, num_classes: int | None) -> None:
@@ -144,95 +141,88 @@ class ContinuousActions:
     def decode(self, b: Backend, action: Any, n: int, active: Any | None, check: bool) -> Decision:
         action = _array(b, action, (n, self._size), "action", "iuf")
         if check:
-            _check((_finite(b, action, "action"),), active)
+            _raise_for([_finite(b, action, "action")], active)
         prediction = action[:, 3:].argmax(-1) if self._size > 3 else None
         return Decision(_clip(b, action[:, :2]), action[:, 2] > 0, prediction)
 
     def decode_one(self, action: Any) -> tuple[np.ndarray, int, int | None]:
-        action = _host_array(action, "action")
-        if action.shape != (self._size,) or action.dtype.kind not in "iuf":
-            raise ValueError(
-                f"action is {action.dtype} of shape {action.shape}: "
-                f"expected numbers of shape ({self._size},)"
-            )
+        action = _numbers(action, (self._size,), "action")
         if not np.isfinite(action).all():
             raise ValueError(f"action = {action}: expected finite numbers")
         prediction = int(action[3:].argmax()) if self._size > 3 else None
         return _one_location(action[:2], "action[:2]"), int(action[2] > 0), prediction
 
 
-class DiscreteActions:
+class _GridActions:
+    """What the grid views share: cells, numbered row by row from the top left, as locations."""
+
+    def __init__(self, grid: int) -> None:
+        self._centres = grid_centres(grid)
+        self._on_backend: Any = None  # the centres
+
+    def _locations(self, b: Backend, cells: Any) -> Any:
+        if self._on_backend is None:
+            self._on_backend = b.array(self._centres)
+        return self._on_backend[cells]
+
+
+class DiscreteActions(_GridActions):
     """``MultiDiscrete([G*G, 2, num_classes])``: a cell of the grid, stop, prediction.
 
-    Cells are numbered row by row from the top left; a cell's location is its centre.
-
     Args:
-        num_classes: number of classes; None where the action has no prediction.
-        grid: G, cells a side.
+        num_classes: number of classes; None where actions hold no prediction.
+        grid: cells per side G.
     """
 
     def __init__(self, num_classes: int | None, grid: int) -> None:
-        self.grid = grid
+        super().__init__(grid)
         self._bounds = (grid * grid, 2, *(() if num_classes is None else (num_classes,)))
         self.space: spaces.Space[Any] = spaces.MultiDiscrete(list(self._bounds))
-        self.centres = grid_centres(grid)
-        fields = ("action[0] (cell)", "action[1] (stop)", "action[2] (prediction)")
-        self._fields = fields[: len(self._bounds)]
-        self._placed: Any = None  # the centres, on the backend
+        names = ("action[0] (cell)", "action[1] (stop)", "action[2] (prediction)")
+        self._fields = names[: len(self._bounds)]
 
     def decode(self, b: Backend, action: Any, n: int, active: Any | None, check: bool) -> Decision:
         action = _array(b, action, (n, len(self._bounds)), "action")
         columns = [action[:, k] for k in range(len(self._bounds))]
         if check:
-            asked = zip(columns, self._bounds, self._fields, strict=True)
-            _check([_integers(b, *column) for column in asked], active)
-        if self._placed is None:
-            self._placed = b.array(self.centres)
-        cell = _int64(b, columns[0], active)
-        if not check:  # a cell that does not exist must not read other memory
-            cell = b.xp.clip(cell, 0, self._bounds[0] - 1)
+            parts = zip(columns, self._bounds, self._fields, strict=True)
+            _raise_for([_integers(b, *part) for part in parts], active)
+        cells = _int64(b, columns[0], active, None if check else self._bounds[0] - 1)
         prediction = _int64(b, columns[2], active) if len(columns) > 2 else None
-        return Decision(self._placed[cell], columns[1], prediction)
+        return Decision(self._locations(b, cells), columns[1], prediction)
 
     def decode_one(self, action: Any) -> tuple[np.ndarray, int, int | None]:
         shape, expected = _host_array(action, "action").shape, (len(self._bounds),)
         if shape != expected:
             raise ValueError(f"action has shape {shape}: expected {expected}")
-        cell, stop, *prediction = (
-            _one_integer(value, bound, field)
-            for value, bound, field in zip(action, self._bounds, self._fields, strict=True)
-        )
-        return self.centres[cell], stop, prediction[0] if prediction else None
+        cell, stop, *prediction = map(_one_integer, action, self._bounds, self._fields)
+        return self._centres[cell], stop, prediction[0] if prediction else None
 
 
-class SingleActions:
-    """``Discrete(G*G + 1)``: a cell to look at next, or, the last one, to stop.
+class SingleActions(_GridActions):
+    """``Discrete(G*G + 1)``: the grid's cell of the next glimpse, or G*G to stop.
 
     Args:
-        grid: G, cells a side.
+        grid: cells per side G.
     """
 
     def __init__(self, grid: int) -> None:
+        super().__init__(grid)
         self._stop = grid * grid
         self.space: spaces.Space[Any] = spaces.Discrete(self._stop + 1)
-        # Who stops looks nowhere; the row is there so that no index is out of range.
-        self.centres = np.concatenate([grid_centres(grid), np.zeros((1, 2), np.float32)])
-        self._placed: Any = None  # the centres, on the backend
+        # Stopping has no location; the last row keeps its index in range.
+        self._centres = np.concatenate([self._centres, np.zeros((1, 2), np.float32)])
 
     def decode(self, b: Backend, action: Any, n: int, active: Any | None, check: bool) -> Decision:
         action = _array(b, action, (n,), "action")
         if check:
-            _check([_integers(b, action, self._stop + 1, "action")], active)
-        if self._placed is None:
-            self._placed = b.array(self.centres)
-        choice = _int64(b, action, active)
-        if not check:  # as in `DiscreteActions`
-            choice = b.xp.clip(choice, 0, self._stop)
-        return Decision(self._placed[choice], choice == self._stop, None)
+            _raise_for([_integers(b, action, self._stop + 1, "action")], active)
+        choices = _int64(b, action, active, None if check else self._stop)
+        return Decision(self._locations(b, choices), choices == self._stop, None)
 
     def decode_one(self, action: Any) -> tuple[np.ndarray, int, int | None]:
         choice = _one_integer(action, self._stop + 1, "action")
-        return self.centres[choice], int(choice == self._stop), None
+        return self._centres[choice], int(choice == self._stop), None
 
 
 def grid_centres(grid: int) -> np.ndarray:
@@ -251,21 +241,21 @@ def action_masks(
     num_classes: int,
     single: bool = False,
 ) -> Any:
-    """Which choices of a grid view are allowed, in the layout that MaskablePPO reads.
+    """The allowed choices of a grid view, in the layout that MaskablePPO reads.
 
     Args:
         b: the backend.
-        cells: ``(n, G * G)`` bool, cells seen; None to allow all. If all of a slot's cells were
-            seen, all are allowed.
+        cells: ``(n, G * G)`` bool, the visited cells, which are forbidden unless all of a slot's
+            cells were visited; None to allow all.
         t: ``(n,)`` int64, glimpses taken.
         num_cells: G * G.
-        min_glimpses: stopping is not allowed before this many glimpses.
-        num_classes: number of classes that the action chooses from, 0 if it has no prediction.
-        single: whether stopping is one choice more beside the cells (the view "single").
+        min_glimpses: stopping is forbidden before this many glimpses.
+        num_classes: number of classes that the action chooses from; 0 if it holds no prediction.
+        single: whether the view is "single", where stopping is one more choice beside the cells.
 
     Returns:
-        ``(n, G * G + 2 + num_classes)`` bool: cells, then stop 0 and 1, then classes; or
-        ``(n, G * G + 1)``: cells, then stop.
+        ``(n, G * G + 2 + num_classes)`` bool: cells, then stop 0 and 1, then classes; in the view
+        "single" ``(n, G * G + 1)``: cells, then stop.
     """
     stop = num_cells if single else num_cells + 1
     masks = b.full((len(t), stop + 1 + num_classes), True, b.boolean)
@@ -275,11 +265,73 @@ def action_masks(
     return masks
 
 
+# --- Batches
+
+
+class _Check(NamedTuple):
+    """A check of one field: `good` says which values are valid, in their shape, slots first."""
+
+    values: Any
+    good: Any
+    field: str
+    expected: str
+
+
 def _array(b: Backend, values: Any, shape: tuple[int, ...], field: str, kinds: str = "iufb") -> Any:
     values = read_array(b, values, field, kinds, f"numbers of shape {shape}")
     if tuple(values.shape) != shape:
         raise ValueError(f"{field} has shape {tuple(values.shape)}: expected {shape}")
     return values
+
+
+def _finite(b: Backend, values: Any, field: str) -> _Check:
+    return _Check(values, b.xp.isfinite(values), field, "finite numbers")
+
+
+def _integers(b: Backend, values: Any, bound: int, field: str) -> _Check:
+    good = (values >= 0) & (values < bound)
+    if b.kind(values) == "f":
+        good = good & (values == b.xp.floor(values))
+    return _Check(values, good, field, _range(bound))
+
+
+def _raise_for(checks: Sequence[_Check], active: Any | None) -> None:
+    """Raises `ValueError` for the first invalid value of an active slot.
+
+    All checks are reduced on the device to one boolean, so the host waits for it once; it reads
+    more only to compose the message.
+    """
+    # On the host reading is cheaper than combining, and mostly the idle slots are valid as well.
+    if isinstance(checks[0].good, np.ndarray) and all(check.good.all() for check in checks):
+        return
+    goods = [check.good for check in checks]
+    if active is not None:
+        goods = [good | ~active.reshape(-1, *[1] * (good.ndim - 1)) for good in goods]
+    if reduce(operator.and_, [good.all() for good in goods]):
+        return
+    for (values, _, field, expected), good in zip(checks, goods, strict=True):
+        bad = ~good.reshape(len(good), -1).all(-1)
+        if bad.any():
+            slot = int(bad.nonzero()[0][0])
+            raise ValueError(f"{field}[{slot}] = {values[slot].tolist()}: expected {expected}")
+
+
+def _clip(b: Backend, location: Any) -> Any:
+    return b.cast(b.xp.clip(location, -1, 1), b.xp.float32)
+
+
+def _int64(b: Backend, values: Any, active: Any | None, most: int | None = None) -> Any:
+    """Values as int64, 0 in idle slots (which may hold anything), clipped to 0..`most`.
+
+    Unchecked values have to be clipped before they index an array: they could read other memory.
+    """
+    if active is not None:
+        values = b.xp.where(active, values, 0)
+    values = b.cast(values, b.xp.int64)
+    return values if most is None else b.xp.clip(values, 0, most)
+
+
+# --- One action
 
 
 def _host_array(values: Any, field: str) -> np.ndarray:
@@ -289,62 +341,18 @@ def _host_array(values: Any, field: str) -> np.ndarray:
         raise ValueError(f"{field}: no array can be made of it: {error}") from None
 
 
-class _Claim(NamedTuple):
-    """Which values of a field are as expected: `good` is of their shape, slots first."""
-
-    values: Any
-    good: Any
-    field: str
-    expected: str
-
-
-def _finite(b: Backend, values: Any, field: str) -> _Claim:
-    return _Claim(values, b.xp.isfinite(values), field, "finite numbers")
-
-
-def _integers(b: Backend, values: Any, bound: int, field: str) -> _Claim:
-    good = (values >= 0) & (values < bound)
-    if b.kind(values) == "f":
-        good = good & (values == b.xp.floor(values))
-    return _Claim(
-        values, good, field, "0 or 1" if bound == 2 else f"an integer from 0 to {bound - 1}"
-    )
-
-
-def _check(claims: Sequence[_Claim], active: Any | None) -> None:
-    """Raises `ValueError` of the first value that is not as expected in an active slot.
-
-    The answers are put together where they are: a device is asked (and waited for) once, and more
-    only to say what is wrong.
-    """
-    # On the host asking costs less than putting together, and mostly all is well in idle slots too.
-    if isinstance(claims[0].good, np.ndarray) and all(claim.good.all() for claim in claims):
-        return
-    goods = [claim.good for claim in claims]
-    if active is not None:
-        goods = [good | ~active.reshape(-1, *[1] * (good.ndim - 1)) for good in goods]
-    if reduce(operator.and_, [good.all() for good in goods]):
-        return
-    for (values, _, field, expected), good in zip(claims, goods, strict=True):
-        bad = ~good.reshape(len(good), -1).all(-1)
-        if bad.any():
-            row = int(bad.nonzero()[0][0])
-            raise ValueError(f"{field}[{row}] = {values[row].tolist()}: expected {expected}")
-
-
-def _clip(b: Backend, location: Any) -> Any:
-    return b.cast(b.xp.clip(location, -1, 1), b.xp.float32)
-
-
-def _int64(b: Backend, values: Any, active: Any | None) -> Any:
-    if active is not None:  # what stands in an idle slot need not be a number of a class or cell
-        values = b.xp.where(active, values, 0)
-    return b.cast(values, b.xp.int64)
+def _numbers(values: Any, shape: tuple[int, ...], field: str) -> np.ndarray:
+    array = _host_array(values, field)
+    if array.shape != shape or array.dtype.kind not in "iuf":
+        raise ValueError(
+            f"{field} is {array.dtype} of shape {array.shape}: expected numbers of shape {shape}"
+        )
+    return array
 
 
 def _one_location(location: np.ndarray, field: str) -> np.ndarray:
     x, y = location.tolist()
-    # A chain of comparisons is false for NaN; infinities are refused like it.
+    # A chain of comparisons is false for NaN and for infinities.
     if not (-np.inf < x < np.inf and -np.inf < y < np.inf):
         raise ValueError(f"{field} = {[x, y]}: expected finite numbers")
     return np.array([min(max(x, -1.0), 1.0), min(max(y, -1.0), 1.0)], dtype=np.float32)
@@ -353,17 +361,14 @@ def _one_location(location: np.ndarray, field: str) -> np.ndarray:
 def _one_integer(value: Any, bound: int, field: str) -> int:
     try:
         number = operator.index(value)
-    except TypeError:
-        number = _whole(value)
+    except TypeError:  # not an integer, but perhaps a whole floating-point number
+        array = np.asarray(value)
+        whole = array.shape == () and array.dtype.kind in "iubf" and array == np.floor(array)
+        number = int(array) if whole and np.isfinite(array) else -1
     if not 0 <= number < bound:
-        expected = "0 or 1" if bound == 2 else f"an integer from 0 to {bound - 1}"
-        raise ValueError(f"{field} = {value}: expected {expected}")
+        raise ValueError(f"{field} = {value}: expected {_range(bound)}")
     return number
 
 
-def _whole(value: Any) -> int:
-    """An integer given as a whole floating-point number; -1 for anything else."""
-    array = np.asarray(value)
-    if array.shape != () or array.dtype.kind not in "iubf" or not np.isfinite(array):
-        return -1
-    return int(array) if array == np.floor(array) else -1
+def _range(bound: int) -> str:
+    return "0 or 1" if bound == 2 else f"an integer from 0 to {bound - 1}"

@@ -1,12 +1,12 @@
 """Recurrent PPO in one file, on the native Dict actions and the vector environment.
 
-Install:  python3 -m venv .venv && .venv/bin/pip install -e .
+Install:  python3 -m venv .venv && .venv/bin/pip install -e '.[train]'
 Run:      OMP_NUM_THREADS=1 .venv/bin/python examples/recurrent_ppo.py --env-id DTRAM-Signpost-v0
 Options:  .venv/bin/python examples/recurrent_ppo.py --help
 
-The whole algorithm, top to bottom, after CleanRL's `ppo_atari_lstm.py`. A GRU reads the glimpses;
-its state feeds three heads, where to look (Gaussian), whether to stop (Bernoulli), what it is
-(categorical), and the value. The end is an exact pass over the test split by `dtram_env.evaluate`.
+The whole algorithm, top to bottom, modelled on CleanRL's `ppo_atari_lstm.py`. A GRU reads the
+glimpses. Its state feeds four heads: location (Gaussian), stop (Bernoulli), prediction
+(categorical) and value. At the end `dtram_env.evaluate` runs the greedy agent on every test image.
 """
 
 from __future__ import annotations
@@ -39,41 +39,41 @@ class Options:
     env_id: str = "DTRAM-MNIST-v0"
     """registered environment"""
     total_timesteps: int = 1_000_000
-    """env steps, which are glimpses"""
+    """environment steps; each is one glimpse"""
     num_envs: int = 512
-    """episodes side by side"""
+    """number of parallel environments"""
     num_steps: int = 16
-    """steps of each between two updates; more than an episode has, so that most are whole"""
+    """steps of each environment per update; longer than an episode, so that most are complete"""
     learning_rate: float = 1e-3
-    """of Adam, falling linearly to 0"""
+    """Adam's initial learning rate; it falls linearly to 0"""
     gae_lambda: float = 0.95
-    """of generalised advantage estimation"""
+    """lambda of generalised advantage estimation"""
     update_epochs: int = 4
-    """passes over the data of an update"""
+    """epochs per update"""
     num_minibatches: int = 16
-    """parts of the environments, each with its whole sequence, in a pass"""
+    """minibatches per epoch; each holds whole sequences of some environments"""
     clip_coef: float = 0.2
-    """how far from 1 the probability ratio may pay"""
+    """PPO's clipping range of the probability ratio"""
     ent_coef: float = 0.01
-    """weight of the entropy of stop and prediction"""
+    """weight of the entropy bonus of stop and prediction"""
     vf_coef: float = 0.5
-    """weight of the value's squared error"""
+    """weight of the value loss"""
     label_coef: float = 0.0
-    """weight of the cross-entropy with infos["label"] at every glimpse; 0 is reward alone"""
+    """weight of the cross-entropy with infos["label"] at every glimpse; 0: reward alone"""
     max_grad_norm: float = 0.5
-    """the gradient's norm is clipped at this"""
+    """gradient norms are clipped at this value"""
     location_std: float = 0.3
-    """of the Gaussian, at first; it is learned"""
+    """initial standard deviation of the location; it is learned"""
     first_stop: float = 0.1
-    """probability of stopping, at first; if high, it answers well before it ever looks well"""
+    """initial probability of stopping; if high, it stops before it learns locations"""
     hidden: int = 128
-    """units of the GRU"""
+    """hidden size of the GRU"""
     seed: int = 0
-    """of weights, actions and images"""
+    """seed of weights, actions and images"""
     device: str = "cpu"
-    """of network and environment; nothing leaves it"""
+    """device of network and environment; rollouts stay on it"""
     run_dir: Path | None = None
-    """folder of this run; runs/examples/ENV_ID__recurrent_ppo__SEED__TIME if not given"""
+    """folder of this run; default: runs/examples/ENV_ID__recurrent_ppo__SEED__TIME"""
 
     def __post_init__(self) -> None:
         if not 0 < self.first_stop < 1:
@@ -83,13 +83,13 @@ class Options:
 
 
 class Agent(nn.Module):
-    """Glimpse network, GRU and heads; also the greedy `dtram_env.Policy` that is evaluated."""
+    """Glimpse network, GRU and heads. It is also a greedy `dtram_env.Policy` for `evaluate`."""
 
     def __init__(self, env: Any, options: Options) -> None:
         super().__init__()
         actions = env.single_action_space
         if "prediction" not in actions.spaces or "thumbnail" in env.single_observation_space.spaces:
-            raise ValueError(f"{actions}: expected predictions, and glimpses of one size")
+            raise ValueError(f"{actions}: expected predictions, and no separate thumbnail")
         hidden = options.hidden
         pixels = env.single_observation_space["glimpse"].shape
         self.what = nn.Linear(pixels[0] * pixels[1] * pixels[2], hidden)
@@ -107,15 +107,16 @@ class Agent(nn.Module):
         self.log_std = nn.Parameter(torch.full((2,), math.log(options.location_std)))
 
     def encode(self, observation: dict[str, Tensor]) -> Tensor:
-        """Features (..., H) of observations whose leading axes are any."""
+        """Features (..., H) of observations with any leading axes."""
         what = F.relu(self.what(observation["glimpse"].flatten(-3) / 255))
         where = F.relu(self.where(torch.cat([observation["location"], observation["time"]], -1)))
         return F.relu(self.glimpse(torch.cat([what, where], -1)))
 
     def unroll(self, features: Tensor, h: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
-        """All states (T, N, H), and the last, from features (T, N, H) and h (N, H).
+        """Runs the GRU on features (T, N, H) from state h (N, H).
 
-        Where start (T, N) is 1, an episode begins: the state before is 0.
+        Returns all states (T, N, H) and the last one. Where start (T, N) is 1, an episode begins,
+        and the state before it is reset to 0.
         """
         states = []
         for x, new in zip(features, start, strict=True):
@@ -154,17 +155,18 @@ class Agent(nn.Module):
 def log_prob(
     distributions: tuple[Normal, Bernoulli, Categorical], action: dict[str, Tensor], last: Tensor
 ) -> Tensor:
-    """Log-probability of what the environment reads of an action.
+    """Log-probability of the parts of an action that the environment reads.
 
-    A step either looks again, at the location, or ends, with the prediction; at the last glimpse of
-    the budget it ends whatever `stop` says. What is not read has no effect, and would be noise.
+    A step either continues, and reads the location, or ends, and reads the prediction; at the
+    budget's last glimpse it ends whatever `stop` is. Parts that are not read have no effect on the
+    return, so their scores would only add noise.
     """
     location, stop, prediction = distributions
     ends = (action["stop"] == 1) | last
-    looked = location.log_prob(action["location"]).sum(-1)
-    answered = prediction.log_prob(action["prediction"])
-    chose = torch.where(last, 0.0, stop.log_prob(action["stop"].float()))
-    return chose + torch.where(ends, answered, looked)
+    log_location = location.log_prob(action["location"]).sum(-1)
+    log_prediction = prediction.log_prob(action["prediction"])
+    log_stop = torch.where(last, 0.0, stop.log_prob(action["stop"].float()))
+    return log_stop + torch.where(ends, log_prediction, log_location)
 
 
 def main(options: Options) -> dtram_env.Evaluation:
@@ -175,8 +177,8 @@ def main(options: Options) -> dtram_env.Evaluation:
     rows = "\n".join(f"|{key}|{value}|" for key, value in asdict(options).items())
     writer.add_text("hyperparameters", f"|option|value|\n|-|-|\n{rows}")
 
-    # SAME_STEP wastes no step: the step that ends an episode returns the next one's first glimpse.
-    # An episode's last observation is not needed, as episodes are never truncated.
+    # With SAME_STEP the step that ends an episode returns the next one's first glimpse, so no step
+    # is wasted. Episodes are never truncated, so their last observation is not needed.
     device, n, steps = options.device, options.num_envs, options.num_steps
     envs = gym.make_vec(
         options.env_id,
@@ -206,42 +208,43 @@ def main(options: Options) -> dtram_env.Evaluation:
                 last = observation["time"][:, 0] == 1
                 logp = log_prob(distributions, action, last)
                 value = agent.value(states[0])[:, 0]
-            moment = {"start": start, "last": last, "logp": logp, "value": value}
-            moment |= {f"observed {key}": part for key, part in observation.items()}
-            moment |= {f"acted {key}": part for key, part in action.items()}
-            moment["label"] = infos["label"]
+            step = {"start": start, "last": last, "logp": logp, "value": value}
+            step |= {f"obs {key}": part for key, part in observation.items()}
+            step |= {f"action {key}": part for key, part in action.items()}
+            step["label"] = infos["label"]
             observation, reward, terminated, _, infos = envs.step(action)
             start = terminated.float()
-            rollout.append(moment | {"reward": reward, "ended": start})
+            rollout.append(step | {"reward": reward, "ended": start})
             final, ended = infos["final_info"], infos["_final_info"]
             finished.append((ended.sum(), final["num_glimpses"].sum(), final["is_success"].sum()))
-        batch = {key: torch.stack([m[key] for m in rollout]) for key in rollout[0]}  # (T, N, ...)
+        # Tensors (T, N, ...)
+        batch = {key: torch.stack([step[key] for step in rollout]) for key in rollout[0]}
 
-        # GAE with gamma = 1: the reward itself is discounted, discount ** glimpses at the end.
+        # GAE with gamma = 1: the reward is discounted already, discount ** glimpses at the end.
         with torch.no_grad():
             after = agent.unroll(agent.encode(observation)[None], h, start[None])[1]
             next_value = agent.value(after)[:, 0]
         advantage = torch.zeros_like(batch["value"])
-        trace = torch.zeros(n, device=device)
+        gae = torch.zeros(n, device=device)
         for t in reversed(range(steps)):
-            goes_on = 1 - batch["ended"][t]
-            delta = batch["reward"][t] + goes_on * next_value - batch["value"][t]
-            trace = delta + options.gae_lambda * goes_on * trace
-            advantage[t], next_value = trace, batch["value"][t]
+            not_ended = 1 - batch["ended"][t]
+            delta = batch["reward"][t] + not_ended * next_value - batch["value"][t]
+            gae = delta + options.gae_lambda * not_ended * gae
+            advantage[t], next_value = gae, batch["value"][t]
         batch["advantage"], batch["return"] = advantage, advantage + batch["value"]
 
         for _ in range(options.update_epochs):
             for part in torch.randperm(n, device=device).chunk(options.num_minibatches):
                 mb = {key: values[:, part] for key, values in batch.items()}
-                observed = {key: mb[f"observed {key}"] for key in ("glimpse", "location", "time")}
-                acted = {key: mb[f"acted {key}"] for key in ("location", "stop", "prediction")}
-                states, _ = agent.unroll(agent.encode(observed), h_first[part], mb["start"])
+                mb_obs = {key: mb[f"obs {key}"] for key in ("glimpse", "location", "time")}
+                mb_action = {key: mb[f"action {key}"] for key in action}
+                states, _ = agent.unroll(agent.encode(mb_obs), h_first[part], mb["start"])
                 distributions = agent.distributions(states)
-                log_ratio = log_prob(distributions, acted, mb["last"]) - mb["logp"]
+                log_ratio = log_prob(distributions, mb_action, mb["last"]) - mb["logp"]
                 ratio = log_ratio.exp()
                 clipped = ratio.clamp(1 - options.clip_coef, 1 + options.clip_coef)
-                gain = (mb["advantage"] - advantage.mean()) / (advantage.std() + 1e-8)
-                policy_loss = -torch.min(gain * ratio, gain * clipped).mean()
+                mb_advantage = (mb["advantage"] - advantage.mean()) / (advantage.std() + 1e-8)
+                policy_loss = -torch.min(mb_advantage * ratio, mb_advantage * clipped).mean()
                 value_loss = F.mse_loss(agent.value(states)[..., 0], mb["return"])
                 entropy = (distributions[1].entropy() + distributions[2].entropy()).mean()
                 logits = distributions[2].logits.flatten(0, 1)
@@ -253,13 +256,13 @@ def main(options: Options) -> dtram_env.Evaluation:
                 nn.utils.clip_grad_norm_(agent.parameters(), options.max_grad_norm)
                 optimizer.step()
 
-        episodes, glimpses, right = (float(sum(column)) for column in zip(*finished, strict=True))
-        seen = (iteration + 1) * n * steps
+        episodes, glimpses, successes = (float(sum(c)) for c in zip(*finished, strict=True))
+        global_step = (iteration + 1) * n * steps
         scalars = {
-            "charts/success_rate": right / max(episodes, 1),
+            "charts/success_rate": successes / max(episodes, 1),
             "charts/mean_glimpses": glimpses / max(episodes, 1),
             "charts/mean_return": float(batch["reward"].sum()) / max(episodes, 1),
-            "charts/steps_per_second": seen / (time.time() - began),
+            "charts/steps_per_second": global_step / (time.time() - began),
             "losses/policy": policy_loss.item(),
             "losses/value": value_loss.item(),
             "losses/label": label_loss.item(),
@@ -268,10 +271,10 @@ def main(options: Options) -> dtram_env.Evaluation:
             "policy/location_std": agent.log_std.exp().mean().item(),
         }
         for key, scalar in scalars.items():
-            writer.add_scalar(key, scalar, seen)
+            writer.add_scalar(key, scalar, global_step)
         if iteration % max(1, iterations // 20) == 0 or iteration == iterations - 1:
             print(
-                f"{seen:>9,} steps  success {scalars['charts/success_rate']:.3f}  "
+                f"{global_step:>9,} steps  success {scalars['charts/success_rate']:.3f}  "
                 f"glimpses {scalars['charts/mean_glimpses']:.2f}  "
                 f"{scalars['charts/steps_per_second']:,.0f} steps/s",
                 flush=True,
@@ -279,13 +282,13 @@ def main(options: Options) -> dtram_env.Evaluation:
     envs.close()
 
     result = dtram_env.evaluate(agent, options.env_id, split="test", backend="torch", device=device)
-    made = {
+    provenance = {
         "options": asdict(options),
         "command": shlex.join(["python", *sys.argv]),
         "torch": torch.__version__,
     }
-    text = json.dumps(result.to_dict() | made, indent=2, default=str)
-    (run_dir / "results.json").write_text(text + "\n")
+    text = json.dumps(result.to_dict() | provenance, indent=2, default=str)
+    (run_dir / "results.json").write_text(text + "\n", encoding="utf-8")
     torch.save(agent.state_dict(), run_dir / "agent.pt")
     writer.close()
     print(

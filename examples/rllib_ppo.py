@@ -1,12 +1,13 @@
 """PPO of RLlib (new API stack), with an LSTM over the glimpses, on the vector environment.
 
-Install:  python3 -m venv .venv-rllib && .venv-rllib/bin/pip install -e . "ray[rllib]"
+Install:  python3 -m venv .venv-rllib && .venv-rllib/bin/pip install -e '.[train]' "ray[rllib]"
 Run:      OMP_NUM_THREADS=1 .venv-rllib/bin/python examples/rllib_ppo.py
 
-An own venv, for RLlib pins an older gymnasium. Its stock networks take one vector and no Dict
-action, so: `view="discrete"` and the connector `FlattenObservations`. With
-`gym_env_vectorize_mode="vector_entry_point"` all environments of a runner are one object of ours,
-in RLlib's own autoreset mode, NEXT_STEP, which is also the default of `gym.make_vec`.
+RLlib pins an older gymnasium, so it gets its own venv. Its stock networks accept one vector and no
+Dict action, hence `view="discrete"` and the connector `FlattenObservations`. With
+`gym_env_vectorize_mode="vector_entry_point"` all environments of a runner are one vector
+environment of this project, in the autoreset mode NEXT_STEP, which RLlib expects and `gym.make_vec`
+uses by default.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ ENV_ID = "dtram_env:DTRAM-MNIST-v0"  # the part before the colon is imported, on
 
 
 def make_env(config: dict[str, Any]) -> Any:
-    """One environment, or many in one object if RLlib says how many."""
+    """A scalar environment, or a vector environment if RLlib gives a number of environments."""
     keywords = dict(config)
     num_envs = keywords.pop("num_envs", None)
     if num_envs is None:
@@ -62,7 +63,7 @@ def main() -> None:
             )
         )
         .training(
-            gamma=1.0,  # the reward itself is discounted, discount ** glimpses at the end
+            gamma=1.0,  # the reward is discounted already: discount ** glimpses
             lambda_=0.95,
             lr=1e-3,
             entropy_coeff=0.01,

@@ -1,12 +1,13 @@
-"""PPO of Tianshou 2 on the policy-only task: a frozen classifier answers, the agent looks or stops.
+"""PPO of Tianshou 2 on the policy-only task: a frozen classifier predicts the class.
 
-Install:  python3 -m venv .venv-tianshou && .venv-tianshou/bin/pip install -e . "tianshou>=2"
+Install:  python3 -m venv .venv-tianshou && .venv-tianshou/bin/pip install -e '.[train]' "tianshou>=2"
 Run:      OMP_NUM_THREADS=1 .venv-tianshou/bin/python examples/tianshou_ppo.py
 
-`view="single"` is one `Discrete` of the grid's cells and, last, to stop: Tianshou's discrete actor
-takes it as it is. `observe="canvas"` shows all pixels seen so far, so the policy needs no memory.
-(The whole task, with a prediction, is `DTRAM-MNIST-v0`, `view="discrete"`; for its `MultiDiscrete`
-Tianshou has no distribution: write one, and pass it to `ProbabilisticActorPolicy`.)
+Actions of `view="single"` are one `Discrete`: a grid cell, or the last value to stop. Tianshou's
+discrete actor accepts it unchanged. `observe="canvas"` shows all pixels seen so far, so the policy
+needs no memory. (The whole task, with predictions, is `DTRAM-MNIST-v0` with `view="discrete"`.
+Tianshou has no distribution for its `MultiDiscrete`: write one, and pass it to
+`ProbabilisticActorPolicy`.)
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def make_env(split: str) -> gym.Env[Any, Any]:
 
 
 class Trunk(ModuleWithVectorOutput):
-    """Features of the parts of an observation, side by side."""
+    """Features of an observation; its parts are concatenated."""
 
     def __init__(self, observation_space: gym.spaces.Dict) -> None:
         super().__init__(WIDTH)
@@ -78,7 +79,7 @@ def main() -> None:
         ),
         critic=DiscreteCritic(preprocess_net=Trunk(one.observation_space)),
         optim=AdamOptimizerFactory(lr=1e-3),
-        gamma=1.0,  # the reward itself is discounted, discount ** glimpses at the end
+        gamma=1.0,  # the reward is discounted already: discount ** glimpses
         gae_lambda=0.95,
         ent_coef=0.01,
         max_grad_norm=0.5,

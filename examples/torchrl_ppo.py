@@ -1,13 +1,12 @@
 """PPO of TorchRL on the native Dict actions: a distribution for each part of the action.
 
-Install:  python3 -m venv .venv-torchrl && .venv-torchrl/bin/pip install -e . torchrl
+Install:  python3 -m venv .venv-torchrl && .venv-torchrl/bin/pip install -e '.[train]' torchrl
 Run:      OMP_NUM_THREADS=1 .venv-torchrl/bin/python examples/torchrl_ppo.py
 
-TorchRL reads the native spaces as they are. Two things to know:
+TorchRL reads the native spaces unchanged. Two things to know:
 
-- It keeps what was observed and what is done in one TensorDict, where the observed `location` and
-  the action's `location` would be one key, and the action would overwrite the observation. So the
-  observed one is renamed.
+- It stores observation and action in one TensorDict. Both have a `location`, and the action would
+  overwrite the observation, so the observed one is renamed.
 - `observe="canvas"` shows all pixels seen so far, so the policy needs no memory.
 """
 
@@ -30,19 +29,21 @@ from torchrl.objectives.value import GAE
 import dtram_env  # noqa: F401 - registers the ids
 
 ENV_ID = "DTRAM-MNIST-v0"
-OBSERVED = ["canvas", "looked_at", "time"]
+OBSERVED = ["canvas", "observed_location", "time"]
 ACTION = ["location", "stop", "prediction"]
 
 
 def make_env() -> EnvBase:
-    """One environment; `categorical_action_encoding` keeps integers, else they are one-hot."""
+    """One environment; `categorical_action_encoding` gives integer actions instead of one-hot."""
     env = GymEnv(ENV_ID, observe="canvas", glimpse_format="flat", categorical_action_encoding=True)
-    rename = RenameTransform(in_keys=["location"], out_keys=["looked_at"], create_copy=False)
+    rename = RenameTransform(
+        in_keys=["location"], out_keys=["observed_location"], create_copy=False
+    )
     return TransformedEnv(env, rename)
 
 
 class Trunk(nn.Module):
-    """Features of an observation, then some outputs."""
+    """A network from an observation to some outputs."""
 
     def __init__(self, env: EnvBase, outputs: int) -> None:
         super().__init__()
@@ -119,7 +120,7 @@ def main() -> None:
         total_frames=updates * frames,
         auto_register_policy_transforms=True,
     )
-    # gamma = 1: the reward itself is discounted, discount ** glimpses at the end.
+    # gamma = 1: the reward is discounted already, discount ** glimpses at the end.
     advantage = GAE(gamma=1.0, lmbda=0.95, value_network=critic)
     loss_module = ClipPPOLoss(
         actor, critic, entropy_coeff=0.01, critic_coeff=0.5, normalize_advantage=True

@@ -59,6 +59,6 @@ def run_python() -> Callable[..., str]:
 @pytest.fixture(scope="session")
 def mnist_folder() -> Path:
     """The folder of the four MNIST files, fetched if they are not there yet."""
-    folder = datasets.fetch("mnist")
+    folder = datasets.download("mnist")
     assert folder is not None
     return folder

@@ -188,7 +188,6 @@ def train_trunk(
     epochs, batches = options.epochs, len(images) // options.batch_size
     env_steps, per_batch = options.env_steps_of("trunk"), options.batch_size * options.m * glimpses
     if env_steps is not None:
-        check("env_steps", env_steps, env_steps >= per_batch, f"at least {per_batch} for a stage")
         epochs, batches = epochs_of_budget(env_steps // per_batch, batches)
 
     begin_stage(agent, before)
@@ -238,7 +237,7 @@ def train_trunk(
             selection = select_by_error(scores, task.discount)
         if run.is_best(selection):
             agent.stopping = agent.learned_stop(selection.threshold)
-            agent.save(run.path, **task.about)
+            agent.save(run.path, **task.metadata)
         run.end_epoch(selection, time.perf_counter() - began)
 
 
@@ -295,7 +294,7 @@ def train_stopper(options: Options, task: TrainingTask, agent: DTRAM, run: Train
             selection = select_threshold(scores, task.discount, stop.max_mean_glimpses)
         if run.is_best(selection):
             agent.stopping = agent.learned_stop(selection.threshold)
-            agent.save(run.path, **task.about)
+            agent.save(run.path, **task.metadata)
         run.end_epoch(selection, time.perf_counter() - began)
 
 
@@ -313,6 +312,13 @@ def train(options: Options) -> Path:
     images = len(task.images("train"))
     fits = options.batch_size <= images or options.trunk is not None
     check("batch_size", options.batch_size, fits, f"at most {images}, the training images")
+    names = [] if options.trunk is not None else list(stages)
+    names += ["stopper"] if isinstance(options.stop, StopAfter | ACT) else []
+    for stage in names if options.env_steps is not None else ():
+        batch = 1 if stage == "stopper" else options.batch_size * options.m
+        share, least = options.env_steps_of(stage) or 0, batch * task.max_glimpses
+        enough = f"so many that {stage} gets {least}, not {share}"
+        check("env_steps", options.env_steps, share >= least, enough)
 
     how = options.stop, options.bf16, options.seed
     if options.trunk is None:
@@ -336,8 +342,6 @@ def train(options: Options) -> Path:
         return run_dir
     print(describe_options(options))
 
-    names = [] if options.trunk is not None else list(stages)
-    names += ["stopper"] if isinstance(options.stop, StopAfter | ACT) else []
     with run:
         for stage in run.stages(names):
             if stage == "stopper":
@@ -350,7 +354,7 @@ def train(options: Options) -> Path:
             agent.load_state_dict(best.state_dict())
             agent.stopping = best.stopping
             if len(names) > 1:
-                agent.save(run.path / "stages" / stage, **task.about)
+                agent.save(run.path / "stages" / stage, **task.metadata)
             pictures = glimpse_pictures(task, agent.eval(), "validation")
             run.writer.add_image(
                 f"glimpses/{stage}", pictures, run.progress.images, dataformats="HWC"

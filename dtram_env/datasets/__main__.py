@@ -1,4 +1,4 @@
-"""``python -m dtram_env.datasets``: what datasets there are; fetching, decoding or drawing one."""
+"""``python -m dtram_env.datasets``: lists the datasets; downloads, decodes or draws one."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 
 from . import (
     DATASETS,
-    Choices,
     DatasetCorruptError,
     DatasetInfo,
     DatasetNotFoundError,
+    ImageOptions,
     build,
     data_root,
-    fetch,
+    download,
 )
 
 NATIVE = "native"
@@ -36,62 +36,62 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m dtram_env.datasets", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    show = commands.add_parser("list", help="show every dataset, its environment and its files")
+    show = commands.add_parser("list", help="show all datasets with their environments and files")
     show.set_defaults(run=_list)
-    download = commands.add_parser("download", help="fetch a dataset; what is there is checked")
-    download.set_defaults(run=_download)
+    fetch = commands.add_parser("download", help="download a dataset and check its files")
+    fetch.set_defaults(run=_download)
     make = commands.add_parser("build", help="decode or draw a whole dataset, once")
     make.set_defaults(run=_build)
-    for command in (download, make):
+    for command in (fetch, make):
         command.add_argument("name", choices=sorted(DATASETS))
     root = "folder of all datasets (default: $DTRAM_DATA, else ~/.cache/dtram)"
-    for command in (show, download, make):
+    for command in (show, fetch, make):
         command.add_argument("--data-dir", type=Path, help=root)
     make.add_argument(
         "--image-size",
         type=_size,
-        help=f"shorter side in pixels, or {NATIVE!r} (default: that of the dataset's environment)",
+        help=f"shorter side in pixels, or {NATIVE!r} (default: as in the dataset's environment)",
     )
     make.add_argument("--crop-to-box", action="store_true", help="cut images to their boxes")
     make.add_argument("--root", help="folder of your own images")
     for name, what in (
         ("classes", "classes"),
-        ("train", "training images, validation in them"),
+        ("train", "training and validation images"),
         ("test", "test images"),
     ):
-        make.add_argument(f"--num-{name}", type=_count, help=f"{what} of a drawn dataset")
+        make.add_argument(f"--num-{name}", type=_count, help=f"number of {what} of a drawn dataset")
     make.add_argument(
         "--thumbnail-size",
         type=_count,
         action="append",
-        help="make thumbnails of this side too; may be repeated (default: those that the "
-        "dataset's environment shows)",
+        help="make thumbnails of this side too; may be repeated (default: as in the dataset's "
+        "environment)",
     )
     return parser
 
 
 def _list(options: argparse.Namespace) -> None:
     for name, info in DATASETS.items():
-        folder = data_root(options.data_dir) / (info.place or name)
+        folder = data_root(options.data_dir) / (info.folder or name)
         print(f"{name:15} {info.env_id:24} {info.description}")
         print(f"{'':15} {_state(info, folder)}")
 
 
 def _state(info: DatasetInfo, folder: Path) -> str:
-    if info.needs_data:
+    if info.fetch is not None:
         return f"files in {folder}" if info.ready(folder) else f"not fetched ({folder})"
     return "drawn, needs no files" if info.drawn else "yours, needs no other files"
 
 
 def _download(options: argparse.Namespace) -> None:
-    place = fetch(options.name, data_dir=options.data_dir)
+    place = download(options.name, data_dir=options.data_dir)
     print(f"{options.name}: {place or _state(DATASETS[options.name], Path())}")
 
 
 def _build(options: argparse.Namespace) -> None:
-    # What is built is what the dataset's environment opens, unless other options are given.
+    # The defaults are those of the dataset's environment.
     registered = _registered(options.name)
-    values = {field.name: getattr(options, field.name) for field in fields(Choices)}
+    values = {field.name: getattr(options, field.name) for field in fields(ImageOptions)}
     if options.image_size is None:
         values["image_size"] = registered.get("image_size")
     elif options.image_size == NATIVE:
@@ -103,16 +103,16 @@ def _build(options: argparse.Namespace) -> None:
     place = build(
         options.name,
         data_dir=options.data_dir,
-        choices=Choices(**values),
+        options=ImageOptions(**values),
         thumbnail_sizes=tuple(sizes),
     )
     print(f"{options.name}: {place}")
 
 
 def _registered(name: str) -> dict[str, Any]:
-    from ..registration import TABLE  # it imports the datasets
+    from ..registration import TABLE  # imports the datasets
 
-    return TABLE[DATASETS[name].env_id].keywords()
+    return TABLE[DATASETS[name].env_id]
 
 
 def _count(text: str) -> int:
@@ -122,7 +122,7 @@ def _count(text: str) -> int:
     return number
 
 
-_count.__name__ = "whole number above 0"  # as a message calls it
+_count.__name__ = "whole number above 0"  # argparse shows it in errors
 
 
 def _size(text: str) -> int | str:

@@ -1,4 +1,4 @@
-"""One split of a dataset: its images, labels and what else is known of each image."""
+"""One split of a dataset: images, labels, and other known values of each image."""
 
 from __future__ import annotations
 
@@ -16,15 +16,18 @@ class Dataset:
     """One split of a dataset, read-only.
 
     Attributes:
-        name: the dataset's name as results show it, such as "MNIST".
+        name: the dataset's name in results, such as "MNIST".
         split: one of `SPLITS`.
-        images: ``(N, H, W, C)`` uint8, 0 is black; or a `store.Pictures`, for images that differ
-            in size or are not all in memory.
+        images: ``(N, H, W, C)`` uint8, 0 is black; or a `storage.store.Pictures`, for images that
+            differ in size or do not fit into memory.
         labels: ``(N,)`` int64 in [0, `num_classes`).
         class_names: a name for each label.
-        metadata: what `info` tells of an image beside its label: arrays ``(N, …)`` by name, as boxes.
-        drawn: whether the images are drawn by this package.
-        stands_in_for: title of the dataset that was asked for, if this is its drawn stand-in.
+        metadata: arrays ``(N, …)`` by name, such as boxes, that `info` holds beside the label.
+        drawn: whether this package draws the images.
+        stands_in_for: title of the requested dataset, if this is its drawn stand-in.
+
+    Raises:
+        ValueError: an array has the wrong type or shape, or a label is out of range.
     """
 
     name: str
@@ -46,20 +49,11 @@ class Dataset:
                     f"got {images.dtype} {images.shape}"
                 )
             object.__setattr__(self, "images", _read_only(images))
-        if self.labels.shape != (len(images),) or self.labels.dtype != np.int64:
-            raise ValueError(
-                f"labels: expected int64 of shape ({len(images)},), one for each image, "
-                f"got {self.labels.dtype} {self.labels.shape}"
-            )
-        if len(self) and not 0 <= self.labels.min() <= self.labels.max() < self.num_classes:
-            raise ValueError(
-                f"labels: expected 0 to {self.num_classes - 1}, as there are {self.num_classes} "
-                f"class names, got {self.labels.min()} to {self.labels.max()}"
-            )
+        check_labels(self.labels, len(images), self.class_names)
         for name, values in self.metadata.items():
             if len(values) != len(images):
                 raise ValueError(
-                    f"metadata[{name!r}]: expected {len(images)} rows, one for each image, "
+                    f"metadata[{name!r}]: expected {len(images)} values, one for each image, "
                     f"got {len(values)}"
                 )
         object.__setattr__(self, "labels", _read_only(self.labels))
@@ -69,8 +63,7 @@ class Dataset:
         return len(self.labels)
 
     def __reduce__(self) -> tuple[type[Dataset], tuple[object, ...]]:
-        # A copy takes the images along, but not the stores made from them: their windows overlap,
-        # and written out one by one they are a hundred times as large.
+        # Leaves out the stores: their windows overlap, and a pickle would write each of them.
         parts = (self.name, self.split, self.images, self.labels, self.class_names)
         return Dataset, (*parts, dict(self.metadata), self.drawn, self.stands_in_for)
 
@@ -81,7 +74,7 @@ class Dataset:
 
     @property
     def image_shape(self) -> tuple[int | None, int | None, int]:
-        """Height, width and channels of every image; None for a size that differs."""
+        """Height, width and channels of every image; height and width are None if they differ."""
         if isinstance(self.images, np.ndarray):
             _, height, width, channels = self.images.shape
             return height, width, channels
@@ -89,7 +82,7 @@ class Dataset:
 
     @property
     def typical_size(self) -> tuple[int, int]:
-        """Height and width of the images; medians if they differ."""
+        """Height and width of the images; their medians if they differ."""
         height, width, _ = self.image_shape
         if height is None or width is None:
             assert not isinstance(self.images, np.ndarray)
@@ -102,10 +95,10 @@ class Dataset:
         return self.images[i] if isinstance(self.images, np.ndarray) else self.images.image(i)
 
     def store(self, margin: int) -> Store:
-        """The images as a store that cuts windows reaching `margin` pixels over their edges.
+        """A store whose windows may reach `margin` pixels over the images' edges.
 
-        Arrays get as many zeros on each side, once for each margin: environments with the same
-        glimpse share their images' memory. Other stores pad each window.
+        Images in an array are zero-padded once per margin, so environments with the same glimpse
+        share the memory. Other stores pad each window.
         """
         if not isinstance(self.images, np.ndarray):
             return self.images
@@ -114,16 +107,30 @@ class Dataset:
         return self._stores[margin]
 
     def prepare(self, thumbnail_size: int) -> None:
-        """Makes thumbnails of that side ready; may take a while the first time."""
+        """Prepares thumbnails of one size; may take a while the first time."""
         if not isinstance(self.images, np.ndarray):
             self.images.prepare(thumbnail_size)
 
-    def facts_of(self, i: int) -> dict[str, Any]:
-        """What is told of one image, as copies."""
+    def metadata_of(self, i: int) -> dict[str, Any]:
+        """Copies of one image's metadata, by name."""
         return {name: values[i].copy() for name, values in self.metadata.items()}
 
 
+def check_labels(labels: np.ndarray, count: int, class_names: tuple[str, ...]) -> None:
+    """Raises `ValueError` unless `labels` are int64 ``(count,)`` in [0, ``len(class_names)``)."""
+    if labels.shape != (count,) or labels.dtype != np.int64:
+        raise ValueError(
+            f"labels: expected int64 of shape ({count},), one for each image, "
+            f"got {labels.dtype} {labels.shape}"
+        )
+    if count and not 0 <= labels.min() <= labels.max() < len(class_names):
+        raise ValueError(
+            f"labels: expected 0 to {len(class_names) - 1}, as there are {len(class_names)} "
+            f"class names, got {labels.min()} to {labels.max()}"
+        )
+
+
 def _read_only(values: np.ndarray) -> np.ndarray:
-    view = values.view()  # the caller's own array stays as it was
+    view = values.view()  # the caller's own array stays writable
     view.flags.writeable = False
     return view

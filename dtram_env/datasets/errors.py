@@ -1,15 +1,15 @@
-"""What can be wrong with a dataset on disk, and what a user is warned of."""
+"""Errors and warnings about a dataset's files."""
 
 from __future__ import annotations
 
 
 class DatasetNotFoundError(FileNotFoundError):
-    """A dataset's files are not there, and could not be fetched or were not to be."""
+    """Files of a dataset are missing, and were not downloaded or could not be."""
 
 
 class DatasetCorruptError(RuntimeError):
-    """A dataset's file is there, but is not what was published: short or altered."""
+    """A file of a dataset differs from the published one: it is short or was changed."""
 
 
 class BuiltinDataWarning(UserWarning):
-    """The images are a drawn stand-in, as the dataset that was asked for is not on this machine."""
+    """The images are drawn, because the requested dataset is not on this machine."""

@@ -6,27 +6,30 @@ import numpy as np
 
 SPLITS = ("train", "validation", "test", "train+validation")
 
-# One draw for every seed and every algorithm: another number here is another validation set.
+# The draw is the same for every seed and algorithm. Another number gives another validation set.
 _SPLIT_SEED = 20171112
 
 
 def check_split(split: str) -> None:
-    """Raises `ValueError` if `split` is none of `SPLITS`."""
+    """Raises `ValueError` unless `split` is one of `SPLITS`."""
     if split not in SPLITS:
         raise ValueError(f"split={split!r}: expected one of {', '.join(map(repr, SPLITS))}")
 
 
-def rows_of(split: str, labels: np.ndarray, validation_count: int) -> np.ndarray:
-    """Rows of the official part that holds `split`, ascending.
+def split_indices(split: str, labels: np.ndarray, validation_count: int) -> np.ndarray:
+    """Indices of a split's images in the official part that contains it, ascending.
 
     Args:
         split: one of `SPLITS`.
-        labels: ``(N,)`` integers, labels of the official part that holds `split`: the test part for
-            "test", the training part for all others.
-        validation_count: how many official training images are kept for validation.
+        labels: ``(N,)`` integers, labels of that official part: the test part for "test", the
+            training part for the other splits.
+        validation_count: number of official training images in "validation".
 
     Returns:
-        int64 ``(M,)``; ``labels[rows]`` are the labels of the split.
+        ``(M,)`` int64; ``labels[indices]`` are the labels of the split.
+
+    Raises:
+        ValueError: unknown split, or as `stratified_split`.
     """
     check_split(split)
     if split in ("test", "train+validation"):
@@ -36,21 +39,21 @@ def rows_of(split: str, labels: np.ndarray, validation_count: int) -> np.ndarray
 
 
 def stratified_split(labels: np.ndarray, validation_count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Parts rows into training and validation with equal class shares, always the same way.
+    """Divides images into training and validation with equal class shares, always the same way.
 
-    Each class gives ``validation_count * count / N`` rows, rounded by largest remainder (of equal
-    remainders the lower class wins). Which rows is a fixed draw that depends on nothing but
-    `labels` and `validation_count`.
+    Each class gives ``validation_count * count / N`` images, rounded by largest remainder; of equal
+    remainders the lower class wins. The draw depends only on `labels` and `validation_count`.
 
     Args:
         labels: ``(N,)`` integers.
-        validation_count: rows to keep for validation, in [0, N].
+        validation_count: number of validation images, in [0, N].
 
     Returns:
-        ``(train_rows, validation_rows)``, int64, each ascending; together every row once.
+        Indices of the training images and of the validation images, int64, each ascending;
+        together every index once.
 
     Raises:
-        ValueError: `labels` is not one row of integers, or `validation_count` is out of range.
+        ValueError: `labels` are not integers ``(N,)``, or `validation_count` is out of range.
 
     >>> train, validation = stratified_split(np.array([0, 0, 0, 0, 1, 1]), 3)
     >>> len(train), [0, 0, 0, 0, 1, 1][validation[-1]]
@@ -63,7 +66,8 @@ def stratified_split(labels: np.ndarray, validation_count: int) -> tuple[np.ndar
         )
     if not 0 <= validation_count <= len(labels):
         raise ValueError(
-            f"validation_count={validation_count}: expected 0 to {len(labels)}, the number of rows"
+            f"validation_count={validation_count}: expected 0 to {len(labels)}, "
+            "the number of images"
         )
     _, class_of, counts = np.unique(labels, return_inverse=True, return_counts=True)
     quota = _largest_remainder(counts, validation_count)
@@ -77,7 +81,7 @@ def stratified_split(labels: np.ndarray, validation_count: int) -> tuple[np.ndar
 
 
 def _largest_remainder(counts: np.ndarray, total: int) -> np.ndarray:
-    """Shares `total` in proportion to `counts` in whole numbers that sum to `total`."""
+    """Whole numbers in proportion to `counts` that sum to `total`."""
     if total == 0:
         return np.zeros_like(counts)
     whole, rest = np.divmod(counts * total, counts.sum())

@@ -1,8 +1,9 @@
-"""Small data sets whose pixels and answers the tests know; what the environment tests share."""
+"""Small data sets whose pixels and labels the tests know, and helpers that several tests share."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from dtram_env.datasets.storage.cache import build_cache
 from tests.dtram_env.datasets.images import Given, ragged_images
 from tests.dtram_env.datasets.trees import make_folder
 
+os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # windows need no screen
+
 
 def make_dataset(
     count: int = 23,
@@ -31,11 +34,14 @@ def make_dataset(
     images = rng.integers(1, 256, (count, *shape), dtype=np.uint8)  # 0 only outside the image
     labels = rng.integers(0, classes, count)
     names = tuple(f"class {k}" for k in range(classes))
-    return Dataset("Toy", split, images, labels, names, make_facts(count) if metadata else {})
+    return Dataset("Toy", split, images, labels, names, make_metadata(count) if metadata else {})
 
 
-def make_facts(count: int) -> dict[str, np.ndarray]:
-    """Facts of three shapes and types; none is all 0, as slots that are not told of have it."""
+TOY = make_dataset()  # 23 random images, 14 pixels high, 10 wide, grey, of 5 classes
+
+
+def make_metadata(count: int) -> dict[str, np.ndarray]:
+    """Metadata of three shapes and types; no row is all 0, which marks slots without a value."""
     rows = np.arange(1, count + 1)
     return {
         "box": np.float32(rows[:, None] + [0, 0.25, 0.5, 0.75]),
@@ -46,8 +52,8 @@ def make_facts(count: int) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="session")
 def ragged(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """23 random colour images of sizes of their own, 3 to 20 pixels, in a cache, with metadata."""
-    images, metadata = ragged_images(23, most=20), make_facts(23)
+    """23 random colour images of different sizes, 3 to 20 pixels, in a cache, with metadata."""
+    images, metadata = ragged_images(23, most=20), make_metadata(23)
     store = build_cache(tmp_path_factory.mktemp("ragged") / "train", Given(images, metadata))
     labels = np.arange(23) % 5
     return Dataset("Ragged", "train", store, labels, tuple("abcde"), store.metadata())
@@ -55,20 +61,20 @@ def ragged(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @dataclass(frozen=True)
 class SmallData:
-    """A data root on which every registered id can be made without fetching or drawing much.
+    """A data root with which every registered id can be made without a large download or drawing.
 
     Attributes:
         root: the folder; it has a small Fashion-MNIST, a folder of images, and caches of others.
-        fashion_files: what `fashion` must take for the published files.
+        fashion_files: the files that `fashion` has to accept as the published ones.
     """
 
     root: Path
     fashion_files: dict[str, tuple[RawFile, RawFile]]
 
     def keywords(self, env_id: str) -> dict[str, Any]:
-        """What to make an id with."""
+        """Keywords to make an id with."""
         if "MNIST" in env_id and "Fashion" not in env_id:
-            return {}  # MNIST itself is on every machine that runs the tests
+            return {}  # MNIST is on every machine that runs the tests
         keywords: dict[str, Any] = {"data_dir": str(self.root)}
         if env_id in ("DTRAM-CUB-v0", "DTRAM-Cars-v0"):
             keywords["data"] = "builtin"
@@ -100,7 +106,7 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> SmallData:
 def keywords_of(
     small_data: SmallData, mnist_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[str], dict[str, Any]]:
-    """Keywords with which an id is made in the tests: small data in a folder of their own."""
+    """Keywords with which the tests make an id: small data in a temporary folder."""
     monkeypatch.setattr(fashion, "FILES", small_data.fashion_files)
     return small_data.keywords
 
@@ -108,7 +114,7 @@ def keywords_of(
 @pytest.fixture
 def toy() -> Dataset:
     """23 random images, 14 pixels high, 10 wide, grey, of 5 classes; no pixel is 0."""
-    return make_dataset()
+    return TOY
 
 
 @pytest.fixture
@@ -129,9 +135,9 @@ def planted() -> Dataset:
 class Tally:
     """A classifier with known answers: every glimpse votes for one class.
 
-    The vote is for the sum of the glimpse's pixels, plus 1 if it was taken right of the centre,
-    modulo the number of classes; the belief is each class's share of the votes. Works on arrays and
-    tensors, in exact arithmetic, so that every batch gives the same numbers.
+    The class is the sum of the glimpse's pixels, plus 1 if it was taken right of the centre, modulo
+    the number of classes; the probabilities are the fractions of the votes. Arithmetic is exact, on
+    arrays and tensors, so every batch gives the same numbers.
 
     Args:
         classes: K.
@@ -187,9 +193,12 @@ MODES = ["NextStep", "SameStep", "Disabled"]
 
 def assert_same(ours: Any, theirs: Any, where: str = "") -> None:
     """Equal structure, types, shapes and values; tensors count as arrays."""
-    if isinstance(ours, torch.Tensor):
-        ours = ours.numpy()
-    if isinstance(theirs, dict):
+    ours, theirs = (x.numpy() if isinstance(x, torch.Tensor) else x for x in (ours, theirs))
+    if isinstance(theirs, tuple):
+        assert isinstance(ours, tuple) and len(ours) == len(theirs), where
+        for place, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+            assert_same(one, other, f"{where}[{place}]")
+    elif isinstance(theirs, dict):
         assert isinstance(ours, dict) and set(ours) == set(theirs), (where, ours, theirs)
         for key in theirs:
             assert_same(ours[key], theirs[key], f"{where}/{key}")
@@ -205,6 +214,27 @@ def assert_same(ours: Any, theirs: Any, where: str = "") -> None:
 
 
 def actions_of(env: Any, steps: int, seed: int = 0) -> list[Any]:
-    """Random actions of the batched space; locations now and then out of it or at corners."""
+    """Random actions of the environment's (batched) space."""
     env.action_space.seed(seed)
     return [env.action_space.sample() for _ in range(steps)]
+
+
+def on_tensors(action: Any) -> Any:
+    """An action, or a dict of them, as tensors."""
+    if isinstance(action, dict):
+        return {key: torch.from_numpy(value) for key, value in action.items()}
+    return torch.from_numpy(action)
+
+
+def task_id(task: dict[str, Any]) -> str:
+    """Name of a parametrised case, from the values of its keywords."""
+    return "-".join(map(str, task.values()))
+
+
+class StopsWithClass2:
+    """An SB3 model of the continuous view that stops at once and predicts class 2 of 4."""
+
+    def predict(self, observation: dict[str, np.ndarray], state: Any, **_: Any) -> tuple[Any, None]:
+        action = np.zeros((len(observation["time"]), 3 + 4), np.float32)
+        action[:, 2] = action[:, 3 + 2] = 1
+        return action, None

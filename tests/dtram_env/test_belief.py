@@ -1,4 +1,4 @@
-"""A classifier in the loop: what it is fed, what it makes of it, who is graded on that."""
+"""The classifier in the loop: its inputs, its probabilities, and the grade of its prediction."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ from dtram_env.datasets import Dataset
 from dtram_env.datasets.storage.store import box_resize
 from dtram_env.sensor import margin
 
-from .conftest import MODES, TALLY, Tally, make_dataset
+from .conftest import MODES, TALLY, TOY, Tally
 
-TOY = make_dataset()  # 23 images, 14 pixels high, 10 wide, 5 classes
 EQUAL = [np.float32(1 / 5)] * 5
 
-# Looking at the middle of the second cell of a 2x2 grid, (0.5, -0.5); and stopping there.
+# In every view: a glimpse at (0.5, -0.5), the second cell of a 2x2 grid; and a stop.
 LOOK: dict[str, Any] = {
     "native": {"location": [0.5, -0.5], "stop": 0},
     "continuous": [0.5, -0.5, -1.0],
@@ -57,17 +56,17 @@ def make(cls: type = GlimpseEnv, **task: Any) -> Any:
 
 
 def center_vote(image: int) -> int:
-    """What the tally's vote is for a first glimpse at the centre: rows 5-8, columns 3-6."""
+    """The tally's vote after a first glimpse at the centre: rows 5-8, columns 3-6."""
     return int(TOY.images[image, 5:9, 3:7].sum()) % 5
 
 
 def right_vote(image: int) -> int:
-    """And for one at (0.5, -0.5): centre (7.5, 3.5), so left 6, top 2; plus 1 for the right."""
+    """Its vote for (0.5, -0.5): centre (7.5, 3.5), so left 6, top 2; plus 1, as it is right."""
     return int(TOY.images[image, 2:6, 6:10].sum() + 1) % 5
 
 
 def belief(*votes: int) -> list[float]:
-    """Shares of the votes."""
+    """Fractions of the votes."""
     count = np.bincount(np.array(votes, np.int64), minlength=5)
     return (count / np.float32(len(votes))).astype(np.float32).tolist()
 
@@ -144,10 +143,10 @@ def test_first_glimpse_random_is_read_where_it_was_taken() -> None:
 
 
 @pytest.mark.parametrize("shown", [{"observe": "canvas"}, {"glimpse_format": "flat"}])
-def test_what_the_agent_sees_does_not_change_what_the_classifier_sees(
+def test_the_classifier_always_reads_native_observations(
     shown: dict[str, Any],
 ) -> None:
-    """It asserts itself that glimpses are native; here, that its belief is the same."""
+    """`Tally` asserts that its glimpses are native; its probabilities must be the same, too."""
     for first in ("center", "thumbnail", "choose"):
         plain = make(view="single", grid=2, first_glimpse=first, glimpse_format="image")
         other = make(view="single", grid=2, first_glimpse=first, **shown)
@@ -157,15 +156,15 @@ def test_what_the_agent_sees_does_not_change_what_the_classifier_sees(
                 np.testing.assert_array_equal(seen[0]["probs"], seen[1]["probs"])
                 seen = [env.step(action)[0] for env in (plain, other)]
     key = "canvas" if "observe" in shown else "glimpse"
-    assert (seen[1][key].ndim, seen[1][key].dtype) == (1, np.float32)  # what it was not fed
+    assert (seen[1][key].ndim, seen[1][key].dtype) == (1, np.float32)
 
 
-# --- New episodes begin from a fresh state
+# --- New episodes
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
 @pytest.mark.parametrize("mode", MODES)
-def test_a_new_episode_knows_nothing_of_the_last(mode: str, backend: str) -> None:
+def test_a_new_episode_starts_from_a_fresh_state(mode: str, backend: str) -> None:
     """Slot 1 goes on while slots 0 and 2 end after their second glimpse and start again."""
     env = make(
         GlimpseVectorEnv,
@@ -215,7 +214,7 @@ def test_a_new_episode_knows_nothing_of_the_last(mode: str, backend: str) -> Non
     assert probs(env.reset()[0]) == [belief(first(i)) for i in (0, 7, 15)]
 
 
-def test_what_was_handed_out_is_the_users_to_change() -> None:
+def test_observations_may_be_changed_by_the_user() -> None:
     for backend in ("numpy", "torch"):
         env = make(GlimpseVectorEnv, num_envs=2, view="single", grid=2, backend=backend)
         observation, _ = env.reset(options={"image_index": np.array([3, 8])})
@@ -265,7 +264,7 @@ def masks_of(env: Any) -> list[bool]:
 def test_masks_without_a_prediction() -> None:
     env = make(view="discrete", grid=2, mask_seen=True, min_glimpses=2)
     env.reset(seed=0)
-    assert masks_of(env) == [True] * 4 + [True, False]  # cells, look, stop
+    assert masks_of(env) == [True] * 4 + [True, False]  # cells, go on, stop
     env.step([1, 0])
     assert masks_of(env) == [True, False, True, True, True, True]
 
@@ -336,15 +335,15 @@ def test_bad_actions_of_the_vector_environment(backend: str) -> None:
         env.step({"location": np.zeros((2, 2)), "stop": np.zeros(2), "prediction": np.zeros(2)})
 
 
-def test_cells_that_nobody_checked_are_the_nearest_that_exist() -> None:
+def test_unchecked_cells_are_clipped() -> None:
     env = make(GlimpseVectorEnv, num_envs=2, view="single", grid=2, backend="torch")
     env.reset(seed=0)
     observation, _, over, _, _ = env.step(torch.tensor([-3, 99]))
     assert over.tolist() == [False, True] and observation["location"][0].tolist() == [-0.5, -0.5]
 
 
-class Shy(Tally):
-    """Refuses environments of other than 3 classes."""
+class ThreeClasses(Tally):
+    """Refuses environments that do not have 3 classes."""
 
     def check_spaces(self, observation_space: spaces.Dict, num_classes: int) -> None:
         if num_classes != 3:
@@ -358,10 +357,10 @@ def test_bad_classifiers() -> None:
             make_it("DTRAM-Signpost-v0", classifier="mnist-classifier")
         with pytest.raises(ValueError, match=r"view='single': .* needs a classifier in the loop"):
             make_it("DTRAM-Signpost-v0", view="single")
-    # It is shown the native space, not the agent's.
+    # `check_spaces` gets the native space, not the view's.
     refused = r"\['glimpse', 'location', 'time'\], 5 classes: not mine"
     with pytest.raises(ValueError, match=refused):
-        make(classifier=Shy(), view="continuous", observe="canvas")
+        make(classifier=ThreeClasses(), view="continuous", observe="canvas")
     for backend in ("numpy", "torch"):
         env = make(GlimpseVectorEnv, num_envs=2, classifier=Tally(7), backend=backend)
         wrong = r"classifier 'tally' gave probabilities of shape \(2, 7\): expected \(2, 5\)"
@@ -369,12 +368,12 @@ def test_bad_classifiers() -> None:
             env.reset(seed=0)
 
 
-# --- Policies that need no learning, and both libraries' checkers
+# --- Fixed policies, and the checkers of Gymnasium and SB3
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
 @pytest.mark.parametrize("num_envs", [1, 7, 64])
-def test_evaluate_a_policy_that_answers_nothing(num_envs: int, backend: str) -> None:
+def test_evaluate_a_policy_without_predictions(num_envs: int, backend: str) -> None:
     data = Dataset("Toy", "test", TOY.images, TOY.labels, TOY.class_names)
     common: dict[str, Any] = {
         "dataset": data,
@@ -396,10 +395,10 @@ def test_evaluate_a_policy_that_answers_nothing(num_envs: int, backend: str) -> 
         assert result.prediction[i] == np.argmax(shares)
 
 
-def test_policies_know_whether_they_are_asked_for_a_class() -> None:
+def test_policies_refuse_environments_with_other_predictions() -> None:
     rows: list[tuple[Any, dict[str, Any], str]] = [
-        (RandomPolicy(4), {"classifier": Tally(4)}, "asks for no class; expected num_classes=None"),
-        (ScanPolicy(None), {}, "asks for 4 classes; expected num_classes=4"),
+        (RandomPolicy(4), {"classifier": Tally(4)}, "expects no class; give num_classes=None"),
+        (ScanPolicy(None), {}, "expects 4 classes; give num_classes=4"),
     ]
     for policy, keywords, message in rows:
         with pytest.raises(ValueError, match=message):
@@ -410,8 +409,14 @@ def test_policies_know_whether_they_are_asked_for_a_class() -> None:
     assert set(action) == {"location", "stop"}
 
 
-@pytest.mark.parametrize("first", ["center", "thumbnail", "choose"])
-@pytest.mark.parametrize("view", ["native", "continuous", "discrete", "single"])
+@pytest.mark.parametrize(
+    ("view", "first"),
+    [
+        *((view, "center") for view in SPACES),
+        ("native", "thumbnail"),
+        ("single", "choose"),
+    ],
+)
 def test_check_env(view: str, first: str) -> None:
     keywords: dict[str, Any] = {"view": view, "classifier": Tally(4), "first_glimpse": first}
     env = gym.make("DTRAM-Signpost-v0", **keywords).unwrapped

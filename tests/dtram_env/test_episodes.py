@@ -8,11 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtram_env.backends import NumpyBackend, TorchBackend
+from dtram_env.backends import Backend, TorchBackend
 from dtram_env.datasets import Dataset
 from dtram_env.episodes import RandomImages, SequentialImages, ends, grade, shard_bounds
 
-# glimpses, stop, budget 3 -> ends; at 0 nothing was seen yet.
+# (glimpses, stop, whether it ends) with a budget of 3; at 0 there was no glimpse yet.
 CASES = [(0, 0, False), (0, 1, False), (1, 0, False), (1, 1, True), (2, 0, False), (3, 0, True)]
 
 
@@ -44,7 +44,7 @@ def test_shards_are_contiguous_blocks_of_the_sizes_that_sb3_counts(num_images: i
 
 
 def test_sequential_images_repeat_after_their_block(toy: Dataset) -> None:
-    images = SequentialImages(NumpyBackend(toy, 3, 1), 5, [(0, 2), (1, 2)])
+    images = SequentialImages(Backend(toy, 3, 1), 5, [(0, 2), (1, 2)])
     rng = np.random.default_rng(0)
     rows = [(images.next(rng, None, None).tolist(), images.repeat.tolist()) for _ in range(4)]
     assert rows == [
@@ -55,8 +55,8 @@ def test_sequential_images_repeat_after_their_block(toy: Dataset) -> None:
     ]
 
 
-def test_random_images_of_numpy_and_torch_are_the_same_whatever_the_mask(toy: Dataset) -> None:
-    first = RandomImages(NumpyBackend(toy, 3, 1), 23, 6)
+def test_both_backends_draw_the_same_images_for_any_mask(toy: Dataset) -> None:
+    first = RandomImages(Backend(toy, 3, 1), 23, 6)
     second = RandomImages(TorchBackend(toy, 3, 1, "cpu"), 23, 6)
     one, two = np.random.default_rng(5), np.random.default_rng(5)
     for step in range(150):  # more than two blocks
@@ -67,7 +67,7 @@ def test_random_images_of_numpy_and_torch_are_the_same_whatever_the_mask(toy: Da
 
 
 def test_a_new_generator_starts_a_new_block(toy: Dataset) -> None:
-    images = RandomImages(NumpyBackend(toy, 3, 1), 23, 6)
+    images = RandomImages(Backend(toy, 3, 1), 23, 6)
     first = images.next(np.random.default_rng(1), None, None)
     images.next(np.random.default_rng(2), None, None)
     np.testing.assert_array_equal(first, images.next(np.random.default_rng(1), None, None))
@@ -75,7 +75,7 @@ def test_a_new_generator_starts_a_new_block(toy: Dataset) -> None:
 
 @pytest.mark.parametrize("name", ["numpy", "torch"])
 def test_random_images_are_uniform(toy: Dataset, name: str) -> None:
-    b = NumpyBackend(toy, 3, 1) if name == "numpy" else TorchBackend(toy, 3, 1, "cpu")
+    b = Backend(toy, 3, 1) if name == "numpy" else TorchBackend(toy, 3, 1, "cpu")
     images, rng = RandomImages(b, 4, 100), np.random.default_rng(0)
     drawn = np.concatenate([np.asarray(images.next(rng, None, None)) for _ in range(100)])
     # 10,000 draws of 4 images: 2,500 each, standard deviation 43.

@@ -1,8 +1,9 @@
-"""Policies and the exact evaluation, with answers known beforehand."""
+"""Policies and the exact evaluation, on data whose results are known."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,13 @@ from dtram_env import CenterPolicy, GlimpseEnv, GlimpseVectorEnv, RandomPolicy, 
 from dtram_env.datasets import Dataset
 from dtram_env.views import grid_centres
 
-from .conftest import make_dataset
+from .conftest import StopsWithClass2, make_dataset
 
 ID = "DTRAM-Signpost-v0"
 
 
 class Reader:
-    """Looks at the top left pixel, where a planted label stands, and stops `delay` glimpses later.
+    """Looks at the top left pixel, which holds the label, and stops `delay` glimpses later.
 
     Works on arrays and tensors.
     """
@@ -55,9 +56,7 @@ class Reader:
 
 @pytest.mark.parametrize("num_envs", [1, 7, 50, 64])
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
-def test_a_policy_that_reads_the_planted_label(
-    planted: Dataset, backend: str, num_envs: int
-) -> None:
+def test_a_policy_that_reads_the_label(planted: Dataset, backend: str, num_envs: int) -> None:
     result = evaluate(
         Reader(delay=1), ID, dataset=planted, max_glimpses=7, backend=backend, num_envs=num_envs
     )
@@ -83,7 +82,7 @@ def test_the_number_of_slots_does_not_change_the_result(num_envs: int) -> None:
     assert result.num_glimpses.tolist() == [2] * 23
 
 
-def test_scan_takes_the_whole_budget_and_reads_like_a_page(
+def test_scan_takes_the_whole_budget_row_by_row(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     policy = ScanPolicy(4, grid=2, guess=1)
@@ -164,15 +163,6 @@ def test_mnist_test_split_is_counted_whole(mnist_folder: Any) -> None:
     assert result.accuracy == 0.1135  # the test split has 1,135 ones
 
 
-class Constant:
-    """An SB3 model that always stops at once and answers class 2."""
-
-    def predict(self, observation: dict[str, np.ndarray], state: Any, **_: Any) -> tuple[Any, None]:
-        action = np.zeros((len(observation["time"]), 3 + 4), np.float32)
-        action[:, 2] = action[:, 3 + 2] = 1
-        return action, None
-
-
 @pytest.mark.parametrize("n", [1, 3, 8])
 def test_sb3_counts_the_same_images_once(planted: Dataset, n: int) -> None:
     def make(i: int) -> Any:
@@ -186,7 +176,7 @@ def test_sb3_counts_the_same_images_once(planted: Dataset, n: int) -> None:
         if local["done"] and not local["info"]["repeat"]:
             shown.append(local["info"]["image_index"])
 
-    mean, _ = evaluate_policy(Constant(), venv, n_eval_episodes=50, callback=note)  # type: ignore
+    mean, _ = evaluate_policy(StopsWithClass2(), venv, n_eval_episodes=50, callback=note)  # type: ignore
     ours = evaluate(CenterPolicy(4, stop_after=1, guess=2), ID, dataset=planted, discount=0.5)
     assert sorted(shown) == list(range(50))
     assert mean == pytest.approx(ours.mean_return) == 0.5 * 12 / 50
@@ -205,12 +195,12 @@ def test_policies_select_and_repeat() -> None:
             np.testing.assert_array_equal(first[key], second[key])
 
 
-class Saying(Reader):
-    """Answers the class that it is told to, and counts how often it is asked."""
+class Predicts(Reader):
+    """Predicts a given class, and counts its steps."""
 
     def __init__(self, prediction: float = 0, refuses: str = "") -> None:
         super().__init__()
-        self.prediction, self.refuses, self.asked = prediction, refuses, 0
+        self.prediction, self.refuses, self.steps = prediction, refuses, 0
         self.checked: list[Any] = []
 
     def check_env(self, env: Any) -> None:
@@ -219,38 +209,38 @@ class Saying(Reader):
             raise ValueError(self.refuses)
 
     def step(self, observation: dict[str, Any], state: Any) -> tuple[dict[str, Any], Any]:
-        self.asked += 1
+        self.steps += 1
         action, state = super().step(observation, state)
         action["prediction"] = 0 * action["prediction"] + self.prediction
         return action, state
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
-def test_bad_answers_of_a_policy_are_noticed(planted: Dataset, backend: str) -> None:
+def test_bad_predictions_of_a_policy(planted: Dataset, backend: str) -> None:
     common: dict[str, Any] = {"dataset": planted, "backend": backend, "num_envs": 8}
     for bad in (4, -1, 0.5):
         message = rf"action\['prediction'\]\[0\] = {bad}: expected an integer from 0 to 3"
         with pytest.raises(ValueError, match=message):
-            evaluate(Saying(bad), ID, **common)
-    assert evaluate(Saying(2), ID, **common).accuracy == 12 / 50
+            evaluate(Predicts(bad), ID, **common)
+    assert evaluate(Predicts(2), ID, **common).accuracy == 12 / 50
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
 def test_a_policy_may_refuse_an_environment(planted: Dataset, backend: str) -> None:
-    policy = Saying(refuses="made for 8 classes, the environment has 4")
+    policy = Predicts(refuses="made for 8 classes, the environment has 4")
     with pytest.raises(ValueError, match="made for 8 classes, the environment has 4"):
         evaluate(policy, ID, dataset=planted, backend=backend)
-    assert policy.asked == 0  # before the first step
+    assert policy.steps == 0  # before the first step
     (env,) = policy.checked
     assert isinstance(env, GlimpseVectorEnv)
     assert (env.num_classes, env.backend, env.data) == (4, backend, planted)
-    policy = Saying()
+    policy = Predicts()
     evaluate(policy, ID, dataset=planted, backend=backend)
-    assert len(policy.checked) == 1 and policy.asked > 0
+    assert len(policy.checked) == 1 and policy.steps > 0
 
 
-class Wherever(Reader):
-    """Stops at once; its answer tells the half of the image that it was shown."""
+class SideOfGlimpse(Reader):
+    """Stops at once; predicts 1 if its glimpse was right of the centre, else 0."""
 
     def step(self, observation: dict[str, Any], state: Any) -> tuple[dict[str, Any], Any]:
         right = (observation["location"][:, 0] > 0) * 1
@@ -260,7 +250,7 @@ class Wherever(Reader):
 def test_a_seed_makes_random_first_glimpses_repeatable(planted: Dataset) -> None:
     def answers(backend: str = "numpy", **seed: int) -> list[int]:
         result = evaluate(
-            Wherever(),
+            SideOfGlimpse(),
             ID,
             dataset=planted,
             first_glimpse="random",
@@ -274,22 +264,26 @@ def test_a_seed_makes_random_first_glimpses_repeatable(planted: Dataset) -> None
     assert answers(seed=1) == answers("torch", seed=1) != answers()
 
 
-def test_bad_policies_and_arguments(planted: Dataset) -> None:
-    for make, message in [
-        (lambda: RandomPolicy(0), "num_classes=0"),
-        (lambda: RandomPolicy(4, stop_probability=1.5), "stop_probability=1.5"),
-        (lambda: CenterPolicy(4, stop_after=0), "stop_after=0"),
-        (lambda: CenterPolicy(4, guess=4), "guess=4: expected 0 to 3"),
-        (lambda: ScanPolicy(4, grid=0), "grid=0"),
-    ]:
-        with pytest.raises(ValueError, match=message):
-            make()
-    fewer = r"CenterPolicy\(num_classes=5\): .* has 4 classes"
-    with pytest.raises(ValueError, match=fewer):
-        evaluate(CenterPolicy(5), "DTRAM-Signpost-v0")
-    with pytest.raises(TypeError, match=r"policy=<class .*\(a class was given\)"):
-        evaluate(Reader, ID, dataset=planted)
-    with pytest.raises(TypeError, match=r"expected an object with the methods.*reset and step"):
-        evaluate(print, ID, dataset=planted)
-    with pytest.raises(TypeError, match="order"):
-        evaluate(Reader(), ID, dataset=planted, order="random")
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: RandomPolicy(0), ValueError, "num_classes=0"),
+        (lambda: RandomPolicy(4, stop_probability=1.5), ValueError, "stop_probability=1.5"),
+        (lambda: CenterPolicy(4, stop_after=0), ValueError, "stop_after=0"),
+        (lambda: CenterPolicy(4, guess=4), ValueError, "guess=4: expected 0 to 3"),
+        (lambda: ScanPolicy(4, grid=0), ValueError, "grid=0"),
+        (
+            lambda: evaluate(CenterPolicy(5), ID),
+            ValueError,
+            r"CenterPolicy\(num_classes=5\): .* has 4 classes",
+        ),
+        (lambda: evaluate(Reader, ID), TypeError, r"policy=<class .*\(a class was given\)"),
+        (lambda: evaluate(print, ID), TypeError, "an object with the methods.*reset and step"),
+        (lambda: evaluate(Reader(), ID, order="random"), TypeError, "order"),
+    ],
+)
+def test_bad_policies_and_arguments(
+    call: Callable[[], Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        call()

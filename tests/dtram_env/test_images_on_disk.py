@@ -89,7 +89,7 @@ def test_boxes_are_those_of_the_resized_image(env_id: str, tree: Tree) -> None:
         (height, width), image = AT_32[i % 5], env.data.image(i)
         scale = np.array([width, height] * 2) / np.tile(tree.sizes["train"][i][::-1], 2)
         np.testing.assert_allclose(info["box"], tree.boxes["train"][i] * scale, rtol=1e-6)
-        # What is there has the class's colour, beside it is the ground.
+        # The box has the class's colour; the background beside it is dark.
         left, top, box_width, box_height = np.round(info["box"]).astype(int)
         inside = image[top + 3 : top + box_height - 3, left + 3 : left + box_width - 3].astype(int)
         if is_rgb("train", i):
@@ -150,7 +150,7 @@ def test_native_resolution(env_id: str, tree: Tree) -> None:
         )
 
 
-def test_with_boxes(env_id: str, tree: Tree) -> None:
+def test_crop_to_box(env_id: str, tree: Tree) -> None:
     env = make(env_id, tree, crop_to_box=True, image_size=16)
     for i in range(env.num_images):
         info = env.reset(options={"image_index": i})[1]
@@ -160,14 +160,14 @@ def test_with_boxes(env_id: str, tree: Tree) -> None:
         image = env.data.image(i)
         assert image.shape[:2] == expected
         assert info["box"].tolist() == [0, 0, expected[1], expected[0]]
-        if is_rgb("train", i):  # nothing of the ground is left
+        if is_rgb("train", i):  # no background is left
             colour = colour_of(int(info["label"]))
             assert np.abs(image[2:-2, 2:-2].astype(int) - colour).max() < 24
     native = make(env_id, tree, crop_to_box=True, image_size=None)
     assert native.data.image(2).shape == (40, 32, 3)
 
 
-def test_caches_of_other_options_lie_side_by_side(env_id: str, tree: Tree) -> None:
+def test_each_set_of_options_has_its_own_cache(env_id: str, tree: Tree) -> None:
     for options in ({}, {"crop_to_box": True}, {"image_size": None}):
         make(env_id, tree, first_glimpse="center", **options)
     found = sorted(path.parent.name for path in tree.folder.rglob("meta.json"))
@@ -179,7 +179,7 @@ def test_caches_of_other_options_lie_side_by_side(env_id: str, tree: Tree) -> No
 
 def test_a_sequential_pass_counts_every_image(env_id: str, tree: Tree) -> None:
     class Bright:
-        """Answers by the brightest thing that it saw: a class's red is its own."""
+        """Classifies by the largest red value: each class has its own."""
 
         def reset(self, batch: int) -> np.ndarray:
             return np.zeros(batch, np.int64)
@@ -231,7 +231,7 @@ def test_a_damaged_image_stops_with_what_to_do(env_id: str, tree: Tree) -> None:
         make(env_id, tree)
 
 
-# --- The user's own folder
+# --- A folder of the user
 
 
 def test_a_folder_of_images(tmp_path: Path) -> None:

@@ -1,18 +1,22 @@
-"""What `import dtram_env` brings, and what it leaves alone."""
+"""What `import dtram_env` imports and registers, and errors of missing packages."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import gymnasium as gym
+import pytest
 
 import dtram_env
+from dtram_env.optional import MissingDependencyError, require
 
 HEAVY = ("torch", "torchvision", "scipy", "PIL", "stable_baselines3", "pygame", "matplotlib")
 
 
-def test_importing_and_stepping_on_numpy_loads_nothing_heavy() -> None:
+def test_importing_and_stepping_on_numpy_loads_nothing_heavy(
+    run_python: Callable[..., str],
+) -> None:
     program = f"""
 import sys, gymnasium as gym, dtram_env
 env = gym.make("DTRAM-Signpost-v0"); env.reset(seed=0); env.step(env.action_space.sample())
@@ -20,10 +24,7 @@ env = gym.make_vec("DTRAM-Signpost-v0", num_envs=2); env.reset(seed=0)
 dtram_env.evaluate(dtram_env.CenterPolicy(4, stop_after=1), "DTRAM-Signpost-v0")
 print([name for name in {HEAVY!r} if name in sys.modules])
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
-    )
-    assert done.stdout.strip() == "[]", done.stderr
+    assert run_python("-c", program).strip() == "[]"
 
 
 def test_every_id_is_registered_with_both_entry_points() -> None:
@@ -38,3 +39,45 @@ def test_every_id_is_registered_with_both_entry_points() -> None:
 def test_public_names_exist() -> None:
     for name in dtram_env.__all__:
         assert getattr(dtram_env, name) is not None
+
+
+MISSING = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == {module!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Blocked())
+import gymnasium as gym, dtram_env
+try:
+    {statement}
+except ImportError as error:
+    assert isinstance(error, gym.error.DependencyNotInstalled)
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "extra", "statement"),
+    [
+        ("torch", "train", 'gym.make_vec("DTRAM-Signpost-v0", num_envs=2, backend="torch")'),
+        ("stable_baselines3", "train", "import dtram_env.sb3"),
+        ("pygame", "render", 'gym.make("DTRAM-Signpost-v0", render_mode="human").reset()'),
+    ],
+)
+def test_a_missing_package_is_an_error_with_the_install_line(
+    module: str, extra: str, statement: str, run_python: Callable[..., str]
+) -> None:
+    printed = run_python("-c", MISSING.format(module=module, statement=statement))
+    assert printed.strip() == f"{module} is not installed: run `pip install 'dtram[{extra}]'`"
+
+
+def test_a_package_that_fails_to_import_shows_its_own_error(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("import not_there", encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path))
+        with pytest.raises(ModuleNotFoundError, match="not_there") as caught:
+            require("broken", "train")
+    assert not isinstance(caught.value, MissingDependencyError)

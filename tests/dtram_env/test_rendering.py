@@ -1,8 +1,6 @@
-"""Pictures: pixels by hand, frames of both environments, the window."""
+"""Pictures: pixels by hand; frames of both environments; the window."""
 
 from __future__ import annotations
-
-import os
 
 import gymnasium as gym
 import numpy as np
@@ -11,8 +9,6 @@ import pytest
 from dtram_env import GlimpseEnv, GlimpseVectorEnv
 from dtram_env.datasets import Dataset
 from dtram_env.rendering import COLOURS, crop_boxes, draw_episode, episode_caption
-
-os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
 
 def test_an_image_is_enlarged_by_a_whole_number() -> None:
@@ -34,11 +30,11 @@ def test_boxes_have_their_colours_in_visiting_order() -> None:
 
 
 def test_no_box_hides_a_number() -> None:
-    """The second box runs through the first one's corner, where its number is."""
+    """The second box crosses the corner of the first, where its number is."""
     image = np.zeros((20, 20, 3), np.uint8)
     alone = draw_episode(image, [(2, 2, 10, 10)], size=280)
     crossed = draw_episode(image, [(2, 2, 10, 10), (0, 3, 10, 10)], size=280)
-    label = (slice(30, 44), slice(28, 38))  # where "1" stands, below the box's own line
+    label = (slice(30, 44), slice(28, 38))  # the place of "1", below the box's line
     assert (alone[label] == COLOURS[0]).all(axis=-1).any()
     np.testing.assert_array_equal(crossed[label], alone[label])
 
@@ -49,7 +45,7 @@ def test_many_boxes_and_boxes_beyond_the_edge() -> None:
     assert tuple(frame[20, 0]) == COLOURS[0]  # the ninth has the first colour again
 
 
-def test_crop_boxes_are_where_the_sensor_looks() -> None:
+def test_crop_boxes_are_those_of_the_sensor() -> None:
     boxes = crop_boxes(np.array([[0, 0], [0.4, -0.5], [9, 1]]), (14, 10, 1), 4)
     assert boxes == [(3, 5, 4, 4), (5, 2, 4, 4), (8, 12, 4, 4)]
     assert crop_boxes(np.zeros((0, 2)), (14, 10), 4, whole_first=True) == [(0, 0, 10, 14)]
@@ -111,7 +107,7 @@ def test_vector_frames_are_the_scalar_ones(toy: Dataset, first: str, backend: st
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
-def test_a_masked_reset_forgets_the_answers_of_its_slots_only(toy: Dataset, backend: str) -> None:
+def test_a_masked_reset_clears_its_slots_predictions(toy: Dataset, backend: str) -> None:
     env = GlimpseVectorEnv(
         toy,
         num_envs=3,
@@ -142,7 +138,7 @@ def test_a_masked_reset_forgets_the_answers_of_its_slots_only(toy: Dataset, back
     np.testing.assert_array_equal(after[2], before[2])
     np.testing.assert_array_equal(after[1], fresh[1])  # no prediction yet
     assert (before[1] != fresh[1]).any()
-    answer([4, 2, 3])  # what a resting slot is told is no answer
+    answer([4, 2, 3])  # predictions of resting slots are ignored
     after = frames()
     np.testing.assert_array_equal(after[0], before[0])
     np.testing.assert_array_equal(after[1], before[1])

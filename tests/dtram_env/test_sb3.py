@@ -1,4 +1,4 @@
-"""`Sb3VecEnv`: the vector environment in SB3's clothes, against both; SB3's algorithms learn."""
+"""`Sb3VecEnv`: equal to the vector environment and to SB3's own; SB3's algorithms learn on it."""
 
 from __future__ import annotations
 
@@ -22,10 +22,9 @@ from dtram_env.datasets import Dataset
 from dtram_env.datasets.drawn import SMALL_BIRDS
 from dtram_env.sb3 import Sb3VecEnv
 
-from .conftest import TALLY, Tally, assert_same, make_dataset
+from .conftest import TALLY, TOY, StopsWithClass2, Tally, assert_same, make_dataset
 
 ID = "DTRAM-Signpost-v0"
-TOY = make_dataset()
 TASKS: list[dict[str, Any]] = [
     {"view": "continuous"},
     {"view": "continuous", "glimpse_format": "image", "first_glimpse": "random"},
@@ -73,7 +72,7 @@ def test_equals_the_vector_environment(task: dict[str, Any], order: str) -> None
     ended = 0
     for actions in sampled(ours, 80):  # more than one block of random numbers
         observation, rewards, dones, infos = ours.step(actions)
-        seen, paid, over, cut, metadata = theirs.step(actions)
+        seen, paid, over, cut, their_infos = theirs.step(actions)
         assert_same(observation, seen)
         np.testing.assert_array_equal(rewards, paid.astype(np.float32))
         assert (rewards.dtype, dones.dtype, len(infos)) == (np.float32, np.bool_, 5)
@@ -83,9 +82,9 @@ def test_equals_the_vector_environment(task: dict[str, Any], order: str) -> None
                 assert info == {}
                 continue
             ended += 1
-            assert_same(info.pop("terminal_observation"), metadata["final_obs"][i])
+            assert_same(info.pop("terminal_observation"), their_infos["final_obs"][i])
             assert info.pop("TimeLimit.truncated") is False
-            last = {k: v[i] for k, v in metadata["final_info"].items() if not k.startswith("_")}
+            last = {k: v[i] for k, v in their_infos["final_info"].items() if not k.startswith("_")}
             assert info == last
             assert type(info["label"]) is int and type(info["is_success"]) is bool
         if task.get("mask_seen"):
@@ -98,7 +97,7 @@ def test_equals_the_vector_environment(task: dict[str, Any], order: str) -> None
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task["view"])
 def test_equals_a_dummy_of_scalar_environments(task: dict[str, Any]) -> None:
     task = {"glimpse_size": 4, "max_glimpses": 3, "discount": 0.5, **task}
-    if task.get("first_glimpse") == "random":  # there each slot has random numbers of its own
+    if task.get("first_glimpse") == "random":  # scalar environments have separate generators
         task["first_glimpse"] = "center"
     ours = make(4, order="sequential", **task)
 
@@ -111,12 +110,12 @@ def test_equals_a_dummy_of_scalar_environments(task: dict[str, Any]) -> None:
     assert ours.reset_infos == theirs.reset_infos
     for actions in sampled(ours, 40):
         observation, rewards, dones, infos = ours.step(actions)
-        seen, paid, over, metadata = theirs.step(actions)
+        seen, paid, over, their_infos = theirs.step(actions)
         assert_same(observation, seen)
         assert_same(rewards, paid)
         assert_same(dones, over)
         for i in np.flatnonzero(over):
-            assert_same(infos[i], metadata[i])
+            assert_same(infos[i], their_infos[i])
     # The same fixed images, this once.
     chosen = [{"image_index": i} for i in (3, 3, 22, 0)]
     for env in (ours, theirs):
@@ -156,7 +155,7 @@ def test_infos_of_an_episode_by_hand() -> None:
     assert (infos[0]["is_success"], infos[0]["num_glimpses"], infos[1]) == (True, 3, {})
 
 
-def test_facts_of_an_image_are_in_its_last_info(tmp_path: Path) -> None:
+def test_metadata_of_an_image_is_in_its_last_info(tmp_path: Path) -> None:
     few: dict[str, Any] = {"num_train": 40, "num_test": 10, "data_dir": str(tmp_path)}
     env = Sb3VecEnv(
         "DTRAM-BirdsSmall-v0", 2, view="discrete", order="sequential", split="test", **few
@@ -186,15 +185,6 @@ def test_vec_monitor_adds_returns_and_lengths() -> None:
     assert rows[0][1] == 0.5 * (vote == TOY.labels[7])
 
 
-class Constant:
-    """An SB3 model that stops at once and answers class 2."""
-
-    def predict(self, observation: dict[str, np.ndarray], state: Any, **_: Any) -> tuple[Any, None]:
-        action = np.zeros((len(observation["time"]), 3 + 4), np.float32)
-        action[:, 2] = action[:, 3 + 2] = 1
-        return action, None
-
-
 @pytest.mark.parametrize("n", [1, 3, 8, 64])
 def test_evaluate_policy_counts_every_image_once(planted: Dataset, n: int) -> None:
     venv = Sb3VecEnv(ID, n, dataset=planted, order="sequential", view="continuous", discount=0.5)
@@ -205,7 +195,7 @@ def test_evaluate_policy_counts_every_image_once(planted: Dataset, n: int) -> No
             assert not local["info"]["repeat"]
             shown.append(local["info"]["image_index"])
 
-    model: Any = Constant()
+    model: Any = StopsWithClass2()
     for _ in range(2):  # a reset starts the pass over
         mean, _ = evaluate_policy(model, VecMonitor(venv), n_eval_episodes=50, callback=note)
         assert sorted(shown) == list(range(50))
@@ -214,7 +204,7 @@ def test_evaluate_policy_counts_every_image_once(planted: Dataset, n: int) -> No
 
 
 class Aimless:
-    """An SB3 model of the single view: looks at cell t, and stops once a vote was for class 0."""
+    """An SB3 model of the single view: visits cell t, and stops after a vote for class 0."""
 
     def predict(self, observation: dict[str, np.ndarray], **_: Any) -> tuple[np.ndarray, None]:
         t = np.rint(observation["time"][:, 0] * 4).astype(np.int64)
@@ -327,54 +317,46 @@ def test_pictures() -> None:
     env.close()
 
 
-def test_bad_arguments() -> None:
-    for keywords in ({}, {"view": "native"}):
-        with pytest.raises(ValueError, match="view='native': Stable-Baselines3 takes no Dict") as e:
-            Sb3VecEnv(ID, 2, **keywords)
-        assert "\n" not in str(e.value)
-    with pytest.raises(ValueError, match="did you mean 'view'"):
-        Sb3VecEnv(ID, 2, veiw="discrete")
-    with pytest.raises(ValueError, match="autoreset_mode: Sb3VecEnv works with"):
-        Sb3VecEnv(ID, 2, view="discrete", autoreset_mode="NextStep")
-    with pytest.raises(ValueError, match="backend: Sb3VecEnv works with numpy only; leave it out"):
-        Sb3VecEnv(ID, 2, view="discrete", backend="torch")
-    with pytest.raises(ValueError, match="view='flat': expected one of"):
-        Sb3VecEnv(ID, 2, view="flat")
-
-
-# Gymnasium 1.2's own `VectorEnv.__del__` does not take a constructor that raised.
+# Gymnasium 1.2's own `VectorEnv.__del__` fails after a constructor that raised.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_another_packages_environment() -> None:
-    with pytest.raises(
-        ValueError, match=r"env_id='CartPole-v1': .*expected an environment of this"
-    ):
-        Sb3VecEnv("CartPole-v1", 2, view="discrete")
+@pytest.mark.parametrize(
+    ("env_id", "keywords", "message"),
+    [
+        (ID, {}, "view='native': Stable-Baselines3 accepts no Dict"),
+        (ID, {"view": "native"}, "view='native': Stable-Baselines3 accepts no Dict"),
+        (ID, {"view": "flat"}, "view='flat': expected one of"),
+        (ID, {"veiw": "discrete"}, "did you mean 'view'"),
+        (ID, {"view": "discrete", "autoreset_mode": "NextStep"}, "autoreset_mode: Sb3VecEnv works"),
+        (ID, {"view": "discrete", "backend": "torch"}, "backend: Sb3VecEnv works with numpy only"),
+        ("CartPole-v1", {"view": "discrete"}, "env_id='CartPole-v1': .*expected an environment of"),
+    ],
+)
+def test_bad_arguments(env_id: str, keywords: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        Sb3VecEnv(env_id, 2, **keywords)
+    assert "\n" not in str(caught.value)
 
 
 # --- SB3's algorithms learn on it
 
-LARGE = make_dataset(30, (40, 44, 1), classes=4)  # SB3's convolutions take 36 pixels or more
+LARGE = make_dataset(30, (40, 44, 1), classes=4)  # SB3's convolutions need 36 pixels
 IMAGES: dict[str, Any] = {"dataset": LARGE, "glimpse_size": 36}
 SMALL: dict[str, Any] = {"gamma": 1.0, "seed": 0, "device": "cpu"}
 ON_POLICY: dict[str, Any] = {"n_steps": 16, **SMALL}
 OFF_POLICY: dict[str, Any] = {"learning_starts": 40, "batch_size": 16, "buffer_size": 400, **SMALL}
 EPOCH: dict[str, Any] = {"batch_size": 32, "n_epochs": 1}
-LEARNERS: list[tuple[Any, str, dict[str, Any], dict[str, Any]]] = [
+LEARNERS: list[Any] = [
     (PPO, "continuous", IMAGES, {**ON_POLICY, **EPOCH}),
-    (PPO, "single", {}, {**ON_POLICY, **EPOCH}),
-    (A2C, "discrete", {"observe": "canvas"}, ON_POLICY),
+    pytest.param(PPO, "single", {}, {**ON_POLICY, **EPOCH}, marks=pytest.mark.slow),
+    pytest.param(A2C, "discrete", {"observe": "canvas"}, ON_POLICY, marks=pytest.mark.slow),
     (DQN, "single", IMAGES, {"target_update_interval": 50, **OFF_POLICY}),
-    (SAC, "continuous", {}, OFF_POLICY),
+    pytest.param(SAC, "continuous", {}, OFF_POLICY, marks=pytest.mark.slow),
     (MaskablePPO, "discrete", {"mask_seen": True, "min_glimpses": 2}, {**ON_POLICY, **EPOCH}),
-    (RecurrentPPO, "discrete", IMAGES, {**ON_POLICY, **EPOCH}),
+    pytest.param(RecurrentPPO, "discrete", IMAGES, {**ON_POLICY, **EPOCH}, marks=pytest.mark.slow),
 ]
 
 
-@pytest.mark.parametrize(
-    ("algorithm", "view", "task", "settings"),
-    LEARNERS,
-    ids=[f"{row[0].__name__}-{row[1]}" for row in LEARNERS],
-)
+@pytest.mark.parametrize(("algorithm", "view", "task", "settings"), LEARNERS)
 def test_algorithms_learn(
     algorithm: Any, view: str, task: dict[str, Any], settings: dict[str, Any]
 ) -> None:

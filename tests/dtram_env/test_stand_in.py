@@ -1,4 +1,4 @@
-"""CUB and Cars without their data: drawn images that say so wherever they are shown."""
+"""CUB and Cars without their data: drawn images, labelled as drawn everywhere."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def pair(request: pytest.FixtureRequest) -> tuple[str, str, str, str]:
     return request.param
 
 
-def test_it_is_made_with_a_warning(pair: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_stand_in_warns(pair: tuple[str, ...], tmp_path: Path) -> None:
     env_id, title, drawn_id, drawn = pair
     makers: list[Callable[[], Any]] = [
         lambda: gym.make(env_id, data_dir=str(tmp_path), split="test"),
@@ -65,16 +65,16 @@ def test_no_warning_where_it_was_asked_for(pair: tuple[str, ...], tmp_path: Path
         (asked.reset(options={"image_index": 7}), itself.reset(options={"image_index": 7})),
         (asked.step(action), itself.step(action)),
     ):
-        assert_same(dict(enumerate(one)), dict(enumerate(other)))
+        assert_same(one, other)
 
 
-def test_real_is_an_error_with_the_way_out(pair: tuple[str, ...], tmp_path: Path) -> None:
+def test_missing_real_data_is_an_error(pair: tuple[str, ...], tmp_path: Path) -> None:
     for make in (gym.make, gym.make_vec):
         with pytest.raises(DatasetNotFoundError, match=r"python -m dtram_env\.datasets downl"):
             make(pair[0], data_dir=str(tmp_path), data="real")
 
 
-def test_pictures_say_so(pair: tuple[str, ...], tmp_path: Path) -> None:
+def test_captions_say_that_images_are_drawn(pair: tuple[str, ...], tmp_path: Path) -> None:
     env_id, title, _, _ = pair
     common: dict[str, Any] = {
         "data": "builtin",
@@ -112,7 +112,7 @@ def test_the_drawn_id_itself_stands_in_for_nothing(tmp_path: Path) -> None:
     np.testing.assert_array_equal(single.render(), expected)
 
 
-def test_facts_are_where_the_parts_are(tmp_path: Path) -> None:
+def test_metadata_of_the_parts(tmp_path: Path) -> None:
     env = gym.make("DTRAM-CUB-v0", data="builtin", data_dir=str(tmp_path), split="test", **FEW)
     for index in range(12):
         info = env.reset(options={"image_index": index})[1]

@@ -1,4 +1,4 @@
-"""Views: codecs by hand, the grid, masks; stock SB3 policies learn on them."""
+"""Views: codecs, grid and masks by hand; SB3's stock policies learn on them."""
 
 from __future__ import annotations
 

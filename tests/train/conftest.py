@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +81,7 @@ def policy_id(small_classifier: Path) -> Iterator[str]:
         name,
         entry_point="agents.policy_only:make_env",
         vector_entry_point="agents.policy_only:make_vector_env",
-        kwargs={**asdict(TABLE["DTRAM-Signpost-v0"]), "classifier": str(small_classifier)},
+        kwargs={**TABLE["DTRAM-Signpost-v0"], "classifier": str(small_classifier)},
     )
     with pytest.MonkeyPatch.context() as patch:
         for module in ("train.common.training_task",):

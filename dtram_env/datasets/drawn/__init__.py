@@ -1,8 +1,9 @@
-"""Drawn birds and cars: species that look alike from afar, told apart by texture on small parts.
+"""Drawn birds and cars: species that look alike in a thumbnail and differ in small textured parts.
 
-No files, no learning and no photographs: every image is put together from ellipses and bars. What
-makes it a task for looking twice is said in `genera` (which part tells which species apart) and
-`textures` (why a thumbnail does not show it).
+Every image consists of ellipses and bars and needs no files. `genera` defines which parts
+distinguish the species, `textures` explains why a thumbnail does not show them. `birds` and `autos`
+are the two body plans (`plan`), made of `pieces`. `figures` places them, `scenes` adds background
+and clutter, and `canvas` paints. Random numbers come from `random_words`.
 """
 
 from __future__ import annotations
@@ -18,34 +19,35 @@ from .canvas import Texture
 from .figures import Figures, figures
 from .genera import INKS, Genera, genera, names
 from .plan import Plan
+from .random_words import RandomWords
 from .scenes import grain, mottle, scene
 from .textures import AMPLITUDE, period
-from .words import Source
 
 __all__ = ["AUTOS", "BIRDS", "SMALL_BIRDS", "Drawing", "Layout"]
 
 PLANS: dict[str, Plan] = {"birds": birds.BIRDS, "autos": autos.AUTOS}
 PARTS = ("train", "test")
 
+# Lowest and highest value of each setting, and the reason.
 _RANGES = {
-    "image_size": (96, 2048),
-    "num_classes": (10, 400),
-    "num_train": (1, 2**31),
-    "num_test": (1, 2**31),
-    "seed": (0, 2**63 - 1),
+    "image_size": (96, 2048, "textures need more pixels; the profiles have 128 and 512"),
+    "num_classes": (10, 400, "fewer do not give every kind of genus, more run out of colours"),
+    "num_train": (1, 2**31, "a part has at least one image"),
+    "num_test": (1, 2**31, "a part has at least one image"),
+    "seed": (0, 2**63 - 1, "it is the key of a random generator"),
 }
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What was drawn where on the images of an official part, in the order of its rows.
+    """Contents of the N images of an official part.
 
     Attributes:
-        part_boxes: ``(N, P, 4)`` int32, left, top, width and height of every part, pixels, within
+        part_boxes: ``(N, P, 4)`` int32, left, top, width and height of every part in pixels, inside
             the image; in the order of `Drawing.part_names`.
-        discriminative: ``(N, P)`` bool, which parts tell the image's species from the others of its genus:
-            none, one, or two that no glimpse covers together.
-        clutter: ``(N,)`` float32 in [0, 1], how much there is around the figure.
+        discriminative: ``(N, P)`` bool, the parts that distinguish the image's species from the
+            others of its genus: none, one, or two that no glimpse covers together.
+        clutter: ``(N,)`` float32 in [0, 1], amount of clutter around the figure.
     """
 
     part_boxes: np.ndarray
@@ -55,20 +57,19 @@ class Layout:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A drawn dataset. Every image is a function of the settings, its part and its index alone.
+    """A drawn dataset. An image depends only on the settings, its part and its index.
 
-    It does not depend on how many images there are, nor does what a species looks like depend on
-    the seed.
+    It does not depend on the number of images. The look of a species does not depend on the seed.
 
     Attributes:
         plan: "birds" or "autos".
-        image_size: side of the square images, pixels, 96 to 2048. From 400 on the parts are as
-            small as a thumbnail of 224 pixels and such crops ask for; below, as large as one of 32
-            pixels and crops of a quarter of the image do.
+        image_size: side of the square images, pixels, 96 to 2048. From 400 on, the parts suit
+            thumbnails and crops of 224 pixels. Below, they are larger and suit thumbnails of 32
+            pixels and crops of a quarter of the image.
         num_classes: number of species, 10 to 400.
-        num_train: images of the official training part.
-        num_test: images of the official test part.
-        seed: another seed is another set of images of the same species.
+        num_train: number of images in the official training part.
+        num_test: number of images in the official test part.
+        seed: another seed gives other images of the same species.
 
     Raises:
         ValueError: a setting is out of range.
@@ -88,44 +89,44 @@ class Drawing:
     def __post_init__(self) -> None:
         if self.plan not in PLANS:
             raise ValueError(f"plan={self.plan!r}: expected one of {', '.join(map(repr, PLANS))}")
-        for name, (low, high) in _RANGES.items():
+        for name, (low, high, why) in _RANGES.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | np.integer):
-                raise ValueError(f"{name}={value!r}: expected a whole number, {low} to {high}")
+                raise ValueError(f"{name}={value!r}: expected an integer, {low} to {high}")
             if not low <= value <= high:
-                raise ValueError(f"{name}={value}: expected {low} to {high}; {_way_out(name)}")
+                raise ValueError(f"{name}={value}: expected {low} to {high}; {why}")
             object.__setattr__(self, name, int(value))
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """A name for each label: its genus, and what tells it from others of that genus."""
+        """A name for each label: its genus, and the textures of its discriminative parts."""
         plan = PLANS[self.plan]
         return names(self._genera, plan.stems, plan.parts)
 
     @property
     def part_names(self) -> tuple[str, ...]:
-        """Names of the parts that carry textures."""
+        """Names of the parts with textures."""
         return PLANS[self.plan].parts
 
     def labels(self, part: str) -> np.ndarray:
-        """Classes of the images of a part, ``(N,)`` int64; shuffled, frequencies differ by 1.
+        """Classes of a part's images ``(N,)`` int64: shuffled, with frequencies that differ by 1.
 
         Args:
             part: "train" or "test".
 
         Raises:
-            ValueError: it is neither.
+            ValueError: unknown part.
         """
         return _labels(self, self._check(part)).copy()
 
     def layout(self, part: str) -> Layout:
-        """What is where on the images of a part; nothing is drawn for it.
+        """Contents of a part's images, computed without drawing them.
 
         Args:
             part: "train" or "test".
 
         Raises:
-            ValueError: it is neither.
+            ValueError: unknown part.
         """
         found = _figures(self, self._check(part))
         return Layout(
@@ -135,70 +136,60 @@ class Drawing:
         )
 
     def draw(self, part: str, index: int) -> np.ndarray:
-        """Draws an image.
-
-        Args:
-            part: "train" or "test".
-            index: its row in that part.
-
-        Returns:
-            ``(S, S, 3)`` uint8.
-
-        Raises:
-            ValueError: there is no such part or row.
-        """
+        """Draws one image ``(S, S, 3)`` uint8; see `draw_many`."""
         return self.draw_many(part, [index])[0]
 
     def draw_many(self, part: str, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Draws images, each as `draw` does.
+        """Draws images of a part.
 
         Args:
             part: "train" or "test".
-            indices: ``(B,)``, their rows in that part.
+            indices: ``(B,)``, indices of the images in that part.
 
         Returns:
             ``(B, S, S, 3)`` uint8.
 
         Raises:
-            ValueError: there is no such part or row.
+            ValueError: unknown part, or an index out of range.
         """
-        count = self._count(self._check(part))
-        rows = np.asarray(indices)
-        if rows.ndim != 1 or (rows.size and not np.issubdtype(rows.dtype, np.integer)):
+        count = self.count(part)
+        index = np.asarray(indices)
+        if index.ndim != 1 or (index.size and not np.issubdtype(index.dtype, np.integer)):
             raise ValueError(
-                f"indices: expected whole numbers of shape (B,), got {rows.dtype} {rows.shape}"
+                f"indices: expected integers of shape (B,), got {index.dtype} {index.shape}"
             )
-        if rows.size and not 0 <= rows.min() <= rows.max() < count:
-            bad = rows.min() if rows.min() < 0 else rows.max()
+        if index.size and not 0 <= index.min() <= index.max() < count:
+            bad = index.min() if index.min() < 0 else index.max()
             raise ValueError(
                 f"index {bad}: expected 0 to {count - 1}, as part {part!r} has {count} images "
                 f"(num_{part}={count})"
             )
-        images = np.empty((len(rows), self.image_size, self.image_size, 3), dtype=np.uint8)
-        labels = _labels(self, part)[rows] if rows.size else []
-        for image, row, label in zip(images, rows.tolist(), labels, strict=True):
-            image[...] = self._draw(part, row, int(label))
+        images = np.empty((len(index), self.image_size, self.image_size, 3), dtype=np.uint8)
+        for image, i in zip(images, index.tolist(), strict=True):
+            image[...] = self._draw(part, i, int(_labels(self, part)[i]))
         return images
 
-    def _draw(self, part: str, row: int, label: int) -> np.ndarray:
-        """Image `row` as class `label`, which may be another of the same genus."""
-        found, source = _figures(self, part), self._source(part)
-        clutter = float(found.clutter[row])
-        canvas = scene(source, row, self.image_size, clutter)
-        canvas.paint(
-            found.pieces.of(row),
-            self._genera.colours[self._genera.genus[label]][_inks(found)],
-            self._textures(found, row, label),
-        )
-        mottle(canvas, source, row)
-        grain(canvas, source, row, 8 + 14 * clutter)
+    def count(self, part: str) -> int:
+        """Number of images of a part; raises `ValueError` unless it is "train" or "test"."""
+        return self.num_train if self._check(part) == "train" else self.num_test
+
+    def _draw(self, part: str, index: int, label: int) -> np.ndarray:
+        """Draws an image as class `label`, which may be another class of its genus."""
+        found, random = _figures(self, part), self._random(part)
+        clutter = float(found.clutter[index])
+        canvas = scene(random, index, self.image_size, clutter)
+        inks = [INKS.index(name) for name in found.figure.inks]
+        colours = self._genera.colours[self._genera.genus[label]][inks]
+        canvas.paint(found.pieces.of(index), colours, self._textures(found, index, label))
+        mottle(canvas, random, index)
+        grain(canvas, random, index, 8 + 14 * clutter)
         return canvas.pixels()
 
-    def _textures(self, found: Figures, row: int, label: int) -> list[Texture | None]:
-        """The texture of every piece: of the species where it has one, else as drawn."""
+    def _textures(self, found: Figures, index: int, label: int) -> list[Texture | None]:
+        """The texture of every piece: the species' own, or else the image's random one."""
         own = self._genera.texture[label]
-        kinds = np.where(own < 0, found.kinds[row], own).tolist()
-        phases, wave = found.phases[row].tolist(), period(self.image_size)
+        kinds = np.where(own < 0, found.kinds[index], own).tolist()
+        phases, wave = found.phases[index].tolist(), period(self.image_size)
         return [
             Texture(kinds[p], wave, tuple(phases[p]), AMPLITUDE) if p >= 0 else None
             for p in found.figure.parts
@@ -209,25 +200,22 @@ class Drawing:
         plan = PLANS[self.plan]
         return genera(self.num_classes, len(plan.parts), plan.singles, plan.pairs)
 
-    def _source(self, part: str) -> Source:
-        return Source(self.seed, list(PLANS).index(self.plan) * len(PARTS) + PARTS.index(part))
-
-    def _count(self, part: str) -> int:
-        return self.num_train if part == "train" else self.num_test
+    def _random(self, part: str) -> RandomWords:
+        return RandomWords(self.seed, list(PLANS).index(self.plan) * len(PARTS) + PARTS.index(part))
 
     def _check(self, part: str) -> str:
         if part not in PARTS:
             raise ValueError(
-                f"part={part!r}: expected 'train' or 'test'; validation images are rows of 'train'"
+                f"part={part!r}: expected 'train' or 'test'; 'train' contains the validation images"
             )
         return part
 
 
 @lru_cache(maxsize=16)
 def _labels(drawing: Drawing, part: str) -> np.ndarray:
-    """Every `num_classes` neighbours are the classes in a drawn order."""
-    count, classes = drawing._count(part), drawing.num_classes
-    keys = drawing._source(part).rows("labels", -(-count // classes), classes)
+    """Every `num_classes` neighbours are all classes, in random order."""
+    count, classes = drawing.count(part), drawing.num_classes
+    keys = drawing._random(part).table("labels", -(-count // classes), classes)
     return np.argsort(keys, axis=1, kind="stable").reshape(-1)[:count].astype(np.int64)
 
 
@@ -238,21 +226,8 @@ def _figures(drawing: Drawing, part: str) -> Figures:
         drawing._genera,
         _labels(drawing, part),
         drawing.image_size,
-        drawing._source(part),
+        drawing._random(part),
     )
-
-
-def _inks(found: Figures) -> list[int]:
-    return [INKS.index(name) for name in found.figure.inks]
-
-
-def _way_out(name: str) -> str:
-    return {
-        "image_size": "parts of smaller images have too few pixels for their textures; the small "
-        "profile has 128, the full one 512",
-        "num_classes": "fewer make no genera of every kind; more run out of colours",
-        "seed": "a seed is a name for a set of images, any number in that range will do",
-    }.get(name, "a part has at least one image")
 
 
 BIRDS = Drawing("birds")

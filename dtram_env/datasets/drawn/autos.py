@@ -6,16 +6,16 @@ import numpy as np
 
 from .pieces import Figure
 from .plan import Plan
-from .words import Draws
+from .random_words import Draws
 
 HEADLIGHT, FRONT, REAR, DOOR, TAILLIGHT = range(5)
 
 
 def figure(draws: Draws, shape: np.ndarray, size: float) -> Figure:
-    """Cars, about 100 units long, their middle at (0, 0); see `Plan.figure`.
+    """Cars, about 100 units long, with their middle at (0, 0); see `Plan.figure`.
 
-    The genus sets how long and how high they are, how high the roof, how far back the cabin. From
-    image to image they lean and bounce on their wheels, and the door is elsewhere.
+    The genus sets length and height, height of the roof and position of the cabin. The angle and
+    height of the body on the wheels and the place of the door differ between images.
     """
     length, height, roof, back = shape.T
     lean, bounce = draws.between(-0.01, 0.01), draws.between(-1, 1)
@@ -39,7 +39,7 @@ def figure(draws: Draws, shape: np.ndarray, size: float) -> Figure:
 
 
 def _cabin(car: Figure, x: np.ndarray, y: np.ndarray, height: np.ndarray, lean: np.ndarray) -> None:
-    """Roof, windows and the pillar between them; bars that point up, so that they taper there."""
+    """Roof, windows and the pillar between them: bars that point up, so they taper upwards."""
     up = lean - 0.25
     car.bar("head", (x, y), (height, 30), angle=up, taper=0.62)
     car.bar("light", (x, y + 0.1 * height), (0.65 * height, 25), angle=up, taper=0.66)

@@ -6,17 +6,17 @@ import numpy as np
 
 from .pieces import Figure
 from .plan import Plan
+from .random_words import Draws
 from .textures import cosine, sine
-from .words import Draws
 
 BILL, EYE, WING, TAIL, LEGS = range(5)
 
 
 def figure(draws: Draws, shape: np.ndarray, size: float) -> Figure:
-    """Birds, about 100 units long, their middle at (0, 0); see `Plan.figure`.
+    """Birds, about 100 units long, with their middle at (0, 0); see `Plan.figure`.
 
-    The genus sets how long and how round they are, and how large head and crest. From image to
-    image they hold head, bill, tail, wing and legs otherwise.
+    The genus sets length and roundness of the body and sizes of head and crest. The poses of head,
+    bill, tail, wing and legs differ between images.
     """
     length, roundness, skull, crest = shape.T
     head_x, head_y = 21 + draws.between(-1.5, 1.5), -15 + draws.between(-2, 2)
@@ -45,7 +45,7 @@ def figure(draws: Draws, shape: np.ndarray, size: float) -> Figure:
 
 
 def _tail(bird: Figure, reach: np.ndarray, droop: np.ndarray, size: float) -> None:
-    """The tail, `reach` units long from the rump to the middle of its tip."""
+    """The tail; its tip is `reach` units behind the rump."""
     x, y = -reach * cosine(droop), reach * sine(droop)
     bird.bar("head", (-17 + x / 2, 2 + y / 2), (reach / 2, 6 * size**0.5), angle=-droop)
     tip = 8 * size, 7.5 * size
@@ -53,7 +53,7 @@ def _tail(bird: Figure, reach: np.ndarray, droop: np.ndarray, size: float) -> No
 
 
 def _legs(bird: Figure, hip: np.ndarray, stride: np.ndarray, size: float) -> None:
-    """Two legs with feet, from the height `hip` down."""
+    """Two legs with feet, below the height `hip`."""
     knee, foot = 7 * size, 15.5 * size
     for side in (-1, 1):
         x = 6 * side * size - 1

@@ -1,7 +1,7 @@
-"""A canvas: pieces with smooth edges, painted one over another.
+"""A canvas on which pieces with smooth edges are painted, one over another.
 
-Only sums, products, quotients, square roots and tables are used, whose results the standard of
-floating point fixes to the last bit: an image is the same on every machine.
+It uses only sums, products, quotients, square roots and tables. The floating-point standard defines
+these to the last bit, so an image is the same on every machine.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ _FIELDS = tuple(f.name for f in fields(Pieces))
 
 
 class Texture(NamedTuple):
-    """A texture as it is painted on a piece."""
+    """The texture of one piece."""
 
     kind: int
     """an index of `textures.NAMES`"""
     period: float
     """image pixels"""
     phase: tuple[float, float]
-    """turns, along the piece and across it"""
+    """of the waves along the piece and across it, turns"""
     amplitude: float
-    """grey levels of its waves, each way"""
+    """of its waves, grey levels"""
 
 
 class Canvas:
-    """An image in the making.
+    """An unfinished image.
 
     Attributes:
         planes: ``(3, S, S)`` float32, grey levels 0 to 255.
@@ -50,21 +50,20 @@ class Canvas:
         colours: np.ndarray,
         textures: Sequence[Texture | None] | None = None,
     ) -> None:
-        """Paints pieces in their order.
+        """Paints pieces in order.
 
         Args:
-            pieces: of shape ``(Q,)``.
-            colours: ``(Q, 3)`` grey levels.
-            textures: one for each piece, or None.
+            pieces: the pieces, of shape ``(Q,)``.
+            colours: ``(Q, 3)`` red, green and blue, 0 to 255.
+            textures: one for each piece; None: no texture.
         """
         columns = colours.astype(np.float32)[:, :, None, None]
         shapes = zip(*(getattr(pieces, name).tolist() for name in _FIELDS), strict=True)
         boxes = pieces.pixels(self.size).tolist()
-        for q, (shape, box) in enumerate(zip(shapes, boxes, strict=True)):
-            left, top, right, bottom = box
+        for q, (shape, (left, top, right, bottom)) in enumerate(zip(shapes, boxes, strict=True)):
             if left >= right or top >= bottom:
                 continue
-            u, v, cover = _cover(self._centres[left:right], self._centres[top:bottom], *shape)
+            u, v, cover = _cover(self._centres[left:right], self._centres[top:bottom], shape)
             region = self.planes[:, top:bottom, left:right]
             region += (columns[q] - region) * cover
             texture = textures[q] if textures is not None else None
@@ -79,9 +78,9 @@ class Canvas:
 
 
 def field(values: np.ndarray, size: int) -> np.ndarray:
-    """Enlarges values ``(C, k, k)`` to ``(C, size, size)`` float32, linearly between them.
+    """Enlarges ``(C, k, k)`` to ``(C, size, size)`` float32 by linear interpolation.
 
-    The corners of the one are the corners of the other; k is at least 2.
+    The corners keep their values; k is at least 2.
     """
     k = values.shape[-1]
     at = np.arange(size, dtype=np.float32) * np.float32((k - 1) / (size - 1))
@@ -94,25 +93,19 @@ def field(values: np.ndarray, size: int) -> np.ndarray:
 
 
 def _cover(
-    columns: np.ndarray,
-    rows: np.ndarray,
-    x: float,
-    y: float,
-    ux: float,
-    uy: float,
-    vx: float,
-    vy: float,
-    a: float,
-    b: float,
-    taper: float,
-    bar: bool,
+    columns: np.ndarray, rows: np.ndarray, piece: tuple[float, ...]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A piece on the pixels of some columns and rows, given by their centres.
+    """Computes a piece's coverage of the pixels with centres at `columns` and `rows`.
+
+    Args:
+        columns, rows: ``(w,)`` and ``(h,)`` float32.
+        piece: the fields of `Pieces`.
 
     Returns:
-        Three arrays ``(rows, columns)`` float32: pixels along the piece's axis, pixels across it,
-        and the share of the pixel that the piece covers.
+        Three arrays ``(rows, columns)`` float32: coordinates along the piece's axis and across it,
+        in pixels, and the covered fraction of each pixel.
     """
+    x, y, ux, uy, vx, vy, a, b, taper, bar = piece
     dx, dy = columns - x, (rows - y)[:, None]
     u, v = dx * ux + dy * uy, dx * vx + dy * vy
     if bar:
@@ -120,15 +113,15 @@ def _cover(
         inside = np.minimum(a - np.abs(u), width - np.abs(v))
     else:
         p, q = u * u * (1 / (a * a)), v * v * (1 / (b * b))
-        # The distance to the outline, to first order: value over gradient.
+        # First-order distance to the outline: value over gradient.
         gradient = np.sqrt(p * (4 / (a * a)) + q * (4 / (b * b)) + 1e-6)
         inside = (1 - p - q) / gradient
     return u, v, np.clip(inside + 0.5, 0, 1)
 
 
 def _centred(wave: np.ndarray, cover: np.ndarray) -> np.ndarray:
-    """The wave less its mean over what is covered: no texture changes a part's mean colour."""
-    # In whole numbers, whose sum is the same in whatever order it is taken.
+    """Subtracts the wave's mean over the covered pixels, which keeps the part's mean colour."""
+    # In whole numbers, whose sum does not depend on the order.
     weight = np.rint(cover * 64).astype(np.int64)
     level = np.rint(wave * 4096).astype(np.int64)
     mean = (weight * level).sum() / (4096 * max(int(weight.sum()), 1))

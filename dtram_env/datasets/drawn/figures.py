@@ -1,4 +1,4 @@
-"""Where everything is on the images of an official part, before a pixel is drawn."""
+"""Positions and shapes of the figures of an official part, computed without drawing."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 from .genera import Genera
 from .pieces import Figure, Pieces
 from .plan import Plan
+from .random_words import Draws, RandomWords
 from .textures import TEXTURES, part_scale
-from .words import Draws, Source
 
-_WIDTH = 32  # words an image
-_TILT = 25 / 360  # turns, each way
+_WIDTH = 32  # random words per image
+_TILT = 25 / 360  # largest tilt, turns
 _MARGIN = 1.5  # pixels between a figure and the image's edge
 
 
@@ -22,10 +22,10 @@ class Figures:
     """The figures of N images.
 
     Attributes:
-        figure: the pieces' inks and parts, the same for all.
-        pieces: ``(N, Q)``.
+        figure: inks and parts of the pieces, the same for all images.
+        pieces: the pieces, of shape ``(N, Q)``.
         clutter: ``(N,)`` float64 in [0, 1).
-        kinds: ``(N, P)`` int64, textures for the parts whose texture the species leaves open.
+        kinds: ``(N, P)`` int64, textures of the parts whose texture the species does not define.
         phases: ``(N, P, 2)`` float64, phases of the textures' waves, turns.
     """
 
@@ -36,7 +36,7 @@ class Figures:
     phases: np.ndarray
 
     def part_boxes(self, num_parts: int, size: int) -> np.ndarray:
-        """Left, top, width and height of every part, pixels, ``(N, P, 4)`` int32."""
+        """Left, top, width and height of every part in pixels, ``(N, P, 4)`` int32."""
         edges, owner = self.pieces.pixels(size), np.array(self.figure.parts)
         boxes = []
         for part in range(num_parts):
@@ -46,18 +46,20 @@ class Figures:
         return np.stack(boxes, axis=1)
 
 
-def figures(plan: Plan, table: Genera, labels: np.ndarray, size: int, source: Source) -> Figures:
+def figures(
+    plan: Plan, table: Genera, labels: np.ndarray, size: int, random: RandomWords
+) -> Figures:
     """The figures of all images of an official part.
 
     Args:
         plan: the body plan.
         table: its classes.
-        labels: ``(N,)`` int64.
+        labels: ``(N,)`` int64, classes of the images.
         size: side of the images, pixels.
-        source: of the official part's random numbers.
+        random: random numbers of the official part.
     """
     n, parts = len(labels), len(plan.parts)
-    draws = Draws(source.rows("facts", n, _WIDTH))
+    draws = Draws(random.table("figures", n, _WIDTH))
     clutter = draws.unit()
     tilt = draws.between(-_TILT, _TILT)
     facing = 2.0 * draws.below(2) - 1.0

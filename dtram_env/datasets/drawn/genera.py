@@ -1,14 +1,14 @@
-"""Classes: species that share a genus, and what tells them apart.
+"""Classes of the drawn images: species, grouped into genera.
 
-A genus has its own colours and proportions, which a thumbnail shows. Its species differ in nothing
-but the texture of the genus's discriminative parts:
+A genus has its own colours and proportions, which a thumbnail shows. Its species differ only in the
+textures of the genus's discriminative parts:
 
-- about a fifth of the classes are alone in their genus: no part tells, the thumbnail is enough;
-- about half share a genus with others that differ on one part;
-- the rest come six to a genus and differ on two parts that lie far apart: two textures of the one
-  part times three of the other.
+- about a fifth of the classes are alone in their genus, so the thumbnail is enough;
+- about half share a genus whose species differ on one part;
+- the rest come six to a genus and differ on two parts that lie far apart: two textures of one part
+  times three of the other.
 
-Which genera there are depends on the plan and on the number of classes, never on the seed.
+The genera depend on the plan and on the number of classes, not on the seed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PALETTE = {
     "black": (46, 46, 54),
     "white": (206, 206, 200),
 }
-# Telling parts keep away from black and white, so that a texture has room on both sides.
+# Colours of the discriminative parts: far from black and white, so that textures are not clipped.
 ACCENTS = (
     (128, 128, 128),
     (160, 120, 100),
@@ -46,17 +46,17 @@ ACCENTS = (
 )
 INKS = ("body", "shade", "light", "head", "accent", "dark")
 SHAPES = 4
-"""Proportions that a genus has, each a number in [-1, 1]."""
+"""Number of a genus's proportions, each in [-1, 1]."""
 
 
 @dataclass(frozen=True)
 class Genera:
-    """The classes of a plan, C in G genera.
+    """The classes of a plan: C species in G genera.
 
     Attributes:
         genus: ``(C,)`` int64, the genus of every class.
-        texture: ``(C, P)`` int64, the texture of every part; -1: drawn anew for every image.
-        discriminative: ``(G, P)`` bool, the parts that tell the species of a genus apart.
+        texture: ``(C, P)`` int64, the texture of every part; -1: random in every image.
+        discriminative: ``(G, P)`` bool, the parts in which the species of a genus differ.
         colours: ``(G, inks, 3)`` float32, in the order of `INKS`.
         shape: ``(G, SHAPES)`` float64 in [-1, 1].
     """
@@ -77,8 +77,8 @@ def genera(
     Args:
         num_classes: C.
         num_parts: P.
-        singles: the parts that tell alone, in the order in which genera take them.
-        pairs: the pairs of parts that tell together.
+        singles: the parts that are discriminative alone, in the order in which genera use them.
+        pairs: the pairs of parts that are discriminative together.
     """
     genus: list[int] = []
     texture: list[np.ndarray] = []
@@ -111,7 +111,7 @@ def genera(
 
 
 def _sizes(num_classes: int) -> tuple[int, list[int], int]:
-    """Genera of one species, sizes of the genera with one discriminative part, genera with two."""
+    """Genera of one species, sizes of genera with one discriminative part, number with two."""
     alone = round(num_classes / 5)
     doubles = round(0.3 * num_classes / (2 * TEXTURES))
     rest = num_classes - alone - doubles * 2 * TEXTURES
@@ -120,7 +120,7 @@ def _sizes(num_classes: int) -> tuple[int, list[int], int]:
 
 
 def _colours(count: int) -> np.ndarray:
-    """Colours ``(count, inks, 3)``: each genus as unlike the earlier ones as the palette allows."""
+    """Colours ``(count, inks, 3)``: each genus differs as much as possible from those before it."""
     palette, accents = np.array(list(PALETTE.values())), np.array(ACCENTS)
     body, head, accent = np.indices((len(palette), len(palette), len(accents))).reshape(3, -1)
     keep = body != head
@@ -129,7 +129,7 @@ def _colours(count: int) -> np.ndarray:
     chosen = [0]
     while len(chosen) < count:
         last = chosen[-1]
-        # A crop may show only the head or only the body: no single difference counts for all.
+        # The cap keeps one large difference from hiding two small ones: a crop may show one ink.
         apart = sum(
             np.minimum(np.abs(c - c[last]).sum(axis=1), 150) for c in (body, head, 2 * accent)
         )
@@ -153,7 +153,7 @@ def _shapes(count: int) -> np.ndarray:
 
 
 def names(table: Genera, stems: tuple[str, ...], parts: tuple[str, ...]) -> tuple[str, ...]:
-    """A name for every class: that of its genus, and the textures of its discriminative parts."""
+    """A name for every class: its genus, and the textures of its discriminative parts."""
     out = []
     for genus, row in zip(table.genus.tolist(), table.texture.tolist(), strict=True):
         word = stems[genus % len(stems)] + (

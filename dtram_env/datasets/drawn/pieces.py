@@ -1,4 +1,4 @@
-"""Pieces: the ellipses and tapering bars that figures and clutter are made of."""
+"""Pieces: the ellipses and tapering bars of figures and clutter."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ import numpy as np
 from .textures import cosine, sine
 
 Number = np.ndarray | float
-"""One for each of N figures, ``(N,)``, or one for all."""
+"""One value for each of N figures ``(N,)``, or one for all."""
 
 
 @dataclass(frozen=True)
 class Pieces:
     """Shapes on images, in image pixels; y grows downwards.
 
-    The fields are float64 of one shape ``(..., Q)``, Q pieces an image; `bar` is bool ``(Q,)``.
+    The fields are float64 of one shape ``(..., Q)``, with Q pieces per image; `bar` is bool
+    ``(Q,)``.
 
     Attributes:
         x, y: the centre.
         ux, uy: unit vector along the piece's axis.
-        vx, vy: unit vector across it, mirrored where the figure is.
-        a, b: half the length along the axis, half the width across it; a bar's width at its back.
-        taper: a bar's width at its front over that at its back; 1 for an ellipse.
-        bar: whether it is a bar; if not, it is an ellipse.
+        vx, vy: unit vector across the axis; mirrored if the figure is mirrored.
+        a, b: half the length along the axis, and half the width across it (of a bar: at its back).
+        taper: ratio of a bar's width at its front to that at its back; 1 for an ellipse.
+        bar: True for a bar, False for an ellipse.
     """
 
     x: np.ndarray
@@ -38,9 +39,9 @@ class Pieces:
     taper: np.ndarray
     bar: np.ndarray
 
-    def of(self, row: int) -> Pieces:
-        """The pieces ``(Q,)`` of one of N images."""
-        varying = {f.name: getattr(self, f.name)[row] for f in fields(self) if f.name != "bar"}
+    def of(self, index: int) -> Pieces:
+        """The pieces ``(Q,)`` of one image of N."""
+        varying = {f.name: getattr(self, f.name)[index] for f in fields(self) if f.name != "bar"}
         return replace(self, **varying)
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -50,9 +51,9 @@ class Pieces:
         return left, top, right, bottom
 
     def pixels(self, size: int) -> np.ndarray:
-        """Pixels that a piece may touch, ``(..., Q, 4)`` int32: left, top, right, bottom.
+        """Boxes around the pixels of each piece, ``(..., Q, 4)`` int32: left, top, right, bottom.
 
-        The last two are exclusive. Smooth edges take half a pixel more than the bounds; all is
+        Right and bottom are exclusive. Smooth edges add half a pixel to the bounds. Boxes are
         clipped to the image, of side `size`.
         """
         left, top, right, bottom = self.bounds()
@@ -63,7 +64,7 @@ class Pieces:
     def _reach(
         self, centre: np.ndarray, u: np.ndarray, v: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Lowest and highest coordinate; `u` and `v` are the unit vectors' share in it."""
+        """Lowest and highest coordinate on one axis, from the unit vectors' components on it."""
         along, back = self.a * u, np.abs(self.b * v)
         front, round_ = back * self.taper, np.sqrt(along * along + back * back)
         low = np.where(self.bar, np.maximum(front - along, back + along), round_)
@@ -73,13 +74,13 @@ class Pieces:
 
 @dataclass
 class Figure:
-    """Collects the pieces of N figures of a plan, far ones first, in the plan's own units.
+    """Collects the pieces of N figures of a plan, back to front, in the plan's units.
 
     A figure stands upright and faces right: x is forward, y is down.
 
     Attributes:
-        inks: the colour of every piece, a name of `genera.INKS`.
-        parts: the part that every piece belongs to, an index; -1 for none.
+        inks: the colour of every piece, a name in `genera.INKS`.
+        parts: index of the part of every piece; -1: none.
     """
 
     inks: list[str] = field(default_factory=list)
@@ -102,7 +103,7 @@ class Figure:
             ink: see `Figure.inks`.
             centre: `Pieces.x` and `Pieces.y`, units.
             half: `Pieces.a` and `Pieces.b`, units.
-            angle: of the axis, turns, clockwise from straight ahead.
+            angle: angle of the axis, turns, clockwise from x.
             part: see `Figure.parts`.
         """
         self._add(False, ink, part, (*centre, angle, *half, 1.0))
@@ -117,7 +118,7 @@ class Figure:
         taper: Number = 1.0,
         part: int = -1,
     ) -> None:
-        """Adds a bar; arguments as of `ellipse`, and `Pieces.taper`."""
+        """Adds a bar; see `ellipse` and `Pieces.taper`."""
         self._add(True, ink, part, (*centre, angle, *half, taper))
 
     def _add(self, bar: bool, ink: str, part: int, row: tuple[Number, ...]) -> None:
@@ -135,16 +136,15 @@ class Figure:
         size: int,
         margin: float,
     ) -> Pieces:
-        """The figures on their images, ``(N, Q)``.
+        """Places the figures on their images; returns the pieces ``(N, Q)``.
 
         Args:
-            tilt: ``(N,)`` turns, clockwise while it faces right.
-            facing: ``(N,)`` 1: right, -1: left, mirrored.
-            unit: ``(N,)`` image pixels.
-            spot: two ``(N,)`` in [0, 1): how far from the left and from the top, of the room there
-                is.
-            size: side of the images.
-            margin: pixels kept free along every edge.
+            tilt: ``(N,)`` turns, clockwise before mirroring.
+            facing: ``(N,)`` 1: right; -1: left, mirrored.
+            unit: ``(N,)`` image pixels per unit.
+            spot: two ``(N,)`` in [0, 1), positions as fractions of the free width and height.
+            size: side of the images, pixels.
+            margin: free pixels along every edge.
         """
         n = len(tilt)
         table = np.array([[np.broadcast_to(v, n) for v in row] for row in self._rows], np.float64)

@@ -1,4 +1,4 @@
-"""What a body plan is."""
+"""The body plan: a kind of figure, such as a bird."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .pieces import Figure
-from .words import Draws
+from .random_words import Draws
 
 
 @dataclass(frozen=True)
@@ -16,13 +16,13 @@ class Plan:
     """A kind of figure.
 
     Attributes:
-        parts: names of the parts that carry textures, P of them.
-        singles: indices of parts, in the order in which genera take one of them to tell species.
-        pairs: pairs of parts that no glimpse covers together, for the genera that take two.
-        stems: names that genera take.
-        figure: ``figure(draws, shape, size)`` puts N figures together. `shape` ``(N, SHAPES)`` are
-            the genera's proportions, `size` is that of the parts, see `textures.part_scale`.
-        units: range of figures' sizes: pixels a unit, on an image of 128 pixels.
+        parts: names of the P parts with textures.
+        singles: indices of parts, in the order in which genera use one as discriminative part.
+        pairs: pairs of parts that no glimpse covers together, for genera that use two.
+        stems: names of the genera.
+        figure: ``figure(draws, shape, size)`` builds N figures. `shape` ``(N, SHAPES)`` are the
+            genera's proportions and `size` scales the parts, see `textures.part_scale`.
+        units: range of the figures' sizes: pixels per unit, on an image of 128 pixels.
     """
 
     parts: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""What is around and behind a figure: colours that change smoothly, leaves, branches, decoys."""
+"""Background and clutter of an image: smooth colours, leaves, branches, decoys, uneven light."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ import numpy as np
 from .canvas import Canvas, Texture, field
 from .genera import ACCENTS
 from .pieces import Pieces
+from .random_words import Draws, RandomWords
 from .textures import AMPLITUDE, TEXTURES, cosine, part_scale, period, sine, thumbnail_pixel
-from .words import Draws, Source
 
-# How many there are at clutter 1; at clutter 0 there are none.
+# Numbers at clutter 1; at clutter 0 there are none.
 LEAVES, BRANCHES, DECOYS = 10, 4, 5
 
 MOTTLE = 20.0
-"""Grey levels, each way, of the uneven light on everything."""
+"""Largest change by uneven light, grey levels."""
 
 _CELLS = 5  # patches of colour along a side
-_WIDTH = 12  # words for a piece
+_WIDTH = 12  # random words per piece
 
 
-def scene(source: Source, row: int, size: int, clutter: float) -> Canvas:
-    """An image before its figure: patches of colour, then clutter.
+def scene(random: RandomWords, index: int, size: int, clutter: float) -> Canvas:
+    """An image without its figure: patches of colour, then clutter.
 
     Args:
-        source: of the official part's random numbers.
-        row: the image.
-        size: side, pixels.
-        clutter: level in [0, 1].
+        random: random numbers of the official part.
+        index: the image.
+        size: side of the image, pixels.
+        clutter: amount of clutter, in [0, 1].
     """
-    levels = source.levels("ground", row, 4 * _CELLS**2).reshape(4, _CELLS, _CELLS)
+    levels = random.levels("ground", index, 4 * _CELLS**2).reshape(4, _CELLS, _CELLS)
     cells = (levels - np.float32(127.5)) * np.float32(0.15 + 0.35 * clutter)
     canvas = Canvas(field(cells[:3] * np.float32(0.6) + cells[3] * np.float32(0.8) + 124, size))
     for purpose, most, draw in (
@@ -38,26 +38,26 @@ def scene(source: Source, row: int, size: int, clutter: float) -> Canvas:
         ("decoys", DECOYS, _decoys),
     ):
         count = int(most * clutter + 0.5)
-        canvas.paint(*draw(source.draws(purpose, row, count, _WIDTH), size))
+        canvas.paint(*draw(random.draws(purpose, index, count, _WIDTH), size))
     return canvas
 
 
-def mottle(canvas: Canvas, source: Source, row: int) -> None:
-    """Adds uneven light, half again as coarse as a thumbnail's pixels, over everything.
+def mottle(canvas: Canvas, random: RandomWords, index: int) -> None:
+    """Adds uneven light, whose cells are 1.5 thumbnail pixels wide, to the whole image.
 
-    What a thumbnail keeps of the textures drowns in it; in the image itself it is much coarser than
-    they are, and disturbs nobody.
+    It hides the rest of the textures' contrast in a thumbnail. In the image itself it is much
+    coarser than the textures, which stay visible.
     """
     cells = int(canvas.size / (1.5 * thumbnail_pixel(canvas.size)) + 0.5) + 1
-    levels = source.levels("mottle", row, cells * cells).reshape(1, cells, cells)
+    levels = random.levels("mottle", index, cells * cells).reshape(1, cells, cells)
     light = (levels - np.float32(127.5)) * np.float32(MOTTLE / 127.5)
     canvas.planes += field(light, canvas.size)
 
 
-def grain(canvas: Canvas, source: Source, row: int, strength: float) -> None:
-    """Adds grey noise, each pixel on its own, uniform within `strength` levels each way."""
+def grain(canvas: Canvas, random: RandomWords, index: int, strength: float) -> None:
+    """Adds independent grey noise to each pixel, uniform within ±`strength` levels."""
     size = canvas.size
-    levels = source.levels("grain", row, size * size).reshape(size, size)
+    levels = random.levels("grain", index, size * size).reshape(size, size)
     canvas.planes += (levels - np.float32(127.5)) * np.float32(strength / 127.5)
 
 
@@ -72,7 +72,7 @@ def _branches(draws: Draws, size: int) -> tuple[Pieces, np.ndarray]:
 
 
 def _decoys(draws: Draws, size: int) -> tuple[Pieces, np.ndarray, list[Texture | None]]:
-    """Patches with the textures, the colours and about the size of parts."""
+    """Ellipses with the textures, colours and about the size of parts."""
     a = draws.between(0.05, 0.09) * size * part_scale(size)
     pieces = _scattered(draws, size, a, a * draws.between(0.6, 1.0), bar=False)
     colours = np.array(ACCENTS, np.float32)[draws.below(len(ACCENTS))]
@@ -86,7 +86,7 @@ def _decoys(draws: Draws, size: int) -> tuple[Pieces, np.ndarray, list[Texture |
 
 
 def _scattered(draws: Draws, size: int, a: np.ndarray, b: np.ndarray, *, bar: bool) -> Pieces:
-    """Pieces anywhere on the image, turned any way; bars taper to 0.6."""
+    """Pieces at random places and angles; bars taper to 0.6."""
     x, y, angle = draws.unit() * size, draws.unit() * size, draws.unit()
     ux, uy = cosine(angle), sine(angle)
     taper = np.full(len(a), 0.6 if bar else 1.0)

@@ -1,11 +1,11 @@
-"""Textures of the parts, stripes and dots that a crop shows and a thumbnail does not; profiles.
+"""Textures of the parts: stripes and dots that are visible in a crop but not in a thumbnail.
 
-A texture is a sum of cosine waves on a part. Its mean is 0, and all textures have the same variance
-and the same period: nothing but the directions of its waves tells one from another.
+A texture is a sum of cosine waves. Its mean is 0, and all textures have the same variance and the
+same period: they differ only in the directions of the waves.
 
-A thumbnail's pixel is the mean of a square of `w` x `w` image pixels. That leaves a wave of period
-`p` along a side of the square the contrast ``sin(pi w / p) / (pi w / p)``, which is 0 at ``p = w``;
-what is left of a period below the thumbnail's Nyquist limit ``2 w`` shows as another, coarser wave.
+A pixel of the thumbnail is the mean of `w` x `w` image pixels. A wave of period `p` along a side of
+that square keeps the contrast ``sin(pi w / p) / (pi w / p)``, which is 0 at ``p = w``. If ``p`` is
+below the thumbnail's Nyquist limit ``2 w``, the rest appears as a coarser wave (aliasing).
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ NAMES = ("barred", "striped", "dotted")
 TEXTURES = len(NAMES)
 
 AMPLITUDE = 52.0
-"""Grey levels of a texture's waves, each way."""
+"""Amplitude of a texture's waves, grey levels."""
 
 TURN = 4096
-"""Entries of the table of cosines, and so the grid of all angles, in a full turn."""
+"""Entries of the table of cosines: all angles are multiples of 1 / TURN of a full turn."""
 
-# Rounded far above the last bit, in which the libraries of two machines may differ.
+# Rounded, because the last bit of math.cos may differ between machines.
 _COSINE = np.array([round(math.cos(2 * math.pi * k / TURN) * 2**14) / 2**14 for k in range(TURN)])
 _WAVE = _COSINE.astype(np.float32)
 _HALF = np.float32(math.sqrt(0.5))
 
 
 def thumbnail_side(image_size: int) -> int:
-    """Pixels along a side of the thumbnail that textures hide from.
+    """Side of the thumbnail in which the textures are invisible, pixels.
 
-    224 for images of 400 pixels and more (the full profile: 512), 32 below (the small one: 128).
+    224 for images from 400 pixels on (the full profile has 512), 32 below (the small one has 128).
     """
     return 224 if image_size >= 400 else 32
 
 
 def thumbnail_pixel(image_size: int) -> float:
-    """Image pixels along a side of a thumbnail's pixel.
+    """Side of a thumbnail's pixel, image pixels.
 
     >>> thumbnail_pixel(128)
     4.0
@@ -47,19 +47,18 @@ def thumbnail_pixel(image_size: int) -> float:
 
 
 def part_scale(image_size: int) -> float:
-    """Size of the parts that carry textures, in units of the small profile's.
+    """Size of the parts with textures, relative to the small profile.
 
-    A figure seen through a thumbnail of 32 pixels needs large ones, as in a cartoon.
+    A thumbnail of 32 pixels only shows a figure whose parts are large, as in a cartoon.
     """
     return 0.5 if thumbnail_side(image_size) == 224 else 1.0
 
 
 def period(image_size: int) -> float:
-    """Period of every texture, image pixels: at least 3, at most 1.7 thumbnail pixels.
+    """Period of all textures, image pixels: 0.85 thumbnail pixels, but at least 3 image pixels.
 
-    It is 0.85 thumbnail pixels where that is allowed. Of the contrast this leaves 14 % to the
-    thumbnail and 19 % to the image shrunk to 45/128 of its side: other periods leave less to the
-    one and more to the other.
+    0.85 keeps 14 % of the contrast in the thumbnail and 19 % in the image shrunk to 45/128 of its
+    side. Another period lowers one of the two and raises the other.
 
     >>> period(128), period(512)
     (3.4, 3.0)
@@ -68,26 +67,26 @@ def period(image_size: int) -> float:
 
 
 def cosine(turns: np.ndarray) -> np.ndarray:
-    """Cosine of angles in turns, each rounded to the table's grid; float64."""
+    """Cosine of angles in turns, rounded to the table's grid; float64."""
     return _COSINE[np.floor(turns * TURN + 0.5).astype(np.int64) & (TURN - 1)]
 
 
 def sine(turns: np.ndarray) -> np.ndarray:
-    """Sine of angles in turns, each rounded to the table's grid; float64."""
+    """Sine of angles in turns, rounded to the table's grid; float64."""
     return cosine(turns - 0.25)
 
 
 def pattern(
     kind: int, u: np.ndarray, v: np.ndarray, period: float, phase: tuple[float, float]
 ) -> np.ndarray:
-    """A texture's values, of mean 0 and variance 1/2 over whole periods.
+    """Values of a texture, with mean 0 and variance 1/2 over whole periods.
 
     Args:
         kind: an index of `NAMES`. "barred": stripes across the part's axis; "striped": along it;
-            "dotted": dots in rows along and across it.
-        u, v: ``(h, w)`` float32, pixels along the part's axis and across it.
-        period: of the waves, pixels.
-        phase: of the waves along u and along v, turns.
+            "dotted": a grid of dots.
+        u, v: ``(h, w)`` float32, coordinates along the part's axis and across it, pixels.
+        period: period of the waves, pixels.
+        phase: phases of the waves along u and along v, turns.
 
     Returns:
         ``(h, w)`` float32.

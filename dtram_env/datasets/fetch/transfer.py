@@ -1,4 +1,4 @@
-"""One file over HTTP: resumed where it broke off, bounded in time, checked when it is whole."""
+"""Downloads one file over HTTP: resumed after an interruption, bounded in time, then checked."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tqdm import tqdm
 
 from ..errors import DatasetCorruptError
 
-# Resolving, connecting and the answer's first line, together; afterwards, each wait for bytes.
+# Bound on DNS, connection and first line of the answer together, then on each wait for bytes.
 CONNECT_SECONDS = 4.0
 
 T = TypeVar("T")
 
 
 class SourceError(Exception):
-    """Why a source did not give what it was asked for."""
+    """The reason why a source did not give a file."""
 
 
 def transfer(
@@ -35,19 +35,19 @@ def transfer(
     attempts: int = 4,
     patience: float | None = None,
 ) -> T:
-    """Downloads `url` into `part` until `check` finds it whole; what came of it stays there.
+    """Downloads `url` into `part` and resumes until `check` accepts it; `part` stays on failure.
 
     Args:
         url: the file.
-        part: where it goes; its bytes are those of an earlier transfer.
-        check: `DatasetCorruptError` if `part` is not the published file; what it returns is
+        part: where it goes; bytes that are there count as the begin of the file.
+        check: raises `DatasetCorruptError` if `part` is not the published file; its result is
             returned.
-        progress: show a bar on standard error.
-        attempts: how many transfers may break off on the way, each going on after the last.
+        progress: whether to show a bar on standard error.
+        attempts: how often the transfer may break off. Each attempt must add bytes.
         patience: see `download`.
 
     Raises:
-        SourceError: no answer, no progress, too many breaks, or another file than published.
+        SourceError: no answer, no progress, too many interruptions, or another file than published.
     """
     name = url.rsplit("/", 1)[-1]
     for _ in range(attempts):
@@ -57,7 +57,7 @@ def transfer(
             return check(part)
         except DatasetCorruptError as error:
             part.unlink(missing_ok=True)
-            if before == 0:  # whole, from this host, and still wrong
+            if before == 0:  # all bytes are from this host
                 raise SourceError(f"sent another {name} than published") from error
         except (OSError, http.client.HTTPException) as error:
             if _size(part) <= before:
@@ -66,19 +66,19 @@ def transfer(
 
 
 def download(url: str, part: Path, progress: bool, patience: float | None = None) -> None:
-    """Transfers `url` into `part`, going on from the bytes that `part` already has.
+    """Downloads `url` into `part`, after the bytes that are there.
 
-    Whether those belong to the same file only a checksum can say; the caller checks it.
+    Only a checksum can say whether those belong to the same file; the caller checks it.
 
     Args:
         url: the file.
         part: where it goes.
-        progress: show a bar on standard error.
+        progress: whether to show a bar on standard error.
         patience: seconds to wait for the answer, and for each of its bytes; None: 4.
 
     Raises:
-        OSError, http.client.HTTPException: no answer, an HTTP error, or a transfer that broke off;
-            the bytes that came stay in `part`.
+        OSError, http.client.HTTPException: no answer, an HTTP error, or an interruption. The
+            received bytes stay in `part`.
     """
     have = _size(part)
     headers = {"User-Agent": "dtram"} | ({"Range": f"bytes={have}-"} if have else {})
@@ -86,11 +86,11 @@ def download(url: str, part: Path, progress: bool, patience: float | None = None
         response = _open(urllib.request.Request(url, headers=headers), patience or CONNECT_SECONDS)
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code == 416 and have:  # no bytes after these: `part` is whole
+        if error.code == 416 and have:  # no bytes after these: `part` is complete
             return
         raise
     with response:
-        if response.status != 206:  # the server sends it from the start
+        if response.status != 206:  # the server sends the file from its start
             have = 0
         length = response.headers.get("Content-Length")
         total = have + int(length) if length else None
@@ -112,7 +112,7 @@ def download(url: str, part: Path, progress: bool, patience: float | None = None
 
 
 def _open(request: urllib.request.Request, seconds: float) -> http.client.HTTPResponse:
-    """`urlopen` with one bound on all of it; its own is for each address of a host, without DNS."""
+    """`urlopen` within `seconds`; its own timeout leaves out DNS and counts per address."""
     answers: queue.SimpleQueue[http.client.HTTPResponse | Exception] = queue.SimpleQueue()
     too_late = threading.Event()
 

@@ -1,87 +1,54 @@
-"""Unpacks archives without letting them write anywhere but into the folder they are given."""
+"""Unpacks tar archives; no file is written outside the given folder."""
 
 from __future__ import annotations
 
-import re
-import shutil
 import sys
 import tarfile
-from collections.abc import Mapping
-from pathlib import Path, PureWindowsPath
+from collections.abc import Collection
+from pathlib import Path
 
 from tqdm import tqdm
 
 
-class UnsafeArchiveError(ValueError):
-    """An archive asks for a file outside the folder that it is unpacked into, or for a link."""
+class UnsafeArchiveError(tarfile.TarError):
+    """A member of the archive is a link or a device, or its path leaves the folder."""
 
 
 def unpack_tar(
-    archive: Path,
-    folder: Path,
-    members: Mapping[str, str] | None = None,
-    *,
-    progress: bool = False,
-) -> tuple[Path, ...]:
-    """Unpacks regular files of a tar archive, compressed or not; of an unsafe one, nothing.
+    archive: Path, folder: Path, names: Collection[str] | None = None, *, progress: bool = False
+) -> None:
+    """Unpacks the regular files of a tar archive, in one pass; compressed or not.
 
-    Owners, permissions and times in the archive are ignored.
+    tarfile's "data" filter keeps paths inside the folder. Owners, permissions and times in the
+    archive are ignored. An error leaves the members before it behind, so unpack into a temporary
+    folder.
 
     Args:
         archive: the archive.
-        folder: where the files go; made if missing.
-        members: names in the archive -> paths below `folder`; None: every file under its own name.
-        progress: show a bar on standard error.
-
-    Returns:
-        The files written, in the archive's order.
+        folder: where the files go; created if it is missing.
+        names: the members to unpack; None: all.
+        progress: whether to show a bar on standard error.
 
     Raises:
-        UnsafeArchiveError: a member to be unpacked has an absolute path, a ``..``, or is a link or
-            a device.
-        KeyError: a name of `members` is not in the archive.
-        tarfile.ReadError, EOFError: not a tar archive, or a short one.
+        UnsafeArchiveError: a member is a link or a device, or its path leaves the folder.
+        tarfile.ReadError: not a tar archive, or a short one, or it lacks one of `names`.
+        EOFError, zlib.error, gzip.BadGzipFile: a damaged or short archive.
     """
+    missing = set(names or ())
     with tarfile.open(archive) as tar:
-        if members is None:
-            wanted = {entry.name: entry.name for entry in tar if not entry.isdir()}
-        else:
-            wanted = dict(members)
-        entries = [entry for entry in tar.getmembers() if entry.name in wanted]
-        absent = wanted.keys() - {entry.name for entry in entries}
-        if absent:
-            raise KeyError(f"{archive.name}: has no {', '.join(sorted(absent))}")
-        for entry in entries:
-            _check(archive, entry, entry.name)
-            _check(archive, entry, wanted[entry.name])
-        written = []
-        bar = tqdm(
-            entries,
-            desc=f"unpacking {archive.name}",
-            unit="file",
-            disable=not progress,
-            file=sys.stderr,
-        )
-        for entry in bar:
-            target = folder / wanted[entry.name]
-            target.parent.mkdir(parents=True, exist_ok=True)
-            content = tar.extractfile(entry)
-            assert content is not None  # `_check` let regular files pass only
-            with content, target.open("wb") as out:
-                shutil.copyfileobj(content, out)
-            written.append(target)
-    return tuple(written)
-
-
-def _check(archive: Path, entry: tarfile.TarInfo, name: str) -> None:
-    # Backslashes and drives are paths on Windows; no dataset of ours has them in a name.
-    parts = re.split(r"[\\/]", name)
-    if not parts[0] or ".." in parts or PureWindowsPath(name).drive:
-        raise UnsafeArchiveError(
-            f"{archive.name}: member {name!r} is not a path below the folder; nothing was unpacked"
-        )
-    if not entry.isreg():
-        raise UnsafeArchiveError(
-            f"{archive.name}: member {name!r} is a link or a device, expected a regular file; "
-            "nothing was unpacked"
-        )
+        label = f"unpacking {archive.name}"
+        for member in tqdm(tar, label, unit="file", disable=not progress, file=sys.stderr):
+            if names is not None and member.name not in names:
+                continue
+            if not member.isreg() and not member.isdir():
+                raise UnsafeArchiveError(
+                    f"{archive.name}: member {member.name!r} is a link or a device, "
+                    "expected a regular file"
+                )
+            try:
+                tar.extract(member, folder, set_attrs=False, filter="data")
+            except tarfile.FilterError as error:
+                raise UnsafeArchiveError(f"{archive.name}: member {error}") from error
+            missing.discard(member.name)
+    if missing:
+        raise tarfile.ReadError(f"{archive.name}: has no {', '.join(sorted(missing))}")

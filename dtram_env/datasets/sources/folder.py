@@ -1,4 +1,4 @@
-"""The user's own images: a folder a class, parted by folders named train and test or by a draw."""
+"""The user's own images: one folder per class, with a test part in its own folder or drawn."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..splits import stratified_split
 from .listing import ImageList, check_part
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-# In order: of several, the first is taken.
+# The first of these that exists is used.
 TRAIN_NAMES = ("train", "training")
 TEST_NAMES = ("test", "testing", "val", "valid", "validation")
 
@@ -23,31 +23,31 @@ _LAYOUT = "Expected ROOT/CLASS/IMAGE, or ROOT/train/CLASS/IMAGE and ROOT/test/CL
 def listing(root: Path, part: str, *, test_share: float = 0.2, seed: int = 0) -> ImageList:
     """Lists the images of a part, by class and then by path.
 
-    Images are files that end in one of `SUFFIXES`, in any case, anywhere below a class's folder;
-    whether they can be decoded is not looked at. What is hidden (begins with a dot) does not count.
+    Images are all files below a class's folder that end in one of `SUFFIXES`, in upper or lower
+    case. They are not opened. Hidden files and folders, whose names begin with a dot, are ignored.
 
-    Two layouts. If `root` has a folder ``train`` and a folder ``test``, these are the parts and
-    hold the classes' folders; whatever else is in `root` is left out. ``training`` and ``testing``
-    do as well, in any case, and without a test folder one named ``val``, ``valid`` or
-    ``validation`` is the test part. In any other case the folders of `root` are the classes, and a
-    share of each is drawn for the test part: a function of the paths, `test_share` and `seed`
-    alone, so that another file there is another draw.
+    There are two layouts. If `root` has folders ``train`` and ``test``, these are the parts and
+    contain the classes' folders; everything else in `root` is ignored. The folders may also be
+    called ``training`` and ``testing``, and without them ``val``, ``valid`` or ``validation`` is
+    the test part; case does not matter. Otherwise the folders of `root` are the classes, and a
+    share of each is drawn for the test part. The draw depends only on the paths, `test_share` and
+    `seed`, so an additional file changes it.
 
     Args:
         root: the folder.
         part: "train" or "test".
         test_share: share of the images that the draw gives to the test part, in (0, 1). Each class
             gives its share, rounded by largest remainder, and keeps at least one training image.
-        seed: of the draw, at least 0.
+        seed: seed of the draw, at least 0.
 
     Returns:
-        The images. Classes are the folders' names, sorted by their characters; of the training
-        part's folders, if there are two parts.
+        The images. Classes are the names of the (training part's) folders, sorted by their
+        characters.
 
     Raises:
         ValueError: unknown part, or `test_share` or `seed` out of range; fewer than two classes; a
             class without training images; a class of the test part that the training part lacks.
-        DatasetNotFoundError: no such folder, or no image in it, or none for this part.
+        DatasetNotFoundError: no such folder, or no image in it or for this part.
     """
     check_part(part)
     if not 0 < test_share < 1:
@@ -69,8 +69,8 @@ def listing(root: Path, part: str, *, test_share: float = 0.2, seed: int = 0) ->
         _check_every_class(root, labels, names)
     if not parts:
         in_test = _draw(labels, test_share, seed)
-        rows = np.flatnonzero(in_test == (part == "test"))
-        paths, labels = [paths[row] for row in rows], labels[rows]
+        indices = np.flatnonzero(in_test == (part == "test"))
+        paths, labels = [paths[i] for i in indices], labels[indices]
     if not paths:
         more = f" to {parts[1]}" if parts else f", or give a test_share above {test_share}"
         raise DatasetNotFoundError(
@@ -82,12 +82,12 @@ def listing(root: Path, part: str, *, test_share: float = 0.2, seed: int = 0) ->
         labels=labels,
         class_names=names,
         boxes=None,
-        mend=f"Replace it by a whole image or remove it from {root}.",
+        fix=f"Replace it with an intact image or remove it from {root}.",
     )
 
 
 def _parts(root: Path) -> tuple[Path, Path] | None:
-    """The folders of the training and the test part; None if there are not both."""
+    """The folders of the training and the test part; None unless both exist."""
     by_name: dict[str, Path] = {}
     for name in _folders(root):
         by_name.setdefault(name.lower(), root / name)
@@ -105,7 +105,7 @@ def _class_names(folder: Path) -> tuple[str, ...]:
     found = f"one, {names[0]!r}" if names else "none"
     hint = ""
     if names and names[0].lower() in TRAIN_NAMES:
-        hint = f" For a drawn test part give root={str(folder / names[0])!r}."
+        hint = f" For a drawn test part use root={str(folder / names[0])!r}."
     loose = sum(_is_image(name) for name in os.listdir(folder))
     if loose:
         hint += f" {loose} images lie in it directly: put them into a folder for each class."
@@ -121,8 +121,8 @@ def _test_images(
     unknown = [name for name in _folders(test) if name not in names]
     if unknown:
         raise ValueError(
-            f"root={str(root)!r}: {test.name} has a class {unknown[0]!r} that {train.name} has "
-            f"not. Give it a folder with images in {train.name}, or remove it from {test.name}."
+            f"root={str(root)!r}: {test.name} has a class {unknown[0]!r} that {train.name} lacks. "
+            f"Add a folder with images of it to {train.name}, or remove it from {test.name}."
         )
     return _images(root, test, names)  # it may lack a class
 
@@ -143,7 +143,7 @@ def _check_every_class(root: Path, labels: np.ndarray, names: tuple[str, ...]) -
 
 
 def _images(root: Path, folder: Path, names: tuple[str, ...]) -> tuple[list[str], np.ndarray]:
-    """Paths of all images of the classes, relative to `root`, and their labels."""
+    """Paths of the classes' images, relative to `root`, and their labels."""
     present = set(_folders(folder))
     of_class = [sorted(_below(root, folder / name)) if name in present else [] for name in names]
     labels = np.repeat(np.arange(len(names)), [len(paths) for paths in of_class])
@@ -151,7 +151,7 @@ def _images(root: Path, folder: Path, names: tuple[str, ...]) -> tuple[list[str]
 
 
 def _below(root: Path, folder: Path) -> Iterator[str]:
-    """Images in a folder and in those below it, relative to `root`; links are followed."""
+    """Paths of all images below a folder, relative to `root`; follows links."""
     for here, folders, files in os.walk(folder, onerror=_fail, followlinks=True):
         folders[:] = [
             name for name in folders if not name.startswith(".") and not _leads_up(here, name)
@@ -161,7 +161,7 @@ def _below(root: Path, folder: Path) -> Iterator[str]:
 
 
 def _leads_up(here: str, name: str) -> bool:
-    """Whether a link leads to a folder that it lies in, so that following it would never end."""
+    """Whether a link leads to a folder that contains it, so that following it never ends."""
     path = os.path.join(here, name)
     return os.path.islink(path) and Path(here).resolve().is_relative_to(Path(path).resolve())
 
@@ -180,7 +180,7 @@ def _is_image(name: str) -> bool:
 
 
 def _draw(labels: np.ndarray, test_share: float, seed: int) -> np.ndarray:
-    """Which rows are drawn for the test part, bool ``(N,)``."""
+    """Which images the draw gives to the test part, bool ``(N,)``."""
     # Raw bits of a bit generator never change between numpy releases; `permutation` may.
     order = np.argsort(np.random.PCG64(seed).random_raw(len(labels)), kind="stable")
     _, drawn = stratified_split(labels[order], int(test_share * len(labels) + 0.5))

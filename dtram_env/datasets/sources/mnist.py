@@ -33,11 +33,11 @@ SOURCES: tuple[Source, ...] = (
 
 
 def fetch(folder: Path, progress: bool | None = None) -> None:
-    """Brings the four files into `folder`, those that are missing, short or altered.
+    """Downloads those of the four files that are missing, short or changed.
 
     Args:
-        folder: where they go; made if missing.
-        progress: show a bar on standard error; None: only on a terminal.
+        folder: where they go; created if it is missing.
+        progress: whether to show a bar on standard error; None: only on a terminal.
 
     Raises:
         DatasetNotFoundError: no source gave one of them.
@@ -46,12 +46,12 @@ def fetch(folder: Path, progress: bool | None = None) -> None:
 
 
 def ready(folder: Path) -> bool:
-    """Whether each of the four files is there, raw or as ``.gz``; the content is not looked at."""
-    return all(find(folder, file) is not None for file in FILES["train"] + FILES["test"])
+    """Whether all four files exist, raw or as ``.gz``; their content is not checked."""
+    return all(find(folder, file) for file in FILES["train"] + FILES["test"])
 
 
 def read(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
-    """Reads an official part; each file is raw or, as it may be put there by hand, ``.gz``.
+    """Reads an official part from its two files, raw or ``.gz``.
 
     Args:
         folder: where the files are.
@@ -71,16 +71,13 @@ def read(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
 def read_part(
     dataset: str, files: Mapping[str, tuple[RawFile, RawFile]], folder: Path, part: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Reads a part of a dataset that comes in MNIST's format; see `read`.
+    """Reads a part of any dataset in MNIST's format; arguments and results as of `read`.
 
     Args:
-        dataset: the dataset's name, for the command that mends it.
+        dataset: the dataset's name, for messages.
         files: the files of images and of labels of each part.
         folder: where the files are.
         part: a key of `files`.
-
-    Returns:
-        Images ``(N, H, W, 1)`` uint8, read-only, and labels ``(N,)`` int64.
     """
     if part not in files:
         raise ValueError(f"part={part!r}: expected {' or '.join(map(repr, files))}")
@@ -89,8 +86,8 @@ def read_part(
         path = find(folder, file)
         if path is None:
             raise DatasetNotFoundError(
-                f"{folder / file.name}: no such file, nor {file.name}.gz. "
-                f"Fetch it by {_command(dataset)}, or put it there by hand."
+                f"{folder / file.name}: no such file, nor {file.name}.gz. Fetch it with "
+                f"`python -m dtram_env.datasets download {dataset}`, or put it there by hand."
             )
         arrays.append(parse_idx(verify(path, file, dataset), path.name, dataset))
     images, labels = arrays
@@ -102,23 +99,23 @@ def parse_idx(data: bytes, name: str, dataset: str = "mnist") -> np.ndarray:
 
     Args:
         data: the whole file.
-        name: the file's name, for the error.
-        dataset: the dataset's name, for the command that mends it.
+        name: the file's name, for messages.
+        dataset: the dataset's name, for messages.
 
     Returns:
-        uint8 of the shape that the file gives; a read-only view of `data`.
+        uint8 of the shape in the header; a read-only view of `data`.
 
     Raises:
-        DatasetCorruptError: wrong magic, or more or fewer bytes than the sizes ask for.
+        DatasetCorruptError: wrong magic, or another number of bytes than the header's sizes need.
 
     >>> parse_idx(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 8, 9]), "three").tolist()
     [7, 8, 9]
     """
+    fix = f"Fetch it again with `python -m dtram_env.datasets download {dataset}`."
     if len(data) < 4 or data[:3] != b"\0\0\x08" or data[3] == 0:
         raise DatasetCorruptError(
             f"{name}: expected an IDX file of bytes, which begins with 00 00 08 and its number of "
-            f"dimensions, found {data[:4].hex(' ') or 'an empty file'}. "
-            f"Mend it by {_command(dataset)}."
+            f"dimensions, found {data[:4].hex(' ') or 'an empty file'}. {fix}"
         )
     header = 4 + 4 * data[3]
     shape = [int(size) for size in np.frombuffer(data[4:header].ljust(header - 4, b"\0"), ">u4")]
@@ -126,10 +123,6 @@ def parse_idx(data: bytes, name: str, dataset: str = "mnist") -> np.ndarray:
     if len(data) != expected:
         raise DatasetCorruptError(
             f"{name}: its header, {'x'.join(map(str, shape))}, asks for {expected} bytes, "
-            f"found {len(data)}. Mend it by {_command(dataset)}."
+            f"found {len(data)}. {fix}"
         )
     return np.frombuffer(data, dtype=np.uint8, offset=header).reshape(shape)
-
-
-def _command(dataset: str) -> str:
-    return f"`python -m dtram_env.datasets download {dataset}`"

@@ -1,14 +1,14 @@
-"""Signpost: a drawn dataset in which where to look next is known. It needs no files.
+"""Signpost: a drawn dataset with a known best location for every image. It needs no files.
 
 Four glyphs, one for each class, and four arrows, all 8x8 pixels, on images of 28x28. The centre of
-an *easy* image (exactly half of them) shows the glyph of its class: one look there is enough. The
-centre of a *hard* image shows an arrow, and the glyph of its class sits where the arrow points, 9
-pixels from the centre. The other places around the centre carry glyphs of random classes. So
-whoever looks only at the centre is right at best for 50 % + 50 % / 4 of the images, and whoever
-follows the arrow for all.
+an *easy* image (exactly half of them) shows the glyph of its class, so one glimpse there is enough.
+The centre of a *hard* image shows an arrow, which points to the glyph of its class, 9 pixels from
+the centre. The other places around the centre show glyphs of random classes. An agent that sees
+only the centre is right on at most 50 % + 50 % / 4 of the images; an agent that follows the arrow
+is right on all.
 
-Every image is a function of (seed, part, index) alone: raw words of a counter-based generator,
-integer arithmetic, no state.
+Every image is a function of (seed, part, index): raw words of a counter-based generator and integer
+arithmetic, without state.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..splits import rows_of
+from ..splits import split_indices
 
 SIZE = 28
 GLYPH = 8
@@ -51,20 +51,20 @@ _ARROW_UP = """
 """
 
 _NOISE_WORDS = SIZE * SIZE // 8
-_WORDS = _NOISE_WORDS + 2  # raw 64-bit words of an image
+_WORDS = _NOISE_WORDS + 2  # raw 64-bit words per image
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What was drawn on the images of a split, in the order of the split's rows.
+    """What the images of a split show, in the order of the split.
 
     Attributes:
         labels: ``(N,)`` int64, the class.
         easy: ``(N,)`` bool, whether the centre shows the class.
-        direction: ``(N,)`` int64, where the arrow of a hard image points, an index of `DIRECTIONS`;
-            -1 for an easy image.
-        location: ``(N, 2)`` float32, ``(x, y)`` in [-1, 1]: the centre of the glyph that tells the
-            class, (0, 0) for an easy image.
+        direction: ``(N,)`` int64, direction of the arrow, an index of `DIRECTIONS`; -1 for an easy
+            image.
+        location: ``(N, 2)`` float32, ``(x, y)`` in [-1, 1]: centre of the glyph that shows the
+            class; (0, 0) for an easy image.
     """
 
     labels: np.ndarray
@@ -74,19 +74,19 @@ class Layout:
 
 
 def layout(split: str = "train", seed: int = 0) -> Layout:
-    """Where the discriminative glyph is on every image of a split (any of the four names of a split)."""
+    """Returns what the images of a split, one of `SPLITS`, show."""
     part = "test" if split == "test" else "train"
     code, _ = _words(part, seed)
-    labels, easy, direction, _, _ = _facts(code)
-    rows = rows_of(split, labels, len(labels) // 10)
-    labels, easy = labels[rows], easy[rows]
-    direction = np.where(easy, -1, direction[rows])
+    labels, easy, direction, _, _ = _contents(code)
+    indices = split_indices(split, labels, len(labels) // 10)
+    labels, easy = labels[indices], easy[indices]
+    direction = np.where(easy, -1, direction[indices])
     location = np.where(easy[:, None], 0.0, _STEPS[direction] * (2 * REACH / SIZE))
     return Layout(labels, easy, direction, location.astype(np.float32))
 
 
 def draw(part: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Draws a whole part.
+    """Draws a whole official part.
 
     Args:
         part: "train" (6,000 images) or "test" (2,000).
@@ -96,7 +96,7 @@ def draw(part: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
         Images ``(N, 28, 28, 1)`` uint8 and labels ``(N,)`` int64; classes are equally frequent.
     """
     code, noise = _words(part, seed)
-    labels, easy, direction, decoys, brightness = _facts(code)
+    labels, easy, direction, decoys, brightness = _contents(code)
     glyphs, arrows = _shapes()
     ink = np.zeros((len(code), SIZE, SIZE), dtype=np.uint8)
     around = decoys.copy()
@@ -123,9 +123,9 @@ def _words(part: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return words[:, :2], (noise % 24).reshape(n, SIZE, SIZE)
 
 
-def _facts(code: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Label, easy, direction, decoys ``(N, 4)`` and brightness of every image."""
-    # Every 8 neighbours are a shuffled set of (class, easy): both are exactly balanced.
+def _contents(code: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Labels, easy, direction, decoys ``(N, 4)`` and brightness of the images."""
+    # Every 8 neighbours are the 8 pairs (class, easy), shuffled: both are exactly balanced.
     kind = np.argsort(code[:, 0].reshape(-1, 8), axis=1, kind="stable").reshape(-1)
     bits = code[:, 1]
     direction = (bits & np.uint64(3)).astype(np.int64)

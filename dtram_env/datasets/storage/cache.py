@@ -1,7 +1,7 @@
-"""Decodes (or draws) a part of a dataset once, into a folder that `mapped.MappedStore` reads.
+"""Decodes (or draws) one part of a dataset once, into a folder that `mapped.MappedStore` reads.
 
-A cache is made aside and appears by one rename, so a folder under its own name is whole, whatever
-was interrupted. Of processes that start at once one makes it and the others wait.
+The cache is written beside its final folder and renamed at the end: a folder under the final name
+is complete, whatever was interrupted. If several processes start, one writes and the others wait.
 """
 
 from __future__ import annotations
@@ -10,27 +10,24 @@ import json
 import multiprocessing
 import os
 import shutil
-import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from ..errors import DatasetCorruptError, DatasetNotFoundError
-from ..fetch.locking import locked
+from ..errors import DatasetCorruptError
+from ..paths import locked
 from .decode import large_images_allowed
-from .mapped import FORMAT, MappedStore, read_meta, thumbnails_name
+from .mapped import FORMAT, MappedStore, lock_name, read_meta, thumbnails_name
 from .thumbnails import box_resize
+from .writing import CORES, check_free_space, closing, finish, reserve, run_in_order, write_at
 
-_AHEAD = 64  # images given out before their turn to be counted
 
-
-class Source(Protocol):
-    """Images that can be cached; pickled when `processes` are asked for."""
+class ImageSource(Protocol):
+    """Images that can be cached. It must be picklable if several processes are to read it."""
 
     @property
     def channels(self) -> int: ...
@@ -38,7 +35,7 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def fingerprint(self) -> dict[str, Any]:
-        """JSON values that tell this source from another; a cache with others is made anew."""
+        """JSON values that identify the images; a cache with other values is made again."""
         ...
 
     def size(self, i: int) -> tuple[int, int]:
@@ -50,15 +47,15 @@ class Source(Protocol):
         ...
 
     def metadata(self, sizes: np.ndarray) -> dict[str, np.ndarray]:
-        """Arrays ``(N, …)`` to keep beside the pixels; asked once `size` was, of every image."""
+        """Arrays ``(N, …)`` to store with the pixels; called after `size` of every image."""
         ...
 
 
-def open_cache(folder: Path, source: Source) -> MappedStore | None:
-    """The store of a finished cache of `source`; None if there is none, or one of other images.
+def open_cache(folder: Path, source: ImageSource) -> MappedStore | None:
+    """Opens the finished cache of `source`; None if there is none, or one of other images.
 
     Raises:
-        DatasetNotFoundError: a file of the source is gone.
+        DatasetNotFoundError: a file of the source is missing.
         DatasetCorruptError: a file of the cache is short.
     """
     meta = read_meta(folder)
@@ -70,218 +67,110 @@ def open_cache(folder: Path, source: Source) -> MappedStore | None:
         return store
     except (OSError, ValueError, EOFError, IndexError) as error:
         raise DatasetCorruptError(
-            f"{folder}: a damaged cache ({error}). Delete this folder; it is made again when it is "
-            "needed."
+            f"{folder}: damaged cache ({error}). Delete this folder; it is made again when needed."
         ) from error
 
 
 def build_cache(
     folder: Path,
-    source: Source,
+    source: ImageSource,
     thumbnail_sizes: Iterable[int] = (),
     *,
     label: str = "",
     progress: bool | None = None,
     processes: bool = False,
 ) -> MappedStore:
-    """Makes a cache, or opens it if it is there.
+    """Opens the cache of `source`, and makes it first if it is not there.
 
     Args:
-        folder: where; the folder above is made if missing.
+        folder: the cache; its parent folder is created if it is missing.
         source: the images.
-        thumbnail_sizes: sides of thumbnails to make at once; others can be added later.
-        label: what a progress bar says.
-        progress: show one on standard error; None: only on a terminal.
-        processes: work in processes rather than threads: for sources whose work is in Python. The
-            program that calls must be one that can be imported without running.
+        thumbnail_sizes: sides of thumbnails to write too; `MappedStore.prepare` can add others.
+        label: text of the progress bar.
+        progress: whether to show the bar on standard error; None: only on a terminal.
+        processes: whether to use processes rather than threads: for sources that work in Python.
+            The main program must then be importable without running.
 
     Raises:
-        DatasetNotFoundError: an image is gone, or there is no room on the disk.
-        DatasetCorruptError: an image is damaged; nothing is kept.
+        DatasetNotFoundError: an image is missing, the folder cannot be written, or the disk is
+            full.
+        DatasetCorruptError: an image is damaged; no cache is left behind.
     """
     sides = tuple(thumbnail_sizes)
-    found = open_cache(folder, source)
-    if found is not None and all((folder / thumbnails_name(side)).exists() for side in sides):
-        return found  # it may lie where nothing can be written
-    with _locked_cache(folder):
-        found = open_cache(folder, source)
-        if found is None:
+    store = open_cache(folder, source)
+    if store is not None and all((folder / thumbnails_name(side)).exists() for side in sides):
+        return store  # without the lock: the folder may be read-only
+    with locked(lock_name(folder)):
+        store = open_cache(folder, source)
+        if store is None:
             _build(folder, source, sides, label, progress, processes)
-            found = MappedStore(folder)
+            store = MappedStore(folder)
         for side in sides:
-            _add_thumbnails(folder, side, label, progress)
-    return found
-
-
-def add_thumbnails(folder: Path, side: int, progress: bool | None = None) -> None:
-    """Adds the thumbnails of one size to a finished cache, unless they are there.
-
-    Raises:
-        DatasetNotFoundError: nothing can be written there, or there is no room on the disk.
-    """
-    if (folder / thumbnails_name(side)).exists():
-        return
-    with _locked_cache(folder):
-        _add_thumbnails(folder, side, "", progress)
-
-
-@contextmanager
-def _locked_cache(folder: Path) -> Iterator[None]:
-    """Holds the lock of a cache, beside its folder; waits for whoever holds it now."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = (folder.parent / f".{folder.name}.lock").open("ab")
-    except OSError as error:
-        raise DatasetNotFoundError(
-            f"cannot write into {folder.parent}, {error}. Choose another place by data_dir= or the "
-            "environment variable DTRAM_DATA."
-        ) from error
-    with lock, locked(lock):
-        yield
+            store.write_thumbnails(side, label, progress)
+    return store
 
 
 def _build(
     folder: Path,
-    source: Source,
+    source: ImageSource,
     sides: tuple[int, ...],
     label: str,
     progress: bool | None,
     processes: bool,
 ) -> None:
     aside = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(aside, ignore_errors=True)  # of a killed process, as we hold the lock
+    shutil.rmtree(aside, ignore_errors=True)  # left by a killed process, since we hold the lock
     aside.mkdir()
+    count = len(source)
     try:
-        with large_images_allowed(), _workers(processes) as pool:
-            count = len(source)
-            sizes = np.array(
-                list(_in_order(pool, source.size, range(count), None)), dtype=np.int32
-            ).reshape(count, 2)
+        with large_images_allowed(), closing(_pool(processes)) as pool:
+            sizes = np.array(list(run_in_order(pool, source.size, range(count))), dtype=np.int32)
+            sizes = sizes.reshape(count, 2)
             lengths = sizes.astype(np.int64).prod(axis=1) * source.channels
-            small = {side: side * side * source.channels for side in sides}  # bytes of a thumbnail
-            _check_room(aside, int(lengths.sum()) + count * sum(small.values()))
+            files = {"pixels.bin": int(lengths.sum())} | {
+                thumbnails_name(side): count * side * side * source.channels for side in sides
+            }
+            check_free_space(aside, sum(files.values()))
             np.save(aside / "sizes.npy", sizes)
             for name, values in source.metadata(sizes).items():
                 np.save(aside / f"metadata-{name}.npy", values)
-            _reserve(aside / "pixels.bin", int(lengths.sum()))
-            for side, length in small.items():
-                _reserve(aside / thumbnails_name(side), count * length)
+            for name, length in files.items():
+                reserve(aside / name, length)
             write = partial(_write_one, source, aside, sides)
             places = zip(range(count), np.cumsum(lengths) - lengths, sizes, strict=True)
-            bar = _bar(count, label or folder.name, progress)
-            for _ in _in_order(pool, write, places, bar):
-                pass
+            finish(run_in_order(pool, write, places), count, label or folder.name, progress)
         meta = {
             "format": FORMAT,
             "channels": source.channels,
             "images": count,
             "source": source.fingerprint(),
         }
-        (aside / "meta.json").write_text(json.dumps(meta, indent=2) + "\n")
-        shutil.rmtree(folder, ignore_errors=True)  # of other images
+        (aside / "meta.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)  # a cache of other images
         os.replace(aside, folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
+def _pool(processes: bool) -> Executor:
+    if processes:
+        return ProcessPoolExecutor(CORES, mp_context=multiprocessing.get_context("spawn"))
+    return ThreadPoolExecutor(CORES)
+
+
 def _write_one(
-    source: Source, folder: Path, sides: tuple[int, ...], place: tuple[int, int, np.ndarray]
+    source: ImageSource, folder: Path, sides: tuple[int, ...], place: tuple[int, int, np.ndarray]
 ) -> None:
-    """Decodes one image into its place of the file, and its thumbnails while it is at hand."""
+    """Decodes one image into its part of the file, and makes its thumbnails while it is decoded."""
     i, start, size = place
     pixels = source.pixels(i)
-    if pixels.shape != (*size.tolist(), source.channels) or pixels.dtype != np.uint8:
+    expected = (*size.tolist(), source.channels)
+    if pixels.shape != expected or pixels.dtype != np.uint8:
         raise DatasetCorruptError(
-            f"image {i}: expected uint8 {(*size.tolist(), source.channels)} as its header says, "
+            f"image {i}: expected uint8 {expected} as its header says, "
             f"found {pixels.dtype} {pixels.shape}; it changed while it was read"
         )
-    _put(folder / "pixels.bin", start, pixels)
+    write_at(folder / "pixels.bin", start, pixels)
     for side in sides:
         thumbnail = box_resize(pixels[None], side)
-        _put(folder / thumbnails_name(side), i * thumbnail.nbytes, thumbnail)
-
-
-def _add_thumbnails(folder: Path, side: int, label: str, progress: bool | None) -> None:
-    final = folder / thumbnails_name(side)
-    if final.exists():
-        return
-    store = MappedStore(folder)
-    length = side * side * store.channels
-    _check_room(folder, len(store) * length)
-    aside = final.with_name(f"{final.name}.new")
-    _reserve(aside, len(store) * length)
-
-    def write(i: int) -> None:
-        _put(aside, i * length, box_resize(store.image(i)[None], side))
-
-    with _workers(processes=False) as pool:
-        bar = _bar(len(store), f"{label or folder.name}, thumbnails {side}", progress)
-        for _ in _in_order(pool, write, range(len(store)), bar):
-            pass
-    os.replace(aside, final)
-
-
-def _reserve(path: Path, length: int) -> None:
-    """Makes a file of so many bytes, to be filled in any order."""
-    with path.open("wb") as file:
-        file.truncate(length)
-
-
-def _put(path: Path, start: int, pixels: np.ndarray) -> None:
-    """Writes pixels into their place of a file that is there."""
-    with path.open("r+b") as file:
-        file.seek(start)
-        file.write(np.ascontiguousarray(pixels).data)
-
-
-@contextmanager
-def _workers(processes: bool) -> Iterator[Executor]:
-    """A pool of as many workers as cores; when one fails the others' work is dropped."""
-    cores = os.cpu_count() or 1
-    pool: Executor
-    if processes:
-        pool = ProcessPoolExecutor(cores, mp_context=multiprocessing.get_context("spawn"))
-    else:
-        pool = ThreadPoolExecutor(cores)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _in_order(pool: Executor, work: Callable[..., Any], items: Iterable[Any], bar: Any) -> Any:
-    """`map` of the pool that runs only a little ahead, so that an error stops the rest."""
-    waiting: list[Any] = []
-    with bar or _nothing():
-        for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) > _AHEAD:
-                yield waiting.pop(0).result()
-                if bar is not None:
-                    bar.update()
-        for future in waiting:
-            yield future.result()
-            if bar is not None:
-                bar.update()
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
-
-
-def _bar(total: int, label: str, progress: bool | None) -> Any:
-    from tqdm import tqdm
-
-    shown = sys.stderr.isatty() if progress is None else progress
-    return tqdm(total=total, desc=label, unit="image", disable=not shown, file=sys.stderr)
-
-
-def _check_room(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise DatasetNotFoundError(
-            f"{folder.parent}: {needed / 1e9:.1f} GB are needed for the decoded images and "
-            f"{free / 1e9:.1f} GB are free. Make room, take a smaller image_size=, or choose "
-            "another place by data_dir= or the environment variable DTRAM_DATA."
-        )
+        write_at(folder / thumbnails_name(side), i * thumbnail.nbytes, thumbnail)

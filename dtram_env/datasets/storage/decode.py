@@ -1,4 +1,4 @@
-"""Image files turned into pixels: any format and colour mode, resized, cropped to their boxes.
+"""Image files to pixels: any format and colour mode, resized, optionally cropped to their boxes.
 
 Needs Pillow, which is imported when the first file is read.
 """
@@ -6,6 +6,7 @@ Needs Pillow, which is imported when the first file is read.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,29 +20,32 @@ from ..sources.listing import ImageList
 if TYPE_CHECKING:
     from PIL import Image
 
-_ORIENTATION = 0x0112  # the EXIF tag; from 5 on, height and width change places
+_ORIENTATION = 0x0112  # the EXIF tag; its values from 5 on swap height and width
 _limit = threading.Lock()
 
 
 @dataclass(frozen=True)
 class DecodedImages:
-    """The images of a list as the cache takes them (`cache.Source`): RGB, upright, of one scale.
+    """The images of a list as RGB, upright and resized, in the form that the cache reads.
 
-    Transparent pixels become white, 16-bit grey is cut to its upper 8 bits, of an animation the
-    first frame is taken. A photograph that its camera marked as turned is turned upright.
+    Transparent pixels become white. 16-bit grey keeps its upper 8 bits. An animation gives its
+    first frame. A photograph that its camera marked as rotated is rotated upright.
 
     Attributes:
         listing: the files.
-        image_size: the shorter side is resized to it, with antialiasing (bicubic), the aspect kept;
-            None leaves images at their own size.
-        crop_to_box: whether each image is cut to its bounding box first.
+        image_size: length of the shorter side after bicubic resizing with antialiasing, pixels; the
+            aspect ratio stays. None: no resizing.
+        crop_to_box: whether to crop each image to its bounding box before resizing.
+
+    Raises:
+        ValueError: `crop_to_box` without boxes.
     """
 
     listing: ImageList
     image_size: int | None = None
     crop_to_box: bool = False
     channels: int = 3
-    _files: dict[int, tuple[int, int]] = field(
+    _file_sizes: dict[int, tuple[int, int]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
@@ -50,26 +54,28 @@ class DecodedImages:
             raise ValueError("crop_to_box=True: the images have no bounding boxes; expected False")
 
     def __len__(self) -> int:
-        return len(self.listing.paths)
+        return len(self.listing)
 
     def name(self, i: int) -> str:
-        """Where an image lies."""
+        """Path of an image's file."""
         return str(self.listing.root / self.listing.paths[i])
 
     def fingerprint(self) -> dict[str, Any]:
-        """What must be the same for a cache to be these images: files, their sizes and times."""
-        import hashlib
+        """Identifies the images by their files' paths, sizes and times, and by the options.
 
+        Raises:
+            DatasetNotFoundError: a file is missing.
+        """
         digest = hashlib.sha256()
         for i, path in enumerate(self.listing.paths):
             try:
                 status = (self.listing.root / path).stat()
             except OSError as error:
                 raise DatasetNotFoundError(
-                    f"{self.name(i)}: no such file. {self.listing.mend}"
+                    f"{self.name(i)}: no such file. {self.listing.fix}"
                 ) from error
             digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-        if self.listing.boxes is not None:  # they are kept beside the pixels
+        if self.listing.boxes is not None:  # the cache holds them too
             digest.update(np.ascontiguousarray(self.listing.boxes, dtype="<f8").tobytes())
         return {
             "files": digest.hexdigest(),
@@ -78,34 +84,33 @@ class DecodedImages:
         }
 
     def size(self, i: int) -> tuple[int, int]:
-        """Height and width that `pixels` will have; only the file's header is read."""
+        """Height and width that `pixels` will have; reads only the file's header."""
         with self._opened(i) as file:
-            self._files[i] = upright_size(file, self._upright)
-            left, top, right, bottom = self._box(i, file) or (0, 0, *self._files[i][::-1])
+            self._file_sizes[i] = upright_size(file, self._upright)
+            left, top, right, bottom = self._box(i, file) or (0, 0, *self._file_sizes[i][::-1])
             return resized(bottom - top, right - left, self.image_size)
 
     def metadata(self, sizes: np.ndarray) -> dict[str, np.ndarray]:
-        """What is known of the images beside their labels, once the size of each was read.
+        """The boxes in pixels of the resized images; call `size` of every image first.
 
         Args:
-            sizes: ``(N, 2)``, height and width that the images have after resizing.
+            sizes: ``(N, 2)``, height and width of the images after resizing.
 
         Returns:
-            ``box``: ``(N, 4)`` float32, left, top, width and height of what the image shows, in
-            pixels of the resized image; nothing if no boxes are known.
+            ``box``: ``(N, 4)`` float32, left, top, width and height; empty if the list has none.
         """
         if self.listing.boxes is None:
             return {}
         if self.crop_to_box:
             return {"box": np.pad(sizes[:, ::-1], ((0, 0), (2, 0))).astype(np.float32)}
-        scale = sizes / np.array([self._files[i] for i in range(len(self))])
+        scale = sizes / np.array([self._file_sizes[i] for i in range(len(self))])
         return {"box": (self.listing.boxes * scale[:, [1, 0, 1, 0]]).astype(np.float32)}
 
     def pixels(self, i: int) -> np.ndarray:
         """The image ``(H, W, 3)`` uint8.
 
         Raises:
-            DatasetNotFoundError: the file is gone.
+            DatasetNotFoundError: the file is missing.
             DatasetCorruptError: it is damaged or no image.
         """
         with self._opened(i) as file:
@@ -113,7 +118,7 @@ class DecodedImages:
             return decode(file, self.image_size, box=box, upright=self._upright)
 
     def _box(self, i: int, file: Image.Image) -> tuple[int, int, int, int] | None:
-        """Left, top, right, bottom of what is kept of a file's image; None if all is."""
+        """Left, top, right and bottom of the crop of a file's image; None: no crop."""
         if not self.crop_to_box or self.listing.boxes is None:
             return None
         width, height = file.size
@@ -124,17 +129,16 @@ class DecodedImages:
         if x1 <= x0 or y1 <= y0:
             raise DatasetCorruptError(
                 f"{self.name(i)}: its box, left {left:g}, top {top:g}, {box_width:g} x "
-                f"{box_height:g}, lies outside the image, {width} x {height}. {self.listing.mend}"
+                f"{box_height:g}, lies outside the image, {width} x {height}. {self.listing.fix}"
             )
         return x0, y0, x1, y1
 
     @property
     def _upright(self) -> bool:
-        # Published boxes count pixels of the file as it is stored.
-        return self.listing.boxes is None
+        return self.listing.boxes is None  # published boxes refer to the file's own orientation
 
     def _opened(self, i: int) -> contextlib.AbstractContextManager[Image.Image]:
-        return opened(self.name(i), self.listing.mend)
+        return opened(self.name(i), self.listing.fix)
 
 
 def decode(
@@ -144,15 +148,15 @@ def decode(
     box: tuple[int, int, int, int] | None = None,
     upright: bool = True,
 ) -> np.ndarray:
-    """Pixels of an image that Pillow opened, the one way from files to what an agent sees.
+    """Converts an image that Pillow opened to pixels; every image of the project comes this way.
 
     Args:
-        file: of any format and mode; see `DecodedImages` for what becomes of those that are not
-            RGB. A JPEG that was not read yet is read at a half or less where that is enough.
-        image_size: the shorter side is resized to it, with antialiasing (bicubic), the aspect kept;
-            None: as it is.
-        box: left, top, right, bottom of what is kept, in pixels of the upright image; None: all.
-        upright: whether a photograph that its camera marked as turned is turned upright.
+        file: an image of any format and mode; `DecodedImages` says how modes become RGB. An unread
+            JPEG is decoded at a fraction of its size where that is enough.
+        image_size: length of the shorter side after bicubic resizing with antialiasing, pixels; the
+            aspect ratio stays. None: no resizing.
+        box: left, top, right and bottom of the crop, in pixels of the upright image; None: no crop.
+        upright: whether to rotate a photograph that its camera marked as rotated.
 
     Returns:
         ``(H, W, 3)`` uint8.
@@ -163,14 +167,14 @@ def decode(
     left, top, right, bottom = box or (0, 0, width, height)
     target = resized(bottom - top, right - left, image_size)
     whole = (left, top, right, bottom) == (0, 0, width, height)
-    turned = upright and _is_turned(file)
-    if whole and not turned and file.mode == "RGB":
-        # A JPEG can be read at a half or less; twice what is needed leaves the rest to the resize
-        # below.
+    rotated = upright and _is_rotated(file)
+    if whole and not rotated and file.mode == "RGB":
+        # Decodes a JPEG at 1/2, 1/4 or 1/8, but at least at twice the target for the resize below.
         file.draft("RGB", (2 * target[1], 2 * target[0]))
     image = _to_rgb(file)
-    if turned:
-        transposed = ImageOps.exif_transpose(_with_orientation(image, file))
+    if rotated:
+        image.getexif()[_ORIENTATION] = file.getexif()[_ORIENTATION]  # a conversion may lose it
+        transposed = ImageOps.exif_transpose(image)
         assert transposed is not None
         image = transposed
     if not whole:
@@ -181,15 +185,15 @@ def decode(
 
 
 def upright_size(file: Image.Image, upright: bool = True) -> tuple[int, int]:
-    """Height and width of an image as `decode` reads it, before resizing; the header is enough."""
+    """Height and width of the image that `decode` reads, before resizing; reads only the header."""
     width, height = file.size
-    if upright and _is_turned(file) and file.getexif()[_ORIENTATION] >= 5:
+    if upright and _is_rotated(file) and file.getexif()[_ORIENTATION] >= 5:
         return width, height
     return height, width
 
 
 def resized(height: int, width: int, image_size: int | None) -> tuple[int, int]:
-    """Height and width after the shorter side was resized to `image_size`; None: as they are."""
+    """Height and width after the shorter side is resized to `image_size`; None: no resizing."""
     if image_size is None:
         return height, width
     shorter = min(height, width)
@@ -200,12 +204,12 @@ def resized(height: int, width: int, image_size: int | None) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def opened(path: str, mend: str) -> Iterator[Image.Image]:
-    """An image file, as Pillow opens it; what goes wrong while it is in use names the file.
+def opened(path: str, fix: str) -> Iterator[Image.Image]:
+    """Opens an image file with Pillow; errors raised inside the block name the file.
 
     Args:
-        path: of the file.
-        mend: what to do about a file that is missing or damaged, one sentence.
+        path: the file.
+        fix: what to do about a missing or damaged file, one sentence for the errors.
 
     Raises:
         DatasetNotFoundError: no such file.
@@ -217,16 +221,15 @@ def opened(path: str, mend: str) -> Iterator[Image.Image]:
         with Image.open(path) as file:
             yield file
     except FileNotFoundError as error:
-        raise DatasetNotFoundError(f"{path}: no such file. {mend}") from error
+        raise DatasetNotFoundError(f"{path}: no such file. {fix}") from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
-        raise DatasetCorruptError(
-            f"{path}: damaged, or no image ({_first_line(error)}). {mend}"
-        ) from error
+        cause = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DatasetCorruptError(f"{path}: damaged, or no image ({cause}). {fix}") from error
 
 
 @contextlib.contextmanager
 def large_images_allowed() -> Iterator[None]:
-    """Lets Pillow open images of any number of pixels: these are the user's own files."""
+    """Lifts Pillow's limit on the number of pixels, because the files are the user's own."""
     from PIL import Image
 
     with _limit:
@@ -237,13 +240,13 @@ def large_images_allowed() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = before
 
 
-def _is_turned(file: Image.Image) -> bool:
-    """Whether the camera marked the photograph as turned or mirrored."""
+def _is_rotated(file: Image.Image) -> bool:
+    """Whether the camera marked the photograph as rotated or mirrored."""
     return file.getexif().get(_ORIENTATION, 1) in range(2, 9)
 
 
 def _to_rgb(file: Image.Image) -> Image.Image:
-    """Any mode as RGB."""
+    """Converts any mode to RGB."""
     from PIL import Image
 
     if file.mode == "RGB" and "transparency" not in file.info:
@@ -258,14 +261,3 @@ def _to_rgb(file: Image.Image) -> Image.Image:
         white = Image.new("RGBA", clear.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, clear).convert("RGB")
     return file.convert("RGB")
-
-
-def _with_orientation(image: Image.Image, file: Image.Image) -> Image.Image:
-    """`image` with the file's mark of how it was turned; a conversion may have lost it."""
-    exif = image.getexif()
-    exif[_ORIENTATION] = file.getexif()[_ORIENTATION]
-    return image
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,62 +1,70 @@
-"""Images of any size on disk, memory-mapped: a crop is read from the cache when it is asked for.
+"""Images of any size on disk, memory-mapped: a crop reads only its own pixels.
 
-A cache folder holds one official part of a dataset, decoded (`cache` makes it):
+A cache folder holds one official part of a dataset, decoded. `cache` makes it:
 
 | file                | content                                                                  |
 |---------------------|--------------------------------------------------------------------------|
 | `sizes.npy`         | ``(N, 2)`` int32, height and width of every image                        |
 | `pixels.bin`        | the images one after another, uint8, row by row, channels last, unpadded |
 | `thumbnails-S.bin`  | ``(N, S, S, C)`` uint8                                                   |
-| `metadata-NAME.npy`    | ``(N, …)``, what else is known of every image, as its box                |
-| `meta.json`         | what it was made from; written last                                      |
+| `metadata-NAME.npy` | ``(N, …)``, other known values of every image, such as its box           |
+| `meta.json`         | what the cache was made from; written last                               |
 """
 
 from __future__ import annotations
 
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import DatasetCorruptError
+from ..paths import locked
+from .store import Pictures
 from .thumbnails import box_resize
+from .writing import CORES, check_free_space, closing, finish, reserve, run_in_order, write_at
 
-FORMAT = 1
+FORMAT = 2  # raise it when the files change: a cache of another format is made again
 
 
-class MappedStore:
-    """A `store.Pictures` over a cache folder; memory is used for what is looked at only.
+class MappedStore(Pictures):
+    """A store that reads a cache folder; it uses memory only for the pixels that are read.
 
     Args:
         folder: a finished cache.
-        rows: ``(M,)`` int64, the images that this store consists of; None for all.
+        indices: ``(M,)`` int64, the images of the cache that the store has; None: all.
     """
 
-    def __init__(self, folder: Path, rows: np.ndarray | None = None) -> None:
+    def __init__(self, folder: Path, indices: np.ndarray | None = None) -> None:
         self.folder = folder
         self._channels = int(read_meta(folder)["channels"])
         sizes = np.load(folder / "sizes.npy").astype(np.int64)
-        ends = np.cumsum(sizes.prod(axis=1) * self._channels)
-        starts = ends - sizes.prod(axis=1) * self._channels
-        self.rows = np.arange(len(sizes)) if rows is None else rows
-        self.sizes, self.starts = sizes[self.rows], starts[self.rows]
-        self.pixels = _map(folder / "pixels.bin", (int(ends[-1]),))
+        lengths = sizes.prod(axis=1) * self._channels
+        self.indices = np.arange(len(sizes)) if indices is None else indices
+        self.sizes = sizes[self.indices]
+        self.starts = (np.cumsum(lengths) - lengths)[self.indices]
+        self.pixels = _map(folder / "pixels.bin", (int(lengths.sum()),))
         self._count = len(sizes)
         self._thumbnails: dict[int, np.ndarray] = {}
-        self.equal_size: tuple[int, int] | None = None
-        if len(self.sizes) and (self.sizes == self.sizes[0]).all():
-            self.equal_size = int(self.sizes[0, 0]), int(self.sizes[0, 1])
+        equal = len(self.sizes) and (self.sizes == self.sizes[0]).all()
+        self._equal_size = (int(self.sizes[0, 0]), int(self.sizes[0, 1])) if equal else None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.folder, self.rows)
+        return type(self), (self.folder, self.indices)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.indices)
 
     @property
     def channels(self) -> int:
         return self._channels
+
+    @property
+    def equal_size(self) -> tuple[int, int] | None:
+        return self._equal_size
 
     def size(self, index: np.ndarray) -> tuple[np.ndarray | int, np.ndarray | int]:
         if self.equal_size is not None:
@@ -64,72 +72,85 @@ class MappedStore:
         height, width = self.sizes[index].T
         return height, width
 
-    def crop(self, index: np.ndarray, top: np.ndarray, left: np.ndarray, side: int) -> np.ndarray:
-        """Windows ``(B, side, side, C)`` uint8, each the copy of the rows that lie in the image."""
-        out = np.zeros((len(index), side, side, self._channels), dtype=np.uint8)
-        heights, widths = self.sizes[index].T
-        # What of each window lies inside its image.
-        y0, y1 = np.maximum(top, 0), np.minimum(top + side, heights)
-        x0, x1 = np.maximum(left, 0), np.minimum(left + side, widths)
-        rows = np.stack([y0, np.maximum(y1, y0), x0, np.maximum(x1, x0), top, left], axis=1)
-        for window, i, (a, b, c, d, t, u) in zip(out, index, rows.tolist(), strict=True):
-            window[a - t : b - t, c - u : d - u] = self.image(i)[a:b, c:d]
-        return out
-
     def image(self, i: int) -> np.ndarray:
-        """One whole image ``(H, W, C)`` uint8, read-only, not copied."""
+        """One whole image ``(H, W, C)`` uint8, a read-only view."""
         (height, width), start = self.sizes[i].tolist(), int(self.starts[i])
-        flat = self.pixels[start : start + height * width * self._channels]
-        return flat.reshape(height, width, self._channels)
+        flat = self.pixels[start : start + height * width * self.channels]
+        return flat.reshape(height, width, self.channels)
 
-    def thumbnail(self, index: np.ndarray, side: int) -> np.ndarray:
-        """Whole images shrunk to ``(B, side, side, C)`` uint8; read if they were made before.
-
-        Raises:
-            DatasetCorruptError: the file of those made before is short.
-        """
-        if side not in self._thumbnails:
-            path = self.folder / thumbnails_name(side)
-            if path.exists():
-                shape = (self._count, side, side, self._channels)
-                try:
-                    self._thumbnails[side] = _map(path, shape)
-                except ValueError as error:  # short
-                    raise DatasetCorruptError(
-                        f"{path}: damaged ({error}). Delete this file; it is made again when it "
-                        "is needed."
-                    ) from error
-        if side in self._thumbnails:
-            return self._thumbnails[side][self.rows[index]]
-        made = [box_resize(self.image(i)[None], side) for i in index]
-        return np.concatenate(made) if made else np.zeros((0, side, side, self._channels), np.uint8)
+    def select(self, indices: np.ndarray) -> MappedStore:
+        return MappedStore(self.folder, self.indices[indices])
 
     def metadata(self) -> dict[str, np.ndarray]:
-        """What the cache tells of each image of the store, arrays ``(M, …)`` by name."""
+        """Known values of the store's images: arrays ``(M, …)`` by name."""
         return {
-            path.stem.removeprefix("metadata-"): np.load(path)[self.rows]
+            path.stem.removeprefix("metadata-"): np.load(path)[self.indices]
             for path in sorted(self.folder.glob("metadata-*.npy"))
         }
 
-    def select(self, rows: np.ndarray) -> MappedStore:
-        return MappedStore(self.folder, self.rows[rows])
+    def thumbnail(self, index: np.ndarray, side: int) -> np.ndarray:
+        """Whole images shrunk to ``(B, side, side, C)`` uint8; read from disk once prepared.
+
+        Raises:
+            DatasetCorruptError: the file of thumbnails is short.
+        """
+        path = self.folder / thumbnails_name(side)
+        if side not in self._thumbnails and not path.exists():
+            return super().thumbnail(index, side)
+        if side not in self._thumbnails:
+            try:
+                shape = (self._count, side, side, self.channels)
+                self._thumbnails[side] = _map(path, shape)
+            except ValueError as error:
+                raise DatasetCorruptError(
+                    f"{path}: damaged ({error}). Delete this file; it is made again when needed."
+                ) from error
+        return self._thumbnails[side][self.indices[index]]
 
     def prepare(self, thumbnail_size: int) -> None:
-        """Makes the thumbnails of a size once and for all, if they are not there."""
-        from .cache import add_thumbnails  # it needs this module
+        """Writes thumbnails of every image of the cache to disk, unless they are there.
 
-        add_thumbnails(self.folder, thumbnail_size)
+        Raises:
+            DatasetNotFoundError: the folder cannot be written, or the disk is full.
+        """
+        if not (self.folder / thumbnails_name(thumbnail_size)).exists():
+            with locked(lock_name(self.folder)):
+                MappedStore(self.folder).write_thumbnails(thumbnail_size)
+
+    def write_thumbnails(self, side: int, label: str = "", progress: bool | None = None) -> None:
+        """Does the work of `prepare` for a store of all images; the caller holds the lock."""
+        final = self.folder / thumbnails_name(side)
+        if final.exists():
+            return
+        length = side * side * self.channels
+        check_free_space(self.folder, len(self) * length)
+        aside = final.with_name(f"{final.name}.new")
+        reserve(aside, len(self) * length)
+
+        def write(i: int) -> None:
+            write_at(aside, i * length, box_resize(self.image(i)[None], side))
+
+        with closing(ThreadPoolExecutor(CORES)) as pool:
+            results = run_in_order(pool, write, range(len(self)))
+            label = f"{label or self.folder.name}, thumbnails {side}"
+            finish(results, len(self), label, progress)
+        os.replace(aside, final)
 
 
 def thumbnails_name(side: int) -> str:
-    """The file of the thumbnails of a size, in a cache's folder."""
+    """Name of the file of thumbnails of one size."""
     return f"thumbnails-{side}.bin"
 
 
+def lock_name(folder: Path) -> Path:
+    """The lock of a cache folder; it lies beside the folder, which may be replaced."""
+    return folder.parent / f".{folder.name}.lock"
+
+
 def read_meta(folder: Path) -> dict[str, Any]:
-    """What a cache's ``meta.json`` says; empty if the folder is no finished cache."""
+    """The content of a cache's ``meta.json``; empty if `folder` is no finished cache."""
     try:
-        meta = json.loads((folder / "meta.json").read_text())
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError):
         return {}
     return meta if isinstance(meta, dict) and meta.get("format") == FORMAT else {}

@@ -1,7 +1,7 @@
-"""Image stores: where pixels come from; a store cuts batches of square windows out of images.
+"""Image stores: where pixels come from. A store cuts batches of square windows out of images.
 
-`ArrayStore` holds equal images in memory; `mapped.MappedStore` reads images of any size from a
-cache on disk, `drawn_store.DrawnStore` draws them as they are asked for.
+`ArrayStore` holds images of one size in memory. `mapped.MappedStore` reads images of any size from
+a cache on disk, and `drawn_store.DrawnStore` draws them on demand.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from .thumbnails import box_resize
 
 
 class Store(Protocol):
-    """What the sensor asks of a set of images; every method takes and returns batches.
+    """The images that the sensor reads; every method works on a batch.
 
-    Shapes: ``index``, ``top``, ``left`` are integer arrays ``(B,)``; coordinates are pixels of the
+    ``index``, ``top`` and ``left`` are integer arrays ``(B,)``. Coordinates are pixels of the
     unpadded image and may be negative. Pixels outside the image are 0.
     """
 
@@ -31,20 +31,24 @@ class Store(Protocol):
         ...
 
     def size(self, index: np.ndarray) -> tuple[np.ndarray | int, np.ndarray | int]:
-        """Height and width of the images, in pixels; two numbers if all images have them."""
+        """Height and width of the images, pixels; two numbers if all images have the same size."""
         ...
 
     def crop(self, index: np.ndarray, top: np.ndarray, left: np.ndarray, side: int) -> np.ndarray:
-        """Windows ``(B, side, side, C)``, uint8."""
+        """Windows ``(B, side, side, C)`` uint8."""
         ...
 
     def thumbnail(self, index: np.ndarray, side: int) -> np.ndarray:
-        """Whole images shrunk to ``(B, side, side, C)``, uint8."""
+        """Whole images shrunk to ``(B, side, side, C)`` uint8."""
         ...
 
 
 class Pictures(Store, Protocol):
-    """A store that stands for a whole dataset: images that are not all in memory."""
+    """A store for a whole dataset whose images differ in size or do not fit into memory.
+
+    A subclass defines `__len__`, `channels`, `size`, `equal_size`, `image` and `select`. Crops and
+    thumbnails are made from `image`, unless it has a faster way.
+    """
 
     @property
     def equal_size(self) -> tuple[int, int] | None:
@@ -55,22 +59,42 @@ class Pictures(Store, Protocol):
         """One whole image ``(H, W, C)`` uint8."""
         ...
 
-    def select(self, rows: np.ndarray) -> Pictures:
-        """The store of some of the images, by their rows ``(M,)``."""
+    def select(self, indices: np.ndarray) -> Pictures:
+        """A store of the images ``indices`` ``(M,)``, in that order."""
         ...
 
     def prepare(self, thumbnail_size: int) -> None:
-        """Makes ready what `thumbnail` will be asked for; may take a while the first time."""
-        ...
+        """Prepares thumbnails of one size; may take a while the first time."""
+        return None
+
+    def crop(self, index: np.ndarray, top: np.ndarray, left: np.ndarray, side: int) -> np.ndarray:
+        """Windows ``(B, side, side, C)`` uint8; copies the part of each that lies in its image."""
+        out = np.zeros((len(index), side, side, self.channels), dtype=np.uint8)
+        for window, i, y, x in zip(out, index, top.tolist(), left.tolist(), strict=True):
+            image = self.image(i)
+            y0, y1 = max(y, 0), max(min(y + side, image.shape[0]), y, 0)
+            x0, x1 = max(x, 0), max(min(x + side, image.shape[1]), x, 0)
+            window[y0 - y : y1 - y, x0 - x : x1 - x] = image[y0:y1, x0:x1]
+        return out
+
+    def thumbnail(self, index: np.ndarray, side: int) -> np.ndarray:
+        """Whole images shrunk to ``(B, side, side, C)`` uint8."""
+        out = np.empty((len(index), side, side, self.channels), dtype=np.uint8)
+        for thumbnail, i in zip(out, index, strict=True):
+            thumbnail[...] = box_resize(self.image(i)[None], side)[0]
+        return out
 
 
 class ArrayStore:
-    """Equal, small images in memory, padded with zeros once so that a crop is one gather.
+    """Small images of one size in memory, zero-padded once so that a crop is one gather.
 
     Args:
         images: ``(N, H, W, C)`` uint8.
-        margin: zeros added on each side, in pixels; at least ``(side + 1) // 2`` for the largest
-            crop side whose centre may lie anywhere in the image.
+        margin: zeros added on each side, pixels: at least ``(side + 1) // 2`` for the largest crop
+            whose centre may lie anywhere in the image.
+
+    Raises:
+        ValueError: `images` has another type or number of dimensions.
     """
 
     def __init__(self, images: np.ndarray, margin: int) -> None:
@@ -78,12 +102,11 @@ class ArrayStore:
             raise ValueError(
                 f"images: expected uint8 of shape (N, H, W, C), got {images.dtype} {images.shape}"
             )
-        n, height, width, channels = images.shape
-        self.height, self.width, self.margin = height, width, margin
-        self.padded = np.zeros(
-            (n, height + 2 * margin, width + 2 * margin, channels), dtype=np.uint8
-        )
-        self.images = self.padded[:, margin : margin + height, margin : margin + width]
+        n, self.height, self.width, self.channels = images.shape
+        self.margin = margin
+        padded = (n, self.height + 2 * margin, self.width + 2 * margin, self.channels)
+        self.padded = np.zeros(padded, dtype=np.uint8)
+        self.images = self.padded[:, margin : margin + self.height, margin : margin + self.width]
         self.images[...] = images
         self._views: dict[int, np.ndarray] = {}
         self._thumbnails: dict[int, np.ndarray] = {}
@@ -91,20 +114,16 @@ class ArrayStore:
     def __len__(self) -> int:
         return len(self.padded)
 
-    @property
-    def channels(self) -> int:
-        return self.padded.shape[3]
-
     def size(self, index: np.ndarray) -> tuple[int, int]:
         return self.height, self.width
 
     def crop(self, index: np.ndarray, top: np.ndarray, left: np.ndarray, side: int) -> np.ndarray:
         """Windows ``(B, side, side, C)`` uint8; they must lie inside the padded image."""
         _, height, width, channels = self.padded.shape
-        windows = self._windows(side)  # made in any case: it checks the side
+        windows = self._windows(side)  # before the shortcut, because it checks `side`
         if len(index) == 1:  # a slice is cheaper than a gather of one
-            line, pixel = int(top[0]) + self.margin, int(left[0]) + self.margin
-            return self.padded[index, line : line + side, pixel : pixel + side]
+            y, x = int(top[0]) + self.margin, int(left[0]) + self.margin
+            return self.padded[index, y : y + side, x : x + side]
         first = (index * height + (top + self.margin)) * width + (left + self.margin)
         return windows[first].view(np.uint8).reshape(len(index), side, side, channels)
 
@@ -116,15 +135,15 @@ class ArrayStore:
     def _windows(self, side: int) -> np.ndarray:
         """View ``(P, side)``: for every first pixel, the lines of the window that starts there.
 
-        An item is `side` neighbouring pixels of a line. So a batch of windows is one gather with
-        one index a window, which moves whole lines: about three times as fast as one a line.
+        An item is `side` neighbouring pixels of a line. A batch of windows then takes one index
+        per window and copies whole lines, three times as fast as one index per line.
         """
         if side not in self._views:
             n, height, width, channels = self.padded.shape
             if side > min(height, width):
                 raise ValueError(
                     f"side={side}: larger than the padded image, {height}x{width}; "
-                    "make the store with a larger margin"
+                    "use a larger margin for the store"
                 )
             item = np.dtype((np.void, side * channels))
             flat = np.ndarray((1,), dtype=item, buffer=self.padded)

@@ -1,8 +1,7 @@
-"""Images as tensors, for the torch sensor: on the device, or on the host and sent when asked for.
+"""Image stores on tensors, for the torch sensor.
 
-Three stores hold the images: `TensorStore` equal ones, padded (or a batch of different ones);
-`FlatStore` images of any size on the device; `HostStore` leaves them on the host, in the store that
-numpy uses, and sends what is looked at.
+`TensorStore` holds padded images on the device, `FlatStore` images of any size on the device.
+`HostStore` leaves the images in a numpy store on the host and sends the crops to the device.
 """
 
 from __future__ import annotations
@@ -22,17 +21,20 @@ if TYPE_CHECKING:
     from ..dataset import Dataset
     from .store import Pictures
 
-_SHARE_OF_DEVICE = 0.4  # of the free memory, that images may take
+_DEVICE_SHARE = 0.4  # of the device's free memory that images may use
 
 
 class TensorStore:
-    """Images on a device, padded with zeros; `datasets.store.ArrayStore` on tensors.
+    """Images on a device, padded with zeros; `store.ArrayStore` on tensors.
 
     Args:
         images: ``(N, H, W, C)`` uint8.
-        margin: zeros added on each side, in pixels (`sensor.margin`).
-        sizes: ``(N, 2)`` int64, height and width of each image, which then is at the top left of
-            its H x W pixels, and zeros are the rest; None if all are H x W.
+        margin: zeros added on each side, pixels (`sensor.margin`).
+        sizes: ``(N, 2)`` int64, height and width of each image, which lies at the top left of its
+            H x W pixels, with zeros around it; None: all are H x W.
+
+    Raises:
+        ValueError: `images` has another type or number of dimensions.
     """
 
     on_host = False
@@ -43,18 +45,14 @@ class TensorStore:
                 f"images: expected uint8 of shape (N, H, W, C), "
                 f"got {images.dtype} {tuple(images.shape)}"
             )
-        self.height, self.width, self.margin = images.shape[1], images.shape[2], margin
-        self.sizes = sizes
+        _, self.height, self.width, self.channels = images.shape
+        self.margin, self.sizes = margin, sizes
         self.padded = pad(images, (0, 0, margin, margin, margin, margin))
         self._offsets: dict[int, Tensor] = {}
         self._thumbnails: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.padded)
-
-    @property
-    def channels(self) -> int:
-        return self.padded.shape[3]
 
     @property
     def images(self) -> Tensor:
@@ -69,15 +67,14 @@ class TensorStore:
         return height, width
 
     def crop(self, index: Tensor, top: Tensor, left: Tensor, side: int) -> Tensor:
-        """Windows ``(B, side, side, C)`` uint8; see `datasets.store.Store.crop`."""
+        """Windows ``(B, side, side, C)`` uint8; they must lie inside the padded image."""
         _, height, width, channels = self.padded.shape
-        line = (index * height + top + self.margin) * width + left + self.margin
-        offsets = (line * channels)[:, None] + self._window(side)
-        taken = self.padded.view(-1).take(offsets)
-        return taken.view(len(index), side, side, channels)
+        first = (index * height + top + self.margin) * width + left + self.margin
+        offsets = (first * channels)[:, None] + self._window(side)
+        return self.padded.view(-1).take(offsets).view(len(index), side, side, channels)
 
     def thumbnail(self, index: Tensor, side: int) -> Tensor:
-        """Whole images shrunk to ``(B, side, side, C)`` uint8; all are made at the first call."""
+        """Whole images shrunk to ``(B, side, side, C)`` uint8; the first call shrinks all."""
         if side not in self._thumbnails:
             self._thumbnails[side] = box_resize(self.images, side, self.sizes)
         return self._thumbnails[side][index]
@@ -86,27 +83,27 @@ class TensorStore:
         return self.images[index]
 
     def _window(self, side: int) -> Tensor:
-        """Offsets ``(side * side * C,)`` of a window's pixels from its first one, in elements."""
+        """Offsets ``(side * side * C,)`` of a window's elements from its first one."""
         if side not in self._offsets:
             _, height, width, channels = self.padded.shape
             if side > min(height, width):
                 raise ValueError(
                     f"side={side}: larger than the padded image, {height}x{width}; "
-                    "make the store with a larger margin"
+                    "use a larger margin for the store"
                 )
             device = self.padded.device
-            rows = torch.arange(side, device=device) * (width * channels)
+            lines = torch.arange(side, device=device) * (width * channels)
             columns = torch.arange(side * channels, device=device)
-            self._offsets[side] = (rows[:, None] + columns).view(-1)
+            self._offsets[side] = (lines[:, None] + columns).view(-1)
         return self._offsets[side]
 
 
 class FlatStore:
-    """Images of any size on a device, one after another, unpadded: nothing waits for the host.
+    """Images of any size on a device, one after another, unpadded; it never waits for the host.
 
     Args:
-        store: the mapped images; all are copied to the device.
-        device: where they go.
+        store: the memory-mapped images; all are copied to the device.
+        device: the device.
     """
 
     on_host = False
@@ -136,52 +133,48 @@ class FlatStore:
     def crop(self, index: Tensor, top: Tensor, left: Tensor, side: int) -> Tensor:
         height, width = (part[:, None] for part in self._sizes[index].unbind(-1))
         steps = torch.arange(side, device=index.device)
-        rows, columns = top[:, None] + steps, left[:, None] + steps
-        inside = ((rows >= 0) & (rows < height))[:, :, None]
-        inside = inside & ((columns >= 0) & (columns < width))[:, None, :]
-        pixel = (rows * width)[:, :, None] + columns[:, None, :]
+        y, x = top[:, None] + steps, left[:, None] + steps
+        inside = ((y >= 0) & (y < height))[:, :, None] & ((x >= 0) & (x < width))[:, None, :]
+        pixel = (y * width)[:, :, None] + x[:, None, :]
         first = self._starts[index, None, None] + pixel * self.channels
         channels = torch.arange(self.channels, device=index.device)
-        place = torch.where(inside, first, 0)[..., None] + channels
-        return torch.where(inside[..., None], self._flat.take(place), 0)
+        offsets = torch.where(inside, first, 0)[..., None] + channels
+        return torch.where(inside[..., None], self._flat.take(offsets), 0)
 
     def thumbnail(self, index: Tensor, side: int) -> Tensor:
         if side not in self._thumbnails:
             made = [
-                torch.from_numpy(self._host.thumbnail(rows, side).copy())
-                for rows in np.array_split(np.arange(len(self)), max(1, len(self) // 512))
+                torch.from_numpy(self._host.thumbnail(some, side).copy())
+                for some in np.array_split(np.arange(len(self)), max(1, len(self) // 512))
             ]
             self._thumbnails[side] = torch.cat(made).to(index.device)
         return self._thumbnails[side][index]
 
     def whole(self, index: Tensor) -> Tensor:
         if self._host.equal_size is None:
-            raise ValueError("the images differ in size: no batch of whole ones can be made")
+            raise ValueError("the images differ in size: they do not fit into one batch")
         height, width = self._host.equal_size
         length = height * width * self.channels
-        place = self._starts[index, None] + torch.arange(length, device=index.device)
-        return self._flat.take(place).view(len(index), height, width, self.channels)
+        offsets = self._starts[index, None] + torch.arange(length, device=index.device)
+        return self._flat.take(offsets).view(len(index), height, width, self.channels)
 
 
 class HostStore:
-    """Images that stay on the host: looking asks the device where, and sends what is seen there.
+    """Images on the host: a crop reads the locations from the device and sends the pixels back.
 
     Args:
         store: the images.
-        device: where windows go.
+        device: the device that receives the crops.
     """
 
     on_host = True
 
     def __init__(self, store: Pictures, device: torch.device) -> None:
         self.store, self._device = store, device
+        self.channels = store.channels
 
     def __len__(self) -> int:
         return len(self.store)
-
-    @property
-    def channels(self) -> int:
-        return self.store.channels
 
     def size(self, index: Tensor) -> tuple[Tensor | int, Tensor | int]:
         if self.store.equal_size is not None:
@@ -190,7 +183,7 @@ class HostStore:
         return self._send(np.asarray(height)), self._send(np.asarray(width))
 
     def crop(self, index: Tensor, top: Tensor, left: Tensor, side: int) -> Tensor:
-        i, y, x = torch.stack([index, top, left]).cpu().numpy()  # one wait, not three
+        i, y, x = torch.stack([index, top, left]).cpu().numpy()  # waits for the device once
         return self._send(self.store.crop(i, y, x, side))
 
     def thumbnail(self, index: Tensor, side: int) -> Tensor:
@@ -207,26 +200,27 @@ class HostStore:
 
 
 def make_store(data: Dataset, margin: int, device: torch.device) -> TorchStore:
-    """The store of a dataset: on the device, unless its images are too many or drawn."""
+    """A dataset's store: on the device, unless the images are drawn on demand or too many."""
     if isinstance(data.images, np.ndarray):
-        images = torch.from_numpy(data.images.copy())  # torch warns of read-only memory
+        images = torch.from_numpy(data.images.copy())  # torch warns about read-only memory
         if device.type == "cuda":
             images = images.pin_memory()
         return TensorStore(images.to(device, non_blocking=True), margin)
     if device.type == "cuda" and isinstance(data.images, MappedStore):
         free, _ = torch.cuda.mem_get_info(device)
-        if data.images.sizes.prod(axis=1).sum() * data.images.channels < _SHARE_OF_DEVICE * free:
+        if data.images.sizes.prod(axis=1).sum() * data.images.channels < _DEVICE_SHARE * free:
             return FlatStore(data.images, device)
     return HostStore(data.images, device)
 
 
 def box_resize(images: Tensor, side: int, sizes: Tensor | None = None) -> Tensor:
-    """The exact box filter of `datasets.thumbnails.box_resize`, bit for bit.
+    """The exact box filter of `thumbnails.box_resize`, with the same result to the last bit.
 
     Args:
         images: ``(N, H, W, C)`` uint8.
-        side: output side in pixels.
-        sizes: ``(N, 2)`` int64, what of each image counts, from its top left; None: all of it.
+        side: side of the output, pixels.
+        sizes: ``(N, 2)`` int64, height and width of each image, which lies at the top left of its
+            H x W pixels; None: all are H x W.
 
     Returns:
         ``(N, side, side, C)`` uint8.
@@ -240,12 +234,12 @@ def box_resize(images: Tensor, side: int, sizes: Tensor | None = None) -> Tensor
         heights, widths = sizes.unbind(-1)
     rows, row_shares = _taps(heights, side, height)
     columns, column_shares = _taps(widths, side, width)
-    everyone = torch.arange(batch, device=images.device)[:, None]
+    every = torch.arange(batch, device=images.device)[:, None]
     dtype = torch.int32 if fits_int32(height * width) else torch.int64
     tall: Any = 0
     for k in range(rows.shape[2]):
         share = row_shares[..., k, None, None].to(dtype)
-        tall = tall + images[everyone, rows[..., k].expand(batch, -1)] * share
+        tall = tall + images[every, rows[..., k].expand(batch, -1)] * share
     total: Any = 0
     for k in range(columns.shape[2]):
         share = column_shares[:, None, :, k, None].to(dtype)
@@ -257,7 +251,7 @@ def box_resize(images: Tensor, side: int, sizes: Tensor | None = None) -> Tensor
 
 
 def _taps(sizes: Tensor, side: int, largest: int) -> tuple[Tensor, Tensor]:
-    """`box_taps` for each size ``(N,)``: pixels and shares ``(N, side, K)`` int64."""
+    """`box_taps` for each of the sizes ``(N,)``: pixels and shares ``(N, side, K)`` int64."""
     most = box_taps(largest, side)[0].shape[1] + 1  # a smaller size may straddle one pixel more
     edges = torch.arange(side + 1, device=sizes.device) * sizes[:, None]
     first = edges[:, :-1] // side

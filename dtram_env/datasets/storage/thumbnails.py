@@ -1,8 +1,8 @@
-"""Thumbnails: the exact box filter, in whole numbers, on numpy. `sensor_torch` has it on tensors.
+"""Thumbnails: the exact box filter in whole numbers, on numpy. `tensors` has it on tensors.
 
-An output pixel is the mean of the area of the image that it covers. The image's pixels count as
-`side` units wide and an output pixel as `size` units, so every share is a whole number of units and
-nothing is rounded but the result: every machine gives the same pixels.
+An output pixel is the mean of the area of the image that it covers. An input pixel counts as `side`
+units wide and an output pixel as `size` units, so every share is a whole number of units. Only the
+result is rounded, so every machine gives the same pixels.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from functools import lru_cache
 
 import numpy as np
 
-_BLOCK = 4 << 20  # pixels that are worked on at a time, unless an image has more
-_ROWS, _COLUMNS = 4, 4  # output pixels along each axis that one small matrix makes
+_BLOCK = 4 << 20  # pixels per step, unless one image has more
+_ROWS, _COLUMNS = 4, 4  # output pixels along each axis that one small matrix computes
 
 
 def box_resize(images: np.ndarray, side: int) -> np.ndarray:
-    """Resizes images to a square with an exact box filter, each output pixel the mean of its area.
+    """Resizes images to squares; each output pixel is the mean of the area that it covers.
 
     Args:
         images: ``(N, H, W, C)`` uint8.
-        side: output side in pixels.
+        side: side of the output, pixels.
 
     Returns:
         ``(N, side, side, C)`` uint8, rounded to nearest (halves up).
@@ -30,9 +30,9 @@ def box_resize(images: np.ndarray, side: int) -> np.ndarray:
     if height == side == width:
         return images.copy()
     out = np.empty((count, side, side, channels), dtype=np.uint8)
-    # In the largest unit that all shares are whole numbers of, so that sums are small.
+    # The largest unit in which all shares are whole numbers keeps the sums small.
     area = height // math.gcd(height, side) * (width // math.gcd(width, side))
-    # Floats hold the whole numbers below 2**24 or 2**53 exactly, and multiply faster than integers.
+    # Floats are exact for whole numbers below 2**24 or 2**53, and multiply faster than integers.
     dtype = np.float32 if 255 * area < 2**24 else np.float64
     whole = np.int32 if fits_int32(area) else np.int64
     rows, row_shares = _bands(height, side, _ROWS)
@@ -57,11 +57,11 @@ def box_resize(images: np.ndarray, side: int) -> np.ndarray:
 
 @lru_cache(maxsize=64)
 def _bands(size: int, side: int, outputs: int) -> tuple[np.ndarray, np.ndarray]:
-    """One axis cut into groups of neighbouring output pixels and the input pixels under them.
+    """Divides one axis into groups of neighbouring output pixels.
 
     Returns:
-        Input pixels ``(groups, K)`` int64, and the share ``(groups, outputs, K)`` int64 that each
-        output pixel has of each of them; 0 past the last output pixel.
+        Input pixels under each group ``(groups, K)`` int64, and the share of each in each output
+        pixel ``(groups, outputs, K)`` int64; 0 past the last output pixel.
     """
     pixels, shares = box_taps(size, side)
     groups, output = -(-side // outputs), np.arange(side)
@@ -76,11 +76,11 @@ def _bands(size: int, side: int, outputs: int) -> tuple[np.ndarray, np.ndarray]:
 
 @lru_cache(maxsize=64)
 def _line_bands(size: int, side: int, outputs: int, channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """`_bands` of a line of pixels whose channels lie side by side.
+    """`_bands` for a line of pixels with interleaved channels.
 
     Returns:
         Input values ``(groups, K * channels)`` and shares ``(groups, K * channels, outputs *
-        channels)``, to be multiplied with from the right.
+        channels)``, to multiply from the right.
     """
     pixels, shares = _bands(size, side, outputs)
     values = pixels[..., None] * channels + np.arange(channels)
@@ -95,15 +95,15 @@ def fits_int32(area: int) -> bool:
 
 
 def box_taps(size: int, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which input pixels make up each output pixel along one axis, and their shares.
+    """The input pixels under each output pixel along one axis, and their shares.
 
     Args:
         size: input pixels.
         side: output pixels.
 
     Returns:
-        Pixels ``(side, K)`` int64 and shares ``(side, K)`` int64, whole numbers that sum to `size`;
-        a pixel of share 0 is any.
+        Pixels ``(side, K)`` int64 and shares ``(side, K)`` int64, whole numbers that sum to `size`.
+        A pixel of share 0 may be any.
 
     >>> pixels, shares = box_taps(3, 2)
     >>> pixels.tolist(), shares.tolist()

@@ -1,4 +1,4 @@
-"""`Dataset`: one split, read-only, checked, with what is told of each image."""
+"""`Dataset`: one split, read-only, checked, with metadata of each image."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def make(**changes: object) -> Dataset:
 
 @pytest.fixture
 def ragged(tmp_path: Path) -> Dataset:
-    """Four images of sizes of their own, in a cache; image k is k everywhere."""
+    """A cache of four images of different sizes; all pixels of image k are k."""
     images = [np.full((*size, 3), k, np.uint8) for k, size in enumerate(SIZES)]
     store = build_cache(tmp_path / "a", Given(images))
     return make(images=store, labels=np.array([0, 1, 1, 0]))
@@ -72,12 +72,12 @@ def test_arrays_are_read_only_and_the_callers_are_not_touched() -> None:
     assert images.flags.writeable and boxes.flags.writeable
 
 
-def test_facts_of_an_image_are_copies() -> None:
+def test_metadata_of_an_image_is_a_copy() -> None:
     data = make(metadata={"box": np.arange(8.0).reshape(2, 4), "sure": np.array([False, True])})
-    metadata = data.facts_of(1)
+    metadata = data.metadata_of(1)
     assert metadata["box"].tolist() == [4, 5, 6, 7] and metadata["sure"] == True  # noqa: E712 - numpy's
     metadata["box"][:] = 0
-    assert data.facts_of(1)["box"].tolist() == [4, 5, 6, 7]
+    assert data.metadata_of(1)["box"].tolist() == [4, 5, 6, 7]
 
 
 def test_store_is_shared_by_margin() -> None:
@@ -116,7 +116,7 @@ def test_a_pickle_has_everything_but_the_stores(ragged: Dataset) -> None:
         ({"labels": np.array([-1, 1])}, "labels: expected 0 to 1, .* got -1 to 1"),
         (
             {"metadata": {"box": np.zeros((3, 4))}},
-            r"metadata\['box'\]: expected 2 rows, one for each image, got 3",
+            r"metadata\['box'\]: expected 2 values, one for each image, got 3",
         ),
     ],
 )

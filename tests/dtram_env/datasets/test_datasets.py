@@ -1,4 +1,4 @@
-"""`load`, `build` and `fetch`: by name and split, with choices, and the rule of stand-ins."""
+"""`load`, `build` and `download`: by name and split, with options, and the rule of stand-ins."""
 
 from __future__ import annotations
 
@@ -15,21 +15,20 @@ from dtram_env.datasets import (
     DATASETS,
     SPLITS,
     BuiltinDataWarning,
-    Choices,
     DatasetNotFoundError,
+    ImageOptions,
     build,
-    data_root,
     load,
 )
 from dtram_env.datasets.catalog import Part
 from dtram_env.datasets.drawn import BIRDS
-from dtram_env.datasets.sources import cars, cub
+from dtram_env.datasets.sources import cars, cub, mnist
 from dtram_env.datasets.storage.drawn_store import DrawnStore
 from dtram_env.datasets.storage.mapped import MappedStore
 from dtram_env.datasets.storage.store import Pictures
 from tests.dtram_env.datasets.trees import make_cars, make_cub, make_folder
 
-FEW = Choices(image_size=96, num_classes=10, num_train=30, num_test=6)
+FEW = ImageOptions(image_size=96, num_classes=10, num_train=30, num_test=6)
 FEW_BIRDS = replace(BIRDS, image_size=96, num_classes=10, num_train=30, num_test=6)
 
 
@@ -53,19 +52,19 @@ def test_train_and_validation_part_the_whole() -> None:
     whole, train, validation = (
         load("signpost", split) for split in ("train+validation", "train", "validation")
     )
-    rows = datasets.stratified_split(whole.labels, 600)
-    for part, index in zip((train, validation), rows, strict=True):
+    indices = datasets.stratified_split(whole.labels, 600)
+    for part, index in zip((train, validation), indices, strict=True):
         assert np.array_equal(part.images, whole.images[index])  # type: ignore[index]
         assert np.array_equal(part.labels, whole.labels[index])
 
 
-def test_a_split_selects_facts_too(tmp_path: Path) -> None:
+def test_a_split_selects_metadata_too(tmp_path: Path) -> None:
     whole, train, validation = (
-        load("birds", split, data_dir=tmp_path, choices=FEW)
+        load("birds", split, data_dir=tmp_path, options=FEW)
         for split in ("train+validation", "train", "validation")
     )
-    rows = datasets.stratified_split(whole.labels, 3)
-    for part, index in zip((train, validation), rows, strict=True):
+    indices = datasets.stratified_split(whole.labels, 3)
+    for part, index in zip((train, validation), indices, strict=True):
         assert len(part) == len(index)
         assert np.array_equal(part.labels, whole.labels[index])
         for name in ("part_boxes", "discriminative"):
@@ -77,8 +76,8 @@ def test_a_split_selects_facts_too(tmp_path: Path) -> None:
     assert part.select(np.array([2])).metadata["box"].tolist() == [[0, 0, 1, 0]]
 
 
-def test_facts_of_drawn_birds_are_their_layout(tmp_path: Path) -> None:
-    data, layout = load("birds", "test", data_dir=tmp_path, choices=FEW), FEW_BIRDS.layout("test")
+def test_metadata_of_drawn_birds_are_their_layout(tmp_path: Path) -> None:
+    data, layout = load("birds", "test", data_dir=tmp_path, options=FEW), FEW_BIRDS.layout("test")
     assert np.array_equal(data.metadata["part_boxes"], layout.part_boxes)
     assert np.array_equal(data.metadata["discriminative"], layout.discriminative)
     assert np.array_equal(data.labels, FEW_BIRDS.labels("test"))
@@ -86,92 +85,66 @@ def test_facts_of_drawn_birds_are_their_layout(tmp_path: Path) -> None:
     assert (data.name, data.drawn, data.image_shape) == ("Birds (drawn)", True, (96, 96, 3))
 
 
-def test_unknown_names() -> None:
-    with pytest.raises(ValueError, match="dataset 'mnits': expected one of 'mnist', 'signpost'"):
-        load("mnits")
-    for call in (datasets.fetch, build):
-        with pytest.raises(ValueError, match="'mnits'"):
-            call("mnits")
-    with pytest.raises(
-        ValueError, match=r"'valid': expected one of 'train', 'validation', 'test', 'train\+valid"
-    ):
-        load("signpost", "valid")
-    with pytest.raises(ValueError, match="data='fake': expected one of 'auto', 'real', 'builtin'"):
-        load("signpost", data="fake")
-
-
 def test_names_in_any_case() -> None:
     assert load("SignPost", "test") is load("signpost", "test")
 
 
-def test_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("DTRAM_DATA", str(tmp_path / "env"))
-    assert data_root() == tmp_path / "env"
-    assert data_root(tmp_path / "given") == data_root(str(tmp_path / "given")) == tmp_path / "given"
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert data_root("~/x") == tmp_path / "x"
-    for unset in (
-        lambda: monkeypatch.setenv("DTRAM_DATA", ""),
-        lambda: monkeypatch.delenv("DTRAM_DATA"),
-    ):
-        unset()
-        assert data_root() == tmp_path / ".cache" / "dtram"
-    monkeypatch.chdir(tmp_path)
-    assert data_root("relative") == tmp_path / "relative"
-
-
-def test_the_table_is_of_one_mind_with_the_environments() -> None:
+def test_the_table_agrees_with_the_environments() -> None:
     import gymnasium as gym
 
     for name, info in DATASETS.items():
         kwargs = gym.spec(info.env_id).kwargs
         assert str(kwargs["dataset"]).lower() == name
         assert info.stand_in is None or DATASETS[info.stand_in].drawn
-        # What an id is registered with is what its data, and its stand-in, take.
-        for taken in (name, info.stand_in or name):
-            given = {key for key in vars(Choices()) if kwargs.get(key) is not None}
-            assert given <= DATASETS[taken].choices
+        # The dataset and its stand-in accept the options that the id is registered with.
+        for accepting in (name, info.stand_in or name):
+            given = {key for key in vars(ImageOptions()) if kwargs.get(key) is not None}
+            assert given <= DATASETS[accepting].options
 
 
-# --- Choices
+# --- Options
 
 
-def test_choices_that_were_made() -> None:
-    assert Choices().given() == set()
-    assert Choices(image_size=3, crop_to_box=True).given() == {"image_size", "crop_to_box"}
+def test_given_options() -> None:
+    assert ImageOptions().given() == set()
+    given = ImageOptions(image_size=3, crop_to_box=True).given()
+    assert given == {"image_size", "crop_to_box"}
+
+
+UNKNOWN_SPLIT = r"'valid': expected one of 'train', 'validation', 'test', 'train\+validation'"
 
 
 @pytest.mark.parametrize(
-    ("name", "choices", "message"),
+    ("name", "arguments", "options", "message"),
     [
-        ("signpost", {"crop_to_box": True}, "crop_to_box=True: Signpost does not .* none of them"),
-        ("signpost", {"root": "/x"}, "root='/x': Signpost does not take it"),
-        ("mnist", {"num_classes": 3}, "num_classes=3: MNIST does not take it"),
-        ("birds", {"crop_to_box": True}, r"Birds \(drawn\) does not .*image_size, num_classes, nu"),
-        ("imagefolder", {"num_test": 3}, "num_test=3: ImageFolder does not .* image_size, root$"),
+        ("mnits", {}, {}, "dataset 'mnits': expected one of 'mnist', 'signpost'"),
+        ("signpost", {"split": "valid"}, {}, UNKNOWN_SPLIT),
+        ("signpost", {"data": "fake"}, {}, "'fake': expected one of 'auto', 'real', 'builtin'"),
+        ("mnist", {"data": "builtin"}, {}, "MNIST has no drawn stand-in; use 'auto'"),
+        ("signpost", {}, {"crop_to_box": True}, "=True: Signpost does not accept .* none of them"),
+        ("signpost", {}, {"root": "/x"}, "root='/x': Signpost does not accept it"),
+        ("mnist", {}, {"num_classes": 3}, "num_classes=3: MNIST does not accept it"),
+        ("birds", {}, {"crop_to_box": True}, r"Birds \(drawn\) does not .*image_size, num_classes"),
+        ("imagefolder", {}, {"num_test": 3}, "ImageFolder does not .* image_size, root$"),
+        ("imagefolder", {}, {}, r'root=None: .* folder .*gym.make\("DTRAM-ImageFolder-v0", r'),
+        ("birds", {}, {"num_classes": 1}, "num_classes=1: expected"),
         (
-            "imagefolder",
-            {},
-            r'root=None: expected the folder .*gym.make\("DTRAM-ImageFolder-v0", r',
+            "cub",
+            {"data": "builtin"},
+            {"crop_to_box": True},
+            r"Birds \(drawn\), the drawn stand-in for CUB-200-2011, does not accept it",
         ),
-        ("birds", {"num_classes": 1}, "num_classes=1: expected"),
     ],
 )
-def test_choices_that_a_dataset_does_not_take(
-    name: str, choices: dict[str, Any], message: str
+def test_load_refuses(
+    name: str, arguments: dict[str, Any], options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        load(name, choices=Choices(**choices))
-
-
-def test_a_stand_in_does_not_take_what_is_the_real_ones(tmp_path: Path) -> None:
-    message = r"crop_to_box=True: Birds \(drawn\), the drawn stand-in for CUB-200-2011, does not t"
-    with pytest.raises(ValueError, match=message):
-        load("cub", data_dir=tmp_path, data="builtin", choices=Choices(crop_to_box=True))
+        load(name, **arguments, options=ImageOptions(**options))
 
 
 def test_an_image_size_of_images_in_memory_is_left_to_the_task() -> None:
-    assert load("signpost", "test", choices=Choices(image_size=28)).image_shape == (28, 28, 1)
+    assert load("signpost", "test", options=ImageOptions(image_size=28)).image_shape == (28, 28, 1)
 
 
 def test_a_relative_root_counts_from_where_it_is_given(
@@ -181,7 +154,7 @@ def test_a_relative_root_counts_from_where_it_is_given(
         make_folder(tmp_path / name / "photos", classes=2 if name == "one" else 3)
     for name, classes in (("one", 2), ("two", 3)):
         monkeypatch.chdir(tmp_path / name)
-        data = load("imagefolder", data_dir=tmp_path / "data", choices=Choices(root="photos"))
+        data = load("imagefolder", data_dir=tmp_path / "data", options=ImageOptions(root="photos"))
         assert (data.num_classes, data.name) == (classes, "photos")
     # Folders of one name have caches of their own.
     assert len(list((tmp_path / "data" / "imagefolder").iterdir())) == 2
@@ -189,9 +162,9 @@ def test_a_relative_root_counts_from_where_it_is_given(
 
 def test_a_folder_too_small_for_a_validation_part(tmp_path: Path) -> None:
     make_folder(tmp_path / "photos", classes=2, train=2, test=1)
-    choices = Choices(root=str(tmp_path / "photos"))
-    assert len(load("imagefolder", "train", data_dir=tmp_path, choices=choices)) == 4
-    assert len(load("imagefolder", "validation", data_dir=tmp_path, choices=choices)) == 0
+    options = ImageOptions(root=str(tmp_path / "photos"))
+    assert len(load("imagefolder", "train", data_dir=tmp_path, options=options)) == 4
+    assert len(load("imagefolder", "validation", data_dir=tmp_path, options=options)) == 0
 
 
 # --- Stand-ins: DESIGN's rule
@@ -200,14 +173,14 @@ STAND_INS = {
     "cub": ("CUB-200-2011", "Birds (drawn)", "birds", "DTRAM-Birds-v0", 200, (5395, 599, 5794)),
     "cars": ("Stanford Cars", "Autos (drawn)", "autos", "DTRAM-Autos-v0", 196, (7330, 814, 8041)),
 }
-AT_512 = Choices(image_size=512)
+AT_512 = ImageOptions(image_size=512)
 
 
 @pytest.mark.parametrize("name", STAND_INS)
 def test_auto_without_the_data_warns_and_takes_the_drawn(name: str, tmp_path: Path) -> None:
     title, drawn_title, drawn, drawn_id, classes, counts = STAND_INS[name]
     with pytest.warns(BuiltinDataWarning) as caught:
-        data = load(name, "train", data_dir=tmp_path, choices=AT_512)
+        data = load(name, "train", data_dir=tmp_path, options=AT_512)
     (warning,) = caught
     for words in (
         f"{title} is not in {tmp_path / name}: these are drawn images, not {title}",
@@ -221,8 +194,8 @@ def test_auto_without_the_data_warns_and_takes_the_drawn(name: str, tmp_path: Pa
     # As many classes and images as the real one has.
     assert data.num_classes == classes
     for split, count in zip(("train", "validation", "test"), counts, strict=True):
-        found = load(name, split, data_dir=tmp_path, data="builtin", choices=AT_512)
-        itself = load(drawn, split, data_dir=tmp_path, choices=AT_512)
+        found = load(name, split, data_dir=tmp_path, data="builtin", options=AT_512)
+        itself = load(drawn, split, data_dir=tmp_path, options=AT_512)
         assert len(found) == len(itself) == count
         assert np.array_equal(found.labels, itself.labels) and itself.stands_in_for is None
     assert np.array_equal(found.image(3), itself.image(3))
@@ -239,8 +212,9 @@ def test_real_without_the_data_is_an_error_with_the_way_out(
     for words in (
         f"{name}: not all its files are in {tmp_path / name}",
         f"`python -m dtram_env.datasets download {name}`",
-        f"Drawn images in its place are {STAND_INS[name][3]}, which gym.make takes by data='auto'",
-        "train/one_look.py by --data builtin",
+        f"Drawn images in its place are {STAND_INS[name][3]}, which gym.make also uses "
+        "with data='auto'",
+        "train/one_look.py with --data builtin",
         "Environments that need no data: DTRAM-Signpost-v0, DTRAM-Birds-v0, DTRAM-Autos-v0",
     ):
         assert words in str(error.value)
@@ -253,7 +227,7 @@ def test_builtin_takes_the_drawn_in_any_case(
 ) -> None:
     reader, make = (cub, make_cub) if name == "cub" else (cars, make_cars)
     make(tmp_path / name).publish(monkeypatch, reader)
-    data = load(name, "test", data_dir=tmp_path, data="builtin", choices=FEW)
+    data = load(name, "test", data_dir=tmp_path, data="builtin", options=FEW)
     assert (data.name, data.stands_in_for) == (STAND_INS[name][1], STAND_INS[name][0])
 
 
@@ -262,35 +236,33 @@ def test_once_the_real_data_is_there_it_is_used(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader, make = (cub, make_cub) if name == "cub" else (cars, make_cars)
-    small = Choices(image_size=96)
+    small = ImageOptions(image_size=96)
     with pytest.warns(BuiltinDataWarning):
-        before = load(name, "test", data_dir=tmp_path, choices=small)
+        before = load(name, "test", data_dir=tmp_path, options=small)
     tree = make(tmp_path / name)
     tree.publish(monkeypatch, reader)
     for data in ("auto", "real"):  # no warning, which were an error
-        found = load(name, "test", data_dir=tmp_path, data=data, choices=small)
+        found = load(name, "test", data_dir=tmp_path, data=data, options=small)
         assert (found.name, found.drawn, found.stands_in_for) == (STAND_INS[name][0], False, None)
         assert found.labels.tolist() == tree.labels["test"].tolist() != before.labels.tolist()
         assert found.class_names == tree.class_names
     shutil.rmtree(tree.root)
     with pytest.warns(BuiltinDataWarning):
-        assert load(name, "test", data_dir=tmp_path, choices=small) is before
+        assert load(name, "test", data_dir=tmp_path, options=small) is before
 
 
 def test_others_have_no_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="data='builtin': MNIST has no drawn stand-in; use 'auto'"):
-        load("mnist", data="builtin")
-    monkeypatch.setattr(datasets.mnist, "SOURCES", ())
+    monkeypatch.setattr(mnist, "SOURCES", ())
     for data in ("auto", "real"):
         with pytest.raises(DatasetNotFoundError, match="mnist: no source gave train-images"):
             load("mnist", data_dir=tmp_path, data=data)
-        with pytest.raises(DatasetNotFoundError, match=r"and download=False\. Fetch them by"):
+        with pytest.raises(DatasetNotFoundError, match=r"and download=False\. Fetch them with"):
             load("mnist", data_dir=tmp_path, data=data, download=False)
 
 
-def test_what_is_drawn_is_itself_whatever_is_asked(tmp_path: Path) -> None:
+def test_a_drawn_dataset_is_never_replaced(tmp_path: Path) -> None:
     for data in datasets.DATA:
-        assert load("birds", "test", data_dir=tmp_path, data=data, choices=FEW).name == (
+        assert load("birds", "test", data_dir=tmp_path, data=data, options=FEW).name == (
             "Birds (drawn)"
         )
 
@@ -299,7 +271,7 @@ def test_what_is_drawn_is_itself_whatever_is_asked(tmp_path: Path) -> None:
 
 
 def test_build_draws_once_and_what_was_loaded_is_overtaken(tmp_path: Path) -> None:
-    keywords: dict[str, Any] = {"data_dir": tmp_path, "choices": FEW}
+    keywords: dict[str, Any] = {"data_dir": tmp_path, "options": FEW}
     drawn = load("birds", "validation", **keywords)
     stand_in = load("cub", "test", data="builtin", **keywords)
     assert isinstance(drawn.images, DrawnStore) and isinstance(stand_in.images, DrawnStore)
@@ -325,8 +297,8 @@ def test_build_draws_once_and_what_was_loaded_is_overtaken(tmp_path: Path) -> No
 
 def test_build_decodes_the_real_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_cub(tmp_path / "cub").publish(monkeypatch, cub)
-    choices = Choices(image_size=20, crop_to_box=True)
-    folder = build("CUB", data_dir=tmp_path, choices=choices, thumbnail_sizes=(5, 7))
+    options = ImageOptions(image_size=20, crop_to_box=True)
+    folder = build("CUB", data_dir=tmp_path, options=options, thumbnail_sizes=(5, 7))
     assert folder == tmp_path / "cub" / "cache"
     for part in ("train", "test"):
         for side in (5, 7):
@@ -335,19 +307,31 @@ def test_build_decodes_the_real_files(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_build_of_the_users_folder(tmp_path: Path) -> None:
     make_folder(tmp_path / "photos")
-    choices = Choices(root=str(tmp_path / "photos"))
-    folder = build("imagefolder", data_dir=tmp_path / "data", choices=choices)
+    options = ImageOptions(root=str(tmp_path / "photos"))
+    folder = build("imagefolder", data_dir=tmp_path / "data", options=options)
     assert folder.parent.name.startswith("photos-")
     assert folder.parent.parent == tmp_path / "data" / "imagefolder"
     assert (folder / "train-native" / "meta.json").exists()
     assert (folder / "test-native" / "meta.json").exists()
 
 
-def test_build_is_for_what_has_a_cache(tmp_path: Path) -> None:
-    for name in ("mnist", "signpost"):
-        with pytest.raises(ValueError, match=f"dataset '{name}': it is held in memory"):
-            build(name, data_dir=tmp_path)
-    with pytest.raises(DatasetNotFoundError, match="cub: not all its files"):
-        build("cub", data_dir=tmp_path)  # never a stand-in
-    with pytest.raises(ValueError, match=r"crop_to_box=True: Birds \(drawn\) does not take it"):
-        build("birds", data_dir=tmp_path, choices=Choices(crop_to_box=True))
+@pytest.mark.parametrize(
+    ("name", "options", "error", "message"),
+    [
+        ("mnits", {}, ValueError, "'mnits'"),
+        ("mnist", {}, ValueError, "dataset 'mnist': it is held in memory"),
+        ("signpost", {}, ValueError, "dataset 'signpost': it is held in memory"),
+        ("cub", {}, DatasetNotFoundError, "cub: not all its files"),  # never a stand-in
+        ("birds", {"crop_to_box": True}, ValueError, r"Birds \(drawn\) does not accept it"),
+    ],
+)
+def test_build_refuses(
+    name: str, options: dict[str, Any], error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=message):
+        build(name, data_dir=tmp_path, options=ImageOptions(**options))
+
+
+def test_download_of_an_unknown_name() -> None:
+    with pytest.raises(ValueError, match="'mnits'"):
+        datasets.download("mnits")

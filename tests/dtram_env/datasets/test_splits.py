@@ -1,4 +1,4 @@
-"""The validation part: exact shares, fixed for ever, a partition."""
+"""The validation part: exact shares, a fixed draw, a partition."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dtram_env.datasets import SPLITS, stratified_split
-from dtram_env.datasets.splits import rows_of
+from dtram_env.datasets.splits import split_indices
 
 
 def test_shares_by_largest_remainder() -> None:
@@ -36,7 +36,7 @@ def test_all_and_nothing() -> None:
 
 
 def test_the_draw_never_changes() -> None:
-    """Another digest is another validation set: every published number would change its meaning."""
+    """A changed digest means another validation set, which breaks every published number."""
     labels = np.arange(10_000) * 7919 % 10
     _, validation = stratified_split(labels, 1000)
     digest = hashlib.sha256(validation.astype("<i8").tobytes()).hexdigest()
@@ -66,7 +66,7 @@ def test_partition_with_proportional_classes(labels: np.ndarray, share: float) -
 
 def test_rows_of_every_split() -> None:
     labels = np.arange(40) % 4
-    rows = {split: rows_of(split, labels, 8) for split in SPLITS}
+    rows = {split: split_indices(split, labels, 8) for split in SPLITS}
     assert np.array_equal(rows["train+validation"], np.arange(40))
     assert np.array_equal(rows["test"], np.arange(40))
     assert np.array_equal(rows["train"], stratified_split(labels, 8)[0])

@@ -1,4 +1,4 @@
-"""Drawn datasets: functions of their settings; species differ in their discriminative parts alone."""
+"""Drawn datasets depend on their settings alone; species differ in discriminative parts alone."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_part_boxes_of_other_sizes(plan: str, size: int) -> None:
 
 
 @PLANS_AND_PROFILES
-def test_two_telling_parts_never_fit_into_a_glimpse(drawing: Drawing) -> None:
+def test_two_discriminative_parts_never_fit_into_a_glimpse(drawing: Drawing) -> None:
     layout = drawing.layout("train")
     two = layout.discriminative.sum(axis=1) == 2
     assert abs(two.mean() - 0.3) < 0.01
@@ -121,15 +121,15 @@ def test_pose_varies(drawing: Drawing) -> None:
     assert abs(clutter.mean() - 0.5) < 0.02
 
 
-def test_which_parts_tell_is_a_function_of_the_genus() -> None:
+def test_discriminative_parts_depend_on_the_genus() -> None:
     labels, discriminative = SMALL_BIRDS.labels("test"), SMALL_BIRDS.layout("test").discriminative
     genus = np.array([name.split(",")[0] for name in SMALL_BIRDS.class_names])[labels]
     for name in np.unique(genus):
         assert len(np.unique(discriminative[genus == name], axis=0)) == 1
     for label, row in zip(labels[:100], discriminative[:100], strict=True):
         marks = SMALL_BIRDS.class_names[label].split(", ")[1:]
-        told = [name for name, tells in zip(SMALL_BIRDS.part_names, row, strict=True) if tells]
-        assert [mark.split(" ", 1)[1] for mark in marks] == told
+        parts = [name for name, is_one in zip(SMALL_BIRDS.part_names, row, strict=True) if is_one]
+        assert [mark.split(" ", 1)[1] for mark in marks] == parts
 
 
 @pytest.mark.parametrize("drawing", [FEW, replace(FEW, plan="autos"), replace(BIRDS, num_test=3)])
@@ -163,7 +163,7 @@ def test_no_images() -> None:
 
 
 def test_the_drawing_never_changes() -> None:
-    """Another digest is another dataset: the versions of its environments must go up with it."""
+    """A changed digest means another dataset: raise the versions of its environments."""
     digest = hashlib.sha256()
     for drawing, rows in ((SMALL_BIRDS, range(20)), (SMALL_AUTOS, range(20)), (BIRDS, (0,))):
         digest.update(drawing.draw_many("test", rows).tobytes())
@@ -174,7 +174,7 @@ def test_the_drawing_never_changes() -> None:
 
 
 @PLANS_AND_PROFILES
-def test_species_differ_in_their_telling_boxes_alone(drawing: Drawing) -> None:
+def test_species_differ_only_in_their_discriminative_boxes(drawing: Drawing) -> None:
     """Two species in one pose: outside the boxes every pixel is the same, inside it is texture."""
     layout, contrasts, means, kept = drawing.layout("test"), [], [], []
     small, side = drawing.image_size == 128, thumbnail_side(drawing.image_size)
@@ -207,7 +207,7 @@ def test_species_differ_in_their_telling_boxes_alone(drawing: Drawing) -> None:
     assert np.mean(kept) < (1 / 30 if small else 1 / 8)
 
 
-def test_parts_that_do_not_tell_carry_textures_at_random() -> None:
+def test_other_parts_have_random_textures() -> None:
     """Species, and so genera, of one look: every texture is as frequent as another on each part."""
     found, table = drawn._figures(SMALL_BIRDS, "train"), table_of(SMALL_BIRDS)
     n = len(found.kinds)
@@ -226,9 +226,9 @@ def test_parts_that_do_not_tell_carry_textures_at_random() -> None:
     [
         ({"plan": "fish"}, "plan='fish': expected one of 'birds', 'autos'"),
         ({"image_size": 64}, "image_size=64: expected 96 to 2048; .* 128"),
-        ({"image_size": 128.0}, "image_size=128.0: expected a whole number, 96 to 2048"),
+        ({"image_size": 128.0}, "image_size=128.0: expected an integer, 96 to 2048"),
         ({"num_classes": 9}, "num_classes=9: expected 10 to 400"),
-        ({"num_classes": True}, "num_classes=True: expected a whole number"),
+        ({"num_classes": True}, "num_classes=True: expected an integer"),
         ({"num_train": 0}, "num_train=0: expected 1 to"),
         ({"num_test": -1}, "num_test=-1: expected 1 to"),
         ({"seed": -1}, "seed=-1: expected 0 to"),
@@ -240,18 +240,24 @@ def test_bad_settings(settings: dict, message: str) -> None:
         Drawing(**{"plan": "birds", **settings})
 
 
-def test_bad_requests() -> None:
-    for ask in (FEW.labels, FEW.layout, lambda part: FEW.draw(part, 0)):
-        with pytest.raises(ValueError, match="part='validation': expected 'train' or 'test'"):
-            ask("validation")
-    with pytest.raises(ValueError, match="index 60: expected 0 to 59, as part 'test' has 60"):
-        FEW.draw("test", 60)
-    with pytest.raises(ValueError, match="index -1: expected 0 to 199"):
-        FEW.draw("train", -1)
-    with pytest.raises(ValueError, match="indices: expected whole numbers of shape"):
-        FEW.draw_many("test", np.array([0.5]))
-    with pytest.raises(ValueError, match="indices: expected whole numbers of shape"):
-        FEW.draw_many("test", np.array([[1]]))
+UNKNOWN_PART = "part='validation': expected 'train' or 'test'"
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "message"),
+    [
+        ("labels", ["validation"], UNKNOWN_PART),
+        ("layout", ["validation"], UNKNOWN_PART),
+        ("draw", ["validation", 0], UNKNOWN_PART),
+        ("draw", ["test", 60], "index 60: expected 0 to 59, as part 'test' has 60"),
+        ("draw", ["train", -1], "index -1: expected 0 to 199"),
+        ("draw_many", ["test", np.array([0.5])], "indices: expected integers of shape"),
+        ("draw_many", ["test", np.array([[1]])], "indices: expected integers of shape"),
+    ],
+)
+def test_bad_requests(method: str, arguments: list, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        getattr(FEW, method)(*arguments)
 
 
 def test_numpy_integers_are_settings_too() -> None:

@@ -24,12 +24,22 @@ TEST_LABELS = "cars_test_annos_withlabels.mat"
 TRAIN_LABELS = "devkit/cars_train_annos.mat"
 
 
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    """Three models with two training images and one test image each; tests only read it."""
+    return make_cars(tmp_path_factory.mktemp("published") / "cars")
+
+
 @pytest.fixture
-def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
-    """Three models with two training images and one test image each."""
-    tree = make_cars(tmp_path / "cars")
-    tree.publish(monkeypatch, cars)
-    return tree
+def whole(published: Tree, monkeypatch: pytest.MonkeyPatch) -> Tree:
+    published.publish(monkeypatch, cars)
+    return published
+
+
+@pytest.fixture
+def tree(whole: Tree, tmp_path: Path) -> Tree:
+    """A copy that the test may change."""
+    return whole.copy(tmp_path / "cars")
 
 
 def edit(path: Path, change: Callable[[np.ndarray], None]) -> None:
@@ -44,15 +54,15 @@ def test_published_counts() -> None:
 
 
 @pytest.mark.parametrize("part", ["train", "test"])
-def test_official_layout(tree: Tree, part: str) -> None:
-    listed = cars.listing(tree.folder, part)
-    assert listed.root == tree.root and list(listed.paths) == tree.paths[part]
-    assert np.array_equal(listed.labels, tree.labels[part]) and listed.labels.dtype == np.int64
+def test_official_layout(whole: Tree, part: str) -> None:
+    listed = cars.listing(whole.folder, part)
+    assert listed.root == whole.root and list(listed.paths) == whole.paths[part]
+    assert np.array_equal(listed.labels, whole.labels[part]) and listed.labels.dtype == np.int64
     assert listed.boxes is not None and listed.boxes.dtype == np.float64
-    assert np.array_equal(listed.boxes, tree.boxes[part])
+    assert np.array_equal(listed.boxes, whole.boxes[part])
     assert listed.class_names == ("Odd Car Sedan 2000", "Odd Car Sedan 2001", "Odd Car Sedan 2002")
     assert re.fullmatch(
-        rf"Remove it, put cars_{part}\.tgz into .*stanford_cars and run {COMMAND}\.", listed.mend
+        rf"Remove it, put cars_{part}\.tgz into .*stanford_cars and run {COMMAND}\.", listed.fix
     )
 
 
@@ -76,8 +86,8 @@ def test_one_image_is_a_row_too(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> 
     assert cars.listing(tree.folder, "test").labels.tolist() == [1]
 
 
-def test_boxes_hold_the_models_colour(tree: Tree) -> None:
-    listed = cars.listing(tree.folder, "train")
+def test_boxes_hold_the_models_colour(whole: Tree) -> None:
+    listed = cars.listing(whole.folder, "train")
     assert listed.boxes is not None
     for path, label, box in zip(listed.paths, listed.labels, listed.boxes, strict=True):
         with Image.open(listed.root / path) as image:
@@ -88,12 +98,12 @@ def test_boxes_hold_the_models_colour(tree: Tree) -> None:
         assert np.abs(inside.mean(axis=(0, 1)) - colour_of(int(label))).max() < 12
 
 
-def test_equal_to_torchvisions_reader(tree: Tree) -> None:
+def test_equal_to_torchvisions_reader(whole: Tree) -> None:
     from torchvision.datasets import StanfordCars
 
     for part in ("train", "test"):
-        theirs = StanfordCars(str(tree.folder), split=part)
-        ours = cars.listing(tree.folder, part)
+        theirs = StanfordCars(str(whole.folder), split=part)
+        ours = cars.listing(whole.folder, part)
         assert [path for path, _ in theirs._samples] == [str(ours.root / p) for p in ours.paths]
         assert [label for _, label in theirs._samples] == ours.labels.tolist()
         assert tuple(theirs.classes) == ours.class_names
@@ -191,7 +201,7 @@ def test_test_annotations_without_labels(tree: Tree) -> None:
 
 @pytest.fixture
 def packed(tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A root whose folder "cars" has the three archives and the file of labels, as published."""
+    """A folder "cars" with the three archives and the labels of the test images."""
     folder = tmp_path / "root" / "cars"
     folder.mkdir(parents=True)
     archives = tuple(
@@ -215,7 +225,7 @@ def test_the_users_archives_are_unpacked_and_stay(packed: Path, tree: Tree) -> N
 
 
 def test_archives_beside_folders(packed: Path, tree: Tree) -> None:
-    """One part unpacked by hand, in torchvision's folder, the archives above it."""
+    """The user unpacked one part into torchvision's folder; the archives lie above it."""
     (packed / "stanford_cars").mkdir()
     shutil.copytree(tree.root / "cars_train", packed / "stanford_cars/cars_train")
     (packed / "cars_train.tgz").unlink()
@@ -274,6 +284,8 @@ def test_a_broken_tree_without_its_archive(tree: Tree) -> None:
 def test_another_file_than_published(packed: Path, name: str) -> None:
     with (packed / name).open("ab") as file:
         file.write(b"\0")
-    with pytest.raises(DatasetCorruptError, match=rf"{name}: expected .* MD5 .*Replace it by the"):
+    with pytest.raises(
+        DatasetCorruptError, match=rf"{name}: expected .* MD5 .*Replace it with the"
+    ):
         cars.fetch(packed)
     assert not (packed / "cars_train").exists()

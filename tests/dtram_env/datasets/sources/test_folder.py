@@ -1,4 +1,4 @@
-"""The user's own images: which files, which classes, and a draw that is the same everywhere."""
+"""The user's own images: which files, which classes, and a reproducible draw of the test part."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_folders_of_parts(tmp_path: Path) -> None:
         assert np.array_equal(listed.labels, tree.labels[part])
         assert listed.labels.dtype == np.int64 and listed.boxes is None
         assert listed.class_names == ("kind_a", "kind_b", "kind_c")
-        assert str(tmp_path) in listed.mend
+        assert str(tmp_path) in listed.fix
     assert both(tmp_path, test_share=0.9, seed=7) == both(tmp_path)  # nothing is drawn
 
 
@@ -57,7 +57,7 @@ def test_a_drawn_test_part(tmp_path: Path) -> None:
 
 
 def test_the_draw_never_changes() -> None:
-    """Another digest is another test part of everybody's images."""
+    """A changed digest means that every user's drawn test part changes."""
     labels = np.sort(np.arange(1000) * 7919 % 10)
     digest = hashlib.sha256(np.flatnonzero(_draw(labels, 0.2, 0)).astype("<i8").tobytes())
     assert digest.hexdigest()[:16] == "bb99dc94cf8ae3b5"
@@ -157,19 +157,13 @@ def test_the_test_part_may_lack_a_class(tmp_path: Path) -> None:
     assert listed.labels.tolist() == [2] and listed.class_names == ("a", "b", "c")
 
 
-def test_a_class_of_the_test_part_that_is_not_trained(tmp_path: Path) -> None:
-    root = touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "test/a/1.jpg", "test/z/1.jpg")
-    with pytest.raises(ValueError, match=r"test has a class 'z' that train has not\. Give it"):
-        listing(root, "test")
-
-
 @pytest.mark.parametrize(
     ("paths", "message"),
     [
         ((), "expected at least two classes, as folders in .*, found none. Expected ROOT/CLASS"),
         (("1.jpg", "2.jpg"), "found none.* 2 images lie in it directly: put them into a folder"),
         (("a/1.jpg",), "found one, 'a'"),
-        (("train/a/1.jpg", "train/b/1.jpg"), "found one, 'train'.* give root='.*/train'"),
+        (("train/a/1.jpg", "train/b/1.jpg"), "found one, 'train'.* use root='.*/train'"),
         (("train/1.jpg", "test/1.jpg"), r"folders in .*train, found none\..* 1 images lie in it"),
         (("a/1.jpg", "b/notes.txt"), "the class 'b' has no training image. Put files that end in"),
         (("train/a/1.jpg", "train/b/x", "test/a/1.jpg"), "the class 'b' has no training image"),
@@ -181,25 +175,33 @@ def test_other_layouts(tmp_path: Path, paths: tuple[str, ...], message: str) -> 
         listing(tmp_path, "train")
 
 
-def test_nothing_there(tmp_path: Path) -> None:
-    with pytest.raises(
-        DatasetNotFoundError, match=r"root='.*none': no such folder\. Expected ROOT"
-    ):
-        listing(tmp_path / "none", "train")
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(DatasetNotFoundError, match="no such folder"):
-        listing(tmp_path / "file", "train")
-    touch(tmp_path / "text", "a/1.txt", "b/2.txt")
-    with pytest.raises(
-        DatasetNotFoundError, match=r"no image in the folders a, b\. .* end in \.jpg"
-    ):
-        listing(tmp_path / "text", "train")
-    touch(tmp_path / "parts", "train/a/1.jpg", "train/b/1.jpg", "test/a/1.txt")
-    with pytest.raises(DatasetNotFoundError, match=r"no image for the test part.* to .*/test\."):
-        listing(tmp_path / "parts", "test")
-    touch(tmp_path / "few", "a/1.jpg", "b/1.jpg")
-    with pytest.raises(DatasetNotFoundError, match=r"for the test part.* test_share above 0\.2"):
-        listing(tmp_path / "few", "test")
+def test_a_class_of_the_test_part_that_is_not_trained(tmp_path: Path) -> None:
+    touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "test/a/1.jpg", "test/z/1.jpg")
+    with pytest.raises(ValueError, match=r"test has a class 'z' that train lacks\. Add a folder"):
+        listing(tmp_path, "test")
+
+
+@pytest.mark.parametrize(
+    ("paths", "root", "part", "message"),
+    [
+        ((), "none", "train", r"root='.*none': no such folder\. Expected ROOT"),
+        (("file",), "file", "train", "no such folder"),
+        (("a/1.txt", "b/2.txt"), "", "train", r"no image in the folders a, b\. .* end in \.jpg"),
+        (
+            ("train/a/1.jpg", "train/b/1.jpg", "test/a/1.txt"),
+            "",
+            "test",
+            r"no image for the test part.* to .*/test\.",
+        ),
+        (("a/1.jpg", "b/1.jpg"), "", "test", r"for the test part.* test_share above 0\.2"),
+    ],
+)
+def test_nothing_there(
+    tmp_path: Path, paths: tuple[str, ...], root: str, part: str, message: str
+) -> None:
+    touch(tmp_path, *paths)
+    with pytest.raises(DatasetNotFoundError, match=message):
+        listing(tmp_path / root, part)
 
 
 def test_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
-"""The cache: made once, whole or not at all, whoever asks for it and whatever interrupts."""
+"""The cache: made once, complete or not at all, with several processes and interruptions."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -20,7 +21,7 @@ from PIL import Image
 
 from dtram_env.datasets import DatasetCorruptError, DatasetNotFoundError
 from dtram_env.datasets.sources.listing import ImageList
-from dtram_env.datasets.storage.cache import add_thumbnails, build_cache, open_cache
+from dtram_env.datasets.storage.cache import build_cache, open_cache
 from dtram_env.datasets.storage.decode import DecodedImages
 from dtram_env.datasets.storage.mapped import MappedStore, thumbnails_name
 from dtram_env.datasets.storage.thumbnails import box_resize
@@ -35,7 +36,7 @@ def names(folder: Path) -> list[str]:
 
 
 def listed(folder: Path, count: int) -> ImageList:
-    """`count` image files of a folder, by number."""
+    """A list of the files 0.jpg, 1.jpg, … of a folder."""
     paths = tuple(f"{i}.jpg" for i in range(count))
     return ImageList(folder, paths, np.zeros(count, np.int64), ("a",), None, "Mend it.")
 
@@ -61,8 +62,8 @@ def test_it_holds_the_images(tmp_path: Path) -> None:
     assert np.array_equal(
         np.fromfile(folder / "thumbnails-2.bin", np.uint8).reshape(12, 2, 2, 3), small
     )
-    expected = ["metadata-box.npy", "meta.json", "pixels.bin", "sizes.npy"]
-    assert names(folder) == [*expected, "thumbnails-2.bin", "thumbnails-4.bin"]
+    files = ["meta.json", "metadata-box.npy", "pixels.bin", "sizes.npy"]
+    assert names(folder) == [*files, "thumbnails-2.bin", "thumbnails-4.bin"]
     assert names(folder.parent) == [".train.lock", "train"]
     assert (folder / "pixels.bin").stat().st_size == sum(image.size for image in IMAGES)
 
@@ -107,6 +108,17 @@ def test_there_is_none(tmp_path: Path) -> None:
     assert len(build_cache(tmp_path / "a", Given(IMAGES))) == 12  # what is no cache is replaced
 
 
+def test_a_cache_of_an_older_format_is_made_again(tmp_path: Path) -> None:
+    source, folder = Given(IMAGES, {"box": np.eye(12)}), tmp_path / "a"
+    build_cache(folder, source, [3])
+    meta = json.loads((folder / "meta.json").read_text())
+    (folder / "meta.json").write_text(json.dumps(meta | {"format": 1}))
+    (folder / "metadata-box.npy").rename(folder / "facts-box.npy")  # its name in format 1
+    assert open_cache(folder, source) is None
+    assert np.array_equal(build_cache(folder, source).metadata()["box"], np.eye(12))
+    assert names(folder) == ["meta.json", "metadata-box.npy", "pixels.bin", "sizes.npy"]
+
+
 def test_a_finished_cache_is_read_where_nothing_can_be_written(tmp_path: Path) -> None:
     build_cache(tmp_path / "a", Given(IMAGES), [3])
     (tmp_path / ".a.lock").unlink()
@@ -114,16 +126,13 @@ def test_a_finished_cache_is_read_where_nothing_can_be_written(tmp_path: Path) -
     assert len(build_cache(tmp_path / "a", Given(IMAGES), [3])) == 12
     for ask in (
         lambda: build_cache(tmp_path / "a", Given(IMAGES), [4]),
-        lambda: add_thumbnails(tmp_path / "a", 4),
+        lambda: MappedStore(tmp_path / "a").prepare(4),
         lambda: build_cache(tmp_path / "a", Given(IMAGES[:3])),
     ):
         with pytest.raises(
             DatasetNotFoundError, match=r"cannot write into .* data_dir= or the env"
         ):
             ask()
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(DatasetNotFoundError, match=r"cannot write into .*file"):
-        build_cache(tmp_path / "file" / "a", Given(IMAGES))
 
 
 # --- Damage
@@ -136,7 +145,7 @@ def test_a_short_file_is_named_with_what_to_do(tmp_path: Path, name: str, keep: 
     build_cache(tmp_path / "a", source)
     path = tmp_path / "a" / name
     path.write_bytes(path.read_bytes()[:keep])
-    message = rf"^{re.escape(str(tmp_path / 'a'))}: a damaged cache \(.*\)\. Delete this folder"
+    message = rf"^{re.escape(str(tmp_path / 'a'))}: damaged cache \(.*\)\. Delete this folder"
     for call in (open_cache, build_cache):
         with pytest.raises(DatasetCorruptError, match=message):
             call(tmp_path / "a", source)
@@ -147,7 +156,7 @@ def test_a_short_file_is_named_with_what_to_do(tmp_path: Path, name: str, keep: 
 def test_a_missing_file_is_named_with_what_to_do(tmp_path: Path) -> None:
     build_cache(tmp_path / "a", Given(IMAGES))
     (tmp_path / "a" / "pixels.bin").unlink()
-    with pytest.raises(DatasetCorruptError, match=r"a damaged cache .*pixels\.bin"):
+    with pytest.raises(DatasetCorruptError, match=r"damaged cache .*pixels\.bin"):
         open_cache(tmp_path / "a", Given(IMAGES))
 
 
@@ -196,13 +205,11 @@ def test_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=free))
     source = Given(IMAGES)
-    with pytest.raises(
-        DatasetNotFoundError, match=r"0\.0 GB are needed .* image_size=, or .* data_d"
-    ):
+    with pytest.raises(DatasetNotFoundError, match=r"need 0\.0 GB .* image_size=, or .* data_d"):
         build_cache(tmp_path / "a", source)
     assert source.decoded == [] and names(tmp_path) == [".a.lock", ".b.lock", "b"]
-    with pytest.raises(DatasetNotFoundError, match=r"GB are needed"):
-        add_thumbnails(tmp_path / "b", 30)
+    with pytest.raises(DatasetNotFoundError, match="GB are free"):
+        MappedStore(tmp_path / "b").prepare(30)
     assert names(tmp_path / "b") == ["meta.json", "pixels.bin", "sizes.npy"]
     free = needed
     assert len(build_cache(tmp_path / "a", source)) == 12
@@ -290,11 +297,6 @@ def test_threads_at_once_make_one_cache(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert sorted(source.decoded) == list(range(12))
-
-
-def test_work_in_processes(tmp_path: Path) -> None:
-    store = build_cache(tmp_path / "a", Given(IMAGES), processes=True)
-    assert all(np.array_equal(store.image(i), image) for i, image in enumerate(IMAGES))
 
 
 # --- What the user sees

@@ -1,4 +1,4 @@
-"""DrawnStore: what the drawing draws, cut as any store cuts; the same once it is built."""
+"""DrawnStore: crops of the drawing's images, equal to those of the built cache."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from dtram_env.datasets.drawn import BIRDS, Drawing
 from dtram_env.datasets.storage import drawn_store
 from dtram_env.datasets.storage.cache import build_cache, open_cache
-from dtram_env.datasets.storage.drawn_store import DrawnImages, DrawnStore
+from dtram_env.datasets.storage.drawn_store import DrawnStore
 from dtram_env.datasets.storage.thumbnails import box_resize
 from tests.dtram_env.datasets.images import window_of
 
@@ -92,7 +92,7 @@ def test_select_and_pickle(store: DrawnStore) -> None:
 
 @pytest.mark.parametrize("part", ["train", "test"])
 def test_once_it_is_built_it_is_the_same(tmp_path: Path, part: str) -> None:
-    source = DrawnImages(DRAWING, part)
+    source = DrawnStore(DRAWING, part)
     built, drawn = build_cache(tmp_path / part, source, [8]), DrawnStore(DRAWING, part)
     assert len(built) == len(drawn) and built.equal_size == drawn.equal_size
     index = np.arange(len(drawn))
@@ -108,14 +108,14 @@ def test_a_cache_of_another_drawing_is_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = replace(DRAWING, num_train=2, num_test=2)
-    build_cache(tmp_path / "a", DrawnImages(few, "train"))
-    assert open_cache(tmp_path / "a", DrawnImages(few, "train")) is not None
+    build_cache(tmp_path / "a", DrawnStore(few, "train"))
+    assert open_cache(tmp_path / "a", DrawnStore(few, "train")) is not None
     for other in (
-        DrawnImages(few, "test"),
-        DrawnImages(replace(few, seed=1), "train"),
-        DrawnImages(replace(few, num_classes=11), "train"),
-        DrawnImages(replace(few, plan="autos"), "train"),
+        DrawnStore(few, "test"),
+        DrawnStore(replace(few, seed=1), "train"),
+        DrawnStore(replace(few, num_classes=11), "train"),
+        DrawnStore(replace(few, plan="autos"), "train"),
     ):
         assert open_cache(tmp_path / "a", other) is None
     monkeypatch.setattr(drawn_store, "PIXELS_VERSION", drawn_store.PIXELS_VERSION + 1)
-    assert open_cache(tmp_path / "a", DrawnImages(few, "train")) is None
+    assert open_cache(tmp_path / "a", DrawnStore(few, "train")) is None

@@ -1,0 +1,36 @@
+"""Optional dependencies: one clear error when a package of an extra is missing."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from gymnasium.error import DependencyNotInstalled
+
+
+class MissingDependencyError(ImportError, DependencyNotInstalled):
+    """A package that only one feature needs is not installed.
+
+    Python's code catches it as an `ImportError`, Gymnasium's as a `DependencyNotInstalled`.
+    """
+
+
+def require(module: str, extra: str) -> Any:
+    """Imports and returns a module that belongs to an extra of this project.
+
+    Args:
+        module: name of the module, as "torch".
+        extra: the extra that installs it, as "train".
+
+    Raises:
+        MissingDependencyError: the module is not installed; the message holds the install line.
+        ImportError: the module is installed but fails to import; its own error passes through.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or module.split(".")[0] != error.name.split(".")[0]:
+            raise
+        raise MissingDependencyError(
+            f"{module} is not installed: run `pip install 'dtram[{extra}]'`", name=module
+        ) from error

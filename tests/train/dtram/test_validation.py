@@ -1,0 +1,80 @@
+"""How validation judges weights, and which stop threshold it chooses; by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from agents.unroll import Scores
+from train.dtram.validation import select_by_error, select_threshold
+
+
+def scores_of(p: list[list[float]], right: list[list[int]]) -> Scores:
+    """Three images with given stop probabilities ``(T, 3)``; `right` says which answers are."""
+    correct = torch.tensor(right)
+    logits = torch.stack([1.0 - correct, correct], dim=-1).double()  # class 1 is right
+    labels = torch.ones(correct.shape[1], dtype=torch.int64)
+    return Scores(labels, logits, torch.logit(torch.tensor(p)), torch.zeros(*correct.shape, 2))
+
+
+P = [[0.9, 0.6, 0.2], [0.9, 0.8, 0.7], [0.5, 0.5, 0.5]]
+RIGHT = [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
+EVEN, LATE = [[0.5] * 3] * 3, [[1, 1, 0], [1, 1, 0], [1, 1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("p", "right", "bound", "discount", "glimpses", "accuracy", "threshold"),
+    [
+        # Stopping at 1, 2 and 3 is free of error: 0.6 <= threshold < 0.8 for image 2, >= 0.7 for 3.
+        (P, RIGHT, 3.0, 0.9, 2.0, 1.0, (0.7, 0.8)),
+        # 0.6 <= threshold < 0.7 stops at 1, 2, 2 and gets one wrong: a tight bound costs accuracy.
+        (P, RIGHT, 1.7, 0.9, 5 / 3, 2 / 3, (0.6, 0.7)),
+        # By the return: (1, 2, 3) pays 0.9, 0.81 and 0.729; at (1, 2, 2) the last one is wrong.
+        (P, RIGHT, None, 0.9, 2.0, 1.0, (0.7, 0.8)),
+        # A return may prefer an error: all stop at 1, two right, or all at 3, all right.
+        (EVEN, LATE, None, 0.5, 1.0, 2 / 3, (0.0, 0.5)),
+        (EVEN, LATE, 3.0, 0.5, 3.0, 1.0, (0.5, 1.0)),
+    ],
+)
+def test_the_threshold_by_hand(p, right, bound, discount, glimpses, accuracy, threshold) -> None:
+    scores = scores_of(p, right)
+    found = select_threshold(scores, discount, bound)
+    assert found.metrics["eval/mean_glimpses"] == pytest.approx(glimpses)
+    assert found.metrics["eval/accuracy"] == pytest.approx(accuracy)
+    assert threshold[0] - 1e-5 <= found.threshold <= threshold[1]
+    assert found.metrics["eval/bound_kept"] == 1.0
+    first = 1 - accuracy if bound is not None else -found.metrics["eval/mean_return"]
+    assert found.criterion == (pytest.approx(first), pytest.approx(glimpses))
+
+
+def test_the_return_of_the_threshold_by_hand() -> None:
+    found = select_threshold(scores_of(P, RIGHT), 0.9, None)
+    assert found.metrics["eval/mean_return"] == pytest.approx((0.9 + 0.81 + 0.729) / 3)
+    early = select_threshold(scores_of(EVEN, LATE), 0.5, None)
+    assert early.metrics["eval/mean_return"] == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("p", [1e-6, 0.999])
+def test_probabilities_that_are_all_tiny_or_all_near_1(p: float) -> None:
+    every = [[p, 1.1 * p if p < 0.5 else p - 1e-4, p]] * 2 + [[0.5] * 3]
+    found = select_threshold(scores_of(every, [[0, 0, 0], [1, 1, 1], [1, 1, 1]]), 0.9, 2.0)
+    assert found.metrics["eval/bound_kept"] == 1.0
+    assert found.metrics["eval/mean_glimpses"] <= 2.0
+    late = select_threshold(scores_of(every, [[0, 0, 0], [0, 0, 0], [1, 1, 1]]), 0.9, 3.0)
+    assert late.metrics["eval/mean_glimpses"] == 3.0 and late.metrics["eval/accuracy"] == 1.0
+
+
+def test_a_bound_that_cannot_be_kept_is_said() -> None:
+    found = select_threshold(scores_of([[0.0] * 3, [0.0] * 3, [0.5] * 3], RIGHT), 0.9, 1.5)
+    assert found.metrics["eval/bound_kept"] == 0.0
+    assert found.criterion[0] >= 1.0  # worse than any within the bound
+
+
+def test_a_trunk_is_judged_by_every_glimpse_but_the_first() -> None:
+    """Errors after 1, 2 and 3 glimpses are 2/3, 1/3 and 0; the threshold is never."""
+    found = select_by_error(scores_of(P, RIGHT), 0.9)
+    assert found.criterion == (pytest.approx(1 / 6), 0.0) and found.threshold == 1.0
+    errors = [found.metrics[f"eval/error_at_{t}"] for t in (1, 2, 3)]
+    assert errors == pytest.approx([2 / 3, 1 / 3, 0.0])
+    assert found.metrics["eval/mean_glimpses"] == 3.0
+    assert found.metrics["eval/mean_return"] == pytest.approx(0.9**3)
