@@ -1,4 +1,4 @@
-"""Answers to one's own images are those of the environment, image by image."""
+"""Predictions of the user's own images equal those of the environment, image by image."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_agent(env: Any, sensor: GlimpseSensor, **config: Any) -> tuple[DTRAM, Scores]:
-    """A random agent whose answers and stops differ between the images of `env`; its scores."""
+    """A random agent whose answers and stops differ between the images of `env`, and its scores."""
     torch.manual_seed(1)
     agent = DTRAM.for_spaces(
         env.single_observation_space,
@@ -297,13 +297,3 @@ def test_a_model_that_does_not_say_how_images_are_shown(given: Any, message: str
     agent.about = {"sensor": given}
     with pytest.raises(ValueError, match=message):
         predict(agent, [draw(0, 28, 28)])
-
-
-def test_what_a_model_tells_is_kept(tmp_path: Path) -> None:
-    agent = DTRAM(DTRAMConfig(3, (8, 8, 1), 2))
-    assert agent.about == {}
-    agent.save(tmp_path / "a", env_id="DTRAM-Signpost-v0", sensor={"glimpse_size": 8})
-    loaded = DTRAM.load(tmp_path / "a")
-    assert loaded.about == {"env_id": "DTRAM-Signpost-v0", "sensor": {"glimpse_size": 8}}
-    loaded.save(tmp_path / "b", note=1)
-    assert DTRAM.load(tmp_path / "b").about == loaded.about | {"note": 1}
