@@ -99,8 +99,7 @@ class SavedNetwork(nn.Module):
 
     @classmethod
     def _load(cls, folder: str | Path, header: dict[str, Any]) -> Self:
-        settings = settings_from_json(header["config"])
-        network = cls(cls.CONFIG(**settings), tuple(header["class_names"]))
+        network = cls(cls.config_from(header), tuple(header["class_names"]))
         path = Path(folder) / "model.safetensors"
         weights = _read_weights(path, header["weights_sha256"], network.state_dict())
         network.load_state_dict(weights)
@@ -121,13 +120,16 @@ class SavedNetwork(nn.Module):
             )
         return header
 
-
-def settings_from_json(values: dict[str, Any]) -> dict[str, Any]:
-    """Settings of a network: JSON's lists become tuples, those under "resnet" `ResNetOptions`."""
-    values = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-    if values.get("resnet") is not None:
-        values["resnet"] = ResNetOptions(**values["resnet"])
-    return values
+    @classmethod
+    def config_from(cls, header: dict[str, Any]) -> Any:
+        """The settings in a header that `read_header` returned."""
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in header["config"].items()
+        }
+        if values.get("resnet") is not None:
+            values["resnet"] = ResNetOptions(**values["resnet"])
+        return cls.CONFIG(**values)
 
 
 def kind_of(folder: str | Path) -> str:
