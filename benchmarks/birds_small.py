@@ -35,7 +35,7 @@ from agents.one_look import OneLook
 from agents.stopping import ConfidenceStop, FixedStop, StoppingRule
 from agents.unroll import Scores, score
 from benchmarks.discriminative_parts import touch_shares
-from train.common.evaluate_one_look import answers_and_rate
+from train.common.evaluate_one_look import predictions_and_rate
 from train.common.jobs import ProgramRun, Runner, run_in_order
 from train.common.provenance import provenance
 from train.common.run import read_json, read_tensors, run_program, write_json
@@ -163,7 +163,7 @@ def read_one_look(folder: Path, task: Task) -> tuple[dict[str, dict], np.ndarray
     test = task.images("test")
     prediction = read_tensors(folder / "test_images.safetensors")["prediction"]
     right = (prediction == test.labels.cpu()).numpy()
-    rate = fastest(lambda: answers_and_rate(network, test)[1])
+    rate = fastest(lambda: predictions_and_rate(network, test)[1])
     side = results["side"]
     answered = Answered(right, np.ones(len(right), dtype=np.int64))
     line = row(answered, results["flops"], rate, results["train_seconds"])

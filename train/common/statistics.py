@@ -1,4 +1,4 @@
-"""What is read off trained networks, image by image, and how two of them are compared."""
+"""Outcomes of trained networks, image by image, and intervals for comparing two of them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy import stats
 
 from agents.stopping import ConfidenceStop, StoppingRule
 from agents.unroll import Scores
@@ -15,21 +16,21 @@ from agents.unroll import Scores
 RESAMPLES = 2000
 
 
-class Answered(NamedTuple):
-    """How a network with a stopping rule did on a split; all ``(N,)``."""
+class Outcome(NamedTuple):
+    """What a network with a stopping rule did on a split of N images; both arrays ``(N,)``."""
 
-    right: np.ndarray  # bool
-    glimpses: np.ndarray  # int64
+    right: np.ndarray  # bool, whether the answer was right
+    glimpses: np.ndarray  # int64, glimpses taken
 
 
-def answers(scores: Scores, rule: StoppingRule) -> Answered:
-    """A pass under a stopping rule."""
+def outcome(scores: Scores, rule: StoppingRule) -> Outcome:
+    """The outcome of a scored split under a stopping rule."""
     taken, prediction = scores.apply(rule)
-    return Answered((prediction == scores.labels).cpu().numpy(), taken.cpu().numpy())
+    return Outcome((prediction == scores.labels).cpu().numpy(), taken.cpu().numpy())
 
 
 def confidences(scores: Scores, candidates: int = 200) -> list[float]:
-    """Thresholds to stop by: 0, and quantiles of the confidences that occur before the budget."""
+    """Confidence thresholds: 0, and quantiles of the confidences before the last glimpse."""
     occurring = torch.softmax(scores.logits[:-1], dim=-1).amax(dim=-1).flatten().sort().values
     if not len(occurring):
         return [0.0]
@@ -38,12 +39,12 @@ def confidences(scores: Scores, candidates: int = 200) -> list[float]:
 
 
 def matching_confidence(scores: Scores, mean_glimpses: float, candidates: int = 200) -> float:
-    """The confidence threshold whose mean number of glimpses is nearest to a given one.
+    """The confidence threshold whose mean number of glimpses is nearest to `mean_glimpses`.
 
     Args:
         scores: of the validation split.
-        mean_glimpses: what to match.
-        candidates: quantiles of the confidences that occur, that are tried.
+        mean_glimpses: number of glimpses to match.
+        candidates: number of thresholds to try, see `confidences`.
     """
     return min(
         confidences(scores, candidates),
@@ -52,16 +53,17 @@ def matching_confidence(scores: Scores, mean_glimpses: float, candidates: int = 
 
 
 def glimpses_needed(accuracy: list[float], wanted: float) -> float | None:
-    """The mean number of glimpses at which fixed numbers reach an accuracy.
+    """The mean number of glimpses at which a fixed number of glimpses reaches an accuracy.
 
-    Between two numbers of glimpses, images are split between them at random: so it is linear.
+    Between two numbers of glimpses the accuracy is linear: a share of the images, drawn at random,
+    gets the larger number.
 
     Args:
         accuracy: with exactly 1, 2, ... glimpses.
         wanted: accuracy, in the same unit.
 
     Returns:
-        At least 1; None if none of them reaches it.
+        At least 1; None if no number of glimpses reaches it.
 
     >>> glimpses_needed([50.0, 70.0, 80.0], 75.0), glimpses_needed([50.0, 70.0], 71.0)
     (2.5, None)
@@ -69,17 +71,17 @@ def glimpses_needed(accuracy: list[float], wanted: float) -> float | None:
     if accuracy[0] >= wanted:
         return 1.0
     for t, (low, high) in enumerate(itertools.pairwise(accuracy), start=1):
-        if high >= wanted:  # and low is below it
+        if high >= wanted:  # low is below it
             return t + (wanted - low) / (high - low)
     return None
 
 
 class Mixture(NamedTuple):
-    """Two stopping rules on a split, each image being given to one of them at random."""
+    """Two stopping rules on a split; a random share of the images gets the second rule."""
 
     wrong: np.ndarray  # (2, N) bool, errors of each
-    share: float  # of images that the second one gets, in [0, 1]
-    mean_glimpses: float
+    share: float  # of images that get the second rule, in [0, 1]
+    mean_glimpses: float  # of the mixture
 
     @property
     def error(self) -> np.ndarray:
@@ -88,17 +90,17 @@ class Mixture(NamedTuple):
 
 
 def mixture_at(scores: Scores, rules: Sequence[StoppingRule], mean_glimpses: float) -> Mixture:
-    """A family of stopping rules at a mean number of glimpses.
+    """A family of stopping rules, interpolated to a mean number of glimpses.
 
-    It is the two rules whose means enclose it, mixed so that the mean is met. Beyond the family's
-    ends it is the end's.
+    The two rules with the nearest means below and above are mixed so that the mean is met. Outside
+    the family's range, the rule at that end is taken alone.
 
     Args:
-        scores: a pass.
-        rules: the family.
-        mean_glimpses: that is met.
+        scores: of a split.
+        rules: the family, in any order.
+        mean_glimpses: mean to meet.
     """
-    found = [answers(scores, rule) for rule in rules]
+    found = [outcome(scores, rule) for rule in rules]
     means = np.array([each.glimpses.mean() for each in found])
     below, above = means <= mean_glimpses, means >= mean_glimpses
     low = int(np.where(below, means, -np.inf).argmax()) if below.any() else int(means.argmin())
@@ -112,23 +114,65 @@ def mixture_at(scores: Scores, rules: Sequence[StoppingRule], mean_glimpses: flo
 def paired_bootstrap(
     differences: np.ndarray, level: float = 0.95, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Mean of differences between two systems, and a percentile interval of it.
+    """Mean difference between two systems, with a percentile interval.
 
-    Images are drawn anew, the same ones for every seed, and seeds are drawn anew.
+    Each resample draws images, the same ones for every seed, and seeds.
 
     Args:
-        differences: ``(seeds, N)``, of two systems on the same images, in any unit.
-        level: of the interval.
-        seed: of the draws.
+        differences: ``(seeds, N)``, differences on the same images, in any unit.
+        level: coverage of the interval.
+        seed: of the random draws.
 
     Returns:
-        Mean, lower and upper end, in the differences' unit.
+        Mean, lower and upper end, in the unit of the differences.
     """
     rng = np.random.default_rng(seed)
     seeds, images = differences.shape
     means = np.empty(RESAMPLES)
-    for k in range(RESAMPLES):  # each draw is one sum over what was drawn
+    for k in range(RESAMPLES):
         drawn = differences[:, rng.integers(images, size=images)].mean(axis=1)
         means[k] = drawn[rng.integers(seeds, size=seeds)].mean()
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(differences.mean()), float(low), float(high)
+
+
+def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float | None]:
+    """Mean, and half the width of its Student's t interval.
+
+    Args:
+        values: one for each seed.
+        level: of the interval.
+
+    Returns:
+        Mean and half width, in the values' unit; None in place of the half width for one value.
+    """
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return mean, None
+    error = float(np.std(values, ddof=1)) / len(values) ** 0.5
+    return mean, error * float(stats.t.ppf(0.5 + level / 2, len(values) - 1))
+
+
+def interquartile_mean(values: np.ndarray) -> float:
+    """Mean of the middle half of all values (Agarwal et al. 2021, section 4.3)."""
+    return float(stats.trim_mean(values, 0.25, axis=None))
+
+
+def stratified_bootstrap(
+    strata: Sequence[np.ndarray], level: float = 0.95, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile interval of the interquartile mean; seeds are resampled within each task.
+
+    Args:
+        strata: for each task, its values over seeds.
+        level: of the interval.
+        seed: seed of the resampling.
+
+    Returns:
+        Lower and upper end, in the values' unit.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = [rng.choice(values, (RESAMPLES, len(values))) for values in strata]
+    means = stats.trim_mean(np.concatenate(drawn, axis=1), 0.25, axis=1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

@@ -1,4 +1,4 @@
-"""The figures that the talk's tables publish, beside which ours are set.
+"""The published figures of the talk's tables.
 
 Li, Yang, Liu, Zhou, Wen, Xu, "Dynamic Computational Time for Visual Attention" (2017), its slides.
 Errors and accuracies are in percent of the official test split.
@@ -15,12 +15,12 @@ class Published(NamedTuple):
     Attributes:
         label: the system, in the talk's words or nearly so.
         value: error (Table 2) or accuracy, %; None where the talk has none.
-        glimpses: mean number of glimpses, where it is told.
-        with_box: accuracy, %, with the ground-truth box; None where the talk has none.
-        system: which of our systems it is, see `train.paper.systems`; "" for one that is cited only.
-        steps: glimpses of a system with a fixed number.
-        threshold: of a system that stops by confidence.
-        other_version: error, %, in the source's other published version.
+        glimpses: mean number of glimpses, if published.
+        with_box: accuracy, %, with the ground-truth box.
+        system: our system for it, see `train.paper.systems`; empty for one that is only cited.
+        steps: number of glimpses, if it is fixed.
+        threshold: confidence at which it stops, if it stops by confidence.
+        other_version: error, %, in the other published version of the source.
     """
 
     label: str
@@ -58,7 +58,7 @@ def _fixed(count: int, value: float | None, other: float | None = None) -> Publi
     return Published(label, value, count, None, "ram", count, other_version=other)
 
 
-# Of the RAM paper, whose other published version has other figures; the talk cites 2, 4, 5 and 7.
+# RAM from the RAM paper, which has two versions with different figures; the talk cites 2, 4, 5, 7.
 TABLE_2 = (
     Published("FC, 2 layers (256 hidden units each)", 1.69, system="fc"),
     Published("Convolutional, 2 layers", 1.21, system="conv"),
@@ -116,6 +116,7 @@ TABLE_7 = (
     Published("confidence > 1.0", 81.8, 6, system="ram", threshold=1.0),
     Published("DT-RAM", 81.8, 3.6, system="dtram"),
 )
+COMPARISONS = {"table3": TABLE_3, "table4": TABLE_4, "table6": TABLE_6, "table7": TABLE_7}
 # By number of glimpses, 1 to 6.
 TABLE_8 = {
     "without curriculum": (79.9, 80.7, 80.5, 80.9, 80.3, 80.0),

@@ -1,4 +1,4 @@
-"""Reads what finished runs say of the test split."""
+"""Reads finished runs: their outcome on the test split, and the records that tables are made of."""
 
 from __future__ import annotations
 
@@ -11,28 +11,39 @@ import torch
 
 from agents.cost import mean_flops
 from agents.loading import load_agent
-from agents.stopping import ConfidenceStop, FixedStop
+from agents.stopping import ConfidenceStop, FixedStop, StoppingRule
 from agents.unroll import Scores, score
-from train.common.run import read_json, read_tensors
-from train.common.statistics import Answered, answers
-from train.common.training_task import Task
+from train.common.files import read_json, read_tensors
+from train.common.records import origin
+from train.common.statistics import Outcome, outcome
+from train.common.training_task import TrainingTask
 from train.paper.tables import Line
 
 
 class Reading(NamedTuple):
-    """What a run says for a line, on the test split."""
+    """What a run did for a line of a table, on the test split."""
 
-    answered: Answered
-    flops: float  # an image, on average
-    folder: Path
+    outcome: Outcome
+    flops: float  # mean floating-point operations of an image
+    results: dict[str, Any]  # the run's results.json
+
+    @property
+    def error(self) -> float:
+        """Test error in percent, rounded to 0.0001."""
+        return round(100 * (1 - float(self.outcome.right.mean())), 4)
+
+    @property
+    def mean_glimpses(self) -> float:
+        """Mean glimpses of a test image, rounded to 0.0001."""
+        return round(float(self.outcome.glimpses.mean()), 4)
 
 
 class Reader:
-    """Reads finished runs; a network is run over the test split once.
+    """Reads finished runs; each network is scored on the test split once.
 
     Args:
-        device: where.
-        data_dir: where data lies, if not at its usual place.
+        device: device of the networks.
+        data_dir: folder of all datasets, if not the usual one.
     """
 
     def __init__(self, device: torch.device, data_dir: Path | None = None) -> None:
@@ -41,60 +52,57 @@ class Reader:
         self._task = cache(self._make_task)
 
     def read(self, line: Line, folder: Path) -> Reading:
-        """What a line's run says.
+        """Reads the run in `folder` for a line.
 
         Raises:
-            ValueError: the run's files are damaged, or its trunk has been trained anew since.
+            ValueError: the run's files are damaged, or its trunk was trained again afterwards.
         """
         results = read_json(folder / "results.json")
         check_trunk(line, folder)
-        task = self.task(folder)
-        if "side" in results:  # a one-look network's
+        if "side" in results:  # a one-look network
+            labels = self.task(folder).images("test").labels.cpu()
             prediction = read_tensors(folder / "test_images.safetensors")["prediction"]
-            right = (prediction == task.images("test").labels.cpu()).numpy()
+            right = (prediction == labels).numpy()
             one = np.ones(len(right), dtype=np.int64)
-            return Reading(Answered(right, one), float(results["flops"]), folder)
+            return Reading(Outcome(right, one), float(results["flops"]), results)
         steps, threshold = line.published.steps, line.published.threshold
         trained = network_of(folder, steps)
         agent = load_agent(trained, self._device)
-        rule: Any = agent.stopping
+        rule: StoppingRule = agent.stopping
         if steps is not None:
             rule = FixedStop(steps)
         elif threshold is not None:
             rule = ConfidenceStop(threshold)
-        answered = answers(self.scores(trained, folder), rule)
-        return Reading(answered, mean_flops(agent, float(answered.glimpses.mean())), folder)
+        found = outcome(self.scores(trained, folder), rule)
+        return Reading(found, mean_flops(agent, float(found.glimpses.mean())), results)
 
     def scores(self, trained: Path, folder: Path) -> Scores:
-        """A network's pass over the test split; `folder` is its run's."""
+        """Scores of the network in `trained` on the test split; `folder` is its run's."""
         return self._scores(trained, folder)
 
-    def task(self, folder: Path) -> Task:
+    def task(self, folder: Path) -> TrainingTask:
         """The task of a finished run."""
         results = read_json(folder / "results.json")
-        options = tuple(sorted(results["env_options"].items()))
-        return self._task(results["env_id"], options)
+        return self._task(results["env_id"], tuple(sorted(results["env_options"].items())))
 
-    def _make_task(self, env_id: str, options: tuple[tuple[str, Any], ...]) -> Task:
+    def _make_task(self, env_id: str, keywords: tuple[tuple[str, Any], ...]) -> TrainingTask:
         places = {} if self._data_dir is None else {"data_dir": str(self._data_dir)}
-        return Task(env_id, self._device, **dict(options), **places)
+        return TrainingTask(env_id, self._device, **dict(keywords), **places)
 
     def _score(self, trained: Path, folder: Path) -> Scores:
         task, agent = self.task(folder), load_agent(trained, self._device)
         test = task.images("test")
-        size = min(1000, task.scored_at_once)
-        return score(agent, task.sensor, test.store, test.labels, size)
+        return score(agent, task.sensor, test.store, test.labels, min(1000, task.scored_at_once))
 
 
 def network_of(folder: Path, steps: int | None) -> Path:
-    """The network of a run that is read with a fixed number of glimpses: that of the curriculum's
-    stage of so many, if there is one."""
+    """The run's network for a fixed number of glimpses: the curriculum stage's, if there is one."""
     stage = folder / "stages" / f"trunk-{steps}"
     return stage if steps is not None and stage.exists() else folder
 
 
 def check_trunk(line: Line, folder: Path) -> None:
-    """Raises ValueError if a run's trunk was another one than the trunk's run, if here, has now."""
+    """Raises ValueError if the trunk's run no longer has the weights that a run was trained on."""
     trunk = line.protocol.systems[line.system].trunk
     trunk_folder = folder.parent.parent / (trunk or "") / folder.name
     if trunk is None or not (trunk_folder / "model.json").exists():
@@ -103,5 +111,56 @@ def check_trunk(line: Line, folder: Path) -> None:
     now = read_json(trunk_folder / "model.json")["weights_sha256"]
     if then != now:
         raise ValueError(
-            f"{folder}: its trunk was not what {trunk_folder} has now; delete it to run anew"
+            f"{folder}: trained on another trunk than {trunk_folder} has now; "
+            "delete it to run it again"
         )
+
+
+# -- records ---------------------------------------------------------------------------------------
+
+Record = dict[str, Any]
+KEY = ("protocol", "system", "steps", "confidence", "seed")
+"""Names that identify a record: the run, and the fixed number of glimpses or the confidence
+threshold at which it was stopped, if not by its own rule."""
+
+
+def record_of(line: Line, seed: int, reading: Reading) -> Record:
+    """The record of one run for a line: its key, figures and origin."""
+    results = reading.results
+    units = {}
+    if "units" in results:  # residual units that a halting network took, and those that it has
+        units["units"] = round(sum(results["units"]), 2)
+        units["of_units"] = sum(results["units_of_each_block"])
+    return {
+        **_key_of_line(line),
+        "seed": seed,
+        "data": results["dataset"],
+        "error": reading.error,
+        "mean_glimpses": reading.mean_glimpses,
+        "flops": round(reading.flops),
+        **units,
+        "train_seconds": results.get("train_seconds"),
+        **origin(results),
+    }
+
+
+def merge(old: list[Record], new: list[Record], key: tuple[str, ...] = KEY) -> list[Record]:
+    """Records in the order of their keys; a new record replaces the old one with the same key."""
+    found = {tuple(record[name] for name in key): record for record in [*old, *new]}
+    return [found[k] for k in sorted(found, key=lambda k: [(v is not None, v or 0) for v in k])]
+
+
+def records_of(line: Line, records: list[Record]) -> list[Record]:
+    """The records of a line, all seeds; only seed 0 of a line that stands beside another."""
+    key = _key_of_line(line)
+    found = [record for record in records if key.items() <= record.items()]
+    return [record for record in found if record["seed"] == 0 or not line.beside]
+
+
+def _key_of_line(line: Line) -> Record:
+    return {
+        "protocol": line.protocol.name,
+        "system": line.system,
+        "steps": line.published.steps,
+        "confidence": line.published.threshold,
+    }

@@ -1,4 +1,4 @@
-"""The talk's tables: which system each line is of, and which published figure it stands beside."""
+"""The talk's tables: the system of each line, and the published figure beside it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 
 from dtram_env import datasets
 from dtram_env.datasets.sources import cars, cub
-from train.paper import published as talk
-from train.paper import systems
+from train.paper import published, systems
 from train.paper.published import Published
 from train.paper.systems import Protocol
 
@@ -24,114 +23,6 @@ CLAIMED = (
 )
 """Systems about which something is claimed."""
 SEVERAL_SEEDS = (*CLAIMED, "act")
-
-
-class Line(NamedTuple):
-    """A line of a table, before anything is run."""
-
-    published: Published
-    protocol: Protocol
-    system: str = ""  # of the protocol; "" if it is cited only
-    label: str = ""  # if not the published one
-    beside: str = ""  # the system that it is compared with, both on seed 0
-
-    @property
-    def name(self) -> str:
-        return self.label or self.published.label
-
-
-class Table(NamedTuple):
-    """A table to be made: its lines, and whether the talk's figures may stand beside ours."""
-
-    key: str
-    title: str
-    measure: str  # "error" or "accuracy"
-    lines: tuple[Line, ...]
-    comparable: bool
-    note: str = ""  # what a reader of its lines has to know
-
-
-def table(key: str, drawn: Protocol | None = None) -> Table:
-    """A table of the talk.
-
-    Args:
-        key: "table2" to "table9".
-        drawn: of this setting on drawn images, rather than of photographs; MNIST is always real.
-    """
-    if key == "table2":
-        lines = [Line(p, systems.MNIST, p.system) for p in talk.TABLE_2]
-        extra = Published(f"DT-RAM at <= {systems.BOUNDS[0]}", None)
-        lines.append(Line(extra, systems.MNIST, "dtram-0"))
-        lines.append(Line(Published("RAM with ACT", None), systems.MNIST, "act"))
-        for trunk, ours in systems.TRUNKS.items():
-            if not ours:
-                continue
-            rows = [p for p in talk.TABLE_2 if p.system == "ram"]
-            lines += [
-                Line(
-                    row._replace(value=None, other_version=None, system=trunk),
-                    systems.MNIST,
-                    trunk,
-                    row.label + ours,
-                )
-                for row in rows
-            ]
-            lines += [
-                Line(Published(f"DT-RAM at <= {bound}{ours}", None), systems.MNIST, name)
-                for name, bound in systems.BUDGETS[trunk].items()
-            ]
-        second = f"DT-RAM, discount 0.999{systems.TRUNKS['ram-conv']}"
-        lines.append(Line(Published(second, None), systems.MNIST, "dtram-conv-2"))
-        return Table(key, talk.TITLES[key], "error", tuple(lines), True, NOTES[key])
-    protocol = drawn or _protocol(key)
-    lines = {
-        "table3": lambda: _comparison(talk.TABLE_3, protocol),
-        "table4": lambda: _comparison(talk.TABLE_4, protocol),
-        "table5": lambda: _resolution(drawn),
-        "table6": lambda: _comparison(talk.TABLE_6, protocol),
-        "table7": lambda: _comparison(talk.TABLE_7, protocol),
-        "table8": lambda: _by_steps(talk.TABLE_8, ("ram-no-curriculum", "ram"), protocol),
-        "table9": lambda: _by_steps(talk.TABLE_9, ("ram-last", "ram"), protocol),
-    }[key]()
-    title = talk.TITLES[key]
-    note = NOTES.get(key, "")
-    if drawn is not None:  # no drawn image's figure stands under a photograph's name
-        if key == "table6" and drawn is systems.BIRDS:
-            lines = [*lines, *_budget_of_four()]
-            note = FOUR_NOTE
-        number = key.removeprefix("table")
-        kind = "autos" if drawn is systems.AUTOS_LARGE else "birds"
-        small = "small " * (drawn is systems.BIRDS)
-        title = f"The systems of the talk's Table {number}, accuracy on {small}drawn {kind}."
-        if key == "table9" and "glimpse_only_weight" in drawn.systems["ram-last"].options:
-            note = f"{note} {LONE_NOTE}"
-    return Table(key, title, "accuracy", tuple(lines), drawn is None, note)
-
-
-NOTES = {
-    "table2": "RAM and DT-RAM without a further word are the paper's network (8x8 glimpses of one "
-    "scale, MLP encoder, recurrent network of 256 units, Gaussian locations), trained by a recipe "
-    "of ours. A RAM of ours is one network for 7 glimpses, whose answer is learned after each of "
-    "them, read after fewer. RAM's published figures are the RAM paper's, of one network for each "
-    "number of glimpses; the talk cites those of 2, 4, 5 and 7. DT-RAM-1 and DT-RAM-2 differ in "
-    "discount, 0.98 and 0.999; their bounds on mean glimpses, of validation images, are 3.6 and "
-    "4.5. Other DT-RAMs have a discount of 0.98. RAM with ACT learns its halting alone, on RAM's "
-    "trunk; its ponder cost was not searched.",
-    "table8": "Both on seed 0. Without a curriculum one network learns with the whole budget, for "
-    "as many glimpses in all as the stages take together, and is read after fewer; with one, each "
-    "number of glimpses has the network of its own stage.",
-    "table9": "Both on seed 0.",
-}
-"""What a reader of a table has to know of its lines."""
-LONE_NOTE = (
-    "Without intermediate supervision the answer is learned at the last glimpse only; what each "
-    "later glimpse says by itself is learned with and without it, as no part is found otherwise."
-)
-FOUR_NOTE = (
-    "With a budget of 4 DT-RAM's threshold spends its bound of 2.5 on validation; that rule was "
-    "made after other rules' test errors had been seen (`docs/attempts.md`)."
-)
-
 CURVES = (
     "fc",
     "conv",
@@ -148,13 +39,107 @@ CURVES = (
 """Systems that the curves show, where a protocol has them."""
 
 
-def named(protocol: Protocol, system: str) -> Line:
-    """A system as a line by itself."""
+class Line(NamedTuple):
+    """A line of a table.
+
+    Attributes:
+        published: the published figure, and how the system stops for it.
+        protocol: the setting.
+        system: one of the protocol's; empty for a line that is only cited.
+        label: in place of the published one.
+        beside: system that it is compared with, both on seed 0.
+    """
+
+    published: Published
+    protocol: Protocol
+    system: str = ""
+    label: str = ""
+    beside: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.label or self.published.label
+
+
+class Table(NamedTuple):
+    """A table of the talk.
+
+    Attributes:
+        key: as in ``"table2"``.
+        title: its heading.
+        measure: ``"error"`` or ``"accuracy"``.
+        lines: from top to bottom.
+        comparable: whether it is measured on the published figures' dataset.
+        note: what a reader must know about the lines.
+    """
+
+    key: str
+    title: str
+    measure: str
+    lines: tuple[Line, ...]
+    comparable: bool
+    note: str = ""
+
+
+NOTES = {
+    "table2": "RAM and DT-RAM without a further word are the paper's network (8x8 glimpses of one "
+    "scale, MLP encoder, recurrent network of 256 units, Gaussian locations), trained by our "
+    "recipe. Our RAM is one network, trained to answer after each of 7 glimpses and stopped after "
+    "fewer. RAM's published figures are from the RAM paper, with one network for each number of "
+    "glimpses; the talk cites those of 2, 4, 5 and 7. DT-RAM-1 and DT-RAM-2 differ in discount, "
+    "0.98 and 0.999; their bounds on validation's mean glimpses are 3.6 and 4.5. The other DT-RAMs "
+    "have a discount of 0.98 unless their label names another. RAM with ACT learns its halting "
+    "alone, on RAM's trunk; its ponder cost was not searched.",
+    "table8": "Both on seed 0. Without a curriculum one network learns with the whole budget, for "
+    "as many glimpses in all as the stages take together, and is stopped after fewer. With one, "
+    "each number of glimpses has the network of its own stage.",
+    "table9": "Both on seed 0.",
+}
+GLIMPSE_ONLY_NOTE = (
+    "Without intermediate supervision only the last answer is learned. The classification of each "
+    "later glimpse by itself is learned in both, because no part is found otherwise."
+)
+
+
+def table(key: str, drawn: Protocol | None = None) -> Table:
+    """A table of the talk.
+
+    Args:
+        key: "table2" to "table9".
+        drawn: protocol on drawn images, in place of photographs; table 2 is always of MNIST.
+    """
+    title, note = published.TITLES[key], NOTES.get(key, "")
+    if key == "table2":
+        return Table(key, title, "error", tuple(_mnist()), True, note)
+    photographs = {"table3": systems.CUB_LARGE, "table4": systems.CARS_LARGE}
+    protocol = drawn or photographs.get(key, systems.CUB_MEDIUM)
+    if key == "table5":
+        lines = _resolution_of_photographs() if drawn is None else _resolution_of_drawn(drawn)
+    elif key == "table8":
+        lines = _by_steps(published.TABLE_8, ("ram-no-curriculum", "ram"), protocol)
+    elif key == "table9":
+        lines = _by_steps(published.TABLE_9, ("ram-last", "ram"), protocol)
+    else:
+        lines = _comparison(published.COMPARISONS[key], protocol)
+    if drawn is not None:  # no figure of drawn images stands under a photograph's name
+        if key == "table6" and drawn is systems.BIRDS:
+            lines = [*lines, *_budget_of_four()]
+        if key == "table9" and drawn.systems["ram"].option("glimpse_only"):
+            note = f"{note} {GLIMPSE_ONLY_NOTE}"
+        kind = "autos" if drawn is systems.AUTOS_LARGE else "birds"
+        small = "small " * (drawn is systems.BIRDS)
+        number = key.removeprefix("table")
+        title = f"The systems of the talk's Table {number}, accuracy on {small}drawn {kind}."
+    return Table(key, title, "accuracy", tuple(lines), drawn is None, note)
+
+
+def line_of(protocol: Protocol, system: str) -> Line:
+    """A system as a line by itself, with its own stopping rule."""
     return Line(Published(system, None), protocol, system)
 
 
-def named_as(protocol: Protocol, system: str) -> str:
-    """What a DT-RAM is called where it stands by itself."""
+def label_of(protocol: Protocol, system: str) -> str:
+    """The name of a DT-RAM in a list of several."""
     if protocol is not systems.MNIST:
         return f"DT-RAM, budget of {protocol.max_glimpses}"
     made = protocol.systems[system]
@@ -166,21 +151,134 @@ def named_as(protocol: Protocol, system: str) -> str:
     return f"DT-RAM, discount {made.options['discount']:g}{network}"
 
 
+# -- lines -----------------------------------------------------------------------------------------
+
+
+def _mnist() -> list[Line]:
+    """Table 2: the published systems, then our networks."""
+    protocol, ram = systems.MNIST, [p for p in published.TABLE_2 if p.system == "ram"]
+
+    def ours(label: str, system: str) -> Line:
+        return Line(Published(label, None), protocol, system)
+
+    lines = [Line(p, protocol, p.system) for p in published.TABLE_2]
+    lines += [ours(f"DT-RAM at <= {systems.BOUNDS[0]}", "dtram-0"), ours("RAM with ACT", "act")]
+    for trunk, network in systems.TRUNKS.items():
+        if network:
+            lines += [
+                Line(Published(p.label + network, None, steps=p.steps), protocol, trunk)
+                for p in ram
+            ]
+            lines += [
+                ours(f"DT-RAM at <= {bound}{network}", name)
+                for name, bound in systems.BUDGETS[trunk].items()
+            ]
+    second = f"DT-RAM, discount 0.999{systems.TRUNKS['ram-conv']}"
+    return [*lines, ours(second, "dtram-conv-2")]
+
+
+def _comparison(rows: Sequence[Published], protocol: Protocol) -> list[Line]:
+    """Systems side by side. Drawn images have no lines that are only cited."""
+    drawn = protocol in systems.DRAWN
+    lines = []
+    for row in rows:
+        beyond = row.steps is not None and row.steps > protocol.max_glimpses
+        if not beyond and (row.system or not drawn):
+            label = "One look" if row.system == "one-look" and drawn else ""
+            lines.append(Line(row, protocol, row.system, label))
+    halting = {
+        "act": "RAM with ACT",
+        "one-look-resnet": "One look, ResNet",  # the one look of photographs is a ResNet's already
+        "act-resnet": "ResNet with ACT",
+        "sact-resnet": "ResNet with SACT",
+    }
+    return lines + [
+        Line(Published(label, None), protocol, system)
+        for system, label in halting.items()
+        if system in protocol.systems
+    ]
+
+
+def _budget_of_four() -> list[Line]:
+    """Small drawn birds with one glimpse more in the budget."""
+    protocol, budget = systems.BIRDS_4, ", budget of 4"
+    fixed = [
+        Line(Published(f"RAM, {steps} glimpses{budget}", None, steps=steps), protocol, "ram")
+        for steps in (2, 3, 4)
+    ]
+    return [*fixed, Line(Published(f"DT-RAM{budget}", None), protocol, "dtram")]
+
+
+def _by_steps(
+    rows: Mapping[str, Sequence[float]], names: tuple[str, str], protocol: Protocol
+) -> list[Line]:
+    """Two ways to train RAM, by number of glimpses, from the curriculum's first stage on."""
+    lines = []
+    first = protocol.systems["ram"].option("curriculum")[0]
+    for (how, values), system, other in zip(rows.items(), names, names[::-1], strict=True):
+        for steps in range(first, protocol.max_glimpses + 1):
+            value = values[steps - 1] if steps <= len(values) else None
+            label = f"{how}, {steps} glimpse{'s' * (steps > 1)}"
+            row = Published(label, value, steps, steps=steps)
+            lines.append(Line(row, protocol, system, beside=other))
+    return lines
+
+
+def _resolution_of_drawn(protocol: Protocol) -> list[Line]:
+    """Table 5 on drawn images: one look at several resolutions and depths, and RAM."""
+    looks = {
+        "one-look": "first look alone",
+        "one-look-full": "one look, full resolution",
+        "one-look-resnet18-32": "ResNet-18, 32x32",
+        "one-look-resnet-32": "ResNet-34, 32x32",
+        "one-look-resnet18": "ResNet-18, 128x128",
+        "one-look-resnet": "ResNet-34, 128x128",
+    }
+    lines = [
+        Line(Published(label, None), protocol, system)
+        for system, label in looks.items()
+        if system in protocol.systems
+    ]
+    budget = protocol.max_glimpses
+    ram = Published(f"RAM, {budget} glimpses", None, budget, steps=budget)
+    return [*lines, Line(ram, protocol, "ram")]
+
+
+def _resolution_of_photographs() -> list[Line]:
+    """Table 5: resolution of the first look by depth of the network."""
+    lines = []
+    names = ("ResNet-34", "RAM-34", "ResNet-50", "RAM-50")
+    for first, values in published.TABLE_5.items():
+        for name, value in zip(names, values, strict=True):
+            if value is None:
+                continue
+            protocol = systems.CUB_LARGE if first == 448 else systems.CUB_MEDIUM
+            if first == 224 and name.endswith("50"):
+                protocol = systems.CUB_MEDIUM_DEEP
+            ram = name.startswith("RAM")
+            steps = protocol.max_glimpses if ram else None
+            row = Published(f"{name}, {first}x{first}", value, steps=steps)
+            lines.append(Line(row, protocol, "ram" if ram else "one-look"))
+    return lines
+
+
+# -- table 1 ---------------------------------------------------------------------------------------
+
+
 def statistics(data_dir: Path | None) -> list[dict[str, Any]]:
-    """Table 1 from the datasets as they are read here, for those that are on the machine."""
+    """Table 1: published counts, and ours for the datasets that are on this machine."""
     rows = []
     for name, key in (("MNIST", "mnist"), ("CUB-200-2011", "cub"), ("Stanford Cars", "cars")):
-        classes, train, test, boxes = talk.TABLE_1[name]
-        counts = {"classes": classes, "train": train, "test": test, "boxes": boxes}
+        counts = dict(
+            zip(("classes", "train", "test", "boxes"), published.TABLE_1[name], strict=True)
+        )
         row: dict[str, Any] = {"system": name, **{f"published_{k}": v for k, v in counts.items()}}
-        if datasets.is_ready(key, data_dir):
-            row |= _counted(key, data_dir)
-        rows.append(row)
+        rows.append(row | (_counted(key, data_dir) if datasets.is_ready(key, data_dir) else {}))
     return rows
 
 
 def _counted(key: str, data_dir: Path | None) -> dict[str, Any]:
-    """Counts of a dataset that is on the machine, from its lists; no photograph is decoded."""
+    """Counts of a dataset on this machine, from its lists; no photograph is decoded."""
     if key == "mnist":
         train, test = (
             datasets.load(key, s, data_dir=data_dir) for s in ("train+validation", "test")
@@ -196,95 +294,3 @@ def _counted(key: str, data_dir: Path | None) -> dict[str, Any]:
         "test": len(of_test.paths),
         "boxes": of_test.boxes is not None,
     }
-
-
-def _protocol(key: str) -> Protocol:
-    """The talk's setting of a table of photographs."""
-    return {"table3": systems.CUB_LARGE, "table4": systems.CARS_LARGE}.get(key, systems.CUB_MEDIUM)
-
-
-def _comparison(rows: Sequence[Published], protocol: Protocol) -> list[Line]:
-    """Rows of systems; fixed numbers beyond the budget are left out, as are other people's."""
-    real = protocol not in systems.DRAWN
-    lines = []
-    for row in rows:
-        if row.steps is not None and row.steps > protocol.max_glimpses:
-            continue
-        if not row.system and not real:
-            continue
-        label = "One look" if row.system == "one-look" and not real else ""
-        lines.append(Line(row, protocol, row.system, label))
-    halting = (
-        ("act", "RAM with ACT"),
-        ("one-look-resnet", "One look, ResNet"),  # of photographs the one look is a ResNet's
-        ("act-resnet", "ResNet with ACT"),
-        ("sact-resnet", "ResNet with SACT"),
-    )
-    found = [(key, name) for key, name in halting if key in protocol.systems]
-    return [*lines, *(Line(Published(name, None), protocol, key) for key, name in found)]
-
-
-def _budget_of_four() -> list[Line]:
-    """Of small drawn birds, what another glimpse in the budget does."""
-    protocol, of = systems.BIRDS_4, ", budget of 4"
-    fixed = [
-        Line(Published(f"RAM, {steps} glimpses{of}", None, steps=steps), protocol, "ram")
-        for steps in (2, 3, 4)
-    ]
-    return [*fixed, Line(Published(f"DT-RAM{of}", None), protocol, "dtram")]
-
-
-def _by_steps(
-    rows: Mapping[str, Sequence[float]], names: tuple[str, str], protocol: Protocol
-) -> list[Line]:
-    """Two runs of RAM, by number of glimpses, from the first stage of the curriculum's on.
-
-    Without a curriculum there is one network, read early; with one, that of each stage. Both are
-    read on one seed, the same.
-    """
-    lines = []
-    beside = dict(zip(names, reversed(names), strict=True))
-    first = protocol.systems["ram"].options["curriculum"][0]
-    for (how, values), system in zip(rows.items(), names, strict=True):
-        for steps in range(first, protocol.max_glimpses + 1):
-            value = values[steps - 1] if steps <= len(values) else None
-            label = f"{how}, {steps} glimpse{'s' * (steps > 1)}"
-            published = Published(label, value, steps, steps=steps)
-            lines.append(Line(published, protocol, system, beside=beside[system]))
-    return lines
-
-
-def _resolution(drawn: Protocol | None) -> list[Line]:
-    """Resolution of the first look by depth; of drawn birds, of one look at the whole."""
-    if drawn is not None:
-        sides = {
-            "one-look": "first look alone",
-            "one-look-full": "one look, full resolution",
-            "one-look-resnet18-32": "ResNet-18, 32x32",
-            "one-look-resnet-32": "ResNet-34, 32x32",
-            "one-look-resnet18": "ResNet-18, 128x128",
-            "one-look-resnet": "ResNet-34, 128x128",
-        }
-        lines = [
-            Line(Published(label, None), drawn, system)
-            for system, label in sides.items()
-            if system in drawn.systems
-        ]
-        budget = drawn.max_glimpses
-        label = f"RAM, {budget} glimpses"
-        return [*lines, Line(Published(label, None, budget, steps=budget), drawn, "ram")]
-    lines = []
-    names = ("ResNet-34", "RAM-34", "ResNet-50", "RAM-50")
-    for first, values in talk.TABLE_5.items():
-        for name, value in zip(names, values, strict=True):
-            if value is None:
-                continue
-            large, deep = first == 448, name.endswith("50")
-            protocol = systems.CUB_LARGE if large else systems.CUB_MEDIUM
-            if deep and not large:
-                protocol = systems.CUB_MEDIUM_DEEP
-            ram = name.startswith("RAM")
-            steps = protocol.max_glimpses if ram else None
-            published = Published(f"{name}, {first}x{first}", value, steps=steps)
-            lines.append(Line(published, protocol, "ram" if ram else "one-look"))
-    return lines

@@ -3,7 +3,7 @@
 Every image consists of ellipses and bars and needs no files. `genera` defines which parts
 distinguish the species, `textures` explains why a thumbnail does not show them. `birds` and `autos`
 are the two body plans (`plan`), made of `pieces`. `figures` places them, `scenes` adds background
-and clutter, and `canvas` paints. Random numbers come from `words`.
+and clutter, and `canvas` paints. Random numbers come from `random_words`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from .canvas import Texture
 from .figures import Figures, figures
 from .genera import INKS, Genera, genera, names
 from .plan import Plan
+from .random_words import RandomWords
 from .scenes import grain, mottle, scene
 from .textures import AMPLITUDE, period
-from .words import Source
 
 __all__ = ["AUTOS", "BIRDS", "SMALL_BIRDS", "Drawing", "Layout"]
 
@@ -175,14 +175,14 @@ class Drawing:
 
     def _draw(self, part: str, index: int, label: int) -> np.ndarray:
         """Draws an image as class `label`, which may be another class of its genus."""
-        found, source = _figures(self, part), self._source(part)
+        found, random = _figures(self, part), self._random(part)
         clutter = float(found.clutter[index])
-        canvas = scene(source, index, self.image_size, clutter)
+        canvas = scene(random, index, self.image_size, clutter)
         inks = [INKS.index(name) for name in found.figure.inks]
         colours = self._genera.colours[self._genera.genus[label]][inks]
         canvas.paint(found.pieces.of(index), colours, self._textures(found, index, label))
-        mottle(canvas, source, index)
-        grain(canvas, source, index, 8 + 14 * clutter)
+        mottle(canvas, random, index)
+        grain(canvas, random, index, 8 + 14 * clutter)
         return canvas.pixels()
 
     def _textures(self, found: Figures, index: int, label: int) -> list[Texture | None]:
@@ -200,8 +200,8 @@ class Drawing:
         plan = PLANS[self.plan]
         return genera(self.num_classes, len(plan.parts), plan.singles, plan.pairs)
 
-    def _source(self, part: str) -> Source:
-        return Source(self.seed, list(PLANS).index(self.plan) * len(PARTS) + PARTS.index(part))
+    def _random(self, part: str) -> RandomWords:
+        return RandomWords(self.seed, list(PLANS).index(self.plan) * len(PARTS) + PARTS.index(part))
 
     def _check(self, part: str) -> str:
         if part not in PARTS:
@@ -215,7 +215,7 @@ class Drawing:
 def _labels(drawing: Drawing, part: str) -> np.ndarray:
     """Every `num_classes` neighbours are all classes, in random order."""
     count, classes = drawing.count(part), drawing.num_classes
-    keys = drawing._source(part).table("labels", -(-count // classes), classes)
+    keys = drawing._random(part).table("labels", -(-count // classes), classes)
     return np.argsort(keys, axis=1, kind="stable").reshape(-1)[:count].astype(np.int64)
 
 
@@ -226,7 +226,7 @@ def _figures(drawing: Drawing, part: str) -> Figures:
         drawing._genera,
         _labels(drawing, part),
         drawing.image_size,
-        drawing._source(part),
+        drawing._random(part),
     )
 
 

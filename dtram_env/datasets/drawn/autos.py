@@ -6,7 +6,7 @@ import numpy as np
 
 from .pieces import Figure
 from .plan import Plan
-from .words import Draws
+from .random_words import Draws
 
 HEADLIGHT, FRONT, REAR, DOOR, TAILLIGHT = range(5)
 

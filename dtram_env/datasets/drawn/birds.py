@@ -6,8 +6,8 @@ import numpy as np
 
 from .pieces import Figure
 from .plan import Plan
+from .random_words import Draws
 from .textures import cosine, sine
-from .words import Draws
 
 BILL, EYE, WING, TAIL, LEGS = range(5)
 

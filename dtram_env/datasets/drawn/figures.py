@@ -9,8 +9,8 @@ import numpy as np
 from .genera import Genera
 from .pieces import Figure, Pieces
 from .plan import Plan
+from .random_words import Draws, RandomWords
 from .textures import TEXTURES, part_scale
-from .words import Draws, Source
 
 _WIDTH = 32  # random words per image
 _TILT = 25 / 360  # largest tilt, turns
@@ -46,7 +46,9 @@ class Figures:
         return np.stack(boxes, axis=1)
 
 
-def figures(plan: Plan, table: Genera, labels: np.ndarray, size: int, source: Source) -> Figures:
+def figures(
+    plan: Plan, table: Genera, labels: np.ndarray, size: int, random: RandomWords
+) -> Figures:
     """The figures of all images of an official part.
 
     Args:
@@ -54,10 +56,10 @@ def figures(plan: Plan, table: Genera, labels: np.ndarray, size: int, source: So
         table: its classes.
         labels: ``(N,)`` int64, classes of the images.
         size: side of the images, pixels.
-        source: random numbers of the official part.
+        random: random numbers of the official part.
     """
     n, parts = len(labels), len(plan.parts)
-    draws = Draws(source.table("figures", n, _WIDTH))
+    draws = Draws(random.table("figures", n, _WIDTH))
     clutter = draws.unit()
     tilt = draws.between(-_TILT, _TILT)
     facing = 2.0 * draws.below(2) - 1.0

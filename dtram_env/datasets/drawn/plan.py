@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .pieces import Figure
-from .words import Draws
+from .random_words import Draws
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import numpy as np
 from .canvas import Canvas, Texture, field
 from .genera import ACCENTS
 from .pieces import Pieces
+from .random_words import Draws, RandomWords
 from .textures import AMPLITUDE, TEXTURES, cosine, part_scale, period, sine, thumbnail_pixel
-from .words import Draws, Source
 
 # Numbers at clutter 1; at clutter 0 there are none.
 LEAVES, BRANCHES, DECOYS = 10, 4, 5
@@ -20,16 +20,16 @@ _CELLS = 5  # patches of colour along a side
 _WIDTH = 12  # random words per piece
 
 
-def scene(source: Source, index: int, size: int, clutter: float) -> Canvas:
+def scene(random: RandomWords, index: int, size: int, clutter: float) -> Canvas:
     """An image without its figure: patches of colour, then clutter.
 
     Args:
-        source: random numbers of the official part.
+        random: random numbers of the official part.
         index: the image.
         size: side of the image, pixels.
         clutter: amount of clutter, in [0, 1].
     """
-    levels = source.levels("ground", index, 4 * _CELLS**2).reshape(4, _CELLS, _CELLS)
+    levels = random.levels("ground", index, 4 * _CELLS**2).reshape(4, _CELLS, _CELLS)
     cells = (levels - np.float32(127.5)) * np.float32(0.15 + 0.35 * clutter)
     canvas = Canvas(field(cells[:3] * np.float32(0.6) + cells[3] * np.float32(0.8) + 124, size))
     for purpose, most, draw in (
@@ -38,26 +38,26 @@ def scene(source: Source, index: int, size: int, clutter: float) -> Canvas:
         ("decoys", DECOYS, _decoys),
     ):
         count = int(most * clutter + 0.5)
-        canvas.paint(*draw(source.draws(purpose, index, count, _WIDTH), size))
+        canvas.paint(*draw(random.draws(purpose, index, count, _WIDTH), size))
     return canvas
 
 
-def mottle(canvas: Canvas, source: Source, index: int) -> None:
+def mottle(canvas: Canvas, random: RandomWords, index: int) -> None:
     """Adds uneven light, whose cells are 1.5 thumbnail pixels wide, to the whole image.
 
     It hides the rest of the textures' contrast in a thumbnail. In the image itself it is much
     coarser than the textures, which stay visible.
     """
     cells = int(canvas.size / (1.5 * thumbnail_pixel(canvas.size)) + 0.5) + 1
-    levels = source.levels("mottle", index, cells * cells).reshape(1, cells, cells)
+    levels = random.levels("mottle", index, cells * cells).reshape(1, cells, cells)
     light = (levels - np.float32(127.5)) * np.float32(MOTTLE / 127.5)
     canvas.planes += field(light, canvas.size)
 
 
-def grain(canvas: Canvas, source: Source, index: int, strength: float) -> None:
+def grain(canvas: Canvas, random: RandomWords, index: int, strength: float) -> None:
     """Adds independent grey noise to each pixel, uniform within ±`strength` levels."""
     size = canvas.size
-    levels = source.levels("grain", index, size * size).reshape(size, size)
+    levels = random.levels("grain", index, size * size).reshape(size, size)
     canvas.planes += (levels - np.float32(127.5)) * np.float32(strength / 127.5)
 
 

@@ -164,8 +164,8 @@ def _read_list(
                 raise ValueError(line)
         except ValueError as error:
             raise DatasetCorruptError(
-                f"{path}, line {number}: expected an id that no earlier line has and "
-                f"{columns} value{'s' * (columns > 1)} of type {kind.__name__}, found {line!r}. {fix}"
+                f"{path}, line {number}: expected an id that no earlier line has and {columns} "
+                f"value{'s' * (columns > 1)} of type {kind.__name__}, found {line!r}. {fix}"
             ) from error
         values[key] = found
     return values

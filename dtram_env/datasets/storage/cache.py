@@ -26,7 +26,7 @@ from .thumbnails import box_resize
 from .writing import CORES, check_free_space, closing, finish, reserve, run_in_order, write_at
 
 
-class Source(Protocol):
+class ImageSource(Protocol):
     """Images that can be cached. It must be picklable if several processes are to read it."""
 
     @property
@@ -51,7 +51,7 @@ class Source(Protocol):
         ...
 
 
-def open_cache(folder: Path, source: Source) -> MappedStore | None:
+def open_cache(folder: Path, source: ImageSource) -> MappedStore | None:
     """Opens the finished cache of `source`; None if there is none, or one of other images.
 
     Raises:
@@ -73,7 +73,7 @@ def open_cache(folder: Path, source: Source) -> MappedStore | None:
 
 def build_cache(
     folder: Path,
-    source: Source,
+    source: ImageSource,
     thumbnail_sizes: Iterable[int] = (),
     *,
     label: str = "",
@@ -112,7 +112,7 @@ def build_cache(
 
 def _build(
     folder: Path,
-    source: Source,
+    source: ImageSource,
     sides: tuple[int, ...],
     label: str,
     progress: bool | None,
@@ -159,7 +159,7 @@ def _pool(processes: bool) -> Executor:
 
 
 def _write_one(
-    source: Source, folder: Path, sides: tuple[int, ...], place: tuple[int, int, np.ndarray]
+    source: ImageSource, folder: Path, sides: tuple[int, ...], place: tuple[int, int, np.ndarray]
 ) -> None:
     """Decodes one image into its part of the file, and makes its thumbnails while it is decoded."""
     i, start, size = place

@@ -18,7 +18,7 @@ _MEMORY = 256 << 20  # bytes of drawn images to keep
 class DrawnStore(Pictures):
     """A store that draws an image when it is first needed, and keeps the most recent ones.
 
-    It is also a `cache.Source`, which fills the cache with all images at once.
+    It is also a `cache.ImageSource`, which fills the cache with all images at once.
 
     Args:
         drawing: the drawn dataset.

@@ -1,4 +1,4 @@
-"""Images in memory as the cache takes them, and what their crops must be."""
+"""Images in memory as a source of the cache, and their expected crops."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dtram_env.datasets.storage.mapped import FORMAT, thumbnails_name
 
 
 class Given:
-    """A `cache.Source` of images that are known, and a record of which were decoded.
+    """A `cache.ImageSource` of given images; records which images were decoded.
 
     Args:
         images: arrays ``(H, W, C)`` uint8.
@@ -53,14 +53,14 @@ class Given:
 def ragged_images(
     count: int, least: int = 3, most: int = 14, channels: int = 3, seed: int = 0
 ) -> list[np.ndarray]:
-    """Random images of random sizes; no pixel is 0, which is what lies outside."""
+    """Random images of random sizes; no pixel is 0, the value outside the image."""
     rng = np.random.default_rng(seed)
     sizes = rng.integers(least, most + 1, (count, 2)).tolist()
     return [rng.integers(1, 256, (*size, channels), dtype=np.uint8) for size in sizes]
 
 
 def window_of(image: np.ndarray, top: int, left: int, side: int) -> np.ndarray:
-    """A window ``(side, side, C)`` of the image padded with zeros, by the plainest means."""
+    """A window ``(side, side, C)`` of the zero-padded image, pixel by pixel."""
     out = np.zeros((side, side, image.shape[2]), dtype=np.uint8)
     for y in range(side):
         for x in range(side):
@@ -76,7 +76,7 @@ def black_cache(
     thumbnail: int | None = None,
     source: dict[str, Any] | None = None,
 ) -> None:
-    """Writes a finished cache of black images: files with holes, which take no room on the disk."""
+    """Writes a finished cache of black images as sparse files, which use no disk space."""
     folder.mkdir()
     np.save(folder / "sizes.npy", np.full((count, 2), side, np.int32))
     files = {"pixels.bin": side} | ({thumbnails_name(thumbnail): thumbnail} if thumbnail else {})

@@ -1,4 +1,4 @@
-"""A web server for the tests of fetching: it breaks off, lies or says nothing, as it is told."""
+"""A web server for the tests of downloading, which can break off its answers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves `content` with ranges; writes down what was asked; breaks off `breaks` answers.
+    """Serves `content` with ranges, records the requests and breaks off `breaks` answers.
 
     A context manager that serves from a thread while it is open.
     """

@@ -29,7 +29,7 @@ def make(**changes: object) -> Dataset:
 
 @pytest.fixture
 def ragged(tmp_path: Path) -> Dataset:
-    """Four images of sizes of their own, in a cache; image k is k everywhere."""
+    """A cache of four images of different sizes; all pixels of image k are k."""
     images = [np.full((*size, 3), k, np.uint8) for k, size in enumerate(SIZES)]
     store = build_cache(tmp_path / "a", Given(images))
     return make(images=store, labels=np.array([0, 1, 1, 0]))

@@ -260,7 +260,7 @@ def test_others_have_no_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             load("mnist", data_dir=tmp_path, data=data, download=False)
 
 
-def test_what_is_drawn_is_itself_whatever_is_asked(tmp_path: Path) -> None:
+def test_a_drawn_dataset_is_never_replaced(tmp_path: Path) -> None:
     for data in datasets.DATA:
         assert load("birds", "test", data_dir=tmp_path, data=data, options=FEW).name == (
             "Birds (drawn)"

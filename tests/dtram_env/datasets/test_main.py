@@ -17,7 +17,7 @@ from tests.dtram_env.datasets.trees import Tree, make_cars, make_cub, make_folde
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., tuple[int, str, str]]:
-    """Runs the command in `tmp_path`; its exit code, output and errors."""
+    """Runs the command in `tmp_path`; returns exit code, output and errors."""
 
     def call(command: str) -> tuple[int, str, str]:
         code = main([*shlex.split(command), "--data-dir", str(tmp_path)])
@@ -149,7 +149,7 @@ def test_build_a_folder(run: Callable, tmp_path: Path) -> None:
         ("build birds --num-classes 1", "num_classes=1: expected"),
     ],
 )
-def test_build_that_fails_says_so_in_a_line(run: Callable, command: str, words: str) -> None:
+def test_build_errors_are_one_line(run: Callable, command: str, words: str) -> None:
     code, out, said = run(command)
     assert (code, out) == (1, "") and words in said and said.count("\n") == 1
 
@@ -180,6 +180,7 @@ def test_bad_options(
     assert stopped.value.code == 2 and words in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_as_a_program(run_python: Callable[..., str], tmp_path: Path) -> None:
     """Draws in processes, so the program must be importable by them."""
     few = "--num-classes 10 --num-train 12 --num-test 6 --image-size 96"

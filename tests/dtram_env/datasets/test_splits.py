@@ -1,4 +1,4 @@
-"""The validation part: exact shares, fixed for ever, a partition."""
+"""The validation part: exact shares, a fixed draw, a partition."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_all_and_nothing() -> None:
 
 
 def test_the_draw_never_changes() -> None:
-    """Another digest is another validation set: every published number would change its meaning."""
+    """A changed digest means another validation set, which breaks every published number."""
     labels = np.arange(10_000) * 7919 % 10
     _, validation = stratified_split(labels, 1000)
     digest = hashlib.sha256(validation.astype("<i8").tobytes()).hexdigest()

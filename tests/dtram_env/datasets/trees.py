@@ -33,7 +33,7 @@ MODES = ("L", "CMYK")
 
 @dataclass(frozen=True)
 class Tree:
-    """What was written; arrays and paths by part, in the order of a listing.
+    """A dataset that was written; arrays and paths by part, in the order of a listing.
 
     Attributes:
         folder: what a reader is given.
@@ -75,7 +75,7 @@ def colour_of(label: int) -> tuple[int, int, int]:
 
 
 def write_image(path: Path, label: int, number: int) -> tuple[tuple[int, int], tuple[int, ...]]:
-    """Writes the `number`-th image of a part; its size and box."""
+    """Writes the `number`-th image of a part; returns its size and box."""
     height, width, box = SHAPES[number % len(SHAPES)]
     left, top, box_width, box_height = box
     pixels = np.full((height, width, 3), GROUND, dtype=np.uint8)
@@ -92,7 +92,7 @@ def write_image(path: Path, label: int, number: int) -> tuple[tuple[int, int], t
 
 
 class _Writer:
-    """Writes the images below `root`, part by part, and remembers them."""
+    """Writes images below `root`, part by part, and records them."""
 
     def __init__(self, root: Path, parts: Iterable[str] = ("train", "test")) -> None:
         self.root = root
@@ -169,7 +169,7 @@ def make_cars(folder: Path, classes: int = 3, train: int = 2, test: int = 1) -> 
 
 
 def annotations(rows: list[tuple[object, ...]]) -> np.ndarray:
-    """Cars' table of boxes (x1, y1, x2, y2), classes (from 1) and file names, to be saved."""
+    """The table of Cars: boxes (x1, y1, x2, y2), classes (from 1) and file names."""
     fields = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", "fname")
     table = np.empty((1, len(rows)), dtype=[(field, object) for field in fields])
     for i, row in enumerate(rows):
@@ -202,7 +202,7 @@ def make_folder(
 
 
 def pack(archive: Path, *items: Path) -> str:
-    """Packs files and folders under their own names; the archive's MD5."""
+    """Packs files and folders under their own names; returns the archive's MD5."""
     with tarfile.open(archive, "w:gz") as tar:
         for item in items:
             tar.add(item, item.name)

@@ -1,4 +1,4 @@
-"""What is read off trained networks: closed forms."""
+"""Outcomes and intervals in closed form."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import torch
 from agents.stopping import ConfidenceStop, FixedStop
 from agents.unroll import Scores
 from train.common.statistics import (
-    answers,
     glimpses_needed,
     matching_confidence,
     mixture_at,
+    outcome,
     paired_bootstrap,
 )
 
@@ -53,7 +53,7 @@ def test_error_between_two_rules_is_their_mixture() -> None:
     """A quarter of the way from 1 glimpse to 2, and beyond the ends."""
     scores = random_scores()
     rules = [FixedStop(3), FixedStop(1), FixedStop(2)]  # in any order
-    one, two, three = (1.0 - answers(scores, FixedStop(t)).right for t in (1, 2, 3))
+    one, two, three = (1.0 - outcome(scores, FixedStop(t)).right for t in (1, 2, 3))
     found = mixture_at(scores, rules, 1.25)
     assert np.allclose(found.error, 0.75 * one + 0.25 * two)
     assert found.mean_glimpses == 1.25

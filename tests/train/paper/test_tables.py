@@ -1,17 +1,16 @@
-"""The tables' lines: each names a system that can be trained, and the talk's own figure."""
+"""Lines of the tables: each names a system that can be trained, and the talk's own figure."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-import tyro
 
 from train import one_look, reinforce
+from train.common.options import command_line
 from train.paper import published as talk
 from train.paper import systems, tables
-from train.paper.systems import BIRDS, BIRDS_4, PROTOCOLS, Protocol
-from train.reproduce import Options, protocols_of
+from train.paper.systems import BIRDS, BIRDS_4, PROTOCOLS, RECIPES, Protocol
 
 KEYS = tuple(f"table{n}" for n in range(2, 10))
 DRAWN = (None, *(p for p in systems.DRAWN if p is not BIRDS_4))  # that is of Table 6 and claims
@@ -19,7 +18,7 @@ DRAWN = (None, *(p for p in systems.DRAWN if p is not BIRDS_4))  # that is of Ta
 
 @pytest.mark.parametrize("drawn", DRAWN, ids=[p.name if p else "real" for p in DRAWN])
 @pytest.mark.parametrize("key", KEYS)
-def test_every_line_names_a_system_that_is_there(key: str, drawn: Protocol | None) -> None:
+def test_every_line_names_a_known_system(key: str, drawn: Protocol | None) -> None:
     made = tables.table(key, drawn)
     assert len({line.name for line in made.lines}) == len(made.lines)
     assert any(line.system for line in made.lines)
@@ -36,10 +35,11 @@ def test_every_system_is_options_of_its_program(protocol: Protocol) -> None:
     for name, system in protocol.systems.items():
         words = protocol.run(Path("r"), name, 3).words()
         kind = {"reinforce.py": reinforce, "one_look.py": one_look}[system.program]
-        options = tyro.cli(kind.Options, args=words[2:])
+        options = command_line(kind.Options, None, RECIPES[system.program], words[2:])
         assert (options.env_id, options.seed, options.resume) == (protocol.env_id, 3, True)
         assert options.run_dir == Path("r") / protocol.name / name / "seed-3"
-        assert PROTOCOLS[protocol.name] is protocol
+        assert options.env == protocol.env
+        assert system.option("stop") in (None, getattr(options, "stop", None))
         if system.trunk is not None:
             assert options.trunk == protocol.folder(Path("r"), system.trunk, 3)
 
@@ -115,6 +115,17 @@ def test_published_figures_are_the_talks() -> None:
     assert other == {2: 6.27, 4: 1.73, 6: 1.29}
 
 
+def test_recipes_and_options_of_a_system() -> None:
+    """As the commands of a reader: a recipe, then what a system changes."""
+    words = BIRDS_4.run(Path("r"), "ram", 0).words()[2:-3]
+    expected = "--recipe birds-small --env-id DTRAM-BirdsSmall-v0 --env max_glimpses=4 --seed 0"
+    assert words == [*expected.split(), "--stop", "off", "--curriculum", "2", "3", "4"]
+    stop = systems.MNIST.run(Path("r"), "dtram-0", 0).words()
+    assert "--stop after max_mean_glimpses=2.4 --discount 0.98 --trunk r/mnist" in " ".join(stop)
+    assert systems.MNIST.systems["ram"].option("scan_epochs") == 12  # the recipe's
+    assert BIRDS.systems["ram-no-curriculum"].option("curriculum") == ()  # not the recipe's
+
+
 def test_a_depth_and_a_resolution_have_their_protocols() -> None:
     lines = {line.name: line.protocol for line in tables.table("table5").lines}
     assert lines["RAM-34, 224x224"] is systems.CUB_MEDIUM
@@ -122,25 +133,25 @@ def test_a_depth_and_a_resolution_have_their_protocols() -> None:
     assert lines["ResNet-50, 448x448"] is systems.CUB_LARGE
 
 
-def test_two_ways_to_train_stand_beside_each_other() -> None:
+def test_two_ways_to_train_are_compared_on_one_seed() -> None:
     for key, other in (("table8", "ram-no-curriculum"), ("table9", "ram-last")):
         pairs = {(line.system, line.beside) for line in tables.table(key, BIRDS).lines}
         assert pairs == {("ram", other), (other, "ram")}
 
 
-def test_what_is_learned_without_supervision_is_said() -> None:
-    """On small drawn birds glimpse_only glimpses stay supervised, which the talk's network has not."""
+def test_table_9_notes_the_glimpses_classified_by_themselves() -> None:
+    """Small drawn birds keep that supervision, which the talk's network does not have."""
     assert "by itself" in tables.table("table9", BIRDS).note
     assert "by itself" not in tables.table("table9").note
     assert "by itself" not in tables.table("table8", BIRDS).note
 
 
 def test_a_stop_is_named_by_its_bound_and_its_network() -> None:
-    assert tables.named_as(systems.MNIST, "dtram-0") == "DT-RAM at <= 2.4, the paper's network"
-    assert tables.named_as(systems.MNIST, "dtram-conv-1").startswith("DT-RAM at <= 3.6, cells and")
-    second = tables.named_as(systems.MNIST, "dtram-2")
+    assert tables.label_of(systems.MNIST, "dtram-0") == "DT-RAM at <= 2.4, the paper's network"
+    assert tables.label_of(systems.MNIST, "dtram-conv-1").startswith("DT-RAM at <= 3.6, cells and")
+    second = tables.label_of(systems.MNIST, "dtram-2")
     assert second == "DT-RAM, discount 0.999, the paper's network"
-    assert tables.named_as(BIRDS_4, "dtram") == "DT-RAM, budget of 4"
+    assert tables.label_of(BIRDS_4, "dtram") == "DT-RAM, budget of 4"
 
 
 def test_a_fourth_glimpse_stands_beside_the_budget_of_three() -> None:
@@ -149,14 +160,9 @@ def test_a_fourth_glimpse_stands_beside_the_budget_of_three() -> None:
         *(f"RAM, {t} glimpses, budget of 4" for t in (2, 3, 4)),
         "DT-RAM, budget of 4",
     ]
-    assert [p.name for p in protocols_of(Options(what=("claims",), data="drawn"), "claims")] == [
-        "mnist",
-        "birds-small",
-        "birds-small-4",
-    ]
 
 
-def test_statistics_of_a_dataset_that_is_not_there(tmp_path: Path) -> None:
+def test_statistics_of_a_missing_dataset(tmp_path: Path) -> None:
     rows = {row["system"]: row for row in tables.statistics(tmp_path)}
     assert rows["CUB-200-2011"]["published_train"] == 5994
     assert "train" not in rows["CUB-200-2011"]

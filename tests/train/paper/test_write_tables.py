@@ -1,4 +1,4 @@
-"""Rows of the tables by hand: means over runs, what is kept of earlier ones, what is written."""
+"""Records and rows by hand: keys, means over runs, and the text of a table."""
 
 from __future__ import annotations
 
@@ -8,137 +8,108 @@ from typing import Any
 import numpy as np
 import pytest
 
-from train.common.run import write_json
-from train.common.statistics import Answered
+from train.common.files import read_json
+from train.common.records import RESULTS
+from train.common.statistics import Outcome
 from train.paper import tables
-from train.paper import write_tables as rows
-from train.paper.read_runs import Reading
-from train.paper.systems import MNIST
+from train.paper.read_runs import Reading, Record, merge, record_of, records_of
+from train.paper.systems import BIRDS, MNIST
 from train.paper.tables import Line
+from train.paper.write_tables import make_row, write_table
 
 MADE = tables.table("table2")
 (DTRAM_1,) = (line for line in MADE.lines if line.system == "dtram-1")
 (RAM_4,) = (line for line in MADE.lines if line.name == "RAM, 4 glimpses")
+ORIGIN = {
+    "command": "python it",
+    "commit": "d0",
+    "date": "2026-11-28",
+    "versions": {"torch": "2"},
+    "hardware": {"device": "cpu", "bf16": True},
+}
 
 
-def one(seed: int, value: float, glimpses: float = 4.0, system: str = "ram") -> dict[str, Any]:
-    figures = {"value": value, "glimpses": glimpses, "flops": 100 + seed}
-    recipe = MNIST.recipe(system, seed)
-    return {"run": f"mnist/{system}/seed-{seed}", "recipe": recipe, **figures}
+def record(seed: int, error: float, line: Line = RAM_4, **changes: Any) -> Record:
+    outcome = Outcome(np.ones(1, dtype=bool), np.full(1, 4))
+    made = record_of(line, seed, Reading(outcome, 100.0 + seed, {"dataset": "MNIST", **ORIGIN}))
+    return made | {"error": error} | changes
 
 
-def test_a_record_by_hand(tmp_path: Path) -> None:
-    folder = tmp_path / "mnist/dtram-1/seed-0"
-    folder.mkdir(parents=True)
-    write_json(folder / "results.json", {"command": "c", "commit": "d", "train_seconds": 3.0})
-    right = np.array([True, True, True, False])
-    reading = Reading(Answered(right, np.array([1, 2, 2, 4])), 12.4, folder)
-    found = rows.record(MADE, DTRAM_1, reading, "abc")
-    assert (found["value"], found["glimpses"], found["flops"]) == (25.0, 2.25, 12)
-    assert (found["run"], found["recipe"]) == ("mnist/dtram-1/seed-0", "abc")
-    assert (found["command"], found["commit"], found["date"]) == ("c", "d", None)
-    accuracy = rows.record(tables.table("table6"), DTRAM_1, reading, "abc")
-    assert accuracy["value"] == 75.0
-    assert "units" not in found
-    write_json(folder / "results.json", {"units": [2.5, 3.0], "units_of_each_block": [3, 4]})
-    halting = rows.record(MADE, DTRAM_1, reading, "abc")
-    assert (halting["units"], halting["of_units"]) == (5.5, 7)
+def test_a_record_by_hand() -> None:
+    outcome = Outcome(np.array([True, True, True, False]), np.array([1, 2, 2, 4]))
+    results = {"dataset": "MNIST", "train_seconds": 3.0, **ORIGIN}
+    found = record_of(DTRAM_1, 2, Reading(outcome, 12.4, results))
+    key = {"protocol": "mnist", "system": "dtram-1", "steps": None, "confidence": None, "seed": 2}
+    figures = {"error": 25.0, "mean_glimpses": 2.25, "flops": 12, "train_seconds": 3.0}
+    assert found == {**key, "data": "MNIST", **figures, **ORIGIN}
+    halting = {**results, "units": [2.5, 3.0], "units_of_each_block": [3, 4]}
+    found = record_of(DTRAM_1, 2, Reading(outcome, 12.4, halting))
+    assert (found["units"], found["of_units"]) == (5.5, 7)
+
+
+def test_a_new_record_replaces_the_old_one_of_its_key() -> None:
+    old = [record(1, 1.0), record(0, 2.0), record(0, 3.0, DTRAM_1)]
+    found = merge(old, [record(1, 4.0), record(2, 5.0)])
+    errors = [(one["system"], one["seed"], one["error"]) for one in found]
+    assert errors == [("dtram-1", 0, 3.0), ("ram", 0, 2.0), ("ram", 1, 4.0), ("ram", 2, 5.0)]
+    # The number of glimpses and the confidence are in the key.
+    others = [record(1, 9.0, steps=5), record(1, 9.0, steps=None, confidence=0.0)]
+    assert len(merge(found, others)) == 6
+    assert [one["seed"] for one in records_of(RAM_4, merge(found, others))] == [0, 1, 2]
+    assert [one["seed"] for one in records_of(RAM_4._replace(beside="ram-last"), found)] == [0]
 
 
 def test_means_over_runs_by_hand() -> None:
-    found = rows.row(MADE, RAM_4, [one(1, 1.5), one(0, 1.0)])
-    assert (found["ours"], found["seeds"], found["values"]) == (1.25, 2, [1.0, 1.5])
+    found = make_row(MADE, RAM_4, [record(1, 1.5), record(0, 1.0)])
+    assert (found["ours"], found["seeds"], found["values"]) == (1.25, 2, [1.5, 1.0])
     assert found["spread"] == pytest.approx(0.3536, abs=1e-4)  # 0.5 / sqrt(2)
     assert (found["published"], found["difference"]) == (1.54, -0.29)
     assert found["published_other_version"] == 1.73
-    assert rows.row(MADE, RAM_4, [one(0, 1.0)])["spread"] is None
-    cited = rows.row(MADE, RAM_4, [])
+    assert found["runs"] == ["mnist/ram/seed-1", "mnist/ram/seed-0"]
+    assert make_row(MADE, RAM_4, [record(0, 1.0)])["spread"] is None
+    cited = make_row(MADE, RAM_4, [])
     assert cited["published"] == 1.54 and "ours" not in cited
+    accuracy = make_row(tables.table("table6"), RAM_4, [record(0, 1.25)])
+    assert accuracy["ours"] == 98.75
 
 
-def test_a_row_of_ours_has_no_published_glimpses() -> None:
-    (cells,) = (
+def test_our_own_lines_have_no_published_figures() -> None:
+    (conv,) = (
         line for line in MADE.lines if line.name.startswith("RAM, 4") and "conv" in line.name
     )
-    found = rows.row(MADE, cells, [])
-    assert found["published"] is None and found["published_glimpses"] is None
-    assert "published_other_version" not in found
+    found = make_row(MADE, conv, [])
+    assert {name for name, value in found.items() if value is not None} == {"system"}
+    birds = tables.table("table6", BIRDS)
+    assert make_row(birds, birds.lines[0], []) == {"system": "One look"}
 
 
-def test_runs_that_are_gone_are_kept_while_the_recipe_is_the_same() -> None:
-    before = rows.row(MADE, RAM_4, [one(0, 1.0), one(1, 2.0)])
-    again = rows.row(MADE, RAM_4, [], before)
-    assert (again["ours"], again["seeds"]) == (1.5, 2)
-    assert all(run["kept"] for run in again["runs"])
-    # One of them anew, and one more.
-    mixed = rows.row(MADE, RAM_4, [one(1, 4.0), one(2, 4.0)], before)
-    assert mixed["values"] == [1.0, 4.0, 4.0]
-    assert [run.get("kept", False) for run in mixed["runs"]] == [True, False, False]
-    # Another recipe, system or protocol: what it made is nothing to be kept.
-    other = {"runs": [{**run, "recipe": "x"} for run in before["runs"]], "seeds": 2}
-    assert "ours" not in rows.row(MADE, RAM_4, [], other)
-    assert rows.row(MADE, RAM_4, [one(2, 4.0)], other)["values"] == [4.0]
-    for name in ("mnist/ram-cells/seed-0", "birds-small/ram/seed-0", "mnist/ram/seed-", "ram"):
-        run = {**one(0, 1.0), "run": name}
-        assert "ours" not in rows.row(MADE, RAM_4, [], {"runs": [run], "seeds": 1})
-
-
-def test_records_without_figures_stand_together_or_not_at_all() -> None:
-    """A row of three seeds is not replaced by one because nobody noted what each had."""
-    means = {"ours": 2.0, "spread": 1.0, "glimpses": 3.5, "flops": 9, "seeds": 3}
-    records = [{k: one(s, 1.0 + s)[k] for k in ("run", "recipe", "value")} for s in range(3)]
-    before = {**means, "values": [1.0, 2.0, 3.0], "runs": records}
-    for found in ([], [one(0, 5.0)], [one(0, 5.0), one(1, 5.0)]):
-        again = rows.row(MADE, RAM_4, found, before)
-        assert {name: again[name] for name in means} == means
-        assert [run["kept"] for run in again["runs"]] == [True] * 3
-    anew = rows.row(MADE, RAM_4, [one(seed, 5.0) for seed in range(3)], before)
-    assert (anew["ours"], anew["seeds"], anew["glimpses"]) == (5.0, 3, 4.0)
-    # With one of its recipes changed the mean is of something else.
-    records[1]["recipe"] = "x"
-    assert "ours" not in rows.row(MADE, RAM_4, [], before)
-
-
-def test_records_of_an_older_format_are_none() -> None:
-    before = {"ours": 1.0, "seeds": 1, "runs": ["runs/reproduce/mnist/ram/seed-0"]}
-    assert "ours" not in rows.row(MADE, RAM_4, [], before)
-
-
-def test_a_line_beside_another_keeps_seed_0() -> None:
-    line = RAM_4._replace(beside="ram-cells")
-    before = rows.row(MADE, RAM_4, [one(seed, 1.0 + seed) for seed in range(3)])
-    assert rows.row(MADE, line, [], before)["values"] == [1.0]
-
-
-def test_the_recipe_tells_what_is_asked() -> None:
-    assert MNIST.recipe("dtram-0", 0) != MNIST.recipe("dtram-1", 0) != MNIST.recipe("dtram-1", 1)
-    assert MNIST.recipe("dtram-0", 2) == MNIST.recipe("dtram-0", 2)
-    # The same stop on another trunk is another recipe.
-    assert MNIST.recipe("dtram-cells-0", 0) != MNIST.recipe("dtram-conv-0", 0)
-
-
-def test_what_is_written() -> None:
-    over = [one(0, 1.0, 3.5, "dtram-1"), one(1, 1.2, 3.625, "dtram-1")]
-    written = [rows.row(MADE, DTRAM_1, over), rows.row(MADE, RAM_4, [])]
-    text = rows.markdown("T", "MNIST", written, "python it", "A note.")
-    lines = text.splitlines()
-    (dtram,) = (line for line in lines if line.startswith("| DT-RAM-1 |"))
+def test_the_text_of_a_table(tmp_path: Path) -> None:
+    """† marks runs beyond their bound of 3.6, and runs in float32 are listed."""
+    plain = {**ORIGIN["hardware"], "bf16": False}  # type: ignore[dict-item]
+    records = [
+        record(0, 1.0, DTRAM_1, mean_glimpses=3.5),
+        record(1, 1.2, DTRAM_1, mean_glimpses=3.625),
+        record(0, 1.0, hardware=plain),
+    ]
+    act = Line(RAM_4.published, MNIST, "act", label="ACT")
+    records.append(record(0, 1.0, act, units=5.25, of_units=16))
+    rows = [make_row(MADE, line, records) for line in (DTRAM_1, RAM_4, act, MADE.lines[0])]
+    path = write_table(tmp_path, MADE._replace(note="A note."), rows, ORIGIN)
+    text = path.read_text(encoding="utf-8")
+    (dtram,) = (line for line in text.splitlines() if line.startswith("| DT-RAM-1 |"))
     assert "| 1.10 ± 0.14 |" in dtram and "| 3.56 † |" in dtram and "| -0.36 |" in dtram
-    assert "A note." in lines
-    assert any("over theirs: mnist/dtram-1/seed-1 3.625" in line for line in lines)
-    assert "‡" not in text and "`python it`" in text
-    assert "hardware, but for mnist/dtram-1 (seeds 0, 1)." in text
-    known = rows.row(MADE, RAM_4, [one(0, 1.0) | {"command": "python x"}])
-    kept = rows.row(MADE, RAM_4, [], known)
-    text = rows.markdown("T", "MNIST", [kept], "python it")
-    assert "| 1.00 ‡ |" in text and "‡ From an earlier writing" in text
-    assert "command, commit and hardware.\n" in text
-    few = {**kept, "bound": 3.6, "runs": [{"run": "a/b/seed-2", "value": 1.0}]}
-    assert "is not: a/b (seed 2)." in rows.markdown("T", "MNIST", [few], "python it")
+    assert "\nA note.\n" in text and "Measured on MNIST." in text and "`python it`" in text
+    assert "these runs take more: mnist/dtram-1/seed-1 3.625." in text
+    assert "no bfloat16 instructions: mnist/ram/seed-0." in text
+    assert "| ACT, 5.2 of 16 units |" in text
+    found = read_json(tmp_path / "table2.json")
+    assert found["rows"] == rows and found["commit"] == "d0"
+    head, first, *_ = (tmp_path / "table2.csv").read_text(encoding="utf-8").splitlines()
+    assert head.startswith("system,published,") and "published_with_box" not in head
+    assert first.startswith("DT-RAM-1,1.46,") and "1.0 1.2" in first and ",2," in first
 
 
-def test_units_that_halt_are_in_the_name() -> None:
-    found = rows.row(
-        MADE, Line(RAM_4.published, MNIST, "act"), [one(0, 1.0) | {"units": 5.25, "of_units": 16}]
-    )
-    assert "| RAM, 4 glimpses, 5.2 of 16 units |" in rows.markdown("T", "d", [found], "c")
+def test_a_table_of_unknown_origin_is_not_committed() -> None:
+    for commit in ("unknown", "d0+changes"):
+        with pytest.raises(ValueError, match=r"table2.json: made on commit"):
+            write_table(RESULTS / "tables", MADE, [], {**ORIGIN, "commit": commit})

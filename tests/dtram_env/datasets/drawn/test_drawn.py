@@ -121,15 +121,15 @@ def test_pose_varies(drawing: Drawing) -> None:
     assert abs(clutter.mean() - 0.5) < 0.02
 
 
-def test_which_parts_tell_is_a_function_of_the_genus() -> None:
+def test_discriminative_parts_depend_on_the_genus() -> None:
     labels, discriminative = SMALL_BIRDS.labels("test"), SMALL_BIRDS.layout("test").discriminative
     genus = np.array([name.split(",")[0] for name in SMALL_BIRDS.class_names])[labels]
     for name in np.unique(genus):
         assert len(np.unique(discriminative[genus == name], axis=0)) == 1
     for label, row in zip(labels[:100], discriminative[:100], strict=True):
         marks = SMALL_BIRDS.class_names[label].split(", ")[1:]
-        told = [name for name, tells in zip(SMALL_BIRDS.part_names, row, strict=True) if tells]
-        assert [mark.split(" ", 1)[1] for mark in marks] == told
+        parts = [name for name, is_one in zip(SMALL_BIRDS.part_names, row, strict=True) if is_one]
+        assert [mark.split(" ", 1)[1] for mark in marks] == parts
 
 
 @pytest.mark.parametrize("drawing", [FEW, replace(FEW, plan="autos"), replace(BIRDS, num_test=3)])
@@ -163,7 +163,7 @@ def test_no_images() -> None:
 
 
 def test_the_drawing_never_changes() -> None:
-    """Another digest is another dataset: the versions of its environments must go up with it."""
+    """A changed digest means another dataset: raise the versions of its environments."""
     digest = hashlib.sha256()
     for drawing, rows in ((SMALL_BIRDS, range(20)), (SMALL_AUTOS, range(20)), (BIRDS, (0,))):
         digest.update(drawing.draw_many("test", rows).tobytes())
@@ -207,7 +207,7 @@ def test_species_differ_only_in_their_discriminative_boxes(drawing: Drawing) -> 
     assert np.mean(kept) < (1 / 30 if small else 1 / 8)
 
 
-def test_parts_that_do_not_tell_carry_textures_at_random() -> None:
+def test_other_parts_have_random_textures() -> None:
     """Species, and so genera, of one look: every texture is as frequent as another on each part."""
     found, table = drawn._figures(SMALL_BIRDS, "train"), table_of(SMALL_BIRDS)
     n = len(found.kinds)

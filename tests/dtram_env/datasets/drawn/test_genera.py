@@ -1,4 +1,4 @@
-"""Genera: a fifth of the classes alone, half told by one part, the rest by two; all distinct."""
+"""Genera: a fifth of the classes alone, half differ in one part, the rest in two."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_shares_and_species(plan: str, num_classes: int) -> None:
     assert np.abs(by_parts / num_classes - [0.2, 0.5, 0.3]).max() < 3.5 / num_classes
     for g, discriminative in enumerate(table.discriminative):
         textures = table.texture[table.genus == g]
-        # A species says its textures where its genus tells, and nowhere else.
+        # A species defines the textures of the discriminative parts, and no others.
         assert np.array_equal(textures >= 0, np.broadcast_to(discriminative, textures.shape))
         assert textures.max() < TEXTURES
         assert len(np.unique(textures, axis=0)) == len(textures)
@@ -42,7 +42,7 @@ def test_shares_and_species(plan: str, num_classes: int) -> None:
 
 
 @pytest.mark.parametrize("plan", PLANS)
-def test_every_part_tells_in_the_full_profile(plan: str) -> None:
+def test_every_part_is_discriminative_in_the_full_profile(plan: str) -> None:
     table = table_of(plan, 200)
     one = table.discriminative[table.discriminative.sum(axis=1) == 1]
     assert np.ptp(one.sum(axis=0)) <= 1

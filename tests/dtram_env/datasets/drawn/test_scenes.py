@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from dtram_env.datasets.drawn.canvas import Canvas
+from dtram_env.datasets.drawn.random_words import RandomWords
 from dtram_env.datasets.drawn.scenes import MOTTLE, grain, mottle, scene
 from dtram_env.datasets.drawn.textures import thumbnail_pixel
-from dtram_env.datasets.drawn.words import Source
 
-SOURCE = Source(0, 0)
+SOURCE = RandomWords(0, 0)
 
 
 def edges(canvas: Canvas) -> float:

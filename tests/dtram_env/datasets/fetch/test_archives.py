@@ -1,4 +1,4 @@
-"""Archives on their way to a folder of images: CUB's, from a server of our own or put by hand."""
+"""CUB's archive, from a local server or put there by hand, becomes a folder of images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NAME = "CUB_200_2011.tgz"
 
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
-    """What is in the archive, unpacked, elsewhere."""
+    """The content of the archive, unpacked elsewhere."""
     tree = make_cub(tmp_path / "published")
     (tree.root / "parts").mkdir()
     (tree.root / "parts/parts.txt").write_text("1 back\n")
@@ -34,7 +34,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
 
 @pytest.fixture
 def data(tree: Tree, tmp_path: Path) -> bytes:
-    """The archive; as the published one it has a file beside the folder."""
+    """The archive; like the published one it has a file beside the folder."""
     (tmp_path / "attributes.txt").write_text("1 has_bill_shape::curved\n")
     pack(tmp_path / "x.tgz", tmp_path / "attributes.txt", tree.root)
     return (tmp_path / "x.tgz").read_bytes()
@@ -90,7 +90,7 @@ def test_resumes(server: Server, folder: Path, tree: Tree, data: bytes) -> None:
     ]
 
 
-def test_a_whole_part_is_not_asked_for_again(
+def test_a_complete_part_is_not_requested_again(
     server: Server, folder: Path, tree: Tree, data: bytes
 ) -> None:
     """A process was killed while it unpacked."""
@@ -117,7 +117,7 @@ def test_unpacked_by_hand(server: Server, folder: Path, tree: Tree) -> None:
     assert server.asked == [] and not (folder / ".lock").exists()
 
 
-def test_mends_what_is_missing_and_keeps_what_is_the_users(
+def test_repairs_what_is_missing_and_keeps_the_users_files(
     server: Server, folder: Path, tree: Tree
 ) -> None:
     cub.fetch(folder)
@@ -131,7 +131,7 @@ def test_mends_what_is_missing_and_keeps_what_is_the_users(
     assert_landed(folder, tree)
 
 
-def test_mends_the_folder_itself(server: Server, folder: Path, tree: Tree) -> None:
+def test_repairs_the_folder_itself(server: Server, folder: Path, tree: Tree) -> None:
     folder.parent.mkdir(parents=True)
     tree.root.rename(folder)
     (folder / tree.paths["test"][1]).unlink()
@@ -206,7 +206,7 @@ def test_md5_of_a_large_file_takes_little_memory(tmp_path: Path) -> None:
 
 
 def write_tar(path: Path, *entries: tuple[str, bytes | None]) -> Path:
-    """Members with their content; None is a link to a file outside."""
+    """Writes members with their content; None: a link to a file outside."""
     with tarfile.open(path, "w:gz") as tar:
         for name, content in entries:
             info = tarfile.TarInfo(name)

@@ -1,4 +1,4 @@
-"""Fetching, from a server of our own that breaks off, lies or is silent, and a stand-in npm."""
+"""Downloads from a local server that breaks off or sends other files, and from a fake npm."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_fetches_once(server: Server, folder: Path) -> None:
     assert len(server.asked) == 2
 
 
-def test_mends_only_what_is_wrong(server: Server, folder: Path) -> None:
+def test_repairs_only_what_is_wrong(server: Server, folder: Path) -> None:
     fetch(folder, Mirror(server.url))
     (folder / "labels").write_bytes(CONTENT["labels"][:-1])
     fetch(folder, Mirror(server.url))
@@ -178,10 +178,10 @@ def test_no_source_gives_it(server: Server, folder: Path) -> None:
     assert os.listdir(folder) == [".lock"]
 
 
-def test_a_dead_host_is_asked_once_and_not_for_long(
+def test_a_dead_host_is_tried_once_and_briefly(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The host takes the connection and never says a word."""
+    """The host accepts the connection and never answers."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(transfer, "CONNECT_SECONDS", 0.3)
     asked = []

@@ -201,7 +201,7 @@ def test_test_annotations_without_labels(tree: Tree) -> None:
 
 @pytest.fixture
 def packed(tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A root whose folder "cars" has the three archives and the file of labels, as published."""
+    """A folder "cars" with the three archives and the labels of the test images."""
     folder = tmp_path / "root" / "cars"
     folder.mkdir(parents=True)
     archives = tuple(
@@ -225,7 +225,7 @@ def test_the_users_archives_are_unpacked_and_stay(packed: Path, tree: Tree) -> N
 
 
 def test_archives_beside_folders(packed: Path, tree: Tree) -> None:
-    """One part unpacked by hand, in torchvision's folder, the archives above it."""
+    """The user unpacked one part into torchvision's folder; the archives lie above it."""
     (packed / "stanford_cars").mkdir()
     shutil.copytree(tree.root / "cars_train", packed / "stanford_cars/cars_train")
     (packed / "cars_train.tgz").unlink()

@@ -1,4 +1,4 @@
-"""Translated and cluttered MNIST: from digits that tell where they are, every draw is read off."""
+"""Translated and cluttered MNIST: coded digits reveal every draw."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from dtram_env.datasets.sources import cluttered, mnist
 
 
 def compose(digits: np.ndarray, patches: int, part: str = "test", seed: int = 0) -> np.ndarray:
-    """The images without their channel, of digits without theirs."""
+    """`cluttered.compose` for digits and images without the channel axis."""
     labels = np.zeros(len(digits), dtype=np.int64)
     return cluttered.compose(digits[..., None], labels, part, patches, seed)[..., 0]
 
 
-# Digits that tell row and column of each pixel, from 1 as 0 is black.
+# Digits whose pixels are their own row or column, counted from 1 because 0 is black.
 ROW, COLUMN = np.indices((28, 28)) + 1
 
 
@@ -51,7 +51,7 @@ def corners(boxes: np.ndarray, side: int) -> np.ndarray:
 
 
 def patch_corners(n: int, k: int, seed: int = 0) -> np.ndarray:
-    """Where the k-th patch of each of `n` images is: what it adds when all digits are alike."""
+    """Corners of the k-th patch of `n` images: with equal digits, it is the only difference."""
     ones = alike(n, 1)
     return corners(compose(ones, k, seed=seed) - compose(ones, k - 1, seed=seed), 8)
 
@@ -119,7 +119,7 @@ def test_a_patch_comes_from_any_other_digit_with_equal_chance() -> None:
 
 @pytest.mark.parametrize("patches", [1, 4])
 def test_equal_to_a_plain_loop_over_what_was_drawn(patches: int, mnist_folder: Path) -> None:
-    """Draws read off digits that tell number, row and column; then MNIST's digits by hand."""
+    """Coded digits reveal the draws; then MNIST's digits are placed by hand."""
     n = 50  # so that five numbers on top of each other stay below 256
     digits = mnist.read(mnist_folder, "test")[0][:n, ..., 0]
     images = compose(digits, patches)
@@ -184,7 +184,7 @@ def test_seeds_and_parts_differ_and_repeat() -> None:
 
 
 def test_the_drawing_never_changes() -> None:
-    """Another digest is another dataset: the version of its environment must go up with it."""
+    """A changed digest means another dataset: raise the version of its environment."""
     words = np.random.Philox(key=np.array([1, 2], dtype=np.uint64)).random_raw(20 * 98)
     digits = words.astype("<u8").view(np.uint8).reshape(20, 28, 28)
     images = [compose(digits, k, part) for k in (0, 4) for part in cluttered.PARTS]

@@ -1,4 +1,4 @@
-"""CUB-200-2011: the official lists read as they are meant, or one error that says what is wrong."""
+"""CUB-200-2011: the official lists are read correctly, or one error says what is wrong."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def test_missing_images(tree: Tree) -> None:
     assert len(cub.listing(tree.folder, "test")) == 3
 
 
-def test_published_counts_are_asked_for(published: Tree, tmp_path: Path) -> None:
+def test_published_counts_are_required(published: Tree, tmp_path: Path) -> None:
     copy = published.copy(tmp_path / "cub")
     with pytest.raises(DatasetCorruptError, match="expected 200 classes, found 3"):
         cub.listing(copy.folder, "train")

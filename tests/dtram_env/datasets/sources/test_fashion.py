@@ -1,4 +1,4 @@
-"""Fashion-MNIST: small files of the same format, from a server of our own and put by hand."""
+"""Fashion-MNIST: small files of the same format, from a local server and put by hand."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dtram_env.datasets import DatasetCorruptError, DatasetNotFoundError
 from dtram_env.datasets.fetch.download import Mirror, RawFile
 from dtram_env.datasets.sources import fashion, mnist
 
-MEND = "python -m dtram_env.datasets download fashionmnist"
+FIX = "python -m dtram_env.datasets download fashionmnist"
 COUNTS = {"train": 20, "test": 10}
 REAL = datasets.data_root() / fashion.NAME
 
@@ -36,7 +36,7 @@ def images() -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def content(images: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
-    """The four files of a small Fashion-MNIST by name; `fashion` takes them for the published."""
+    """The four files of a small Fashion-MNIST by name; `fashion` expects these."""
     content, files = {}, {}
     for part, pair in fashion.FILES.items():
         labels = np.arange(COUNTS[part], dtype=np.uint8) % 10
@@ -116,7 +116,7 @@ def test_fetch(tmp_path: Path, images: dict[str, np.ndarray], content: dict[str,
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == content | {".lock": b""}
 
 
-def test_fetch_mends_what_is_wrong(
+def test_fetch_repairs_what_is_wrong(
     mirror: Path, folder: Path, images: dict[str, np.ndarray]
 ) -> None:
     path = folder / "train-labels-idx1-ubyte"
@@ -129,7 +129,7 @@ def test_fetch_mends_what_is_wrong(
 
 
 def test_mnist_is_not_taken_for_it(mirror: Path, tmp_path: Path) -> None:
-    """Both have files of the same names, and of the same sizes."""
+    """Both have files with the same names and sizes."""
     other = bytes([0, 0, 8, 1, 0, 0, 0, 10, *range(9, -1, -1)])
     (mirror / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(other))
     folder = tmp_path / "root" / fashion.NAME
@@ -162,7 +162,7 @@ def test_an_altered_byte(folder: Path, suffix: str) -> None:
     path.write_bytes(gzip.compress(data) if suffix else data)
     with pytest.raises(DatasetCorruptError) as error:
         fashion.read(folder, "test")
-    for part in (f"{path}: ", "7856 bytes", fashion.FILES["test"][0].md5, MEND):
+    for part in (f"{path}: ", "7856 bytes", fashion.FILES["test"][0].md5, FIX):
         assert part in str(error.value)
     fashion.read(folder, "train")
 
@@ -173,7 +173,7 @@ def test_a_missing_file(folder: Path) -> None:
     assert not fashion.ready(folder)
     with pytest.raises(DatasetNotFoundError) as error:
         fashion.read(folder, "test")
-    for part in (f"{path}: no such file", "ubyte.gz", MEND):
+    for part in (f"{path}: no such file", "ubyte.gz", FIX):
         assert part in str(error.value)
 
 
@@ -183,12 +183,12 @@ def test_unknown_part(folder: Path) -> None:
 
 
 def test_a_file_that_is_no_idx_names_the_right_command(folder: Path) -> None:
-    with pytest.raises(DatasetCorruptError, match=f"labels: expected an IDX file.*{MEND}"):
+    with pytest.raises(DatasetCorruptError, match=f"labels: expected an IDX file.*{FIX}"):
         mnist.parse_idx(b"<html>", "labels", fashion.NAME)
 
 
 @pytest.mark.skipif(not fashion.ready(REAL), reason=f"Fashion-MNIST is not in {REAL}")
-def test_known_facts() -> None:
+def test_known_statistics() -> None:
     images, labels = fashion.read(REAL, "train")
     assert images.shape == (60_000, 28, 28, 1) and np.bincount(labels).tolist() == [6000] * 10
     assert labels[:5].tolist() == [9, 0, 0, 3, 0]

@@ -57,7 +57,7 @@ def test_a_drawn_test_part(tmp_path: Path) -> None:
 
 
 def test_the_draw_never_changes() -> None:
-    """Another digest is another test part of everybody's images."""
+    """A changed digest means that every user's drawn test part changes."""
     labels = np.sort(np.arange(1000) * 7919 % 10)
     digest = hashlib.sha256(np.flatnonzero(_draw(labels, 0.2, 0)).astype("<i8").tobytes())
     assert digest.hexdigest()[:16] == "bb99dc94cf8ae3b5"

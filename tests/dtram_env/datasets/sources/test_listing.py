@@ -1,4 +1,4 @@
-"""Lists of images: their invariants, and the command that a message names."""
+"""Lists of images: their invariants, and the command in their messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MNIST: the published images, or an error that says which file is wrong and how to mend it."""
+"""MNIST: the published images, or an error that names the wrong file and the way out."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from dtram_env import datasets
 from dtram_env.datasets import DatasetCorruptError, DatasetNotFoundError, load
 from dtram_env.datasets.sources import mnist
 
-MEND = "python -m dtram_env.datasets download mnist"
+FIX = "python -m dtram_env.datasets download mnist"
 NAMES = [file.name for pair in mnist.FILES.values() for file in pair]
 
 
 @pytest.fixture
 def folder(mnist_folder: Path, tmp_path: Path) -> Path:
-    """A root whose MNIST is links to the real files; a test replaces one of them."""
+    """A root whose MNIST files are links to the real ones; a test replaces one of them."""
     (tmp_path / "mnist").mkdir()
     for name in NAMES:
         source = mnist_folder / name
@@ -36,7 +36,7 @@ def replace(path: Path, data: bytes) -> None:
 
 
 @pytest.mark.usefixtures("mnist_folder")
-def test_known_facts() -> None:
+def test_known_statistics() -> None:
     whole, test = load("mnist", "train+validation"), load("mnist", "test")
     assert whole.images.shape == (60_000, 28, 28, 1) and test.images.shape == (10_000, 28, 28, 1)
     assert np.bincount(whole.labels).tolist() == [
@@ -96,7 +96,7 @@ def test_altered_byte(folder: Path) -> None:
     replace(path, bytes(data))
     with pytest.raises(DatasetCorruptError) as error:
         load("mnist", "test", data_dir=folder)
-    for part in (str(path), "7840016 bytes", "2646ac647ad5339dbf082846283269ea", MEND, ".gz"):
+    for part in (str(path), "7840016 bytes", "2646ac647ad5339dbf082846283269ea", FIX, ".gz"):
         assert part in str(error.value)
 
 
@@ -106,7 +106,7 @@ def test_another_length(folder: Path, change: str) -> None:
     data = path.read_bytes()
     data = {"short": data[:-1], "long": data + bytes(99), "empty": b""}[change]
     replace(path, data)
-    with pytest.raises(DatasetCorruptError, match=f"10008 bytes.*found {len(data)} bytes.*{MEND}"):
+    with pytest.raises(DatasetCorruptError, match=f"10008 bytes.*found {len(data)} bytes.*{FIX}"):
         load("mnist", "test", data_dir=folder)
 
 
@@ -118,20 +118,20 @@ def test_bad_gz(folder: Path, change: str) -> None:
     altered = packed[:2000] + bytes([packed[2000] ^ 255]) + packed[2001:]
     data = {"short": packed[:-100], "not gzip": b"<html>", "altered": altered}[change]
     replace(path.with_name(f"{path.name}.gz"), data)
-    with pytest.raises(DatasetCorruptError, match=rf"t10k-labels-idx1-ubyte\.gz: expected.*{MEND}"):
+    with pytest.raises(DatasetCorruptError, match=rf"t10k-labels-idx1-ubyte\.gz: expected.*{FIX}"):
         load("mnist", "test", data_dir=folder)
 
 
 def test_missing_files_and_no_download(tmp_path: Path) -> None:
     with pytest.raises(DatasetNotFoundError) as error:
         load("mnist", "test", data_dir=tmp_path, download=False)
-    for part in (str(tmp_path / "mnist"), MEND, "DTRAM-Signpost-v0", "download=False"):
+    for part in (str(tmp_path / "mnist"), FIX, "DTRAM-Signpost-v0", "download=False"):
         assert part in str(error.value)
     assert isinstance(error.value, FileNotFoundError)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_fetch_mends_one_wrong_file(
+def test_fetch_repairs_one_wrong_file(
     folder: Path, mnist_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Copy:
@@ -173,12 +173,12 @@ def test_idx_of_any_shape(shape: list[int], cut: int, extra: bytes) -> None:
     "magic", [b"", b"\0\0\x08", b"\0\0\x0d\x01", b"\x1f\x8b\x08\x00", b"\0\0\x08\0"]
 )
 def test_wrong_magic(magic: bytes) -> None:
-    with pytest.raises(DatasetCorruptError, match=f"file: expected an IDX file of bytes.*{MEND}"):
+    with pytest.raises(DatasetCorruptError, match=f"file: expected an IDX file of bytes.*{FIX}"):
         mnist.parse_idx(magic, "file")
 
 
 @pytest.mark.slow
 def test_arrives_from_a_real_source(tmp_path: Path) -> None:
-    """Needs a network. The only test that does."""
+    """The only test that needs a network."""
     assert len(load("mnist", "test", data_dir=tmp_path)) == 10_000
     assert sorted(p.name for p in (tmp_path / "mnist").iterdir()) == sorted([".lock", *NAMES])

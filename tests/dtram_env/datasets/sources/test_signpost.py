@@ -1,4 +1,4 @@
-"""Signpost: what is drawn is what the layout says, and looking where the arrow points tells all."""
+"""Signpost: the images show what the layout says, and the arrow leads to the class."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def test_arrows_point_where_their_name_says() -> None:
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_the_location_tells_the_class(split: str) -> None:
-    """Following the arrow is right for 100 % of the images, by the sensor itself."""
+def test_the_location_shows_the_class(split: str) -> None:
+    """The sensor shows the class of every image at the layout's location."""
     glyphs, _ = signpost._shapes()
     layout = signpost.layout(split)
     seen = read_glyph(look(split, layout.location), glyphs)
@@ -73,7 +73,7 @@ def test_location_is_nine_pixels_from_the_centre() -> None:
     assert np.array_equal(layout.easy, layout.direction == -1)
 
 
-def test_the_centre_alone_cannot_tell_a_hard_image() -> None:
+def test_the_centre_of_a_hard_image_has_no_information() -> None:
     """Among hard images whose arrows are alike, classes are equally frequent (chi-square)."""
     layout = signpost.layout("train+validation")
     table = np.zeros((4, 4))
@@ -82,7 +82,7 @@ def test_the_centre_alone_cannot_tell_a_hard_image() -> None:
     assert ((table - expected) ** 2 / expected).sum() < 39.3  # 15 degrees of freedom, p = 0.0006
 
 
-def test_decoys_tell_nothing() -> None:
+def test_decoys_have_no_information() -> None:
     """Three other places show the class as often as chance, on easy and hard images."""
     glyphs, _ = signpost._shapes()
     layout = signpost.layout("train+validation")
@@ -124,7 +124,7 @@ def test_seeds_and_parts_differ_and_repeat() -> None:
 
 
 def test_the_drawing_never_changes() -> None:
-    """Another digest is another dataset: the version of its environment must go up with it."""
+    """A changed digest means another dataset: raise the version of its environment."""
     images, labels = signpost.draw("test")
     digest = hashlib.sha256(images.tobytes() + labels.astype("<i8").tobytes()).hexdigest()
     assert digest[:16] == "ac5ab100d103d97c"

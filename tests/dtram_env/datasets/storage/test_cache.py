@@ -1,4 +1,4 @@
-"""The cache: made once, whole or not at all, whoever asks for it and whatever interrupts."""
+"""The cache: made once, complete or not at all, with several processes and interruptions."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def names(folder: Path) -> list[str]:
 
 
 def listed(folder: Path, count: int) -> ImageList:
-    """`count` image files of a folder, by number."""
+    """A list of the files 0.jpg, 1.jpg, … of a folder."""
     paths = tuple(f"{i}.jpg" for i in range(count))
     return ImageList(folder, paths, np.zeros(count, np.int64), ("a",), None, "Mend it.")
 

@@ -1,4 +1,4 @@
-"""Decoding: pixels known before the file was written, in every mode; damage is named."""
+"""Decoding: known pixels in every mode, sizes, boxes; errors name the damaged file."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from dtram_env.datasets.sources.listing import ImageList
 from dtram_env.datasets.storage.decode import DecodedImages, large_images_allowed
 
 ORIENTATION = 0x0112
-MEND = "Do this and that."
+FIX = "Do this and that."
 
 
 def listed(path: Path, *names: str, boxes: Any = None) -> ImageList:
     count = len(names)
     rows = None if boxes is None else np.array(boxes, dtype=np.float64)
-    return ImageList(path, names, np.zeros(count, np.int64), ("a",), rows, MEND)
+    return ImageList(path, names, np.zeros(count, np.int64), ("a",), rows, FIX)
 
 
 def decode(path: Path, **options: Any) -> np.ndarray:
-    """The pixels of one file; its announced size must be theirs."""
+    """Decodes one file and checks that `size` agrees with `pixels`."""
     images = DecodedImages(
         listed(path.parent, path.name, boxes=options.pop("boxes", None)), **options
     )
@@ -220,7 +220,7 @@ def test_large_jpegs_are_read_small_and_look_the_same(tmp_path: Path) -> None:
 
 
 def test_shrinking_averages(tmp_path: Path) -> None:
-    """Stripes above what the small image can show come out grey, not as other stripes."""
+    """Stripes too fine for the small image become grey, not other stripes."""
     pixels = np.zeros((64, 64, 3), np.uint8)
     pixels[:, ::2] = 255
     Image.fromarray(pixels).save(tmp_path / "a.png")
@@ -263,7 +263,7 @@ def test_a_cropped_image_is_resized_by_its_own_shorter_side(tmp_path: Path) -> N
 
 def test_a_box_outside_the_image_is_named(tmp_path: Path) -> None:
     Image.new("RGB", (9, 6)).save(tmp_path / "a.png")
-    message = rf"a\.png: its box, left 9, top 1, 3 x 4, lies outside the image, 9 x 6\. {MEND}"
+    message = rf"a\.png: its box, left 9, top 1, 3 x 4, lies outside the image, 9 x 6\. {FIX}"
     with pytest.raises(DatasetCorruptError, match=message):
         decode(tmp_path / "a.png", boxes=[(9, 1, 3, 4)], crop_to_box=True)
 
@@ -293,7 +293,7 @@ def test_boxes_go_along_with_the_image(tmp_path: Path) -> None:
     assert DecodedImages(listed(tmp_path, "a.png")).metadata(sizes) == {}
 
 
-# --- What tells a cache of other images
+# --- Fingerprints
 
 
 def test_a_fingerprint_is_of_files_options_and_boxes(tmp_path: Path) -> None:
@@ -326,7 +326,7 @@ def test_a_truncated_jpeg_is_named_with_the_way_out(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:1500])
     images = DecodedImages(listed(tmp_path, "a.jpg"), 32)
     assert images.size(0) == (32, 32)  # its header is whole
-    message = rf"^{re.escape(str(path))}: damaged, or no image \(.*truncated.*\)\. {MEND}$"
+    message = rf"^{re.escape(str(path))}: damaged, or no image \(.*truncated.*\)\. {FIX}$"
     with pytest.raises(DatasetCorruptError, match=message):
         images.pixels(0)
 
@@ -336,7 +336,7 @@ def test_what_is_no_image(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.png").write_bytes(content)
     images = DecodedImages(listed(tmp_path, "a.png"))
     for look in (images.size, images.pixels):
-        with pytest.raises(DatasetCorruptError, match=rf"a\.png: damaged, or no image .* {MEND}"):
+        with pytest.raises(DatasetCorruptError, match=rf"a\.png: damaged, or no image .* {FIX}"):
             look(0)
 
 
@@ -353,9 +353,9 @@ def test_half_a_file(tmp_path: Path, suffix: str) -> None:
 def test_a_missing_file(tmp_path: Path) -> None:
     images = DecodedImages(listed(tmp_path, "gone.png"))
     for look in (images.size, images.pixels):
-        with pytest.raises(DatasetNotFoundError, match=rf"gone\.png: no such file\. {MEND}"):
+        with pytest.raises(DatasetNotFoundError, match=rf"gone\.png: no such file\. {FIX}"):
             look(0)
-    with pytest.raises(DatasetNotFoundError, match=rf"gone\.png: no such file\. {MEND}"):
+    with pytest.raises(DatasetNotFoundError, match=rf"gone\.png: no such file\. {FIX}"):
         images.fingerprint()
 
 

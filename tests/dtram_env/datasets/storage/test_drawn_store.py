@@ -1,4 +1,4 @@
-"""DrawnStore: what the drawing draws, cut as any store cuts; the same once it is built."""
+"""DrawnStore: crops of the drawing's images, equal to those of the built cache."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ BOXES = np.arange(9 * 4, dtype=np.float32).reshape(9, 4)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished cache of nine images of sizes of their own, with thumbnails of 4 pixels."""
+    """A finished cache of nine images of different sizes, with thumbnails of 4 pixels."""
     folder = tmp_path_factory.mktemp("mapped") / "train"
     build_cache(folder, Given(IMAGES, {"box": BOXES}), [4])
     return folder
@@ -154,7 +154,7 @@ def test_short_thumbnails_are_named(tmp_path: Path) -> None:
 
 
 def private_megabytes() -> float:
-    """Memory of this process that is no file's."""
+    """Memory of this process that belongs to no file, megabytes."""
     (line,) = re.findall(r"^RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.M)
     return int(line) / 1024
 

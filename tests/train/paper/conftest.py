@@ -1,0 +1,80 @@
+"""Runs of the paper's systems that take a second, in this process."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from train import one_look, reinforce, reproduce
+from train.common.jobs import ProgramRun, Runner
+from train.common.options import command_line
+from train.dtram import report
+from train.dtram.options import ACT, StopAfter, StopOff
+from train.paper import systems, tables
+from train.paper.systems import MNIST, ONE_LOOK, PROTOCOLS, RECIPES, REINFORCE, System
+
+QUICK: dict[str, Any] = {"epochs": 1, "learning_rate": 5e-3, "device": "cpu"}
+TRUNK = {**QUICK, "stop": StopOff(), "curriculum": (2, 4), "batch_size": 180, "env_steps": 20_000}
+STOP = {"stop": StopAfter(max_mean_glimpses=3.6, epochs=1, batch_size=900), "device": "cpu"}
+
+SMALL = replace(
+    MNIST,
+    env_id="DTRAM-Signpost-v0",
+    max_glimpses=4,
+    systems={
+        "fc": System(ONE_LOOK, options=QUICK),
+        "ram": System(REINFORCE, options=TRUNK),
+        "dtram-1": System(REINFORCE, options={**STOP, "discount": 0.98}, trunk="ram"),
+        "discount-0.9": System(REINFORCE, options={**STOP, "discount": 0.9}, trunk="ram"),
+        "act": System(
+            REINFORCE,
+            options={"stop": ACT(epochs=1, batch_size=900), "device": "cpu"},
+            trunk="ram",
+        ),
+        "like": System(ONE_LOOK, options=QUICK, like="dtram-1"),
+    },
+)
+"""MNIST's protocol with few systems, which learn for a moment on drawn glyphs."""
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`Runner` makes its runs in this process, one after another."""
+
+    def here(self: Runner, jobs: list[ProgramRun]) -> None:
+        for job in jobs:
+            if not job.finished:
+                program: Any = {REINFORCE: reinforce, ONE_LOOK: one_look}[job.program]
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(sys, "argv", job.words()[1:])  # the command on record
+                    recipes = RECIPES[job.program]
+                    program.train(command_line(program.Options, None, recipes, job.words()[2:]))
+
+    monkeypatch.setattr(Runner, "run", here)
+
+
+@pytest.fixture
+def small_mnist(monkeypatch: pytest.MonkeyPatch, in_this_process: None) -> None:
+    """`SMALL` in place of MNIST, with two seeds of RAM and of DT-RAM-1."""
+
+    def small_table(make: Callable[..., tables.Table]) -> Callable[..., tables.Table]:
+        def small(*args: Any) -> tables.Table:
+            made = make(*args)
+            lines = (line for line in made.lines if line.system in ("", *SMALL.systems))
+            return made._replace(lines=tuple(lines))
+
+        return small
+
+    # The pictures of a run take most of its time, and no table reads them.
+    monkeypatch.setattr(reinforce, "glimpse_pictures", lambda *_: np.zeros((1, 1, 3), np.uint8))
+    monkeypatch.setattr(report, "glimpse_figure", lambda *_: Figure())
+    monkeypatch.setattr(reproduce, "SEVERAL_SEEDS", ("ram", "dtram-1"))
+    monkeypatch.setattr(systems, "MNIST", SMALL)
+    monkeypatch.setattr(systems, "PROTOCOLS", {**PROTOCOLS, "mnist": SMALL})
+    monkeypatch.setattr(tables, "table", small_table(tables.table))

@@ -1,0 +1,167 @@
+"""From no runs to tables, claims and curves, on runs of a second."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import dtram_env
+from agents.dtram import DTRAM
+from agents.halting.act import HaltingRAM
+from agents.stopping import FixedStop
+from train import reproduce
+from train.common.files import read_json
+from train.common.records import read_records
+from train.paper import systems
+from train.paper.figures import histogram_figure
+from train.paper.read_runs import Reader
+from train.reproduce import Options
+
+
+def test_tables_claims_and_curves_from_nothing(
+    tmp_path: Path, small_mnist: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reproduce, "protocols_of", lambda options, key: [systems.MNIST])
+    options = Options(
+        what=("table2", "claims", "curves"),
+        data="drawn",
+        runs=tmp_path,
+        seeds=2,
+        device="cpu",
+    )
+    check_order_of_runs(options)
+    written = reproduce.reproduce(options)
+    names = ["table2.md", "claims.md", *(f"curves-mnist-{kind}.png" for kind in CURVES)]
+    assert [path.name for path in written] == names
+    assert all(path.exists() for path in written)
+    check_table(options)
+    check_claims(options)
+    check_curves(options)
+    check_second_call(options)
+    check_lost_and_damaged_runs(replace(options, what=("table2", "claims"), read_only=True))
+
+
+CURVES = ("discount", "cost-flops", "cost-time")
+
+
+def check_order_of_runs(options: Options) -> None:
+    """`like` needs the DT-RAM, which needs its trunk; the order of the jobs does not matter."""
+    jobs = [systems.MNIST.run(options.runs, name, 0) for name in ("like", "dtram-1", "ram")]
+    runner = reproduce.Runner(jobs=1)
+    reproduce.run_in_order(jobs, runner)
+    assert all(job.finished for job in jobs) and not runner.problems
+    other = replace(jobs[0], options={**jobs[0].options, "epochs": 2})
+    with pytest.raises(ValueError, match=r"like/seed-0: made with .*delete it to run anew"):
+        reproduce.run_in_order([other], runner)
+
+
+def rows_of(options: Options, name: str) -> list[dict[str, Any]]:
+    return read_json(options.folder / f"{name}.json")["rows"]
+
+
+def check_table(options: Options) -> None:
+    """Figures are those of the runs, and of the environment's own evaluation."""
+    rows = {row["system"]: row for row in rows_of(options, "table2")}
+    folders = [options.runs / f"mnist/ram/seed-{seed}" for seed in (0, 1)]
+    errors = [read_json(folder / "results.json")["test_error"] for folder in folders]
+    ours = rows["RAM, 4 glimpses"]
+    assert ours["values"] == pytest.approx(errors, abs=1e-3)
+    assert ours["ours"] == pytest.approx(np.mean(errors), abs=1e-3)
+    assert ours["spread"] == pytest.approx(np.std(errors, ddof=1), abs=1e-3)
+    assert ours["difference"] == pytest.approx(ours["ours"] - 1.54, abs=1e-3)
+    # Two glimpses are read from the stage that learned two, not from the whole network.
+    early = rows["RAM, 2 glimpses"]
+    assert early["glimpses"] == 2.0
+    assert early["values"] == pytest.approx([error_of_two(f / "stages/trunk-2") for f in folders])
+    assert early["values"] != pytest.approx([error_of_two(folder) for folder in folders])
+    assert isinstance(HaltingRAM.load(options.runs / "mnist/act/seed-0"), HaltingRAM)
+    with (options.folder / "table2.csv").open(encoding="utf-8") as file:
+        assert [row["system"] for row in csv.DictReader(file)] == list(rows)
+    text = (options.folder / "table2.md").read_text(encoding="utf-8")
+    assert "| FC, 2 layers (256 hidden units each) | 1.69 |" in text
+    assert "Measured on Signpost." in text and "Made by `" in text
+    records = read_records(options.folder / "runs.jsonl")
+    assert {record["data"] for record in records} == {"Signpost"}
+    assert all(record["command"] and record["commit"] for record in records)
+
+
+def error_of_two(folder: Path) -> float:
+    """Test error, %, of a network after two glimpses."""
+    agent = DTRAM.load(folder)
+    agent.stopping = FixedStop(2)
+    return dtram_env.evaluate(agent, "DTRAM-Signpost-v0", split="test").to_dict()["test_error"]
+
+
+def check_claims(options: Options) -> None:
+    claims = rows_of(options, "claims")
+    assert [(row["system"], row["against"], row["seeds"]) for row in claims] == [
+        ("dtram-1", "confidence threshold", 2),
+        ("dtram-1", "whole budget", 2),
+    ]
+    for row in claims:
+        assert row["low"] <= row["difference"] <= row["high"]
+        assert row["difference"] == pytest.approx(row["error"] - row["other_error"], abs=1e-3)
+    ours = {row["system"]: row for row in rows_of(options, "table2")}["RAM, 4 glimpses"]
+    assert claims[1]["other_error"] == pytest.approx(ours["ours"], abs=1e-3)
+    assert claims[1]["fewer_glimpses"] == pytest.approx(1 - claims[1]["glimpses"] / 4, abs=1e-3)
+
+
+def check_curves(options: Options) -> None:
+    found = read_json(options.folder / "curves-mnist-discount.json")
+    (learned,) = found["points"]["DT-RAM, by discount"]
+    results = read_json(options.runs / "mnist/discount-0.9/seed-0/results.json")
+    assert (learned["name"], learned["test_error"]) == ("0.9", results["test_error"])
+    assert found["runs"].keys() == {"mnist/ram/seed-0", "mnist/discount-0.9/seed-0"}
+    fixed = {point["name"]: point for point in found["points"]["fixed number (RAM)"]}
+    ram = read_json(options.runs / "mnist/ram/seed-0/results.json")
+    assert fixed["4"]["test_error"] == pytest.approx(ram["test_error"], abs=1e-3)
+    assert fixed["4"]["mean_glimpses"] == 4
+    confidence = found["points"]["confidence threshold"]
+    assert {point["mean_glimpses"] for point in confidence} >= {1.0}
+    assert {"commit", "hardware", "versions"} <= found.keys()
+    cost = read_json(options.folder / "curves-mnist-cost.json")["points"]
+    points = {point["name"]: point for curve in cost.values() for point in curve}
+    assert {"fc", "dtram-1", "discount-0.9", "act", "ram 1", "ram 4", "ram > 0.9"} <= points.keys()
+    assert all(point["milliseconds"] > 0 for point in points.values())
+    assert points["ram 4"]["mflop"] == pytest.approx(4 * points["ram 1"]["mflop"], rel=0.01)
+    reader, folder = Reader(torch.device("cpu")), options.runs / "mnist/dtram-1/seed-0"
+    stem = options.runs / "figure"
+    pictures = histogram_figure(reader, systems.MNIST, {"dtram": folder}, stem)
+    assert [path.name for path in pictures] == ["figure.png", "figure-histogram.png"]
+    assert all(path.exists() for path in pictures)
+    taken = read_json(folder / "results.json")["histogram"]
+    assert read_json(options.runs / "figure.json")["histogram"] == taken
+
+
+def check_second_call(options: Options) -> None:
+    """Nothing is trained again."""
+    before = {path: path.stat().st_mtime_ns for path in options.runs.rglob("results.json")}
+    reproduce.reproduce(replace(options, what=("table2",)))
+    assert before == {path: path.stat().st_mtime_ns for path in options.runs.rglob("results.json")}
+
+
+def check_lost_and_damaged_runs(options: Options) -> None:
+    """Records and evidence outlive their runs; a changed trunk or a damaged file is an error."""
+    tables = rows_of(options, "table2"), rows_of(options, "claims")
+    lost, elsewhere = options.runs / "mnist/ram/seed-1", options.runs / "elsewhere"
+    lost.rename(elsewhere)
+    reproduce.reproduce(options)
+    assert (rows_of(options, "table2"), rows_of(options, "claims")) == tables
+    elsewhere.rename(lost)
+    # The stopper was trained on another trunk than the run of its trunk has now.
+    header = options.runs / "mnist/ram/seed-0/model.json"
+    text = header.read_text(encoding="utf-8")
+    header.write_text(text.replace(read_json(header)["weights_sha256"], "0" * 64), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"dtram-1/seed-0: trained on another trunk .*delete it"):
+        reproduce.reproduce(replace(options, what=("claims",)))
+    header.write_text(text, encoding="utf-8")
+    (options.runs / "mnist/fc/seed-0/test_images.safetensors").write_bytes(b"no")
+    with pytest.raises(ValueError, match=r"not everything .*\n.*fc/seed-0: cannot be read"):
+        reproduce.reproduce(options)
+    assert rows_of(options, "table2") == tables[0]
