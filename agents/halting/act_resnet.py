@@ -169,16 +169,16 @@ class ACTResNet(SavedNetwork):
         """A unit's output where `active`, and `x` elsewhere."""
         if dense:
             return torch.where(active[:, None], unit(x), x)
-        rows = active[:, 0, 0].nonzero()[:, 0]
-        return x.index_copy(0, rows, unit(x[rows]).to(x.dtype)) if len(rows) else x
+        index = active[:, 0, 0].nonzero()[:, 0]
+        return x.index_copy(0, index, unit(x[index]).to(x.dtype)) if len(index) else x
 
     def _score(self, score: nn.Module, x: Tensor, active: Tensor, dense: bool) -> Tensor:
         """Halting scores, shaped as `active`; where that is False, of any value."""
         if dense:
             return score(x)
-        rows = active[:, 0, 0].nonzero()[:, 0]
-        scores = score(x[rows])
-        return scores.new_zeros(active.shape).index_copy(0, rows, scores)
+        index = active[:, 0, 0].nonzero()[:, 0]
+        scores = score(x[index])
+        return scores.new_zeros(active.shape).index_copy(0, index, scores)
 
     @torch.no_grad()
     def _block_flops(

@@ -41,9 +41,9 @@ class PositionScore(ImageScore):
 
     def at(self, x: Tensor, active: Tensor) -> Tensor:
         """Scores ``(n,)``, computed only at the n True positions of `active` ``(B, h, w)``."""
-        rows = active.flatten(1).any(dim=1).nonzero()[:, 0]
-        image = active[rows].nonzero()[:, 0]
-        whole = self.whole(x[rows].mean(dim=(2, 3)))[image, 0]
+        index = active.flatten(1).any(dim=1).nonzero()[:, 0]
+        image = active[index].nonzero()[:, 0]
+        whole = self.whole(x[index].mean(dim=(2, 3)))[image, 0]
         return torch.sigmoid((convolve_at(self.near, x, active)[:, 0] + whole).float())
 
 

@@ -1,4 +1,4 @@
-"""The recurrent actor: its formulas, its protocol, its file format."""
+"""The recurrent actor: its formulas, its policy protocol, its settings."""
 
 from __future__ import annotations
 
@@ -82,11 +82,11 @@ def test_encoders_read_glimpse_and_location(encoder, shape) -> None:
 
 def test_untrained_stopper_is_undecided() -> None:
     agent = DTRAM(CONFIG)
-    state = agent.observe(*_looked(), agent.initial(3))
+    state = agent.observe(*_observed(), agent.initial(3))
     assert torch.sigmoid(agent.heads(state).stop_logit).tolist() == [0.5] * 3
 
 
-def _looked() -> tuple[torch.Tensor, torch.Tensor]:
+def _observed() -> tuple[torch.Tensor, torch.Tensor]:
     obs = observation()
     return torch.from_numpy(obs["glimpse"]), torch.from_numpy(obs["location"])
 
@@ -118,7 +118,7 @@ def test_without_evidence_the_stopper_reads_the_state_alone() -> None:
 
 
 @pytest.mark.parametrize("evidence", [True, False])
-def test_a_confident_prior_is_the_threshold_policy_until_something_is_learned(evidence) -> None:
+def test_an_untrained_stopper_with_the_prior_is_a_confidence_threshold(evidence) -> None:
     torch.manual_seed(0)
     agent = DTRAM(replace(CONFIG, stopper_evidence=evidence, stopper_prior="confidence"))
     h, logits, time = torch.randn(200, 16), 5 * torch.randn(200, 5), torch.arange(200) % 3 + 1
@@ -140,7 +140,7 @@ def test_a_confident_prior_is_the_threshold_policy_until_something_is_learned(ev
 )
 def test_only_the_locator_may_change_the_state(head: str, reach: str) -> None:
     agent = make_agent(locator_input=reach)
-    heads = agent.heads(agent.observe(*_looked(), agent.initial(3)))
+    heads = agent.heads(agent.observe(*_observed(), agent.initial(3)))
     loss = heads.location.sum() if head == "locator" else heads.stop_logit.sum()
     loss.backward()
     reached = agent.encoder.out.weight.grad is not None
@@ -150,18 +150,18 @@ def test_only_the_locator_may_change_the_state(head: str, reach: str) -> None:
 
 def test_the_baseline_trains_only_its_head() -> None:
     agent = make_agent(locator_input="state")
-    heads = agent.heads(agent.observe(*_looked(), agent.initial(3)))
+    heads = agent.heads(agent.observe(*_observed(), agent.initial(3)))
     heads.value.sum().backward()
     trained = [name for name, p in agent.named_parameters() if p.grad is not None]
     assert trained == ["baseline.weight", "baseline.bias"]
 
 
-def test_step_acts_as_the_heads_say() -> None:
+def test_step_acts_by_the_heads() -> None:
     agent = make_agent()
     agent.stopping = LearnedStop(0.4)
     obs = observation()
     action, state = agent.step(obs, agent.reset(3))
-    heads = agent.heads(agent.observe(*_looked(), agent.initial(3)))
+    heads = agent.heads(agent.observe(*_observed(), agent.initial(3)))
     assert isinstance(action["location"], np.ndarray)
     np.testing.assert_array_equal(action["location"], heads.location.detach().numpy())
     np.testing.assert_array_equal(action["prediction"], heads.logits.argmax(-1).numpy())
@@ -228,7 +228,7 @@ def test_a_location_policy_over_cells_is_saved(tmp_path: Path, changes) -> None:
     assert agent.location_params(h).shape == (20, cells**2)
     expected = centres[agent.location_params(h).argmax(-1).numpy()]
     np.testing.assert_array_equal(loaded.locate(h).numpy(), expected)
-    # The centres follow from the settings: they are no weights.
+    # The centres follow from the settings, so they are not saved.
     assert "cell_centres" not in load_file(tmp_path / "model.safetensors")
     action, _ = loaded.step(observation(), loaded.reset(3))
     assert all((row == centres).all(-1).any() for row in action["location"])
