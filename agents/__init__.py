@@ -1,7 +1,20 @@
-"""The learners: DT-RAM, its objective, how it is unrolled; and the policy-only environments.
+"""The learners: DT-RAM, its loss and its unroll, rival networks, and the policy-only environments.
 
-Importing this package registers them (`POLICY_IDS`) with Gymnasium.
+Importing this package registers those environments (`POLICY_IDS`) with Gymnasium.
+
+Raises:
+    dtram_env.optional.MissingDependencyError: torch or safetensors is not installed.
 """
+
+from dtram_env.optional import MissingDependencyError
+
+try:
+    import safetensors  # noqa: F401
+    import torch  # noqa: F401
+except ModuleNotFoundError as error:
+    raise MissingDependencyError(
+        f"{error.name} is not installed: run `pip install 'dtram[train]'`", name=error.name
+    ) from error
 
 from .config import DTRAMConfig
 from .dtram import DTRAM

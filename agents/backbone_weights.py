@@ -1,4 +1,4 @@
-"""Weights for a residual network, from torchvision or from a file; no code is unpickled."""
+"""Pretrained weights for a residual network, from torchvision or a file; no code is unpickled."""
 
 from __future__ import annotations
 
@@ -19,29 +19,32 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from dtram_env.optional import require
+
 from .resnet import RESNETS, ResNetOptions, ResNetTrunk
 
-_SHOWN = 20  # keys of a kind that an error lists
+_MAX_LISTED = 20  # keys of one kind in an error message
 
 
 def load_backbone(trunk: ResNetTrunk, weights: str | Path | None) -> str:
-    """Loads weights into a network; if they do not fit, the network stays as it was.
+    """Loads weights into a network; if they do not fit, the network stays unchanged.
 
     A file's keys are torchvision's. They may lie under "state_dict" or "model" and have the prefix
-    "module."; the classifier `fc` is passed over.
+    "module."; the classifier `fc` is ignored.
 
     Args:
-        trunk: what is to have the weights, on any device.
-        weights: "DEFAULT", torchvision's for the network's name, which expect RGB pixels in [0, 1]
-            less (0.485, 0.456, 0.406), divided by (0.229, 0.224, 0.225); or a safetensors file; or
-            a state dict that `torch.save` wrote; or "none" or None, which does nothing.
+        trunk: the network, on any device.
+        weights: "DEFAULT" for torchvision's weights of the network's name, which expect RGB pixels
+            in [0, 1] with mean (0.485, 0.456, 0.406) and standard deviation (0.229, 0.224, 0.225);
+            or the path of a safetensors file or of a state dict that `torch.save` wrote; or "none"
+            or None, which does nothing.
 
     Returns:
-        Where the weights come from, in a line: a name, and the SHA-256 of the file.
+        The origin of the weights in one line: a name, and the SHA-256 of the file.
 
     Raises:
-        FileNotFoundError: there is no such file, or torchvision's could not be fetched.
-        ValueError: the file is damaged, or no state dict, or holds pickled code, or does not fit.
+        FileNotFoundError: the file is missing, or torchvision's could not be downloaded.
+        ValueError: the file is damaged, is not a state dict, holds pickled code, or does not fit.
     """
     if weights is None or weights == "none":
         return "none"
@@ -63,34 +66,32 @@ def load_backbone(trunk: ResNetTrunk, weights: str | Path | None) -> str:
 
 
 def _fetch_default(options: ResNetOptions) -> tuple[Path, str]:
-    """Torchvision's weights on disk, fetched if they are not there yet; and their name."""
-    from torchvision.models import get_model_weights
-
+    """Path of torchvision's weights, downloaded if missing, and their name."""
     _check_default(options)
-    weights = get_model_weights(options.name).DEFAULT
+    weights = require("torchvision.models", "train").get_model_weights(options.name).DEFAULT
     file = Path(urlparse(weights.url).path).name
     path = Path(torch.hub.get_dir(), "checkpoints", file)
-    # Torch compares the hash in the name only with what it has just fetched.
+    # Torch checks the hash in the name only after a download.
     expected = re.search(r"-([0-9a-f]{8,})\.", file)
     if path.exists() and expected and not _sha256(path).startswith(expected[1]):
         raise ValueError(
             f"{path}: damaged, its SHA-256 is {_sha256(path)}, expected one that begins with "
-            f"{expected[1]}; delete the file, and it is fetched again"
+            f"{expected[1]}; delete the file, and it is downloaded again"
         )
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # a program's output may be read by another
+        with contextlib.redirect_stdout(sys.stderr):  # stdout may be another program's input
             weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True, weights_only=True)
     except (OSError, HTTPException, RuntimeError) as error:
         raise FileNotFoundError(
-            f"backbone weights 'DEFAULT': {weights.url} could not be fetched ({error}). Where it "
-            f"can be, fetch it and put it here as {path}, or give its path instead of DEFAULT; "
-            "'none' starts from random weights"
+            f"backbone weights 'DEFAULT': {weights.url} could not be downloaded ({error}). "
+            f"Download it elsewhere and put it here as {path}, or give its path instead of "
+            "DEFAULT; 'none' starts from random weights"
         ) from error
     return path, f"torchvision {weights}"
 
 
 def _check_default(options: ResNetOptions) -> None:
-    """Torchvision's weights were learned by one make of network alone."""
+    """Raises ValueError unless torchvision has weights for a network with these options."""
     if options.name == "resnet10":
         raise ValueError(
             "backbone weights 'DEFAULT': torchvision has none for resnet10; expected another name, "
@@ -114,11 +115,11 @@ def _check_default(options: ResNetOptions) -> None:
 
 
 def _read(path: Path) -> Any:
-    """What a file holds, told by its first bytes whatever its name."""
+    """Reads a file whose format its first bytes tell, whatever its name."""
     with path.open("rb") as stream:
         head = stream.read(9)
-    # Safetensors begin with the length of a JSON header, 8 bytes; torch with a ZIP's or a pickle's
-    # mark, which read as a length would be longer than the file.
+    # A safetensors file begins with 8 bytes, the length of its JSON header. The marks of a ZIP or a
+    # pickle, with which torch's files begin, would be a length beyond the file.
     length = int.from_bytes(head[:8], "little")
     if head[8:] == b"{" and length < path.stat().st_size:
         try:
@@ -135,36 +136,35 @@ def _read(path: Path) -> Any:
 def _read_torch(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickles that torch did not write: told below
+            warnings.simplefilter("ignore")  # about foreign pickles, which raise an error below
             return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         code = re.search(r"GLOBAL (\S+)", str(error))
         if code:
             raise ValueError(
-                f"{path}: holds a pickled {code[1]}, which only code can load, and none is run; "
-                "where the file comes from, save the tensors alone: "
-                "torch.save(model.state_dict(), path)"
+                f"{path}: holds a pickled {code[1]}, whose loading would run code; save the "
+                "tensors alone: torch.save(model.state_dict(), path)"
             ) from None
         raise ValueError(
-            f"{path}: cannot be read as a state dict that torch.save wrote; it is damaged, or of "
-            "another kind"
+            f"{path}: cannot be read as a state dict that torch.save wrote; it is damaged or of "
+            "another format"
         ) from error
 
 
 def _unwrap(read: Any, path: Path) -> dict[str, Tensor]:
-    """The state dict of what was read, its keys as the network's."""
+    """Finds the state dict in the file's content and gives its keys the network's names."""
     for key in ("state_dict", "model"):
         if isinstance(read, Mapping) and isinstance(read.get(key), Mapping):
             read = read[key]
     if not isinstance(read, Mapping) or not read:
         raise ValueError(
-            f"{path}: expected a state dict, the names of tensors with the tensors, got "
+            f"{path}: expected a state dict, a mapping of names to tensors, got "
             f"{'an empty one' if isinstance(read, Mapping) else type(read).__name__}"
         )
     for key, value in read.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise ValueError(
-                f"{path}: expected a state dict, the names of tensors with the tensors, but "
+                f"{path}: expected a state dict, a mapping of names to tensors, but "
                 f"{key!r} is of type {type(value).__name__}"
             )
     named = {key.removeprefix("module."): value for key, value in read.items()}
@@ -173,7 +173,7 @@ def _unwrap(read: Any, path: Path) -> dict[str, Tensor]:
 
 def _check_fit(trunk: ResNetTrunk, state: Mapping[str, Tensor], path: Path) -> None:
     expected = trunk.state_dict()
-    # Old files do not count batches, and nothing here reads the count.
+    # Old files lack the count of batches, which is not used here.
     missing = [
         key for key in expected if key not in state and not key.endswith("num_batches_tracked")
     ]
@@ -187,15 +187,15 @@ def _check_fit(trunk: ResNetTrunk, state: Mapping[str, Tensor], path: Path) -> N
     problems = [f"{kind}: {_listed(keys)}" for kind, keys in kinds.items() if keys]
     if problems:
         raise ValueError(
-            f"{path}: does not fit {trunk.options}; {'; '.join(problems)}. Give the weights of "
-            "such a network, or make the network as the weights' was"
+            f"{path}: does not fit {trunk.options}; {'; '.join(problems)}. Give weights of such a "
+            "network, or the options of the weights' network"
         )
 
 
 def _listed(keys: Iterable[str]) -> str:
     keys = list(keys)
-    more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
-    return ", ".join(keys[:_SHOWN]) + more
+    more = f" and {len(keys) - _MAX_LISTED} more" if len(keys) > _MAX_LISTED else ""
+    return ", ".join(keys[:_MAX_LISTED]) + more
 
 
 def _sha256(path: Path) -> str:

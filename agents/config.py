@@ -1,15 +1,12 @@
-"""The settings of a DT-RAM, and their JSON in a saved model."""
+"""The settings of a DT-RAM."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 from .checks import require, require_at_least, require_one_of
 from .cores import CORES
 from .encoders import ENCODERS
-from .files import DTRAM_KIND, check_settings, read_model_json
 from .resnet import RESNETS, ResNetOptions
 
 
@@ -108,23 +105,6 @@ class DTRAMConfig:
             require(name, value, residual or value == plain, f"{plain}, unless encoder='resnet…'")
 
 
-def config_from_json(values: dict[str, Any]) -> DTRAMConfig:
-    """The settings from their JSON values.
-
-    Raises:
-        ValueError, TypeError: they are not a DT-RAM's.
-    """
-    return DTRAMConfig(**settings_from_json(values))
-
-
-def settings_from_json(values: dict[str, Any]) -> dict[str, Any]:
-    """Settings of a network: JSON's lists become tuples, those under "resnet" `ResNetOptions`."""
-    values = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-    if values.get("resnet") is not None:
-        values["resnet"] = ResNetOptions(**values["resnet"])
-    return values
-
-
 def check_pixel_scale(
     mean: float | tuple[float, ...], std: float | tuple[float, ...], channels: int
 ) -> None:
@@ -137,28 +117,3 @@ def check_pixel_scale(
             all(v > least for v in each) and len(each) in (1, channels),
             f"a {'positive ' * (least == 0)}number, or {channels}, one a channel",
         )
-
-
-def names_of_classes(names: tuple[str, ...] | None, num_classes: int) -> tuple[str, ...]:
-    """Returns the given names of K classes, or numbers if none are given.
-
-    Raises:
-        ValueError: there are not K names.
-    """
-    names = names or tuple(str(k) for k in range(num_classes))
-    if len(names) != num_classes:
-        raise ValueError(f"class_names: {len(names)} names for {num_classes} classes")
-    return names
-
-
-def read_header(folder: Path, kind: str = DTRAM_KIND) -> dict[str, Any]:
-    """Reads the ``model.json`` of a DT-RAM, or of another kind of model with a DT-RAM's settings.
-
-    Raises:
-        FileNotFoundError: there is no model in `folder`.
-        ValueError: it is a model of another kind or version, or a setting is missing or unknown.
-    """
-    header = read_model_json(folder, kind)
-    needed = {"config", "stop_threshold", "class_names", "weights_sha256"}
-    check_settings(folder, header, needed, {field.name for field in fields(DTRAMConfig)})
-    return header

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -20,10 +19,10 @@ from torch.nn.functional import one_hot
 
 from dtram_env.views import grid_centres
 
-from .config import DTRAMConfig, config_from_json, names_of_classes, read_header
+from .config import DTRAMConfig
 from .cores import CORES
 from .encoders import ENCODERS, GlimpseResNet, PixelScale
-from .files import DTRAM_KIND, load_stop, load_weights, save_model
+from .files import DTRAM_KIND, SavedNetwork, load_stop
 from .stopping import LearnedStop, StoppingRule
 
 STATE_SCALE = 0.1
@@ -70,7 +69,7 @@ class Heads(NamedTuple):
     value: Tensor  # (B,) baseline b_t
 
 
-class DTRAM(nn.Module):
+class DTRAM(SavedNetwork):
     """The recurrent actor; also a `dtram_env.policy.Policy`, so it plays the environment.
 
     Args:
@@ -84,7 +83,9 @@ class DTRAM(nn.Module):
             agent that was not loaded.
     """
 
-    KIND = DTRAM_KIND  # in model.json
+    KIND = DTRAM_KIND
+    CONFIG = DTRAMConfig
+    NEEDED = ("stop_threshold",)
     updates_with_stopper = False  # whether `update` evaluates the stopper
 
     def __init__(
@@ -93,9 +94,7 @@ class DTRAM(nn.Module):
         class_names: tuple[str, ...] | None = None,
         stopping: StoppingRule | None = None,
     ) -> None:
-        super().__init__()
-        self.config = config
-        self.class_names = names_of_classes(class_names, config.num_classes)
+        super().__init__(config, class_names)
         self.stopping: StoppingRule = stopping or self.learned_stop(0.5)
         self.about: dict[str, Any] = {}
         hidden, classes = config.hidden_size, config.num_classes
@@ -177,11 +176,7 @@ class DTRAM(nn.Module):
             env.single_action_space if vector else env.action_space,
             env.max_glimpses,
         )
-        if env.first_glimpse == "choose":
-            raise ValueError(
-                "first_glimpse='choose': a DT-RAM needs a glimpse at reset; expected 'center', "
-                "'random' or 'thumbnail'"
-            )
+        check_first_glimpse(env)
 
     @staticmethod
     def learned_stop(threshold: float) -> LearnedStop:
@@ -189,11 +184,6 @@ class DTRAM(nn.Module):
         return LearnedStop(threshold)
 
     # -- the recurrence -------------------------------------------------------------------------
-
-    @property
-    def device(self) -> torch.device:
-        """The device of the weights."""
-        return self.scalar_baseline.device
 
     def initial(self, batch: int) -> State:
         """The `State` before the first glimpse, of `batch` episodes."""
@@ -416,27 +406,14 @@ class DTRAM(nn.Module):
     # -- saving ---------------------------------------------------------------------------------
 
     def save(self, folder: str | Path, **about: Any) -> None:
-        """Writes ``model.safetensors`` and ``model.json`` into a folder, each by one rename.
-
-        Args:
-            folder: made if missing.
-            **about: further JSON values to keep (the environment's id, its options, ...), beside
-                those of `about`.
+        """Saves the model, see `SavedNetwork.save`; keeps `about` too.
 
         Raises:
             ValueError: the stopping rule is not a learned one.
         """
         if not isinstance(self.stopping, LearnedStop):
             raise ValueError(f"stopping={self.stopping}: only a LearnedStop is saved with a model")
-        header = {
-            "kind": self.KIND,
-            "config": asdict(self.config),
-            "stop_threshold": self.stopping.threshold,
-            "class_names": list(self.class_names),
-            **self.about,
-            **about,
-        }
-        save_model(folder, self, header)
+        super().save(folder, stop_threshold=self.stopping.threshold, **{**self.about, **about})
 
     @classmethod
     def load(
@@ -451,16 +428,23 @@ class DTRAM(nn.Module):
 
         Raises:
             FileNotFoundError: there is no model in `folder`, or the stop's file is missing.
-            ValueError: the stop is unknown, or the files are not a DT-RAM's or do not fit one
-                another.
+            ValueError: the stop is unknown; or the model is of another kind, or its files do not
+                fit one another.
         """
-        folder = Path(folder)
-        header = read_header(folder, cls.KIND)
-        agent = cls(config_from_json(header["config"]), tuple(header["class_names"]))
-        load_weights(folder, header, agent)
+        header = cls.read_header(folder)
+        agent = cls._load(folder, header)
         agent.stopping = cls.learned_stop(load_stop(folder, header, agent, stop))
         agent.about = {key: value for key, value in header.items() if key not in _MODEL_KEYS}
         return agent.to(device).eval()
+
+
+def check_first_glimpse(env: Any) -> None:
+    """Raises a ValueError if an environment gives no glimpse at reset."""
+    if env.first_glimpse == "choose":
+        raise ValueError(
+            "first_glimpse='choose': a DT-RAM needs a glimpse at reset; expected 'center', "
+            "'random' or 'thumbnail'"
+        )
 
 
 def _make_encoder(config: DTRAMConfig) -> nn.Module:

@@ -1,7 +1,9 @@
-"""Glimpse encoders φ: what was seen, and where, as one vector.
+"""Glimpse encoders φ: a glimpse and its location become one vector.
 
-An encoder is made from ``(glimpse_shape, out_features, scale)`` and called with glimpses
-``(B, g, g, channels)`` uint8 and locations ``(B, 2)``; it gives ``(B, out_features)``.
+An encoder is made from ``(glimpse_shape, out_features, scale=…)``, where ``glimpse_shape`` is
+``(g, g, channels)``, channels counting every scale, and `scale` normalises the pixels (to [0, 1] if
+not given). It is called with glimpses ``(B, g, g, channels)`` uint8 and locations ``(B, 2)`` in
+[-1, 1], and returns ``(B, out_features)``; the core applies the non-linearity.
 """
 
 from __future__ import annotations
@@ -17,15 +19,15 @@ from .resnet import ResNetOptions, ResNetTrunk
 
 @dataclass(frozen=True)
 class PixelScale:
-    """Pixels as the networks take them: ``(pixel - mean) / std``."""
+    """Normalises pixels: ``(pixel - mean) / std``."""
 
     mean: float | tuple[float, ...] = 0.0
-    """of the training images' pixels, 0 ... 255, or one of each channel"""
+    """mean of the training images' pixels, 0 ... 255, or of each channel"""
     std: float | tuple[float, ...] = 255.0
-    """their standard deviation, or one of each channel"""
+    """their standard deviation, or that of each channel"""
 
     def __call__(self, pixels: Tensor, dtype: torch.dtype) -> Tensor:
-        """Scales ``(B, H, W, C)``, or pixels of any shape if there is one mean for all."""
+        """Scales pixels ``(B, H, W, C)``; of any shape if all channels share one mean."""
         mean, std = (self._read(value, pixels, dtype) for value in (self.mean, self.std))
         return (pixels.to(dtype) - mean) / std
 
@@ -33,23 +35,23 @@ class PixelScale:
         self, value: float | tuple[float, ...], pixels: Tensor, dtype: torch.dtype
     ) -> Tensor | float:
         if isinstance(value, tuple):
-            # Several scales of a glimpse lie side by side among the channels.
+            # Several scales of a glimpse are stacked as channels.
             repeats = pixels.shape[-1] // len(value)
             return torch.tensor(value * repeats, dtype=dtype, device=pixels.device)
         return value
 
 
 class GlimpseMLP(nn.Module):
-    """The RAM paper's encoder: a what-path and a where-path, one hidden layer each, then joined.
+    """The RAM paper's encoder: a what-path and a where-path of one hidden layer each, then joined.
 
     Mnih et al. 2014, section 3.1 ("glimpse network"); sizes as in DT-RAM's MNIST model.
 
     Args:
-        glimpse_shape: ``(g, g, channels)``, channels counting every scale.
+        glimpse_shape: ``(g, g, channels)``.
         out_features: width of the code.
         what_features: hidden units of the what-path.
         where_features: hidden units of the where-path.
-        scale: of the pixels; to [0, 1] if not given.
+        scale: of the pixels.
     """
 
     def __init__(
@@ -69,15 +71,6 @@ class GlimpseMLP(nn.Module):
         self.out = nn.Linear(out_features, out_features)
 
     def forward(self, glimpse: Tensor, location: Tensor) -> Tensor:
-        """Encodes a batch.
-
-        Args:
-            glimpse: ``(B, g, g, channels)`` uint8.
-            location: ``(B, 2)`` in [-1, 1].
-
-        Returns:
-            ``(B, out_features)``; the core applies the non-linearity.
-        """
         pixels = self.scale(glimpse, location.dtype).flatten(1)
         what = torch.relu(self.what(pixels))
         where = torch.relu(self.where(location))
@@ -85,7 +78,7 @@ class GlimpseMLP(nn.Module):
 
 
 class _ConvEncoder(nn.Module):
-    """A convolutional what-path and, unless it has no units, a where-path, then joined."""
+    """A convolutional what-path, joined with a where-path unless that has 0 units."""
 
     scale: PixelScale
     where: nn.Linear | None
@@ -93,17 +86,16 @@ class _ConvEncoder(nn.Module):
     out: nn.Linear
 
     def _join_paths(self, features: int, where_features: int, out_features: int) -> None:
-        """Makes what follows a what-path of `features` outputs."""
+        """Makes the layers after a what-path of `features` outputs."""
         self.where = _where_path(where_features) if where_features else None
         self.join = nn.Linear(features + where_features, out_features)
         self.out = nn.Linear(out_features, out_features)
 
     def what(self, pixels: Tensor) -> Tensor:
-        """The what-path: ``(B, channels, g, g)``, scaled, to ``(B, features)``."""
+        """The what-path: normalised pixels ``(B, channels, g, g)`` to ``(B, features)``."""
         raise NotImplementedError
 
     def forward(self, glimpse: Tensor, location: Tensor) -> Tensor:
-        """Encodes a batch; shapes as `GlimpseMLP.forward`."""
         joined = self.what(self.scale(glimpse, location.dtype).permute(0, 3, 1, 2))
         if self.where is not None:
             joined = torch.cat([joined, torch.relu(self.where(location))], dim=1)
@@ -111,14 +103,14 @@ class _ConvEncoder(nn.Module):
 
 
 class GlimpseConv(_ConvEncoder):
-    """A small convolutional what-path (two 3x3 layers, 2x2 pooling) beside the same where-path.
+    """Two 3x3 convolutions and 2x2 pooling, joined with the same where-path.
 
     Args:
         glimpse_shape: ``(g, g, channels)``, g at least 2.
         out_features: width of the code.
         filters: channels of the first convolution; the second has twice as many.
         where_features: hidden units of the where-path; 0: there is none.
-        scale: of the pixels; to [0, 1] if not given.
+        scale: of the pixels.
 
     Raises:
         ValueError: the glimpse is too small.
@@ -150,21 +142,20 @@ class GlimpseConv(_ConvEncoder):
 
 
 class GlimpseCNN(_ConvEncoder):
-    """A deeper convolutional what-path for glimpses of some dozens of pixels.
+    """A deeper what-path for glimpses of some dozens of pixels.
 
-    3x3 layers, each followed by ReLU and all but the first by 2x2 max-pooling, until 4 pixels a
-    side or less are left: so textures of a few pixels are read at full resolution. The layers have
-    `filters` channels, then half as many more each.
+    3x3 convolutions, each followed by ReLU and all but the first by 2x2 max-pooling, until at most
+    4 pixels a side remain. So textures of a few pixels are read at full resolution. The first layer
+    has `filters` channels, and each further one half of `filters` more.
 
     Args:
         glimpse_shape: ``(g, g, channels)``, g at least 8.
         out_features: width of the code.
         filters: channels of the first layer.
         where_features: hidden units of the where-path; 0: there is none.
-        scale: of the pixels; to [0, 1] if not given.
-        made_for: pixels a side of other glimpses, whose layers it has: the weights then have the
-            shapes they have there, and what is left of these is averaged to as many pixels as of
-            those. 0: it is made for its own.
+        scale: of the pixels.
+        made_for: side of other glimpses, in pixels, whose layers it has, so that weights learned on
+            those fit. Its own features are averaged to their resolution. 0: its own side.
 
     Raises:
         ValueError: the glimpse is too small.
@@ -196,7 +187,7 @@ class GlimpseCNN(_ConvEncoder):
             if side <= 4:
                 break
             side //= 2
-        self._left = side
+        self._pooled_side = side
         self._join_paths(channels * side**2, where_features, out_features)
         self.convs.to(memory_format=torch.channels_last)  # as glimpses are
 
@@ -204,31 +195,31 @@ class GlimpseCNN(_ConvEncoder):
         what = torch.relu(self.convs[0](pixels))
         for conv in list(self.convs)[1:]:
             what = nn.functional.max_pool2d(torch.relu(conv(what)), 2)
-        if what.shape[-1] != self._left:
-            what = nn.functional.adaptive_avg_pool2d(what, self._left)
+        if what.shape[-1] != self._pooled_side:
+            what = nn.functional.adaptive_avg_pool2d(what, self._pooled_side)
         return what.flatten(1)
 
 
 def cnn_smallest(made_for: int) -> int:
-    """Pixels a side of the smallest image that goes through the layers for `made_for` pixels."""
-    least, left = 1, made_for
-    while left > 4:
-        least, left = 2 * least, left // 2
+    """Side in pixels of the smallest image that the layers for `made_for` pixels can pool."""
+    least, side = 1, made_for
+    while side > 4:
+        least, side = 2 * least, side // 2
     return least
 
 
 class GlimpseResNet(nn.Module):
-    """A residual network's features, with or without where they were seen.
+    """A residual network's features, with or without a where-path.
 
-    DT-RAM's encoder for CUB: ``h = ReLU(ResNet(crop) + W h)``. Takes glimpses of any size, so a
-    first look may be larger than the crops.
+    DT-RAM's encoder for CUB: ``h = ReLU(ResNet(crop) + W h)``. It takes glimpses of any size, so a
+    thumbnail may be larger than the crops.
 
     Args:
         options: of the network; its channels are those of the images.
-        out_features: width of the code; another width than the network's needs a linear layer.
+        out_features: width of the code; a linear layer adapts the network's width if it differs.
         location_embedding: whether a where-path is added to the features.
         where_features: hidden units of the where-path.
-        scale: of the pixels; to [0, 1] if not given.
+        scale: of the pixels.
 
     Attributes:
         bf16: whether the network runs under autocast to bfloat16.
@@ -256,8 +247,7 @@ class GlimpseResNet(nn.Module):
         self.bf16 = False
 
     def forward(self, glimpse: Tensor, location: Tensor) -> Tensor:
-        """Encodes a batch; shapes as `GlimpseMLP.forward`."""
-        # As glimpses have them, channels stay last in memory: the faster order for convolutions.
+        # Channels stay last in memory, as in glimpses: convolutions are faster so.
         pixels = self.scale(glimpse, location.dtype).permute(0, 3, 1, 2)
         with autocast(pixels.device.type, self.bf16):
             features = self.trunk(pixels)
@@ -265,16 +255,18 @@ class GlimpseResNet(nn.Module):
         return code if self.where is None else code + self.where(location)
 
 
-def _where_path(features: int) -> nn.Linear:
-    """First layer of the where-path, with weights three times as wide as usual.
+WHERE_GAIN = 3.0
+"""Factor of the initial weights of a where-path. Its two inputs within [-1, 1] would otherwise have
+little influence beside the many pixels of a glimpse."""
 
-    Two inputs within [-1, 1] would else say little beside the many of a glimpse.
-    """
+
+def _where_path(features: int) -> nn.Linear:
+    """The first layer of a where-path."""
     layer = nn.Linear(2, features)
     with torch.no_grad():
-        layer.weight.mul_(3)
+        layer.weight.mul_(WHERE_GAIN)
     return layer
 
 
 ENCODERS: dict[str, type[nn.Module]] = {"mlp": GlimpseMLP, "conv": GlimpseConv, "cnn": GlimpseCNN}
-"""Encoders of a fixed size of glimpse, by name; the residual ones are `resnet.RESNETS`."""
+"""Encoders of glimpses of one size, by name; the residual ones are `resnet.RESNETS`."""

@@ -17,49 +17,202 @@ import hashlib
 import json
 import os
 import re
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from .resnet import ResNetOptions
+
 FORMAT_VERSION = 1
 DTRAM_KIND = "DT-RAM"
-ONE_LOOK_KIND = "one-look network"
 
 
 STOP_PARTS = ("stopper", "baseline", "scalar_baseline")
 """Modules and parameters of a DT-RAM that each of its stops has for itself."""
 
 
-def save_model(folder: str | Path, module: nn.Module, header: dict[str, Any]) -> None:
-    """Writes a model into a folder; each of its two files appears whole, by a rename.
+class SavedNetwork(nn.Module):
+    """A network with settings and class names that is saved without pickled code.
+
+    A subclass is made from ``(config, class_names)``, and names its settings' dataclass and its
+    kind, which ``model.json`` states.
 
     Args:
-        folder: made if missing.
-        module: its weights are saved.
-        header: JSON values for ``model.json``; the format and the weights' SHA-256 are added.
+        config: the settings.
+        class_names: names of the K classes; numbers if not given.
+
+    Raises:
+        ValueError: there are not K names.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    sha256 = _write_weights(folder / "model.safetensors", module.state_dict())
-    _write_json(
-        folder / "model.json", {"format": FORMAT_VERSION, "weights_sha256": sha256, **header}
-    )
+
+    KIND: ClassVar[str]
+    CONFIG: ClassVar[type[Any]]
+    NEEDED: ClassVar[tuple[str, ...]] = ()
+    """Further keys that ``model.json`` must have."""
+
+    def __init__(self, config: Any, class_names: tuple[str, ...] | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.class_names = class_names or tuple(map(str, range(config.num_classes)))
+        if len(self.class_names) != config.num_classes:
+            raise ValueError(
+                f"class_names: {len(self.class_names)} names for {config.num_classes} classes"
+            )
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        return next(self.parameters()).device
+
+    def save(self, folder: str | Path, **about: Any) -> None:
+        """Writes ``model.safetensors`` and ``model.json`` into a folder, each by one rename.
+
+        Args:
+            folder: made if missing.
+            **about: further JSON values to keep (the environment's id, its options, ...).
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        header = {
+            "format": FORMAT_VERSION,
+            "weights_sha256": _write_weights(folder / "model.safetensors", self.state_dict()),
+            "kind": self.KIND,
+            "config": asdict(self.config),
+            "class_names": list(self.class_names),
+            **about,
+        }
+        _write_json(folder / "model.json", header)
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> Self:
+        """Reads a saved model back; nothing is unpickled.
+
+        Raises:
+            FileNotFoundError: there is no model in `folder`.
+            ValueError: it is a model of another kind, or its files do not fit one another.
+        """
+        return cls._load(folder, cls.read_header(folder)).to(device).eval()
+
+    @classmethod
+    def _load(cls, folder: str | Path, header: dict[str, Any]) -> Self:
+        network = cls(cls.config_from(header), tuple(header["class_names"]))
+        path = Path(folder) / "model.safetensors"
+        weights = _read_weights(path, header["weights_sha256"], network.state_dict())
+        network.load_state_dict(weights)
+        return network
+
+    @classmethod
+    def read_header(cls, folder: str | Path) -> dict[str, Any]:
+        """Reads and checks the ``model.json`` of a saved model; raises as `load`."""
+        header = _read_model_json(Path(folder), cls.KIND)
+        needed = {"config", "class_names", "weights_sha256", *cls.NEEDED}
+        settings = {field.name for field in fields(cls.CONFIG)}
+        problems = sorted(needed - header.keys())
+        problems += sorted(settings ^ header.get("config", {}).keys())
+        if problems:
+            raise ValueError(
+                f"{Path(folder) / 'model.json'}: missing or unknown settings {problems}; copy the "
+                "model again"
+            )
+        return header
+
+    @classmethod
+    def config_from(cls, header: dict[str, Any]) -> Any:
+        """The settings in a header that `read_header` returned."""
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in header["config"].items()
+        }
+        if values.get("resnet") is not None:
+            values["resnet"] = ResNetOptions(**values["resnet"])
+        return cls.CONFIG(**values)
 
 
-def read_model_json(folder: str | Path, kind: str = DTRAM_KIND) -> dict[str, Any]:
-    """Reads the ``model.json`` of a saved model.
+def kind_of(folder: str | Path) -> str:
+    """The kind of a saved model; DT-RAM's if none can be read, whose loader then says why."""
+    try:
+        return str(json.loads((Path(folder) / "model.json").read_text(encoding="utf-8"))["kind"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return DTRAM_KIND
+
+
+def save_stop(
+    folder: str | Path, name: str, agent: SavedNetwork, default: bool = False, **metadata: Any
+) -> None:
+    """Adds a stop to a saved DT-RAM: a stopper and a threshold that were learned on its trunk.
 
     Args:
-        folder: the model's.
-        kind: the kind of model expected.
+        folder: of the saved DT-RAM; its other files stay as they are.
+        name: of the stop, as ``"2.4"``; a stop of that name is replaced.
+        agent: the `DTRAM` whose stopper, baseline and threshold are saved.
+        default: whether this stop is loaded if none is named.
+        **metadata: JSON values to keep with it, as ``discount=0.98``.
 
     Raises:
         FileNotFoundError: there is no model in `folder`.
-        ValueError: it is a model of another kind or version.
+        ValueError: the name has other characters than letters, digits, ``.``, ``_`` and ``-``, or
+            the agent's trunk is not the saved one.
     """
     folder = Path(folder)
+    if not re.fullmatch(r"[\w.-]+", name, flags=re.ASCII):
+        raise ValueError(f"name={name!r}: expected letters, digits, '.', '_' and '-' only")
+    header, own = agent.read_header(folder), agent.state_dict()
+    saved = _read_weights(folder / "model.safetensors", header["weights_sha256"], own)
+    changed = [k for k, v in own.items() if not _of_stop(k) and not v.cpu().equal(saved[k])]
+    if changed:
+        raise ValueError(
+            f"{folder}: the stop was learned on another trunk; {', '.join(changed)} differ"
+        )
+    sha256 = _write_weights(
+        folder / f"stop-{name}.safetensors", {k: v for k, v in own.items() if _of_stop(k)}
+    )
+    threshold = agent.stopping.threshold  # type: ignore[union-attr]
+    stop = {"threshold": threshold, "weights_sha256": sha256, **metadata}
+    header["stops"] = header.get("stops", {}) | {name: stop}
+    if default:
+        header["default_stop"] = name
+    _write_json(folder / "model.json", header)
+
+
+def load_stop(
+    folder: str | Path, header: dict[str, Any], module: nn.Module, name: str | None
+) -> float:
+    """Loads one of a saved model's stops into a module that has the model's weights.
+
+    Args:
+        folder: the model's.
+        header: as `SavedNetwork.read_header` returns it.
+        module: its stopper and baseline are replaced.
+        name: of the stop; None for the default.
+
+    Returns:
+        The stop's threshold.
+
+    Raises:
+        ValueError: the name is unknown, or the stop's weights are not those of the header.
+    """
+    name = header.get("default_stop") if name is None else name
+    if name is None:
+        return header["stop_threshold"]
+    stops = header.get("stops", {})
+    if name not in stops:
+        known = f"one of {', '.join(map(repr, stops))}" if stops else "None, as it has no others"
+        raise ValueError(f"stop={name!r}: {folder} has no such stop; expected {known}")
+    path = Path(folder) / f"stop-{name}.safetensors"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: missing, but listed in model.json; copy the model again")
+    expected = {k: v for k, v in module.state_dict().items() if _of_stop(k)}
+    weights = _read_weights(path, stops[name]["weights_sha256"], expected)
+    module.load_state_dict(weights, strict=False)
+    return stops[name]["threshold"]
+
+
+def _read_model_json(folder: Path, kind: str) -> dict[str, Any]:
+    """Reads ``model.json``; raises unless it is of this kind and version."""
     for name in ("model.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder}: no saved model, {name} is missing{_why(folder)}")
@@ -89,122 +242,6 @@ def _why(folder: Path) -> str:
     return f"; these folders in it have models: {', '.join(inside)}" if inside else ""
 
 
-def kind_of(folder: str | Path) -> str:
-    """The kind of a saved model; DT-RAM's if none can be read, whose loader then says why."""
-    try:
-        return str(json.loads((Path(folder) / "model.json").read_text(encoding="utf-8"))["kind"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return DTRAM_KIND
-
-
-def check_settings(
-    folder: str | Path, header: dict[str, Any], needed: set[str], settings: set[str]
-) -> None:
-    """Raises ValueError unless a header is complete and has no unknown setting.
-
-    Args:
-        folder: the model's.
-        header: as `read_model_json` returns it.
-        needed: keys that the header must have.
-        settings: the names expected under ``config``.
-    """
-    wrong = settings ^ header.get("config", {}).keys()
-    problems = sorted(needed - header.keys()) + sorted(wrong)
-    if problems:
-        path = Path(folder) / "model.json"
-        raise ValueError(f"{path}: missing or unknown settings {problems}; copy the model again")
-
-
-def load_weights(folder: str | Path, header: dict[str, Any], module: nn.Module) -> None:
-    """Loads a saved model's weights into a module.
-
-    Args:
-        folder: the model's.
-        header: as `read_model_json` returns it.
-        module: made from the header's settings.
-
-    Raises:
-        ValueError: the weights are not those of the header, or do not fit the module.
-    """
-    weights = _read_weights(Path(folder) / "model.safetensors", header["weights_sha256"])
-    _check_fit(Path(folder) / "model.safetensors", weights, module.state_dict())
-    module.load_state_dict(weights)
-
-
-def save_stop(
-    folder: str | Path, name: str, agent: nn.Module, default: bool = False, **metadata: Any
-) -> None:
-    """Adds a stop to a saved DT-RAM: a stopper and a threshold that were learned on its trunk.
-
-    Args:
-        folder: of the saved DT-RAM; its other files stay as they are.
-        name: of the stop, as ``"2.4"``; a stop of that name is replaced.
-        agent: the `DTRAM` whose stopper, baseline and threshold are saved.
-        default: whether this stop is loaded if none is named.
-        **metadata: JSON values to keep with it, as ``discount=0.98``.
-
-    Raises:
-        FileNotFoundError: there is no model in `folder`.
-        ValueError: the name has other characters than letters, digits, ``.``, ``_`` and ``-``, or
-            the agent's trunk is not the saved one.
-    """
-    folder = Path(folder)
-    if not re.fullmatch(r"[\w.-]+", name, flags=re.ASCII):
-        raise ValueError(f"name={name!r}: expected letters, digits, '.', '_' and '-' only")
-    header = read_model_json(folder, agent.KIND)  # type: ignore[arg-type]
-    path = folder / "model.safetensors"
-    saved, own = _read_weights(path, header["weights_sha256"]), agent.state_dict()
-    _check_fit(path, saved, own)
-    changed = [k for k, v in own.items() if not _of_stop(k) and not v.cpu().equal(saved[k])]
-    if changed:
-        raise ValueError(
-            f"{folder}: the stop was learned on another trunk; {', '.join(changed)} differ"
-        )
-    sha256 = _write_weights(
-        folder / f"stop-{name}.safetensors", {k: v for k, v in own.items() if _of_stop(k)}
-    )
-    threshold = agent.stopping.threshold  # type: ignore[union-attr]
-    stop = {"threshold": threshold, "weights_sha256": sha256, **metadata}
-    header["stops"] = header.get("stops", {}) | {name: stop}
-    if default:
-        header["default_stop"] = name
-    _write_json(folder / "model.json", header)
-
-
-def load_stop(
-    folder: str | Path, header: dict[str, Any], module: nn.Module, name: str | None
-) -> float:
-    """Loads one of a saved model's stops into a module that has the model's weights.
-
-    Args:
-        folder: the model's.
-        header: as `read_model_json` returns it.
-        module: its stopper and baseline are replaced.
-        name: of the stop; None for the default.
-
-    Returns:
-        The stop's threshold.
-
-    Raises:
-        ValueError: the name is unknown, or the stop's weights are not those of the header.
-    """
-    name = header.get("default_stop") if name is None else name
-    if name is None:
-        return header["stop_threshold"]
-    stops = header.get("stops", {})
-    if name not in stops:
-        known = f"one of {', '.join(map(repr, stops))}" if stops else "None, as it has no others"
-        raise ValueError(f"stop={name!r}: {folder} has no such stop; expected {known}")
-    path = Path(folder) / f"stop-{name}.safetensors"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: missing, but listed in model.json; copy the model again")
-    weights = _read_weights(path, stops[name]["weights_sha256"])
-    expected = {k: v for k, v in module.state_dict().items() if _of_stop(k)}
-    _check_fit(path, weights, expected)
-    module.load_state_dict(weights, strict=False)
-    return stops[name]["threshold"]
-
-
 def _of_stop(key: str) -> bool:
     return key.partition(".")[0] in STOP_PARTS
 
@@ -224,28 +261,22 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
     os.replace(aside, path)
 
 
-def _read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
+def _read_weights(path: Path, sha256: str, expected: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Reads tensors; ValueError unless the file has this SHA-256 and the expected shapes."""
     if _sha256(path) != sha256:
         raise ValueError(
             f"{path}: not the weights that model.json beside it was written for; copy both files "
             "of one model"
         )
-    return load_file(path)
-
-
-def _check_fit(path: Path, weights: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    wrong = sorted(
-        name
-        for name in weights.keys() | expected.keys()
-        if name not in weights
-        or name not in expected
-        or weights[name].shape != expected[name].shape
-    )
+    weights = load_file(path)
+    shapes, wanted = ({k: v.shape for k, v in part.items()} for part in (weights, expected))
+    wrong = sorted(k for k in shapes | wanted if shapes.get(k) != wanted.get(k))
     if wrong:
         raise ValueError(
             f"{path}: does not fit model.json beside it; missing, unknown or of another shape: "
             f"{', '.join(wrong)}"
         )
+    return weights
 
 
 def _sha256(path: Path) -> str:

@@ -1,12 +1,13 @@
-"""Location policies: how l_t is sampled from what the locator gives, and its log-probability.
+"""Location policies: how l_t is sampled from the locator's output, and its log-probability.
 
-A *choice* is a location ``(..., 2)`` of the Gaussian, or the number ``(...)`` of a cell of a grid.
-It carries no gradient: the location policy learns from the choice's log-probability.
+A *choice* is a location ``(..., 2)`` of the Gaussian, or the number ``(...)`` of a cell of the
+grid. It carries no gradient: the locator learns from the choice's log-probability. `params` are
+what `DTRAM.location_params` returns, ``(..., 2)`` or ``(..., G * G)``.
 
 Scripted locations. Early in training the agent cannot classify yet, so the reward of a location
 tells the locator nothing. For this warm-up `unroll.Unroll.scripted_locations` gives targets for
-glimpses 2...T that replace the sampled locations: choices are drawn from the policy `about` the
-target. The locator learns to imitate them by maximum likelihood: its score is `mean_log_prob`, and
+glimpses 2...T that replace sampled locations: choices are sampled with the parameters `about` the
+target. The locator learns to imitate them by maximum likelihood: `mean_log_prob` is its score, and
 ``Objective.location_reward="imitation"`` pays every choice 1.
 """
 
@@ -14,51 +15,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 SCRIPT_SPREAD = 0.2
-"""Standard deviation, in image halves, with which cells are drawn about a scripted location."""
-
-
-class LocationPolicy(Protocol):
-    """A distribution over locations; its parameters ``(..., P)`` are `DTRAM.location_params`."""
-
-    def noise(self, steps: int, params: Tensor) -> Tensor:
-        """Random numbers ``(steps, *params.shape)`` for the choices of `steps` glimpses."""
-        ...
-
-    def choose(self, params: Tensor, noise: Tensor) -> Tensor:
-        """Samples a choice from the parameters and their noise."""
-        ...
-
-    def location(self, choice: Tensor) -> Tensor:
-        """Locations ``(..., 2)`` of choices, not clipped to the image."""
-        ...
-
-    def log_prob(self, choice: Tensor, params: Tensor) -> Tensor:
-        """Log-probability (or log-density) ``(...)`` of choices."""
-        ...
-
-    def entropy(self, params: Tensor) -> Tensor | None:
-        """Entropy ``(...)`` in nats; None if it does not depend on the parameters."""
-        ...
-
-    def about(self, target: Tensor, params: Tensor) -> Tensor:
-        """Parameters, shaped as `params`, of the policy about a scripted location ``(2,)``."""
-        ...
-
-    def mean_log_prob(self, script: Tensor, params: Tensor) -> Tensor:
-        """Mean of `log_prob` ``(...)`` over choices drawn with the parameters `script`, up to a
-        constant."""
-        ...
+"""Standard deviation, in image halves, with which cells are sampled about a scripted location."""
 
 
 @dataclass(frozen=True)
 class GaussianLocations:
-    """The paper's policy: a Gaussian about the mean that the locator gives.
+    """The paper's policy: a Gaussian whose mean is the locator's output.
 
     Args:
         std: standard deviation, in image halves.
@@ -67,37 +35,44 @@ class GaussianLocations:
     std: float
 
     def noise(self, steps: int, params: Tensor) -> Tensor:
-        return self.std * torch.randn(
-            (steps, *params.shape), device=params.device, dtype=params.dtype
-        )
+        """Random numbers ``(steps, *params.shape)`` for the choices of `steps` glimpses."""
+        shape = (steps, *params.shape)
+        return self.std * torch.randn(shape, device=params.device, dtype=params.dtype)
 
     def choose(self, params: Tensor, noise: Tensor) -> Tensor:
+        """Samples a choice, given the noise of one glimpse."""
         return params + noise
 
     def location(self, choice: Tensor) -> Tensor:
+        """Locations ``(..., 2)`` of choices, not clipped to the image."""
         return choice
 
     def log_prob(self, choice: Tensor, params: Tensor) -> Tensor:
+        """Log-density (of cells, log-probability) ``(...)`` of choices."""
         error = (choice - params) / self.std
         normaliser = 2 * math.log(self.std) + math.log(2 * math.pi)
         return -0.5 * error.square().sum(dim=-1) - normaliser
 
-    def entropy(self, params: Tensor) -> None:
+    def entropy(self, params: Tensor) -> Tensor | None:
+        """Entropy ``(...)`` in nats; None here, as it does not depend on the parameters."""
         return None
 
     def about(self, target: Tensor, params: Tensor) -> Tensor:
+        """Parameters, shaped as `params`, of the policy about a scripted location ``(2,)``."""
         return target.expand_as(params)
 
     def mean_log_prob(self, script: Tensor, params: Tensor) -> Tensor:
+        """`log_prob` ``(...)``, averaged over choices with the parameters `script`; up to a
+        constant."""
         return self.log_prob(script, params)
 
 
 @dataclass(frozen=True)
 class CellLocations:
-    """A softmax over the cells of a grid; the location is the centre of the chosen cell.
+    """A softmax over the cells of a grid; methods as those of `GaussianLocations`.
 
     Args:
-        centres: ``(G * G, 2)`` in [-1, 1].
+        centres: ``(G * G, 2)`` in [-1, 1], the locations that it chooses among.
     """
 
     centres: Tensor
@@ -116,7 +91,7 @@ class CellLocations:
     def log_prob(self, choice: Tensor, params: Tensor) -> Tensor:
         return torch.log_softmax(params, dim=-1).gather(-1, choice[..., None]).squeeze(-1)
 
-    def entropy(self, params: Tensor) -> Tensor:
+    def entropy(self, params: Tensor) -> Tensor | None:
         log_p = torch.log_softmax(params, dim=-1)
         return -(log_p.exp() * log_p).sum(dim=-1)
 
@@ -126,3 +101,6 @@ class CellLocations:
 
     def mean_log_prob(self, script: Tensor, params: Tensor) -> Tensor:
         return (torch.softmax(script, dim=-1) * torch.log_softmax(params, dim=-1)).sum(dim=-1)
+
+
+LocationPolicy: TypeAlias = GaussianLocations | CellLocations

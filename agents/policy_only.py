@@ -1,9 +1,10 @@
-"""Policy-only environments: a frozen classifier answers, the agent only looks and stops.
+"""Policy-only environments: a frozen classifier answers; the agent chooses locations and stops.
 
     gym.make("agents:DTRAM-MNIST-Policy-v0")
 
 The classifier is a DT-RAM's encoder, core and classifier, trained on uniformly random locations by
-`train/classifier.py`. Its hash stands in the id's spec; another classifier raises the version.
+`train/classifier.py`. The id's spec holds the hash of its weights; another classifier raises the
+id's version.
 """
 
 from __future__ import annotations
@@ -21,10 +22,9 @@ from torch import Tensor
 from dtram_env import GlimpseEnv, GlimpseVectorEnv
 from dtram_env.registration import TABLE
 
-from .config import read_header
-from .dtram import DTRAM, State
+from .dtram import DTRAM, State, check_first_glimpse
 
-# id -> (the id whose images and sensor it has, its shipped classifier, its weights' SHA-256)
+# id -> (id with the same images and sensor, shipped classifier, SHA-256 of its weights)
 POLICY_TABLE: dict[str, tuple[str, str, str]] = {
     "DTRAM-MNIST-Policy-v0": (
         "DTRAM-MNIST-v0",
@@ -33,20 +33,20 @@ POLICY_TABLE: dict[str, tuple[str, str, str]] = {
     ),
 }
 POLICY_IDS: tuple[str, ...] = tuple(POLICY_TABLE)
-SHARED = ("encoder", "core", "classifier")  # what a policy-only DT-RAM takes from the classifier
+SHARED = ("encoder", "core", "classifier")  # modules that a policy-only DT-RAM copies
 
 
 class FrozenClassifier:
     """A trained network as the `dtram_env.Classifier` of an environment.
 
     Args:
-        network: its encoder, core and classifier are used; it is put into evaluation mode and its
+        network: its encoder, core and classifier are used. It is put into evaluation mode and its
             parameters are frozen, in place.
-        name: what results call it.
+        name: its name in results.
 
     Attributes:
-        network: the same, on the device of the last observation.
-        sha256: of its weights' file; "" if it was not loaded.
+        network: the network, on the device of the last observation.
+        sha256: hash of its weights' file; "" if it was not loaded.
     """
 
     def __init__(self, network: DTRAM, name: str) -> None:
@@ -55,19 +55,19 @@ class FrozenClassifier:
 
     @classmethod
     def load(cls, folder: str | Path, sha256: str | None = None) -> FrozenClassifier:
-        """Reads a model's folder, or a shipped model's by its name.
+        """Loads a model's folder, or a shipped model by name.
 
         Args:
             folder: a path; or a name, as "mnist-classifier".
-            sha256: what the weights' SHA-256 must be; None takes any.
+            sha256: expected hash of the weights; None takes any.
 
         Raises:
             FileNotFoundError: there is no model.
-            ValueError: it is damaged, or not the one that was asked for.
+            ValueError: it is damaged, or its weights have another hash.
         """
         path = _find(folder)
         try:
-            found = read_header(path)["weights_sha256"]
+            found = DTRAM.read_header(path)["weights_sha256"]
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 f"classifier={str(folder)!r}: {error}; expected a folder that train/classifier.py "
@@ -83,7 +83,7 @@ class FrozenClassifier:
         return classifier
 
     def check_spaces(self, observation_space: spaces.Space, num_classes: int) -> None:
-        """Raises ValueError if it was made for other glimpses or classes."""
+        """Raises ValueError if the classifier was made for other glimpses or classes."""
         assert isinstance(observation_space, spaces.Dict)
         if "thumbnail" in observation_space.spaces:
             raise ValueError(
@@ -120,7 +120,7 @@ class FrozenClassifier:
 def agent_on(
     classifier: FrozenClassifier, max_glimpses: int, class_names: tuple[str, ...], **config: Any
 ) -> DTRAM:
-    """A DT-RAM that sees and answers with a frozen classifier: only where and when are new.
+    """A DT-RAM with a frozen classifier's modules; its locator, stopper and baseline are untrained.
 
     Args:
         classifier: its encoder, core and classifier are copied.
@@ -129,15 +129,14 @@ def agent_on(
         **config: further fields of `DTRAMConfig`.
 
     Raises:
-        ValueError: `config` asks for another network than the classifier's.
+        ValueError: a setting of `config` is not the classifier's.
     """
     made = classifier.network.config
-    fixed = ("encoder", "core", "hidden_size", "pixel_mean", "pixel_std")
-    for name in fixed:
+    for name in ("encoder", "core", "hidden_size", "pixel_mean", "pixel_std"):
         if name in config and config[name] != getattr(made, name):
             raise ValueError(
                 f"{name}={config[name]!r}: the classifier in the loop, {classifier.name}, has "
-                f"{getattr(made, name)!r}, and a policy-only DT-RAM sees with it"
+                f"{getattr(made, name)!r}, and a policy-only DT-RAM has its network"
             )
     agent = DTRAM(replace(made, max_glimpses=max_glimpses, **config), class_names)
     for name in SHARED:
@@ -146,7 +145,7 @@ def agent_on(
 
 
 class LookAndStop:
-    """A DT-RAM as a `dtram_env.Policy` of a policy-only environment: it gives no prediction.
+    """A DT-RAM as a `dtram_env.Policy` of policy-only environments: it gives no prediction.
 
     Args:
         agent: trained on the environment's own classifier (`agent_on`).
@@ -156,9 +155,9 @@ class LookAndStop:
         self.agent = agent
 
     def check_env(self, env: Any) -> None:
-        """Raises ValueError unless the environment answers with the agent's own classifier.
+        """Raises ValueError unless the environment has the agent's own classifier and budget.
 
-        Its view must be the native one, with a glimpse at reset.
+        Its view must be native, with a glimpse at reset.
         """
         classifier = env.classifier
         if not isinstance(classifier, FrozenClassifier):
@@ -166,12 +165,9 @@ class LookAndStop:
                 "this DT-RAM is policy-only: expected a policy-only environment, as "
                 + ", ".join(POLICY_IDS)
             )
-        own = _shared_state(self.agent)
-        theirs = _shared_state(classifier.network)
+        own, theirs = _shared_state(self.agent), _shared_state(classifier.network)
         same = own.keys() == theirs.keys() and all(
-            own[name].shape == theirs[name].shape
-            and torch.equal(own[name].cpu(), theirs[name].cpu())
-            for name in own
+            torch.equal(own[name].cpu(), theirs[name].cpu()) for name in own
         )
         if not same or self.agent.config.max_glimpses != env.max_glimpses:
             raise ValueError(
@@ -187,16 +183,13 @@ class LookAndStop:
                 "a DT-RAM reads glimpses as images and gives native actions; leave out view=, "
                 "observe= and glimpse_format="
             )
-        if env.first_glimpse == "choose":
-            raise ValueError(
-                "first_glimpse='choose': DTRAM answers glimpses; expected one at reset"
-            )
+        check_first_glimpse(env)
 
     def reset(self, batch: int) -> State:
         return self.agent.reset(batch)
 
     def step(self, observation: dict[str, Any], state: State) -> tuple[dict[str, Any], State]:
-        """Where to look and whether to stop; see `DTRAM.step`."""
+        """Location and stop, see `DTRAM.step`."""
         action, state = self.agent.step(observation, state)
         del action["prediction"]
         return action, state
@@ -214,7 +207,7 @@ def _shared_state(network: DTRAM) -> dict[str, Tensor]:
 
 
 def make_env(**keywords: Any) -> GlimpseEnv:
-    """The entry point of the Policy ids; keywords as `GlimpseEnv`'s, `classifier` a folder too."""
+    """The entry point of the Policy ids; `classifier` may also be a folder or a shipped name."""
     return GlimpseEnv(**_with_classifier(keywords))
 
 
@@ -224,7 +217,7 @@ def make_vector_env(**keywords: Any) -> GlimpseVectorEnv:
 
 
 def register_all() -> None:
-    """Registers the Policy ids with Gymnasium; those that are there already stay."""
+    """Registers the Policy ids with Gymnasium, unless they are registered already."""
     for env_id, (whole, classifier, sha256) in POLICY_TABLE.items():
         if env_id not in gym.registry:
             gym.register(
@@ -240,7 +233,7 @@ def register_all() -> None:
 
 
 def _with_classifier(keywords: dict[str, Any]) -> dict[str, Any]:
-    """Loads the classifier that is named; one of the user's own is not held to the id's hash."""
+    """Loads the named classifier; only a shipped one must have the id's hash."""
     sha256 = keywords.pop("classifier_sha256", None)
     classifier = keywords.get("classifier")
     if classifier is None:
@@ -256,7 +249,7 @@ def _with_classifier(keywords: dict[str, Any]) -> dict[str, Any]:
 
 
 def _find(folder: str | Path) -> Path:
-    """A folder, or the shipped one of that name: beside the packages, or in the wheel's own."""
+    """The folder, or the shipped one of that name: in the package (wheel) or beside it (clone)."""
     package = Path(__file__).resolve().parent
     for shipped in (package / "pretrained", package.parent / "pretrained"):
         if isinstance(folder, str) and (shipped / folder / "model.json").exists():

@@ -1,4 +1,4 @@
-"""Where bfloat16 is worth computing in."""
+"""When computing in bfloat16 is faster than in float32."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 
 @cache
 def has_bf16(device_type: str) -> bool:
-    """Whether a kind of device computes in bfloat16 by instructions of its own.
+    """Whether a kind of device has instructions for bfloat16.
 
-    A processor without them does so in software, some fifty times as slowly as in float32.
+    Without them it is computed in software, some fifty times slower than float32.
     """
     if device_type != "cpu":
         return device_type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
@@ -19,16 +19,18 @@ def has_bf16(device_type: str) -> bool:
 
 
 def tell_of_bf16(device_type: str) -> None:
-    """Says so where bfloat16 was asked for and float32 is what will be computed in."""
+    """Prints a note if the device has no bfloat16 instructions, so float32 is used instead."""
     if not has_bf16(device_type):
-        print(f"--bf16: this {device_type} has no instructions for bfloat16; float32 in its place")
+        print(
+            f"--bf16: this {device_type} has no instructions for bfloat16; float32 is used instead"
+        )
 
 
 def autocast(device_type: str, bf16: bool) -> torch.autocast:
-    """Autocast to bfloat16 if that is wanted and worth it, else float32 as it is.
+    """Autocast to bfloat16 if it is requested and the device has instructions for it.
 
     Args:
         device_type: "cpu", "cuda" ...
-        bf16: whether it is wanted.
+        bf16: whether it is requested.
     """
     return torch.autocast(device_type, torch.bfloat16, enabled=bf16 and has_bf16(device_type))

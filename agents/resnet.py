@@ -1,9 +1,9 @@
-"""Residual networks that turn images into feature vectors, with the talk's tuning switches.
+"""Residual networks that turn images into features, with the options of the talk's last slide.
 
-He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition" (2015) on torchvision's blocks,
-and the pre-activation order of their "Identity Mappings in Deep Residual Networks" (2016). The
-switches are those of the talk's last list: where ReLU and batch norm sit, which convolution of a
-block carries the stride, the smoothing factor of batch norm, weight decay without norms and biases.
+He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition" (2015), made of torchvision's
+blocks, and the pre-activation order of their "Identity Mappings in Deep Residual Networks" (2016).
+The options: the order of convolution, batch norm and ReLU; which convolution of a block has the
+stride; batch norm's momentum; and weight decay without norms and biases.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from .checks import require
+from dtram_env import optional
+
+from .checks import require, require_at_least, require_one_of
 
 
 class Architecture(NamedTuple):
-    """What a name stands for."""
+    """Depth and kind of blocks of a named network."""
 
     bottleneck: bool  # blocks of 1x1, 3x3, 1x1 convolutions; else of two 3x3
     blocks: tuple[int, int, int, int]  # in each of the four stages
@@ -37,35 +39,35 @@ RESNETS: dict[str, Architecture] = {
 
 @dataclass(frozen=True)
 class ResNetOptions:
-    """What a residual network is made of; the defaults are torchvision's ResNet-50."""
+    """Options of a residual network; the defaults are torchvision's ResNet-50.
+
+    Raises:
+        ValueError: an option is unknown or out of range.
+    """
 
     name: str = "resnet50"
     """one of `RESNETS`"""
     order: str = "post"
-    """where ReLU and batch norm sit: post (conv, norm, ReLU) or pre (norm, ReLU, conv)"""
+    """order within a block: post (conv, norm, ReLU) or pre (norm, ReLU, conv)"""
     stride_in: str = "3x3"
-    """the convolution of a bottleneck that carries the stride: 3x3, or 1x1 (the first)"""
+    """convolution of a bottleneck that has the stride: 3x3, or 1x1 (the first)"""
     bn_momentum: float = 0.1
-    """batch norm's smoothing factor: weight of the new batch in the running statistics"""
+    """batch norm's momentum: weight of a new batch in the running statistics, in (0, 1]"""
     width: int = 64
     """channels of the stem; the four stages have 1, 2, 4, 8 times as many (bottlenecks 4 times)"""
     small_stem: bool = False
-    """a 3x3 stem of stride 1 without max-pool, for images under about 64 pixels"""
+    """a 3x3 stem of stride 1 without max-pooling, for images under about 64 pixels"""
     zero_init: bool = True
-    """each block starts as its shortcut: its last batch norm, or with "pre" its last convolution,
-    is 0 at first"""
+    """each block starts as its shortcut: the weights of its last batch norm (order "pre": of its
+    last convolution) are 0 at first"""
     channels: int = 3
-    """of the images"""
+    """channels of the images"""
 
     def __post_init__(self) -> None:
-        require("name", self.name, self.name in RESNETS, f"one of {tuple(RESNETS)}")
-        require("order", self.order, self.order in ("post", "pre"), "'post' or 'pre'")
-        stride_in = self.stride_in
-        require("stride_in", stride_in, stride_in in ("3x3", "1x1"), "'3x3' or '1x1'")
+        require_one_of(self, name=RESNETS, order=("post", "pre"), stride_in=("3x3", "1x1"))
         momentum = self.bn_momentum
         require("bn_momentum", momentum, 0 < momentum <= 1, "a number in (0, 1]")
-        for field in ("width", "channels"):
-            require(field, getattr(self, field), getattr(self, field) >= 1, "at least 1")
+        require_at_least(self, 1, "width", "channels")
 
     @property
     def out_features(self) -> int:
@@ -74,24 +76,27 @@ class ResNetOptions:
 
     @property
     def smallest_image(self) -> int:
-        """Pixels a side that an image needs at least, so that the last stage is a reduced one."""
+        """Smallest side of an image, in pixels, that the last stage still reduces."""
         return 8 if self.small_stem else 32
 
 
 class PreActivationBasic(nn.Module):
-    """A block of two 3x3 convolutions, each after norm and ReLU (He et al. 2016, figure 1b).
+    """Two 3x3 convolutions, each after norm and ReLU (He et al. 2016, figure 1b).
 
-    Where the shape changes, the shortcut is a convolution of the first norm and ReLU.
+    If the shape changes, the shortcut is a convolution of the first norm's ReLU.
 
     Args:
-        inplanes: channels that come in.
-        planes: channels of the convolutions and of what goes out.
-        stride: of the first convolution.
-        downsample: the shortcut; none is the identity.
+        inplanes: input channels.
+        planes: channels of the convolutions; the last has `expansion` times as many.
+        stride: of the first 3x3 convolution.
+        downsample: the shortcut; None is the identity.
         norm_layer: makes a batch norm.
     """
 
     expansion = 1
+    kernels: tuple[int, ...] = (3, 3)
+    bn1: Any  # and bn2, conv2, …: names as torchvision's
+    conv1: Any
 
     def __init__(
         self,
@@ -102,59 +107,41 @@ class PreActivationBasic(nn.Module):
         norm_layer: Callable[[int], nn.Module] = nn.BatchNorm2d,
     ) -> None:
         super().__init__()
-        self.bn1 = norm_layer(inplanes)
-        self.conv1 = _conv(inplanes, planes, 3, stride)
-        self.bn2 = norm_layer(planes)
-        self.conv2 = _conv(planes, planes, 3)
+        strided = self.kernels.index(3)
+        for k, kernel in enumerate(self.kernels):
+            last = k + 1 == len(self.kernels)
+            width = planes * self.expansion if last else planes
+            conv = _conv(inplanes, width, kernel, stride if k == strided else 1)
+            setattr(self, f"bn{k + 1}", norm_layer(inplanes))
+            setattr(self, f"conv{k + 1}", conv)
+            inplanes = planes
         self.downsample = downsample
 
     def forward(self, x: Tensor) -> Tensor:
         out = torch.relu(self.bn1(x))
         shortcut = x if self.downsample is None else self.downsample(out)
         out = self.conv1(out)
-        return self.conv2(torch.relu(self.bn2(out))) + shortcut
+        for k in range(2, len(self.kernels) + 1):
+            out = getattr(self, f"conv{k}")(torch.relu(getattr(self, f"bn{k}")(out)))
+        return out + shortcut
 
 
-class PreActivationBottleneck(nn.Module):
-    """A block of 1x1, 3x3, 1x1 convolutions, each after norm and ReLU; see `PreActivationBasic`."""
+class PreActivationBottleneck(PreActivationBasic):
+    """Convolutions of 1x1, 3x3, 1x1, each after norm and ReLU; see `PreActivationBasic`."""
 
     expansion = 4
-
-    def __init__(
-        self,
-        inplanes: int,
-        planes: int,
-        stride: int = 1,
-        downsample: nn.Module | None = None,
-        norm_layer: Callable[[int], nn.Module] = nn.BatchNorm2d,
-    ) -> None:
-        super().__init__()
-        self.bn1 = norm_layer(inplanes)
-        self.conv1 = _conv(inplanes, planes, 1)
-        self.bn2 = norm_layer(planes)
-        self.conv2 = _conv(planes, planes, 3, stride)
-        self.bn3 = norm_layer(planes)
-        self.conv3 = _conv(planes, planes * self.expansion, 1)
-        self.downsample = downsample
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = torch.relu(self.bn1(x))
-        shortcut = x if self.downsample is None else self.downsample(out)
-        out = self.conv1(out)
-        out = self.conv2(torch.relu(self.bn2(out)))
-        return self.conv3(torch.relu(self.bn3(out))) + shortcut
+    kernels = (1, 3, 1)
 
 
 class ResNetTrunk(nn.Module):
-    """Images to feature vectors, averaged over all places of the last stage.
+    """Turns images into feature vectors, averaged over the positions of the last stage.
 
-    The parameters are named as torchvision's, without its `fc`, so that with ``order="post"`` its
-    weights fit. With ``order="pre"`` the stem stays conv, norm, ReLU; the first block reads it
-    without a norm of its own, and a last norm and ReLU, `bn_last`, follow the last block (He et al.
-    2016, appendix).
+    Parameters have torchvision's names, without `fc`, so its weights fit with ``order="post"``.
+    With ``order="pre"`` the stem stays conv, norm, ReLU; the first block has no first norm, and a
+    norm and ReLU, `bn_last`, follow the last block (He et al. 2016, appendix).
 
     Attributes:
-        options: what it is made of.
+        options: of the network.
         out_features: width of the feature vectors: 8 times the stem's, for bottlenecks 32 times.
     """
 
@@ -205,7 +192,7 @@ class ResNetTrunk(nn.Module):
         return self.pool(x)
 
     def stem(self, pixels: Tensor) -> Tensor:
-        """What comes before the stages: ``(B, width, h, w)``; as for `forward`."""
+        """Output ``(B, width, h, w)`` of the layers before the stages; as for `forward`."""
         height, width = pixels.shape[-2:]
         smallest = self.options.smallest_image
         if min(height, width) < smallest:
@@ -217,20 +204,20 @@ class ResNetTrunk(nn.Module):
         return self.maxpool(torch.relu(self.bn1(self.conv1(pixels))))
 
     def stages(self) -> tuple[nn.Sequential, ...]:
-        """The four stages, each of blocks of one resolution."""
+        """The four stages; the blocks of a stage have one resolution."""
         return self.layer1, self.layer2, self.layer3, self.layer4
 
     def pool(self, x: Tensor) -> Tensor:
-        """Features ``(B, out_features)`` of what the last stage gave."""
+        """Features ``(B, out_features)`` of the last stage's output."""
         if self.options.order == "pre":
             x = torch.relu(self.bn_last(x))
         return nn.functional.adaptive_avg_pool2d(x, 1).flatten(1)
 
     def freeze_batch_norm(self, frozen: bool) -> None:
-        """Fixes batch norms' statistics, weights and biases, or lets them learn again.
+        """Freezes the statistics, weights and biases of batch norms, or lets them learn again.
 
-        They stay fixed through `train`. Make the optimiser after this call: what is frozen has no
-        gradient.
+        They stay frozen in training mode. Make the optimiser after this call, as frozen parameters
+        have no gradient.
         """
         self.norms_frozen = frozen
         for norm in self._norms():
@@ -251,12 +238,12 @@ class ResNetTrunk(nn.Module):
         return (block for stage in self.stages() for block in stage)
 
     def _initialise(self) -> None:
-        """He et al.'s random convolutions; then, if asked for, every block as its shortcut."""
+        """He et al.'s random convolutions; with `zero_init` every block is its shortcut."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         if self.options.zero_init:
-            # A norm of 0 before a ReLU would pass no gradient, ever; so "pre" has a convolution.
+            # In order "pre" a ReLU follows a norm, which at 0 would never pass a gradient.
             kind = "bn" if self.options.order == "post" else "conv"
             last = f"{kind}{3 if RESNETS[self.options.name].bottleneck else 2}"
             for block in self._blocks():
@@ -267,10 +254,9 @@ def _block_class(options: ResNetOptions) -> Any:
     bottleneck = RESNETS[options.name].bottleneck
     if options.order == "pre":
         return PreActivationBottleneck if bottleneck else PreActivationBasic
-    # Here, as it doubles the time that `import agents` takes.
-    from torchvision.models.resnet import BasicBlock, Bottleneck
-
-    return Bottleneck if bottleneck else BasicBlock
+    # Imported here, as it doubles the time of `import agents`.
+    blocks = optional.require("torchvision.models.resnet", "train")
+    return blocks.Bottleneck if bottleneck else blocks.BasicBlock
 
 
 def _stage(
@@ -281,12 +267,12 @@ def _stage(
     count: int,
     stride: int,
 ) -> nn.Sequential:
-    """Blocks of one resolution; the first takes the stride, and its shortcut adapts the shape."""
+    """Blocks of one resolution; the first has the stride, and its shortcut adapts the shape."""
     outplanes = planes * block.expansion
     downsample: nn.Module | None = None
     if stride != 1 or inplanes != outplanes:
         downsample = nn.Sequential(_conv(inplanes, outplanes, 1, stride))
-        if not issubclass(block, PreActivationBasic | PreActivationBottleneck):
+        if not issubclass(block, PreActivationBasic):
             downsample.append(norm(outplanes))
     first = block(inplanes, planes, stride=stride, downsample=downsample, norm_layer=norm)
     rest = (block(outplanes, planes, norm_layer=norm) for _ in range(1, count))
@@ -298,7 +284,7 @@ def _conv(inplanes: int, planes: int, kernel: int, stride: int = 1) -> nn.Conv2d
 
 
 def learning_parameters(module: nn.Module) -> list[nn.Parameter]:
-    """A module's parameters without those of batch norms that `freeze_batch_norm` fixed."""
+    """A module's parameters without those of frozen batch norms, see `freeze_batch_norm`."""
     fixed = {
         id(parameter)
         for part in module.modules()
@@ -312,22 +298,22 @@ def learning_parameters(module: nn.Module) -> list[nn.Parameter]:
 def parameter_groups(
     module: nn.Module, weight_decay: float, decay_norms: bool = False
 ) -> list[dict[str, Any]]:
-    """A module's trainable parameters as an optimiser takes them, each exactly once.
+    """A module's trainable parameters as groups for an optimiser, each parameter once.
 
     Args:
-        module: what learns.
-        weight_decay: of the parameters that decay, 0 or more.
-        decay_norms: all decay; else neither those of norms, nor biases, nor anything of less than
-            two dimensions.
+        module: the module that learns.
+        weight_decay: 0 or more.
+        decay_norms: whether all parameters decay; if not, norms, biases and everything of less than
+            two dimensions have weight decay 0.
 
     Returns:
         Groups ``{"params": [...], "weight_decay": w}``, none of them empty.
 
     Raises:
-        ValueError: the decay is negative.
+        ValueError: the weight decay is negative.
     """
-    require("weight_decay", weight_decay, weight_decay >= 0, "0 or more")
-    # Other norms' parameters have one dimension.
+    require("weight_decay", weight_decay, weight_decay >= 0, "at least 0")
+    # The parameters of batch norms have one dimension; those of these may have more.
     of_norms = {
         parameter
         for part in module.modules()

@@ -1,10 +1,13 @@
-"""The agents' side of Stable-Baselines3: an extractor for its policies, and adapters both ways.
+"""Stable-Baselines3: a features extractor for its policies, and adapters in both directions.
 
     PPO("MultiInputPolicy", env, gamma=1.0, policy_kwargs=policy_settings())
     dtram_env.evaluate(Sb3Policy(model), "DTRAM-MNIST-v0", view="discrete")
     evaluate_policy(Sb3Agent(DTRAM.load("pretrained/mnist")), vec_env, n_eval_episodes=10_000)
 
 `Sb3Agent` is for environments in the continuous view.
+
+Raises:
+    dtram_env.optional.MissingDependencyError: Stable-Baselines3 is not installed.
 """
 
 from __future__ import annotations
@@ -15,30 +18,33 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from dtram_env.backends import to_host
 from dtram_env.observation_builder import SMALL_IMAGE
+from dtram_env.optional import require
 
+from .cost import count_flops
 from .dtram import DTRAM, State
+from .encoders import WHERE_GAIN
 from .policy_only import LookAndStop
 
-WHERE_GAIN = 3.0  # as in `encoders`: few inputs within [-1, 1] beside the many of a glimpse
+require("stable_baselines3", "train")
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN  # noqa: E402
 
 
 class GlimpseExtractor(BaseFeaturesExtractor):
     """Features of the environment's Dict observations, in every view and format.
 
-    A what-path for each image (``glimpse``, ``canvas``, ``thumbnail``): a linear layer for flat
-    vectors and images under 36 pixels, SB3's `NatureCNN` above; one where-path for the rest
-    (``location``, ``time``, ``probs``); a layer that joins them: the RAM paper's glimpse network.
+    The RAM paper's glimpse network. Each image (``glimpse``, ``canvas``, ``thumbnail``) has a
+    what-path: a linear layer for flat vectors and images under 36 pixels, SB3's `NatureCNN` for
+    larger ones. The rest (``location``, ``time``, ``probs``) has one where-path. One layer joins
+    them.
 
     Args:
         observation_space: of one environment.
-        features_dim: width of the result.
-        what_features: units of each small what-path.
+        features_dim: width of the features.
+        what_features: units of each what-path.
         where_features: units of the where-path.
     """
 
@@ -74,7 +80,7 @@ class GlimpseExtractor(BaseFeaturesExtractor):
         self.join = nn.Sequential(nn.Linear(joined, features_dim), nn.ReLU())
 
     def forward(self, observations: dict[str, Tensor]) -> Tensor:
-        """Features ``(B, features_dim)`` of observations as SB3 preprocesses them."""
+        """Features ``(B, features_dim)`` of observations that SB3 has preprocessed."""
         parts = [path(observations[key]) for key, path in self.what.items()]
         where = self.where(torch.cat([observations[key] for key in self.rest], dim=1))
         return self.join(torch.cat([*parts, where], dim=1))
@@ -84,9 +90,9 @@ def policy_settings(width: int = 256, what_features: int = 128, **more: Any) -> 
     """``policy_kwargs`` for a "MultiInputPolicy" or "MultiInputLstmPolicy" on this task.
 
     Args:
-        width: of the features and of the one hidden layer after them.
+        width: units of the features and of the one hidden layer after them.
         what_features: units of the extractor's what-paths.
-        **more: further policy keywords; they win.
+        **more: further policy keywords, which override these.
     """
     return {
         "features_extractor_class": GlimpseExtractor,
@@ -107,13 +113,13 @@ class _Memory(NamedTuple):
 class Sb3Policy:
     """A trained SB3 model as a `dtram_env.Policy`, so that `dtram_env.evaluate` can score it.
 
-    Pass the keywords of the environment that the model was trained in to `evaluate` too (`view`,
-    `observe`, …). A model that takes action masks gets them; one whose environment is SB3's
-    `VecNormalize` sees the observations through it.
+    Give `evaluate` the keywords of the environment that the model was trained in (`view`,
+    `observe`, …). A model that takes action masks gets them. If the model's environment is SB3's
+    `VecNormalize`, observations are normalised by it.
 
     Args:
-        model: with SB3's ``predict(observation, state, episode_start, deterministic)``.
-        deterministic: whether it takes the most probable action rather than sampling.
+        model: has SB3's ``predict(observation, state, episode_start, deterministic)``.
+        deterministic: whether it takes the most probable action instead of sampling.
     """
 
     def __init__(self, model: Any, deterministic: bool = True) -> None:
@@ -123,9 +129,9 @@ class Sb3Policy:
         self._env: Any = None
 
     def check_env(self, env: Any) -> None:
-        """Raises ValueError if the model was made for other spaces; keeps `env`, for its masks."""
+        """Raises ValueError if the model was made for other spaces; keeps `env` for its masks."""
         for name in ("observation_space", "action_space"):
-            # VecNormalize changes the bounds of the spaces that the model is made for.
+            # The model's own spaces have the bounds that VecNormalize changed.
             made = getattr(getattr(self._normalizer, "venv", self.model), name)
             found = getattr(env, f"single_{name}")
             if _plain(made) != _plain(found):
@@ -139,10 +145,10 @@ class Sb3Policy:
         return _Memory(None, np.ones(batch, dtype=np.bool_), np.arange(batch))
 
     def step(self, observation: dict[str, Any], state: _Memory) -> tuple[Any, _Memory]:
-        """Acts on a batch: an action of the model's own view, and the next state.
+        """Acts on a batch: returns actions of the model's own view, and the next state.
 
         Raises:
-            ValueError: the model takes action masks, and no environment was given to `check_env`.
+            ValueError: the model takes action masks, and `check_env` was not called before.
         """
         more = {}
         if self._masks:
@@ -171,7 +177,7 @@ class Sb3Policy:
 
 
 def _plain(space: spaces.Space) -> Any:
-    """A space as SB3 keeps it or as Gymnasium gives it: images have the channels first or last."""
+    """A space in a form that is equal whether images have their channels first or last."""
     if isinstance(space, spaces.Dict):
         return {key: _plain(part) for key, part in space.items()}
     if isinstance(space, spaces.Box) and len(space.shape) == 3:
@@ -180,7 +186,7 @@ def _plain(space: spaces.Space) -> Any:
 
 
 class Sb3Agent:
-    """A trained DT-RAM behind SB3's `predict`, for the continuous view: `evaluate_policy` takes it.
+    """A trained DT-RAM with SB3's `predict`, for `evaluate_policy` in the continuous view.
 
     Args:
         agent: the trained DT-RAM, or `LookAndStop` of one for policy-only environments.
@@ -202,17 +208,17 @@ class Sb3Agent:
         Args:
             observation: of the continuous view, batched or of one environment; ``glimpse`` flat, or
                 as an image with its channels last or, from SB3's `VecTransposeImage`, first.
-            state: what the last call returned; None before the first.
+            state: the state that the last call returned; None before the first.
             episode_start: ``(B,)`` bool, slots whose observation is an episode's first.
-            deterministic: must be True; the stopping rule samples nothing.
+            deterministic: must be True, as the agent samples nothing.
 
         Returns:
-            Actions ``(B, 3 + num_classes)`` float32, of policy-only environments ``(B, 3)``, and
-            the next state. Of an observation that is not batched, an action without B.
+            Actions ``(B, 3 + num_classes)`` float32, in policy-only environments ``(B, 3)``, and
+            the next state. An observation without B gives an action without B.
 
         Raises:
-            ValueError: sampling was asked for, or the observation is not of the agent's kind, or of
-                an environment with another budget or classifier than it was made for.
+            ValueError: `deterministic` is False; or the observation does not fit the agent, or its
+                environment has another budget or classifier.
         """
         if not deterministic:
             raise ValueError("deterministic=False: a trained DT-RAM acts deterministically only")
@@ -253,7 +259,7 @@ class Sb3Agent:
         return action[0] if single else action, tuple(part.cpu().numpy() for part in memory)
 
     def _memory(self, state: tuple[np.ndarray, ...] | None, start: np.ndarray) -> State:
-        """The agent's state, that of a new episode where one starts."""
+        """The agent's state, reset in the slots where an episode starts."""
         fresh = self.agent.initial(len(start))
         if state is None:
             return fresh
@@ -271,7 +277,7 @@ class Sb3Agent:
         )
 
     def _check_budget(self, time: np.ndarray) -> None:
-        """What `DTRAM.check_env` asks: after one glimpse ``time`` is 1 / budget."""
+        """Raises unless ``time`` after one glimpse is 1 / budget, with the agent's own budget."""
         budget = self.agent.config.max_glimpses
         wrong = time[np.abs(time - 1 / budget) > 1e-6]
         if wrong.size:
@@ -283,16 +289,16 @@ class Sb3Agent:
 
     @torch.no_grad()
     def _check_classifier(self, h: Tensor, probs: np.ndarray) -> None:
-        """After the first glimpse the classifier in the loop believes what the agent's own does."""
+        """Raises unless the environment's classifier agrees with the agent's after glimpse 1."""
         own = to_host(torch.softmax(self.agent.classifier(h), dim=-1))
         if own.shape != probs.shape or np.abs(own - probs).max() > 1e-3:
             raise ValueError(
-                "the environment's classifier believes otherwise than this DT-RAM's; make the "
-                "environment with the classifier= that it was trained with"
+                "the environment's classifier gives other probabilities than this DT-RAM's; make "
+                "the environment with the classifier= that the agent was trained with"
             )
 
     def _pixels(self, glimpse: np.ndarray, batch: int) -> np.ndarray:
-        """Glimpses ``(B, g, g, channels)`` uint8, from either format."""
+        """Glimpses ``(B, g, g, channels)`` uint8, from any format."""
         side, _, channels = self.agent.config.glimpse_shape
         shape = (batch, side, side, channels)
         if glimpse.shape == (batch, channels, side, side) != shape:
@@ -307,16 +313,14 @@ class Sb3Agent:
         return glimpse.reshape(shape)
 
 
-@torch.no_grad()
 def flops_per_glimpse(model: Any, observation: dict[str, np.ndarray]) -> int:
-    """Floating-point operations of one deterministic `predict` of an SB3 model.
+    """FLOPs of one deterministic `predict` of an SB3 model, counted as in `cost`.
 
-    Counted as `cost.flops_per_glimpse` counts: a multiply-add is two, matrix products and
-    convolutions only. Fused LSTMs, which torch's counter misses on the CPU, are added by hand.
+    Fused LSTMs, which torch's counter misses on the CPU, are added by hand.
 
     Args:
         model: the model.
-        observation: one of its environment's, not batched.
+        observation: one observation of its environment, not batched.
     """
     lstm = 0
 
@@ -330,9 +334,8 @@ def flops_per_glimpse(model: Any, observation: dict[str, np.ndarray]) -> int:
     layers = [module for module in model.policy.modules() if isinstance(module, nn.LSTM)]
     hooks = [layer.register_forward_hook(add) for layer in layers]
     try:
-        with FlopCounterMode(display=False) as counter:
-            model.predict(observation, deterministic=True)
+        flops = count_flops(model.policy, lambda: model.predict(observation, deterministic=True))
     finally:
         for hook in hooks:
             hook.remove()
-    return int(counter.get_total_flops()) + lstm
+    return flops + lstm

@@ -1,4 +1,4 @@
-"""Stopping rules: when the agent has seen enough. Each reads the same outputs of one trunk."""
+"""Stopping rules: they decide after each glimpse, from the same outputs of one agent."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from torch import Tensor
 
 from dtram_env.episodes import ends
 
+from .checks import require
+
 
 class StoppingRule(Protocol):
     """Decides after each glimpse whether to stop; batched over any leading shape."""
 
     def stops(self, time: Tensor, logits: Tensor, stop_logit: Tensor) -> Tensor:
-        """Tells which images stop now.
+        """Which images stop now.
 
         Args:
             time: number of glimpses taken so far, int64, broadcastable to ``stop_logit``.
-            logits: ``(..., K)``, the classifier's.
-            stop_logit: ``(...)``, the stopper's.
+            logits: ``(..., K)``, of the classes.
+            stop_logit: ``(...)``, of p(stop).
 
         Returns:
             bool ``(...)``.
@@ -31,7 +33,7 @@ class StoppingRule(Protocol):
 
 @dataclass(frozen=True)
 class LearnedStop:
-    """DT-RAM: stop when the stopper's probability exceeds `threshold`, in (0, 1)."""
+    """DT-RAM: stop when p(stop) exceeds `threshold`, in [0, 1]; at 1 it never does."""
 
     threshold: float = 0.5
 
@@ -39,19 +41,18 @@ class LearnedStop:
         _check_probability("LearnedStop.threshold", self.threshold)
 
     def stops(self, time: Tensor, logits: Tensor, stop_logit: Tensor) -> Tensor:
-        # In logits: a float32 probability near 1 has too few digits to stop alike on every machine.
+        # Compares logits, as float32 has too few digits for probabilities near 1.
         return stop_logit > _logit(self.threshold)
 
 
 @dataclass(frozen=True)
 class FixedStop:
-    """RAM: stop after `glimpses` glimpses, whatever was seen."""
+    """RAM: stop after `glimpses` glimpses, at least 1."""
 
     glimpses: int
 
     def __post_init__(self) -> None:
-        if self.glimpses < 1:
-            raise ValueError(f"FixedStop.glimpses={self.glimpses}: expected at least 1")
+        require("FixedStop.glimpses", self.glimpses, self.glimpses >= 1, "at least 1")
 
     def stops(self, time: Tensor, logits: Tensor, stop_logit: Tensor) -> Tensor:
         return (time >= self.glimpses).expand(stop_logit.shape)
@@ -59,7 +60,7 @@ class FixedStop:
 
 @dataclass(frozen=True)
 class ConfidenceStop:
-    """The talk's fixed policy (Table 7): stop when a class's probability exceeds `threshold`."""
+    """The talk's Table 7: stop when a class's probability exceeds `threshold`, in [0, 1]."""
 
     threshold: float
 
@@ -78,15 +79,14 @@ def _logit(probability: float) -> float:
 
 
 def _check_probability(name: str, value: float) -> None:
-    if not 0.0 <= value <= 1.0:
-        raise ValueError(f"{name}={value}: expected a probability, from 0 to 1")
+    require(name, value, 0 <= value <= 1, "a probability, from 0 to 1")
 
 
 def glimpses_taken(stops: Tensor) -> Tensor:
-    """Number of glimpses of each image: the first stop, and the budget where there is none.
+    """Number of glimpses of each image: up to the first stop, or the budget if there is none.
 
     Args:
-        stops: ``(T, B)`` bool, the rule's answer after glimpses 1 ... T.
+        stops: ``(T, B)`` bool, the rule's decision after glimpses 1 ... T.
 
     Returns:
         ``(B,)`` int64 in 1 ... T.

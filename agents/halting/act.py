@@ -1,18 +1,18 @@
-"""Adaptive Computation Time: how much is computed follows from what is seen.
+"""Adaptive Computation Time (ACT): the number of steps depends on the input.
 
 Graves, "Adaptive Computation Time for Recurrent Neural Networks" (2016, arXiv 1603.08983), and
 Figurnov et al., "Spatially Adaptive Computation Time for Residual Networks" (2017, arXiv
-1612.02297), algorithm 1 and figure 3. After each step (a glimpse, a residual unit) a halting score
-h_n in [0, 1] is given, and with it
+1612.02297), algorithm 1 and figure 3. Each step (a glimpse, a residual unit) has an output x_n and
+a halting score h_n in [0, 1]. Then
 
     N = first n with h_1 + ... + h_n >= 1 - ε, at most the last     number of steps taken
     R = 1 - (h_1 + ... + h_{N-1})                                   remainder
     output = h_1 x_1 + ... + h_{N-1} x_{N-1} + R x_N
     rho = N + R                                                     ponder cost
 
-and tau rho joins the loss. N is a constant to the gradient, so that of rho is -1 to each of h_1 ...
-h_{N-1}, and 0 to the others. Here: the arithmetic, and RAM that halts; `act_resnet` and `sact` have
-the residual networks.
+and tau rho is added to the loss. N is a constant for the gradient, so rho has gradient -1 to each
+of h_1 ... h_{N-1}, and 0 to the others. This module has the arithmetic, and RAM that halts;
+`act_resnet` and `sact` have the residual networks.
 """
 
 from __future__ import annotations
@@ -29,35 +29,35 @@ from ..config import DTRAMConfig
 from ..dtram import DTRAM, Heads
 from ..stopping import LearnedStop, StoppingRule
 
-EPSILON = 0.01  # both papers' ε: one step may be enough, though a sigmoid never reaches 1
-LEAST_EPSILON = 1e-6  # of `ACTStop`, which reads the sum's logit in float32
-HALTING_BIAS = -3.0  # of halting scores before training, Figurnov et al.: all steps are taken
+EPSILON = 0.01  # both papers' ε: it lets one step be enough, though a sigmoid never reaches 1
+LEAST_EPSILON = 1e-6  # for `ACTStop`, which reads the logit of the sum in float32
+HALTING_BIAS = -3.0  # initial bias of the scores' logits, Figurnov et al.: all steps are taken
 
 
 class Halt(NamedTuple):
-    """What algorithm 1 knows after some steps, at positions of any shape."""
+    """Algorithm 1's variables after n steps, at positions of any shape."""
 
     cumulative: Tensor  # h_1 + ... + h_n
-    remainder: Tensor  # 1 minus the scores of the steps after which it went on; in the end R
-    taken: Tensor  # steps so far, int64; in the end N
-    active: Tensor  # bool: goes on
+    remainder: Tensor  # 1 minus the scores before halting; R once halted
+    taken: Tensor  # steps so far, int64; N once halted
+    active: Tensor  # bool, False once halted
 
     @classmethod
     def start(cls, like: Tensor) -> Halt:
-        """Before the first step, at positions of the shape of `like`."""
+        """The variables before the first step, at positions of the shape of `like`."""
         one = torch.ones_like(like, dtype=torch.float32)
         return cls(torch.zeros_like(one), one, one.new_zeros(one.shape, dtype=torch.int64), one > 0)
 
     def step(self, score: Tensor | None, epsilon: float = EPSILON) -> tuple[Tensor, Halt]:
-        """One step more.
+        """Takes one more step.
 
         Args:
-            score: halting scores in [0, 1]; where it does not go on they do not matter. None: it
-                is the last step, which takes all that remains.
+            score: halting scores in [0, 1]; they are ignored where it has halted. None marks the
+                last step, whose weight is the whole remainder.
             epsilon: ε.
 
         Returns:
-            The step's weight in the output, 0 where it had halted before, and what is known after.
+            The step's weight in the output, 0 where it had halted, and the variables after it.
         """
         if score is None:
             cumulative, goes_on = self.cumulative, torch.zeros_like(self.active)
@@ -72,23 +72,23 @@ class Halt(NamedTuple):
 
     @property
     def ponder(self) -> Tensor:
-        """Ponder cost rho = N + R, once halted everywhere; its gradient goes through R."""
+        """Ponder cost rho = N + R, once all have halted; its gradient goes through R."""
         return self.taken + self.remainder
 
 
 def halt(scores: Tensor, epsilon: float = EPSILON) -> tuple[Tensor, Halt]:
-    """Halting of `steps` steps whose scores are all known.
+    """ACT over T steps whose scores are all known.
 
     Args:
-        scores: ``(T, ...)`` in [0, 1]; the last step takes what remains, whatever its score.
+        scores: ``(T, ...)`` in [0, 1]; the last one has no effect, as the last step halts.
         epsilon: ε, in (0, 1).
 
     Returns:
-        Weights ``(T, ...)``, which sum to 1 over the steps, and the `Halt` at the end, whose
-        `taken` is N, `remainder` R and `ponder` rho, each ``(...)``.
+        Weights ``(T, ...)``, which sum to 1 over the steps, and the final `Halt`, whose `taken` is
+        N, `remainder` R and `ponder` rho, each ``(...)``.
 
     Raises:
-        ValueError: there is no step, or ε is out of range.
+        ValueError: there are no steps, or ε is out of range.
     """
     check_epsilon(epsilon)
     if scores.ndim < 1 or not len(scores):
@@ -107,12 +107,12 @@ def ponder_cost_loss(logits: Tensor, labels: Tensor, ponder: Tensor, tau: float)
         logits: ``(B, K)``.
         labels: ``(B,)`` int64.
         ponder: ``(B,)``, rho; of a ResNet the sum over its blocks.
-        tau: 0 or more, what a step costs, in nats.
+        tau: cost of a step in nats, 0 or more.
 
     Raises:
-        ValueError: `tau` is negative, or rho is not one number an image.
+        ValueError: `tau` is negative, or `ponder` has another shape.
     """
-    require("tau", tau, tau >= 0, "0 or more")
+    require("tau", tau, tau >= 0, "at least 0")
     if ponder.shape != labels.shape:
         raise ValueError(f"ponder: expected {tuple(labels.shape)}, got {tuple(ponder.shape)}")
     return cross_entropy(logits, labels) + tau * ponder.mean()
@@ -127,7 +127,7 @@ def check_epsilon(epsilon: float) -> None:
 
 
 class HaltedAnswer(NamedTuple):
-    """What RAM says if it halts: the mixture of what it said after each glimpse."""
+    """ACT's answer over the glimpses: the weighted mean of the answers after each."""
 
     logits: Tensor  # (B, K)
     weights: Tensor  # (T, B)
@@ -137,12 +137,12 @@ class HaltedAnswer(NamedTuple):
 
 
 def halted_answer(stop_logit: Tensor, logits: Tensor, epsilon: float = EPSILON) -> HaltedAnswer:
-    """ACT over the glimpses of dense trajectories, such as `rollout.Unroll` gives.
+    """ACT over the glimpses of dense trajectories, as `unroll.Unroll` returns them.
 
-    As the classifier is linear, the mixture of its scores is its score of the mixture of states.
+    As the classifier is linear, mixing its logits equals classifying the mixed states.
 
     Args:
-        stop_logit: ``(T, B)``, of the halting scores; the last glimpse's does not matter.
+        stop_logit: ``(T, B)``, logits of the halting scores; the last one has no effect.
         logits: ``(T, B, K)``, the classifier's after each glimpse.
         epsilon: ε, in (0, 1).
 
@@ -161,11 +161,10 @@ def halted_answer(stop_logit: Tensor, logits: Tensor, epsilon: float = EPSILON) 
 
 @dataclass(frozen=True)
 class ACTStop(LearnedStop):
-    """Stops where the sum of the halting scores crosses `threshold`, 1 - ε.
+    """Stops once the sum of the halting scores exceeds `threshold`, 1 - ε.
 
-    `stop_logit` is to be that sum's logit, as what `HaltingRAM.heads` says: then it is the same
-    comparison as DT-RAM's. It reads no glimpse's score by itself, as an agent that acts step by
-    step gives it nothing of the earlier ones.
+    It compares as `LearnedStop` does, with `stop_logit` the logit of that sum, which
+    `HaltingRAM.heads` returns.
     """
 
     threshold: float = 1 - EPSILON
@@ -175,7 +174,7 @@ class ACTStop(LearnedStop):
         if self.threshold > 1 - LEAST_EPSILON:
             raise ValueError(
                 f"ACTStop.threshold={self.threshold}: expected 1 - ε with ε of at least "
-                f"{LEAST_EPSILON}, which sums in float32 can tell from 0"
+                f"{LEAST_EPSILON}, as float32 cannot resolve smaller ones"
             )
 
 

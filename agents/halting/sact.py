@@ -1,9 +1,9 @@
-"""Spatially Adaptive Computation Time: every position of a ResNet's block halts by itself.
+"""Spatially Adaptive Computation Time (SACT): each position of a ResNet's block halts separately.
 
 Figurnov et al., "Spatially Adaptive Computation Time for Residual Networks" (2017, arXiv
-1612.02297), algorithm 2 and figure 4. Within a block a position that has halted is computed no more
-and keeps what it had, for its neighbours to read. Its ponder cost is that of `act` at each
-position; a block's is the mean over positions.
+1612.02297), algorithm 2 and figure 4. Within a block a position that has halted is not computed any
+more; it keeps its values, which its neighbours read. A block's ponder cost is the mean of the
+positions' own, see `act`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm, interpolate, linear, max_pool2d, pad
 
-from ..resnet import PreActivationBasic, PreActivationBottleneck
+from dtram_env.optional import require
+
+from ..resnet import PreActivationBasic
 from .act import HALTING_BIAS
 from .act_resnet import ACTResNet, ImageScore, convolutions
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class PositionScore(ImageScore):
-    """SACT's halting scores, ``h = σ(w * x + W pool(x) + b)``, ``*`` a 3x3 convolution."""
+    """SACT's halting scores, ``h = σ(w * x + W pool(x) + b)`` with a 3x3 convolution ``*``."""
 
     def __init__(self, channels: int, bias: float = HALTING_BIAS) -> None:
         super().__init__(channels, bias)
@@ -38,20 +40,20 @@ class PositionScore(ImageScore):
         return torch.sigmoid((self.near(x)[:, 0] + whole).float())
 
     def at(self, x: Tensor, active: Tensor) -> Tensor:
-        """The same ``(n,)`` at the n positions of ``(B, h, w)`` bool, and only there."""
-        rows = active.flatten(1).any(dim=1).nonzero()[:, 0]
-        image = active[rows].nonzero()[:, 0]
-        whole = self.whole(x[rows].mean(dim=(2, 3)))[image, 0]
+        """Scores ``(n,)``, computed only at the n True positions of `active` ``(B, h, w)``."""
+        index = active.flatten(1).any(dim=1).nonzero()[:, 0]
+        image = active[index].nonzero()[:, 0]
+        whole = self.whole(x[index].mean(dim=(2, 3)))[image, 0]
         return torch.sigmoid((convolve_at(self.near, x, active)[:, 0] + whole).float())
 
 
 class SACTResNet(ACTResNet):
-    """A ResNet each of whose four blocks takes as many residual units as each position needs.
+    """A ResNet in which each position takes as many residual units of a block as it needs.
 
-    In training every position is computed, and masked. In evaluation a residual unit gathers what
-    the active positions read, convolves that, and scatters it back: what has halted costs nothing
-    but copies. A 3x3 convolution before another one is also computed around the active positions,
-    as the second reads it there.
+    In training every position is computed and masked. In evaluation a residual unit gathers the
+    inputs of the active positions, convolves them and scatters the results back, so halted
+    positions cost only copies. If another 3x3 convolution follows, one is also computed at the
+    neighbours of active positions, which the next reads.
 
     Arguments, attributes and `forward` are those of `ACTResNet`.
     """
@@ -68,7 +70,7 @@ class SACTResNet(ACTResNet):
         if dense:
             return torch.where(active[:, None], unit(x), x)
         if active.all():
-            return unit(x)  # as much, in one go
+            return unit(x)  # gathering would save nothing
         return _put(x, active, unit_at(unit, x, active)) if active.any() else x
 
     def _score(self, score: Any, x: Tensor, active: Tensor, dense: bool) -> Tensor:
@@ -89,17 +91,17 @@ class SACTResNet(ACTResNet):
 
 
 def unit_at(unit: Any, x: Tensor, active: Tensor) -> Tensor:
-    """A residual unit at some positions, computing only what they need.
+    """Output of a residual unit at some positions; nothing else is computed.
 
     Args:
-        unit: of torchvision's kinds or of `resnet`'s, in evaluation mode, that changes no shape.
-        x: ``(B, C, h, w)``, what it is given.
-        active: ``(B, h, w)`` bool, of n positions.
+        unit: a block of torchvision or `resnet` in evaluation mode that keeps the shape.
+        x: its input ``(B, C, h, w)``.
+        active: ``(B, h, w)`` bool, True at n positions.
 
     Returns:
         ``(n, C)``, in the order of ``active.nonzero()``.
     """
-    pre = isinstance(unit, PreActivationBasic | PreActivationBottleneck)
+    pre = isinstance(unit, PreActivationBasic)
     convs, needed = _main_path(unit), _needed(unit, active)
     norms = [getattr(unit, f"bn{k}") for k in range(1, len(convs) + 1)]
     seen = torch.relu(norms[0](x)) if pre else x
@@ -111,7 +113,7 @@ def unit_at(unit: Any, x: Tensor, active: Tensor) -> Tensor:
             break
         if pre:
             values = _normalise(norms[k + 1], values)
-        # Zeros around the image are the convolution's padding; others the next one does not read.
+        # The next convolution reads no other positions, so they may be 0.
         empty = x.new_zeros(len(x), values.shape[1], *x.shape[2:])
         seen = _put(empty.to(memory_format=torch.channels_last), where, torch.relu(values))
     values = values + x.permute(0, 2, 3, 1)[active]
@@ -119,12 +121,12 @@ def unit_at(unit: Any, x: Tensor, active: Tensor) -> Tensor:
 
 
 def convolve_at(conv: nn.Conv2d, x: Tensor, where: Tensor) -> Tensor:
-    """A 1x1 or 3x3 convolution of stride 1 and without bias, at n positions only.
+    """Output of a convolution at n positions only.
 
     Args:
-        conv: padded by half its kernel.
-        x: ``(B, C, h, w)``; fastest if channels are last in memory.
-        where: ``(B, h, w)`` bool.
+        conv: 1x1 or 3x3, of stride 1, without bias, padded by half its kernel.
+        x: its input ``(B, C, h, w)``; fastest if channels are last in memory.
+        where: ``(B, h, w)`` bool, True at n positions.
 
     Returns:
         ``(n, channels)``, in the order of ``where.nonzero()``.
@@ -136,19 +138,19 @@ def convolve_at(conv: nn.Conv2d, x: Tensor, where: Tensor) -> Tensor:
     image, row, column = where.nonzero(as_tuple=True)
     width = x.shape[2] + 2
     x = pad(x, (0, 0, 1, 1, 1, 1))
-    corner = (image * x.shape[1] + row) * width + column  # upper left of the 3x3, once padded
+    corner = (image * x.shape[1] + row) * width + column  # of the 3x3, upper left
     three = torch.arange(3, device=x.device)
     patch = (three[:, None] * width + three).flatten()
     return linear(x.flatten(0, 2)[corner[:, None] + patch].flatten(1), weight)
 
 
 def _main_path(unit: nn.Module) -> list[nn.Conv2d]:
-    """The convolutions of a unit whose shortcut is the identity, in order."""
+    """The convolutions, in order, of a unit whose shortcut is the identity."""
     return list(convolutions(unit))
 
 
 def _needed(unit: nn.Module, active: Tensor) -> list[Tensor]:
-    """Where each convolution has to be computed, ``(B, h, w)`` bool, for the last's at `active`."""
+    """Positions ``(B, h, w)`` bool of each convolution that the unit's output at `active` needs."""
     needed = [active]
     for conv in _main_path(unit)[:0:-1]:
         around = needed[0]
@@ -159,7 +161,7 @@ def _needed(unit: nn.Module, active: Tensor) -> list[Tensor]:
 
 
 def _put(x: Tensor, where: Tensor, values: Tensor) -> Tensor:
-    """``(B, C, h, w)`` with `values` ``(n, C)`` at n positions, the rest as it was."""
+    """A copy of `x` ``(B, C, h, w)`` with `values` ``(n, C)`` at n positions."""
     index = where.flatten().nonzero()[:, 0]
     last = x.permute(0, 2, 3, 1)
     put = last.reshape(-1, x.shape[1]).index_copy(0, index, values.to(x.dtype))
@@ -167,7 +169,7 @@ def _put(x: Tensor, where: Tensor, values: Tensor) -> Tensor:
 
 
 def _normalise(norm: nn.BatchNorm2d, values: Tensor) -> Tensor:
-    """Batch norm in evaluation mode of ``(n, C)``."""
+    """Batch norm of ``(n, C)`` in evaluation mode."""
     return batch_norm(
         values, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
     )
@@ -177,31 +179,31 @@ def _normalise(norm: nn.BatchNorm2d, values: Tensor) -> Tensor:
 
 
 def whole_map(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-    """Ponder cost summed over blocks, at every pixel ``(B, H, W)``.
+    """Ponder cost ``(B, H, W)`` at every pixel, summed over blocks.
 
     Args:
-        maps: of each block ``(B, h, w)``, `ACTOutput.maps`; a pixel takes the nearest position's.
+        maps: `ACTOutput.maps`, for each block ``(B, h, w)``; a pixel has the nearest position's.
         size: height and width in pixels.
     """
     return torch.stack([interpolate(one[:, None], size)[:, 0] for one in maps]).sum(dim=0)
 
 
 def draw_maps(image: np.ndarray, maps: Sequence[Tensor]) -> Figure:
-    """Draws an image, its ponder cost map of each block, and their sum.
+    """Draws an image, the ponder cost map of each block, and their sum.
 
     Args:
         image: ``(H, W, C)`` uint8, C = 1 (grey) or 3 (RGB).
-        maps: of each block ``(h, w)``.
+        maps: for each block ``(h, w)``.
 
     Returns:
         A figure of matplotlib; ``figure.savefig(path)`` writes it.
     """
-    from matplotlib.figure import Figure
+    figure_module = require("matplotlib.figure", "train")
 
     height, width = image.shape[:2]
     summed = whole_map([one[None] for one in maps], (height, width))[0]
     names = [f"block {k}" for k in range(1, len(maps) + 1)] + ["all blocks"]
-    figure = Figure(figsize=(2.2 * (len(maps) + 2), 2.6), layout="constrained")
+    figure = figure_module.Figure(figsize=(2.2 * (len(maps) + 2), 2.6), layout="constrained")
     axes = figure.subplots(1, len(maps) + 2)
     axes[0].imshow(image.squeeze(), cmap="gray", extent=(0, width, height, 0))
     axes[0].set_title("image")
@@ -212,9 +214,7 @@ def draw_maps(image: np.ndarray, maps: Sequence[Tensor]) -> Figure:
             cmap="viridis",
             extent=(0, width, height, 0),
             vmin=low,
-            vmax=max(
-                high, low + 0.1
-            ),  # where all ponder alike, rounding is not drawn as a contrast
+            vmax=max(high, low + 0.1),  # so that rounding errors are not drawn as a contrast
         )
         axis.set_title(f"{name}: {float(one.mean()):.2f}")
         figure.colorbar(shown, ax=axis, shrink=0.7)

@@ -1,4 +1,4 @@
-"""Weights into residual networks: every way in, and what each fault says."""
+"""Loading weights into residual networks: every source, and the message of each error."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_the_orders_have_different_weights(tmp_path: Path, order: str, other: st
         load_backbone(network(order=other), tmp_path / "w.safetensors")
 
 
-# -- files that are none ------------------------------------------------------------------------
+# -- damaged and foreign files ------------------------------------------------------------------
 
 
 def test_a_missing_file_says_what_is_expected(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_pickled_code_is_not_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save(content, "w.pt", _use_new_zipfile_serialization=zipped)
-    with pytest.raises(ValueError, match=f"w.pt: holds a pickled ({named}), which only code"):
+    with pytest.raises(ValueError, match=f"w.pt: holds a pickled ({named}), whose loading"):
         load_backbone(network(), "w.pt")
     assert not Path("was-run").exists()
 
@@ -175,9 +175,9 @@ def test_damaged_and_foreign_files_are_named(tmp_path: Path, wanted: dict[str, T
     for zipped in (True, False):
         torch.save(wanted, path, _use_new_zipfile_serialization=zipped)
         path.write_bytes(path.read_bytes()[:-1000])
-        refused("it is damaged, or of another kind")
+        refused("it is damaged or of another format")
     path.write_bytes(pickle.dumps({"a": 1}))
-    refused("it is damaged, or of another kind")
+    refused("it is damaged or of another format")
     save_file(wanted, path)
     path.write_bytes(path.read_bytes()[:-1])
     refused("a damaged safetensors file")
@@ -225,12 +225,12 @@ def test_default_fetches_torchvisions_once(
     assert (tmp_path / "home/hub/checkpoints" / served.name).is_file()
 
 
-def test_default_without_a_network_says_the_way_out(served: Path, tmp_path: Path) -> None:
+def test_default_without_a_connection_names_the_alternatives(served: Path, tmp_path: Path) -> None:
     served.unlink()
     with pytest.raises(FileNotFoundError) as error:
         load_backbone(ResNetTrunk(ResNetOptions("resnet18")), "DEFAULT")
     text = str(error.value)
-    assert f"{served.as_uri()} could not be fetched" in text
+    assert f"{served.as_uri()} could not be downloaded" in text
     assert f"put it here as {tmp_path / 'home/hub/checkpoints' / served.name}" in text
     assert "or give its path instead of DEFAULT" in text
 
@@ -238,7 +238,7 @@ def test_default_without_a_network_says_the_way_out(served: Path, tmp_path: Path
 def test_default_checks_what_it_fetched_and_what_was_there(served: Path, tmp_path: Path) -> None:
     served.write_bytes(served.read_bytes()[:-1] + b"x")
     trunk = ResNetTrunk(ResNetOptions("resnet18"))
-    with pytest.raises(FileNotFoundError, match=r"could not be fetched .*invalid hash value"):
+    with pytest.raises(FileNotFoundError, match=r"could not be downloaded .*invalid hash value"):
         load_backbone(trunk, "DEFAULT")
     kept = tmp_path / "home/hub/checkpoints" / served.name
     kept.write_bytes(b"half a file")

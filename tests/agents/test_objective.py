@@ -39,7 +39,7 @@ def talk(**changes) -> Objective:
 
 
 class CellLook(NamedTuple):
-    """A sensor that sees one number, given by the image and by the quadrant looked at."""
+    """A sensor whose glimpse is one number: the pixel of the location's quadrant."""
 
     pixels: Tensor  # (N, 4) uint8
 
@@ -102,10 +102,10 @@ def flat_gradient(loss: Tensor, agent: DTRAM) -> Tensor:
     )
 
 
-def anytime_gradient(agent: DTRAM, informs: bool = False) -> Tensor:
-    """Exact gradient where a location is paid by the mean later probability of the true class.
+def probability_gradient(agent: DTRAM, in_logs: bool = False) -> Tensor:
+    """Exact gradient if a location is paid by the mean later probability of the true class.
 
-    If it `informs`, by its logarithm, which -3 limits.
+    If `in_logs`, it is paid by the logarithm, bounded below by -3.
 
     Written as an expectation over paths: Σ_t E[log-probability's gradient times what is paid]
     is the gradient of Σ_t P(path up to t) times the (constant) mean of what follows.
@@ -123,7 +123,7 @@ def anytime_gradient(agent: DTRAM, informs: bool = False) -> Tensor:
             label = LABELS[image].expand(len(paths))
             ce = ce + cross_entropy(heads.logits, label, reduction="none")
             said = heads.logits.softmax(-1)[:, LABELS[image]].detach()
-            right.append(said.log().clamp(min=-3) if informs else said)
+            right.append(said.log().clamp(min=-3) if in_logs else said)
             if t + 1 < STEPS:
                 p = 0.5 * (1 + torch.erf(heads.location / (STD * math.sqrt(2))))
                 x, y = paths[:, t] % 2 == 1, paths[:, t] >= 2
@@ -194,12 +194,12 @@ def sampled_gradients(
     torch.manual_seed(2)
     unroll = Unroll(agent, LOOK, STD, glimpse_only=objective.needs_glimpse_only)
     images, m = torch.arange(2).repeat(250), 4
-    rows = []
+    gradients = []
     for _ in range(chunks):
         trajectory = unroll(None, images, steps, m)
         total = loss(trajectory, LABELS[images], m, objective, agent.scalar_baseline).total
-        rows.append(flat_gradient(total, agent))
-    return torch.stack(rows)
+        gradients.append(flat_gradient(total, agent))
+    return torch.stack(gradients)
 
 
 def worst_deviation(sampled: Tensor, exact: Tensor) -> float:
@@ -215,7 +215,7 @@ LIMIT = 4.5  # standard errors; about 40 parameters, so chance alone passes it o
 
 @pytest.mark.parametrize("baseline", ["value", "leave_one_out", "scalar", "none"])
 @pytest.mark.parametrize("stop_gradient", ["reinforce", "exact"])
-@pytest.mark.parametrize("reach", ["state", "detached"])
+@pytest.mark.parametrize("reach", ["state", pytest.param("detached", marks=pytest.mark.slow)])
 def test_sampled_gradient_is_the_exact_one(baseline: str, stop_gradient: str, reach: str) -> None:
     agent = toy_agent(reach)
     objective = talk(discount=GAMMA, baseline=baseline, stop_gradient=stop_gradient)
@@ -235,18 +235,18 @@ def test_sampled_gradient_of_every_supervision(supervision: str, stop: str) -> N
 
 @pytest.mark.parametrize("reward", ["mean_prob", "mean_log_prob"])
 @pytest.mark.parametrize("baseline", ["leave_one_out", "none"])
-def test_sampled_gradient_of_the_anytime_reward(baseline: str, reward: str) -> None:
+def test_sampled_gradient_of_the_probability_rewards(baseline: str, reward: str) -> None:
     agent = toy_agent("state")
     objective = talk(stop="off", baseline=baseline, location_reward=reward)
-    exact = anytime_gradient(agent, reward == "mean_log_prob")
+    exact = probability_gradient(agent, reward == "mean_log_prob")
     assert worst_deviation(sampled_gradients(agent, objective), exact) < LIMIT
 
 
 def glimpse_only_gradient(agent: DTRAM, share: float) -> Tensor:
-    """Exact gradient where a location's pay is partly what its glimpse says by itself.
+    """Exact gradient if a location is paid partly by the glimpse-only answer.
 
-    Two glimpses: the location is paid a share of the true class's probability in the answer of the
-    second one alone, and the rest of that in the answer of both.
+    Two glimpses: `share` of the reward is the true class's probability given the second glimpse
+    alone, the rest its probability given both.
     """
     total = torch.zeros((), dtype=torch.float64)
     anywhere = torch.zeros(4, 2)
@@ -268,7 +268,7 @@ def glimpse_only_gradient(agent: DTRAM, share: float) -> Tensor:
 
 
 @pytest.mark.parametrize("baseline", ["leave_one_out", "none"])
-def test_sampled_gradient_of_the_lone_reward(baseline: str) -> None:
+def test_sampled_gradient_of_the_glimpse_only_reward(baseline: str) -> None:
     agent = toy_agent("state")
     objective = talk(
         stop="off",
@@ -426,13 +426,13 @@ def test_expected_return_by_hand() -> None:
 
 
 def test_leave_one_out_by_hand() -> None:
-    """Two images with three trajectories each: everyone is compared with the mean of the others."""
+    """Two images with three trajectories each: each is compared with the mean of the others."""
     returns = torch.tensor([[3.0, 6.0, 0.0, 1.0, 1.0, 1.0]])
     others = objective_module._others_mean(returns, 3)
     assert others[0].tolist() == [3.0, 1.5, 4.5, 1.0, 1.0, 1.0]
 
 
-def test_anytime_reward_by_hand() -> None:
+def test_mean_prob_by_hand() -> None:
     """A location is paid the mean probability of the true class at the glimpses after it."""
     trajectory = trajectory_by_hand([0, 2, 2, 0], [False] * 4)
     right = 1 / (1 + 2 * math.exp(-10))
@@ -444,7 +444,7 @@ def test_anytime_reward_by_hand() -> None:
     )
 
 
-def test_information_by_hand() -> None:
+def test_mean_log_prob_by_hand() -> None:
     """p(true) = 1/2, 1/4 and 1/1000: means of later logarithms, of which none is under -3."""
     said = torch.tensor([[0.5, 0.5, 0.0], [0.75, 0.25, 0.0], [0.999, 0.001, 0.0]])
     trajectory = trajectory_by_hand([0, 0, 0], [False] * 3)
@@ -473,7 +473,7 @@ def glimpse_only_by_hand() -> Trajectory:
     return trajectory_by_hand([0, 0, 0], [False] * 3)._replace(glimpse_only_logits=glimpse_only)
 
 
-def test_lone_glimpses_by_hand() -> None:
+def test_glimpse_only_answers_by_hand() -> None:
     """Their cross-entropy is summed over glimpses 2 and 3: -log 1/2 - log 1/4."""
     plain = talk(stop="off", baseline="none", location_reward="mean_prob")
     label, nought = torch.tensor([2]), torch.zeros(())
@@ -486,18 +486,6 @@ def test_lone_glimpses_by_hand() -> None:
     wrong = math.exp(-10) / (1 + 2 * math.exp(-10))  # p(true) of every glimpse with those before
     advantage = credit.location_advantage[:, 0].tolist()
     assert advantage == pytest.approx([0.25 / 2 + 0.75 * wrong, 0.25 / 4 + 0.75 * wrong, 0.0])
-
-
-def test_lone_glimpses_are_asked_of_the_unroll() -> None:
-    objective = talk(stop="off", baseline="none", glimpse_only_weight=1.0)
-    with pytest.raises(ValueError, match="glimpse_only=True"):
-        hybrid_loss(
-            trajectory_by_hand([0, 0], [False] * 2),
-            torch.tensor([2]),
-            1,
-            objective,
-            torch.zeros(()),
-        )
 
 
 @pytest.mark.parametrize(
@@ -526,18 +514,25 @@ def test_impossible_options_are_errors(options, message) -> None:
         Objective(**options)
 
 
-def test_leave_one_out_needs_two_trajectories() -> None:
-    with pytest.raises(ValueError, match="m=1"):
-        hybrid_loss(
-            trajectory_by_hand([0], [True]),
-            torch.tensor([0]),
-            1,
-            talk(baseline="leave_one_out"),
-            torch.zeros(()),
-        )
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"baseline": "leave_one_out"}, "baseline='leave_one_out' with m=1: expected at least 2"),
+        ({"stop": "off", "glimpse_only_weight": 1.0}, r"Unroll\(glimpse_only=True\)"),
+        (
+            {"stop": "off", "location_reward": "mean_prob", "glimpse_only_reward": 0.5},
+            r"Unroll\(glimpse_only=True\)",
+        ),
+        ({"stop": "off", "location_entropy": 0.1}, "location_entropy=0.1: expected 0, or .*grid"),
+    ],
+)
+def test_trajectories_that_lack_what_the_objective_needs(options, message) -> None:
+    trajectory = trajectory_by_hand([0, 0], [False] * 2)
+    with pytest.raises(ValueError, match=message):
+        hybrid_loss(trajectory, torch.tensor([2]), 1, talk(**options), torch.zeros(()))
 
 
-def test_location_entropy_pays_every_choice_that_is_looked_at() -> None:
+def test_location_entropy_of_every_location_with_a_glimpse() -> None:
     """By hand: three glimpses, so two choices, of 4 equally probable cells each."""
     trajectory = trajectory_by_hand([0, 1, 2], [False, False, False])
     spread = torch.full((3, 1), math.log(4.0))
@@ -548,10 +543,3 @@ def test_location_entropy_pays_every_choice_that_is_looked_at() -> None:
         for w in (0.0, 0.5)
     )
     assert (plain - paid).item() == pytest.approx(0.5 * 2 * math.log(4.0), abs=1e-5)
-
-
-def test_a_gaussian_takes_no_location_entropy() -> None:
-    trajectory = trajectory_by_hand([0], [False])
-    objective = talk(stop="off", location_entropy=0.1)
-    with pytest.raises(ValueError, match=r"location_entropy=0.1: expected 0, or .*locator_grid"):
-        hybrid_loss(trajectory, torch.tensor([0]), 1, objective, None)

@@ -1,4 +1,4 @@
-"""One-look networks: their formulas, what they cost, their file format."""
+"""One-look networks: their formulas, their FLOPs, their files."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_fully_connected_by_hand() -> None:
     for parameter in network.parameters():
         torch.nn.init.constant_(parameter, float(parameter.dim() == 2))
     pixels = torch.full((1, 4, 4, 1), 51, dtype=torch.uint8)  # 0.2 each
-    # 16 pixels, then 5 hidden units, then 5 of the code.
+    # Sums over 16 pixels, 5 hidden units and 5 units of the code.
     assert network(pixels)[0].tolist() == pytest.approx([16 * 0.2 * 5 * 5] * 3)
     assert one_look_flops(network) == 2 * (16 * 5 + 5 * 5 + 5 * 3)
 
@@ -59,7 +59,7 @@ def test_code_goes_through_a_relu() -> None:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_saved_and_loaded_says_the_same(name: str, tmp_path: Path) -> None:
+def test_saved_and_loaded_gives_identical_outputs(name: str, tmp_path: Path) -> None:
     config = CONFIGS[name]
     network = OneLook(config, class_names=("a", "b", "c")).eval()
     network.save(tmp_path, env_id="X")
@@ -72,7 +72,7 @@ def test_saved_and_loaded_says_the_same(name: str, tmp_path: Path) -> None:
     assert (header["kind"], header["env_id"]) == ("one-look network", "X")
 
 
-def test_the_two_kinds_of_model_are_told_apart(tmp_path: Path) -> None:
+def test_a_model_of_another_kind_is_an_error(tmp_path: Path) -> None:
     OneLook(FULLY).save(tmp_path / "look")
     DTRAM(DTRAMConfig(3, (4, 4, 1), 2, hidden_size=5)).save(tmp_path / "dtram")
     with pytest.raises(ValueError, match="expected a DT-RAM, found a one-look network"):
@@ -81,32 +81,8 @@ def test_the_two_kinds_of_model_are_told_apart(tmp_path: Path) -> None:
         OneLook.load(tmp_path / "dtram")
 
 
-def test_files_of_two_models_do_not_mix(tmp_path: Path) -> None:
-    for name in ("one", "other"):
-        OneLook(FULLY).save(tmp_path / name)
-    weights = (tmp_path / "other" / "model.safetensors").read_bytes()
-    (tmp_path / "one" / "model.safetensors").write_bytes(weights)
-    with pytest.raises(ValueError, match="copy both files of one model"):
-        OneLook.load(tmp_path / "one")
-
-
-def test_an_unknown_setting_is_named(tmp_path: Path) -> None:
-    OneLook(FULLY).save(tmp_path)
-    path = tmp_path / "model.json"
-    header = json.loads(path.read_text())
-    header["config"]["colour"] = 1
-    path.write_text(json.dumps(header))
-    with pytest.raises(ValueError, match=r"unknown settings \['colour'\]"):
-        OneLook.load(tmp_path)
-
-
-def test_no_model_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no saved model, model\.json is missing"):
-        OneLook.load(tmp_path)
-
-
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"num_classes": 1}, "num_classes=1: expected at least 2"),
         ({"encoder": "vit"}, "encoder='vit': expected one of"),
@@ -121,19 +97,26 @@ def test_no_model_is_one_line(tmp_path: Path) -> None:
         ({"frozen_norms": True}, "frozen_norms=True: expected False"),
     ],
 )
-def test_settings_out_of_range_are_named(changes: dict, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_impossible_settings_are_errors(changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         replace(FULLY, **changes)
 
 
-def test_images_of_another_side_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"expected \(B, 4, 4, 1\), got \(1, 5, 5, 1\)"):
-        OneLook(FULLY)(torch.zeros(1, 5, 5, 1, dtype=torch.uint8))
-
-
-def test_wrong_number_of_class_names_is_refused() -> None:
-    with pytest.raises(ValueError, match="class_names: 2 names for 3 classes"):
-        OneLook(FULLY, class_names=("a", "b"))
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: OneLook(FULLY)(torch.zeros(1, 5, 5, 1, dtype=torch.uint8)),
+            r"expected \(B, 4, 4, 1\), got \(1, 5, 5, 1\)",
+        ),
+        (lambda: OneLook(FULLY, ("a", "b")), "class_names: 2 names for 3 classes"),
+        (lambda: GlimpseCNN((7, 7, 1), 16, made_for=32), "at least 8x8"),
+        (lambda: side_of_flops(FULLY, 1e12), "expected at most .* those of 'mlp' on"),
+    ],
+)
+def test_bad_input_is_named(call, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()
 
 
 # -- an encoder made for glimpses, on larger images ------------------------------------------------
@@ -141,7 +124,7 @@ def test_wrong_number_of_class_names_is_refused() -> None:
 
 @pytest.mark.parametrize("side", [8, 16, 31, 32, 33, 50, 128])
 def test_same_weights_whatever_the_side(side: int) -> None:
-    """The encoder of 32-pixel glimpses: only what it is shown grows."""
+    """The encoder of 32-pixel glimpses has the same weights for every image size."""
     glimpse = GlimpseCNN((32, 32, 3), 16, where_features=0).state_dict()
     network = OneLook(replace(CONFIGS["made_for"], image_shape=(side, side, 3), hidden_size=16))
     found = network.encoder.state_dict()
@@ -158,22 +141,17 @@ def test_made_for_its_own_side_changes_nothing() -> None:
     assert torch.equal(plain(seen, location), made(seen, location))
 
 
-def test_what_is_left_of_a_larger_image_is_averaged() -> None:
+def test_features_of_a_larger_image_are_averaged() -> None:
     torch.manual_seed(0)
-    encoder = GlimpseCNN((16, 16, 1), 16, where_features=0, made_for=8)  # 4x4 pixels are left of 8
+    encoder = GlimpseCNN((16, 16, 1), 16, where_features=0, made_for=8)  # 8 pixels are pooled to 4
     pixels = torch.rand(2, 1, 16, 16)
     averaged = encoder.what(pixels)
-    encoder._left = 8  # as they are
+    encoder._pooled_side = 8  # not averaged
     features = encoder.what(pixels).view(2, -1, 4, 2, 4, 2)
     torch.testing.assert_close(averaged, features.mean(dim=(3, 5)).flatten(1))
 
 
-def test_too_small_an_image_for_the_layers_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least 8x8"):
-        GlimpseCNN((7, 7, 1), 16, made_for=32)
-
-
-# -- the side of a number of operations --------------------------------------------------------
+# -- the side with a number of FLOPs -----------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -193,18 +171,13 @@ def test_side_has_the_fewest_operations_that_are_enough(name: str) -> None:
 def test_operations_never_fall_as_the_side_grows(name: str) -> None:
     config = CONFIGS[name]
     with torch.device("meta"):
-        counts = [one_look_flops(OneLook(config.at(side))) for side in range(8, 150)]
+        counts = [one_look_flops(OneLook(config.at(side))) for side in range(8, 80)]
     assert all(a < b for a, b in itertools.pairwise(counts))
 
 
 def test_few_operations_give_the_smallest_side() -> None:
     assert side_of_flops(FULLY, 1) == 1
     assert side_of_flops(CONFIGS["made_for"], 1) == 8
-
-
-def test_too_many_operations_are_an_error() -> None:
-    with pytest.raises(ValueError, match="expected at most what 'mlp' has on"):
-        side_of_flops(FULLY, 1e12)
 
 
 def test_counting_moves_no_generator() -> None:

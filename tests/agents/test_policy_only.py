@@ -1,4 +1,4 @@
-"""Policy-only environments: the shipped classifier in the loop, by hash; one of one's own."""
+"""Policy-only environments: the shipped classifier and its hash, and the user's own."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_the_belief_is_the_shipped_network_unrolled(mnist_folder: Path) -> None:
         assert reward == (0.98**5 if info["prediction"] == info["label"] else 0)
 
 
-def test_more_glimpses_make_the_classifier_surer_and_better(mnist_folder: Path) -> None:
+def test_more_glimpses_give_more_confidence_and_fewer_errors(mnist_folder: Path) -> None:
     class Spread(dtram_env.RandomPolicy):
         """Notes how sure the classifier is after the last glimpse."""
 
@@ -216,10 +216,10 @@ def test_one_classifier_may_serve_many_environments() -> None:
         seen = [first.step(dict(action))[0], second.step(dict(action))[0]]
 
 
-# --- One of one's own, and what is refused
+# --- The user's own classifier, and errors
 
 
-def test_ones_own_folder_is_not_held_to_the_ids_hash(mnist_folder: Path, tmp_path: Path) -> None:
+def test_a_folder_need_not_have_the_ids_hash(mnist_folder: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = DTRAM(DTRAMConfig(10, (8, 8, 1), 7, hidden_size=6))
     network.save(tmp_path / "mine")
@@ -298,14 +298,14 @@ def test_a_dtram_env_id_takes_one_that_fits_and_no_other(mnist_folder: Path) -> 
     np.testing.assert_array_equal(seen[0]["probs"], seen[1]["probs"])
 
 
-def test_what_a_step_of_the_classifier_costs() -> None:
+def test_flops_of_a_step_of_the_classifier() -> None:
     config = DTRAMConfig(10, (8, 8, 1), 7, hidden_size=20)
     # what 64 -> 128, where 2 -> 128, join 256 -> 20, out 20 -> 20; core 20 -> 20; classes 20 -> 10
     products = 64 * 128 + 2 * 128 + 256 * 20 + 20 * 20 + 20 * 20 + 20 * 10
     assert classifier_flops_per_glimpse(DTRAM(config)) == 2 * products
 
 
-# --- A DT-RAM that only looks and stops
+# --- A policy-only DT-RAM
 
 
 def signpost(classifier: FrozenClassifier, **keywords: Any) -> GlimpseVectorEnv:
@@ -339,7 +339,7 @@ def test_an_agent_on_a_classifier_sees_and_believes_as_it_does() -> None:
         observation, *_ = env.step({**action, "stop": np.zeros(6, np.int64)})
 
 
-def test_an_agent_on_a_classifier_leaves_it_alone() -> None:
+def test_an_agent_on_a_classifier_has_copies_of_its_modules() -> None:
     classifier = FrozenClassifier(small_network(), "small")
     policy = looker(classifier)
     with torch.no_grad():
@@ -357,7 +357,7 @@ def test_an_agent_on_a_classifier_leaves_it_alone() -> None:
         ({"pixel_mean": 1.0}, "pixel_mean=1.0: the classifier in the loop, small, has 0.0"),
     ],
 )
-def test_an_agent_sees_with_the_classifiers_network(config: dict[str, Any], message: str) -> None:
+def test_settings_must_be_the_classifiers(config: dict[str, Any], message: str) -> None:
     classifier = FrozenClassifier(small_network(), "small")
     with pytest.raises(ValueError, match=message):
         looker(classifier, **config)

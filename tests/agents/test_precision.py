@@ -1,4 +1,4 @@
-"""Autocast to bfloat16: only where it is wanted and the device has instructions for it."""
+"""Autocast to bfloat16: only if requested and if the device has instructions for it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from agents import precision
 
 @pytest.fixture
 def capabilities(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
-    """What this processor is said to have."""
+    """Simulated capabilities of the processor."""
     found: dict[str, object] = {"avx2": True, "cpu_name": "any"}
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
     precision.has_bf16.cache_clear()
@@ -19,9 +19,7 @@ def capabilities(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("name", ["avx512_bf16", "amx_bf16", "bf16"])
-def test_a_processor_tells_whether_it_has_bfloat16(
-    capabilities: dict[str, object], name: str
-) -> None:
+def test_a_processors_capabilities_decide(capabilities: dict[str, object], name: str) -> None:
     assert not precision.has_bf16("cpu")
     precision.has_bf16.cache_clear()
     capabilities[name] = False
@@ -39,7 +37,7 @@ def test_a_processor_tells_whether_it_has_bfloat16(
         (False, True, torch.float32),
     ],
 )
-def test_what_a_layer_computes_in(
+def test_dtype_under_autocast(
     capabilities: dict[str, object], wanted: bool, has: bool, dtype: torch.dtype
 ) -> None:
     capabilities["avx512_bf16"] = has
@@ -47,7 +45,7 @@ def test_what_a_layer_computes_in(
         assert torch.nn.Linear(3, 2)(torch.ones(1, 3)).dtype == dtype
 
 
-def test_a_gpu_has_it_by_instructions_or_not_at_all(
+def test_emulation_on_a_gpu_does_not_count(
     capabilities: dict[str, object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     """Emulated, it is no faster than float32."""

@@ -1,4 +1,4 @@
-"""Answers to one's own images are those of the environment, image by image."""
+"""Predictions of the user's own images equal those of the environment, image by image."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_agent(env: Any, sensor: GlimpseSensor, **config: Any) -> tuple[DTRAM, Scores]:
-    """A random agent whose answers and stops differ between the images of `env`; its scores."""
+    """A random agent whose answers and stops differ between the images of `env`, and its scores."""
     torch.manual_seed(1)
     agent = DTRAM.for_spaces(
         env.single_observation_space,
@@ -90,7 +90,7 @@ def halfway(values: torch.Tensor) -> torch.Tensor:
     ],
     ids=["resnet", "thumbnail", "native, scales", "center"],
 )
-def test_answers_are_the_environments(
+def test_predictions_are_those_of_the_environment(
     root: Path, tmp_path: Path, options: dict[str, Any], config: dict[str, Any]
 ) -> None:
     options = {"root": str(root), "max_glimpses": 4, **options}
@@ -144,14 +144,14 @@ def test_boxes_by_hand() -> None:
     np.testing.assert_allclose(answer.locations, [[0, 0], [x, y]], rtol=1e-6)
 
 
-def test_a_look_at_the_whole_image_has_its_box() -> None:
+def test_the_box_of_a_thumbnail_is_the_whole_image() -> None:
     agent = grey_agent()
     agent.about["sensor"]["first_glimpse"] = "thumbnail"
     (answer,) = predict(agent, [draw(0, 56, 112)])
     assert answer.boxes[0] == (0, 0, 112, 56)
 
 
-def test_operations_are_those_of_the_glimpses_taken() -> None:
+def test_flops_are_those_of_the_glimpses_taken() -> None:
     agent = grey_agent()
     one, other = flops_of_first_glimpse(agent), flops_per_glimpse(agent)
     assert predict(agent, [draw(0, 28, 28)])[0].flops == one + other
@@ -159,7 +159,7 @@ def test_operations_are_those_of_the_glimpses_taken() -> None:
     assert predict(agent, [draw(0, 28, 28)])[0].flops == one
 
 
-def test_files_arrays_and_pillow_images_are_answered_alike(tmp_path: Path) -> None:
+def test_files_arrays_and_pillow_images_give_equal_predictions(tmp_path: Path) -> None:
     pixels = draw(0, 40, 50)
     image = Image.fromarray(pixels)
     image.save(tmp_path / "a.png")
@@ -170,7 +170,7 @@ def test_files_arrays_and_pillow_images_are_answered_alike(tmp_path: Path) -> No
         assert answer.boxes == answers[0].boxes
 
 
-def test_an_answer_does_not_depend_on_what_else_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prediction_does_not_depend_on_the_other_images(monkeypatch: pytest.MonkeyPatch) -> None:
     agent = grey_agent()
     agent.about["sensor"]["first_glimpse"] = "random"
     images = [draw(i, *size) for i, size in enumerate(SIZES)]
@@ -198,7 +198,7 @@ def test_a_colour_model_sees_grey_and_transparent_images() -> None:
     assert (shown.read("image", clear) == 255).all()
 
 
-def test_images_of_a_small_model_get_its_size_and_others_are_left_alone() -> None:
+def test_images_get_the_models_size() -> None:
     shown = preparation_of(grey_agent())
     image = draw(0, 28, 28, 1)
     np.testing.assert_array_equal(shown.read("image", image), image)
@@ -236,7 +236,7 @@ def test_a_pillow_image_is_not_changed(tmp_path: Path) -> None:
         assert file.size == (600, 400)
 
 
-def test_the_agents_mode_is_left_as_it_was() -> None:
+def test_the_agents_mode_does_not_change() -> None:
     agent = grey_agent().train()
     predict(agent, [draw(0, 28, 28)])
     assert agent.training
@@ -273,7 +273,7 @@ def damage(folder: Path) -> None:
     (folder / "half.png").write_bytes(content[: len(content) * 2 // 3])
 
 
-def test_the_others_are_answered_if_failures_are_taken(tmp_path: Path) -> None:
+def test_images_that_cannot_be_read_are_reported_one_by_one(tmp_path: Path) -> None:
     damage(tmp_path)
     names = ["text.png", "whole.png", "half.png", "missing.png"]
     failed: dict[int, Exception] = {}
@@ -297,13 +297,3 @@ def test_a_model_that_does_not_say_how_images_are_shown(given: Any, message: str
     agent.about = {"sensor": given}
     with pytest.raises(ValueError, match=message):
         predict(agent, [draw(0, 28, 28)])
-
-
-def test_what_a_model_tells_is_kept(tmp_path: Path) -> None:
-    agent = DTRAM(DTRAMConfig(3, (8, 8, 1), 2))
-    assert agent.about == {}
-    agent.save(tmp_path / "a", env_id="DTRAM-Signpost-v0", sensor={"glimpse_size": 8})
-    loaded = DTRAM.load(tmp_path / "a")
-    assert loaded.about == {"env_id": "DTRAM-Signpost-v0", "sensor": {"glimpse_size": 8}}
-    loaded.save(tmp_path / "b", note=1)
-    assert DTRAM.load(tmp_path / "b").about == loaded.about | {"note": 1}

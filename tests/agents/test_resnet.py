@@ -278,8 +278,8 @@ def test_channels_last_and_bf16_give_close_features(order: str) -> None:
     ("options", "message"),
     [
         ({"name": "resnet99"}, r"name='resnet99': expected one of \('resnet10'"),
-        ({"order": "mid"}, "order='mid': expected 'post' or 'pre'"),
-        ({"stride_in": "2x2"}, "stride_in='2x2': expected '3x3' or '1x1'"),
+        ({"order": "mid"}, "order='mid': expected one of"),
+        ({"stride_in": "2x2"}, "stride_in='2x2': expected one of"),
         ({"bn_momentum": 0.0}, "bn_momentum=0.0: expected a number in"),
         ({"bn_momentum": 1.5}, "bn_momentum=1.5: expected a number in"),
         ({"width": 0}, "width=0: expected at least 1"),
@@ -352,7 +352,7 @@ def test_decay_as_the_optimiser_applies_it() -> None:
 
 
 def test_a_negative_decay_is_refused() -> None:
-    with pytest.raises(ValueError, match="weight_decay=-1: expected 0 or more"):
+    with pytest.raises(ValueError, match="weight_decay=-1: expected at least 0"):
         parameter_groups(Mixed(), -1)
 
 

@@ -46,15 +46,15 @@ def make(seed: int = 0, **changes: object) -> DTRAM:
     return agent.eval()
 
 
-def looked(batch: int, seed: int = 1, side: int = 8) -> tuple[Tensor, Tensor]:
+def observed(batch: int, seed: int = 1, side: int = 8) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     glimpse = torch.randint(0, 256, (batch, side, side, 3), generator=generator).to(torch.uint8)
     return glimpse, torch.rand(batch, 2, generator=generator) * 2 - 1
 
 
-def test_the_originals_recurrence() -> None:
+def test_the_recurrence_of_the_original_code() -> None:
     agent = make()
-    glimpse, location = looked(2)
+    glimpse, location = observed(2)
     (encoder,) = agent.encoders()
     assert isinstance(encoder, GlimpseResNet) and encoder.where is None
     features = encoder.trunk(glimpse.permute(0, 3, 1, 2).float() / 255)
@@ -65,8 +65,8 @@ def test_the_originals_recurrence() -> None:
     torch.testing.assert_close(second.h, torch.relu(features + recurrent))
 
 
-def test_location_embedding_is_the_only_way_that_a_place_matters() -> None:
-    glimpse, location = looked(2)
+def test_only_the_location_embedding_reads_the_location() -> None:
+    glimpse, location = observed(2)
     for embedding in (False, True):
         agent = make(location_embedding=embedding)
         here = agent.observe(glimpse, location, agent.initial(2)).h
@@ -78,7 +78,7 @@ def test_answers_of_the_first_plus_the_mean_of_the_rest() -> None:
     agent = make(answer="first_plus_mean")
     states = [agent.initial(4)]
     for t in range(3):
-        states.append(agent.observe(*looked(4, seed=t), states[-1]))
+        states.append(agent.observe(*observed(4, seed=t), states[-1]))
     said = [agent.classifier(state.h) for state in states[1:]]
     expected = [said[0], said[0] + said[1], said[0] + (said[1] + said[2]) / 2]
     for state, logits in zip(states[1:], expected, strict=True):
@@ -89,7 +89,7 @@ def test_answers_of_the_first_plus_the_mean_of_the_rest() -> None:
 def test_each_step_has_networks_of_its_own() -> None:
     agent = make(per_step=True)
     assert len(agent.encoders()) == len(agent.classifiers()) == 3
-    glimpse, location = looked(2)
+    glimpse, location = observed(2)
     state = agent.initial(2)
     for step in range(3):
         after = agent.observe(glimpse, location, state, step)
@@ -104,12 +104,12 @@ def test_each_step_has_networks_of_its_own() -> None:
 @pytest.mark.parametrize("changes", [{"per_step": True}, {"thumbnail_size": 12}])
 def test_episodes_at_different_steps_act_as_each_alone(changes: dict) -> None:
     agent = make(**changes)
-    glimpse, location = looked(5)
-    thumbnail = looked(5, side=12)[0]
+    glimpse, location = observed(5)
+    thumbnail = observed(5, side=12)[0]
     views = {"thumbnail": thumbnail} if "thumbnail_size" in changes else {}
     state = agent.initial(5)
     for step in range(2):
-        state = agent.observe(*looked(5, seed=step), state, step)
+        state = agent.observe(*observed(5, seed=step), state, step)
     state = state._replace(time=torch.tensor([1, 0, 2, 0, 1]))
     observation = {"glimpse": glimpse, "location": location, **views}
     action, after = agent.step(observation, state)
@@ -158,7 +158,7 @@ def test_three_evaluations_agree_with_a_thumbnail_first(changes: dict, own: int)
     assert found.num_glimpses.tolist() == taken.tolist()
 
 
-def test_the_first_look_is_the_whole_image() -> None:
+def test_a_thumbnail_is_the_whole_image() -> None:
     store = TensorStore(torch.from_numpy(IMAGES), margin(8, 2))
     seen, location = GlimpseSensor(8, 2, "thumbnail").first(store, torch.arange(12))
     whole = box_resize(IMAGES, 8)
@@ -183,26 +183,26 @@ def test_every_step_of_an_unroll_is_learned_from() -> None:
 def test_frozen_norms_stay_as_they_are() -> None:
     agent = make(frozen_norms=True).train()
     before = {k: v.clone() for k, v in agent.state_dict().items() if "running" in k}
-    agent.observe(*looked(6), agent.initial(6))
+    agent.observe(*observed(6), agent.initial(6))
     assert before and all(torch.equal(agent.state_dict()[k], v) for k, v in before.items())
     free = make().train()
-    free.observe(*looked(6), free.initial(6))
+    free.observe(*observed(6), free.initial(6))
     assert any(not torch.equal(free.state_dict()[k], v) for k, v in before.items())
 
 
 def test_bf16_is_close(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "has_bf16", lambda device_type: True)
     agent = make()
-    plain = agent.observe(*looked(4), agent.initial(4)).h
+    plain = agent.observe(*observed(4), agent.initial(4)).h
     for encoder in agent.encoders():
         assert isinstance(encoder, GlimpseResNet)
         encoder.bf16 = True
-    rounded = agent.observe(*looked(4), agent.initial(4)).h
+    rounded = agent.observe(*observed(4), agent.initial(4)).h
     assert rounded.dtype == torch.float32 and not torch.equal(plain, rounded)
     torch.testing.assert_close(rounded, plain, atol=0.05, rtol=0.05)
 
 
-def test_saved_and_loaded_it_says_the_same(tmp_path: Path) -> None:
+def test_saved_and_loaded_gives_identical_outputs(tmp_path: Path) -> None:
     agent = make(
         per_step=True,
         thumbnail_size=12,
@@ -214,8 +214,8 @@ def test_saved_and_loaded_it_says_the_same(tmp_path: Path) -> None:
     back = DTRAM.load(tmp_path)
     assert back.config == agent.config
     for one in (agent, back):
-        state = one.observe(looked(3, side=12)[0], looked(3)[1], one.initial(3), 0)
-        state = one.observe(*looked(3), state, 1)
+        state = one.observe(observed(3, side=12)[0], observed(3)[1], one.initial(3), 0)
+        state = one.observe(*observed(3), state, 1)
         said = one.heads(state, 1)
         if one is agent:
             expected = said
@@ -223,7 +223,7 @@ def test_saved_and_loaded_it_says_the_same(tmp_path: Path) -> None:
         assert torch.equal(part, same)
 
 
-def test_flops_of_two_sizes_of_look() -> None:
+def test_flops_of_a_thumbnail_and_of_a_crop() -> None:
     agent, larger = make(), make(thumbnail_size=16)
     assert flops_of_first_glimpse(agent) == flops_per_glimpse(agent)
     # Convolutions cost four times as much on four times the pixels; the rest costs the same.
@@ -253,7 +253,7 @@ def test_cnn_pools_down_to_four_pixels() -> None:
     encoder = GlimpseCNN((32, 32, 3), 16, filters=4)
     assert [conv.out_channels for conv in encoder.convs] == [4, 6, 8, 10]
     assert encoder.join.in_features == 10 * 4 * 4 + 128
-    assert encoder(*looked(2, side=32)).shape == (2, 16)
+    assert encoder(*observed(2, side=32)).shape == (2, 16)
     with pytest.raises(ValueError, match="encoder='cnn' with glimpses of 7x7 pixels"):
         GlimpseCNN((7, 7, 3))
 
@@ -275,7 +275,7 @@ def test_bad_settings(changes: dict, message: str) -> None:
         replace(CONFIG, **changes)
 
 
-def test_other_encoders_have_none_of_it() -> None:
+def test_settings_of_residual_encoders_alone() -> None:
     plain = DTRAMConfig(3, (8, 8, 3), 3)
     for changes, message in (
         ({"thumbnail_size": 12}, "takes one size only; make the environment with"),

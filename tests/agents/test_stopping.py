@@ -17,7 +17,7 @@ def test_learned_stop_reads_the_stopper() -> None:
     assert glimpses_taken(stops).tolist() == [2, 1]
 
 
-def test_a_threshold_near_1_tells_logits_apart_that_float32_probabilities_do_not() -> None:
+def test_a_threshold_near_1_separates_logits_whose_probabilities_round_to_1() -> None:
     logit = torch.tensor([[20.0, 22.0]])
     assert torch.equal(torch.sigmoid(logit), torch.ones(1, 2))
     between = torch.sigmoid(torch.tensor(21.0, dtype=torch.float64)).item()

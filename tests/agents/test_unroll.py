@@ -1,4 +1,4 @@
-"""The dense unroll: what it sees, and that its three readings of one trunk agree."""
+"""The dense unroll: its glimpses, its log-probabilities, and that score and classify agree."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def tensor_store(pixels: np.ndarray) -> TensorStore:
     return TensorStore(torch.from_numpy(pixels), sensor.margin(6, 1))
 
 
-def test_glimpses_are_taken_where_the_trajectory_says(pixels, agent) -> None:
+def test_glimpses_are_those_of_the_recorded_locations(pixels, agent) -> None:
     """Feeding the agent numpy glimpses of the recorded locations gives the recorded logits."""
     index, m = torch.tensor([3, 11, 25]), 4
     trajectory = Unroll(agent, GlimpseSensor(6), 0.3)(tensor_store(pixels), index, T_MAX, m)
@@ -56,7 +56,7 @@ def test_glimpses_are_taken_where_the_trajectory_says(pixels, agent) -> None:
 
 
 def test_all_heads_read_the_same_states(pixels, agent) -> None:
-    """The unroll asks most heads once for all steps; step by step they say the same."""
+    """The unroll evaluates most heads once for all steps; step by step the results are equal."""
     store, index = tensor_store(pixels), torch.arange(6)
     trajectory = Unroll(agent, GlimpseSensor(6), 0.3)(store, index, T_MAX, 1)
     state = agent.initial(6)
@@ -85,7 +85,7 @@ def test_location_log_density_by_hand(pixels, agent) -> None:
 
 @pytest.fixture
 def grid_agent() -> DTRAM:
-    """One whose location policy chooses among 3 x 3 cells."""
+    """An agent whose location policy chooses among 3 x 3 cells."""
     torch.manual_seed(0)
     agent = DTRAM(DTRAMConfig(3, (6, 6, 1), T_MAX, hidden_size=24, locator_grid=3))
     torch.nn.init.normal_(agent.locator.weight, std=0.7)  # type: ignore[arg-type]
@@ -100,7 +100,7 @@ def cells_of(location: torch.Tensor, grid: int) -> torch.Tensor:
     return here.float().argmax(-1)
 
 
-def test_log_probabilities_of_cells_are_torchs(pixels, grid_agent) -> None:
+def test_log_probabilities_of_cells_are_those_of_torch(pixels, grid_agent) -> None:
     store, index = tensor_store(pixels), torch.arange(8)
     trajectory = Unroll(grid_agent, GlimpseSensor(6), 0.3)(store, index, T_MAX, 4)
     state = grid_agent.initial(32)
@@ -124,7 +124,7 @@ def test_log_probabilities_of_cells_are_torchs(pixels, grid_agent) -> None:
     )
 
 
-def test_cells_are_drawn_as_often_as_the_softmax_says(pixels, grid_agent) -> None:
+def test_cells_are_sampled_with_the_softmax_probabilities(pixels, grid_agent) -> None:
     torch.manual_seed(3)
     draws = 20_000
     store, index = tensor_store(pixels), torch.tensor([7])
@@ -132,7 +132,7 @@ def test_cells_are_drawn_as_often_as_the_softmax_says(pixels, grid_agent) -> Non
     state = grid_agent.observe(GlimpseSensor(6)(store, index, torch.zeros(1, 2)), torch.zeros(1, 2),
                             grid_agent.initial(1))  # fmt: skip
     p = grid_agent.location_params(state.h)[0].softmax(-1)
-    assert p.max() > 2 * p.min()  # it is no coincidence
+    assert p.max() > 2 * p.min()  # a uniform policy would fail
     share = torch.bincount(cells_of(trajectory.sampled_locations[0], 3), minlength=9) / draws
     assert ((share - p).abs() < 4 * (p * (1 - p) / draws).sqrt()).all()
 
@@ -154,7 +154,7 @@ def test_the_gradient_of_a_cell_is_one_minus_its_probability(pixels, grid_agent)
     torch.testing.assert_close(grid_agent.locator.bias.grad, (chosen - p).sum(0))
 
 
-def test_scoring_looks_at_the_most_probable_cell(pixels, grid_agent) -> None:
+def test_score_takes_glimpses_at_the_most_probable_cell(pixels, grid_agent) -> None:
     store = tensor_store(pixels)
     scores = score(grid_agent, GlimpseSensor(6), store, torch.zeros(40, dtype=torch.int64))
     state, location = grid_agent.initial(40), torch.zeros(40, 2)
@@ -260,7 +260,7 @@ def test_a_script_samples_cells_near_its_targets(pixels, grid_agent) -> None:
         expected = torch.softmax(-far / (2 * 0.2**2), dim=0)
         found = cell.bincount(minlength=9) / len(cell)
         torch.testing.assert_close(found, expected.to(found.dtype), atol=0.015, rtol=0)
-    # What is scored is the agent's own policy, in the mean over the scripted_locations's choices.
+    # The score is the agent's own log-probability, averaged over the script's choices.
     first = grid_agent.location_params(
         grid_agent.observe(
             GlimpseSensor(6).first(tensor_store(pixels), torch.tensor([0]))[0],

@@ -1,4 +1,4 @@
-"""Small residual networks that halt, whose images and positions differ in where they do."""
+"""Small residual networks in which images and positions halt after different units."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def make(options: ResNetOptions = SMALL, kind: Any = ACTResNet, **config: Any) -
 
 @torch.no_grad()
 def spread(network: ACTResNet, score: ImageScore) -> None:
-    """Gives random scores around 1 - epsilon, of which some are enough by themselves."""
+    """Sets random scores around 1 - epsilon, so that some are enough alone."""
     given: list[Tensor] = []
     for parameter in score.parameters():
         nn.init.normal_(parameter, std=0.1)
@@ -71,7 +71,7 @@ def set_scores(network: ACTResNet, scores: list[float]) -> None:
 
 
 def learn(network: ACTResNet, tau: float, updates: int = 30) -> tuple[float, float]:
-    """Mean units and ponder cost of an image, after learning which side is bright."""
+    """Trains to tell which side is bright; returns an image's mean units and ponder cost."""
     torch.manual_seed(0)
     seen = images(32, side=8)
     labels = torch.arange(32) % 2

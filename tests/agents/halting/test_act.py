@@ -123,7 +123,7 @@ def test_loss_by_hand() -> None:
         (lambda: halted_answer(torch.zeros(2, 3), torch.zeros(2, 4, 5)), r"\(T, B\) = \(2, 3\)"),
         (
             lambda: ponder_cost_loss(torch.zeros(1, 2), torch.tensor([0]), torch.ones(1), -1),
-            "tau=-1: expected 0 or more",
+            "tau=-1: expected at least 0",
         ),
         (
             lambda: ponder_cost_loss(torch.zeros(2, 2), torch.tensor([0, 1]), torch.ones(()), 1),
@@ -141,7 +141,7 @@ def test_bad_input_is_named(make, message: str) -> None:
 # -- the recurrence --------------------------------------------------------------------------------
 
 
-def test_answer_is_the_mixture_of_what_was_said() -> None:
+def test_answer_is_the_weighted_mean_of_the_answers() -> None:
     stop_logit = torch.logit(torch.tensor([[0.1, 0.995], [0.1, 0.5], [0.2, 0.5], [0.9, 0.5]]))
     logits = torch.arange(24.0).view(4, 2, 3)
     answer = halted_answer(stop_logit, logits)
@@ -174,7 +174,7 @@ def store(pixels: np.ndarray) -> TensorStore:
 
 
 def halting_ram(**settings) -> HaltingRAM:
-    """One whose small differences of what is seen make large ones of when it halts."""
+    """A network in which small differences between images change when it halts."""
     torch.manual_seed(0)
     config = DTRAMConfig(3, (6, 6, 1), T_MAX, hidden_size=24, **settings)
     agent = HaltingRAM(config).eval()
@@ -256,7 +256,7 @@ def test_before_training_all_glimpses_are_taken(store: TensorStore) -> None:
     assert (taken == T_MAX).all()
 
 
-def test_saved_and_loaded_says_the_same(store: TensorStore, tmp_path: Path) -> None:
+def test_saved_and_loaded_gives_identical_outputs(store: TensorStore, tmp_path: Path) -> None:
     agent = halting_ram()
     agent.stopping = ACTStop(0.8)
     agent.save(tmp_path, env_id="X")
@@ -272,8 +272,8 @@ def test_saved_and_loaded_says_the_same(store: TensorStore, tmp_path: Path) -> N
         HaltingRAM.load(tmp_path)
 
 
-def test_the_dearer_a_glimpse_the_fewer_are_taken() -> None:
-    """Easy images are plain at glimpse 1, hard ones at glimpse 3; a stopper sees which they are."""
+def test_a_higher_cost_takes_fewer_glimpses() -> None:
+    """Easy images are recognised at glimpse 1, hard ones at 3; the stopper sees which is which."""
     easy = torch.arange(64) % 2 == 0
     sure = torch.tensor([4.0, 0.0])
     logits = torch.where(easy[:, None], sure, 0 * sure).repeat(4, 1, 1)

@@ -1,4 +1,4 @@
-"""ResNets that halt block by block: by hand, skipping equal to masking, what they cost."""
+"""ResNets that halt block by block: by hand, skipping equal to masking, FLOPs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from agents.halting.act import ponder_cost_loss
 from agents.halting.act_resnet import ACTConfig, ACTResNet
+from agents.halting.sact import SACTResNet
 
 from .halting import SMALL, VARIANTS, images, learn, make, set_scores
 
@@ -80,7 +81,7 @@ def test_an_image_does_not_depend_on_its_batch() -> None:
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-@pytest.mark.parametrize("side", [32, 41])
+@pytest.mark.parametrize("side", [pytest.param(32, marks=pytest.mark.slow), 41])
 def test_flops_are_those_that_are_run(name: str, side: int) -> None:
     network = make(VARIANTS[name])
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -128,7 +129,7 @@ def test_autocast_keeps_halting_in_float32() -> None:
     torch.testing.assert_close(dense.logits, skipped.logits, atol=0.05, rtol=0.05)
 
 
-def test_saved_and_loaded_says_the_same(tmp_path: Path) -> None:
+def test_saved_and_loaded_gives_identical_outputs(tmp_path: Path) -> None:
     network = make(pixel_mean=(100.0, 110.0, 120.0), pixel_std=50.0)
     network.save(tmp_path, env_id="X")
     loaded = ACTResNet.load(tmp_path)
@@ -144,7 +145,9 @@ def test_saved_and_loaded_says_the_same(tmp_path: Path) -> None:
         (lambda: ACTConfig(3, SMALL, pixel_std=0.0), "pixel_std=0.0"),
         (lambda: ACTResNet(ACTConfig(3, SMALL), ("a",)), "1 names for 3 classes"),
         (lambda: make()(images(side=7)), "expected at least 8x8"),
+        (lambda: make(SMALL, SACTResNet)(images(side=6)), "expected at least 8x8"),
         (lambda: make().train()(images(), dense=False), "expected after eval"),
+        (lambda: make(SMALL, SACTResNet).train()(images(), dense=False), "expected after eval"),
     ],
 )
 def test_bad_input_is_named(make_one, message: str) -> None:
@@ -152,7 +155,7 @@ def test_bad_input_is_named(make_one, message: str) -> None:
         make_one()
 
 
-def test_the_dearer_a_unit_the_fewer_are_taken() -> None:
+def test_a_higher_cost_takes_fewer_units() -> None:
     found = []
     for tau in (0.0, 1.0):
         torch.manual_seed(0)

@@ -1,0 +1,183 @@
+"""Models on disk: what is written and checked, and several stops on one trunk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from agents.config import DTRAMConfig
+from agents.dtram import DTRAM
+from agents.files import SavedNetwork, save_stop
+from agents.loading import load_agent, load_one_look
+from agents.one_look import OneLook, OneLookConfig
+from agents.stopping import FixedStop, LearnedStop
+
+CONFIG = DTRAMConfig(num_classes=5, glimpse_shape=(8, 8, 2), max_glimpses=4, hidden_size=16)
+ONE_LOOK = OneLookConfig(num_classes=5, image_shape=(4, 4, 1), hidden_size=5)
+
+
+def make_agent(**changes: Any) -> DTRAM:
+    torch.manual_seed(0)
+    return DTRAM(replace(CONFIG, **changes))
+
+
+def change_header(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    header = json.loads((folder / "model.json").read_text())
+    change(header)
+    (folder / "model.json").write_text(json.dumps(header))
+
+
+@pytest.fixture(params=[make_agent, lambda: OneLook(ONE_LOOK)], ids=["DTRAM", "OneLook"])
+def network(request: pytest.FixtureRequest) -> SavedNetwork:
+    return request.param()
+
+
+# -- one model -------------------------------------------------------------------------------------
+
+
+def test_model_json_lists_every_setting(tmp_path: Path, network: SavedNetwork) -> None:
+    network.save(tmp_path)
+    header = json.loads((tmp_path / "model.json").read_text())
+    assert header["kind"] == network.KIND
+    assert header["config"].keys() == {field.name for field in fields(network.CONFIG)}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda h: h["config"].update(teleport=True), r"unknown settings \['teleport'\]"),
+        (lambda h: h["config"].pop("encoder"), r"missing or unknown settings \['encoder'\]"),
+        (lambda h: h.pop("class_names"), r"missing or unknown settings \['class_names'\]"),
+        (lambda h: h.update(format=2), "of format 1; is it from another version"),
+        (lambda h: h.update(kind="pump"), "found a pump; name another folder"),
+        (lambda h: h["class_names"].pop(), "4 names for 5 classes"),
+        (lambda h: h.update(weights_sha256="0"), r"model\.safetensors: not the weights"),
+        (lambda h: h["config"].update(hidden_size=8), r"does not fit .* classifier\.weight"),
+    ],
+)
+def test_bad_headers_are_named(
+    tmp_path: Path, network: SavedNetwork, change: Any, message: str
+) -> None:
+    network.save(tmp_path)
+    change_header(tmp_path, change)
+    with pytest.raises(ValueError, match=message):
+        type(network).load(tmp_path)
+
+
+def test_a_header_that_is_not_json_is_named(tmp_path: Path) -> None:
+    make_agent().save(tmp_path)
+    (tmp_path / "model.json").write_text('{"format": 1, "conf')
+    with pytest.raises(ValueError, match=r"model\.json: not valid JSON"):
+        DTRAM.load(tmp_path)
+
+
+def test_a_missing_model_is_named(tmp_path: Path) -> None:
+    for name in ("two", "one"):
+        make_agent().save(tmp_path / "several" / name)
+    (tmp_path / "empty").mkdir()
+    for folder, message in (
+        ("empty", r"no saved model, model\.json is missing$"),
+        ("several", r"these folders in it have models: one, two$"),
+        ("several/one/model.json", "expected the folder of a model, this is a file"),
+        ("nowhere", "there is no such folder"),
+    ):
+        for load in (DTRAM.load, OneLook.load, load_agent, load_one_look):
+            with pytest.raises(FileNotFoundError, match=message):
+                load(tmp_path / folder)
+
+
+def test_only_a_learned_stop_is_saved(tmp_path: Path) -> None:
+    agent = make_agent()
+    agent.stopping = FixedStop(2)
+    with pytest.raises(ValueError, match=r"FixedStop\(glimpses=2\)"):
+        agent.save(tmp_path)
+
+
+def test_further_values_are_kept(tmp_path: Path) -> None:
+    agent = make_agent()
+    assert agent.about == {}
+    agent.save(tmp_path / "a", env_id="X", sensor={"glimpse_size": 8})
+    loaded = DTRAM.load(tmp_path / "a")
+    assert loaded.about == {"env_id": "X", "sensor": {"glimpse_size": 8}}
+    loaded.save(tmp_path / "b", note=1)
+    assert DTRAM.load(tmp_path / "b").about == loaded.about | {"note": 1}
+    files = sorted(path.name for path in (tmp_path / "b").iterdir())
+    assert files == ["model.json", "model.safetensors"]
+
+
+# -- several stops on one trunk --------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_stops(tmp_path: Path) -> Path:
+    """The folder of a model with stops "1.5" and "2.5" beside its own, thresholds 0.3, 0.7, 0.5."""
+    agent = make_agent()
+    agent.save(tmp_path, env_id="X")
+    for name, threshold in (("1.5", 0.3), ("2.5", 0.7)):
+        relearn_stop(agent, threshold)
+        save_stop(tmp_path, name, agent, discount=0.98)
+    return tmp_path
+
+
+def relearn_stop(agent: DTRAM, threshold: float) -> None:
+    agent.stopping = LearnedStop(threshold)
+    for parameter in (*agent.stopper.parameters(), *agent.baseline.parameters()):
+        torch.nn.init.constant_(parameter, threshold)
+
+
+def test_a_stop_is_loaded_by_name(with_stops: Path) -> None:
+    first = make_agent()
+    for name, threshold in ((None, 0.5), ("1.5", 0.3), ("2.5", 0.7)):
+        loaded = DTRAM.load(with_stops, stop=name)
+        assert loaded.stopping == LearnedStop(threshold) and loaded.about == {"env_id": "X"}
+        if name is not None:
+            relearn_stop(first, threshold)
+        assert all(torch.equal(v, loaded.state_dict()[k]) for k, v in first.state_dict().items())
+    header = json.loads((with_stops / "model.json").read_text())
+    assert list(header["stops"]) == ["1.5", "2.5"]
+    assert (header["stops"]["2.5"]["threshold"], header["stops"]["2.5"]["discount"]) == (0.7, 0.98)
+    kept = load_file(with_stops / "stop-2.5.safetensors")
+    assert {key.split(".")[0] for key in kept} == {"stopper", "baseline", "scalar_baseline"}
+
+
+def test_a_stop_may_be_the_default_and_be_replaced(with_stops: Path) -> None:
+    agent = DTRAM.load(with_stops)
+    relearn_stop(agent, 0.9)
+    save_stop(with_stops, "2.5", agent, default=True)
+    assert DTRAM.load(with_stops).stopping == LearnedStop(0.9)
+    assert load_agent(with_stops, stop="1.5").stopping == LearnedStop(0.3)
+    assert load_agent(with_stops).stopping == LearnedStop(0.9)
+    DTRAM.load(with_stops, stop="1.5").save(with_stops / "copy")  # the one stop that it has
+    copy = DTRAM.load(with_stops / "copy")
+    assert copy.stopping == LearnedStop(0.3) and copy.about == {"env_id": "X"}
+
+
+def test_bad_stops_are_named(with_stops: Path) -> None:
+    agent = DTRAM.load(with_stops)
+    with pytest.raises(ValueError, match=r"stop='3': .* expected one of '1.5', '2.5'$"):
+        DTRAM.load(with_stops, stop="3")
+    agent.save(with_stops / "copy")
+    with pytest.raises(ValueError, match=r"stop='3': .* expected None, as it has no others"):
+        DTRAM.load(with_stops / "copy", stop="3")
+    with pytest.raises(ValueError, match=r"name='../x': expected letters"):
+        save_stop(with_stops, "../x", agent)
+    file = with_stops / "stop-1.5.safetensors"
+    file.write_bytes((with_stops / "stop-2.5.safetensors").read_bytes())
+    with pytest.raises(ValueError, match=r"stop-1.5.safetensors: not the weights"):
+        DTRAM.load(with_stops, stop="1.5")
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match=r"stop-1.5.safetensors: missing"):
+        DTRAM.load(with_stops, stop="1.5")
+    with torch.no_grad():
+        agent.classifier.bias += 1
+    with pytest.raises(ValueError, match=r"another trunk; classifier.bias differ"):
+        save_stop(with_stops, "4", agent)
+    with pytest.raises(ValueError, match=r"does not fit"):
+        save_stop(with_stops, "4", make_agent(hidden_size=8))
