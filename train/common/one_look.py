@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from agents.backbone_weights import load_backbone
-from agents.config import config_from_json, read_header
+from agents.dtram import DTRAM
 from agents.halting.act_resnet import ACTConfig, ACTResNet
 from agents.halting.sact import SACTResNet
 from agents.one_look import OneLook, OneLookConfig, side_of_flops
@@ -94,7 +94,7 @@ def check_like(run_dir: Path, task: TrainingTask, encoder: PlainEncoder | ResNet
         ValueError: its run is not finished or used other images, or `encoder` asks for another
             encoder.
     """
-    header = read_header(run_dir)
+    header = DTRAM.read_header(run_dir)
     if not has_results(run_dir):
         raise ValueError(f"--like {run_dir}: expected a finished run, results.json is missing")
     name, expected = (str(e).rpartition(":")[2] for e in (task.env_id, header.get("env_id")))
@@ -104,7 +104,7 @@ def check_like(run_dir: Path, task: TrainingTask, encoder: PlainEncoder | ResNet
         value, wanted = task.env_options.get(keyword), options.get(keyword)
         expected = "not given" if wanted is None else str(wanted)
         check(f"env {keyword}", value, value == wanted, f"{expected}, as --like {run_dir}")
-    config = config_from_json(header["config"])
+    config = DTRAM.config_from(header)
     own = config.resnet and replace(config.resnet, channels=task.channels)
     asked = encoder.resnet(task.channels) if isinstance(encoder, ResNetEncoder) else None
     agrees = encoder == PlainEncoder() or (encoder.name, asked) == (config.encoder, own)
