@@ -165,9 +165,7 @@ def test_weight_decay_spares_norms_and_biases(tmp_path: Path, task: TrainingTask
     before = network.state_dict()
     for name, learned in load_one_look(run).named_parameters():
         kept = 1 - 100 * rate if learned.dim() > 1 else 1.0
-        torch.testing.assert_close(
-            learned.detach(), kept * before[name], rtol=0, atol=1.001 * rate
-        )
+        torch.testing.assert_close(learned.detach(), kept * before[name], rtol=0, atol=1.001 * rate)
 
 
 def test_whole_images_are_augmented_and_then_shrunk(task: TrainingTask) -> None:
