@@ -19,6 +19,8 @@ from tests.dtram_env.datasets.trees import make_folder
 from train.common.augment import Augmentation
 from train.common.training_task import TrainingTask
 
+pytestmark = pytest.mark.usefixtures("draw_in_threads")
+
 RESIDUAL: dict[str, Any] = {
     "encoder": "resnet10",
     "resnet": ResNetOptions("resnet10", small_stem=True, width=8),
@@ -116,7 +118,9 @@ def test_same_actions_same_glimpses_and_rewards(
     ],
     ids=["mlp", "scales", "resnet", "resnet, 14 pixels"],
 )
-def test_a_first_look_at_the_whole(options: dict[str, Any], agent_options: dict[str, Any]) -> None:
+def test_a_thumbnail_as_the_first_glimpse(
+    options: dict[str, Any], agent_options: dict[str, Any]
+) -> None:
     compare("DTRAM-Signpost-v0", options, 60, **agent_options)
 
 

@@ -1,4 +1,4 @@
-"""Augmentation against images whose changed place or colour is known."""
+"""Augmentation of images whose changed position or colour is known."""
 
 from __future__ import annotations
 
@@ -97,43 +97,9 @@ def test_rotation_keeps_area_and_turns_a_bar() -> None:
     assert angle.std() == pytest.approx(30 / math.sqrt(3), rel=0.1)
 
 
-def test_elastic_moves_by_pixels_whose_spread_is_told_and_smoothly() -> None:
-    torch.manual_seed(0)
-    moved = centres(Affine(0.0, elastic=1.5)(dot_images(4000)))
-    assert moved.std(0).tolist() == pytest.approx([1.5] * 2, rel=0.15)
-    assert moved.mean(0).abs().max() < 0.1
-    # Two dots move together if they are near each other, and apart from each other if far.
-    both = [torch.zeros(4000, 28, 28, 1, dtype=torch.uint8) for _ in range(2)]
-    for images, column in zip(both, (6, 22), strict=True):
-        images[:, 12:16, column - 2 : column + 2] = 255
-    paths = []
-    for images in both:
-        torch.manual_seed(1)
-        paths.append(centres(Affine(0.0, elastic=1.0)(images))[:, 1])
-    far = torch.corrcoef(torch.stack(paths))[0, 1]
-    both[1][:] = both[0].roll(1, dims=2)
-    torch.manual_seed(1)
-    near = centres(Affine(0.0, elastic=1.0)(both[1]))[:, 1]
-    assert abs(far) < 0.1 and torch.corrcoef(torch.stack([paths[0], near]))[0, 1] > 0.9
-
-
-def test_elastic_beside_affine_is_one_change_on_top() -> None:
-    images = dot_images(200)
-    torch.manual_seed(0)
-    plain = Affine()(images)
-    torch.manual_seed(0)
-    bent = Affine(elastic=0.01)(images)
-    assert (plain.int() - bent.int()).abs().max() <= 13  # 5 hundredths of a pixel
-
-
-def test_a_negative_elastic_change_is_named() -> None:
-    with pytest.raises(ValueError, match=r"Affine.elastic=-1: expected 0 or more"):
-        Affine(elastic=-1)
-
-
 def test_affine_of_ragged_images_turns_about_each_ones_centre() -> None:
-    # A bar of 20x2 in the middle of contents of three aspects: what is found of angle, length and
-    # place does not depend on the aspect, as the same numbers are drawn.
+    # A bar of 20x2 in the middle of images of three aspects. As the same numbers are drawn, its
+    # angle, length and position must not depend on the aspect.
     sizes = torch.tensor([[30, 30], [30, 60], [70, 40]])
     found = []
     for height, width in sizes.tolist():
@@ -379,7 +345,7 @@ def test_where_no_window_fits_it_is_the_largest_central_one() -> None:
         Affine(0.0),
         only(),
         Flip(0.0),
-        Augmentation(Affine(0.0), colour=0.0, lighting=0.0, flip=False),
+        Augmentation(affine=0.0),
     ],
 )
 def test_what_is_off_returns_the_images_themselves(off: Call, ragged: bool) -> None:
@@ -390,24 +356,23 @@ def test_what_is_off_returns_the_images_themselves(off: Call, ragged: bool) -> N
 def test_augmentation_is_its_parts_in_order() -> None:
     sizes = torch.tensor([[20, 30], [24, 24], [24, 30], [7, 9]])
     images = padded(noise_images(4, 24, 30, 3), sizes)
-    for scale, side in ((None, None), ((0.5, 1.0), 16)):
+    for area in (None, (0.5, 1.0)):
         torch.manual_seed(1)
-        changed = Augmentation(Affine(0.7), 0.3, 0.2, True, scale, side)(images, sizes)
+        changed = Augmentation(0.7, True, 0.3, 0.2, area)(images, sizes)
         torch.manual_seed(1)
         expected, left = images, sizes
-        if scale:
-            expected, left = ScaleCrop(16, scale)(images, sizes), None
+        if area:
+            expected, left = ScaleCrop(24, area)(images, sizes), None
         for part in (Colour(0.3, 0.3, 0.3, 0.2), Affine(0.7), Flip()):
             expected = part(expected, left)
         assert torch.equal(changed, expected)
-        assert changed.shape == ((4, 24, 30, 3) if scale is None else (4, 16, 16, 3))
-    assert Augmentation(scale=(0.25, 1.0))(images, sizes).shape == (4, 24, 24, 3)
+        assert changed.shape == ((4, 24, 30, 3) if area is None else (4, 24, 24, 3))
 
 
 def test_augmentation_leaves_the_padding_black() -> None:
     sizes = torch.tensor([[20, 30], [24, 24], [24, 30], [7, 9]])
     images = padded(noise_images(4, 24, 30, 3), sizes)
-    changed = Augmentation()(images, sizes)
+    changed = Augmentation(1.0, True, 0.4, 0.1)(images, sizes)
     assert torch.equal(changed, padded(changed, sizes))
     assert changed.dtype == torch.uint8 and not torch.equal(changed, images)
 
@@ -425,8 +390,8 @@ def test_augmentation_leaves_the_padding_black() -> None:
         ),
         (lambda: ScaleCrop(8, aspect=(0, 1)), r"ScaleCrop.aspect=\(0, 1\): expected 0 < lowest"),
         (lambda: Augmentation(colour=-0.1), r"Colour.brightness=-0.1"),
-        (lambda: Augmentation(scale=(0.0, 1.0)), r"ScaleCrop.area=\(0.0, 1.0\)"),
-        (lambda: Augmentation(scale=(0.5, 1.0), side=0), r"ScaleCrop.side=0"),
+        (lambda: Augmentation(affine=-1), r"Augmentation.affine=-1: expected 0 or more"),
+        (lambda: Augmentation(scale_crop=(0.0, 1.0)), r"ScaleCrop.area=\(0.0, 1.0\)"),
     ],
 )
 def test_options_out_of_range_are_named(make: Callable[[], Any], message: str) -> None:
@@ -434,7 +399,9 @@ def test_options_out_of_range_are_named(make: Callable[[], Any], message: str) -
         make()
 
 
-@pytest.mark.parametrize("call", [Affine(), Colour(), Flip(), ScaleCrop(4), Augmentation()])
+@pytest.mark.parametrize(
+    "call", [Affine(), Colour(), Flip(), ScaleCrop(4), Augmentation(flip=True)]
+)
 def test_batches_of_another_kind_are_refused(call: Call) -> None:
     images = noise_images(2, 8, 9, 3)
     with pytest.raises(ValueError, match=r"images: expected uint8 .* got torch.float32 \(2, 8, 9"):

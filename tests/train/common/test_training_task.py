@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,13 @@ import torch
 
 from dtram_env.datasets import DatasetNotFoundError, load
 from dtram_env.datasets.sources import cars, cub
-from dtram_env.datasets.storage import cache
 from dtram_env.datasets.storage.mapped import MappedStore
 from dtram_env.datasets.storage.thumbnails import box_resize
 from tests.dtram_env.datasets.trees import make_cars, make_cub, make_folder
 from train.common.augment import Augmentation
 from train.common.training_task import TrainingTask, describe_env
+
+pytestmark = pytest.mark.usefixtures("draw_in_threads")
 
 CPU = torch.device("cpu")
 FEW: dict[str, Any] = {
@@ -28,12 +28,6 @@ FEW: dict[str, Any] = {
     "num_test": 8,
     "glimpse_size": 24,
 }
-
-
-@pytest.fixture(autouse=True)
-def draw_in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few images are drawn faster in threads than in new processes."""
-    monkeypatch.setattr(cache, "ProcessPoolExecutor", lambda n, mp_context: ThreadPoolExecutor(n))
 
 
 @pytest.fixture(scope="module")
