@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clon
 
 from agents.dtram import DTRAM
 from agents.objective import supervised_losses
+from agents.stopping import LearnedStop
 from agents.unroll import logits_along
 from train.common.backbone import pixel_scale
 from train.common.optimizers import make_optimizers, one_cycle
@@ -131,6 +132,7 @@ def train(options: Options) -> Path:
     check("batch_size", options.batch_size, fits, f"at most {images}, the training images")
     scale = pixel_scale(options.encoder, task)
     network = task.new_agent(encoder=options.encoder.name, **scale)
+    network.stopping = LearnedStop(1.0)  # never: the stopper does not learn
     name = f"classifier_{time.strftime('%Y-%m-%d_%H-%M-%S')}"
     run_dir = options.run_dir or Path("runs", options.env_id.rpartition(":")[2], name)
     run = TrainingRun(

@@ -94,7 +94,7 @@ def predict(options: Options) -> dict[str, Any]:
         for i, (path, picture) in enumerate(zip(chunk, pictures[start:], strict=False)):
             if i in failed:
                 failures.append({"image": str(path), "error": str(failed[i])})
-                print(f"left out: {failed[i]}", file=sys.stderr)
+                print(f"skipped: {failed[i]}", file=sys.stderr)
                 continue
             if picture is not None:
                 draw(path, found[i], picture)
@@ -176,7 +176,7 @@ def picture_names(given: Sequence[Path], paths: Sequence[Path]) -> list[Path]:
 
 def draw(path: Path, answer: Prediction, picture: Path) -> None:
     """Writes the picture of an answer: the image, its glimpses in boxes, and the class."""
-    with large_images_allowed(), opened(str(path), "Leave it as it is meanwhile.") as file:
+    with large_images_allowed(), opened(str(path), "Do not change it while this program runs.") as file:
         height, width = upright_size(file)
         pixels = decode(file, min(height, width, MAX_PICTURE))
     y, x = pixels.shape[0] / height, pixels.shape[1] / width

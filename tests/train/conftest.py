@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 import tyro
 
 from agents.policy_only import POLICY_IDS
+from dtram_env.datasets.storage import cache
 from dtram_env.registration import TABLE
 from train import classifier, reinforce, sb3_baselines
 from train.common import training
@@ -40,6 +42,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def draw_in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draws datasets in threads: for few images that is faster than starting processes."""
+    monkeypatch.setattr(cache, "ProcessPoolExecutor", lambda n, mp_context: ThreadPoolExecutor(n))
 
 
 @pytest.fixture(scope="session")
@@ -84,8 +92,7 @@ def policy_id(small_classifier: Path) -> Iterator[str]:
         kwargs={**TABLE["DTRAM-Signpost-v0"], "classifier": str(small_classifier)},
     )
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("train.common.training_task",):
-            patch.setattr(f"{module}.POLICY_IDS", (*POLICY_IDS, name))
+        patch.setattr("train.common.training_task.POLICY_IDS", (*POLICY_IDS, name))
         yield name
     del gym.registry[name]
 

@@ -1,11 +1,10 @@
-"""The program that trains one-look networks."""
+"""The program that trains one-look networks: what it learns from, its side, resuming, halting."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +12,42 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.nn.functional import cross_entropy
 
+from agents.halting.act_resnet import ACTResNet
+from agents.halting.sact import SACTResNet
+from agents.loading import load_one_look
 from agents.one_look import OneLook, one_look_flops, side_of_flops
 from dtram_env.datasets.storage.thumbnails import box_resize
-from train import one_look
-from train.common.evaluate_one_look import look_at_all
-from train.common.optimizers import make_optimizer
-from train.common.options import AugmentOptions, NetworkOptions, OptimizerOptions, TaskOptions
-from train.common.training_task import Task
-from train.dtram.stages import NEVER
-from train.one_look import OneLookStage, Options, network_config, new_network, train
+from tests.train.runs import assert_same_run, metrics, read
+from train.common.augment import Augmentation
+from train.common.evaluate_one_look import halting_cost, predictions_and_rate
+from train.common.one_look import RECIPES, HaltingBlocks, NoHalting, check_like, new_network
+from train.common.optimizers import one_cycle
+from train.common.options import AdamW, PlainEncoder, ResNetEncoder, command_line
+from train.common.training import epoch_order
+from train.common.training_task import TrainingTask
+from train.one_look import Options, shrunk_images, train
 
+CPU = torch.device("cpu")
+PLAIN = Augmentation(affine=0.0)
+NARROW = ResNetEncoder("resnet10", width=8, small_stem=True)
 SMALL: dict[str, Any] = {
     "env_id": "DTRAM-Signpost-v0",
-    "hidden_size": 24,
     "side": 14,
     "epochs": 2,
-    "batch_size": 180,
+    "batch_size": 600,
     "learning_rate": 5e-3,
     "device": "cpu",
+}
+ONE_BATCH: dict[str, Any] = {"epochs": 1, "batch_size": 2800, "augment": PLAIN}
+"""A run whose only batch has more than half of the images."""
+HALTING: dict[str, Any] = {
+    "encoder": ResNetEncoder("resnet34", width=8, small_stem=True),
+    "side": 8,
+    "epochs": 1,
+    "batch_size": 300,
+    "augment": PLAIN,
 }
 
 
@@ -39,9 +55,16 @@ def options(**changes: Any) -> Options:
     return Options(**{**SMALL, **changes})
 
 
+def network_of(task: TrainingTask, **changes: Any) -> OneLook | ACTResNet:
+    """An untrained network; see `new_network`."""
+    settings = {"side": 14, "flops": None, "like": None, "bf16": False, "seed": 0, **changes}
+    encoder = settings.pop("encoder", PlainEncoder())
+    return new_network(task, encoder, settings.pop("halting", NoHalting()), **settings)[0]
+
+
 @pytest.fixture(scope="module")
-def task() -> Task:
-    return Task("DTRAM-Signpost-v0", torch.device("cpu"))
+def task() -> TrainingTask:
+    return TrainingTask("DTRAM-Signpost-v0", CPU)
 
 
 @pytest.fixture(scope="module")
@@ -50,15 +73,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(options(run_dir=tmp_path_factory.mktemp("runs") / "one-look"))
 
 
-def results_of(run: Path) -> dict[str, Any]:
-    return json.loads((run / "results.json").read_text())
+# -- the run ----------
 
 
-# -- the run --------------------------------------------------------------------------------------
-
-
-def test_results_are_those_of_the_saved_weights(finished: Path, task: Task) -> None:
-    network, results = OneLook.load(finished), results_of(finished)
+def test_results_are_those_of_the_saved_weights(finished: Path, task: TrainingTask) -> None:
+    network, results = load_one_look(finished), read(finished)
+    assert type(network) is OneLook
     test = task.images("test")
     shrunk = torch.from_numpy(box_resize(np.asarray(test.data.images), 14))
     with torch.no_grad():
@@ -72,39 +92,31 @@ def test_results_are_those_of_the_saved_weights(finished: Path, task: Task) -> N
     assert results["flops"] == one_look_flops(network)
     assert results["parameters"] == sum(p.numel() for p in network.parameters())
     assert {"command", "commit", "versions", "hardware", "images_per_second"} <= set(results)
-    assert results["options"]["decay_norms"] is False
     assert json.loads((finished / "model.json").read_text())["env_id"] == "DTRAM-Signpost-v0"
     text = (finished / "results.txt").read_text()
     assert f"test error {results['test_error']:.2f} %" in text and "14x14" in text
 
 
 def test_the_weights_are_those_with_the_lowest_validation_error(finished: Path) -> None:
-    rows = [json.loads(r) for r in (finished / "metrics.jsonl").read_text().splitlines()]
-    assert len(rows) == 2
+    rows = metrics(finished)
+    assert [row["time/total_timesteps"] for row in rows] == [5400, 10800]  # one look an image
     best = min(100 * (1 - row["eval/accuracy"]) for row in rows)
-    assert results_of(finished)["validation"]["error"] == pytest.approx(best, abs=1e-3)
+    assert read(finished)["validation"]["error"] == pytest.approx(best, abs=1e-3)
 
 
-@pytest.mark.parametrize("looks", [5, 31])
+@pytest.mark.parametrize("batches", [12, pytest.param(4, marks=pytest.mark.slow)])
 def test_resumed_equals_uninterrupted_bit_for_bit(
-    tmp_path: Path, interrupted: Callable[..., None], finished: Path, looks: int
+    tmp_path: Path, interrupted: Callable[..., None], finished: Path, batches: int, capsys
 ) -> None:
-    """Cut within the first epoch, and within the second."""
+    """Interrupted within the second epoch, and within the first."""
     cut = tmp_path / "cut"
-    interrupted(one_look, lambda: train(options(run_dir=cut)), looks)
+    interrupted(lambda: train(options(run_dir=cut)), batches)
     assert not (cut / "results.json").exists()
-    train(options(run_dir=cut, resume=True))
-    before, after = load_file(finished / "model.safetensors"), load_file(cut / "model.safetensors")
-    assert all(torch.equal(before[name], after[name]) for name in before)
-    assert results_of(cut)["test_error"] == results_of(finished)["test_error"]
-    assert not list(cut.glob("checkpoint-*"))
-
-
-def test_the_interrupted_program_names_itself(
-    tmp_path: Path, interrupted: Callable[..., None], capsys: pytest.CaptureFixture[str]
-) -> None:
-    interrupted(one_look, lambda: train(options(run_dir=tmp_path / "cut")), 5)
     assert re.search(r"To go on: \S+ train/one_look\.py .*--resume", capsys.readouterr().err)
+    train(options(run_dir=cut, resume=True))
+    assert_same_run(finished, cut)
+    assert read(cut)["test_error"] == read(finished)["test_error"]
+    assert not list(cut.glob("checkpoint-*"))
 
 
 def test_a_finished_run_is_read_and_another_side_refused(
@@ -116,99 +128,106 @@ def test_a_finished_run_is_read_and_another_side_refused(
         train(options(run_dir=finished, resume=True, side=15))
 
 
-# -- what it learns from --------------------------------------------------------------------------
+# -- what it learns from ----------
 
 
-def test_the_loss_is_the_cross_entropy_of_shrunk_images(task: Task) -> None:
-    network, _ = new_network(options(augment=0), task)
-    stage = OneLookStage(task, network, options(augment=0))
-    rows = torch.tensor([5, 0, 77])
-    losses = stage.loss(rows)
-    train_images = task.images("train")
-    pixels = np.asarray(train_images.data.images)[rows.numpy()]
-    log_p = torch.log_softmax(network(torch.from_numpy(box_resize(pixels, 14))), dim=-1)
-    right = log_p[torch.arange(3), train_images.labels[rows]]
-    torch.testing.assert_close(losses.total, -right.mean())
-    assert float(losses.mean_glimpses) == 1
+@pytest.mark.parametrize("halting", [NoHalting(), HaltingBlocks("act", ponder_cost=0.25)])
+def test_the_loss_is_the_cross_entropy_of_shrunk_images(
+    tmp_path: Path, task: TrainingTask, halting: NoHalting | HaltingBlocks
+) -> None:
+    """A run of one batch logs the loss of its first weights; halting adds the ponder cost."""
+    halts = isinstance(halting, HaltingBlocks)
+    made = {"side": 8, "halting": halting, "encoder": NARROW if halts else PlainEncoder()}
+    run = train(options(run_dir=tmp_path / "run", **ONE_BATCH, **made))
+    network, images = network_of(task, **made), task.images("train")
+    indices = epoch_order(0, 0, 0, 5400)[: ONE_BATCH["batch_size"]]
+    shrunk = box_resize(np.asarray(images.data.images)[indices.numpy()], 8)
+    with torch.no_grad():
+        output, labels = network(torch.from_numpy(shrunk)), images.labels[indices]
+    logits = output if isinstance(network, OneLook) else output.logits
+    expected = cross_entropy(logits, labels)
+    if halts:
+        expected = expected + 0.25 * output.ponder.mean()
+    (row,) = metrics(run)
+    assert row["train/loss"] == pytest.approx(float(expected), rel=1e-4)
+    right = float((logits.argmax(-1) == labels).double().mean())
+    assert row["rollout/success_rate"] == pytest.approx(right, abs=1e-3)
+    assert row["rollout/ep_len_mean"] == 1
 
 
-def test_whole_images_change_and_then_are_shrunk(task: Task) -> None:
-    changed = options(augment=1.0, flip=True)
-    network, _ = new_network(changed, task)
-    stage, rows = OneLookStage(task, network, changed), torch.arange(8)
+def test_weight_decay_spares_norms_and_biases(tmp_path: Path, task: TrainingTask) -> None:
+    """AdamW's first step moves each weight by at most its rate, and decay comes on top."""
+    changes = {"optimizer": AdamW(weight_decay=100.0), "encoder": NARROW, "side": 8}
+    run = train(options(run_dir=tmp_path / "run", **ONE_BATCH | changes))
+    network = network_of(task, side=8, encoder=NARROW)
+    schedule = one_cycle(torch.optim.SGD(network.parameters(), SMALL["learning_rate"]), 1)
+    (rate,) = schedule.get_last_lr()
+    before = network.state_dict()
+    for name, learned in load_one_look(run).named_parameters():
+        kept = 1 - 100 * rate if learned.dim() > 1 else 1.0
+        torch.testing.assert_close(learned.detach(), kept * before[name], rtol=0, atol=1.001 * rate)
+
+
+def test_whole_images_are_augmented_and_then_shrunk(task: TrainingTask) -> None:
+    augment, indices = Augmentation(affine=1.0, flip=True), torch.arange(8)
     torch.manual_seed(3)
-    seen = stage._seen(rows)
+    seen = shrunk_images(task, indices, augment, 14)
     torch.manual_seed(3)
-    pixels, _ = task.images("train").pixels(rows)
-    whole = changed.augmentation()(pixels, None)
+    pixels, _ = task.images("train").pixels(indices)
+    whole = augment(pixels)
     assert not torch.equal(whole, pixels)
     assert np.array_equal(seen.numpy(), box_resize(whole.numpy(), 14))
 
 
-def test_nothing_is_drawn_at_random_without_augmentation(task: Task) -> None:
-    network, _ = new_network(options(augment=0), task)
-    stage = OneLookStage(task, network, options(augment=0))
+def test_nothing_random_is_drawn_without_augmentation(task: TrainingTask) -> None:
     before = torch.get_rng_state()
-    stage._seen(torch.arange(8))
+    shrunk_images(task, torch.arange(8), PLAIN, 14)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_validation_judges_by_error_then_by_loss(task: Task) -> None:
-    network, _ = new_network(options(), task)
-    verdict = OneLookStage(task, network, options()).judge()
-    images = task.images("validation")
-    logits = look_at_all(network, images)
-    error = (logits.argmax(-1) != images.labels).double().mean().item()
-    loss = torch.nn.functional.cross_entropy(logits, images.labels).item()
-    assert verdict.criterion == pytest.approx((error, loss))
-    assert verdict.threshold == NEVER
+# -- the side, and --like ----------
 
 
-def test_weight_decay_spares_norms_and_biases(task: Task) -> None:
-    given = options(encoder="resnet10", resnet_width=8, small_stem=True, weight_decay=0.3)
-    network, _ = new_network(given, task)
-    groups = make_optimizer(network, 1.0, given).param_groups
-    decayed = {p.dim() > 1: g["weight_decay"] for g in groups for p in g["params"]}
-    assert decayed == {True: 0.3, False: 0.0}
+def side_of(task: TrainingTask, **changes: Any) -> int:
+    return network_of(task, **changes).config.image_shape[0]
 
 
-# -- the side -------------------------------------------------------------------------------------
-
-
-def side(task: Task, **changes: Any) -> int:
-    return new_network(options(**changes), task)[0].config.image_shape[0]
-
-
-def test_side_by_option_by_default_and_by_operations(task: Task) -> None:
+def test_side_by_option_by_default_and_by_operations(task: TrainingTask) -> None:
     own = task.images("train").data.typical_size[0]
-    assert side(task, side=9) == 9
-    assert side(task, side=0) == side(task, side=None) == own
-    thumbnail = Task("DTRAM-Signpost-v0", torch.device("cpu"), first_glimpse="thumbnail")
-    assert side(thumbnail, side=None) == thumbnail.look.glimpse_size
-    flops = 2 * (12 * 12 * 24 + 24 * 24 + 24 * len(task.class_names))
-    assert side(task, side=None, flops=flops) == 12
-    assert side(task, side=None, flops=flops + 1) == 13
+    assert side_of(task, side=9) == 9
+    assert side_of(task, side=0) == side_of(task, side=None) == own
+    thumbnail = TrainingTask("DTRAM-Signpost-v0", CPU, first_glimpse="thumbnail")
+    assert side_of(thumbnail, side=None) == thumbnail.sensor.glimpse_size
+    flops = 2 * (12 * 12 * 256 + 256 * 256 + 256 * len(task.class_names))
+    assert side_of(task, side=None, flops=flops) == 12
+    assert side_of(task, side=None, flops=flops + 1) == 13
 
 
-def test_like_takes_a_dtrams_operations_and_width(task: Task, finished_run: Path) -> None:
-    mean_flops = results_of(finished_run)["mean_flops"]
-    given = options(side=None, hidden_size=None, like=finished_run)
-    network, _ = new_network(given, task)
-    config, flops = network_config(given, task)
-    assert (network.config.encoder, network.config.hidden_size) == ("mlp", 24)
-    assert flops == mean_flops
+def test_like_takes_a_dtrams_operations_and_width(
+    tmp_path: Path, task: TrainingTask, finished_run: Path
+) -> None:
+    like = check_like(finished_run, task, PlainEncoder())
+    assert like.flops == read(finished_run)["mean_flops"]
+    network = network_of(task, side=None, like=like)
+    assert (network.config.encoder, network.config.hidden_size) == ("mlp", 256)
     found = network.config.image_shape[0]
-    assert found == side_of_flops(config, mean_flops)
-    assert one_look_flops(network) >= mean_flops > one_look_flops(OneLook(config.at(found - 1)))
-    assert side(task, side=0, like=finished_run) == task.images("train").data.typical_size[0]
+    assert found == side_of_flops(network.config, like.flops)
+    smaller = one_look_flops(OneLook(network.config.at(found - 1)))
+    assert one_look_flops(network) >= like.flops > smaller
+    assert side_of(task, side=0, like=like) == task.images("train").data.typical_size[0]
+    agent = task.new_agent(hidden_size=16)
+    agent.save(tmp_path, **task.metadata)
+    (tmp_path / "results.json").write_text(json.dumps({"mean_flops": 1e6}))
+    like = check_like(tmp_path, task, PlainEncoder())
+    assert network_of(task, side=None, like=like).config.hidden_size == 16
 
 
-def test_like_takes_the_layers_of_a_cnn(tmp_path: Path, task: Task) -> None:
+def test_like_takes_the_layers_of_a_cnn(tmp_path: Path, task: TrainingTask) -> None:
     agent = task.new_agent(encoder="cnn", hidden_size=16)
     agent.save(tmp_path, **task.metadata)
     (tmp_path / "results.json").write_text(json.dumps({"mean_flops": 1e6}))
-    given = options(side=20, hidden_size=None, encoder="cnn", like=tmp_path)
-    network, _ = new_network(given, task)
+    encoder = PlainEncoder("cnn")
+    network = network_of(task, encoder=encoder, side=20, like=check_like(tmp_path, task, encoder))
     assert network.config.made_for == task.sensor.glimpse_size
     ours = {k: v.shape for k, v in network.encoder.state_dict().items() if not k.startswith("join")}
     theirs = {k: v.shape for k, v in agent.encoders()[0].state_dict().items()}
@@ -216,55 +235,120 @@ def test_like_takes_the_layers_of_a_cnn(tmp_path: Path, task: Task) -> None:
 
 
 def test_like_another_task_or_an_unfinished_run_is_an_error(
-    tmp_path: Path, task: Task, finished_run: Path
+    tmp_path: Path, task: TrainingTask, finished_run: Path
 ) -> None:
-    other = Task("DTRAM-Signpost-v0", torch.device("cpu"))
-    other.env_id = "DTRAM-MNIST-v0"
-    with pytest.raises(ValueError, match="--env-id DTRAM-MNIST-v0: expected DTRAM-Signpost-v0"):
-        network_config(options(like=finished_run), other)
-    other = Task("DTRAM-Signpost-v0", torch.device("cpu"))
-    other.env_options["num_classes"] = 5
-    with pytest.raises(ValueError, match="--num-classes 5: expected not given, as --like"):
-        network_config(options(like=finished_run), other)
+    def refuses(message: str, run: Path = finished_run, encoder: Any = None, **changes) -> None:
+        other = TrainingTask("DTRAM-Signpost-v0", CPU)
+        other.env_options |= changes.pop("env_options", {})
+        vars(other).update(changes)
+        with pytest.raises(ValueError, match=message):
+            check_like(run, other, encoder or PlainEncoder())
+
+    refuses("--env-id DTRAM-MNIST-v0: expected DTRAM-Signpost-v0", env_id="DTRAM-MNIST-v0")
+    refuses("--env num_classes 5: expected not given, as", env_options={"num_classes": 5})
+    refuses("--encoder conv: expected mlp with the options of", encoder=PlainEncoder("conv"))
+    refuses("--encoder resnet10 width=8 .*: expected mlp", encoder=NARROW)
     task.new_agent().save(tmp_path, **task.metadata)
-    with pytest.raises(ValueError, match=r"results\.json is missing"):
-        network_config(options(like=tmp_path), task)
-    with pytest.raises(ValueError, match="--encoder conv: expected mlp with the options of"):
-        network_config(options(like=finished_run, encoder="conv"), task)
+    refuses(r"results\.json is missing", run=tmp_path)
 
 
-def test_too_large_a_batch_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="--batch-size 10000: expected at most 5400, the split"):
-        train(options(batch_size=10_000, run_dir=tmp_path / "run"))
-
-
-def test_policy_only_ids_are_refused(tmp_path: Path, policy_id: str) -> None:
-    with pytest.raises(ValueError, match="without 'Policy'"):
-        train(options(env_id=policy_id, run_dir=tmp_path / "run"))
-
-
-# -- options --------------------------------------------------------------------------------------
-
-
-def test_options_of_all_programs_are_taken() -> None:
-    names = {field.name for field in fields(Options)}
-    for kind in (TaskOptions, NetworkOptions, AugmentOptions, OptimizerOptions):
-        assert names >= {field.name for field in fields(kind)}
+# -- networks that halt ----------
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("name", "kind"),
+    [("sact", SACTResNet), pytest.param("act", ACTResNet, marks=pytest.mark.slow)],
+)
+def test_results_are_those_of_the_saved_halting_network(
+    tmp_path: Path, task: TrainingTask, name: Any, kind: type[ACTResNet]
+) -> None:
+    run = train(options(**HALTING, halting=HaltingBlocks(name), run_dir=tmp_path / name))
+    results, network = read(run), load_one_look(run)
+    assert type(network) is kind
+    test = task.images("test")
+    prediction, _ = predictions_and_rate(network, test)
+    assert torch.equal(load_file(run / "test_images.safetensors")["prediction"].long(), prediction)
+    wrong = (prediction != test.labels).double().mean().item()
+    assert results["test_error"] == pytest.approx(100 * wrong, abs=1e-4)
+    assert results["encoder"] == "resnet34"
+    found = halting_cost(network, test)
+    assert results["units_of_each_block"] == [3, 4, 6, 3]
+    assert {name: results[name] for name in found} == found
+    assert f"{found['units'][2]:.2f} of 6" in (run / "results.txt").read_text()
+    assert (run / "ponder-0.png").exists() == (name == "sact")
+
+
+@pytest.mark.slow
+def test_dearer_units_are_fewer(tmp_path: Path) -> None:
+    units = []
+    for cost in (0.0, 1.0):
+        halting = HaltingBlocks("act", ponder_cost=cost)
+        run = train(
+            options(**HALTING | {"epochs": 3}, halting=halting, run_dir=tmp_path / f"{cost}")
+        )
+        units.append(sum(read(run)["units"]))
+    assert units[1] < units[0] - 1
+
+
+# -- options ----------
+
+
+def test_the_recipes_are_valid() -> None:
+    for name in RECIPES:
+        chosen = command_line(Options, None, RECIPES, ["--recipe", name, "--seed", "3"])
+        assert (chosen.recipe, chosen.seed) == (name, 3)
+        assert {key: getattr(chosen, key) for key in RECIPES[name]} == RECIPES[name]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
     [
-        ({"epochs": 0}, "--epochs 0: expected at least 1"),
-        ({"side": -1}, "--side -1: expected 0 or more"),
-        ({"flops": 1e6}, "--flops 1000000.0: expected none beside --side"),
-        ({"side": None, "flops": 0.0}, "--flops 0.0: expected a positive number"),
-        ({"hidden_size": 0}, "--hidden-size 0: expected at least 1"),
-        ({"learning_rate": float("nan")}, "--learning-rate nan"),
-        ({"resnet_order": "pre"}, "--resnet-order pre: expected post, unless"),
-        ({"resume": True}, "--resume: expected with --run-dir"),
+        (lambda: {"epochs": 0}, "--epochs 0: expected at least 1"),
+        (lambda: {"side": -1}, "--side -1: expected 0 or more"),
+        (lambda: {"flops": 1e6}, "--flops 1000000.0: expected none beside --side"),
+        (lambda: {"side": None, "flops": 0.0}, "--flops 0.0: expected a positive number"),
+        (lambda: {"learning_rate": float("nan")}, "--learning-rate nan"),
+        (lambda: {"resume": True}, "--resume: expected with --run-dir"),
+        (lambda: {"bf16": True}, "--bf16 True: expected not given, unless --encoder is a resnet"),
+        (lambda: {"halting": HaltingBlocks()}, "--halting act: expected none, unless --encoder is"),
+        (
+            lambda: {"encoder": ResNetEncoder(per_step=True)},
+            "--encoder per_step True: expected false",
+        ),
+        (lambda: HALTING | {"halting": HaltingBlocks(ponder_cost=-0.1)}, "ponder_cost -0.1"),
+        (
+            lambda: HALTING | {"halting": HaltingBlocks(), "side": None, "flops": 1e6},
+            "--flops 1000000.0: expected none with --halting",
+        ),
+        (
+            lambda: HALTING | {"halting": HaltingBlocks(), "like": Path("x")},
+            "--like x: expected none with --halting",
+        ),
+        (
+            lambda: {"halting": HaltingBlocks(), "encoder": ResNetEncoder(frozen_norms=True)},
+            "--halting act: expected none with --bf16 or frozen_norms=true",
+        ),
+        (
+            lambda: HALTING | {"halting": HaltingBlocks(), "bf16": True},
+            "--halting act: expected none with --bf16 or frozen_norms=true",
+        ),
     ],
 )
-def test_options_out_of_range_are_named(changes: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(said)):
-        options(**changes)
+def test_impossible_options_are_errors(make: Callable[[], dict[str, Any]], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        options(**make())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 10_000}, "--batch-size 10000: expected at most 5400"),
+        ({"env_id": "DTRAM-Signpost-Policy-v0"}, "without 'Policy'"),
+    ],
+)
+def test_options_that_do_not_fit_the_task_are_errors(
+    tmp_path: Path, policy_id: str, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        train(options(run_dir=tmp_path / "run", **changes))
+    assert not (tmp_path / "run").exists()

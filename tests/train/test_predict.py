@@ -1,4 +1,4 @@
-"""The program answers files as the environment does, and says what it could not read."""
+"""The program answers files as the environment does, and names those it cannot read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import dtram_env
 from agents.dtram import DTRAM
 from dtram_env.rendering import COLOURS
 from train.common.run import run_program
-from train.common.training_task import Task
+from train.common.training_task import TrainingTask
 from train.predict import Options, find_images, main, picture_names, predict
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,7 +44,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random model for that folder, saved as training saves it."""
     folder = tmp_path_factory.mktemp("runs") / "model"
-    task = Task(
+    task = TrainingTask(
         ENV_ID,
         torch.device("cpu"),
         root=str(images),
@@ -72,20 +72,22 @@ def test_files_are_answered_as_the_environment_does(
         ENV_ID,
         "test",
         data_dir=str(model.parent / "data"),
-        **{k: v for k, v in DTRAM.load(model).about["env_options"].items()},
+        **DTRAM.load(model).about["env_options"],
     )
-    rows = result["answers"]
-    assert [row["image"] for row in rows] == [str(p) for p in sorted(images.glob("test/*/*"))]
-    assert [row["class_index"] for row in rows] == expected.prediction.tolist()
-    assert [row["num_glimpses"] for row in rows] == expected.num_glimpses.tolist()
-    assert [row["class_name"] for row in rows] == [("heron", "owl")[k] for k in expected.prediction]
-    assert result["images"] == len(rows) == 6 and result["failed"] == []
+    answers = result["answers"]
+    assert [one["image"] for one in answers] == [str(p) for p in sorted(images.glob("test/*/*"))]
+    assert [one["class_index"] for one in answers] == expected.prediction.tolist()
+    assert [one["num_glimpses"] for one in answers] == expected.num_glimpses.tolist()
+    assert [one["class_name"] for one in answers] == [
+        ("heron", "owl")[k] for k in expected.prediction
+    ]
+    assert result["images"] == len(answers) == 6 and result["failed"] == []
     assert result["mean_glimpses"] == pytest.approx(expected.mean_glimpses)
-    assert result["mean_flops"] == pytest.approx(np.mean([row["flops"] for row in rows]))
+    assert result["mean_flops"] == pytest.approx(np.mean([one["flops"] for one in answers]))
     assert result["env_id"] == ENV_ID and result["model"] == str(model)
-    for row in rows:
-        assert len(row["boxes"]) == len(row["locations"]) == row["num_glimpses"]
-        assert sum(row["probabilities"]) == pytest.approx(1, abs=1e-5)
+    for one in answers:
+        assert len(one["boxes"]) == len(one["locations"]) == one["num_glimpses"]
+        assert sum(one["probabilities"]) == pytest.approx(1, abs=1e-5)
 
 
 def test_pictures_have_numbered_boxes(images: Path, model: Path, tmp_path: Path) -> None:
@@ -94,7 +96,7 @@ def test_pictures_have_numbered_boxes(images: Path, model: Path, tmp_path: Path)
     assert result["answers"][0]["picture"] == str(tmp_path / "1.png")
     picture = np.asarray(Image.open(tmp_path / "1.png"))
     assert picture.shape[1] == 266 and picture.shape[0] > 128  # 133x64 pixels, doubled, and a line
-    corners = picture[[0, 127, 127], [265, 0, 265]]  # of the whole image, looked at first
+    corners = picture[[0, 127, 127], [265, 0, 265]]  # of the thumbnail, the first glimpse
     assert (corners == COLOURS[0]).all()
     assert [path.name for path in tmp_path.iterdir()] == ["1.png"]
 
@@ -115,11 +117,11 @@ def test_pictures_go_into_the_runs_folder(images: Path, model: Path, tmp_path: P
     ]
     before = {path: path.stat().st_mtime_ns for path in made}
     result = predict(Options(run, (images / "test",), device="cpu", pictures=False))
-    assert all(row["picture"] is None for row in result["answers"])
+    assert all(one["picture"] is None for one in result["answers"])
     assert before == {path: path.stat().st_mtime_ns for path in made}
 
 
-def test_the_threshold_decides_how_long_it_looks(images: Path, model: Path) -> None:
+def test_the_threshold_decides_when_it_stops(images: Path, model: Path) -> None:
     def glimpses(threshold: float) -> float:
         options = Options(
             model, (images / "test",), pictures=False, device="cpu", threshold=threshold
@@ -135,10 +137,10 @@ def test_text_names_every_image(
     result = predict(Options(model, (images / "test",), pictures=False, device="cpu"))
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 6
-    for text, row in zip(lines, result["answers"], strict=True):
-        assert text.startswith(f"{row['image']}: {row['class_name']}, {row['probability']:.3f}, ")
-        assert f"{row['num_glimpses']} glimpse" in text
-        assert text.endswith(f"{row['flops'] / 1e6:.2f} MFLOP")
+    for text, one in zip(lines, result["answers"], strict=True):
+        assert text.startswith(f"{one['image']}: {one['class_name']}, {one['probability']:.3f}, ")
+        assert f"{one['num_glimpses']} glimpse" in text
+        assert text.endswith(f"{one['flops'] / 1e6:.2f} MFLOP")
 
 
 def run_main(monkeypatch: pytest.MonkeyPatch, *words: object) -> int | str | None:
@@ -151,7 +153,7 @@ def run_main(monkeypatch: pytest.MonkeyPatch, *words: object) -> int | str | Non
     return None
 
 
-def test_unreadable_files_are_named_and_left_out(
+def test_unreadable_files_are_named_and_skipped(
     images: Path,
     model: Path,
     tmp_path: Path,
@@ -161,14 +163,14 @@ def test_unreadable_files_are_named_and_left_out(
     mixed = tmp_path / "mixed"
     shutil.copytree(images / "test" / "owl", mixed / "deep")
     (mixed / "bad.png").write_text("not an image")
-    (mixed / "notes.txt").write_text("no image either, and not taken for one")
+    (mixed / "notes.txt").write_text("no image, and not treated as one")
     missing = tmp_path / "missing.jpg"
     status = run_main(monkeypatch, model, mixed, missing, "--json", "--no-pictures")
     printed = capsys.readouterr()
     assert status == 1
     result = json.loads(printed.out)
     assert result["images"] == 3
-    assert [row["image"] for row in result["failed"]] == [str(mixed / "bad.png"), str(missing)]
+    assert [one["image"] for one in result["failed"]] == [str(mixed / "bad.png"), str(missing)]
     assert f"{mixed / 'bad.png'}: damaged, or no image" in printed.err
     assert f"{missing}: no such file" in printed.err
 
@@ -192,7 +194,7 @@ def test_a_summary_ends_the_text(
         (["{model}", "a.png", "--out", "{model}/model.json"], "model.json: File exists"),
     ],
 )
-def test_what_cannot_be_done_is_one_line(
+def test_an_error_is_one_line(
     model: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -16,7 +16,10 @@ from agents.resnet import ResNetOptions
 from agents.stopping import glimpses_taken
 from agents.unroll import Unroll
 from tests.dtram_env.datasets.trees import make_folder
-from train.common.training_task import Task
+from train.common.augment import Augmentation
+from train.common.training_task import TrainingTask
+
+pytestmark = pytest.mark.usefixtures("draw_in_threads")
 
 RESIDUAL: dict[str, Any] = {
     "encoder": "resnet10",
@@ -45,23 +48,22 @@ def compare(
 ) -> None:
     """Unrolls an untrained agent on validation images, and does the same in the environment."""
     torch.manual_seed(0)
-    task = Task(env_id, torch.device("cpu"), **options)
+    task = TrainingTask(env_id, torch.device("cpu"), **options)
     agent = task.new_agent(hidden_size=16, **agent_options).eval()
     for layer, std in ((agent.stopper[-1], 0.5), (agent.locator, 1.0)):
         torch.nn.init.normal_(layer.weight, std=std)
-    rows = torch.arange(images_shown)
+    indices = torch.arange(images_shown)
     images = task.images("validation")
-    pixels, sizes = images.pixels(rows)
-    store = task.batch_store(pixels, sizes)
-    trajectory = Unroll(agent, task.sensor, 0.4)(store, rows, task.max_glimpses, m)
+    store = task.augmented(images, indices, Augmentation(affine=0.0))
+    trajectory = Unroll(agent, task.sensor, 0.4)(store, indices, task.max_glimpses, m)
     taken = glimpses_taken(trajectory.stop)
-    labels = images.labels[rows].repeat_interleave(m)
+    labels = images.labels[indices].repeat_interleave(m)
     paid = rewards(trajectory, labels, task.discount).gather(0, (taken - 1)[None])[0]
 
     env = gym.make_vec(
         env_id, num_envs=images_shown * m, split="validation", autoreset_mode="Disabled", **options
     )
-    index = rows.repeat_interleave(m)
+    index = indices.repeat_interleave(m)
     obs, infos = env.reset(options={"image_index": index.numpy()})
     np.testing.assert_array_equal(infos["label"], labels.numpy())
     total = np.zeros(images_shown * m)
@@ -75,7 +77,7 @@ def compare(
         np.testing.assert_array_equal(
             obs["thumbnail" if whole else "glimpse"][running], seen.numpy()[running]
         )
-        if "thumbnail" in obs:  # what is not shown is 0
+        if "thumbnail" in obs:  # the one that is not shown is 0
             assert not obs["glimpse" if whole else "thumbnail"][running].any()
         np.testing.assert_array_equal(
             obs["location"][running], trajectory.locations[t].numpy()[running]
@@ -116,7 +118,9 @@ def test_same_actions_same_glimpses_and_rewards(
     ],
     ids=["mlp", "scales", "resnet", "resnet, 14 pixels"],
 )
-def test_a_first_look_at_the_whole(options: dict[str, Any], agent_options: dict[str, Any]) -> None:
+def test_a_thumbnail_as_the_first_glimpse(
+    options: dict[str, Any], agent_options: dict[str, Any]
+) -> None:
     compare("DTRAM-Signpost-v0", options, 60, **agent_options)
 
 

@@ -1,18 +1,15 @@
 """Random augmentation of a batch, on the device that holds the images.
 
-Each augmentation is called with images ``(B, H, W, C)`` uint8. If they differ in size, it also gets
-``sizes`` ``(B, 2)`` int64, the height and width of each image in pixels; the image lies at the top
-left, and the padding around it is 0 and stays 0. Random numbers come from torch's global generator
-of the images' device. An augmentation that is switched off draws none and returns its input tensor.
+Each function takes images ``(B, H, W, C)`` uint8. If they differ in size, it also takes ``sizes``
+``(B, 2)`` int64, the height and width of each image in pixels; the image lies at the top left, and
+the padding around it is 0 and stays 0. Random numbers come from torch's global generator of the
+images' device.
 """
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -27,226 +24,7 @@ LUMA = (0.299, 0.587, 0.114)
 PCA_AXES = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
 PCA_SPREADS = (0.2175, 0.0188, 0.0045)
 TRIES = 10  # windows drawn for an image; the first that fits is used
-
-Call = TypeVar("Call", bound=Callable[..., Tensor])
-
-
-def full_precision(call: Call) -> Call:
-    """Makes an augmentation compute in float32 even inside autocast.
-
-    In bfloat16 a coordinate in a large image is wrong by several pixels.
-    """
-
-    @functools.wraps(call)
-    def wrapped(self: object, images: Tensor, sizes: Tensor | None = None) -> Tensor:
-        with torch.autocast(images.device.type, enabled=False):
-            return call(self, images, sizes)
-
-    return wrapped  # type: ignore[return-value]
-
-
-@dataclass(frozen=True)
-class Affine:
-    """Shifts, rotates, scales and shears each image by small amounts.
-
-    Each amount is uniform in its range. ``strength`` multiplies all ranges; 0 switches them off.
-    """
-
-    strength: float = 1.0
-    shift: float = 2.0
-    """largest shift along each axis, in pixels"""
-    rotation: float = 12.0
-    """largest rotation in either direction, in degrees"""
-    scale: float = 0.1
-    """largest relative change of size"""
-    shear: float = 0.15
-    """largest horizontal shear"""
-
-    @full_precision
-    def __call__(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """Changes a batch; pixels from outside an image are 0.
-
-        Args:
-            images: ``(B, H, W, C)`` uint8.
-            sizes: if given, each image turns about its own centre and keeps its proportions;
-                if not, all images are treated as squares.
-        """
-        if self.strength == 0:
-            return images
-        _check(images, sizes)
-        batch, height, width, channels = images.shape
-
-        def draw(reach: float) -> Tensor:
-            return (torch.rand(batch, device=images.device) * 2 - 1) * (reach * self.strength)
-
-        angle, size, shear = (
-            draw(math.radians(self.rotation)),
-            1 + draw(self.scale),
-            draw(self.shear),
-        )
-        cos, sin = size * torch.cos(angle), size * torch.sin(angle)
-        x, y = draw(2 * self.shift / width), draw(2 * self.shift / height)
-        theta = torch.stack(
-            [torch.stack([cos, shear - sin, x], dim=1), torch.stack([sin, cos, y], dim=1)], dim=1
-        )
-        if sizes is not None:
-            theta = _about_own_centre(theta, sizes, height, width)
-        grid = affine_grid(theta, [batch, channels, height, width], align_corners=False)
-        moved = grid_sample(images.permute(0, 3, 1, 2).float(), grid, align_corners=False)
-        return _within(_to_bytes(moved).permute(0, 2, 3, 1).contiguous(), sizes)
-
-
-@dataclass(frozen=True)
-class Colour:
-    """Changes brightness, contrast and saturation, and adds AlexNet's colour noise.
-
-    Each factor is uniform in 1 ± its setting. Brightness multiplies the image, contrast multiplies
-    the difference from the image's mean grey, and saturation the difference from each pixel's grey.
-    Without rounding in between, the order of the three does not matter. Only RGB images change in
-    saturation and get noise.
-
-    Raises:
-        ValueError: a factor's setting is outside [0, 1], or the noise is negative.
-    """
-
-    brightness: float = 0.4
-    contrast: float = 0.4
-    saturation: float = 0.4
-    lighting: float = 0.1
-    """noise along each principal component of ImageNet's colours: its standard deviation divided
-    by that of the colours"""
-
-    def __post_init__(self) -> None:
-        for name in ("brightness", "contrast", "saturation"):
-            value = getattr(self, name)
-            require(f"Colour.{name}", value, 0 <= value <= 1, "0 to 1")
-        require("Colour.lighting", self.lighting, self.lighting >= 0, "0 or more")
-
-    @full_precision
-    def __call__(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """Changes a batch ``(B, H, W, C)`` uint8; values are clipped to 0 ... 255."""
-        if not (self.brightness or self.contrast or self.saturation or self.lighting):
-            return images
-        _check(images, sizes)
-        batch, height, width, channels = images.shape
-        pixels = images.reshape(batch, height * width, channels).float()
-        area = height * width if sizes is None else sizes.prod(dim=1)[:, None]
-        rgb = channels == 3
-        grey = pixels.new_tensor(LUMA if rgb else [1 / channels] * channels)
-        mean_grey = (pixels.sum(dim=1) / area) @ grey  # (B,)
-
-        def factor(reach: float) -> Tensor:
-            return 1 + reach * (2 * torch.rand(batch, device=images.device) - 1)
-
-        # All three together are one affine map of a pixel: mix @ pixel + lift.
-        brightness, contrast = factor(self.brightness), factor(self.contrast)
-        saturation = factor(self.saturation if rgb else 0.0)[:, None, None]
-        mix = saturation * torch.eye(channels, device=images.device) + (1 - saturation) * grey
-        mix = mix * (brightness * contrast)[:, None, None]
-        lift = (brightness * (1 - contrast) * mean_grey)[:, None]
-        if rgb and self.lighting:
-            spread = pixels.new_tensor(PCA_SPREADS) * (255 * self.lighting)
-            noise = torch.randn(batch, 3, device=images.device) * spread
-            lift = lift + noise @ pixels.new_tensor(PCA_AXES).T
-        changed = torch.baddbmm(lift.expand(-1, channels)[:, None], pixels, mix.mT)
-        return _within(_to_bytes(changed).view(images.shape), sizes)
-
-
-@dataclass(frozen=True)
-class Flip:
-    """Mirrors each image left to right, within its own width, with some probability.
-
-    Raises:
-        ValueError: the probability is outside [0, 1].
-    """
-
-    probability: float = 0.5
-
-    def __post_init__(self) -> None:
-        p = self.probability
-        require("Flip.probability", p, 0 <= p <= 1, "0 to 1")
-
-    def __call__(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """Mirrors some images of a batch ``(B, H, W, C)`` uint8."""
-        if self.probability == 0:
-            return images
-        _check(images, sizes)
-        flipped = torch.rand(len(images), device=images.device) < self.probability
-        if sizes is None:
-            return torch.where(flipped[:, None, None, None], images.flip(2), images)
-        column = torch.arange(images.shape[2], device=images.device)
-        width = sizes[:, 1, None]
-        source = torch.where(flipped[:, None] & (column < width), width - 1 - column, column)
-        return images.gather(2, source[:, None, :, None].expand(images.shape))
-
-
-@dataclass(frozen=True)
-class ScaleCrop:
-    """Crops a random window of each image and resamples it to a square.
-
-    The window's fraction of the image area, the logarithm of its aspect ratio and its position are
-    uniform (Szegedy et al. 2015, section 6). If none of ten windows fits into the image, the
-    largest central window with an allowed aspect is used. Resampling is bilinear; when it shrinks,
-    it averages over all pixels in between.
-
-    Raises:
-        ValueError: a range is empty or out of bounds, or the side is less than 1.
-    """
-
-    side: int
-    """side of the result, in pixels"""
-    area: tuple[float, float] = (0.08, 1.0)
-    """range of the window's fraction of the image area"""
-    aspect: tuple[float, float] = (3 / 4, 4 / 3)
-    """range of width divided by height"""
-
-    def __post_init__(self) -> None:
-        low, high = self.area
-        require("ScaleCrop.side", self.side, self.side >= 1, "at least 1")
-        require("ScaleCrop.area", self.area, 0 < low <= high <= 1, "0 < lowest <= highest <= 1")
-        low, high = self.aspect
-        require("ScaleCrop.aspect", self.aspect, 0 < low <= high, "0 < lowest <= highest")
-
-    @full_precision
-    def __call__(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """Resampled windows ``(B, side, side, C)`` uint8, without padding."""
-        _check(images, sizes)
-        top, left, height, width = self.windows(_sizes(images, sizes))
-        rows = _resampling(top, height, images.shape[1], self.side)  # (B, side, H)
-        columns = _resampling(left, width, images.shape[2], self.side)  # (B, side, W)
-        half = torch.bmm(rows, images.flatten(2).float()).unflatten(2, images.shape[2:])
-        return _to_bytes(torch.einsum("bjw,biwc->bijc", columns, half))
-
-    def windows(self, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Draws windows inside the images: top, left, height, width, each ``(B,)`` int64 pixels.
-
-        Args:
-            sizes: ``(B, 2)`` int64, height and width of the images.
-        """
-
-        def uniform(low: float, high: float, *shape: int) -> Tensor:
-            return low + (high - low) * torch.rand(shape, device=sizes.device)
-
-        batch = len(sizes)
-        limit = sizes[:, None]  # (B, 1, 2)
-        area = uniform(*self.area, batch, TRIES) * limit.prod(dim=2)
-        aspect = uniform(math.log(self.aspect[0]), math.log(self.aspect[1]), batch, TRIES).exp()
-        tried = torch.stack([area / aspect, area * aspect], dim=2).sqrt().round().long()
-        tried = torch.cat([tried.clamp(min=1), self._central(sizes)[:, None]], dim=1)
-        fits = (tried <= limit).all(dim=2)  # the central window always fits
-        first = fits.long().argmax(dim=1)
-        window = tried[torch.arange(batch, device=sizes.device), first]  # (B, 2)
-        room = sizes - window
-        place = (torch.rand(batch, 2, device=sizes.device) * (room + 1)).long().minimum(room)
-        place = torch.where((first == TRIES)[:, None], room // 2, place)
-        return place[:, 0], place[:, 1], window[:, 0], window[:, 1]
-
-    def _central(self, sizes: Tensor) -> Tensor:
-        """Height and width ``(B, 2)`` of the largest window with an allowed aspect."""
-        height, width = sizes.unbind(dim=1)
-        narrow = torch.minimum(height, (width / self.aspect[0]).round().long())
-        wide = torch.minimum(width, (height * self.aspect[1]).round().long())
-        return torch.stack([narrow, wide], dim=1).clamp(min=1)
+ASPECTS = (3 / 4, 4 / 3)  # range of a window's width divided by its height
 
 
 @dataclass(frozen=True)
@@ -272,9 +50,13 @@ class Augmentation:
     """range of a random crop's fraction of the image area; none: no crop"""
 
     def __post_init__(self) -> None:
-        require("Augmentation.affine", self.affine, self.affine >= 0, "0 or more")
-        self._colour()  # checks its settings, as does the crop
-        self._crop(1)
+        for name in ("affine", "lighting"):
+            value = getattr(self, name)
+            require(f"Augmentation.{name}", value, 0 <= value < math.inf, "0 or more")
+        require("Augmentation.colour", self.colour, 0 <= self.colour <= 1, "0 to 1")
+        low, high = self.scale_crop or (1.0, 1.0)
+        expected = "0 < lowest <= highest <= 1"
+        require("Augmentation.scale_crop", self.scale_crop, 0 < low <= high <= 1, expected)
 
     @property
     def changes_images(self) -> bool:
@@ -282,23 +64,194 @@ class Augmentation:
         return self != Augmentation(affine=0.0)
 
     def __call__(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """Augments a batch ``(B, H, W, C)`` uint8.
+        """Augments a batch; draws no random numbers for what is switched off.
+
+        Args:
+            images: ``(B, H, W, C)`` uint8.
+            sizes: ``(B, 2)`` int64, heights and widths; None if all images are H x W.
 
         Returns:
-            Images of the same shape and sizes. With `scale_crop` they are ``(B, s, s, C)`` without
-            padding, where s = min(H, W).
+            Images of the same shape and sizes, the input tensor itself if nothing is switched on.
+            With `scale_crop` they are ``(B, s, s, C)`` without padding, where s = min(H, W).
+
+        Raises:
+            ValueError: images or sizes have the wrong shape, type or values.
         """
-        if self.scale_crop is not None:
-            images, sizes = self._crop(min(images.shape[1:3]))(images, sizes), None
-        images = self._colour()(images, sizes)
-        images = Affine(self.affine)(images, sizes)
-        return Flip(0.5 if self.flip else 0.0)(images, sizes)
+        _check(images, sizes)
+        # Not in bfloat16, in which a coordinate in a large image is wrong by several pixels.
+        with torch.autocast(images.device.type, enabled=False):
+            if self.scale_crop is not None:
+                side = min(images.shape[1:3])
+                images, sizes = random_crop(images, sizes, side, self.scale_crop), None
+            if self.colour or self.lighting:
+                reach = self.colour
+                images = random_colour(images, sizes, reach, reach, reach, self.lighting)
+            if self.affine:
+                images = random_affine(images, sizes, self.affine)
+            if self.flip:
+                images = random_flip(images, sizes)
+        return images
 
-    def _colour(self) -> Colour:
-        return Colour(self.colour, self.colour, self.colour, self.lighting)
 
-    def _crop(self, side: int) -> ScaleCrop:
-        return ScaleCrop(side, self.scale_crop or (1.0, 1.0))
+def random_affine(
+    images: Tensor,
+    sizes: Tensor | None = None,
+    strength: float = 1.0,
+    *,
+    shift: float = 2.0,
+    rotation: float = 12.0,
+    scale: float = 0.1,
+    shear: float = 0.15,
+) -> Tensor:
+    """Shifts, rotates, scales and shears each image by uniform random amounts.
+
+    Pixels from outside an image are 0.
+
+    Args:
+        images: ``(B, H, W, C)`` uint8.
+        sizes: if given, each image turns about its own centre and keeps its proportions; if not,
+            all images are treated as squares.
+        strength: multiplies the four ranges.
+        shift: largest shift along each axis, in pixels.
+        rotation: largest rotation in either direction, in degrees.
+        scale: largest relative change of size.
+        shear: largest horizontal shear.
+    """
+    batch, height, width, channels = images.shape
+
+    def draw(largest: float) -> Tensor:
+        return (torch.rand(batch, device=images.device) * 2 - 1) * (largest * strength)
+
+    angle, size, shears = draw(math.radians(rotation)), 1 + draw(scale), draw(shear)
+    cos, sin = size * torch.cos(angle), size * torch.sin(angle)
+    x, y = draw(2 * shift / width), draw(2 * shift / height)
+    theta = torch.stack(
+        [torch.stack([cos, shears - sin, x], dim=1), torch.stack([sin, cos, y], dim=1)], dim=1
+    )
+    if sizes is not None:
+        theta = _about_own_centre(theta, sizes, height, width)
+    grid = affine_grid(theta, [batch, channels, height, width], align_corners=False)
+    moved = grid_sample(images.permute(0, 3, 1, 2).float(), grid, align_corners=False)
+    return _within(_to_bytes(moved).permute(0, 2, 3, 1).contiguous(), sizes)
+
+
+def random_colour(
+    images: Tensor,
+    sizes: Tensor | None = None,
+    brightness: float = 0.0,
+    contrast: float = 0.0,
+    saturation: float = 0.0,
+    lighting: float = 0.0,
+) -> Tensor:
+    """Changes brightness, contrast and saturation, and adds AlexNet's colour noise.
+
+    Each factor is uniform in 1 ± its argument. Brightness multiplies the image, contrast multiplies
+    the difference from the image's mean grey, and saturation the difference from each pixel's grey.
+    Without rounding in between, the order of the three does not matter. Only RGB images change in
+    saturation and get noise. Values are clipped to 0 ... 255.
+
+    Args:
+        images: ``(B, H, W, C)`` uint8.
+        sizes: heights and widths ``(B, 2)``, or None.
+        brightness: in [0, 1], as are `contrast` and `saturation`.
+        contrast: see above.
+        saturation: see above.
+        lighting: the noise's standard deviation along each principal component of ImageNet's
+            colours, divided by that of the colours.
+    """
+    batch, height, width, channels = images.shape
+    pixels = images.reshape(batch, height * width, channels).float()
+    area = height * width if sizes is None else sizes.prod(dim=1)[:, None]
+    rgb = channels == 3
+    grey = pixels.new_tensor(LUMA if rgb else [1 / channels] * channels)
+    mean_grey = (pixels.sum(dim=1) / area) @ grey  # (B,)
+
+    def factor(reach: float) -> Tensor:
+        return 1 + reach * (2 * torch.rand(batch, device=images.device) - 1)
+
+    # All three together are one affine map of a pixel: mix @ pixel + lift.
+    brighter, harder = factor(brightness), factor(contrast)
+    purer = factor(saturation if rgb else 0.0)[:, None, None]
+    mix = purer * torch.eye(channels, device=images.device) + (1 - purer) * grey
+    mix = mix * (brighter * harder)[:, None, None]
+    lift = (brighter * (1 - harder) * mean_grey)[:, None]
+    if rgb and lighting:
+        spread = pixels.new_tensor(PCA_SPREADS) * (255 * lighting)
+        noise = torch.randn(batch, 3, device=images.device) * spread
+        lift = lift + noise @ pixels.new_tensor(PCA_AXES).T
+    changed = torch.baddbmm(lift.expand(-1, channels)[:, None], pixels, mix.mT)
+    return _within(_to_bytes(changed).view(images.shape), sizes)
+
+
+def random_flip(images: Tensor, sizes: Tensor | None = None, probability: float = 0.5) -> Tensor:
+    """Mirrors images ``(B, H, W, C)`` left to right, each within its own width."""
+    flipped = torch.rand(len(images), device=images.device) < probability
+    if sizes is None:
+        return torch.where(flipped[:, None, None, None], images.flip(2), images)
+    column = torch.arange(images.shape[2], device=images.device)
+    width = sizes[:, 1, None]
+    source = torch.where(flipped[:, None] & (column < width), width - 1 - column, column)
+    return images.gather(2, source[:, None, :, None].expand(images.shape))
+
+
+def random_crop(
+    images: Tensor,
+    sizes: Tensor | None,
+    side: int,
+    area: tuple[float, float],
+    aspect: tuple[float, float] = ASPECTS,
+) -> Tensor:
+    """Crops a random window of each image and resamples it to a square; see `crop_windows`.
+
+    Resampling is bilinear; when it shrinks, it averages over all pixels in between.
+
+    Args:
+        images: ``(B, H, W, C)`` uint8.
+        sizes: heights and widths ``(B, 2)``, or None.
+        side: side of the result, in pixels.
+        area: range of the window's fraction of the image area.
+        aspect: range of its width divided by its height.
+
+    Returns:
+        ``(B, side, side, C)`` uint8, without padding.
+    """
+    if sizes is None:
+        sizes = torch.tensor(images.shape[1:3], device=images.device).expand(len(images), 2)
+    top, left, height, width = crop_windows(sizes, area, aspect)
+    vertical = _resampling(top, height, images.shape[1], side)  # (B, side, H)
+    horizontal = _resampling(left, width, images.shape[2], side)  # (B, side, W)
+    half = torch.bmm(vertical, images.flatten(2).float()).unflatten(2, images.shape[2:])
+    return _to_bytes(torch.einsum("bjw,biwc->bijc", horizontal, half))
+
+
+def crop_windows(
+    sizes: Tensor, area: tuple[float, float], aspect: tuple[float, float] = ASPECTS
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Draws a window inside each image: top, left, height, width, each ``(B,)`` int64 pixels.
+
+    The window's fraction of the image area, the logarithm of its aspect ratio and its position are
+    uniform (Szegedy et al. 2015, section 6). If none of ten windows fits into the image, the
+    largest central window with an allowed aspect is used.
+    """
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand(shape, device=sizes.device)
+
+    batch, (height, width) = len(sizes), sizes.unbind(dim=1)
+    areas = uniform(*area, batch, TRIES) * sizes.prod(dim=1, keepdim=True)
+    aspects = uniform(math.log(aspect[0]), math.log(aspect[1]), batch, TRIES).exp()
+    tried = torch.stack([areas / aspects, areas * aspects], dim=2).sqrt().round().long()
+    narrow = torch.minimum(height, (width / aspect[0]).round().long())
+    wide = torch.minimum(width, (height * aspect[1]).round().long())
+    central = torch.stack([narrow, wide], dim=1)
+    tried = torch.cat([tried, central[:, None]], dim=1).clamp(min=1)
+    fits = (tried <= sizes[:, None]).all(dim=2)  # the central window always fits
+    first = fits.long().argmax(dim=1)
+    window = tried[torch.arange(batch, device=sizes.device), first]  # (B, 2)
+    room = sizes - window
+    corner = (torch.rand(batch, 2, device=sizes.device) * (room + 1)).long().minimum(room)
+    corner = torch.where((first == TRIES)[:, None], room // 2, corner)
+    return corner[:, 0], corner[:, 1], window[:, 0], window[:, 1]
 
 
 def _about_own_centre(theta: Tensor, sizes: Tensor, height: int, width: int) -> Tensor:
@@ -352,12 +305,6 @@ def _within(images: Tensor, sizes: Tensor | None) -> Tensor:
     row, column = (torch.arange(n, device=images.device) for n in images.shape[1:3])
     inside = (row[:, None] < sizes[:, 0, None, None]) & (column < sizes[:, 1, None, None])
     return images * inside[..., None]
-
-
-def _sizes(images: Tensor, sizes: Tensor | None) -> Tensor:
-    if sizes is not None:
-        return sizes
-    return torch.tensor(images.shape[1:3], device=images.device).expand(len(images), 2)
 
 
 def _check(images: Tensor, sizes: Tensor | None) -> None:

@@ -1,15 +1,17 @@
-"""Runs in processes of their own; several side by side are tested with the comparison."""
+"""Runs in processes of their own: commands, failures, signals, finished runs."""
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from train.common import jobs as runner
-from train.common.jobs import ProgramRun, Runner
+from train.common import jobs
+from train.common.jobs import ProgramRun, Runner, run_in_order
 
 
 class Script(NamedTuple):
@@ -38,16 +40,74 @@ def test_the_command_of_a_run(tmp_path: Path) -> None:
     assert run.finished
 
 
+SEED_1 = {"seed": 1, "trunk": Path("runs/a"), "stop": "act"}
+
+
+def made_by(command: str, folder: Path, after: tuple[Path, ...] = ()) -> ProgramRun:
+    """A finished run whose results name a command."""
+    folder.mkdir(exist_ok=True)
+    (folder / "results.json").write_text(json.dumps({"command": command}))
+    return ProgramRun("a", "reinforce.py", folder, SEED_1, after)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--seed 1 --trunk runs/a --stop act --run-dir runs/b --resume",
+        "--seed 1 --trunk=elsewhere --device cuda --stop act",  # a run that was moved
+        "--run-dir runs/b --seed 1 --like x --stop act --data-dir d",
+    ],
+)
+def test_a_finished_run_of_the_same_command_is_accepted(words: str, tmp_path: Path) -> None:
+    made_by(f"python train/reinforce.py {words}", tmp_path).check_options()
+
+
+@pytest.mark.parametrize("words", ["", "--seed 2 --stop act", "--seed 1 --stop act ponder_cost=1"])
+def test_a_finished_run_of_another_command_is_refused(words: str, tmp_path: Path) -> None:
+    job = made_by(f"python train/reinforce.py {words}", tmp_path)
+    message = f"{tmp_path}: made with {words}, expected --seed 1 --stop act; delete it to run anew"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        job.check_options()
+    with pytest.raises(ValueError, match=re.escape(message)):
+        run_in_order([job], Runner(1))
+
+
+def test_runs_follow_those_that_they_read(tmp_path: Path, monkeypatch) -> None:
+    """A run is left out if a run that it reads has failed."""
+    made: list[list[str]] = []
+
+    class FakeRunner(Runner):
+        def run(self, ready) -> None:
+            made.append([job.name for job in ready])
+            for job in ready:
+                if job.name != "fails":
+                    job.folder.mkdir()
+                    (job.folder / "results.json").touch()
+
+    folders = {name: tmp_path / name for name in ("trunk", "stop", "fails", "reads")}
+    after = {"stop": (folders["trunk"],), "reads": (folders["trunk"], folders["fails"])}
+    runs = [
+        ProgramRun(name, "reinforce.py", folders[name], after=after.get(name, ()))
+        for name in ("reads", "stop", "trunk", "fails")
+    ]
+    runner = FakeRunner(1)
+    run_in_order(runs, runner)
+    assert made == [["trunk", "fails"], ["stop"]]
+    assert runner.problems == {
+        folders["reads"]: f"not run, as {folders['fails']} is not finished",
+    }
+
+
 @pytest.mark.parametrize(
     ("lines", "problem"),
     [
         ("import sys; sys.exit('error: no room')", "failed: error: no room"),
         ("import sys; sys.exit(3)", "failed: exit status 3"),
-        ("pass", "failed: exit status 0"),  # it says that all is well and left no results
+        ("pass", "failed: exit status 0"),  # exit status of success, but no results
         ("import os; os.kill(os.getpid(), 9)", "failed: ended by SIGKILL"),
     ],
 )
-def test_what_failed_is_told(lines: str, problem: str, tmp_path: Path) -> None:
+def test_the_problem_of_a_failed_run(lines: str, problem: str, tmp_path: Path) -> None:
     made = Runner(jobs=1)
     script = Script("a", tmp_path / "a", lines)
     made.run([script])
@@ -63,7 +123,7 @@ def test_finished_runs_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_signal_is_handed_on_and_waited_for(tmp_path: Path, run_python: Any) -> None:
-    """The run has time to save; nobody else's handler is left changed."""
+    """The run has time to save, and the signal's handler is restored."""
     saved = tmp_path / "saved"
     child = (
         "import signal, sys, time, pathlib, os\n"
@@ -105,4 +165,4 @@ def test_a_signal_is_handed_on_and_waited_for(tmp_path: Path, run_python: Any) -
     ],
 )
 def test_the_reason_of_a_failure_is_its_last_words(log: str, reason: str) -> None:
-    assert runner._reason(log) == reason
+    assert jobs._reason(log) == reason

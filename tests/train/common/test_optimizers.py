@@ -1,18 +1,19 @@
-"""The optimisers: which weights Muon moves, by how much, and that its state comes back."""
+"""The optimizers: which weights Muon updates, own rates, weight decay, and the schedule."""
 
 from __future__ import annotations
 
 import copy
+from itertools import chain
 
 import pytest
 import torch
 from torch import nn
 
 from agents.dtram import DTRAM, DTRAMConfig
-from train.common.optimizers import MUON_SCALE, MuonBesideAdamW, hidden_matrices, make_optimizer
-from train.common.options import OptimizerOptions
+from train.common.optimizers import MUON_SCALE, hidden_matrices, make_optimizers, one_cycle
+from train.common.options import SGD, AdamW, Muon
 
-MUON = OptimizerOptions(optimizer="muon", weight_decay=0.0)
+MUON, ADAMW = Muon(weight_decay=0.0), AdamW(weight_decay=0.0)
 
 
 def small_agent() -> DTRAM:
@@ -20,13 +21,20 @@ def small_agent() -> DTRAM:
     return DTRAM(DTRAMConfig(10, (8, 8, 1), 3, hidden_size=32, locator_grid=5))
 
 
-def gradients(module: nn.Module, seed: int) -> None:
+def groups_of(optimizers: list[torch.optim.Optimizer]) -> list[dict]:
+    return list(chain.from_iterable(optimizer.param_groups for optimizer in optimizers))
+
+
+def step(module: nn.Module, optimizers: list[torch.optim.Optimizer], seed: int = 1) -> None:
+    """A step with random gradients."""
     torch.manual_seed(seed)
     for parameter in module.parameters():
         parameter.grad = torch.randn_like(parameter)
+    for optimizer in optimizers:
+        optimizer.step()
 
 
-def test_muon_moves_the_hidden_layers_alone() -> None:
+def test_muon_updates_hidden_matrices_alone() -> None:
     agent = small_agent()
     chosen = {id(p) for p in hidden_matrices(agent)}
     names = {name for name, p in agent.named_parameters() if id(p) in chosen}
@@ -39,70 +47,101 @@ def test_muon_moves_the_hidden_layers_alone() -> None:
 def test_a_step_of_a_matrix_is_nearly_orthogonal_and_scaled() -> None:
     agent = small_agent()
     before = agent.core.recurrent.weight.detach().clone()
-    optimizer = make_optimizer(agent, 1e-3, MUON)
-    gradients(agent, 1)
-    optimizer.step()
-    step = (agent.core.recurrent.weight - before) / (1e-3 * MUON_SCALE)
-    # Five steps of its iteration bring singular values between 0.7 and 1.2.
-    values = torch.linalg.svdvals(step)
+    step(agent, make_optimizers(agent, 1e-3, MUON))
+    change = (agent.core.recurrent.weight - before) / (1e-3 * MUON_SCALE)
+    # Muon's five iterations bring singular values between 0.7 and 1.2.
+    values = torch.linalg.svdvals(change)
     assert values.min() > 0.5 and values.max() < 1.5
-    assert optimizer.param_groups[0]["lr"] == 1e-3
 
 
-def test_the_rest_moves_as_adamw_alone_would_move_it() -> None:
+def test_the_other_weights_move_as_with_adamw_alone() -> None:
     agent, other = small_agent(), small_agent()
-    how = OptimizerOptions(optimizer="adamw", weight_decay=0.0)
-    for module, options in ((agent, MUON), (other, how)):
-        optimizer = make_optimizer(module, 1e-2, options)
-        gradients(module, 1)
-        optimizer.step()
+    for module, settings in ((agent, MUON), (other, ADAMW)):
+        step(module, make_optimizers(module, 1e-2, settings))
     assert torch.equal(agent.classifier.weight, other.classifier.weight)
     assert torch.equal(agent.stopper[0].weight, other.stopper[0].weight)
     assert not torch.equal(agent.encoder.join.weight, other.encoder.join.weight)
 
 
-def test_every_parameter_is_in_one_group() -> None:
+@pytest.mark.parametrize("settings", [AdamW(), SGD(), Muon()])
+@pytest.mark.parametrize("own_rates", [{}, {"locator": 1e-4}])
+def test_every_parameter_is_in_one_group_with_its_rate(settings, own_rates) -> None:
     agent = small_agent()
-    groups = make_optimizer(agent, 1e-2, MUON).param_groups
-    ids = [id(p) for group in groups for p in group["params"]]
-    assert sorted(ids) == sorted(id(p) for p in agent.parameters())
+    optimizers = make_optimizers(agent, 1e-2, settings, own_rates=own_rates)
+    assert [type(optimizer) for optimizer in optimizers] == {
+        "adamw": [torch.optim.AdamW],
+        "sgd": [torch.optim.SGD],
+        "muon": [torch.optim.Muon, torch.optim.AdamW],
+    }[settings.name]
+    rates = {p: group["lr"] for group in groups_of(optimizers) for p in group["params"]}
+    assert sum(len(group["params"]) for group in groups_of(optimizers)) == len(rates)
+    assert set(rates) == set(agent.parameters())
+    matrices, locator = set(hidden_matrices(agent)), set(agent.locator.parameters())
+    for parameter, rate in rates.items():
+        if parameter in locator and own_rates:
+            assert rate == 1e-4
+        else:
+            by_muon = settings.name == "muon" and parameter in matrices
+            assert rate == pytest.approx(1e-2 * (MUON_SCALE if by_muon else 1))
 
 
-def test_a_part_with_its_own_rate_moves_by_that_and_not_by_muon() -> None:
+def test_a_submodule_with_its_own_rate_moves_by_that_rate_and_not_by_muon() -> None:
     agent = small_agent()
     before = agent.locator.weight.detach().clone()
-    optimizer = make_optimizer(agent, 1e-2, MUON, {"locator": 1e-4})
-    ids = [id(p) for group in optimizer.param_groups for p in group["params"]]
-    assert sorted(ids) == sorted(id(p) for p in agent.parameters())
-    peaks = {id(p): group["peak"] for group in optimizer.param_groups for p in group["params"]}
-    own = {id(p) for p in agent.locator.parameters()}
-    assert {peaks[i] for i in own} == {1e-4} and {peaks[i] for i in set(ids) - own} == {1e-2}
-    gradients(agent, 1)
-    optimizer.step()
+    step(agent, make_optimizers(agent, 1e-2, MUON, own_rates={"locator": 1e-4}))
     # AdamW's first step is its rate, whatever the gradient.
     moved = (agent.locator.weight - before).abs()
     assert moved.max() <= 1.01e-4 and moved.median() > 0.99e-4
 
 
-def test_a_restored_state_goes_on_as_if_nothing_had_been() -> None:
+@pytest.mark.parametrize("decay_norms", [True, False])
+def test_weight_decay_may_spare_norms_and_biases(decay_norms: bool) -> None:
+    module = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+    optimizers = make_optimizers(module, 1.0, AdamW(weight_decay=0.3), decay_norms=decay_norms)
+    decay = {p: g["weight_decay"] for g in groups_of(optimizers) for p in g["params"]}
+    expected = [0.3 if decay_norms or p.dim() > 1 else 0.0 for p in module.parameters()]
+    assert [decay[p] for p in module.parameters()] == expected
+
+
+@pytest.mark.parametrize("settings", [Muon(), SGD()])
+def test_a_restored_state_continues_unchanged(settings) -> None:
     agent = small_agent()
-    optimizer = make_optimizer(agent, 1e-3, MUON)
-    gradients(agent, 1)
-    optimizer.step()
+    optimizers = make_optimizers(agent, 1e-3, settings)
+    step(agent, optimizers)
     twin = copy.deepcopy(agent)
-    again = make_optimizer(twin, 1e-3, MUON)
-    again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-    for module, used in ((agent, optimizer), (twin, again)):
-        gradients(module, 2)
-        used.step()
-    assert all(
-        torch.equal(a, b) for a, b in zip(agent.parameters(), twin.parameters(), strict=True)
-    )
+    restored = make_optimizers(twin, 1e-3, settings)
+    for old, new in zip(optimizers, restored, strict=True):
+        new.load_state_dict(copy.deepcopy(old.state_dict()))
+    step(agent, optimizers, seed=2)
+    step(twin, restored, seed=2)
+    pairs = zip(agent.parameters(), twin.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
 
 
-def test_what_has_no_hidden_matrix_is_adamws_and_a_closure_is_refused() -> None:
-    assert isinstance(make_optimizer(nn.Linear(4, 4), 1e-3, MUON), torch.optim.AdamW)
-    optimizer = make_optimizer(small_agent(), 1e-3, MUON)
-    assert isinstance(optimizer, MuonBesideAdamW)
-    with pytest.raises(ValueError, match="closure"):
-        optimizer.step(lambda: 0.0)
+def test_a_module_without_hidden_matrices_is_left_to_adamw() -> None:
+    (optimizer,) = make_optimizers(nn.Linear(4, 4), 1e-3, MUON)
+    assert isinstance(optimizer, torch.optim.AdamW)
+
+
+def test_each_group_rises_from_4_percent_to_its_peak_and_falls_to_a_thousandth() -> None:
+    agent = small_agent()
+    (optimizer,) = make_optimizers(agent, 1e-2, ADAMW, own_rates={"locator": 1e-4})
+    schedule = one_cycle(optimizer, 100)
+    rates = []
+    for _ in range(100):
+        rates.append(schedule.get_last_lr())
+        optimizer.step()
+        schedule.step()
+    rates.append(schedule.get_last_lr())  # after the last batch
+    peaks = [
+        1e-2 if group["params"][0] not in set(agent.locator.parameters()) else 1e-4
+        for group in optimizer.param_groups
+    ]
+    assert set(peaks) == {1e-2, 1e-4}
+    for peak, *curve in zip(peaks, *rates, strict=True):
+        share = [rate / peak for rate in curve]
+        highest = share.index(max(share))
+        assert 14 <= highest <= 15 and share[highest] == pytest.approx(1, rel=0.01)
+        assert share[0] == pytest.approx(0.04) and share[-1] == pytest.approx(0.001)
+        assert share[: highest + 1] == sorted(share[: highest + 1])
+        assert share[highest:] == sorted(share[highest:], reverse=True)

@@ -6,80 +6,61 @@ import importlib.metadata
 import json
 import os
 import signal
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from train.common.provenance import choose_device, provenance
-from train.common.run import Interrupt, RunFolder, read_json, run_program, write_json
+from agents.objective import supervised_losses
+from train.common.files import read_json, write_json
+from train.common.optimizers import one_cycle
+from train.common.provenance import choose_device, provenance, python_command
+from train.common.run import Interrupt, RunFolder, run_program
+from train.common.training import Selection, TrainingRun
+
+CPU = torch.device("cpu")
 
 
-def a_model_that_learned() -> tuple[nn.Module, torch.optim.Optimizer]:
-    torch.manual_seed(0)
-    model = nn.Linear(3, 2)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-    learn(model, optimizer, 3)
-    return model, optimizer
+def new_run(path: Path, options: dict[str, Any] | None = None, resume: bool = False) -> RunFolder:
+    return RunFolder(path, options or {}, resume, CPU, "train/reinforce.py")
 
 
-def learn(model: nn.Module, optimizer: torch.optim.Optimizer, updates: int) -> None:
-    for _ in range(updates):
-        optimizer.zero_grad()
-        model(torch.randn(4, 3)).square().mean().backward()
-        optimizer.step()
-
-
-def test_a_checkpoint_restores_weights_optimizer_and_generator(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path, {}, resume=False)
-    model, optimizer = a_model_that_learned()
-    run.save_checkpoint(model, optimizer, {"epoch": 2})
-    learn(model, optimizer, 5)
-    expected = [p.clone() for p in model.parameters()]
-
-    again = nn.Linear(3, 2)
-    restored = torch.optim.AdamW(again.parameters(), lr=0.5)
+def test_a_checkpoint_restores_state_files_and_generator(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    assert run.load_state() is None and run.checkpoint is None
+    torch.manual_seed(3)
+    run.save_checkpoint(lambda folder: (folder / "a.txt").write_text("a"), {"epoch": 2})
+    expected = torch.rand(5)
     torch.manual_seed(99)
-    state = run.latest_state()
-    assert state is not None and state["epoch"] == 2
-    run.load_checkpoint(again, restored)
-    learn(again, restored, 5)
-    for a, b in zip(expected, again.parameters(), strict=True):
-        assert torch.equal(a, b)
+    again = new_run(tmp_path, resume=True)
+    assert again.load_state() == {"epoch": 2}
+    assert again.checkpoint is not None and (again.checkpoint / "a.txt").read_text() == "a"
+    again.restore_generators()
+    assert torch.equal(torch.rand(5), expected)
 
 
 def test_only_the_latest_checkpoint_stays_and_a_half_written_one_is_ignored(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path, {}, resume=False)
-    model, optimizer = a_model_that_learned()
-    assert run.latest_state() is None
+    run = new_run(tmp_path)
     for epoch in range(12):
-        run.save_checkpoint(model, optimizer, {"epoch": epoch})
+        run.save_checkpoint(lambda folder: None, {"epoch": epoch})
     (tmp_path / "checkpoint.tmp").mkdir()
     (tmp_path / "checkpoint.tmp" / "state.json").write_text('{"ste')
-    state = run.latest_state()
-    assert state is not None and state["epoch"] == 11
-    run.save_checkpoint(model, optimizer, {})
+    assert run.load_state() == {"epoch": 11}
+    run.save_checkpoint(lambda folder: None, {})
     assert [p.name for p in sorted(tmp_path.glob("checkpoint*"))] == ["checkpoint-000013"]
+    run.finish({"error": 1})
+    assert run.finished and not list(tmp_path.glob("checkpoint*"))
 
 
-def test_checkpoints_hold_no_pickles(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path, {}, resume=False)
-    folder = run.save_checkpoint(*a_model_that_learned(), {})
-    names = sorted(p.name for p in folder.iterdir())
-    assert names == ["optimizer.safetensors", "state.json", "weights.safetensors"]
-
-
-def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
-    model, optimizer = a_model_that_learned()
-    run = RunFolder(tmp_path, {}, resume=False)
-    weights = run.save_checkpoint(model, optimizer, {}) / "weights.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-10])
-    with pytest.raises(ValueError, match=r"weights.safetensors: missing or damaged .*start it"):
-        run.load_weights(model)
-    weights.unlink()
-    with pytest.raises(ValueError, match=r"weights.safetensors: missing or damaged"):
-        run.load_weights(model)
+def test_a_checkpoint_killed_while_it_is_written_leaves_the_one_before(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    run.save_checkpoint(lambda folder: None, {"epoch": 0})
+    with pytest.raises(ZeroDivisionError):
+        run.save_checkpoint(lambda folder: 1 // 0, {"epoch": 1})  # type: ignore[arg-type]
+    assert run.load_state() == {"epoch": 0}
 
 
 @pytest.mark.parametrize(
@@ -100,33 +81,33 @@ def test_programs_end_in_one_line(error: BaseException, status: object) -> None:
     assert stopped.value.code == status
 
 
-def test_nothing_to_resume_is_said(tmp_path: Path, capsys) -> None:
-    RunFolder(tmp_path / "typo", {}, resume=True)
+def test_nothing_to_resume_is_printed(tmp_path: Path, capsys) -> None:
+    new_run(tmp_path / "typo", resume=True)
     assert f"{tmp_path / 'typo'}: nothing to resume" in capsys.readouterr().out
 
 
 def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path) -> None:
-    RunFolder(tmp_path, {"seed": 0}, resume=False).close()
-    with pytest.raises(ValueError, match="--resume"):
-        RunFolder(tmp_path, {"seed": 0}, resume=False)
-    RunFolder(tmp_path, {"seed": 0}, resume=True).close()
+    new_run(tmp_path, {"seed": 0})
+    with pytest.raises(ValueError, match="holds a run already; add --resume"):
+        new_run(tmp_path, {"seed": 0})
+    new_run(tmp_path, {"seed": 0}, resume=True)
     with pytest.raises(ValueError, match=r"--seed \(0 then, 1 now\)"):
-        RunFolder(tmp_path, {"seed": 1}, resume=True)
+        new_run(tmp_path, {"seed": 1}, resume=True)
 
 
-def test_metrics_are_rows_and_can_be_rewound(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path, {}, resume=False)
+def test_metrics_can_be_rewound(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
     for step in (1, 2, 3):
         run.log(step, {"eval/accuracy": step / 10})
     with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 4, "eval/acc')  # broken off
+        file.write('{"step": 4, "eval/acc')  # cut off by a kill
     run.rewind(2)
     rows = [json.loads(row) for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert rows == [{"step": 1, "eval/accuracy": 0.1}, {"step": 2, "eval/accuracy": 0.2}]
 
 
 @pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_is_noted_and_the_handler_restored(name: signal.Signals) -> None:
+def test_a_signal_sets_the_flag_and_handlers_are_restored(name: signal.Signals) -> None:
     before = signal.getsignal(name)
     with Interrupt() as interrupt:
         assert interrupt.signal is None
@@ -143,7 +124,7 @@ def test_devices() -> None:
         choose_device("quantum")
 
 
-def test_json_is_whole_or_named(tmp_path: Path) -> None:
+def test_damaged_json_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     write_json(path, {"x": [1, 2]})
     assert read_json(path) == {"x": [1, 2]}
@@ -153,9 +134,96 @@ def test_json_is_whole_or_named(tmp_path: Path) -> None:
         read_json(path)
 
 
-def test_provenance_names_what_a_result_needs() -> None:
+def test_provenance() -> None:
     found = provenance(torch.device("cpu"))
     assert found["versions"]["torch"] == importlib.metadata.version("torch")
     assert found["hardware"]["device"] == "cpu"
     assert found["command"].startswith("python ")
     assert found["commit"] == "unknown" or len(found["commit"].removesuffix("+changes")) == 40
+
+
+def test_the_command_of_an_interrupted_run(tmp_path: Path, monkeypatch, capsys) -> None:
+    def printed(*words: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["train/reinforce.py", *words])
+        with pytest.raises(SystemExit) as stopped:
+            run.leave(signal.SIGTERM)
+        assert stopped.value.code == 128 + signal.SIGTERM
+        return capsys.readouterr().err.partition("To go on: ")[2].strip()
+
+    run, python = new_run(tmp_path), python_command()
+    expected = f"{python} train/reinforce.py --m 2 --run-dir {tmp_path} --resume"
+    assert printed("--m", "2") == expected
+    assert printed("--m", "2", "--resume", "--run-dir", str(tmp_path)) == expected
+    assert printed(f"--run-dir={tmp_path}").endswith(f"py --run-dir={tmp_path} --resume")
+    run.command = "make train"
+    assert printed("--m", "2") == "make train"
+
+
+# -- the bookkeeping of a training loop ----------
+
+
+def linear_run(path: Path, epochs: int, resume: bool = False) -> tuple[TrainingRun, nn.Module]:
+    """A loop of two stages of two epochs on a linear model; killed after so many epochs."""
+    torch.manual_seed(0)
+    model = nn.Linear(3, 2)
+    run = TrainingRun(path, {}, resume, CPU, "train/a.py", model=model, seed=5)
+    with run:
+        for stage in run.stages(["one", "two"]):
+            optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+            schedule = one_cycle(optimizer, 6)
+            run.begin(list(model.parameters()), [optimizer], [schedule], 2, env_steps=7)
+            for epoch in run.epochs():
+                if (run.progress.stage, epoch) == divmod(epochs, 2):
+                    return run, model
+                for indices in run.batches(6, 2):
+                    loss = (model(torch.randn(2, 3)) - indices[:, None]).square().mean()
+                    optimizer.zero_grad()
+                    loss.backward()
+                    optimizer.step()
+                    schedule.step()
+                    run.count(supervised_losses(loss, torch.tensor(0.5), 1, 0.9), env_steps=2)
+                metrics = {"eval/accuracy": 0.5, "eval/mean_glimpses": 1.0, "stage": len(stage)}
+                run.end_epoch(Selection((1.0, 1.0), metrics))
+    return run, model
+
+
+@pytest.mark.parametrize("epochs", [0, 1, 2, 3])
+def test_a_loop_that_stopped_continues_bit_for_bit(tmp_path: Path, epochs: int) -> None:
+    whole, expected = linear_run(tmp_path / "whole", epochs=9)
+    linear_run(tmp_path / "cut", epochs=epochs)
+    torch.manual_seed(77)
+    run, model = linear_run(tmp_path / "cut", epochs=9, resume=True)
+    for a, b in zip(expected.parameters(), model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert run.progress.images == whole.progress.images == 4 * 6
+    assert run.progress.env_steps == whole.progress.env_steps == 4 * 6 + 2 * 7
+    logged = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "cut")]
+    losses = [[json.loads(line)["train/loss"] for line in text.splitlines()] for text in logged]
+    assert losses[0] == losses[1] and len(losses[0]) == 4
+
+
+def test_checkpoints_are_loaded_without_pickled_code(tmp_path: Path) -> None:
+    run, _ = linear_run(tmp_path, epochs=1)
+    assert run.checkpoint is not None
+    names = {path.name for path in run.checkpoint.iterdir()}
+    assert names == {"state.json", "generators.pt", "training.pt", "weights.safetensors"}
+    for name in ("generators.pt", "training.pt"):
+        torch.load(run.checkpoint / name, weights_only=True)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    run, _ = linear_run(tmp_path, epochs=1)
+    assert run.checkpoint is not None
+    weights = run.checkpoint / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    with pytest.raises(ValueError, match=r"weights.safetensors: missing or damaged .*start it"):
+        linear_run(tmp_path, epochs=2, resume=True)
+    weights.unlink()
+    with pytest.raises(ValueError, match=r"weights.safetensors: missing or damaged"):
+        linear_run(tmp_path, epochs=2, resume=True)
+
+
+def test_the_best_weights_have_the_smallest_criterion(tmp_path: Path) -> None:
+    run = TrainingRun(tmp_path, {}, False, CPU, "train/a.py", model=nn.Linear(1, 1), seed=0)
+    criteria = [(0.5, 2.0), (0.5, 2.0), (0.5, 1.0), (0.6, 0.0), (0.4, 9.0)]
+    assert [run.is_best(Selection(c, {})) for c in criteria] == [True, False, True, False, True]

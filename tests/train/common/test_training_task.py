@@ -1,4 +1,4 @@
-"""What training takes from a registered environment."""
+"""A registered environment as training reads it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from dtram_env.datasets.sources import cars, cub
 from dtram_env.datasets.storage.mapped import MappedStore
 from dtram_env.datasets.storage.thumbnails import box_resize
 from tests.dtram_env.datasets.trees import make_cars, make_cub, make_folder
-from train.common.augment import Affine, Augmentation
-from train.common.training_task import Task, describe_env
+from train.common.augment import Augmentation
+from train.common.training_task import TrainingTask, describe_env
+
+pytestmark = pytest.mark.usefixtures("draw_in_threads")
 
 CPU = torch.device("cpu")
 FEW: dict[str, Any] = {
@@ -36,34 +38,33 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {"root": str(root / "photos"), "data_dir": str(root / "data"), "image_size": 20}
 
 
-def test_a_new_agent_scales_pixels_as_the_training_split_has_them() -> None:
-    agent = Task("DTRAM-Signpost-v0", CPU).new_agent(hidden_size=8)
+def test_pixel_scale_of_images_in_memory() -> None:
+    mean, std = TrainingTask("DTRAM-Signpost-v0", CPU).pixel_scale()
     pixels = load("Signpost", "train").images
     assert isinstance(pixels, np.ndarray)
-    assert agent.config.pixel_mean == pytest.approx(np.mean(pixels))
-    assert agent.config.pixel_std == pytest.approx(np.std(pixels))
+    assert (mean, std) == (pytest.approx(np.mean(pixels)), pytest.approx(np.std(pixels)))
 
 
 def test_whole_images_of_one_size() -> None:
-    task = Task("DTRAM-Signpost-v0", CPU)
+    task = TrainingTask("DTRAM-Signpost-v0", CPU)
     images = task.images("test")
-    rows = torch.tensor([5, 0, 5])
-    pixels, sizes = images.pixels(rows)
+    indices = torch.tensor([5, 0, 5])
+    pixels, sizes = images.pixels(indices)
     assert sizes is None and len(images) == 2000
     assert isinstance(images.data.images, np.ndarray)
-    np.testing.assert_array_equal(pixels.numpy(), images.data.images[rows.numpy()])
+    np.testing.assert_array_equal(pixels.numpy(), images.data.images[indices.numpy()])
     pixels[:] = 0  # a copy
-    assert images.data.images[5].any() and images.pixels(rows)[0].any()
+    assert images.data.images[5].any() and images.pixels(indices)[0].any()
     assert images.labels.tolist() == images.data.labels.tolist()
 
 
 def test_whole_images_of_different_sizes(folder: dict[str, Any]) -> None:
-    images = Task("DTRAM-ImageFolder-v0", CPU, glimpse_size=8, **folder).images("train")
-    rows = torch.tensor([3, 0, 7, 3])
-    pixels, sizes = images.pixels(rows)
-    originals = [images.data.image(int(i)) for i in rows]
+    images = TrainingTask("DTRAM-ImageFolder-v0", CPU, glimpse_size=8, **folder).images("train")
+    indices = torch.tensor([3, 0, 7, 3])
+    pixels, sizes = images.pixels(indices)
+    originals = [images.data.image(int(i)) for i in indices]
     assert sizes is not None and sizes.tolist() == [list(image.shape[:2]) for image in originals]
-    # As large as the largest of the batch, with zeros beyond each.
+    # As large as the largest of the batch, with zeros around smaller ones.
     assert pixels.shape == (4, *sizes.max(dim=0).values.tolist(), 3)
     for image, padded in zip(originals, pixels.numpy(), strict=True):
         height, width, _ = image.shape
@@ -71,37 +72,33 @@ def test_whole_images_of_different_sizes(folder: dict[str, Any]) -> None:
         assert not padded[height:].any() and not padded[:, width:].any()
 
 
-def test_a_batch_is_looked_at_as_the_images_are(folder: dict[str, Any]) -> None:
-    task = Task("DTRAM-ImageFolder-v0", CPU, glimpse_size=8, num_scales=2, **folder)
-    images, rows = task.images("train"), torch.arange(8)
-    batch = task.batch_store(*images.pixels(rows))
+def test_without_a_change_augmented_images_give_the_same_glimpses(folder: dict[str, Any]) -> None:
+    task = TrainingTask("DTRAM-ImageFolder-v0", CPU, glimpse_size=8, num_scales=2, **folder)
+    images, indices = task.images("train"), torch.arange(8)
+    batch = task.augmented(images, indices, Augmentation(affine=0.0))
     location = torch.tensor([[1, 1], [-1, 0.3], [0, 0], [0.7, -1]] * 2, dtype=torch.float32)
     assert torch.equal(
-        task.sensor(batch, rows, location), task.sensor(images.store, rows, location)
+        task.sensor(batch, indices, location), task.sensor(images.store, indices, location)
     )
-    first, zero = task.sensor.first(batch, rows)
-    assert torch.equal(first, task.sensor.first(images.store, rows)[0]) and not zero.any()
+    first, zero = task.sensor.first(batch, indices)
+    assert torch.equal(first, task.sensor.first(images.store, indices)[0]) and not zero.any()
     small = box_resize(images.data.image(2)[None], 8)[0]
     np.testing.assert_array_equal(first[2].numpy(), np.concatenate([small, small], axis=-1))
 
 
 def test_pixel_scale_of_images_that_are_not_in_memory(folder: dict[str, Any]) -> None:
-    task = Task("DTRAM-ImageFolder-v0", CPU, glimpse_size=8, **folder)
+    task = TrainingTask("DTRAM-ImageFolder-v0", CPU, glimpse_size=8, **folder)
     images = task.images("train")
     small = np.stack([box_resize(images.data.image(i)[None], 8)[0] for i in range(len(images))])
     assert task.pixel_scale() == pytest.approx((small.mean(), small.std()))
 
 
-def test_augmented_images_without_a_change_are_the_images(folder: dict[str, Any]) -> None:
-    task = Task("DTRAM-ImageFolder-v0", CPU, glimpse_size=8, **folder)
-    images, rows = task.images("train"), torch.tensor([4, 1])
-    nothing = Augmentation(Affine(0), colour=0, lighting=0, flip=False)
-    same = task.augmented(images, rows, nothing)
-    location = torch.tensor([[0.5, -0.5], [1.0, 1.0]])
-    index = torch.arange(2)
-    assert torch.equal(
-        task.sensor(same, index, location), task.sensor(images.store, rows, location)
-    )
+def test_a_random_crop_makes_squares_of_one_size(folder: dict[str, Any]) -> None:
+    task = TrainingTask("DTRAM-ImageFolder-v0", CPU, glimpse_size=8, **folder)
+    images, indices = task.images("train"), torch.tensor([4, 1])
+    store = task.augmented(images, indices, Augmentation(affine=0.0, scale_crop=(0.5, 1.0)))
+    pixels, _ = images.pixels(indices)
+    assert store.sizes is None and store.height == store.width == min(pixels.shape[1:3])
 
 
 # --- Drawn data
@@ -109,7 +106,7 @@ def test_augmented_images_without_a_change_are_the_images(folder: dict[str, Any]
 
 def test_drawn_images_are_built_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     keywords = {"data_dir": str(tmp_path), **FEW}
-    task = Task("DTRAM-Birds-v0", CPU, **keywords)
+    task = TrainingTask("DTRAM-Birds-v0", CPU, **keywords)
     assert capsys.readouterr().out == (
         "DTRAM-Birds-v0: drawing its images, once; later runs read them\n"
     )
@@ -127,12 +124,12 @@ def test_drawn_images_are_built_once(tmp_path: Path, capsys: pytest.CaptureFixtu
         pixels, sizes = images.pixels(torch.tensor([2]))
         assert sizes is None and pixels.shape == (1, 96, 96, 3)
         np.testing.assert_array_equal(pixels[0].numpy(), drawn[split].image(2))
-    Task("DTRAM-Birds-v0", CPU, **keywords)
+    TrainingTask("DTRAM-Birds-v0", CPU, **keywords)
     assert capsys.readouterr().out == ""
 
 
 def load_few(split: str, data_dir: Path) -> Any:
-    """The images as they are drawn, from a root that has no cache."""
+    """The drawn images, from a folder without a cache."""
     env: Any = gym.make("DTRAM-Birds-v0", split=split, data_dir=str(data_dir / "none"), **FEW)
     return env.unwrapped.data
 
@@ -147,31 +144,31 @@ def load_few(split: str, data_dir: Path) -> Any:
 def test_a_stand_in_is_trained_under_its_own_name(
     env_id: str, instead: str, title: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    task = Task(env_id, CPU, data="builtin", data_dir=str(tmp_path), **FEW)
+    task = TrainingTask(env_id, CPU, data="builtin", data_dir=str(tmp_path), **FEW)
     assert (task.env_id, task.dataset, len(task.class_names)) == (instead, title, 10)
     assert capsys.readouterr().out.splitlines()[0] == (
         f"{env_id} with drawn data is {instead}: trained and reported under that name"
     )
     assert task.metadata["env_id"] == instead
-    assert task.env_options == {"data": "real", **FEW}  # neither the stand-in's mark nor a place
+    assert task.env_options == {"data": "real", **FEW}  # neither "builtin" nor a folder
     assert "CUB" not in repr(task.metadata) and "Cars" not in repr(task.metadata)
-    # What is saved makes the same task again.
-    again = Task(task.env_id, CPU, data_dir=str(tmp_path), **task.env_options)
+    # The saved options make the same task again.
+    again = TrainingTask(task.env_id, CPU, data_dir=str(tmp_path), **task.env_options)
     assert again.metadata == task.metadata
 
 
-def test_programs_are_real_only_unless_told_otherwise(tmp_path: Path) -> None:
+def test_real_data_is_required_unless_builtin_is_asked_for(tmp_path: Path) -> None:
     for env_id, name in (("DTRAM-CUB-v0", "cub"), ("DTRAM-Cars-v0", "cars")):
         with pytest.raises(DatasetNotFoundError, match=f"datasets download {name}"):
-            Task(env_id, CPU, data_dir=str(tmp_path))
+            TrainingTask(env_id, CPU, data_dir=str(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_builtin_of_what_is_drawn_in_any_case() -> None:
-    task = Task("DTRAM-Signpost-v0", CPU, data="builtin")
+def test_builtin_without_a_stand_in() -> None:
+    task = TrainingTask("DTRAM-Signpost-v0", CPU, data="builtin")
     assert (task.env_id, task.dataset) == ("DTRAM-Signpost-v0", "Signpost")
     with pytest.raises(ValueError, match="MNIST has no drawn stand-in"):
-        Task("DTRAM-MNIST-v0", CPU, data="builtin")
+        TrainingTask("DTRAM-MNIST-v0", CPU, data="builtin")
 
 
 # --- Real photographs
@@ -195,7 +192,7 @@ def test_photographs(
     tree = make(tmp_path / reader.NAME, train=4)
     tree.publish(monkeypatch, reader)
     options: dict[str, Any] = {"image_size": 32, "glimpse_size": 8}
-    task = Task(env_id, CPU, data_dir=str(tmp_path), **options)
+    task = TrainingTask(env_id, CPU, data_dir=str(tmp_path), **options)
     assert (task.env_id, task.dataset, task.class_names) == (env_id, title, tree.class_names)
     assert task.env_options == {"data": "real", **options}
     images = task.images("test")
@@ -208,15 +205,15 @@ def test_photographs(
     assert (described["dataset"], described["num_classes"]) == (title, 3)
 
 
-# --- Batches
+# --- Batches and ids
 
 
-def test_batches_that_are_only_looked_at_are_smaller_the_more_is_shown(
+def test_batches_for_evaluation_are_smaller_for_larger_inputs(
     folder: dict[str, Any],
 ) -> None:
-    small = Task("DTRAM-Signpost-v0", CPU)
+    small = TrainingTask("DTRAM-Signpost-v0", CPU)
     assert small.scored_at_once == small.whole_at_once == 2000
-    task = Task("DTRAM-ImageFolder-v0", CPU, glimpse_size=8, thumbnail_size=224, **folder)
+    task = TrainingTask("DTRAM-ImageFolder-v0", CPU, glimpse_size=8, thumbnail_size=224, **folder)
     assert task.scored_at_once == 8_000_000 // (224 * 224 * 3) == 53
     # Medians of five sizes at 20: 20x29, 30x20, 20x27, 20x20 and 32x20.
     assert task.images("train").data.typical_size == (20, 20)
@@ -226,4 +223,4 @@ def test_batches_that_are_only_looked_at_are_smaller_the_more_is_shown(
 def test_unknown_ids() -> None:
     for env_id in ("CartPole-v1", "other:DTRAM-MNIST-v0"):
         with pytest.raises(ValueError, match=f"environment '{env_id}': expected one of this pack"):
-            Task(env_id, CPU)
+            TrainingTask(env_id, CPU)
