@@ -75,10 +75,10 @@ clean:
 # An interrupted installation can leave half a package that pip takes for complete, so start over
 # then. A working .venv that the user made some other way is kept.
 $(READY): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo \
-	  "PYTHON=$(PYTHON): expected Python 3.11 or newer; name one, as in: make train PYTHON=python3.12" \
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' || { echo \
+	  "PYTHON=$(PYTHON): expected Python 3.11.4 or newer; name one, as in: make train PYTHON=python3.12" \
 	  >&2; exit 1; }
-	@if [ -e $(BUSY) ] || ! $(PY) -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
+	@if [ -e $(BUSY) ] || ! $(PY) -c 'import sys, pip; sys.exit(sys.version_info < (3, 11, 4))' 2>/dev/null; \
 	then $(PYTHON) -m venv --clear $(VENV); fi
 	@touch $(BUSY)
 	$(PIP) --editable '.[dev]'

@@ -1,6 +1,6 @@
 """Builds the documentation.
 
-    python docs/build.py               # generated pages, doctests, links, HTML in docs/_build/html
+    python docs/build.py               # generated pages and tables, doctests, links, HTML
     python docs/build.py --check       # fail if a committed generated page is stale
     python docs/build.py --pictures    # the GIFs and stills of the environment pages
 
@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs in a clone without installation
 
-from docs import links, pages, pictures
+from docs import links, pages, pictures, tables
 
 ROOT = pages.DOCS.parent
 
@@ -31,7 +31,7 @@ def all_pages() -> list[Path]:
 def write() -> None:
     """Writes the generated pages that are stale, and removes those of ids that no longer exist."""
     pages.PAGES.mkdir(exist_ok=True)
-    made = pages.generate()
+    made = pages.generate() | tables.generate()
     for path in pages.stale(made):
         if path in made:
             path.write_text(made[path], encoding="utf-8")
@@ -76,7 +76,7 @@ def main() -> int:
     os.chdir(ROOT)
     problems = []
     if options.check:
-        for path in pages.stale(pages.generate()):
+        for path in pages.stale(pages.generate() | tables.generate()):
             problems.append(f"{path.relative_to(ROOT)}: stale; run python docs/build.py")
     elif options.pictures is not None:
         try:

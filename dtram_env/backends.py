@@ -249,7 +249,7 @@ def make_backend(
 
     Raises:
         ValueError: the name is unknown, or numpy was given another device than "cpu".
-        MissingDependencyError: torch was asked for and is not installed.
+        MissingDependencyError: the name is "torch", and torch is not installed.
     """
     if name == "torch":
         return TorchBackend(data, glimpse_size, num_scales, device)

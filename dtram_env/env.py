@@ -91,7 +91,7 @@ class GlimpseEnv(EnvBase, gym.Env[dict[str, np.ndarray], Any]):
     | `image_index`  | always       | index of the image within the split                            |
     | `num_glimpses` | always       | glimpses taken                                                 |
     | `repeat`       | sequential   | whether this image was shown before in this pass; do not count it again |
-    | `dataset`      | at reset     | name of the data (also an attribute); it says if the images are drawn |
+    | `dataset`      | at reset     | name of the data (also an attribute); names of drawn data end in "(drawn)" |
     | `box`          | CUB, Cars    | left, top, width, height of the object, in pixels of the image |
     | `part_boxes`   | drawn birds, autos | the same for each part, `(P, 4)`; `env.data.metadata` holds them for all images |
     | `discriminative` | drawn birds, autos | which parts distinguish the species from similar ones, `(P,)` bool |
@@ -161,7 +161,7 @@ class GlimpseEnv(EnvBase, gym.Env[dict[str, np.ndarray], Any]):
     ## Version History
 
     * v0: Initial version.
-    """  # noqa: E501 - Markdown has no line breaks in tables
+    """
 
     metadata: dict[str, Any] = {  # noqa: RUF012 - Gymnasium's own convention
         "render_modes": ["human", "rgb_array"],

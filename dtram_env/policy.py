@@ -77,11 +77,9 @@ class _FixedPolicy:
         own = f"{type(self).__name__}(num_classes={self.num_classes})"
         policy_only = env.classifier is not None
         if policy_only != (self.num_classes is None):
-            asked = "no class" if policy_only else f"{env.num_classes} classes"
+            classes = "no class" if policy_only else f"{env.num_classes} classes"
             right = None if policy_only else env.num_classes
-            raise ValueError(
-                f"{own}: the environment asks for {asked}; expected num_classes={right}"
-            )
+            raise ValueError(f"{own}: the environment expects {classes}; give num_classes={right}")
         if self.num_classes is not None and self.num_classes > env.num_classes:
             raise ValueError(
                 f"{own}: {env.dataset} has {env.num_classes} classes; expected at most as many"

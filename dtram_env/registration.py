@@ -8,8 +8,7 @@ import gymnasium as gym
 
 from .datasets.drawn import SMALL_BIRDS
 
-# Each setting's source: RAM is the paper "Recurrent Models of Visual Attention", the talk is that
-# of DT-RAM. Values are names and numbers only, because `gym.make` makes deep copies of them.
+# Values are names and numbers only, because `gym.make` copies them deeply.
 _COMMON: dict[str, Any] = {
     "glimpse_size": 8,
     "num_scales": 1,
@@ -17,9 +16,11 @@ _COMMON: dict[str, Any] = {
     "first_glimpse": "center",
     "discount": 0.98,
 }
-_RAM_60 = _COMMON | {"glimpse_size": 12, "num_scales": 3}  # RAM: three scales of 60x60 images
+# 60x60 images as in the RAM paper ("Recurrent Models of Visual Attention").
+_RAM_60 = _COMMON | {"glimpse_size": 12, "num_scales": 3}
 _WHOLE_FIRST = _COMMON | {"max_glimpses": 3, "first_glimpse": "thumbnail"}
-_LARGE = _WHOLE_FIRST | {"glimpse_size": 224, "image_size": 512}  # the talk: fine-grained images
+# Fine-grained images as in the talk.
+_LARGE = _WHOLE_FIRST | {"glimpse_size": 224, "image_size": 512}
 _SMALL_BIRDS = _WHOLE_FIRST | {
     "glimpse_size": 32,
     "image_size": SMALL_BIRDS.image_size,

@@ -171,7 +171,7 @@ class GlimpseVectorEnv(EnvBase, gym.vector.VectorEnv[Any, Any, Any]):
             self._predictions = b.select(acted, prediction, self._predictions)
 
         infos: dict[str, Any] = {}
-        if not b.on_host or finished.any():  # a device is not asked: it reports them always
+        if not b.on_host or finished.any():  # torch: always, to not wait for the device
             answers = {
                 "prediction": b.select(finished, prediction, 0),
                 "is_success": finished & (prediction == state.label),
@@ -261,8 +261,8 @@ class GlimpseVectorEnv(EnvBase, gym.vector.VectorEnv[Any, Any, Any]):
             if mask is None:
                 _add(infos, key, b.copy(column), b.copy(self._all))
             else:  # `select` turns booleans into integers
-                told = b.cast(b.select(mask, column, 0), column.dtype)
-                _add(infos, key, told, b.copy(mask))
+                masked = b.cast(b.select(mask, column, 0), column.dtype)
+                _add(infos, key, masked, b.copy(mask))
         return infos
 
     def _add_dataset(self, infos: dict[str, Any], mask: Any | None) -> None:

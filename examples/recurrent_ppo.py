@@ -65,7 +65,7 @@ class Options:
     location_std: float = 0.3
     """initial standard deviation of the location; it is learned"""
     first_stop: float = 0.1
-    """initial probability of stopping; if high, the agent never learns where to look"""
+    """initial probability of stopping; if high, it stops before it learns locations"""
     hidden: int = 128
     """hidden size of the GRU"""
     seed: int = 0

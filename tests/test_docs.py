@@ -11,7 +11,7 @@ import pytest
 from gymnasium.envs import registration
 from PIL import Image, ImageSequence
 
-from docs import links, pages, pictures, samples
+from docs import links, pages, pictures, samples, tables
 from dtram_env.datasets.sources import cars, cub
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,9 +24,9 @@ OTHERS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md
 CAPTIONS = {file: env_id for env_id in pages.IDS for file in pictures.captions(env_id)}
 
 
-def test_generated_pages_are_up_to_date(mnist_folder: Path) -> None:
+def test_generated_pages_and_tables_are_up_to_date(mnist_folder: Path) -> None:
     """If this fails, run ``python docs/build.py`` and commit what it writes."""
-    assert pages.stale(pages.generate()) == []
+    assert pages.stale(pages.generate() | tables.generate()) == []
 
 
 def test_an_altered_a_missing_and_a_superfluous_page_are_stale(

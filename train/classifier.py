@@ -61,7 +61,7 @@ class Options(TrainingOptions, EnvOptions):
 def train_classifier(
     options: Options, task: TrainingTask, network: DTRAM, run: TrainingRun
 ) -> None:
-    """Cross-entropy after every glimpse of random trajectories."""
+    """Minimises the cross-entropy after every glimpse of random trajectories."""
     images, glimpses = task.images("train"), task.max_glimpses
     modules = (network.encoder, network.core, network.classifier)
     parameters = [p for module in modules for p in module.parameters()]
@@ -96,7 +96,7 @@ def train_classifier(
         metrics |= {"eval/accuracy": 1 - errors[-1], "eval/mean_glimpses": float(len(errors))}
         selection = Selection((sum(errors) / len(errors), errors[-1]), metrics)
         if run.is_best(selection):
-            network.save(run.path, **task.about)
+            network.save(run.path, **task.metadata)
         run.end_epoch(selection, time.perf_counter() - began)
 
 
@@ -104,7 +104,7 @@ def train_classifier(
 def errors_of_random_glimpses(
     task: TrainingTask, network: DTRAM, images: Images, seed: int = 0
 ) -> list[float]:
-    """Error, in [0, 1], after 1 ... T_max random glimpses; the same ones at every call."""
+    """Error, in [0, 1], after 1 ... T_max random glimpses; a seed gives the same ones each time."""
     network.eval()
     generator = torch.Generator().manual_seed(seed)
     wrong = torch.zeros(task.max_glimpses, device=task.device)
@@ -116,15 +116,15 @@ def errors_of_random_glimpses(
 
 
 def train(options: Options) -> Path:
-    """Trains and reports; returns the run's folder."""
+    """Trains and evaluates a classifier; returns the run's folder."""
     device = choose_device(options.device)
     origin = provenance(device)
     torch.manual_seed(options.seed)
     task = TrainingTask(options.env_id, device, **options.env_keywords())
     if task.classifier is not None:
         raise ValueError(
-            f"--env-id {options.env_id}: it has a classifier in the loop already; expected the id "
-            "of the whole task, without 'Policy'"
+            f"--env-id {options.env_id}: a frozen classifier answers there already; expected "
+            "the id of the whole task, without 'Policy'"
         )
     images = len(task.images("train"))
     fits = options.batch_size <= images

@@ -2,22 +2,21 @@
 
     python train/compare.py --algos ppo dqn random scan dtram --seeds 0 1 2     # policy-only MNIST
     python train/compare.py --env-id DTRAM-MNIST-v0 --algos ppo a2c dtram --jobs 2
-    python train/compare.py --algos ppo scan --read-only      # only what is finished already
+    python train/compare.py --algos ppo scan --read-only      # only runs that are finished
+    python train/compare.py --records benchmarks/results/comparison/DTRAM-MNIST-v0.jsonl
 
 Algorithms: ppo, a2c, dqn, sac, recurrent_ppo, maskable_ppo, random, center, scan and dtram.
 
-Writes Markdown, CSV, JSON and two plots, which replace those of an earlier call in the same folder.
-Interrupted, the same command goes on where it stopped; a run that failed is a row that says so, and
-is tried again by the next call. The exit status is 1 if no run has a result.
+It writes one JSON record for each run, and from the records Markdown, CSV and two plots; --records
+makes those again. Interrupted, the same command continues. A failed run is a row that says why, and
+the next call tries it again. The exit status is 1 if no run has a result.
 """
 
 from __future__ import annotations
 
-import os
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,14 +26,15 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 
-from train.baselines.algorithms import ALGORITHMS, check_pair, reinforce_settings, settings
-from train.baselines.comparison_run import Cell, estimate, read
-from train.baselines.summary import Run, markdown, plot_curves, plot_errors, summarise, write_csv
+from train.baselines.algorithms import ALGORITHMS, ENV_STEPS, check_pair, settings, table_row
+from train.baselines.comparison_run import ComparisonRun
+from train.baselines.summary import has_result, markdown, write_comparison
 from train.common.jobs import Runner
+from train.common.options import check
 from train.common.provenance import provenance, python_command
-from train.common.run import run_program, write_json
+from train.common.records import read_records
+from train.common.run import run_program
 from train.common.training_task import describe_env
-from train.sb3_baselines import POLICY_ONLY_STEPS, WHOLE_TASK_STEPS
 
 NAMES = (*ALGORITHMS, "dtram")
 
@@ -46,132 +46,104 @@ class Options:
     env_id: tuple[str, ...] = ("agents:DTRAM-MNIST-Policy-v0",)
     """registered environments"""
     algos: tuple[str, ...] = ("ppo", "random", "scan", "dtram")
-    """names of those above"""
+    """names of algorithms, listed above"""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """a run for each"""
+    """each algorithm is run once with each"""
     total_timesteps: int | None = None
     """env steps of a run; 300,000 on policy-only ids and 1,000,000 on others if not given"""
     jobs: int = 1
     """runs side by side; with more than one, each has one thread"""
     runs: Path = Path("runs/compare")
-    """where the runs are: ENV_ID/ALGO/seed-N"""
+    """folder of the runs: RUNS/ENV_ID/ALGO/seed-N"""
     out: Path | None = None
-    """where tables and plots go; RUNS/ENV_ID if not given, RUNS for several environments"""
+    """folder of records, tables and plots; RUNS, or that of --records, if not given"""
     read_only: bool = False
     """train nothing"""
+    records: tuple[Path, ...] = ()
+    """JSON Lines files of earlier comparisons: make their tables again, run and read nothing else;
+    of the other options only --out applies"""
     data_dir: Path | None = None
-    """where data lies; $DTRAM_DATA or ~/.cache/dtram if not given"""
+    """folder of all datasets; $DTRAM_DATA or ~/.cache/dtram if not given"""
 
     def __post_init__(self) -> None:
         for name in self.algos:
-            if name not in NAMES:
-                raise ValueError(f"--algos {name}: expected some of {', '.join(NAMES)}")
+            check("algos", name, name in NAMES, f"some of {', '.join(NAMES)}")
         for name in ("env_id", "algos", "seeds"):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 raise ValueError(f"--{name.replace('_', '-')}: expected at least one, each once")
-        if min(self.seeds) < 0:
-            raise ValueError(f"--seeds {min(self.seeds)}: expected 0 or more")
-        if self.jobs < 1:
-            raise ValueError(f"--jobs {self.jobs}: expected at least 1")
-        if self.total_timesteps is not None and self.total_timesteps < 1:
-            raise ValueError(f"--total-timesteps {self.total_timesteps}: expected at least 1")
+        check("seeds", min(self.seeds), min(self.seeds) >= 0, "0 or more")
+        check("jobs", self.jobs, self.jobs >= 1, "at least 1")
+        steps = self.total_timesteps
+        check("total_timesteps", steps, steps is None or steps >= 1, "at least 1")
 
 
-def plan(options: Options) -> list[Cell]:
-    """All cells, seed by seed, so that what is stopped early has something of everyone."""
-    cells = []
+def plan(options: Options) -> list[ComparisonRun]:
+    """All runs, seed by seed, so that an interrupted comparison has some of every algorithm.
+
+    Raises:
+        ValueError: an algorithm cannot act in an environment, or has no hyper-parameters.
+    """
+    runs = []
     for env_id in options.env_id:
         keywords: dict[str, Any] = {"data": "real"}
         if options.data_dir is not None:
             keywords["data_dir"] = str(options.data_dir)
         track = describe_env(env_id, **keywords)["track"]
-        default = POLICY_ONLY_STEPS if track == "policy-only" else WHOLE_TASK_STEPS
-        steps = options.total_timesteps or default
+        steps = options.total_timesteps or ENV_STEPS[track]
         for algo in options.algos:
-            if algo == "dtram":
-                reinforce_settings(track)
-            else:
+            table_row(track, algo)
+            if algo != "dtram":
                 check_pair(algo, settings(track, algo).env.get("view", "native"), track)
         for seed in options.seeds:
             for algo in options.algos:
                 folder = options.runs / env_id.rpartition(":")[2] / algo / f"seed-{seed}"
-                cells.append(Cell(env_id, track, algo, seed, steps, folder, options.data_dir))
-    return cells
+                runs.append(
+                    ComparisonRun(env_id, track, algo, seed, steps, folder, options.data_dir)
+                )
+    return runs
 
 
-def compare(options: Options) -> Path:
-    """Makes what is missing and writes the comparison; returns the folder."""
-    cells = plan(options)
-    missing = [cell for cell in cells if not cell.finished]
+def make_records(options: Options) -> list[dict[str, Any]]:
+    """Makes the runs that are missing, unless ``--read-only``, and reads all of them."""
+    planned = plan(options)
+    jobs = [run.program_run() for run in planned]
     runner = Runner(options.jobs)
-    if missing and not options.read_only:
-        minutes = estimate(cells, options.jobs) / 60
-        print(
-            f"{len(cells)} runs, {len(cells) - len(missing)} finished; the rest takes about "
-            f"{minutes:.0f} minutes with --jobs {options.jobs}",
-            flush=True,
-        )
+    if not options.read_only:
+        print(f"{len(jobs)} runs, {sum(job.finished for job in jobs)} finished", flush=True)
         try:
-            runner.run(cells)
+            runner.run(jobs)
         except KeyboardInterrupt:
             command = shlex.join([python_command(), "train/compare.py", *sys.argv[1:]])
             print(f"\ninterrupted; to go on: {command}", file=sys.stderr)
             raise SystemExit(128 + signal.SIGINT) from None
-    runs = [read(cell, runner.problems.get(cell.folder, "")) for cell in cells]
-    names = [env_id.rpartition(":")[2] for env_id in options.env_id]
-    out = options.out or (options.runs / names[0] if len(names) == 1 else options.runs)
-    nothing = all(run.row is None for run in runs)
-    if nothing and (out / "summary.md").exists():
-        print(markdown(summarise(runs), runs, provenance(torch.device("cpu"))["command"]))
-        raise ValueError(f"no run has a result; the tables in {out} are left as they were")
-    write(out, runs)
-    print((out / "summary.md").read_text())
-    print(f"tables and plots: {out}")
-    if nothing:
-        raise ValueError("no run has a result; the table says why")
-    without = sum(run.row is None for run in runs)
-    if without:
-        print(f"{without} of {len(runs)} runs have no result; the table says why", file=sys.stderr)
-    return out
+    return [run.record(runner.problems.get(run.folder, "")) for run in planned]
 
 
-def write(out: Path, runs: Sequence[Run]) -> None:
-    """All files of a comparison."""
-    out.mkdir(parents=True, exist_ok=True)
-    origin = provenance(torch.device("cpu"))
-    rows = summarise(runs)
-    write_json(
-        out / "results.json",
-        {
-            **origin,
-            "summary": rows,
-            "runs": [
-                {
-                    "env_id": run.env_id,
-                    "algo": run.algo,
-                    "seed": run.seed,
-                    "problem": run.problem,
-                    "result": run.row,
-                    "curve": run.curve,
-                }
-                for run in runs
-            ],
-        },
-    )
-    write_csv(out / "summary.csv", rows)
-    flat = [
-        {"env_id": run.env_id, "algo": run.algo, "seed": run.seed, "problem": run.problem}
-        | {k: v for k, v in (run.row or {}).items() if isinstance(v, str | int | float)}
-        for run in runs
-    ]
-    write_csv(out / "runs.csv", flat)
-    aside = out / "summary.md.tmp"
-    aside.write_text(markdown(rows, runs, origin["command"]))
-    os.replace(aside, out / "summary.md")
-    if any(run.row for run in runs):
-        plot_curves(runs, out / "learning_curves.png")
-        plot_errors(runs, out / "error_by_glimpses.png")
+def compare(options: Options) -> Path:
+    """Writes a comparison; returns the path of its Markdown.
+
+    Raises:
+        ValueError: no run has a result; nothing is written.
+    """
+    if options.records:
+        records = [record for path in options.records for record in read_records(path)]
+        out = options.out or options.records[0].parent
+    else:
+        records = make_records(options)
+        out = options.out or options.runs
+    command = provenance(torch.device("cpu"))["command"]
+    failed = sum(not has_result(record) for record in records)
+    if failed == len(records):
+        if records:
+            print(markdown(records, command))
+        raise ValueError("no run has a result; no tables are written")
+    written = write_comparison(out, records, command)
+    print(written.read_text(encoding="utf-8"))
+    print(f"records, tables and plots: {out}")
+    if failed:
+        print(f"{failed} of {len(records)} runs have no result; see the table", file=sys.stderr)
+    return written
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from agents.objective import supervised_losses
 from agents.one_look import OneLook
 from agents.precision import tell_of_bf16
 from agents.resnet import learning_parameters
+from train.common.augment import Augmentation
 from train.common.evaluate_one_look import report, select_by_error, show
 from train.common.one_look import HALTING, RECIPES, Halting, NoHalting, check_like, new_network
 from train.common.optimizers import make_optimizers, one_cycle
@@ -59,17 +60,17 @@ class Options(TrainingOptions, EnvOptions):
     """named set of options to start from; other flags change it. One of: cub"""
 
     side: int | None = None
-    """pixels a side that the whole image is shrunk to; 0: its own shorter side; if not given, the
-    side of the environment's first look at the whole image, or the image's own without one"""
+    """pixels a side to which the whole image is shrunk; 0 keeps its shorter side; if not given, the
+    side of the environment's thumbnail, or the image's own where there is none"""
     flops: float | None = None
-    """choose the side at which an image costs that many floating-point operations, or the next more
-    that there are"""
+    """floating-point operations of an image: choose the side with at least so many, and as few
+    more as possible"""
     like: Path | None = None
     """folder of a finished DT-RAM: take its encoder, and its mean floating-point operations as
-    --flops unless --side or --flops is given"""
+    --flops if neither --side nor --flops is given"""
     halting: Annotated[Halting, words(*HALTING)] = field(default_factory=NoHalting)
-    """a resnet's blocks halt after as many units as the image needs (act) or each position of it
-    (sact); both take ponder_cost=0.005, the cost of a residual unit in nats"""
+    """blocks of a resnet halt: for the whole image (act) or separately at each position (sact);
+    both take ponder_cost=0.005, the cost of a residual unit in nats"""
 
     def __post_init__(self) -> None:
         self.check_training()
@@ -83,7 +84,7 @@ class Options(TrainingOptions, EnvOptions):
             check("halting", self.halting, not halts, "none, unless --encoder is a resnet")
             return
         per_step = self.encoder.per_step
-        check("encoder per_step", per_step, not per_step, "false: there is one look")
+        check("encoder per_step", per_step, not per_step, "false, as there is only one look")
         if halts:
             for name in ("flops", "like"):
                 check(name, getattr(self, name), getattr(self, name) is None, "none with --halting")
@@ -91,10 +92,19 @@ class Options(TrainingOptions, EnvOptions):
             check("halting", self.halting, plain, "none with --bf16 or frozen_norms=true")
 
 
+def shrunk_images(task: TrainingTask, indices: Tensor, augment: Augmentation, side: int) -> Tensor:
+    """Training images ``(B, side, side, C)`` uint8: augmented at full size, then shrunk."""
+    images = task.images("train")
+    if not augment.changes_images:
+        return images.store.thumbnail(indices, side)  # shrunk once, before training
+    store = task.augmented(images, indices, augment)
+    return store.thumbnail(torch.arange(len(indices), device=task.device), side)
+
+
 def train_network(
     options: Options, task: TrainingTask, network: OneLook | ACTResNet, run: TrainingRun
 ) -> None:
-    """Cross-entropy of the shrunk training images, or ACT's loss."""
+    """Minimises the cross-entropy of the shrunk images; with halting, plus the ponder cost."""
     images, side = task.images("train"), network.config.image_shape[0]
     ponder_cost = getattr(options.halting, "ponder_cost", 0.0)
     parameters = learning_parameters(network)
@@ -105,18 +115,12 @@ def train_network(
     batches = options.epochs * (len(images) // options.batch_size)
     schedules = [one_cycle(optimizer, batches) for optimizer in optimizers]
 
-    def seen(indices: Tensor) -> Tensor:
-        """Training images ``(B, s, s, C)``: augmented at their own size, then shrunk."""
-        if not options.augment.changes_images:
-            return images.store.thumbnail(indices, side)
-        store = task.augmented(images, indices, options.augment)
-        return store.thumbnail(torch.arange(len(indices), device=task.device), side)
-
     run.begin(parameters, optimizers, schedules, options.epochs)
     for _ in run.epochs():
         network.train()
         for indices in run.batches(len(images), options.batch_size):
-            output, labels = network(seen(indices)), images.labels[indices]
+            labels = images.labels[indices]
+            output = network(shrunk_images(task, indices, options.augment, side))
             if isinstance(output, ACTOutput):
                 logits = output.logits
                 loss = ponder_cost_loss(logits, labels, output.ponder, ponder_cost)
@@ -137,12 +141,12 @@ def train_network(
         began = time.perf_counter()
         selection = select_by_error(network, task.images("validation"), ponder_cost)
         if run.is_best(selection):
-            network.save(run.path, **task.about)
+            network.save(run.path, **task.metadata)
         run.end_epoch(selection, time.perf_counter() - began)
 
 
 def train(options: Options) -> Path:
-    """Trains, evaluates and reports; returns the run's folder."""
+    """Trains and evaluates a network; returns the run's folder."""
     device = choose_device(options.device)
     origin = provenance(device)
     if options.bf16:
@@ -170,7 +174,7 @@ def train(options: Options) -> Path:
     name = f"one-look_{time.strftime('%Y-%m-%d_%H-%M-%S')}_seed{options.seed}"
     run_dir = options.run_dir or Path("runs", task.env_id.rpartition(":")[2], name)
     side = network.config.image_shape[0]
-    settings = to_json(options) | {"side": side}  # the side that was chosen
+    settings = to_json(options) | {"side": side}  # the chosen side in place of none
     run = TrainingRun(
         run_dir,
         settings,
@@ -189,7 +193,7 @@ def train(options: Options) -> Path:
     for split in splits[1:] if options.augment.changes_images else splits:
         data = task.images(split).data
         if data.image_shape[:2] != (side, side):
-            data.prepare(side)  # shrinks the split once
+            data.prepare(side)  # shrinks the split once and keeps it
 
     with run:
         for _ in run.stages(["one-look"]):

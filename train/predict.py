@@ -1,12 +1,12 @@
-"""Answers the user's own images with a trained DT-RAM, and draws where it looked.
+"""Classifies your own images with a trained DT-RAM, and draws its glimpses.
 
     python train/predict.py pretrained/mnist digit.png          # one image, or several
-    python train/predict.py runs/mine photos --out looked       # a folder and those below it
+    python train/predict.py runs/mine photos --out drawn        # a folder with its subfolders
     python train/predict.py runs/mine photos --json > answers.json
 
-Images may have any format and size: they are shown to the model as its environment shows them. A
-picture of each, with its glimpses boxed and numbered, goes into a folder. Files that cannot be read
-are named on standard error and left out; the exit status is 1 then.
+Images may have any format and size; the model sees them as its environment would show them. For
+each image a picture with boxed and numbered glimpses is written. Files that cannot be read are
+named on standard error and skipped, and the exit status is then 1.
 """
 
 from __future__ import annotations
@@ -34,29 +34,29 @@ from dtram_env.rendering import draw_episode
 from train.common.provenance import choose_device
 from train.common.run import run_program
 
-AT_ONCE = 256  # files that are answered before any of them is printed
-ENLARGED = 280  # pixels of the longer side, up to which a small image's picture is enlarged
-SHRUNK = 480  # pixels of the shorter side of a large one's
+CHUNK = 256  # images classified before their answers are printed
+MIN_PICTURE = 280  # a small image is enlarged to this longer side, in pixels
+MAX_PICTURE = 480  # a large image is shrunk to this shorter side
 
 
 @dataclass(frozen=True)
 class Options:
-    """Answers images with a trained DT-RAM."""
+    """Classifies images with a trained DT-RAM."""
 
     run_dir: Annotated[Path, tyro.conf.Positional]
-    """a run's folder, or a shipped model's"""
+    """folder of a run or of a shipped model"""
     images: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """image files, and folders: all images in them and below"""
+    """image files, and folders that are searched with their subfolders"""
     out: Path | None = None
-    """folder for the pictures; predictions in RUN_DIR if not given"""
+    """folder for the pictures; RUN_DIR/predictions if not given"""
     pictures: bool = True
-    """whether to draw them"""
+    """draw a picture of each image"""
     threshold: float | None = None
-    """stop when the stopper's probability exceeds this; the model's own if not given"""
+    """stop when the stop probability exceeds this; the model's own threshold if not given"""
     device: str = "auto"
-    """where the agent runs"""
+    """auto, cpu, cuda, cuda:1 ..."""
     json: bool = False
-    """print one JSON object and nothing else on standard output"""
+    """print one JSON object in place of text"""
 
     def __post_init__(self) -> None:
         if not self.images:
@@ -68,37 +68,41 @@ class Options:
 
 
 def predict(options: Options) -> dict[str, Any]:
-    """Answers the images; returns what ``--json`` prints.
+    """Classifies the images; returns the object that ``--json`` prints.
 
-    Without `json` each answer is printed when it is there. What cannot be read is named on standard
-    error.
+    Without ``--json`` each answer is printed as soon as it is known. Files that cannot be read are
+    named on standard error.
+
+    Raises:
+        FileNotFoundError: there is no model in the folder.
+        ValueError: a given folder has no images.
     """
     agent = load_agent(options.run_dir, choose_device(options.device))
     if options.threshold is not None:
         agent.stopping = LearnedStop(options.threshold)
     paths = find_images(options.images)
-    places: list[Path | None] = [None] * len(paths)
+    pictures: list[Path | None] = [None] * len(paths)
     if options.pictures:
         folder = options.out or options.run_dir / "predictions"
         folder.mkdir(parents=True, exist_ok=True)
-        places = [folder / name for name in picture_names(options.images, paths)]
+        pictures = [folder / name for name in picture_names(options.images, paths)]
     answers, failures = [], []
-    for start in range(0, len(paths), AT_ONCE):
-        some = paths[start : start + AT_ONCE]
+    for start in range(0, len(paths), CHUNK):
+        chunk = paths[start : start + CHUNK]
         failed: dict[int, Exception] = {}
-        found = dict(predict_each(agent, some, failed.__setitem__))
-        for i, (path, place) in enumerate(zip(some, places[start:], strict=False)):
+        found = dict(predict_each(agent, chunk, failed.__setitem__))
+        for i, (path, picture) in enumerate(zip(chunk, pictures[start:], strict=False)):
             if i in failed:
                 failures.append({"image": str(path), "error": str(failed[i])})
                 print(f"left out: {failed[i]}", file=sys.stderr)
                 continue
-            if place is not None:
-                draw(path, found[i], place)
-            row = {"image": str(path), **found[i].to_json()}
-            row["picture"] = None if place is None else str(place)
-            answers.append(row)
+            if picture is not None:
+                draw(path, found[i], picture)
+            answer = {"image": str(path), **found[i].to_json()}
+            answer["picture"] = None if picture is None else str(picture)
+            answers.append(answer)
             if not options.json:
-                print(line(row), flush=True)
+                print(describe(answer), flush=True)
     return {
         "model": str(options.run_dir),
         "env_id": agent.about.get("env_id"),
@@ -112,40 +116,37 @@ def predict(options: Options) -> dict[str, Any]:
     }
 
 
-def mean(rows: Sequence[dict[str, Any]], name: str) -> float | None:
-    """Mean of a column; None of no rows."""
-    return sum(row[name] for row in rows) / len(rows) if rows else None
+def mean(answers: Sequence[dict[str, Any]], name: str) -> float | None:
+    """Mean of one entry of the answers; None if there are no answers."""
+    return sum(answer[name] for answer in answers) / len(answers) if answers else None
 
 
-def line(row: dict[str, Any]) -> str:
+def describe(answer: dict[str, Any]) -> str:
     """An answer as a line of text."""
-    count = row["num_glimpses"]
+    count = answer["num_glimpses"]
     text = (
-        f"{row['image']}: {row['class_name']}, {row['probability']:.3f}, "
-        f"{count} glimpse{'s' * (count > 1)}, {row['flops'] / 1e6:,.2f} MFLOP"
+        f"{answer['image']}: {answer['class_name']}, {answer['probability']:.3f}, "
+        f"{count} glimpse{'s' * (count > 1)}, {answer['flops'] / 1e6:,.2f} MFLOP"
     )
-    return text if row["picture"] is None else f"{text}, {row['picture']}"
+    return text if answer["picture"] is None else f"{text}, {answer['picture']}"
 
 
 def find_images(given: Sequence[Path]) -> list[Path]:
-    """The files that were named, and the images of the folders, sorted, in those below too.
+    """The given files, and the images in the given folders and their subfolders, sorted.
 
     Raises:
-        ValueError: a folder has none.
+        ValueError: a folder has no images.
     """
     found: list[Path] = []
     for path in given:
-        if not path.is_dir():
-            found.append(path)
-            continue
-        inside = sorted(_below(path))
+        inside = sorted(_images_below(path)) if path.is_dir() else [path]
         if not inside:
             raise ValueError(f"{path}: expected images in it, files in {', '.join(SUFFIXES)}")
         found += inside
     return found
 
 
-def _below(folder: Path) -> Iterator[Path]:
+def _images_below(folder: Path) -> Iterator[Path]:
     for here, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
@@ -154,9 +155,10 @@ def _below(folder: Path) -> Iterator[Path]:
 
 
 def picture_names(given: Sequence[Path], paths: Sequence[Path]) -> list[Path]:
-    """Where each image's picture goes, relative to the pictures' folder; no two are the same.
+    """Path of each image's picture, relative to the folder of the pictures; all paths differ.
 
-    Folders below a folder that was named are kept; of equal names the later ones get a number.
+    An image in a subfolder of a given folder keeps that subfolder. If names are equal, all but the
+    first get a number.
     """
     folders = [path for path in given if path.is_dir()]
     taken: set[Path] = set()
@@ -172,22 +174,22 @@ def picture_names(given: Sequence[Path], paths: Sequence[Path]) -> list[Path]:
     return names
 
 
-def draw(path: Path, answer: Prediction, place: Path) -> None:
-    """Writes the picture of an answer: the image, its glimpses in boxes, what was said."""
+def draw(path: Path, answer: Prediction, picture: Path) -> None:
+    """Writes the picture of an answer: the image, its glimpses in boxes, and the class."""
     with large_images_allowed(), opened(str(path), "Leave it as it is meanwhile.") as file:
         height, width = upright_size(file)
-        pixels = decode(file, min(height, width, SHRUNK))
-    tall, wide = pixels.shape[0] / height, pixels.shape[1] / width
+        pixels = decode(file, min(height, width, MAX_PICTURE))
+    y, x = pixels.shape[0] / height, pixels.shape[1] / width
     boxes = [
-        (round(left * wide), round(top * tall), round(w * wide), round(h * tall))
+        (round(left * x), round(top * y), round(w * x), round(h * y))
         for left, top, w, h in answer.boxes
     ]
     caption = f"{answer.class_name}, {answer.probability:.2f}"
-    picture = draw_episode(pixels, boxes, caption, size=max(ENLARGED, *pixels.shape[:2]))
-    place.parent.mkdir(parents=True, exist_ok=True)
-    aside = place.with_name(f".{place.name}.tmp")
-    Image.fromarray(np.asarray(picture)).save(aside, format="PNG")
-    os.replace(aside, place)
+    drawn = draw_episode(pixels, boxes, caption, size=max(MIN_PICTURE, *pixels.shape[:2]))
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    aside = picture.with_name(f".{picture.name}.tmp")
+    Image.fromarray(np.asarray(drawn)).save(aside, format="PNG")
+    os.replace(aside, picture)
 
 
 def main() -> None:

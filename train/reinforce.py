@@ -237,7 +237,7 @@ def train_trunk(
             selection = select_by_error(scores, task.discount)
         if run.is_best(selection):
             agent.stopping = agent.learned_stop(selection.threshold)
-            agent.save(run.path, **task.about)
+            agent.save(run.path, **task.metadata)
         run.end_epoch(selection, time.perf_counter() - began)
 
 
@@ -294,7 +294,7 @@ def train_stopper(options: Options, task: TrainingTask, agent: DTRAM, run: Train
             selection = select_threshold(scores, task.discount, stop.max_mean_glimpses)
         if run.is_best(selection):
             agent.stopping = agent.learned_stop(selection.threshold)
-            agent.save(run.path, **task.about)
+            agent.save(run.path, **task.metadata)
         run.end_epoch(selection, time.perf_counter() - began)
 
 
@@ -354,7 +354,7 @@ def train(options: Options) -> Path:
             agent.load_state_dict(best.state_dict())
             agent.stopping = best.stopping
             if len(names) > 1:
-                agent.save(run.path / "stages" / stage, **task.about)
+                agent.save(run.path / "stages" / stage, **task.metadata)
             pictures = glimpse_pictures(task, agent.eval(), "validation")
             run.writer.add_image(
                 f"glimpses/{stage}", pictures, run.progress.images, dataformats="HWC"

@@ -1,12 +1,12 @@
-"""Trains a baseline of Stable-Baselines3 (or sb3-contrib) on any id and view, and scores it.
+"""Trains a baseline of Stable-Baselines3 (or sb3-contrib) on any id and view, and evaluates it.
 
     python train/sb3_baselines.py --algo ppo                          # policy-only MNIST
     python train/sb3_baselines.py --algo a2c --env-id DTRAM-MNIST-v0  # the whole task
-    python train/sb3_baselines.py --algo dqn --run-dir runs/dqn --resume   # goes on where it was
+    python train/sb3_baselines.py --algo dqn --run-dir runs/dqn --resume   # continue a run
     python train/sb3_baselines.py --algo scan                         # needs no training
 
-Hyper-parameters are those of train/hyperparameters.toml. Validation is looked at twenty times
-on the way and chooses the weights; the test split is looked at once, at the end, by
+Hyper-parameters are those of train/baselines/hyperparameters.toml. Validation chooses the weights,
+out of twenty-one points of the run. The test split is evaluated once, at the end, by
 `dtram_env.evaluate`.
 """
 
@@ -38,23 +38,24 @@ from agents import sb3
 from dtram_env.sb3 import Sb3VecEnv
 from train.baselines.algorithms import (
     ALGORITHMS,
+    ENV_STEPS,
     Settings,
     check_pair,
     make_model,
-    make_rule,
+    make_untrained_policy,
     settings,
 )
-from train.baselines.callback import Judge, curve_point
+from train.baselines.callback import ValidationCallback, curve_point
+from train.common.files import write_text
+from train.common.options import check
 from train.common.provenance import choose_device, provenance
 from train.common.run import Interrupt, RunFolder, run_program
 from train.common.training_task import describe_env
 
-POLICY_ONLY_STEPS, WHOLE_TASK_STEPS = 300_000, 1_000_000
-
 
 @dataclass(frozen=True)
 class Options:
-    """Trains and scores a baseline."""
+    """Trains and evaluates a baseline."""
 
     algo: Literal[
         "ppo",
@@ -73,7 +74,7 @@ class Options:
     view: Literal["continuous", "discrete", "single", "native"] | None = None
     """view of the environment; the table's if not given"""
     observe: Literal["glimpse", "canvas"] | None = None
-    """what is observed; the table's if not given"""
+    """observation of the environment; the table's if not given"""
     classifier: Path | None = None
     """folder of the classifier in the loop (policy-only); the id's own if not given"""
     total_timesteps: int | None = None
@@ -81,15 +82,15 @@ class Options:
     num_envs: int | None = None
     """environments stepped side by side; the table's if not given"""
     set: tuple[str, ...] = ()
-    """other hyper-parameters, as learning_rate=1e-4 env.grid=3 network.width=64"""
+    """other hyper-parameters, as in learning_rate=1e-4 env.grid=3 network.width=64"""
     eval_points: int = 20
-    """how often validation is looked at"""
+    """number of validations after the one before training"""
     data_dir: Path | None = None
-    """where data lies; $DTRAM_DATA or ~/.cache/dtram if not given"""
+    """folder of all datasets; $DTRAM_DATA or ~/.cache/dtram if not given"""
     seed: int = 0
-    """of everything random"""
+    """seed of everything random"""
     device: str = "cpu"
-    """where the networks are: auto, cpu, cuda, …; small ones are quickest on the CPU"""
+    """auto, cpu, cuda, cuda:1 ...; small networks are fastest on the CPU"""
     run_dir: Path | None = None
     """folder of this run; runs/ENV_ID/ALGO_DATE_TIME_seedN if not given"""
     resume: bool = False
@@ -100,15 +101,13 @@ class Options:
     def __post_init__(self) -> None:
         for name in ("total_timesteps", "num_envs", "eval_points"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"--{name.replace('_', '-')} {value}: expected at least 1")
-        if not 0 <= self.seed < 2**31:
-            raise ValueError(f"--seed {self.seed}: expected 0 or more, below 2**31")
+            check(name, value, value is None or value >= 1, "at least 1")
+        check("seed", self.seed, 0 <= self.seed < 2**31, "0 or more, below 2**31")
         if self.resume and self.run_dir is None:
             raise ValueError("--resume: expected with --run-dir, the run to continue")
 
     def changes(self) -> dict[str, Any]:
-        """What differs from the table, by the names of `sb3_algorithms.settings`."""
+        """The hyper-parameters that differ from the table, as `settings` takes them."""
         found: dict[str, Any] = {}
         for word in self.set:
             name, equals, value = word.partition("=")
@@ -126,26 +125,21 @@ class Options:
         return found
 
     def to_json(self) -> dict[str, Any]:
-        """The options that define the run."""
-        values = asdict(self)
-        for name in ("run_dir", "resume", "data_dir", "device", "verbose"):
-            del values[name]
-        return values | {"set": list(self.set), "classifier": _text(self.classifier)}
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)
+        """The options that define the run, as JSON values."""
+        places = ("run_dir", "resume", "data_dir", "device", "verbose")
+        values = {name: value for name, value in asdict(self).items() if name not in places}
+        return json.loads(json.dumps(values, default=str))
 
 
 @dataclass(frozen=True)
-class Setup:
-    """What a run needs to know of its environment and algorithm.
+class Experiment:
+    """An algorithm with its hyper-parameters on an environment.
 
     Attributes:
-        options: as given.
+        options: the program's.
         chosen: the hyper-parameters.
-        env: keywords of the environment, the split apart.
-        about: `describe_env` of it.
+        env: keywords of the environment, except the split.
+        about: `describe_env` of the environment.
         steps: env steps to train for; 0 if nothing is learned.
     """
 
@@ -155,23 +149,32 @@ class Setup:
     about: dict[str, Any]
     steps: int
 
-    def rule(self) -> Any:
-        """The policy, if it is one that needs no learning."""
+    def untrained_model(self, device: torch.device) -> Any:
+        """A new model on a new environment. Raises ValueError, see `make_model`."""
+        options, count = self.options, self.chosen.num_envs
+        env = VecMonitor(Sb3VecEnv(options.env_id, count, split="train", **self.env))
+        return make_model(options.algo, env, self.chosen, options.seed, device)
+
+    def untrained_policy(self) -> Any:
+        """The policy of an algorithm that needs no training."""
         classes = None if self.about["track"] == "policy-only" else self.about["num_classes"]
-        return make_rule(self.options.algo, self.chosen, classes, self.options.seed)
+        return make_untrained_policy(self.options.algo, self.chosen, classes, self.options.seed)
 
     def evaluate(self, policy: Any, split: str) -> dtram_env.Evaluation:
-        """One exact pass over a split."""
+        """Evaluates a policy on every image of a split."""
         return dtram_env.evaluate(policy, self.options.env_id, split, **self.env)
 
 
-def prepare(options: Options) -> Setup:
-    """Reads the table and checks that algorithm, view and environment go together."""
+def prepare(options: Options) -> Experiment:
+    """Reads the hyper-parameters and the environment.
+
+    Raises:
+        ValueError: algorithm, view and environment do not go together.
+    """
     base: dict[str, Any] = {"data": "real"}
-    if options.data_dir is not None:
-        base["data_dir"] = str(options.data_dir)
-    if options.classifier is not None:
-        base["classifier"] = str(options.classifier)
+    for name in ("data_dir", "classifier"):
+        if getattr(options, name) is not None:
+            base[name] = str(getattr(options, name))
     track = describe_env(options.env_id, **base)["track"]
     if options.view is not None:
         check_pair(options.algo, options.view, track)
@@ -184,53 +187,96 @@ def prepare(options: Options) -> Setup:
         about = describe_env(options.env_id, **base, **chosen.env)
     except TypeError as error:
         raise ValueError(f"--set env.…: {error}") from None
-    default = POLICY_ONLY_STEPS if track == "policy-only" else WHOLE_TASK_STEPS
-    steps = (options.total_timesteps or default) if ALGORITHMS[options.algo].learns else 0
-    return Setup(options, chosen, base | chosen.env, about, steps)
+    steps = options.total_timesteps or ENV_STEPS[track]
+    steps *= ALGORITHMS[options.algo].learns
+    return Experiment(options, chosen, base | chosen.env, about, steps)
+
+
+def learn(
+    experiment: Experiment, run: RunFolder, model: Any
+) -> tuple[dict[str, Any], sb3.Sb3Policy, int]:
+    """Trains a model, or continues its training.
+
+    Returns:
+        Results, the policy that was best on validation, and its FLOPs for one glimpse.
+    """
+    callback = ValidationCallback(
+        run,
+        experiment.steps,
+        experiment.options.eval_points,
+        lambda policy: experiment.evaluate(policy, "validation"),
+    )
+    callback.restore(model)
+    formats: list[KVWriter] = [
+        TensorBoardOutputFormat(str(run.path)),
+        CSVOutputFormat(str(run.path / f"progress-{model.num_timesteps}.csv")),
+    ]
+    if experiment.options.verbose:
+        formats.append(HumanOutputFormat(sys.stdout))
+    logger = Logger(str(run.path), formats)
+    model.set_logger(logger)
+    with Interrupt() as interrupt, closing(logger), closing(model.env):
+        callback.interrupt = interrupt
+        if model.num_timesteps < experiment.steps:
+            model.learn(
+                experiment.steps - model.num_timesteps,
+                callback=callback,
+                reset_num_timesteps=False,
+                progress_bar=sys.stderr.isatty(),
+            )
+        callback.finish()
+    best = type(model).load(callback.best_path, device=model.device)
+    result = {
+        "env_steps": model.num_timesteps,
+        "train_seconds": round(callback.seconds, 1),
+        "curve": callback.curve,
+        "validation": callback.best,
+    }
+    flops = sb3.flops_per_glimpse(best, best.observation_space.sample())
+    return result, sb3.Sb3Policy(best), flops
 
 
 def train(options: Options) -> Path:
     """Trains, evaluates and reports; returns the run's folder."""
-    setup = prepare(options)
-    run_dir = options.run_dir or Path(
-        "runs",
-        options.env_id.rpartition(":")[2],
-        f"{options.algo}_{time.strftime('%Y-%m-%d_%H-%M-%S')}_seed{options.seed}",
-    )
+    experiment = prepare(options)
+    chosen, about = experiment.chosen, experiment.about
     device = choose_device(options.device)
     origin = provenance(device)
-    # What the algorithm refuses must not leave a folder in the way of the mended command.
-    model = untrained(setup, device) if setup.steps else None
-    rule = None if setup.steps else setup.rule()
-    kept = options.to_json() | {
-        "total_timesteps": setup.steps,
-        "hyperparameters": setup.chosen.to_json(),
+    # Made before the folder: an error of the algorithm must not leave a folder behind.
+    model = experiment.untrained_model(device) if experiment.steps else None
+    policy = None if experiment.steps else experiment.untrained_policy()
+    defining = options.to_json() | {
+        "total_timesteps": experiment.steps,
+        "hyperparameters": chosen.to_json(),
     }
-    run = RunFolder(run_dir, kept, options.resume, device)
+    name = f"{options.algo}_{time.strftime('%Y-%m-%d_%H-%M-%S')}_seed{options.seed}"
+    run_dir = options.run_dir or Path("runs", options.env_id.rpartition(":")[2], name)
+    run = RunFolder(run_dir, defining, options.resume, device, "train/sb3_baselines.py")
     if run.finished:
         print(f"{run_dir}: finished already")
-        print((run_dir / "results.txt").read_text(), end="")
+        print((run_dir / "results.txt").read_text(encoding="utf-8"), end="")
         return run_dir
-    policy: Any = rule
+
     if model is not None:
-        result, policy, flops = learn(setup, run, model)
+        result, policy, flops = learn(experiment, run, model)
     else:
-        found = setup.evaluate(policy, "validation")
-        result = {"env_steps": 0, "train_seconds": 0.0, "curve": [curve_point(0, found, 0.0)]}
+        point = curve_point(0, experiment.evaluate(policy, "validation"), 0.0)
+        result = {"env_steps": 0, "train_seconds": 0.0, "curve": [point], "validation": point}
         flops = 0
-    found = setup.evaluate(policy, "test")
-    flops += setup.about["classifier_flops"]
+    found = experiment.evaluate(policy, "test")
+    flops += about["classifier_flops"]
     results = {
         **found.to_dict(),
-        **{name: setup.about[name] for name in ("track", "classifier")},
+        "track": about["track"],
+        "classifier": about["classifier"],
         "algo": options.algo,
-        "view": setup.chosen.env.get("view", "native"),
-        "observe": setup.chosen.env.get("observe", "glimpse"),
+        "view": chosen.env.get("view", "native"),
+        "observe": chosen.env.get("observe", "glimpse"),
         "seed": options.seed,
         "flops_per_image": round(flops * found.mean_glimpses),
         **result,
-        "hyperparameters": setup.chosen.to_json(),
-        "options": kept,
+        "hyperparameters": chosen.to_json(),
+        "options": defining,
         **origin,
     }
     line = (
@@ -239,55 +285,10 @@ def train(options: Options) -> Path:
         f"{found.mean_return:.4f}; {result['env_steps']:,} env steps in "
         f"{result['train_seconds']:.0f} s\n"
     )
-    (run_dir / "results.txt").write_text(line)
+    write_text(run_dir / "results.txt", line)
     run.finish(results)
     print(line, end="")
     return run_dir
-
-
-def untrained(setup: Setup, device: torch.device) -> Any:
-    """The model on its environment, both new.
-
-    Raises:
-        ValueError: see `make_model`.
-    """
-    options = setup.options
-    env = VecMonitor(Sb3VecEnv(options.env_id, setup.chosen.num_envs, split="train", **setup.env))
-    return make_model(options.algo, env, setup.chosen, options.seed, device)
-
-
-def learn(setup: Setup, run: RunFolder, model: Any) -> tuple[dict[str, Any], sb3.Sb3Policy, int]:
-    """Trains, or goes on; the results, the best policy on validation, its FLOPs a glimpse."""
-    options = setup.options
-    judge = Judge(run, setup.steps, options.eval_points, lambda p: setup.evaluate(p, "validation"))
-    judge.restore(model)
-    formats: list[KVWriter] = [
-        TensorBoardOutputFormat(str(run.path)),
-        CSVOutputFormat(str(run.path / f"progress-{model.num_timesteps}.csv")),
-    ]
-    if options.verbose:
-        formats.append(HumanOutputFormat(sys.stdout))
-    logger = Logger(str(run.path), formats)
-    model.set_logger(logger)
-    with Interrupt() as interrupt, closing(logger), closing(model.env):
-        judge.interrupt = interrupt
-        if model.num_timesteps < setup.steps:
-            model.learn(
-                setup.steps - model.num_timesteps,
-                callback=judge,
-                reset_num_timesteps=False,
-                progress_bar=sys.stderr.isatty(),
-            )
-        judge.finish()
-    best = type(model).load(judge.best_path, device=model.device)
-    one = best.observation_space.sample()
-    result = {
-        "env_steps": model.num_timesteps,
-        "train_seconds": round(judge.seconds, 1),
-        "curve": judge.curve,
-        "validation": judge.best,
-    }
-    return result, sb3.Sb3Policy(best), sb3.flops_per_glimpse(best, one)
 
 
 if __name__ == "__main__":

@@ -194,7 +194,11 @@ MODES = ["NextStep", "SameStep", "Disabled"]
 def assert_same(ours: Any, theirs: Any, where: str = "") -> None:
     """Equal structure, types, shapes and values; tensors count as arrays."""
     ours, theirs = (x.numpy() if isinstance(x, torch.Tensor) else x for x in (ours, theirs))
-    if isinstance(theirs, dict):
+    if isinstance(theirs, tuple):
+        assert isinstance(ours, tuple) and len(ours) == len(theirs), where
+        for place, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+            assert_same(one, other, f"{where}[{place}]")
+    elif isinstance(theirs, dict):
         assert isinstance(ours, dict) and set(ours) == set(theirs), (where, ours, theirs)
         for key in theirs:
             assert_same(ours[key], theirs[key], f"{where}/{key}")

@@ -264,7 +264,7 @@ def masks_of(env: Any) -> list[bool]:
 def test_masks_without_a_prediction() -> None:
     env = make(view="discrete", grid=2, mask_seen=True, min_glimpses=2)
     env.reset(seed=0)
-    assert masks_of(env) == [True] * 4 + [True, False]  # cells, look, stop
+    assert masks_of(env) == [True] * 4 + [True, False]  # cells, go on, stop
     env.step([1, 0])
     assert masks_of(env) == [True, False, True, True, True, True]
 
@@ -397,8 +397,8 @@ def test_evaluate_a_policy_without_predictions(num_envs: int, backend: str) -> N
 
 def test_policies_refuse_environments_with_other_predictions() -> None:
     rows: list[tuple[Any, dict[str, Any], str]] = [
-        (RandomPolicy(4), {"classifier": Tally(4)}, "asks for no class; expected num_classes=None"),
-        (ScanPolicy(None), {}, "asks for 4 classes; expected num_classes=4"),
+        (RandomPolicy(4), {"classifier": Tally(4)}, "expects no class; give num_classes=None"),
+        (ScanPolicy(None), {}, "expects 4 classes; give num_classes=4"),
     ]
     for policy, keywords, message in rows:
         with pytest.raises(ValueError, match=message):

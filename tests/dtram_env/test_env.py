@@ -275,7 +275,7 @@ def test_sb3_check_env(
         expected.add("not based off a numpy array")
     (height, _, _), glimpse = EXPECTED[env_id].image_shape, EXPECTED[env_id].glimpse[0]
     small = (height if observe == "canvas" else glimpse) < 36
-    # Non-native views flatten what is under 36 pixels unless told not to.
+    # Non-native views flatten images under 36 pixels by default.
     if small and (form == "image" or (form is None and view == "native")):
         expected.add("minimal resolution")
     with warnings.catch_warnings(record=True) as caught:
@@ -363,7 +363,7 @@ def test_two_of_an_id_with_one_seed_and_a_copy_agree(env_id: str, keywords_of: K
     for step, action in enumerate(actions_of(envs[0], 12)):
         results = [env.reset() if over else env.step(action) for env in envs]
         for theirs in results[1:]:
-            assert_same(dict(enumerate(results[0])), dict(enumerate(theirs)))
+            assert_same(results[0], theirs)
         over = not over and results[0][2]
         if step == 5:
             pickled = pickle.dumps(envs[0])
@@ -454,8 +454,8 @@ def test_calls_outside_an_episode(toy: Dataset) -> None:
         ({"image_size": 32}, "image_size=32: .* expected None or 28"),
         ({"image_size": 0}, "image_size=0: expected an integer of at least 1"),
         ({"crop_to_box": 1}, "crop_to_box=1: expected True or False"),
-        ({"crop_to_box": True}, "crop_to_box=True: Signpost does not take it"),
-        ({"root": "photos"}, "root='.*photos': Signpost does not take it"),
+        ({"crop_to_box": True}, "crop_to_box=True: Signpost does not accept it"),
+        ({"root": "photos"}, "root='.*photos': Signpost does not accept it"),
         ({"num_classes": 1}, "num_classes=1: expected an integer of at least 2"),
         ({"num_train": 0}, "num_train=0: expected an integer of at least 1"),
         ({"num_test": 2.5}, "num_test=2.5: expected an integer of at least 1"),

@@ -55,7 +55,7 @@ def test_sequential_images_repeat_after_their_block(toy: Dataset) -> None:
     ]
 
 
-def test_random_images_of_numpy_and_torch_are_the_same_whatever_the_mask(toy: Dataset) -> None:
+def test_both_backends_draw_the_same_images_for_any_mask(toy: Dataset) -> None:
     first = RandomImages(Backend(toy, 3, 1), 23, 6)
     second = RandomImages(TorchBackend(toy, 3, 1, "cpu"), 23, 6)
     one, two = np.random.default_rng(5), np.random.default_rng(5)

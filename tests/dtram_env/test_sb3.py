@@ -97,7 +97,7 @@ def test_equals_the_vector_environment(task: dict[str, Any], order: str) -> None
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task["view"])
 def test_equals_a_dummy_of_scalar_environments(task: dict[str, Any]) -> None:
     task = {"glimpse_size": 4, "max_glimpses": 3, "discount": 0.5, **task}
-    if task.get("first_glimpse") == "random":  # there each slot has random numbers of its own
+    if task.get("first_glimpse") == "random":  # scalar environments have separate generators
         task["first_glimpse"] = "center"
     ours = make(4, order="sequential", **task)
 
@@ -204,7 +204,7 @@ def test_evaluate_policy_counts_every_image_once(planted: Dataset, n: int) -> No
 
 
 class Aimless:
-    """An SB3 model of the single view: looks at cell t, and stops once a vote was for class 0."""
+    """An SB3 model of the single view: visits cell t, and stops after a vote for class 0."""
 
     def predict(self, observation: dict[str, np.ndarray], **_: Any) -> tuple[np.ndarray, None]:
         t = np.rint(observation["time"][:, 0] * 4).astype(np.int64)

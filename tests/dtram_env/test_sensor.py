@@ -1,4 +1,4 @@
-"""The sensor: crops worked by hand, then numpy = torch bit for bit, then bad input."""
+"""The sensor: crops by hand, then numpy = torch bit for bit, then bad input."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def ramp(height: int = 6, width: int = 8, channels: int = 1) -> np.ndarray:
     return np.repeat(image[None, :, :, None], channels, axis=3).astype(np.uint8)
 
 
-def look(
+def glimpse_of(
     image: np.ndarray, location: tuple[float, float], side: int, scales: int = 1
 ) -> np.ndarray:
     store = ArrayStore(image, sensor.margin(side, scales))
@@ -28,24 +28,24 @@ def look(
 
 def test_centre_crop_of_an_even_side() -> None:
     # 6x8 image: centre at (4, 3); a side of 2 covers columns 3-4 and rows 2-3.
-    np.testing.assert_array_equal(look(ramp(), (0, 0), 2)[..., 0], [[34, 35], [44, 45]])
+    np.testing.assert_array_equal(glimpse_of(ramp(), (0, 0), 2)[..., 0], [[34, 35], [44, 45]])
 
 
 def test_centre_crop_of_an_odd_side() -> None:
     # left = floor(4 - 1.5 + 0.5) = 3, top = floor(3 - 1.5 + 0.5) = 2.
-    crop = look(ramp(), (0, 0), 3)[..., 0]
+    crop = glimpse_of(ramp(), (0, 0), 3)[..., 0]
     np.testing.assert_array_equal(crop, [[34, 35, 36], [44, 45, 46], [54, 55, 56]])
 
 
 def test_the_first_corner_is_centred_on_the_image_edge() -> None:
-    crop = look(ramp(), (-1, -1), 4)[..., 0]
+    crop = glimpse_of(ramp(), (-1, -1), 4)[..., 0]
     np.testing.assert_array_equal(crop, [[0] * 4, [0] * 4, [0, 0, 11, 12], [0, 0, 21, 22]])
 
 
 def test_the_last_corner_and_clipping() -> None:
-    crop = look(ramp(), (1, 1), 4)[..., 0]
+    crop = glimpse_of(ramp(), (1, 1), 4)[..., 0]
     np.testing.assert_array_equal(crop, [[57, 58, 0, 0], [67, 68, 0, 0], [0] * 4, [0] * 4])
-    np.testing.assert_array_equal(look(ramp(), (7.5, 1.01), 4)[..., 0], crop)
+    np.testing.assert_array_equal(glimpse_of(ramp(), (7.5, 1.01), 4)[..., 0], crop)
 
 
 @pytest.mark.parametrize("shape", [(6, 6, 1), (6, 8, 3)])
@@ -60,11 +60,11 @@ def test_nan_on_tensors_counts_as_zero(shape: tuple[int, int, int]) -> None:
 
 def test_x_is_the_column_and_y_the_row() -> None:
     # x = 0.5 of width 8 is column 6, y = -0.5 of height 6 is row 1.5: left 5, top floor(1) = 1.
-    assert look(ramp(), (0.5, -0.5), 2)[0, 0, 0] == 26
+    assert glimpse_of(ramp(), (0.5, -0.5), 2)[0, 0, 0] == 26
 
 
 def test_scales_are_crops_about_one_centre_averaged_by_area() -> None:
-    seen = look(ramp(), (0, 0), 2, scales=2)
+    seen = glimpse_of(ramp(), (0, 0), 2, scales=2)
     assert seen.shape == (2, 2, 2)
     np.testing.assert_array_equal(seen[..., 0], [[34, 35], [44, 45]])
     # The 4x4 crop starts at column 2, row 1; its first block is 23, 24, 33, 34: mean 28.5 -> 29.
@@ -74,7 +74,7 @@ def test_scales_are_crops_about_one_centre_averaged_by_area() -> None:
 def test_channels_of_scales_come_finest_first() -> None:
     image = ramp(channels=3)
     image[..., 1] += 100
-    seen = look(image, (0, 0), 2, scales=2)
+    seen = glimpse_of(image, (0, 0), 2, scales=2)
     assert seen[0, 0].tolist() == [34, 134, 34, 29, 129, 29]
 
 

@@ -16,7 +16,7 @@ from dtram_env.datasets import Dataset
 from dtram_env.datasets.drawn import BIRDS
 from dtram_env.datasets.storage import tensors
 from dtram_env.datasets.storage.cache import build_cache
-from dtram_env.datasets.storage.drawn_store import DrawnImages, DrawnStore
+from dtram_env.datasets.storage.drawn_store import DrawnStore
 from dtram_env.datasets.storage.mapped import MappedStore
 from dtram_env.datasets.storage.store import ArrayStore, Pictures
 from dtram_env.datasets.storage.tensors import FlatStore, HostStore, TensorStore
@@ -205,7 +205,7 @@ def test_a_padded_batch_is_one_of_them(ragged: Dataset) -> None:
 
 
 def test_stores_of_images_of_one_size_are_one(tmp_path: Path) -> None:
-    mapped = build_cache(tmp_path / "a", DrawnImages(DRAWING, "test"), [4])
+    mapped = build_cache(tmp_path / "a", DrawnStore(DRAWING, "test"), [4])
     drawn, arrays = DrawnStore(DRAWING, "test"), DRAWING.draw_many("test", range(5))
     every: list[Pictures] = [mapped, drawn]
     flat, padding = FlatStore(mapped, CPU), sensor.margin(99, 3)

@@ -78,11 +78,11 @@ def compare(data: Dataset, task: dict[str, Any], mode: str) -> None:
     assert ours.action_space == theirs.action_space
     assert ours.metadata["autoreset_mode"] is theirs.metadata["autoreset_mode"]
     seen, expected = ours.reset(seed=0), theirs.reset(seed=0)
-    assert_same(dict(enumerate(seen)), dict(enumerate(expected)), "reset")
+    assert_same(seen, expected, "reset")
     ended = 0
     for action in actions_of(ours, 25):
         seen, expected = ours.step(copy.deepcopy(action)), theirs.step(action)
-        assert_same(dict(enumerate(seen)), dict(enumerate(expected)), "step")
+        assert_same(seen, expected, "step")
         assert seen[0] in ours.observation_space
         over = expected[2]
         ended += int(over.sum())
@@ -92,7 +92,7 @@ def compare(data: Dataset, task: dict[str, Any], mode: str) -> None:
             # `options` is emptied by Gymnasium's own reset.
             again = ours.reset(options={"reset_mask": over.copy()})
             against = theirs.reset(options={"reset_mask": over.copy()})
-            assert_same(dict(enumerate(again)), dict(enumerate(against)), "masked reset")
+            assert_same(again, against, "masked reset")
     assert ended > 20
 
 
@@ -440,11 +440,11 @@ def test_a_copy_goes_on_as_the_original(
     assert twin.metadata["autoreset_mode"] is AutoresetMode(mode)
     for action in actions[10:]:  # past the block of random numbers
         ours, theirs = env.step(action), twin.step(action)
-        assert_same(dict(enumerate(ours)), dict(enumerate(theirs)))
+        assert_same(ours, theirs)
         if mode == "Disabled":
             mask = ours[2]
             again = [one.reset(options={"reset_mask": mask}) for one in (env, twin)]
-            assert_same(*(dict(enumerate(results)) for results in again))
+            assert_same(*again)
     if "render_mode" in task:
         np.testing.assert_array_equal(np.array(env.render()), np.array(twin.render()))
 

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import pytest
 import torch
+import tyro
 
 from agents.policy_only import POLICY_IDS
 from dtram_env.registration import TABLE
-from train import classifier, reinforce
+from train import classifier, reinforce, sb3_baselines
 from train.common import training
+from train.common.jobs import ProgramRun, Runner
+from train.common.options import command_line
 from train.common.run import Interrupt
 from train.dtram.options import StopAfter, StopOff
+from train.dtram.recipes import RECIPES
 from train.reinforce import Options
 
 SMALL: dict[str, Any] = {
@@ -113,3 +118,21 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
         assert stopped.value.code == 128 + signal.SIGTERM
 
     return call
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`Runner` calls programs in this process, which saves the time of their start."""
+    calls: dict[str, Callable[[], object]] = {
+        "reinforce.py": lambda: reinforce.train(command_line(Options, None, RECIPES)),
+        "sb3_baselines.py": lambda: sb3_baselines.train(tyro.cli(sb3_baselines.Options)),
+    }
+
+    def run(self: Runner, jobs: Sequence[ProgramRun]) -> None:
+        for job in jobs:
+            if not job.finished:
+                with monkeypatch.context() as patch:
+                    patch.setattr(sys, "argv", job.words()[1:])
+                    calls[job.program]()
+
+    monkeypatch.setattr(Runner, "run", run)

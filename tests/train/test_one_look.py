@@ -205,7 +205,7 @@ def test_like_takes_a_dtrams_operations_and_width(task: Task, finished_run: Path
 
 def test_like_takes_the_layers_of_a_cnn(tmp_path: Path, task: Task) -> None:
     agent = task.new_agent(encoder="cnn", hidden_size=16)
-    agent.save(tmp_path, **task.about)
+    agent.save(tmp_path, **task.metadata)
     (tmp_path / "results.json").write_text(json.dumps({"mean_flops": 1e6}))
     given = options(side=20, hidden_size=None, encoder="cnn", like=tmp_path)
     network, _ = new_network(given, task)
@@ -226,7 +226,7 @@ def test_like_another_task_or_an_unfinished_run_is_an_error(
     other.env_options["num_classes"] = 5
     with pytest.raises(ValueError, match="--num-classes 5: expected not given, as --like"):
         network_config(options(like=finished_run), other)
-    task.new_agent().save(tmp_path, **task.about)
+    task.new_agent().save(tmp_path, **task.metadata)
     with pytest.raises(ValueError, match=r"results\.json is missing"):
         network_config(options(like=tmp_path), task)
     with pytest.raises(ValueError, match="--encoder conv: expected mlp with the options of"):

@@ -55,7 +55,7 @@ def model(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     agent = task.new_agent(encoder="cnn", hidden_size=32)
     torch.nn.init.normal_(agent.stopper[-1].weight)
-    agent.save(folder, **task.about)
+    agent.save(folder, **task.metadata)
     return folder
 
 

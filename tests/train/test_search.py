@@ -1,120 +1,62 @@
-"""The search of hyper-parameters: its tries, going on, and what it never looks at."""
+"""The search of hyper-parameters: its trials, how it continues, and what it compares."""
 
 from __future__ import annotations
 
 import json
-import signal
 import sys
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import tyro
 
 import dtram_env
-from train import reinforce, sb3_baselines, search
-from train.baselines.algorithms import TRACKS, reinforce_settings, settings, table_row
+from train import search
+from train.baselines.algorithms import (
+    ENV_STEPS,
+    check_pair,
+    reinforce_options,
+    settings,
+    table_row,
+)
+from train.common.jobs import ProgramRun, Runner
+from train.common.options import command_line, flags
+from train.common.records import read_records
 from train.common.run import run_program
-from train.search import SPACES, SearchOptions, as_toml
+from train.dtram.recipes import RECIPES
+from train.reinforce import Options as ReinforceOptions
+from train.search import SPACES, WHOLE_TASK_SPACES, Options, as_toml
 
 WHOLE = "DTRAM-Signpost-v0"
 
 
 @pytest.fixture(autouse=True)
 def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The search keeps its tries below the current folder. Nor may anyone look at the test split.
-
-    Every row of these tests is changed to a quick one.
-    """
+    """The search keeps its trials below the current folder."""
     monkeypatch.chdir(tmp_path)
-    score = dtram_env.evaluate
-
-    def watched(policy: Any, env_id: str, split: str = "test", **keywords: Any) -> Any:
-        assert split == "validation", f"the search looked at the {split} split"
-        return score(policy, env_id, split, **keywords)
-
-    monkeypatch.setattr(dtram_env, "evaluate", watched)
-    quick = {"network.width": 16, "num_envs": 16, "batch_size": 64}
-
-    def quickly(track: str, algo: str, changes: Any = None) -> Any:
-        return settings(track, algo, (changes or {}) | (quick if algo == "ppo" else {}))
-
-    monkeypatch.setattr(sb3_baselines, "settings", quickly)
 
 
-def tiny(**changes: Any) -> SearchOptions:
-    given: dict[str, Any] = {"algo": "ppo", "env_id": WHOLE, "trials": 2, "steps": 512}
-    return SearchOptions(**(given | changes))
+def tiny(**changes: Any) -> Options:
+    given: dict[str, Any] = {"algo": "scan", "env_id": WHOLE, "trials": 3, "steps": 512}
+    return Options(**(given | changes))
 
 
-def outcome_of(options: SearchOptions) -> dict[str, Any]:
-    """What the search wrote, its date and command apart."""
+def outcome_of(options: Options) -> dict[str, Any]:
+    """What the search wrote, without its origin."""
     found = search.search(options)
-    path = options.json or Path("runs/search", WHOLE, options.algo, "outcome.json")
-    assert json.loads(path.read_text()) == json.loads(json.dumps(found))
+    path = options.records or Path("runs/search", f"{WHOLE}.jsonl")
+    (kept,) = (record for record in read_records(path) if record["algo"] == options.algo)
+    assert kept == json.loads(json.dumps(found))
+    assert {"command", "commit", "date", "versions", "hardware"} <= found.keys()
     return {key: found[key] for key in ("env_id", "algo", "steps", "seed", "best", "trials")}
 
 
-def test_two_tries_interrupted_after_the_first_are_the_same_two(
-    interrupted, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    whole = outcome_of(tiny(json=Path("whole.json")))
-    first, second = whole["trials"]
-    assert first["changes"] == {}
-    assert second["changes"].keys() == {
-        *("learning_rate", "n_steps", "ent_coef", "gae_lambda", "n_epochs", "env.view")
-    }
-    base = sb3_baselines.settings("whole-task", "ppo").to_json()
-    assert first["row"] == base  # the table's own
-    for name, value in second["changes"].items():
-        group, _, key = name.rpartition(".")
-        assert (second["row"][group] if group else second["row"])[key] == value
-    best = max(whole["trials"], key=lambda trial: trial["validation"]["return"])
-    assert whole["best"] == best
-
-    Path("runs/search").rename("elsewhere")
-    monkeypatch.setattr("sys.argv", ["search.py", "--algo", "ppo", "--env-id", WHOLE])
-    log = Path("runs/search", WHOLE, "ppo", "trials.json")
-
-    def cut_in_the_second(*arguments: Any) -> Any:
-        if not log.exists():
-            return sb3_baselines.learn(*arguments)
-        interrupted(sb3_baselines, lambda: sb3_baselines.learn(*arguments), 1)
-        raise SystemExit(128 + signal.SIGTERM)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(search, "learn", cut_in_the_second)
-        with pytest.raises(SystemExit):
-            search.search(tiny(json=Path("cut.json")))
-    assert len(json.loads(log.read_text())["trials"]) == 1
-    said = capsys.readouterr().err
-    assert f"train/search.py --algo ppo --env-id {WHOLE}\n" in said and "--resume" not in said
-    assert not Path("cut.json").exists()
-    tried: list[Any] = []
-
-    def counted(*arguments: Any) -> Any:
-        tried.append(arguments)
-        return sb3_baselines.learn(*arguments)
-
-    monkeypatch.setattr(search, "learn", counted)
-    again = outcome_of(tiny(json=Path("cut.json")))
-    assert len(tried) == 1
-    assert without_times(again) == without_times(whole)
-    capsys.readouterr()
-    assert without_times(outcome_of(tiny(json=Path("cut.json")))) == without_times(whole)
-    assert len(tried) == 1  # all were there
-    assert "nothing to run: all 2 tries are in" in capsys.readouterr().out
-
-
-def without_times(found: Any) -> Any:
-    if isinstance(found, dict):
-        return {key: without_times(value) for key, value in found.items() if key != "seconds"}
-    return [without_times(value) for value in found] if isinstance(found, list) else found
-
-
-def test_a_scan_is_searched_without_training() -> None:
-    found = outcome_of(tiny(algo="scan", trials=4))
+def test_trials_are_compared_on_validation(in_this_process) -> None:
+    found = outcome_of(tiny(trials=4))
+    assert found["trials"][0]["changes"] == {}
     assert found["trials"][0]["row"] == settings("whole-task", "scan").to_json()
     for trial in found["trials"][1:]:
         row = trial["row"]
@@ -123,110 +65,136 @@ def test_a_scan_is_searched_without_training() -> None:
         scored = dtram_env.evaluate(policy, WHOLE, "validation")
         assert trial["validation"]["return"] == scored.mean_return
         assert trial["validation"]["mean_glimpses"] == scored.mean_glimpses
-    assert not list(Path("runs/search", WHOLE, "scan").glob("trial-*"))
+        assert "test" not in json.dumps(trial)
+    best = max(found["trials"], key=lambda trial: trial["validation"]["return"])
+    assert found["best"] == best
 
 
-def test_another_search_begins_anew() -> None:
-    first = outcome_of(tiny(algo="scan", trials=3))
-    more = outcome_of(tiny(algo="scan", trials=4))
-    assert more["trials"][:3] == first["trials"]
-    other = outcome_of(tiny(algo="scan", trials=3, seed=1))
-    assert [t["changes"] for t in other["trials"]] != [t["changes"] for t in first["trials"]]
-
-
-def test_tries_of_another_row_or_space_are_not_counted(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+def test_interrupted_it_continues_with_the_trial_that_is_missing(
+    in_this_process, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    judged: list[dict[str, Any]] = []
-    judge = search.judged_baseline
+    whole = outcome_of(tiny(records=Path("whole.jsonl")))
+    assert outcome_of(tiny(records=Path("again.jsonl"))) == whole
+    assert "finished already" in capsys.readouterr().out
+    Path("runs/search").rename("elsewhere")
+    run, made = Runner.run, []
 
-    def counted(options: Any, track: str, changes: dict[str, Any], folder: Path) -> Any:
-        judged.append(changes)
-        return judge(options, track, changes, folder)
+    def counted(self: Runner, jobs: Sequence[ProgramRun]) -> None:
+        missing = [job for job in jobs if not job.finished]
+        made.extend(missing)
+        if missing and len(made) == 3:
+            raise KeyboardInterrupt
+        run(self, jobs)
 
-    monkeypatch.setattr(search, "judged_baseline", counted)
-    scan = tiny(algo="scan", trials=3)
-    first = outcome_of(scan)
-    with monkeypatch.context() as patch:
-        narrow = {"scan": lambda trial: {"grid": 2, "stop_after": 1 + len(trial.params)}}
-        patch.setattr(search, "SPACES", narrow)
-        assert [t["changes"] for t in outcome_of(scan)["trials"]] == [
-            {},
-            *[{"grid": 2, "stop_after": 1}] * 2,
-        ]
-    assert len(judged) == 5  # the table's row was not tried again
-    assert outcome_of(scan) == first and len(judged) == 7
-    capsys.readouterr()
-    monkeypatch.setattr(search, "table_row", lambda *_: {"another": "row"})
-    outcome_of(scan)
-    assert len(judged) == 10
-    assert "tries of another row, length or seed; the search begins anew" in capsys.readouterr().out
-
-
-def test_dtram_tries_no_grid_in_the_whole_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    scored = {"return": 0.5, "error": 0.5, "mean_glimpses": 1.0}
-    monkeypatch.setattr(search, "judged_dtram", lambda *words: (words[2], scored))
-    for track, grids in (("whole-task", {0}), ("policy-only", {0, 4, 6})):
-        monkeypatch.setattr(search, "track_of", lambda options, track=track: track)
-        found = outcome_of(tiny(algo="dtram", trials=10, json=Path(f"{track}.json")))
-        tried = [trial["changes"] for trial in found["trials"]]
-        assert tried[0] == {} and {changes["locator_grid"] for changes in tried[1:]} == grids
+    monkeypatch.setattr(Runner, "run", counted)
+    monkeypatch.setattr(sys, "argv", ["search.py", "--algo", "scan", "--env-id", WHOLE])
+    with pytest.raises(SystemExit) as stopped:
+        search.search(tiny(records=Path("cut.jsonl")))
+    assert stopped.value.code == 130 and not Path("cut.jsonl").exists()
+    said = capsys.readouterr().err
+    assert "interrupted; to go on: " in said
+    assert f"train/search.py --algo scan --env-id {WHOLE}\n" in said
+    assert outcome_of(tiny(records=Path("cut.jsonl"))) == whole
+    assert len(made) == 4  # two, the interrupted one, and that one again
 
 
-def test_dtram_is_judged_by_its_own_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    quick = {"batch_size": 32, "m": 2, "stop_batch_size": 64, "stop_epochs": 2, "hidden_size": 12}
-    monkeypatch.setattr(
-        search, "table_row", lambda track, algo: {**table_row(track, algo), **quick}
-    )
-    monkeypatch.setattr(
-        reinforce, "report", lambda *_: pytest.fail("the search looked at the test split")
-    )
-    found = outcome_of(tiny(algo="dtram", trials=1, steps=4096))
-    (trial,) = found["trials"]
-    assert trial["row"] == reinforce_settings("whole-task") | quick
-    folder = Path("runs/search", WHOLE, "dtram", "trial-0")
-    rows = [json.loads(row) for row in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert rows[-1]["time/total_timesteps"] <= 4096
-    judged = [row for row in rows if "eval/stop_threshold" in row]
-    assert trial["validation"]["return"] == max(row["eval/mean_return"] for row in judged)
-    assert json.loads((folder / "options.json").read_text())["seed"] == search.SEED_OF_TRIALS
+def test_what_defines_a_search_defines_its_trials(
+    in_this_process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def folders() -> set[str]:
+        return {path.name for path in Path("runs/search", WHOLE, "scan").glob("trial-*")}
+
+    first = outcome_of(tiny())
+    assert outcome_of(tiny(trials=4))["trials"][:3] == first["trials"]
+    other = outcome_of(tiny(seed=1))
+    assert [t["changes"] for t in other["trials"]] != [t["changes"] for t in first["trials"]]
+    before = folders()
+    monkeypatch.setattr(search, "table_row", lambda *_: {"grid": 3})  # no trial is taken over
+    outcome_of(tiny())
+    assert len(folders() - before) == 3
 
 
-@pytest.mark.parametrize("track", TRACKS)
+def test_the_outcome_replaces_the_algorithms_earlier_one(tmp_path: Path, in_this_process) -> None:
+    path = tmp_path / "searches.jsonl"
+    path.write_text('{"algo": "ppo"}\n{"algo": "scan", "best": "an earlier one"}\n')
+    outcome = outcome_of(tiny(trials=1, records=path))
+    ppo, scan = read_records(path)
+    assert ppo == {"algo": "ppo"} and scan["best"] == outcome["best"]
+
+
+@pytest.mark.parametrize(("algo", "steps"), [("ppo", 512), ("dtram", 4096)])
+def test_a_trial_is_a_run_of_its_program(
+    in_this_process, monkeypatch: pytest.MonkeyPatch, algo: str, steps: int
+) -> None:
+    small = {"env.observe": "glimpse", "num_envs": 16, "batch_size": 64, "n_epochs": 1}
+    if algo == "dtram":
+        small = {"stop": "after max_mean_glimpses=none epochs=2", "batch_size": 32}
+    monkeypatch.setitem(search.WHOLE_TASK_SPACES, algo, lambda trial: small)
+    found = outcome_of(tiny(algo=algo, trials=2, steps=steps))
+    first, second = found["trials"]
+    assert first["row"] == table_row("whole-task", algo)
+    if algo == "dtram":
+        assert second["row"] == first["row"] | small
+    else:
+        assert second["row"] == settings("whole-task", algo, small).to_json()
+    returns = []
+    for folder in Path("runs/search", WHOLE, algo).glob("trial-*/"):
+        made = json.loads((folder / "results.json").read_text())
+        assert made["env_steps"] <= 4096 and made["options"]["seed"] == search.SEED_OF_TRIALS
+        rows = [json.loads(row) for row in (folder / "metrics.jsonl").read_text().splitlines()]
+        if algo == "dtram":  # its trunk takes all glimpses
+            rows = [row for row in rows if "eval/stop_threshold" in row]
+        key = "eval/mean_return" if algo == "dtram" else "eval/mean_reward"
+        returns.append(max(row[key] for row in rows))
+    assert sorted(returns) == sorted(t["validation"]["return"] for t in (first, second))
+
+
+@pytest.mark.parametrize("track", ENV_STEPS)
 @pytest.mark.parametrize("algo", SPACES)
-def test_a_printed_row_is_toml(track: str, algo: str) -> None:
+def test_a_space_draws_what_the_program_takes(track: str, algo: str) -> None:
     if (track, algo) == ("whole-task", "dqn"):
         return
-    row = table_row(track, algo)
-    changed = {**row, "learning_rate": 1e-05, "use_rms_prop": True, "learning": "lin_1.0e-03"}
-    assert tomllib.loads(as_toml(track, algo, changed)) == {track: {algo: changed}}
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"trials": 11}, "--trials 11: expected 1 to 10"),
-        ({"trials": 0}, "--trials 0: expected 1 to 10"),
-        ({"steps": 0}, "--steps 0: expected at least 1"),
-        ({"algo": "random"}, "--algo random: expected one of ppo, a2c, recurrent_ppo"),
-    ],
-)
-def test_impossible_options_are_errors(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        tiny(**changes)
+    space = (WHOLE_TASK_SPACES if track == "whole-task" else SPACES)[algo]
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(5):
+        changes = space(study.ask())
+        if algo == "dtram":
+            row = table_row(track, algo) | changes
+            command_line(ReinforceOptions, None, RECIPES, flags(reinforce_options(row)))
+            # A search of the whole task's length would choose cells, a full run would not.
+            assert ("locator" in changes) == (track == "policy-only")
+        else:
+            chosen = settings(track, algo, changes)
+            check_pair(algo, chosen.env.get("view", "native"), track)
+            row = chosen.to_json()
+        row |= {"learning_rate": 1e-05, "use_rms_prop": True}
+        assert tomllib.loads(as_toml(track, algo, row)) == {track: {algo: row}}
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--algo", "dqn", "--env-id", WHOLE), "error: --algo dqn takes one Discrete action"),
-        (("--env-id", "CartPole-v1"), "error: environment 'CartPole-v1': expected one of this"),
+        (("--trials", "11"), "--trials 11: expected 1 to 10"),
+        (("--trials", "0"), "--trials 0: expected 1 to 10"),
+        (("--steps", "0"), "--steps 0: expected at least 1"),
+        (("--algo", "random"), "--algo random: expected one of ppo, a2c, recurrent_ppo"),
+        (("--algo", "dqn", "--env-id", WHOLE), "--algo dqn takes one Discrete action"),
+        (("--env-id", "CartPole-v1"), "environment 'CartPole-v1': expected one of this"),
     ],
 )
-def test_what_does_not_go_together_ends_in_one_line(words: tuple[str, ...], said: str) -> None:
+def test_bad_input_is_named(capsys: pytest.CaptureFixture, words, said: str) -> None:
     with pytest.raises(SystemExit) as stopped:
-        run_program(lambda: search.search(tyro.cli(SearchOptions, args=words)))
-    assert isinstance(stopped.value.code, str) and stopped.value.code.startswith(said)
+        run_program(lambda: search.search(tyro.cli(Options, args=words)))
+    errors = capsys.readouterr().err
+    text = errors if stopped.value.code == 2 else str(stopped.value.code)
+    assert said in " ".join(text.replace("│", "").split())
+
+
+def test_a_failed_trial_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [sys.executable, "-c", "exit('error: no room')"]
+    monkeypatch.setattr(ProgramRun, "words", lambda self: words)
+    with pytest.raises(ValueError, match=r"trial-.*: failed: error: no room"):
+        search.search(tiny())
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,8 @@
-"""The baselines by name: what each one can act in, and its hyper-parameters."""
+"""The compared algorithms: the views that each can act in, and its hyper-parameters."""
 
 from __future__ import annotations
 
 import importlib
-import json
 import tomllib
 from dataclasses import dataclass, field
 from functools import cache
@@ -11,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from agents.sb3 import policy_settings
+from train.common.records import RESULTS, read_records
 
 TABLE = Path(__file__).with_name("hyperparameters.toml")
-OUTCOMES = TABLE.parents[2] / "benchmarks" / "results" / "search"  # of train/search.py
-TRACKS = ("policy-only", "whole-task")
+SEARCHES = RESULTS / "search"
+ENV_STEPS = {"policy-only": 300_000, "whole-task": 1_000_000}
+"""Env steps of a run on each track, unless another number is given."""
 VIEW_WORDS = {
     "continuous": "a Box action",
     "discrete": "a MultiDiscrete action",
@@ -25,14 +26,14 @@ VIEW_WORDS = {
 
 @dataclass(frozen=True)
 class Algorithm:
-    """One baseline.
+    """An algorithm of Stable-Baselines3 or sb3-contrib, or a policy that needs no training.
 
     Attributes:
-        module: where its class is.
-        name: of the class.
-        views: whose actions it can take; the first is the default.
+        module: module of its class.
+        name: name of its class.
+        views: views of the environment whose actions it can take; the first is the default.
         recurrent: whether its policy has an LSTM.
-        learns: whether there is anything to train.
+        learns: whether it is trained.
     """
 
     module: str
@@ -42,10 +43,10 @@ class Algorithm:
     learns: bool = True
 
     def load(self) -> type:
-        """Its class.
+        """Imports the class.
 
         Raises:
-            ValueError: the package that has it is not installed.
+            ValueError: its package is not installed.
         """
         try:
             return getattr(importlib.import_module(self.module), self.name)
@@ -75,10 +76,10 @@ class Settings:
     """Hyper-parameters of one algorithm on one track.
 
     Attributes:
-        env: keywords of the environment: view, observe, grid, …
-        num_envs: environments that are stepped side by side.
+        env: keywords of the environment: view, observe, grid ...
+        num_envs: number of environments stepped side by side.
         network: keywords of `agents.sb3.policy_settings`.
-        algorithm: keywords of the algorithm itself, or of the policy that needs no learning.
+        algorithm: keywords of the algorithm, or of the policy that needs no training.
     """
 
     env: dict[str, Any]
@@ -87,7 +88,7 @@ class Settings:
     algorithm: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """As the table has it: what is empty is left out."""
+        """The table's row: empty groups are left out."""
         groups = {"env": self.env, "num_envs": self.num_envs, "network": self.network}
         given = {name: value for name, value in groups.items() if value and value != 1}
         return given | self.algorithm
@@ -95,21 +96,21 @@ class Settings:
 
 @cache
 def _table() -> dict[str, Any]:
-    return tomllib.loads(TABLE.read_text())
+    return tomllib.loads(TABLE.read_text(encoding="utf-8"))
 
 
 def settings(track: str, algo: str, changes: dict[str, Any] | None = None) -> Settings:
-    """The row of the table, with some values changed.
+    """Hyper-parameters of a baseline: its row of the table, with some values changed.
 
     Args:
-        track: one of `TRACKS`.
+        track: a key of `ENV_STEPS`.
         algo: a key of `ALGORITHMS`.
-        changes: values by name; ``env.NAME`` and ``network.NAME`` are those of the two groups.
+        changes: values by name; ``env.NAME`` and ``network.NAME`` change those two groups.
 
     Raises:
-        ValueError: the table has no such row.
+        ValueError: the table has no such row, or a name or value is none of the table's.
     """
-    row = _table().get(track, {}).get(algo)
+    row = _table()[track].get(algo)
     if row is None or algo not in ALGORITHMS:
         others = ", ".join(name for name in _table()[track] if name in ALGORITHMS)
         if algo in ALGORITHMS and ALGORITHMS[algo].views == ("single",):
@@ -122,7 +123,7 @@ def settings(track: str, algo: str, changes: dict[str, Any] | None = None) -> Se
             f"{others}"
         )
     if "gamma" in (changes or {}):
-        raise ValueError("--set gamma=…: the environment discounts; gamma is 1 for everyone")
+        raise ValueError("--set gamma=…: expected no gamma; the environment discounts the reward")
     row = {**row, "env": dict(row.get("env", {})), "network": dict(row.get("network", {}))}
     for name, value in (changes or {}).items():
         group, _, key = name.rpartition(".")
@@ -135,45 +136,44 @@ def settings(track: str, algo: str, changes: dict[str, Any] | None = None) -> Se
     return Settings(env, num_envs, network, row)
 
 
-def reinforce_settings(track: str) -> dict[str, Any]:
-    """Options of `train/reinforce.py` for DT-RAM's row of a comparison.
+def table_row(track: str, algo: str) -> dict[str, Any]:
+    """A row of the table, a baseline's or DT-RAM's.
 
     Raises:
         ValueError: the table has no such row.
     """
-    if "dtram" not in _table().get(track, {}):
+    if algo != "dtram":
+        return settings(track, algo).to_json()
+    if "dtram" not in _table()[track]:
         raise ValueError(f"--algos dtram: {TABLE.name} has no row [{track}.dtram]; add one")
     return _table()[track]["dtram"]
 
 
-def table_row(track: str, algo: str) -> dict[str, Any]:
-    """A row as the table has it, a baseline's or DT-RAM's.
+def reinforce_options(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of DT-RAM as options of ``train/reinforce.py``; texts become words.
 
-    Raises:
-        ValueError: the table has no such row.
+    >>> reinforce_options({"m": 2, "locator": "cells grid=4"})
+    {'m': 2, 'locator': ('cells', 'grid=4')}
     """
-    return reinforce_settings(track) if algo == "dtram" else settings(track, algo).to_json()
+    return {k: tuple(v.split()) if isinstance(v, str) else v for k, v in row.items()}
 
 
-def tries_searched(env_id: str, algo: str, row: dict[str, Any]) -> int:
-    """How many tries of `train/search.py` led to a row of the table; 0 without a search.
-
-    Those of an earlier search, whose space was then changed, count too: they are in ``earlier/``.
+def number_of_trials(env_id: str, algo: str, row: dict[str, Any]) -> int:
+    """Number of trials in the search of ``train/search.py`` that found a row; 0 without a search.
 
     Args:
         env_id: without its package.
         algo: a key of `ALGORITHMS`, or "dtram".
         row: of the table.
     """
-    outcome = OUTCOMES / env_id / f"{algo}.json"
-    if not outcome.exists() or json.loads(outcome.read_text())["best"]["row"] != row:
-        return 0
-    outcomes = [outcome, OUTCOMES / env_id / "earlier" / outcome.name]
-    return sum(len(json.loads(path.read_text())["trials"]) for path in outcomes if path.exists())
+    for record in read_records(SEARCHES / f"{env_id}.jsonl"):
+        if record["algo"] == algo and record["best"]["row"] == row:
+            return len(record["trials"])
+    return 0
 
 
 def check_pair(algo: str, view: str, track: str) -> None:
-    """Raises ValueError, naming the way out, if an algorithm cannot act in a view."""
+    """Raises ValueError, naming alternatives, if an algorithm cannot act in a view."""
     algorithm = ALGORITHMS[algo]
     if view in algorithm.views:
         return
@@ -187,14 +187,13 @@ def check_pair(algo: str, view: str, track: str) -> None:
 
 
 def make_model(algo: str, env: Any, chosen: Settings, seed: int, device: Any) -> Any:
-    """An untrained model; its own gamma is 1, since the environment discounts the reward.
+    """Makes an untrained model. Its gamma is 1, since the environment discounts the reward.
 
     Raises:
         ValueError: a hyper-parameter that the algorithm does not have, or a missing package.
     """
     algorithm = ALGORITHMS[algo]
-    keywords = {name: _read(name, value) for name, value in chosen.algorithm.items()}
-    more = dict(chosen.network)
+    keywords = {name: _schedule(name, value) for name, value in chosen.algorithm.items()}
     policy = "MultiInputLstmPolicy" if algorithm.recurrent else "MultiInputPolicy"
     try:
         return algorithm.load()(
@@ -203,15 +202,15 @@ def make_model(algo: str, env: Any, chosen: Settings, seed: int, device: Any) ->
             gamma=1.0,
             seed=seed,
             device=device,
-            policy_kwargs=policy_settings(**more),
+            policy_kwargs=policy_settings(**chosen.network),
             **keywords,
         )
     except (TypeError, AssertionError) as error:
-        raise _wrong(algo, error) from None
+        raise _refused(algo, error) from None
 
 
-def make_rule(algo: str, chosen: Settings, num_classes: int | None, seed: int) -> Any:
-    """A policy that needs no learning.
+def make_untrained_policy(algo: str, chosen: Settings, num_classes: int | None, seed: int) -> Any:
+    """Makes a policy that needs no training.
 
     Raises:
         ValueError: a hyper-parameter that it does not have.
@@ -219,15 +218,15 @@ def make_rule(algo: str, chosen: Settings, num_classes: int | None, seed: int) -
     try:
         return ALGORITHMS[algo].load()(num_classes, seed=seed, **chosen.algorithm)
     except TypeError as error:
-        raise _wrong(algo, error) from None
+        raise _refused(algo, error) from None
 
 
-def _wrong(algo: str, error: Exception) -> ValueError:
-    """What a class says of hyper-parameters that it cannot take, in one line."""
+def _refused(algo: str, error: Exception) -> ValueError:
+    """The error of a class that was given other hyper-parameters than its own, in one line."""
     return ValueError(f"--algo {algo}: {' '.join(str(error).split())}; see {TABLE.name}")
 
 
-def _read(name: str, value: Any) -> Any:
+def _schedule(name: str, value: Any) -> Any:
     """``"lin_1e-3"`` as a schedule that falls linearly from 1e-3 to 0, as in rl-zoo3's files."""
     if isinstance(value, str) and value.startswith("lin_"):
         try:

@@ -1,4 +1,4 @@
-"""What happens beside an SB3 algorithm while it learns: validation, checkpoints, signals."""
+"""Validation, checkpoints and signals while an algorithm of Stable-Baselines3 learns."""
 
 from __future__ import annotations
 
@@ -29,22 +29,23 @@ def curve_point(env_steps: int, found: dtram_env.Evaluation, seconds: float) -> 
     }
 
 
-class Judge(BaseCallback):
-    """Looks at validation at equal distances, keeps the best weights, and saves to go on from.
+class ValidationCallback(BaseCallback):
+    """Validates at equal distances, keeps the best weights, and saves checkpoints.
 
-    It acts between two rollouts, when the algorithm has just learned and holds nothing half-done.
-    A resumed run's episodes begin anew.
+    It acts between two rollouts, when the algorithm has just learned and holds no partial rollout.
+    The episodes of a resumed run start anew.
 
     Args:
-        run: where everything goes.
+        run: the run's folder.
         steps: env steps of the whole run.
-        points: how often validation is looked at, the start not counted.
+        points: number of validations, without the one before training.
         evaluate: scores a policy on validation.
 
     Attributes:
-        curve: a row for every look at validation.
-        best: the row whose weights are kept: highest return, the first of equals.
-        seconds: spent learning, validation not counted.
+        curve: one point for each validation.
+        best: the point whose weights are kept: the highest return, the first of equal ones.
+        seconds: time of training, without validation.
+        interrupt: if its signal is set, the run is saved and the program ends.
     """
 
     def __init__(
@@ -64,21 +65,21 @@ class Judge(BaseCallback):
 
     @property
     def best_path(self) -> Path:
-        """The file of the best weights, SB3's own format."""
+        """File of the best weights, in SB3's format."""
         return self._run.path / "best_model.zip"
 
     def restore(self, model: Any) -> None:
-        """Puts the latest checkpoint, if there is one, into an untrained model and this."""
+        """Loads the latest checkpoint, if there is one, into an untrained model and this object."""
         self._clock = time.perf_counter()
         self.model = model
-        folder, saved = self._run.latest_checkpoint, self._run.latest_state()
+        folder, saved = self._run.checkpoint, self._run.load_state()
         self._run.rewind(-1 if saved is None else saved["env_steps"])
         if folder is None or saved is None:
             return
         _load_weights(model, folder / "model.zip")
-        # The one kept may be of a later look, which was lost and is now taken anew.
+        # best_model.zip may be of a later validation, which the checkpoint does not have.
         _copy(folder / "best_model.zip", self.best_path)
-        # Else it would draw the images and the noise of its beginning once more.
+        # With the first seed, the run would draw its first images and noise once more.
         model.set_random_seed((model.seed or 0) + saved["env_steps"])
         model.num_timesteps = saved["env_steps"]
         model._n_updates = saved["updates"]
@@ -88,30 +89,30 @@ class Judge(BaseCallback):
         print(f"{self._run.path}: continuing after {model.num_timesteps:,} env steps")
 
     def finish(self) -> None:
-        """The last look; what follows can be interrupted without a step being taken again."""
-        self._look()
+        """Validates the last weights and saves, so that a later interruption costs no training."""
+        self._validate()
         self._save()
 
     def _on_rollout_start(self) -> None:
         due = len(self.curve) * self._steps / self._points
         if self.model.num_timesteps >= due:
-            self._look()
+            self._validate()
             self._save()
         if self.interrupt is not None and self.interrupt.signal is not None:
             self._save()
-            self._leave()
+            self._run.leave(self.interrupt.signal)
 
     def _on_step(self) -> bool:
         return True
 
-    def _look(self) -> None:
+    def _validate(self) -> None:
         self._tick()
         if self.curve and self.curve[-1]["env_steps"] == self.model.num_timesteps:
             return
         self.model.policy.set_training_mode(False)
         found = self._evaluate(Sb3Policy(self.model))
-        row = curve_point(self.model.num_timesteps, found, self.seconds)
-        self.curve.append(row)
+        point = curve_point(self.model.num_timesteps, found, self.seconds)
+        self.curve.append(point)
         self._run.log(
             self.model.num_timesteps,
             {
@@ -120,14 +121,14 @@ class Judge(BaseCallback):
                 "eval/mean_ep_length": found.mean_glimpses,
             },
         )
-        if self.best is None or row["return"] > self.best["return"]:
-            self.best = row
+        if self.best is None or point["return"] > self.best["return"]:
+            self.best = point
             aside = self._run.path / "best_model.tmp.zip"
             self.model.save(aside)
             os.replace(aside, self.best_path)
         print(
-            f"{row['env_steps']:>9,} env steps: validation return {row['return']:.4f}, error "
-            f"{100 * row['error']:.2f} % at {row['mean_glimpses']:.2f}; {self.seconds:.0f} s",
+            f"{point['env_steps']:>9,} env steps: validation return {point['return']:.4f}, error "
+            f"{100 * point['error']:.2f} % at {point['mean_glimpses']:.2f}; {self.seconds:.0f} s",
             flush=True,
         )
         self._clock = time.perf_counter()
@@ -154,13 +155,8 @@ class Judge(BaseCallback):
             "best": self.best,
             "seconds": self.seconds,
         }
-        self._run.write_checkpoint(write, state)
+        self._run.save_checkpoint(write, state)
         self._clock = time.perf_counter()
-
-    def _leave(self) -> None:
-        """Says how to go on, and exits with the signal's usual status."""
-        assert self.interrupt is not None and self.interrupt.signal is not None
-        self._run.leave(self.interrupt.signal, "train/sb3_baselines.py")
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -170,7 +166,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _load_weights(model: Any, path: Path) -> None:
-    """`set_parameters`, and the tensors that it leaves out: SAC's entropy coefficient."""
+    """Calls `set_parameters`, then loads the tensors that it omits: SAC's entropy coefficient."""
     model.set_parameters(path, device=model.device)
     _, _, others = load_from_zip_file(path, device=model.device)
     for name, value in (others or {}).items():

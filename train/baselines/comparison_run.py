@@ -1,50 +1,38 @@
-"""The runs of a comparison: how one is made, in a process of its own, and how it is read."""
+"""A run of a comparison: the command that makes it, and the record that is made of it."""
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from train.baselines.algorithms import ALGORITHMS, table_row, tries_searched
-from train.baselines.summary import COLUMNS, Run, area_under
-from train.common.run import read_json, write_json
-from train.evaluate import Options as EvaluateOptions
-from train.evaluate import evaluate
+import numpy as np
 
-HERE = Path(__file__).resolve().parents[1]
+from train.baselines.algorithms import ALGORITHMS, number_of_trials, reinforce_options, table_row
+from train.common.evaluation import evaluate_agent
+from train.common.files import read_json, write_json
+from train.common.jobs import ProgramRun
+from train.common.records import origin
 
-# Env steps a second of one run on one thread of an AMD EPYC, for the estimate that is printed
-# first; finished runs of the same algorithm take their place.
-RATES = {
-    "policy-only": {
-        "ppo": 3800,
-        "a2c": 4900,
-        "dqn": 1100,
-        "sac": 460,
-        "recurrent_ppo": 670,
-        "maskable_ppo": 3700,
-        "dtram": 7500,
-    },
-    "whole-task": {
-        "ppo": 3400,
-        "a2c": 15000,
-        "sac": 500,
-        "recurrent_ppo": 950,
-        "maskable_ppo": 5800,
-        "dtram": 3200,
-    },
-}
-UNSEEN = {"env_steps": 0, "return": 0.0}  # DT-RAM before its first look at validation
-SECONDS_A_RUN = 15.0  # start, validation on the way and the test split
+START_OF_DTRAM = {"env_steps": 0, "return": 0.0}
+"""DT-RAM first validates after an epoch; until then its return counts as 0."""
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One run to be made or read."""
+class ComparisonRun:
+    """One algorithm with one seed on one environment.
+
+    Attributes:
+        env_id: a registered id, as `gym.make` takes it.
+        track: the environment's track.
+        algo: a key of `ALGORITHMS`, or "dtram".
+        seed: seed of the run.
+        steps: env steps of the run, if the algorithm learns.
+        folder: the run's folder.
+        data_dir: folder of all datasets.
+    """
 
     env_id: str
     track: str
@@ -55,128 +43,94 @@ class Cell:
     data_dir: Path | None
 
     @property
-    def learns(self) -> bool:
-        return self.algo == "dtram" or ALGORITHMS[self.algo].learns
+    def env_name(self) -> str:
+        """The id without its package."""
+        return self.env_id.rpartition(":")[2]
 
-    @property
-    def name(self) -> str:
-        return f"{self.env_id.rpartition(':')[2]} {self.algo} seed {self.seed}"
-
-    @property
-    def finished(self) -> bool:
-        return (self.folder / "results.json").exists()
-
-    def words(self) -> list[str]:
-        """The command that makes it."""
-        common = ["--env-id", self.env_id, "--seed", str(self.seed), "--run-dir", str(self.folder)]
-        if self.data_dir is not None:
-            common += ["--data-dir", str(self.data_dir)]
+    def program_run(self) -> ProgramRun:
+        """The program and its options."""
+        options: dict[str, Any] = {"env_id": self.env_id, "seed": self.seed}
+        options["data_dir"] = self.data_dir
         if self.algo == "dtram":
-            words = ["reinforce.py", *common, "--device", "cpu", "--env-steps", str(self.steps)]
-            for name, value in table_row(self.track, self.algo).items():
-                words += [f"--{name.replace('_', '-')}", str(value)]
-            words += ["--stopper-prior", "none"]  # as its row was searched
+            program = "reinforce.py"
+            row = reinforce_options(table_row(self.track, self.algo))
+            options |= {"device": "cpu", "env_steps": self.steps, **row}
         else:
-            words = ["sb3_baselines.py", "--algo", self.algo, *common]
-            if self.learns:
-                words += ["--total-timesteps", str(self.steps)]
-        return [sys.executable, str(HERE / words[0]), *words[1:], "--resume"]
+            program, options["algo"] = "sb3_baselines.py", self.algo
+            if ALGORITHMS[self.algo].learns:
+                options["total_timesteps"] = self.steps
+        name = f"{self.env_name} {self.algo} seed {self.seed}"
+        return ProgramRun(name, program, self.folder, options)
+
+    def record(self, problem: str = "") -> dict[str, Any]:
+        """The run as a record of a comparison.
+
+        A finished run's record has all that tables and plots need, and the run's origin. Any other
+        run's record has ``problem`` instead: why the run has no result.
+
+        Args:
+            problem: why the run is not finished, if that is known.
+        """
+        identity = {"env_id": self.env_name, "algo": self.algo, "seed": self.seed}
+        if not self.program_run().finished:
+            return identity | {"problem": problem or "not run"}
+        try:
+            return identity | self._finished()
+        except (OSError, ValueError, KeyError) as error:
+            text = f"no {error} in its results" if isinstance(error, KeyError) else str(error)
+            return identity | {"problem": f"{self.folder}: {text}"[:500]}
+
+    def _finished(self) -> dict[str, Any]:
+        results = read_json(self.folder / "results.json")
+        if not isinstance(results, dict):
+            raise ValueError("results.json: expected an object; delete it to run anew")
+        row = table_row(self.track, self.algo)
+        self.program_run().check_options()
+        if self.algo == "dtram":
+            found = self._dtram(results) | {"learns_from": "labels and reward"}
+            area = area_under([START_OF_DTRAM, *found["curve"]], found["env_steps"])
+        else:
+            if results["hyperparameters"] != row:
+                raise ValueError(
+                    "made with other hyper-parameters than the table's; delete it to run anew, or "
+                    "choose other --runs"
+                )
+            found = {name: value for name, value in results.items() if name != "options"}
+            found["learns_from"] = "reward" if ALGORITHMS[self.algo].learns else "nothing"
+            area = area_under(found["curve"], found["env_steps"])
+        del found["env_id"]
+        tries = number_of_trials(self.env_name, self.algo, row)
+        return found | {"hyperparameters": row, "area": area, "tries": tries}
+
+    def _dtram(self, results: Mapping[str, Any]) -> dict[str, Any]:
+        """A run of DT-RAM, evaluated through the environment like the others."""
+        kept = self.folder / "evaluation.json"
+        if not kept.exists():
+            write_json(kept, evaluate_agent(self.folder, data_dir=self.data_dir))
+        found = read_json(kept)
+        train_seconds = results["train_seconds"] - results["validation_seconds"]
+        return found | {
+            **origin(results),  # of the training, not of the evaluation
+            "python": results["python"],
+            "track": self.track,
+            "classifier": results["classifier"],
+            "view": "native",
+            "observe": "glimpse",
+            "env_steps": results["env_steps"],
+            "train_seconds": round(train_seconds, 1),
+            "flops_per_image": round(results["flops_per_glimpse"] * found["mean_glimpses"]),
+            "curve": dtram_curve(self.folder),
+        }
 
 
-def estimate(cells: Sequence[Cell], jobs: int) -> float:
-    """Seconds that the unfinished cells will take, from finished runs or `RATES`."""
-    seconds = 0.0
-    for cell in cells:
-        if cell.finished:
-            continue
-        seconds += SECONDS_A_RUN
-        if cell.learns:
-            others = [c for c in cells if (c.env_id, c.algo) == (cell.env_id, cell.algo)]
-            rates = [rate for rate in map(_rate, others) if rate]
-            rate = sum(rates) / len(rates) if rates else RATES[cell.track][cell.algo]
-            seconds += cell.steps / rate
-    return seconds / jobs
+def dtram_curve(folder: Path) -> list[dict[str, float]]:
+    """The learning curve of a run of DT-RAM, with one point for each epoch.
 
-
-def _rate(cell: Cell) -> float:
-    """Env steps a second of a finished run; 0 if there is none, or none that can be read."""
-    try:
-        found = read_json(cell.folder / "results.json")
-        return float(found["env_steps"] / found["train_seconds"])
-    except (OSError, ValueError, TypeError, KeyError, ZeroDivisionError):
-        return 0.0  # `read` says what is wrong with it
-
-
-def read(cell: Cell, problem: str) -> Run:
-    """A cell as a row of the comparison; what cannot be read is a row that says so."""
-    env_id = cell.env_id.rpartition(":")[2]
-    if not cell.finished:
-        return Run(env_id, cell.algo, cell.seed, None, problem=problem or "not run")
-    try:
-        return _read_finished(cell, env_id)
-    except (OSError, ValueError, KeyError) as error:
-        text = f"no {error} in its results" if isinstance(error, KeyError) else str(error)
-        return Run(env_id, cell.algo, cell.seed, None, problem=f"{cell.folder}: {text}"[:500])
-
-
-def _read_finished(cell: Cell, env_id: str) -> Run:
-    found = read_json(cell.folder / "results.json")
-    if not isinstance(found, dict):
-        raise ValueError("results.json: expected an object; delete it to run anew")
-    made, wanted = _made_with(cell, found), _wanted(cell)
-    if made != wanted:
-        differ = ", ".join(
-            f"{name} {made.get(name)!r} then, {wanted.get(name)!r} now"
-            for name in dict.fromkeys([*made, *wanted])
-            if made.get(name) != wanted.get(name)
-        )
-        raise ValueError(
-            f"made otherwise ({differ}); delete it to run anew, or choose other --runs"
-        )
-    if cell.algo == "dtram":
-        found, curve = _read_dtram(cell, found)
-        found["area"] = area_under([UNSEEN, *curve], found["env_steps"])
-    else:
-        curve = found["curve"]
-        found["learns_from"] = "reward" if cell.learns else "nothing"
-        found["area"] = area_under(curve, found["env_steps"])
-    found["tries"] = tries_searched(env_id, cell.algo, table_row(cell.track, cell.algo))
-    for key in COLUMNS.keys() - found.keys():
-        raise KeyError(key)
-    return Run(env_id, cell.algo, cell.seed, found, tuple(curve))
-
-
-def _wanted(cell: Cell) -> dict[str, Any]:
-    """What a cell's run must have been made with."""
-    return {
-        "env steps": cell.steps if cell.learns else 0,
-        "classifier": None,
-        "hyper-parameters": table_row(cell.track, cell.algo),
-    }
-
-
-def _made_with(cell: Cell, results: dict[str, Any]) -> dict[str, Any]:
-    """The same of a finished run."""
-    options = results["options"]
-    if cell.algo == "dtram":
-        steps, row = (
-            options["env_steps"],
-            {name: options.get(name) for name in table_row(cell.track, cell.algo)},
-        )
-    else:
-        steps, row = options["total_timesteps"], results["hyperparameters"]
-    return {"env steps": steps, "classifier": options["classifier"], "hyper-parameters": row}
-
-
-def _read_dtram(
-    cell: Cell, results: dict[str, Any]
-) -> tuple[dict[str, Any], list[dict[str, float]]]:
-    """A DT-RAM's run, scored through the environment like the others; kept beside the run."""
-    kept = cell.folder / "evaluation.json"
-    if not kept.exists():
-        write_json(kept, evaluate(EvaluateOptions(cell.folder, data_dir=cell.data_dir)))
-    found = read_json(kept)
-    curve = [
+    The points have the keys of `callback.curve_point`. The epochs of the stopper's stage all have
+    the env steps of the whole run, since that stage takes its glimpses at its start.
+    """
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [
         {
             "env_steps": row["time/total_timesteps"],
             "return": row["eval/mean_return"],
@@ -184,20 +138,25 @@ def _read_dtram(
             "mean_glimpses": row["eval/mean_glimpses"],
             "seconds": row["time/time_elapsed"],
         }
-        for row in map(json.loads, (cell.folder / "metrics.jsonl").read_text().splitlines())
+        for row in map(json.loads, lines)
     ]
-    origin = ("command", "commit", "date", "python", "versions", "hardware")
-    return found | {
-        **{name: results[name] for name in origin},  # of the training, not of the scoring
-        "algo": cell.algo,
-        "hyperparameters": table_row(cell.track, cell.algo),
-        "track": cell.track,
-        "classifier": results["classifier"],
-        "view": "native",
-        "observe": "glimpse",
-        "learns_from": "labels and reward",
-        "seed": cell.seed,
-        "env_steps": results["env_steps"],
-        "train_seconds": round(results["train_seconds"] - results["validation_seconds"], 1),
-        "flops_per_image": round(results["flops_per_glimpse"] * found["mean_glimpses"]),
-    }, curve
+
+
+def area_under(curve: Sequence[Mapping[str, float]], steps: int) -> float:
+    """The area under the learning curve: mean validation return over env steps 0 ... `steps`.
+
+    The curve is linear between its points and constant before the first and after the last. Where
+    several points have the same env steps, the line from the left ends in the first of them.
+
+    Args:
+        curve: points with ``env_steps``, in ascending order, and ``return``.
+        steps: env steps of the run; with 0, nothing is learned and the last point counts.
+    """
+    x = np.array([point["env_steps"] for point in curve], dtype=np.float64)
+    y = np.array([point["return"] for point in curve], dtype=np.float64)
+    if steps == 0:
+        return float(y[-1])
+    inside = x <= steps
+    xs = np.concatenate([[0.0], x[inside], [float(steps)]])
+    ys = np.concatenate([y[:1], y[inside], [np.interp(steps, x, y)]])
+    return float(np.trapezoid(ys, xs) / steps)

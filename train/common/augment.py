@@ -1,9 +1,9 @@
-"""Augmentation per batch, on the device that holds the images.
+"""Random augmentation of a batch, on the device that holds the images.
 
-Every class here is called with a batch of images ``(B, H, W, C)`` uint8 and, where they are of
-several sizes, ``sizes`` ``(B, 2)`` int64: height and width in pixels of each image's content, which
-lies at the top left; the pixels beyond are 0 and stay so. Each draws from torch's global generator
-of the images' device, and one that is switched off returns the very tensor that came in.
+Each augmentation is called with images ``(B, H, W, C)`` uint8. If they differ in size, it also gets
+``sizes`` ``(B, 2)`` int64, the height and width of each image in pixels; the image lies at the top
+left, and the padding around it is 0 and stays 0. Random numbers come from torch's global generator
+of the images' device. An augmentation that is switched off draws none and returns its input tensor.
 """
 
 from __future__ import annotations
@@ -20,22 +20,21 @@ from torch.nn.functional import affine_grid, grid_sample
 
 from agents.checks import require
 
-# Brightness as the eye sees it (ITU-R BT.601), for RGB.
+# Weights of red, green and blue in perceived brightness (ITU-R BT.601).
 LUMA = (0.299, 0.587, 0.114)
-# Principal components of the RGB values, in [0, 1], of ImageNet's training pixels, as published
-# with AlexNet's colour noise (Krizhevsky et al. 2012, section 4.1): a column for each, and the
-# spread along each.
+# Principal components of ImageNet's RGB values in [0, 1], one in each column, and the standard
+# deviation along each: the colour noise of AlexNet (Krizhevsky et al. 2012, section 4.1).
 PCA_AXES = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
 PCA_SPREADS = (0.2175, 0.0188, 0.0045)
-TRIES = 10  # windows drawn for an image, of which the first that lies within it is taken
+TRIES = 10  # windows drawn for an image; the first that fits is used
 
 Call = TypeVar("Call", bound=Callable[..., Tensor])
 
 
 def full_precision(call: Call) -> Call:
-    """A call on images that computes in float32, also where a training step is under autocast.
+    """Makes an augmentation compute in float32 even inside autocast.
 
-    In bfloat16 a place in a large image is known to some pixels only.
+    In bfloat16 a coordinate in a large image is wrong by several pixels.
     """
 
     @functools.wraps(call)
@@ -48,31 +47,29 @@ def full_precision(call: Call) -> Call:
 
 @dataclass(frozen=True)
 class Affine:
-    """Random small affine changes, drawn independently for every image.
+    """Shifts, rotates, scales and shears each image by small amounts.
 
-    ``strength`` scales the four ranges, whose values are uniform; with 0 images stay as they are.
+    Each amount is uniform in its range. ``strength`` multiplies all ranges; 0 switches them off.
     """
 
     strength: float = 1.0
     shift: float = 2.0
-    """pixels, each way"""
+    """largest shift along each axis, in pixels"""
     rotation: float = 12.0
-    """degrees, each way"""
+    """largest rotation in either direction, in degrees"""
     scale: float = 0.1
-    """relative change of size, each way"""
+    """largest relative change of size"""
     shear: float = 0.15
-    """horizontal shear, each way"""
+    """largest horizontal shear"""
 
     @full_precision
     def __call__(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """Changes a batch ``(B, H, W, C)`` uint8; pixels from outside are 0; returns the same kind.
-
-        Draws from torch's global generator of the images' device.
+        """Changes a batch; pixels from outside an image are 0.
 
         Args:
-            images: the batch.
-            sizes: with it, each image is changed about its own centre and in pixels, so that
-                shapes keep their proportions on any aspect; without, all are taken as squares.
+            images: ``(B, H, W, C)`` uint8.
+            sizes: if given, each image turns about its own centre and keeps its proportions;
+                if not, all images are treated as squares.
         """
         if self.strength == 0:
             return images
@@ -101,22 +98,23 @@ class Affine:
 
 @dataclass(frozen=True)
 class Colour:
-    """Random brightness, contrast and saturation, and AlexNet's noise along ImageNet's colours.
+    """Changes brightness, contrast and saturation, and adds AlexNet's colour noise.
 
-    Each of the three factors is uniform in 1 ± its reach. Brightness multiplies the image by it,
-    contrast the difference to the image's mean grey, saturation the difference to the pixel's grey.
-    They need no random order: where nothing is rounded in between, all orders give the same.
-    Images that are not RGB have brightness and contrast alone.
+    Each factor is uniform in 1 ± its setting. Brightness multiplies the image, contrast multiplies
+    the difference from the image's mean grey, and saturation the difference from each pixel's grey.
+    Without rounding in between, the order of the three does not matter. Only RGB images change in
+    saturation and get noise.
 
     Raises:
-        ValueError: a reach outside [0, 1], or a negative noise.
+        ValueError: a factor's setting is outside [0, 1], or the noise is negative.
     """
 
     brightness: float = 0.4
     contrast: float = 0.4
     saturation: float = 0.4
     lighting: float = 0.1
-    """standard deviation of the noise along each principal component, as a share of its spread"""
+    """noise along each principal component of ImageNet's colours: its standard deviation divided
+    by that of the colours"""
 
     def __post_init__(self) -> None:
         for name in ("brightness", "contrast", "saturation"):
@@ -126,7 +124,7 @@ class Colour:
 
     @full_precision
     def __call__(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """Changes a batch ``(B, H, W, C)`` uint8; values beyond 0 ... 255 are cut off."""
+        """Changes a batch ``(B, H, W, C)`` uint8; values are clipped to 0 ... 255."""
         if not (self.brightness or self.contrast or self.saturation or self.lighting):
             return images
         _check(images, sizes)
@@ -140,7 +138,7 @@ class Colour:
         def factor(reach: float) -> Tensor:
             return 1 + reach * (2 * torch.rand(batch, device=images.device) - 1)
 
-        # All three are linear: pixel -> mix @ pixel + lift.
+        # All three together are one affine map of a pixel: mix @ pixel + lift.
         brightness, contrast = factor(self.brightness), factor(self.contrast)
         saturation = factor(self.saturation if rgb else 0.0)[:, None, None]
         mix = saturation * torch.eye(channels, device=images.device) + (1 - saturation) * grey
@@ -156,7 +154,7 @@ class Colour:
 
 @dataclass(frozen=True)
 class Flip:
-    """Mirrors images left to right, each with the same probability and within its own width.
+    """Mirrors each image left to right, within its own width, with some probability.
 
     Raises:
         ValueError: the probability is outside [0, 1].
@@ -184,23 +182,23 @@ class Flip:
 
 @dataclass(frozen=True)
 class ScaleCrop:
-    """A random window of each image, resampled to a square: scale augmentation.
+    """Crops a random window of each image and resamples it to a square.
 
-    The window's share of the image's area is uniform, the logarithm of its aspect too, its place
-    uniform among those within the image (Szegedy et al. 2015, section 6). Where none of ten windows
-    fits, it is the largest central one of an allowed aspect. Resampling is bilinear, and
-    averages over what lies between when it shrinks.
+    The window's fraction of the image area, the logarithm of its aspect ratio and its position are
+    uniform (Szegedy et al. 2015, section 6). If none of ten windows fits into the image, the
+    largest central window with an allowed aspect is used. Resampling is bilinear; when it shrinks,
+    it averages over all pixels in between.
 
     Raises:
-        ValueError: a range that is empty or out of bounds, or no side.
+        ValueError: a range is empty or out of bounds, or the side is less than 1.
     """
 
     side: int
-    """of the outcome, in pixels"""
+    """side of the result, in pixels"""
     area: tuple[float, float] = (0.08, 1.0)
-    """range of the window's share of the image's area"""
+    """range of the window's fraction of the image area"""
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
-    """range of the window's width divided by its height"""
+    """range of width divided by height"""
 
     def __post_init__(self) -> None:
         low, high = self.area
@@ -211,7 +209,7 @@ class ScaleCrop:
 
     @full_precision
     def __call__(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """Windows ``(B, side, side, C)`` uint8, without padding, of a batch ``(B, H, W, C)``."""
+        """Resampled windows ``(B, side, side, C)`` uint8, without padding."""
         _check(images, sizes)
         top, left, height, width = self.windows(_sizes(images, sizes))
         rows = _resampling(top, height, images.shape[1], self.side)  # (B, side, H)
@@ -220,7 +218,7 @@ class ScaleCrop:
         return _to_bytes(torch.einsum("bjw,biwc->bijc", columns, half))
 
     def windows(self, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Draws windows: top, left, height, width, each ``(B,)`` int64 pixels, within the images.
+        """Draws windows inside the images: top, left, height, width, each ``(B,)`` int64 pixels.
 
         Args:
             sizes: ``(B, 2)`` int64, height and width of the images.
@@ -235,7 +233,7 @@ class ScaleCrop:
         aspect = uniform(math.log(self.aspect[0]), math.log(self.aspect[1]), batch, TRIES).exp()
         tried = torch.stack([area / aspect, area * aspect], dim=2).sqrt().round().long()
         tried = torch.cat([tried.clamp(min=1), self._central(sizes)[:, None]], dim=1)
-        fits = (tried <= limit).all(dim=2)  # the last one always does
+        fits = (tried <= limit).all(dim=2)  # the central window always fits
         first = fits.long().argmax(dim=1)
         window = tried[torch.arange(batch, device=sizes.device), first]  # (B, 2)
         room = sizes - window
@@ -244,7 +242,7 @@ class ScaleCrop:
         return place[:, 0], place[:, 1], window[:, 0], window[:, 1]
 
     def _central(self, sizes: Tensor) -> Tensor:
-        """Height and width ``(B, 2)`` of the largest window of an allowed aspect."""
+        """Height and width ``(B, 2)`` of the largest window with an allowed aspect."""
         height, width = sizes.unbind(dim=1)
         narrow = torch.minimum(height, (width / self.aspect[0]).round().long())
         wide = torch.minimum(width, (height * self.aspect[1]).round().long())
@@ -253,30 +251,30 @@ class ScaleCrop:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The changes that a batch of training images goes through: scale, colour, affine, flip.
+    """All augmentations of a training batch, in this order: crop, colour, affine, flip.
 
-    The affine change comes after the colours, so that the black pixels which it brings in from
-    outside the image stay black, as the sensor shows them.
+    The affine change follows the colour change because it moves black pixels into the image, and
+    these must stay black, as the sensor pads images with black.
 
     Raises:
         ValueError: a setting is out of range.
     """
 
     affine: float = 0.5
-    """strength of the affine change; 1 is up to 2 pixels, 12 degrees and 10 % of size"""
+    """strength of the affine change; 1 is up to 2 pixels, 12 degrees and 10 % of the size"""
     flip: bool = False
-    """mirror every other image"""
+    """mirror half of the images, chosen at random"""
     colour: float = 0.0
-    """reach of brightness, contrast and saturation, in [0, 1]; the original's is 0.4"""
+    """largest relative change of brightness, contrast and saturation; the original's is 0.4"""
     lighting: float = 0.0
-    """standard deviation of the noise along ImageNet's colours; the original's is 0.1"""
+    """strength of the colour noise; the original's is 0.1"""
     scale_crop: tuple[float, float] | None = None
-    """range of a random window's share of the area; none: no scale augmentation"""
+    """range of a random crop's fraction of the image area; none: no crop"""
 
     def __post_init__(self) -> None:
         require("Augmentation.affine", self.affine, self.affine >= 0, "0 or more")
-        self._colour()  # checks its settings, and so does the next
-        self._window(1)
+        self._colour()  # checks its settings, as does the crop
+        self._crop(1)
 
     @property
     def changes_images(self) -> bool:
@@ -284,14 +282,14 @@ class Augmentation:
         return self != Augmentation(affine=0.0)
 
     def __call__(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """Changes a batch ``(B, H, W, C)`` uint8.
+        """Augments a batch ``(B, H, W, C)`` uint8.
 
         Returns:
-            The same shape and sizes; with `scale_crop` ``(B, s, s, C)`` without padding, s the
-            smaller side of the batch.
+            Images of the same shape and sizes. With `scale_crop` they are ``(B, s, s, C)`` without
+            padding, where s = min(H, W).
         """
         if self.scale_crop is not None:
-            images, sizes = self._window(min(images.shape[1:3]))(images, sizes), None
+            images, sizes = self._crop(min(images.shape[1:3]))(images, sizes), None
         images = self._colour()(images, sizes)
         images = Affine(self.affine)(images, sizes)
         return Flip(0.5 if self.flip else 0.0)(images, sizes)
@@ -299,17 +297,18 @@ class Augmentation:
     def _colour(self) -> Colour:
         return Colour(self.colour, self.colour, self.colour, self.lighting)
 
-    def _window(self, side: int) -> ScaleCrop:
+    def _crop(self, side: int) -> ScaleCrop:
         return ScaleCrop(side, self.scale_crop or (1.0, 1.0))
 
 
 def _about_own_centre(theta: Tensor, sizes: Tensor, height: int, width: int) -> Tensor:
-    """Moves a change of a square about its centre to each content's own centre, in pixels.
+    """Turns maps about the centre of a square into maps about each image's centre, in pixels.
 
     Args:
-        theta: ``(B, 2, 3)``; shifts in the padded images' own units, halves of a side.
-        sizes: ``(B, 2)``, height and width of the contents.
-        height: of the padded images; likewise `width`.
+        theta: ``(B, 2, 3)`` for `affine_grid`, so shifts are in halves of a padded image's side.
+        sizes: ``(B, 2)``, height and width of the images.
+        height: height of the padded images.
+        width: their width.
     """
     half = theta.new_tensor([width, height]) / 2
     # In pixels from the padded image's top left: p -> turn @ (p - centre) + centre + shift.
@@ -322,16 +321,16 @@ def _about_own_centre(theta: Tensor, sizes: Tensor, height: int, width: int) -> 
 
 
 def _resampling(start: Tensor, length: Tensor, size: int, side: int) -> Tensor:
-    """Weights ``(B, side, size)`` that resample a window of a line of pixels to `side` of them.
+    """Weights ``(B, side, size)`` that resample a window of a line of pixels to `side` pixels.
 
-    A triangle about the centre of each new pixel, one old or one new pixel wide each way, whichever
-    is wider, cut at the window's ends.
+    The weights of a new pixel form a triangle about its centre, cut at the window's ends. Its half
+    width is one old or one new pixel, whichever is wider.
 
     Args:
         start: ``(B,)`` first pixel of the window.
-        length: ``(B,)`` its pixels.
-        size: pixels of the line.
-        side: pixels of the outcome.
+        length: ``(B,)`` number of its pixels.
+        size: number of pixels of the line.
+        side: number of pixels of the result.
     """
     place = torch.arange(size, device=start.device)
     start, length = start[:, None, None], length[:, None, None]
@@ -347,7 +346,7 @@ def _to_bytes(values: Tensor) -> Tensor:
 
 
 def _within(images: Tensor, sizes: Tensor | None) -> Tensor:
-    """Sets what lies beyond each content to 0."""
+    """Sets the padding around each image to 0."""
     if sizes is None:
         return images
     row, column = (torch.arange(n, device=images.device) for n in images.shape[1:3])
@@ -362,7 +361,7 @@ def _sizes(images: Tensor, sizes: Tensor | None) -> Tensor:
 
 
 def _check(images: Tensor, sizes: Tensor | None) -> None:
-    """Raises ValueError for another kind of batch."""
+    """Raises ValueError unless images and sizes have the right shapes, types and values."""
     if images.ndim != 4 or images.dtype != torch.uint8:
         raise ValueError(
             f"images: expected uint8 of shape (B, H, W, C), got {images.dtype} "
@@ -373,7 +372,7 @@ def _check(images: Tensor, sizes: Tensor | None) -> None:
     expected = f"sizes: expected int64 of shape ({len(images)}, 2), height and width, "
     if sizes.shape != (len(images), 2) or sizes.dtype != torch.int64:
         raise ValueError(expected + f"got {sizes.dtype} {tuple(sizes.shape)}")
-    # On a GPU the question would make the host wait.
+    # On a GPU this check would make the host wait for the device.
     limit = torch.tensor(images.shape[1:3])
     if sizes.device.type == "cpu" and not ((sizes >= 1) & (sizes <= limit)).all():
         raise ValueError(expected + f"1 to {tuple(limit.tolist())}, got {sizes.tolist()}")

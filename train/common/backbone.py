@@ -1,4 +1,4 @@
-"""A residual encoder made ready to train: weights to start from, precision."""
+"""Prepares residual encoders for training: pretrained weights, pixel scale, precision."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ IMAGENET_STD = tuple(255 * share for share in (0.229, 0.224, 0.225))
 
 
 def pixel_scale(encoder: PlainEncoder | ResNetEncoder, task: TrainingTask) -> dict[str, Any]:
-    """Pixel mean and std of a network: ImageNet's for pretrained weights, else the data's own."""
+    """Pixel mean and std for a network: ImageNet's with pretrained weights, else the data's."""
     if isinstance(encoder, ResNetEncoder) and encoder.weights != "none" and task.channels == 3:
         return {"pixel_mean": IMAGENET_MEAN, "pixel_std": IMAGENET_STD}
     return dict(zip(("pixel_mean", "pixel_std"), task.pixel_scale(), strict=True))
@@ -27,15 +27,15 @@ def pixel_scale(encoder: PlainEncoder | ResNetEncoder, task: TrainingTask) -> di
 def prepare_backbone(
     networks: Sequence[nn.Module], encoder: PlainEncoder | ResNetEncoder, bf16: bool
 ) -> str:
-    """Loads the weights that training starts from into every residual encoder.
+    """Loads pretrained weights into every residual encoder and sets its precision.
 
     Args:
-        networks: the encoders.
-        encoder: their options.
+        networks: the encoders; plain ones are left as they are.
+        encoder: the options of them all.
         bf16: whether they run under autocast to bfloat16.
 
     Returns:
-        Where the weights come from; "none" if they are random.
+        The source of the weights; "none" if they are random.
 
     Raises:
         ValueError, FileNotFoundError: see `load_backbone`.

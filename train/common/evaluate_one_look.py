@@ -1,4 +1,4 @@
-"""What one-look networks answer on whole splits, what those that halt compute, and the report."""
+"""Evaluates one-look networks on whole splits: predictions, halting costs, and the report."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LARGEST_BATCH = 1000
 
 @torch.no_grad()
 def outputs(network: OneLook | ACTResNet, images: Images) -> Iterator[Any]:
-    """The network's outputs on a split, one for each batch; sets evaluation mode."""
+    """Yields a network's output for each batch of a split; sets evaluation mode."""
     network.eval()
     side, _, channels = network.config.image_shape
     batch = max(1, min(LARGEST_BATCH, 8_000_000 // (side * side * channels)))
@@ -38,7 +38,7 @@ def logits_of(network: OneLook | ACTResNet, images: Images) -> Tensor:
 
 
 def predictions_and_rate(network: OneLook | ACTResNet, images: Images) -> tuple[Tensor, float]:
-    """Predictions ``(N,)`` of a split, and the measured images a second."""
+    """Predictions ``(N,)`` of a split, and the measured images per second."""
     began = time.perf_counter()
     prediction = logits_of(network, images).argmax(-1)
     prediction.cpu()  # waits for the device
@@ -48,7 +48,7 @@ def predictions_and_rate(network: OneLook | ACTResNet, images: Images) -> tuple[
 def select_by_error(
     network: OneLook | ACTResNet, images: Images, ponder_cost: float = 0.0
 ) -> Selection:
-    """Judges a network on validation: by its error, then its loss; one that halts by ACT's loss."""
+    """Ranks weights by error, then by loss; weights of a halting network by ACT's loss first."""
     logits = logits_of(network, images)
     error = float((logits.argmax(-1) != images.labels).double().mean())
     loss = float(cross_entropy(logits, images.labels))
@@ -64,11 +64,11 @@ def select_by_error(
 
 
 def halting_cost(network: ACTResNet, images: Images) -> dict[str, Any]:
-    """The computation of a network that halts, as means over a split.
+    """Computation of a halting network, as means over a split.
 
     Returns:
-        ``ponder``, ACT's ponder cost summed over blocks; ``flops``; ``units``, residual units taken
-        in each block; ``units_of_each_block``, how many there are.
+        ``ponder``: ACT's ponder cost, summed over blocks; ``flops``; ``units``: residual units
+        used in each block; ``units_of_each_block``: their number there.
     """
     found = list(outputs(network, images))
     units = torch.cat([one.units for one in found]).double().mean(dim=0)
@@ -82,7 +82,7 @@ def halting_cost(network: ACTResNet, images: Images) -> dict[str, Any]:
 
 @torch.no_grad()
 def draw_ponder_maps(folder: Path, network: SACTResNet, images: Images, count: int = 4) -> None:
-    """Writes ``ponder-K.png`` of a split's first images: SACT's ponder cost by position."""
+    """Draws SACT's ponder cost at each position of a split's first images as ``ponder-K.png``."""
     network.eval()
     indices = torch.arange(min(count, len(images)), device=network.device)
     seen = images.store.thumbnail(indices, network.config.image_size)
@@ -101,11 +101,11 @@ def report(
     """Evaluates the test split once; writes ``results.txt`` and ``test_images.safetensors``.
 
     Args:
-        folder: of the run.
+        folder: the run's folder.
         task: the environment.
-        network: as validation chose it.
-        encoder: its name.
-        about: further values of the results (options, provenance).
+        network: the network with the weights that validation chose.
+        encoder: name of its encoder.
+        about: further entries of the results (options, provenance).
 
     Returns:
         The results, ready for JSON; errors in percent.

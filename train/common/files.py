@@ -1,4 +1,4 @@
-"""Text, JSON and tensors of a run on disk; every file is written aside, then renamed."""
+"""Text, JSON and tensors on disk; each file is written under another name, then renamed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Writes UTF-8 text, so that a reader never sees half of it; returns the path."""
+    """Writes a UTF-8 file whole or not at all; returns the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".tmp")
     aside.write_text(text, encoding="utf-8")
@@ -22,7 +22,7 @@ def write_text(path: Path, text: str) -> Path:
 
 
 def write_json(path: Path, value: Any) -> Path:
-    """Writes JSON with one value a line; see `write_text`."""
+    """Writes JSON, one value on each line; see `write_text`."""
     return write_text(path, json.dumps(value, indent=2) + "\n")
 
 
@@ -30,7 +30,7 @@ def read_json(path: Path) -> Any:
     """Reads JSON.
 
     Raises:
-        ValueError: the file is damaged; it is named.
+        ValueError: the file is damaged; the message names it.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -52,7 +52,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """Reads a safetensors file.
 
     Raises:
-        ValueError: the file is missing or damaged; it is named.
+        ValueError: the file is missing or damaged; the message names it.
     """
     try:
         return load_file(path)

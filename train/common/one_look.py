@@ -1,4 +1,4 @@
-"""The networks that `one_look` trains: their size, their recipes, and whether they halt."""
+"""The networks that ``train/one_look.py`` trains: recipes, halting, and the size of the image."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ ENV_KEYWORDS_OF_IMAGES = (
     "num_test",
     "root",
 )
-"""Keywords of an environment that choose its images; all others concern glimpses."""
+"""Keywords of an environment that change its images; all others change its glimpses."""
 
 
 @dataclass(frozen=True)
 class NoHalting:
-    """The whole network for every image."""
+    """Every image passes through the whole network."""
 
     name: Literal["none"] = "none"
 
 
 @dataclass(frozen=True)
 class HaltingBlocks:
-    """Adaptive computation time: the blocks of a ResNet halt, or each position of them does."""
+    """Adaptive computation time in a ResNet's blocks, for each image (act) or position (sact)."""
 
     name: Literal["act", "sact"] = "act"
     ponder_cost: float = 0.005
@@ -58,7 +58,7 @@ Halting = NoHalting | HaltingBlocks
 HALTING = (NoHalting, HaltingBlocks)
 
 RECIPES: Mapping[str, Mapping[str, Any]] = {
-    # The original on CUB, with its random window.
+    # As the original trains its ResNet-50 on CUB, random crops included.
     "cub": {
         "env_id": "DTRAM-CUB-v0",
         "env": ("image_size=512", "thumbnail_size=448", "glimpse_size=224"),
@@ -78,31 +78,32 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
 
 
 class Like(NamedTuple):
-    """The DT-RAM whose encoder and mean cost a one-look network is to have."""
+    """Encoder and mean FLOPs of a DT-RAM, to be matched by a one-look network."""
 
     encoder: str
     resnet: ResNetOptions | None
-    made_for: int  # side of the glimpses that the encoder was made for; 0: any
+    made_for: int  # glimpse side that fixes a cnn's number of layers; 0 for other encoders
     hidden_size: int
-    flops: float
+    flops: float  # mean of an image on the test split
 
 
 def check_like(run_dir: Path, task: TrainingTask, encoder: PlainEncoder | ResNetEncoder) -> Like:
-    """Reads a finished DT-RAM for ``--like``.
+    """Reads the finished DT-RAM that ``--like`` names.
 
     Raises:
-        ValueError: it is not finished, is of other images, or `encoder` asks for another one.
+        ValueError: its run is not finished or used other images, or `encoder` asks for another
+            encoder.
     """
     header = read_header(run_dir)
     if not has_results(run_dir):
         raise ValueError(f"--like {run_dir}: expected a finished run, results.json is missing")
-    name, wanted = (str(e).rpartition(":")[2] for e in (task.env_id, header.get("env_id")))
-    check("env_id", name, name == wanted, f"{wanted}, as --like {run_dir}")
+    name, expected = (str(e).rpartition(":")[2] for e in (task.env_id, header.get("env_id")))
+    check("env_id", name, name == expected, f"{expected}, as --like {run_dir}")
     options = header.get("env_options", {})
     for keyword in ENV_KEYWORDS_OF_IMAGES:
-        value, theirs = task.env_options.get(keyword), options.get(keyword)
-        expected = "not given" if theirs is None else str(theirs)
-        check(f"env {keyword}", value, value == theirs, f"{expected}, as --like {run_dir}")
+        value, wanted = task.env_options.get(keyword), options.get(keyword)
+        expected = "not given" if wanted is None else str(wanted)
+        check(f"env {keyword}", value, value == wanted, f"{expected}, as --like {run_dir}")
     config = config_from_json(header["config"])
     own = config.resnet and replace(config.resnet, channels=task.channels)
     asked = encoder.resnet(task.channels) if isinstance(encoder, ResNetEncoder) else None
@@ -125,11 +126,22 @@ def new_network(
     bf16: bool,
     seed: int,
 ) -> tuple[OneLook | ACTResNet, str]:
-    """An untrained network, and where its backbone's weights come from; seeds torch's generator."""
+    """An untrained network and the source of its backbone's weights; seeds torch's generator.
+
+    Args:
+        task: the images.
+        encoder: options of the encoder.
+        halting: whether the blocks of a resnet halt.
+        side: pixels a side of the shrunk image; 0 keeps its own, None chooses as ``--side`` says.
+        flops: minimum FLOPs of an image, which choose the side if `side` is None.
+        like: a DT-RAM whose encoder is taken, and whose FLOPs if `flops` is None.
+        bf16: whether a resnet runs under autocast to bfloat16.
+        seed: seed of the weights.
+    """
     resnet = encoder.resnet(task.channels) if isinstance(encoder, ResNetEncoder) else None
     config = OneLookConfig(
         len(task.class_names),
-        (64, 64, task.channels),  # a side that every encoder takes, until it is chosen below
+        (64, 64, task.channels),  # stands for the side chosen below; every encoder accepts 64
         encoder.name,
         resnet,
         hidden_size=256 if resnet is None else resnet.out_features,

@@ -13,9 +13,9 @@ from agents.resnet import parameter_groups
 from train.common.options import AdamW, Muon, Optimizer
 
 NARROW = 16
-"""A matrix with fewer rows or columns has few directions; AdamW moves it, not Muon."""
+"""AdamW, not Muon, updates matrices with fewer rows or columns: they have few directions."""
 MUON_SCALE = 20.0
-"""Muon's learning rate relative to AdamW's: its step has this spectral norm for a rate of 1."""
+"""Muon's learning rate divided by AdamW's; the spectral norm of Muon's step is its rate."""
 
 
 def make_optimizers(
@@ -26,13 +26,13 @@ def make_optimizers(
     own_rates: Mapping[str, float] | None = None,
     decay_norms: bool = True,
 ) -> list[torch.optim.Optimizer]:
-    """The optimizers of all of a module's parameters that require a gradient.
+    """The optimizers of a module's parameters that require a gradient.
 
     Args:
         module: the network.
         learning_rate: peak learning rate.
-        settings: which optimizer, with its weight decay.
-        own_rates: peak learning rate by submodule name; names must not nest. Muon moves none of
+        settings: which optimizer, and its weight decay.
+        own_rates: peak learning rate by submodule name; names must not nest. Muon does not update
             these submodules.
         decay_norms: whether weight decay applies to norms and biases.
 
@@ -78,9 +78,9 @@ def make_optimizers(
 
 
 def hidden_matrices(module: nn.Module) -> list[nn.Parameter]:
-    """The matrices that Muon moves: those between wide layers, except the stopper's.
+    """The matrices that Muon updates: those between wide layers, except the stopper's.
 
-    The stopper learns from fixed states in few batches; its recipe was found with AdamW.
+    The stopper learns from fixed states in few batches, and its recipe was tuned with AdamW.
     """
     return [
         parameter
@@ -93,12 +93,12 @@ def hidden_matrices(module: nn.Module) -> list[nn.Parameter]:
 
 
 def one_cycle(optimizer: torch.optim.Optimizer, steps: int) -> OneCycleLR:
-    """One cycle: from 4 % of each group's peak up over 15 % of the steps, then down to 0.1 %."""
+    """Each group's rate rises from 4 % of its peak over 15 % of the steps, then falls to 0.1 %."""
     peaks: Any = [group["lr"] for group in optimizer.param_groups]
     return OneCycleLR(
         optimizer,
         max_lr=peaks,
-        total_steps=steps + 1,  # it is stepped after the last batch, too
+        total_steps=steps + 1,  # the loop calls it after the last batch, too
         pct_start=0.15,
         div_factor=25,
         final_div_factor=40,

@@ -31,11 +31,11 @@ OptionsType = TypeVar("OptionsType")
 
 
 def words(*kinds: type) -> PrimitiveConstructorSpec[Any]:
-    """How tyro reads an option that is one of some dataclasses.
+    """Tells tyro how to read an option whose value is one of several dataclasses.
 
     Args:
-        *kinds: the dataclasses. With a field ``name`` the first word is its value and selects the
-            dataclass; a single dataclass without that field takes ``key=value`` words only.
+        *kinds: the dataclasses. The first word selects the one whose field ``name`` allows it. A
+            single dataclass without that field takes ``key=value`` words only.
     """
     named = _kinds_by_name(kinds)
     return PrimitiveConstructorSpec(
@@ -48,10 +48,10 @@ def words(*kinds: type) -> PrimitiveConstructorSpec[Any]:
 
 
 def parse(kinds: Sequence[type], given: Sequence[str]) -> Any:
-    """Makes a dataclass of words, see `words`.
+    """Makes a dataclass from words, see `words`.
 
     Raises:
-        ValueError: an unknown kind or key, a value of another type, or out of range.
+        ValueError: a kind or key is unknown, or a value has the wrong type or is out of range.
 
     >>> @dataclass
     ... class Cells:
@@ -85,7 +85,7 @@ def to_words(value: Any, full: bool = False) -> list[str]:
 
     Args:
         value: the dataclass.
-        full: whether settings at their default are named too.
+        full: whether to name settings at their default, too.
     """
     found = [value.name] if "name" in _names(value) else []
     for f in fields(value):
@@ -116,7 +116,7 @@ def _text(value: Any) -> str:
 
 
 def _value(key: str, text: str, hint: Any) -> Any:
-    """A word's value as its field's type."""
+    """Converts a word's text to the type of its field."""
     options = typing.get_args(hint)
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         if text.lower() == "none":
@@ -143,17 +143,17 @@ def _value(key: str, text: str, hint: Any) -> Any:
         raise ValueError(f"{key}={text}: expected {kind}") from None
 
 
-# -- what programs share --------------------------------------------------------------------------
+# -- options of several programs ------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class EnvOptions:
-    """The environment whose images are learned."""
+    """The environment to learn."""
 
     env_id: str = "DTRAM-MNIST-v0"
     """registered environment"""
     env: tuple[str, ...] = ()
-    """keywords of the environment, as in max_glimpses=4 image_size=256; its page lists them"""
+    """keywords of the environment, as in max_glimpses=4 image_size=256; its docs page lists them"""
     root: Path | None = None
     """folder of your own images (DTRAM-ImageFolder-v0)"""
     data: Literal["real", "builtin"] = "real"
@@ -165,7 +165,7 @@ class EnvOptions:
         """The keywords for `gym.make`.
 
         Raises:
-            ValueError: a word of ``--env`` is not KEY=VALUE, or is another option's.
+            ValueError: a word of ``--env`` is not KEY=VALUE, or sets what another option sets.
         """
         found: dict[str, Any] = {}
         for word in self.env:
@@ -204,10 +204,10 @@ class ResNetEncoder:
     weights: str = "none"
     """weights to start from: DEFAULT (torchvision's), a file, or none"""
     width: int = 64
-    """channels of the stem; torchvision's is 64. Under 8, learning can end in a segmentation fault
+    """channels of the stem; torchvision's is 64. Under 8, training can end in a segmentation fault
     on processors without AVX512 (oneDNN 3.12)"""
     small_stem: bool = False
-    """begin with a 3x3 convolution of stride 1, for glimpses under 64 pixels"""
+    """start with a 3x3 convolution of stride 1, for glimpses under 64 pixels"""
     order: Literal["post", "pre"] = "post"
     """ReLU and batch norm after each convolution, or before"""
     stride_in: Literal["3x3", "1x1"] = "3x3"
@@ -215,14 +215,14 @@ class ResNetEncoder:
     bn_momentum: float = 0.1
     """weight of a batch in batch norm's running statistics"""
     frozen_norms: bool = False
-    """keep batch norms as they are in the weights"""
+    """do not train batch norms: keep the statistics and scales of the given weights"""
     per_step: bool = False
     """the original's network on CUB: an encoder and a classifier for each glimpse, no location
     embedding, logits of glimpse 1 plus the mean of the later ones; a curriculum freezes the
     encoders and classifiers of earlier stages"""
 
     def resnet(self, channels: int) -> ResNetOptions:
-        """The network's own settings, for images of some channels."""
+        """The network's settings for inputs with some number of channels."""
         return ResNetOptions(
             name=self.name,
             order=self.order,
@@ -270,15 +270,15 @@ Optimizer = AdamW | SGD | Muon
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How any network is trained, and where the run goes."""
+    """How a network is trained, and where the run is stored."""
 
     encoder: Annotated[PlainEncoder | ResNetEncoder, words(PlainEncoder, ResNetEncoder)] = field(
         default_factory=PlainEncoder
     )
-    """what turns an image or glimpse into a vector: mlp (the paper's on MNIST), conv, cnn, or a
-    resnet with settings, as in resnet50 weights=DEFAULT width=64"""
+    """network that turns an image or glimpse into a vector: mlp (the paper's on MNIST), conv, cnn,
+    or a resnet with settings, as in resnet50 weights=DEFAULT width=64"""
     bf16: bool = False
-    """train under autocast to bfloat16 where the device has instructions for it"""
+    """train under autocast to bfloat16 if the device supports it in hardware"""
     augment: Annotated[Augmentation, words(Augmentation)] = field(default_factory=Augmentation)
     """augmentation of training images: affine=0.5 flip=false colour=0 lighting=0 scale_crop=none"""
     optimizer: Annotated[Optimizer, words(AdamW, SGD, Muon)] = field(default_factory=AdamW)
@@ -290,22 +290,23 @@ class TrainingOptions:
     batch_size: int = 96
     """images in a batch"""
     seed: int = 0
-    """seed of everything random"""
+    """seed of all random numbers"""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 ..."""
     run_dir: Path | None = None
     """folder of this run; runs/ENV_ID/DATE_TIME_seedN if not given"""
     resume: bool = False
-    """continue the run in --run-dir if there is one; a finished run prints its result"""
+    """continue the run in --run-dir, or start it if there is none; a finished run only prints its
+    result"""
 
     def check_training(self) -> None:
-        """Raises ValueError for a value out of range."""
+        """Raises ValueError if a value is out of range."""
         for name in ("epochs", "batch_size"):
             check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
-        rates = (self.learning_rate, self.optimizer.max_grad_norm)
-        for name, value in zip(("learning_rate", "optimizer max_grad_norm"), rates, strict=True):
-            check(name, value, 0 < value < math.inf, "a positive number")
-        decay = self.optimizer.weight_decay
+        rate, optimizer = self.learning_rate, self.optimizer
+        check("learning_rate", rate, 0 < rate < math.inf, "a positive number")
+        norm, decay = optimizer.max_grad_norm, optimizer.weight_decay
+        check("optimizer max_grad_norm", norm, 0 < norm < math.inf, "a positive number")
         check("optimizer weight_decay", decay, 0 <= decay < math.inf, "0 or more")
         check("seed", self.seed, 0 <= self.seed < 2**31, "0 or more, below 2**31")
         if self.resume and self.run_dir is None:
@@ -313,7 +314,7 @@ class TrainingOptions:
 
 
 LOCATIONS_OF_A_RUN = ("run_dir", "resume", "data_dir", "device", "recipe")
-"""Options that say where a run is or how it was called; they do not change its result."""
+"""Options that say where a run is stored or how it was called; they do not change its result."""
 
 
 def to_json(options: Any) -> dict[str, Any]:
@@ -323,7 +324,7 @@ def to_json(options: Any) -> dict[str, Any]:
 
 
 def describe_options(options: Any) -> str:
-    """All options in full, as the words of an equal command."""
+    """All options in full, as words of a command that makes the same run."""
     values = {f.name: getattr(options, f.name) for f in fields(options)}
     of_result = {k: v for k, v in values.items() if k not in LOCATIONS_OF_A_RUN and v != ()}
     recipe = f"recipe {options.recipe}: " if getattr(options, "recipe", "") else ""
@@ -331,7 +332,15 @@ def describe_options(options: Any) -> str:
 
 
 def check(name: str, value: object, holds: bool, expected: str) -> None:
-    """Raises ValueError with the option's flag unless `holds`."""
+    """Raises ValueError unless `holds`.
+
+    Args:
+        name: of the option, as in ``"batch_size"``, or with one of its settings, as in
+            ``"optimizer weight_decay"``.
+        value: its value, for the message.
+        holds: whether the value is valid.
+        expected: the valid values, in words.
+    """
     if not holds:
         option, _, key = name.partition(" ")
         flag = f"{option.replace('_', '-')} {key}".rstrip()
@@ -345,13 +354,13 @@ def command_line(
     recipes: Mapping[str, Mapping[str, Any]],
     args: Sequence[str] | None = None,
 ) -> OptionsType:
-    """Reads a program's options, starting from the recipe that ``--recipe`` names.
+    """Reads a program's options; ``--recipe NAME`` replaces the defaults by a recipe's.
 
     Args:
         kind: dataclass of the options.
         description: text of ``--help``.
-        recipes: options by name of the recipe.
-        args: the words; the process's own if not given.
+        recipes: for each name, values by option.
+        args: the words; those of the process if not given.
 
     Raises:
         ValueError: an unknown recipe.
@@ -366,7 +375,7 @@ def command_line(
 
 
 def flags(options: Mapping[str, Any], full: bool = False) -> list[str]:
-    """Options as words of a command line; those that are None are left out.
+    """Options as words of a command line; an option that is None is left out.
 
     Args:
         options: values by name.
@@ -377,8 +386,7 @@ def flags(options: Mapping[str, Any], full: bool = False) -> list[str]:
     """
     found: list[str] = []
     for name, value in options.items():
-        option, _, key = name.partition(" ")
-        flag = f"{option.replace('_', '-')} {key}".rstrip()
+        flag = name.replace("_", "-")
         if isinstance(value, bool):
             found.append(f"--{'' if value else 'no-'}{flag}")
         elif isinstance(value, tuple | list):

@@ -1,4 +1,4 @@
-"""Where and how a program ran: device, command, commit, versions, hardware."""
+"""How a result was made: command, commit, date, versions and hardware."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ import torch
 from agents.precision import has_bf16
 
 NOT_INSTALLED = "not installed"
-CODE = (":/", ":(exclude,top)benchmarks/results")  # what a commit must hold without changes
+CODE = (":/", ":(exclude,top)benchmarks/results")
+"""Files whose changes make a commit unclean: all except results (git pathspecs)."""
 
 
 def choose_device(name: str) -> torch.device:
-    """The device called `name`; "auto" is the GPU if there is one.
+    """The device with a name; "auto" is the GPU if there is one, else the CPU.
 
     Raises:
-        ValueError: if it is unknown or not on this machine.
+        ValueError: the device is unknown or not on this machine.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -39,7 +40,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def provenance(device: torch.device) -> dict[str, Any]:
-    """What a result needs beside its number: command, commit, versions, hardware, date."""
+    """What makes a result repeatable: command, commit, date, versions and hardware."""
     packages = ["dtram", "torch", "torchvision", "gymnasium", "stable-baselines3", "numpy"]
     packages += [name for name in ("sb3-contrib", "optuna") if _version(name) != NOT_INSTALLED]
     return {
@@ -58,7 +59,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
 
 
 def python_command() -> str:
-    """What to type for the Python that runs this: its path, unless `python` is the same one."""
+    """The word that starts this Python from a shell: ``python`` if that is it, else its path."""
     found = shutil.which("python")
     if found is not None and Path(found) == Path(sys.executable):
         return "python"
@@ -66,9 +67,8 @@ def python_command() -> str:
 
 
 def _relative(word: str) -> str:
-    """A path below the current folder without the folder's own name."""
-    here = str(Path.cwd()) + os.sep
-    return word.removeprefix(here)
+    """A path relative to the current folder if it lies below; other words as they are."""
+    return word.removeprefix(str(Path.cwd()) + os.sep)
 
 
 def _version(package: str) -> str:
@@ -79,7 +79,7 @@ def _version(package: str) -> str:
 
 
 def _commit() -> str:
-    """The checkout's commit, with "+changes" if files differ from it; results do not count."""
+    """The checkout's commit, with "+changes" if files of `CODE` differ from it."""
     here = Path(__file__).resolve().parent
 
     def git(*words: str) -> str:
@@ -88,17 +88,15 @@ def _commit() -> str:
         ).stdout.strip()
 
     try:
-        dirty = (
-            "+changes" if git("status", "--porcelain", "--untracked-files=no", "--", *CODE) else ""
-        )
-        return git("rev-parse", "HEAD") + dirty
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", *CODE)
+        return git("rev-parse", "HEAD") + ("+changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 
 
 def _processor() -> str:
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     except OSError:

@@ -1,4 +1,4 @@
-"""A run on disk: folder, options, metrics, TensorBoard, checkpoints, signals."""
+"""The folder of a run: options, metrics, TensorBoard, checkpoints; and signals."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from train.common.provenance import python_command
 
 
 def run_program(main: Callable[[], object]) -> None:
-    """Runs a program; an error that its user can mend ends it with one line on stderr."""
+    """Runs a program; an error that the user can fix ends it with one line on stderr."""
     try:
         main()
     except (ValueError, DatasetCorruptError) as error:
         sys.exit(f"error: {error}")
     except OSError as error:
-        # The system's own errors know their file; ours name it in their text.
-        known = error.strerror and error.filename
-        sys.exit(f"error: {error.filename}: {error.strerror}" if known else f"error: {error}")
+        # The system's errors store their file beside the text; ours name it in the text.
+        stored = error.strerror and error.filename
+        sys.exit(f"error: {error.filename}: {error.strerror}" if stored else f"error: {error}")
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
@@ -47,16 +47,17 @@ class RunFolder:
     Args:
         path: the folder; made if missing.
         options: JSON values that define the run.
-        resume: continue the run that the folder holds.
-        device: its random generator is saved in checkpoints, beside the CPU's.
+        resume: whether to continue the run in the folder.
+        device: checkpoints hold the state of its random generator and of the CPU's.
         program: path of the program, for the command that continues an interrupted run.
 
     Attributes:
-        command: command that continues an interrupted run; None: the program's own with --resume.
+        command: the command that continues an interrupted run; if None, this process's own command
+            with --resume.
 
     Raises:
-        ValueError: the folder holds a run and `resume` is false, or a run with other options, or
-            cannot be written.
+        ValueError: the folder holds a run and `resume` is false; the run has other options; or the
+            folder cannot be written.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class RunFolder:
             self.writer.add_scalar(name, value, step)
 
     def rewind(self, step: int) -> None:
-        """Drops metrics that were logged after `step`, as a resumed run logs them again."""
+        """Removes metrics logged after `step`, because a resumed run logs them again."""
         self._purge_step = step + 1
         path = self.path / "metrics.jsonl"
         if path.exists():
@@ -124,7 +125,7 @@ class RunFolder:
             write_text(path, "".join(line + "\n" for line in kept))
 
     def log_hyperparameters(self, options: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
-        """Fills TensorBoard's hyper-parameter tab: the options with the final metrics."""
+        """Fills TensorBoard's hyper-parameter tab with the options and final metrics."""
         flat = {
             k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in options.items()
         }
@@ -135,7 +136,7 @@ class RunFolder:
             self.writer.add_scalar(name, value)
 
     def leave(self, signalled: signal.Signals) -> NoReturn:
-        """Prints the command that continues a saved run; exits with the signal's usual status."""
+        """Prints the command that continues the run; exits with the signal's usual status."""
         self.writer.close()
         words = [word for word in sys.argv[1:] if word != "--resume"]
         if not any(word.split("=")[0] == "--run-dir" for word in words):
@@ -147,11 +148,14 @@ class RunFolder:
     # -- checkpoints ----------------------------------------------------------------------------
 
     def save_checkpoint(self, write: Callable[[Path], None], state: dict[str, Any]) -> None:
-        """Makes a checkpoint, valid by one rename, and removes the one before.
+        """Writes a checkpoint, then removes the previous one.
+
+        The checkpoint is renamed to its name when it is complete, so a kill leaves a valid one.
+        It also holds the states of torch's random generators.
 
         Args:
-            write: puts its files into the folder that it is given.
-            state: JSON values. torch's generators are saved beside them.
+            write: writes the caller's files into a given folder.
+            state: JSON values.
         """
         before = self._checkpoints()
         number = int(before[-1].name.rpartition("-")[2]) + 1 if before else 1
@@ -176,7 +180,7 @@ class RunFolder:
         return None if self.checkpoint is None else read_json(self.checkpoint / "state.json")
 
     def restore_generators(self) -> None:
-        """Sets torch's generators to where they were at the latest checkpoint."""
+        """Sets torch's random generators to their states in the latest checkpoint."""
         assert self.checkpoint is not None
         saved = torch.load(self.checkpoint / "generators.pt", weights_only=True)
         torch.set_rng_state(saved["cpu"])
@@ -216,7 +220,10 @@ def _generator_states(device: torch.device) -> dict[str, torch.Tensor]:
 class Interrupt:
     """Turns Ctrl-C and SIGTERM into a flag that the training loop reads between two batches.
 
-    A second signal acts as if this class were not there.
+    A second signal has its usual effect.
+
+    Attributes:
+        signal: the signal that came; None if none did.
     """
 
     def __init__(self) -> None:

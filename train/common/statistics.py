@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy import stats
 
 from agents.stopping import ConfidenceStop, StoppingRule
 from agents.unroll import Scores
@@ -133,3 +134,45 @@ def paired_bootstrap(
         means[k] = drawn[rng.integers(seeds, size=seeds)].mean()
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(differences.mean()), float(low), float(high)
+
+
+def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float | None]:
+    """Mean, and half the width of its Student's t interval.
+
+    Args:
+        values: one for each seed.
+        level: of the interval.
+
+    Returns:
+        Mean and half width, in the values' unit; None in place of the half width for one value.
+    """
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return mean, None
+    error = float(np.std(values, ddof=1)) / len(values) ** 0.5
+    return mean, error * float(stats.t.ppf(0.5 + level / 2, len(values) - 1))
+
+
+def interquartile_mean(values: np.ndarray) -> float:
+    """Mean of the middle half of all values (Agarwal et al. 2021, section 4.3)."""
+    return float(stats.trim_mean(values, 0.25, axis=None))
+
+
+def stratified_bootstrap(
+    strata: Sequence[np.ndarray], level: float = 0.95, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile interval of the interquartile mean; seeds are resampled within each task.
+
+    Args:
+        strata: for each task, its values over seeds.
+        level: of the interval.
+        seed: seed of the resampling.
+
+    Returns:
+        Lower and upper end, in the values' unit.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = [rng.choice(values, (RESAMPLES, len(values))) for values in strata]
+    means = stats.trim_mean(np.concatenate(drawn, axis=1), 0.25, axis=1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

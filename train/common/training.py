@@ -1,10 +1,10 @@
 """The bookkeeping of a training loop: progress, order of images, checkpoints, logging, signals.
 
-A program writes its own loop and asks this for what every loop needs::
+A program writes its own loop around these calls::
 
     with run:
         for stage in run.stages(["trunk"]):
-            run.begin(optimizers, schedules, epochs)
+            run.begin(parameters, optimizers, schedules, epochs)
             for epoch in run.epochs():
                 for indices in run.batches(len(images), batch_size):
                     ...                                  # loss, backward, step
@@ -13,8 +13,8 @@ A program writes its own loop and asks this for what every loop needs::
                     ...                                  # save the model
                 run.end_epoch(selection)
 
-Interrupted between two batches, it saves everything, prints the command that continues, and exits.
-On the CPU the continued run then equals one that was not interrupted, bit for bit.
+On Ctrl-C or SIGTERM the run finishes its batch, saves a checkpoint, prints the command that
+continues it, and exits. On the CPU the continued run equals an uninterrupted one bit for bit.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ LOGGED = {
     "rollout/ep_len_mean": lambda losses: losses.mean_glimpses,
     "rollout/ep_rew_mean": lambda losses: losses.mean_return,
 }
-"""Scalars of a batch, under Stable-Baselines3's names where it has one."""
+"""Scalars of a batch, under the names that Stable-Baselines3 uses, where it has one."""
 
 
 class Selection(NamedTuple):
-    """What validation says of the current weights.
+    """How good the current weights are on validation, and the stop threshold chosen there.
 
     Attributes:
-        criterion: smaller is better; compared in order.
-        metrics: scalars to log; ``eval/accuracy`` and ``eval/mean_glimpses`` are printed too.
-        threshold: of the learned stop; 1, which no probability exceeds, is never.
+        criterion: smaller is better; the second number decides between equal first ones.
+        metrics: scalars to log; ``eval/accuracy`` and ``eval/mean_glimpses`` are printed, too.
+        threshold: threshold of the learned stop; 1, which no probability exceeds, means never.
     """
 
     criterion: tuple[float, float]
@@ -63,17 +63,17 @@ class Selection(NamedTuple):
 
 @dataclass
 class Progress:
-    """How far a run is; saved in every checkpoint."""
+    """How much of a run is done; saved in every checkpoint."""
 
     stage: int = 0
     epoch: int = 0
     batch: int = 0
     images: int = 0
     env_steps: int = 0
-    seconds: float = 0.0  # of training, validation and saving included
+    seconds: float = 0.0  # of training, with validation and checkpoints
     validation_seconds: float = 0.0
     best: list[float] | None = None  # criterion of the stage's best weights
-    sums: list[float] = field(default_factory=lambda: [0.0] * len(LOGGED))  # of this epoch
+    sums: list[float] = field(default_factory=lambda: [0.0] * len(LOGGED))  # over the epoch
 
 
 class TrainingRun(RunFolder):
@@ -81,8 +81,8 @@ class TrainingRun(RunFolder):
 
     Args:
         path: see `RunFolder`; likewise `options`, `resume`, `device` and `program`.
-        model: the network. A resumed run puts its latest weights into it.
-        seed: of the order of images.
+        model: the network; a resumed run loads the latest checkpoint's weights into it.
+        seed: seed of the order of images.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class TrainingRun(RunFolder):
         self.progress = Progress()
         self._interrupt = Interrupt()
         self._resuming = False
-        self._clock = time.perf_counter()  # until when progress.seconds counts
+        self._clock = time.perf_counter()  # progress.seconds counts up to this moment
         saved = None if self.finished else self.load_state()
         if saved is not None:
             self.progress = Progress(**saved)
@@ -120,7 +120,7 @@ class TrainingRun(RunFolder):
         self._interrupt.__exit__(*exception)
 
     def stages(self, names: Sequence[str]) -> Iterator[str]:
-        """The names of the stages that are not finished yet, in order."""
+        """Yields the names of the unfinished stages, in order."""
         for name in names[self.progress.stage :]:
             self._name = name
             yield name
@@ -141,14 +141,14 @@ class TrainingRun(RunFolder):
         *,
         env_steps: int = 0,
     ) -> None:
-        """Begins a stage, or continues it where the latest checkpoint left it.
+        """Begins a stage, or continues it from the latest checkpoint.
 
         Args:
-            parameters: what learns; their gradients are checked by `end_epoch`.
+            parameters: the parameters that learn; `end_epoch` checks that they are finite.
             optimizers: one or more.
-            schedules: of their learning rates.
-            epochs: passes of the stage.
-            env_steps: glimpses that were taken to prepare the stage.
+            schedules: their learning-rate schedules.
+            epochs: number of the stage's epochs.
+            env_steps: glimpses taken to prepare the stage.
         """
         self._optimizers, self._schedules, self._epochs = optimizers, schedules, epochs
         self._parameters = parameters
@@ -162,21 +162,24 @@ class TrainingRun(RunFolder):
             self.restore_generators()
         else:
             self.progress.env_steps += env_steps
-            # The saved model may be this stage's from here on; resuming must not start from it.
+            # From here on the run's model may be replaced by this stage's. A killed run must
+            # resume from the weights with which the stage began, not from that model.
             self._save()
 
     def epochs(self) -> Iterator[int]:
-        """The numbers of the epochs that are not finished yet, from 0."""
+        """Yields the numbers of the unfinished epochs, counted from 0."""
         while self.progress.epoch < self._epochs:
             yield self.progress.epoch
 
     def batches(self, images: int, batch_size: int, count: int | None = None) -> Iterator[Tensor]:
-        """Indices ``(batch_size,)`` int64 of the epoch's batches, in an order drawn for the epoch.
+        """Yields the image indices ``(batch_size,)`` int64 of the epoch's batches.
+
+        The order is drawn anew for each epoch. After each batch a signal ends the program.
 
         Args:
-            images: number of images that the order is drawn over.
+            images: number of images.
             batch_size: images in a batch.
-            count: batches in an epoch; as many whole ones as there are if not given.
+            count: batches in an epoch; ``images // batch_size`` if not given.
         """
         progress, count = self.progress, count or images // batch_size
         order = epoch_order(self.seed, progress.stage, progress.epoch, images).to(self.device)
@@ -205,12 +208,12 @@ class TrainingRun(RunFolder):
                     self.leave(self._interrupt.signal)
 
     def count(self, losses: Losses, env_steps: int = 0) -> None:
-        """Adds a batch's losses to the epoch's means, without waiting for the device."""
+        """Adds a batch to the epoch's means; does not wait for the device."""
         self._sums += torch.stack([read(losses) for read in LOGGED.values()])
         self.progress.env_steps += env_steps
 
     def is_best(self, selection: Selection) -> bool:
-        """Whether these are the stage's best weights so far; remembers them as such."""
+        """Whether a selection is the stage's best so far; if so, later ones must beat it."""
         best = self.progress.best
         if best is not None and list(selection.criterion) >= best:
             return False
@@ -218,7 +221,11 @@ class TrainingRun(RunFolder):
         return True
 
     def end_epoch(self, selection: Selection, validation_seconds: float = 0.0) -> None:
-        """Logs the epoch, saves a checkpoint, and leaves if a signal came.
+        """Logs the epoch, saves a checkpoint, and exits if a signal came.
+
+        Args:
+            selection: from validation.
+            validation_seconds: duration of validation.
 
         Raises:
             ValueError: the loss or a weight is no longer finite.
@@ -247,7 +254,7 @@ class TrainingRun(RunFolder):
             self.leave(self._interrupt.signal)
 
     def _means(self) -> dict[str, float]:
-        """Means over the epoch so far; images a second since this process took it up."""
+        """Means over the epoch so far; images per second since this process began or resumed it."""
         batch = self.progress.batch
         seconds = time.perf_counter() - self._began
         found = dict(zip(LOGGED, (self._sums / max(batch, 1)).tolist(), strict=True))
@@ -282,7 +289,7 @@ class TrainingRun(RunFolder):
 
 
 def describe(means: Mapping[str, float]) -> str:
-    """An epoch so far, in words."""
+    """The means of an epoch as text."""
     return (
         f"error {100 * (1 - means['rollout/success_rate']):.2f} % at "
         f"{means['rollout/ep_len_mean']:.2f} glimpses, {means['time/fps']:,.0f} images/s"
@@ -290,13 +297,13 @@ def describe(means: Mapping[str, float]) -> str:
 
 
 def epoch_order(seed: int, stage: int, epoch: int, images: int) -> Tensor:
-    """The order of the training images in an epoch: a function of these numbers alone."""
+    """The order of the training images in an epoch; depends on these four numbers alone."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + stage * 10_007 + epoch)
     return torch.randperm(images, generator=generator)
 
 
 def learn_only(model: nn.Module, parameters: Sequence[nn.Parameter]) -> None:
-    """Switches gradients on for some of a model's parameters and off for all others."""
+    """Turns gradients on for the given parameters of a model and off for all others."""
     chosen = set(parameters)
     for parameter in model.parameters():
         parameter.requires_grad_(parameter in chosen)

@@ -1,9 +1,8 @@
-"""What is learned: the images, labels and sensor of a registered environment, on a device."""
+"""A registered environment's images, labels and glimpse sensor on a device, ready for training."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import gymnasium as gym
@@ -26,7 +25,7 @@ from train.common.augment import Augmentation
 
 
 def check_id(env_id: str) -> None:
-    """Raises ValueError unless `env_id` is one of this package's, as `gym.make` takes it."""
+    """Raises ValueError unless `env_id` is one of this project's ids, with or without package."""
     known = (*dtram_env.ENV_IDS, *POLICY_IDS)
     package, _, name = env_id.rpartition(":")
     if name not in known or package not in ("", "agents", "dtram_env"):
@@ -36,11 +35,14 @@ def check_id(env_id: str) -> None:
 
 
 def describe_env(env_id: str, **keywords: Any) -> dict[str, Any]:
-    """What a result says of an environment: track, dataset, classifier and its cost, classes.
+    """An environment's entries in a result: track, dataset, classes, budget and classifier.
 
     Args:
         env_id: a registered id.
-        **keywords: of the environment.
+        **keywords: keywords of the environment.
+
+    Raises:
+        ValueError: an unknown id.
     """
     check_id(env_id)
     env = gym.make_vec(env_id, num_envs=1, **keywords).unwrapped
@@ -65,7 +67,7 @@ def _frozen(classifier: Classifier | None) -> FrozenClassifier | None:
 
 @dataclass(frozen=True)
 class Images:
-    """One split: its images, wherever they are kept, and its labels on a device."""
+    """One split: its images, in memory or on disk, and its labels on the device."""
 
     data: Dataset
     store: TorchStore
@@ -74,55 +76,61 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def pixels(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Whole images.
+    def pixels(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Copies whole images.
 
         Args:
-            rows: ``(B,)`` int64.
+            indices: ``(B,)`` int64.
 
         Returns:
-            ``(B, H, W, C)`` uint8, a copy; and None, or where images differ in size their heights
-            and widths ``(B, 2)``: each is at the top left of its pixels then, with zeros around.
+            Pixels ``(B, H, W, C)`` uint8, and None if all images have one size. Otherwise each
+            image lies at the top left of its pixels, zeros fill the rest, and the second value is
+            the images' heights and widths ``(B, 2)`` int64.
         """
-        height, width = self.store.size(rows)
+        height, width = self.store.size(indices)
         if isinstance(height, int):
-            return self.store.whole(rows), None
+            return self.store.whole(indices), None
         assert isinstance(height, Tensor) and isinstance(width, Tensor)
-        corner = torch.zeros_like(rows)
-        side = int(torch.maximum(height.max(), width.max()))
-        padded = self.store.crop(rows, corner, corner, side)
-        most = int(height.max()), int(width.max())
-        return padded[:, : most[0], : most[1]], torch.stack([height, width], dim=1)
+        corner = torch.zeros_like(indices)
+        largest = int(height.max()), int(width.max())
+        padded = self.store.crop(indices, corner, corner, max(largest))
+        return padded[:, : largest[0], : largest[1]], torch.stack([height, width], dim=1)
 
 
 class TrainingTask:
-    """A registered environment as the dense unroll needs it.
+    """A registered environment in the form that training in batches needs.
 
     Args:
         env_id: a registered id.
         device: where the images go.
-        **env_options: keywords of the environment, as `gym.make` takes them; ``data`` is "real"
-            unless given.
+        **env_options: keywords of the environment for `gym.make`; ``data`` is "real" if not given.
 
     Attributes:
-        env_options: the keywords that define the task; saved with models and results.
+        env_options: keywords that define the task; saved with models and results.
+        sensor: takes the environment's glimpses from batches of images.
+        classifier: the frozen classifier in the loop; None on the whole task.
+        image_size: side of images in memory, or the shorter side to which images on disk were
+            resized; None if they keep their own size.
+        margin: zeros that the sensor needs around an image, in pixels.
+
+    Raises:
+        ValueError: an unknown id.
     """
 
     def __init__(self, env_id: str, device: torch.device, **env_options: Any) -> None:
         check_id(env_id)
         self._keywords = {"data": "real", **env_options}
+        self._splits: dict[str, Images] = {}
         if self._keywords["data"] == "builtin":
             env_id = self._stand_in(env_id)
         self.env_id, self.device = env_id, device
-        # Where data lies is this machine's business, not the task's.
+        # The folder of the data differs between machines and does not define the task.
         self.env_options = {k: v for k, v in self._keywords.items() if k != "data_dir"}
         env = self._environment("train")
         if isinstance(env.data.images, DrawnStore):
             env = self._build_cache(env)
-        self.observation_space, self.action_space = (
-            env.single_observation_space,
-            env.single_action_space,
-        )
+        self.observation_space = env.single_observation_space
+        self.action_space = env.single_action_space
         self.dataset: str = env.dataset
         self.class_names: tuple[str, ...] = tuple(env.class_names)
         self.channels = env.image_shape[2]
@@ -132,26 +140,25 @@ class TrainingTask:
         thumbnail = env.thumbnail_size if env.first_glimpse == "thumbnail" else 0
         own_size = thumbnail if thumbnail != env.glimpse_size else 0
         self.sensor = GlimpseSensor(env.glimpse_size, env.num_scales, env.first_glimpse, own_size)
-        # The side of images in memory, or the shorter side that the cache resized images to.
         in_memory = isinstance(env.data.images, np.ndarray)
         self.image_size: int | None = env.image_shape[0] if in_memory else env.image_size
         self.margin = margin(env.glimpse_size, env.num_scales)
         env.close()
 
     def _stand_in(self, env_id: str) -> str:
-        """The id of the drawn dataset itself: its results must not carry another's name."""
+        """The id of the drawn stand-in, so that no result on it bears the real dataset's name."""
         package, _, name = env_id.rpartition(":")
         key = str(gym.spec(name).kwargs["dataset"]).lower()
         other = datasets.DATASETS[key].stand_in
         if other is None:
             return env_id
         self._keywords["data"] = "real"
-        instead = datasets.DATASETS[other].env_id
-        print(f"{name} with drawn data is {instead}: trained and reported under that name")
-        return f"{package}:{instead}" if package else instead
+        stand_in = datasets.DATASETS[other].env_id
+        print(f"{name} with drawn data is {stand_in}: trained and reported under that name")
+        return f"{package}:{stand_in}" if package else stand_in
 
     def _build_cache(self, env: GlimpseVectorEnv) -> GlimpseVectorEnv:
-        """Draws a whole dataset once, before its images are asked for again and again."""
+        """Draws a whole dataset once and caches it, because training reads each image often."""
         assert isinstance(env.settings.dataset, str)
         thumbnails = (env.thumbnail_size,) if env.first_glimpse == "thumbnail" else ()
         print(f"{self.env_id}: drawing its images, once; later runs read them", flush=True)
@@ -165,8 +172,8 @@ class TrainingTask:
         return self._environment("train")
 
     @property
-    def about(self) -> dict[str, Any]:
-        """What is saved with a model: the task, and how images are looked at."""
+    def metadata(self) -> dict[str, Any]:
+        """What is saved with a model: the task, and the sensor that shows images to it."""
         return {
             "env_id": self.env_id,
             "env_options": self.env_options,
@@ -174,7 +181,7 @@ class TrainingTask:
         }
 
     def images(self, split: str) -> Images:
-        """A split's images and labels on the device, read once."""
+        """A split's images and labels on the device; each split is read once."""
         if split not in self._splits:
             env = self._environment(split)
             data = env.data
@@ -185,51 +192,44 @@ class TrainingTask:
 
     @property
     def scored_at_once(self) -> int:
-        """Images in a batch that is only looked at: fewer, the larger what a network is shown."""
+        """Batch size for evaluation: at most 2,000, fewer for large glimpses or thumbnails."""
         side = max(self.sensor.glimpse_size, self.sensor.thumbnail_size)
         return max(1, min(2000, 8_000_000 // (side * side * self.channels)))
 
     @property
     def whole_at_once(self) -> int:
-        """Whole images in a batch that is only looked at."""
+        """The same where a batch holds whole images."""
         height, width = self.images("train").data.typical_size
         return max(1, min(self.scored_at_once, 64_000_000 // (height * width * self.channels)))
 
     def _environment(self, split: str) -> GlimpseVectorEnv:
-        # A classifier in the loop is initialised at random before it is read: that must not move
-        # the generator of a run, whose splits are read at other times when it is resumed.
+        # Loading a classifier draws random weights first. Without the fork, the training run's
+        # generator would depend on when a split is read, and a resumed run reads it elsewhere.
         with torch.random.fork_rng(devices=[]):
             env = gym.make_vec(self.env_id, num_envs=1, split=split, **self._keywords).unwrapped
         assert isinstance(env, GlimpseVectorEnv)
         return env
 
-    @cached_property
-    def _splits(self) -> dict[str, Images]:
-        return {}
-
-    def batch_store(self, pixels: Tensor, sizes: Tensor | None = None) -> TensorStore:
-        """A batch of images ``(B, H, W, C)`` (see `Images.pixels`), ready to be looked at."""
-        return TensorStore(pixels, self.margin, sizes)
-
-    def augmented(self, images: Images, rows: Tensor, augment: Augmentation) -> TensorStore:
-        """Some images of a split, changed at random, ready to be looked at."""
-        pixels, sizes = images.pixels(rows)
+    def augmented(self, images: Images, indices: Tensor, augment: Augmentation) -> TensorStore:
+        """Augmented copies of some images ``(B,)`` of a split, from which glimpses are taken."""
+        pixels, sizes = images.pixels(indices)
         changed = augment(pixels, sizes)
-        # A random window of each is a square of one size.
-        return self.batch_store(changed, sizes if augment.scale_crop is None else None)
+        # scale_crop makes all images squares of one size.
+        return TensorStore(changed, self.margin, sizes if augment.scale_crop is None else None)
 
     def pixel_scale(self) -> tuple[float, float]:
         """Mean and standard deviation of the training images' pixels, 0 ... 255.
 
-        Of images that are not in memory, the thumbnails of 500 evenly spaced ones.
+        If the images are not in memory, they are measured on the thumbnails of 500 evenly spaced
+        images.
         """
         train = self.images("train")
         if isinstance(train.store, TensorStore):
             pixels = train.store.images.flatten()
         else:
-            rows = torch.linspace(0, len(train) - 1, min(len(train), 500), device=self.device)
+            indices = torch.linspace(0, len(train) - 1, min(len(train), 500), device=self.device)
             side = self.sensor.thumbnail_size or self.sensor.glimpse_size
-            pixels = train.store.thumbnail(rows.round().long(), side).flatten()
+            pixels = train.store.thumbnail(indices.round().long(), side).flatten()
         share = torch.bincount(pixels, minlength=256).double() / len(pixels)
         value = torch.arange(256, device=self.device).double()
         mean = (share * value).sum()
@@ -239,20 +239,20 @@ class TrainingTask:
     def new_agent(self, **config: Any) -> DTRAM:
         """An untrained DT-RAM for this task; keywords are fields of `DTRAMConfig`.
 
-        On a policy-only task its encoder, core and classifier are those of the classifier in the
-        loop.
+        On a policy-only task its encoder, core and classifier are copies of the frozen
+        classifier's.
 
         Raises:
-            ValueError: `config` asks for another network than the classifier's.
+            ValueError: `config` asks for a network that differs from the frozen classifier's.
         """
         if self.classifier is not None:
-            return agent_on(self.classifier, self.max_glimpses, self.class_names, **config).to(
-                self.device
+            agent = agent_on(self.classifier, self.max_glimpses, self.class_names, **config)
+        else:
+            agent = DTRAM.for_spaces(
+                self.observation_space,
+                self.action_space,
+                self.max_glimpses,
+                class_names=self.class_names,
+                **config,
             )
-        return DTRAM.for_spaces(
-            self.observation_space,
-            self.action_space,
-            self.max_glimpses,
-            class_names=self.class_names,
-            **config,
-        ).to(self.device)
+        return agent.to(self.device)

@@ -73,7 +73,7 @@ def agent_on_trunk(folder: Path, task: TrainingTask, stop: Stop, bf16: bool, see
         raise ValueError(f"--trunk {folder}: expected a finished run; results.json is missing")
     trained = load_agent(folder, task.device)
     for name in ("env_id", "sensor"):
-        made, wanted = (about.get(name) for about in (trained.about, task.about))
+        made, wanted = trained.about.get(name), task.metadata[name]
         if name == "env_id":
             made, wanted = (str(value).rpartition(":")[2] for value in (made, wanted))
         if name in trained.about and made != wanted:

@@ -4,128 +4,104 @@ from __future__ import annotations
 
 import json
 import tomllib
-from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from dtram_env.sb3 import Sb3VecEnv
-from train import reinforce
 from train.baselines.algorithms import (
     ALGORITHMS,
+    ENV_STEPS,
+    SEARCHES,
     TABLE,
-    TRACKS,
     check_pair,
     make_model,
-    make_rule,
-    reinforce_settings,
+    make_untrained_policy,
+    number_of_trials,
+    reinforce_options,
     settings,
-    tries_searched,
+    table_row,
 )
-from train.common.training_task import Task
-from train.search import SPACES
+from train.common.options import command_line, flags
+from train.common.records import check_origin, read_records
+from train.dtram.options import StopAfter
+from train.dtram.recipes import RECIPES
+from train.reinforce import Options as ReinforceOptions
 
-ROOT = Path(__file__).resolve().parents[3]
-ROWS: dict[str, dict[str, Any]] = tomllib.loads(TABLE.read_text())
+ROWS: dict[str, dict[str, Any]] = tomllib.loads(TABLE.read_text(encoding="utf-8"))
 IDS = {"policy-only": "agents:DTRAM-MNIST-Policy-v0", "whole-task": "DTRAM-MNIST-v0"}
 EVERYWHERE = {"ppo", "a2c", "sac", "recurrent_ppo", "maskable_ppo", "random", "center", "scan"}
-CELLS = [(track, algo) for track in ROWS for algo in ROWS[track]]
-LEARNING = [(t, a) for t, a in CELLS if a in ALGORITHMS and ALGORITHMS[a].learns]
-
-
-def test_tries_of_an_earlier_search_count_too() -> None:
-    row = settings("policy-only", "a2c").to_json()
-    assert tries_searched("DTRAM-MNIST-Policy-v0", "a2c", row) == 20
-    assert tries_searched("DTRAM-MNIST-Policy-v0", "a2c", {**row, "n_steps": 7}) == 0
-    assert tries_searched("DTRAM-MNIST-Policy-v0", "random", {}) == 0
-    ours = reinforce_settings("whole-task")
-    assert tries_searched("DTRAM-MNIST-v0", "dtram", ours) == 15
-
-
-def test_what_the_searches_readme_says_of_dtram() -> None:
-    """Validation returns of both rows, after 100,000 env steps and after a million."""
-    results = ROOT / "benchmarks/results"
-    searched = results / "search/DTRAM-MNIST-v0"
-    runs = [results / f"comparison/runs/DTRAM-MNIST-v0/dtram/seed-{seed}" for seed in range(3)]
-
-    def last(folder: Path) -> float:
-        rows = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-        return max(row["eval/mean_return"] for row in rows if "eval/stop_threshold" in row)
-
-    earlier, later = (
-        json.loads((searched / name).read_text())["best"]["validation"]["return"]
-        for name in ("earlier/dtram.json", "dtram.json")
-    )
-    said = " ".join((results / "search/README.md").read_text().split())
-    assert f"a validation return of {earlier:.3f} to {later:.3f}" in said
-    assert f"it has {last(searched / 'earlier/dtram_1M'):.3f} (" in said
-    assert f"three seeds have {sum(map(last, runs)) / 3:.3f} on average" in said
+PAIRS = [(track, algo) for track in ROWS for algo in ROWS[track]]
+LEARNING = [(t, a) for t, a in PAIRS if a in ALGORITHMS and ALGORITHMS[a].learns]
+SEARCHED = [
+    (track, record)
+    for track, env_id in IDS.items()
+    for record in read_records(SEARCHES / f"{env_id.rpartition(':')[2]}.jsonl")
+]
 
 
 def test_both_tracks_have_a_row_for_everyone_who_can_act_in_them() -> None:
-    assert set(ROWS) == set(TRACKS)
+    assert set(ROWS) == set(ENV_STEPS)
     assert ROWS["policy-only"].keys() == EVERYWHERE | {"dqn", "dtram"} == {*ALGORITHMS, "dtram"}
     assert ROWS["whole-task"].keys() == EVERYWHERE | {"dtram"}
 
 
 @pytest.mark.parametrize(("track", "algo"), LEARNING)
-def test_a_row_makes_its_model(mnist_folder: Path, track: str, algo: str) -> None:
-    changes = {"buffer_size": 1000} if "buffer_size" in ROWS[track][algo] else {}
-    chosen = settings(track, algo, changes)
+def test_a_row_makes_its_model(mnist_folder, track: str, algo: str) -> None:
+    row = ROWS[track][algo]
+    chosen = settings(track, algo, {"buffer_size": 1000} if "buffer_size" in row else {})
     check_pair(algo, chosen.env["view"], track)
     env = Sb3VecEnv(IDS[track], chosen.num_envs, **chosen.env)
     model = make_model(algo, env, chosen, seed=3, device="cpu")
     env.close()
     assert type(model).__name__ == ALGORITHMS[algo].name
-    assert (model.gamma, model.seed, model.n_envs) == (1.0, 3, ROWS[track][algo]["num_envs"])
-    width = ROWS[track][algo]["network"]["width"]
-    assert model.policy.features_extractor_kwargs["features_dim"] == width
-    first = float(ROWS[track][algo]["learning_rate"].removeprefix("lin_"))
-    assert model.lr_schedule(1.0) == first
-    assert model.lr_schedule(0.25) == pytest.approx(first / 4)
-    assert model.lr_schedule(0.0) == 0.0
-
-
-@pytest.mark.parametrize(("track", "algo"), LEARNING)
-def test_batches_divide_a_rollout(track: str, algo: str) -> None:
-    row = ROWS[track][algo]
-    if "n_steps" not in row:
+    assert (model.gamma, model.seed, model.n_envs) == (1.0, 3, row["num_envs"])
+    assert model.policy.features_extractor_kwargs["features_dim"] == row["network"]["width"]
+    first = float(row["learning_rate"].removeprefix("lin_"))
+    assert [model.lr_schedule(left) for left in (1.0, 0.25, 0.0)] == pytest.approx(
+        [first, first / 4, 0.0]
+    )
+    # Batches divide a rollout, and a replay buffer holds a batch before learning begins.
+    if "n_steps" in row:
+        rollout = row["num_envs"] * row["n_steps"]
+        assert rollout % row.get("batch_size", rollout) == 0
+    else:
         assert row["learning_starts"] >= row["batch_size"]
-        return
-    rollout = row["num_envs"] * row["n_steps"]
-    assert rollout % row.get("batch_size", rollout) == 0
 
 
-@pytest.mark.parametrize(("track", "algo"), [(t, a) for t, a in CELLS if (t, a) not in LEARNING])
-def test_a_row_of_what_does_not_learn(mnist_folder: Path, track: str, algo: str) -> None:
-    if algo == "dtram":
-        chosen = reinforce.Options(
-            env_id=IDS[track], env_steps=300_000, device="cpu", **reinforce_settings(track)
-        )
-        assert chosen.choose == "return"
-        task = Task(chosen.env_id, torch.device("cpu"), **chosen.env_options())
-        agent = reinforce.new_agent(chosen, task)
-        names = [name for name, _ in reinforce.make_stages(chosen, task, agent)]
-        assert names == ["trunk-7", "stopper"]
-        return
-    chosen_rule = settings(track, algo)
-    rule = make_rule(algo, chosen_rule, 10, seed=0)
-    assert type(rule).__name__ == ALGORITHMS[algo].name
-    assert chosen_rule.to_json() == ROWS[track][algo]
+@pytest.mark.parametrize("track", ROWS)
+def test_rows_that_make_no_model(track: str) -> None:
+    for algo in ("random", "center", "scan"):
+        chosen = settings(track, algo)
+        policy = make_untrained_policy(algo, chosen, 10, seed=0)
+        assert type(policy).__name__ == ALGORITHMS[algo].name
+        assert chosen.to_json() == table_row(track, algo) == ROWS[track][algo]
+    words = flags(reinforce_options(table_row(track, "dtram")))
+    stop = command_line(ReinforceOptions, None, RECIPES, words).stop
+    assert isinstance(stop, StopAfter) and stop.max_mean_glimpses is None
 
 
-@pytest.mark.parametrize(("track", "algo"), [(t, a) for t, a in CELLS if a in SPACES])
-def test_a_row_is_the_best_that_its_search_found(track: str, algo: str) -> None:
-    name = IDS[track].rpartition(":")[2]
-    path = ROOT / "benchmarks" / "results" / "search" / name / f"{algo}.json"
-    if not path.exists():
-        pytest.skip(f"{path.relative_to(ROOT)}: not searched")
-    outcome = json.loads(path.read_text())
-    assert outcome["algo"] == algo and outcome["env_id"].rpartition(":")[2] == name
-    assert 1 <= len(outcome["trials"]) <= 10 and outcome["steps"] <= 100_000
-    returns = [trial["validation"]["return"] for trial in outcome["trials"]]
-    assert outcome["best"]["validation"]["return"] == max(returns)
-    assert outcome["best"] in outcome["trials"]
-    row = reinforce_settings(track) if algo == "dtram" else settings(track, algo).to_json()
-    assert row == outcome["best"]["row"]
+@pytest.mark.parametrize(
+    ("track", "record"), SEARCHED, ids=[f"{track}-{record['algo']}" for track, record in SEARCHED]
+)
+def test_a_row_is_the_best_that_its_search_found(track: str, record: dict[str, Any]) -> None:
+    algo, env_id = record["algo"], record["env_id"]
+    check_origin(record, f"{env_id} {algo}")
+    assert env_id == IDS[track].rpartition(":")[2]
+    assert 1 <= len(record["trials"]) <= 10 and record["steps"] <= 100_000
+    returns = [trial["validation"]["return"] for trial in record["trials"]]
+    assert record["best"]["validation"]["return"] == max(returns)
+    assert record["best"] in record["trials"]
+    best = dict(record["best"]["row"])
+    replays = best.pop("replay", 0)  # which train/reinforce.py cannot do
+    assert table_row(track, algo) == best
+    tries = number_of_trials(env_id, algo, best)
+    assert tries == (0 if replays else len(record["trials"]))
+
+
+def test_a_row_that_no_search_found_has_no_tries() -> None:
+    row = settings("policy-only", "a2c").to_json()
+    assert number_of_trials("DTRAM-MNIST-Policy-v0", "a2c", row) == 10
+    assert number_of_trials("DTRAM-MNIST-Policy-v0", "a2c", {**row, "n_steps": 7}) == 0
+    assert number_of_trials("DTRAM-MNIST-Policy-v0", "random", {}) == 0
+    assert number_of_trials("DTRAM-Signpost-v0", "a2c", json.loads(json.dumps(row))) == 0

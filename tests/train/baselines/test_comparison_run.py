@@ -1,69 +1,89 @@
-"""The runs of a comparison: what of them is read, and what is refused."""
+"""The runs of a comparison: the record of a finished one, and what is refused."""
 
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from train.baselines import comparison_run as cells
-from train.baselines.comparison_run import SECONDS_A_RUN, Cell, estimate, read
-from train.reinforce import train as train_dtram
-from train.sb3_baselines import Options as Baseline
+from train.baselines import comparison_run
+from train.baselines.comparison_run import ComparisonRun, area_under
+from train.common.jobs import Runner
+from train.sb3_baselines import Options as BaselineOptions
 from train.sb3_baselines import train as train_baseline
 
 WHOLE = "DTRAM-Signpost-v0"
 STEPS = 2048
 
-GOOD = {
-    "hyperparameters": {},
-    "options": {"total_timesteps": 0, "classifier": None},
-    "curve": [{"env_steps": 0, "return": 0.5}],
-    "env_steps": 0,
-}
+
+def points(*pairs: tuple[float, float]) -> list[dict[str, float]]:
+    return [{"env_steps": x, "return": y} for x, y in pairs]
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("curve", "steps", "area"),
+    [
+        (points((0, 0.0), (100, 1.0)), 100, 0.5),
+        (points((0, 0.2), (40, 0.8), (100, 0.8)), 100, (40 * 0.5 + 60 * 0.8) / 100),
+        (points((50, 1.0), (100, 0.0)), 100, (50 * 1.0 + 50 * 0.5) / 100),  # it starts late
+        (points((0, 0.0), (50, 1.0)), 100, (50 * 0.5 + 50 * 1.0) / 100),  # and ends early
+        (points((0, 0.0), (200, 1.0)), 100, 0.25),  # or goes on
+        (points((30, 0.7)), 100, 0.7),
+        # Of points after as many steps (a stage that takes none) the first ends the line.
+        (points((0, 1.0), (100, 0.0), (100, 0.5)), 100, 0.5),
+        (points((0, 1.0), (50, 0.0), (50, 0.4), (100, 0.4)), 100, (50 * 0.5 + 50 * 0.4) / 100),
+        (points((0, 0.3)), 0, 0.3),  # nothing is learned
+    ],
+)
+def test_area_under_the_learning_curve(curve: Any, steps: int, area: float) -> None:
+    assert area_under(curve, steps) == pytest.approx(area, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("results", "said"),
     [
         ('{"env_steps": 3', "not valid JSON"),
-        ("{}", "no 'options' in its results"),
         ("[1]", "results.json: expected an object"),
-        (json.dumps({k: GOOD[k] for k in GOOD if k != "curve"}), "no 'curve' in its results"),
-        (json.dumps(GOOD), "in its results"),
+        ({"command": "python train/sb3_baselines.py --algo ppo"}, "made with --algo ppo, expected"),
+        ({}, "no 'hyperparameters' in its results"),
+        ({"hyperparameters": {}, "env_steps": 0}, "no 'curve' in its results"),
         (
-            json.dumps(GOOD | {"hyperparameters": {"stop_after": 2}}),
-            "made otherwise (hyper-parameters {'stop_after': 2} then, {} now); delete it to run",
-        ),
-        (
-            json.dumps(GOOD | {"options": {"total_timesteps": 7, "classifier": "mine"}}),
-            "made otherwise (env steps 7 then, 0 now, classifier 'mine' then, None now); delete",
+            {"hyperparameters": {"stop_after": 2}},
+            "made with other hyper-parameters than the table's; delete it to run anew",
         ),
     ],
 )
-def test_results_that_cannot_be_read_are_a_row_too(tmp_path: Path, text: str, said: str) -> None:
-    folder = tmp_path / "random" / "seed-0"
-    folder.mkdir(parents=True)
-    (folder / "results.json").write_text(text)
-    found = read(Cell(WHOLE, "whole-task", "random", 0, 10, folder, None), "")
-    assert found.row is None and said in found.problem and "\n" not in found.problem
-    ppo = [Cell(WHOLE, "whole-task", "ppo", seed, 9, folder, None) for seed in (0, 1)]
-    missing = Cell(WHOLE, "whole-task", "ppo", 2, 3400, tmp_path / "none", None)
-    assert estimate([*ppo, missing], 1) == pytest.approx(SECONDS_A_RUN + 1.0)
+def test_results_that_cannot_be_read_are_a_record_too(tmp_path: Path, results, said: str) -> None:
+    folder = tmp_path / "seed-0"
+    run = ComparisonRun(WHOLE, "whole-task", "random", 0, 10, folder, None)
+    assert run.record("failed: why")["problem"] == "failed: why"
+    assert run.record()["problem"] == "not run"
+    if isinstance(results, dict):
+        command = shlex.join(["python", *run.program_run().words()[1:]])
+        results = json.dumps({"command": command, **results})
+    folder.mkdir()
+    (folder / "results.json").write_text(results)
+    record = run.record()
+    assert (record["env_id"], record["algo"], record["seed"]) == (WHOLE, "random", 0)
+    assert record.keys() == {"env_id", "algo", "seed", "problem"}
+    assert said in record["problem"] and "\n" not in record["problem"]
 
 
-def test_a_policy_only_dtram_is_scored_with_its_classifier(
-    tmp_path: Path, policy_id: str, small_options, monkeypatch: pytest.MonkeyPatch
+def test_a_policy_only_dtram_is_evaluated_with_its_classifier(
+    tmp_path: Path, policy_id: str, in_this_process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cells, "table_row", lambda track, algo: {"m": 2})
+    row = {"m": 2, "batch_size": 180, "stop": "after epochs=1"}
+    monkeypatch.setattr(comparison_run, "table_row", lambda track, algo: row)
     folder = tmp_path / policy_id / "dtram" / "seed-0"
-    train_dtram(small_options(env_id=policy_id, env_steps=STEPS, stop_epochs=1, run_dir=folder))
-    found = read(Cell(policy_id, "policy-only", "dtram", 0, STEPS, folder, None), "")
-    assert found.problem == "" and found.row is not None
-    run = json.loads((folder / "results.json").read_text())
-    assert found.row["test_error"] == pytest.approx(run["test_error"], abs=1e-4)
-    assert found.row["classifier"] == run["classifier"] != None  # noqa: E711
-    baseline = Baseline(algo="scan", env_id=policy_id, run_dir=tmp_path / "scan")
+    run = ComparisonRun(policy_id, "policy-only", "dtram", 0, STEPS, folder, None)
+    Runner(jobs=1).run([run.program_run()])
+    record = run.record()
+    assert "problem" not in record and record["hyperparameters"] == row
+    made = json.loads((folder / "results.json").read_text())
+    assert record["test_error"] == pytest.approx(made["test_error"], abs=1e-4)
+    baseline = BaselineOptions(algo="scan", env_id=policy_id, run_dir=tmp_path / "scan")
     other = json.loads((train_baseline(baseline) / "results.json").read_text())
-    assert found.row["classifier"] == other["classifier"]
+    assert record["classifier"] == made["classifier"] == other["classifier"] is not None

@@ -152,12 +152,12 @@ def test_a_stand_in_is_trained_under_its_own_name(
     assert capsys.readouterr().out.splitlines()[0] == (
         f"{env_id} with drawn data is {instead}: trained and reported under that name"
     )
-    assert task.about["env_id"] == instead
+    assert task.metadata["env_id"] == instead
     assert task.env_options == {"data": "real", **FEW}  # neither the stand-in's mark nor a place
-    assert "CUB" not in repr(task.about) and "Cars" not in repr(task.about)
+    assert "CUB" not in repr(task.metadata) and "Cars" not in repr(task.metadata)
     # What is saved makes the same task again.
     again = Task(task.env_id, CPU, data_dir=str(tmp_path), **task.env_options)
-    assert again.about == task.about
+    assert again.metadata == task.metadata
 
 
 def test_programs_are_real_only_unless_told_otherwise(tmp_path: Path) -> None:

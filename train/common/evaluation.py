@@ -1,0 +1,81 @@
+"""Evaluates a saved DT-RAM through the environment that it was trained for."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import torch
+
+import dtram_env
+from agents.loading import load_agent
+from agents.policy_only import LookAndStop
+from agents.stopping import FixedStop, StoppingRule
+from train.common.files import read_tensors
+from train.common.provenance import choose_device, provenance
+from train.common.run import has_results
+
+
+def evaluate_agent(
+    folder: Path,
+    split: str = "test",
+    *,
+    stop: str | None = None,
+    rule: StoppingRule | None = None,
+    num_envs: int = 1000,
+    data_dir: Path | None = None,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Plays one episode for every image of a split, without sampling.
+
+    On the test split with the model's own stop, the answers are also compared, image by image, with
+    those that the training program wrote.
+
+    Args:
+        folder: a run's, or a shipped model's.
+        split: train, validation, test or train+validation.
+        stop: name of a stop threshold that the model holds; its default one if None.
+        rule: replaces the model's own stop.
+        num_envs: episodes side by side.
+        data_dir: folder of all datasets.
+        device: see `choose_device`.
+
+    Returns:
+        `Evaluation.to_dict`, the stopping rule, the origin, and ``differs_from_training``: number
+        of images with another prediction or number of glimpses, if they were compared.
+
+    Raises:
+        FileNotFoundError: there is no model in `folder`.
+        ValueError: the model names no environment, or `rule` needs more glimpses than its budget.
+    """
+    chosen_device = choose_device(device)
+    agent = load_agent(folder, chosen_device, stop)
+    if (folder / "options.json").exists() and not has_results(folder):
+        print(f"{folder}: unfinished; evaluating its best model so far", file=sys.stderr)
+    if "env_id" not in agent.about:
+        raise ValueError(f"{folder}: its model.json names no environment (env_id)")
+    env_id, env_options = agent.about["env_id"], dict(agent.about.get("env_options", {}))
+    if data_dir is not None:
+        env_options["data_dir"] = str(data_dir)
+    if isinstance(rule, FixedStop) and rule.glimpses > agent.config.max_glimpses:
+        raise ValueError(
+            f"--fixed {rule.glimpses}: expected at most the budget, {agent.config.max_glimpses}"
+        )
+    own_stop = agent.stopping
+    agent.stopping = rule or own_stop
+
+    spec = gym.spec(env_id.rpartition(":")[2])  # registered by importing agents
+    policy = agent if spec.kwargs.get("classifier") is None else LookAndStop(agent)
+    found = dtram_env.evaluate(policy, env_id, split, num_envs=num_envs, **env_options)
+    result = found.to_dict() | {"stopping": repr(agent.stopping)}
+    written = folder / "test_images.safetensors"
+    comparable = env_options.get("first_glimpse") != "random"  # the environment draws its own
+    own = split == "test" and stop is None and agent.stopping == own_stop
+    if own and comparable and written.exists():
+        trained = read_tensors(written)
+        same = torch.as_tensor(found.prediction) == trained["prediction"]
+        same &= torch.as_tensor(found.num_glimpses) == trained["num_glimpses"]
+        result["differs_from_training"] = int((~same).sum())
+    return result | provenance(chosen_device)
