@@ -3,7 +3,7 @@
     python train/reproduce.py table2                   # MNIST
     python train/reproduce.py table6 table7            # CUB if it is here, else drawn birds
     python train/reproduce.py figure7 curves --data drawn
-    python train/reproduce.py all --read-only --out benchmarks/results/tables   # no training
+    python train/reproduce.py table2 claims --read-only --out benchmarks/results/tables
 
 Every run has a folder under --runs and is made once; after an interruption the same command
 continues. The figures of a finished run are added to OUT/runs.jsonl, one record a run with its
