@@ -12,7 +12,6 @@ touches a part if it holds the part's centre. After an interruption the same com
 
 from __future__ import annotations
 
-import io
 import signal
 import sys
 from collections.abc import Callable
@@ -23,8 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from rich.console import Console
-from rich.table import Table
+from pandas import DataFrame
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 
@@ -363,53 +361,34 @@ def compare(options: Options) -> dict[str, Any]:
 
 def in_words(result: dict[str, Any]) -> str:
     """The comparison as text."""
-    console = Console(file=io.StringIO(), width=110)
-    grid = Table(title=f"{result['env_id']}: {result['dataset']}, {result['images']:,} test images")
-    columns = ("test accuracy %", "mean glimpses", "MFLOP", "images/s", "training s")
-    grid.add_column("network and rule")
-    for column in columns:
-        grid.add_column(column, justify="right")
-    for name, line in result["rows"].items():
-        grid.add_row(
-            name,
-            f"{line['test_accuracy']:.2f}",
-            f"{line['mean_glimpses']:.2f}",
-            f"{line['flops'] / 1e6:.1f}",
-            f"{line['images_per_second']:,}",
-            f"{line['train_seconds']:.0f}",
-        )
-    console.print(grid)
-    grid = Table(title="by the number of discriminative parts")
-    for column in ("parts", "images", "mean glimpses", "DT-RAM %", "one look %"):
-        grid.add_column(column, justify="right")
-    for parts, line in result["by_discriminative_parts"].items():
-        grid.add_row(
-            parts,
-            f"{line['images']:,}",
-            f"{line['mean_glimpses']:.2f}",
-            f"{line['test_accuracy']:.2f}",
-            f"{line['one_look_test_accuracy']:.2f}",
-        )
-    console.print(grid)
-    for key, other in (("the_same_compute", "of the same compute"), ("full_resolution", "in full")):
-        (found,) = (v for k, v in result.items() if k.startswith("over") and k.endswith(key))
-        console.print(
-            f"DT-RAM over one look {other}: {found['points']:+.2f} points, 95 % interval over "
-            f"images {found['low']:+.2f} to {found['high']:+.2f}, one seed"
+    rows = DataFrame.from_dict(result["rows"], orient="index")
+    rows["flops"] /= 1e6
+    rows.columns = ["test accuracy %", "mean glimpses", "MFLOP", "images/s", "training s"]
+    parts = DataFrame.from_dict(result["by_discriminative_parts"], orient="index")
+    parts.columns = ["images", "mean glimpses", "DT-RAM %", "one look %"]
+    lines = [
+        f"{result['env_id']}: {result['dataset']}, {result['images']:,} test images",
+        rows.to_string(float_format="{:.2f}".format),
+        "by the number of discriminative parts:",
+        parts.to_string(float_format="{:.2f}".format),
+    ]
+    for other in ("of_the_same_compute", "at_full_resolution"):
+        found = result[f"over_one_look_{other}"]
+        lines.append(
+            f"DT-RAM over one look {other.replace('_', ' ')}: {found['points']:+.2f} points, 95 % "
+            f"interval over images {found['low']:+.2f} to {found['high']:+.2f}, one seed"
         )
     needed, touched = result["fixed_glimpses_needed"], result["touches"]
     reached = "not reached" if needed is None else f"{needed:.2f}"
-    console.print(f"glimpses that a fixed number needs for DT-RAM's accuracy: {reached}")
+    lines.append(f"glimpses that RAM needs for DT-RAM's accuracy: {reached}")
     if touched["crops"]:
-        console.print(
+        lines.append(
             f"crops that touch a discriminative part: {100 * touched['of_dtram']:.1f} % of "
             f"DT-RAM's {touched['crops']:,}, {100 * touched['of_random']:.1f} % of random ones, "
             f"ratio {touched['ratio']} ({touched['ratio_within']} to random ones within the image)"
         )
-    for claim, holds in result["claims"].items():
-        console.print(f"{'yes' if holds else 'NO '}  {claim}")
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
+    lines += [f"{'yes' if holds else 'NO '}  {claim}" for claim, holds in result["claims"].items()]
+    return "\n".join(lines) + "\n"
 
 
 def main(options: Options) -> None:

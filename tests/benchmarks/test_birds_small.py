@@ -170,7 +170,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Options, dict[str, A
     stops = score(agent, task.sensor, test.store, test.labels).stop_logit[:-1].sigmoid()
     agent.stopping = LearnedStop(float(stops.median()))  # so that some stop, and some go on
     folders = {name: run.folder for name, run in runs(options).items()}
-    agent.save(folders["dtram"], **task.about)
+    agent.save(folders["dtram"], **task.metadata)
     about = {
         "env_id": task.env_id,
         "env_options": task.env_options,
@@ -193,7 +193,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Options, dict[str, A
             bf16=False,
             seed=0,
         )
-        network.save(folders[name], **task.about)
+        network.save(folders[name], **task.metadata)
         results = report(folders[name], task, network, "cnn", about_text())
         write(folders[name], {**results, **about, "train_seconds": 1000.0})
         assert results["flops"] == one_look_flops(network)
