@@ -36,7 +36,15 @@ from train.paper.figures import cost_plot, discount_plot, histogram_figure
 from train.paper.published import TITLES
 from train.paper.read_runs import Reader, Record, record_of, update_file
 from train.paper.systems import Protocol
-from train.paper.tables import CLAIM_SEEDS, CLAIMED, CURVES, SEVERAL_SEEDS, Line, Table, line_of
+from train.paper.tables import (
+    CLAIM_SEEDS,
+    CLAIMED,
+    IN_NO_CURVE,
+    SEVERAL_SEEDS,
+    Line,
+    Table,
+    line_of,
+)
 from train.paper.write_tables import RUNS, make_row, write_csv, write_table
 
 KEYS = (*(f"table{n}" for n in range(1, 10)), "figure7", "figure8", "curves", "claims")
@@ -137,12 +145,13 @@ def lines_of(options: Options, key: str) -> tuple[Line, ...]:
         return ()
     if key.startswith("table"):
         return tables.table(key, options.drawn(key)).lines
-    wanted = {"curves": CURVES, "claims": CLAIMED}.get(key, ("dtram",))
     return tuple(
         line_of(protocol, system)
         for protocol in protocols_of(options, key)
         for system in protocol.systems
-        if system in wanted
+        if (key == "curves" and system not in IN_NO_CURVE)
+        or (key == "claims" and system in CLAIMED)
+        or (key.startswith("figure") and system == "dtram")
     )
 
 
@@ -190,17 +199,16 @@ def update_records(options: Options, reader: Reader, problems: list[str]) -> lis
     return update_file(options.folder / RUNS, new)
 
 
-def write_statistics(options: Options) -> list[Path]:
+def write_statistics(options: Options, origin: Record) -> list[Path]:
     """Table 1: the datasets. A dataset that is not on this machine keeps the counts in --out."""
     made = Table("table1", TITLES["table1"], "", (), comparable=True)
     path = options.folder / "table1.json"
     before = {row["system"]: row for row in read_json(path)["rows"]} if path.exists() else {}
     rows = [{**before.get(row["system"], {}), **row} for row in tables.statistics(options.data_dir)]
-    origin = provenance(choose_device(options.device))
     return [write_table(options.folder, made, rows, origin)]
 
 
-def write_claims(options: Options, reader: Reader) -> list[Path]:
+def write_claims(options: Options, reader: Reader, origin: Record) -> list[Path]:
     """Writes the claims about the learned stop, from finished runs and the evidence in --out."""
     path, new = options.folder / claims.EVIDENCE, []
     for line, seed, folder in finished_runs(options, ["claims"]):
@@ -211,7 +219,6 @@ def write_claims(options: Options, reader: Reader) -> list[Path]:
     rows = claims.rows(update_file(path, new, claims.KEY))
     if not rows:
         return []
-    origin = provenance(choose_device(options.device))
     write_result(path.with_suffix(".json"), {"rows": rows, **origin})
     write_csv(path.with_suffix(".csv"), rows)
     text = claims.markdown(rows, origin["command"])
@@ -236,15 +243,15 @@ def write_figure(options: Options, reader: Reader, key: str) -> list[Path]:
 
 def make(options: Options, reader: Reader, records: list[Record], key: str) -> list[Path]:
     """Writes one table, the claims or a figure; returns the files to show."""
+    origin = provenance(choose_device(options.device))
     if key == "table1":
-        return write_statistics(options)
+        return write_statistics(options, origin)
     if key == "claims":
-        return write_claims(options, reader)
+        return write_claims(options, reader, origin)
     if not key.startswith("table"):
         return write_figure(options, reader, key)
     made = tables.table(key, options.drawn(key))
     rows = [make_row(made, line, records) for line in made.lines]
-    origin = provenance(choose_device(options.device))
     return [write_table(options.folder, made, rows, origin)]
 
 
