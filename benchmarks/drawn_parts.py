@@ -1,24 +1,22 @@
-"""Proof that a drawn dataset hides its species from afar: one classifier, three things to look at.
+"""Shows that drawn species differ in their discriminative parts, and not in the thumbnail.
 
-    python benchmarks/drawn_parts.py --profile small      # 128-pixel images, 32-pixel looks
-    python benchmarks/drawn_parts.py --profile full       # 512-pixel images, 224-pixel looks
+    python benchmarks/drawn_parts.py --profile small
+    python benchmarks/drawn_parts.py --profile full --json benchmarks/results/drawn_parts_full.json
 
-The same convolutional network is trained from the same start, at the same input size and for the
-same number of updates, on
+The same small network is trained three times, on crops of one size:
 
-- "thumbnail": the whole image, shrunk to the size of a look;
-- "parts": looks, at full resolution, at the parts that tell the species apart;
-- "random": looks, at full resolution, at random places.
+- "thumbnail": the whole image, shrunk to the size of a crop;
+- "parts": crops at discriminative parts, in full resolution;
+- "random": crops at random locations, in full resolution.
 
-For equal compute a training example is one look in all three: at one discriminative part, drawn from the
-one or two that the image has (from all parts where the genus has a single species), or at one
-random place. A test image gets two such looks, at both discriminative parts if there are two, and the
-answer is the class with the largest mean log-probability: what either part tells is used. A second
-look at the thumbnail would show the same. What the first look alone says is reported too.
+A training example is one crop, so all three cost the same: at one discriminative part, drawn from
+the one or two of the image (from all parts if its genus has a single species), or at one random
+location. A test image gets two crops, at both discriminative parts if there are two, and the answer
+is the class with the largest mean log-probability. The thumbnail is one crop, because a second one
+would be the same. The accuracy of the first crop alone is reported too.
 
-So that two CPU cores are enough, the full profile uses the images of every fourth genus: species of
-one genus are all there, and the shares of genera with 0, 1 and 2 discriminative parts stay. `--every 1`
-uses all.
+To suit two CPU cores, the full profile uses the images of every fourth genus with all its species,
+which keeps the shares of genera with 0, 1 and 2 discriminative parts. ``--every 1`` uses all.
 """
 
 from __future__ import annotations
@@ -43,14 +41,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clon
 from dtram_env.datasets.drawn import AUTOS, BIRDS, SMALL_BIRDS, Drawing
 from dtram_env.datasets.storage.thumbnails import box_resize
 from train.common.provenance import choose_device, provenance
-from train.common.run import run_program, write_json
+from train.common.records import write_result
+from train.common.run import run_program
 
 KINDS = ("thumbnail", "parts", "random")
-LOOKS = 2
-"""looks at a test image, and different ones at a training image"""
+CROPS = 2
+"""crops of an image at parts or at random locations"""
 UPDATES = {"small": 800, "full": 800}
 JITTER = 1 / 16
-"""how far the middle of a look is from the middle of its part, as a share of the look, each way"""
+"""largest offset of a crop from the centre of its part, as a share of the crop's side"""
 
 
 @dataclass(frozen=True)
@@ -58,29 +57,29 @@ class Options:
     """Trains and tests the three classifiers."""
 
     profile: Literal["small", "full"] = "small"
-    """small: 128 pixels, 20 classes, looks of 32; full: 512 pixels, looks of 224"""
+    """small: 128 pixels, 20 classes, crops of 32; full: 512 pixels, crops of 224"""
     plan: Literal["birds", "autos"] = "birds"
-    """which dataset"""
+    """dataset"""
     every: int | None = None
-    """use every so manieth genus, and its images alone: small 1, full 4"""
+    """use only the images of every N-th genus; small 1, full 4 if not given"""
     num_train: int | None = None
-    """training images of all genera; as many as the profile has if not given"""
+    """training images of all genera; the profile's number if not given"""
     num_test: int | None = None
-    """test images of all genera; as many as the profile has if not given"""
+    """test images of all genera; the profile's number if not given"""
     updates: int | None = None
-    """training steps: small 800, full 800"""
+    """training steps; 800 if not given"""
     batch_size: int = 64
-    """looks a step"""
+    """crops in a batch"""
     learning_rate: float = 3e-3
-    """the highest one; it rises from 4 % and falls to nothing"""
+    """peak of the one-cycle schedule"""
     processes: int = 2
-    """that draw the images"""
+    """processes that draw the images"""
     device: str = "auto"
-    """where to train"""
+    """device to train on"""
     seed: int = 0
-    """of weights, looks and batches"""
+    """seed of weights, crops and batches"""
     json: Path | None = None
-    """write the figures here as well"""
+    """file to write the figures to"""
 
     def __post_init__(self) -> None:
         for name in ("every", "num_train", "num_test", "updates", "batch_size", "processes"):
@@ -93,13 +92,13 @@ class Options:
 
 @dataclass(frozen=True)
 class Task:
-    """Which images of a dataset are used, and how they are looked at.
+    """The images of a dataset that are used, and their crops.
 
     Attributes:
         drawing: the dataset.
-        classes: ``(C,)`` labels that are used: those of every so manieth genus.
-        side: of a look, pixels.
-        seed: of the places of the looks.
+        classes: ``(C,)`` labels that are used: all species of every N-th genus.
+        side: side of a crop, in pixels.
+        seed: seed of the locations of crops.
     """
 
     drawing: Drawing
@@ -107,13 +106,13 @@ class Task:
     side: int
     seed: int
 
-    def rows(self, part: str) -> np.ndarray:
-        """The images of a part that are used, ``(N,)`` indices in it."""
+    def indices(self, part: str) -> np.ndarray:
+        """Indices ``(N,)`` of the images of a part that are used."""
         return np.flatnonzero(np.isin(self.drawing.labels(part), self.classes))
 
     def targets(self, part: str) -> np.ndarray:
-        """Indices in `classes` of these images' classes, ``(N,)`` int64."""
-        return np.searchsorted(self.classes, self.drawing.labels(part)[self.rows(part)])
+        """Indices ``(N,)`` int64 in `classes` of the classes of these images."""
+        return np.searchsorted(self.classes, self.drawing.labels(part)[self.indices(part)])
 
     def genera(self) -> np.ndarray:
         """Names of the genera of `classes`, ``(C,)``."""
@@ -122,10 +121,10 @@ class Task:
 
 
 def choose_task(options: Options) -> Task:
-    """The images that the options ask for.
+    """The images that the options choose.
 
     Raises:
-        ValueError: a class that is used has no image in one of the parts.
+        ValueError: some class has no image in one of the parts.
     """
     whole = BIRDS if options.plan == "birds" else AUTOS
     if options.profile == "small":
@@ -150,38 +149,38 @@ def choose_task(options: Options) -> Task:
 
 
 def places(task: Task, part: str) -> dict[str, np.ndarray]:
-    """Left and top of the looks at every image, ``(N, LOOKS, 2)``, for "parts" and "random"."""
-    layout, rows = task.drawing.layout(part), task.rows(part)
-    discriminative = layout.discriminative[rows]
+    """Left and top of the crops of every image, ``(N, CROPS, 2)``, for "parts" and "random"."""
+    layout, indices = task.drawing.layout(part), task.indices(part)
+    discriminative = layout.discriminative[indices]
     n, parts = discriminative.shape
     rng = np.random.default_rng([task.seed, part == "test"])
     chosen = np.where(discriminative.any(axis=1, keepdims=True), discriminative, True)
-    # Telling parts in a drawn order; of two, each look takes another.
+    # Discriminative parts in a random order; if there are two, each crop takes another.
     order = np.argsort(np.where(chosen, rng.random((n, parts)), 2.0), axis=1)
-    which = np.arange(LOOKS) % chosen.sum(axis=1, keepdims=True)
+    which = np.arange(CROPS) % chosen.sum(axis=1, keepdims=True)
     which = np.take_along_axis(order, which, axis=1)
-    boxes = layout.part_boxes[rows[:, None], which]
+    boxes = layout.part_boxes[indices[:, None], which]
     middle = boxes[..., :2] + boxes[..., 2:] // 2
     reach = int(task.side * JITTER)
     middle += rng.integers(-reach, reach + 1, middle.shape)
     room = task.drawing.image_size - task.side
     return {
         "parts": np.clip(middle - task.side // 2, 0, room),
-        "random": rng.integers(0, room + 1, (n, LOOKS, 2)),
+        "random": rng.integers(0, room + 1, (n, CROPS, 2)),
     }
 
 
-def draw_looks(task: Task, part: str, folder: Path, processes: int) -> dict[str, np.ndarray]:
-    """Draws the images that are used once and keeps what is looked at.
+def draw_crops(task: Task, part: str, folder: Path, processes: int) -> dict[str, np.ndarray]:
+    """Draws every image once and keeps its crops.
 
     Returns:
-        For each of `KINDS` a file in `folder`, mapped to memory, ``(N, looks, side, side, 3)``
-        uint8; a thumbnail is one look.
+        For each of `KINDS` a file in `folder`, mapped to memory, ``(N, crops, side, side, 3)``
+        uint8; the thumbnail is one crop.
     """
-    n, side = len(task.rows(part)), task.side
+    n, side = len(task.indices(part)), task.side
     files = {kind: folder / f"{part}_{kind}.npy" for kind in KINDS}
     for kind, file in files.items():
-        shape = (n, 1 if kind == "thumbnail" else LOOKS, side, side, 3)
+        shape = (n, 1 if kind == "thumbnail" else CROPS, side, side, 3)
         np.lib.format.open_memmap(file, "w+", np.uint8, shape).flush()
     chunks = np.array_split(np.arange(n), -(-n // 100))
     where = places(task, part)
@@ -205,19 +204,19 @@ def _draw_chunk(
     files: dict[str, Path],
 ) -> None:
     out = {kind: np.load(file, mmap_mode="r+") for kind, file in files.items()}
-    for k, row in zip(chunk.tolist(), task.rows(part)[chunk].tolist(), strict=True):
+    for k, row in zip(chunk.tolist(), task.indices(part)[chunk].tolist(), strict=True):
         image = task.drawing.draw(part, row)
         out["thumbnail"][k] = box_resize(image[None], task.side)
         for kind, corners in where.items():
-            for look, (left, top) in enumerate(corners[k].tolist()):
-                out[kind][k, look] = image[top : top + task.side, left : left + task.side]
+            for crop, (left, top) in enumerate(corners[k].tolist()):
+                out[kind][k, crop] = image[top : top + task.side, left : left + task.side]
 
 
 def make_net(side: int, num_classes: int) -> nn.Sequential:
-    """The classifier: four convolutions, pooling after them, and one linear layer on the map.
+    """The classifier: four convolutions with pooling, and one linear layer on their map.
 
-    Looks of 224 pixels go through a first convolution of 7x7 with a stride of 4. It is wide enough
-    to feel a texture's waves; its places see them in all phases, and pooling takes the strongest.
+    Crops of 224 pixels begin with a 7x7 convolution of stride 4. It is wide enough for the waves of
+    a texture, which its locations see in all phases; pooling takes the strongest response.
     """
     large = side > 64
     layers: list[nn.Module] = []
@@ -235,20 +234,20 @@ def make_net(side: int, num_classes: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * size**2, num_classes))
 
 
-def as_input(looks: np.ndarray, device: torch.device) -> Tensor:
-    """Looks ``(B, side, side, 3)`` as ``(B, 3, side, side)`` float32, in the network's scale."""
-    pixels = torch.from_numpy(np.array(looks)).to(device).permute(0, 3, 1, 2)
+def as_input(crops: np.ndarray, device: torch.device) -> Tensor:
+    """Crops ``(B, side, side, 3)`` as the network's input ``(B, 3, side, side)`` float32."""
+    pixels = torch.from_numpy(np.array(crops)).to(device).permute(0, 3, 1, 2)
     return (pixels.float() - 127) / 50
 
 
 def train_net(
-    looks: np.ndarray, labels: np.ndarray, num_classes: int, options: Options, updates: int
+    crops: np.ndarray, labels: np.ndarray, num_classes: int, options: Options, updates: int
 ) -> nn.Module:
-    """Trains a network on looks ``(N, looks, side, side, 3)``; batches are mirrored at random."""
+    """Trains a network on crops ``(N, crops, side, side, 3)``; batches are flipped at random."""
     device = choose_device(options.device)
     torch.manual_seed(options.seed)
     rng = np.random.default_rng(options.seed)
-    net = make_net(looks.shape[2], num_classes).to(device).to(memory_format=torch.channels_last)
+    net = make_net(crops.shape[2], num_classes).to(device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(net.parameters(), weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, options.learning_rate, total_steps=updates
@@ -257,8 +256,8 @@ def train_net(
     rows = np.concatenate([rng.permutation(len(labels)) for _ in range(epochs)])
     for step in range(updates):
         batch = rows[step * options.batch_size : (step + 1) * options.batch_size]
-        look = rng.integers(0, looks.shape[1], len(batch))
-        pixels = as_input(looks[batch, look], device)
+        crop = rng.integers(0, crops.shape[1], len(batch))
+        pixels = as_input(crops[batch, crop], device)
         if rng.random() < 0.5:
             pixels = pixels.flip(3)
         target = torch.from_numpy(labels[batch]).to(device)
@@ -271,24 +270,24 @@ def train_net(
 
 
 @torch.no_grad()
-def answer(net: nn.Module, looks: np.ndarray, device: torch.device) -> np.ndarray:
-    """The class of largest mean log-probability over an image's looks, ``(N,)``."""
+def answer(net: nn.Module, crops: np.ndarray, device: torch.device) -> np.ndarray:
+    """The class with the largest mean log-probability over the crops of an image, ``(N,)``."""
     answers = []
-    for chunk in np.array_split(looks, max(1, len(looks) // 100)):
+    for chunk in np.array_split(crops, max(1, len(crops) // 100)):
         scores = net(as_input(chunk.reshape(-1, *chunk.shape[2:]), device)).log_softmax(1)
         answers.append(scores.unflatten(0, chunk.shape[:2]).mean(1).argmax(1).cpu().numpy())
     return np.concatenate(answers)
 
 
 def score(task: Task, answers: np.ndarray) -> dict[str, Any]:
-    """Accuracy in percent: of species, of genera, and of species by number of discriminative parts."""
+    """Accuracy, %: of species, of genera, and of species by number of discriminative parts."""
     targets, genera = task.targets("test"), task.genera()
-    discriminative = task.drawing.layout("test").discriminative[task.rows("test")].sum(axis=1)
+    discriminative = task.drawing.layout("test").discriminative[task.indices("test")].sum(axis=1)
     right = answers == targets
     return {
         "accuracy": _percent(right),
         "genus_accuracy": _percent(genera[answers] == genera[targets]),
-        "accuracy_by_telling_parts": {
+        "accuracy_by_discriminative_parts": {
             int(k): _percent(right[discriminative == k]) for k in np.unique(discriminative)
         },
     }
@@ -299,37 +298,37 @@ def _percent(right: np.ndarray) -> float:
 
 
 def compare(task: Task, options: Options, updates: int) -> tuple[dict[str, Any], float]:
-    """Draws, trains and tests on each of `KINDS`; figures of each, and seconds of the drawing."""
+    """Draws, trains and tests each of `KINDS`; returns their figures and the drawing's seconds."""
     device, results = choose_device(options.device), {}
     targets = {part: task.targets(part) for part in ("train", "test")}
     with tempfile.TemporaryDirectory() as name:
         start = time.perf_counter()
-        looks = {
-            part: draw_looks(task, part, Path(name), options.processes)
+        crops = {
+            part: draw_crops(task, part, Path(name), options.processes)
             for part in ("train", "test")
         }
         drawn = time.perf_counter() - start
         for kind in KINDS:
             start = time.perf_counter()
-            train, test = looks["train"][kind], looks["test"][kind]
+            train, test = crops["train"][kind], crops["test"][kind]
             net = train_net(train, targets["train"], len(task.classes), options, updates)
             results[kind] = score(task, answer(net, test, device))
             first = answer(net, test[:, :1], device)
             results[kind]["accuracy_of_first_look"] = _percent(first == targets["test"])
             results[kind]["seconds"] = round(time.perf_counter() - start, 1)
             print(f"{kind:9}", results[kind], flush=True)
-        del looks, train, test  # before their files
+        del crops, train, test  # they are mapped from files that are deleted next
     return results, round(drawn, 1)
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Compares, prints, and returns what ``--json`` writes."""
+    """Compares, prints, and returns the content of ``--json``."""
     task = choose_task(options)
-    counts = {f"{part}_images": len(task.rows(part)) for part in ("train", "test")}
+    counts = {f"{part}_images": len(task.indices(part)) for part in ("train", "test")}
     genera, classes = len(np.unique(task.genera())), len(task.classes)
     print(
         f"{counts['train_images']} + {counts['test_images']} images of {classes} classes in "
-        f"{genera} genera, looks of {task.side} at {task.drawing.image_size} pixels",
+        f"{genera} genera, crops of {task.side} at {task.drawing.image_size} pixels",
         flush=True,
     )
     updates = options.updates or UPDATES[options.profile]
@@ -362,7 +361,7 @@ def main() -> None:
     options = tyro.cli(Options, description=__doc__)
     figures = run(options)
     if options.json is not None:
-        write_json(options.json, figures)
+        write_result(options.json, figures)
 
 
 if __name__ == "__main__":

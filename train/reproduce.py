@@ -3,7 +3,7 @@
     python train/reproduce.py table2                   # MNIST
     python train/reproduce.py table6 table7            # CUB if it is here, else drawn birds
     python train/reproduce.py figure7 curves --data drawn
-    python train/reproduce.py all --read-only --out benchmarks/results/tables   # no training
+    python train/reproduce.py table2 claims --read-only --out benchmarks/results/tables
 
 Every run has a folder under --runs and is made once; after an interruption the same command
 continues. The figures of a finished run are added to OUT/runs.jsonl, one record a run with its
@@ -16,10 +16,10 @@ from __future__ import annotations
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 import tyro
 
@@ -29,33 +29,25 @@ from dtram_env.datasets import DATASETS, is_ready
 from train.common.files import read_json, write_text
 from train.common.jobs import ProgramRun, Runner, has_results, run_in_order
 from train.common.provenance import choose_device, provenance, python_command
-from train.common.records import read_records, write_records, write_result
+from train.common.records import write_result
 from train.common.run import run_program
 from train.paper import claims, systems, tables
 from train.paper.figures import cost_plot, discount_plot, histogram_figure
 from train.paper.published import TITLES
-from train.paper.read_runs import Reader, Record, merge, record_of
+from train.paper.read_runs import Reader, Record, record_of, update_file
 from train.paper.systems import Protocol
-from train.paper.tables import CLAIM_SEEDS, CLAIMED, CURVES, SEVERAL_SEEDS, Line, Table, line_of
+from train.paper.tables import (
+    CLAIM_SEEDS,
+    CLAIMED,
+    IN_NO_CURVE,
+    SEVERAL_SEEDS,
+    Line,
+    Table,
+    line_of,
+)
 from train.paper.write_tables import RUNS, make_row, write_csv, write_table
 
-Key = Literal[
-    "table1",
-    "table2",
-    "table3",
-    "table4",
-    "table5",
-    "table6",
-    "table7",
-    "table8",
-    "table9",
-    "figure7",
-    "figure8",
-    "curves",
-    "claims",
-    "all",
-]
-KEYS = get_args(Key)[:-1]
+KEYS = (*(f"table{n}" for n in range(1, 10)), "figure7", "figure8", "curves", "claims")
 OF_CARS = ("table4", "figure8")
 
 
@@ -63,12 +55,12 @@ OF_CARS = ("table4", "figure8")
 class Options:
     """Writes the talk's tables with our figures."""
 
-    what: Annotated[tuple[Key, ...], tyro.conf.Positional] = ("table2",)
+    what: Annotated[tuple[str, ...], tyro.conf.Positional] = ("table2",)
     """table1: the datasets; table2: MNIST; table3 and table4: CUB and Cars; table5: resolution by
     depth; table6: RAM by glimpses; table7: stopping by confidence; table8: curriculum; table9:
     intermediate supervision; figure7 and figure8: images by glimpses; curves: error against
     glimpses by discount, and against FLOPs and time; claims: the learned stop against others, with
-    intervals"""
+    intervals; all: everything"""
     data: Literal["auto", "real", "drawn", "drawn-large"] = "auto"
     """images of all but tables 1 and 2: real (CUB and Cars); drawn (small drawn birds); drawn-large
     (drawn birds and autos of 512 pixels, for a GPU); auto (real if on this machine, else drawn)"""
@@ -153,12 +145,13 @@ def lines_of(options: Options, key: str) -> tuple[Line, ...]:
         return ()
     if key.startswith("table"):
         return tables.table(key, options.drawn(key)).lines
-    wanted = {"curves": CURVES, "claims": CLAIMED}.get(key, ("dtram",))
     return tuple(
         line_of(protocol, system)
         for protocol in protocols_of(options, key)
         for system in protocol.systems
-        if system in wanted
+        if (key == "curves" and system not in IN_NO_CURVE)
+        or (key == "claims" and system in CLAIMED)
+        or (key.startswith("figure") and system == "dtram")
     )
 
 
@@ -182,9 +175,9 @@ def plan(options: Options) -> list[ProgramRun]:
     return list(runs.values())
 
 
-def finished_runs(options: Options, lines: tuple[Line, ...]) -> Iterator[tuple[Line, int, Path]]:
-    """The finished runs of lines: line, seed and folder."""
-    for line in lines:
+def finished_runs(options: Options, keys: Sequence[str]) -> Iterator[tuple[Line, int, Path]]:
+    """The finished runs of tables or claims: line, seed and folder."""
+    for line in [line for key in keys for line in lines_of(options, key)]:
         for seed in seeds_of(options, line):
             folder = line.protocol.folder(options.runs, line.system, seed)
             if has_results(folder):
@@ -197,61 +190,35 @@ def finished_runs(options: Options, lines: tuple[Line, ...]) -> Iterator[tuple[L
 def update_records(options: Options, reader: Reader, problems: list[str]) -> list[Record]:
     """Adds finished runs to the records in --out, and returns the records of known systems."""
     new = []
-    lines = [
-        line for key in options.keys if key.startswith("table") for line in lines_of(options, key)
-    ]
-    for line, seed, folder in finished_runs(options, tuple(lines)):
+    keys = [key for key in options.keys if key.startswith("table")]
+    for line, seed, folder in finished_runs(options, keys):
         try:
             new.append(record_of(line, seed, reader.read(line, folder)))
         except (OSError, ValueError, KeyError) as error:
             problems.append(f"{folder}: cannot be read, {error}")
-    path = options.folder / RUNS
-    records = merge([one for one in read_records(path) if is_known(one)], new)
-    if records:
-        write_records(path, records)
-    return records
+    return update_file(options.folder / RUNS, new)
 
 
-def is_known(record: Record) -> bool:
-    """Whether a record's system is still one of its protocol."""
-    protocol = systems.PROTOCOLS.get(record["protocol"])
-    return protocol is not None and record["system"] in protocol.systems
-
-
-def write_statistics(options: Options) -> list[Path]:
+def write_statistics(options: Options, origin: Record) -> list[Path]:
     """Table 1: the datasets. A dataset that is not on this machine keeps the counts in --out."""
     made = Table("table1", TITLES["table1"], "", (), comparable=True)
     path = options.folder / "table1.json"
     before = {row["system"]: row for row in read_json(path)["rows"]} if path.exists() else {}
     rows = [{**before.get(row["system"], {}), **row} for row in tables.statistics(options.data_dir)]
-    origin = provenance(choose_device(options.device))
     return [write_table(options.folder, made, rows, origin)]
 
 
-def write_claims(options: Options, reader: Reader) -> list[Path]:
+def write_claims(options: Options, reader: Reader, origin: Record) -> list[Path]:
     """Writes the claims about the learned stop, from finished runs and the evidence in --out."""
     path, new = options.folder / claims.EVIDENCE, []
-    stops = tuple(
-        line for line in lines_of(options, "claims") if line.protocol.systems[line.system].trunk
-    )
-    for line, seed, folder in finished_runs(options, stops):
-        trunk = line.protocol.systems[line.system].trunk or ""
-        ram = line.protocol.folder(options.runs, trunk, seed)
-        if has_results(ram):
+    for line, seed, folder in finished_runs(options, ["claims"]):
+        trunk = line.protocol.systems[line.system].trunk
+        ram = line.protocol.folder(options.runs, trunk or "", seed)
+        if trunk is not None and has_results(ram):
             new += claims.compare(reader, line, seed, folder, ram)
-    records = merge([one for one in read_records(path) if is_known(one)], new, claims.KEY)
-    if not records:
+    rows = claims.rows(update_file(path, new, claims.KEY))
+    if not rows:
         return []
-    write_records(path, records)
-    rows = []
-    for protocol in systems.PROTOCOLS.values():
-        for system in protocol.systems:
-            for against in (claims.THRESHOLD, claims.WHOLE):
-                key = {"protocol": protocol.name, "system": system, "against": against}
-                found = [record for record in records if key.items() <= record.items()]
-                if found:
-                    rows.append(claims.claim(line_of(protocol, system), found))
-    origin = provenance(choose_device(options.device))
     write_result(path.with_suffix(".json"), {"rows": rows, **origin})
     write_csv(path.with_suffix(".csv"), rows)
     text = claims.markdown(rows, origin["command"])
@@ -276,15 +243,15 @@ def write_figure(options: Options, reader: Reader, key: str) -> list[Path]:
 
 def make(options: Options, reader: Reader, records: list[Record], key: str) -> list[Path]:
     """Writes one table, the claims or a figure; returns the files to show."""
+    origin = provenance(choose_device(options.device))
     if key == "table1":
-        return write_statistics(options)
+        return write_statistics(options, origin)
     if key == "claims":
-        return write_claims(options, reader)
+        return write_claims(options, reader, origin)
     if not key.startswith("table"):
         return write_figure(options, reader, key)
     made = tables.table(key, options.drawn(key))
     rows = [make_row(made, line, records) for line in made.lines]
-    origin = provenance(choose_device(options.device))
     return [write_table(options.folder, made, rows, origin)]
 
 

@@ -1,4 +1,4 @@
-"""The comparison on small drawn birds: what it runs, and how it reads glimpses."""
+"""The comparison on small drawn birds: its runs, its figures, and crops that touch parts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import tyro
 
 import dtram_env
 from agents.cost import mean_flops
@@ -21,17 +20,23 @@ from agents.unroll import score
 from benchmarks import birds_small
 from benchmarks.birds_small import (
     Options,
-    by_telling_parts,
+    by_discriminative_parts,
     compare,
     in_words,
     main,
     paired_difference,
+    random_touches,
     runs,
+    touches,
 )
+from dtram_env import sensor
 from train import one_look, reinforce
-from train.common.statistics import Answered
-from train.common.training_task import Task
-from train.paper.systems import BIRDS
+from train.common.evaluate_one_look import report
+from train.common.one_look import NoHalting, check_like, new_network
+from train.common.options import PlainEncoder, command_line
+from train.common.statistics import Outcome
+from train.common.training_task import TrainingTask
+from train.paper.systems import BIRDS, RECIPES
 
 ENV: dict[str, Any] = {"num_train": 100, "num_test": 24}
 
@@ -41,25 +46,24 @@ ENV: dict[str, Any] = {"num_train": 100, "num_test": 24}
 
 def test_commands_are_options_of_their_programs() -> None:
     made = runs(Options(runs=Path("r"), seed=3, num_train=600))
-    words = {name: run.words()[1:] for name, run in made.items()}
-    assert list(words) == ["ram", "dtram", "one-look-like", "one-look-full"]
-    programs = [reinforce.Options, reinforce.Options, one_look.Options, one_look.Options]
+    assert list(made) == ["ram", "dtram", "one-look-like", "one-look-full"]
+    kinds = {"reinforce.py": reinforce.Options, "one_look.py": one_look.Options}
     parsed: dict[str, Any] = {
-        name: tyro.cli(kind, args=rest)
-        for kind, (name, (_, *rest)) in zip(programs, words.items(), strict=True)
+        name: command_line(kinds[run.program], None, RECIPES[run.program], run.words()[2:])
+        for name, run in made.items()
     }
     for run in parsed.values():
-        assert (run.env_id, run.augment, run.flip) == ("DTRAM-BirdsSmall-v0", 0.0, True)
-        assert (run.seed, run.num_train, run.num_test, run.resume) == (3, 600, None, True)
+        assert (run.env_id, run.augment.flip) == ("DTRAM-BirdsSmall-v0", True)
+        assert (run.seed, run.env, run.resume) == (3, ("num_train=600",), True)
     ram, dtram, small, full = parsed.values()
-    assert (ram.curriculum, ram.stop, dtram.stop) == ((2, 3), "off", "after")
+    assert (ram.curriculum, ram.stop.name, dtram.stop.name) == ((2, 3), "off", "after")
     assert dtram.trunk == ram.run_dir == Path("r/birds-small/ram/seed-3")
     assert small.like == full.like == dtram.run_dir
     assert (small.side, full.side) == (None, 0)
     assert len({run.run_dir for run in parsed.values()}) == 4
 
 
-def test_a_try_writes_beside_its_runs() -> None:
+def test_a_small_trial_writes_beside_its_runs() -> None:
     assert Options().out.name == "birds_small.json"
     assert Options(runs=Path("r"), epochs=1).out == Path("r/results.json")
     assert Options(epochs=1).folder != Options().folder == Path("runs/reproduce")
@@ -88,14 +92,62 @@ def test_paired_difference_by_hand() -> None:
     assert found == {"points": 25.0, "low": 0.0, "high": 75.0}
 
 
-def test_by_telling_parts_by_hand() -> None:
+def test_by_discriminative_parts_by_hand() -> None:
     discriminative = np.array([[False, False], [True, False], [False, True], [True, True]])
-    dtram = Answered(np.array([True, True, False, True]), np.array([1, 2, 3, 3]))
-    found = by_telling_parts(discriminative, dtram, np.array([True, False, False, False]))
+    dtram = Outcome(np.array([True, True, False, True]), np.array([1, 2, 3, 3]))
+    found = by_discriminative_parts(discriminative, dtram, np.array([True, False, False, False]))
     assert [row["images"] for row in found.values()] == [1, 2, 1]
     assert [row["mean_glimpses"] for row in found.values()] == [1.0, 2.5, 3.0]
     assert [row["test_accuracy"] for row in found.values()] == [100.0, 50.0, 100.0]
     assert [row["one_look_test_accuracy"] for row in found.values()] == [100.0, 0.0, 0.0]
+
+
+# -- discriminative parts --------------------------------------------------------------------------
+
+# One image with two parts: centres (20, 10) and (100.5, 90); the first one tells.
+BOXES = np.array([[[16, 8, 8, 4], [98, 88, 5, 4]]])
+FIRST, BOTH = np.array([[True, False]]), np.array([[True, True]])
+
+
+@pytest.mark.parametrize(
+    ("left", "top", "discriminative", "held"),
+    [
+        (20, 10, FIRST, True),  # the crop's first pixel
+        (20 - 31, 10 - 31, FIRST, True),  # its last
+        (20 - 32, 10, FIRST, False),
+        (20, 10 - 32, FIRST, False),
+        (21, 10, FIRST, False),
+        (90, 80, FIRST, False),  # it holds the other part
+        (90, 80, BOTH, True),
+        (90, 80, np.array([[False, False]]), False),
+    ],
+)
+def test_touches_by_hand(left: int, top: int, discriminative: np.ndarray, held: bool) -> None:
+    corner = np.array([[left]]), np.array([[top]])
+    assert touches(BOXES, discriminative, *corner, 32).tolist() == [[held]]
+
+
+def test_random_touches_in_closed_form() -> None:
+    """Far from the edges a point is held from 32 of 128 locations along each axis."""
+    boxes = np.array([[[60, 62, 8, 4], [0, 0, 0, 0]]])
+    found = random_touches(boxes, FIRST, (128, 128), 32)
+    assert found == pytest.approx([(32 / 128) ** 2])
+    # Crops that lie within the image begin at 0 ... 96, the first and the last half as often.
+    within = random_touches(boxes, FIRST, (128, 128), 32, reach=1 - 32 / 128)
+    assert within == pytest.approx([(32 / 96) ** 2])
+    # At an edge, only half of the places outside would hold it.
+    corner = np.array([[[0, 0, 0, 0], [0, 0, 0, 0]]])
+    assert random_touches(corner, FIRST, (128, 128), 32)[0] == pytest.approx((16.5 / 128) ** 2)
+
+
+@pytest.mark.parametrize("reach", [1.0, 0.75])
+def test_random_touches_are_those_of_the_sensor(reach: float) -> None:
+    generator = np.random.default_rng(0)
+    place = generator.uniform(-reach, reach, (200_000, 2))
+    left, top = (sensor.corner(place[:, k], 128, 32)[None] for k in (0, 1))
+    share = touches(BOXES, BOTH, left, top, 32).mean()
+    exact = random_touches(BOXES, BOTH, (128, 128), 32, reach)[0]
+    assert share == pytest.approx(exact, abs=4 * (exact / 200_000) ** 0.5)
 
 
 # -- the whole -------------------------------------------------------------------------------------
@@ -103,11 +155,13 @@ def test_by_telling_parts_by_hand() -> None:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Options, dict[str, Any]]:
-    """Three runs of networks that never learned, and what is read off them."""
+    """Runs of networks that never learned, and their comparison."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("birds")
     options = Options(runs=folder, epochs=1, data_dir=folder / "data", **ENV)
-    task = Task("DTRAM-BirdsSmall-v0", torch.device("cpu"), **ENV, data_dir=str(folder / "data"))
+    task = TrainingTask(
+        "DTRAM-BirdsSmall-v0", torch.device("cpu"), **ENV, data_dir=str(folder / "data")
+    )
     torch.manual_seed(0)
     agent = task.new_agent(encoder="cnn", hidden_size=16).eval()
     for parameter in agent.stopper.parameters():
@@ -116,7 +170,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Options, dict[str, A
     stops = score(agent, task.sensor, test.store, test.labels).stop_logit[:-1].sigmoid()
     agent.stopping = LearnedStop(float(stops.median()))  # so that some stop, and some go on
     folders = {name: run.folder for name, run in runs(options).items()}
-    agent.save(folders["dtram"], **task.about)
+    agent.save(folders["dtram"], **task.metadata)
     about = {
         "env_id": task.env_id,
         "env_options": task.env_options,
@@ -129,10 +183,18 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Options, dict[str, A
     write(folders["ram"], {**about, "train_seconds": 1100.0})
     write(folders["dtram"], {**about, "train_seconds": 101.0})
     for name, side in (("one-look-like", None), ("one-look-full", 0)):
-        given = one_look.Options(like=folders["dtram"], side=side, device="cpu")
-        network, _ = one_look.new_network(given, task)
-        network.save(folders[name], **task.about)
-        results = one_look.report(folders[name], task, network, about_text())
+        network, _ = new_network(
+            task,
+            PlainEncoder(),
+            NoHalting(),
+            side=side,
+            flops=None,
+            like=check_like(folders["dtram"], task, PlainEncoder()),
+            bf16=False,
+            seed=0,
+        )
+        network.save(folders[name], **task.metadata)
+        results = report(folders[name], task, network, "cnn", about_text())
         write(folders[name], {**results, **about, "train_seconds": 1000.0})
         assert results["flops"] == one_look_flops(network)
     with pytest.MonkeyPatch.context() as patch:
@@ -141,14 +203,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Options, dict[str, A
 
 
 def about_text() -> dict[str, Any]:
-    """What the text of a one-look's results asks for."""
+    """Further values of a one-look network's results, which its text names."""
     hardware = {"device": "cpu", "processor": "none", "cpu_threads": 1}
     return {"train_seconds": 0.0, "hardware": hardware}
 
 
 def write(folder: Path, results: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.json").write_text(json.dumps(results))
+    (folder / "results.json").write_text(json.dumps(results), encoding="utf-8")
 
 
 def test_rows_are_what_the_environment_says(made: tuple[Options, dict[str, Any]]) -> None:
@@ -169,7 +231,7 @@ def test_figures_are_json_and_words(made: tuple[Options, dict[str, Any]]) -> Non
     _, result = made
     assert json.loads(json.dumps(result)) == result
     rows, text = result["rows"], in_words(result)
-    assert sum(row["images"] for row in result["by_telling_parts"].values()) == 24
+    assert sum(row["images"] for row in result["by_discriminative_parts"].values()) == 24
     for name in rows:
         assert name in text
     ours = rows["DT-RAM, learned stop"]["test_accuracy"]

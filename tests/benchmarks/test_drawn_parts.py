@@ -1,4 +1,4 @@
-"""The proof on drawn images: what is looked at, how answers are taken, that the program runs."""
+"""Discriminative parts of drawn images: crops, answers, and the whole program."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from benchmarks import drawn_parts
-from benchmarks.drawn_parts import KINDS, Options, answer, choose_task, draw_looks, places
+from benchmarks.drawn_parts import KINDS, Options, answer, choose_task, draw_crops, places
 from dtram_env.datasets.storage.thumbnails import box_resize
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +28,7 @@ def test_classes_and_images(profile: str, every: int, classes: int, images: int 
     kept = list(dict.fromkeys(genera))[::every]
     assert set(task.genera()) == set(kept)
     assert len(task.classes) == sum(genus in kept for genus in genera) == classes
-    rows = task.rows("train")
+    rows = task.indices("train")
     assert len(rows) == images or images is None
     assert np.array_equal(task.classes[task.targets("train")], task.drawing.labels("train")[rows])
     by_parts = np.bincount(task.drawing.layout("train").discriminative[rows].sum(axis=1)) / len(
@@ -38,9 +38,9 @@ def test_classes_and_images(profile: str, every: int, classes: int, images: int 
 
 
 @pytest.mark.parametrize("profile", ["small", "full"])
-def test_looks_show_the_parts_that_they_are_at(profile: str) -> None:
+def test_crops_show_their_parts(profile: str) -> None:
     task = choose_task(Options(profile=profile, num_train=400))  # type: ignore[arg-type]
-    rows, layout = task.rows("train"), task.drawing.layout("train")
+    rows, layout = task.indices("train"), task.drawing.layout("train")
     found = places(task, "train")
     for corners in found.values():
         assert corners.shape == (len(rows), 2, 2)
@@ -51,7 +51,7 @@ def test_looks_show_the_parts_that_they_are_at(profile: str) -> None:
         kind: np.all(np.abs(middle - corners[:, :, None] - task.side / 2) < task.side / 2, axis=3)
         for kind, corners in found.items()
     }
-    # Between the two looks every discriminative part is seen, and each sees one.
+    # The two crops show every discriminative part, and each crop shows one.
     needed = discriminative & ~shows["parts"].any(axis=1)
     assert not needed.any()
     assert (
@@ -62,15 +62,15 @@ def test_looks_show_the_parts_that_they_are_at(profile: str) -> None:
     assert (shows["random"].any(axis=1) | ~discriminative).all(axis=1).mean() < 0.7
 
 
-def test_looks_are_cut_from_the_images(tmp_path: Path) -> None:
+def test_crops_are_cut_from_the_images(tmp_path: Path) -> None:
     task = choose_task(Options(num_train=20, num_test=20))
-    looks, where = draw_looks(task, "test", tmp_path, 1), places(task, "test")
-    assert [looks[kind].shape[:2] for kind in KINDS] == [(20, 1), (20, 2), (20, 2)]
+    crops, where = draw_crops(task, "test", tmp_path, 1), places(task, "test")
+    assert [crops[kind].shape[:2] for kind in KINDS] == [(20, 1), (20, 2), (20, 2)]
     image = task.drawing.draw("test", 7)
-    assert np.array_equal(looks["thumbnail"][7, 0], box_resize(image[None], 32)[0])
+    assert np.array_equal(crops["thumbnail"][7, 0], box_resize(image[None], 32)[0])
     for kind in ("parts", "random"):
         for k, (left, top) in enumerate(where[kind][7]):
-            assert np.array_equal(looks[kind][7, k], image[top : top + 32, left : left + 32])
+            assert np.array_equal(crops[kind][7, k], image[top : top + 32, left : left + 32])
 
 
 class Means(nn.Module):
@@ -83,19 +83,19 @@ class Means(nn.Module):
 
 def test_answer_is_the_largest_mean_log_probability() -> None:
     """By hand: 0.3 * 0.3 > 0.42 ** 2 is false; 0.9 * 0.2 > 0.06 * 0.48 is true."""
-    looks = np.zeros((2, 2, 4, 4, 3), np.uint8)
-    looks[:, :, 0, 0, 0] = [[30, 30], [90, 20]]
-    assert answer(Means(), looks, CPU).tolist() == [1, 0]
-    assert answer(Means(), looks[:, 1:], CPU).tolist() == [1, 1]
+    crops = np.zeros((2, 2, 4, 4, 3), np.uint8)
+    crops[:, :, 0, 0, 0] = [[30, 30], [90, 20]]
+    assert answer(Means(), crops, CPU).tolist() == [1, 0]
+    assert answer(Means(), crops[:, 1:], CPU).tolist() == [1, 1]
 
 
-def test_the_net_learns_what_its_looks_show() -> None:
-    """Class 1 is brighter; the three kinds of looks cost the same, whatever they show."""
+def test_the_network_learns_from_its_crops() -> None:
+    """Class 1 is brighter."""
     labels = np.arange(64) % 2
-    looks = np.random.default_rng(0).integers(0, 100, (64, 2, 32, 32, 3)).astype(np.uint8)
-    looks[labels == 1] += 100
-    net = drawn_parts.train_net(looks, labels, 2, Options(batch_size=16), 12)
-    assert np.array_equal(answer(net, looks, CPU), labels)
+    crops = np.random.default_rng(0).integers(0, 100, (64, 2, 32, 32, 3)).astype(np.uint8)
+    crops[labels == 1] += 100
+    net = drawn_parts.train_net(crops, labels, 2, Options(batch_size=16), 12)
+    assert np.array_equal(answer(net, crops, CPU), labels)
     with torch.no_grad():
         for side in (32, 224):
             net = drawn_parts.make_net(side, 48)
@@ -110,7 +110,7 @@ def test_the_program_runs(
     monkeypatch.setattr("sys.argv", ["drawn_parts.py", *options.split()])
     drawn_parts.main()
     printed = capsys.readouterr().out
-    assert "40 + 40 images of 20 classes in 9 genera, looks of 32 at 128 pixels" in printed
+    assert "40 + 40 images of 20 classes in 9 genera, crops of 32 at 128 pixels" in printed
     found = json.loads(path.read_text())
     assert list(found["results"]) == list(KINDS)
     assert found["used"] == {"classes": 20, "genera": 9, "train_images": 40, "test_images": 40}
@@ -118,7 +118,7 @@ def test_the_program_runs(
     assert found["best_without_texture"] == 45.0
     for result in found["results"].values():
         assert 0 <= result["accuracy"] <= result["genus_accuracy"] <= 100
-        assert list(result["accuracy_by_telling_parts"]) == ["0", "1", "2"]
+        assert list(result["accuracy_by_discriminative_parts"]) == ["0", "1", "2"]
     thumbnail, parts = found["results"]["thumbnail"], found["results"]["parts"]
     assert thumbnail["accuracy_of_first_look"] == thumbnail["accuracy"]
     gap = parts["accuracy"] - thumbnail["accuracy"]
@@ -136,7 +136,7 @@ def test_bad_options() -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "benchmarks/results").glob("drawn_parts_*.json")))
 def test_committed_results(path: Path) -> None:
-    """The thumbnail is at least 20 points under the discriminative parts, even under the first of them."""
+    """The thumbnail is at least 20 points below the parts, and below their first crop alone."""
     found = json.loads(path.read_text())
     thumbnail, parts = found["results"]["thumbnail"], found["results"]["parts"]
     assert parts["accuracy"] - thumbnail["accuracy"] >= 20

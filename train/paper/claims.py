@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,9 +17,15 @@ import numpy as np
 from pandas import DataFrame
 
 from agents.stopping import ConfidenceStop, FixedStop, StoppingRule
-from train.baselines.summary import mean_interval
 from train.common.records import origin
-from train.common.statistics import Mixture, confidences, mixture_at, paired_bootstrap
+from train.common.statistics import (
+    Mixture,
+    confidences,
+    mean_interval,
+    mixture_at,
+    paired_bootstrap,
+)
+from train.paper import systems
 from train.paper.read_runs import Reader, Record
 from train.paper.tables import Line, label_of
 from train.paper.write_tables import markdown_table
@@ -109,12 +117,17 @@ def compare(reader: Reader, line: Line, seed: int, dtram: Path, ram: Path) -> li
     ]
 
 
-def claim(line: Line, records: Sequence[Record]) -> dict[str, Any]:
+def rows(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """One claim for each DT-RAM and other way to stop, from records in the order of `KEY`."""
+    groups = groupby(records, itemgetter("protocol", "system", "against"))
+    return [claim(list(group)) for _, group in groups]
+
+
+def claim(records: Sequence[Record]) -> dict[str, Any]:
     """The claim that runs of several seeds support.
 
     Args:
-        line: the DT-RAM.
-        records: its evidence against one other way to stop.
+        records: evidence on one DT-RAM against one other way to stop.
 
     Returns:
         Error of both in percent; their difference in points (negative: the learned stop is better)
@@ -125,7 +138,8 @@ def claim(line: Line, records: Sequence[Record]) -> dict[str, Any]:
     differences = 100 * np.stack([one.difference for one in found])
     mean, low, high = paired_bootstrap(differences)
     each = differences.mean(axis=1)
-    against, glimpses = records[0]["against"], float(np.mean([one.glimpses for one in found]))
+    protocol, system, against = (records[0][name] for name in KEY[:3])
+    glimpses = float(np.mean([one.glimpses for one in found]))
     other_glimpses = float(np.mean([one.other.mean_glimpses for one in found]))
     values: dict[str, float | None] = {
         "error": 100 * float(np.mean([one.wrong.mean() for one in found])),
@@ -140,9 +154,9 @@ def claim(line: Line, records: Sequence[Record]) -> dict[str, Any]:
     }
     return {
         "data": records[0]["data"],
-        "protocol": line.protocol.name,
-        "system": line.system,
-        "label": label_of(line.protocol, line.system),
+        "protocol": protocol,
+        "system": system,
+        "label": label_of(systems.PROTOCOLS[protocol], system),
         "against": against,
         **{name: None if value is None else round(value, 4) for name, value in values.items()},
         "seeds": len(found),
@@ -161,10 +175,10 @@ NOTE = (
 
 def markdown(claims: Sequence[dict[str, Any]], command: str) -> str:
     """The claims as Markdown."""
-    rows = []
+    lines = []
     for one in claims:
         fewer, half = one["fewer_glimpses"], one["half_of_students"]
-        rows.append(
+        lines.append(
             {
                 "data": one["data"],
                 "DT-RAM": one["label"],
@@ -183,5 +197,5 @@ def markdown(claims: Sequence[dict[str, Any]], command: str) -> str:
     return (
         "# The learned stop against other ways to stop\n\n"
         "On the same trunk and test images; negative: the learned stop makes fewer errors.\n\n"
-        f"{markdown_table(DataFrame(rows), text_columns=2)}\n{NOTE}\n\nMade by `{command}`.\n"
+        f"{markdown_table(DataFrame(lines), text_columns=2)}\n{NOTE}\n\nMade by `{command}`.\n"
     )

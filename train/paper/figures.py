@@ -18,10 +18,9 @@ from train.common.provenance import provenance
 from train.common.records import RESULTS, check_origin, origin, write_result
 from train.common.statistics import confidences
 from train.dtram.report import glimpse_figure, images_per_second
-from train.paper.published import Published
 from train.paper.read_runs import Reader, Reading, network_of
 from train.paper.systems import ONE_LOOK, TRUNKS, Protocol
-from train.paper.tables import CURVES, Line, line_of
+from train.paper.tables import IN_NO_CURVE, line_of
 
 matplotlib.use("Agg")
 
@@ -81,7 +80,8 @@ def discount_plot(reader: Reader, protocol: Protocol, found: Found, stem: Path) 
         reading = reader.read(line_of(protocol, name), found[name])
         label = f"{reading.results['discount']:g}"
         _add(points, BY_DISCOUNT, label, reading.error, mean_glimpses=reading.mean_glimpses)
-    for steps, reading in _fixed(reader, protocol, "ram", ram).items():
+    for steps in range(1, protocol.max_glimpses + 1):
+        reading = reader.read(line_of(protocol, "ram", steps=steps), ram)
         _add(points, FIXED, str(steps), reading.error, mean_glimpses=steps)
     scores = reader.scores(ram, ram)
     for threshold in confidences(scores, 40):
@@ -89,13 +89,13 @@ def discount_plot(reader: Reader, protocol: Protocol, found: Found, stem: Path) 
         _add(points, CONFIDENCE, f"{threshold:.4g}", 100 * error, mean_glimpses=glimpses)
     runs = [ram, *(found[name] for name in learned)]
     _write_json(reader, protocol, runs, {"points": points}, stem)
+    axis = "mean_glimpses", "mean number of glimpses"
     title = _title(reader, protocol, ram)
-    label = "mean number of glimpses"
-    return [_plot(points, "mean_glimpses", label, title, stem, labelled=[BY_DISCOUNT], joined=True)]
+    return [_plot(points, axis, title, stem, labelled=[BY_DISCOUNT], joined=True)]
 
 
 def cost_plot(reader: Reader, protocol: Protocol, found: Found, stem: Path) -> list[Path]:
-    """Test error of every system of `tables.CURVES` against its FLOPs and its measured time.
+    """Test error of every system, but `tables.IN_NO_CURVE`, against FLOPs and measured time.
 
     Writes ``STEM-flops.png``, ``STEM-time.png`` and ``STEM.json``. Time is measured here, one
     system after another, in batches. See `histogram_figure`.
@@ -106,20 +106,20 @@ def cost_plot(reader: Reader, protocol: Protocol, found: Found, stem: Path) -> l
         cost = {"mflop": reading.flops / 1e6, "milliseconds": 1000 / rate}
         _add(points, kind, name, reading.error, **cost)
 
-    found = {name: folder for name, folder in found.items() if name in CURVES}
+    found = {name: folder for name, folder in found.items() if name not in IN_NO_CURVE}
     for name, folder in found.items():
         if name not in TRUNKS:
             reading = reader.read(line_of(protocol, name), folder)
             kind = LOOK if protocol.systems[name].program == ONE_LOOK else LEARNED
             add(kind, name, reading, measured_rate(reader, folder))
             continue
-        for steps, reading in _fixed(reader, protocol, name, folder).items():
+        for steps in range(1, protocol.max_glimpses + 1):
+            reading = reader.read(line_of(protocol, name, steps=steps), folder)
             rate = measured_rate(reader, folder, FixedStop(steps), steps)
             add("RAM, fixed number", f"{name} {steps}", reading, rate)
         for confidence in CONFIDENCES:
-            line = Line(Published("", None, threshold=confidence), protocol, name)
+            reading = reader.read(line_of(protocol, name, threshold=confidence), folder)
             rate = measured_rate(reader, folder, ConfidenceStop(confidence))
-            reading = reader.read(line, folder)
             add("RAM, stop by confidence", f"{name} > {confidence:g}", reading, rate)
     if not points:
         return []
@@ -130,17 +130,10 @@ def cost_plot(reader: Reader, protocol: Protocol, found: Found, stem: Path) -> l
         "flops": ("mflop", "MFLOP an image"),
         "time": ("milliseconds", "measured ms an image, in batches"),
     }
+    paths = {ending: stem.with_name(f"{stem.name}-{ending}") for ending in axes}
     return [
-        _plot(
-            points,
-            key,
-            label,
-            title,
-            stem.with_name(f"{stem.name}-{ending}"),
-            labelled=[LOOK, LEARNED],
-            joined=False,
-        )
-        for ending, (key, label) in axes.items()
+        _plot(points, axis, title, paths[ending], labelled=[LOOK, LEARNED], joined=False)
+        for ending, axis in axes.items()
     ]
 
 
@@ -194,24 +187,17 @@ def _write_json(
     write_result(path, {**about, **provenance(task.device)})
 
 
-def _fixed(reader: Reader, protocol: Protocol, trunk: str, folder: Path) -> dict[int, Reading]:
-    """RAM with each fixed number of glimpses, as the tables show it."""
-    return {
-        t: reader.read(Line(Published("", None, steps=t), protocol, trunk), folder)
-        for t in range(1, protocol.max_glimpses + 1)
-    }
-
-
 def _plot(
     points: Points,
-    key: str,
-    label: str,
+    axis: tuple[str, str],
     title: str,
     stem: Path,
     *,
     labelled: Sequence[str],
     joined: bool,
 ) -> Path:
+    """Draws curves against the value and label of an axis; points of some curves have names."""
+    key, label = axis
     figure = Figure(figsize=(6.5, 4.4), layout="constrained")
     axes = figure.add_subplot()
     for (curve, rows), marker in zip(points.items(), "os^D", strict=False):

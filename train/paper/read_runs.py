@@ -14,9 +14,10 @@ from agents.loading import load_agent
 from agents.stopping import ConfidenceStop, FixedStop, StoppingRule
 from agents.unroll import Scores, score
 from train.common.files import read_json, read_tensors
-from train.common.records import origin
+from train.common.records import origin, read_records, write_records
 from train.common.statistics import Outcome, outcome
 from train.common.training_task import TrainingTask
+from train.paper import systems
 from train.paper.tables import Line
 
 
@@ -48,8 +49,9 @@ class Reader:
 
     def __init__(self, device: torch.device, data_dir: Path | None = None) -> None:
         self._device, self._data_dir = device, data_dir
-        self._scores = cache(self._score)
         self._task = cache(self._make_task)
+        self.scores = cache(self._score)
+        """Scores of the network in one folder on the test split of the run in another."""
 
     def read(self, line: Line, folder: Path) -> Reading:
         """Reads the run in `folder` for a line.
@@ -75,10 +77,6 @@ class Reader:
             rule = ConfidenceStop(threshold)
         found = outcome(self.scores(trained, folder), rule)
         return Reading(found, mean_flops(agent, float(found.glimpses.mean())), results)
-
-    def scores(self, trained: Path, folder: Path) -> Scores:
-        """Scores of the network in `trained` on the test split; `folder` is its run's."""
-        return self._scores(trained, folder)
 
     def task(self, folder: Path) -> TrainingTask:
         """The task of a finished run."""
@@ -144,10 +142,26 @@ def record_of(line: Line, seed: int, reading: Reading) -> Record:
     }
 
 
-def merge(old: list[Record], new: list[Record], key: tuple[str, ...] = KEY) -> list[Record]:
-    """Records in the order of their keys; a new record replaces the old one with the same key."""
-    found = {tuple(record[name] for name in key): record for record in [*old, *new]}
-    return [found[k] for k in sorted(found, key=lambda k: [(v is not None, v or 0) for v in k])]
+def update_file(path: Path, new: list[Record], key: tuple[str, ...] = KEY) -> list[Record]:
+    """Adds records to a file, and returns all of it in the order of their keys.
+
+    A new record replaces the old one with the same key. Records of systems that are no longer in
+    `systems.PROTOCOLS` are dropped.
+
+    Raises:
+        ValueError: the file is in benchmarks/results, and a record has no clean commit.
+    """
+    found = {
+        tuple(record[name] for name in key): record
+        for record in [*read_records(path), *new]
+        if record["protocol"] in systems.PROTOCOLS
+        and record["system"] in systems.PROTOCOLS[record["protocol"]].systems
+    }
+    order = sorted(found, key=lambda values: [(value is not None, value or 0) for value in values])
+    records = [found[values] for values in order]
+    if records:
+        write_records(path, records)
+    return records
 
 
 def records_of(line: Line, records: list[Record]) -> list[Record]:

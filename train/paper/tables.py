@@ -23,20 +23,14 @@ CLAIMED = (
 )
 """Systems about which something is claimed."""
 SEVERAL_SEEDS = (*CLAIMED, "act")
-CURVES = (
-    "fc",
-    "conv",
-    "one-look",
-    "one-look-full",
-    *CLAIMED,
-    *(f"discount-{g:g}" for g in systems.DISCOUNTS),
-    "act",
-    "one-look-like",
-    "one-look-resnet",
-    "act-resnet",
-    "sact-resnet",
+IN_NO_CURVE = (
+    "ram-no-curriculum",
+    "ram-last",
+    "one-look-resnet-32",
+    "one-look-resnet18",
+    "one-look-resnet18-32",
 )
-"""Systems that the curves show, where a protocol has them."""
+"""Systems that the curves do not show."""
 
 
 class Line(NamedTuple):
@@ -133,9 +127,18 @@ def table(key: str, drawn: Protocol | None = None) -> Table:
     return Table(key, title, "accuracy", tuple(lines), drawn is None, note)
 
 
-def line_of(protocol: Protocol, system: str) -> Line:
-    """A system as a line by itself, with its own stopping rule."""
-    return Line(Published(system, None), protocol, system)
+def line_of(
+    protocol: Protocol,
+    system: str,
+    label: str = "",
+    *,
+    steps: int | None = None,
+    threshold: float | None = None,
+) -> Line:
+    """A line of ours without a published figure; the system's own stop unless another is given."""
+    return Line(
+        Published(label or system, None, None, None, "", steps, threshold), protocol, system
+    )
 
 
 def label_of(protocol: Protocol, system: str) -> str:
@@ -157,24 +160,18 @@ def label_of(protocol: Protocol, system: str) -> str:
 def _mnist() -> list[Line]:
     """Table 2: the published systems, then our networks."""
     protocol, ram = systems.MNIST, [p for p in published.TABLE_2 if p.system == "ram"]
-
-    def ours(label: str, system: str) -> Line:
-        return Line(Published(label, None), protocol, system)
-
     lines = [Line(p, protocol, p.system) for p in published.TABLE_2]
-    lines += [ours(f"DT-RAM at <= {systems.BOUNDS[0]}", "dtram-0"), ours("RAM with ACT", "act")]
+    lines.append(line_of(protocol, "dtram-0", f"DT-RAM at <= {systems.BOUNDS[0]}"))
+    lines.append(line_of(protocol, "act", "RAM with ACT"))
     for trunk, network in systems.TRUNKS.items():
         if network:
+            lines += [line_of(protocol, trunk, p.label + network, steps=p.steps) for p in ram]
             lines += [
-                Line(Published(p.label + network, None, steps=p.steps), protocol, trunk)
-                for p in ram
-            ]
-            lines += [
-                ours(f"DT-RAM at <= {bound}{network}", name)
+                line_of(protocol, name, f"DT-RAM at <= {bound}{network}")
                 for name, bound in systems.BUDGETS[trunk].items()
             ]
     second = f"DT-RAM, discount 0.999{systems.TRUNKS['ram-conv']}"
-    return [*lines, ours(second, "dtram-conv-2")]
+    return [*lines, line_of(protocol, "dtram-conv-2", second)]
 
 
 def _comparison(rows: Sequence[Published], protocol: Protocol) -> list[Line]:
@@ -193,7 +190,7 @@ def _comparison(rows: Sequence[Published], protocol: Protocol) -> list[Line]:
         "sact-resnet": "ResNet with SACT",
     }
     return lines + [
-        Line(Published(label, None), protocol, system)
+        line_of(protocol, system, label)
         for system, label in halting.items()
         if system in protocol.systems
     ]
@@ -203,10 +200,10 @@ def _budget_of_four() -> list[Line]:
     """Small drawn birds with one glimpse more in the budget."""
     protocol, budget = systems.BIRDS_4, ", budget of 4"
     fixed = [
-        Line(Published(f"RAM, {steps} glimpses{budget}", None, steps=steps), protocol, "ram")
+        line_of(protocol, "ram", f"RAM, {steps} glimpses{budget}", steps=steps)
         for steps in (2, 3, 4)
     ]
-    return [*fixed, Line(Published(f"DT-RAM{budget}", None), protocol, "dtram")]
+    return [*fixed, line_of(protocol, "dtram", f"DT-RAM{budget}")]
 
 
 def _by_steps(
@@ -234,14 +231,9 @@ def _resolution_of_drawn(protocol: Protocol) -> list[Line]:
         "one-look-resnet18": "ResNet-18, 128x128",
         "one-look-resnet": "ResNet-34, 128x128",
     }
-    lines = [
-        Line(Published(label, None), protocol, system)
-        for system, label in looks.items()
-        if system in protocol.systems
-    ]
+    lines = [line_of(protocol, s, label) for s, label in looks.items() if s in protocol.systems]
     budget = protocol.max_glimpses
-    ram = Published(f"RAM, {budget} glimpses", None, budget, steps=budget)
-    return [*lines, Line(ram, protocol, "ram")]
+    return [*lines, line_of(protocol, "ram", f"RAM, {budget} glimpses", steps=budget)]
 
 
 def _resolution_of_photographs() -> list[Line]:

@@ -12,14 +12,11 @@ from train.common.statistics import Mixture
 from train.paper import claims
 from train.paper.claims import THRESHOLD, WHOLE, Evidence
 from train.paper.read_runs import Record
-from train.paper.systems import BIRDS
-from train.paper.tables import line_of
-
-DTRAM = line_of(BIRDS, "dtram")
 
 
 def record(seed: int, against: str, found: Evidence) -> Record:
-    return {"seed": seed, "against": against, "data": "Birds (drawn)", **found.to_record()}
+    key = {"protocol": "birds-small", "system": "dtram", "against": against, "seed": seed}
+    return {**key, "data": "Birds (drawn)", **found.to_record()}
 
 
 def evidence(wrong: list[int], other: list[list[int]], share: float, glimpses: float) -> Evidence:
@@ -34,7 +31,7 @@ FOUND = [
 
 
 def claim(against: str, found: list[Evidence]) -> dict[str, Any]:
-    return claims.claim(DTRAM, [record(seed, against, one) for seed, one in enumerate(found)])
+    return claims.claim([record(seed, against, one) for seed, one in enumerate(found)])
 
 
 def test_a_claim_by_hand() -> None:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from train.common.files import read_json
-from train.common.records import RESULTS
+from train.common.records import RESULTS, read_records
 from train.common.statistics import Outcome
 from train.paper import tables
-from train.paper.read_runs import Reading, Record, merge, record_of, records_of
+from train.paper.read_runs import Reading, Record, record_of, records_of, update_file
 from train.paper.systems import BIRDS, MNIST
 from train.paper.tables import Line
 from train.paper.write_tables import make_row, write_table
@@ -47,15 +47,19 @@ def test_a_record_by_hand() -> None:
     assert (found["units"], found["of_units"]) == (5.5, 7)
 
 
-def test_a_new_record_replaces_the_old_one_of_its_key() -> None:
-    old = [record(1, 1.0), record(0, 2.0), record(0, 3.0, DTRAM_1)]
-    found = merge(old, [record(1, 4.0), record(2, 5.0)])
+def test_a_new_record_replaces_the_old_one_of_its_key(tmp_path: Path) -> None:
+    path = tmp_path / "runs.jsonl"
+    gone = [record(0, 1.0, system="gone"), record(0, 1.0, protocol="gone")]
+    update_file(path, [record(1, 1.0), record(0, 2.0), record(0, 3.0, DTRAM_1), *gone])
+    found = update_file(path, [record(1, 4.0), record(2, 5.0)])
+    assert read_records(path) == found
     errors = [(one["system"], one["seed"], one["error"]) for one in found]
     assert errors == [("dtram-1", 0, 3.0), ("ram", 0, 2.0), ("ram", 1, 4.0), ("ram", 2, 5.0)]
     # The number of glimpses and the confidence are in the key.
     others = [record(1, 9.0, steps=5), record(1, 9.0, steps=None, confidence=0.0)]
-    assert len(merge(found, others)) == 6
-    assert [one["seed"] for one in records_of(RAM_4, merge(found, others))] == [0, 1, 2]
+    found = update_file(path, others)
+    assert len(found) == 6
+    assert [one["seed"] for one in records_of(RAM_4, found)] == [0, 1, 2]
     assert [one["seed"] for one in records_of(RAM_4._replace(beside="ram-last"), found)] == [0]
 
 
