@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import torch
 
-from dtram_env.datasets import DatasetCorruptError
+from dtram_env.datasets.errors import DatasetCorruptError
 from dtram_env.datasets.storage.decode import (
     decode,
     large_images_allowed,

@@ -137,22 +137,6 @@ def _training_throughput() -> str:
     return _markdown(heads, rows)
 
 
-def _birds_small() -> str:
-    found = _read(RESULTS / "birds_small.json")["rows"]
-    rows = [
-        (
-            name,
-            f"{row['mean_glimpses']:.2f}",
-            f"{row['flops'] / 1e6:.1f}",
-            f"{row['test_accuracy']:.2f}",
-            f"{row['train_seconds']:,.0f}",
-        )
-        for name, row in found.items()
-    ]
-    heads = ["system", "mean glimpses", "MFLOP an image", "test accuracy %", "training, s"]
-    return _markdown(heads, rows)
-
-
 def _dynamic_saving() -> str:
     figures = _read(RESULTS / "dynamic_saving.json")["figures"]
     rows = [
@@ -209,5 +193,4 @@ TABLES: dict[str, Callable[[], str]] = {
     "dynamic_saving": _dynamic_saving,
     "image_cache": _image_cache,
     "drawn_parts": _drawn_parts,
-    "birds_small": _birds_small,
 }

@@ -161,7 +161,7 @@ class GlimpseEnv(EnvBase, gym.Env[dict[str, np.ndarray], Any]):
     ## Version History
 
     * v0: Initial version.
-    """
+    """  # noqa: E501 - Markdown has no line breaks in tables
 
     metadata: dict[str, Any] = {  # noqa: RUF012 - Gymnasium's own convention
         "render_modes": ["human", "rgb_array"],

@@ -8,7 +8,7 @@ discrete actor accepts it unchanged. `observe="canvas"` shows all pixels seen so
 needs no memory. (The whole task, with predictions, is `DTRAM-MNIST-v0` with `view="discrete"`.
 Tianshou has no distribution for its `MultiDiscrete`: write one, and pass it to
 `ProbabilisticActorPolicy`.)
-"""
+"""  # noqa: E501 - one command
 
 from __future__ import annotations
 
