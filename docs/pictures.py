@@ -24,7 +24,7 @@ LARGEST = 300_000  # bytes of a file
 
 # The agent in an id's GIF: a model in the repository, or a run that a command makes.
 AGENTS = {
-    "DTRAM-MNIST-v0": "pretrained/mnist-dtram-conv-0",
+    "DTRAM-MNIST-v0": "pretrained/mnist-conv",
     "DTRAM-MNIST-Policy-v0": "pretrained/mnist-policy-only",
     "DTRAM-BirdsSmall-v0": "pretrained/birds-small",
     "DTRAM-Signpost-v0": "runs/signpost",
