@@ -176,7 +176,10 @@ def picture_names(given: Sequence[Path], paths: Sequence[Path]) -> list[Path]:
 
 def draw(path: Path, answer: Prediction, picture: Path) -> None:
     """Writes the picture of an answer: the image, its glimpses in boxes, and the class."""
-    with large_images_allowed(), opened(str(path), "Do not change it while this program runs.") as file:
+    with (
+        large_images_allowed(),
+        opened(str(path), "Do not change it while this program runs.") as file,
+    ):
         height, width = upright_size(file)
         pixels = decode(file, min(height, width, MAX_PICTURE))
     y, x = pixels.shape[0] / height, pixels.shape[1] / width
