@@ -109,7 +109,7 @@ def errors_of_random_glimpses(
     network.eval()
     generator = torch.Generator().manual_seed(seed)
     wrong = torch.zeros(task.max_glimpses, device=task.device)
-    for index in torch.arange(len(images), device=task.device).split(task.scored_at_once):
+    for index in torch.arange(len(images), device=task.device).split(task.eval_batch_size):
         locations = torch.rand(task.max_glimpses, len(index), 2, generator=generator) * 2 - 1
         logits = logits_along(network, task.sensor, images.store, index, locations.to(task.device))
         wrong += (logits.argmax(-1) != images.labels[index]).sum(-1)

@@ -46,7 +46,7 @@ HALTING: dict[str, Any] = {
     "encoder": ResNetEncoder("resnet34", width=8, small_stem=True),
     "side": 8,
     "epochs": 1,
-    "batch_size": 300,
+    "batch_size": 900,
     "augment": PLAIN,
 }
 
@@ -284,7 +284,11 @@ def test_dearer_units_are_fewer(tmp_path: Path) -> None:
     for cost in (0.0, 1.0):
         halting = HaltingBlocks("act", ponder_cost=cost)
         run = train(
-            options(**HALTING | {"epochs": 3}, halting=halting, run_dir=tmp_path / f"{cost}")
+            options(
+                **HALTING | {"epochs": 3, "batch_size": 300},
+                halting=halting,
+                run_dir=tmp_path / f"{cost}",
+            )
         )
         units.append(sum(read(run)["units"]))
     assert units[1] < units[0] - 1

@@ -174,7 +174,7 @@ class TrainingRun(RunFolder):
     def batches(self, images: int, batch_size: int, count: int | None = None) -> Iterator[Tensor]:
         """Yields the image indices ``(batch_size,)`` int64 of the epoch's batches.
 
-        The order is drawn anew for each epoch. After each batch a signal ends the program.
+        The order is drawn anew for each epoch. A signal ends the program after the current batch.
 
         Args:
             images: number of images.

@@ -191,16 +191,16 @@ class TrainingTask:
         return self._splits[split]
 
     @property
-    def scored_at_once(self) -> int:
-        """Batch size for evaluation: at most 2,000, fewer for large glimpses or thumbnails."""
+    def eval_batch_size(self) -> int:
+        """Batch size for evaluation: at most 2,000, less for large glimpses or thumbnails."""
         side = max(self.sensor.glimpse_size, self.sensor.thumbnail_size)
         return max(1, min(2000, 8_000_000 // (side * side * self.channels)))
 
     @property
-    def whole_at_once(self) -> int:
-        """The same where a batch holds whole images."""
+    def whole_image_batch_size(self) -> int:
+        """The same for batches of whole images."""
         height, width = self.images("train").data.typical_size
-        return max(1, min(self.scored_at_once, 64_000_000 // (height * width * self.channels)))
+        return max(1, min(self.eval_batch_size, 64_000_000 // (height * width * self.channels)))
 
     def _environment(self, split: str) -> GlimpseVectorEnv:
         # Loading a classifier draws random weights first. Without the fork, the training run's

@@ -105,7 +105,9 @@ def frozen_states(
     devices = [task.device] if task.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
-        for part in torch.arange(len(chosen), device=task.device).split(task.whole_at_once):
+        for part in torch.arange(len(chosen), device=task.device).split(
+            task.whole_image_batch_size
+        ):
             store = task.augmented(train, chosen[part], augment)
             index = torch.arange(len(part), device=task.device)
             for t, step in enumerate(deterministic_path(agent, task.sensor, store, index)):

@@ -50,7 +50,7 @@ def report(folder: Path, task: TrainingTask, agent: DTRAM, about: dict[str, Any]
         The results, ready for JSON; errors in percent.
     """
     images, validation = task.images("test"), task.images("validation")
-    batch = min(SCORE_BATCH, task.scored_at_once)
+    batch = min(SCORE_BATCH, task.eval_batch_size)
     scores = score(agent, task.sensor, images.store, images.labels, batch)
     taken, prediction = scores.apply(agent.stopping)
     assert isinstance(agent.stopping, LearnedStop)
@@ -112,7 +112,7 @@ def show(run_dir: Path) -> None:
 def images_per_second(task: TrainingTask, agent: DTRAM, images: Images) -> float:
     """Measured rate by the agent's own stop, with stopped images leaving the batch."""
     began = time.perf_counter()
-    batch = min(SCORE_BATCH, task.scored_at_once)
+    batch = min(SCORE_BATCH, task.eval_batch_size)
     for indices in torch.arange(len(images), device=task.device).split(batch):
         classified = classify(agent, task.sensor, images.store, indices)
         classified.prediction.cpu()  # waits for the device
@@ -268,8 +268,8 @@ def boxes_seen(
 def glimpse_pictures(task: TrainingTask, agent: DTRAM, split: str) -> np.ndarray:
     """`glimpse_figure` of a split's first thousand images as pixels ``(H, W, 3)``."""
     images = task.images(split)
-    count = min(1000, len(images), 4 * task.scored_at_once)
-    scores = score(agent, task.sensor, images.store, images.labels[:count], task.scored_at_once)
+    count = min(1000, len(images), 4 * task.eval_batch_size)
+    scores = score(agent, task.sensor, images.store, images.labels[:count], task.eval_batch_size)
     taken, prediction = scores.apply(agent.stopping)
     figure = glimpse_figure(task, images, scores, taken, prediction, columns=6)
     buffer = io.BytesIO()

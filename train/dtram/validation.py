@@ -20,7 +20,7 @@ def score_validation(task: TrainingTask, agent: DTRAM) -> Scores:
     """One deterministic pass over the validation split; puts the agent into evaluation mode."""
     agent.eval()
     images = task.images("validation")
-    return score(agent, task.sensor, images.store, images.labels, task.scored_at_once)
+    return score(agent, task.sensor, images.store, images.labels, task.eval_batch_size)
 
 
 def select_by_error(scores: Scores, discount: float) -> Selection:

@@ -90,7 +90,7 @@ class Reader:
     def _score(self, trained: Path, folder: Path) -> Scores:
         task, agent = self.task(folder), load_agent(trained, self._device)
         test = task.images("test")
-        return score(agent, task.sensor, test.store, test.labels, min(1000, task.scored_at_once))
+        return score(agent, task.sensor, test.store, test.labels, min(1000, task.eval_batch_size))
 
 
 def network_of(folder: Path, steps: int | None) -> Path:

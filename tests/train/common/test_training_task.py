@@ -212,12 +212,12 @@ def test_batches_for_evaluation_are_smaller_for_larger_inputs(
     folder: dict[str, Any],
 ) -> None:
     small = TrainingTask("DTRAM-Signpost-v0", CPU)
-    assert small.scored_at_once == small.whole_at_once == 2000
+    assert small.eval_batch_size == small.whole_image_batch_size == 2000
     task = TrainingTask("DTRAM-ImageFolder-v0", CPU, glimpse_size=8, thumbnail_size=224, **folder)
-    assert task.scored_at_once == 8_000_000 // (224 * 224 * 3) == 53
+    assert task.eval_batch_size == 8_000_000 // (224 * 224 * 3) == 53
     # Medians of five sizes at 20: 20x29, 30x20, 20x27, 20x20 and 32x20.
     assert task.images("train").data.typical_size == (20, 20)
-    assert task.whole_at_once == 53
+    assert task.whole_image_batch_size == 53
 
 
 def test_unknown_ids() -> None:
