@@ -176,15 +176,10 @@ def picture_names(given: Sequence[Path], paths: Sequence[Path]) -> list[Path]:
 
 def draw(path: Path, answer: Prediction, picture: Path) -> None:
     """Writes the picture of an answer: the image, its glimpses in boxes, and the class."""
-<<<<<<< HEAD
-    fix = "Do not change it while this program runs."
-    with large_images_allowed(), opened(str(path), fix) as file:
-=======
     with (
         large_images_allowed(),
         opened(str(path), "Do not change it while this program runs.") as file,
     ):
->>>>>>> traintests
         height, width = upright_size(file)
         pixels = decode(file, min(height, width, MAX_PICTURE))
     y, x = pixels.shape[0] / height, pixels.shape[1] / width
