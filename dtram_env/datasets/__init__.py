@@ -20,9 +20,9 @@ from .catalog import (
     user_folders,
 )
 from .dataset import Dataset
-from .errors import BuiltinDataWarning, DatasetCorruptError, DatasetNotFoundError
+from .errors import BuiltinDataWarning, DatasetCorruptError, DatasetNotFoundError, check_choice
 from .paths import data_root
-from .splits import SPLITS, check_split, split_indices, stratified_split
+from .splits import SPLITS, split_indices, stratified_split
 from .storage.cache import build_cache
 from .storage.drawn_store import DrawnStore
 
@@ -82,9 +82,8 @@ def load(
     """
     name, options = name.lower(), options or ImageOptions()
     info = _info(name)
-    check_split(split)
-    if data not in DATA:
-        raise ValueError(f"data={data!r}: expected one of {', '.join(map(repr, DATA))}")
+    check_choice("split", split, SPLITS)
+    check_choice("data", data, DATA)
     with _lock:
         stand_in = _stand_in(name, data, data_dir, download)
         if stand_in is None:
@@ -114,15 +113,14 @@ def build(
     """Decodes or draws a whole dataset into its cache, unless it is there.
 
     Files are decoded at their first use anyway. Drawn images are drawn one by one without a cache.
-    Uses several processes: call it under ``if __name__ == "__main__":``.
+    Drawing uses several processes: call it under ``if __name__ == "__main__":``.
 
     Args:
         name: a name in `DATASETS` whose images are cached.
         data_dir: see `data_root`.
         options: see `ImageOptions`.
         thumbnail_sizes: sides of thumbnails to make too.
-        progress: whether to show a bar on standard error while drawing; None: only on a terminal,
-            which is also the rule for decoding.
+        progress: whether to show a bar on standard error while drawing; None: only on a terminal.
 
     Returns:
         The folder of the cache.
@@ -208,17 +206,15 @@ def _stand_in(name: str, data: str, data_dir: str | Path | None, may_download: b
         return None
     if info.stand_in is not None and data == "auto":
         return info.stand_in
-    why = ", and download=False" if info.fetched_on_use else ""
-    builtin = ""
-    if info.stand_in is not None:
-        builtin = (
-            f" Drawn images in its place are {DATASETS[info.stand_in].env_id}, which gym.make also "
-            "uses with data='auto' or 'builtin', and train/reinforce.py and train/one_look.py with "
-            "--data builtin."
-        )
+    builtin = info.stand_in and (
+        f" Drawn images in its place are {DATASETS[info.stand_in].env_id}, which gym.make also "
+        "uses with data='auto' or 'builtin', and train/reinforce.py and train/one_look.py with "
+        "--data builtin."
+    )
     raise DatasetNotFoundError(
-        f"{name}: not all its files are in {_folder(name, data_dir)}{why}. Fetch them with "
-        f"`python -m dtram_env.datasets download {name}`.{builtin} {_no_data_hint()}"
+        f"{name}: not all its files are in {_folder(name, data_dir)}"
+        f"{', and download=False' * info.fetched_on_use}. Fetch them with "
+        f"`python -m dtram_env.datasets download {name}`.{builtin or ''} {_no_data_hint()}"
     )
 
 
@@ -238,15 +234,9 @@ def _load(
         if split in ("train", "validation"):
             count = info.validation_count(len(part.labels))
             part = part.select(split_indices(split, part.labels, count))
+        title = info.title if options.root is None else Path(options.root).name
         _loaded[key] = Dataset(
-            name=info.title if options.root is None else Path(options.root).name,
-            split=split,
-            images=part.images,
-            labels=part.labels,
-            class_names=part.class_names,
-            metadata=part.metadata,
-            drawn=info.drawn,
-            stands_in_for=stands_in_for,
+            title, split, **vars(part), drawn=info.drawn, stands_in_for=stands_in_for
         )
     return _loaded[key]
 
@@ -254,7 +244,8 @@ def _load(
 def _check_options(name: str, options: ImageOptions, stands_in_for: str | None = None) -> None:
     info = DATASETS[name]
     wrong = sorted(options.given() - info.options)
-    if wrong and not (wrong == ["image_size"] and not info.cached):  # the task checks that one
+    # The task checks the image size of images in memory.
+    if wrong and (wrong != ["image_size"] or info.cached):
         accepted = ", ".join(sorted(info.options)) or "none of them"
         instead = f", the drawn stand-in for {stands_in_for}," if stands_in_for else ""
         raise ValueError(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -116,25 +118,17 @@ DRAWINGS: dict[str, Drawing] = {"birds": BIRDS, "autos": AUTOS}
 
 def drawing_of(name: str, options: ImageOptions) -> Drawing:
     """A drawn dataset with the given options."""
-    given = {key: getattr(options, key) for key in DRAWN_OPTIONS}
-    return replace(DRAWINGS[name], **{k: v for k, v in given.items() if v is not None})
+    return replace(DRAWINGS[name], **{key: getattr(options, key) for key in options.given()})
 
 
 def cache_of_drawing(drawing: Drawing, folder: Path, part: str) -> Path:
     """The cache folder of a drawn part."""
-    name = (
-        f"{part}-{drawing.image_size}-{drawing.num_classes}classes-"
-        f"{drawing.num_train}-{drawing.num_test}-seed{drawing.seed}"
-    )
-    return folder / "cache" / name
+    counts = f"{drawing.num_classes}classes-{drawing.num_train}-{drawing.num_test}"
+    return folder / "cache" / f"{part}-{drawing.image_size}-{counts}-seed{drawing.seed}"
 
 
 def user_folders(place: Path, options: ImageOptions) -> tuple[Path, Path]:
-    """The folder of the user's own images, and the folder below `place` for its cache.
-
-    Raises:
-        ValueError: `options` name no folder.
-    """
+    """The folder of the user's own images, and the folder below `place` for its cache."""
     if options.root is None:
         raise ValueError(
             "root=None: expected the folder of your images, with one folder per class, as in "
@@ -142,18 +136,6 @@ def user_folders(place: Path, options: ImageOptions) -> tuple[Path, Path]:
         )
     root = Path(options.root)
     return root, place / f"{root.name}-{hashlib.sha256(str(root).encode()).hexdigest()[:12]}"
-
-
-def _arrays(
-    read: Callable[[Path, str], tuple[np.ndarray, np.ndarray]], class_names: tuple[str, ...]
-) -> Reader:
-    """Reader of a dataset whose images are held in memory."""
-    return lambda place, part, options: Part(*read(place, part), class_names)
-
-
-def _files(listing: Callable[[Path, str], ImageList]) -> Reader:
-    """Reader of a dataset of image files."""
-    return lambda place, part, options: _decoded(listing(place, part), place, part, options)
 
 
 def _decoded(listed: ImageList, place: Path, part: str, options: ImageOptions) -> Part:
@@ -170,8 +152,59 @@ def _read_folder(place: Path, part: str, options: ImageOptions) -> Part:
     return _decoded(folder.listing(root, part), own, part, options)
 
 
-def _drawn(name: str) -> Reader:
-    """Reader of a drawn dataset: from its cache if there is one."""
+def _in_memory(
+    read: Callable[[Path, str], tuple[np.ndarray, np.ndarray]],
+    class_names: tuple[str, ...],
+    title: str,
+    description: str,
+    **others: Any,
+) -> DatasetInfo:
+    """A dataset whose images are held in memory."""
+    return DatasetInfo(
+        title=title,
+        description=description,
+        env_id=f"DTRAM-{title}-v0",
+        read=lambda place, part, options: Part(*read(place, part), class_names),
+        **others,
+    )
+
+
+def _from_mnist(title: str, description: str, patches: int | None) -> DatasetInfo:
+    """MNIST (`patches` None), or a dataset that `cluttered` makes from its files."""
+    return _in_memory(
+        mnist.read if patches is None else partial(cluttered.read, patches=patches),
+        mnist.CLASS_NAMES,
+        title,
+        description,
+        validation_count=lambda n: 5000,
+        fetch=mnist.fetch,
+        ready=mnist.ready,
+        folder="mnist",
+    )
+
+
+def _photographs(
+    source: Any, title: str, description: str, env_id: str, stand_in: str
+) -> DatasetInfo:
+    """A dataset of image files with boxes, which a module of `sources` lists."""
+    return DatasetInfo(
+        title=title,
+        description=description,
+        env_id=env_id,
+        read=lambda place, part, options: _decoded(
+            source.listing(place, part), place, part, options
+        ),
+        fetch=source.fetch,
+        ready=source.ready,
+        options=frozenset({"image_size", "crop_to_box"}),
+        fetched_on_use=False,
+        stand_in=stand_in,
+        cached=True,
+    )
+
+
+def _drawn(name: str, description: str) -> DatasetInfo:
+    """A drawn dataset; its images come from the cache if there is one."""
 
     def read(place: Path, part: str, options: ImageOptions) -> Part:
         drawing = drawing_of(name, options)
@@ -181,97 +214,59 @@ def _drawn(name: str) -> Reader:
         images = open_cache(cache_of_drawing(drawing, place, part), drawn) or drawn
         return Part(images, drawing.labels(part), drawing.class_names, metadata)
 
-    return read
-
-
-def _from_mnist(title: str, description: str, read: Reader) -> DatasetInfo:
-    """A dataset that is made from MNIST's files."""
     return DatasetInfo(
-        title=title,
+        title=f"{name.title()} (drawn)",
         description=description,
-        env_id=f"DTRAM-{title}-v0",
+        env_id=f"DTRAM-{name.title()}-v0",
         read=read,
-        validation_count=lambda n: 5000,
-        fetch=mnist.fetch,
-        ready=mnist.ready,
-        folder="mnist",
+        options=DRAWN_OPTIONS,
+        drawn=True,
+        cached=True,
     )
-
-
-def _composed(patches: int) -> Reader:
-    return _arrays(lambda place, part: cluttered.read(place, part, patches), mnist.CLASS_NAMES)
 
 
 DATASETS: dict[str, DatasetInfo] = {
     "mnist": _from_mnist(
-        "MNIST",
-        "handwritten digits, 28x28x1, 60,000 + 10,000 images, 55 MB",
-        _arrays(mnist.read, mnist.CLASS_NAMES),
+        "MNIST", "handwritten digits, 28x28x1, 60,000 + 10,000 images, 55 MB", patches=None
     ),
-    "signpost": DatasetInfo(
-        title="Signpost",
-        description="drawn glyphs and arrows, 28x28x1, 6,000 + 2,000 images",
-        env_id="DTRAM-Signpost-v0",
-        read=_arrays(lambda place, part: signpost.draw(part), signpost.CLASS_NAMES),
+    "signpost": _in_memory(
+        lambda place, part: signpost.draw(part),
+        signpost.CLASS_NAMES,
+        "Signpost",
+        "drawn glyphs and arrows, 28x28x1, 6,000 + 2,000 images",
         drawn=True,
     ),
-    "fashionmnist": DatasetInfo(
-        title="FashionMNIST",
-        description="pieces of clothing, 28x28x1, 60,000 + 10,000 images, 55 MB",
-        env_id="DTRAM-FashionMNIST-v0",
-        read=_arrays(fashion.read, fashion.CLASS_NAMES),
+    "fashionmnist": _in_memory(
+        fashion.read,
+        fashion.CLASS_NAMES,
+        "FashionMNIST",
+        "pieces of clothing, 28x28x1, 60,000 + 10,000 images, 55 MB",
         fetch=fashion.fetch,
         ready=fashion.ready,
     ),
     "translatedmnist": _from_mnist(
-        "TranslatedMNIST",
-        "MNIST's digits somewhere on 60x60x1, made from MNIST's files",
-        _composed(patches=0),
+        "TranslatedMNIST", "MNIST's digits somewhere on 60x60x1, made from MNIST's files", patches=0
     ),
     "clutteredmnist": _from_mnist(
-        "ClutteredMNIST", "the same with four pieces of other digits, 60x60x1", _composed(patches=4)
+        "ClutteredMNIST", "the same with four pieces of other digits, 60x60x1", patches=4
     ),
-    "cub": DatasetInfo(
-        title="CUB-200-2011",
-        description="photographs of 200 species of birds, 5,994 + 5,794 images, 1.2 GB",
-        env_id="DTRAM-CUB-v0",
-        read=_files(cub.listing),
-        fetch=cub.fetch,
-        ready=cub.ready,
-        options=frozenset({"image_size", "crop_to_box"}),
-        fetched_on_use=False,
+    "cub": _photographs(
+        cub,
+        "CUB-200-2011",
+        "photographs of 200 species of birds, 5,994 + 5,794 images, 1.2 GB",
+        "DTRAM-CUB-v0",
         stand_in="birds",
-        cached=True,
     ),
-    "cars": DatasetInfo(
-        title="Stanford Cars",
-        description="photographs of 196 models of cars, 8,144 + 8,041 images, 1.9 GB",
-        env_id="DTRAM-Cars-v0",
-        read=_files(cars.listing),
-        fetch=cars.fetch,
-        ready=cars.ready,
-        options=frozenset({"image_size", "crop_to_box"}),
-        fetched_on_use=False,
+    "cars": _photographs(
+        cars,
+        "Stanford Cars",
+        "photographs of 196 models of cars, 8,144 + 8,041 images, 1.9 GB",
+        "DTRAM-Cars-v0",
         stand_in="autos",
-        cached=True,
     ),
-    "birds": DatasetInfo(
-        title="Birds (drawn)",
-        description="drawn birds of 200 species that differ in small parts, 512x512x3",
-        env_id="DTRAM-Birds-v0",
-        read=_drawn("birds"),
-        options=DRAWN_OPTIONS,
-        drawn=True,
-        cached=True,
-    ),
-    "autos": DatasetInfo(
-        title="Autos (drawn)",
-        description="drawn motor vehicles of 196 models that differ in small parts, 512x512x3",
-        env_id="DTRAM-Autos-v0",
-        read=_drawn("autos"),
-        options=DRAWN_OPTIONS,
-        drawn=True,
-        cached=True,
+    "birds": _drawn("birds", "drawn birds of 200 species that differ in small parts, 512x512x3"),
+    "autos": _drawn(
+        "autos", "drawn motor vehicles of 196 models that differ in small parts, 512x512x3"
     ),
     "imagefolder": DatasetInfo(
         title="ImageFolder",

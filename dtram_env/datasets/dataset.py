@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .storage.store import ArrayStore, Pictures, Store
+from .storage.store import ArrayStore, Pictures, Store, check_images
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,11 +43,7 @@ class Dataset:
     def __post_init__(self) -> None:
         images = self.images
         if isinstance(images, np.ndarray):
-            if images.ndim != 4 or images.dtype != np.uint8:
-                raise ValueError(
-                    "images: expected uint8 of shape (N, H, W, C), "
-                    f"got {images.dtype} {images.shape}"
-                )
+            check_images(images)
             object.__setattr__(self, "images", _read_only(images))
         check_labels(self.labels, len(images), self.class_names)
         for name, values in self.metadata.items():

@@ -1,20 +1,42 @@
-"""Positions and shapes of the figures of an official part, computed without drawing."""
+"""Body plans, and positions and shapes of the figures of a part, computed without drawing."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from .genera import Genera
 from .pieces import Figure, Pieces
-from .plan import Plan
 from .random_words import Draws, RandomWords
 from .textures import TEXTURES, part_scale
 
 _WIDTH = 32  # random words per image
 _TILT = 25 / 360  # largest tilt, turns
 _MARGIN = 1.5  # pixels between a figure and the image's edge
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A kind of figure, such as a bird.
+
+    Attributes:
+        parts: names of the P parts with textures.
+        singles: indices of parts, in the order in which genera use one as discriminative part.
+        pairs: pairs of parts that no glimpse covers together, for genera that use two.
+        stems: names of the genera.
+        figure: ``figure(draws, shape, size)`` builds N figures. `shape` ``(N, SHAPES)`` are the
+            genera's proportions and `size` scales the parts, see `textures.part_scale`.
+        units: range of the figures' sizes: pixels per unit, on an image of 128 pixels.
+    """
+
+    parts: tuple[str, ...]
+    singles: tuple[int, ...]
+    pairs: tuple[tuple[int, int], ...]
+    stems: tuple[str, ...]
+    figure: Callable[[Draws, np.ndarray, float], Figure]
+    units: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -38,26 +60,16 @@ class Figures:
     def part_boxes(self, num_parts: int, size: int) -> np.ndarray:
         """Left, top, width and height of every part in pixels, ``(N, P, 4)`` int32."""
         edges, owner = self.pieces.pixels(size), np.array(self.figure.parts)
-        boxes = []
-        for part in range(num_parts):
-            own = edges[:, owner == part]
-            low, high = own[..., :2].min(axis=1), own[..., 2:].max(axis=1)
-            boxes.append(np.concatenate([low, high - low], axis=1))
-        return np.stack(boxes, axis=1)
+        own = [edges[:, owner == part] for part in range(num_parts)]
+        low = np.stack([box[..., :2].min(axis=1) for box in own], axis=1)
+        high = np.stack([box[..., 2:].max(axis=1) for box in own], axis=1)
+        return np.concatenate([low, high - low], axis=-1)
 
 
 def figures(
     plan: Plan, table: Genera, labels: np.ndarray, size: int, random: RandomWords
 ) -> Figures:
-    """The figures of all images of an official part.
-
-    Args:
-        plan: the body plan.
-        table: its classes.
-        labels: ``(N,)`` int64, classes of the images.
-        size: side of the images, pixels.
-        random: random numbers of the official part.
-    """
+    """The figures of a part's images, whose classes `labels` ``(N,)`` index `table`."""
     n, parts = len(labels), len(plan.parts)
     draws = Draws(random.table("figures", n, _WIDTH))
     clutter = draws.unit()

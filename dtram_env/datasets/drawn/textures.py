@@ -38,11 +38,7 @@ def thumbnail_side(image_size: int) -> int:
 
 
 def thumbnail_pixel(image_size: int) -> float:
-    """Side of a thumbnail's pixel, image pixels.
-
-    >>> thumbnail_pixel(128)
-    4.0
-    """
+    """Side of a thumbnail's pixel, image pixels."""
     return image_size / thumbnail_side(image_size)
 
 
@@ -79,7 +75,7 @@ def sine(turns: np.ndarray) -> np.ndarray:
 def pattern(
     kind: int, u: np.ndarray, v: np.ndarray, period: float, phase: tuple[float, float]
 ) -> np.ndarray:
-    """Values of a texture, with mean 0 and variance 1/2 over whole periods.
+    """Values ``(h, w)`` float32 of a texture, with mean 0 and variance 1/2 over whole periods.
 
     Args:
         kind: an index of `NAMES`. "barred": stripes across the part's axis; "striped": along it;
@@ -87,9 +83,6 @@ def pattern(
         u, v: ``(h, w)`` float32, coordinates along the part's axis and across it, pixels.
         period: period of the waves, pixels.
         phase: phases of the waves along u and along v, turns.
-
-    Returns:
-        ``(h, w)`` float32.
     """
     if kind == 0:
         return _wave(u, period, phase[0])

@@ -8,17 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DatasetCorruptError, DatasetNotFoundError
+from ..errors import DatasetCorruptError, DatasetNotFoundError, advising, check_choice
 from ..fetch.archives import Archive, bring_archive, unpack_archive
-from .listing import (
-    ImageList,
-    check_boxes,
-    check_count,
-    check_files,
-    check_part,
-    fetch_command,
-    fetch_listed,
-)
+from .listing import ImageList, check_boxes, check_count, check_files, fetch_command, fetch_listed
 
 NAME = "cub"  # of its folder, and in the download command
 COUNTS = {"train": 5994, "test": 5794}  # the talk's Table 1
@@ -55,10 +47,6 @@ def fetch(folder: Path, progress: bool | None = None) -> None:
     that the user put into `folder` is used instead, and stays. If a file is missing, the archive
     replaces all files. If several processes start, one does this and the others wait.
 
-    Args:
-        folder: where the files go; created if it is missing.
-        progress: whether to show bars on standard error; None: only on a terminal.
-
     Raises:
         DatasetNotFoundError: the download failed, or the disk is full.
         DatasetCorruptError: the user's archive differs from the published one.
@@ -92,31 +80,31 @@ def listing(folder: Path, part: str) -> ImageList:
         DatasetCorruptError: the lists contradict each other or the published counts, or name an
             image that is missing.
     """
-    check_part(part)
+    check_choice("part", part, COUNTS)
     tree, command = _tree(folder), fetch_command(NAME, folder)
     if not any((tree / name).is_file() for name in _LISTS):
         raise _not_found(folder, command)
-    fix = f"Fetch it again with {command}."
-    files, classes, split, boxes, names = (
-        _read_list(tree / name, kind, columns, fix) for name, (kind, columns) in _LISTS.items()
-    )
-    for name, lines in zip(_LISTS, (files, classes, split, boxes), strict=False):
-        _check_same_images(tree / name, lines, files, fix)
-    check_count(len(names), NUM_CLASSES, "classes", tree / "classes.txt", fix)
-    if unknown := names.keys() - set(range(1, NUM_CLASSES + 1)):
-        raise DatasetCorruptError(
-            f"{tree / 'classes.txt'}: expected classes 1 to {NUM_CLASSES}, "
-            f"found {min(unknown)}. {fix}"
+    with advising(f"Fetch it again with {command}."):
+        files, classes, split, boxes, names = (
+            _read_list(tree / name, kind, columns) for name, (kind, columns) in _LISTS.items()
         )
-    _check_range(tree / "image_class_labels.txt", classes, 1, NUM_CLASSES, fix)
-    _check_range(tree / "train_test_split.txt", split, 0, 1, fix)
+        for name, lines in zip(_LISTS, (files, classes, split, boxes), strict=False):
+            _check_same_images(tree / name, lines, files)
+        check_count(len(names), NUM_CLASSES, "classes", tree / "classes.txt")
+        if unknown := names.keys() - set(range(1, NUM_CLASSES + 1)):
+            raise DatasetCorruptError(
+                f"{tree / 'classes.txt'}: expected classes 1 to {NUM_CLASSES}, "
+                f"found {min(unknown)}."
+            )
+        _check_range(tree / "image_class_labels.txt", classes, 1, NUM_CLASSES)
+        _check_range(tree / "train_test_split.txt", split, 0, 1)
 
-    ids = [i for i in files if split[i][0] == (part == "train")]
-    check_count(len(ids), COUNTS[part], f"{part} images", tree / "train_test_split.txt", fix)
-    paths = tuple(f"images/{files[i][0]}" for i in ids)
-    box_array = np.array([boxes[i] for i in ids])
-    check_boxes(box_array, paths, tree / "bounding_boxes.txt", fix)
-    check_files(tree, paths, tree / "images.txt", fix)
+        ids = [i for i in files if split[i][0] == (part == "train")]
+        check_count(len(ids), COUNTS[part], f"{part} images", tree / "train_test_split.txt")
+        paths = tuple(f"images/{files[i][0]}" for i in ids)
+        box_array = np.array([boxes[i] for i in ids])
+        check_boxes(box_array, paths, tree / "bounding_boxes.txt")
+        check_files(tree, paths, tree / "images.txt")
     return ImageList(
         root=tree,
         paths=paths,
@@ -145,16 +133,14 @@ def _not_found(folder: Path, command: str) -> DatasetNotFoundError:
     )
 
 
-def _read_list(
-    path: Path, kind: Callable[[str], Any], columns: int, fix: str
-) -> dict[int, list[Any]]:
+def _read_list(path: Path, kind: Callable[[str], Any], columns: int) -> dict[int, list[Any]]:
     """Reads a list whose lines are an id and then `columns` values of one kind."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise DatasetNotFoundError(f"{path}: no such file. {fix}") from error
+        raise DatasetNotFoundError(f"{path}: no such file.") from error
     except UnicodeDecodeError as error:
-        raise DatasetCorruptError(f"{path}: expected text, found {error}. {fix}") from error
+        raise DatasetCorruptError(f"{path}: expected text, found {error}.") from error
     values: dict[int, list[Any]] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         first, *words = line.split() or [""]
@@ -165,31 +151,29 @@ def _read_list(
         except ValueError as error:
             raise DatasetCorruptError(
                 f"{path}, line {number}: expected an id that no earlier line has and {columns} "
-                f"value{'s' * (columns > 1)} of type {kind.__name__}, found {line!r}. {fix}"
+                f"value{'s' * (columns > 1)} of type {kind.__name__}, found {line!r}."
             ) from error
         values[key] = found
     return values
 
 
 def _check_same_images(
-    path: Path, lines: dict[int, list[Any]], files: dict[int, list[Any]], fix: str
+    path: Path, lines: dict[int, list[Any]], files: dict[int, list[Any]]
 ) -> None:
     if missing := files.keys() - lines.keys():
-        i = min(missing)
-        raise DatasetCorruptError(
-            f"{path}: has no line for image {i}, {files[i][0]}, which images.txt names. {fix}"
-        )
+        first = f"{min(missing)}, {files[min(missing)][0]}"
+        raise DatasetCorruptError(f"{path}: has no line for image {first}, which images.txt names.")
     if unknown := lines.keys() - files.keys():
         raise DatasetCorruptError(
-            f"{path}: has a line for image {min(unknown)}, which images.txt does not name. {fix}"
+            f"{path}: has a line for image {min(unknown)}, which images.txt does not name."
         )
 
 
-def _check_range(path: Path, lines: dict[int, list[Any]], low: int, high: int, fix: str) -> None:
+def _check_range(path: Path, lines: dict[int, list[Any]], low: int, high: int) -> None:
     for i, (value,) in lines.items():
         if not low <= value <= high:
             raise DatasetCorruptError(
-                f"{path}: expected {low} to {high} for image {i}, found {value}. {fix}"
+                f"{path}: expected {low} to {high} for image {i}, found {value}."
             )
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import DatasetNotFoundError
-from ..splits import stratified_split
-from .listing import ImageList, check_part
+from ..errors import DatasetNotFoundError, check_choice
+from ..splits import PARTS, stratified_split
+from .listing import ImageList
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 # The first of these that exists is used.
@@ -49,7 +49,7 @@ def listing(root: Path, part: str, *, test_share: float = 0.2, seed: int = 0) ->
             class without training images; a class of the test part that the training part lacks.
         DatasetNotFoundError: no such folder, or no image in it or for this part.
     """
-    check_part(part)
+    check_choice("part", part, PARTS)
     if not 0 < test_share < 1:
         raise ValueError(f"test_share={test_share!r}: expected more than 0 and less than 1")
     if seed < 0:
@@ -61,36 +61,28 @@ def listing(root: Path, part: str, *, test_share: float = 0.2, seed: int = 0) ->
             f"{Path.cwd()}."
         )
     parts = _parts(root)
-    names = _class_names(parts[0] if parts else root)
+    train = parts[0] if parts else root
+    names = _class_names(train)
     if parts and part == "test":
         paths, labels = _test_images(root, *parts, names)
     else:
-        paths, labels = _images(root, parts[0] if parts else root, names)
+        paths, labels = _images(root, train, names)
         _check_every_class(root, labels, names)
     if not parts:
-        in_test = _draw(labels, test_share, seed)
-        indices = np.flatnonzero(in_test == (part == "test"))
+        indices = np.flatnonzero(_draw(labels, test_share, seed) == (part == "test"))
         paths, labels = [paths[i] for i in indices], labels[indices]
     if not paths:
         more = f" to {parts[1]}" if parts else f", or give a test_share above {test_share}"
         raise DatasetNotFoundError(
             f"root={str(root)!r}: no image for the {part} part. Add images{more}."
         )
-    return ImageList(
-        root=root,
-        paths=tuple(paths),
-        labels=labels,
-        class_names=names,
-        boxes=None,
-        fix=f"Replace it with an intact image or remove it from {root}.",
-    )
+    fix = f"Replace it with an intact image or remove it from {root}."
+    return ImageList(root, tuple(paths), labels, names, boxes=None, fix=fix)
 
 
 def _parts(root: Path) -> tuple[Path, Path] | None:
     """The folders of the training and the test part; None unless both exist."""
-    by_name: dict[str, Path] = {}
-    for name in _folders(root):
-        by_name.setdefault(name.lower(), root / name)
+    by_name = {name.lower(): root / name for name in reversed(_folders(root))}
     train, test = (
         next((by_name[name] for name in names if name in by_name), None)
         for names in (TRAIN_NAMES, TEST_NAMES)
@@ -118,8 +110,7 @@ def _class_names(folder: Path) -> tuple[str, ...]:
 def _test_images(
     root: Path, train: Path, test: Path, names: tuple[str, ...]
 ) -> tuple[list[str], np.ndarray]:
-    unknown = [name for name in _folders(test) if name not in names]
-    if unknown:
+    if unknown := [name for name in _folders(test) if name not in names]:
         raise ValueError(
             f"root={str(root)!r}: {test.name} has a class {unknown[0]!r} that {train.name} lacks. "
             f"Add a folder with images of it to {train.name}, or remove it from {test.name}."
@@ -153,9 +144,7 @@ def _images(root: Path, folder: Path, names: tuple[str, ...]) -> tuple[list[str]
 def _below(root: Path, folder: Path) -> Iterator[str]:
     """Paths of all images below a folder, relative to `root`; follows links."""
     for here, folders, files in os.walk(folder, onerror=_fail, followlinks=True):
-        folders[:] = [
-            name for name in folders if not name.startswith(".") and not _leads_up(here, name)
-        ]
+        folders[:] = [f for f in folders if not f.startswith(".") and not _leads_up(here, f)]
         place = Path(here).relative_to(root).as_posix()
         yield from (f"{place}/{name}" for name in files if _is_image(name))
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..errors import check_choice
 from ..splits import split_indices
 
 SIZE = 28
@@ -86,14 +87,9 @@ def layout(split: str = "train", seed: int = 0) -> Layout:
 
 
 def draw(part: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Draws a whole official part.
+    """Draws "train" (6,000 images) or "test" (2,000); another seed is another dataset.
 
-    Args:
-        part: "train" (6,000 images) or "test" (2,000).
-        seed: another seed is another dataset; the registered environment uses 0.
-
-    Returns:
-        Images ``(N, 28, 28, 1)`` uint8 and labels ``(N,)`` int64; classes are equally frequent.
+    Images ``(N, 28, 28, 1)`` uint8 and labels ``(N,)`` int64; classes are equally frequent.
     """
     code, noise = _words(part, seed)
     labels, easy, direction, decoys, brightness = _contents(code)
@@ -111,8 +107,7 @@ def draw(part: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 def _words(part: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Random bits of every image: two words ``(N, 2)`` uint64, and noise ``(N, 28, 28)`` uint8."""
-    if part not in COUNTS:
-        raise ValueError(f"part={part!r}: expected 'train' or 'test'")
+    check_choice("part", part, COUNTS)
     if not 0 <= seed < 2**63:
         raise ValueError(f"seed={seed}: expected 0 to 2**63 - 1")
     n = COUNTS[part]
@@ -143,12 +138,11 @@ def _box(ink: np.ndarray, x: int, y: int) -> np.ndarray:
 
 def _shapes() -> tuple[np.ndarray, np.ndarray]:
     """Glyphs and arrows, each ``(4, 8, 8)`` uint8 of 0 and 1."""
-    glyphs = np.array(
-        [[list(cell) for cell in line.split()] for line in _GLYPHS.strip().splitlines()]
-    )
-    up = np.array([list(line) for line in _ARROW_UP.strip().splitlines()])
-    arrows = [np.rot90(up), np.rot90(up, -1), up, np.rot90(up, 2)]
-    return (
-        (glyphs.transpose(1, 0, 2) == "#").astype(np.uint8),
-        (np.stack(arrows) == "#").astype(np.uint8),
-    )
+    glyphs, (up,) = _boxes(_GLYPHS), _boxes(_ARROW_UP)
+    return glyphs, np.stack([np.rot90(up), np.rot90(up, -1), up, np.rot90(up, 2)])
+
+
+def _boxes(text: str) -> np.ndarray:
+    """The boxes that stand side by side in `text`, ``(K, 8, 8)`` uint8."""
+    cells = np.array([[list(box) for box in line.split()] for line in text.split("\n") if line])
+    return (cells.transpose(1, 0, 2) == "#").astype(np.uint8)

@@ -18,12 +18,8 @@ _MEMORY = 256 << 20  # bytes of drawn images to keep
 class DrawnStore(Pictures):
     """A store that draws an image when it is first needed, and keeps the most recent ones.
 
-    It is also a `cache.ImageSource`, which fills the cache with all images at once.
-
-    Args:
-        drawing: the drawn dataset.
-        part: "train" or "test".
-        indices: ``(M,)`` int64, the images of the part that the store has; None: all.
+    It is also a `cache.ImageSource`, which fills the cache with all images at once. `indices`
+    ``(M,)`` int64 are the images of the part, "train" or "test", that it has; None: all.
     """
 
     channels = 3

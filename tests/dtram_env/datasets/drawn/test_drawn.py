@@ -240,7 +240,7 @@ def test_bad_settings(settings: dict, message: str) -> None:
         Drawing(**{"plan": "birds", **settings})
 
 
-UNKNOWN_PART = "part='validation': expected 'train' or 'test'"
+UNKNOWN_PART = "part='validation': expected one of 'train', 'test'"
 
 
 @pytest.mark.parametrize(
