@@ -10,21 +10,12 @@ import threading
 import warnings
 from pathlib import Path
 
-from .catalog import (
-    DATASETS,
-    DRAWINGS,
-    DatasetInfo,
-    ImageOptions,
-    cache_of_drawing,
-    drawing_of,
-    user_folders,
-)
+from .catalog import DATASETS, DRAWINGS, DatasetInfo, ImageOptions, drawn_cache, user_folders
 from .dataset import Dataset
 from .errors import BuiltinDataWarning, DatasetCorruptError, DatasetNotFoundError, check_choice
 from .paths import data_root
 from .splits import SPLITS, split_indices, stratified_split
 from .storage.cache import build_cache
-from .storage.drawn_store import DrawnStore
 
 __all__ = [
     "DATA",
@@ -136,14 +127,10 @@ def build(
     for part, split in (("train", "train+validation"), ("test", "test")):
         if name in DRAWINGS:
             _check_options(name, options)
-            drawing = drawing_of(name, options)
+            cache, store = drawn_cache(name, options, folder, part)
+            label = f"drawing {name}, {part}"
             build_cache(
-                cache_of_drawing(drawing, folder, part),
-                DrawnStore(drawing, part),
-                thumbnail_sizes,
-                label=f"drawing {name}, {part}",
-                progress=progress,
-                processes=True,
+                cache, store, thumbnail_sizes, label=label, progress=progress, processes=True
             )
         else:
             data = load(name, split, data_dir=data_dir, data="real", options=options)
@@ -201,20 +188,22 @@ def _stand_in(name: str, data: str, data_dir: str | Path | None, may_download: b
         return info.stand_in
     if is_ready(name, data_dir):
         return None
-    if may_download and info.fetched_on_use:
+    if info.stand_in is None and may_download:
         download(name, data_dir=data_dir)
         return None
     if info.stand_in is not None and data == "auto":
         return info.stand_in
-    builtin = info.stand_in and (
-        f" Drawn images in its place are {DATASETS[info.stand_in].env_id}, which gym.make also "
-        "uses with data='auto' or 'builtin', and train/reinforce.py and train/one_look.py with "
-        "--data builtin."
-    )
+    why, instead = ", and download=False", ""
+    if info.stand_in is not None:
+        why = ""
+        instead = (
+            f" Drawn images in its place are {DATASETS[info.stand_in].env_id}, which gym.make also "
+            "uses with data='auto' or 'builtin', and train/reinforce.py and train/one_look.py with "
+            "--data builtin."
+        )
     raise DatasetNotFoundError(
-        f"{name}: not all its files are in {_folder(name, data_dir)}"
-        f"{', and download=False' * info.fetched_on_use}. Fetch them with "
-        f"`python -m dtram_env.datasets download {name}`.{builtin or ''} {_no_data_hint()}"
+        f"{name}: not all its files are in {_folder(name, data_dir)}{why}. Fetch them with "
+        f"`python -m dtram_env.datasets download {name}`.{instead} {_no_data_hint()}"
     )
 
 
@@ -232,7 +221,7 @@ def _load(
     if key not in _loaded:
         part = info.read(_folder(name, data_dir), "test" if split == "test" else "train", options)
         if split in ("train", "validation"):
-            count = info.validation_count(len(part.labels))
+            count = info.validation_count or len(part.labels) // 10
             part = part.select(split_indices(split, part.labels, count))
         title = info.title if options.root is None else Path(options.root).name
         _loaded[key] = Dataset(

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -81,30 +80,32 @@ class DatasetInfo:
         description: one line.
         env_id: the registered environment that uses it.
         read: ``read(folder, part, options)`` returns an official part, "train" or "test".
-        validation_count: ``validation_count(N)`` of N official training images are for validation.
+        validation_count: number of official training images for validation; None: a tenth.
         fetch: ``fetch(folder, progress)`` downloads the files into `folder`; None without files.
         ready: whether all files are in `folder`; their content is not checked.
-        options: names of the `ImageOptions` that it accepts.
+        options: names of the `ImageOptions` that it accepts: none if it is held in memory.
         folder: name of its folder below the root; None: its own name.
-        fetched_on_use: whether `load` downloads missing files, or only the command does.
-        stand_in: name of the drawn dataset that may replace it.
+        stand_in: name of the drawn dataset that may replace it. It is large, so only the command
+            downloads it; `load` downloads the others.
         drawn: whether this package draws it.
-        cached: whether the images are decoded (or drawn) into a cache in its folder.
     """
 
     title: str
     description: str
     env_id: str
     read: Reader
-    validation_count: Callable[[int], int] = lambda n: n // 10
+    validation_count: int | None = None
     fetch: Callable[[Path, bool | None], None] | None = None
     ready: Callable[[Path], bool] = lambda folder: True
     options: frozenset[str] = frozenset()
     folder: str | None = None
-    fetched_on_use: bool = True
     stand_in: str | None = None
     drawn: bool = False
-    cached: bool = False
+
+    @property
+    def cached(self) -> bool:
+        """Whether its images are decoded (or drawn) into a cache in its folder."""
+        return bool(self.options)
 
     @property
     def uses_disk(self) -> bool:
@@ -112,19 +113,20 @@ class DatasetInfo:
         return self.fetch is not None or self.cached
 
 
+BOX_OPTIONS = frozenset({"image_size", "crop_to_box"})
 DRAWN_OPTIONS = frozenset({"image_size", "num_classes", "num_train", "num_test"})
 DRAWINGS: dict[str, Drawing] = {"birds": BIRDS, "autos": AUTOS}
 
 
-def drawing_of(name: str, options: ImageOptions) -> Drawing:
-    """A drawn dataset with the given options."""
-    return replace(DRAWINGS[name], **{key: getattr(options, key) for key in options.given()})
-
-
-def cache_of_drawing(drawing: Drawing, folder: Path, part: str) -> Path:
-    """The cache folder of a drawn part."""
+def drawn_cache(
+    name: str, options: ImageOptions, place: Path, part: str
+) -> tuple[Path, DrawnStore]:
+    """The cache folder of a drawn part, and the store that draws it."""
+    given = {key: getattr(options, key) for key in options.given()}
+    drawing = replace(DRAWINGS[name], **given)
     counts = f"{drawing.num_classes}classes-{drawing.num_train}-{drawing.num_test}"
-    return folder / "cache" / f"{part}-{drawing.image_size}-{counts}-seed{drawing.seed}"
+    folder = place / "cache" / f"{part}-{drawing.image_size}-{counts}-seed{drawing.seed}"
+    return folder, DrawnStore(drawing, part)
 
 
 def user_folders(place: Path, options: ImageOptions) -> tuple[Path, Path]:
@@ -138,13 +140,16 @@ def user_folders(place: Path, options: ImageOptions) -> tuple[Path, Path]:
     return root, place / f"{root.name}-{hashlib.sha256(str(root).encode()).hexdigest()[:12]}"
 
 
-def _decoded(listed: ImageList, place: Path, part: str, options: ImageOptions) -> Part:
-    """Decodes image files into a cache in `place`, unless it is there."""
-    size = "native" if options.image_size is None else str(options.image_size)
-    cache = place / "cache" / f"{part}-{size}{'-box' * options.crop_to_box}"
-    images = DecodedImages(listed, options.image_size, options.crop_to_box)
-    store = build_cache(cache, images, label=f"decoding {place.name}, {part}")
-    return Part(store, listed.labels, listed.class_names, store.metadata())
+def _arrays(
+    read: Callable[[Path, str], tuple[np.ndarray, np.ndarray]], class_names: tuple[str, ...]
+) -> Reader:
+    """Reader of a dataset whose images are held in memory."""
+    return lambda place, part, options: Part(*read(place, part), class_names)
+
+
+def _files(listing: Callable[[Path, str], ImageList]) -> Reader:
+    """Reader of a dataset of image files."""
+    return lambda place, part, options: _decoded(listing(place, part), place, part, options)
 
 
 def _read_folder(place: Path, part: str, options: ImageOptions) -> Part:
@@ -152,95 +157,57 @@ def _read_folder(place: Path, part: str, options: ImageOptions) -> Part:
     return _decoded(folder.listing(root, part), own, part, options)
 
 
-def _in_memory(
-    read: Callable[[Path, str], tuple[np.ndarray, np.ndarray]],
-    class_names: tuple[str, ...],
-    title: str,
-    description: str,
-    **others: Any,
-) -> DatasetInfo:
-    """A dataset whose images are held in memory."""
+def _decoded(listed: ImageList, place: Path, part: str, options: ImageOptions) -> Part:
+    """Decodes image files into a cache in `place`, unless it is there."""
+    size = options.image_size or "native"
+    cache = place / "cache" / f"{part}-{size}{'-box' * options.crop_to_box}"
+    images = DecodedImages(listed, options.image_size, options.crop_to_box)
+    store = build_cache(cache, images, label=f"decoding {place.name}, {part}")
+    return Part(store, listed.labels, listed.class_names, store.metadata())
+
+
+def _drawn(name: str) -> Reader:
+    """Reader of a drawn dataset: from its cache if there is one."""
+
+    def read(place: Path, part: str, options: ImageOptions) -> Part:
+        cache, drawn = drawn_cache(name, options, place, part)
+        drawing, layout = drawn.drawing, drawn.drawing.layout(part)
+        metadata = {"part_boxes": layout.part_boxes, "discriminative": layout.discriminative}
+        images = open_cache(cache, drawn) or drawn
+        return Part(images, drawing.labels(part), drawing.class_names, metadata)
+
+    return read
+
+
+def _from_mnist(title: str, description: str, patches: int | None = None) -> DatasetInfo:
+    """MNIST, or what `cluttered` makes from its files with a number of patches."""
+    read = mnist.read if patches is None else partial(cluttered.read, patches=patches)
     return DatasetInfo(
-        title=title,
-        description=description,
-        env_id=f"DTRAM-{title}-v0",
-        read=lambda place, part, options: Part(*read(place, part), class_names),
-        **others,
-    )
-
-
-def _from_mnist(title: str, description: str, patches: int | None) -> DatasetInfo:
-    """MNIST (`patches` None), or a dataset that `cluttered` makes from its files."""
-    return _in_memory(
-        mnist.read if patches is None else partial(cluttered.read, patches=patches),
-        mnist.CLASS_NAMES,
         title,
         description,
-        validation_count=lambda n: 5000,
+        f"DTRAM-{title}-v0",
+        _arrays(read, mnist.CLASS_NAMES),
+        validation_count=5000,
         fetch=mnist.fetch,
         ready=mnist.ready,
         folder="mnist",
     )
 
 
-def _photographs(
-    source: Any, title: str, description: str, env_id: str, stand_in: str
-) -> DatasetInfo:
-    """A dataset of image files with boxes, which a module of `sources` lists."""
-    return DatasetInfo(
-        title=title,
-        description=description,
-        env_id=env_id,
-        read=lambda place, part, options: _decoded(
-            source.listing(place, part), place, part, options
-        ),
-        fetch=source.fetch,
-        ready=source.ready,
-        options=frozenset({"image_size", "crop_to_box"}),
-        fetched_on_use=False,
-        stand_in=stand_in,
-        cached=True,
-    )
-
-
-def _drawn(name: str, description: str) -> DatasetInfo:
-    """A drawn dataset; its images come from the cache if there is one."""
-
-    def read(place: Path, part: str, options: ImageOptions) -> Part:
-        drawing = drawing_of(name, options)
-        layout = drawing.layout(part)
-        metadata = {"part_boxes": layout.part_boxes, "discriminative": layout.discriminative}
-        drawn = DrawnStore(drawing, part)
-        images = open_cache(cache_of_drawing(drawing, place, part), drawn) or drawn
-        return Part(images, drawing.labels(part), drawing.class_names, metadata)
-
-    return DatasetInfo(
-        title=f"{name.title()} (drawn)",
-        description=description,
-        env_id=f"DTRAM-{name.title()}-v0",
-        read=read,
-        options=DRAWN_OPTIONS,
-        drawn=True,
-        cached=True,
-    )
-
-
 DATASETS: dict[str, DatasetInfo] = {
-    "mnist": _from_mnist(
-        "MNIST", "handwritten digits, 28x28x1, 60,000 + 10,000 images, 55 MB", patches=None
-    ),
-    "signpost": _in_memory(
-        lambda place, part: signpost.draw(part),
-        signpost.CLASS_NAMES,
+    "mnist": _from_mnist("MNIST", "handwritten digits, 28x28x1, 60,000 + 10,000 images, 55 MB"),
+    "signpost": DatasetInfo(
         "Signpost",
         "drawn glyphs and arrows, 28x28x1, 6,000 + 2,000 images",
+        "DTRAM-Signpost-v0",
+        _arrays(lambda place, part: signpost.draw(part), signpost.CLASS_NAMES),
         drawn=True,
     ),
-    "fashionmnist": _in_memory(
-        fashion.read,
-        fashion.CLASS_NAMES,
+    "fashionmnist": DatasetInfo(
         "FashionMNIST",
         "pieces of clothing, 28x28x1, 60,000 + 10,000 images, 55 MB",
+        "DTRAM-FashionMNIST-v0",
+        _arrays(fashion.read, fashion.CLASS_NAMES),
         fetch=fashion.fetch,
         ready=fashion.ready,
     ),
@@ -250,30 +217,47 @@ DATASETS: dict[str, DatasetInfo] = {
     "clutteredmnist": _from_mnist(
         "ClutteredMNIST", "the same with four pieces of other digits, 60x60x1", patches=4
     ),
-    "cub": _photographs(
-        cub,
+    "cub": DatasetInfo(
         "CUB-200-2011",
         "photographs of 200 species of birds, 5,994 + 5,794 images, 1.2 GB",
         "DTRAM-CUB-v0",
+        _files(cub.listing),
+        fetch=cub.fetch,
+        ready=cub.ready,
+        options=BOX_OPTIONS,
         stand_in="birds",
     ),
-    "cars": _photographs(
-        cars,
+    "cars": DatasetInfo(
         "Stanford Cars",
         "photographs of 196 models of cars, 8,144 + 8,041 images, 1.9 GB",
         "DTRAM-Cars-v0",
+        _files(cars.listing),
+        fetch=cars.fetch,
+        ready=cars.ready,
+        options=BOX_OPTIONS,
         stand_in="autos",
     ),
-    "birds": _drawn("birds", "drawn birds of 200 species that differ in small parts, 512x512x3"),
-    "autos": _drawn(
-        "autos", "drawn motor vehicles of 196 models that differ in small parts, 512x512x3"
+    "birds": DatasetInfo(
+        "Birds (drawn)",
+        "drawn birds of 200 species that differ in small parts, 512x512x3",
+        "DTRAM-Birds-v0",
+        _drawn("birds"),
+        options=DRAWN_OPTIONS,
+        drawn=True,
+    ),
+    "autos": DatasetInfo(
+        "Autos (drawn)",
+        "drawn motor vehicles of 196 models that differ in small parts, 512x512x3",
+        "DTRAM-Autos-v0",
+        _drawn("autos"),
+        options=DRAWN_OPTIONS,
+        drawn=True,
     ),
     "imagefolder": DatasetInfo(
-        title="ImageFolder",
-        description="your own images, one folder per class, named by root=",
-        env_id="DTRAM-ImageFolder-v0",
-        read=_read_folder,
+        "ImageFolder",
+        "your own images, one folder per class, named by root=",
+        "DTRAM-ImageFolder-v0",
+        _read_folder,
         options=frozenset({"image_size", "root"}),
-        cached=True,
     ),
 }

@@ -21,10 +21,8 @@ _FIELDS = tuple(f.name for f in fields(Pieces))
 class Texture(NamedTuple):
     """The texture of one piece."""
 
-    kind: int
-    """an index of `textures.NAMES`"""
-    phase: tuple[float, float]
-    """of the waves along the piece and across it, turns"""
+    kind: int  # an index of `textures.NAMES`
+    phase: tuple[float, float]  # of the waves along the piece and across it, turns
 
 
 class Canvas:
@@ -36,22 +34,19 @@ class Canvas:
         self._centres = np.arange(self.size, dtype=np.float32) + np.float32(0.5)
 
     def paint(
-        self,
-        pieces: Pieces,
-        colours: np.ndarray,
-        textures: Sequence[Texture | None] | None = None,
+        self, pieces: Pieces, colours: np.ndarray, textures: Sequence[Texture | None] = ()
     ) -> None:
         """Paints pieces ``(Q,)`` in order, in `colours` ``(Q, 3)`` red, green, blue, 0 to 255."""
         columns = colours.astype(np.float32)[:, :, None, None]
         shapes = zip(*(getattr(pieces, name).tolist() for name in _FIELDS), strict=True)
         boxes = pieces.pixels(self.size).tolist()
-        for q, (shape, (left, top, right, bottom)) in enumerate(zip(shapes, boxes, strict=True)):
+        drawn = zip(columns, shapes, boxes, textures or [None] * len(boxes), strict=True)
+        for colour, shape, (left, top, right, bottom), texture in drawn:
             if left >= right or top >= bottom:
                 continue
             u, v, cover = _cover(self._centres[left:right], self._centres[top:bottom], shape)
             region = self.planes[:, top:bottom, left:right]
-            region += (columns[q] - region) * cover
-            texture = textures[q] if textures is not None else None
+            region += (colour - region) * cover
             if texture is not None:
                 wave = pattern(texture.kind, u, v, period(self.size), texture.phase)
                 region += _centred(wave, cover) * (cover * np.float32(AMPLITUDE))

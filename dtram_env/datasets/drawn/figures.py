@@ -21,41 +21,27 @@ _MARGIN = 1.5  # pixels between a figure and the image's edge
 class Plan:
     """A kind of figure, such as a bird.
 
-    Attributes:
-        parts: names of the P parts with textures.
-        singles: indices of parts, in the order in which genera use one as discriminative part.
-        pairs: pairs of parts that no glimpse covers together, for genera that use two.
-        stems: names of the genera.
-        figure: ``figure(draws, shape, size)`` builds N figures. `shape` ``(N, SHAPES)`` are the
-            genera's proportions and `size` scales the parts, see `textures.part_scale`.
-        units: range of the figures' sizes: pixels per unit, on an image of 128 pixels.
+    ``figure(draws, shape, size)`` builds N figures. `shape` ``(N, SHAPES)`` are the genera's
+    proportions, and `size` scales the parts, see `textures.part_scale`.
     """
 
-    parts: tuple[str, ...]
-    singles: tuple[int, ...]
-    pairs: tuple[tuple[int, int], ...]
-    stems: tuple[str, ...]
+    parts: tuple[str, ...]  # names of the P parts with textures
+    singles: tuple[int, ...]  # parts, in the order in which genera use one as discriminative part
+    pairs: tuple[tuple[int, int], ...]  # parts that no glimpse covers together, for genera with two
+    stems: tuple[str, ...]  # names of the genera
     figure: Callable[[Draws, np.ndarray, float], Figure]
-    units: tuple[float, float]
+    units: tuple[float, float]  # range of pixels per unit, on an image of 128 pixels
 
 
 @dataclass(frozen=True)
 class Figures:
-    """The figures of N images.
+    """The figures of N images."""
 
-    Attributes:
-        figure: inks and parts of the pieces, the same for all images.
-        pieces: the pieces, of shape ``(N, Q)``.
-        clutter: ``(N,)`` float64 in [0, 1).
-        kinds: ``(N, P)`` int64, textures of the parts whose texture the species does not define.
-        phases: ``(N, P, 2)`` float64, phases of the textures' waves, turns.
-    """
-
-    figure: Figure
-    pieces: Pieces
-    clutter: np.ndarray
-    kinds: np.ndarray
-    phases: np.ndarray
+    figure: Figure  # inks and parts of the pieces, the same for all images
+    pieces: Pieces  # (N, Q)
+    clutter: np.ndarray  # (N,) float64 in [0, 1)
+    kinds: np.ndarray  # (N, P) int64, textures of the parts whose texture the species leaves open
+    phases: np.ndarray  # (N, P, 2) float64, phases of the textures' waves, turns
 
     def part_boxes(self, num_parts: int, size: int) -> np.ndarray:
         """Left, top, width and height of every part in pixels, ``(N, P, 4)`` int32."""

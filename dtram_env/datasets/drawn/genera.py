@@ -45,27 +45,18 @@ ACCENTS = (
     (148, 108, 140),
 )
 INKS = ("body", "shade", "light", "head", "accent", "dark")
-SHAPES = 4
-"""Number of a genus's proportions, each in [-1, 1]."""
+SHAPES = 4  # number of a genus's proportions
 
 
 @dataclass(frozen=True)
 class Genera:
-    """The classes of a plan: C species in G genera.
+    """The classes of a plan: C species in G genera."""
 
-    Attributes:
-        genus: ``(C,)`` int64, the genus of every class.
-        texture: ``(C, P)`` int64, the texture of every part; -1: random in every image.
-        discriminative: ``(G, P)`` bool, the parts in which the species of a genus differ.
-        colours: ``(G, inks, 3)`` float32, in the order of `INKS`.
-        shape: ``(G, SHAPES)`` float64 in [-1, 1].
-    """
-
-    genus: np.ndarray
-    texture: np.ndarray
-    discriminative: np.ndarray
-    colours: np.ndarray
-    shape: np.ndarray
+    genus: np.ndarray  # (C,) int64, the genus of every class
+    texture: np.ndarray  # (C, P) int64, the texture of every part; -1: random in every image
+    discriminative: np.ndarray  # (G, P) bool, the parts in which the species of a genus differ
+    colours: np.ndarray  # (G, inks, 3) float32, in the order of `INKS`
+    shape: np.ndarray  # (G, SHAPES) float64 in [-1, 1]
 
 
 @lru_cache(maxsize=16)

@@ -8,8 +8,7 @@ import numpy as np
 
 from .textures import cosine, sine
 
-Number = np.ndarray | float
-"""One value for each of N figures ``(N,)``, or one for all."""
+Number = np.ndarray | float  # one value for each of N figures (N,), or one for all
 Pair = tuple[Number, Number]
 
 
@@ -19,26 +18,18 @@ class Pieces:
 
     The fields are float64 of one shape ``(..., Q)``, with Q pieces per image; `bar` is bool
     ``(Q,)``.
-
-    Attributes:
-        x, y: the centre.
-        ux, uy: unit vector along the piece's axis.
-        vx, vy: unit vector across the axis; mirrored if the figure is mirrored.
-        a, b: half the length along the axis, and half the width across it (of a bar: at its back).
-        taper: ratio of a bar's width at its front to that at its back; 1 for an ellipse.
-        bar: True for a bar, False for an ellipse.
     """
 
-    x: np.ndarray
+    x: np.ndarray  # the centre
     y: np.ndarray
-    ux: np.ndarray
+    ux: np.ndarray  # unit vector along the piece's axis
     uy: np.ndarray
-    vx: np.ndarray
+    vx: np.ndarray  # unit vector across the axis; mirrored if the figure is mirrored
     vy: np.ndarray
-    a: np.ndarray
-    b: np.ndarray
-    taper: np.ndarray
-    bar: np.ndarray
+    a: np.ndarray  # half the length along the axis
+    b: np.ndarray  # half the width across it; of a bar: at its back
+    taper: np.ndarray  # ratio of a bar's width at its front to that at its back
+    bar: np.ndarray  # whether it is a bar; else an ellipse
 
     def of(self, index: int) -> Pieces:
         """The pieces ``(Q,)`` of one image of N."""
@@ -77,14 +68,10 @@ class Figure:
     """Collects the pieces of N figures of a plan, back to front, in the plan's units.
 
     A figure stands upright and faces right: x is forward, y is down.
-
-    Attributes:
-        inks: the colour of every piece, a name in `genera.INKS`.
-        parts: index of the part of every piece; -1: none.
     """
 
-    inks: list[str] = field(default_factory=list)
-    parts: list[int] = field(default_factory=list)
+    inks: list[str] = field(default_factory=list)  # colours of the pieces, names in `genera.INKS`
+    parts: list[int] = field(default_factory=list)  # parts of the pieces; -1: none
     _bars: list[bool] = field(default_factory=list)
     _rows: list[tuple[Number, ...]] = field(default_factory=list)
 

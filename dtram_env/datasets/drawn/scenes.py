@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from .canvas import Canvas, Texture, field
@@ -10,12 +13,7 @@ from .pieces import Pieces
 from .random_words import Draws, RandomWords
 from .textures import TEXTURES, cosine, part_scale, sine, thumbnail_pixel
 
-# Numbers at clutter 1; at clutter 0 there are none.
-LEAVES, BRANCHES, DECOYS = 10, 4, 5
-
-MOTTLE = 20.0
-"""Largest change by uneven light, grey levels."""
-
+MOTTLE = 20.0  # largest change by uneven light, grey levels
 _CELLS = 5  # patches of colour along a side
 _WIDTH = 12  # random words per piece
 
@@ -25,11 +23,7 @@ def scene(random: RandomWords, index: int, size: int, clutter: float) -> Canvas:
     levels = random.levels("ground", index, 4 * _CELLS**2).reshape(4, _CELLS, _CELLS)
     cells = (levels - np.float32(127.5)) * np.float32(0.15 + 0.35 * clutter)
     canvas = Canvas(field(cells[:3] * np.float32(0.6) + cells[3] * np.float32(0.8) + 124, size))
-    for purpose, most, draw in (
-        ("leaves", LEAVES, _leaves),
-        ("branches", BRANCHES, _branches),
-        ("decoys", DECOYS, _decoys),
-    ):
+    for purpose, (most, draw) in CLUTTER.items():
         count = int(most * clutter + 0.5)
         canvas.paint(*draw(random.draws(purpose, index, count, _WIDTH), size))
     return canvas
@@ -84,3 +78,11 @@ def _scattered(draws: Draws, size: int, a: np.ndarray, b: np.ndarray, *, bar: bo
 
 def _tones(draws: Draws) -> np.ndarray:
     return np.stack([draws.between(40, 200) for _ in range(3)], axis=1)
+
+
+# Numbers of pieces at clutter 1 (at clutter 0 there are none), and what draws them.
+CLUTTER: dict[str, tuple[int, Callable[..., Any]]] = {
+    "leaves": (10, _leaves),
+    "branches": (4, _branches),
+    "decoys": (5, _decoys),
+}

@@ -31,10 +31,8 @@ class Archive:
 
     name: str
     md5: str
-    inside: str
-    """the folder in it that holds the dataset"""
-    url: str = ""
-    """where it can be downloaded; empty if it no longer can"""
+    inside: str  # the folder in it that holds the dataset
+    url: str = ""  # where it can be downloaded; empty if it no longer can
 
 
 def check_md5(path: Path, md5: str, fix: str) -> None:
@@ -53,12 +51,9 @@ def bring_archive(
 ) -> Path:
     """Returns the user's own archive in `folder`, or else downloads it; checks its MD5.
 
-    A downloaded archive ends in ``.part``, and the caller removes it. `command` fetches the
-    dataset, for messages.
-
-    Raises:
-        DatasetCorruptError: the user's own archive differs from the published one.
-        DatasetNotFoundError: the download failed.
+    A downloaded archive ends in ``.part``, and the caller removes it. Raises `DatasetCorruptError`
+    if the user's own differs, and `DatasetNotFoundError` if the download failed; `command` is for
+    these messages.
     """
     own, part = folder / archive.name, folder / f"{archive.name}.part"
     if own.is_file():

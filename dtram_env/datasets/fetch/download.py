@@ -1,8 +1,7 @@
 """Downloads a dataset's files from several sources, tried in order, and checks them.
 
 A file under its own name is complete, whatever was interrupted: until then it has another name. An
-unfinished transfer stays as ``.part`` and is resumed. If several processes start, one downloads and
-the others wait.
+unfinished transfer stays as ``.part`` and is resumed. Of several processes, one downloads.
 """
 
 from __future__ import annotations

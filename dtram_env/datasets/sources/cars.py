@@ -57,9 +57,8 @@ def listing(folder: Path, part: str) -> ImageList:
             beside these or in ``devkit/``.
         part: "train" (8,144 images) or "test" (8,041).
 
-    Returns:
-        The images with their models and boxes. The published corners count pixels from 1 and both
-        lie inside the box: left and top are one less, and the width is ``x2 - x1 + 1``.
+    The published corners of boxes count pixels from 1 and both lie inside the box: left and top are
+    one less, and the width is ``x2 - x1 + 1``.
 
     Raises:
         ValueError: unknown part.

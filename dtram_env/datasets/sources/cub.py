@@ -70,9 +70,7 @@ def listing(folder: Path, part: str) -> ImageList:
         folder: contains ``CUB_200_2011/`` as its archive unpacks, or is that folder itself.
         part: "train" (5,994 images) or "test" (5,794).
 
-    Returns:
-        The images with their species and boxes. Species "001.Black_footed_Albatross" is named
-        "Black footed Albatross".
+    Species "001.Black_footed_Albatross" is named "Black footed Albatross".
 
     Raises:
         ValueError: unknown part.

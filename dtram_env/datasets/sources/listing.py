@@ -18,27 +18,16 @@ from ..splits import PARTS
 
 @dataclass(frozen=True, eq=False)
 class ImageList:
-    """The image files of one official part.
+    """The image files of one official part; checks its arrays' shapes and the labels."""
 
-    Attributes:
-        root: the folder that the paths are relative to.
-        paths: one for each image, with "/" between folders on every system.
-        labels: ``(N,)`` int64 in [0, ``len(class_names)``).
-        class_names: a name for each label.
-        boxes: ``(N, 4)`` float64, bounding boxes of the labelled objects: left, top, width and
-            height in pixels of the file's image, whose top left corner is (0, 0); None if unknown.
-        fix: what to do about a damaged file, one sentence.
-
-    Raises:
-        ValueError: an array has the wrong type or shape, or a label is out of range.
-    """
-
-    root: Path
-    paths: tuple[str, ...]
-    labels: np.ndarray
+    root: Path  # the folder that the paths are relative to
+    paths: tuple[str, ...]  # with "/" between folders on every system
+    labels: np.ndarray  # (N,) int64 in [0, len(class_names))
     class_names: tuple[str, ...]
+    # Bounding boxes (N, 4) float64 of the labelled objects: left, top, width and height in pixels
+    # of the file's image, whose top left corner is (0, 0); None if unknown.
     boxes: np.ndarray | None
-    fix: str
+    fix: str  # what to do about a damaged file, one sentence
 
     def __post_init__(self) -> None:
         check_labels(self.labels, len(self), self.class_names)

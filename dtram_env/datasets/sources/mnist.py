@@ -45,8 +45,7 @@ def ready(folder: Path) -> bool:
 def read(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
     """Reads "train" (60,000 images) or "test" (10,000) from its two files, raw or ``.gz``.
 
-    Returns:
-        Images ``(N, 28, 28, 1)`` uint8, read-only, and labels ``(N,)`` int64.
+    Images are ``(N, 28, 28, 1)`` uint8, read-only, and labels ``(N,)`` int64.
 
     Raises:
         ValueError: unknown part.
@@ -70,13 +69,8 @@ def read_part(
 def parse_idx(data: bytes, name: str, dataset: str = "mnist") -> np.ndarray:
     """Parses an IDX file of bytes: magic ``00 00 08 ndim``, big-endian sizes, then the elements.
 
-    Args:
-        data: the whole file.
-        name: the file's name, for messages.
-        dataset: the dataset's name, for messages.
-
-    Returns:
-        uint8 of the shape in the header; a read-only view of `data`.
+    Gives uint8 of the shape in the header, a read-only view of `data`. `name` and `dataset` are for
+    messages.
 
     Raises:
         DatasetCorruptError: wrong magic, or another number of bytes than the header's sizes need.

@@ -57,21 +57,12 @@ _WORDS = _NOISE_WORDS + 2  # raw 64-bit words per image
 
 @dataclass(frozen=True)
 class Layout:
-    """What the images of a split show, in the order of the split.
+    """What the images of a split show, in the order of the split."""
 
-    Attributes:
-        labels: ``(N,)`` int64, the class.
-        easy: ``(N,)`` bool, whether the centre shows the class.
-        direction: ``(N,)`` int64, direction of the arrow, an index of `DIRECTIONS`; -1 for an easy
-            image.
-        location: ``(N, 2)`` float32, ``(x, y)`` in [-1, 1]: centre of the glyph that shows the
-            class; (0, 0) for an easy image.
-    """
-
-    labels: np.ndarray
-    easy: np.ndarray
-    direction: np.ndarray
-    location: np.ndarray
+    labels: np.ndarray  # (N,) int64, the class
+    easy: np.ndarray  # (N,) bool, whether the centre shows the class
+    direction: np.ndarray  # (N,) int64, the arrow's, an index of `DIRECTIONS`; -1: an easy image
+    location: np.ndarray  # (N, 2) float32, (x, y) in [-1, 1], centre of the glyph of the class
 
 
 def layout(split: str = "train", seed: int = 0) -> Layout:

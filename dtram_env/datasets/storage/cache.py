@@ -112,8 +112,12 @@ def _build(
     shutil.rmtree(aside, ignore_errors=True)  # left by a killed process, since we hold the lock
     aside.mkdir()
     count = len(source)
+    spawn = multiprocessing.get_context("spawn")
+    workers: Executor = ThreadPoolExecutor(CORES)
+    if processes:
+        workers = ProcessPoolExecutor(CORES, mp_context=spawn)
     try:
-        with large_images_allowed(), _pool(processes) as pool:
+        with large_images_allowed(), workers as pool:
             sizes = np.array(list(run_in_order(pool, source.size, range(count))), dtype=np.int32)
             sizes = sizes.reshape(count, 2)
             lengths = sizes.astype(np.int64).prod(axis=1) * source.channels
@@ -136,12 +140,6 @@ def _build(
         os.replace(aside, folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-
-
-def _pool(processes: bool) -> Executor:
-    if processes:
-        return ProcessPoolExecutor(CORES, mp_context=multiprocessing.get_context("spawn"))
-    return ThreadPoolExecutor(CORES)
 
 
 def _write_one(

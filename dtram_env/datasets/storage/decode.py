@@ -31,14 +31,9 @@ class DecodedImages:
     Transparent pixels become white. 16-bit grey keeps its upper 8 bits. An animation gives its
     first frame. A photograph that its camera marked as rotated is rotated upright.
 
-    Attributes:
-        listing: the files.
-        image_size: length of the shorter side after bicubic resizing with antialiasing, pixels; the
-            aspect ratio stays. None: no resizing.
-        crop_to_box: whether to crop each image to its bounding box before resizing.
-
-    Raises:
-        ValueError: `crop_to_box` without boxes.
+    `image_size` is the length of the shorter side after bicubic resizing with antialiasing, pixels;
+    the aspect ratio stays. None: no resizing. `crop_to_box` crops each image to its bounding box
+    before resizing, and raises `ValueError` without boxes.
     """
 
     listing: ImageList
@@ -212,7 +207,6 @@ def large_images_allowed() -> Iterator[None]:
 
 
 def _is_rotated(file: Image.Image) -> bool:
-    """Whether the camera marked the photograph as rotated or mirrored."""
     return file.getexif().get(_ORIENTATION, 1) in range(2, 9)
 
 

@@ -17,14 +17,9 @@ _ROWS, _COLUMNS = 4, 4  # output pixels along each axis that one small matrix co
 
 
 def box_resize(images: np.ndarray, side: int) -> np.ndarray:
-    """Resizes images to squares; each output pixel is the mean of the area that it covers.
+    """Resizes ``(N, H, W, C)`` to ``(N, side, side, C)``, uint8.
 
-    Args:
-        images: ``(N, H, W, C)`` uint8.
-        side: side of the output, pixels.
-
-    Returns:
-        ``(N, side, side, C)`` uint8, rounded to nearest (halves up).
+    Each output pixel is the mean of the area that it covers, rounded to nearest (halves up).
     """
     count, height, width, channels = images.shape
     if height == side == width:
