@@ -123,30 +123,20 @@ class Drawing:
         )
 
     def draw(self, part: str, index: int) -> np.ndarray:
-        """Draws one image ``(S, S, 3)`` uint8; see `draw_many`."""
-        return self.draw_many(part, [index])[0]
-
-    def draw_many(self, part: str, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Draws the images ``indices`` ``(B,)`` of a part: ``(B, S, S, 3)`` uint8.
-
-        Raises:
-            ValueError: unknown part, or an index out of range.
-        """
+        """Draws one image ``(S, S, 3)`` uint8; raises `ValueError` for an index out of range."""
         count = self.count(part)
-        index = np.asarray(indices)
-        if index.ndim != 1 or (index.size and not np.issubdtype(index.dtype, np.integer)):
+        if not 0 <= index < count:
             raise ValueError(
-                f"indices: expected integers of shape (B,), got {index.dtype} {index.shape}"
-            )
-        bad = index[(index < 0) | (index >= count)]
-        if len(bad):
-            raise ValueError(
-                f"index {bad[0]}: expected 0 to {count - 1}, as part {part!r} has {count} images "
+                f"index {index}: expected 0 to {count - 1}, as part {part!r} has {count} images "
                 f"(num_{part}={count})"
             )
-        images = np.empty((len(index), self.image_size, self.image_size, 3), dtype=np.uint8)
-        for image, i in zip(images, index.tolist(), strict=True):
-            image[...] = self._draw(part, i, int(_labels(self, part)[i]))
+        return self._draw(part, int(index), int(_labels(self, part)[index]))
+
+    def draw_many(self, part: str, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Draws the images ``indices`` ``(B,)`` of a part: ``(B, S, S, 3)`` uint8."""
+        images = np.empty((len(indices), self.image_size, self.image_size, 3), dtype=np.uint8)
+        for image, i in zip(images, indices, strict=True):
+            image[...] = self.draw(part, i)
         return images
 
     def count(self, part: str) -> int:

@@ -11,6 +11,7 @@ import os
 import shutil
 import tarfile
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -60,11 +61,9 @@ def bring_archive(
         check_md5(own, archive.md5, f"Remove it and run {command}, which downloads it.")
         return own
     check = partial(check_md5, md5=archive.md5, fix="")
-    try:
+    with suppress(OSError, DatasetCorruptError):
         check(part)  # complete, if a process was killed while it unpacked
         return part
-    except (OSError, DatasetCorruptError):
-        pass
     try:
         transfer(archive.url, part, check, progress, attempts=_ATTEMPTS, patience=_PATIENCE_SECONDS)
     except SourceError as error:

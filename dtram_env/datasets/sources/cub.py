@@ -24,6 +24,8 @@ ARCHIVE = Archive(
     url="https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",
 )
 
+Lines = dict[int, list[Any]]  # the values on each line of a list, by the id that begins it
+
 # Type and number of the values after the id on each line.
 _LISTS: dict[str, tuple[Callable[[str], Any], int]] = {
     "images.txt": (str, 1),
@@ -70,8 +72,6 @@ def listing(folder: Path, part: str) -> ImageList:
         folder: contains ``CUB_200_2011/`` as its archive unpacks, or is that folder itself.
         part: "train" (5,994 images) or "test" (5,794).
 
-    Species "001.Black_footed_Albatross" is named "Black footed Albatross".
-
     Raises:
         ValueError: unknown part.
         DatasetNotFoundError: the data or one of its lists is missing.
@@ -103,14 +103,10 @@ def listing(folder: Path, part: str) -> ImageList:
         box_array = np.array([boxes[i] for i in ids])
         check_boxes(box_array, paths, tree / "bounding_boxes.txt")
         check_files(tree, paths, tree / "images.txt")
-    return ImageList(
-        root=tree,
-        paths=paths,
-        labels=np.array([classes[i][0] - 1 for i in ids], dtype=np.int64),
-        class_names=tuple(_class_name(names[k][0]) for k in sorted(names)),
-        boxes=box_array,
-        fix=f"Remove it and run {command}, which fetches it again.",
-    )
+    labels = np.array([classes[i][0] - 1 for i in ids], dtype=np.int64)
+    species = tuple(_class_name(names[k][0]) for k in sorted(names))
+    fix = f"Remove it and run {command}, which fetches it again."
+    return ImageList(tree, paths, labels, species, box_array, fix)
 
 
 def _tree(folder: Path) -> Path:
@@ -131,7 +127,7 @@ def _not_found(folder: Path, command: str) -> DatasetNotFoundError:
     )
 
 
-def _read_list(path: Path, kind: Callable[[str], Any], columns: int) -> dict[int, list[Any]]:
+def _read_list(path: Path, kind: Callable[[str], Any], columns: int) -> Lines:
     """Reads a list whose lines are an id and then `columns` values of one kind."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -139,7 +135,7 @@ def _read_list(path: Path, kind: Callable[[str], Any], columns: int) -> dict[int
         raise DatasetNotFoundError(f"{path}: no such file.") from error
     except UnicodeDecodeError as error:
         raise DatasetCorruptError(f"{path}: expected text, found {error}.") from error
-    values: dict[int, list[Any]] = {}
+    values: Lines = {}
     for number, line in enumerate(text.splitlines(), start=1):
         first, *words = line.split() or [""]
         try:
@@ -155,9 +151,7 @@ def _read_list(path: Path, kind: Callable[[str], Any], columns: int) -> dict[int
     return values
 
 
-def _check_same_images(
-    path: Path, lines: dict[int, list[Any]], files: dict[int, list[Any]]
-) -> None:
+def _check_same_images(path: Path, lines: Lines, files: Lines) -> None:
     if missing := files.keys() - lines.keys():
         first = f"{min(missing)}, {files[min(missing)][0]}"
         raise DatasetCorruptError(f"{path}: has no line for image {first}, which images.txt names.")
@@ -167,7 +161,7 @@ def _check_same_images(
         )
 
 
-def _check_range(path: Path, lines: dict[int, list[Any]], low: int, high: int) -> None:
+def _check_range(path: Path, lines: Lines, low: int, high: int) -> None:
     for i, (value,) in lines.items():
         if not low <= value <= high:
             raise DatasetCorruptError(
@@ -176,4 +170,5 @@ def _check_range(path: Path, lines: dict[int, list[Any]], low: int, high: int) -
 
 
 def _class_name(name: str) -> str:
+    """Names "001.Black_footed_Albatross" "Black footed Albatross"."""
     return name.partition(".")[2].replace("_", " ") or name

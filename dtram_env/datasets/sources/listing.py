@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ..dataset import check_labels
 from ..errors import DatasetCorruptError, DatasetNotFoundError
 from ..paths import data_root, locked, shows_progress
 from ..splits import PARTS
@@ -18,7 +17,7 @@ from ..splits import PARTS
 
 @dataclass(frozen=True, eq=False)
 class ImageList:
-    """The image files of one official part; checks its arrays' shapes and the labels."""
+    """The image files of one official part."""
 
     root: Path  # the folder that the paths are relative to
     paths: tuple[str, ...]  # with "/" between folders on every system
@@ -28,14 +27,6 @@ class ImageList:
     # of the file's image, whose top left corner is (0, 0); None if unknown.
     boxes: np.ndarray | None
     fix: str  # what to do about a damaged file, one sentence
-
-    def __post_init__(self) -> None:
-        check_labels(self.labels, len(self), self.class_names)
-        if self.boxes is not None and self.boxes.shape != (len(self), 4):
-            raise ValueError(
-                f"boxes: expected shape ({len(self)}, 4), one for each image, "
-                f"got {self.boxes.shape}"
-            )
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -112,10 +112,9 @@ def _build(
     shutil.rmtree(aside, ignore_errors=True)  # left by a killed process, since we hold the lock
     aside.mkdir()
     count = len(source)
-    spawn = multiprocessing.get_context("spawn")
     workers: Executor = ThreadPoolExecutor(CORES)
     if processes:
-        workers = ProcessPoolExecutor(CORES, mp_context=spawn)
+        workers = ProcessPoolExecutor(CORES, mp_context=multiprocessing.get_context("spawn"))
     try:
         with large_images_allowed(), workers as pool:
             sizes = np.array(list(run_in_order(pool, source.size, range(count))), dtype=np.int32)

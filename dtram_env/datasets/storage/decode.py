@@ -218,9 +218,8 @@ def _to_rgb(file: Image.Image) -> Image.Image:
         file.load()
         return file
     if file.mode.startswith("I;16") or file.mode in ("I", "F"):
-        values = np.asarray(file, dtype=np.float64)
-        scale = 256.0 if file.mode != "F" else 1.0
-        return Image.fromarray(np.clip(values / scale, 0, 255).astype(np.uint8)).convert("RGB")
+        values = np.asarray(file, dtype=np.float64) / (1 if file.mode == "F" else 256)
+        return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8)).convert("RGB")
     if "transparency" in file.info or file.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
         clear = file.convert("RGBA")
         white = Image.new("RGBA", clear.size, (255, 255, 255, 255))
