@@ -20,7 +20,7 @@ class BuiltinDataWarning(UserWarning):
 
 @contextmanager
 def advising(fix: str) -> Iterator[None]:
-    """Ends the messages of the block's errors about files in `fix`, what to do about them."""
+    """Adds `fix`, what to do, to the messages of the block's errors about files."""
     try:
         yield
     except (DatasetNotFoundError, DatasetCorruptError) as error:

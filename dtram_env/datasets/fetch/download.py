@@ -84,19 +84,18 @@ def fetch_files(
             try:
                 source.bring(missing, folder, shows_progress(progress))
             except SourceError as error:
-                reasons.append(f"  {source.name}: {error}")
+                reasons.append(f"  {source.name}: {error}\n")
             missing = _missing(dataset, missing, folder)
         for file in files:
             if file not in missing:  # another source gave it
                 (folder / f"{file.name}.gz.part").unlink(missing_ok=True)
     if missing:
-        lines = [
-            f"{dataset}: no source gave {', '.join(file.name for file in missing)}:",
-            *reasons,
-            f"Put these files, raw or as .gz, into {folder} by hand; or, if they are in "
-            f"ROOT/{folder.name} already, give ROOT as {SETTINGS}.",
-        ]
-        raise DatasetNotFoundError("\n".join(lines))
+        names = ", ".join(file.name for file in missing)
+        raise DatasetNotFoundError(
+            f"{dataset}: no source gave {names}:\n{''.join(reasons)}Put these files, raw or as "
+            f".gz, into {folder} by hand; or, if they are in ROOT/{folder.name} already, give ROOT "
+            f"as {SETTINGS}."
+        )
 
 
 def find(folder: Path, file: RawFile) -> Path | None:

@@ -170,5 +170,5 @@ def _check_range(path: Path, lines: Lines, low: int, high: int) -> None:
 
 
 def _class_name(name: str) -> str:
-    """Names "001.Black_footed_Albatross" "Black footed Albatross"."""
+    """The species of a folder: "001.Black_footed_Albatross" is "Black footed Albatross"."""
     return name.partition(".")[2].replace("_", " ") or name

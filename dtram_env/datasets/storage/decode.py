@@ -147,9 +147,7 @@ def decode(
     image = _to_rgb(file)
     if rotated:
         image.getexif()[_ORIENTATION] = file.getexif()[_ORIENTATION]  # a conversion may lose it
-        transposed = ImageOps.exif_transpose(image)
-        assert transposed is not None
-        image = transposed
+        image = ImageOps.exif_transpose(image) or image
     if not whole:
         image = image.crop((left, top, right, bottom))
     if (image.height, image.width) != target:
