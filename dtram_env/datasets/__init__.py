@@ -10,21 +10,12 @@ import threading
 import warnings
 from pathlib import Path
 
-from .catalog import (
-    DATASETS,
-    DRAWINGS,
-    DatasetInfo,
-    ImageOptions,
-    cache_of_drawing,
-    drawing_of,
-    user_folders,
-)
+from .catalog import DATASETS, DRAWINGS, DatasetInfo, ImageOptions, drawn_cache, user_folders
 from .dataset import Dataset
-from .errors import BuiltinDataWarning, DatasetCorruptError, DatasetNotFoundError
+from .errors import BuiltinDataWarning, DatasetCorruptError, DatasetNotFoundError, check_choice
 from .paths import data_root
-from .splits import SPLITS, check_split, split_indices, stratified_split
+from .splits import SPLITS, split_indices, stratified_split
 from .storage.cache import build_cache
-from .storage.drawn_store import DrawnStore
 
 __all__ = [
     "DATA",
@@ -82,9 +73,8 @@ def load(
     """
     name, options = name.lower(), options or ImageOptions()
     info = _info(name)
-    check_split(split)
-    if data not in DATA:
-        raise ValueError(f"data={data!r}: expected one of {', '.join(map(repr, DATA))}")
+    check_choice("split", split, SPLITS)
+    check_choice("data", data, DATA)
     with _lock:
         stand_in = _stand_in(name, data, data_dir, download)
         if stand_in is None:
@@ -114,15 +104,14 @@ def build(
     """Decodes or draws a whole dataset into its cache, unless it is there.
 
     Files are decoded at their first use anyway. Drawn images are drawn one by one without a cache.
-    Uses several processes: call it under ``if __name__ == "__main__":``.
+    Drawing uses several processes: call it under ``if __name__ == "__main__":``.
 
     Args:
         name: a name in `DATASETS` whose images are cached.
         data_dir: see `data_root`.
         options: see `ImageOptions`.
         thumbnail_sizes: sides of thumbnails to make too.
-        progress: whether to show a bar on standard error while drawing; None: only on a terminal,
-            which is also the rule for decoding.
+        progress: whether to show a bar on standard error while drawing; None: only on a terminal.
 
     Returns:
         The folder of the cache.
@@ -138,14 +127,10 @@ def build(
     for part, split in (("train", "train+validation"), ("test", "test")):
         if name in DRAWINGS:
             _check_options(name, options)
-            drawing = drawing_of(name, options)
+            cache, store = drawn_cache(name, options, folder, part)
+            label = f"drawing {name}, {part}"
             build_cache(
-                cache_of_drawing(drawing, folder, part),
-                DrawnStore(drawing, part),
-                thumbnail_sizes,
-                label=f"drawing {name}, {part}",
-                progress=progress,
-                processes=True,
+                cache, store, thumbnail_sizes, label=label, progress=progress, processes=True
             )
         else:
             data = load(name, split, data_dir=data_dir, data="real", options=options)
@@ -203,22 +188,22 @@ def _stand_in(name: str, data: str, data_dir: str | Path | None, may_download: b
         return info.stand_in
     if is_ready(name, data_dir):
         return None
-    if may_download and info.fetched_on_use:
+    if info.stand_in is None and may_download:
         download(name, data_dir=data_dir)
         return None
     if info.stand_in is not None and data == "auto":
         return info.stand_in
-    why = ", and download=False" if info.fetched_on_use else ""
-    builtin = ""
+    why, instead = ", and download=False", ""
     if info.stand_in is not None:
-        builtin = (
+        why = ""
+        instead = (
             f" Drawn images in its place are {DATASETS[info.stand_in].env_id}, which gym.make also "
             "uses with data='auto' or 'builtin', and train/reinforce.py and train/one_look.py with "
             "--data builtin."
         )
     raise DatasetNotFoundError(
         f"{name}: not all its files are in {_folder(name, data_dir)}{why}. Fetch them with "
-        f"`python -m dtram_env.datasets download {name}`.{builtin} {_no_data_hint()}"
+        f"`python -m dtram_env.datasets download {name}`.{instead} {_no_data_hint()}"
     )
 
 
@@ -236,17 +221,11 @@ def _load(
     if key not in _loaded:
         part = info.read(_folder(name, data_dir), "test" if split == "test" else "train", options)
         if split in ("train", "validation"):
-            count = info.validation_count(len(part.labels))
+            count = info.validation_count or len(part.labels) // 10
             part = part.select(split_indices(split, part.labels, count))
+        title = info.title if options.root is None else Path(options.root).name
         _loaded[key] = Dataset(
-            name=info.title if options.root is None else Path(options.root).name,
-            split=split,
-            images=part.images,
-            labels=part.labels,
-            class_names=part.class_names,
-            metadata=part.metadata,
-            drawn=info.drawn,
-            stands_in_for=stands_in_for,
+            title, split, **vars(part), drawn=info.drawn, stands_in_for=stands_in_for
         )
     return _loaded[key]
 
@@ -254,7 +233,8 @@ def _load(
 def _check_options(name: str, options: ImageOptions, stands_in_for: str | None = None) -> None:
     info = DATASETS[name]
     wrong = sorted(options.given() - info.options)
-    if wrong and not (wrong == ["image_size"] and not info.cached):  # the task checks that one
+    # The task checks the image size of images in memory.
+    if wrong and (wrong != ["image_size"] or info.cached):
         accepted = ", ".join(sorted(info.options)) or "none of them"
         instead = f", the drawn stand-in for {stands_in_for}," if stands_in_for else ""
         raise ValueError(

@@ -6,7 +6,6 @@ import argparse
 import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 from . import (
     DATASETS,
@@ -49,16 +48,17 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--data-dir", type=Path, help=root)
     make.add_argument(
         "--image-size",
-        type=_size,
+        type=lambda text: NATIVE if text == NATIVE else _count(text),
         help=f"shorter side in pixels, or {NATIVE!r} (default: as in the dataset's environment)",
     )
     make.add_argument("--crop-to-box", action="store_true", help="cut images to their boxes")
     make.add_argument("--root", help="folder of your own images")
-    for name, what in (
-        ("classes", "classes"),
-        ("train", "training and validation images"),
-        ("test", "test images"),
-    ):
+    counted = {
+        "classes": "classes",
+        "train": "training and validation images",
+        "test": "test images",
+    }
+    for name, what in counted.items():
         make.add_argument(f"--num-{name}", type=_count, help=f"number of {what} of a drawn dataset")
     make.add_argument(
         "--thumbnail-size",
@@ -89,8 +89,9 @@ def _download(options: argparse.Namespace) -> None:
 
 
 def _build(options: argparse.Namespace) -> None:
-    # The defaults are those of the dataset's environment.
-    registered = _registered(options.name)
+    from ..registration import TABLE  # imports the datasets
+
+    registered = TABLE[DATASETS[options.name].env_id]  # gives the defaults
     values = {field.name: getattr(options, field.name) for field in fields(ImageOptions)}
     if options.image_size is None:
         values["image_size"] = registered.get("image_size")
@@ -100,36 +101,18 @@ def _build(options: argparse.Namespace) -> None:
     if sizes is None:
         first = registered.get("first_glimpse") == "thumbnail"
         sizes = [registered["glimpse_size"]] if first else []
+    images = ImageOptions(**values)
     place = build(
-        options.name,
-        data_dir=options.data_dir,
-        options=ImageOptions(**values),
-        thumbnail_sizes=tuple(sizes),
+        options.name, data_dir=options.data_dir, options=images, thumbnail_sizes=tuple(sizes)
     )
     print(f"{options.name}: {place}")
 
 
-def _registered(name: str) -> dict[str, Any]:
-    from ..registration import TABLE  # imports the datasets
-
-    return TABLE[DATASETS[name].env_id]
-
-
 def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
+    return int(text)
 
-
-_count.__name__ = "whole number above 0"  # argparse shows it in errors
-
-
-def _size(text: str) -> int | str:
-    return NATIVE if text == NATIVE else _count(text)
-
-
-_size.__name__ = f"whole number above 0, or {NATIVE!r}"
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -79,30 +80,32 @@ class DatasetInfo:
         description: one line.
         env_id: the registered environment that uses it.
         read: ``read(folder, part, options)`` returns an official part, "train" or "test".
-        validation_count: ``validation_count(N)`` of N official training images are for validation.
+        validation_count: number of official training images for validation; None: a tenth.
         fetch: ``fetch(folder, progress)`` downloads the files into `folder`; None without files.
         ready: whether all files are in `folder`; their content is not checked.
-        options: names of the `ImageOptions` that it accepts.
+        options: names of the `ImageOptions` that it accepts: none if it is held in memory.
         folder: name of its folder below the root; None: its own name.
-        fetched_on_use: whether `load` downloads missing files, or only the command does.
-        stand_in: name of the drawn dataset that may replace it.
+        stand_in: name of the drawn dataset that may replace it. It is large, so only the command
+            downloads it; `load` downloads the others.
         drawn: whether this package draws it.
-        cached: whether the images are decoded (or drawn) into a cache in its folder.
     """
 
     title: str
     description: str
     env_id: str
     read: Reader
-    validation_count: Callable[[int], int] = lambda n: n // 10
+    validation_count: int | None = None
     fetch: Callable[[Path, bool | None], None] | None = None
     ready: Callable[[Path], bool] = lambda folder: True
     options: frozenset[str] = frozenset()
     folder: str | None = None
-    fetched_on_use: bool = True
     stand_in: str | None = None
     drawn: bool = False
-    cached: bool = False
+
+    @property
+    def cached(self) -> bool:
+        """Whether its images are decoded (or drawn) into a cache in its folder."""
+        return bool(self.options)
 
     @property
     def uses_disk(self) -> bool:
@@ -110,31 +113,24 @@ class DatasetInfo:
         return self.fetch is not None or self.cached
 
 
+BOX_OPTIONS = frozenset({"image_size", "crop_to_box"})
 DRAWN_OPTIONS = frozenset({"image_size", "num_classes", "num_train", "num_test"})
 DRAWINGS: dict[str, Drawing] = {"birds": BIRDS, "autos": AUTOS}
 
 
-def drawing_of(name: str, options: ImageOptions) -> Drawing:
-    """A drawn dataset with the given options."""
-    given = {key: getattr(options, key) for key in DRAWN_OPTIONS}
-    return replace(DRAWINGS[name], **{k: v for k, v in given.items() if v is not None})
-
-
-def cache_of_drawing(drawing: Drawing, folder: Path, part: str) -> Path:
-    """The cache folder of a drawn part."""
-    name = (
-        f"{part}-{drawing.image_size}-{drawing.num_classes}classes-"
-        f"{drawing.num_train}-{drawing.num_test}-seed{drawing.seed}"
-    )
-    return folder / "cache" / name
+def drawn_cache(
+    name: str, options: ImageOptions, place: Path, part: str
+) -> tuple[Path, DrawnStore]:
+    """The cache folder of a drawn part, and the store that draws it."""
+    given = {key: getattr(options, key) for key in options.given()}
+    drawing = replace(DRAWINGS[name], **given)
+    counts = f"{drawing.num_classes}classes-{drawing.num_train}-{drawing.num_test}"
+    folder = place / "cache" / f"{part}-{drawing.image_size}-{counts}-seed{drawing.seed}"
+    return folder, DrawnStore(drawing, part)
 
 
 def user_folders(place: Path, options: ImageOptions) -> tuple[Path, Path]:
-    """The folder of the user's own images, and the folder below `place` for its cache.
-
-    Raises:
-        ValueError: `options` name no folder.
-    """
+    """The folder of the user's own images, and the folder below `place` for its cache."""
     if options.root is None:
         raise ValueError(
             "root=None: expected the folder of your images, with one folder per class, as in "
@@ -156,129 +152,112 @@ def _files(listing: Callable[[Path, str], ImageList]) -> Reader:
     return lambda place, part, options: _decoded(listing(place, part), place, part, options)
 
 
+def _read_folder(place: Path, part: str, options: ImageOptions) -> Part:
+    root, own = user_folders(place, options)
+    return _decoded(folder.listing(root, part), own, part, options)
+
+
 def _decoded(listed: ImageList, place: Path, part: str, options: ImageOptions) -> Part:
     """Decodes image files into a cache in `place`, unless it is there."""
-    size = "native" if options.image_size is None else str(options.image_size)
+    size = options.image_size or "native"
     cache = place / "cache" / f"{part}-{size}{'-box' * options.crop_to_box}"
     images = DecodedImages(listed, options.image_size, options.crop_to_box)
     store = build_cache(cache, images, label=f"decoding {place.name}, {part}")
     return Part(store, listed.labels, listed.class_names, store.metadata())
 
 
-def _read_folder(place: Path, part: str, options: ImageOptions) -> Part:
-    root, own = user_folders(place, options)
-    return _decoded(folder.listing(root, part), own, part, options)
-
-
 def _drawn(name: str) -> Reader:
     """Reader of a drawn dataset: from its cache if there is one."""
 
     def read(place: Path, part: str, options: ImageOptions) -> Part:
-        drawing = drawing_of(name, options)
-        layout = drawing.layout(part)
+        cache, drawn = drawn_cache(name, options, place, part)
+        drawing, layout = drawn.drawing, drawn.drawing.layout(part)
         metadata = {"part_boxes": layout.part_boxes, "discriminative": layout.discriminative}
-        drawn = DrawnStore(drawing, part)
-        images = open_cache(cache_of_drawing(drawing, place, part), drawn) or drawn
+        images = open_cache(cache, drawn) or drawn
         return Part(images, drawing.labels(part), drawing.class_names, metadata)
 
     return read
 
 
-def _from_mnist(title: str, description: str, read: Reader) -> DatasetInfo:
-    """A dataset that is made from MNIST's files."""
+def _from_mnist(title: str, description: str, patches: int | None = None) -> DatasetInfo:
+    """MNIST, or what `cluttered` makes from its files with a number of patches."""
+    read = mnist.read if patches is None else partial(cluttered.read, patches=patches)
     return DatasetInfo(
-        title=title,
-        description=description,
-        env_id=f"DTRAM-{title}-v0",
-        read=read,
-        validation_count=lambda n: 5000,
+        title,
+        description,
+        f"DTRAM-{title}-v0",
+        _arrays(read, mnist.CLASS_NAMES),
+        validation_count=5000,
         fetch=mnist.fetch,
         ready=mnist.ready,
         folder="mnist",
     )
 
 
-def _composed(patches: int) -> Reader:
-    return _arrays(lambda place, part: cluttered.read(place, part, patches), mnist.CLASS_NAMES)
-
-
 DATASETS: dict[str, DatasetInfo] = {
-    "mnist": _from_mnist(
-        "MNIST",
-        "handwritten digits, 28x28x1, 60,000 + 10,000 images, 55 MB",
-        _arrays(mnist.read, mnist.CLASS_NAMES),
-    ),
+    "mnist": _from_mnist("MNIST", "handwritten digits, 28x28x1, 60,000 + 10,000 images, 55 MB"),
     "signpost": DatasetInfo(
-        title="Signpost",
-        description="drawn glyphs and arrows, 28x28x1, 6,000 + 2,000 images",
-        env_id="DTRAM-Signpost-v0",
-        read=_arrays(lambda place, part: signpost.draw(part), signpost.CLASS_NAMES),
+        "Signpost",
+        "drawn glyphs and arrows, 28x28x1, 6,000 + 2,000 images",
+        "DTRAM-Signpost-v0",
+        _arrays(lambda place, part: signpost.draw(part), signpost.CLASS_NAMES),
         drawn=True,
     ),
     "fashionmnist": DatasetInfo(
-        title="FashionMNIST",
-        description="pieces of clothing, 28x28x1, 60,000 + 10,000 images, 55 MB",
-        env_id="DTRAM-FashionMNIST-v0",
-        read=_arrays(fashion.read, fashion.CLASS_NAMES),
+        "FashionMNIST",
+        "pieces of clothing, 28x28x1, 60,000 + 10,000 images, 55 MB",
+        "DTRAM-FashionMNIST-v0",
+        _arrays(fashion.read, fashion.CLASS_NAMES),
         fetch=fashion.fetch,
         ready=fashion.ready,
     ),
     "translatedmnist": _from_mnist(
-        "TranslatedMNIST",
-        "MNIST's digits somewhere on 60x60x1, made from MNIST's files",
-        _composed(patches=0),
+        "TranslatedMNIST", "MNIST's digits somewhere on 60x60x1, made from MNIST's files", patches=0
     ),
     "clutteredmnist": _from_mnist(
-        "ClutteredMNIST", "the same with four pieces of other digits, 60x60x1", _composed(patches=4)
+        "ClutteredMNIST", "the same with four pieces of other digits, 60x60x1", patches=4
     ),
     "cub": DatasetInfo(
-        title="CUB-200-2011",
-        description="photographs of 200 species of birds, 5,994 + 5,794 images, 1.2 GB",
-        env_id="DTRAM-CUB-v0",
-        read=_files(cub.listing),
+        "CUB-200-2011",
+        "photographs of 200 species of birds, 5,994 + 5,794 images, 1.2 GB",
+        "DTRAM-CUB-v0",
+        _files(cub.listing),
         fetch=cub.fetch,
         ready=cub.ready,
-        options=frozenset({"image_size", "crop_to_box"}),
-        fetched_on_use=False,
+        options=BOX_OPTIONS,
         stand_in="birds",
-        cached=True,
     ),
     "cars": DatasetInfo(
-        title="Stanford Cars",
-        description="photographs of 196 models of cars, 8,144 + 8,041 images, 1.9 GB",
-        env_id="DTRAM-Cars-v0",
-        read=_files(cars.listing),
+        "Stanford Cars",
+        "photographs of 196 models of cars, 8,144 + 8,041 images, 1.9 GB",
+        "DTRAM-Cars-v0",
+        _files(cars.listing),
         fetch=cars.fetch,
         ready=cars.ready,
-        options=frozenset({"image_size", "crop_to_box"}),
-        fetched_on_use=False,
+        options=BOX_OPTIONS,
         stand_in="autos",
-        cached=True,
     ),
     "birds": DatasetInfo(
-        title="Birds (drawn)",
-        description="drawn birds of 200 species that differ in small parts, 512x512x3",
-        env_id="DTRAM-Birds-v0",
-        read=_drawn("birds"),
+        "Birds (drawn)",
+        "drawn birds of 200 species that differ in small parts, 512x512x3",
+        "DTRAM-Birds-v0",
+        _drawn("birds"),
         options=DRAWN_OPTIONS,
         drawn=True,
-        cached=True,
     ),
     "autos": DatasetInfo(
-        title="Autos (drawn)",
-        description="drawn motor vehicles of 196 models that differ in small parts, 512x512x3",
-        env_id="DTRAM-Autos-v0",
-        read=_drawn("autos"),
+        "Autos (drawn)",
+        "drawn motor vehicles of 196 models that differ in small parts, 512x512x3",
+        "DTRAM-Autos-v0",
+        _drawn("autos"),
         options=DRAWN_OPTIONS,
         drawn=True,
-        cached=True,
     ),
     "imagefolder": DatasetInfo(
-        title="ImageFolder",
-        description="your own images, one folder per class, named by root=",
-        env_id="DTRAM-ImageFolder-v0",
-        read=_read_folder,
+        "ImageFolder",
+        "your own images, one folder per class, named by root=",
+        "DTRAM-ImageFolder-v0",
+        _read_folder,
         options=frozenset({"image_size", "root"}),
-        cached=True,
     ),
 }

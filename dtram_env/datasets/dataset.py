@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .storage.store import ArrayStore, Pictures, Store
+from .storage.store import ArrayStore, Pictures, Store, check_images
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,20 +43,26 @@ class Dataset:
     def __post_init__(self) -> None:
         images = self.images
         if isinstance(images, np.ndarray):
-            if images.ndim != 4 or images.dtype != np.uint8:
-                raise ValueError(
-                    "images: expected uint8 of shape (N, H, W, C), "
-                    f"got {images.dtype} {images.shape}"
-                )
+            check_images(images)
             object.__setattr__(self, "images", _read_only(images))
-        check_labels(self.labels, len(images), self.class_names)
+        count, labels, names = len(images), self.labels, self.class_names
+        if labels.shape != (count,) or labels.dtype != np.int64:
+            raise ValueError(
+                f"labels: expected int64 of shape ({count},), one for each image, "
+                f"got {labels.dtype} {labels.shape}"
+            )
+        if count and not 0 <= labels.min() <= labels.max() < len(names):
+            raise ValueError(
+                f"labels: expected 0 to {len(names) - 1}, as there are {len(names)} class names, "
+                f"got {labels.min()} to {labels.max()}"
+            )
         for name, values in self.metadata.items():
-            if len(values) != len(images):
+            if len(values) != count:
                 raise ValueError(
-                    f"metadata[{name!r}]: expected {len(images)} values, one for each image, "
+                    f"metadata[{name!r}]: expected {count} values, one for each image, "
                     f"got {len(values)}"
                 )
-        object.__setattr__(self, "labels", _read_only(self.labels))
+        object.__setattr__(self, "labels", _read_only(labels))
         object.__setattr__(self, "metadata", {k: _read_only(v) for k, v in self.metadata.items()})
 
     def __len__(self) -> int:
@@ -83,12 +89,10 @@ class Dataset:
     @property
     def typical_size(self) -> tuple[int, int]:
         """Height and width of the images; their medians if they differ."""
-        height, width, _ = self.image_shape
-        if height is None or width is None:
-            assert not isinstance(self.images, np.ndarray)
-            heights, widths = self.images.size(np.arange(len(self)))
-            return int(np.median(heights)), int(np.median(widths))
-        return height, width
+        if isinstance(self.images, np.ndarray):
+            return self.images.shape[1:3]
+        height, width = self.images.size(np.arange(len(self)))
+        return int(np.median(height)), int(np.median(width))
 
     def image(self, i: int) -> np.ndarray:
         """One whole image ``(H, W, C)`` uint8."""
@@ -114,20 +118,6 @@ class Dataset:
     def metadata_of(self, i: int) -> dict[str, Any]:
         """Copies of one image's metadata, by name."""
         return {name: values[i].copy() for name, values in self.metadata.items()}
-
-
-def check_labels(labels: np.ndarray, count: int, class_names: tuple[str, ...]) -> None:
-    """Raises `ValueError` unless `labels` are int64 ``(count,)`` in [0, ``len(class_names)``)."""
-    if labels.shape != (count,) or labels.dtype != np.int64:
-        raise ValueError(
-            f"labels: expected int64 of shape ({count},), one for each image, "
-            f"got {labels.dtype} {labels.shape}"
-        )
-    if count and not 0 <= labels.min() <= labels.max() < len(class_names):
-        raise ValueError(
-            f"labels: expected 0 to {len(class_names) - 1}, as there are {len(class_names)} "
-            f"class names, got {labels.min()} to {labels.max()}"
-        )
 
 
 def _read_only(values: np.ndarray) -> np.ndarray:

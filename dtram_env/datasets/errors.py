@@ -1,6 +1,9 @@
-"""Errors and warnings about a dataset's files."""
+"""Errors and warnings about a dataset and its files."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class DatasetNotFoundError(FileNotFoundError):
@@ -13,3 +16,18 @@ class DatasetCorruptError(RuntimeError):
 
 class BuiltinDataWarning(UserWarning):
     """The images are drawn, because the requested dataset is not on this machine."""
+
+
+@contextmanager
+def advising(fix: str) -> Iterator[None]:
+    """Adds `fix`, what to do, to the messages of the block's errors about files."""
+    try:
+        yield
+    except (DatasetNotFoundError, DatasetCorruptError) as error:
+        raise type(error)(f"{error} {fix}") from error.__cause__
+
+
+def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
+    """Raises `ValueError` unless `value` is one of `choices`."""
+    if value not in choices:
+        raise ValueError(f"{name}={value!r}: expected one of {', '.join(map(repr, choices))}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,29 +25,26 @@ def data_root(data_dir: str | Path | None = None) -> Path:
 
 @contextmanager
 def locked(lock_file: Path, dataset: str = "") -> Iterator[None]:
-    """Lets one process at a time run the body; the others wait.
+    """Lets one process at a time run the body; a process that dies frees the lock.
 
-    The lock of a process that dies is free.
-
-    Args:
-        lock_file: a file for the lock alone. Its folder is created if it is missing.
-        dataset: the dataset's name, for the error.
-
-    Raises:
-        DatasetNotFoundError: the file cannot be written.
+    `lock_file` is for the lock alone; its folder is created if it is missing. Raises
+    `DatasetNotFoundError`, which names `dataset`, if it cannot be written.
     """
     from filelock import FileLock  # only writers need it, and it takes a while to import
 
     lock = FileLock(lock_file)
     try:
         lock_file.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        held = lock.acquire()
     except OSError as error:
         raise DatasetNotFoundError(
             f"{dataset}{': ' * bool(dataset)}cannot write into {lock_file.parent}, {error}. "
             f"Choose another folder with {SETTINGS}."
         ) from error
-    try:
+    with held:
         yield
-    finally:
-        lock.release()
+
+
+def shows_progress(progress: bool | None) -> bool:
+    """Whether to show progress bars; None: only if standard error is a terminal."""
+    return sys.stderr.isatty() if progress is None else progress

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from .errors import check_choice
+
 SPLITS = ("train", "validation", "test", "train+validation")
+PARTS = ("train", "test")  # the official parts, which the splits divide
 
 # The draw is the same for every seed and algorithm. Another number gives another validation set.
 _SPLIT_SEED = 20171112
-
-
-def check_split(split: str) -> None:
-    """Raises `ValueError` unless `split` is one of `SPLITS`."""
-    if split not in SPLITS:
-        raise ValueError(f"split={split!r}: expected one of {', '.join(map(repr, SPLITS))}")
 
 
 def split_indices(split: str, labels: np.ndarray, validation_count: int) -> np.ndarray:
@@ -21,17 +18,10 @@ def split_indices(split: str, labels: np.ndarray, validation_count: int) -> np.n
 
     Args:
         split: one of `SPLITS`.
-        labels: ``(N,)`` integers, labels of that official part: the test part for "test", the
-            training part for the other splits.
+        labels: ``(N,)`` integers, labels of that official part.
         validation_count: number of official training images in "validation".
-
-    Returns:
-        ``(M,)`` int64; ``labels[indices]`` are the labels of the split.
-
-    Raises:
-        ValueError: unknown split, or as `stratified_split`.
     """
-    check_split(split)
+    check_choice("split", split, SPLITS)
     if split in ("test", "train+validation"):
         return np.arange(len(labels))
     train, validation = stratified_split(labels, validation_count)
@@ -70,7 +60,9 @@ def stratified_split(labels: np.ndarray, validation_count: int) -> tuple[np.ndar
             "the number of images"
         )
     _, class_of, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    quota = _largest_remainder(counts, validation_count)
+    # Largest remainder: the classes with the largest rest give one image more.
+    quota, rest = np.divmod(counts * validation_count, max(len(labels), 1))
+    quota[np.argsort(-rest, kind="stable")[: validation_count - quota.sum()]] += 1
     # Raw bits of a bit generator never change between numpy releases; `permutation` may.
     keys = np.random.PCG64(_SPLIT_SEED).random_raw(len(labels))
     order = np.lexsort((keys, class_of))  # class by class, in drawn order within each
@@ -78,13 +70,3 @@ def stratified_split(labels: np.ndarray, validation_count: int) -> tuple[np.ndar
     chosen = np.zeros(len(labels), dtype=bool)
     chosen[order] = place < np.repeat(quota, counts)
     return np.flatnonzero(~chosen), np.flatnonzero(chosen)
-
-
-def _largest_remainder(counts: np.ndarray, total: int) -> np.ndarray:
-    """Whole numbers in proportion to `counts` that sum to `total`."""
-    if total == 0:
-        return np.zeros_like(counts)
-    whole, rest = np.divmod(counts * total, counts.sum())
-    missing = total - whole.sum()
-    whole[np.argsort(-rest, kind="stable")[:missing]] += 1
-    return whole

@@ -2,8 +2,8 @@
 
 Every image consists of ellipses and bars and needs no files. `genera` defines which parts
 distinguish the species, `textures` explains why a thumbnail does not show them. `birds` and `autos`
-are the two body plans (`plan`), made of `pieces`. `figures` places them, `scenes` adds background
-and clutter, and `canvas` paints. Random numbers come from `random_words`.
+are the two body plans, made of `pieces`. `figures` places them, `scenes` adds background and
+clutter, and `canvas` paints. Random numbers come from `random_words`.
 """
 
 from __future__ import annotations
@@ -14,19 +14,18 @@ from functools import lru_cache
 
 import numpy as np
 
+from ..errors import check_choice
+from ..splits import PARTS
 from . import autos, birds
 from .canvas import Texture
-from .figures import Figures, figures
+from .figures import Figures, Plan, figures
 from .genera import INKS, Genera, genera, names
-from .plan import Plan
 from .random_words import RandomWords
 from .scenes import grain, mottle, scene
-from .textures import AMPLITUDE, period
 
 __all__ = ["AUTOS", "BIRDS", "SMALL_BIRDS", "Drawing", "Layout"]
 
 PLANS: dict[str, Plan] = {"birds": birds.BIRDS, "autos": autos.AUTOS}
-PARTS = ("train", "test")
 
 # Lowest and highest value of each setting, and the reason.
 _RANGES = {
@@ -87,8 +86,7 @@ class Drawing:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.plan not in PLANS:
-            raise ValueError(f"plan={self.plan!r}: expected one of {', '.join(map(repr, PLANS))}")
+        check_choice("plan", self.plan, PLANS)
         for name, (low, high, why) in _RANGES.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | np.integer):
@@ -111,24 +109,13 @@ class Drawing:
     def labels(self, part: str) -> np.ndarray:
         """Classes of a part's images ``(N,)`` int64: shuffled, with frequencies that differ by 1.
 
-        Args:
-            part: "train" or "test".
-
-        Raises:
-            ValueError: unknown part.
+        `part` is "train" or "test"; every method raises `ValueError` for another one.
         """
-        return _labels(self, self._check(part)).copy()
+        return _labels(self, part).copy()
 
     def layout(self, part: str) -> Layout:
-        """Contents of a part's images, computed without drawing them.
-
-        Args:
-            part: "train" or "test".
-
-        Raises:
-            ValueError: unknown part.
-        """
-        found = _figures(self, self._check(part))
+        """Contents of a part's images, computed without drawing them."""
+        found = _figures(self, part)
         return Layout(
             part_boxes=found.part_boxes(len(self.part_names), self.image_size),
             discriminative=self._genera.discriminative[self._genera.genus[_labels(self, part)]],
@@ -136,42 +123,26 @@ class Drawing:
         )
 
     def draw(self, part: str, index: int) -> np.ndarray:
-        """Draws one image ``(S, S, 3)`` uint8; see `draw_many`."""
-        return self.draw_many(part, [index])[0]
-
-    def draw_many(self, part: str, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Draws images of a part.
-
-        Args:
-            part: "train" or "test".
-            indices: ``(B,)``, indices of the images in that part.
-
-        Returns:
-            ``(B, S, S, 3)`` uint8.
-
-        Raises:
-            ValueError: unknown part, or an index out of range.
-        """
+        """Draws one image ``(S, S, 3)`` uint8; raises `ValueError` for an index out of range."""
         count = self.count(part)
-        index = np.asarray(indices)
-        if index.ndim != 1 or (index.size and not np.issubdtype(index.dtype, np.integer)):
+        if not 0 <= index < count:
             raise ValueError(
-                f"indices: expected integers of shape (B,), got {index.dtype} {index.shape}"
-            )
-        if index.size and not 0 <= index.min() <= index.max() < count:
-            bad = index.min() if index.min() < 0 else index.max()
-            raise ValueError(
-                f"index {bad}: expected 0 to {count - 1}, as part {part!r} has {count} images "
+                f"index {index}: expected 0 to {count - 1}, as part {part!r} has {count} images "
                 f"(num_{part}={count})"
             )
-        images = np.empty((len(index), self.image_size, self.image_size, 3), dtype=np.uint8)
-        for image, i in zip(images, index.tolist(), strict=True):
-            image[...] = self._draw(part, i, int(_labels(self, part)[i]))
+        return self._draw(part, int(index), int(_labels(self, part)[index]))
+
+    def draw_many(self, part: str, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Draws the images ``indices`` ``(B,)`` of a part: ``(B, S, S, 3)`` uint8."""
+        images = np.empty((len(indices), self.image_size, self.image_size, 3), dtype=np.uint8)
+        for image, i in zip(images, indices, strict=True):
+            image[...] = self.draw(part, i)
         return images
 
     def count(self, part: str) -> int:
-        """Number of images of a part; raises `ValueError` unless it is "train" or "test"."""
-        return self.num_train if self._check(part) == "train" else self.num_test
+        """Number of images of a part."""
+        check_choice("part", part, PARTS)  # "train" contains the validation images
+        return self.num_train if part == "train" else self.num_test
 
     def _draw(self, part: str, index: int, label: int) -> np.ndarray:
         """Draws an image as class `label`, which may be another class of its genus."""
@@ -189,11 +160,8 @@ class Drawing:
         """The texture of every piece: the species' own, or else the image's random one."""
         own = self._genera.texture[label]
         kinds = np.where(own < 0, found.kinds[index], own).tolist()
-        phases, wave = found.phases[index].tolist(), period(self.image_size)
-        return [
-            Texture(kinds[p], wave, tuple(phases[p]), AMPLITUDE) if p >= 0 else None
-            for p in found.figure.parts
-        ]
+        phases = found.phases[index].tolist()
+        return [Texture(kinds[p], tuple(phases[p])) if p >= 0 else None for p in found.figure.parts]
 
     @property
     def _genera(self) -> Genera:
@@ -202,13 +170,6 @@ class Drawing:
 
     def _random(self, part: str) -> RandomWords:
         return RandomWords(self.seed, list(PLANS).index(self.plan) * len(PARTS) + PARTS.index(part))
-
-    def _check(self, part: str) -> str:
-        if part not in PARTS:
-            raise ValueError(
-                f"part={part!r}: expected 'train' or 'test'; 'train' contains the validation images"
-            )
-        return part
 
 
 @lru_cache(maxsize=16)
@@ -221,13 +182,8 @@ def _labels(drawing: Drawing, part: str) -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def _figures(drawing: Drawing, part: str) -> Figures:
-    return figures(
-        PLANS[drawing.plan],
-        drawing._genera,
-        _labels(drawing, part),
-        drawing.image_size,
-        drawing._random(part),
-    )
+    plan, size = PLANS[drawing.plan], drawing.image_size
+    return figures(plan, drawing._genera, _labels(drawing, part), size, drawing._random(part))
 
 
 BIRDS = Drawing("birds")

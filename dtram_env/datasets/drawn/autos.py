@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from .figures import Plan
 from .pieces import Figure
-from .plan import Plan
 from .random_words import Draws
 
 HEADLIGHT, FRONT, REAR, DOOR, TAILLIGHT = range(5)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .pieces import Pieces
-from .textures import pattern
+from .textures import AMPLITUDE, pattern, period
 
 _FIELDS = tuple(f.name for f in fields(Pieces))
 
@@ -21,23 +21,12 @@ _FIELDS = tuple(f.name for f in fields(Pieces))
 class Texture(NamedTuple):
     """The texture of one piece."""
 
-    kind: int
-    """an index of `textures.NAMES`"""
-    period: float
-    """image pixels"""
-    phase: tuple[float, float]
-    """of the waves along the piece and across it, turns"""
-    amplitude: float
-    """of its waves, grey levels"""
+    kind: int  # an index of `textures.NAMES`
+    phase: tuple[float, float]  # of the waves along the piece and across it, turns
 
 
 class Canvas:
-    """An unfinished image.
-
-    Attributes:
-        planes: ``(3, S, S)`` float32, grey levels 0 to 255.
-        size: S.
-    """
+    """An unfinished image: `planes` ``(3, size, size)`` float32, grey levels 0 to 255."""
 
     def __init__(self, planes: np.ndarray) -> None:
         self.planes = planes
@@ -45,31 +34,22 @@ class Canvas:
         self._centres = np.arange(self.size, dtype=np.float32) + np.float32(0.5)
 
     def paint(
-        self,
-        pieces: Pieces,
-        colours: np.ndarray,
-        textures: Sequence[Texture | None] | None = None,
+        self, pieces: Pieces, colours: np.ndarray, textures: Sequence[Texture | None] = ()
     ) -> None:
-        """Paints pieces in order.
-
-        Args:
-            pieces: the pieces, of shape ``(Q,)``.
-            colours: ``(Q, 3)`` red, green and blue, 0 to 255.
-            textures: one for each piece; None: no texture.
-        """
+        """Paints pieces ``(Q,)`` in order, in `colours` ``(Q, 3)`` red, green, blue, 0 to 255."""
         columns = colours.astype(np.float32)[:, :, None, None]
         shapes = zip(*(getattr(pieces, name).tolist() for name in _FIELDS), strict=True)
         boxes = pieces.pixels(self.size).tolist()
-        for q, (shape, (left, top, right, bottom)) in enumerate(zip(shapes, boxes, strict=True)):
+        drawn = zip(columns, shapes, boxes, textures or [None] * len(boxes), strict=True)
+        for colour, shape, (left, top, right, bottom), texture in drawn:
             if left >= right or top >= bottom:
                 continue
             u, v, cover = _cover(self._centres[left:right], self._centres[top:bottom], shape)
             region = self.planes[:, top:bottom, left:right]
-            region += (columns[q] - region) * cover
-            texture = textures[q] if textures is not None else None
+            region += (colour - region) * cover
             if texture is not None:
-                wave = pattern(texture.kind, u, v, texture.period, texture.phase)
-                region += _centred(wave, cover) * (cover * np.float32(texture.amplitude))
+                wave = pattern(texture.kind, u, v, period(self.size), texture.phase)
+                region += _centred(wave, cover) * (cover * np.float32(AMPLITUDE))
 
     def pixels(self) -> np.ndarray:
         """The image, rounded: ``(S, S, 3)`` uint8."""
@@ -78,10 +58,7 @@ class Canvas:
 
 
 def field(values: np.ndarray, size: int) -> np.ndarray:
-    """Enlarges ``(C, k, k)`` to ``(C, size, size)`` float32 by linear interpolation.
-
-    The corners keep their values; k is at least 2.
-    """
+    """Enlarges ``(C, k, k)`` to ``(C, size, size)`` linearly; corners keep their values, k > 1."""
     k = values.shape[-1]
     at = np.arange(size, dtype=np.float32) * np.float32((k - 1) / (size - 1))
     low = np.minimum(at.astype(np.int32), k - 2)
@@ -95,15 +72,10 @@ def field(values: np.ndarray, size: int) -> np.ndarray:
 def _cover(
     columns: np.ndarray, rows: np.ndarray, piece: tuple[float, ...]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Computes a piece's coverage of the pixels with centres at `columns` and `rows`.
+    """A piece's coverage of pixels with centres at `columns` ``(w,)`` and `rows` ``(h,)``.
 
-    Args:
-        columns, rows: ``(w,)`` and ``(h,)`` float32.
-        piece: the fields of `Pieces`.
-
-    Returns:
-        Three arrays ``(rows, columns)`` float32: coordinates along the piece's axis and across it,
-        in pixels, and the covered fraction of each pixel.
+    Gives three arrays ``(h, w)`` float32: coordinates along the piece's axis and across it, in
+    pixels, and the covered fraction of each pixel.
     """
     x, y, ux, uy, vx, vy, a, b, taper, bar = piece
     dx, dy = columns - x, (rows - y)[:, None]

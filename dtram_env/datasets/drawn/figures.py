@@ -1,14 +1,14 @@
-"""Positions and shapes of the figures of an official part, computed without drawing."""
+"""Body plans, and positions and shapes of the figures of a part, computed without drawing."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from .genera import Genera
 from .pieces import Figure, Pieces
-from .plan import Plan
 from .random_words import Draws, RandomWords
 from .textures import TEXTURES, part_scale
 
@@ -18,46 +18,44 @@ _MARGIN = 1.5  # pixels between a figure and the image's edge
 
 
 @dataclass(frozen=True)
-class Figures:
-    """The figures of N images.
+class Plan:
+    """A kind of figure, such as a bird.
 
-    Attributes:
-        figure: inks and parts of the pieces, the same for all images.
-        pieces: the pieces, of shape ``(N, Q)``.
-        clutter: ``(N,)`` float64 in [0, 1).
-        kinds: ``(N, P)`` int64, textures of the parts whose texture the species does not define.
-        phases: ``(N, P, 2)`` float64, phases of the textures' waves, turns.
+    ``figure(draws, shape, size)`` builds N figures. `shape` ``(N, SHAPES)`` are the genera's
+    proportions, and `size` scales the parts, see `textures.part_scale`.
     """
 
-    figure: Figure
-    pieces: Pieces
-    clutter: np.ndarray
-    kinds: np.ndarray
-    phases: np.ndarray
+    parts: tuple[str, ...]  # names of the P parts with textures
+    singles: tuple[int, ...]  # parts, in the order in which genera use one as discriminative part
+    pairs: tuple[tuple[int, int], ...]  # parts that no glimpse covers together, for genera with two
+    stems: tuple[str, ...]  # names of the genera
+    figure: Callable[[Draws, np.ndarray, float], Figure]
+    units: tuple[float, float]  # range of pixels per unit, on an image of 128 pixels
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The figures of N images."""
+
+    figure: Figure  # inks and parts of the pieces, the same for all images
+    pieces: Pieces  # (N, Q)
+    clutter: np.ndarray  # (N,) float64 in [0, 1)
+    kinds: np.ndarray  # (N, P) int64, textures of the parts whose texture the species leaves open
+    phases: np.ndarray  # (N, P, 2) float64, phases of the textures' waves, turns
 
     def part_boxes(self, num_parts: int, size: int) -> np.ndarray:
         """Left, top, width and height of every part in pixels, ``(N, P, 4)`` int32."""
         edges, owner = self.pieces.pixels(size), np.array(self.figure.parts)
-        boxes = []
-        for part in range(num_parts):
-            own = edges[:, owner == part]
-            low, high = own[..., :2].min(axis=1), own[..., 2:].max(axis=1)
-            boxes.append(np.concatenate([low, high - low], axis=1))
-        return np.stack(boxes, axis=1)
+        own = [edges[:, owner == part] for part in range(num_parts)]
+        low = np.stack([box[..., :2].min(axis=1) for box in own], axis=1)
+        high = np.stack([box[..., 2:].max(axis=1) for box in own], axis=1)
+        return np.concatenate([low, high - low], axis=-1)
 
 
 def figures(
     plan: Plan, table: Genera, labels: np.ndarray, size: int, random: RandomWords
 ) -> Figures:
-    """The figures of all images of an official part.
-
-    Args:
-        plan: the body plan.
-        table: its classes.
-        labels: ``(N,)`` int64, classes of the images.
-        size: side of the images, pixels.
-        random: random numbers of the official part.
-    """
+    """The figures of a part's images, whose classes `labels` ``(N,)`` index `table`."""
     n, parts = len(labels), len(plan.parts)
     draws = Draws(random.table("figures", n, _WIDTH))
     clutter = draws.unit()

@@ -45,41 +45,25 @@ ACCENTS = (
     (148, 108, 140),
 )
 INKS = ("body", "shade", "light", "head", "accent", "dark")
-SHAPES = 4
-"""Number of a genus's proportions, each in [-1, 1]."""
+SHAPES = 4  # number of a genus's proportions
 
 
 @dataclass(frozen=True)
 class Genera:
-    """The classes of a plan: C species in G genera.
+    """The classes of a plan: C species in G genera."""
 
-    Attributes:
-        genus: ``(C,)`` int64, the genus of every class.
-        texture: ``(C, P)`` int64, the texture of every part; -1: random in every image.
-        discriminative: ``(G, P)`` bool, the parts in which the species of a genus differ.
-        colours: ``(G, inks, 3)`` float32, in the order of `INKS`.
-        shape: ``(G, SHAPES)`` float64 in [-1, 1].
-    """
-
-    genus: np.ndarray
-    texture: np.ndarray
-    discriminative: np.ndarray
-    colours: np.ndarray
-    shape: np.ndarray
+    genus: np.ndarray  # (C,) int64, the genus of every class
+    texture: np.ndarray  # (C, P) int64, the texture of every part; -1: random in every image
+    discriminative: np.ndarray  # (G, P) bool, the parts in which the species of a genus differ
+    colours: np.ndarray  # (G, inks, 3) float32, in the order of `INKS`
+    shape: np.ndarray  # (G, SHAPES) float64 in [-1, 1]
 
 
 @lru_cache(maxsize=16)
 def genera(
     num_classes: int, num_parts: int, singles: tuple[int, ...], pairs: tuple[tuple[int, int], ...]
 ) -> Genera:
-    """The genera of a plan.
-
-    Args:
-        num_classes: C.
-        num_parts: P.
-        singles: the parts that are discriminative alone, in the order in which genera use them.
-        pairs: the pairs of parts that are discriminative together.
-    """
+    """The genera of a plan with P parts and C classes; see `figures.Plan`."""
     genus: list[int] = []
     texture: list[np.ndarray] = []
     discriminative: list[np.ndarray] = []
@@ -101,13 +85,8 @@ def genera(
         species = [((k + i) % TEXTURES, j) for i in range(2) for j in range(TEXTURES)]
         add(pairs[k % len(pairs)], species)
     count = len(discriminative)
-    return Genera(
-        np.array(genus),
-        np.array(texture),
-        np.array(discriminative),
-        _colours(count),
-        _shapes(count),
-    )
+    parts = np.array(genus), np.array(texture), np.array(discriminative)
+    return Genera(*parts, _colours(count), shape=_shapes(count))
 
 
 def _sizes(num_classes: int) -> tuple[int, list[int], int]:
@@ -130,21 +109,13 @@ def _colours(count: int) -> np.ndarray:
     while len(chosen) < count:
         last = chosen[-1]
         # The cap keeps one large difference from hiding two small ones: a crop may show one ink.
-        apart = sum(
-            np.minimum(np.abs(c - c[last]).sum(axis=1), 150) for c in (body, head, 2 * accent)
-        )
+        inks = (body, head, 2 * accent)
+        apart = sum(np.minimum(np.abs(ink - ink[last]).sum(axis=1), 150) for ink in inks)
         nearest = np.minimum(nearest, apart)
         chosen.append(int(nearest.argmax()))
     body, head, accent = (c[chosen].astype(np.float32) for c in (body, head, accent))
-    inks = {
-        "body": body,
-        "shade": body * np.float32(0.75),
-        "light": body * np.float32(0.5) + np.float32(104),
-        "head": head,
-        "accent": accent,
-        "dark": np.full_like(body, 34),
-    }
-    return np.stack([inks[name] for name in INKS], axis=1)
+    shade, light = body * np.float32(0.75), body * np.float32(0.5) + np.float32(104)
+    return np.stack([body, shade, light, head, accent, np.full_like(body, 34)], axis=1)  # INKS
 
 
 def _shapes(count: int) -> np.ndarray:
@@ -156,9 +127,8 @@ def names(table: Genera, stems: tuple[str, ...], parts: tuple[str, ...]) -> tupl
     """A name for every class: its genus, and the textures of its discriminative parts."""
     out = []
     for genus, row in zip(table.genus.tolist(), table.texture.tolist(), strict=True):
-        word = stems[genus % len(stems)] + (
-            "" if genus < len(stems) else f" {genus // len(stems) + 1}"
-        )
+        round_, stem = divmod(genus, len(stems))
+        word = stems[stem] + f" {round_ + 1}" * (round_ > 0)
         marks = [
             f"{NAMES[kind]} {part}" for kind, part in zip(row, parts, strict=True) if kind >= 0
         ]

@@ -8,8 +8,8 @@ import numpy as np
 
 from .textures import cosine, sine
 
-Number = np.ndarray | float
-"""One value for each of N figures ``(N,)``, or one for all."""
+Number = np.ndarray | float  # one value for each of N figures (N,), or one for all
+Pair = tuple[Number, Number]
 
 
 @dataclass(frozen=True)
@@ -18,26 +18,18 @@ class Pieces:
 
     The fields are float64 of one shape ``(..., Q)``, with Q pieces per image; `bar` is bool
     ``(Q,)``.
-
-    Attributes:
-        x, y: the centre.
-        ux, uy: unit vector along the piece's axis.
-        vx, vy: unit vector across the axis; mirrored if the figure is mirrored.
-        a, b: half the length along the axis, and half the width across it (of a bar: at its back).
-        taper: ratio of a bar's width at its front to that at its back; 1 for an ellipse.
-        bar: True for a bar, False for an ellipse.
     """
 
-    x: np.ndarray
+    x: np.ndarray  # the centre
     y: np.ndarray
-    ux: np.ndarray
+    ux: np.ndarray  # unit vector along the piece's axis
     uy: np.ndarray
-    vx: np.ndarray
+    vx: np.ndarray  # unit vector across the axis; mirrored if the figure is mirrored
     vy: np.ndarray
-    a: np.ndarray
-    b: np.ndarray
-    taper: np.ndarray
-    bar: np.ndarray
+    a: np.ndarray  # half the length along the axis
+    b: np.ndarray  # half the width across it; of a bar: at its back
+    taper: np.ndarray  # ratio of a bar's width at its front to that at its back
+    bar: np.ndarray  # whether it is a bar; else an ellipse
 
     def of(self, index: int) -> Pieces:
         """The pieces ``(Q,)`` of one image of N."""
@@ -53,11 +45,10 @@ class Pieces:
     def pixels(self, size: int) -> np.ndarray:
         """Boxes around the pixels of each piece, ``(..., Q, 4)`` int32: left, top, right, bottom.
 
-        Right and bottom are exclusive. Smooth edges add half a pixel to the bounds. Boxes are
-        clipped to the image, of side `size`.
+        They are clipped to the image. Right and bottom are exclusive.
         """
         left, top, right, bottom = self.bounds()
-        low = np.floor(np.stack([left, top], axis=-1) - 0.5)
+        low = np.floor(np.stack([left, top], axis=-1) - 0.5)  # smooth edges add half a pixel
         high = np.ceil(np.stack([right, bottom], axis=-1) + 0.5)
         return np.clip(np.concatenate([low, high], axis=-1), 0, size).astype(np.int32)
 
@@ -77,48 +68,30 @@ class Figure:
     """Collects the pieces of N figures of a plan, back to front, in the plan's units.
 
     A figure stands upright and faces right: x is forward, y is down.
-
-    Attributes:
-        inks: the colour of every piece, a name in `genera.INKS`.
-        parts: index of the part of every piece; -1: none.
     """
 
-    inks: list[str] = field(default_factory=list)
-    parts: list[int] = field(default_factory=list)
+    inks: list[str] = field(default_factory=list)  # colours of the pieces, names in `genera.INKS`
+    parts: list[int] = field(default_factory=list)  # parts of the pieces; -1: none
     _bars: list[bool] = field(default_factory=list)
     _rows: list[tuple[Number, ...]] = field(default_factory=list)
 
     def ellipse(
-        self,
-        ink: str,
-        centre: tuple[Number, Number],
-        half: tuple[Number, Number],
-        *,
-        angle: Number = 0.0,
-        part: int = -1,
+        self, ink: str, centre: Pair, half: Pair, *, angle: Number = 0.0, part: int = -1
     ) -> None:
-        """Adds an ellipse.
-
-        Args:
-            ink: see `Figure.inks`.
-            centre: `Pieces.x` and `Pieces.y`, units.
-            half: `Pieces.a` and `Pieces.b`, units.
-            angle: angle of the axis, turns, clockwise from x.
-            part: see `Figure.parts`.
-        """
+        """Adds an ellipse in the plan's units; `angle` in turns, clockwise from x; see `Pieces`."""
         self._add(False, ink, part, (*centre, angle, *half, 1.0))
 
     def bar(
         self,
         ink: str,
-        centre: tuple[Number, Number],
-        half: tuple[Number, Number],
+        centre: Pair,
+        half: Pair,
         *,
         angle: Number = 0.0,
         taper: Number = 1.0,
         part: int = -1,
     ) -> None:
-        """Adds a bar; see `ellipse` and `Pieces.taper`."""
+        """Adds a bar; see `ellipse`."""
         self._add(True, ink, part, (*centre, angle, *half, taper))
 
     def _add(self, bar: bool, ink: str, part: int, row: tuple[Number, ...]) -> None:
@@ -136,15 +109,11 @@ class Figure:
         size: int,
         margin: float,
     ) -> Pieces:
-        """Places the figures on their images; returns the pieces ``(N, Q)``.
+        """Places N figures on their images; returns the pieces ``(N, Q)``.
 
-        Args:
-            tilt: ``(N,)`` turns, clockwise before mirroring.
-            facing: ``(N,)`` 1: right; -1: left, mirrored.
-            unit: ``(N,)`` image pixels per unit.
-            spot: two ``(N,)`` in [0, 1), positions as fractions of the free width and height.
-            size: side of the images, pixels.
-            margin: free pixels along every edge.
+        `tilt` ``(N,)`` is in turns, clockwise before mirroring, `facing` 1 (right) or -1 (mirrored)
+        and `unit` image pixels per unit. `spot` are fractions of the free width and height, in an
+        image of side `size` with `margin` free pixels along every edge.
         """
         n = len(tilt)
         table = np.array([[np.broadcast_to(v, n) for v in row] for row in self._rows], np.float64)
@@ -153,26 +122,16 @@ class Figure:
         c, s = cosine(tilt)[:, None], sine(tilt)[:, None]
         turned = angle + tilt[:, None]
         ux, uy = cosine(turned), sine(turned)
-        loose = Pieces(
-            x=unit * (x * c - y * s) * facing,
-            y=unit * (x * s + y * c),
-            ux=ux * facing,
-            uy=uy,
-            vx=-uy * facing,
-            vy=ux,
-            a=unit * a,
-            b=unit * b,
-            taper=taper,
-            bar=np.array(self._bars),
-        )
+        axes = {"ux": ux * facing, "uy": uy, "vx": -uy * facing, "vy": ux}
+        x, y = unit * (x * c - y * s) * facing, unit * (x * s + y * c)
+        bars = np.array(self._bars)
+        loose = Pieces(x, y, **axes, a=unit * a, b=unit * b, taper=taper, bar=bars)
         left, top, right, bottom = loose.bounds()
-        dx = _shift(left.min(axis=1), right.max(axis=1), spot[0], size, margin)
-        dy = _shift(top.min(axis=1), bottom.max(axis=1), spot[1], size, margin)
-        return replace(loose, x=loose.x + dx[:, None], y=loose.y + dy[:, None])
 
+        def shift(low: np.ndarray, high: np.ndarray, share: np.ndarray) -> np.ndarray:
+            low, high = low.min(axis=1), high.max(axis=1)
+            room = np.maximum(size - 2 * margin - (high - low), 0.0)
+            return (margin - low + share * room)[:, None]
 
-def _shift(
-    low: np.ndarray, high: np.ndarray, share: np.ndarray, size: int, margin: float
-) -> np.ndarray:
-    room = np.maximum(size - 2 * margin - (high - low), 0.0)
-    return margin - low + share * room
+        dx, dy = shift(left, right, spot[0]), shift(top, bottom, spot[1])
+        return replace(loose, x=loose.x + dx, y=loose.y + dy)

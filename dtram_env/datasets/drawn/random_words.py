@@ -17,12 +17,7 @@ PURPOSES = ("labels", "figures", "ground", "leaves", "branches", "decoys", "mott
 
 @dataclass(frozen=True)
 class RandomWords:
-    """The random numbers of one official part of one plan.
-
-    Attributes:
-        seed: in [0, 2**63).
-        number: a different number for each plan and part.
-    """
+    """Random numbers of one official part of one plan; each plan and part has its own `number`."""
 
     seed: int
     number: int

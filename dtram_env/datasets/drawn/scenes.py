@@ -2,41 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from .canvas import Canvas, Texture, field
 from .genera import ACCENTS
 from .pieces import Pieces
 from .random_words import Draws, RandomWords
-from .textures import AMPLITUDE, TEXTURES, cosine, part_scale, period, sine, thumbnail_pixel
+from .textures import TEXTURES, cosine, part_scale, sine, thumbnail_pixel
 
-# Numbers at clutter 1; at clutter 0 there are none.
-LEAVES, BRANCHES, DECOYS = 10, 4, 5
-
-MOTTLE = 20.0
-"""Largest change by uneven light, grey levels."""
-
+MOTTLE = 20.0  # largest change by uneven light, grey levels
 _CELLS = 5  # patches of colour along a side
 _WIDTH = 12  # random words per piece
 
 
 def scene(random: RandomWords, index: int, size: int, clutter: float) -> Canvas:
-    """An image without its figure: patches of colour, then clutter.
-
-    Args:
-        random: random numbers of the official part.
-        index: the image.
-        size: side of the image, pixels.
-        clutter: amount of clutter, in [0, 1].
-    """
+    """Image `index` without its figure: patches of colour, then `clutter`, in [0, 1]."""
     levels = random.levels("ground", index, 4 * _CELLS**2).reshape(4, _CELLS, _CELLS)
     cells = (levels - np.float32(127.5)) * np.float32(0.15 + 0.35 * clutter)
     canvas = Canvas(field(cells[:3] * np.float32(0.6) + cells[3] * np.float32(0.8) + 124, size))
-    for purpose, most, draw in (
-        ("leaves", LEAVES, _leaves),
-        ("branches", BRANCHES, _branches),
-        ("decoys", DECOYS, _decoys),
-    ):
+    for purpose, (most, draw) in CLUTTER.items():
         count = int(most * clutter + 0.5)
         canvas.paint(*draw(random.draws(purpose, index, count, _WIDTH), size))
     return canvas
@@ -78,11 +65,7 @@ def _decoys(draws: Draws, size: int) -> tuple[Pieces, np.ndarray, list[Texture |
     colours = np.array(ACCENTS, np.float32)[draws.below(len(ACCENTS))]
     kinds = draws.below(TEXTURES).tolist()
     phases = zip(draws.unit().tolist(), draws.unit().tolist(), strict=True)
-    wave = period(size)
-    textures: list[Texture | None] = [
-        Texture(kind, wave, phase, AMPLITUDE) for kind, phase in zip(kinds, phases, strict=True)
-    ]
-    return pieces, colours, textures
+    return pieces, colours, list(map(Texture, kinds, phases))
 
 
 def _scattered(draws: Draws, size: int, a: np.ndarray, b: np.ndarray, *, bar: bool) -> Pieces:
@@ -95,3 +78,11 @@ def _scattered(draws: Draws, size: int, a: np.ndarray, b: np.ndarray, *, bar: bo
 
 def _tones(draws: Draws) -> np.ndarray:
     return np.stack([draws.between(40, 200) for _ in range(3)], axis=1)
+
+
+# Numbers of pieces at clutter 1 (at clutter 0 there are none), and what draws them.
+CLUTTER: dict[str, tuple[int, Callable[..., Any]]] = {
+    "leaves": (10, _leaves),
+    "branches": (4, _branches),
+    "decoys": (5, _decoys),
+}

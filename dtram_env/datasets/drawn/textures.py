@@ -17,11 +17,8 @@ import numpy as np
 NAMES = ("barred", "striped", "dotted")
 TEXTURES = len(NAMES)
 
-AMPLITUDE = 52.0
-"""Amplitude of a texture's waves, grey levels."""
-
-TURN = 4096
-"""Entries of the table of cosines: all angles are multiples of 1 / TURN of a full turn."""
+AMPLITUDE = 52.0  # of a texture's waves, grey levels
+TURN = 4096  # entries of the table of cosines: all angles are multiples of 1 / TURN of a full turn
 
 # Rounded, because the last bit of math.cos may differ between machines.
 _COSINE = np.array([round(math.cos(2 * math.pi * k / TURN) * 2**14) / 2**14 for k in range(TURN)])
@@ -32,25 +29,18 @@ _HALF = np.float32(math.sqrt(0.5))
 def thumbnail_side(image_size: int) -> int:
     """Side of the thumbnail in which the textures are invisible, pixels.
 
-    224 for images from 400 pixels on (the full profile has 512), 32 below (the small one has 128).
+    The full profile has images of 512 pixels, the small one of 128.
     """
     return 224 if image_size >= 400 else 32
 
 
 def thumbnail_pixel(image_size: int) -> float:
-    """Side of a thumbnail's pixel, image pixels.
-
-    >>> thumbnail_pixel(128)
-    4.0
-    """
+    """Side of a thumbnail's pixel, image pixels."""
     return image_size / thumbnail_side(image_size)
 
 
 def part_scale(image_size: int) -> float:
-    """Size of the parts with textures, relative to the small profile.
-
-    A thumbnail of 32 pixels only shows a figure whose parts are large, as in a cartoon.
-    """
+    """Size of the parts with textures: as large as in a cartoon to be seen in 32 pixels."""
     return 0.5 if thumbnail_side(image_size) == 224 else 1.0
 
 
@@ -79,7 +69,7 @@ def sine(turns: np.ndarray) -> np.ndarray:
 def pattern(
     kind: int, u: np.ndarray, v: np.ndarray, period: float, phase: tuple[float, float]
 ) -> np.ndarray:
-    """Values of a texture, with mean 0 and variance 1/2 over whole periods.
+    """Values ``(h, w)`` float32 of a texture, with mean 0 and variance 1/2 over whole periods.
 
     Args:
         kind: an index of `NAMES`. "barred": stripes across the part's axis; "striped": along it;
@@ -87,9 +77,6 @@ def pattern(
         u, v: ``(h, w)`` float32, coordinates along the part's axis and across it, pixels.
         period: period of the waves, pixels.
         phase: phases of the waves along u and along v, turns.
-
-    Returns:
-        ``(h, w)`` float32.
     """
     if kind == 0:
         return _wave(u, period, phase[0])

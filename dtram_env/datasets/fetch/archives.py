@@ -6,13 +6,12 @@ folder and renamed at the end: a folder under the final name is complete, whatev
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import os
 import shutil
 import tarfile
 import tempfile
-import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from pathlib import Path
 from ..errors import DatasetCorruptError, DatasetNotFoundError
 from ..paths import SETTINGS
 from .transfer import SourceError, reason, transfer
-from .unpack import unpack_tar
+from .unpack import DAMAGED, unpack_tar
 
 # More patience for a gigabyte from one host than for a small file with several hosts.
 _ATTEMPTS = 20
@@ -29,19 +28,12 @@ _PATIENCE_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Archive:
-    """A published tar archive.
-
-    Attributes:
-        name: its file name.
-        md5: its MD5.
-        inside: the folder in it that holds the dataset.
-        url: where it can be downloaded; None if it no longer can.
-    """
+    """A published tar archive."""
 
     name: str
     md5: str
-    inside: str
-    url: str | None = None
+    inside: str  # the folder in it that holds the dataset
+    url: str = ""  # where it can be downloaded; empty if it no longer can
 
 
 def check_md5(path: Path, md5: str, fix: str) -> None:
@@ -58,33 +50,20 @@ def check_md5(path: Path, md5: str, fix: str) -> None:
 def bring_archive(
     dataset: str, archive: Archive, folder: Path, command: str, progress: bool
 ) -> Path:
-    """Returns the checked archive: the user's own one in `folder`, or else a downloaded one.
+    """Returns the user's own archive in `folder`, or else downloads it; checks its MD5.
 
-    Args:
-        dataset: the dataset's name, for messages.
-        archive: the archive; it must have a `url`.
-        folder: where the archive is, or is downloaded to.
-        command: the command that fetches the dataset, for messages.
-        progress: whether to show a bar on standard error.
-
-    Returns:
-        The path. A downloaded archive ends in ``.part``, and the caller removes it.
-
-    Raises:
-        DatasetCorruptError: the user's own archive differs from the published one.
-        DatasetNotFoundError: the download failed.
+    A downloaded archive ends in ``.part``, and the caller removes it. Raises `DatasetCorruptError`
+    if the user's own differs, and `DatasetNotFoundError` if the download failed; `command` is for
+    these messages.
     """
     own, part = folder / archive.name, folder / f"{archive.name}.part"
     if own.is_file():
         check_md5(own, archive.md5, f"Remove it and run {command}, which downloads it.")
         return own
-    assert archive.url is not None
     check = partial(check_md5, md5=archive.md5, fix="")
-    try:
+    with suppress(OSError, DatasetCorruptError):
         check(part)  # complete, if a process was killed while it unpacked
         return part
-    except (OSError, DatasetCorruptError):
-        pass
     try:
         transfer(archive.url, part, check, progress, attempts=_ATTEMPTS, patience=_PATIENCE_SECONDS)
     except SourceError as error:
@@ -104,16 +83,9 @@ def unpack_archive(
 
     An existing `target` keeps its other files, and files of the archive replace its own.
 
-    Args:
-        path: the checked archive.
-        archive: its description.
-        target: the folder to write.
-        fix: what to do if the archive cannot be unpacked, for messages.
-        progress: whether to show a bar on standard error.
-
     Raises:
-        DatasetCorruptError: the archive is short, is no archive, lacks the folder, or has a link or
-            a path that leaves its folder. Nothing was unpacked.
+        DatasetCorruptError: the archive is damaged, lacks the folder, or has a link or a path that
+            leaves its folder. Nothing was unpacked, and the message ends in the advice `fix`.
         DatasetNotFoundError: the folder cannot be written, or the disk is full.
     """
     place = target if target.is_dir() else target.parent
@@ -126,7 +98,7 @@ def unpack_archive(
             if not source.is_dir():
                 raise tarfile.ReadError(f"it has no folder {archive.inside}")
             _move(source, target)
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except DAMAGED as error:
         raise DatasetCorruptError(
             f"{path}: not the expected archive, {reason(error)}; nothing was unpacked. {fix}"
         ) from error

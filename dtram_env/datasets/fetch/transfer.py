@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import queue
-import sys
 import threading
 import urllib.error
 import urllib.request
@@ -44,7 +43,7 @@ def transfer(
             returned.
         progress: whether to show a bar on standard error.
         attempts: how often the transfer may break off. Each attempt must add bytes.
-        patience: see `download`.
+        patience: seconds to wait for the answer, and for each of its bytes; None: 4.
 
     Raises:
         SourceError: no answer, no progress, too many interruptions, or another file than published.
@@ -53,7 +52,7 @@ def transfer(
     for _ in range(attempts):
         before = _size(part)
         try:
-            download(url, part, progress, patience)
+            _download(url, part, progress, patience or CONNECT_SECONDS)
             return check(part)
         except DatasetCorruptError as error:
             part.unlink(missing_ok=True)
@@ -65,25 +64,12 @@ def transfer(
     raise SourceError(f"{name}: the transfer broke {attempts} times")
 
 
-def download(url: str, part: Path, progress: bool, patience: float | None = None) -> None:
-    """Downloads `url` into `part`, after the bytes that are there.
-
-    Only a checksum can say whether those belong to the same file; the caller checks it.
-
-    Args:
-        url: the file.
-        part: where it goes.
-        progress: whether to show a bar on standard error.
-        patience: seconds to wait for the answer, and for each of its bytes; None: 4.
-
-    Raises:
-        OSError, http.client.HTTPException: no answer, an HTTP error, or an interruption. The
-            received bytes stay in `part`.
-    """
+def _download(url: str, part: Path, progress: bool, seconds: float) -> None:
+    """Downloads `url` into `part`, after the bytes that are there; an error keeps what arrived."""
     have = _size(part)
     headers = {"User-Agent": "dtram"} | ({"Range": f"bytes={have}-"} if have else {})
     try:
-        response = _open(urllib.request.Request(url, headers=headers), patience or CONNECT_SECONDS)
+        response = _open(urllib.request.Request(url, headers=headers), seconds)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 416 and have:  # no bytes after these: `part` is complete
@@ -101,7 +87,6 @@ def download(url: str, part: Path, progress: bool, patience: float | None = None
             unit="B",
             unit_scale=True,
             disable=not progress,
-            file=sys.stderr,
         )
         with bar, part.open("ab" if have else "wb") as out:
             while chunk := response.read(1 << 16):
@@ -143,6 +128,6 @@ def _size(path: Path) -> int:
 
 def reason(error: Exception) -> str:
     """An error in one line, without the wrapper that urllib puts around it."""
-    if isinstance(error, urllib.error.URLError) and not isinstance(error, urllib.error.HTTPError):
-        error = error.reason if isinstance(error.reason, Exception) else error
+    if isinstance(error, urllib.error.URLError) and isinstance(error.reason, Exception):
+        error = error.reason
     return " ".join(str(error).split()) or type(error).__name__

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import sys
+import gzip
 import tarfile
+import zlib
 from collections.abc import Collection
 from pathlib import Path
 
 from tqdm import tqdm
+
+DAMAGED = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile)  # raised by `unpack_tar`
 
 
 class UnsafeArchiveError(tarfile.TarError):
@@ -19,9 +22,8 @@ def unpack_tar(
 ) -> None:
     """Unpacks the regular files of a tar archive, in one pass; compressed or not.
 
-    tarfile's "data" filter keeps paths inside the folder. Owners, permissions and times in the
-    archive are ignored. An error leaves the members before it behind, so unpack into a temporary
-    folder.
+    Owners, permissions and times in the archive are ignored. An error leaves the members before it
+    behind, so unpack into a temporary folder.
 
     Args:
         archive: the archive.
@@ -31,21 +33,19 @@ def unpack_tar(
 
     Raises:
         UnsafeArchiveError: a member is a link or a device, or its path leaves the folder.
-        tarfile.ReadError: not a tar archive, or a short one, or it lacks one of `names`.
-        EOFError, zlib.error, gzip.BadGzipFile: a damaged or short archive.
+        tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile: no tar archive, a damaged or short
+            one, or one that lacks one of `names`.
     """
     missing = set(names or ())
     with tarfile.open(archive) as tar:
-        label = f"unpacking {archive.name}"
-        for member in tqdm(tar, label, unit="file", disable=not progress, file=sys.stderr):
+        for member in tqdm(tar, f"unpacking {archive.name}", unit="file", disable=not progress):
             if names is not None and member.name not in names:
                 continue
             if not member.isreg() and not member.isdir():
                 raise UnsafeArchiveError(
-                    f"{archive.name}: member {member.name!r} is a link or a device, "
-                    "expected a regular file"
+                    f"{archive.name}: member {member.name!r} is a link or a device, not a file"
                 )
-            try:
+            try:  # the filter "data" keeps paths inside the folder
                 tar.extract(member, folder, set_attrs=False, filter="data")
             except tarfile.FilterError as error:
                 raise UnsafeArchiveError(f"{archive.name}: member {error}") from error

@@ -9,18 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import DatasetCorruptError, DatasetNotFoundError
+from ..errors import DatasetCorruptError, DatasetNotFoundError, advising, check_choice
 from ..fetch.archives import Archive, check_md5, unpack_archive
 from ..paths import SETTINGS
-from .listing import (
-    ImageList,
-    check_boxes,
-    check_count,
-    check_files,
-    check_part,
-    fetch_command,
-    fetch_listed,
-)
+from .listing import ImageList, check_boxes, check_count, check_files, fetch_command, fetch_listed
 
 NAME = "cars"  # of its folder, and in the download command
 COUNTS = {"train": 8144, "test": 8041}  # the talk's Table 1
@@ -49,10 +41,6 @@ def fetch(folder: Path, progress: bool | None = None) -> None:
 
     The archives stay. If several processes start, one does this and the others wait.
 
-    Args:
-        folder: where the archives are and their files go; created if it is missing.
-        progress: whether to show bars on standard error; None: only on a terminal.
-
     Raises:
         DatasetNotFoundError: a file is missing; the message says which files to put where.
         DatasetCorruptError: a file differs from the published one.
@@ -69,9 +57,8 @@ def listing(folder: Path, part: str) -> ImageList:
             beside these or in ``devkit/``.
         part: "train" (8,144 images) or "test" (8,041).
 
-    Returns:
-        The images with their models and boxes. The published corners count pixels from 1 and both
-        lie inside the box: left and top are one less, and the width is ``x2 - x1 + 1``.
+    The published corners of boxes count pixels from 1 and both lie inside the box: left and top are
+    one less, and the width is ``x2 - x1 + 1``.
 
     Raises:
         ValueError: unknown part.
@@ -79,7 +66,7 @@ def listing(folder: Path, part: str) -> ImageList:
         DatasetCorruptError: a list is damaged or contradicts the published counts, or names an
             image that is missing.
     """
-    check_part(part)
+    check_choice("part", part, COUNTS)
     tree, command = _tree(folder), fetch_command(NAME, folder)
     if lacking := _lacking(folder):
         raise DatasetNotFoundError(
@@ -87,37 +74,34 @@ def listing(folder: Path, part: str) -> ImageList:
             "put where."
         )
     fix = f"Put {ARCHIVES[2].name} into {tree} and run {command}."
-    names = _class_names(tree / _META, fix)
+    with advising(fix):
+        names = tuple(map(str, _load(tree / _META, "class_names")))
+        check_count(len(names), NUM_CLASSES, "classes", tree / _META)
     path = _annotations(folder, part)
     if part == "test":
         fix = f"Replace it with the published {TEST_LABELS} (MD5 {TEST_LABELS_MD5})."
-    columns = _read_annotations(path, fix)
-
-    check_count(len(columns["fname"]), COUNTS[part], f"{part} images", path, fix)
-    files = [str(name) for name in columns["fname"]]
-    left, top, right, bottom, labels = (
-        _numbers(path, columns, field, fix) for field in _FIELDS[:5]
-    )
-    boxes = np.stack([left - 1, top - 1, right - left + 1, bottom - top + 1], axis=1)
-    check_boxes(boxes, files, path, fix)
-    unknown = ~np.isin(labels, np.arange(1, NUM_CLASSES + 1))
-    if unknown.any():
-        i = int(unknown.argmax())
-        raise DatasetCorruptError(
-            f"{path}: expected class 1 to {NUM_CLASSES} for {files[i]}, found {labels[i]:g}. {fix}"
-        )
+    with advising(fix):
+        columns = _load(path, "annotations")
+        if missing := [name for name in _FIELDS if name not in (columns.dtype.names or ())]:
+            raise DatasetCorruptError(f"{path}: its annotations have no {', '.join(missing)}.")
+        check_count(len(columns), COUNTS[part], f"{part} images", path)
+        files = [str(name) for name in columns["fname"]]
+        left, top, right, bottom, labels = (_numbers(path, columns, f) for f in _FIELDS[:5])
+        boxes = np.stack([left - 1, top - 1, right - left + 1, bottom - top + 1], axis=1)
+        check_boxes(boxes, files, path)
+        unknown = ~np.isin(labels, np.arange(1, NUM_CLASSES + 1))
+        if unknown.any():
+            i = int(unknown.argmax())
+            raise DatasetCorruptError(
+                f"{path}: expected class 1 to {NUM_CLASSES} for {files[i]}, found {labels[i]:g}."
+            )
     place = _inner(tree / f"cars_{part}").relative_to(tree).as_posix()
     paths = tuple(f"{place}/{name}" for name in files)
-    archive = f"put cars_{part}.tgz into {tree} and run {command}"
-    check_files(tree, paths, path, f"{archive[0].upper()}{archive[1:]}.")
-    return ImageList(
-        root=tree,
-        paths=paths,
-        labels=labels.astype(np.int64) - 1,
-        class_names=names,
-        boxes=boxes,
-        fix=f"Remove it, {archive}.",
-    )
+    put = f"cars_{part}.tgz into {tree} and run {command}."
+    with advising(f"Put {put}"):
+        check_files(tree, paths, path)
+    labels = labels.astype(np.int64) - 1
+    return ImageList(tree, paths, labels, names, boxes, fix=f"Remove it, put {put}")
 
 
 def _unpack(folder: Path, progress: bool) -> None:
@@ -129,15 +113,13 @@ def _unpack(folder: Path, progress: bool) -> None:
     if TEST_LABELS in lacking:
         missing[TEST_LABELS] = TEST_LABELS_MD5
     if missing:
-        lines = [
+        names = "".join(f"\n  {name} (MD5 {md5})" for name, md5 in missing.items())
+        raise DatasetNotFoundError(
             f"cars: the host of Stanford Cars is gone. Put these files into {tree} by hand and run "
-            f"{command}:",
-            *(f"  {name} (MD5 {md5})" for name, md5 in missing.items()),
-            f"The folders that they unpack to, {', '.join(a.inside for a in ARCHIVES)}, as "
-            "torchvision's StanfordCars reads them, do as well. If they are in "
-            f"ROOT/{folder.name} already, give ROOT as {SETTINGS}.",
-        ]
-        raise DatasetNotFoundError("\n".join(lines))
+            f"{command}:{names}\nThe folders {', '.join(a.inside for a in ARCHIVES)} that they "
+            f"unpack to do as well. If they are in ROOT/{folder.name} already, give ROOT as "
+            f"{SETTINGS}."
+        )
     again = "Replace it with the published one."
     archives = [(archive, path) for archive, path in found.items() if path is not None]
     if archives:
@@ -154,7 +136,7 @@ def _tree(folder: Path) -> Path:
 
 
 def _inner(folder: Path) -> Path:
-    # Copies on other hosts contain each folder once more in a folder of its own name.
+    """Copies on other hosts contain each folder once more in a folder of its own name."""
     return folder / folder.name if (folder / folder.name).is_dir() else folder
 
 
@@ -177,40 +159,25 @@ def _find(name: str, *folders: Path) -> Path | None:
     return next((folder / name for folder in folders if (folder / name).is_file()), None)
 
 
-def _load(path: Path, variable: str, fix: str) -> np.ndarray:
+def _load(path: Path, variable: str) -> np.ndarray:
     """One variable of a MATLAB file, with at least one dimension."""
     from scipy.io import loadmat  # slow to import
 
     try:
         return np.atleast_1d(loadmat(path, squeeze_me=True, variable_names=[variable])[variable])
     except KeyError as error:
-        raise DatasetCorruptError(f"{path}: has no variable {variable}. {fix}") from error
+        raise DatasetCorruptError(f"{path}: has no variable {variable}.") from error
     except Exception as error:  # its type depends on where the damage is
-        raise DatasetCorruptError(f"{path}: damaged, or no MATLAB file ({error}). {fix}") from error
+        raise DatasetCorruptError(f"{path}: damaged, or no MATLAB file ({error}).") from error
 
 
-def _class_names(path: Path, fix: str) -> tuple[str, ...]:
-    names = _load(path, "class_names", fix)
-    check_count(len(names), NUM_CLASSES, "classes", path, fix)
-    return tuple(str(name) for name in names)
-
-
-def _read_annotations(path: Path, fix: str) -> np.ndarray:
-    """One record for each image, with the fields `_FIELDS`."""
-    table = _load(path, "annotations", fix)
-    missing = [field for field in _FIELDS if field not in (table.dtype.names or ())]
-    if missing:
-        raise DatasetCorruptError(f"{path}: its annotations have no {', '.join(missing)}. {fix}")
-    return table
-
-
-def _numbers(path: Path, table: np.ndarray, field: str, fix: str) -> np.ndarray:
+def _numbers(path: Path, table: np.ndarray, field: str) -> np.ndarray:
     """A field as float64; the file's unsigned integers would wrap around below 0."""
     values = table[field]
     for i, value in enumerate(values):
         if not np.isscalar(value) or isinstance(value, str):
             raise DatasetCorruptError(
                 f"{path}: expected a number as {field} of {table['fname'][i]}, "
-                f"found {np.asarray(value).tolist()!r}. {fix}"
+                f"found {np.asarray(value).tolist()!r}."
             )
     return np.array(values.tolist(), dtype=np.float64)

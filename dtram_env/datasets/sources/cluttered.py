@@ -25,29 +25,20 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from ..errors import check_choice
+from ..splits import PARTS
 from . import mnist
 
 SIZE = 60
 DIGIT = 28
 PATCH = 8
-PARTS = ("train", "test")
 
 
 def read(folder: Path, part: str, patches: int) -> tuple[np.ndarray, np.ndarray]:
-    """Makes an official part from MNIST's files.
+    """Makes an official part from MNIST's files, with 0 patches (translated) or 4 (cluttered).
 
-    Args:
-        folder: where MNIST's files are, see `mnist.read`.
-        part: "train" (60,000 images) or "test" (10,000).
-        patches: number of patches on an image: 0 for translated, 4 for cluttered.
-
-    Returns:
-        Images ``(N, 60, 60, 1)`` uint8 and labels ``(N,)`` int64, in MNIST's order.
-
-    Raises:
-        ValueError: unknown part, or fewer than 0 patches.
-        DatasetNotFoundError: a file is missing.
-        DatasetCorruptError: a file is short or was changed.
+    Images ``(N, 60, 60, 1)`` uint8 and labels ``(N,)`` int64, in MNIST's order. Raises as
+    `mnist.read` and `compose`.
     """
     digits, labels = mnist.read(folder, part)
     return compose(digits, labels, part, patches), labels
@@ -94,24 +85,19 @@ def compose(
 
 
 def _check(digits: np.ndarray, labels: np.ndarray, part: str, patches: int, seed: int) -> None:
-    if digits.dtype != np.uint8 or digits.ndim != 4 or digits.shape[1:] != (DIGIT, DIGIT, 1):
+    n = len(digits)
+    if digits.dtype != np.uint8 or digits.shape != (n, DIGIT, DIGIT, 1):
         raise ValueError(
             f"digits: expected uint8 of shape (N, {DIGIT}, {DIGIT}, 1), "
             f"got {digits.dtype} {digits.shape}"
         )
-    if labels.shape != digits.shape[:1]:
-        raise ValueError(
-            f"labels: expected shape ({len(digits)},), one for each digit, got {labels.shape}"
-        )
-    if part not in PARTS:
-        raise ValueError(f"part={part!r}: expected 'train' or 'test'")
+    if labels.shape != (n,):
+        raise ValueError(f"labels: expected shape ({n},), one for each digit, got {labels.shape}")
+    check_choice("part", part, PARTS)
     if patches < 0:
         raise ValueError(f"patches={patches}: expected 0 or more")
-    if patches and len(digits) < 2:
-        raise ValueError(
-            f"patches={patches}: patches come from other digits, expected 2 digits or more, "
-            f"got {len(digits)}"
-        )
+    if patches and n < 2:
+        raise ValueError(f"patches={patches}: cut from other digits, expected 2 or more, got {n}")
     if not 0 <= seed < 2**63:
         raise ValueError(f"seed={seed}: expected 0 to 2**63 - 1")
 
@@ -124,7 +110,7 @@ def _words(n: int, part: str, stream: int, seed: int) -> np.ndarray:
 
 
 def _split(word: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draws a place from each word. Returns the rest of the word, the top and the left."""
+    """Draws a place from each word; returns the rest of the word, the top and the left."""
     word, left = np.divmod(word, np.uint64(width))
     word, top = np.divmod(word, np.uint64(height))
     return word, top.astype(np.int64), left.astype(np.int64)

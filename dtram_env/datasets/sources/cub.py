@@ -8,17 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DatasetCorruptError, DatasetNotFoundError
+from ..errors import DatasetCorruptError, DatasetNotFoundError, advising, check_choice
 from ..fetch.archives import Archive, bring_archive, unpack_archive
-from .listing import (
-    ImageList,
-    check_boxes,
-    check_count,
-    check_files,
-    check_part,
-    fetch_command,
-    fetch_listed,
-)
+from .listing import ImageList, check_boxes, check_count, check_files, fetch_command, fetch_listed
 
 NAME = "cub"  # of its folder, and in the download command
 COUNTS = {"train": 5994, "test": 5794}  # the talk's Table 1
@@ -31,6 +23,8 @@ ARCHIVE = Archive(
     inside="CUB_200_2011",
     url="https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",
 )
+
+Lines = dict[int, list[Any]]  # the values on each line of a list, by the id that begins it
 
 # Type and number of the values after the id on each line.
 _LISTS: dict[str, tuple[Callable[[str], Any], int]] = {
@@ -55,10 +49,6 @@ def fetch(folder: Path, progress: bool | None = None) -> None:
     that the user put into `folder` is used instead, and stays. If a file is missing, the archive
     replaces all files. If several processes start, one does this and the others wait.
 
-    Args:
-        folder: where the files go; created if it is missing.
-        progress: whether to show bars on standard error; None: only on a terminal.
-
     Raises:
         DatasetNotFoundError: the download failed, or the disk is full.
         DatasetCorruptError: the user's archive differs from the published one.
@@ -82,49 +72,41 @@ def listing(folder: Path, part: str) -> ImageList:
         folder: contains ``CUB_200_2011/`` as its archive unpacks, or is that folder itself.
         part: "train" (5,994 images) or "test" (5,794).
 
-    Returns:
-        The images with their species and boxes. Species "001.Black_footed_Albatross" is named
-        "Black footed Albatross".
-
     Raises:
         ValueError: unknown part.
         DatasetNotFoundError: the data or one of its lists is missing.
         DatasetCorruptError: the lists contradict each other or the published counts, or name an
             image that is missing.
     """
-    check_part(part)
+    check_choice("part", part, COUNTS)
     tree, command = _tree(folder), fetch_command(NAME, folder)
     if not any((tree / name).is_file() for name in _LISTS):
         raise _not_found(folder, command)
-    fix = f"Fetch it again with {command}."
-    files, classes, split, boxes, names = (
-        _read_list(tree / name, kind, columns, fix) for name, (kind, columns) in _LISTS.items()
-    )
-    for name, lines in zip(_LISTS, (files, classes, split, boxes), strict=False):
-        _check_same_images(tree / name, lines, files, fix)
-    check_count(len(names), NUM_CLASSES, "classes", tree / "classes.txt", fix)
-    if unknown := names.keys() - set(range(1, NUM_CLASSES + 1)):
-        raise DatasetCorruptError(
-            f"{tree / 'classes.txt'}: expected classes 1 to {NUM_CLASSES}, "
-            f"found {min(unknown)}. {fix}"
+    with advising(f"Fetch it again with {command}."):
+        files, classes, split, boxes, names = (
+            _read_list(tree / name, kind, columns) for name, (kind, columns) in _LISTS.items()
         )
-    _check_range(tree / "image_class_labels.txt", classes, 1, NUM_CLASSES, fix)
-    _check_range(tree / "train_test_split.txt", split, 0, 1, fix)
+        for name, lines in zip(_LISTS, (files, classes, split, boxes), strict=False):
+            _check_same_images(tree / name, lines, files)
+        check_count(len(names), NUM_CLASSES, "classes", tree / "classes.txt")
+        if unknown := names.keys() - set(range(1, NUM_CLASSES + 1)):
+            raise DatasetCorruptError(
+                f"{tree / 'classes.txt'}: expected classes 1 to {NUM_CLASSES}, "
+                f"found {min(unknown)}."
+            )
+        _check_range(tree / "image_class_labels.txt", classes, 1, NUM_CLASSES)
+        _check_range(tree / "train_test_split.txt", split, 0, 1)
 
-    ids = [i for i in files if split[i][0] == (part == "train")]
-    check_count(len(ids), COUNTS[part], f"{part} images", tree / "train_test_split.txt", fix)
-    paths = tuple(f"images/{files[i][0]}" for i in ids)
-    box_array = np.array([boxes[i] for i in ids])
-    check_boxes(box_array, paths, tree / "bounding_boxes.txt", fix)
-    check_files(tree, paths, tree / "images.txt", fix)
-    return ImageList(
-        root=tree,
-        paths=paths,
-        labels=np.array([classes[i][0] - 1 for i in ids], dtype=np.int64),
-        class_names=tuple(_class_name(names[k][0]) for k in sorted(names)),
-        boxes=box_array,
-        fix=f"Remove it and run {command}, which fetches it again.",
-    )
+        ids = [i for i in files if split[i][0] == (part == "train")]
+        check_count(len(ids), COUNTS[part], f"{part} images", tree / "train_test_split.txt")
+        paths = tuple(f"images/{files[i][0]}" for i in ids)
+        box_array = np.array([boxes[i] for i in ids])
+        check_boxes(box_array, paths, tree / "bounding_boxes.txt")
+        check_files(tree, paths, tree / "images.txt")
+    labels = np.array([classes[i][0] - 1 for i in ids], dtype=np.int64)
+    species = tuple(_class_name(names[k][0]) for k in sorted(names))
+    fix = f"Remove it and run {command}, which fetches it again."
+    return ImageList(tree, paths, labels, species, box_array, fix)
 
 
 def _tree(folder: Path) -> Path:
@@ -145,17 +127,15 @@ def _not_found(folder: Path, command: str) -> DatasetNotFoundError:
     )
 
 
-def _read_list(
-    path: Path, kind: Callable[[str], Any], columns: int, fix: str
-) -> dict[int, list[Any]]:
+def _read_list(path: Path, kind: Callable[[str], Any], columns: int) -> Lines:
     """Reads a list whose lines are an id and then `columns` values of one kind."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise DatasetNotFoundError(f"{path}: no such file. {fix}") from error
+        raise DatasetNotFoundError(f"{path}: no such file.") from error
     except UnicodeDecodeError as error:
-        raise DatasetCorruptError(f"{path}: expected text, found {error}. {fix}") from error
-    values: dict[int, list[Any]] = {}
+        raise DatasetCorruptError(f"{path}: expected text, found {error}.") from error
+    values: Lines = {}
     for number, line in enumerate(text.splitlines(), start=1):
         first, *words = line.split() or [""]
         try:
@@ -165,33 +145,30 @@ def _read_list(
         except ValueError as error:
             raise DatasetCorruptError(
                 f"{path}, line {number}: expected an id that no earlier line has and {columns} "
-                f"value{'s' * (columns > 1)} of type {kind.__name__}, found {line!r}. {fix}"
+                f"value{'s' * (columns > 1)} of type {kind.__name__}, found {line!r}."
             ) from error
         values[key] = found
     return values
 
 
-def _check_same_images(
-    path: Path, lines: dict[int, list[Any]], files: dict[int, list[Any]], fix: str
-) -> None:
+def _check_same_images(path: Path, lines: Lines, files: Lines) -> None:
     if missing := files.keys() - lines.keys():
-        i = min(missing)
-        raise DatasetCorruptError(
-            f"{path}: has no line for image {i}, {files[i][0]}, which images.txt names. {fix}"
-        )
+        first = f"{min(missing)}, {files[min(missing)][0]}"
+        raise DatasetCorruptError(f"{path}: has no line for image {first}, which images.txt names.")
     if unknown := lines.keys() - files.keys():
         raise DatasetCorruptError(
-            f"{path}: has a line for image {min(unknown)}, which images.txt does not name. {fix}"
+            f"{path}: has a line for image {min(unknown)}, which images.txt does not name."
         )
 
 
-def _check_range(path: Path, lines: dict[int, list[Any]], low: int, high: int, fix: str) -> None:
+def _check_range(path: Path, lines: Lines, low: int, high: int) -> None:
     for i, (value,) in lines.items():
         if not low <= value <= high:
             raise DatasetCorruptError(
-                f"{path}: expected {low} to {high} for image {i}, found {value}. {fix}"
+                f"{path}: expected {low} to {high} for image {i}, found {value}."
             )
 
 
 def _class_name(name: str) -> str:
+    """The species of a folder: "001.Black_footed_Albatross" is "Black footed Albatross"."""
     return name.partition(".")[2].replace("_", " ") or name

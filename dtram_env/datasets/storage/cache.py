@@ -23,7 +23,7 @@ from ..paths import locked
 from .decode import large_images_allowed
 from .mapped import FORMAT, MappedStore, lock_name, read_meta, thumbnails_name
 from .thumbnails import box_resize
-from .writing import CORES, check_free_space, closing, finish, reserve, run_in_order, write_at
+from .writing import CORES, check_free_space, finish, reserve, run_in_order, write_at
 
 
 class ImageSource(Protocol):
@@ -36,28 +36,19 @@ class ImageSource(Protocol):
 
     def fingerprint(self) -> dict[str, Any]:
         """JSON values that identify the images; a cache with other values is made again."""
-        ...
 
     def size(self, i: int) -> tuple[int, int]:
         """Height and width of an image, without decoding it."""
-        ...
 
     def pixels(self, i: int) -> np.ndarray:
         """An image ``(H, W, C)`` uint8."""
-        ...
 
     def metadata(self, sizes: np.ndarray) -> dict[str, np.ndarray]:
         """Arrays ``(N, …)`` to store with the pixels; called after `size` of every image."""
-        ...
 
 
 def open_cache(folder: Path, source: ImageSource) -> MappedStore | None:
-    """Opens the finished cache of `source`; None if there is none, or one of other images.
-
-    Raises:
-        DatasetNotFoundError: a file of the source is missing.
-        DatasetCorruptError: a file of the cache is short.
-    """
+    """Opens the finished cache of `source`; None if there is none, or one of other images."""
     meta = read_meta(folder)
     if not meta or meta["source"] != source.fingerprint():
         return None
@@ -88,13 +79,11 @@ def build_cache(
         thumbnail_sizes: sides of thumbnails to write too; `MappedStore.prepare` can add others.
         label: text of the progress bar.
         progress: whether to show the bar on standard error; None: only on a terminal.
-        processes: whether to use processes rather than threads: for sources that work in Python.
-            The main program must then be importable without running.
+        processes: whether to use processes, for sources that work in Python, rather than threads.
 
     Raises:
-        DatasetNotFoundError: an image is missing, the folder cannot be written, or the disk is
-            full.
-        DatasetCorruptError: an image is damaged; no cache is left behind.
+        DatasetNotFoundError: an image is missing, or the folder cannot be written or is full.
+        DatasetCorruptError: an image or the cache is damaged; a new cache is not left behind.
     """
     sides = tuple(thumbnail_sizes)
     store = open_cache(folder, source)
@@ -118,12 +107,16 @@ def _build(
     progress: bool | None,
     processes: bool,
 ) -> None:
+    """Writes the cache beside `folder` and renames it; the caller holds the lock."""
     aside = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(aside, ignore_errors=True)  # left by a killed process, since we hold the lock
     aside.mkdir()
     count = len(source)
+    workers: Executor = ThreadPoolExecutor(CORES)
+    if processes:
+        workers = ProcessPoolExecutor(CORES, mp_context=multiprocessing.get_context("spawn"))
     try:
-        with large_images_allowed(), closing(_pool(processes)) as pool:
+        with large_images_allowed(), workers as pool:
             sizes = np.array(list(run_in_order(pool, source.size, range(count))), dtype=np.int32)
             sizes = sizes.reshape(count, 2)
             lengths = sizes.astype(np.int64).prod(axis=1) * source.channels
@@ -139,23 +132,13 @@ def _build(
             write = partial(_write_one, source, aside, sides)
             places = zip(range(count), np.cumsum(lengths) - lengths, sizes, strict=True)
             finish(run_in_order(pool, write, places), count, label or folder.name, progress)
-        meta = {
-            "format": FORMAT,
-            "channels": source.channels,
-            "images": count,
-            "source": source.fingerprint(),
-        }
+        known = {"format": FORMAT, "channels": source.channels, "images": count}
+        meta = {**known, "source": source.fingerprint()}
         (aside / "meta.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)  # a cache of other images
         os.replace(aside, folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-
-
-def _pool(processes: bool) -> Executor:
-    if processes:
-        return ProcessPoolExecutor(CORES, mp_context=multiprocessing.get_context("spawn"))
-    return ThreadPoolExecutor(CORES)
 
 
 def _write_one(

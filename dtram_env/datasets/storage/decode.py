@@ -31,14 +31,9 @@ class DecodedImages:
     Transparent pixels become white. 16-bit grey keeps its upper 8 bits. An animation gives its
     first frame. A photograph that its camera marked as rotated is rotated upright.
 
-    Attributes:
-        listing: the files.
-        image_size: length of the shorter side after bicubic resizing with antialiasing, pixels; the
-            aspect ratio stays. None: no resizing.
-        crop_to_box: whether to crop each image to its bounding box before resizing.
-
-    Raises:
-        ValueError: `crop_to_box` without boxes.
+    `image_size` is the length of the shorter side after bicubic resizing with antialiasing, pixels;
+    the aspect ratio stays. None: no resizing. `crop_to_box` crops each image to its bounding box
+    before resizing, and raises `ValueError` without boxes.
     """
 
     listing: ImageList
@@ -61,27 +56,19 @@ class DecodedImages:
         return str(self.listing.root / self.listing.paths[i])
 
     def fingerprint(self) -> dict[str, Any]:
-        """Identifies the images by their files' paths, sizes and times, and by the options.
-
-        Raises:
-            DatasetNotFoundError: a file is missing.
-        """
+        """Identifies the images by their files' paths, sizes and times, and by the options."""
         digest = hashlib.sha256()
         for i, path in enumerate(self.listing.paths):
             try:
                 status = (self.listing.root / path).stat()
             except OSError as error:
-                raise DatasetNotFoundError(
-                    f"{self.name(i)}: no such file. {self.listing.fix}"
-                ) from error
+                missing = f"{self.name(i)}: no such file. {self.listing.fix}"
+                raise DatasetNotFoundError(missing) from error
             digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
         if self.listing.boxes is not None:  # the cache holds them too
             digest.update(np.ascontiguousarray(self.listing.boxes, dtype="<f8").tobytes())
-        return {
-            "files": digest.hexdigest(),
-            "image_size": self.image_size,
-            "crop_to_box": self.crop_to_box,
-        }
+        options = {"image_size": self.image_size, "crop_to_box": self.crop_to_box}
+        return {"files": digest.hexdigest(), **options}
 
     def size(self, i: int) -> tuple[int, int]:
         """Height and width that `pixels` will have; reads only the file's header."""
@@ -93,11 +80,8 @@ class DecodedImages:
     def metadata(self, sizes: np.ndarray) -> dict[str, np.ndarray]:
         """The boxes in pixels of the resized images; call `size` of every image first.
 
-        Args:
-            sizes: ``(N, 2)``, height and width of the images after resizing.
-
-        Returns:
-            ``box``: ``(N, 4)`` float32, left, top, width and height; empty if the list has none.
+        `sizes` ``(N, 2)`` are the resized heights and widths. Gives ``box`` ``(N, 4)`` float32,
+        left, top, width and height; empty if the list has no boxes.
         """
         if self.listing.boxes is None:
             return {}
@@ -107,15 +91,9 @@ class DecodedImages:
         return {"box": (self.listing.boxes * scale[:, [1, 0, 1, 0]]).astype(np.float32)}
 
     def pixels(self, i: int) -> np.ndarray:
-        """The image ``(H, W, 3)`` uint8.
-
-        Raises:
-            DatasetNotFoundError: the file is missing.
-            DatasetCorruptError: it is damaged or no image.
-        """
+        """The image ``(H, W, 3)`` uint8; raises as `opened`."""
         with self._opened(i) as file:
-            box = self._box(i, file)
-            return decode(file, self.image_size, box=box, upright=self._upright)
+            return decode(file, self.image_size, box=self._box(i, file), upright=self._upright)
 
     def _box(self, i: int, file: Image.Image) -> tuple[int, int, int, int] | None:
         """Left, top, right and bottom of the crop of a file's image; None: no crop."""
@@ -148,18 +126,13 @@ def decode(
     box: tuple[int, int, int, int] | None = None,
     upright: bool = True,
 ) -> np.ndarray:
-    """Converts an image that Pillow opened to pixels; every image of the project comes this way.
+    """Converts an image that Pillow opened to pixels ``(H, W, 3)`` uint8, as `DecodedImages` says.
 
     Args:
-        file: an image of any format and mode; `DecodedImages` says how modes become RGB. An unread
-            JPEG is decoded at a fraction of its size where that is enough.
-        image_size: length of the shorter side after bicubic resizing with antialiasing, pixels; the
-            aspect ratio stays. None: no resizing.
+        file: an image of any format and mode.
+        image_size: length of the shorter side after resizing, pixels; None: no resizing.
         box: left, top, right and bottom of the crop, in pixels of the upright image; None: no crop.
         upright: whether to rotate a photograph that its camera marked as rotated.
-
-    Returns:
-        ``(H, W, 3)`` uint8.
     """
     from PIL import Image, ImageOps
 
@@ -174,9 +147,7 @@ def decode(
     image = _to_rgb(file)
     if rotated:
         image.getexif()[_ORIENTATION] = file.getexif()[_ORIENTATION]  # a conversion may lose it
-        transposed = ImageOps.exif_transpose(image)
-        assert transposed is not None
-        image = transposed
+        image = ImageOps.exif_transpose(image) or image
     if not whole:
         image = image.crop((left, top, right, bottom))
     if (image.height, image.width) != target:
@@ -197,9 +168,7 @@ def resized(height: int, width: int, image_size: int | None) -> tuple[int, int]:
     if image_size is None:
         return height, width
     shorter = min(height, width)
-    height, width = (
-        max(round(side * image_size / shorter), image_size) for side in (height, width)
-    )
+    height, width = (max(round(s * image_size / shorter), image_size) for s in (height, width))
     return height, width
 
 
@@ -207,13 +176,8 @@ def resized(height: int, width: int, image_size: int | None) -> tuple[int, int]:
 def opened(path: str, fix: str) -> Iterator[Image.Image]:
     """Opens an image file with Pillow; errors raised inside the block name the file.
 
-    Args:
-        path: the file.
-        fix: what to do about a missing or damaged file, one sentence for the errors.
-
-    Raises:
-        DatasetNotFoundError: no such file.
-        DatasetCorruptError: it is damaged or no image.
+    Raises `DatasetNotFoundError`, or `DatasetCorruptError` if it is damaged or no image; both end
+    in `fix`, one sentence that says what to do.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -241,7 +205,6 @@ def large_images_allowed() -> Iterator[None]:
 
 
 def _is_rotated(file: Image.Image) -> bool:
-    """Whether the camera marked the photograph as rotated or mirrored."""
     return file.getexif().get(_ORIENTATION, 1) in range(2, 9)
 
 
@@ -253,9 +216,8 @@ def _to_rgb(file: Image.Image) -> Image.Image:
         file.load()
         return file
     if file.mode.startswith("I;16") or file.mode in ("I", "F"):
-        values = np.asarray(file, dtype=np.float64)
-        scale = 256.0 if file.mode != "F" else 1.0
-        return Image.fromarray(np.clip(values / scale, 0, 255).astype(np.uint8)).convert("RGB")
+        values = np.asarray(file, dtype=np.float64) / (1 if file.mode == "F" else 256)
+        return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8)).convert("RGB")
     if "transparency" in file.info or file.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
         clear = file.convert("RGBA")
         white = Image.new("RGBA", clear.size, (255, 255, 255, 255))

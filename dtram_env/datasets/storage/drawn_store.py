@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import asdict
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,8 @@ _MEMORY = 256 << 20  # bytes of drawn images to keep
 class DrawnStore(Pictures):
     """A store that draws an image when it is first needed, and keeps the most recent ones.
 
-    It is also a `cache.ImageSource`, which fills the cache with all images at once.
-
-    Args:
-        drawing: the drawn dataset.
-        part: "train" or "test".
-        indices: ``(M,)`` int64, the images of the part that the store has; None: all.
+    It is also a `cache.ImageSource`, which fills the cache with all images at once. `indices`
+    ``(M,)`` int64 are the images of the part, "train" or "test", that it has; None: all.
     """
 
     channels = 3
@@ -31,8 +27,8 @@ class DrawnStore(Pictures):
     def __init__(self, drawing: Drawing, part: str, indices: np.ndarray | None = None) -> None:
         self.drawing, self.part = drawing, part
         self.indices = np.arange(drawing.count(part)) if indices is None else indices
-        self._kept: OrderedDict[int, np.ndarray] = OrderedDict()
-        self._capacity = max(1, _MEMORY // (3 * drawing.image_size**2))
+        capacity = max(1, _MEMORY // (3 * drawing.image_size**2))
+        self._drawn = lru_cache(capacity)(partial(_draw_read_only, drawing, part))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.drawing, self.part, self.indices)
@@ -49,15 +45,7 @@ class DrawnStore(Pictures):
 
     def image(self, i: int) -> np.ndarray:
         """One whole image ``(S, S, 3)`` uint8, read-only."""
-        index = int(self.indices[i])
-        if index in self._kept:
-            self._kept.move_to_end(index)
-        else:
-            self._kept[index] = self.drawing.draw(self.part, index)
-            self._kept[index].flags.writeable = False  # callers share it
-            if len(self._kept) > self._capacity:
-                self._kept.popitem(last=False)
-        return self._kept[index]
+        return self._drawn(int(self.indices[i]))
 
     def select(self, indices: np.ndarray) -> DrawnStore:
         return DrawnStore(self.drawing, self.part, self.indices[indices])
@@ -70,3 +58,9 @@ class DrawnStore(Pictures):
 
     def metadata(self, sizes: np.ndarray) -> dict[str, np.ndarray]:
         return {}  # computing the layout is faster than reading it
+
+
+def _draw_read_only(drawing: Drawing, part: str, index: int) -> np.ndarray:
+    image = drawing.draw(part, index)
+    image.flags.writeable = False  # callers share it
+    return image

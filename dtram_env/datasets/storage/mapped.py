@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,32 +26,27 @@ from ..errors import DatasetCorruptError
 from ..paths import locked
 from .store import Pictures
 from .thumbnails import box_resize
-from .writing import CORES, check_free_space, closing, finish, reserve, run_in_order, write_at
+from .writing import CORES, check_free_space, finish, reserve, run_in_order, write_at
 
 FORMAT = 2  # raise it when the files change: a cache of another format is made again
 
 
 class MappedStore(Pictures):
-    """A store that reads a cache folder; it uses memory only for the pixels that are read.
+    """A store that reads a finished cache; it uses memory only for the pixels that are read.
 
-    Args:
-        folder: a finished cache.
-        indices: ``(M,)`` int64, the images of the cache that the store has; None: all.
+    `indices` ``(M,)`` int64 are the images of the cache that the store has; None: all.
     """
 
     def __init__(self, folder: Path, indices: np.ndarray | None = None) -> None:
         self.folder = folder
-        self._channels = int(read_meta(folder)["channels"])
         sizes = np.load(folder / "sizes.npy").astype(np.int64)
-        lengths = sizes.prod(axis=1) * self._channels
+        lengths = sizes.prod(axis=1) * self.channels
         self.indices = np.arange(len(sizes)) if indices is None else indices
         self.sizes = sizes[self.indices]
         self.starts = (np.cumsum(lengths) - lengths)[self.indices]
         self.pixels = _map(folder / "pixels.bin", (int(lengths.sum()),))
         self._count = len(sizes)
         self._thumbnails: dict[int, np.ndarray] = {}
-        equal = len(self.sizes) and (self.sizes == self.sizes[0]).all()
-        self._equal_size = (int(self.sizes[0, 0]), int(self.sizes[0, 1])) if equal else None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.folder, self.indices)
@@ -58,18 +54,17 @@ class MappedStore(Pictures):
     def __len__(self) -> int:
         return len(self.indices)
 
-    @property
+    @cached_property
     def channels(self) -> int:
-        return self._channels
+        return int(read_meta(self.folder)["channels"])
 
-    @property
+    @cached_property
     def equal_size(self) -> tuple[int, int] | None:
-        return self._equal_size
+        height, width = (np.unique(side) for side in self.sizes.T)
+        return (int(height[0]), int(width[0])) if len(height) == len(width) == 1 else None
 
     def size(self, index: np.ndarray) -> tuple[np.ndarray | int, np.ndarray | int]:
-        if self.equal_size is not None:
-            return self.equal_size
-        height, width = self.sizes[index].T
+        height, width = self.equal_size or self.sizes[index].T
         return height, width
 
     def image(self, i: int) -> np.ndarray:
@@ -89,18 +84,13 @@ class MappedStore(Pictures):
         }
 
     def thumbnail(self, index: np.ndarray, side: int) -> np.ndarray:
-        """Whole images shrunk to ``(B, side, side, C)`` uint8; read from disk once prepared.
-
-        Raises:
-            DatasetCorruptError: the file of thumbnails is short.
-        """
+        """Whole images shrunk to ``(B, side, side, C)`` uint8; read from disk once prepared."""
         path = self.folder / thumbnails_name(side)
-        if side not in self._thumbnails and not path.exists():
-            return super().thumbnail(index, side)
         if side not in self._thumbnails:
+            if not path.exists():
+                return super().thumbnail(index, side)
             try:
-                shape = (self._count, side, side, self.channels)
-                self._thumbnails[side] = _map(path, shape)
+                self._thumbnails[side] = _map(path, (self._count, side, side, self.channels))
             except ValueError as error:
                 raise DatasetCorruptError(
                     f"{path}: damaged ({error}). Delete this file; it is made again when needed."
@@ -108,11 +98,7 @@ class MappedStore(Pictures):
         return self._thumbnails[side][self.indices[index]]
 
     def prepare(self, thumbnail_size: int) -> None:
-        """Writes thumbnails of every image of the cache to disk, unless they are there.
-
-        Raises:
-            DatasetNotFoundError: the folder cannot be written, or the disk is full.
-        """
+        """Writes thumbnails of every image of the cache to disk, unless they are there."""
         if not (self.folder / thumbnails_name(thumbnail_size)).exists():
             with locked(lock_name(self.folder)):
                 MappedStore(self.folder).write_thumbnails(thumbnail_size)
@@ -130,10 +116,9 @@ class MappedStore(Pictures):
         def write(i: int) -> None:
             write_at(aside, i * length, box_resize(self.image(i)[None], side))
 
-        with closing(ThreadPoolExecutor(CORES)) as pool:
+        with ThreadPoolExecutor(CORES) as pool:
             results = run_in_order(pool, write, range(len(self)))
-            label = f"{label or self.folder.name}, thumbnails {side}"
-            finish(results, len(self), label, progress)
+            finish(results, len(self), f"{label or self.folder.name}, thumbnails {side}", progress)
         os.replace(aside, final)
 
 

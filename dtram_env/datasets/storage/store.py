@@ -6,7 +6,7 @@ a cache on disk, and `drawn_store.DrawnStore` draws them on demand.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -23,24 +23,19 @@ class Store(Protocol):
 
     def __len__(self) -> int:
         """Number of images."""
-        ...
 
     @property
     def channels(self) -> int:
         """Number of colour channels C."""
-        ...
 
     def size(self, index: np.ndarray) -> tuple[np.ndarray | int, np.ndarray | int]:
         """Height and width of the images, pixels; two numbers if all images have the same size."""
-        ...
 
     def crop(self, index: np.ndarray, top: np.ndarray, left: np.ndarray, side: int) -> np.ndarray:
         """Windows ``(B, side, side, C)`` uint8."""
-        ...
 
     def thumbnail(self, index: np.ndarray, side: int) -> np.ndarray:
         """Whole images shrunk to ``(B, side, side, C)`` uint8."""
-        ...
 
 
 class Pictures(Store, Protocol):
@@ -53,15 +48,12 @@ class Pictures(Store, Protocol):
     @property
     def equal_size(self) -> tuple[int, int] | None:
         """Height and width of every image; None if they differ."""
-        ...
 
     def image(self, i: int) -> np.ndarray:
         """One whole image ``(H, W, C)`` uint8."""
-        ...
 
     def select(self, indices: np.ndarray) -> Pictures:
         """A store of the images ``indices`` ``(M,)``, in that order."""
-        ...
 
     def prepare(self, thumbnail_size: int) -> None:
         """Prepares thumbnails of one size; may take a while the first time."""
@@ -85,6 +77,24 @@ class Pictures(Store, Protocol):
         return out
 
 
+def check_images(images: Any) -> None:
+    """Raises `ValueError` unless an array or a tensor is uint8 of shape ``(N, H, W, C)``."""
+    if images.ndim != 4 or str(images.dtype) not in ("uint8", "torch.uint8"):
+        raise ValueError(
+            f"images: expected uint8 of shape (N, H, W, C), "
+            f"got {images.dtype} {tuple(images.shape)}"
+        )
+
+
+def check_side(side: int, height: int, width: int) -> None:
+    """Raises `ValueError` if a crop is larger than the padded images."""
+    if side > min(height, width):
+        raise ValueError(
+            f"side={side}: larger than the padded image, {height}x{width}; "
+            "use a larger margin for the store"
+        )
+
+
 class ArrayStore:
     """Small images of one size in memory, zero-padded once so that a crop is one gather.
 
@@ -92,16 +102,10 @@ class ArrayStore:
         images: ``(N, H, W, C)`` uint8.
         margin: zeros added on each side, pixels: at least ``(side + 1) // 2`` for the largest crop
             whose centre may lie anywhere in the image.
-
-    Raises:
-        ValueError: `images` has another type or number of dimensions.
     """
 
     def __init__(self, images: np.ndarray, margin: int) -> None:
-        if images.ndim != 4 or images.dtype != np.uint8:
-            raise ValueError(
-                f"images: expected uint8 of shape (N, H, W, C), got {images.dtype} {images.shape}"
-            )
+        check_images(images)
         n, self.height, self.width, self.channels = images.shape
         self.margin = margin
         padded = (n, self.height + 2 * margin, self.width + 2 * margin, self.channels)
@@ -140,19 +144,11 @@ class ArrayStore:
         """
         if side not in self._views:
             n, height, width, channels = self.padded.shape
-            if side > min(height, width):
-                raise ValueError(
-                    f"side={side}: larger than the padded image, {height}x{width}; "
-                    "use a larger margin for the store"
-                )
+            check_side(side, height, width)
             item = np.dtype((np.void, side * channels))
             flat = np.ndarray((1,), dtype=item, buffer=self.padded)
             _, line, pixel, _ = self.padded.strides
             span = (side - 1) * width + side  # pixels from a window's first to past its last
-            self._views[side] = as_strided(
-                flat,
-                shape=(n * height * width - span + 1, side),
-                strides=(pixel, line),
-                writeable=False,
-            )
+            shape = (n * height * width - span + 1, side)
+            self._views[side] = as_strided(flat, shape, strides=(pixel, line), writeable=False)
         return self._views[side]

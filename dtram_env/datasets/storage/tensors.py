@@ -15,6 +15,7 @@ from torch.nn.functional import pad
 
 from ...sensor_torch import TorchStore, area_average
 from .mapped import MappedStore
+from .store import check_images, check_side
 from .thumbnails import box_taps, fits_int32
 
 if TYPE_CHECKING:
@@ -32,19 +33,12 @@ class TensorStore:
         margin: zeros added on each side, pixels (`sensor.margin`).
         sizes: ``(N, 2)`` int64, height and width of each image, which lies at the top left of its
             H x W pixels, with zeros around it; None: all are H x W.
-
-    Raises:
-        ValueError: `images` has another type or number of dimensions.
     """
 
     on_host = False
 
     def __init__(self, images: Tensor, margin: int, sizes: Tensor | None = None) -> None:
-        if images.ndim != 4 or images.dtype != torch.uint8:
-            raise ValueError(
-                f"images: expected uint8 of shape (N, H, W, C), "
-                f"got {images.dtype} {tuple(images.shape)}"
-            )
+        check_images(images)
         _, self.height, self.width, self.channels = images.shape
         self.margin, self.sizes = margin, sizes
         self.padded = pad(images, (0, 0, margin, margin, margin, margin))
@@ -86,11 +80,7 @@ class TensorStore:
         """Offsets ``(side * side * C,)`` of a window's elements from its first one."""
         if side not in self._offsets:
             _, height, width, channels = self.padded.shape
-            if side > min(height, width):
-                raise ValueError(
-                    f"side={side}: larger than the padded image, {height}x{width}; "
-                    "use a larger margin for the store"
-                )
+            check_side(side, height, width)
             device = self.padded.device
             lines = torch.arange(side, device=device) * (width * channels)
             columns = torch.arange(side * channels, device=device)
@@ -99,12 +89,7 @@ class TensorStore:
 
 
 class FlatStore:
-    """Images of any size on a device, one after another, unpadded; it never waits for the host.
-
-    Args:
-        store: the memory-mapped images; all are copied to the device.
-        device: the device.
-    """
+    """Memory-mapped images copied to a device, one after another; never waits for the host."""
 
     on_host = False
 
@@ -125,9 +110,7 @@ class FlatStore:
         return len(self._starts)
 
     def size(self, index: Tensor) -> tuple[Tensor | int, Tensor | int]:
-        if self._host.equal_size is not None:
-            return self._host.equal_size
-        height, width = self._sizes[index].unbind(-1)
+        height, width = self._host.equal_size or self._sizes[index].unbind(-1)
         return height, width
 
     def crop(self, index: Tensor, top: Tensor, left: Tensor, side: int) -> Tensor:
@@ -160,12 +143,7 @@ class FlatStore:
 
 
 class HostStore:
-    """Images on the host: a crop reads the locations from the device and sends the pixels back.
-
-    Args:
-        store: the images.
-        device: the device that receives the crops.
-    """
+    """Images on the host: a crop reads the locations from the device and sends the pixels back."""
 
     on_host = True
 
@@ -214,16 +192,10 @@ def make_store(data: Dataset, margin: int, device: torch.device) -> TorchStore:
 
 
 def box_resize(images: Tensor, side: int, sizes: Tensor | None = None) -> Tensor:
-    """The exact box filter of `thumbnails.box_resize`, with the same result to the last bit.
+    """`thumbnails.box_resize` of ``(N, H, W, C)`` images, with the same result to the last bit.
 
-    Args:
-        images: ``(N, H, W, C)`` uint8.
-        side: side of the output, pixels.
-        sizes: ``(N, 2)`` int64, height and width of each image, which lies at the top left of its
-            H x W pixels; None: all are H x W.
-
-    Returns:
-        ``(N, side, side, C)`` uint8.
+    `sizes` ``(N, 2)`` int64 are the height and width of each image, which lies at the top left of
+    its H x W pixels; None: all are H x W.
     """
     batch, height, width, _ = images.shape
     if sizes is None:
@@ -237,15 +209,12 @@ def box_resize(images: Tensor, side: int, sizes: Tensor | None = None) -> Tensor
     every = torch.arange(batch, device=images.device)[:, None]
     dtype = torch.int32 if fits_int32(height * width) else torch.int64
     tall: Any = 0
-    for k in range(rows.shape[2]):
-        share = row_shares[..., k, None, None].to(dtype)
-        tall = tall + images[every, rows[..., k].expand(batch, -1)] * share
+    for row, share in zip(rows.unbind(-1), row_shares.to(dtype).unbind(-1), strict=True):
+        tall = tall + images[every, row.expand(batch, -1)] * share[..., None, None]
     total: Any = 0
-    for k in range(columns.shape[2]):
-        share = column_shares[:, None, :, k, None].to(dtype)
-        columns_k = columns[..., k].expand(batch, -1)
-        index = columns_k[:, None, :, None].expand(-1, side, -1, images.shape[3])
-        total = total + tall.gather(2, index) * share
+    for column, share in zip(columns.unbind(-1), column_shares.to(dtype).unbind(-1), strict=True):
+        index = column[:, None, :, None].expand(batch, side, -1, images.shape[3])
+        total = total + tall.gather(2, index) * share[:, None, :, None]
     area = (heights * widths)[:, None, None, None].to(dtype)
     return torch.div(2 * total + area, 2 * area, rounding_mode="floor").to(torch.uint8)
 

@@ -17,14 +17,9 @@ _ROWS, _COLUMNS = 4, 4  # output pixels along each axis that one small matrix co
 
 
 def box_resize(images: np.ndarray, side: int) -> np.ndarray:
-    """Resizes images to squares; each output pixel is the mean of the area that it covers.
+    """Resizes ``(N, H, W, C)`` to ``(N, side, side, C)``, uint8.
 
-    Args:
-        images: ``(N, H, W, C)`` uint8.
-        side: side of the output, pixels.
-
-    Returns:
-        ``(N, side, side, C)`` uint8, rounded to nearest (halves up).
+    Each output pixel is the mean of the area that it covers, rounded to nearest (halves up).
     """
     count, height, width, channels = images.shape
     if height == side == width:
@@ -48,9 +43,7 @@ def box_resize(images: np.ndarray, side: int) -> np.ndarray:
         taken = taken.reshape(len(part), side, *columns.shape).swapaxes(1, 2)
         total = (taken @ column_shares).swapaxes(1, 2).reshape(len(part), side, -1)
         means = total[:, :, : side * channels].astype(whole)
-        means *= 2
-        means += area
-        means //= 2 * area
+        means = (2 * means + area) // (2 * area)
         out[start : start + at_once] = means.reshape(-1, side, side, channels)
     return out
 
@@ -59,9 +52,8 @@ def box_resize(images: np.ndarray, side: int) -> np.ndarray:
 def _bands(size: int, side: int, outputs: int) -> tuple[np.ndarray, np.ndarray]:
     """Divides one axis into groups of neighbouring output pixels.
 
-    Returns:
-        Input pixels under each group ``(groups, K)`` int64, and the share of each in each output
-        pixel ``(groups, outputs, K)`` int64; 0 past the last output pixel.
+    Gives the input pixels under each group ``(groups, K)`` int64, and the share of each in each
+    output pixel ``(groups, outputs, K)`` int64, 0 past the last output pixel.
     """
     pixels, shares = box_taps(size, side)
     groups, output = -(-side // outputs), np.arange(side)
@@ -76,12 +68,7 @@ def _bands(size: int, side: int, outputs: int) -> tuple[np.ndarray, np.ndarray]:
 
 @lru_cache(maxsize=64)
 def _line_bands(size: int, side: int, outputs: int, channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """`_bands` for a line of pixels with interleaved channels.
-
-    Returns:
-        Input values ``(groups, K * channels)`` and shares ``(groups, K * channels, outputs *
-        channels)``, to multiply from the right.
-    """
+    """`_bands` of interleaved channels, ``(G, K * C)`` and ``(G, K * C, outputs * C)`` int64."""
     pixels, shares = _bands(size, side, outputs)
     values = pixels[..., None] * channels + np.arange(channels)
     table = shares.swapaxes(1, 2)[:, :, None, :, None] * np.eye(channels, dtype=np.int64)[:, None]
@@ -97,13 +84,8 @@ def fits_int32(area: int) -> bool:
 def box_taps(size: int, side: int) -> tuple[np.ndarray, np.ndarray]:
     """The input pixels under each output pixel along one axis, and their shares.
 
-    Args:
-        size: input pixels.
-        side: output pixels.
-
-    Returns:
-        Pixels ``(side, K)`` int64 and shares ``(side, K)`` int64, whole numbers that sum to `size`.
-        A pixel of share 0 may be any.
+    Both are ``(side, K)`` int64. Shares are whole numbers that sum to `size`, the number of input
+    pixels. A pixel of share 0 may be any.
 
     >>> pixels, shares = box_taps(3, 2)
     >>> pixels.tolist(), shares.tolist()

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import DatasetNotFoundError
-from ..paths import SETTINGS
+from ..paths import SETTINGS, shows_progress
 
 CORES = os.cpu_count() or 1
 _AHEAD = 64  # items submitted before the oldest result is taken
@@ -46,31 +44,25 @@ def write_at(path: Path, start: int, pixels: np.ndarray) -> None:
         file.write(np.ascontiguousarray(pixels).data)
 
 
-@contextmanager
-def closing(pool: Executor) -> Iterator[Executor]:
-    """Closes the pool at the end; after an error, work that has not begun is dropped."""
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
 def run_in_order(pool: Executor, work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
     """Results of ``work(item)`` in order, like `pool.map`, but submits only a few items ahead.
 
     An error therefore stops the rest.
     """
     waiting: deque[Future[Any]] = deque()
-    for item in items:
-        waiting.append(pool.submit(work, item))
-        if len(waiting) > _AHEAD:
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > _AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
             yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
 
 
 def finish(results: Iterator[Any], total: int, label: str, progress: bool | None) -> None:
     """Takes all results and shows a bar on standard error; by default only on a terminal."""
-    shown = sys.stderr.isatty() if progress is None else progress
-    for _ in tqdm(results, label, total, unit="image", disable=not shown, file=sys.stderr):
+    for _ in tqdm(results, label, total, unit="image", disable=not shows_progress(progress)):
         pass

@@ -166,10 +166,10 @@ def test_build_names_a_damaged_image(run: Callable, cub_tree: Tree) -> None:
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        ("--image-size 0", "invalid whole number above 0, or 'native' value: '0'"),
-        ("--image-size small", "invalid whole number above 0, or 'native' value: 'small'"),
-        ("--num-train -1", "invalid whole number above 0 value: '-1'"),
-        ("--thumbnail-size 2.5", "invalid whole number above 0 value: '2.5'"),
+        ("--image-size 0", "expected a whole number above 0, got '0'"),
+        ("--image-size small", "expected a whole number above 0, got 'small'"),
+        ("--num-train -1", "expected a whole number above 0, got '-1'"),
+        ("--thumbnail-size 2.5", "expected a whole number above 0, got '2.5'"),
     ],
 )
 def test_bad_options(

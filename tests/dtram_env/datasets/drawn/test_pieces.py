@@ -9,6 +9,7 @@ import pytest
 
 from dtram_env.datasets.drawn.canvas import Canvas, Texture, field
 from dtram_env.datasets.drawn.pieces import Figure, Pieces
+from dtram_env.datasets.drawn.textures import AMPLITUDE
 
 SIZE = 64
 
@@ -97,12 +98,12 @@ def test_a_texture_keeps_the_mean_and_stays_inside_its_piece() -> None:
     plain = painted(piece)
     for kind in range(3):
         canvas = Canvas(np.full((3, SIZE, SIZE), 100, np.float32))
-        texture = Texture(kind, 3.4, (0.37, 0.81), 40.0)
+        texture = Texture(kind, (0.37, 0.81))
         canvas.paint(piece, np.full((1, 3), 100), [texture])
         change = canvas.planes[0].astype(float) - 100
         assert abs(change.sum() / plain.sum()) < 0.3
         assert np.all(change[plain == 0] == 0)
-        assert change[plain == 1].std() == pytest.approx(40 * 0.5**0.5, rel=0.15)
+        assert change[plain == 1].std() == pytest.approx(AMPLITUDE * 0.5**0.5, rel=0.15)
 
 
 def test_pieces_beyond_the_edge_are_clipped() -> None:

@@ -213,7 +213,7 @@ def test_read(patches: int, mnist_folder: Path) -> None:
 def test_read_without_files(tmp_path: Path) -> None:
     with pytest.raises(DatasetNotFoundError, match=r"t10k-images.*datasets download mnist"):
         cluttered.read(tmp_path, "test", 4)
-    with pytest.raises(ValueError, match="part='validation': expected 'train' or 'test'"):
+    with pytest.raises(ValueError, match="part='validation': expected one of 'train', 'test'"):
         cluttered.read(tmp_path, "validation", 4)
 
 
@@ -232,13 +232,13 @@ GOOD = {
         ({"digits": np.zeros((3, 28, 28, 1))}, r"digits: expected uint8 .*got float64"),
         ({"digits": np.zeros((3, 60, 60, 1), dtype=np.uint8)}, r"\(N, 28, 28, 1\).*60, 60"),
         ({"labels": np.zeros(2, dtype=np.int64)}, r"labels: expected shape \(3,\).*got \(2,\)"),
-        ({"part": "validation"}, "part='validation': expected 'train' or 'test'"),
+        ({"part": "validation"}, "part='validation': expected one of 'train', 'test'"),
         ({"patches": -1}, "patches=-1: expected 0 or more"),
         ({"seed": -1}, "seed=-1: expected 0 to"),
         ({"seed": 2**63}, f"seed={2**63}: expected 0 to"),
         (
             {"digits": GOOD["digits"][:1], "labels": GOOD["labels"][:1]},
-            "patches=4: .* expected 2 digits or more, got 1",
+            "patches=4: .* expected 2 or more, got 1",
         ),
     ],
 )

@@ -178,7 +178,7 @@ def test_a_missing_file(folder: Path) -> None:
 
 
 def test_unknown_part(folder: Path) -> None:
-    with pytest.raises(ValueError, match="part='validation': expected 'train' or 'test'"):
+    with pytest.raises(ValueError, match="part='validation': expected one of 'train', 'test'"):
         fashion.read(folder, "validation")
 
 

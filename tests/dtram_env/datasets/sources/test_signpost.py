@@ -143,7 +143,7 @@ def test_brightness_and_noise() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"part": "validation"}, "part='validation': expected 'train' or 'test'"),
+        ({"part": "validation"}, "part='validation': expected one of 'train', 'test'"),
         ({"part": "test", "seed": -1}, "seed=-1: expected 0 to"),
     ],
 )
