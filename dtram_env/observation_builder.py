@@ -33,7 +33,6 @@ class ObservationBuilder:
     def __init__(self, settings: EnvSettings, *, native: bool = False) -> None:
         height, width, channels = settings.image_shape
         glimpse_size, num_scales = settings.glimpse_size, settings.num_scales
-        assert settings.thumbnail_size is not None
         side = self._thumbnail_size = settings.thumbnail_size
         self._max_glimpses, self._num_scales = settings.max_glimpses, num_scales
         self._canvas = settings.observe == "canvas" and not native
@@ -85,10 +84,10 @@ class ObservationBuilder:
             observation["glimpse"] = b.glimpse(index, location)
         else:
             cropped = t > 0 if self._choose else ~at_first  # slots whose last glimpse is a crop
-            glimpse = b.glimpse(index, location, cropped)
             other: Any = 0
             if self._thumbnail and not self._own_key:
                 other = b.xp.concatenate([whole] * self._num_scales, -1)
+            glimpse = b.glimpse(index, location, cropped)
             observation["glimpse"] = b.select(cropped, glimpse, other)
         if self._own_key:
             observation["thumbnail"] = b.select(at_first, whole, 0)

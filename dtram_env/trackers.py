@@ -30,15 +30,10 @@ class Tracker:
 
 
 class SeenPixels(Tracker):
-    """The pixels that the finest crops of an episode have covered.
-
-    Attributes:
-        mask: ``(n, H, W)`` bool.
-    """
+    """`mask` ``(n, H, W)`` bool: the pixels that the finest crops of an episode have covered."""
 
     def __init__(self, b: Backend, num_envs: int, height: int, width: int, side: int) -> None:
-        self._b, self._side = b, side
-        self._height, self._width = height, width
+        self._corner, self._height, self._width, self._side = b.sensor.corner, height, width, side
         self._rows = b.array(np.arange(height))
         self._columns = b.array(np.arange(width))
         self.mask = b.full((num_envs, height, width), False, b.boolean)
@@ -47,8 +42,8 @@ class SeenPixels(Tracker):
         self.mask = self.mask & False if mask is None else self.mask & ~mask[:, None, None]
 
     def update(self, mask: Any | None, location: Any) -> None:
-        top = self._b.corner(location[:, 1], self._height, self._side)[:, None]
-        left = self._b.corner(location[:, 0], self._width, self._side)[:, None]
+        top = self._corner(location[:, 1], self._height, self._side)[:, None]
+        left = self._corner(location[:, 0], self._width, self._side)[:, None]
         rows = (self._rows >= top) & (self._rows < top + self._side)
         columns = (self._columns >= left) & (self._columns < left + self._side)
         if mask is not None:
@@ -57,11 +52,7 @@ class SeenPixels(Tracker):
 
 
 class SeenCells(Tracker):
-    """The grid cells at whose exact centre a crop of an episode was taken.
-
-    Attributes:
-        mask: ``(n, G * G)`` bool.
-    """
+    """`mask` ``(n, G * G)`` bool: the grid cells at whose exact centre a crop was taken."""
 
     def __init__(self, b: Backend, num_envs: int, grid: int) -> None:
         self._centres = b.array(grid_centres(grid))
@@ -76,12 +67,7 @@ class SeenCells(Tracker):
 
 
 class CropLocations(Tracker):
-    """Where the crops of an episode were taken, in order.
-
-    Attributes:
-        locations: ``(n, T_max, 2)`` float32.
-        count: ``(n,)`` int64, how many of them are filled.
-    """
+    """`locations` ``(n, T_max, 2)`` float32 of an episode's first `count` ``(n,)`` int64 crops."""
 
     def __init__(self, b: Backend, num_envs: int, max_glimpses: int) -> None:
         self._b = b

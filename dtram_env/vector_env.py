@@ -11,10 +11,11 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
 from .backends import make_backend, read_array, to_host
-from .base import RENDER_FPS, EnvBase, check_image_index, check_options
+from .base import RENDER_FPS, EnvBase
+from .checks import check_choice, check_integer, check_options
 from .datasets import Dataset
 from .episodes import Episodes
-from .settings import check_integer, read_settings
+from .settings import read_settings
 from .trackers import CropLocations
 
 
@@ -84,38 +85,26 @@ class GlimpseVectorEnv(EnvBase, gym.vector.VectorEnv[Any, Any, Any]):
         **settings: Any,
     ) -> None:
         n = self.num_envs = check_integer("num_envs", num_envs, 1)
-        if render_mode not in (None, "rgb_array"):
-            raise ValueError(f"render_mode={render_mode!r}: expected None or 'rgb_array'")
+        check_choice("render_mode", render_mode, (None, "rgb_array"))
         self.render_mode = render_mode
-        try:
-            self.autoreset_mode = AutoresetMode(autoreset_mode)
-        except ValueError:
-            expected = ", ".join(repr(mode.value) for mode in AutoresetMode)
-            raise ValueError(
-                f"autoreset_mode={autoreset_mode!r}: expected one of {expected}"
-            ) from None
+        mode = getattr(autoreset_mode, "value", autoreset_mode)
+        check_choice("autoreset_mode", mode, [mode.value for mode in AutoresetMode])
+        self.autoreset_mode = AutoresetMode(mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         read = read_settings(type(self), {"dataset": dataset, **settings})
         b = make_backend(backend, read.source, read.glimpse_size, read.num_scales, device)
         self.backend, self.device = backend, b.device
         self.validate_actions = b.on_host if validate_actions is None else validate_actions
         self._set_up(read, b, n, [(i, n) for i in range(n)])
-
         self.single_observation_space = read.builder.space
         self.single_action_space = read.codec.space
         self.observation_space = batch_space(self.single_observation_space, n)
         self.action_space = batch_space(self.single_action_space, n)
 
         self._crops = CropLocations(b, n, self.max_glimpses) if render_mode else None
-        trackers = (self._seen, self._cells, self._crops)
-        self._episodes = Episodes(
-            b,
-            n,
-            self.max_glimpses,
-            self.discount,
-            self.first_glimpse,
-            [tracker for tracker in trackers if tracker is not None],
-        )
+        if self._crops is not None:
+            self._trackers.append(self._crops)
+        self._episodes = Episodes(b, n, read, self._trackers)
         self._started = False
         self._all = b.full(n, True, b.boolean)
         self._predictions = b.full(n, 0, b.xp.int64)  # the last ones, for pictures
@@ -136,10 +125,7 @@ class GlimpseVectorEnv(EnvBase, gym.vector.VectorEnv[Any, Any, Any]):
             ResetNeeded: a mask was given before all slots were started once.
         """
         super().reset(seed=seed)
-        options = options or {}
-        check_options(options, ("image_index", "reset_mask"))
-        mask = self._read_mask(options)
-        fixed = self._read_index(options)
+        mask, fixed = self._read_options(options or {})
         if mask is None:
             self._images.restart()
         self._start(mask, fixed)
@@ -180,7 +166,7 @@ class GlimpseVectorEnv(EnvBase, gym.vector.VectorEnv[Any, Any, Any]):
                 self._add_final(infos, finished, answers)
             else:
                 for key, values in answers.items():
-                    _add(infos, key, values, b.copy(finished))
+                    self._add(infos, key, values, finished)
         terminations = b.copy(state.ended) if mode is AutoresetMode.DISABLED else finished
 
         if self._belief is not None:  # before new episodes start: `_start` reads their glimpses
@@ -196,7 +182,7 @@ class GlimpseVectorEnv(EnvBase, gym.vector.VectorEnv[Any, Any, Any]):
         return self._observe(), rewards, terminations, truncations, infos
 
     def action_masks(self) -> Any:
-        """The allowed choices ``(num_envs, …)`` of a grid view, bool; see `views.action_masks`.
+        """The allowed choices ``(n, …)`` of a grid view, bool; see `views.GridActions.masks`.
 
         Raises:
             ValueError: the view has no grid.
@@ -230,7 +216,7 @@ class GlimpseVectorEnv(EnvBase, gym.vector.VectorEnv[Any, Any, Any]):
         index = self._images.next(self.np_random, mask, fixed)
         first = None
         if self._first_locations is not None:
-            first = self._first_locations.next(self.np_random)
+            first = self._first_locations.next_row(self.np_random)
         if mask is not None and self._b.on_host and not mask.any():
             return
         state = self._episodes
@@ -259,24 +245,24 @@ class GlimpseVectorEnv(EnvBase, gym.vector.VectorEnv[Any, Any, Any]):
         infos: dict[str, Any] = {}
         for key, column in values.items():
             if mask is None:
-                _add(infos, key, b.copy(column), b.copy(self._all))
+                self._add(infos, key, b.copy(column), self._all)
             else:  # `select` turns booleans into integers
                 masked = b.cast(b.select(mask, column, 0), column.dtype)
-                _add(infos, key, masked, b.copy(mask))
+                self._add(infos, key, masked, mask)
         return infos
 
     def _add_dataset(self, infos: dict[str, Any], mask: Any | None) -> None:
         names = np.full(self.num_envs, None, dtype=object)
         names[mask if mask is not None and self._b.on_host else ...] = self.dataset
-        _add(infos, "dataset", names, self._b.copy(self._all if mask is None else mask))
+        self._add(infos, "dataset", names, self._all if mask is None else mask)
 
     def _add_final(self, infos: dict[str, Any], finished: Any, answers: dict[str, Any]) -> None:
         """Adds the last observations and infos of episodes that are about to be replaced."""
         b = self._b
         final = self._describe(finished)
         for key, values in answers.items():
-            _add(final, key, values, b.copy(finished))
-        _add(infos, "final_info", final, b.copy(finished))
+            self._add(final, key, values, finished)
+        self._add(infos, "final_info", final, finished)
         observations: Any
         if b.on_host:
             batch = self._observe(finished)
@@ -285,36 +271,31 @@ class GlimpseVectorEnv(EnvBase, gym.vector.VectorEnv[Any, Any, Any]):
             observations[finished] = [dict(zip(batch, row, strict=True)) for row in rows]
         else:
             observations = self._observe()
-        _add(infos, "final_obs", observations, b.copy(finished))
+        self._add(infos, "final_obs", observations, finished)
 
-    def _read_mask(self, options: dict[str, Any]) -> Any | None:
-        if "reset_mask" not in options:
-            return None
-        expected = f"bool of shape ({self.num_envs},)"
-        mask = read_array(self._b, options["reset_mask"], "options['reset_mask']", "b", expected)
-        if tuple(mask.shape) != (self.num_envs,):
-            raise ValueError(
-                f"options['reset_mask'] has shape {tuple(mask.shape)}: expected {expected}"
-            )
-        if not self._started:
-            raise ResetNeeded("options['reset_mask']: reset() all slots once before some of them")
-        return mask
+    def _add(self, infos: dict[str, Any], key: str, values: Any, mask: Any) -> None:
+        infos[key], infos[f"_{key}"] = values, self._b.copy(mask)
 
-    def _read_index(self, options: dict[str, Any]) -> Any | None:
-        if "image_index" not in options:
-            return None
-        b, given = self._b, options["image_index"]
-        expected = f"integers of shape ({self.num_envs},), or one for all slots"
-        index = read_array(b, given, "options['image_index']", "iu", expected)
-        if tuple(index.shape) not in ((), (self.num_envs,)):
-            raise ValueError(
-                f"options['image_index'] has shape {tuple(index.shape)}: expected {expected}"
-            )
-        on_device = not b.on_host and isinstance(given, b.xp.Tensor)
-        if not on_device or self.validate_actions:  # checking a tensor waits for the device
-            check_image_index(index if on_device else np.asarray(given), self.num_images)
-        return b.cast(index, b.xp.int64) + b.full(self.num_envs, 0, b.xp.int64)
-
-
-def _add(infos: dict[str, Any], key: str, values: Any, mask: Any) -> None:
-    infos[key], infos[f"_{key}"] = values, mask
+    def _read_options(self, options: dict[str, Any]) -> tuple[Any | None, Any | None]:
+        """The mask ``(n,)`` bool and the images ``(n,)`` int64 for `reset`; None if not given."""
+        check_options(options, "image_index", "reset_mask")
+        b, n = self._b, self.num_envs
+        mask, fixed = None, None
+        if "reset_mask" in options:
+            mask = read_array(b, options["reset_mask"], "options['reset_mask']", "b", (n,))
+            if not self._started:
+                raise ResetNeeded("options['reset_mask']: reset() all slots once before some")
+        if "image_index" in options:
+            given = options["image_index"]
+            fixed = read_array(b, given, "options['image_index']", "iu", (n,), ())
+            on_device = not b.on_host and isinstance(given, b.xp.Tensor)
+            if not on_device or self.validate_actions:  # checking a tensor waits for the device
+                values = fixed if on_device else np.asarray(given)
+                wrong = (values < 0) | (values >= self.num_images)
+                if wrong.any():
+                    raise ValueError(
+                        f"options['image_index']: {int(values[wrong][0])} is out of range; the "
+                        f"split has images 0 to {self.num_images - 1}"
+                    )
+            fixed = b.cast(fixed, b.xp.int64) + b.full(n, 0, b.xp.int64)
+        return mask, fixed

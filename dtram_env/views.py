@@ -7,9 +7,8 @@ backend, or one at a time. `observation_builder` makes the observations.
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
 from functools import reduce
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
@@ -18,6 +17,9 @@ from .backends import Backend, read_array
 
 VIEWS = ("native", "continuous", "discrete", "single")
 GRID_VIEWS = ("discrete", "single")  # their locations are the cells of a grid
+
+OneAction = tuple[np.ndarray, int, int | None]
+"""Location ``(2,)`` float32, stop, and prediction or None."""
 
 
 class Decision(NamedTuple):
@@ -34,8 +36,11 @@ class Decision(NamedTuple):
     prediction: Any
 
 
-class ActionCodec(Protocol):
-    """Reads the actions of one view."""
+class ActionCodec:
+    """Reads the actions of one view, whose space is `space`.
+
+    Both methods raise `ValueError` for an invalid action, with the field, the slot and the value.
+    """
 
     space: spaces.Space[Any]
 
@@ -49,24 +54,15 @@ class ActionCodec(Protocol):
             active: ``(n,)`` bool, the slots whose action counts (None: all); the others may hold
                 any values.
             check: whether to check values. Shapes and types are always checked.
-
-        Raises:
-            ValueError: an action is invalid; the message names the field, the slot and the value.
         """
-        ...
+        raise NotImplementedError
 
-    def decode_one(self, action: Any) -> tuple[np.ndarray, int, int | None]:
-        """Reads one action: location ``(2,)`` float32, stop, and prediction or None.
-
-        Separate from `decode`, because Python numbers are several times faster than arrays of one.
-
-        Raises:
-            ValueError: the action is invalid; the message names the field and the value.
-        """
-        ...
+    def decode_one(self, b: Backend, action: Any) -> OneAction:
+        """Reads one action; Python numbers are several times faster than arrays of one."""
+        raise NotImplementedError
 
 
-class NativeActions:
+class NativeActions(ActionCodec):
     """``Dict(location, stop, prediction)``, the task's own action space.
 
     Args:
@@ -74,22 +70,19 @@ class NativeActions:
     """
 
     def __init__(self, num_classes: int | None) -> None:
-        parts: dict[str, spaces.Space[Any]] = {
-            "location": spaces.Box(-1, 1, (2,), np.float32),
-            "stop": spaces.Discrete(2),
-        }
         self._bounds = {"stop": 2}  # the integer fields
         if num_classes is not None:
-            parts["prediction"] = spaces.Discrete(num_classes)
             self._bounds["prediction"] = num_classes
-        self.space: spaces.Space[Any] = spaces.Dict(parts)
-        self._keys = tuple(parts)
+        parts: dict[str, spaces.Space[Any]] = {"location": spaces.Box(-1, 1, (2,), np.float32)}
+        parts |= {name: spaces.Discrete(bound) for name, bound in self._bounds.items()}
+        self.space = spaces.Dict(parts)
 
     def decode(self, b: Backend, action: Any, n: int, active: Any | None, check: bool) -> Decision:
         self._check_keys(action)
-        location = _array(b, action["location"], (n, 2), "action['location']", "iuf")
+        location = read_array(b, action["location"], "action['location']", "iuf", (n, 2))
         numbers = {
-            name: _array(b, action[name], (n,), f"action['{name}']") for name in self._bounds
+            name: read_array(b, action[name], f"action['{name}']", "iufb", (n,))
+            for name in self._bounds
         }
         if check:
             checks = [_finite(b, location, "action['location']")]
@@ -101,31 +94,29 @@ class NativeActions:
             prediction = _int64(b, prediction, active)
         return Decision(_clip(b, location), numbers["stop"], prediction)
 
-    def decode_one(self, action: Any) -> tuple[np.ndarray, int, int | None]:
+    def decode_one(self, b: Backend, action: Any) -> OneAction:
         self._check_keys(action)
-        location = _numbers(action["location"], (2,), "action['location']")
-        classes = self._bounds.get("prediction")
+        location = read_array(b, action["location"], "action['location']", "iuf", (2,))
         prediction = None
-        if classes is not None:
+        if "prediction" in self._bounds:
+            classes = self._bounds["prediction"]
             prediction = _one_integer(action["prediction"], classes, "action['prediction']")
-        return (
-            _one_location(location, "action['location']"),
-            _one_integer(action["stop"], 2, "action['stop']"),
-            prediction,
-        )
+        stop = _one_integer(action["stop"], 2, "action['stop']")
+        return _one_location(location, "action['location']"), stop, prediction
 
     def _check_keys(self, action: Any) -> None:
-        keys = ", ".join(map(repr, self._keys))
-        if not isinstance(action, dict):
-            raise ValueError(
-                f"action is a {type(action).__name__}: expected a dict with the keys {keys} "
-                "(the other views take arrays)"
-            )
-        if action.keys() != set(self._keys):
+        if isinstance(action, dict) and action.keys() == {"location", *self._bounds}:
+            return
+        keys = ", ".join(map(repr, ["location", *self._bounds]))
+        if isinstance(action, dict):
             raise ValueError(f"action has the keys {sorted(action)}: expected {keys}")
+        raise ValueError(
+            f"action is a {type(action).__name__}: expected a dict with the keys {keys} "
+            "(the other views take arrays)"
+        )
 
 
-class ContinuousActions:
+class ContinuousActions(ActionCodec):
     """``Box(3 + num_classes)``: x, y, stop if > 0, then one score per class.
 
     The first class of the largest score is the prediction.
@@ -136,29 +127,52 @@ class ContinuousActions:
 
     def __init__(self, num_classes: int | None) -> None:
         self._size = 3 + (num_classes or 0)
-        self.space: spaces.Space[Any] = spaces.Box(-1, 1, (self._size,), np.float32)
+        self.space = spaces.Box(-1, 1, (self._size,), np.float32)
 
     def decode(self, b: Backend, action: Any, n: int, active: Any | None, check: bool) -> Decision:
-        action = _array(b, action, (n, self._size), "action", "iuf")
+        action = read_array(b, action, "action", "iuf", (n, self._size))
         if check:
             _raise_for([_finite(b, action, "action")], active)
         prediction = action[:, 3:].argmax(-1) if self._size > 3 else None
         return Decision(_clip(b, action[:, :2]), action[:, 2] > 0, prediction)
 
-    def decode_one(self, action: Any) -> tuple[np.ndarray, int, int | None]:
-        action = _numbers(action, (self._size,), "action")
+    def decode_one(self, b: Backend, action: Any) -> OneAction:
+        action = read_array(b, action, "action", "iuf", (self._size,))
         if not np.isfinite(action).all():
             raise ValueError(f"action = {action}: expected finite numbers")
         prediction = int(action[3:].argmax()) if self._size > 3 else None
         return _one_location(action[:2], "action[:2]"), int(action[2] > 0), prediction
 
 
-class _GridActions:
+class GridActions(ActionCodec):
     """What the grid views share: cells, numbered row by row from the top left, as locations."""
 
     def __init__(self, grid: int) -> None:
         self._centres = grid_centres(grid)
+        self._cells = grid * grid
         self._on_backend: Any = None  # the centres
+        # In action masks: columns before the choice to stop, and columns in all.
+        self._stop_column, self._columns = self._cells, self._cells + 1
+
+    def masks(self, b: Backend, visited: Any | None, t: Any, min_glimpses: int) -> Any:
+        """The allowed choices, in the layout that MaskablePPO reads.
+
+        Args:
+            b: the backend.
+            visited: ``(n, G * G)`` bool, cells that are forbidden unless all of a slot's cells were
+                visited; None to allow all.
+            t: ``(n,)`` int64, glimpses taken.
+            min_glimpses: stopping is forbidden before this many glimpses.
+
+        Returns:
+            ``(n, G * G + 2 + num_classes)`` bool: cells, then stop 0 and 1, then classes, if the
+            action holds a prediction; in the view "single" ``(n, G * G + 1)``: cells, then stop.
+        """
+        masks = b.full((len(t), self._columns), True, b.boolean)
+        if visited is not None:
+            masks[:, : self._cells] = ~visited | visited.all(-1)[:, None]
+        masks[:, self._stop_column] = t >= min_glimpses
+        return masks
 
     def _locations(self, b: Backend, cells: Any) -> Any:
         if self._on_backend is None:
@@ -166,7 +180,7 @@ class _GridActions:
         return self._on_backend[cells]
 
 
-class DiscreteActions(_GridActions):
+class DiscreteActions(GridActions):
     """``MultiDiscrete([G*G, 2, num_classes])``: a cell of the grid, stop, prediction.
 
     Args:
@@ -176,30 +190,28 @@ class DiscreteActions(_GridActions):
 
     def __init__(self, num_classes: int | None, grid: int) -> None:
         super().__init__(grid)
-        self._bounds = (grid * grid, 2, *(() if num_classes is None else (num_classes,)))
-        self.space: spaces.Space[Any] = spaces.MultiDiscrete(list(self._bounds))
-        names = ("action[0] (cell)", "action[1] (stop)", "action[2] (prediction)")
-        self._fields = names[: len(self._bounds)]
+        self._bounds = (self._cells, 2) if num_classes is None else (self._cells, 2, num_classes)
+        self._stop_column, self._columns = self._cells + 1, sum(self._bounds)
+        self.space = spaces.MultiDiscrete(list(self._bounds))
+        self._fields = ("action[0] (cell)", "action[1] (stop)", "action[2] (prediction)")
 
     def decode(self, b: Backend, action: Any, n: int, active: Any | None, check: bool) -> Decision:
-        action = _array(b, action, (n, len(self._bounds)), "action")
+        action = read_array(b, action, "action", "iufb", (n, len(self._bounds)))
         columns = [action[:, k] for k in range(len(self._bounds))]
         if check:
-            parts = zip(columns, self._bounds, self._fields, strict=True)
+            parts = zip(columns, self._bounds, self._fields, strict=False)
             _raise_for([_integers(b, *part) for part in parts], active)
-        cells = _int64(b, columns[0], active, None if check else self._bounds[0] - 1)
+        cells = _int64(b, columns[0], active, None if check else self._cells - 1)
         prediction = _int64(b, columns[2], active) if len(columns) > 2 else None
         return Decision(self._locations(b, cells), columns[1], prediction)
 
-    def decode_one(self, action: Any) -> tuple[np.ndarray, int, int | None]:
-        shape, expected = _host_array(action, "action").shape, (len(self._bounds),)
-        if shape != expected:
-            raise ValueError(f"action has shape {shape}: expected {expected}")
+    def decode_one(self, b: Backend, action: Any) -> OneAction:
+        action = read_array(b, action, "action", "iufb", (len(self._bounds),)).tolist()
         cell, stop, *prediction = map(_one_integer, action, self._bounds, self._fields)
         return self._centres[cell], stop, prediction[0] if prediction else None
 
 
-class SingleActions(_GridActions):
+class SingleActions(GridActions):
     """``Discrete(G*G + 1)``: the grid's cell of the next glimpse, or G*G to stop.
 
     Args:
@@ -208,21 +220,20 @@ class SingleActions(_GridActions):
 
     def __init__(self, grid: int) -> None:
         super().__init__(grid)
-        self._stop = grid * grid
-        self.space: spaces.Space[Any] = spaces.Discrete(self._stop + 1)
+        self.space = spaces.Discrete(self._cells + 1)
         # Stopping has no location; the last row keeps its index in range.
         self._centres = np.concatenate([self._centres, np.zeros((1, 2), np.float32)])
 
     def decode(self, b: Backend, action: Any, n: int, active: Any | None, check: bool) -> Decision:
-        action = _array(b, action, (n,), "action")
+        action = read_array(b, action, "action", "iufb", (n,))
         if check:
-            _raise_for([_integers(b, action, self._stop + 1, "action")], active)
-        choices = _int64(b, action, active, None if check else self._stop)
-        return Decision(self._locations(b, choices), choices == self._stop, None)
+            _raise_for([_integers(b, action, self._cells + 1, "action")], active)
+        choices = _int64(b, action, active, None if check else self._cells)
+        return Decision(self._locations(b, choices), choices == self._cells, None)
 
-    def decode_one(self, action: Any) -> tuple[np.ndarray, int, int | None]:
-        choice = _one_integer(action, self._stop + 1, "action")
-        return self._centres[choice], int(choice == self._stop), None
+    def decode_one(self, b: Backend, action: Any) -> OneAction:
+        choice = _one_integer(action, self._cells + 1, "action")
+        return self._centres[choice], int(choice == self._cells), None
 
 
 def grid_centres(grid: int) -> np.ndarray:
@@ -230,39 +241,6 @@ def grid_centres(grid: int) -> np.ndarray:
     line = (2 * np.arange(grid) + 1) / grid - 1
     y, x = np.meshgrid(line, line, indexing="ij")
     return np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
-
-
-def action_masks(
-    b: Backend,
-    cells: Any | None,
-    t: Any,
-    num_cells: int,
-    min_glimpses: int,
-    num_classes: int,
-    single: bool = False,
-) -> Any:
-    """The allowed choices of a grid view, in the layout that MaskablePPO reads.
-
-    Args:
-        b: the backend.
-        cells: ``(n, G * G)`` bool, the visited cells, which are forbidden unless all of a slot's
-            cells were visited; None to allow all.
-        t: ``(n,)`` int64, glimpses taken.
-        num_cells: G * G.
-        min_glimpses: stopping is forbidden before this many glimpses.
-        num_classes: number of classes that the action chooses from; 0 if it holds no prediction.
-        single: whether the view is "single", where stopping is one more choice beside the cells.
-
-    Returns:
-        ``(n, G * G + 2 + num_classes)`` bool: cells, then stop 0 and 1, then classes; in the view
-        "single" ``(n, G * G + 1)``: cells, then stop.
-    """
-    stop = num_cells if single else num_cells + 1
-    masks = b.full((len(t), stop + 1 + num_classes), True, b.boolean)
-    if cells is not None:
-        masks[:, :num_cells] = ~cells | cells.all(-1)[:, None]
-    masks[:, stop] = t >= min_glimpses
-    return masks
 
 
 # --- Batches
@@ -277,13 +255,6 @@ class _Check(NamedTuple):
     expected: str
 
 
-def _array(b: Backend, values: Any, shape: tuple[int, ...], field: str, kinds: str = "iufb") -> Any:
-    values = read_array(b, values, field, kinds, f"numbers of shape {shape}")
-    if tuple(values.shape) != shape:
-        raise ValueError(f"{field} has shape {tuple(values.shape)}: expected {shape}")
-    return values
-
-
 def _finite(b: Backend, values: Any, field: str) -> _Check:
     return _Check(values, b.xp.isfinite(values), field, "finite numbers")
 
@@ -295,7 +266,7 @@ def _integers(b: Backend, values: Any, bound: int, field: str) -> _Check:
     return _Check(values, good, field, _range(bound))
 
 
-def _raise_for(checks: Sequence[_Check], active: Any | None) -> None:
+def _raise_for(checks: list[_Check], active: Any | None) -> None:
     """Raises `ValueError` for the first invalid value of an active slot.
 
     All checks are reduced on the device to one boolean, so the host waits for it once; it reads
@@ -332,22 +303,6 @@ def _int64(b: Backend, values: Any, active: Any | None, most: int | None = None)
 
 
 # --- One action
-
-
-def _host_array(values: Any, field: str) -> np.ndarray:
-    try:
-        return np.asarray(values)
-    except ValueError as error:
-        raise ValueError(f"{field}: no array can be made of it: {error}") from None
-
-
-def _numbers(values: Any, shape: tuple[int, ...], field: str) -> np.ndarray:
-    array = _host_array(values, field)
-    if array.shape != shape or array.dtype.kind not in "iuf":
-        raise ValueError(
-            f"{field} is {array.dtype} of shape {array.shape}: expected numbers of shape {shape}"
-        )
-    return array
 
 
 def _one_location(location: np.ndarray, field: str) -> np.ndarray:
