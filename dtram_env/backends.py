@@ -20,29 +20,18 @@ from .optional import require
 class Backend:
     """The numpy backend, and the interface of both; `TorchBackend` overrides what differs.
 
-    Args:
-        data: the images.
-        glimpse_size: side of a glimpse, in pixels.
-        num_scales: number of crops in a glimpse.
-        device: "cpu".
-
     Attributes:
-        xp: the array library, numpy or torch.
-        boolean: its dtype of booleans.
-        reward_dtype: dtype of rewards.
-        on_host: whether reading values is free. False for torch on every device: reading would
-            wait for a GPU, and the CPU runs the same code.
-        sensor: the module that takes glimpses, `sensor` or `sensor_torch`.
-        device: where the arrays are.
         labels: ``(N,)`` int64, labels of all images.
         metadata: arrays ``(N, ...)`` by name, what `info` reports about each image.
     """
 
-    xp: Any = np
+    xp: Any = np  # the array library
     boolean: Any = np.bool_
     reward_dtype: Any = np.float64
+    sensor: Any = sensor  # the module that takes glimpses
+    # Whether reading values is free. False for torch on every device: reading would wait for a GPU,
+    # and the CPU runs the same code.
     on_host = True
-    sensor: Any = sensor
 
     def __init__(
         self, data: Dataset, glimpse_size: int, num_scales: int, device: Any = "cpu"
@@ -89,17 +78,13 @@ class Backend:
         return np.true_divide(values, by, dtype=np.float32)
 
     def select(self, mask: Any, new: Any, old: Any) -> Any:
-        """`new` ``(n, ...)`` in the slots of `mask` ``(n,)`` bool, elsewhere `old` (or a number)."""
+        """`new` ``(n, ...)`` in the slots of `mask` ``(n,)`` bool, `old` (or a number) in others."""
         return self.xp.where(mask.reshape(-1, *[1] * (new.ndim - 1)), new, old)
 
     def glimpse(self, index: Any, location: Any, needed: Any | None = None) -> Any:
         """Glimpses ``(n, g, g, C * num_scales)`` uint8; see `sensor.glimpse`.
 
-        Args:
-            index: ``(n,)`` int64, image indices.
-            location: ``(n, 2)`` float32.
-            needed: ``(n,)`` bool, the slots whose glimpse is read (None: all); the others may hold
-                any values.
+        Slots outside `needed` ``(n,)`` bool (None: all are needed) may get any values.
         """
         size, scales = self._glimpse_size, self._num_scales
 
@@ -132,11 +117,7 @@ class Backend:
 
 
 class TorchBackend(Backend):
-    """Tensors on a device. Making the first one imports torch.
-
-    Args:
-        data, glimpse_size, num_scales: as for `Backend`.
-        device: any argument of `torch.device`.
+    """Tensors on any `torch.device`. Making the first one imports torch.
 
     Raises:
         MissingDependencyError: torch is not installed.
@@ -230,15 +211,9 @@ def to_host(values: Any) -> np.ndarray:
 def read_array(b: Backend, values: Any, field: str, kinds: str, *shapes: tuple[int, ...]) -> Any:
     """A user's array, tensor, list or number as an array of the backend.
 
-    Args:
-        b: the backend.
-        values: the user's values.
-        field: their name in messages.
-        kinds: the letters of `Backend.kind` that are accepted.
-        shapes: the shapes that are accepted.
-
     Raises:
-        ValueError: no array can be made (a ragged list, None), or its type or shape is another.
+        ValueError: no array can be made (a ragged list, None), its `Backend.kind` is not one of
+            `kinds`, or its shape not one of `shapes`. The message calls the values `field`.
     """
     try:
         array = b.asarray(values)

@@ -52,14 +52,8 @@ class Classifier(Protocol):
 class Belief:
     """The classifier's probabilities and state for the episode in each slot.
 
-    Arrays are replaced, never changed in place, so results that were returned stay as they were.
-
-    Args:
-        b: the backend.
-        classifier: called once for every glimpse.
-        builder: builds the native observations that the classifier reads.
-        num_envs: number of slots n.
-        num_classes: number of classes K.
+    The classifier reads every glimpse once, as the native observation that `builder` makes. Arrays
+    are replaced, never changed in place, so results that were returned stay as they were.
 
     Raises:
         ValueError: the classifier was made for other glimpses or classes.
@@ -90,19 +84,12 @@ class Belief:
         """``(n,)`` int64, the most probable class; the first of equals."""
         return self.probs.argmax(-1)
 
-    def start(self, mask: Any | None) -> None:
-        """Resets the slots in `mask` ``(n,)`` bool, or all of them (None)."""
-        self._parts = self._initial if mask is None else self._replace(mask, self._initial)
+    def start(self, mask: Any) -> None:
+        """Resets the slots in `mask` ``(n,)`` bool."""
+        self._parts = self._replace(mask, self._initial)
 
     def update(self, mask: Any, index: Any, location: Any, t: Any) -> None:
-        """Reads the new glimpses of the slots in `mask`.
-
-        Args:
-            mask: ``(n,)`` bool, the slots that have a new glimpse.
-            index: ``(n,)`` int64, the images.
-            location: ``(n, 2)`` float32.
-            t: ``(n,)`` int64, glimpses taken; slots at 0 have none to read.
-        """
+        """Reads the new glimpses of the slots in `mask` ``(n,)`` bool, except where `t` is 0."""
         mask = mask & (t > 0)
         if not self._b.on_host:  # reading all glimpses is cheaper than waiting for the device
             self._parts = self._replace(mask, self._read(index, location, t, self._parts))
@@ -118,9 +105,9 @@ class Belief:
         probs, state = self._classifier.step(observation, parts[1:])
         expected = tuple(parts[0].shape)
         if tuple(probs.shape) != expected:
+            name, found = self._classifier.name, tuple(probs.shape)
             raise ValueError(
-                f"classifier {self._classifier.name!r} gave probabilities of shape "
-                f"{tuple(probs.shape)}: expected {expected}"
+                f"classifier {name!r} gave probabilities of shape {found}: expected {expected}"
             )
         return self._b.cast(probs, self._b.xp.float32), *state
 

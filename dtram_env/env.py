@@ -20,6 +20,8 @@ from .settings import read_settings
 if TYPE_CHECKING:
     from .rendering import Window
 
+_ONLY = np.ones(1, np.bool_)  # mask of the only slot
+
 
 class GlimpseEnv(EnvBase, gym.Env[dict[str, np.ndarray], Any]):
     """
@@ -215,7 +217,7 @@ class GlimpseEnv(EnvBase, gym.Env[dict[str, np.ndarray], Any]):
             fixed = np.array([check_integer("options['image_index']", given, 0, last)])
         if seed is not None:
             self._images.restart()
-        self._index = self._images.next(self.np_random, None, fixed)
+        self._index = self._images.next(self.np_random, _ONLY, fixed)
         self._label = int(self._b.labels[self._index[0]])
         self._location = np.zeros((1, 2), dtype=np.float32)
         if self._first_locations is not None:
@@ -225,9 +227,9 @@ class GlimpseEnv(EnvBase, gym.Env[dict[str, np.ndarray], Any]):
         self._prediction: int | None = None
         self._crops: list[np.ndarray] = []
         for tracker in self._trackers:
-            tracker.start(None)
+            tracker.start(_ONLY)
         if self._belief is not None:
-            self._belief.start(None)
+            self._belief.start(_ONLY)
         self._record(crop=self.first_glimpse in FIRST_CROPS)
         if self.render_mode == "human":
             self.render()
@@ -306,10 +308,9 @@ class GlimpseEnv(EnvBase, gym.Env[dict[str, np.ndarray], Any]):
         if crop:
             self._crops.append(self._location[0])
             for tracker in self._trackers:
-                tracker.update(None, self._location)
+                tracker.update(_ONLY, self._location)
         if self._belief is not None:
-            t = np.array([self._t])
-            self._belief.update(np.ones(1, np.bool_), self._index, self._location, t)
+            self._belief.update(_ONLY, self._index, self._location, np.array([self._t]))
 
     def _observe(self) -> dict[str, np.ndarray]:
         seen = None if self._seen is None else self._seen.mask

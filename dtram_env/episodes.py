@@ -23,27 +23,18 @@ _BLOCK = 64  # steps' worth of random numbers drawn (and sent to the device) at 
 
 
 def ends(t: Any, stop: Any, max_glimpses: int) -> Any:
-    """Whether an episode ends with the action given after glimpse `t`.
+    """Whether an episode ends with the action given after glimpse `t`; numbers or arrays.
 
-    Args:
-        t: glimpses taken; a number, an array or a tensor. An episode cannot end at 0, before its
-            first glimpse (``first_glimpse="choose"``).
-        stop: 1 to stop, 0 to take another glimpse; same shape as `t`.
-        max_glimpses: the budget; the episode ends there whatever `stop` is.
+    It ends if `stop` is 1, or at the budget whatever `stop` is. It cannot end at 0, before its
+    first glimpse (``first_glimpse="choose"``).
     """
     return ((stop == 1) | (t >= max_glimpses)) & (t >= 1)
 
 
 def grade(t: Any, prediction: Any, label: Any, discount: float) -> Any:
-    """The reward at the end of an episode: ``discount**t`` for the right class, else 0.
+    """The reward after `t` glimpses: ``discount**t`` for the right class, else 0.
 
-    The talk defines it on the slide "Discounted Reward".
-
-    Args:
-        t: glimpses taken; a number, an array or a tensor.
-        prediction: the predicted class; same shape as `t`.
-        label: the true class; same shape as `t`.
-        discount: in (0, 1].
+    Works on numbers and arrays. The talk defines it on the slide "Discounted Reward".
     """
     return discount**t * (prediction == label)
 
@@ -61,12 +52,7 @@ class Episodes:
     The state is what observations are built from: image, location, number of glimpses. A slot whose
     episode has ended keeps its state until it is started again, so its last observation repeats.
     Arrays are replaced, never changed in place, so results that were returned stay as they were.
-
-    Args:
-        b: the backend.
-        num_envs: number of slots n.
-        settings: budget, discount and first glimpse.
-        trackers: notified of every start and every crop.
+    The trackers are notified of every start and every crop.
 
     Attributes:
         index: ``(n,)`` int64, the image.
@@ -83,28 +69,23 @@ class Episodes:
         self._first_t = b.full(num_envs, int(settings.first_glimpse != "choose"), b.xp.int64)
         self._centre = b.full((num_envs, 2), 0, b.xp.float32)
         self._no_reward = b.full(num_envs, 0, b.reward_dtype)
-        self._none_ended = b.full(num_envs, False, b.boolean)
         self.index = self.label = b.full(num_envs, 0, b.xp.int64)
-        self.t, self.location, self.ended = self._first_t, self._centre, self._none_ended
+        self.t, self.location = self._first_t, self._centre
+        self.ended = b.full(num_envs, False, b.boolean)
 
-    def start(self, mask: Any | None, index: Any, location: Any | None) -> None:
+    def start(self, mask: Any, index: Any, location: Any | None) -> None:
         """Starts new episodes.
 
         Args:
-            mask: ``(n,)`` bool, the slots that start; None for all.
+            mask: ``(n,)`` bool, the slots that start.
             index: ``(n,)`` int64, their images; values in other slots are not read.
             location: ``(n, 2)`` float32, where the first crops are taken; None for the centre.
         """
-        first = self._centre if location is None else location
-        if mask is None:
-            self.index, self.t, self.location = index, self._first_t, first
-            self.ended = self._none_ended
-        else:
-            select = self._b.select
-            self.index = select(mask, index, self.index)
-            self.t = select(mask, self._first_t, self.t)
-            self.location = select(mask, first, self.location)
-            self.ended = self.ended & ~mask
+        select, first = self._b.select, self._centre if location is None else location
+        self.index = select(mask, index, self.index)
+        self.t = select(mask, self._first_t, self.t)
+        self.location = select(mask, first, self.location)
+        self.ended = self.ended & ~mask
         self.label = self._b.labels[self.index]
         for tracker in self._trackers:
             tracker.start(mask)
@@ -187,7 +168,7 @@ class RandomImages(_RandomRows):
     def restart(self) -> None:
         """Does nothing: there is no pass to start over."""
 
-    def next(self, generator: np.random.Generator, mask: Any | None, fixed: Any | None) -> Any:
+    def next(self, generator: np.random.Generator, mask: Any, fixed: Any | None) -> Any:
         """The next image of every slot, or `fixed`, ``(n,)`` int64; either uses up a row."""
         drawn = self.next_row(generator)
         return drawn if fixed is None else fixed
@@ -196,14 +177,9 @@ class RandomImages(_RandomRows):
 class SequentialImages:
     """Images in order: slot i of n shows its block (`shard_bounds`), again and again.
 
-    Args:
-        b: the backend.
-        num_images: number of images N.
-        shards: ``(i, n)`` for every slot.
-
     Attributes:
         repeat: ``(num_envs,)`` bool, whether a slot's current image must not be counted: it was
-            shown before in this pass, or was fixed by the user. None before the first image.
+            shown before in this pass, or was fixed by the user.
     """
 
     def __init__(self, b: Backend, num_images: int, shards: Sequence[tuple[int, int]]) -> None:
@@ -214,28 +190,23 @@ class SequentialImages:
         self._size = b.array(bounds[:, 1].copy())
         self._cycle = b.array(np.maximum(bounds[:, 1], 1))
         self._position = self._zero = b.full(len(bounds), 0, b.xp.int64)
-        self.repeat: Any = None
+        self.repeat: Any = b.full(len(bounds), False, b.boolean)
 
     def restart(self) -> None:
         """Goes back to the first image of every block."""
         self._position = self._zero
 
-    def next(self, generator: np.random.Generator, mask: Any | None, fixed: Any | None) -> Any:
-        """The next image of every slot, ``(n,)`` int64.
+    def next(self, generator: np.random.Generator, mask: Any, fixed: Any | None) -> Any:
+        """The next image ``(n,)`` int64 of every slot; those in `mask` ``(n,)`` bool move on.
 
-        Args:
-            generator: not used.
-            mask: ``(n,)`` bool, the slots that move on; None for all.
-            fixed: ``(n,)`` images to show instead, or None. They are outside the pass: the slots
-                keep their place, and `repeat` is True.
+        Images in `fixed` ``(n,)`` are shown instead. They are outside the pass: the slots keep
+        their place, and `repeat` is True.
         """
         if fixed is not None:
             index, repeat = fixed, self._size == self._size
         else:
             index = self._start + self._position % self._cycle
             repeat = self._position >= self._size
-            self._position = self._position + (1 if mask is None else mask)
-        if mask is not None and self.repeat is not None:
-            repeat = self._b.select(mask, repeat, self.repeat)
-        self.repeat = repeat
+            self._position = self._position + mask
+        self.repeat = self._b.xp.where(mask, repeat, self.repeat)
         return index

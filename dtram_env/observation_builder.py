@@ -19,15 +19,10 @@ SMALL_IMAGE = 36  # smallest side, in pixels, that SB3's stock convolutional ext
 
 
 class ObservationBuilder:
-    """Builds observations. A policy sees these arrays and nothing else.
+    """Builds observations, of the space `space`. A policy sees these arrays and nothing else.
 
-    Args:
-        settings: the environment's settings; checked already.
-        native: build the native observation of glimpses, whatever `observe`, `glimpse_format` and
-            `classifier` say. The classifier in the loop reads it.
-
-    Attributes:
-        space: the space of one observation.
+    With `native` it builds the native observation of glimpses, whatever `observe`, `glimpse_format`
+    and `classifier` say; the classifier in the loop reads it.
     """
 
     def __init__(self, settings: EnvSettings, *, native: bool = False) -> None:
@@ -68,9 +63,7 @@ class ObservationBuilder:
 
         Args:
             b: the backend.
-            index: ``(n,)`` int64, the images.
-            location: ``(n, 2)`` float32, where the last glimpse was taken.
-            t: ``(n,)`` int64, glimpses taken.
+            index, location, t: image, last location and number of glimpses; see `Episodes`.
             seen: ``(n, H, W)`` bool, the pixels seen; needed for the canvas only.
             probs: ``(n, K)`` float32, the classifier's probabilities, where they are observed.
         """

@@ -128,6 +128,7 @@ class GlimpseVectorEnv(EnvBase, gym.vector.VectorEnv[Any, Any, Any]):
         mask, fixed = self._read_options(options or {})
         if mask is None:
             self._images.restart()
+            mask = self._all
         self._start(mask, fixed)
         self._started = True
         infos = self._describe(mask)
@@ -177,7 +178,7 @@ class GlimpseVectorEnv(EnvBase, gym.vector.VectorEnv[Any, Any, Any]):
             self._start(restarted, None)
             if b.on_host and restarted.any():
                 self._add_dataset(infos, restarted)
-        infos |= self._describe(None)
+        infos |= self._describe(self._all)
         truncations = b.full(self.num_envs, False, b.boolean)
         return self._observe(), rewards, terminations, truncations, infos
 
@@ -211,20 +212,19 @@ class GlimpseVectorEnv(EnvBase, gym.vector.VectorEnv[Any, Any, Any]):
             frames.append(self._frame(int(index), locations[:count], int(t), shown, bool(ended)))
         return tuple(frames)
 
-    def _start(self, mask: Any | None, fixed: Any | None) -> None:
+    def _start(self, mask: Any, fixed: Any | None) -> None:
         """Starts the slots in `mask`. Random numbers are drawn even if the mask is empty."""
         index = self._images.next(self.np_random, mask, fixed)
         first = None
         if self._first_locations is not None:
             first = self._first_locations.next_row(self.np_random)
-        if mask is not None and self._b.on_host and not mask.any():
+        if self._b.on_host and not mask.any():
             return
         state = self._episodes
         state.start(mask, index, first)
         if self._belief is not None:
             self._belief.start(mask)
-            new = self._all if mask is None else mask
-            self._belief.update(new, state.index, state.location, state.t)
+            self._belief.update(mask, state.index, state.location, state.t)
 
     def _observe(self, slots: Any = ...) -> dict[str, Any]:
         """The observations of some slots, by default of all."""
@@ -235,8 +235,8 @@ class GlimpseVectorEnv(EnvBase, gym.vector.VectorEnv[Any, Any, Any]):
             self._b, state.index[slots], state.location[slots], state.t[slots], seen, probs
         )
 
-    def _describe(self, mask: Any | None) -> dict[str, Any]:
-        """Infos of the slots in `mask` (None: all) that are present at every step; 0 elsewhere."""
+    def _describe(self, mask: Any) -> dict[str, Any]:
+        """The infos of every step for the slots in `mask`; 0 in the others."""
         b, state = self._b, self._episodes
         values = {"label": state.label, "image_index": state.index, "num_glimpses": state.t}
         if self._images.repeat is not None:
@@ -244,17 +244,17 @@ class GlimpseVectorEnv(EnvBase, gym.vector.VectorEnv[Any, Any, Any]):
         values |= {name: column[state.index] for name, column in b.metadata.items()}
         infos: dict[str, Any] = {}
         for key, column in values.items():
-            if mask is None:
-                self._add(infos, key, b.copy(column), self._all)
+            if mask is self._all:
+                column = b.copy(column)
             else:  # `select` turns booleans into integers
-                masked = b.cast(b.select(mask, column, 0), column.dtype)
-                self._add(infos, key, masked, mask)
+                column = b.cast(b.select(mask, column, 0), column.dtype)
+            self._add(infos, key, column, mask)
         return infos
 
-    def _add_dataset(self, infos: dict[str, Any], mask: Any | None) -> None:
+    def _add_dataset(self, infos: dict[str, Any], mask: Any) -> None:
         names = np.full(self.num_envs, None, dtype=object)
-        names[mask if mask is not None and self._b.on_host else ...] = self.dataset
-        self._add(infos, "dataset", names, self._all if mask is None else mask)
+        names[mask if self._b.on_host else ...] = self.dataset
+        self._add(infos, "dataset", names, mask)
 
     def _add_final(self, infos: dict[str, Any], finished: Any, answers: dict[str, Any]) -> None:
         """Adds the last observations and infos of episodes that are about to be replaced."""

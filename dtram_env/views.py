@@ -39,21 +39,16 @@ class Decision(NamedTuple):
 class ActionCodec:
     """Reads the actions of one view, whose space is `space`.
 
-    Both methods raise `ValueError` for an invalid action, with the field, the slot and the value.
+    `num_classes` is None where actions hold no prediction; `grid` is the number G of cells per
+    side. Both methods raise `ValueError` for an invalid action: the field, the slot and the value.
     """
 
     space: spaces.Space[Any]
 
     def decode(self, b: Backend, action: Any, n: int, active: Any | None, check: bool) -> Decision:
-        """Reads a batch of actions.
+        """Reads `n` actions; slots outside `active` ``(n,)`` bool may hold any values (None: all in).
 
-        Args:
-            b: backend of the result.
-            action: actions of `space`, batched.
-            n: the batch size.
-            active: ``(n,)`` bool, the slots whose action counts (None: all); the others may hold
-                any values.
-            check: whether to check values. Shapes and types are always checked.
+        Shapes and types are always checked, values only if `check`.
         """
         raise NotImplementedError
 
@@ -63,11 +58,7 @@ class ActionCodec:
 
 
 class NativeActions(ActionCodec):
-    """``Dict(location, stop, prediction)``, the task's own action space.
-
-    Args:
-        num_classes: number of classes; None where actions hold no prediction.
-    """
+    """``Dict(location, stop, prediction)``, the task's own action space."""
 
     def __init__(self, num_classes: int | None) -> None:
         self._bounds = {"stop": 2}  # the integer fields
@@ -80,19 +71,16 @@ class NativeActions(ActionCodec):
     def decode(self, b: Backend, action: Any, n: int, active: Any | None, check: bool) -> Decision:
         self._check_keys(action)
         location = read_array(b, action["location"], "action['location']", "iuf", (n, 2))
-        numbers = {
-            name: read_array(b, action[name], f"action['{name}']", "iufb", (n,))
-            for name in self._bounds
-        }
+        fields: list[_Field] = [(location, "action['location']", None)]
+        for key, bound in self._bounds.items():
+            name = f"action['{key}']"
+            fields.append((read_array(b, action[key], name, "iufb", (n,)), name, bound))
         if check:
-            checks = [_finite(b, location, "action['location']")]
-            for name, bound in self._bounds.items():
-                checks.append(_integers(b, numbers[name], bound, f"action['{name}']"))
-            _raise_for(checks, active)
-        prediction = numbers.get("prediction")
-        if prediction is not None:
-            prediction = _int64(b, prediction, active)
-        return Decision(_clip(b, location), numbers["stop"], prediction)
+            _check_values(b, fields, active)
+        stop, *prediction = [values for values, _, _ in fields[1:]]
+        return Decision(
+            _clip(b, location), stop, _int64(b, prediction[0], active) if prediction else None
+        )
 
     def decode_one(self, b: Backend, action: Any) -> OneAction:
         self._check_keys(action)
@@ -120,9 +108,6 @@ class ContinuousActions(ActionCodec):
     """``Box(3 + num_classes)``: x, y, stop if > 0, then one score per class.
 
     The first class of the largest score is the prediction.
-
-    Args:
-        num_classes: number of classes; None where actions hold no prediction, ``Box(3)``.
     """
 
     def __init__(self, num_classes: int | None) -> None:
@@ -132,7 +117,7 @@ class ContinuousActions(ActionCodec):
     def decode(self, b: Backend, action: Any, n: int, active: Any | None, check: bool) -> Decision:
         action = read_array(b, action, "action", "iuf", (n, self._size))
         if check:
-            _raise_for([_finite(b, action, "action")], active)
+            _check_values(b, [(action, "action", None)], active)
         prediction = action[:, 3:].argmax(-1) if self._size > 3 else None
         return Decision(_clip(b, action[:, :2]), action[:, 2] > 0, prediction)
 
@@ -181,42 +166,33 @@ class GridActions(ActionCodec):
 
 
 class DiscreteActions(GridActions):
-    """``MultiDiscrete([G*G, 2, num_classes])``: a cell of the grid, stop, prediction.
-
-    Args:
-        num_classes: number of classes; None where actions hold no prediction.
-        grid: cells per side G.
-    """
+    """``MultiDiscrete([G*G, 2, num_classes])``: a cell of the grid, stop, prediction."""
 
     def __init__(self, num_classes: int | None, grid: int) -> None:
         super().__init__(grid)
         self._bounds = (self._cells, 2) if num_classes is None else (self._cells, 2, num_classes)
         self._stop_column, self._columns = self._cells + 1, sum(self._bounds)
         self.space = spaces.MultiDiscrete(list(self._bounds))
-        self._fields = ("action[0] (cell)", "action[1] (stop)", "action[2] (prediction)")
+        self._names = ("action[0] (cell)", "action[1] (stop)", "action[2] (prediction)")
 
     def decode(self, b: Backend, action: Any, n: int, active: Any | None, check: bool) -> Decision:
         action = read_array(b, action, "action", "iufb", (n, len(self._bounds)))
         columns = [action[:, k] for k in range(len(self._bounds))]
         if check:
-            parts = zip(columns, self._bounds, self._fields, strict=False)
-            _raise_for([_integers(b, *part) for part in parts], active)
+            fields = zip(columns, self._names, self._bounds, strict=False)
+            _check_values(b, list(fields), active)
         cells = _int64(b, columns[0], active, None if check else self._cells - 1)
         prediction = _int64(b, columns[2], active) if len(columns) > 2 else None
         return Decision(self._locations(b, cells), columns[1], prediction)
 
     def decode_one(self, b: Backend, action: Any) -> OneAction:
         action = read_array(b, action, "action", "iufb", (len(self._bounds),)).tolist()
-        cell, stop, *prediction = map(_one_integer, action, self._bounds, self._fields)
+        cell, stop, *prediction = map(_one_integer, action, self._bounds, self._names)
         return self._centres[cell], stop, prediction[0] if prediction else None
 
 
 class SingleActions(GridActions):
-    """``Discrete(G*G + 1)``: the grid's cell of the next glimpse, or G*G to stop.
-
-    Args:
-        grid: cells per side G.
-    """
+    """``Discrete(G*G + 1)``: the grid's cell of the next glimpse, or G*G to stop."""
 
     def __init__(self, grid: int) -> None:
         super().__init__(grid)
@@ -227,7 +203,7 @@ class SingleActions(GridActions):
     def decode(self, b: Backend, action: Any, n: int, active: Any | None, check: bool) -> Decision:
         action = read_array(b, action, "action", "iufb", (n,))
         if check:
-            _raise_for([_integers(b, action, self._cells + 1, "action")], active)
+            _check_values(b, [(action, "action", self._cells + 1)], active)
         choices = _int64(b, action, active, None if check else self._cells)
         return Decision(self._locations(b, choices), choices == self._cells, None)
 
@@ -246,45 +222,37 @@ def grid_centres(grid: int) -> np.ndarray:
 # --- Batches
 
 
-class _Check(NamedTuple):
-    """A check of one field: `good` says which values are valid, in their shape, slots first."""
-
-    values: Any
-    good: Any
-    field: str
-    expected: str
+# Values, slots first; name in messages; bound of integers from 0, or None for any finite numbers.
+_Field = tuple[Any, str, int | None]
 
 
-def _finite(b: Backend, values: Any, field: str) -> _Check:
-    return _Check(values, b.xp.isfinite(values), field, "finite numbers")
-
-
-def _integers(b: Backend, values: Any, bound: int, field: str) -> _Check:
-    good = (values >= 0) & (values < bound)
-    if b.kind(values) == "f":
-        good = good & (values == b.xp.floor(values))
-    return _Check(values, good, field, _range(bound))
-
-
-def _raise_for(checks: list[_Check], active: Any | None) -> None:
+def _check_values(b: Backend, fields: list[_Field], active: Any | None) -> None:
     """Raises `ValueError` for the first invalid value of an active slot.
 
     All checks are reduced on the device to one boolean, so the host waits for it once; it reads
     more only to compose the message.
     """
+    goods = [_valid(b, values, bound) for values, _, bound in fields]
     # On the host reading is cheaper than combining, and mostly the idle slots are valid as well.
-    if isinstance(checks[0].good, np.ndarray) and all(check.good.all() for check in checks):
+    if b.on_host and all(good.all() for good in goods):
         return
-    goods = [check.good for check in checks]
     if active is not None:
         goods = [good | ~active.reshape(-1, *[1] * (good.ndim - 1)) for good in goods]
     if reduce(operator.and_, [good.all() for good in goods]):
         return
-    for (values, _, field, expected), good in zip(checks, goods, strict=True):
+    for (values, name, bound), good in zip(fields, goods, strict=True):
         bad = ~good.reshape(len(good), -1).all(-1)
         if bad.any():
             slot = int(bad.nonzero()[0][0])
-            raise ValueError(f"{field}[{slot}] = {values[slot].tolist()}: expected {expected}")
+            found = values[slot].tolist()
+            raise ValueError(f"{name}[{slot}] = {found}: expected {_expected(bound)}")
+
+
+def _valid(b: Backend, values: Any, bound: int | None) -> Any:
+    if bound is None:
+        return b.xp.isfinite(values)
+    valid = (values >= 0) & (values < bound)
+    return valid & (values == b.xp.floor(values)) if b.kind(values) == "f" else valid
 
 
 def _clip(b: Backend, location: Any) -> Any:
@@ -309,7 +277,7 @@ def _one_location(location: np.ndarray, field: str) -> np.ndarray:
     x, y = location.tolist()
     # A chain of comparisons is false for NaN and for infinities.
     if not (-np.inf < x < np.inf and -np.inf < y < np.inf):
-        raise ValueError(f"{field} = {[x, y]}: expected finite numbers")
+        raise ValueError(f"{field} = {[x, y]}: expected {_expected(None)}")
     return np.array([min(max(x, -1.0), 1.0), min(max(y, -1.0), 1.0)], dtype=np.float32)
 
 
@@ -321,9 +289,11 @@ def _one_integer(value: Any, bound: int, field: str) -> int:
         whole = array.shape == () and array.dtype.kind in "iubf" and array == np.floor(array)
         number = int(array) if whole and np.isfinite(array) else -1
     if not 0 <= number < bound:
-        raise ValueError(f"{field} = {value}: expected {_range(bound)}")
+        raise ValueError(f"{field} = {value}: expected {_expected(bound)}")
     return number
 
 
-def _range(bound: int) -> str:
+def _expected(bound: int | None) -> str:
+    if bound is None:
+        return "finite numbers"
     return "0 or 1" if bound == 2 else f"an integer from 0 to {bound - 1}"

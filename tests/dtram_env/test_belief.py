@@ -397,8 +397,8 @@ def test_evaluate_a_policy_without_predictions(num_envs: int, backend: str) -> N
 
 def test_policies_refuse_environments_with_other_predictions() -> None:
     rows: list[tuple[Any, dict[str, Any], str]] = [
-        (RandomPolicy(4), {"classifier": Tally(4)}, "expects no class; give num_classes=None"),
-        (ScanPolicy(None), {}, "expects 4 classes; give num_classes=4"),
+        (RandomPolicy(4), {"classifier": Tally(4)}, "the environment expects num_classes=None"),
+        (ScanPolicy(None), {}, "the environment expects num_classes=4"),
     ]
     for policy, keywords, message in rows:
         with pytest.raises(ValueError, match=message):

@@ -465,7 +465,10 @@ def test_calls_outside_an_episode(toy: Dataset) -> None:
         ({"grid": 4}, "grid=4: only view='discrete'"),
         ({"mask_seen": True}, "mask_seen=True: only view='discrete'"),
         ({"view": "continuous", "min_glimpses": 2}, "min_glimpses=2: only view='discrete'"),
-        ({"view": "discrete", "min_glimpses": 5}, "min_glimpses=5: expected an integer from 1 to 4"),
+        (
+            {"view": "discrete", "min_glimpses": 5},
+            "min_glimpses=5: expected an integer from 1 to 4",
+        ),
         ({"view": "discrete", "grid": 0}, "grid=0"),
         ({"shard": (0, 2)}, "only order='sequential'"),
         ({"order": "sequential", "shard": (2, 2)}, r"shard=\(2, 2\): expected integers \(i, n\)"),
