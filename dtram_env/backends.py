@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from . import sensor
-from .checks import check_choice
 from .datasets import Dataset
 from .optional import require
 
@@ -78,7 +77,7 @@ class Backend:
         return np.true_divide(values, by, dtype=np.float32)
 
     def select(self, mask: Any, new: Any, old: Any) -> Any:
-        """`new` ``(n, ...)`` in the slots of `mask` ``(n,)`` bool, `old` (or a number) in others."""
+        """`new` ``(n, ...)`` in the slots of `mask` ``(n,)``, `old` (or a number) in the others."""
         return self.xp.where(mask.reshape(-1, *[1] * (new.ndim - 1)), new, old)
 
     def glimpse(self, index: Any, location: Any, needed: Any | None = None) -> Any:
@@ -126,9 +125,7 @@ class TorchBackend(Backend):
 
     on_host = False
 
-    def __init__(
-        self, data: Dataset, glimpse_size: int, num_scales: int, device: Any = "cpu"
-    ) -> None:
+    def __init__(self, data: Dataset, glimpse_size: int, num_scales: int, device: Any) -> None:
         self.xp = torch = require("torch", "train")
         from . import sensor_torch
 
@@ -191,16 +188,6 @@ class TorchBackend(Backend):
 
 
 BACKENDS = {"numpy": Backend, "torch": TorchBackend}
-
-
-def make_backend(
-    name: str, data: Dataset, glimpse_size: int, num_scales: int, device: Any
-) -> Backend:
-    """The backend called `name`; raises `ValueError` for an unknown name or device."""
-    check_choice("backend", name, BACKENDS)
-    if name == "numpy" and str(device) != "cpu":
-        raise ValueError(f"device={str(device)!r}: backend='numpy' runs on 'cpu' only")
-    return BACKENDS[name](data, glimpse_size, num_scales, device)
 
 
 def to_host(values: Any) -> np.ndarray:

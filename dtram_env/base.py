@@ -16,8 +16,6 @@ from .settings import EnvSettings
 from .trackers import SeenCells, SeenPixels, Tracker
 from .views import GridActions
 
-RENDER_FPS = 4
-
 
 class EnvBase:
     """Public attributes and internal parts of both environment classes.

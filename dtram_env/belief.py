@@ -32,7 +32,6 @@ class Classifier(Protocol):
 
     def initial(self, batch: int) -> tuple[Any, ...]:
         """The state before the first glimpse: arrays ``(batch, ...)``."""
-        ...
 
     def step(
         self, observation: dict[str, Any], state: tuple[Any, ...]
@@ -46,7 +45,6 @@ class Classifier(Protocol):
         Returns:
             Probabilities ``(batch, num_classes)`` float32, and the next state.
         """
-        ...
 
 
 class Belief:

@@ -29,7 +29,6 @@ class Policy(Protocol[State]):
 
     def reset(self, batch: int) -> State:
         """The state before the first glimpse of `batch` episodes."""
-        ...
 
     def step(self, observation: dict[str, Any], state: State) -> tuple[dict[str, Any], State]:
         """Acts on a batch of native observations.
@@ -43,11 +42,9 @@ class Policy(Protocol[State]):
             ``stop (B,)`` 0 or 1, and ``prediction (B,)`` in [0, num_classes), which must be absent
             in policy-only environments.
         """
-        ...
 
     def select(self, state: State, keep: Any) -> State:
         """The state of the episodes in `keep`: integers ``(K,)``, or bool ``(B,)``."""
-        ...
 
 
 @dataclass(eq=False)
@@ -111,9 +108,8 @@ class RandomPolicy(_FixedPolicy):
     """Looks at uniformly random locations and stops at random.
 
     Args:
-        num_classes: number of classes; None for policy-only environments.
+        num_classes, guess: as for `CenterPolicy`.
         stop_after: stop after exactly this many glimpses, instead of at random.
-        guess: the class it always predicts; None for a random class each time.
         seed: seed of its choices; two policies with one seed choose alike.
         stop_probability: probability of stopping after each glimpse, if `stop_after` is None.
     """
@@ -154,10 +150,7 @@ class ScanPolicy(_FixedPolicy):
     """Visits the cells of a grid row by row from the top left, then starts over.
 
     Args:
-        num_classes: number of classes; None for policy-only environments.
-        stop_after: number of glimpses after which it stops; None for the whole budget.
-        guess: the class it always predicts; None for a random class each time.
-        seed: seed of its random predictions.
+        num_classes, stop_after, guess, seed: as for `CenterPolicy`.
         grid: cells per side.
     """
 

@@ -36,8 +36,8 @@ def draw_episode(
 
     Args:
         image: ``(H, W, C)`` uint8, C = 1 (grey) or 3 (RGB).
-        boxes: ``(left, top, width, height)`` in pixels of the image, one per glimpse, in order.
-            They may reach beyond the image. `crop_boxes` makes them.
+        boxes: ``(left, top, width, height)`` in pixels of the image, one per glimpse, in order, as
+            `crop_boxes` makes them. They may reach beyond the image.
         caption: a line of text below the picture, cut off if it is too long; "" draws an empty
             line, None draws none.
         size: largest side of the picture, in pixels. The image is enlarged by the largest integer
@@ -57,7 +57,7 @@ def draw_episode(
     longer = max(height, width)
     zoom = float(size // longer) if size >= longer else size / longer
     shown = (max(round(width * zoom), 1), max(round(height * zoom), 1))
-    pixels = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
+    pixels = np.broadcast_to(image, (height, width, 3))
     picture = Image.fromarray(pixels).resize(shown, Image.Resampling.NEAREST)
     line = 0 if caption is None else _LINE
     canvas = Image.new("RGB", (shown[0], shown[1] + line))
@@ -101,8 +101,7 @@ def crop_boxes(
     lefts = sensor.corner(locations[:, 0], width, glimpse_size).tolist()
     tops = sensor.corner(locations[:, 1], height, glimpse_size).tolist()
     whole = [(0, 0, width, height)] if whole_first else []
-    side = glimpse_size
-    return whole + [(left, top, side, side) for left, top in zip(lefts, tops, strict=True)]
+    return whole + [(*place, glimpse_size, glimpse_size) for place in zip(lefts, tops, strict=True)]
 
 
 def episode_caption(
@@ -121,11 +120,7 @@ class Window:
         self._screen: Any = None
 
     def show(self, frame: np.ndarray) -> None:
-        """Shows a frame ``(h, w, 3)`` uint8 for ``1 / fps`` seconds.
-
-        Raises:
-            MissingDependencyError: pygame is not installed.
-        """
+        """Shows a frame ``(h, w, 3)`` uint8 for ``1 / fps`` seconds; needs pygame."""
         pygame = require("pygame", "render")
         size = (frame.shape[1], frame.shape[0])
         if self._screen is None:

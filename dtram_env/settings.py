@@ -15,15 +15,7 @@ from .checks import check_choice, check_integer
 from .datasets import DATA, Dataset, ImageOptions
 from .episodes import FIRST_GLIMPSES, ORDERS
 from .observation_builder import FORMATS, OBSERVATIONS, SMALL_IMAGE, ObservationBuilder
-from .views import (
-    GRID_VIEWS,
-    VIEWS,
-    ActionCodec,
-    ContinuousActions,
-    DiscreteActions,
-    NativeActions,
-    SingleActions,
-)
+from .views import GRID_VIEWS, VIEWS, make_codec
 
 _CHOICES: dict[str, tuple[str | None, ...]] = {
     "first_glimpse": FIRST_GLIMPSES,
@@ -104,7 +96,8 @@ class EnvSettings:
         self.split = self.source.split
         self.image_shape = self.source.image_shape
         self._fit_to_images()
-        self.codec = self._make_codec()
+        classes = self.source.num_classes if self.classifier is None else None
+        self.codec = make_codec(self.view, classes, self.grid)
         self.builder = ObservationBuilder(self)
 
     def _check_combinations(self) -> None:
@@ -127,10 +120,8 @@ class EnvSettings:
 
     def _read_image_options(self) -> ImageOptions:
         least = {"image_size": 1, "num_classes": 2, "num_train": 1, "num_test": 1}
-        values: dict[str, Any] = {}
-        for name, bound in least.items():
-            value = getattr(self, name)
-            values[name] = None if value is None else check_integer(name, value, bound)
+        given = {name: getattr(self, name) for name in least if getattr(self, name) is not None}
+        values = {name: check_integer(name, value, least[name]) for name, value in given.items()}
         if not isinstance(self.crop_to_box, bool):
             raise ValueError(f"crop_to_box={self.crop_to_box!r}: expected True or False")
         root = None if self.root is None else str(self.root)
@@ -188,25 +179,9 @@ class EnvSettings:
             flat = self.view != "native" and observed < SMALL_IMAGE
             self.glimpse_format = "flat" if flat else "image"
 
-    def _make_codec(self) -> ActionCodec:
-        classes = self.source.num_classes if self.classifier is None else None
-        if self.view == "native":
-            return NativeActions(classes)
-        if self.view == "continuous":
-            return ContinuousActions(classes)
-        assert self.grid is not None
-        if self.view == "single":
-            return SingleActions(self.grid)
-        return DiscreteActions(classes, self.grid)
-
 
 def read_settings(environment: type, keywords: dict[str, Any]) -> EnvSettings:
-    """The settings of an environment, from its keywords; `environment` is its class.
-
-    Raises:
-        TypeError: an unknown keyword; the message names it and the nearest known ones, or all.
-        ValueError, DatasetNotFoundError: see `EnvSettings`.
-    """
+    """The settings of a class of environments; `TypeError` names an unknown keyword."""
     shared = {field.name for field in fields(EnvSettings)}
     known = sorted(shared.union(inspect.signature(environment).parameters) - {"settings"})
     unknown = [name for name in keywords if name not in shared]

@@ -10,8 +10,8 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-from .backends import make_backend, read_array, to_host
-from .base import RENDER_FPS, EnvBase
+from .backends import BACKENDS, read_array, to_host
+from .base import EnvBase
 from .checks import check_choice, check_integer, check_options
 from .datasets import Dataset
 from .episodes import Episodes
@@ -66,10 +66,7 @@ class GlimpseVectorEnv(EnvBase, gym.vector.VectorEnv[Any, Any, Any]):
         MissingDependencyError: ``backend="torch"`` without torch.
     """
 
-    metadata: dict[str, Any] = {  # noqa: RUF012 - Gymnasium's own convention
-        "render_modes": ["rgb_array"],
-        "render_fps": RENDER_FPS,
-    }
+    metadata: Any = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012
     max_rendered = 16
 
     def __init__(
@@ -87,12 +84,15 @@ class GlimpseVectorEnv(EnvBase, gym.vector.VectorEnv[Any, Any, Any]):
         n = self.num_envs = check_integer("num_envs", num_envs, 1)
         check_choice("render_mode", render_mode, (None, "rgb_array"))
         self.render_mode = render_mode
+        check_choice("backend", backend, BACKENDS)
+        if backend == "numpy" and str(device) != "cpu":
+            raise ValueError(f"device={str(device)!r}: backend='numpy' runs on 'cpu' only")
         mode = getattr(autoreset_mode, "value", autoreset_mode)
         check_choice("autoreset_mode", mode, [mode.value for mode in AutoresetMode])
         self.autoreset_mode = AutoresetMode(mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         read = read_settings(type(self), {"dataset": dataset, **settings})
-        b = make_backend(backend, read.source, read.glimpse_size, read.num_scales, device)
+        b = BACKENDS[backend](read.source, read.glimpse_size, read.num_scales, device)
         self.backend, self.device = backend, b.device
         self.validate_actions = b.on_host if validate_actions is None else validate_actions
         self._set_up(read, b, n, [(i, n) for i in range(n)])
@@ -263,14 +263,12 @@ class GlimpseVectorEnv(EnvBase, gym.vector.VectorEnv[Any, Any, Any]):
         for key, values in answers.items():
             self._add(final, key, values, finished)
         self._add(infos, "final_info", final, finished)
-        observations: Any
-        if b.on_host:
-            batch = self._observe(finished)
-            rows = zip(*batch.values(), strict=True)
+        observations: Any = self._observe(finished if b.on_host else ...)
+        if b.on_host:  # an array of single observations
+            rows = zip(*observations.values(), strict=True)
+            singles = [dict(zip(observations, row, strict=True)) for row in rows]
             observations = np.full(self.num_envs, None, dtype=object)
-            observations[finished] = [dict(zip(batch, row, strict=True)) for row in rows]
-        else:
-            observations = self._observe()
+            observations[finished] = singles
         self._add(infos, "final_obs", observations, finished)
 
     def _add(self, infos: dict[str, Any], key: str, values: Any, mask: Any) -> None:

@@ -18,22 +18,15 @@ from .backends import Backend, read_array
 VIEWS = ("native", "continuous", "discrete", "single")
 GRID_VIEWS = ("discrete", "single")  # their locations are the cells of a grid
 
-OneAction = tuple[np.ndarray, int, int | None]
-"""Location ``(2,)`` float32, stop, and prediction or None."""
+OneAction = tuple[np.ndarray, int, int | None]  # location ``(2,)`` float32, stop, prediction
 
 
 class Decision(NamedTuple):
-    """A batch of actions, read.
+    """A batch of actions, read."""
 
-    Attributes:
-        location: ``(n, 2)`` float32 in [-1, 1].
-        stop: ``(n,)``, 1 to stop.
-        prediction: ``(n,)`` int64; None where actions hold no prediction (policy-only).
-    """
-
-    location: Any
-    stop: Any
-    prediction: Any
+    location: Any  # ``(n, 2)`` float32 in [-1, 1]
+    stop: Any  # ``(n,)``, 1 to stop
+    prediction: Any  # ``(n,)`` int64; None where actions hold no prediction (policy-only)
 
 
 class ActionCodec:
@@ -46,7 +39,7 @@ class ActionCodec:
     space: spaces.Space[Any]
 
     def decode(self, b: Backend, action: Any, n: int, active: Any | None, check: bool) -> Decision:
-        """Reads `n` actions; slots outside `active` ``(n,)`` bool may hold any values (None: all in).
+        """Reads `n` actions; slots outside `active` ``(n,)`` bool (None: none) may hold anything.
 
         Shapes and types are always checked, values only if `check`.
         """
@@ -61,41 +54,44 @@ class NativeActions(ActionCodec):
     """``Dict(location, stop, prediction)``, the task's own action space."""
 
     def __init__(self, num_classes: int | None) -> None:
-        self._bounds = {"stop": 2}  # the integer fields
+        parts: dict[str, spaces.Space[Any]] = {
+            "location": spaces.Box(-1, 1, (2,), np.float32),
+            "stop": spaces.Discrete(2),
+        }
+        self._bounds = {"location": None, "stop": 2}
         if num_classes is not None:
+            parts["prediction"] = spaces.Discrete(num_classes)
             self._bounds["prediction"] = num_classes
-        parts: dict[str, spaces.Space[Any]] = {"location": spaces.Box(-1, 1, (2,), np.float32)}
-        parts |= {name: spaces.Discrete(bound) for name, bound in self._bounds.items()}
         self.space = spaces.Dict(parts)
 
     def decode(self, b: Backend, action: Any, n: int, active: Any | None, check: bool) -> Decision:
         self._check_keys(action)
-        location = read_array(b, action["location"], "action['location']", "iuf", (n, 2))
-        fields: list[_Field] = [(location, "action['location']", None)]
+        fields: list[_Field] = []
         for key, bound in self._bounds.items():
             name = f"action['{key}']"
-            fields.append((read_array(b, action[key], name, "iufb", (n,)), name, bound))
+            kinds, shape = ("iuf", (n, 2)) if bound is None else ("iufb", (n,))
+            fields.append((read_array(b, action[key], name, kinds, shape), name, bound))
         if check:
             _check_values(b, fields, active)
-        stop, *prediction = [values for values, _, _ in fields[1:]]
-        return Decision(
-            _clip(b, location), stop, _int64(b, prediction[0], active) if prediction else None
-        )
+        location, stop, *rest = [values for values, _, _ in fields]
+        prediction = _int64(b, rest[0], active) if rest else None
+        return Decision(_clip(b, location), stop, prediction)
 
     def decode_one(self, b: Backend, action: Any) -> OneAction:
         self._check_keys(action)
         location = read_array(b, action["location"], "action['location']", "iuf", (2,))
-        prediction = None
-        if "prediction" in self._bounds:
-            classes = self._bounds["prediction"]
-            prediction = _one_integer(action["prediction"], classes, "action['prediction']")
+        location = _one_location(location, "action['location']")
         stop = _one_integer(action["stop"], 2, "action['stop']")
-        return _one_location(location, "action['location']"), stop, prediction
+        classes = self._bounds.get("prediction")
+        if classes is None:
+            return location, stop, None
+        prediction = _one_integer(action["prediction"], classes, "action['prediction']")
+        return location, stop, prediction
 
     def _check_keys(self, action: Any) -> None:
-        if isinstance(action, dict) and action.keys() == {"location", *self._bounds}:
+        if isinstance(action, dict) and action.keys() == self._bounds.keys():
             return
-        keys = ", ".join(map(repr, ["location", *self._bounds]))
+        keys = ", ".join(map(repr, self._bounds))
         if isinstance(action, dict):
             raise ValueError(f"action has the keys {sorted(action)}: expected {keys}")
         raise ValueError(
@@ -140,14 +136,10 @@ class GridActions(ActionCodec):
         self._stop_column, self._columns = self._cells, self._cells + 1
 
     def masks(self, b: Backend, visited: Any | None, t: Any, min_glimpses: int) -> Any:
-        """The allowed choices, in the layout that MaskablePPO reads.
+        """The allowed choices after `t` ``(n,)`` glimpses, in the layout that MaskablePPO reads.
 
-        Args:
-            b: the backend.
-            visited: ``(n, G * G)`` bool, cells that are forbidden unless all of a slot's cells were
-                visited; None to allow all.
-            t: ``(n,)`` int64, glimpses taken.
-            min_glimpses: stopping is forbidden before this many glimpses.
+        The cells in `visited` ``(n, G * G)`` bool are forbidden (None: no cell is), unless all of a
+        slot's cells were visited; stopping is forbidden before `min_glimpses`.
 
         Returns:
             ``(n, G * G + 2 + num_classes)`` bool: cells, then stop 0 and 1, then classes, if the
@@ -210,6 +202,16 @@ class SingleActions(GridActions):
     def decode_one(self, b: Backend, action: Any) -> OneAction:
         choice = _one_integer(action, self._cells + 1, "action")
         return self._centres[choice], int(choice == self._cells), None
+
+
+def make_codec(view: str, num_classes: int | None, grid: int | None) -> ActionCodec:
+    """The codec of a view; `grid` is None in views without one."""
+    if view == "native":
+        return NativeActions(num_classes)
+    if view == "continuous":
+        return ContinuousActions(num_classes)
+    assert grid is not None
+    return SingleActions(grid) if view == "single" else DiscreteActions(num_classes, grid)
 
 
 def grid_centres(grid: int) -> np.ndarray:
