@@ -116,12 +116,7 @@ class Backend:
 
 
 class TorchBackend(Backend):
-    """Tensors on any `torch.device`. Making the first one imports torch.
-
-    Raises:
-        MissingDependencyError: torch is not installed.
-        ValueError: torch cannot use that device here.
-    """
+    """Tensors on any `torch.device`; raises `ValueError` if torch cannot use it here."""
 
     on_host = False
 
@@ -196,11 +191,10 @@ def to_host(values: Any) -> np.ndarray:
 
 
 def read_array(b: Backend, values: Any, field: str, kinds: str, *shapes: tuple[int, ...]) -> Any:
-    """A user's array, tensor, list or number as an array of the backend.
+    """A user's array, tensor, list or number, called `field` in messages, as an array of `b`.
 
-    Raises:
-        ValueError: no array can be made (a ragged list, None), its `Backend.kind` is not one of
-            `kinds`, or its shape not one of `shapes`. The message calls the values `field`.
+    Raises `ValueError` if no array can be made (a ragged list, None), or if it has none of the
+    `kinds` (letters of `Backend.kind`) or `shapes`.
     """
     try:
         array = b.asarray(values)

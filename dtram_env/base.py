@@ -80,8 +80,7 @@ class EnvBase:
         codec = self.settings.codec
         if not isinstance(codec, GridActions):
             raise ValueError(
-                f"action_masks() belongs to view='discrete' and 'single'; this environment has "
-                f"view={self.view!r}"
+                f"action_masks() belongs to view='discrete' or 'single', not {self.view!r}"
             )
         if t is None:
             raise ResetNeeded("action_masks() before reset()")

@@ -74,12 +74,9 @@ class Episodes:
         self.ended = b.full(num_envs, False, b.boolean)
 
     def start(self, mask: Any, index: Any, location: Any | None) -> None:
-        """Starts new episodes.
+        """Starts episodes of the images `index` ``(n,)`` in the slots of `mask` ``(n,)`` bool.
 
-        Args:
-            mask: ``(n,)`` bool, the slots that start.
-            index: ``(n,)`` int64, their images; values in other slots are not read.
-            location: ``(n, 2)`` float32, where the first crops are taken; None for the centre.
+        Their first crops are taken at `location` ``(n, 2)``, or at the centre if it is None.
         """
         select, first = self._b.select, self._centre if location is None else location
         self.index = select(mask, index, self.index)
@@ -92,24 +89,14 @@ class Episodes:
             if self._settings.first_glimpse in FIRST_CROPS:
                 tracker.update(mask, self.location)
 
-    def advance(
-        self, location: Any, stop: Any, prediction: Any, active: Any | None
-    ) -> tuple[Any, Any]:
+    def advance(self, location: Any, stop: Any, prediction: Any, active: Any) -> tuple[Any, Any]:
         """Applies an action in every active slot: ends the episode, or takes the next glimpse.
 
-        Args:
-            location: ``(n, 2)`` float32 in [-1, 1].
-            stop: ``(n,)``, 0 or 1.
-            prediction: ``(n,)`` int64.
-            active: ``(n,)`` bool, the slots whose action counts; None for all.
-
-        Returns:
-            Rewards ``(n,)``, and the episodes that ended in this step ``(n,)`` bool.
+        Takes a `views.Decision`, and the slots whose action counts, ``(n,)`` bool.
+        Returns rewards ``(n,)``, and the episodes that ended in this step ``(n,)`` bool.
         """
-        ended = ends(self.t, stop, self._settings.max_glimpses)
-        moving = ~ended
-        if active is not None:
-            ended, moving = ended & active, moving & active
+        ended = ends(self.t, stop, self._settings.max_glimpses) & active
+        moving = active & ~ended
         reward = grade(self.t, prediction, self.label, self._settings.discount)
         reward = self._b.select(ended, reward, self._no_reward)
         self.t = self.t + moving

@@ -51,21 +51,12 @@ class ObservationBuilder:
         self.space: spaces.Space[Any] = spaces.Dict(boxes)
 
     def build(
-        self,
-        b: Backend,
-        index: Any,
-        location: Any,
-        t: Any,
-        seen: Any | None = None,
-        probs: Any | None = None,
+        self, b: Backend, index: Any, location: Any, t: Any, seen: Any = None, probs: Any = None
     ) -> dict[str, Any]:
         """The observations of n slots, as new arrays.
 
-        Args:
-            b: the backend.
-            index, location, t: image, last location and number of glimpses; see `Episodes`.
-            seen: ``(n, H, W)`` bool, the pixels seen; needed for the canvas only.
-            probs: ``(n, K)`` float32, the classifier's probabilities, where they are observed.
+        `index`, `location` and `t` are those of `Episodes`. The canvas needs the pixels `seen`
+        ``(n, H, W)`` bool; `probs` ``(n, K)`` are the classifier's, where they are observed.
         """
         at_first = t == 1
         whole = b.thumbnail(index, self._thumbnail_size, at_first) if self._thumbnail else None

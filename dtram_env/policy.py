@@ -74,8 +74,7 @@ class _FixedPolicy:
         if (expected is None) != (self.num_classes is None):
             raise ValueError(f"{own}: the environment expects num_classes={expected}")
         if self.num_classes is not None and self.num_classes > env.num_classes:
-            most = f"{env.dataset} has {env.num_classes} classes; expected at most as many"
-            raise ValueError(f"{own}: {most}")
+            raise ValueError(f"{own}: {env.dataset} has {env.num_classes} classes")
 
     def reset(self, batch: int) -> np.ndarray:
         return np.zeros(batch, dtype=np.int64)

@@ -88,13 +88,10 @@ def draw_episode(
 def crop_boxes(
     locations: np.ndarray, image_shape: Sequence[int], glimpse_size: int, whole_first: bool = False
 ) -> list[tuple[int, int, int, int]]:
-    """The boxes of an episode's finest crops, in pixels, as `draw_episode` reads them.
+    """The boxes of the finest crops at `locations` ``(T, 2)``, as `draw_episode` reads them.
 
-    Args:
-        locations: ``(T, 2)``, the crops' centres in order.
-        image_shape: height and width of the image; further items are ignored.
-        glimpse_size: side of a crop, in pixels.
-        whole_first: whether the first glimpse was a thumbnail, whose box is the whole image.
+    `image_shape` begins with height and width. If the first glimpse was a thumbnail, `whole_first`
+    adds its box, the whole image, before the others.
     """
     height, width = image_shape[:2]
     locations = np.clip(np.asarray(locations, dtype=np.float64).reshape(-1, 2), -1, 1)

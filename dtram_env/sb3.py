@@ -24,12 +24,7 @@ from .vector_env import GlimpseVectorEnv
 
 require("stable_baselines3", "train")
 
-from stable_baselines3.common.vec_env import VecEnv  # noqa: E402
-from stable_baselines3.common.vec_env.base_vec_env import (  # noqa: E402
-    VecEnvIndices,
-    VecEnvObs,
-    VecEnvStepReturn,
-)
+from stable_baselines3.common.vec_env import VecEnv, base_vec_env  # noqa: E402
 
 SETTABLE = {"metadata", "validate_actions"}  # attributes that every step reads again
 
@@ -82,7 +77,7 @@ class Sb3VecEnv(VecEnv):
         self._actions: Any = None
         super().__init__(num_envs, made.single_observation_space, made.single_action_space)
 
-    def reset(self) -> VecEnvObs:
+    def reset(self) -> base_vec_env.VecEnvObs:
         """Starts episodes in all slots, with the seed and options set by `seed` and `set_options`.
 
         Raises:
@@ -107,7 +102,7 @@ class Sb3VecEnv(VecEnv):
         """Stores the actions for `step_wait`."""
         self._actions = actions
 
-    def step_wait(self) -> VecEnvStepReturn:
+    def step_wait(self) -> base_vec_env.VecEnvStepReturn:
         """Steps all slots: observations, rewards and dones are arrays ``(n, …)``, infos n dicts."""
         observation, rewards, dones, _, found = self.venv.step(self._actions)
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
@@ -121,11 +116,13 @@ class Sb3VecEnv(VecEnv):
     def close(self) -> None:
         self.venv.close()
 
-    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+    def get_attr(self, attr_name: str, indices: base_vec_env.VecEnvIndices = None) -> list[Any]:
         """An attribute of the environment, repeated for every slot in `indices`."""
         return [getattr(self.venv, attr_name) for _ in self._get_indices(indices)]
 
-    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+    def set_attr(
+        self, attr_name: str, value: Any, indices: base_vec_env.VecEnvIndices = None
+    ) -> None:
         """Sets an attribute of the environment, for all slots.
 
         Raises:
@@ -149,7 +146,7 @@ class Sb3VecEnv(VecEnv):
         self,
         method_name: str,
         *method_args: Any,
-        indices: VecEnvIndices = None,
+        indices: base_vec_env.VecEnvIndices = None,
         **method_kwargs: Any,
     ) -> list[Any]:
         """Calls a method of the environment once; returns one result for each slot in `indices`.
@@ -162,7 +159,7 @@ class Sb3VecEnv(VecEnv):
         return [result[i] if per_slot else result for i in self._get_indices(indices)]
 
     def env_is_wrapped(
-        self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None
+        self, wrapper_class: type[gym.Wrapper], indices: base_vec_env.VecEnvIndices = None
     ) -> list[bool]:
         """False for every slot: the environment has no wrappers."""
         return [False for _ in self._get_indices(indices)]
@@ -171,7 +168,7 @@ class Sb3VecEnv(VecEnv):
         """Frames ``(h, w, 3)`` uint8 of the first slots."""
         return self.venv.render() or ()
 
-    def _get_indices(self, indices: VecEnvIndices) -> Iterable[int]:
+    def _get_indices(self, indices: base_vec_env.VecEnvIndices) -> Iterable[int]:
         if indices is None:
             return range(self.num_envs)
         slots = [indices] if isinstance(indices, int | np.integer) else list(indices)

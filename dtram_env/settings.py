@@ -49,8 +49,7 @@ class EnvSettings:
         builder: builds the observations.
 
     Raises:
-        ValueError: a keyword has a wrong value; the message names it, the value and what was
-            expected.
+        ValueError: a keyword has a wrong value; the message says what was expected.
         DatasetNotFoundError: the images are missing and cannot be fetched.
     """
 

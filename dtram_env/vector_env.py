@@ -145,8 +145,7 @@ class GlimpseVectorEnv(EnvBase, gym.vector.VectorEnv[Any, Any, Any]):
         if not self._started:
             raise ResetNeeded("step() before reset(): call reset() to start the episodes")
         b, state, mode = self._b, self._episodes, self.autoreset_mode
-        idle = None if mode is AutoresetMode.SAME_STEP else state.ended
-        active = None if idle is None else ~idle
+        active = self._all if mode is AutoresetMode.SAME_STEP else ~state.ended
         location, stop, prediction = self.settings.codec.decode(
             b, actions, self.num_envs, active, self.validate_actions
         )
@@ -154,8 +153,7 @@ class GlimpseVectorEnv(EnvBase, gym.vector.VectorEnv[Any, Any, Any]):
             prediction = self._belief.prediction
         rewards, finished = state.advance(location, stop, prediction, active)
         if self._crops is not None:
-            acted = self._all if active is None else active
-            self._predictions = b.select(acted, prediction, self._predictions)
+            self._predictions = b.select(active, prediction, self._predictions)
 
         infos: dict[str, Any] = {}
         if not b.on_host or finished.any():  # torch: always, to not wait for the device
@@ -171,10 +169,9 @@ class GlimpseVectorEnv(EnvBase, gym.vector.VectorEnv[Any, Any, Any]):
         terminations = b.copy(state.ended) if mode is AutoresetMode.DISABLED else finished
 
         if self._belief is not None:  # before new episodes start: `_start` reads their glimpses
-            moved = ~finished if active is None else active & ~finished
-            self._belief.update(moved, state.index, state.location, state.t)
-        restarted = {AutoresetMode.SAME_STEP: finished, AutoresetMode.NEXT_STEP: idle}.get(mode)
-        if restarted is not None:
+            self._belief.update(active & ~finished, state.index, state.location, state.t)
+        if mode is not AutoresetMode.DISABLED:
+            restarted = finished if mode is AutoresetMode.SAME_STEP else ~active
             self._start(restarted, None)
             if b.on_host and restarted.any():
                 self._add_dataset(infos, restarted)
@@ -183,12 +180,7 @@ class GlimpseVectorEnv(EnvBase, gym.vector.VectorEnv[Any, Any, Any]):
         return self._observe(), rewards, terminations, truncations, infos
 
     def action_masks(self) -> Any:
-        """The allowed choices ``(n, …)`` of a grid view, bool; see `views.GridActions.masks`.
-
-        Raises:
-            ValueError: the view has no grid.
-            ResetNeeded: no episode was started.
-        """
+        """The masks ``(n, …)`` bool of a grid view; see `GlimpseEnv.action_masks`."""
         return self._masks(self._episodes.t if self._started else None)
 
     def render(self) -> tuple[np.ndarray, ...] | None:

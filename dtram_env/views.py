@@ -38,8 +38,8 @@ class ActionCodec:
 
     space: spaces.Space[Any]
 
-    def decode(self, b: Backend, action: Any, n: int, active: Any | None, check: bool) -> Decision:
-        """Reads `n` actions; slots outside `active` ``(n,)`` bool (None: none) may hold anything.
+    def decode(self, b: Backend, action: Any, n: int, active: Any, check: bool) -> Decision:
+        """Reads `n` actions; slots outside `active` ``(n,)`` bool may hold any values.
 
         Shapes and types are always checked, values only if `check`.
         """
@@ -64,7 +64,7 @@ class NativeActions(ActionCodec):
             self._bounds["prediction"] = num_classes
         self.space = spaces.Dict(parts)
 
-    def decode(self, b: Backend, action: Any, n: int, active: Any | None, check: bool) -> Decision:
+    def decode(self, b: Backend, action: Any, n: int, active: Any, check: bool) -> Decision:
         self._check_keys(action)
         fields: list[_Field] = []
         for key, bound in self._bounds.items():
@@ -89,15 +89,11 @@ class NativeActions(ActionCodec):
         return location, stop, prediction
 
     def _check_keys(self, action: Any) -> None:
-        if isinstance(action, dict) and action.keys() == self._bounds.keys():
-            return
-        keys = ", ".join(map(repr, self._bounds))
-        if isinstance(action, dict):
-            raise ValueError(f"action has the keys {sorted(action)}: expected {keys}")
-        raise ValueError(
-            f"action is a {type(action).__name__}: expected a dict with the keys {keys} "
-            "(the other views take arrays)"
-        )
+        is_dict = isinstance(action, dict)
+        if not is_dict or action.keys() != self._bounds.keys():
+            found = f"has the keys {sorted(action)}" if is_dict else f"is a {type(action).__name__}"
+            keys = ", ".join(map(repr, self._bounds))
+            raise ValueError(f"action {found}: expected a dict with the keys {keys}")
 
 
 class ContinuousActions(ActionCodec):
@@ -110,7 +106,7 @@ class ContinuousActions(ActionCodec):
         self._size = 3 + (num_classes or 0)
         self.space = spaces.Box(-1, 1, (self._size,), np.float32)
 
-    def decode(self, b: Backend, action: Any, n: int, active: Any | None, check: bool) -> Decision:
+    def decode(self, b: Backend, action: Any, n: int, active: Any, check: bool) -> Decision:
         action = read_array(b, action, "action", "iuf", (n, self._size))
         if check:
             _check_values(b, [(action, "action", None)], active)
@@ -167,7 +163,7 @@ class DiscreteActions(GridActions):
         self.space = spaces.MultiDiscrete(list(self._bounds))
         self._names = ("action[0] (cell)", "action[1] (stop)", "action[2] (prediction)")
 
-    def decode(self, b: Backend, action: Any, n: int, active: Any | None, check: bool) -> Decision:
+    def decode(self, b: Backend, action: Any, n: int, active: Any, check: bool) -> Decision:
         action = read_array(b, action, "action", "iufb", (n, len(self._bounds)))
         columns = [action[:, k] for k in range(len(self._bounds))]
         if check:
@@ -192,7 +188,7 @@ class SingleActions(GridActions):
         # Stopping has no location; the last row keeps its index in range.
         self._centres = np.concatenate([self._centres, np.zeros((1, 2), np.float32)])
 
-    def decode(self, b: Backend, action: Any, n: int, active: Any | None, check: bool) -> Decision:
+    def decode(self, b: Backend, action: Any, n: int, active: Any, check: bool) -> Decision:
         action = read_array(b, action, "action", "iufb", (n,))
         if check:
             _check_values(b, [(action, "action", self._cells + 1)], active)
@@ -223,12 +219,11 @@ def grid_centres(grid: int) -> np.ndarray:
 
 # --- Batches
 
-
 # Values, slots first; name in messages; bound of integers from 0, or None for any finite numbers.
 _Field = tuple[Any, str, int | None]
 
 
-def _check_values(b: Backend, fields: list[_Field], active: Any | None) -> None:
+def _check_values(b: Backend, fields: list[_Field], active: Any) -> None:
     """Raises `ValueError` for the first invalid value of an active slot.
 
     All checks are reduced on the device to one boolean, so the host waits for it once; it reads
@@ -238,8 +233,7 @@ def _check_values(b: Backend, fields: list[_Field], active: Any | None) -> None:
     # On the host reading is cheaper than combining, and mostly the idle slots are valid as well.
     if b.on_host and all(good.all() for good in goods):
         return
-    if active is not None:
-        goods = [good | ~active.reshape(-1, *[1] * (good.ndim - 1)) for good in goods]
+    goods = [good | ~active.reshape(-1, *[1] * (good.ndim - 1)) for good in goods]
     if reduce(operator.and_, [good.all() for good in goods]):
         return
     for (values, name, bound), good in zip(fields, goods, strict=True):
@@ -261,14 +255,12 @@ def _clip(b: Backend, location: Any) -> Any:
     return b.cast(b.xp.clip(location, -1, 1), b.xp.float32)
 
 
-def _int64(b: Backend, values: Any, active: Any | None, most: int | None = None) -> Any:
+def _int64(b: Backend, values: Any, active: Any, most: int | None = None) -> Any:
     """Values as int64, 0 in idle slots (which may hold anything), clipped to 0..`most`.
 
     Unchecked values have to be clipped before they index an array: they could read other memory.
     """
-    if active is not None:
-        values = b.xp.where(active, values, 0)
-    values = b.cast(values, b.xp.int64)
+    values = b.cast(b.xp.where(active, values, 0), b.xp.int64)
     return values if most is None else b.xp.clip(values, 0, most)
 
 
