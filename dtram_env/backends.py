@@ -15,44 +15,38 @@ from . import sensor
 from .datasets import Dataset
 from .optional import require
 
-BACKENDS = ("numpy", "torch")
-
 
 class Backend:
     """The numpy backend, and the interface of both; `TorchBackend` overrides what differs.
 
-    Args:
-        data: the images.
-        glimpse_size: side of a glimpse, in pixels.
-        num_scales: number of crops in a glimpse.
-
     Attributes:
-        xp: the array library, numpy or torch.
-        boolean: its dtype of booleans.
-        reward_dtype: dtype of rewards.
-        on_host: whether reading values is free. False for torch on every device: reading would
-            wait for a GPU, and the CPU runs the same code.
-        device: where the arrays are.
         labels: ``(N,)`` int64, labels of all images.
         metadata: arrays ``(N, ...)`` by name, what `info` reports about each image.
     """
 
-    xp: Any = np
+    xp: Any = np  # the array library
     boolean: Any = np.bool_
     reward_dtype: Any = np.float64
+    sensor: Any = sensor  # the module that takes glimpses
+    # Whether reading values is free. False for torch on every device: reading would wait for a GPU,
+    # and the CPU runs the same code.
     on_host = True
-    device: Any = "cpu"
-    _sensor: Any = sensor
 
-    def __init__(self, data: Dataset, glimpse_size: int, num_scales: int) -> None:
+    def __init__(
+        self, data: Dataset, glimpse_size: int, num_scales: int, device: Any = "cpu"
+    ) -> None:
         self._data, self._glimpse_size, self._num_scales = data, glimpse_size, num_scales
-        self._store: Any = data.store(sensor.margin(glimpse_size, num_scales))
+        self.device = device
+        self._store = self._make_store(sensor.margin(glimpse_size, num_scales))
         self._reads_all = False  # whether reading unneeded images is cheaper than selecting
-        self.labels: Any = data.labels
-        self.metadata: dict[str, Any] = dict(data.metadata)
+        self.labels = self.array(data.labels)
+        self.metadata = {name: self.array(values) for name, values in data.metadata.items()}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._data, self._glimpse_size, self._num_scales)
+        return type(self), (self._data, self._glimpse_size, self._num_scales, self.device)
+
+    def _make_store(self, margin: int) -> Any:
+        return self._data.store(margin)
 
     def array(self, values: np.ndarray) -> Any:
         """A host array as an array of this backend, without waiting for the device."""
@@ -83,28 +77,18 @@ class Backend:
         return np.true_divide(values, by, dtype=np.float32)
 
     def select(self, mask: Any, new: Any, old: Any) -> Any:
-        """`new` in the slots of `mask` ``(n,)``, `old` in the others.
-
-        Args:
-            mask: ``(n,)`` bool.
-            new: ``(n, ...)``.
-            old: ``(n, ...)``, or a number.
-        """
+        """`new` ``(n, ...)`` in the slots of `mask` ``(n,)``, `old` (or a number) in the others."""
         return self.xp.where(mask.reshape(-1, *[1] * (new.ndim - 1)), new, old)
 
     def glimpse(self, index: Any, location: Any, needed: Any | None = None) -> Any:
         """Glimpses ``(n, g, g, C * num_scales)`` uint8; see `sensor.glimpse`.
 
-        Args:
-            index: ``(n,)`` int64, image indices.
-            location: ``(n, 2)`` float32.
-            needed: ``(n,)`` bool, the slots whose glimpse is read (None: all); the others may hold
-                any values.
+        Slots outside `needed` ``(n,)`` bool (None: all are needed) may get any values.
         """
         size, scales = self._glimpse_size, self._num_scales
 
         def read(slots: Any) -> Any:
-            return self._sensor.glimpse(self._store, index[slots], location[slots], size, scales)
+            return self.sensor.glimpse(self._store, index[slots], location[slots], size, scales)
 
         return self._read(read, needed, (len(index), size, size, self._store.channels * scales))
 
@@ -115,10 +99,6 @@ class Backend:
             return self._store.thumbnail(index[slots], side)
 
         return self._read(read, needed, (len(index), side, side, self._store.channels))
-
-    def corner(self, coordinate: Any, size: int, side: int) -> Any:
-        """First row or column of a window; see `sensor.corner`."""
-        return self._sensor.corner(coordinate, size, side)
 
     def images(self, index: Any) -> Any:
         """Whole images ``(n, H, W, C)`` uint8; all images must have one size."""
@@ -136,43 +116,31 @@ class Backend:
 
 
 class TorchBackend(Backend):
-    """Tensors on a device. Making the first one imports torch.
-
-    Args:
-        data, glimpse_size, num_scales: as for `Backend`.
-        device: any argument of `torch.device`.
-
-    Raises:
-        MissingDependencyError: torch is not installed.
-        ValueError: torch cannot use that device here.
-    """
+    """Tensors on any `torch.device`; raises `ValueError` if torch cannot use it here."""
 
     on_host = False
 
     def __init__(self, data: Dataset, glimpse_size: int, num_scales: int, device: Any) -> None:
         self.xp = torch = require("torch", "train")
         from . import sensor_torch
-        from .datasets.storage import tensors
 
-        self.boolean, self.reward_dtype = torch.bool, torch.float32
+        self.boolean, self.reward_dtype, self.sensor = torch.bool, torch.float32, sensor_torch
         try:
-            self.device = torch.device(device)
-            torch.empty(0, device=self.device)
+            device = torch.device(device)
+            torch.empty(0, device=device)
         except (AssertionError, RuntimeError, TypeError) as error:
             raise ValueError(
                 f"device={device!r}: expected 'cpu', or another device that torch can "
                 f"use here; torch says: {str(error).splitlines()[0]}"
             ) from None
-        self._sensor = sensor_torch
-        self._data, self._glimpse_size, self._num_scales = data, glimpse_size, num_scales
-        self._store = tensors.make_store(data, sensor.margin(glimpse_size, num_scales), self.device)
+        super().__init__(data, glimpse_size, num_scales, device)
         self._reads_all = not self._store.on_host
         self._divisors: dict[int, Any] = {}
-        self.labels = self.array(data.labels)
-        self.metadata = {name: self.array(values) for name, values in data.metadata.items()}
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._data, self._glimpse_size, self._num_scales, self.device)
+    def _make_store(self, margin: int) -> Any:
+        from .datasets.storage import tensors
+
+        return tensors.make_store(self._data, margin, self.device)
 
     def array(self, values: np.ndarray) -> Any:
         if not values.flags.writeable:  # torch warns about memory that it must not write to
@@ -214,47 +182,28 @@ class TorchBackend(Backend):
         return self._store.whole(index)
 
 
+BACKENDS = {"numpy": Backend, "torch": TorchBackend}
+
+
 def to_host(values: Any) -> np.ndarray:
     """A tensor as an array on the host; an array unchanged."""
     return values if isinstance(values, np.ndarray) else values.cpu().numpy()
 
 
-def read_array(b: Backend, values: Any, field: str, kinds: str, expected: str) -> Any:
-    """A user's values as an array of the backend.
+def read_array(b: Backend, values: Any, field: str, kinds: str, *shapes: tuple[int, ...]) -> Any:
+    """A user's array, tensor, list or number, called `field` in messages, as an array of `b`.
 
-    Args:
-        b: the backend.
-        values: array, tensor, list or number.
-        field: name of the values in messages.
-        kinds: the letters of `Backend.kind` that are accepted.
-        expected: description of those kinds and the shape, for messages.
-
-    Raises:
-        ValueError: no array can be made (a ragged list, None), or its items are of another kind.
+    Raises `ValueError` if no array can be made (a ragged list, None), or if it has none of the
+    `kinds` (letters of `Backend.kind`) or `shapes`.
     """
     try:
         array = b.asarray(values)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{field}: expected {expected}; no array can be made: {error}") from None
-    if b.kind(array) not in kinds:
+        found = f"cannot be an array ({error})"
+    else:
+        if b.kind(array) in kinds and tuple(array.shape) in shapes:
+            return array
         dtype = str(array.dtype).removeprefix("torch.")
-        raise ValueError(f"{field} holds {dtype}: expected {expected}")
-    return array
-
-
-def make_backend(
-    name: str, data: Dataset, glimpse_size: int, num_scales: int, device: Any = "cpu"
-) -> Backend:
-    """The backend called `name`, "numpy" or "torch".
-
-    Raises:
-        ValueError: the name is unknown, or numpy was given another device than "cpu".
-        MissingDependencyError: the name is "torch", and torch is not installed.
-    """
-    if name == "torch":
-        return TorchBackend(data, glimpse_size, num_scales, device)
-    if name != "numpy":
-        raise ValueError(f"backend={name!r}: expected one of {', '.join(map(repr, BACKENDS))}")
-    if str(device) != "cpu":
-        raise ValueError(f"device={str(device)!r}: backend='numpy' runs on 'cpu' only")
-    return Backend(data, glimpse_size, num_scales)
+        found = f"is {dtype} of shape {tuple(array.shape)}"
+    items = {"b": "bool", "iu": "integers"}.get(kinds, "numbers")
+    raise ValueError(f"{field} {found}: expected {items} of shape {' or '.join(map(str, shapes))}")

@@ -32,7 +32,6 @@ class Classifier(Protocol):
 
     def initial(self, batch: int) -> tuple[Any, ...]:
         """The state before the first glimpse: arrays ``(batch, ...)``."""
-        ...
 
     def step(
         self, observation: dict[str, Any], state: tuple[Any, ...]
@@ -46,23 +45,13 @@ class Classifier(Protocol):
         Returns:
             Probabilities ``(batch, num_classes)`` float32, and the next state.
         """
-        ...
 
 
 class Belief:
     """The classifier's probabilities and state for the episode in each slot.
 
-    Arrays are replaced, never changed in place, so results that were returned stay as they were.
-
-    Args:
-        b: the backend.
-        classifier: called once for every glimpse.
-        builder: builds the native observations that the classifier reads.
-        num_envs: number of slots n.
-        num_classes: number of classes K.
-
-    Attributes:
-        probs: ``(n, K)`` float32; uniform before the first glimpse.
+    The classifier reads every glimpse once, as the native observation that `builder` makes. Arrays
+    are replaced, never changed in place, so results that were returned stay as they were.
 
     Raises:
         ValueError: the classifier was made for other glimpses or classes.
@@ -77,63 +66,51 @@ class Belief:
         num_classes: int,
     ) -> None:
         self._b, self._classifier, self._builder = b, classifier, builder
-        check = getattr(classifier, "check_spaces", None)
-        if check is not None:
-            check(builder.space, num_classes)
-        self._initial = tuple(b.asarray(part) for part in classifier.initial(num_envs))
-        self._state = self._initial
-        self._uniform = b.full((num_envs, num_classes), 1 / num_classes, b.xp.float32)
-        self.probs = self._uniform
+        if hasattr(classifier, "check_spaces"):
+            classifier.check_spaces(builder.space, num_classes)
+        uniform = b.full((num_envs, num_classes), 1 / num_classes, b.xp.float32)
+        self._initial = (uniform, *map(b.asarray, classifier.initial(num_envs)))
+        self._parts = self._initial  # the probabilities, then the classifier's state
+
+    @property
+    def probs(self) -> Any:
+        """``(n, K)`` float32; uniform before the first glimpse."""
+        return self._parts[0]
 
     @property
     def prediction(self) -> Any:
         """``(n,)`` int64, the most probable class; the first of equals."""
         return self.probs.argmax(-1)
 
-    def start(self, mask: Any | None) -> None:
-        """Resets the slots in `mask` ``(n,)`` bool, or all of them (None)."""
-        if mask is None:
-            self._state, self.probs = self._initial, self._uniform
-        else:
-            self._merge(mask, self._uniform, self._initial)
+    def start(self, mask: Any) -> None:
+        """Resets the slots in `mask` ``(n,)`` bool."""
+        self._parts = self._replace(mask, self._initial)
 
     def update(self, mask: Any, index: Any, location: Any, t: Any) -> None:
-        """Reads the new glimpses of the slots in `mask`.
-
-        Args:
-            mask: ``(n,)`` bool, the slots that have a new glimpse.
-            index: ``(n,)`` int64, the images.
-            location: ``(n, 2)`` float32.
-            t: ``(n,)`` int64, glimpses taken; slots at 0 have none to read.
-        """
+        """Reads the new glimpses of the slots in `mask` ``(n,)`` bool, except where `t` is 0."""
         mask = mask & (t > 0)
         if not self._b.on_host:  # reading all glimpses is cheaper than waiting for the device
-            self._merge(mask, *self._read(index, location, t, self._state))
+            self._parts = self._replace(mask, self._read(index, location, t, self._parts))
         elif mask.all():
-            self.probs, self._state = self._read(index, location, t, self._state)
+            self._parts = self._read(index, location, t, self._parts)
         elif mask.any():
-            state = tuple(part[mask] for part in self._state)
-            probs, state = self._read(index[mask], location[mask], t[mask], state)
-            self.probs = _put(self.probs, mask, probs)
-            self._state = tuple(
-                _put(old, mask, new) for old, new in zip(self._state, state, strict=True)
-            )
+            chosen = tuple(part[mask] for part in self._parts)
+            new = self._read(index[mask], location[mask], t[mask], chosen)
+            self._parts = tuple(map(_put, self._parts, [mask] * len(new), new))
 
-    def _read(self, index: Any, location: Any, t: Any, state: tuple[Any, ...]) -> Any:
+    def _read(self, index: Any, location: Any, t: Any, parts: tuple[Any, ...]) -> tuple[Any, ...]:
         observation = self._builder.build(self._b, index, location, t)
-        probs, state = self._classifier.step(observation, state)
-        expected = (len(t), self._uniform.shape[1])
+        probs, state = self._classifier.step(observation, parts[1:])
+        expected = tuple(parts[0].shape)
         if tuple(probs.shape) != expected:
+            name, found = self._classifier.name, tuple(probs.shape)
             raise ValueError(
-                f"classifier {self._classifier.name!r} gave probabilities of shape "
-                f"{tuple(probs.shape)}: expected {expected}"
+                f"classifier {name!r} gave probabilities of shape {found}: expected {expected}"
             )
-        return self._b.cast(probs, self._b.xp.float32), state
+        return self._b.cast(probs, self._b.xp.float32), *state
 
-    def _merge(self, mask: Any, probs: Any, state: tuple[Any, ...]) -> None:
-        """Replaces the slots in `mask`."""
-        self.probs = self._b.select(mask, probs, self.probs)
-        self._state = tuple(map(self._b.select, [mask] * len(state), state, self._state))
+    def _replace(self, mask: Any, new: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(map(self._b.select, [mask] * len(new), new, self._parts))
 
 
 def _put(values: np.ndarray, mask: np.ndarray, new: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -11,13 +11,13 @@ from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 
 from .backends import Backend
-from .base import RENDER_FPS, EnvBase, check_image_index, check_options
+from .base import EnvBase
+from .checks import check_choice, check_integer, check_options
 from .datasets import Dataset
-from .episodes import ends, grade
+from .episodes import FIRST_CROPS, ends, grade
 from .settings import read_settings
 
-if TYPE_CHECKING:
-    from .rendering import Window
+_ONLY = np.ones(1, np.bool_)  # mask of the only slot
 
 
 class GlimpseEnv(EnvBase, gym.Env[dict[str, np.ndarray], Any]):
@@ -73,8 +73,8 @@ class GlimpseEnv(EnvBase, gym.Env[dict[str, np.ndarray], Any]):
 
     ## Episode End
 
-    The episode terminates when `stop` is 1 or `max_glimpses` glimpses were taken. No glimpse is taken
-    after the end, so the last observation is repeated. Episodes are never truncated.
+    The episode terminates when `stop` is 1 or `max_glimpses` glimpses were taken. No glimpse is
+    taken after the end, so the last observation is repeated. Episodes are never truncated.
 
     ## Policy-only
 
@@ -163,10 +163,7 @@ class GlimpseEnv(EnvBase, gym.Env[dict[str, np.ndarray], Any]):
     * v0: Initial version.
     """  # noqa: E501 - Markdown has no line breaks in tables
 
-    metadata: dict[str, Any] = {  # noqa: RUF012 - Gymnasium's own convention
-        "render_modes": ["human", "rgb_array"],
-        "render_fps": RENDER_FPS,
-    }
+    metadata: Any = {"render_modes": ["human", "rgb_array"], "render_fps": 4}  # noqa: RUF012
 
     def __init__(
         self,
@@ -176,11 +173,7 @@ class GlimpseEnv(EnvBase, gym.Env[dict[str, np.ndarray], Any]):
         render_mode: str | None = None,
         **settings: Any,
     ) -> None:
-        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
-            raise ValueError(
-                f"render_mode={render_mode!r}: expected None, "
-                + ", ".join(map(repr, self.metadata["render_modes"]))
-            )
+        check_choice("render_mode", render_mode, (None, "human", "rgb_array"))
         self.render_mode = render_mode
         read = read_settings(type(self), {"dataset": dataset, **settings})
         if shard is not None and read.order != "sequential":
@@ -189,9 +182,12 @@ class GlimpseEnv(EnvBase, gym.Env[dict[str, np.ndarray], Any]):
         self._set_up(read, b, 1, [_check_shard((0, 1) if shard is None else shard)])
         self.observation_space: spaces.Space[Any] = read.builder.space
         self.action_space = read.codec.space
-        self._trackers = [tracker for tracker in (self._seen, self._cells) if tracker is not None]
         self._ended: bool | None = None  # None: never reset
-        self._window: Window | None = None
+        self._window: Any = None
+        if render_mode == "human":
+            from .rendering import Window  # imports Pillow
+
+            self._window = Window(self.metadata["render_fps"])
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -207,29 +203,31 @@ class GlimpseEnv(EnvBase, gym.Env[dict[str, np.ndarray], Any]):
             ValueError: an unknown option, or an image that is not in the split.
         """
         super().reset(seed=seed)
-        fixed = self._read_options(options or {})
+        options = options or {}
+        check_options(options, "image_index")
+        fixed = None
+        if "image_index" in options:
+            given, last = options["image_index"], self.num_images - 1
+            fixed = np.array([check_integer("options['image_index']", given, 0, last)])
         if seed is not None:
             self._images.restart()
-        self._index = self._images.next(self.np_random, None, fixed)
+        self._index = self._images.next(self.np_random, _ONLY, fixed)
         self._label = int(self._b.labels[self._index[0]])
-        if self._first_locations is None:
-            self._location = np.zeros((1, 2), dtype=np.float32)
-        else:
-            self._location = self._first_locations.next(self.np_random)
+        self._location = np.zeros((1, 2), dtype=np.float32)
+        if self._first_locations is not None:
+            self._location = self._first_locations.next_row(self.np_random)
         self._t = int(self.first_glimpse != "choose")
         self._ended = False
         self._prediction: int | None = None
         self._crops: list[np.ndarray] = []
         for tracker in self._trackers:
-            tracker.start(None)
+            tracker.start(_ONLY)
         if self._belief is not None:
-            self._belief.start(None)
-        self._record(crop=self.first_glimpse in ("center", "random"))
+            self._belief.start(_ONLY)
+        self._record(crop=self.first_glimpse in FIRST_CROPS)
         if self.render_mode == "human":
             self.render()
-        info = self._info()
-        info["dataset"] = self.dataset
-        return self._observe(), info
+        return self._observe(), self._info() | {"dataset": self.dataset}
 
     def step(self, action: Any) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """Ends the episode with a prediction, or takes the next glimpse.
@@ -241,7 +239,7 @@ class GlimpseEnv(EnvBase, gym.Env[dict[str, np.ndarray], Any]):
         if self._ended is not False:
             when = "step() before reset()" if self._ended is None else "step() after the end"
             raise ResetNeeded(f"{when}: call reset() to start an episode")
-        location, stop, prediction = self.settings.codec.decode_one(action)
+        location, stop, prediction = self.settings.codec.decode_one(self._b, action)
         if self._belief is not None:
             prediction = int(self._belief.prediction[0])
         self._ended = bool(ends(self._t, stop, self.max_glimpses))
@@ -263,7 +261,7 @@ class GlimpseEnv(EnvBase, gym.Env[dict[str, np.ndarray], Any]):
         return self._observe(), reward, self._ended, False, info
 
     def action_masks(self) -> np.ndarray:
-        """The allowed choices of a grid view, bool; `views.action_masks` describes the layout.
+        """The allowed choices of a grid view, bool; see `views.GridActions.masks`.
 
         Raises:
             ValueError: the view has no grid.
@@ -289,12 +287,8 @@ class GlimpseEnv(EnvBase, gym.Env[dict[str, np.ndarray], Any]):
             raise ResetNeeded("render() before reset()")
         crops = np.array(self._crops).reshape(-1, 2)
         frame = self._frame(int(self._index[0]), crops, self._t, self._prediction, self._ended)
-        if self.render_mode == "rgb_array":
-            return frame
         if self._window is None:
-            from .rendering import Window
-
-            self._window = Window(self.metadata["render_fps"])
+            return frame
         self._window.show(frame)
         return None
 
@@ -302,31 +296,15 @@ class GlimpseEnv(EnvBase, gym.Env[dict[str, np.ndarray], Any]):
         """Closes the window, if there is one."""
         if self._window is not None:
             self._window.close()
-            self._window = None
-
-    def _read_options(self, options: dict[str, Any]) -> np.ndarray | None:
-        check_options(options, ("image_index",))
-        if "image_index" not in options:
-            return None
-        given = options["image_index"]
-        try:
-            index = np.asarray(given)
-        except ValueError:  # a ragged list
-            index = np.array(None)
-        if index.shape != () or index.dtype.kind not in "iu":
-            raise ValueError(f"options['image_index'] = {given!r}: expected one integer")
-        check_image_index(index, self.num_images)
-        return index.astype(np.int64)[None]
 
     def _record(self, crop: bool) -> None:
         """Reports the new glimpse to trackers and classifier; `crop`: it is not a thumbnail."""
         if crop:
             self._crops.append(self._location[0])
             for tracker in self._trackers:
-                tracker.update(None, self._location)
+                tracker.update(_ONLY, self._location)
         if self._belief is not None:
-            t = np.array([self._t])
-            self._belief.update(np.ones(1, np.bool_), self._index, self._location, t)
+            self._belief.update(_ONLY, self._index, self._location, np.array([self._t]))
 
     def _observe(self) -> dict[str, np.ndarray]:
         seen = None if self._seen is None else self._seen.mask
@@ -337,8 +315,7 @@ class GlimpseEnv(EnvBase, gym.Env[dict[str, np.ndarray], Any]):
 
     def _info(self) -> dict[str, Any]:
         index = int(self._index[0])
-        info: dict[str, Any] = {"label": self._label, "image_index": index}
-        info["num_glimpses"] = self._t
+        info: dict[str, Any] = {"label": self._label, "image_index": index, "num_glimpses": self._t}
         if self._images.repeat is not None:
             info["repeat"] = bool(self._images.repeat[0])
         return info | {name: values[index].copy() for name, values in self._b.metadata.items()}
@@ -347,9 +324,8 @@ class GlimpseEnv(EnvBase, gym.Env[dict[str, np.ndarray], Any]):
 def _check_shard(shard: tuple[int, int]) -> tuple[int, int]:
     try:
         i, n = map(operator.index, shard)
-        valid = 0 <= i < n
+        if 0 <= i < n:
+            return i, n
     except (TypeError, ValueError):  # not two values, or not integers
-        valid = False
-    if not valid:
-        raise ValueError(f"shard={shard!r}: expected integers (i, n) with 0 <= i < n")
-    return i, n
+        pass
+    raise ValueError(f"shard={shard!r}: expected integers (i, n) with 0 <= i < n")

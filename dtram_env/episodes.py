@@ -13,51 +13,34 @@ import numpy as np
 
 if TYPE_CHECKING:
     from .backends import Backend
+    from .settings import EnvSettings
     from .trackers import Tracker
 
 FIRST_GLIMPSES = ("center", "random", "thumbnail", "choose")
+FIRST_CROPS = ("center", "random")  # those whose first glimpse is a crop
 ORDERS = ("random", "sequential")
 _BLOCK = 64  # steps' worth of random numbers drawn (and sent to the device) at a time
 
 
 def ends(t: Any, stop: Any, max_glimpses: int) -> Any:
-    """Whether an episode ends with the action given after glimpse `t`.
+    """Whether an episode ends with the action given after glimpse `t`; numbers or arrays.
 
-    Args:
-        t: glimpses taken; a number, an array or a tensor. An episode cannot end at 0, before its
-            first glimpse (``first_glimpse="choose"``).
-        stop: 1 to stop, 0 to keep looking; same shape as `t`.
-        max_glimpses: the budget; the episode ends there whatever `stop` is.
-
-    Returns:
-        Booleans, same shape as `t`.
+    It ends if `stop` is 1, or at the budget whatever `stop` is. It cannot end at 0, before its
+    first glimpse (``first_glimpse="choose"``).
     """
     return ((stop == 1) | (t >= max_glimpses)) & (t >= 1)
 
 
 def grade(t: Any, prediction: Any, label: Any, discount: float) -> Any:
-    """The reward at the end of an episode: ``discount**t`` for the right class, else 0.
+    """The reward after `t` glimpses: ``discount**t`` for the right class, else 0.
 
-    The talk defines it on the slide "Discounted Reward".
-
-    Args:
-        t: glimpses taken; a number, an array or a tensor.
-        prediction: the predicted class; same shape as `t`.
-        label: the true class; same shape as `t`.
-        discount: in (0, 1].
-
-    Returns:
-        Rewards in [0, 1], same shape as `t`.
+    Works on numbers and arrays. The talk defines it on the slide "Discounted Reward".
     """
     return discount**t * (prediction == label)
 
 
 def shard_bounds(num_images: int, i: int, n: int) -> tuple[int, int]:
-    """The contiguous block of images that slot `i` of `n` shows in sequential order.
-
-    Returns:
-        ``(start, size)``; the sizes are ``(num_images + i) // n``, which sum to `num_images`.
-    """
+    """Start and size of the block of images that slot `i` of `n` shows in sequential order."""
     per_slot, extra = divmod(num_images, n)
     # The last `extra` slots own one image more.
     return i * per_slot + max(0, i - (n - extra)), (num_images + i) // n
@@ -69,14 +52,7 @@ class Episodes:
     The state is what observations are built from: image, location, number of glimpses. A slot whose
     episode has ended keeps its state until it is started again, so its last observation repeats.
     Arrays are replaced, never changed in place, so results that were returned stay as they were.
-
-    Args:
-        backend: array operations and labels.
-        num_envs: number of slots n.
-        max_glimpses: the budget.
-        discount: discount of the reward.
-        first_glimpse: one of `FIRST_GLIMPSES`.
-        trackers: notified of every start and every crop.
+    The trackers are notified of every start and every crop.
 
     Attributes:
         index: ``(n,)`` int64, the image.
@@ -87,92 +63,59 @@ class Episodes:
     """
 
     def __init__(
-        self,
-        backend: Backend,
-        num_envs: int,
-        max_glimpses: int,
-        discount: float,
-        first_glimpse: str,
-        trackers: Sequence[Tracker] = (),
+        self, b: Backend, num_envs: int, settings: EnvSettings, trackers: Sequence[Tracker]
     ) -> None:
-        self.backend, self.trackers = backend, trackers
-        self.max_glimpses, self.discount = max_glimpses, discount
-        self.first_is_crop = first_glimpse in ("center", "random")
-        xp = backend.xp
-        self._first_t = backend.full(num_envs, int(first_glimpse != "choose"), xp.int64)
-        self._centre = backend.full((num_envs, 2), 0, xp.float32)
-        self._no_reward = backend.full(num_envs, 0, backend.reward_dtype)
-        self._none_ended = backend.full(num_envs, False, backend.boolean)
-        self.index = self.label = backend.full(num_envs, 0, xp.int64)
-        self.t, self.location, self.ended = self._first_t, self._centre, self._none_ended
+        self._b, self._settings, self._trackers = b, settings, trackers
+        self._first_t = b.full(num_envs, int(settings.first_glimpse != "choose"), b.xp.int64)
+        self._centre = b.full((num_envs, 2), 0, b.xp.float32)
+        self._no_reward = b.full(num_envs, 0, b.reward_dtype)
+        self.index = self.label = b.full(num_envs, 0, b.xp.int64)
+        self.t, self.location = self._first_t, self._centre
+        self.ended = b.full(num_envs, False, b.boolean)
 
-    def start(self, mask: Any | None, index: Any, location: Any | None) -> None:
-        """Starts new episodes.
+    def start(self, mask: Any, index: Any, location: Any | None) -> None:
+        """Starts episodes of the images `index` ``(n,)`` in the slots of `mask` ``(n,)`` bool.
 
-        Args:
-            mask: ``(n,)`` bool, the slots that start; None for all.
-            index: ``(n,)`` int64, their images; values in other slots are not read.
-            location: ``(n, 2)`` float32, where the first crops are taken; None for the centre.
+        Their first crops are taken at `location` ``(n, 2)``, or at the centre if it is None.
         """
-        first = self._centre if location is None else location
-        select = self.backend.select
-        if mask is None:
-            self.index, self.t, self.location = index, self._first_t, first
-            self.ended = self._none_ended
-        else:
-            self.index = select(mask, index, self.index)
-            self.t = select(mask, self._first_t, self.t)
-            self.location = select(mask, first, self.location)
-            self.ended = self.ended & ~mask
-        self.label = self.backend.labels[self.index]
-        for tracker in self.trackers:
+        select, first = self._b.select, self._centre if location is None else location
+        self.index = select(mask, index, self.index)
+        self.t = select(mask, self._first_t, self.t)
+        self.location = select(mask, first, self.location)
+        self.ended = self.ended & ~mask
+        self.label = self._b.labels[self.index]
+        for tracker in self._trackers:
             tracker.start(mask)
-            if self.first_is_crop:
+            if self._settings.first_glimpse in FIRST_CROPS:
                 tracker.update(mask, self.location)
 
-    def advance(
-        self, location: Any, stop: Any, prediction: Any, active: Any | None = None
-    ) -> tuple[Any, Any]:
+    def advance(self, location: Any, stop: Any, prediction: Any, active: Any) -> tuple[Any, Any]:
         """Applies an action in every active slot: ends the episode, or takes the next glimpse.
 
-        Args:
-            location: ``(n, 2)`` float32 in [-1, 1].
-            stop: ``(n,)``, 0 or 1.
-            prediction: ``(n,)`` int64.
-            active: ``(n,)`` bool, the slots whose action counts; None for all.
-
-        Returns:
-            Rewards ``(n,)``, and the episodes that ended in this step ``(n,)`` bool.
+        Takes a `views.Decision`, and the slots whose action counts, ``(n,)`` bool.
+        Returns rewards ``(n,)``, and the episodes that ended in this step ``(n,)`` bool.
         """
-        ended = ends(self.t, stop, self.max_glimpses)
-        moving = ~ended
-        if active is not None:
-            ended, moving = ended & active, moving & active
-        select = self.backend.select
-        reward = select(
-            ended, grade(self.t, prediction, self.label, self.discount), self._no_reward
-        )
+        ended = ends(self.t, stop, self._settings.max_glimpses) & active
+        moving = active & ~ended
+        reward = grade(self.t, prediction, self.label, self._settings.discount)
+        reward = self._b.select(ended, reward, self._no_reward)
         self.t = self.t + moving
-        self.location = select(moving, location, self.location)
+        self.location = self._b.select(moving, location, self.location)
         self.ended = self.ended | ended
-        for tracker in self.trackers:
+        for tracker in self._trackers:
             tracker.update(moving, self.location)
         return reward, ended
 
 
-class _RandomBlocks:
+class _RandomRows:
     """Random numbers for all slots, one row a call, drawn on the host in blocks of rows.
 
     A call uses up a whole row, even if some slots do not need theirs. So every backend sees the
     same numbers, and a device never has to report which slots need one.
-
-    Args:
-        backend: where the numbers go.
-        num_envs: numbers (or locations) in a row.
     """
 
-    def __init__(self, backend: Backend, num_envs: int) -> None:
-        self._backend, self._num_envs = backend, num_envs
+    def __init__(self, b: Backend, num_envs: int) -> None:
+        self._b, self._num_envs = b, num_envs
         self._generator: np.random.Generator | None = None
         self._block: Any = None
         self._used = _BLOCK
@@ -180,105 +123,77 @@ class _RandomBlocks:
     def _draw(self, generator: np.random.Generator) -> np.ndarray:
         raise NotImplementedError
 
-    def _next_row(self, generator: np.random.Generator) -> Any:
+    def next_row(self, generator: np.random.Generator) -> Any:
+        """The next number of every slot, ``(n, ...)``."""
         # A new generator (a new seed) must not be preceded by numbers of the old one.
         if self._used == _BLOCK or generator is not self._generator:
-            self._block = self._backend.array(self._draw(generator))
+            self._block = self._b.array(self._draw(generator))
             self._generator, self._used = generator, 0
         self._used += 1
         return self._block[self._used - 1]
 
 
-class RandomImages(_RandomBlocks):
-    """Images drawn uniformly with replacement.
-
-    Args:
-        backend: where the indices go.
-        num_images: number of images N.
-        num_envs: number of slots n.
-    """
-
-    repeat = None  # no image counts as a repeat
-
-    def __init__(self, backend: Backend, num_images: int, num_envs: int) -> None:
-        super().__init__(backend, num_envs)
-        self._num_images = num_images
-
-    def restart(self) -> None:
-        """Does nothing: there is no pass to start over."""
-
-    def next(self, generator: np.random.Generator, mask: Any | None, fixed: Any | None) -> Any:
-        """The next image of every slot, ``(n,)`` int64.
-
-        Args:
-            generator: generator of the environment.
-            mask: not used.
-            fixed: ``(n,)`` images to show instead, or None. A row is used up in either case.
-        """
-        drawn = self._next_row(generator)
-        return drawn if fixed is None else fixed
-
-    def _draw(self, generator: np.random.Generator) -> np.ndarray:
-        return generator.integers(self._num_images, size=(_BLOCK, self._num_envs), dtype=np.int64)
-
-
-class RandomLocations(_RandomBlocks):
-    """First locations, drawn uniformly in [-1, 1)."""
-
-    def next(self, generator: np.random.Generator) -> Any:
-        """The next location of every slot, ``(n, 2)`` float32."""
-        return self._next_row(generator)
+class RandomLocations(_RandomRows):
+    """First locations ``(n, 2)`` float32, drawn uniformly in [-1, 1)."""
 
     def _draw(self, generator: np.random.Generator) -> np.ndarray:
         return generator.random((_BLOCK, self._num_envs, 2), dtype=np.float32) * 2 - 1
 
 
+class RandomImages(_RandomRows):
+    """Images drawn uniformly from `num_images`, with replacement."""
+
+    repeat = None  # no image counts as a repeat
+
+    def __init__(self, b: Backend, num_images: int, num_envs: int) -> None:
+        super().__init__(b, num_envs)
+        self._num_images = num_images
+
+    def _draw(self, generator: np.random.Generator) -> np.ndarray:
+        return generator.integers(self._num_images, size=(_BLOCK, self._num_envs), dtype=np.int64)
+
+    def restart(self) -> None:
+        """Does nothing: there is no pass to start over."""
+
+    def next(self, generator: np.random.Generator, mask: Any, fixed: Any | None) -> Any:
+        """The next image of every slot, or `fixed`, ``(n,)`` int64; either uses up a row."""
+        drawn = self.next_row(generator)
+        return drawn if fixed is None else fixed
+
+
 class SequentialImages:
     """Images in order: slot i of n shows its block (`shard_bounds`), again and again.
 
-    Args:
-        backend: array operations.
-        num_images: number of images N.
-        shards: ``(i, n)`` for every slot.
-
     Attributes:
         repeat: ``(num_envs,)`` bool, whether a slot's current image must not be counted: it was
-            shown before in this pass, or was fixed by the user. None before the first image.
+            shown before in this pass, or was fixed by the user.
     """
 
-    def __init__(
-        self, backend: Backend, num_images: int, shards: Sequence[tuple[int, int]]
-    ) -> None:
+    def __init__(self, b: Backend, num_images: int, shards: Sequence[tuple[int, int]]) -> None:
         bounds = np.array([shard_bounds(num_images, i, n) for i, n in shards], dtype=np.int64)
-        self._select = backend.select
+        self._b = b
         # A slot with an empty block still has to show an image: the next one, as a repeat.
-        self._start = backend.array(np.minimum(bounds[:, 0], num_images - 1))
-        self._size = backend.array(bounds[:, 1].copy())
-        self._cycle = backend.array(np.maximum(bounds[:, 1], 1))
-        self._zero = backend.array(np.zeros(len(bounds), dtype=np.int64))
-        self._position = self._zero
-        self.repeat: Any = None
+        self._start = b.array(np.minimum(bounds[:, 0], num_images - 1))
+        self._size = b.array(bounds[:, 1].copy())
+        self._cycle = b.array(np.maximum(bounds[:, 1], 1))
+        self._position = self._zero = b.full(len(bounds), 0, b.xp.int64)
+        self.repeat: Any = b.full(len(bounds), False, b.boolean)
 
     def restart(self) -> None:
         """Goes back to the first image of every block."""
         self._position = self._zero
 
-    def next(self, generator: np.random.Generator, mask: Any | None, fixed: Any | None) -> Any:
-        """The next image of every slot, ``(n,)`` int64.
+    def next(self, generator: np.random.Generator, mask: Any, fixed: Any | None) -> Any:
+        """The next image ``(n,)`` int64 of every slot; those in `mask` ``(n,)`` bool move on.
 
-        Args:
-            generator: not used.
-            mask: ``(n,)`` bool, the slots that move on; None for all.
-            fixed: ``(n,)`` images to show instead, or None. They are outside the pass: the slots
-                keep their place, and `repeat` is True.
+        Images in `fixed` ``(n,)`` are shown instead. They are outside the pass: the slots keep
+        their place, and `repeat` is True.
         """
         if fixed is not None:
             index, repeat = fixed, self._size == self._size
         else:
             index = self._start + self._position % self._cycle
             repeat = self._position >= self._size
-            self._position = self._position + (1 if mask is None else mask)
-        if mask is not None and self.repeat is not None:
-            repeat = self._select(mask, repeat, self.repeat)
-        self.repeat = repeat
+            self._position = self._position + mask
+        self.repeat = self._b.xp.where(mask, repeat, self.repeat)
         return index

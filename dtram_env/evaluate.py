@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,14 +51,12 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """The summary for JSON. Only the split "test" has a `test_error`, in percent."""
-        names = ["env_id", "dataset", "split", "images", "accuracy", "error"]
+        names = ("env_id", "dataset", "split", "images", "accuracy", "error")
         summary = {name: getattr(self, name) for name in names}
         if self.split == "test":
             summary["test_error"] = round(100 * self.error, 8)  # 1.36, not 1.3599999999999999
-        summary["mean_glimpses"] = self.mean_glimpses
-        summary["mean_return"] = self.mean_return
-        summary["histogram"] = self.histogram.tolist()
-        return summary
+        summary |= {"mean_glimpses": self.mean_glimpses, "mean_return": self.mean_return}
+        return summary | {"histogram": self.histogram.tolist()}
 
 
 def evaluate(
@@ -111,30 +110,26 @@ def evaluate(
         validate_actions=True,  # costs nothing here: every step waits for the device anyway
         **env_kwargs,
     )
-    try:
-        check_env = getattr(policy, "check_env", None)
-        if check_env is not None:
-            check_env(env.unwrapped)
+    with closing(env):
+        if hasattr(policy, "check_env"):
+            policy.check_env(env.unwrapped)
         return _evaluate(policy, id, env, seed, progress)
-    finally:
-        env.close()
 
 
 def _evaluate(policy: Policy[Any], env_id: str, env: Any, seed: int, progress: bool) -> Evaluation:
-    n, total = env.num_envs, env.num_images
+    n, total, name = env.num_envs, env.num_images, f"{env_id} {env.split}"
     parts: list[dict[str, np.ndarray]] = []
-    with tqdm(
-        total=total, desc=f"{env_id} {env.split}", unit="image", disable=not progress
-    ) as progress_bar:
-        while len(parts) * n < total:
-            if parts:  # a mask of all slots: a plain reset would restart the pass
-                start = env.reset(options={"reset_mask": np.ones(n, dtype=np.bool_)})
-            else:
-                start = env.reset(seed=seed)
+    with tqdm(total=total, desc=name, unit="image", disable=not progress) as progress_bar:
+        start = env.reset(seed=seed)
+        while True:
             outcome = _run_episodes(policy, env, *start)
             first_visit = ~outcome.pop("repeat")
             parts.append({key: values[first_visit] for key, values in outcome.items()})
             progress_bar.update(int(first_visit.sum()))
+            if len(parts) * n >= total:
+                break
+            # A mask of all slots, because a plain reset would restart the pass.
+            start = env.reset(options={"reset_mask": np.ones(n, dtype=np.bool_)})
     table = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     order = np.argsort(table["image_index"], kind="stable")
     table = {key: values[order] for key, values in table.items()}
@@ -162,15 +157,14 @@ def _run_episodes(
     prediction = np.zeros(env.num_envs, dtype=np.int64)
     reward = np.zeros(env.num_envs)
     state = policy.reset(env.num_envs)
-    running = True
-    while running:
+    terminated = np.zeros(env.num_envs, dtype=np.bool_)
+    while not to_host(terminated).all():
         action, state = policy.step(observation, state)
         observation, paid, terminated, _, infos = env.step(action)
         reward += to_host(paid)
         if "prediction" in infos:
             ended = to_host(infos["_prediction"])
             prediction = np.where(ended, to_host(infos["prediction"]), prediction)
-        running = not to_host(terminated).all()
     outcome |= {"prediction": prediction, "reward": reward}
     outcome["num_glimpses"] = to_host(infos["num_glimpses"])
     return outcome

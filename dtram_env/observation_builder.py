@@ -19,21 +19,15 @@ SMALL_IMAGE = 36  # smallest side, in pixels, that SB3's stock convolutional ext
 
 
 class ObservationBuilder:
-    """Builds observations. A policy sees these arrays and nothing else.
+    """Builds observations, of the space `space`. A policy sees these arrays and nothing else.
 
-    Args:
-        settings: the environment's settings; checked already.
-        native: build the native observation of glimpses, whatever `observe`, `glimpse_format` and
-            `classifier` say. The classifier in the loop reads it.
-
-    Attributes:
-        space: the space of one observation.
+    With `native` it builds the native observation of glimpses, whatever `observe`, `glimpse_format`
+    and `classifier` say; the classifier in the loop reads it.
     """
 
     def __init__(self, settings: EnvSettings, *, native: bool = False) -> None:
         height, width, channels = settings.image_shape
         glimpse_size, num_scales = settings.glimpse_size, settings.num_scales
-        assert settings.thumbnail_size is not None
         side = self._thumbnail_size = settings.thumbnail_size
         self._max_glimpses, self._num_scales = settings.max_glimpses, num_scales
         self._canvas = settings.observe == "canvas" and not native
@@ -57,23 +51,12 @@ class ObservationBuilder:
         self.space: spaces.Space[Any] = spaces.Dict(boxes)
 
     def build(
-        self,
-        b: Backend,
-        index: Any,
-        location: Any,
-        t: Any,
-        seen: Any | None = None,
-        probs: Any | None = None,
+        self, b: Backend, index: Any, location: Any, t: Any, seen: Any = None, probs: Any = None
     ) -> dict[str, Any]:
         """The observations of n slots, as new arrays.
 
-        Args:
-            b: the backend.
-            index: ``(n,)`` int64, the images.
-            location: ``(n, 2)`` float32, where the last glimpse was taken.
-            t: ``(n,)`` int64, glimpses taken.
-            seen: ``(n, H, W)`` bool, the pixels seen; needed for the canvas only.
-            probs: ``(n, K)`` float32, the classifier's probabilities, where they are observed.
+        `index`, `location` and `t` are those of `Episodes`. The canvas needs the pixels `seen`
+        ``(n, H, W)`` bool; `probs` ``(n, K)`` are the classifier's, where they are observed.
         """
         at_first = t == 1
         whole = b.thumbnail(index, self._thumbnail_size, at_first) if self._thumbnail else None
@@ -85,10 +68,10 @@ class ObservationBuilder:
             observation["glimpse"] = b.glimpse(index, location)
         else:
             cropped = t > 0 if self._choose else ~at_first  # slots whose last glimpse is a crop
-            glimpse = b.glimpse(index, location, cropped)
             other: Any = 0
             if self._thumbnail and not self._own_key:
                 other = b.xp.concatenate([whole] * self._num_scales, -1)
+            glimpse = b.glimpse(index, location, cropped)
             observation["glimpse"] = b.select(cropped, glimpse, other)
         if self._own_key:
             observation["thumbnail"] = b.select(at_first, whole, 0)

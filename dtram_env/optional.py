@@ -16,11 +16,7 @@ class MissingDependencyError(ImportError, DependencyNotInstalled):
 
 
 def require(module: str, extra: str) -> Any:
-    """Imports and returns a module that belongs to an extra of this project.
-
-    Args:
-        module: name of the module, as "torch".
-        extra: the extra that installs it, as "train".
+    """Imports and returns a module, such as "torch", of an extra of this project, such as "train".
 
     Raises:
         MissingDependencyError: the module is not installed; the message holds the install line.

@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from .backends import to_host
+from .checks import check_integer
 from .views import grid_centres
 
 State = TypeVar("State")
@@ -28,7 +29,6 @@ class Policy(Protocol[State]):
 
     def reset(self, batch: int) -> State:
         """The state before the first glimpse of `batch` episodes."""
-        ...
 
     def step(self, observation: dict[str, Any], state: State) -> tuple[dict[str, Any], State]:
         """Acts on a batch of native observations.
@@ -42,16 +42,14 @@ class Policy(Protocol[State]):
             ``stop (B,)`` 0 or 1, and ``prediction (B,)`` in [0, num_classes), which must be absent
             in policy-only environments.
         """
-        ...
 
     def select(self, state: State, keep: Any) -> State:
         """The state of the episodes in `keep`: integers ``(K,)``, or bool ``(B,)``."""
-        ...
 
 
 @dataclass(eq=False)
 class _FixedPolicy:
-    """What the policies below share: their state counts the glimpses seen, ``(B,)`` int64."""
+    """What the policies below share; their state counts the glimpses seen, ``(B,)`` int64."""
 
     num_classes: int | None
     _: KW_ONLY
@@ -61,29 +59,22 @@ class _FixedPolicy:
 
     def __post_init__(self) -> None:
         for name in ("num_classes", "stop_after"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value}: expected at least 1, or None")
+            if getattr(self, name) is not None:
+                check_integer(name, getattr(self, name), 1)
         if self.guess is not None:
             if self.num_classes is None:
                 raise ValueError(f"guess={self.guess}: expected None with num_classes=None")
-            if not 0 <= self.guess < self.num_classes:
-                most = self.num_classes - 1
-                raise ValueError(f"guess={self.guess}: expected 0 to {most}, or None")
+            check_integer("guess", self.guess, 0, self.num_classes - 1)
         self._random = np.random.default_rng(self.seed)
 
     def check_env(self, env: Any) -> None:
         """Raises `ValueError` unless the environment expects the predictions of this policy."""
         own = f"{type(self).__name__}(num_classes={self.num_classes})"
-        policy_only = env.classifier is not None
-        if policy_only != (self.num_classes is None):
-            classes = "no class" if policy_only else f"{env.num_classes} classes"
-            right = None if policy_only else env.num_classes
-            raise ValueError(f"{own}: the environment expects {classes}; give num_classes={right}")
+        expected = None if env.classifier is not None else env.num_classes
+        if (expected is None) != (self.num_classes is None):
+            raise ValueError(f"{own}: the environment expects num_classes={expected}")
         if self.num_classes is not None and self.num_classes > env.num_classes:
-            raise ValueError(
-                f"{own}: {env.dataset} has {env.num_classes} classes; expected at most as many"
-            )
+            raise ValueError(f"{own}: {env.dataset} has {env.num_classes} classes")
 
     def reset(self, batch: int) -> np.ndarray:
         return np.zeros(batch, dtype=np.int64)
@@ -108,9 +99,7 @@ class _FixedPolicy:
         raise NotImplementedError
 
     def _stops(self, taken: np.ndarray) -> np.ndarray:
-        if self.stop_after is None:
-            return np.zeros(len(taken), dtype=np.int64)
-        return (taken >= self.stop_after).astype(np.int64)
+        return (taken >= (self.stop_after or np.inf)).astype(np.int64)
 
 
 @dataclass(eq=False)
@@ -118,9 +107,8 @@ class RandomPolicy(_FixedPolicy):
     """Looks at uniformly random locations and stops at random.
 
     Args:
-        num_classes: number of classes; None for policy-only environments.
+        num_classes, guess: as for `CenterPolicy`.
         stop_after: stop after exactly this many glimpses, instead of at random.
-        guess: the class it always predicts; None for a random class each time.
         seed: seed of its choices; two policies with one seed choose alike.
         stop_probability: probability of stopping after each glimpse, if `stop_after` is None.
     """
@@ -161,10 +149,7 @@ class ScanPolicy(_FixedPolicy):
     """Visits the cells of a grid row by row from the top left, then starts over.
 
     Args:
-        num_classes: number of classes; None for policy-only environments.
-        stop_after: number of glimpses after which it stops; None for the whole budget.
-        guess: the class it always predicts; None for a random class each time.
-        seed: seed of its random predictions.
+        num_classes, stop_after, guess, seed: as for `CenterPolicy`.
         grid: cells per side.
     """
 
@@ -172,9 +157,7 @@ class ScanPolicy(_FixedPolicy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.grid < 1:
-            raise ValueError(f"grid={self.grid}: expected at least 1")
-        self._centres = grid_centres(self.grid)
+        self._centres = grid_centres(check_integer("grid", self.grid, 1))
 
     def _locations(self, state: np.ndarray) -> np.ndarray:
         return self._centres[state % len(self._centres)]

@@ -36,8 +36,8 @@ def draw_episode(
 
     Args:
         image: ``(H, W, C)`` uint8, C = 1 (grey) or 3 (RGB).
-        boxes: ``(left, top, width, height)`` in pixels of the image, one per glimpse, in order.
-            They may reach beyond the image. `crop_boxes` makes them.
+        boxes: ``(left, top, width, height)`` in pixels of the image, one per glimpse, in order, as
+            `crop_boxes` makes them. They may reach beyond the image.
         caption: a line of text below the picture, cut off if it is too long; "" draws an empty
             line, None draws none.
         size: largest side of the picture, in pixels. The image is enlarged by the largest integer
@@ -51,14 +51,13 @@ def draw_episode(
     """
     if image.ndim != 3 or image.shape[2] not in (1, 3) or image.dtype != np.uint8:
         raise ValueError(
-            f"image: expected uint8 of shape (H, W, 1) or (H, W, 3), "
-            f"got {image.dtype} {image.shape}"
+            f"image: expected uint8 of shape (H, W, 1 or 3), got {image.dtype} {image.shape}"
         )
     height, width = image.shape[:2]
     longer = max(height, width)
     zoom = float(size // longer) if size >= longer else size / longer
     shown = (max(round(width * zoom), 1), max(round(height * zoom), 1))
-    pixels = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
+    pixels = np.broadcast_to(image, (height, width, 3))
     picture = Image.fromarray(pixels).resize(shown, Image.Resampling.NEAREST)
     line = 0 if caption is None else _LINE
     canvas = Image.new("RGB", (shown[0], shown[1] + line))
@@ -89,79 +88,51 @@ def draw_episode(
 def crop_boxes(
     locations: np.ndarray, image_shape: Sequence[int], glimpse_size: int, whole_first: bool = False
 ) -> list[tuple[int, int, int, int]]:
-    """The boxes of an episode's glimpses (their finest crops), for `draw_episode`.
+    """The boxes of the finest crops at `locations` ``(T, 2)``, as `draw_episode` reads them.
 
-    Args:
-        locations: ``(T, 2)``, the crops' centres in order.
-        image_shape: height and width of the image; further items are ignored.
-        glimpse_size: side of a crop, in pixels.
-        whole_first: whether the first glimpse was a thumbnail, whose box is the whole image.
-
-    Returns:
-        ``(left, top, width, height)`` in pixels, one per glimpse.
+    `image_shape` begins with height and width. If the first glimpse was a thumbnail, `whole_first`
+    adds its box, the whole image, before the others.
     """
     height, width = image_shape[:2]
     locations = np.clip(np.asarray(locations, dtype=np.float64).reshape(-1, 2), -1, 1)
     lefts = sensor.corner(locations[:, 0], width, glimpse_size).tolist()
     tops = sensor.corner(locations[:, 1], height, glimpse_size).tolist()
     whole = [(0, 0, width, height)] if whole_first else []
-    side = glimpse_size
-    return whole + [(left, top, side, side) for left, top in zip(lefts, tops, strict=True)]
+    return whole + [(*place, glimpse_size, glimpse_size) for place in zip(lefts, tops, strict=True)]
 
 
 def episode_caption(
     step: int, prediction: int | None, label: int, class_names: Sequence[str], over: bool = False
 ) -> str:
-    """The caption of an environment's frame: step, predicted class, true class.
-
-    Args:
-        step: glimpses taken.
-        prediction: the last prediction; None before the first.
-        label: the true class.
-        class_names: name of each class.
-        over: whether the episode has ended.
-    """
+    """The caption of a frame: glimpses taken, last prediction (None: none yet), true class."""
     said = "?" if prediction is None else class_names[prediction]
     return f"{step}{' end' if over else ''}: says {said}, is {class_names[label]}"
 
 
 class Window:
-    """A window that shows frames; it opens at the first one.
-
-    Args:
-        fps: most frames per second.
-    """
+    """A window that shows at most `fps` frames per second; it opens at the first one."""
 
     def __init__(self, fps: int) -> None:
         self._fps = fps
-        self._pygame: Any = None
         self._screen: Any = None
-        self._clock: Any = None
 
     def show(self, frame: np.ndarray) -> None:
-        """Shows a frame ``(h, w, 3)`` uint8 for ``1 / fps`` seconds.
-
-        Raises:
-            MissingDependencyError: pygame is not installed.
-        """
+        """Shows a frame ``(h, w, 3)`` uint8 for ``1 / fps`` seconds; needs pygame."""
+        pygame = require("pygame", "render")
         size = (frame.shape[1], frame.shape[0])
         if self._screen is None:
-            pygame = require("pygame", "render")
-            self._pygame = pygame
             pygame.display.init()
             pygame.display.set_caption("DT-RAM")
-            self._screen = pygame.display.set_mode(size)
             self._clock = pygame.time.Clock()
-        elif self._screen.get_size() != size:
-            self._screen = self._pygame.display.set_mode(size)
-        surface = self._pygame.surfarray.make_surface(frame.swapaxes(0, 1))
-        self._screen.blit(surface, (0, 0))
-        self._pygame.event.pump()
-        self._pygame.display.flip()
+        if self._screen is None or self._screen.get_size() != size:
+            self._screen = pygame.display.set_mode(size)
+        self._screen.blit(pygame.surfarray.make_surface(frame.swapaxes(0, 1)), (0, 0))
+        pygame.event.pump()
+        pygame.display.flip()
         self._clock.tick(self._fps)
 
     def close(self) -> None:
         """Closes the window, if it was opened."""
         if self._screen is not None:
-            self._pygame.display.quit()
+            require("pygame", "render").display.quit()
             self._screen = None

@@ -18,17 +18,13 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
+from .checks import check_options
 from .optional import require
 from .vector_env import GlimpseVectorEnv
 
 require("stable_baselines3", "train")
 
-from stable_baselines3.common.vec_env import VecEnv  # noqa: E402
-from stable_baselines3.common.vec_env.base_vec_env import (  # noqa: E402
-    VecEnvIndices,
-    VecEnvObs,
-    VecEnvStepReturn,
-)
+from stable_baselines3.common.vec_env import VecEnv, base_vec_env  # noqa: E402
 
 SETTABLE = {"metadata", "validate_actions"}  # attributes that every step reads again
 
@@ -66,8 +62,7 @@ class Sb3VecEnv(VecEnv):
             ).unwrapped
         except TypeError as error:
             raise ValueError(
-                f"env_id={env_id!r}: {error}; expected an environment of this package, and its "
-                "keywords"
+                f"env_id={env_id!r}: {error}; expected an environment of this package"
             ) from error
         if not isinstance(made, GlimpseVectorEnv):
             raise ValueError(f"env_id={env_id!r}: expected an environment of this package")
@@ -82,7 +77,7 @@ class Sb3VecEnv(VecEnv):
         self._actions: Any = None
         super().__init__(num_envs, made.single_observation_space, made.single_action_space)
 
-    def reset(self) -> VecEnvObs:
+    def reset(self) -> base_vec_env.VecEnvObs:
         """Starts episodes in all slots, with the seed and options set by `seed` and `set_options`.
 
         Raises:
@@ -92,14 +87,12 @@ class Sb3VecEnv(VecEnv):
         self._reset_options()
         if len(given) != self.num_envs:
             raise ValueError(f"options: expected one dict, or {self.num_envs}, got {len(given)}")
-        indices = [option.get("image_index") for option in given]
-        for key in {key for option in given for key in option} - {"image_index"}:
-            raise ValueError(f"options[{key!r}]: unknown; expected 'image_index'")
-        options = None
-        if any(index is not None for index in indices):
-            if None in indices:
-                raise ValueError("options['image_index']: expected for every slot, or for none")
-            options = {"image_index": np.array(indices)}
+        for option in given:
+            check_options(option, "image_index")
+        fixed = [option["image_index"] for option in given if option]
+        if len(fixed) not in (0, self.num_envs):
+            raise ValueError("options['image_index']: expected for every slot, or for none")
+        options = {"image_index": np.array(fixed)} if fixed else None
         observation, infos = self.venv.reset(seed=self._seeds[0], options=options)
         self.reset_infos = _split(infos, range(self.num_envs))
         self._reset_seeds()
@@ -109,34 +102,27 @@ class Sb3VecEnv(VecEnv):
         """Stores the actions for `step_wait`."""
         self._actions = actions
 
-    def step_wait(self) -> VecEnvStepReturn:
-        """Steps all slots.
-
-        Returns:
-            Observations (arrays ``(n, …)``), rewards ``(n,)`` float32, dones ``(n,)`` bool, and
-            infos, a list of n dicts.
-        """
+    def step_wait(self) -> base_vec_env.VecEnvStepReturn:
+        """Steps all slots: observations, rewards and dones are arrays ``(n, …)``, infos n dicts."""
         observation, rewards, dones, _, found = self.venv.step(self._actions)
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         if "final_info" in found:
             ended = np.flatnonzero(dones)
-            last = found["final_obs"]
             for i, info in zip(ended.tolist(), _split(found["final_info"], ended), strict=True):
-                info["terminal_observation"] = last[i]
-                info["TimeLimit.truncated"] = False
-                infos[i] = info
+                last = {"terminal_observation": found["final_obs"][i]}
+                infos[i] = info | last | {"TimeLimit.truncated": False}
         return observation, rewards.astype(np.float32), dones, infos
 
     def close(self) -> None:
-        """Closes the environment."""
         self.venv.close()
 
-    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+    def get_attr(self, attr_name: str, indices: base_vec_env.VecEnvIndices = None) -> list[Any]:
         """An attribute of the environment, repeated for every slot in `indices`."""
-        value = getattr(self.venv, attr_name)
-        return [value for _ in self._get_indices(indices)]
+        return [getattr(self.venv, attr_name) for _ in self._get_indices(indices)]
 
-    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+    def set_attr(
+        self, attr_name: str, value: Any, indices: base_vec_env.VecEnvIndices = None
+    ) -> None:
         """Sets an attribute of the environment, for all slots.
 
         Raises:
@@ -160,7 +146,7 @@ class Sb3VecEnv(VecEnv):
         self,
         method_name: str,
         *method_args: Any,
-        indices: VecEnvIndices = None,
+        indices: base_vec_env.VecEnvIndices = None,
         **method_kwargs: Any,
     ) -> list[Any]:
         """Calls a method of the environment once; returns one result for each slot in `indices`.
@@ -173,7 +159,7 @@ class Sb3VecEnv(VecEnv):
         return [result[i] if per_slot else result for i in self._get_indices(indices)]
 
     def env_is_wrapped(
-        self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None
+        self, wrapper_class: type[gym.Wrapper], indices: base_vec_env.VecEnvIndices = None
     ) -> list[bool]:
         """False for every slot: the environment has no wrappers."""
         return [False for _ in self._get_indices(indices)]
@@ -182,7 +168,7 @@ class Sb3VecEnv(VecEnv):
         """Frames ``(h, w, 3)`` uint8 of the first slots."""
         return self.venv.render() or ()
 
-    def _get_indices(self, indices: VecEnvIndices) -> Iterable[int]:
+    def _get_indices(self, indices: base_vec_env.VecEnvIndices) -> Iterable[int]:
         if indices is None:
             return range(self.num_envs)
         slots = [indices] if isinstance(indices, int | np.integer) else list(indices)
@@ -194,7 +180,6 @@ class Sb3VecEnv(VecEnv):
 
 def _split(infos: dict[str, Any], slots: Iterable[int]) -> list[dict[str, Any]]:
     """Gymnasium's infos (arrays with masks) as one dict per slot; the slots must have all keys."""
-    chosen = list(slots)
     keys = [key for key in infos if not key.startswith("_")]
-    columns = [np.asarray(infos[key])[chosen].tolist() for key in keys]
+    columns = [np.asarray(infos[key])[list(slots)].tolist() for key in keys]
     return [dict(zip(keys, values, strict=True)) for values in zip(*columns, strict=True)]

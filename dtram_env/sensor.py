@@ -16,24 +16,15 @@ def margin(glimpse_size: int, num_scales: int) -> int:
 
 
 def edge(coordinate: Any, size: Any, side: int) -> Any:
-    """First row (or column) of a window of `side` pixels centred at `coordinate`, not rounded yet.
-
-    The formula ``(x + 1) * size / 2 - side / 2 + 0.5`` gives the same doubles on float64 arrays and
-    on Python floats.
-    """
+    """`corner` before rounding; float64 arrays and Python floats give the same doubles."""
     return (coordinate + 1.0) * size / 2 - side / 2 + 0.5
 
 
 def corner(coordinate: np.ndarray, size: int | np.ndarray, side: int) -> np.ndarray:
-    """First row (or column) of a window of `side` pixels centred at `coordinate`.
+    """First column (or row) of windows of `side` pixels in images `size` pixels wide (or high).
 
-    Args:
-        coordinate: x or y of the centre, any shape, in [-1, 1]; -1 is the left (or top) edge.
-        size: the image's width (or height), in pixels.
-        side: side of the window, in pixels.
-
-    Returns:
-        int64 of the same shape, ``floor((x + 1) * size / 2 - side / 2 + 0.5)`` in float64.
+    `coordinate` is x (or y) of the centre in [-1, 1], any shape; -1 is the left (or top) edge. The
+    result is int64 of that shape, ``floor((x + 1) * size / 2 - side / 2 + 0.5)`` in float64.
     """
     return np.floor(edge(np.asarray(coordinate, dtype=np.float64), size, side)).astype(np.int64)
 
@@ -41,17 +32,10 @@ def corner(coordinate: np.ndarray, size: int | np.ndarray, side: int) -> np.ndar
 def glimpse(
     store: Store, index: np.ndarray, location: np.ndarray, glimpse_size: int, num_scales: int = 1
 ) -> np.ndarray:
-    """Takes glimpses: one crop per scale around the same centre, each shrunk to the same side.
+    """Takes glimpses ``(B, g, g, C * num_scales)`` uint8 of the images `index` ``(B,)``.
 
-    Args:
-        store: the images.
-        index: ``(B,)`` integers, indices into the store.
-        location: ``(B, 2)``, centres ``(x, y)``; values outside [-1, 1] are clipped.
-        glimpse_size: side g of the glimpse, in pixels.
-        num_scales: number of crops; the k-th has side ``g * 2**k``.
-
-    Returns:
-        ``(B, g, g, C * num_scales)`` uint8, finest scale first.
+    A glimpse has one crop per scale around its centre ``(x, y)``, `location` ``(B, 2)``, which is
+    clipped to [-1, 1]. Crop k has side ``g * 2**k`` and is shrunk to g; the finest is first.
     """
     height, width = store.size(index)
     alone = len(location) == 1 and isinstance(height, int) and isinstance(width, int)

@@ -7,6 +7,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from .sensor import edge
+
 
 class TorchStore(Protocol):
     """The images as the sensor reads them: `datasets.storage.store.Store` on tensors."""
@@ -15,36 +17,25 @@ class TorchStore(Protocol):
 
     @property
     def channels(self) -> int: ...
-
     def __len__(self) -> int: ...
-
     def size(self, index: Tensor) -> tuple[Tensor | int, Tensor | int]: ...
-
     def crop(self, index: Tensor, top: Tensor, left: Tensor, side: int) -> Tensor: ...
-
     def thumbnail(self, index: Tensor, side: int) -> Tensor: ...
-
-    def whole(self, index: Tensor) -> Tensor:
-        """Whole images ``(B, H, W, C)`` uint8; all must have one size."""
-        ...
+    def whole(self, index: Tensor) -> Tensor: ...  # ``(B, H, W, C)``; all must have one size
 
 
 def corner(coordinate: Tensor, size: int | Tensor, side: int) -> Tensor:
     """First row (or column) of a window centred at `coordinate`; see `sensor.corner`."""
-    centre = (coordinate.double() + 1.0) * size / 2
-    return torch.floor(centre - side / 2 + 0.5).long()
+    return torch.floor(edge(coordinate.double(), size, side)).long()
 
 
 def glimpse(
     store: TorchStore, index: Tensor, location: Tensor, glimpse_size: int, num_scales: int = 1
 ) -> Tensor:
-    """Takes glimpses; arguments as for `sensor.glimpse`.
+    """Takes glimpses as `sensor.glimpse` does, on the store's device.
 
     A NaN coordinate counts as 0: checking locations would wait for the device, so they may be
     unchecked.
-
-    Returns:
-        ``(B, g, g, C * num_scales)`` uint8 on the store's device.
     """
     location = location.nan_to_num(nan=0.0).clamp(-1.0, 1.0)
     height, width = store.size(index)

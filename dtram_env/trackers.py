@@ -20,82 +20,62 @@ class Tracker:
     Arrays are replaced, never changed in place, so results that were returned stay as they were.
     """
 
-    def start(self, mask: Any | None) -> None:
-        """Clears the slots in `mask` ``(n,)`` bool (None: all), whose episode starts."""
+    def start(self, mask: Any) -> None:
+        """Clears the slots in `mask` ``(n,)`` bool, whose episode starts."""
         raise NotImplementedError
 
-    def update(self, mask: Any | None, location: Any) -> None:
-        """Records crops at `location` ``(n, 2)`` float32 in the slots of `mask` (None: all)."""
+    def update(self, mask: Any, location: Any) -> None:
+        """Records crops at `location` ``(n, 2)`` float32 in the slots of `mask`."""
         raise NotImplementedError
 
 
 class SeenPixels(Tracker):
-    """The pixels that the finest crops of an episode have covered.
-
-    Attributes:
-        mask: ``(n, H, W)`` bool.
-    """
+    """`mask` ``(n, H, W)`` bool: the pixels that the finest crops of an episode have covered."""
 
     def __init__(self, b: Backend, num_envs: int, height: int, width: int, side: int) -> None:
-        self._b, self._side = b, side
-        self._height, self._width = height, width
+        self._corner, self._height, self._width, self._side = b.sensor.corner, height, width, side
         self._rows = b.array(np.arange(height))
         self._columns = b.array(np.arange(width))
         self.mask = b.full((num_envs, height, width), False, b.boolean)
 
-    def start(self, mask: Any | None) -> None:
-        self.mask = self.mask & False if mask is None else self.mask & ~mask[:, None, None]
+    def start(self, mask: Any) -> None:
+        self.mask = self.mask & ~mask[:, None, None]
 
-    def update(self, mask: Any | None, location: Any) -> None:
-        top = self._b.corner(location[:, 1], self._height, self._side)[:, None]
-        left = self._b.corner(location[:, 0], self._width, self._side)[:, None]
-        rows = (self._rows >= top) & (self._rows < top + self._side)
+    def update(self, mask: Any, location: Any) -> None:
+        top = self._corner(location[:, 1], self._height, self._side)[:, None]
+        left = self._corner(location[:, 0], self._width, self._side)[:, None]
+        rows = (self._rows >= top) & (self._rows < top + self._side) & mask[:, None]
         columns = (self._columns >= left) & (self._columns < left + self._side)
-        if mask is not None:
-            rows = rows & mask[:, None]
         self.mask = self.mask | (rows[:, :, None] & columns[:, None, :])
 
 
 class SeenCells(Tracker):
-    """The grid cells at whose exact centre a crop of an episode was taken.
-
-    Attributes:
-        mask: ``(n, G * G)`` bool.
-    """
+    """`mask` ``(n, G * G)`` bool: the grid cells at whose exact centre a crop was taken."""
 
     def __init__(self, b: Backend, num_envs: int, grid: int) -> None:
         self._centres = b.array(grid_centres(grid))
         self.mask = b.full((num_envs, grid * grid), False, b.boolean)
 
-    def start(self, mask: Any | None) -> None:
-        self.mask = self.mask & False if mask is None else self.mask & ~mask[:, None]
+    def start(self, mask: Any) -> None:
+        self.mask = self.mask & ~mask[:, None]
 
-    def update(self, mask: Any | None, location: Any) -> None:
-        here = (self._centres == location[:, None]).all(-1)
-        self.mask = self.mask | (here if mask is None else here & mask[:, None])
+    def update(self, mask: Any, location: Any) -> None:
+        self.mask = self.mask | ((self._centres == location[:, None]).all(-1) & mask[:, None])
 
 
 class CropLocations(Tracker):
-    """Where the crops of an episode were taken, in order.
-
-    Attributes:
-        locations: ``(n, T_max, 2)`` float32.
-        count: ``(n,)`` int64, how many of them are filled.
-    """
+    """`locations` ``(n, T_max, 2)`` float32 of an episode's first `count` ``(n,)`` int64 crops."""
 
     def __init__(self, b: Backend, num_envs: int, max_glimpses: int) -> None:
         self._b = b
         self._steps = b.array(np.arange(max_glimpses))
-        self._zero = b.full(num_envs, 0, b.xp.int64)
         self.locations = b.full((num_envs, max_glimpses, 2), 0, b.xp.float32)
-        self.count = self._zero
+        self.count = b.full(num_envs, 0, b.xp.int64)
 
-    def start(self, mask: Any | None) -> None:
-        self.count = self._zero if mask is None else self._b.select(mask, self._zero, self.count)
+    def start(self, mask: Any) -> None:
+        self.count = self.count * ~mask
 
-    def update(self, mask: Any | None, location: Any) -> None:
-        here = self._steps == self.count[:, None]
-        if mask is not None:
-            here = here & mask[:, None]
+    def update(self, mask: Any, location: Any) -> None:
+        here = (self._steps == self.count[:, None]) & mask[:, None]
         self.locations = self._b.xp.where(here[..., None], location[:, None], self.locations)
-        self.count = self.count + (1 if mask is None else mask)
+        self.count = self.count + mask

@@ -10,11 +10,12 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-from .backends import make_backend, read_array, to_host
-from .base import RENDER_FPS, EnvBase, check_image_index, check_options
+from .backends import BACKENDS, read_array, to_host
+from .base import EnvBase
+from .checks import check_choice, check_integer, check_options
 from .datasets import Dataset
 from .episodes import Episodes
-from .settings import check_integer, read_settings
+from .settings import read_settings
 from .trackers import CropLocations
 
 
@@ -65,10 +66,7 @@ class GlimpseVectorEnv(EnvBase, gym.vector.VectorEnv[Any, Any, Any]):
         MissingDependencyError: ``backend="torch"`` without torch.
     """
 
-    metadata: dict[str, Any] = {  # noqa: RUF012 - Gymnasium's own convention
-        "render_modes": ["rgb_array"],
-        "render_fps": RENDER_FPS,
-    }
+    metadata: Any = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012
     max_rendered = 16
 
     def __init__(
@@ -84,38 +82,29 @@ class GlimpseVectorEnv(EnvBase, gym.vector.VectorEnv[Any, Any, Any]):
         **settings: Any,
     ) -> None:
         n = self.num_envs = check_integer("num_envs", num_envs, 1)
-        if render_mode not in (None, "rgb_array"):
-            raise ValueError(f"render_mode={render_mode!r}: expected None or 'rgb_array'")
+        check_choice("render_mode", render_mode, (None, "rgb_array"))
         self.render_mode = render_mode
-        try:
-            self.autoreset_mode = AutoresetMode(autoreset_mode)
-        except ValueError:
-            expected = ", ".join(repr(mode.value) for mode in AutoresetMode)
-            raise ValueError(
-                f"autoreset_mode={autoreset_mode!r}: expected one of {expected}"
-            ) from None
+        check_choice("backend", backend, BACKENDS)
+        if backend == "numpy" and str(device) != "cpu":
+            raise ValueError(f"device={str(device)!r}: backend='numpy' runs on 'cpu' only")
+        mode = getattr(autoreset_mode, "value", autoreset_mode)
+        check_choice("autoreset_mode", mode, [mode.value for mode in AutoresetMode])
+        self.autoreset_mode = AutoresetMode(mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         read = read_settings(type(self), {"dataset": dataset, **settings})
-        b = make_backend(backend, read.source, read.glimpse_size, read.num_scales, device)
+        b = BACKENDS[backend](read.source, read.glimpse_size, read.num_scales, device)
         self.backend, self.device = backend, b.device
         self.validate_actions = b.on_host if validate_actions is None else validate_actions
         self._set_up(read, b, n, [(i, n) for i in range(n)])
-
         self.single_observation_space = read.builder.space
         self.single_action_space = read.codec.space
         self.observation_space = batch_space(self.single_observation_space, n)
         self.action_space = batch_space(self.single_action_space, n)
 
         self._crops = CropLocations(b, n, self.max_glimpses) if render_mode else None
-        trackers = (self._seen, self._cells, self._crops)
-        self._episodes = Episodes(
-            b,
-            n,
-            self.max_glimpses,
-            self.discount,
-            self.first_glimpse,
-            [tracker for tracker in trackers if tracker is not None],
-        )
+        if self._crops is not None:
+            self._trackers.append(self._crops)
+        self._episodes = Episodes(b, n, read, self._trackers)
         self._started = False
         self._all = b.full(n, True, b.boolean)
         self._predictions = b.full(n, 0, b.xp.int64)  # the last ones, for pictures
@@ -136,12 +125,10 @@ class GlimpseVectorEnv(EnvBase, gym.vector.VectorEnv[Any, Any, Any]):
             ResetNeeded: a mask was given before all slots were started once.
         """
         super().reset(seed=seed)
-        options = options or {}
-        check_options(options, ("image_index", "reset_mask"))
-        mask = self._read_mask(options)
-        fixed = self._read_index(options)
+        mask, fixed = self._read_options(options or {})
         if mask is None:
             self._images.restart()
+            mask = self._all
         self._start(mask, fixed)
         self._started = True
         infos = self._describe(mask)
@@ -158,8 +145,7 @@ class GlimpseVectorEnv(EnvBase, gym.vector.VectorEnv[Any, Any, Any]):
         if not self._started:
             raise ResetNeeded("step() before reset(): call reset() to start the episodes")
         b, state, mode = self._b, self._episodes, self.autoreset_mode
-        idle = None if mode is AutoresetMode.SAME_STEP else state.ended
-        active = None if idle is None else ~idle
+        active = self._all if mode is AutoresetMode.SAME_STEP else ~state.ended
         location, stop, prediction = self.settings.codec.decode(
             b, actions, self.num_envs, active, self.validate_actions
         )
@@ -167,8 +153,7 @@ class GlimpseVectorEnv(EnvBase, gym.vector.VectorEnv[Any, Any, Any]):
             prediction = self._belief.prediction
         rewards, finished = state.advance(location, stop, prediction, active)
         if self._crops is not None:
-            acted = self._all if active is None else active
-            self._predictions = b.select(acted, prediction, self._predictions)
+            self._predictions = b.select(active, prediction, self._predictions)
 
         infos: dict[str, Any] = {}
         if not b.on_host or finished.any():  # torch: always, to not wait for the device
@@ -180,28 +165,22 @@ class GlimpseVectorEnv(EnvBase, gym.vector.VectorEnv[Any, Any, Any]):
                 self._add_final(infos, finished, answers)
             else:
                 for key, values in answers.items():
-                    _add(infos, key, values, b.copy(finished))
+                    self._add(infos, key, values, finished)
         terminations = b.copy(state.ended) if mode is AutoresetMode.DISABLED else finished
 
         if self._belief is not None:  # before new episodes start: `_start` reads their glimpses
-            moved = ~finished if active is None else active & ~finished
-            self._belief.update(moved, state.index, state.location, state.t)
-        restarted = {AutoresetMode.SAME_STEP: finished, AutoresetMode.NEXT_STEP: idle}.get(mode)
-        if restarted is not None:
+            self._belief.update(active & ~finished, state.index, state.location, state.t)
+        if mode is not AutoresetMode.DISABLED:
+            restarted = finished if mode is AutoresetMode.SAME_STEP else ~active
             self._start(restarted, None)
             if b.on_host and restarted.any():
                 self._add_dataset(infos, restarted)
-        infos |= self._describe(None)
+        infos |= self._describe(self._all)
         truncations = b.full(self.num_envs, False, b.boolean)
         return self._observe(), rewards, terminations, truncations, infos
 
     def action_masks(self) -> Any:
-        """The allowed choices ``(num_envs, …)`` of a grid view, bool; see `views.action_masks`.
-
-        Raises:
-            ValueError: the view has no grid.
-            ResetNeeded: no episode was started.
-        """
+        """The masks ``(n, …)`` bool of a grid view; see `GlimpseEnv.action_masks`."""
         return self._masks(self._episodes.t if self._started else None)
 
     def render(self) -> tuple[np.ndarray, ...] | None:
@@ -225,20 +204,19 @@ class GlimpseVectorEnv(EnvBase, gym.vector.VectorEnv[Any, Any, Any]):
             frames.append(self._frame(int(index), locations[:count], int(t), shown, bool(ended)))
         return tuple(frames)
 
-    def _start(self, mask: Any | None, fixed: Any | None) -> None:
+    def _start(self, mask: Any, fixed: Any | None) -> None:
         """Starts the slots in `mask`. Random numbers are drawn even if the mask is empty."""
         index = self._images.next(self.np_random, mask, fixed)
         first = None
         if self._first_locations is not None:
-            first = self._first_locations.next(self.np_random)
-        if mask is not None and self._b.on_host and not mask.any():
+            first = self._first_locations.next_row(self.np_random)
+        if self._b.on_host and not mask.any():
             return
         state = self._episodes
         state.start(mask, index, first)
         if self._belief is not None:
             self._belief.start(mask)
-            new = self._all if mask is None else mask
-            self._belief.update(new, state.index, state.location, state.t)
+            self._belief.update(mask, state.index, state.location, state.t)
 
     def _observe(self, slots: Any = ...) -> dict[str, Any]:
         """The observations of some slots, by default of all."""
@@ -249,8 +227,8 @@ class GlimpseVectorEnv(EnvBase, gym.vector.VectorEnv[Any, Any, Any]):
             self._b, state.index[slots], state.location[slots], state.t[slots], seen, probs
         )
 
-    def _describe(self, mask: Any | None) -> dict[str, Any]:
-        """Infos of the slots in `mask` (None: all) that are present at every step; 0 elsewhere."""
+    def _describe(self, mask: Any) -> dict[str, Any]:
+        """The infos of every step for the slots in `mask`; 0 in the others."""
         b, state = self._b, self._episodes
         values = {"label": state.label, "image_index": state.index, "num_glimpses": state.t}
         if self._images.repeat is not None:
@@ -258,63 +236,56 @@ class GlimpseVectorEnv(EnvBase, gym.vector.VectorEnv[Any, Any, Any]):
         values |= {name: column[state.index] for name, column in b.metadata.items()}
         infos: dict[str, Any] = {}
         for key, column in values.items():
-            if mask is None:
-                _add(infos, key, b.copy(column), b.copy(self._all))
+            if mask is self._all:
+                column = b.copy(column)
             else:  # `select` turns booleans into integers
-                masked = b.cast(b.select(mask, column, 0), column.dtype)
-                _add(infos, key, masked, b.copy(mask))
+                column = b.cast(b.select(mask, column, 0), column.dtype)
+            self._add(infos, key, column, mask)
         return infos
 
-    def _add_dataset(self, infos: dict[str, Any], mask: Any | None) -> None:
+    def _add_dataset(self, infos: dict[str, Any], mask: Any) -> None:
         names = np.full(self.num_envs, None, dtype=object)
-        names[mask if mask is not None and self._b.on_host else ...] = self.dataset
-        _add(infos, "dataset", names, self._b.copy(self._all if mask is None else mask))
+        names[mask if self._b.on_host else ...] = self.dataset
+        self._add(infos, "dataset", names, mask)
 
     def _add_final(self, infos: dict[str, Any], finished: Any, answers: dict[str, Any]) -> None:
         """Adds the last observations and infos of episodes that are about to be replaced."""
         b = self._b
         final = self._describe(finished)
         for key, values in answers.items():
-            _add(final, key, values, b.copy(finished))
-        _add(infos, "final_info", final, b.copy(finished))
-        observations: Any
-        if b.on_host:
-            batch = self._observe(finished)
-            rows = zip(*batch.values(), strict=True)
+            self._add(final, key, values, finished)
+        self._add(infos, "final_info", final, finished)
+        observations: Any = self._observe(finished if b.on_host else ...)
+        if b.on_host:  # an array of single observations
+            rows = zip(*observations.values(), strict=True)
+            singles = [dict(zip(observations, row, strict=True)) for row in rows]
             observations = np.full(self.num_envs, None, dtype=object)
-            observations[finished] = [dict(zip(batch, row, strict=True)) for row in rows]
-        else:
-            observations = self._observe()
-        _add(infos, "final_obs", observations, b.copy(finished))
+            observations[finished] = singles
+        self._add(infos, "final_obs", observations, finished)
 
-    def _read_mask(self, options: dict[str, Any]) -> Any | None:
-        if "reset_mask" not in options:
-            return None
-        expected = f"bool of shape ({self.num_envs},)"
-        mask = read_array(self._b, options["reset_mask"], "options['reset_mask']", "b", expected)
-        if tuple(mask.shape) != (self.num_envs,):
-            raise ValueError(
-                f"options['reset_mask'] has shape {tuple(mask.shape)}: expected {expected}"
-            )
-        if not self._started:
-            raise ResetNeeded("options['reset_mask']: reset() all slots once before some of them")
-        return mask
+    def _add(self, infos: dict[str, Any], key: str, values: Any, mask: Any) -> None:
+        infos[key], infos[f"_{key}"] = values, self._b.copy(mask)
 
-    def _read_index(self, options: dict[str, Any]) -> Any | None:
-        if "image_index" not in options:
-            return None
-        b, given = self._b, options["image_index"]
-        expected = f"integers of shape ({self.num_envs},), or one for all slots"
-        index = read_array(b, given, "options['image_index']", "iu", expected)
-        if tuple(index.shape) not in ((), (self.num_envs,)):
-            raise ValueError(
-                f"options['image_index'] has shape {tuple(index.shape)}: expected {expected}"
-            )
-        on_device = not b.on_host and isinstance(given, b.xp.Tensor)
-        if not on_device or self.validate_actions:  # checking a tensor waits for the device
-            check_image_index(index if on_device else np.asarray(given), self.num_images)
-        return b.cast(index, b.xp.int64) + b.full(self.num_envs, 0, b.xp.int64)
-
-
-def _add(infos: dict[str, Any], key: str, values: Any, mask: Any) -> None:
-    infos[key], infos[f"_{key}"] = values, mask
+    def _read_options(self, options: dict[str, Any]) -> tuple[Any | None, Any | None]:
+        """The mask ``(n,)`` bool and the images ``(n,)`` int64 for `reset`; None if not given."""
+        check_options(options, "image_index", "reset_mask")
+        b, n = self._b, self.num_envs
+        mask, fixed = None, None
+        if "reset_mask" in options:
+            mask = read_array(b, options["reset_mask"], "options['reset_mask']", "b", (n,))
+            if not self._started:
+                raise ResetNeeded("options['reset_mask']: reset() all slots once before some")
+        if "image_index" in options:
+            given = options["image_index"]
+            fixed = read_array(b, given, "options['image_index']", "iu", (n,), ())
+            on_device = not b.on_host and isinstance(given, b.xp.Tensor)
+            if not on_device or self.validate_actions:  # checking a tensor waits for the device
+                values = fixed if on_device else np.asarray(given)
+                wrong = (values < 0) | (values >= self.num_images)
+                if wrong.any():
+                    raise ValueError(
+                        f"options['image_index']: {int(values[wrong][0])} is out of range; the "
+                        f"split has images 0 to {self.num_images - 1}"
+                    )
+            fixed = b.cast(fixed, b.xp.int64) + b.full(n, 0, b.xp.int64)
+        return mask, fixed

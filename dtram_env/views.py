@@ -7,9 +7,8 @@ backend, or one at a time. `observation_builder` makes the observations.
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
 from functools import reduce
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
@@ -19,146 +18,134 @@ from .backends import Backend, read_array
 VIEWS = ("native", "continuous", "discrete", "single")
 GRID_VIEWS = ("discrete", "single")  # their locations are the cells of a grid
 
+OneAction = tuple[np.ndarray, int, int | None]  # location ``(2,)`` float32, stop, prediction
+
 
 class Decision(NamedTuple):
-    """A batch of actions, read.
+    """A batch of actions, read."""
 
-    Attributes:
-        location: ``(n, 2)`` float32 in [-1, 1].
-        stop: ``(n,)``, 1 to stop.
-        prediction: ``(n,)`` int64; None where actions hold no prediction (policy-only).
+    location: Any  # ``(n, 2)`` float32 in [-1, 1]
+    stop: Any  # ``(n,)``, 1 to stop
+    prediction: Any  # ``(n,)`` int64; None where actions hold no prediction (policy-only)
+
+
+class ActionCodec:
+    """Reads the actions of one view, whose space is `space`.
+
+    `num_classes` is None where actions hold no prediction; `grid` is the number G of cells per
+    side. Both methods raise `ValueError` for an invalid action: the field, the slot and the value.
     """
-
-    location: Any
-    stop: Any
-    prediction: Any
-
-
-class ActionCodec(Protocol):
-    """Reads the actions of one view."""
 
     space: spaces.Space[Any]
 
-    def decode(self, b: Backend, action: Any, n: int, active: Any | None, check: bool) -> Decision:
-        """Reads a batch of actions.
+    def decode(self, b: Backend, action: Any, n: int, active: Any, check: bool) -> Decision:
+        """Reads `n` actions; slots outside `active` ``(n,)`` bool may hold any values.
 
-        Args:
-            b: backend of the result.
-            action: actions of `space`, batched.
-            n: the batch size.
-            active: ``(n,)`` bool, the slots whose action counts (None: all); the others may hold
-                any values.
-            check: whether to check values. Shapes and types are always checked.
-
-        Raises:
-            ValueError: an action is invalid; the message names the field, the slot and the value.
+        Shapes and types are always checked, values only if `check`.
         """
-        ...
+        raise NotImplementedError
 
-    def decode_one(self, action: Any) -> tuple[np.ndarray, int, int | None]:
-        """Reads one action: location ``(2,)`` float32, stop, and prediction or None.
-
-        Separate from `decode`, because Python numbers are several times faster than arrays of one.
-
-        Raises:
-            ValueError: the action is invalid; the message names the field and the value.
-        """
-        ...
+    def decode_one(self, b: Backend, action: Any) -> OneAction:
+        """Reads one action; Python numbers are several times faster than arrays of one."""
+        raise NotImplementedError
 
 
-class NativeActions:
-    """``Dict(location, stop, prediction)``, the task's own action space.
-
-    Args:
-        num_classes: number of classes; None where actions hold no prediction.
-    """
+class NativeActions(ActionCodec):
+    """``Dict(location, stop, prediction)``, the task's own action space."""
 
     def __init__(self, num_classes: int | None) -> None:
         parts: dict[str, spaces.Space[Any]] = {
             "location": spaces.Box(-1, 1, (2,), np.float32),
             "stop": spaces.Discrete(2),
         }
-        self._bounds = {"stop": 2}  # the integer fields
+        self._bounds = {"location": None, "stop": 2}
         if num_classes is not None:
             parts["prediction"] = spaces.Discrete(num_classes)
             self._bounds["prediction"] = num_classes
-        self.space: spaces.Space[Any] = spaces.Dict(parts)
-        self._keys = tuple(parts)
+        self.space = spaces.Dict(parts)
 
-    def decode(self, b: Backend, action: Any, n: int, active: Any | None, check: bool) -> Decision:
+    def decode(self, b: Backend, action: Any, n: int, active: Any, check: bool) -> Decision:
         self._check_keys(action)
-        location = _array(b, action["location"], (n, 2), "action['location']", "iuf")
-        numbers = {
-            name: _array(b, action[name], (n,), f"action['{name}']") for name in self._bounds
-        }
+        fields: list[_Field] = []
+        for key, bound in self._bounds.items():
+            name = f"action['{key}']"
+            kinds, shape = ("iuf", (n, 2)) if bound is None else ("iufb", (n,))
+            fields.append((read_array(b, action[key], name, kinds, shape), name, bound))
         if check:
-            checks = [_finite(b, location, "action['location']")]
-            for name, bound in self._bounds.items():
-                checks.append(_integers(b, numbers[name], bound, f"action['{name}']"))
-            _raise_for(checks, active)
-        prediction = numbers.get("prediction")
-        if prediction is not None:
-            prediction = _int64(b, prediction, active)
-        return Decision(_clip(b, location), numbers["stop"], prediction)
+            _check_values(b, fields, active)
+        location, stop, *rest = [values for values, _, _ in fields]
+        prediction = _int64(b, rest[0], active) if rest else None
+        return Decision(_clip(b, location), stop, prediction)
 
-    def decode_one(self, action: Any) -> tuple[np.ndarray, int, int | None]:
+    def decode_one(self, b: Backend, action: Any) -> OneAction:
         self._check_keys(action)
-        location = _numbers(action["location"], (2,), "action['location']")
+        location = read_array(b, action["location"], "action['location']", "iuf", (2,))
+        location = _one_location(location, "action['location']")
+        stop = _one_integer(action["stop"], 2, "action['stop']")
         classes = self._bounds.get("prediction")
-        prediction = None
-        if classes is not None:
-            prediction = _one_integer(action["prediction"], classes, "action['prediction']")
-        return (
-            _one_location(location, "action['location']"),
-            _one_integer(action["stop"], 2, "action['stop']"),
-            prediction,
-        )
+        if classes is None:
+            return location, stop, None
+        prediction = _one_integer(action["prediction"], classes, "action['prediction']")
+        return location, stop, prediction
 
     def _check_keys(self, action: Any) -> None:
-        keys = ", ".join(map(repr, self._keys))
-        if not isinstance(action, dict):
-            raise ValueError(
-                f"action is a {type(action).__name__}: expected a dict with the keys {keys} "
-                "(the other views take arrays)"
-            )
-        if action.keys() != set(self._keys):
-            raise ValueError(f"action has the keys {sorted(action)}: expected {keys}")
+        is_dict = isinstance(action, dict)
+        if not is_dict or action.keys() != self._bounds.keys():
+            found = f"has the keys {sorted(action)}" if is_dict else f"is a {type(action).__name__}"
+            keys = ", ".join(map(repr, self._bounds))
+            raise ValueError(f"action {found}: expected a dict with the keys {keys}")
 
 
-class ContinuousActions:
+class ContinuousActions(ActionCodec):
     """``Box(3 + num_classes)``: x, y, stop if > 0, then one score per class.
 
     The first class of the largest score is the prediction.
-
-    Args:
-        num_classes: number of classes; None where actions hold no prediction, ``Box(3)``.
     """
 
     def __init__(self, num_classes: int | None) -> None:
         self._size = 3 + (num_classes or 0)
-        self.space: spaces.Space[Any] = spaces.Box(-1, 1, (self._size,), np.float32)
+        self.space = spaces.Box(-1, 1, (self._size,), np.float32)
 
-    def decode(self, b: Backend, action: Any, n: int, active: Any | None, check: bool) -> Decision:
-        action = _array(b, action, (n, self._size), "action", "iuf")
+    def decode(self, b: Backend, action: Any, n: int, active: Any, check: bool) -> Decision:
+        action = read_array(b, action, "action", "iuf", (n, self._size))
         if check:
-            _raise_for([_finite(b, action, "action")], active)
+            _check_values(b, [(action, "action", None)], active)
         prediction = action[:, 3:].argmax(-1) if self._size > 3 else None
         return Decision(_clip(b, action[:, :2]), action[:, 2] > 0, prediction)
 
-    def decode_one(self, action: Any) -> tuple[np.ndarray, int, int | None]:
-        action = _numbers(action, (self._size,), "action")
+    def decode_one(self, b: Backend, action: Any) -> OneAction:
+        action = read_array(b, action, "action", "iuf", (self._size,))
         if not np.isfinite(action).all():
             raise ValueError(f"action = {action}: expected finite numbers")
         prediction = int(action[3:].argmax()) if self._size > 3 else None
         return _one_location(action[:2], "action[:2]"), int(action[2] > 0), prediction
 
 
-class _GridActions:
+class GridActions(ActionCodec):
     """What the grid views share: cells, numbered row by row from the top left, as locations."""
 
     def __init__(self, grid: int) -> None:
         self._centres = grid_centres(grid)
+        self._cells = grid * grid
         self._on_backend: Any = None  # the centres
+        # In action masks: columns before the choice to stop, and columns in all.
+        self._stop_column, self._columns = self._cells, self._cells + 1
+
+    def masks(self, b: Backend, visited: Any | None, t: Any, min_glimpses: int) -> Any:
+        """The allowed choices after `t` ``(n,)`` glimpses, in the layout that MaskablePPO reads.
+
+        The cells in `visited` ``(n, G * G)`` bool are forbidden (None: no cell is), unless all of a
+        slot's cells were visited; stopping is forbidden before `min_glimpses`.
+
+        Returns:
+            ``(n, G * G + 2 + num_classes)`` bool: cells, then stop 0 and 1, then classes, if the
+            action holds a prediction; in the view "single" ``(n, G * G + 1)``: cells, then stop.
+        """
+        masks = b.full((len(t), self._columns), True, b.boolean)
+        if visited is not None:
+            masks[:, : self._cells] = ~visited | visited.all(-1)[:, None]
+        masks[:, self._stop_column] = t >= min_glimpses
+        return masks
 
     def _locations(self, b: Backend, cells: Any) -> Any:
         if self._on_backend is None:
@@ -166,63 +153,61 @@ class _GridActions:
         return self._on_backend[cells]
 
 
-class DiscreteActions(_GridActions):
-    """``MultiDiscrete([G*G, 2, num_classes])``: a cell of the grid, stop, prediction.
-
-    Args:
-        num_classes: number of classes; None where actions hold no prediction.
-        grid: cells per side G.
-    """
+class DiscreteActions(GridActions):
+    """``MultiDiscrete([G*G, 2, num_classes])``: a cell of the grid, stop, prediction."""
 
     def __init__(self, num_classes: int | None, grid: int) -> None:
         super().__init__(grid)
-        self._bounds = (grid * grid, 2, *(() if num_classes is None else (num_classes,)))
-        self.space: spaces.Space[Any] = spaces.MultiDiscrete(list(self._bounds))
-        names = ("action[0] (cell)", "action[1] (stop)", "action[2] (prediction)")
-        self._fields = names[: len(self._bounds)]
+        self._bounds = (self._cells, 2) if num_classes is None else (self._cells, 2, num_classes)
+        self._stop_column, self._columns = self._cells + 1, sum(self._bounds)
+        self.space = spaces.MultiDiscrete(list(self._bounds))
+        self._names = ("action[0] (cell)", "action[1] (stop)", "action[2] (prediction)")
 
-    def decode(self, b: Backend, action: Any, n: int, active: Any | None, check: bool) -> Decision:
-        action = _array(b, action, (n, len(self._bounds)), "action")
+    def decode(self, b: Backend, action: Any, n: int, active: Any, check: bool) -> Decision:
+        action = read_array(b, action, "action", "iufb", (n, len(self._bounds)))
         columns = [action[:, k] for k in range(len(self._bounds))]
         if check:
-            parts = zip(columns, self._bounds, self._fields, strict=True)
-            _raise_for([_integers(b, *part) for part in parts], active)
-        cells = _int64(b, columns[0], active, None if check else self._bounds[0] - 1)
+            fields = zip(columns, self._names, self._bounds, strict=False)
+            _check_values(b, list(fields), active)
+        cells = _int64(b, columns[0], active, None if check else self._cells - 1)
         prediction = _int64(b, columns[2], active) if len(columns) > 2 else None
         return Decision(self._locations(b, cells), columns[1], prediction)
 
-    def decode_one(self, action: Any) -> tuple[np.ndarray, int, int | None]:
-        shape, expected = _host_array(action, "action").shape, (len(self._bounds),)
-        if shape != expected:
-            raise ValueError(f"action has shape {shape}: expected {expected}")
-        cell, stop, *prediction = map(_one_integer, action, self._bounds, self._fields)
+    def decode_one(self, b: Backend, action: Any) -> OneAction:
+        action = read_array(b, action, "action", "iufb", (len(self._bounds),)).tolist()
+        cell, stop, *prediction = map(_one_integer, action, self._bounds, self._names)
         return self._centres[cell], stop, prediction[0] if prediction else None
 
 
-class SingleActions(_GridActions):
-    """``Discrete(G*G + 1)``: the grid's cell of the next glimpse, or G*G to stop.
-
-    Args:
-        grid: cells per side G.
-    """
+class SingleActions(GridActions):
+    """``Discrete(G*G + 1)``: the grid's cell of the next glimpse, or G*G to stop."""
 
     def __init__(self, grid: int) -> None:
         super().__init__(grid)
-        self._stop = grid * grid
-        self.space: spaces.Space[Any] = spaces.Discrete(self._stop + 1)
+        self.space = spaces.Discrete(self._cells + 1)
         # Stopping has no location; the last row keeps its index in range.
         self._centres = np.concatenate([self._centres, np.zeros((1, 2), np.float32)])
 
-    def decode(self, b: Backend, action: Any, n: int, active: Any | None, check: bool) -> Decision:
-        action = _array(b, action, (n,), "action")
+    def decode(self, b: Backend, action: Any, n: int, active: Any, check: bool) -> Decision:
+        action = read_array(b, action, "action", "iufb", (n,))
         if check:
-            _raise_for([_integers(b, action, self._stop + 1, "action")], active)
-        choices = _int64(b, action, active, None if check else self._stop)
-        return Decision(self._locations(b, choices), choices == self._stop, None)
+            _check_values(b, [(action, "action", self._cells + 1)], active)
+        choices = _int64(b, action, active, None if check else self._cells)
+        return Decision(self._locations(b, choices), choices == self._cells, None)
 
-    def decode_one(self, action: Any) -> tuple[np.ndarray, int, int | None]:
-        choice = _one_integer(action, self._stop + 1, "action")
-        return self._centres[choice], int(choice == self._stop), None
+    def decode_one(self, b: Backend, action: Any) -> OneAction:
+        choice = _one_integer(action, self._cells + 1, "action")
+        return self._centres[choice], int(choice == self._cells), None
+
+
+def make_codec(view: str, num_classes: int | None, grid: int | None) -> ActionCodec:
+    """The codec of a view; `grid` is None in views without one."""
+    if view == "native":
+        return NativeActions(num_classes)
+    if view == "continuous":
+        return ContinuousActions(num_classes)
+    assert grid is not None
+    return SingleActions(grid) if view == "single" else DiscreteActions(num_classes, grid)
 
 
 def grid_centres(grid: int) -> np.ndarray:
@@ -232,129 +217,61 @@ def grid_centres(grid: int) -> np.ndarray:
     return np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
 
 
-def action_masks(
-    b: Backend,
-    cells: Any | None,
-    t: Any,
-    num_cells: int,
-    min_glimpses: int,
-    num_classes: int,
-    single: bool = False,
-) -> Any:
-    """The allowed choices of a grid view, in the layout that MaskablePPO reads.
-
-    Args:
-        b: the backend.
-        cells: ``(n, G * G)`` bool, the visited cells, which are forbidden unless all of a slot's
-            cells were visited; None to allow all.
-        t: ``(n,)`` int64, glimpses taken.
-        num_cells: G * G.
-        min_glimpses: stopping is forbidden before this many glimpses.
-        num_classes: number of classes that the action chooses from; 0 if it holds no prediction.
-        single: whether the view is "single", where stopping is one more choice beside the cells.
-
-    Returns:
-        ``(n, G * G + 2 + num_classes)`` bool: cells, then stop 0 and 1, then classes; in the view
-        "single" ``(n, G * G + 1)``: cells, then stop.
-    """
-    stop = num_cells if single else num_cells + 1
-    masks = b.full((len(t), stop + 1 + num_classes), True, b.boolean)
-    if cells is not None:
-        masks[:, :num_cells] = ~cells | cells.all(-1)[:, None]
-    masks[:, stop] = t >= min_glimpses
-    return masks
-
-
 # --- Batches
 
-
-class _Check(NamedTuple):
-    """A check of one field: `good` says which values are valid, in their shape, slots first."""
-
-    values: Any
-    good: Any
-    field: str
-    expected: str
+# Values, slots first; name in messages; bound of integers from 0, or None for any finite numbers.
+_Field = tuple[Any, str, int | None]
 
 
-def _array(b: Backend, values: Any, shape: tuple[int, ...], field: str, kinds: str = "iufb") -> Any:
-    values = read_array(b, values, field, kinds, f"numbers of shape {shape}")
-    if tuple(values.shape) != shape:
-        raise ValueError(f"{field} has shape {tuple(values.shape)}: expected {shape}")
-    return values
-
-
-def _finite(b: Backend, values: Any, field: str) -> _Check:
-    return _Check(values, b.xp.isfinite(values), field, "finite numbers")
-
-
-def _integers(b: Backend, values: Any, bound: int, field: str) -> _Check:
-    good = (values >= 0) & (values < bound)
-    if b.kind(values) == "f":
-        good = good & (values == b.xp.floor(values))
-    return _Check(values, good, field, _range(bound))
-
-
-def _raise_for(checks: Sequence[_Check], active: Any | None) -> None:
+def _check_values(b: Backend, fields: list[_Field], active: Any) -> None:
     """Raises `ValueError` for the first invalid value of an active slot.
 
     All checks are reduced on the device to one boolean, so the host waits for it once; it reads
     more only to compose the message.
     """
+    goods = [_valid(b, values, bound) for values, _, bound in fields]
     # On the host reading is cheaper than combining, and mostly the idle slots are valid as well.
-    if isinstance(checks[0].good, np.ndarray) and all(check.good.all() for check in checks):
+    if b.on_host and all(good.all() for good in goods):
         return
-    goods = [check.good for check in checks]
-    if active is not None:
-        goods = [good | ~active.reshape(-1, *[1] * (good.ndim - 1)) for good in goods]
+    goods = [good | ~active.reshape(-1, *[1] * (good.ndim - 1)) for good in goods]
     if reduce(operator.and_, [good.all() for good in goods]):
         return
-    for (values, _, field, expected), good in zip(checks, goods, strict=True):
+    for (values, name, bound), good in zip(fields, goods, strict=True):
         bad = ~good.reshape(len(good), -1).all(-1)
         if bad.any():
             slot = int(bad.nonzero()[0][0])
-            raise ValueError(f"{field}[{slot}] = {values[slot].tolist()}: expected {expected}")
+            found = values[slot].tolist()
+            raise ValueError(f"{name}[{slot}] = {found}: expected {_expected(bound)}")
+
+
+def _valid(b: Backend, values: Any, bound: int | None) -> Any:
+    if bound is None:
+        return b.xp.isfinite(values)
+    valid = (values >= 0) & (values < bound)
+    return valid & (values == b.xp.floor(values)) if b.kind(values) == "f" else valid
 
 
 def _clip(b: Backend, location: Any) -> Any:
     return b.cast(b.xp.clip(location, -1, 1), b.xp.float32)
 
 
-def _int64(b: Backend, values: Any, active: Any | None, most: int | None = None) -> Any:
+def _int64(b: Backend, values: Any, active: Any, most: int | None = None) -> Any:
     """Values as int64, 0 in idle slots (which may hold anything), clipped to 0..`most`.
 
     Unchecked values have to be clipped before they index an array: they could read other memory.
     """
-    if active is not None:
-        values = b.xp.where(active, values, 0)
-    values = b.cast(values, b.xp.int64)
+    values = b.cast(b.xp.where(active, values, 0), b.xp.int64)
     return values if most is None else b.xp.clip(values, 0, most)
 
 
 # --- One action
 
 
-def _host_array(values: Any, field: str) -> np.ndarray:
-    try:
-        return np.asarray(values)
-    except ValueError as error:
-        raise ValueError(f"{field}: no array can be made of it: {error}") from None
-
-
-def _numbers(values: Any, shape: tuple[int, ...], field: str) -> np.ndarray:
-    array = _host_array(values, field)
-    if array.shape != shape or array.dtype.kind not in "iuf":
-        raise ValueError(
-            f"{field} is {array.dtype} of shape {array.shape}: expected numbers of shape {shape}"
-        )
-    return array
-
-
 def _one_location(location: np.ndarray, field: str) -> np.ndarray:
     x, y = location.tolist()
     # A chain of comparisons is false for NaN and for infinities.
     if not (-np.inf < x < np.inf and -np.inf < y < np.inf):
-        raise ValueError(f"{field} = {[x, y]}: expected finite numbers")
+        raise ValueError(f"{field} = {[x, y]}: expected {_expected(None)}")
     return np.array([min(max(x, -1.0), 1.0), min(max(y, -1.0), 1.0)], dtype=np.float32)
 
 
@@ -366,9 +283,11 @@ def _one_integer(value: Any, bound: int, field: str) -> int:
         whole = array.shape == () and array.dtype.kind in "iubf" and array == np.floor(array)
         number = int(array) if whole and np.isfinite(array) else -1
     if not 0 <= number < bound:
-        raise ValueError(f"{field} = {value}: expected {_range(bound)}")
+        raise ValueError(f"{field} = {value}: expected {_expected(bound)}")
     return number
 
 
-def _range(bound: int) -> str:
+def _expected(bound: int | None) -> str:
+    if bound is None:
+        return "finite numbers"
     return "0 or 1" if bound == 2 else f"an integer from 0 to {bound - 1}"

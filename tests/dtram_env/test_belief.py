@@ -294,7 +294,7 @@ def test_masks_of_the_single_view() -> None:
         ("native", {**STOP["native"], "prediction": 0}, r"keys \['location', 'prediction', 'stop'"),
         ("native", [0, 0, 1], "action is a list: expected a dict with the keys 'location', 'stop'"),
         ("continuous", [0.0] * 8, r"shape \(8,\): expected numbers of shape \(3,\)"),
-        ("discrete", [0, 0, 0], r"shape \(3,\): expected \(2,\)"),
+        ("discrete", [0, 0, 0], r"shape \(3,\): expected numbers of shape \(2,\)"),
         ("discrete", [4, 0], r"action\[0\] \(cell\) = 4"),
         ("single", 5, "action = 5: expected an integer from 0 to 4"),
         ("single", -1, "action = -1: expected an integer from 0 to 4"),
@@ -325,7 +325,7 @@ def test_bad_actions_of_the_vector_environment(backend: str) -> None:
         ([0, 5, 0], r"action\[1\] = 5: expected an integer from 0 to 4"),
         ([0, 0, -1], r"action\[2\] = -1"),
         ([0.0, 0.5, 0.0], r"action\[1\] = 0.5"),
-        ([[0], [0], [0]], r"action has shape \(3, 1\): expected \(3,\)"),
+        ([[0], [0], [0]], r"shape \(3, 1\): expected numbers of shape \(3,\)"),
     ]:
         with pytest.raises(ValueError, match=message):
             env.step(np.array(action))
@@ -397,8 +397,8 @@ def test_evaluate_a_policy_without_predictions(num_envs: int, backend: str) -> N
 
 def test_policies_refuse_environments_with_other_predictions() -> None:
     rows: list[tuple[Any, dict[str, Any], str]] = [
-        (RandomPolicy(4), {"classifier": Tally(4)}, "expects no class; give num_classes=None"),
-        (ScanPolicy(None), {}, "expects 4 classes; give num_classes=4"),
+        (RandomPolicy(4), {"classifier": Tally(4)}, "the environment expects num_classes=None"),
+        (ScanPolicy(None), {}, "the environment expects num_classes=4"),
     ]
     for policy, keywords, message in rows:
         with pytest.raises(ValueError, match=message):

@@ -46,7 +46,10 @@ def test_shards_are_contiguous_blocks_of_the_sizes_that_sb3_counts(num_images: i
 def test_sequential_images_repeat_after_their_block(toy: Dataset) -> None:
     images = SequentialImages(Backend(toy, 3, 1), 5, [(0, 2), (1, 2)])
     rng = np.random.default_rng(0)
-    rows = [(images.next(rng, None, None).tolist(), images.repeat.tolist()) for _ in range(4)]
+    rows = [
+        (images.next(rng, np.ones(2, bool), None).tolist(), images.repeat.tolist())
+        for _ in range(4)
+    ]
     assert rows == [
         ([0, 2], [False, False]),
         ([1, 3], [False, False]),

@@ -270,7 +270,7 @@ def test_a_seed_makes_random_first_glimpses_repeatable(planted: Dataset) -> None
         (lambda: RandomPolicy(0), ValueError, "num_classes=0"),
         (lambda: RandomPolicy(4, stop_probability=1.5), ValueError, "stop_probability=1.5"),
         (lambda: CenterPolicy(4, stop_after=0), ValueError, "stop_after=0"),
-        (lambda: CenterPolicy(4, guess=4), ValueError, "guess=4: expected 0 to 3"),
+        (lambda: CenterPolicy(4, guess=4), ValueError, "guess=4: expected an integer from 0 to 3"),
         (lambda: ScanPolicy(4, grid=0), ValueError, "grid=0"),
         (
             lambda: evaluate(CenterPolicy(5), ID),

@@ -282,7 +282,9 @@ def test_torch_does_not_validate_unless_asked() -> None:
     assert quiet.step(action)[1].tolist() == [0.0, 0.0]
     with pytest.raises(ValueError, match=r"action\['prediction'\]\[1\] = 99"):
         strict.step(action)
-    with pytest.raises(ValueError, match=r"action\['stop'\] has shape \(3,\): expected \(2,\)"):
+    with pytest.raises(
+        ValueError, match=r"'stop'\] .* shape \(3,\): expected numbers of shape \(2,\)"
+    ):
         quiet.step({**action, "stop": torch.zeros(3)})
     with pytest.raises(ValueError, match="99 is out of range"):
         strict.reset(options={"image_index": torch.tensor([0, 99])})

@@ -458,12 +458,15 @@ def test_a_copy_goes_on_as_the_original(
         ({"location": np.full((3, 2), np.nan)}, r"action\['location'\]\[0\] = \[nan, nan\]"),
         (
             {"location": np.zeros((3, 1))},
-            r"action\['location'\] has shape \(3, 1\): expected \(3, 2\)",
+            r"location'\] is float64 of shape \(3, 1\): expected numbers of shape \(3, 2\)",
         ),
-        ({"location": [[0, 0], [1], [0, 0]]}, r"action\['location'\]: expected numbers of shape"),
+        (
+            {"location": [[0, 0], [1], [0, 0]]},
+            r"'location'\] cannot be an array .*: expected numbers",
+        ),
         (
             {"location": np.zeros((3, 2), bool)},
-            r"action\['location'\] holds bool: expected numbers of shape \(3, 2\)",
+            r"action\['location'\] is bool of shape \(3, 2\): expected numbers",
         ),
         ({"stop": None}, r"action\['stop'\]"),
         ({"stop": np.array([0, 0, 2])}, r"action\['stop'\]\[2\] = 2: expected 0 or 1"),
@@ -487,15 +490,21 @@ def test_bad_actions(change: dict[str, Any], message: str, backend: str) -> None
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"reset_mask": np.ones(2, bool)}, r"has shape \(2,\): expected bool of shape \(3,\)"),
-        ({"reset_mask": np.ones(3)}, r"options\['reset_mask'\] holds float64: expected bool"),
+        (
+            {"reset_mask": np.ones(2, bool)},
+            r"is bool of shape \(2,\): expected bool of shape \(3,\)",
+        ),
+        ({"reset_mask": np.ones(3)}, r"options\['reset_mask'\] is float64 .* expected bool"),
         ({"reset_mask": None}, r"options\['reset_mask'\].* expected bool"),
         ({"image_index": np.array([0, 1, 23])}, "23 is out of range"),
         ({"image_index": np.array([0, 1])}, r"expected integers of shape \(3,\)"),
-        ({"image_index": np.array([0.0, 1, 2])}, r"options\['image_index'\] holds float64"),
-        ({"image_index": [True, False, True]}, r"options\['image_index'\] holds bool"),
+        ({"image_index": np.array([0.0, 1, 2])}, r"options\['image_index'\] is float64"),
+        ({"image_index": [True, False, True]}, r"options\['image_index'\] is bool"),
         ({"image_index": None}, r"options\['image_index'\].* expected integers of shape \(3,\)"),
-        ({"image_index": [[1], [2, 3], 4]}, r"options\['image_index'\]: expected integers"),
+        (
+            {"image_index": [[1], [2, 3], 4]},
+            r"'image_index'\] cannot be an array .*: expected integers",
+        ),
         ({"mask": 1}, r"options\['mask'\]: unknown"),
     ],
 )

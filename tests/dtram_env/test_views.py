@@ -66,7 +66,7 @@ def test_discrete_actions_by_hand(toy: Dataset) -> None:
         ("continuous", [0.0] * 7, r"shape \(7,\): expected numbers of shape \(8,\)"),
         ("continuous", [np.nan] * 8, "expected finite numbers"),
         ("continuous", [0.0] * 7 + [np.inf], "expected finite numbers"),
-        ("discrete", [0, 0], r"shape \(2,\): expected \(3,\)"),
+        ("discrete", [0, 0], r"shape \(2,\): expected numbers of shape \(3,\)"),
         ("discrete", [4, 0, 0], r"action\[0\] \(cell\) = 4: expected an integer from 0 to 3"),
         ("discrete", [0, 2, 0], r"action\[1\] \(stop\) = 2: expected 0 or 1"),
         ("discrete", [0, 0, 5], r"action\[2\] \(prediction\) = 5"),
