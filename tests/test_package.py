@@ -135,7 +135,7 @@ print(dtram_env.__file__, result.images)
     [
         ("import dtram_agents", "train"),
         ("gym.make_vec('DTRAM-Signpost-v0', num_envs=2, backend='torch')", "train"),
-        ("import dtram_env.sb3", "sb3"),
+        ("import dtram_env.sb3", "train"),
         ("gym.make('DTRAM-Signpost-v0', render_mode='human').reset()", "render"),
     ],
 )

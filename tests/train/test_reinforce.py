@@ -21,6 +21,7 @@ import dtram_env
 from agents.dtram import DTRAM
 from agents.halting.act import ACTStop, HaltingRAM
 from agents.loading import load_agent
+from agents.objective import Objective
 from agents.policy_only import FrozenClassifier, LookAndStop
 from agents.unroll import Unroll
 from tests.train.runs import assert_same_run, metrics, read
@@ -340,6 +341,10 @@ def test_a_recipe_is_a_start_that_other_flags_change(name: str) -> None:
     changed = command_line(Options, None, RECIPES, ["--recipe", name, "--m", "3", "--seed", "7"])
     different = {k for k, v in to_json(changed).items() if v != to_json(plain)[k]}
     assert different <= {"m", "seed"} and "seed" in different
+
+
+def test_the_objectives_defaults_are_the_programs() -> None:
+    assert Options().objective(discount=0.98) == Objective()
 
 
 def test_there_are_at_most_35_flags(capsys) -> None:

@@ -396,7 +396,7 @@ WHOLE_ID = ("--env-id", WHOLE)
         ),
         (
             ("--algo", "ppo", *WHOLE_ID, "--view", "single"),
-            "so it needs a classifier in the loop: make an id such as "
+            "so it needs a classifier in the loop; make an id such as "
             "agents:DTRAM-MNIST-Policy-v0, or use view='discrete'",
         ),
         (
