@@ -78,11 +78,7 @@ class Options:
 
 
 def plan(options: Options) -> list[ComparisonRun]:
-    """All runs, seed by seed, so that an interrupted comparison has some of every algorithm.
-
-    Raises:
-        ValueError: an algorithm has no hyper-parameters for an environment's track.
-    """
+    """All runs, seed by seed, so that an interrupted comparison has some of every algorithm."""
     runs = []
     for env_id in options.env_id:
         track = describe_env(env_id, data="real", data_dir=options.data_dir)["track"]
@@ -109,11 +105,7 @@ def make_records(options: Options) -> list[dict[str, Any]]:
 
 
 def compare(options: Options) -> Path:
-    """Writes a comparison; returns the path of its Markdown.
-
-    Raises:
-        ValueError: no run has a result; nothing is written.
-    """
+    """Writes a comparison and returns the path of its Markdown; an error if no run has a result."""
     if options.records:
         records = [record for path in options.records for record in read_records(path)]
         out = options.out or options.records[0].parent

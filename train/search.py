@@ -148,11 +148,7 @@ WHOLE_TASK_SPACES = {**SPACES, "dtram": DTRAM}
 
 
 def search(options: Options) -> dict[str, Any]:
-    """Runs the trials that are missing; returns and writes the outcome.
-
-    Raises:
-        ValueError: optuna is missing, or a trial failed.
-    """
+    """Runs the trials that are missing; returns and writes the outcome."""
     try:
         import optuna
     except ImportError:
@@ -193,8 +189,8 @@ def run_trial(
     options: Options, track: str, row: dict[str, Any], changes: dict[str, Any]
 ) -> dict[str, Any]:
     """Makes the run of a trial, unless it is finished; returns its row and best validation."""
+    # A hash of all that defines the trial names its folder, so an interrupted search finds it.
     defining = json.dumps([row, changes, options.steps], sort_keys=True)
-    # The hash of all that defines the trial names its folder.
     name = f"trial-{hashlib.sha256(defining.encode()).hexdigest()[:8]}"
     folder = Path("runs/search", options.env_id.rpartition(":")[2], options.algo, name)
     trial = ComparisonRun(

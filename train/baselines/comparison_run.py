@@ -143,11 +143,8 @@ def area_under(curve: Sequence[Mapping[str, float]], steps: int) -> float:
     """The area under the learning curve: mean validation return over env steps 0 ... `steps`.
 
     The curve is linear between its points and constant before the first and after the last. Where
-    several points have the same env steps, the line from the left ends in the first of them.
-
-    Args:
-        curve: points with ``env_steps``, in ascending order, and ``return``.
-        steps: env steps of the run; with 0, nothing is learned and the last point counts.
+    several points have the same env steps, the line from the left ends in the first of them. With
+    0 steps, nothing is learned and the last point counts.
     """
     x = np.array([point["env_steps"] for point in curve])
     y = np.array([point["return"] for point in curve])
