@@ -175,8 +175,7 @@ class LookAndStop:
                 f"environment's ({classifier.name}, {env.max_glimpses} glimpses); make it with "
                 "the same classifier= and max_glimpses="
             )
-        vector = hasattr(env, "single_observation_space")
-        shown = env.single_observation_space if vector else env.observation_space
+        shown = getattr(env, "single_observation_space", env.observation_space)
         glimpse = shown.spaces.get("glimpse")
         if env.view != "native" or glimpse is None or len(glimpse.shape) != 3:
             raise ValueError(
@@ -199,11 +198,9 @@ class LookAndStop:
 
 
 def _shared_state(network: DTRAM) -> dict[str, Tensor]:
-    return {
-        f"{name}.{key}": value
-        for name in SHARED
-        for key, value in getattr(network, name).state_dict().items()
-    }
+    """The tensors of the modules in `SHARED`."""
+    tensors = network.state_dict()
+    return {key: value for key, value in tensors.items() if key.partition(".")[0] in SHARED}
 
 
 def make_env(**keywords: Any) -> GlimpseEnv:
@@ -224,11 +221,7 @@ def register_all() -> None:
                 env_id,
                 entry_point=f"{__name__}:make_env",
                 vector_entry_point=f"{__name__}:make_vector_env",
-                kwargs={
-                    **TABLE[whole],
-                    "classifier": classifier,
-                    "classifier_sha256": sha256,
-                },
+                kwargs={**TABLE[whole], "classifier": classifier, "classifier_sha256": sha256},
             )
 
 

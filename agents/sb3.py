@@ -58,7 +58,7 @@ class GlimpseExtractor(BaseFeaturesExtractor):
         super().__init__(observation_space, features_dim)
         self.what = nn.ModuleDict()
         self.rest: list[str] = []
-        joined, numbers = where_features, 0
+        numbers = 0
         for key, space in observation_space.items():
             assert isinstance(space, spaces.Box)
             size = int(np.prod(space.shape))
@@ -67,12 +67,10 @@ class GlimpseExtractor(BaseFeaturesExtractor):
                 numbers += size
             elif len(space.shape) == 3 and min(space.shape[1:]) >= SMALL_IMAGE:
                 self.what[key] = NatureCNN(space, what_features)
-                joined += what_features
             else:
-                self.what[key] = nn.Sequential(
-                    nn.Flatten(), nn.Linear(size, what_features), nn.ReLU()
-                )
-                joined += what_features
+                linear = nn.Linear(size, what_features)
+                self.what[key] = nn.Sequential(nn.Flatten(), linear, nn.ReLU())
+        joined = len(self.what) * what_features + where_features
         where = nn.Linear(numbers, where_features)
         with torch.no_grad():
             where.weight.mul_(WHERE_GAIN)
@@ -232,11 +230,10 @@ class Sb3Agent:
                 f"observation has the keys {sorted(observation)}: pass LookAndStop(agent) for "
                 "policy-only environments, which show 'probs', and the agent itself for others"
             )
-        single = np.ndim(observation["location"]) == 1
-        seen = {
-            key: np.asarray(value)[None] if single else np.asarray(value)
-            for key, value in observation.items()
-        }
+        seen = {key: np.asarray(value) for key, value in observation.items()}
+        single = seen["location"].ndim == 1
+        if single:
+            seen = {key: value[None] for key, value in seen.items()}
         batch = len(seen["location"])
         start = np.full(batch, state is None)
         if episode_start is not None:
@@ -249,13 +246,10 @@ class Sb3Agent:
         )
         if state is None and isinstance(self.policy, LookAndStop):
             self._check_classifier(memory.h, seen["probs"])
-        prediction = native.get("prediction")
-        classes = 0 if prediction is None else self.agent.config.num_classes
-        action = np.full((batch, 3 + classes), -1.0, dtype=np.float32)
-        action[:, :2] = native["location"]
-        action[:, 2] = np.where(native["stop"] == 1, 1.0, -1.0)
-        if prediction is not None:
-            action[np.arange(batch), 3 + prediction] = 1.0
+        parts = [native["location"], np.where(native["stop"] == 1, 1.0, -1.0)[:, None]]
+        if "prediction" in native:
+            parts.append(2 * np.eye(self.agent.config.num_classes)[native["prediction"]] - 1)
+        action = np.concatenate(parts, axis=1, dtype=np.float32)
         return action[0] if single else action, tuple(part.cpu().numpy() for part in memory)
 
     def _memory(self, state: tuple[np.ndarray, ...] | None, start: np.ndarray) -> State:
@@ -263,18 +257,10 @@ class Sb3Agent:
         fresh = self.agent.initial(len(start))
         if state is None:
             return fresh
-        device = fresh.h.device
-        new = torch.as_tensor(start, device=device)
-        return type(fresh)(
-            *(
-                torch.where(
-                    new.reshape(-1, *[1] * (first.ndim - 1)),
-                    first,
-                    torch.as_tensor(before, device=device),
-                )
-                for first, before in zip(fresh, state, strict=True)
-            )
-        )
+        memory = type(fresh)(*(torch.tensor(part, device=fresh.h.device) for part in state))
+        for part, first in zip(memory, fresh, strict=True):
+            part[start] = first[start]
+        return memory
 
     def _check_budget(self, time: np.ndarray) -> None:
         """Raises unless ``time`` after one glimpse is 1 / budget, with the agent's own budget."""
@@ -326,16 +312,12 @@ def flops_per_glimpse(model: Any, observation: dict[str, np.ndarray]) -> int:
 
     def add(module: nn.Module, *_: Any) -> None:
         nonlocal lstm
-        assert isinstance(module, nn.LSTM)
-        for layer in range(module.num_layers):
-            inputs = module.input_size if layer == 0 else module.hidden_size
-            lstm += 2 * 4 * module.hidden_size * (inputs + module.hidden_size)
+        if isinstance(module, nn.LSTM):  # each weight takes part in one multiply-add
+            lstm += 2 * sum(weight.numel() for weight in module.parameters() if weight.ndim == 2)
 
-    layers = [module for module in model.policy.modules() if isinstance(module, nn.LSTM)]
-    hooks = [layer.register_forward_hook(add) for layer in layers]
+    hook = nn.modules.module.register_module_forward_hook(add)
     try:
         flops = count_flops(model.policy, lambda: model.predict(observation, deterministic=True))
     finally:
-        for hook in hooks:
-            hook.remove()
+        hook.remove()
     return flops + lstm

@@ -14,8 +14,7 @@ the next call tries it again. The exit status is 1 if no run has a result.
 
 from __future__ import annotations
 
-import shlex
-import signal
+import itertools
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +25,12 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 
-from train.baselines.algorithms import ALGORITHMS, ENV_STEPS, check_pair, settings, table_row
+from train.baselines.algorithms import ALGORITHMS, ENV_STEPS, table_row
 from train.baselines.comparison_run import ComparisonRun
 from train.baselines.summary import has_result, markdown, write_comparison
-from train.common.jobs import Runner
+from train.common.jobs import Runner, resumable
 from train.common.options import check
-from train.common.provenance import provenance, python_command
+from train.common.provenance import provenance
 from train.common.records import read_records
 from train.common.run import run_program
 from train.common.training_task import describe_env
@@ -79,28 +78,17 @@ class Options:
 
 
 def plan(options: Options) -> list[ComparisonRun]:
-    """All runs, seed by seed, so that an interrupted comparison has some of every algorithm.
-
-    Raises:
-        ValueError: an algorithm cannot act in an environment, or has no hyper-parameters.
-    """
+    """All runs, seed by seed, so that an interrupted comparison has some of every algorithm."""
     runs = []
     for env_id in options.env_id:
-        keywords: dict[str, Any] = {"data": "real"}
-        if options.data_dir is not None:
-            keywords["data_dir"] = str(options.data_dir)
-        track = describe_env(env_id, **keywords)["track"]
+        track = describe_env(env_id, data="real", data_dir=options.data_dir)["track"]
         steps = options.total_timesteps or ENV_STEPS[track]
         for algo in options.algos:
-            table_row(track, algo)
-            if algo != "dtram":
-                check_pair(algo, settings(track, algo).env.get("view", "native"), track)
-        for seed in options.seeds:
-            for algo in options.algos:
-                folder = options.runs / env_id.rpartition(":")[2] / algo / f"seed-{seed}"
-                runs.append(
-                    ComparisonRun(env_id, track, algo, seed, steps, folder, options.data_dir)
-                )
+            table_row(track, algo)  # refuses an algorithm before any run starts
+        for seed, algo in itertools.product(options.seeds, options.algos):
+            folder = options.runs / env_id.rpartition(":")[2] / algo / f"seed-{seed}"
+            run = ComparisonRun(env_id, track, algo, seed, steps, folder, options.data_dir)
+            runs.append(run)
     return runs
 
 
@@ -111,21 +99,13 @@ def make_records(options: Options) -> list[dict[str, Any]]:
     runner = Runner(options.jobs)
     if not options.read_only:
         print(f"{len(jobs)} runs, {sum(job.finished for job in jobs)} finished", flush=True)
-        try:
+        with resumable("train/compare.py"):
             runner.run(jobs)
-        except KeyboardInterrupt:
-            command = shlex.join([python_command(), "train/compare.py", *sys.argv[1:]])
-            print(f"\ninterrupted; to go on: {command}", file=sys.stderr)
-            raise SystemExit(128 + signal.SIGINT) from None
     return [run.record(runner.problems.get(run.folder, "")) for run in planned]
 
 
 def compare(options: Options) -> Path:
-    """Writes a comparison; returns the path of its Markdown.
-
-    Raises:
-        ValueError: no run has a result; nothing is written.
-    """
+    """Writes a comparison and returns the path of its Markdown; an error if no run has a result."""
     if options.records:
         records = [record for path in options.records for record in read_records(path)]
         out = options.out or options.records[0].parent

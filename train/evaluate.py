@@ -60,8 +60,9 @@ class Options:
         for name in ("threshold", "confidence"):
             value = getattr(self, name)
             check(name, value, value is None or 0 <= value <= 1, "a probability, from 0 to 1")
-        check("fixed", self.fixed, self.fixed is None or self.fixed >= 1, "at least 1")
-        check("num_envs", self.num_envs, self.num_envs >= 1, "at least 1")
+        for name in ("fixed", "num_envs"):
+            value = getattr(self, name)
+            check(name, value, value is None or value >= 1, "at least 1")
 
     def rule(self) -> StoppingRule | None:
         """The stopping rule that replaces the model's own; None: the model's own."""
@@ -97,11 +98,9 @@ def main() -> None:
         f"{result['images']:,} images: error {100 * result['error']:.2f} % at "
         f"{result['mean_glimpses']:.2f} mean glimpses ({result['stopping']})"
     )
-    if "differs_from_training" in result:
-        print(
-            "images with another answer than the training program wrote: "
-            f"{result['differs_from_training']}"
-        )
+    different = result.get("differs_from_training")
+    if different is not None:
+        print(f"images with another answer than the training program wrote: {different}")
 
 
 if __name__ == "__main__":

@@ -16,19 +16,13 @@ import json
 import sys
 import time
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
-from stable_baselines3.common.logger import (
-    CSVOutputFormat,
-    HumanOutputFormat,
-    KVWriter,
-    Logger,
-    TensorBoardOutputFormat,
-)
+from stable_baselines3.common.logger import Logger, make_output_format
 from stable_baselines3.common.vec_env import VecMonitor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
@@ -40,14 +34,13 @@ from train.baselines.algorithms import (
     ALGORITHMS,
     ENV_STEPS,
     Settings,
-    check_pair,
     make_model,
     make_untrained_policy,
     settings,
 )
 from train.baselines.callback import ValidationCallback, curve_point
 from train.common.files import write_text
-from train.common.options import check
+from train.common.options import check, to_json
 from train.common.provenance import choose_device, provenance
 from train.common.run import Interrupt, RunFolder, run_program
 from train.common.training_task import describe_env
@@ -57,17 +50,7 @@ from train.common.training_task import describe_env
 class Options:
     """Trains and evaluates a baseline."""
 
-    algo: Literal[
-        "ppo",
-        "a2c",
-        "dqn",
-        "sac",
-        "recurrent_ppo",
-        "maskable_ppo",
-        "random",
-        "center",
-        "scan",
-    ] = "ppo"
+    algo: Annotated[str, tyro.conf.arg(metavar=f"{{{','.join(ALGORITHMS)}}}")] = "ppo"
     """the algorithm; random, center and scan need no training"""
     env_id: str = "agents:DTRAM-MNIST-Policy-v0"
     """registered environment"""
@@ -99,6 +82,7 @@ class Options:
     """print SB3's tables too"""
 
     def __post_init__(self) -> None:
+        check("algo", self.algo, self.algo in ALGORITHMS, f"one of {', '.join(ALGORITHMS)}")
         for name in ("total_timesteps", "num_envs", "eval_points"):
             value = getattr(self, name)
             check(name, value, value is None or value >= 1, "at least 1")
@@ -117,48 +101,28 @@ class Options:
                 found[name] = json.loads(value)
             except json.JSONDecodeError:
                 found[name] = value
-        for name in ("view", "observe"):
-            if getattr(self, name) is not None:
-                found[f"env.{name}"] = getattr(self, name)
-        if self.num_envs is not None:
-            found["num_envs"] = self.num_envs
-        return found
-
-    def to_json(self) -> dict[str, Any]:
-        """The options that define the run, as JSON values."""
-        places = ("run_dir", "resume", "data_dir", "device", "verbose")
-        values = {name: value for name, value in asdict(self).items() if name not in places}
-        return json.loads(json.dumps(values, default=str))
+        own = {"env.view": self.view, "env.observe": self.observe, "num_envs": self.num_envs}
+        return found | {name: value for name, value in own.items() if value is not None}
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """An algorithm with its hyper-parameters on an environment.
-
-    Attributes:
-        options: the program's.
-        chosen: the hyper-parameters.
-        env: keywords of the environment, except the split.
-        about: `describe_env` of the environment.
-        steps: env steps to train for; 0 if nothing is learned.
-    """
+    """An algorithm with its hyper-parameters on an environment."""
 
     options: Options
     chosen: Settings
-    env: dict[str, Any]
-    about: dict[str, Any]
-    steps: int
+    env: dict[str, Any]  # keywords of the environment, except the split
+    about: dict[str, Any]  # `describe_env` of the environment
+    steps: int  # env steps to train for; 0 if nothing is learned
 
-    def untrained_model(self, device: torch.device) -> Any:
-        """A new model on a new environment. Raises ValueError, see `make_model`."""
-        options, count = self.options, self.chosen.num_envs
-        env = VecMonitor(Sb3VecEnv(options.env_id, count, split="train", **self.env))
-        return make_model(options.algo, env, self.chosen, options.seed, device)
-
-    def untrained_policy(self) -> Any:
-        """The policy of an algorithm that needs no training."""
-        classes = None if self.about["track"] == "policy-only" else self.about["num_classes"]
-        return make_untrained_policy(self.options.algo, self.chosen, classes, self.options.seed)
+    def untrained(self, device: torch.device) -> Any:
+        """A new model on a new environment; or the policy of an algorithm that learns nothing."""
+        env_id, algo, seed = self.options.env_id, self.options.algo, self.options.seed
+        if not self.steps:
+            classes = None if self.about["track"] == "policy-only" else self.about["num_classes"]
+            return make_untrained_policy(algo, self.chosen, classes, seed)
+        env = VecMonitor(Sb3VecEnv(env_id, self.chosen.num_envs, split="train", **self.env))
+        return make_model(algo, env, self.chosen, seed, device)
 
     def evaluate(self, policy: Any, split: str) -> dtram_env.Evaluation:
         """Evaluates a policy on every image of a split."""
@@ -166,20 +130,12 @@ class Experiment:
 
 
 def prepare(options: Options) -> Experiment:
-    """Reads the hyper-parameters and the environment.
-
-    Raises:
-        ValueError: algorithm, view and environment do not go together.
-    """
-    base: dict[str, Any] = {"data": "real"}
-    for name in ("data_dir", "classifier"):
-        if getattr(options, name) is not None:
-            base[name] = str(getattr(options, name))
+    """Reads hyper-parameters and environment. Raises ValueError if they do not go together."""
+    base: dict[str, Any] = {"data": "real", "data_dir": options.data_dir}
+    if options.classifier is not None:
+        base["classifier"] = str(options.classifier)
     track = describe_env(options.env_id, **base)["track"]
-    if options.view is not None:
-        check_pair(options.algo, options.view, track)
     chosen = settings(track, options.algo, options.changes())
-    check_pair(options.algo, chosen.env.get("view", "native"), track)
     own = {"split", "order", "autoreset_mode", "backend", "device", *base} & chosen.env.keys()
     if own:
         raise ValueError(f"--set env.{min(own)}=…: the program sets it itself; leave it out")
@@ -192,48 +148,34 @@ def prepare(options: Options) -> Experiment:
     return Experiment(options, chosen, base | chosen.env, about, steps)
 
 
-def learn(
-    experiment: Experiment, run: RunFolder, model: Any
-) -> tuple[dict[str, Any], sb3.Sb3Policy, int]:
-    """Trains a model, or continues its training.
-
-    Returns:
-        Results, the policy that was best on validation, and its FLOPs for one glimpse.
-    """
+def learn(experiment: Experiment, run: RunFolder, model: Any) -> tuple[dict[str, Any], Any]:
+    """Trains a model, or continues its training; returns results and the best model."""
+    options, steps = experiment.options, experiment.steps
     callback = ValidationCallback(
-        run,
-        experiment.steps,
-        experiment.options.eval_points,
-        lambda policy: experiment.evaluate(policy, "validation"),
+        run, steps, options.eval_points, lambda policy: experiment.evaluate(policy, "validation")
     )
     callback.restore(model)
-    formats: list[KVWriter] = [
-        TensorBoardOutputFormat(str(run.path)),
-        CSVOutputFormat(str(run.path / f"progress-{model.num_timesteps}.csv")),
-    ]
-    if experiment.options.verbose:
-        formats.append(HumanOutputFormat(sys.stdout))
-    logger = Logger(str(run.path), formats)
+    formats = ["tensorboard", "csv", *(["stdout"] if options.verbose else [])]
+    folder, suffix = str(run.path), f"-{model.num_timesteps}"  # else a resumed run overwrites them
+    logger = Logger(folder, [make_output_format(name, folder, suffix) for name in formats])
     model.set_logger(logger)
     with Interrupt() as interrupt, closing(logger), closing(model.env):
         callback.interrupt = interrupt
-        if model.num_timesteps < experiment.steps:
+        if model.num_timesteps < steps:
             model.learn(
-                experiment.steps - model.num_timesteps,
+                steps - model.num_timesteps,
                 callback=callback,
                 reset_num_timesteps=False,
                 progress_bar=sys.stderr.isatty(),
             )
-        callback.finish()
-    best = type(model).load(callback.best_path, device=model.device)
+        callback.save()  # an interruption of the test below then costs no training
     result = {
         "env_steps": model.num_timesteps,
         "train_seconds": round(callback.seconds, 1),
         "curve": callback.curve,
         "validation": callback.best,
     }
-    flops = sb3.flops_per_glimpse(best, best.observation_space.sample())
-    return result, sb3.Sb3Policy(best), flops
+    return result, type(model).load(callback.best_path, device=model.device)
 
 
 def train(options: Options) -> Path:
@@ -243,12 +185,10 @@ def train(options: Options) -> Path:
     device = choose_device(options.device)
     origin = provenance(device)
     # Made before the folder: an error of the algorithm must not leave a folder behind.
-    model = experiment.untrained_model(device) if experiment.steps else None
-    policy = None if experiment.steps else experiment.untrained_policy()
-    defining = options.to_json() | {
-        "total_timesteps": experiment.steps,
-        "hyperparameters": chosen.to_json(),
-    }
+    untrained = experiment.untrained(device)
+    defining = to_json(options)
+    defining |= {"total_timesteps": experiment.steps, "hyperparameters": chosen.row}
+    del defining["verbose"]
     name = f"{options.algo}_{time.strftime('%Y-%m-%d_%H-%M-%S')}_seed{options.seed}"
     run_dir = options.run_dir or Path("runs", options.env_id.rpartition(":")[2], name)
     run = RunFolder(run_dir, defining, options.resume, device, "train/sb3_baselines.py")
@@ -257,14 +197,16 @@ def train(options: Options) -> Path:
         print((run_dir / "results.txt").read_text(encoding="utf-8"), end="")
         return run_dir
 
-    if model is not None:
-        result, policy, flops = learn(experiment, run, model)
+    flops = about["classifier_flops"]
+    if experiment.steps:
+        result, model = learn(experiment, run, untrained)
+        policy = sb3.Sb3Policy(model)
+        flops += sb3.flops_per_glimpse(model, model.observation_space.sample())
     else:
+        policy = untrained
         point = curve_point(0, experiment.evaluate(policy, "validation"), 0.0)
         result = {"env_steps": 0, "train_seconds": 0.0, "curve": [point], "validation": point}
-        flops = 0
     found = experiment.evaluate(policy, "test")
-    flops += about["classifier_flops"]
     results = {
         **found.to_dict(),
         "track": about["track"],
@@ -275,7 +217,7 @@ def train(options: Options) -> Path:
         "seed": options.seed,
         "flops_per_image": round(flops * found.mean_glimpses),
         **result,
-        "hyperparameters": chosen.to_json(),
+        "hyperparameters": chosen.row,
         "options": defining,
         **origin,
     }

@@ -226,7 +226,7 @@ def test_interrupted_it_says_how_to_go_on(tmp_path: Path, monkeypatch, capsys) -
         compare(tiny(tmp_path))
     assert stopped.value.code == 130 and list(tmp_path.iterdir()) == []
     said = capsys.readouterr().err
-    assert "interrupted; to go on: " in said and "train/compare.py --algos dtram\n" in said
+    assert "interrupted; to continue: " in said and "train/compare.py --algos dtram\n" in said
 
 
 @pytest.mark.slow

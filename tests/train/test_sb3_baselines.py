@@ -95,7 +95,7 @@ def test_a_policy_only_run(tmp_path: Path, policy_id: str, small_classifier: Pat
     assert found["validation"]["return"] == max(point["return"] for point in found["curve"])
     assert found["validation"] in found["curve"]
     assert [point["env_steps"] for point in found["curve"]] == [0, 64, 128, 192, 256]
-    assert not list(run.glob("checkpoint*")) and not (run / "best_model.tmp.zip").exists()
+    assert not list(run.glob("checkpoint*"))
 
 
 def test_a_whole_task_run_and_its_logs(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -226,7 +226,7 @@ def test_a_checkpoint_has_all_that_was_learned(
 def restored(options: Options, folder: Path) -> tuple[Any, ValidationCallback]:
     """A model and its callback, from the folder's latest checkpoint or new ones."""
     experiment, device = prepare(options), torch.device("cpu")
-    model = experiment.untrained_model(device)
+    model = experiment.untrained(device)
     kept = folder / "options.json"
     defining = json.loads(kept.read_text()) if kept.exists() else {}
     run = RunFolder(folder, defining, kept.exists(), device, "train/sb3_baselines.py")
@@ -377,12 +377,12 @@ WHOLE_ID = ("--env-id", WHOLE)
         ),
         (
             ("--algo", "dqn", *WHOLE_ID),
-            "--algo dqn takes one Discrete action, which policy-only ids have, not those of the "
-            "whole-task track; there use --algo ppo, a2c, sac, recurrent_ppo, maskable_ppo, "
-            "random, center, scan",
+            "--algo dqn takes one Discrete action, which policy-only ids have; "
+            "hyperparameters.toml has no row [whole-task.dqn]; use --algo ppo, a2c, sac, "
+            "recurrent_ppo, maskable_ppo, random, center, scan, or add a row",
         ),
         (
-            ("--algo", "dqn", *WHOLE_ID, "--view", "discrete"),
+            ("--algo", "sac", *WHOLE_ID, "--view", "discrete"),
             "with --view discrete: --algo ppo, a2c, recurrent_ppo, maskable_ppo",
         ),
         (
@@ -445,7 +445,7 @@ WHOLE_ID = ("--env-id", WHOLE)
         ),
         (
             ("--algo", "ppo", *WHOLE_ID, "--set", "gamma=0.9"),
-            "--set gamma=…: expected no gamma",
+            "--set gamma=0.9: expected no gamma",
         ),
         (("--algo", "ppo", *WHOLE_ID, "--set", "net.width=3"), "--set net.width=3: expected NAME"),
         (("--algo", "ppo", *WHOLE_ID, "--set", "env=3"), "--set env=3: expected NAME, env.NAME"),
@@ -456,6 +456,7 @@ WHOLE_ID = ("--env-id", WHOLE)
             "--algo ppo: `n_steps * n_envs` must be greater than 1",
         ),
         (("--set", "width"), "--set width: expected NAME=VALUE"),
+        (("--algo", "ppoo"), "--algo ppoo: expected one of ppo, a2c, dqn"),
         (("--seed", "-1"), "--seed -1: expected 0 or more"),
         (("--total-timesteps", "0"), "--total-timesteps 0: expected at least 1"),
         (("--num-envs", "0"), "--num-envs 0: expected at least 1"),

@@ -15,20 +15,14 @@ import tyro
 
 import dtram_env
 from train import search
-from train.baselines.algorithms import (
-    ENV_STEPS,
-    check_pair,
-    reinforce_options,
-    settings,
-    table_row,
-)
+from train.baselines.algorithms import ENV_STEPS, reinforce_options, settings, table_row
 from train.common.jobs import ProgramRun, Runner
 from train.common.options import command_line, flags
 from train.common.records import read_records
 from train.common.run import run_program
 from train.dtram.recipes import RECIPES
 from train.reinforce import Options as ReinforceOptions
-from train.search import SPACES, WHOLE_TASK_SPACES, Options, as_toml
+from train.search import SPACES, WHOLE_TASK_SPACES, Options, as_toml, draw
 
 WHOLE = "DTRAM-Signpost-v0"
 
@@ -57,7 +51,7 @@ def outcome_of(options: Options) -> dict[str, Any]:
 def test_trials_are_compared_on_validation(in_this_process) -> None:
     found = outcome_of(tiny(trials=4))
     assert found["trials"][0]["changes"] == {}
-    assert found["trials"][0]["row"] == settings("whole-task", "scan").to_json()
+    assert found["trials"][0]["row"] == table_row("whole-task", "scan")
     for trial in found["trials"][1:]:
         row = trial["row"]
         assert row == trial["changes"] and row["grid"] in (2, 3) and 3 <= row["stop_after"] <= 7
@@ -92,7 +86,7 @@ def test_interrupted_it_continues_with_the_trial_that_is_missing(
         search.search(tiny(records=Path("cut.jsonl")))
     assert stopped.value.code == 130 and not Path("cut.jsonl").exists()
     said = capsys.readouterr().err
-    assert "interrupted; to go on: " in said
+    assert "interrupted; to continue: " in said
     assert f"train/search.py --algo scan --env-id {WHOLE}\n" in said
     assert outcome_of(tiny(records=Path("cut.jsonl"))) == whole
     assert len(made) == 4  # two, the interrupted one, and that one again
@@ -129,14 +123,15 @@ def test_a_trial_is_a_run_of_its_program(
     small = {"env.observe": "glimpse", "num_envs": 16, "batch_size": 64, "n_epochs": 1}
     if algo == "dtram":
         small = {"stop": "after max_mean_glimpses=none epochs=2", "batch_size": 32}
-    monkeypatch.setitem(search.WHOLE_TASK_SPACES, algo, lambda trial: small)
+    space = {name: [value] for name, value in small.items()}
+    monkeypatch.setitem(search.WHOLE_TASK_SPACES, algo, space)
     found = outcome_of(tiny(algo=algo, trials=2, steps=steps))
     first, second = found["trials"]
     assert first["row"] == table_row("whole-task", algo)
     if algo == "dtram":
         assert second["row"] == first["row"] | small
     else:
-        assert second["row"] == settings("whole-task", algo, small).to_json()
+        assert second["row"] == settings("whole-task", algo, small).row
     returns = []
     for folder in Path("runs/search", WHOLE, algo).glob("trial-*/"):
         made = json.loads((folder / "results.json").read_text())
@@ -157,16 +152,14 @@ def test_a_space_draws_what_the_program_takes(track: str, algo: str) -> None:
     space = (WHOLE_TASK_SPACES if track == "whole-task" else SPACES)[algo]
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(5):
-        changes = space(study.ask())
+        changes = draw(study.ask(), space)
         if algo == "dtram":
             row = table_row(track, algo) | changes
             command_line(ReinforceOptions, None, RECIPES, flags(reinforce_options(row)))
             # A search of the whole task's length would choose cells, a full run would not.
             assert ("locator" in changes) == (track == "policy-only")
         else:
-            chosen = settings(track, algo, changes)
-            check_pair(algo, chosen.env.get("view", "native"), track)
-            row = chosen.to_json()
+            row = settings(track, algo, changes).row
         row |= {"learning_rate": 1e-05, "use_rms_prop": True}
         assert tomllib.loads(as_toml(track, algo, row)) == {track: {algo: row}}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -40,12 +39,6 @@ class ValidationCallback(BaseCallback):
         steps: env steps of the whole run.
         points: number of validations, without the one before training.
         evaluate: scores a policy on validation.
-
-    Attributes:
-        curve: one point for each validation.
-        best: the point whose weights are kept: the highest return, the first of equal ones.
-        seconds: time of training, without validation.
-        interrupt: if its signal is set, the run is saved and the program ends.
     """
 
     def __init__(
@@ -57,16 +50,12 @@ class ValidationCallback(BaseCallback):
     ) -> None:
         super().__init__()
         self._run, self._steps, self._points, self._evaluate = run, steps, points, evaluate
-        self.curve: list[dict[str, float]] = []
-        self.best: dict[str, float] | None = None
-        self.seconds = 0.0
-        self.interrupt: Interrupt | None = None
+        self.best_path = run.path / "best_model.zip"
+        self.curve: list[dict[str, float]] = []  # one point for each validation
+        self.best: dict[str, float] | None = None  # the first point with the highest return
+        self.seconds = 0.0  # of training, without validation
+        self.interrupt: Interrupt | None = None  # its signal ends the run
         self._clock = time.perf_counter()
-
-    @property
-    def best_path(self) -> Path:
-        """File of the best weights, in SB3's format."""
-        return self._run.path / "best_model.zip"
 
     def restore(self, model: Any) -> None:
         """Loads the latest checkpoint, if there is one, into an untrained model and this object."""
@@ -78,7 +67,7 @@ class ValidationCallback(BaseCallback):
             return
         _load_weights(model, folder / "model.zip")
         # best_model.zip may be of a later validation, which the checkpoint does not have.
-        _copy(folder / "best_model.zip", self.best_path)
+        shutil.copyfile(folder / "best_model.zip", self.best_path)
         # With the first seed, the run would draw its first images and noise once more.
         model.set_random_seed((model.seed or 0) + saved["env_steps"])
         model.num_timesteps = saved["env_steps"]
@@ -88,66 +77,12 @@ class ValidationCallback(BaseCallback):
         self.curve, self.best, self.seconds = saved["curve"], saved["best"], saved["seconds"]
         print(f"{self._run.path}: continuing after {model.num_timesteps:,} env steps")
 
-    def finish(self) -> None:
-        """Validates the last weights and saves, so that a later interruption costs no training."""
-        self._validate()
-        self._save()
-
-    def _on_rollout_start(self) -> None:
-        due = len(self.curve) * self._steps / self._points
-        if self.model.num_timesteps >= due:
+    def save(self, validate: bool = True) -> None:
+        """Saves a checkpoint; first validates, unless that was done at this env step."""
+        self.seconds += time.perf_counter() - self._clock
+        done = bool(self.curve) and self.curve[-1]["env_steps"] == self.model.num_timesteps
+        if validate and not done:
             self._validate()
-            self._save()
-        if self.interrupt is not None and self.interrupt.signal is not None:
-            self._save()
-            self._run.leave(self.interrupt.signal)
-
-    def _on_step(self) -> bool:
-        return True
-
-    def _validate(self) -> None:
-        self._tick()
-        if self.curve and self.curve[-1]["env_steps"] == self.model.num_timesteps:
-            return
-        self.model.policy.set_training_mode(False)
-        found = self._evaluate(Sb3Policy(self.model))
-        point = curve_point(self.model.num_timesteps, found, self.seconds)
-        self.curve.append(point)
-        self._run.log(
-            self.model.num_timesteps,
-            {
-                "eval/mean_reward": found.mean_return,
-                "eval/success_rate": found.accuracy,
-                "eval/mean_ep_length": found.mean_glimpses,
-            },
-        )
-        if self.best is None or point["return"] > self.best["return"]:
-            self.best = point
-            aside = self._run.path / "best_model.tmp.zip"
-            self.model.save(aside)
-            os.replace(aside, self.best_path)
-        print(
-            f"{point['env_steps']:>9,} env steps: validation return {point['return']:.4f}, error "
-            f"{100 * point['error']:.2f} % at {point['mean_glimpses']:.2f}; {self.seconds:.0f} s",
-            flush=True,
-        )
-        self._clock = time.perf_counter()
-
-    def _tick(self) -> None:
-        """Counts the time since the last call as training time."""
-        now = time.perf_counter()
-        self.seconds += now - self._clock
-        self._clock = now
-
-    def _save(self) -> None:
-        self._tick()
-
-        def write(folder: Path) -> None:
-            self.model.save(folder / "model.zip")
-            shutil.copyfile(self.best_path, folder / "best_model.zip")
-            if isinstance(self.model, OffPolicyAlgorithm):
-                self.model.save_replay_buffer(folder / "replay_buffer.pkl")
-
         state = {
             "env_steps": self.model.num_timesteps,
             "updates": self.model._n_updates,
@@ -155,14 +90,47 @@ class ValidationCallback(BaseCallback):
             "best": self.best,
             "seconds": self.seconds,
         }
-        self._run.save_checkpoint(write, state)
+        self._run.save_checkpoint(self._write, state)
         self._clock = time.perf_counter()
 
+    def _on_rollout_start(self) -> None:
+        if self.model.num_timesteps >= len(self.curve) * self._steps / self._points:
+            self.save()
+        signalled = None if self.interrupt is None else self.interrupt.signal
+        if signalled is not None:
+            self.save(validate=False)
+            self._run.leave(signalled)
 
-def _copy(source: Path, target: Path) -> None:
-    aside = target.with_name(target.name + ".tmp")
-    shutil.copyfile(source, aside)
-    os.replace(aside, target)
+    def _on_step(self) -> bool:
+        return True
+
+    def _validate(self) -> None:
+        """Adds a point to the curve; if it is the best, saves the weights."""
+        self.model.policy.set_training_mode(False)
+        found = self._evaluate(Sb3Policy(self.model))
+        point = curve_point(self.model.num_timesteps, found, self.seconds)
+        self.curve.append(point)
+        scalars = {
+            "eval/mean_reward": found.mean_return,
+            "eval/success_rate": found.accuracy,
+            "eval/mean_ep_length": found.mean_glimpses,
+        }
+        self._run.log(self.model.num_timesteps, scalars)
+        if self.best is None or point["return"] > self.best["return"]:
+            self.best = point
+            self.model.save(self.best_path)
+        print(
+            f"{point['env_steps']:>9,} env steps: validation return {point['return']:.4f}, error "
+            f"{100 * point['error']:.2f} % at {point['mean_glimpses']:.2f}; {self.seconds:.0f} s",
+            flush=True,
+        )
+
+    def _write(self, folder: Path) -> None:
+        """Writes the files of a checkpoint."""
+        self.model.save(folder / "model.zip")
+        shutil.copyfile(self.best_path, folder / "best_model.zip")
+        if isinstance(self.model, OffPolicyAlgorithm):
+            self.model.save_replay_buffer(folder / "replay_buffer.pkl")
 
 
 def _load_weights(model: Any, path: Path) -> None:

@@ -22,54 +22,49 @@ START_OF_DTRAM = {"env_steps": 0, "return": 0.0}
 
 @dataclass(frozen=True)
 class ComparisonRun:
-    """One algorithm with one seed on one environment.
-
-    Attributes:
-        env_id: a registered id, as `gym.make` takes it.
-        track: the environment's track.
-        algo: a key of `ALGORITHMS`, or "dtram".
-        seed: seed of the run.
-        steps: env steps of the run, if the algorithm learns.
-        folder: the run's folder.
-        data_dir: folder of all datasets.
-    """
+    """One algorithm with one seed on one environment."""
 
     env_id: str
-    track: str
-    algo: str
+    track: str  # of the environment
+    algo: str  # a key of `ALGORITHMS`, or "dtram"
     seed: int
-    steps: int
-    folder: Path
-    data_dir: Path | None
+    steps: int  # env steps, if the algorithm learns
+    folder: Path  # of the run
+    data_dir: Path | None  # of all datasets
 
     @property
     def env_name(self) -> str:
         """The id without its package."""
         return self.env_id.rpartition(":")[2]
 
-    def program_run(self) -> ProgramRun:
-        """The program and its options."""
+    def program_run(
+        self, changes: Mapping[str, Any] | None = None, eval_points: int | None = None
+    ) -> ProgramRun:
+        """The program and its options.
+
+        Args:
+            changes: hyper-parameters that differ from the table's, see `settings`.
+            eval_points: number of a baseline's validations; the program's default if None.
+        """
+        name = f"{self.env_name} {self.algo} seed {self.seed}"
         options: dict[str, Any] = {"env_id": self.env_id, "seed": self.seed}
         options["data_dir"] = self.data_dir
         if self.algo == "dtram":
-            program = "reinforce.py"
-            row = reinforce_options(table_row(self.track, self.algo))
-            options |= {"device": "cpu", "env_steps": self.steps, **row}
-        else:
-            program, options["algo"] = "sb3_baselines.py", self.algo
-            if ALGORITHMS[self.algo].learns:
-                options["total_timesteps"] = self.steps
-        name = f"{self.env_name} {self.algo} seed {self.seed}"
-        return ProgramRun(name, program, self.folder, options)
+            row = {**table_row(self.track, self.algo), **(changes or {})}
+            options |= {"device": "cpu", "env_steps": self.steps, **reinforce_options(row)}
+            return ProgramRun(name, "reinforce.py", self.folder, options)
+        options |= {"algo": self.algo, "eval_points": eval_points}
+        if ALGORITHMS[self.algo].learns:
+            options["total_timesteps"] = self.steps
+        if changes:
+            options["set"] = [f"{name}={json.dumps(value)}" for name, value in changes.items()]
+        return ProgramRun(name, "sb3_baselines.py", self.folder, options)
 
     def record(self, problem: str = "") -> dict[str, Any]:
-        """The run as a record of a comparison.
+        """The run as a record: all that tables and plots need, and the run's origin.
 
-        A finished run's record has all that tables and plots need, and the run's origin. Any other
-        run's record has ``problem`` instead: why the run has no result.
-
-        Args:
-            problem: why the run is not finished, if that is known.
+        If the run has no result, the record has ``problem`` instead, which says why: the given
+        text, if the run is not finished.
         """
         identity = {"env_id": self.env_name, "algo": self.algo, "seed": self.seed}
         if not self.program_run().finished:
@@ -84,23 +79,24 @@ class ComparisonRun:
         results = read_json(self.folder / "results.json")
         if not isinstance(results, dict):
             raise ValueError("results.json: expected an object; delete it to run anew")
-        row = table_row(self.track, self.algo)
         self.program_run().check_options()
+        row = table_row(self.track, self.algo)
         if self.algo == "dtram":
-            found = self._dtram(results) | {"learns_from": "labels and reward"}
-            area = area_under([START_OF_DTRAM, *found["curve"]], found["env_steps"])
+            found, start = self._dtram(results), [START_OF_DTRAM]
+        elif results["hyperparameters"] != row:
+            raise ValueError(
+                "made with other hyper-parameters than the table's; delete it to run anew, or "
+                "choose other --runs"
+            )
         else:
-            if results["hyperparameters"] != row:
-                raise ValueError(
-                    "made with other hyper-parameters than the table's; delete it to run anew, or "
-                    "choose other --runs"
-                )
-            found = {name: value for name, value in results.items() if name != "options"}
+            found, start = {k: value for k, value in results.items() if k != "options"}, []
             found["learns_from"] = "reward" if ALGORITHMS[self.algo].learns else "nothing"
-            area = area_under(found["curve"], found["env_steps"])
-        del found["env_id"]
-        tries = number_of_trials(self.env_name, self.algo, row)
-        return found | {"hyperparameters": row, "area": area, "tries": tries}
+        return found | {
+            "env_id": self.env_name,
+            "hyperparameters": row,
+            "area": area_under([*start, *found["curve"]], found["env_steps"]),
+            "tries": number_of_trials(self.env_name, self.algo, row),
+        }
 
     def _dtram(self, results: Mapping[str, Any]) -> dict[str, Any]:
         """A run of DT-RAM, evaluated through the environment like the others."""
@@ -114,6 +110,7 @@ class ComparisonRun:
             "python": results["python"],
             "track": self.track,
             "classifier": results["classifier"],
+            "learns_from": "labels and reward",
             "view": "native",
             "observe": "glimpse",
             "env_steps": results["env_steps"],
@@ -124,10 +121,10 @@ class ComparisonRun:
 
 
 def dtram_curve(folder: Path) -> list[dict[str, float]]:
-    """The learning curve of a run of DT-RAM, with one point for each epoch.
+    """The learning curve of a run of DT-RAM: for each epoch a point as of `curve_point`.
 
-    The points have the keys of `callback.curve_point`. The epochs of the stopper's stage all have
-    the env steps of the whole run, since that stage takes its glimpses at its start.
+    The epochs of the stopper's stage all have the env steps of the whole run, since that stage
+    takes its glimpses at its start.
     """
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [
@@ -146,17 +143,14 @@ def area_under(curve: Sequence[Mapping[str, float]], steps: int) -> float:
     """The area under the learning curve: mean validation return over env steps 0 ... `steps`.
 
     The curve is linear between its points and constant before the first and after the last. Where
-    several points have the same env steps, the line from the left ends in the first of them.
-
-    Args:
-        curve: points with ``env_steps``, in ascending order, and ``return``.
-        steps: env steps of the run; with 0, nothing is learned and the last point counts.
+    several points have the same env steps, the line from the left ends in the first of them. With
+    0 steps, nothing is learned and the last point counts.
     """
-    x = np.array([point["env_steps"] for point in curve], dtype=np.float64)
-    y = np.array([point["return"] for point in curve], dtype=np.float64)
+    x = np.array([point["env_steps"] for point in curve])
+    y = np.array([point["return"] for point in curve])
     if steps == 0:
         return float(y[-1])
     inside = x <= steps
-    xs = np.concatenate([[0.0], x[inside], [float(steps)]])
-    ys = np.concatenate([y[:1], y[inside], [np.interp(steps, x, y)]])
+    xs = [0, *x[inside], steps]
+    ys = [y[0], *y[inside], np.interp(steps, x, y)]
     return float(np.trapezoid(ys, xs) / steps)

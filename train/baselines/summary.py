@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,11 @@ COLUMNS: dict[str, tuple[str, int, float]] = {
     "flops_per_image": ("MFLOP an image", 2, 1e-6),
 }
 WITH_INTERVAL = ("test_error", "mean_glimpses", "mean_return", "area")
+IQM = ("iqm_return", "iqm_low", "iqm_high")
 SAME_FOR_ALL_SEEDS = (
     *("dataset", "split", "track", "classifier"),
     *("view", "observe", "learns_from", "tries"),
 )
-FIGURES = ("learning_curves", "error_by_glimpses")
 
 NOTES = (
     "Means over seeds ± half of Student's 95 % interval; IQM: interquartile mean with its 95 % "
@@ -58,20 +58,16 @@ DTRAM_NOTES = (
 
 
 def write_comparison(folder: Path, records: Records, command: str) -> Path:
-    """Writes all files of a comparison, named for its environment; returns the Markdown's path.
+    """Writes records (.jsonl), summary (.csv, .md) and two plots; returns the Markdown's path.
 
-    Records (``.jsonl``) and summary (``.csv``, ``.md``), and two plots if any run has a result.
-
-    Raises:
-        ValueError: a record does not say how it was made, see `write_records`.
+    The files are named for the environment. Raises ValueError as `write_records`.
     """
     names = list(dict.fromkeys(record["env_id"] for record in records))
     name = names[0] if len(names) == 1 else "comparison"
     write_records(folder / f"{name}.jsonl", records)
-    table = summarise(records).to_csv(index=False, lineterminator="\n")
-    write_text(folder / f"{name}.csv", table)
-    for figure, plot in zip(FIGURES, (learning_curves, error_by_glimpses), strict=True):
-        plot(records).savefig(folder / f"{name}-{figure}.png", dpi=110)
+    write_text(folder / f"{name}.csv", summarise(records).to_csv(index=False, lineterminator="\n"))
+    for draw in (learning_curves, error_by_glimpses):
+        _plot(records, draw).savefig(folder / f"{name}-{draw.__name__}.png", dpi=110)
     return write_text(folder / f"{name}.md", markdown(records, command))
 
 
@@ -109,8 +105,9 @@ def over_environments(records: Records) -> pd.DataFrame:
     Tracks with one environment are left out, and algorithms without a result on some environment.
     """
     done = pd.DataFrame([record for record in records if has_result(record)])
+    done = done.reindex(columns=["track", "env_id", "algo", "mean_return"])
     rows = []
-    for track, runs in done.groupby("track", sort=False) if len(done) else ():
+    for track, runs in done.groupby("track", sort=False):
         environments = runs["env_id"].nunique()
         for algo, mine in runs.groupby("algo", sort=False):
             groups = mine.groupby("env_id", sort=False)["mean_return"]
@@ -118,25 +115,20 @@ def over_environments(records: Records) -> pd.DataFrame:
             if len(strata) == environments > 1:
                 row = {"track": track, "algo": algo, "environments": environments}
                 rows.append(row | _interquartile(strata))
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["track", "algo", "environments", *IQM])
 
 
 def _interquartile(strata: Sequence[np.ndarray]) -> dict[str, Any]:
     low, high = stratified_bootstrap(strata)
     mean = interquartile_mean(np.concatenate(strata))
-    return {"iqm_return": mean, "iqm_low": low, "iqm_high": high}
+    return dict(zip(IQM, (mean, low, high), strict=True))
 
 
 def markdown(records: Records, command: str) -> str:
-    """The summary as text: one table for each environment, best return first.
-
-    Args:
-        records: of the runs.
-        command: command that makes this text.
-    """
+    """The summary as text, made by `command`: a table for each environment, best return first."""
     summary, overall = summarise(records), over_environments(records)
     sections = [_environment(str(name), rows) for name, rows in summary.groupby("env_id")]
-    for track, rows in overall.groupby("track", sort=False) if len(overall) else ():
+    for track, rows in overall.groupby("track", sort=False):
         ranked = rows.sort_values("iqm_return", ascending=False, kind="stable")
         sections.append(
             f"## Over the {ranked['environments'].iloc[0]} environments, {track}\n\n"
@@ -190,8 +182,8 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], text_columns: in
 def _mean(row: Mapping[str, Any], column: str) -> str:
     _, digits, factor = COLUMNS[column]
     text = f"{row[column] * factor:,.{digits}f}"
-    half = row.get(f"{column}_interval", np.nan)  # none for one seed
-    return text if half is None or np.isnan(half) else f"{text} ± {half * factor:.{digits}f}"
+    half: Any = row.get(f"{column}_interval")
+    return text if pd.isna(half) else f"{text} ± {half * factor:.{digits}f}"  # none for one seed
 
 
 def _iqm(row: Mapping[str, Any]) -> str:
@@ -200,81 +192,62 @@ def _iqm(row: Mapping[str, Any]) -> str:
 
 def _origins(records: Records) -> list[str]:
     """Versions of torch, processors and commits of the runs."""
-    made = [record for record in records if has_result(record) and "commit" in record]
+    made = [
+        (record["versions"]["torch"], record["hardware"]["processor"], record["commit"][:7])
+        for record in records
+        if has_result(record) and "commit" in record
+    ]
     if not made:
         return []
-    versions, processors, commits = (
-        ", ".join(sorted({find(record) for record in made}))
-        for find in (
-            lambda record: record["versions"]["torch"],
-            lambda record: record["hardware"]["processor"],
-            lambda record: record["commit"][:7],
-        )
-    )
+    columns = zip(*made, strict=True)
+    versions, processors, commits = (", ".join(sorted(set(column))) for column in columns)
     return [f"Runs made with torch {versions} on {processors}, at commits {commits}."]
 
 
 # -- plots -----------------------------------------------------------------------------------------
 
 
-def learning_curves(records: Records) -> Figure:
+def learning_curves(axes: Axes, by_algorithm: Mapping[str, Records]) -> None:
     """Validation return against env steps: mean over seeds, and range; dashed if nothing learns."""
-    figure, panels = _panels(records)
-    for axes, runs in panels:
-        steps = max((run["env_steps"] for run in runs), default=0) or 1
-        x = np.linspace(0, steps, 201)
-        for k, (algo, mine) in enumerate(_by_algorithm(runs)):
-            curves = [
-                np.interp(
-                    x,
-                    [point["env_steps"] for point in run["curve"]],
-                    [point["return"] for point in run["curve"]],
-                    left=np.nan,
-                )
-                for run in mine
-            ]
-            style = "-" if any(run["env_steps"] for run in mine) else "--"
-            color = f"C{k % 10}"
-            axes.plot(x, np.mean(curves, axis=0), style, color=color, label=algo, linewidth=1.3)
-            low, high = np.min(curves, axis=0), np.max(curves, axis=0)
-            axes.fill_between(x, low, high, color=color, alpha=0.15, lw=0)
-        axes.set(xlabel="env steps", ylabel="validation return")
-        axes.grid(alpha=0.3)
-        if runs:
-            axes.legend(fontsize=8)
-    return figure
+    every = [run for runs in by_algorithm.values() for run in runs]
+    x = np.linspace(0, max((run["env_steps"] for run in every), default=0) or 1, 201)
+    for k, (algo, runs) in enumerate(by_algorithm.items()):
+        curves = []
+        for run in runs:
+            steps, returns = ([p[key] for p in run["curve"]] for key in ("env_steps", "return"))
+            curves.append(np.interp(x, steps, returns, left=np.nan))
+        style = "-" if any(run["env_steps"] for run in runs) else "--"
+        axes.plot(x, np.mean(curves, axis=0), style, color=f"C{k % 10}", label=algo, linewidth=1.3)
+        low, high = np.min(curves, axis=0), np.max(curves, axis=0)
+        axes.fill_between(x, low, high, color=f"C{k % 10}", alpha=0.15, lw=0)
+    axes.set(xlabel="env steps", ylabel="validation return")
+    axes.grid(alpha=0.3)
 
 
-def error_by_glimpses(records: Records) -> Figure:
+def error_by_glimpses(axes: Axes, by_algorithm: Mapping[str, Records]) -> None:
     """Test error against mean glimpses: one dot for each seed."""
-    figure, panels = _panels(records)
-    for axes, runs in panels:
-        for k, (algo, mine) in enumerate(_by_algorithm(runs)):
-            x, y = [run["mean_glimpses"] for run in mine], [run["test_error"] for run in mine]
-            axes.plot(x, y, "osv^<>DPX*"[k % 10], color=f"C{k % 10}", label=algo, markersize=5)
-        axes.set(xlabel="mean number of glimpses", ylabel="test error %")
-        if runs and all(run["test_error"] > 0 for run in runs):
-            axes.set_yscale("log")
-            axes.yaxis.set_major_formatter("{x:g}")
-        axes.grid(alpha=0.3, which="both")
-        if runs:
-            axes.legend(fontsize=8)
-    return figure
+    for k, (algo, runs) in enumerate(by_algorithm.items()):
+        x, y = [run["mean_glimpses"] for run in runs], [run["test_error"] for run in runs]
+        axes.plot(x, y, "osv^<>DPX*"[k % 10], color=f"C{k % 10}", label=algo, markersize=5)
+    axes.set(xlabel="mean number of glimpses", ylabel="test error %")
+    errors = [run["test_error"] for runs in by_algorithm.values() for run in runs]
+    if errors and min(errors) > 0:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+    axes.grid(alpha=0.3, which="both")
 
 
-def _panels(records: Records) -> tuple[Figure, list[tuple[Axes, list[Mapping[str, Any]]]]]:
-    """A figure with axes for each environment, and the environment's finished runs."""
+def _plot(records: Records, draw: Callable[[Axes, Mapping[str, Records]], None]) -> Figure:
+    """A figure with axes for each environment, where `draw` shows its finished runs."""
     names = list(dict.fromkeys(record["env_id"] for record in records))
     figure = Figure(figsize=(6.5 * len(names), 4.2), layout="constrained")
-    panels = []
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        runs: dict[str, list[Mapping[str, Any]]] = {}
+        for record in records:
+            if record["env_id"] == name and has_result(record):
+                runs.setdefault(record["algo"], []).append(record)
+        draw(axes, runs)
         axes.set_title(name)
-        panels.append((axes, [r for r in records if r["env_id"] == name and has_result(r)]))
-    return figure, panels
-
-
-def _by_algorithm(
-    runs: Sequence[Mapping[str, Any]],
-) -> Iterator[tuple[str, list[Mapping[str, Any]]]]:
-    for algo in dict.fromkeys(run["algo"] for run in runs):
-        yield algo, [run for run in runs if run["algo"] == algo]
+        if runs:
+            axes.legend(fontsize=8)
+    return figure

@@ -30,24 +30,17 @@ def evaluate_agent(
 ) -> dict[str, Any]:
     """Plays one episode for every image of a split, without sampling.
 
-    On the test split with the model's own stop, the answers are also compared, image by image, with
-    those that the training program wrote.
-
     Args:
         folder: a run's, or a shipped model's.
-        split: train, validation, test or train+validation.
         stop: name of a stop threshold that the model holds; its default one if None.
         rule: replaces the model's own stop.
-        num_envs: episodes side by side.
-        data_dir: folder of all datasets.
-        device: see `choose_device`.
 
     Returns:
-        `Evaluation.to_dict`, the stopping rule, the origin, and ``differs_from_training``: number
-        of images with another prediction or number of glimpses, if they were compared.
+        `Evaluation.to_dict`, the stopping rule and the origin. On the test split with the model's
+        own stop also ``differs_from_training``: number of images with another prediction or number
+        of glimpses than the training program wrote.
 
     Raises:
-        FileNotFoundError: there is no model in `folder`.
         ValueError: the model names no environment, or `rule` needs more glimpses than its budget.
     """
     chosen_device = choose_device(device)
@@ -56,9 +49,8 @@ def evaluate_agent(
         print(f"{folder}: unfinished; evaluating its best model so far", file=sys.stderr)
     if "env_id" not in agent.about:
         raise ValueError(f"{folder}: its model.json names no environment (env_id)")
-    env_id, env_options = agent.about["env_id"], dict(agent.about.get("env_options", {}))
-    if data_dir is not None:
-        env_options["data_dir"] = str(data_dir)
+    env_id = agent.about["env_id"]
+    env_options = agent.about.get("env_options", {}) | {"data_dir": data_dir}
     if isinstance(rule, FixedStop) and rule.glimpses > agent.config.max_glimpses:
         raise ValueError(
             f"--fixed {rule.glimpses}: expected at most the budget, {agent.config.max_glimpses}"

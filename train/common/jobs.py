@@ -10,14 +10,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from train.common.files import read_json
 from train.common.options import flags
+from train.common.provenance import python_command
 from train.common.run import has_results
 
 PROGRAMS = Path(__file__).resolve().parents[1]
@@ -123,6 +125,17 @@ def run_in_order(jobs: Sequence[ProgramRun], runner: Runner) -> None:
     for job in waiting:
         unmade = next(folder for folder in job.after if not has_results(folder))
         runner.problems[job.folder] = f"not run, as {unmade} is not finished"
+
+
+@contextmanager
+def resumable(program: str) -> Iterator[None]:
+    """Exits on KeyboardInterrupt with the command that continues, as of ``"train/compare.py"``."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        command = shlex.join([python_command(), program, *sys.argv[1:]])
+        print(f"\ninterrupted; to continue: {command}", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGINT) from None
 
 
 class Runner:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from typing import Any
 
 import pytest
@@ -12,9 +11,8 @@ from dtram_env.sb3 import Sb3VecEnv
 from train.baselines.algorithms import (
     ALGORITHMS,
     ENV_STEPS,
+    ROWS,
     SEARCHES,
-    TABLE,
-    check_pair,
     make_model,
     make_untrained_policy,
     number_of_trials,
@@ -28,7 +26,6 @@ from train.dtram.options import StopAfter
 from train.dtram.recipes import RECIPES
 from train.reinforce import Options as ReinforceOptions
 
-ROWS: dict[str, dict[str, Any]] = tomllib.loads(TABLE.read_text(encoding="utf-8"))
 IDS = {"policy-only": "agents:DTRAM-MNIST-Policy-v0", "whole-task": "DTRAM-MNIST-v0"}
 EVERYWHERE = {"ppo", "a2c", "sac", "recurrent_ppo", "maskable_ppo", "random", "center", "scan"}
 PAIRS = [(track, algo) for track in ROWS for algo in ROWS[track]]
@@ -50,7 +47,6 @@ def test_both_tracks_have_a_row_for_everyone_who_can_act_in_them() -> None:
 def test_a_row_makes_its_model(mnist_folder, track: str, algo: str) -> None:
     row = ROWS[track][algo]
     chosen = settings(track, algo, {"buffer_size": 1000} if "buffer_size" in row else {})
-    check_pair(algo, chosen.env["view"], track)
     env = Sb3VecEnv(IDS[track], chosen.num_envs, **chosen.env)
     model = make_model(algo, env, chosen, seed=3, device="cpu")
     env.close()
@@ -75,7 +71,7 @@ def test_rows_that_make_no_model(track: str) -> None:
         chosen = settings(track, algo)
         policy = make_untrained_policy(algo, chosen, 10, seed=0)
         assert type(policy).__name__ == ALGORITHMS[algo].name
-        assert chosen.to_json() == table_row(track, algo) == ROWS[track][algo]
+        assert chosen.row == table_row(track, algo) == ROWS[track][algo]
     words = flags(reinforce_options(table_row(track, "dtram")))
     stop = command_line(ReinforceOptions, None, RECIPES, words).stop
     assert isinstance(stop, StopAfter) and stop.max_mean_glimpses is None
@@ -99,7 +95,7 @@ def test_a_row_is_the_best_that_its_search_found(track: str, record: dict[str, A
 
 
 def test_a_row_that_no_search_found_has_no_tries() -> None:
-    row = settings("policy-only", "a2c").to_json()
+    row = table_row("policy-only", "a2c")
     assert number_of_trials("DTRAM-MNIST-Policy-v0", "a2c", row) == 10
     assert number_of_trials("DTRAM-MNIST-Policy-v0", "a2c", {**row, "n_steps": 7}) == 0
     assert number_of_trials("DTRAM-MNIST-Policy-v0", "random", {}) == 0
