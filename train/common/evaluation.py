@@ -62,9 +62,10 @@ def evaluate_agent(
     policy = agent if spec.kwargs.get("classifier") is None else LookAndStop(agent)
     found = dtram_env.evaluate(policy, env_id, split, num_envs=num_envs, **env_options)
     result = found.to_dict() | {"stopping": repr(agent.stopping)}
-    written = folder / "test_images.safetensors"
+    default = stop in (None, type(agent).read_header(folder).get("default_stop"))
+    written = folder / f"test_images{'' if default else f'-{stop}'}.safetensors"
     comparable = env_options.get("first_glimpse") != "random"  # the environment draws its own
-    own = split == "test" and stop is None and agent.stopping == own_stop
+    own = split == "test" and agent.stopping == own_stop
     if own and comparable and written.exists():
         trained = read_tensors(written)
         same = torch.as_tensor(found.prediction) == trained["prediction"]
