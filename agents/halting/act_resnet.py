@@ -45,7 +45,7 @@ class ACTConfig:
     def __post_init__(self) -> None:
         require_at_least(self, 2, "num_classes")
         require("epsilon", self.epsilon, 0 < self.epsilon < 1, "a number in (0, 1)")
-        check_pixel_scale(self.pixel_mean, self.pixel_std, self.resnet.channels)
+        check_pixel_scale(self, self.resnet.channels)
         require_at_least(self, self.resnet.smallest_image, "image_size")
 
     @property
@@ -193,15 +193,7 @@ class ACTResNet(SavedNetwork):
 
 @torch.no_grad()
 def _block_macs(units: Any, scores: Any, taken: Tensor, before: int, x: Tensor) -> Tensor:
-    """Multiply-adds ``(B,)`` of a block.
-
-    Args:
-        units: of the block.
-        scores: modules of its halting scores.
-        taken: N, shaped as the halting scores.
-        before: number of positions of the block's input.
-        x: the block's output.
-    """
+    """Multiply-adds ``(B,)`` of a block with output `x`, whose input has `before` positions."""
     first, after = units[0], x[0, 0].numel()
     macs = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     for conv in convolutions(first):
