@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .checks import require, require_at_least, require_one_of
 from .config import check_encoder, check_pixel_scale
 from .cost import count_flops
-from .encoders import GlimpseCNN, GlimpseConv, GlimpseResNet, PixelScale, cnn_smallest
+from .encoders import PixelScale, cnn_smallest, make_encoder
 from .files import SavedNetwork
 from .resnet import RESNETS, ResNetOptions
 
@@ -133,22 +133,19 @@ class OneLook(SavedNetwork):
 
 
 def _make_encoder(config: OneLookConfig) -> nn.Module:
-    scale, width = PixelScale(config.pixel_mean, config.pixel_std), config.hidden_size
-    if config.resnet is not None:
-        encoder = GlimpseResNet(config.resnet, width, location_embedding=False, scale=scale)
-        encoder.trunk.freeze_batch_norm(config.frozen_norms)
-        return encoder
     if config.encoder == "mlp":
-        return FullyConnected(config.image_shape, width, scale)
-    if config.encoder == "conv":
-        return GlimpseConv(config.image_shape, width, where_features=0, scale=scale)
-    made_for = config.made_for
-    return GlimpseCNN(config.image_shape, width, where_features=0, scale=scale, made_for=made_for)
+        scale = PixelScale(config.pixel_mean, config.pixel_std)
+        return FullyConnected(config.image_shape, config.hidden_size, scale)
+    options = {"made_for": config.made_for} if config.made_for else {}
+    return make_encoder(config, config.image_shape, where_features=0, **options)
 
 
-def one_look_flops(network: OneLook) -> int:
-    """FLOPs of one image, counted as in `cost`."""
-    return _flops(network, network.config.image_shape[0])
+def one_look_flops(network: OneLook, side: int | None = None) -> int:
+    """FLOPs of one image, of another side if given, counted as in `cost`."""
+    own, _, channels = network.config.image_shape
+    shape = 1, side or own, side or own, channels
+    image = torch.zeros(shape, dtype=torch.uint8, device=network.device)
+    return count_flops(network, lambda: network(image))
 
 
 def side_of_flops(config: OneLookConfig, flops: float) -> int:
@@ -164,9 +161,9 @@ def side_of_flops(config: OneLookConfig, flops: float) -> int:
     @cache
     def count(side: int) -> int:
         if residual is not None:
-            return _flops(residual, side)
+            return one_look_flops(residual, side)
         with torch.device("meta"):  # shapes alone, as weights may be large
-            return _flops(OneLook(config.at(side)), side)
+            return one_look_flops(OneLook(config.at(side)))
 
     low = high = config.smallest_side
     while count(high) < flops:
@@ -178,9 +175,3 @@ def side_of_flops(config: OneLookConfig, flops: float) -> int:
     while count(side + 1) == count(side):
         side += 1
     return side
-
-
-def _flops(network: OneLook, side: int) -> int:
-    shape = (1, side, side, network.config.image_shape[2])
-    image = torch.zeros(shape, dtype=torch.uint8, device=network.device)
-    return count_flops(network, lambda: network(image))
