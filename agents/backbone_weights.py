@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import pickle
 import re
 import sys
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import asdict
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from dtram_env.optional import require
 
+from .files import sha256_of
 from .resnet import RESNETS, ResNetOptions, ResNetTrunk
 
 _MAX_LISTED = 20  # keys of one kind in an error message
@@ -58,11 +59,10 @@ def load_backbone(trunk: ResNetTrunk, weights: str | Path | None) -> str:
                 f"backbone weights {str(weights)!r}: no such file; expected DEFAULT, none, or the "
                 "path of a .safetensors file or of a torch state dict (.pt, .pth)"
             )
-    digest = _sha256(path)
     state = _unwrap(_read(path), path)
     _check_fit(trunk, state, path)
     trunk.load_state_dict(state, strict=False)
-    return f"{source}, sha256 {digest}"
+    return f"{source}, sha256 {sha256_of(path)}"
 
 
 def _fetch_default(options: ResNetOptions) -> tuple[Path, str]:
@@ -73,11 +73,9 @@ def _fetch_default(options: ResNetOptions) -> tuple[Path, str]:
     path = Path(torch.hub.get_dir(), "checkpoints", file)
     # Torch checks the hash in the name only after a download.
     expected = re.search(r"-([0-9a-f]{8,})\.", file)
-    if path.exists() and expected and not _sha256(path).startswith(expected[1]):
-        raise ValueError(
-            f"{path}: damaged, its SHA-256 is {_sha256(path)}, expected one that begins with "
-            f"{expected[1]}; delete the file, and it is downloaded again"
-        )
+    if path.exists() and expected and not (found := sha256_of(path)).startswith(expected[1]):
+        problem = f"its SHA-256 is {found}, expected one that begins with {expected[1]}"
+        raise ValueError(f"{path}: damaged, {problem}; delete the file, and it is downloaded again")
     try:
         with contextlib.redirect_stdout(sys.stderr):  # stdout may be another program's input
             weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True, weights_only=True)
@@ -92,26 +90,17 @@ def _fetch_default(options: ResNetOptions) -> tuple[Path, str]:
 
 def _check_default(options: ResNetOptions) -> None:
     """Raises ValueError unless torchvision has weights for a network with these options."""
-    if options.name == "resnet10":
-        raise ValueError(
-            "backbone weights 'DEFAULT': torchvision has none for resnet10; expected another name, "
-            "the path of a file, or none"
-        )
+    name, way_out = options.name, "or give the path of weights for this network, or none"
+    if name == "resnet10":
+        problem = "torchvision has none for resnet10; name another network"
+        raise ValueError(f"backbone weights 'DEFAULT': {problem}, {way_out}")
+    usual, own = asdict(ResNetOptions(name)), asdict(options)
     fields = ["order", "width", "small_stem", "channels"]
-    if RESNETS[options.name].bottleneck:
-        fields.append("stride_in")
-    usual = ResNetOptions(options.name)
-    other = [
-        f"{field}={getattr(options, field)!r} instead of {getattr(usual, field)!r}"
-        for field in fields
-        if getattr(options, field) != getattr(usual, field)
-    ]
+    fields += ["stride_in"] * RESNETS[name].bottleneck
+    other = [f"{k}={own[k]!r} instead of {usual[k]!r}" for k in fields if own[k] != usual[k]]
     if other:
-        raise ValueError(
-            f"backbone weights 'DEFAULT': torchvision's {options.name} is another network than "
-            f"this one, which has {', '.join(other)}; change that, or give the path of weights for "
-            "this one, or none"
-        )
+        problem = f"torchvision's {name} is not this network, which has {', '.join(other)}"
+        raise ValueError(f"backbone weights 'DEFAULT': {problem}; change that, {way_out}")
 
 
 def _read(path: Path) -> Any:
@@ -128,9 +117,8 @@ def _read(path: Path) -> Any:
             raise ValueError(f"{path}: a damaged safetensors file ({error})") from None
     if head.startswith((b"PK\x03\x04", b"\x80")):
         return _read_torch(path)
-    raise ValueError(
-        f"{path}: neither a safetensors file nor a state dict that torch.save wrote (.pt, .pth)"
-    )
+    expected = "a safetensors file nor a state dict that torch.save wrote (.pt, .pth)"
+    raise ValueError(f"{path}: neither {expected}")
 
 
 def _read_torch(path: Path) -> Any:
@@ -139,16 +127,11 @@ def _read_torch(path: Path) -> Any:
             warnings.simplefilter("ignore")  # about foreign pickles, which raise an error below
             return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        code = re.search(r"GLOBAL (\S+)", str(error))
-        if code:
-            raise ValueError(
-                f"{path}: holds a pickled {code[1]}, whose loading would run code; save the "
-                "tensors alone: torch.save(model.state_dict(), path)"
-            ) from None
-        raise ValueError(
-            f"{path}: cannot be read as a state dict that torch.save wrote; it is damaged or of "
-            "another format"
-        ) from error
+        problem = "cannot be read as a state dict; it is damaged or of another format"
+        if code := re.search(r"GLOBAL (\S+)", str(error)):
+            problem = f"holds a pickled {code[1]}, whose loading would run code; save the tensors "
+            problem += "alone: torch.save(model.state_dict(), path)"
+        raise ValueError(f"{path}: {problem}") from error
 
 
 def _unwrap(read: Any, path: Path) -> dict[str, Tensor]:
@@ -156,48 +139,36 @@ def _unwrap(read: Any, path: Path) -> dict[str, Tensor]:
     for key in ("state_dict", "model"):
         if isinstance(read, Mapping) and isinstance(read.get(key), Mapping):
             read = read[key]
+    expected = f"{path}: expected a state dict, a mapping of names to tensors"
     if not isinstance(read, Mapping) or not read:
-        raise ValueError(
-            f"{path}: expected a state dict, a mapping of names to tensors, got "
-            f"{'an empty one' if isinstance(read, Mapping) else type(read).__name__}"
-        )
+        got = "an empty one" if isinstance(read, Mapping) else type(read).__name__
+        raise ValueError(f"{expected}, got {got}")
     for key, value in read.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise ValueError(
-                f"{path}: expected a state dict, a mapping of names to tensors, but "
-                f"{key!r} is of type {type(value).__name__}"
-            )
+            raise ValueError(f"{expected}, but {key!r} is of type {type(value).__name__}")
     named = {key.removeprefix("module."): value for key, value in read.items()}
     return {key: value for key, value in named.items() if not key.startswith("fc.")}
 
 
 def _check_fit(trunk: ResNetTrunk, state: Mapping[str, Tensor], path: Path) -> None:
     expected = trunk.state_dict()
-    # Old files lack the count of batches, which is not used here.
-    missing = [
-        key for key in expected if key not in state and not key.endswith("num_batches_tracked")
-    ]
-    unexpected = [key for key in state if key not in expected]
-    shapes = [
-        f"{key} {tuple(value.shape)} instead of {tuple(expected[key].shape)}"
-        for key, value in state.items()
-        if key in expected and value.shape != expected[key].shape
-    ]
-    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
-    problems = [f"{kind}: {_listed(keys)}" for kind, keys in kinds.items() if keys]
+    absent = [key for key in expected if key not in state]
+    kinds = {
+        # Old files lack the count of batches, which is not used here.
+        "missing": [key for key in absent if not key.endswith("num_batches_tracked")],
+        "unexpected": [key for key in state if key not in expected],
+        "of another shape": [
+            f"{key} {tuple(value.shape)} instead of {tuple(expected[key].shape)}"
+            for key, value in state.items()
+            if key in expected and value.shape != expected[key].shape
+        ],
+    }
+    problems = "; ".join(f"{kind}: {_listed(keys)}" for kind, keys in kinds.items() if keys)
     if problems:
-        raise ValueError(
-            f"{path}: does not fit {trunk.options}; {'; '.join(problems)}. Give weights of such a "
-            "network, or the options of the weights' network"
-        )
+        way_out = "Give weights of such a network, or the options of the weights' network"
+        raise ValueError(f"{path}: does not fit {trunk.options}; {problems}. {way_out}")
 
 
-def _listed(keys: Iterable[str]) -> str:
-    keys = list(keys)
+def _listed(keys: list[str]) -> str:
     more = f" and {len(keys) - _MAX_LISTED} more" if len(keys) > _MAX_LISTED else ""
     return ", ".join(keys[:_MAX_LISTED]) + more
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

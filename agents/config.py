@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from .checks import require, require_at_least, require_one_of
 from .cores import CORES
@@ -76,44 +77,35 @@ class DTRAMConfig:
             locator_input=("state", "detached"),
             stopper_prior=("none", "confidence"),
         )
-        self._check_encoder()
-        check_pixel_scale(self.pixel_mean, self.pixel_std, channels)
-
-    def _check_encoder(self) -> None:
-        residual = self.encoder in RESNETS
-        wanted = self.encoder if residual else None
-        named = None if self.resnet is None else self.resnet.name
-        require("resnet", self.resnet, named == wanted, f"options of {wanted}")
-        least = 0 if not residual or self.resnet is None else self.resnet.smallest_image
-        require(
-            "glimpse_shape",
-            self.glimpse_shape,
-            self.glimpse_shape[0] >= least,
-            f"at least {least}x{least} pixels for encoder={self.encoder!r}",
-        )
-        require(
-            "thumbnail_size",
-            self.thumbnail_size,
-            self.thumbnail_size == 0 or (residual and self.thumbnail_size >= least),
-            f"0, as encoder={self.encoder!r} takes one size only; make the environment with "
-            "thumbnail_size=None"
-            if not residual
-            else f"0, or at least {least}",
-        )
-        for name, plain in (("location_embedding", True), ("frozen_norms", False)):
-            value = getattr(self, name)
-            require(name, value, residual or value == plain, f"{plain}, unless encoder='resnet…'")
+        check_encoder(self)
+        check_pixel_scale(self, channels)
+        least, thumbnail = self.resnet.smallest_image if self.resnet else 0, self.thumbnail_size
+        expected = f"at least {least}x{least} pixels for encoder={self.encoder!r}"
+        require("glimpse_shape", self.glimpse_shape, side >= least, expected)
+        fits, expected = not thumbnail or thumbnail >= least, f"0, or at least {least}"
+        if not self.resnet:
+            fits = not thumbnail
+            expected = f"0, as encoder={self.encoder!r} takes one size only; make the environment "
+            expected += "with thumbnail_size=None"
+        require("thumbnail_size", thumbnail, fits, expected)
+        value = self.location_embedding
+        require("location_embedding", value, self.resnet or value, "True, unless encoder='resnet…'")
 
 
-def check_pixel_scale(
-    mean: float | tuple[float, ...], std: float | tuple[float, ...], channels: int
-) -> None:
-    """Raises ValueError unless these can be the mean and standard deviation of pixels."""
-    for name, value, least in (("pixel_mean", mean, -float("inf")), ("pixel_std", std, 0.0)):
+def check_encoder(config: Any) -> None:
+    """Raises ValueError unless `resnet` and `frozen_norms` fit a configuration's encoder."""
+    residual, frozen = config.encoder in RESNETS, config.frozen_norms
+    wanted = config.encoder if residual else None
+    named = config.resnet.name if config.resnet else None
+    require("resnet", config.resnet, named == wanted, f"options of {wanted}")
+    require("frozen_norms", frozen, residual or not frozen, "False, unless encoder='resnet…'")
+
+
+def check_pixel_scale(config: Any, channels: int) -> None:
+    """Raises ValueError unless `pixel_mean` and `pixel_std` fit images of so many channels."""
+    for name, least in (("pixel_mean", -float("inf")), ("pixel_std", 0.0)):
+        value = getattr(config, name)
         each = value if isinstance(value, tuple) else (value,)
-        require(
-            name,
-            value,
-            all(v > least for v in each) and len(each) in (1, channels),
-            f"a {'positive ' * (least == 0)}number, or {channels}, one a channel",
-        )
+        fits = all(v > least for v in each) and len(each) in (1, channels)
+        expected = f"a {'positive ' * (least == 0)}number, or {channels}, one a channel"
+        require(name, value, fits, expected)

@@ -7,7 +7,7 @@ are those of the talk's slide "Dynamic Computational Time for RAM", one line eac
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -21,7 +21,7 @@ from dtram_env.views import grid_centres
 
 from .config import DTRAMConfig
 from .cores import CORES
-from .encoders import ENCODERS, GlimpseResNet, PixelScale
+from .encoders import WHERE_FEATURES, make_encoder
 from .files import DTRAM_KIND, SavedNetwork, load_stop
 from .stopping import LearnedStop, StoppingRule
 
@@ -39,16 +39,8 @@ EVEN_DOUBT = math.exp(-5)
 """Doubt 1 - max p, 0.7 %, at which the confidence prior alone gives p(stop) = 1/2. It lies between
 what a glimpse costs at discount 0.98 (2 %) and at 0.999 (0.1 %), so f_a starts near a good rule."""
 
-_MODEL_KEYS = {
-    "format",
-    "kind",
-    "config",
-    "stop_threshold",
-    "class_names",
-    "weights_sha256",
-    "stops",
-    "default_stop",
-}
+_MODEL_KEYS = {"format", "kind", "config", "class_names", "weights_sha256"}
+_STOP_KEYS = {"stop_threshold", "stops", "default_stop"}
 
 
 class State(NamedTuple):
@@ -98,28 +90,21 @@ class DTRAM(SavedNetwork):
         self.stopping: StoppingRule = stopping or self.learned_stop(0.5)
         self.about: dict[str, Any] = {}
         hidden, classes = config.hidden_size, config.num_classes
-        copies = config.max_glimpses if config.per_step else 1
-        encoders = [_make_encoder(config) for _ in range(copies)]
-        self.encoder: nn.Module = nn.ModuleList(encoders) if config.per_step else encoders[0]
+        where = WHERE_FEATURES if config.location_embedding else 0
+        self.encoder = _by_step(config, lambda: make_encoder(config, config.glimpse_shape, where))
         self.core = CORES[config.core](hidden)
-        classifiers = [nn.Linear(hidden, classes) for _ in range(copies)]
-        self.classifier: nn.Module = (
-            nn.ModuleList(classifiers) if config.per_step else classifiers[0]
-        )
+        self.classifier = _by_step(config, lambda: nn.Linear(hidden, classes))
         outputs = config.locator_grid**2 or 2
         self.locator: nn.Module = nn.Linear(hidden, outputs)
         if config.locator_hidden:
-            self.locator = _two_layers(hidden, config.locator_hidden, outputs)
+            self.locator = _layers(hidden, config.locator_hidden, outputs)
         centres = torch.from_numpy(grid_centres(config.locator_grid or 1))
         self.register_buffer("cell_centres", centres, persistent=False)
         self.cell_centres: Tensor
         self.baseline = nn.Linear(hidden, 1)
         self.scalar_baseline = nn.Parameter(torch.zeros(()))
         stopper_in = hidden + config.stopper_evidence * (classes + 1 + config.max_glimpses)
-        if config.stopper_hidden:
-            self.stopper = _two_layers(stopper_in, config.stopper_hidden, 1)
-        else:
-            self.stopper = nn.Sequential(nn.Linear(stopper_in, 1))
+        self.stopper = _layers(stopper_in, config.stopper_hidden, 1)
         # Until something is learned, p(stop) is 1/2 (or the prior's) for every image.
         for parameter in self.stopper[-1].parameters():
             nn.init.zeros_(parameter)
@@ -144,17 +129,14 @@ class DTRAM(SavedNetwork):
         Raises:
             ValueError: the spaces are not the native view's.
         """
-        spaces = _read_spaces(observation_space, action_space)
-        names = kw.pop("class_names", None)
-        config = DTRAMConfig(max_glimpses=max_glimpses, **spaces._asdict(), **kw)
-        return cls(config, class_names=names)
+        names, found = kw.pop("class_names", None), _read_spaces(observation_space, action_space)
+        return cls(DTRAMConfig(max_glimpses=max_glimpses, **found, **kw), class_names=names)
 
     def check_spaces(
         self, observation_space: spaces.Space, action_space: spaces.Space, max_glimpses: int
     ) -> None:
         """Raises a ValueError if this agent was made for other spaces or another budget."""
-        spaces = _read_spaces(observation_space, action_space)
-        found = {**spaces._asdict(), "max_glimpses": max_glimpses}
+        found = _read_spaces(observation_space, action_space) | {"max_glimpses": max_glimpses}
         made = {name: getattr(self.config, name) for name in found}
         if found != made:
             raise ValueError(
@@ -165,17 +147,11 @@ class DTRAM(SavedNetwork):
     def check_env(self, env: Any) -> None:
         """Raises a ValueError if this agent was made for another environment than `env`.
 
-        `dtram_env.evaluate` calls this.
-
-        Args:
-            env: scalar or vector, unwrapped.
+        `dtram_env.evaluate` calls this with a scalar or vector environment, unwrapped.
         """
-        vector = hasattr(env, "single_observation_space")
-        self.check_spaces(
-            env.single_observation_space if vector else env.observation_space,
-            env.single_action_space if vector else env.action_space,
-            env.max_glimpses,
-        )
+        observation_space = getattr(env, "single_observation_space", env.observation_space)
+        action_space = getattr(env, "single_action_space", env.action_space)
+        self.check_spaces(observation_space, action_space, env.max_glimpses)
         check_first_glimpse(env)
 
     @staticmethod
@@ -188,13 +164,9 @@ class DTRAM(SavedNetwork):
     def initial(self, batch: int) -> State:
         """The `State` before the first glimpse, of `batch` episodes."""
         new = self.scalar_baseline.new_zeros
+        h, time = new(batch, self.config.hidden_size), new(batch, dtype=torch.int64)
         logits = self.config.num_classes if self.config.answer == "first_plus_mean" else 0
-        return State(
-            h=new(batch, self.config.hidden_size),
-            time=new(batch, dtype=torch.int64),
-            first_logits=new(batch, logits),
-            later_logits=new(batch, logits),
-        )
+        return State(h, time, new(batch, logits), new(batch, logits))
 
     def observe(
         self, glimpse: Tensor, location: Tensor, state: State, step: int | None = None
@@ -215,14 +187,14 @@ class DTRAM(SavedNetwork):
 
     def encode(self, glimpse: Tensor, location: Tensor, step: int | None = None) -> Tensor:
         """The encoded glimpse g_t = φ(x, l_{t-1}), ``(B, H)``; arguments as for `observe`."""
-        return self._of_step("encoder", step)(glimpse, location)
+        return _of_step(self.encoder, step)(glimpse, location)
 
     def update(self, code: Tensor, state: State, step: int | None = None) -> State:
         """The state after an encoded glimpse ``(B, H)``; other arguments as for `observe`."""
         h = self.core(code, state.h)
         first, later = state.first_logits, state.later_logits
         if self.config.answer == "first_plus_mean":
-            logits = self._of_step("classifier", step)(h)
+            logits = _of_step(self.classifier, step)(h)
             is_first = (state.time == 0)[:, None]
             first = torch.where(is_first, logits, first)
             later = later + torch.where(is_first, 0, logits)
@@ -236,7 +208,7 @@ class DTRAM(SavedNetwork):
             step: as for `observe`, of the last glimpse.
         """
         if self.config.answer == "state":
-            return self._of_step("classifier", step)(state.h)
+            return _of_step(self.classifier, step)(state.h)
         later_glimpses = (state.time - 1).clamp(min=1)[:, None]
         return state.first_logits + state.later_logits / later_glimpses
 
@@ -246,23 +218,13 @@ class DTRAM(SavedNetwork):
             return self.classifier(torch.stack([state.h for state in states]))
         return torch.stack([self.logits(state, step) for step, state in enumerate(states)])
 
-    def _of_step(self, name: str, step: int | None) -> nn.Module:
-        """The encoder or classifier of a step: its own with ``per_step``, else the shared one."""
-        module = getattr(self, name)
-        if not self.config.per_step:
-            return module
-        if step is None:
-            raise ValueError("step=None: expected the step, as per_step=True gives each its own")
-        return module[step]
-
     def encoders(self) -> list[nn.Module]:
         """The encoder of every step, or the one shared by all."""
-        return list(self.encoder) if isinstance(self.encoder, nn.ModuleList) else [self.encoder]
+        return _of_all_steps(self.encoder)
 
     def classifiers(self) -> list[nn.Module]:
         """The classifier of every step, or the one shared by all."""
-        one = self.classifier
-        return list(one) if isinstance(one, nn.ModuleList) else [one]
+        return _of_all_steps(self.classifier)
 
     def heads(self, state: State, step: int | None = None) -> Heads:
         """Outputs of all heads in a state: f_c, f_l, f_a and the baseline; `step` as for `logits`.
@@ -277,9 +239,8 @@ class DTRAM(SavedNetwork):
     def location_params(self, h: Tensor) -> Tensor:
         """Parameters of the location policy, from states ``(..., H)``.
 
-        Returns:
-            The Gaussian's mean ``(..., 2)`` in [-1, 1], or with ``locator_grid`` the logit of every
-            cell ``(..., G * G)``.
+        They are the Gaussian's mean ``(..., 2)`` in [-1, 1], or with ``locator_grid`` the logit of
+        every cell ``(..., G * G)``.
         """
         params = self.locator(h if self.config.locator_input == "state" else h.detach())
         return params if self.config.locator_grid else torch.tanh(params)
@@ -312,9 +273,6 @@ class DTRAM(SavedNetwork):
             h: states ``(..., H)``.
             logits: ``(..., K)``, the classifier's.
             time: ``(...)`` int64, glimpses taken, 1 ... T_max.
-
-        Returns:
-            ``(...)``.
         """
         h = h.detach()
         log_p = torch.log_softmax(logits.detach(), dim=-1)
@@ -349,24 +307,19 @@ class DTRAM(SavedNetwork):
         Raises:
             ValueError: an episode of the batch has taken its whole budget already (CPU only).
         """
-        device = self.device
-        views: dict[str, Tensor] = {
-            name: torch.as_tensor(obs[name], device=device)
-            for name in ("glimpse", "thumbnail")
-            if name in obs
-        }
-        location = torch.as_tensor(obs["location"], device=device)
+        names = {"glimpse", "thumbnail", "location"} & obs.keys()
+        seen = {name: torch.as_tensor(obs[name], device=self.device) for name in names}
         budget = self.config.max_glimpses
         # On a GPU this test would make the host wait.
-        if device.type == "cpu" and (state.time >= budget).any():
+        if self.device.type == "cpu" and (state.time >= budget).any():
             raise ValueError(
                 f"step: an episode of this state has had all its {budget} glimpses; start each "
                 "episode from the state of `reset`"
             )
-        if self.config.per_step or "thumbnail" in views:
-            action, state = self._act_by_step(views, location, state)
+        if self.config.per_step or "thumbnail" in seen:
+            action, state = self._act_by_step(seen, state)
         else:
-            action, state = self._act(views["glimpse"], location, state, None)
+            action, state = self._act(seen["glimpse"], seen["location"], state, None)
         if isinstance(obs["glimpse"], np.ndarray):
             return {name: value.cpu().numpy() for name, value in action.items()}, state
         return action, state
@@ -384,14 +337,15 @@ class DTRAM(SavedNetwork):
         return action, state
 
     def _act_by_step(
-        self, views: dict[str, Tensor], location: Tensor, state: State
+        self, seen: dict[str, Tensor], state: State
     ) -> tuple[dict[str, Tensor], State]:
         """`_act` for networks or sizes that depend on the step: one call for each step."""
         parts, order = [], []
         for step in state.time.unique().tolist():
             index = torch.nonzero(state.time == step)[:, 0]
-            view = views["thumbnail" if step == 0 and "thumbnail" in views else "glimpse"]
-            parts.append(self._act(view[index], location[index], self.select(state, index), step))
+            view = seen["thumbnail" if step == 0 and "thumbnail" in seen else "glimpse"][index]
+            location, own = seen["location"][index], self.select(state, index)
+            parts.append(self._act(view, location, own, step))
             order.append(index)
         back = torch.cat(order).argsort()
         action = {name: torch.cat([part[name] for part, _ in parts])[back] for name in parts[0][0]}
@@ -434,7 +388,9 @@ class DTRAM(SavedNetwork):
         header = cls.read_header(folder)
         agent = cls._load(folder, header)
         agent.stopping = cls.learned_stop(load_stop(folder, header, agent, stop))
-        agent.about = {key: value for key, value in header.items() if key not in _MODEL_KEYS}
+        agent.about = {
+            key: value for key, value in header.items() if key not in _MODEL_KEYS | _STOP_KEYS
+        }
         return agent.to(device).eval()
 
 
@@ -447,32 +403,33 @@ def check_first_glimpse(env: Any) -> None:
         )
 
 
-def _make_encoder(config: DTRAMConfig) -> nn.Module:
-    scale = PixelScale(config.pixel_mean, config.pixel_std)
-    if config.resnet is None:
-        made = ENCODERS[config.encoder]
-        return made(config.glimpse_shape, config.hidden_size, scale=scale)
-    encoder = GlimpseResNet(
-        config.resnet, config.hidden_size, config.location_embedding, scale=scale
-    )
-    encoder.trunk.freeze_batch_norm(config.frozen_norms)
-    return encoder
-
-
-def _two_layers(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+def _layers(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """Two layers, or with 0 hidden units one."""
+    if not hidden:
+        return nn.Sequential(nn.Linear(inputs, outputs))
     return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
 
 
-class Spaces(NamedTuple):
-    """Settings that the native spaces fix."""
-
-    glimpse_shape: tuple[int, int, int]
-    thumbnail_size: int  # 0: glimpse 1 has the size of the others
-    num_classes: int
+def _by_step(config: DTRAMConfig, make: Callable[[], nn.Module]) -> nn.Module:
+    """A module for all glimpses, or with `per_step` a list of one for each."""
+    return nn.ModuleList(make() for _ in range(config.max_glimpses)) if config.per_step else make()
 
 
-def _read_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> Spaces:
-    """Reads the native spaces; ValueError if they are another view's."""
+def _of_step(module: nn.Module, step: int | None) -> nn.Module:
+    """The module of a step, of what `_by_step` made."""
+    if not isinstance(module, nn.ModuleList):
+        return module
+    if step is None:
+        raise ValueError("step=None: expected the step, as per_step=True gives each its own")
+    return module[step]
+
+
+def _of_all_steps(module: nn.Module) -> list[nn.Module]:
+    return list(module) if isinstance(module, nn.ModuleList) else [module]
+
+
+def _read_spaces(observation_space: Any, action_space: Any) -> dict[str, Any]:
+    """The settings that the native spaces fix; ValueError if they are another view's."""
     native = (
         isinstance(observation_space, spaces.Dict)
         and isinstance(action_space, spaces.Dict)
@@ -486,11 +443,9 @@ def _read_spaces(observation_space: spaces.Space, action_space: spaces.Space) ->
             f"{observation_space} and action {action_space}; for a policy-only environment wrap a "
             "policy-only DTRAM: agents.LookAndStop(agent)"
         )
-    assert isinstance(observation_space, spaces.Dict) and isinstance(action_space, spaces.Dict)
-    side, _, channels = observation_space["glimpse"].shape or ()
-    thumbnail = 0
-    if "thumbnail" in observation_space.spaces:
-        thumbnail = (observation_space["thumbnail"].shape or (0,))[0]
-    prediction = action_space["prediction"]
-    assert isinstance(prediction, spaces.Discrete)
-    return Spaces((int(side), int(side), int(channels)), int(thumbnail), int(prediction.n))
+    thumbnail = observation_space.get("thumbnail")
+    return {
+        "glimpse_shape": observation_space["glimpse"].shape,
+        "thumbnail_size": thumbnail.shape[0] if thumbnail else 0,  # 0: the size of the others
+        "num_classes": int(action_space["prediction"].n),
+    }

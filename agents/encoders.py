@@ -1,89 +1,59 @@
 """Glimpse encoders φ: a glimpse and its location become one vector.
 
-An encoder is made from ``(glimpse_shape, out_features, scale=…)``, where ``glimpse_shape`` is
-``(g, g, channels)``, channels counting every scale, and `scale` normalises the pixels (to [0, 1] if
-not given). It is called with glimpses ``(B, g, g, channels)`` uint8 and locations ``(B, 2)`` in
-[-1, 1], and returns ``(B, out_features)``; the core applies the non-linearity.
+An encoder is called with glimpses ``(B, g, g, channels)`` uint8, channels counting every scale, and
+locations ``(B, 2)`` in [-1, 1]. It returns ``(B, out_features)``; the core applies the
+non-linearity. Its where-path of `where_features` hidden units reads the location; 0: it has none.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d, max_pool2d
 
 from .precision import autocast
 from .resnet import ResNetOptions, ResNetTrunk
 
+WHERE_FEATURES = 128  # hidden units of a where-path
+WHERE_GAIN = 3.0
+"""Factor of the initial weights of a where-path. Its two inputs within [-1, 1] would otherwise have
+little influence beside the many pixels of a glimpse."""
+FILTERS = 16  # channels of the first convolution of `GlimpseConv` and `GlimpseCNN`
+
 
 @dataclass(frozen=True)
 class PixelScale:
-    """Normalises pixels: ``(pixel - mean) / std``."""
+    """Normalises pixels: ``(pixel - mean) / std``, as numbers or one for each channel."""
 
     mean: float | tuple[float, ...] = 0.0
-    """mean of the training images' pixels, 0 ... 255, or of each channel"""
     std: float | tuple[float, ...] = 255.0
-    """their standard deviation, or that of each channel"""
 
     def __call__(self, pixels: Tensor, dtype: torch.dtype) -> Tensor:
-        """Scales pixels ``(B, H, W, C)``; of any shape if all channels share one mean."""
-        mean, std = (self._read(value, pixels, dtype) for value in (self.mean, self.std))
-        return (pixels.to(dtype) - mean) / std
+        """Scales pixels ``(B, H, W, C)``; the scales of a glimpse are stacked as channels."""
 
-    def _read(
-        self, value: float | tuple[float, ...], pixels: Tensor, dtype: torch.dtype
-    ) -> Tensor | float:
-        if isinstance(value, tuple):
-            # Several scales of a glimpse are stacked as channels.
-            repeats = pixels.shape[-1] // len(value)
-            return torch.tensor(value * repeats, dtype=dtype, device=pixels.device)
-        return value
+        def each(value: float | tuple[float, ...]) -> Tensor | float:
+            if not isinstance(value, tuple):
+                return value
+            repeated = value * (pixels.shape[-1] // len(value))
+            return torch.tensor(repeated, dtype=dtype, device=pixels.device)
+
+        return (pixels.to(dtype) - each(self.mean)) / each(self.std)
 
 
-class GlimpseMLP(nn.Module):
-    """The RAM paper's encoder: a what-path and a where-path of one hidden layer each, then joined.
+class _GlimpseEncoder(nn.Module):
+    """A what-path that reads the pixels, joined with a where-path; `scale` is to [0, 1] if None."""
 
-    Mnih et al. 2014, section 3.1 ("glimpse network"); sizes as in DT-RAM's MNIST model.
-
-    Args:
-        glimpse_shape: ``(g, g, channels)``.
-        out_features: width of the code.
-        what_features: hidden units of the what-path.
-        where_features: hidden units of the where-path.
-        scale: of the pixels.
-    """
-
-    def __init__(
-        self,
-        glimpse_shape: tuple[int, int, int],
-        out_features: int = 256,
-        what_features: int = 128,
-        where_features: int = 128,
-        scale: PixelScale | None = None,
-    ) -> None:
-        super().__init__()
-        side, _, channels = glimpse_shape
-        self.scale = scale or PixelScale()
-        self.what = nn.Linear(side * side * channels, what_features)
-        self.where = _where_path(where_features)
-        self.join = nn.Linear(what_features + where_features, out_features)
-        self.out = nn.Linear(out_features, out_features)
-
-    def forward(self, glimpse: Tensor, location: Tensor) -> Tensor:
-        pixels = self.scale(glimpse, location.dtype).flatten(1)
-        what = torch.relu(self.what(pixels))
-        where = torch.relu(self.where(location))
-        return self.out(torch.relu(self.join(torch.cat([what, where], dim=1))))
-
-
-class _ConvEncoder(nn.Module):
-    """A convolutional what-path, joined with a where-path unless that has 0 units."""
-
-    scale: PixelScale
     where: nn.Linear | None
     join: nn.Linear
     out: nn.Linear
+
+    def __init__(self, scale: PixelScale | None) -> None:
+        super().__init__()
+        self.scale = scale or PixelScale()
 
     def _join_paths(self, features: int, where_features: int, out_features: int) -> None:
         """Makes the layers after a what-path of `features` outputs."""
@@ -91,99 +61,89 @@ class _ConvEncoder(nn.Module):
         self.join = nn.Linear(features + where_features, out_features)
         self.out = nn.Linear(out_features, out_features)
 
-    def what(self, pixels: Tensor) -> Tensor:
-        """The what-path: normalised pixels ``(B, channels, g, g)`` to ``(B, features)``."""
+    def features(self, pixels: Tensor) -> Tensor:
+        """The what-path: normalised pixels ``(B, g, g, channels)`` to ``(B, features)``."""
         raise NotImplementedError
 
     def forward(self, glimpse: Tensor, location: Tensor) -> Tensor:
-        joined = self.what(self.scale(glimpse, location.dtype).permute(0, 3, 1, 2))
+        joined = self.features(self.scale(glimpse, location.dtype))
         if self.where is not None:
             joined = torch.cat([joined, torch.relu(self.where(location))], dim=1)
         return self.out(torch.relu(self.join(joined)))
 
 
-class GlimpseConv(_ConvEncoder):
-    """Two 3x3 convolutions and 2x2 pooling, joined with the same where-path.
+class GlimpseMLP(_GlimpseEncoder):
+    """The RAM paper's encoder: a what-path of one hidden layer.
 
-    Args:
-        glimpse_shape: ``(g, g, channels)``, g at least 2.
-        out_features: width of the code.
-        filters: channels of the first convolution; the second has twice as many.
-        where_features: hidden units of the where-path; 0: there is none.
-        scale: of the pixels.
-
-    Raises:
-        ValueError: the glimpse is too small.
+    Mnih et al. 2014, section 3.1 ("glimpse network"); sizes as in DT-RAM's MNIST model.
     """
 
     def __init__(
         self,
         glimpse_shape: tuple[int, int, int],
         out_features: int = 256,
-        filters: int = 16,
-        where_features: int = 128,
+        what_features: int = 128,
+        where_features: int = WHERE_FEATURES,
         scale: PixelScale | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(scale)
+        self.what = nn.Linear(math.prod(glimpse_shape), what_features)
+        self._join_paths(what_features, where_features, out_features)
+
+    def features(self, pixels: Tensor) -> Tensor:
+        return torch.relu(self.what(pixels.flatten(1)))
+
+
+class GlimpseConv(_GlimpseEncoder):
+    """Two 3x3 convolutions and 2x2 pooling of glimpses of at least 2x2 pixels."""
+
+    def __init__(
+        self,
+        glimpse_shape: tuple[int, int, int],
+        out_features: int = 256,
+        where_features: int = WHERE_FEATURES,
+        scale: PixelScale | None = None,
+    ) -> None:
+        super().__init__(scale)
         side, _, channels = glimpse_shape
-        self.scale = scale or PixelScale()
-        if side < 2:
-            raise ValueError(
-                f"encoder='conv' with glimpses of {side}x{side} pixels: expected at least 2x2; "
-                "encoder='mlp' takes any"
-            )
-        self.conv1 = nn.Conv2d(channels, filters, 3, padding=1)
-        self.conv2 = nn.Conv2d(filters, 2 * filters, 3, padding=1)
-        self._join_paths(2 * filters * (side // 2) ** 2, where_features, out_features)
+        _check_side("conv", side, 2, "encoder='mlp' takes any")
+        self.conv1 = nn.Conv2d(channels, FILTERS, 3, padding=1)
+        self.conv2 = nn.Conv2d(FILTERS, 2 * FILTERS, 3, padding=1)
+        self._join_paths(2 * FILTERS * (side // 2) ** 2, where_features, out_features)
 
-    def what(self, pixels: Tensor) -> Tensor:
-        what = torch.relu(self.conv1(pixels))
-        return torch.relu(nn.functional.max_pool2d(self.conv2(what), 2)).flatten(1)
+    def features(self, pixels: Tensor) -> Tensor:
+        x = torch.relu(self.conv1(pixels.permute(0, 3, 1, 2)))
+        return torch.relu(max_pool2d(self.conv2(x), 2)).flatten(1)
 
 
-class GlimpseCNN(_ConvEncoder):
-    """A deeper what-path for glimpses of some dozens of pixels.
+class GlimpseCNN(_GlimpseEncoder):
+    """A deeper what-path for glimpses of some dozens of pixels, at least 8x8.
 
     3x3 convolutions, each followed by ReLU and all but the first by 2x2 max-pooling, until at most
     4 pixels a side remain. So textures of a few pixels are read at full resolution. The first layer
-    has `filters` channels, and each further one half of `filters` more.
+    has `FILTERS` channels, and each further one half of `FILTERS` more.
 
-    Args:
-        glimpse_shape: ``(g, g, channels)``, g at least 8.
-        out_features: width of the code.
-        filters: channels of the first layer.
-        where_features: hidden units of the where-path; 0: there is none.
-        scale: of the pixels.
-        made_for: side of other glimpses, in pixels, whose layers it has, so that weights learned on
-            those fit. Its own features are averaged to their resolution. 0: its own side.
-
-    Raises:
-        ValueError: the glimpse is too small.
+    `made_for` is the side of other glimpses, in pixels, whose layers it has, so that weights
+    learned on those fit. Its own features are averaged to their resolution. 0: its own side.
     """
 
     def __init__(
         self,
         glimpse_shape: tuple[int, int, int],
         out_features: int = 256,
-        filters: int = 16,
-        where_features: int = 128,
+        where_features: int = WHERE_FEATURES,
         scale: PixelScale | None = None,
         made_for: int = 0,
     ) -> None:
-        super().__init__()
-        side, channels = made_for or glimpse_shape[0], glimpse_shape[2]
-        least = 8 if not made_for else cnn_smallest(made_for)
-        if min(side, glimpse_shape[0]) < least:
-            raise ValueError(
-                f"encoder='cnn' with glimpses of {glimpse_shape[0]}x{glimpse_shape[0]} pixels: "
-                f"expected at least {least}x{least}; encoder='conv' takes 2x2"
-            )
-        self.scale = scale or PixelScale()
+        super().__init__(scale)
+        own_side, _, channels = glimpse_shape
+        least = cnn_smallest(made_for) if made_for else 8
+        _check_side("cnn", own_side, least, "encoder='conv' takes 2x2")
+        side, width = made_for or own_side, FILTERS
         self.convs = nn.ModuleList()
-        width = filters
         while True:
             self.convs.append(nn.Conv2d(channels, width, 3, padding=1))
-            channels, width = width, width + filters // 2
+            channels, width = width, width + FILTERS // 2
             if side <= 4:
                 break
             side //= 2
@@ -191,13 +151,14 @@ class GlimpseCNN(_ConvEncoder):
         self._join_paths(channels * side**2, where_features, out_features)
         self.convs.to(memory_format=torch.channels_last)  # as glimpses are
 
-    def what(self, pixels: Tensor) -> Tensor:
-        what = torch.relu(self.convs[0](pixels))
-        for conv in list(self.convs)[1:]:
-            what = nn.functional.max_pool2d(torch.relu(conv(what)), 2)
-        if what.shape[-1] != self._pooled_side:
-            what = nn.functional.adaptive_avg_pool2d(what, self._pooled_side)
-        return what.flatten(1)
+    def features(self, pixels: Tensor) -> Tensor:
+        first, *rest = self.convs
+        x = torch.relu(first(pixels.permute(0, 3, 1, 2)))
+        for conv in rest:
+            x = max_pool2d(torch.relu(conv(x)), 2)
+        if x.shape[-1] != self._pooled_side:
+            x = adaptive_avg_pool2d(x, self._pooled_side)
+        return x.flatten(1)
 
 
 def cnn_smallest(made_for: int) -> int:
@@ -212,38 +173,26 @@ class GlimpseResNet(nn.Module):
     """A residual network's features, with or without a where-path.
 
     DT-RAM's encoder for CUB: ``h = ReLU(ResNet(crop) + W h)``. It takes glimpses of any size, so a
-    thumbnail may be larger than the crops.
-
-    Args:
-        options: of the network; its channels are those of the images.
-        out_features: width of the code; a linear layer adapts the network's width if it differs.
-        location_embedding: whether a where-path is added to the features.
-        where_features: hidden units of the where-path.
-        scale: of the pixels.
+    thumbnail may be larger than the crops. A linear layer adapts the network's width if it differs
+    from `out_features`.
 
     Attributes:
         bf16: whether the network runs under autocast to bfloat16.
     """
 
     def __init__(
-        self,
-        options: ResNetOptions,
-        out_features: int,
-        location_embedding: bool = True,
-        where_features: int = 128,
-        scale: PixelScale | None = None,
+        self, options: ResNetOptions, out_features: int, where_features: int, scale: PixelScale
     ) -> None:
         super().__init__()
-        self.scale = scale or PixelScale()
+        self.scale = scale
         self.trunk = ResNetTrunk(options).to(memory_format=torch.channels_last)
         self.project: nn.Module = nn.Identity()
         if self.trunk.out_features != out_features:
             self.project = nn.Linear(self.trunk.out_features, out_features)
         self.where: nn.Module | None = None
-        if location_embedding:
-            self.where = nn.Sequential(
-                _where_path(where_features), nn.ReLU(), nn.Linear(where_features, out_features)
-            )
+        if where_features:
+            layers = _where_path(where_features), nn.ReLU(), nn.Linear(where_features, out_features)
+            self.where = nn.Sequential(*layers)
         self.bf16 = False
 
     def forward(self, glimpse: Tensor, location: Tensor) -> Tensor:
@@ -255,11 +204,6 @@ class GlimpseResNet(nn.Module):
         return code if self.where is None else code + self.where(location)
 
 
-WHERE_GAIN = 3.0
-"""Factor of the initial weights of a where-path. Its two inputs within [-1, 1] would otherwise have
-little influence beside the many pixels of a glimpse."""
-
-
 def _where_path(features: int) -> nn.Linear:
     """The first layer of a where-path."""
     layer = nn.Linear(2, features)
@@ -268,5 +212,26 @@ def _where_path(features: int) -> nn.Linear:
     return layer
 
 
+def _check_side(encoder: str, side: int, least: int, other: str) -> None:
+    if side < least:
+        raise ValueError(
+            f"encoder={encoder!r} with glimpses of {side}x{side} pixels: expected at least "
+            f"{least}x{least}; {other}"
+        )
+
+
 ENCODERS: dict[str, type[nn.Module]] = {"mlp": GlimpseMLP, "conv": GlimpseConv, "cnn": GlimpseCNN}
 """Encoders of glimpses of one size, by name; the residual ones are `resnet.RESNETS`."""
+
+
+def make_encoder(
+    config: Any, shape: tuple[int, int, int], where_features: int, **options: Any
+) -> nn.Module:
+    """The encoder that a `DTRAMConfig` or `OneLookConfig` names, for glimpses of a shape."""
+    scale, width = PixelScale(config.pixel_mean, config.pixel_std), config.hidden_size
+    if config.resnet:
+        encoder = GlimpseResNet(config.resnet, width, where_features, scale)
+        encoder.trunk.freeze_batch_norm(config.frozen_norms)
+        return encoder
+    made = ENCODERS[config.encoder]
+    return made(shape, width, where_features=where_features, scale=scale, **options)

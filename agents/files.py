@@ -29,8 +29,6 @@ from .resnet import ResNetOptions
 
 FORMAT_VERSION = 1
 DTRAM_KIND = "DT-RAM"
-
-
 STOP_PARTS = ("stopper", "baseline", "scalar_baseline")
 """Modules and parameters of a DT-RAM that each of its stops has for itself."""
 
@@ -100,34 +98,46 @@ class SavedNetwork(nn.Module):
     @classmethod
     def _load(cls, folder: str | Path, header: dict[str, Any]) -> Self:
         network = cls(cls.config_from(header), tuple(header["class_names"]))
-        path = Path(folder) / "model.safetensors"
-        weights = _read_weights(path, header["weights_sha256"], network.state_dict())
-        network.load_state_dict(weights)
+        path = Path(folder, "model.safetensors")
+        own = network.state_dict()
+        network.load_state_dict(_read_weights(path, header["weights_sha256"], own))
         return network
 
     @classmethod
     def read_header(cls, folder: str | Path) -> dict[str, Any]:
         """Reads and checks the ``model.json`` of a saved model; raises as `load`."""
-        header = _read_model_json(Path(folder), cls.KIND)
+        path = Path(folder, "model.json")
+        for name in ("model.json", "model.safetensors"):
+            if not path.with_name(name).is_file():
+                why = _why_no_model(path.parent)
+                raise FileNotFoundError(f"{folder}: no saved model, {name} is missing{why}")
+        try:
+            header = json.loads(path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}: not valid JSON ({error}); copy the model again") from None
+        if not isinstance(header, dict) or header.get("format") != FORMAT_VERSION:
+            expected = f"{cls.KIND} of format {FORMAT_VERSION}"
+            raise ValueError(f"{path}: not a {expected}; is it from another version of dtram?")
+        kind = header.get("kind")
+        if kind != cls.KIND:
+            raise ValueError(f"{path}: expected a {cls.KIND}, found a {kind}; name another folder")
         needed = {"config", "class_names", "weights_sha256", *cls.NEEDED}
         settings = {field.name for field in fields(cls.CONFIG)}
         problems = sorted(needed - header.keys())
         problems += sorted(settings ^ header.get("config", {}).keys())
         if problems:
-            raise ValueError(
-                f"{Path(folder) / 'model.json'}: missing or unknown settings {problems}; copy the "
-                "model again"
-            )
+            problem = f"missing or unknown settings {problems}"
+            raise ValueError(f"{path}: {problem}; copy the model again")
         return header
 
     @classmethod
     def config_from(cls, header: dict[str, Any]) -> Any:
         """The settings in a header that `read_header` returned."""
+        kept = header["config"]
         values: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in header["config"].items()
+            k: tuple(v) if isinstance(v, list) else v for k, v in kept.items()
         }
-        if values.get("resnet") is not None:
+        if values.get("resnet"):
             values["resnet"] = ResNetOptions(**values["resnet"])
         return cls.CONFIG(**values)
 
@@ -164,12 +174,10 @@ def save_stop(
     saved = _read_weights(folder / "model.safetensors", header["weights_sha256"], own)
     changed = [k for k, v in own.items() if not _of_stop(k) and not v.cpu().equal(saved[k])]
     if changed:
-        raise ValueError(
-            f"{folder}: the stop was learned on another trunk; {', '.join(changed)} differ"
-        )
-    sha256 = _write_weights(
-        folder / f"stop-{name}.safetensors", {k: v for k, v in own.items() if _of_stop(k)}
-    )
+        differ = ", ".join(changed)
+        raise ValueError(f"{folder}: the stop was learned on another trunk; {differ} differ")
+    weights = {k: v for k, v in own.items() if _of_stop(k)}
+    sha256 = _write_weights(folder / f"stop-{name}.safetensors", weights)
     threshold = agent.stopping.threshold  # type: ignore[union-attr]
     stop = {"threshold": threshold, "weights_sha256": sha256, **metadata}
     header["stops"] = header.get("stops", {}) | {name: stop}
@@ -181,19 +189,9 @@ def save_stop(
 def load_stop(
     folder: str | Path, header: dict[str, Any], module: nn.Module, name: str | None
 ) -> float:
-    """Loads one of a saved model's stops into a module that has the model's weights.
+    """Replaces the stopper and baseline of a loaded model by those of one of its saved stops.
 
-    Args:
-        folder: the model's.
-        header: as `SavedNetwork.read_header` returns it.
-        module: its stopper and baseline are replaced.
-        name: of the stop; None for the default.
-
-    Returns:
-        The stop's threshold.
-
-    Raises:
-        ValueError: the name is unknown, or the stop's weights are not those of the header.
+    If `name` is None, it is the default stop. Returns the stop's threshold.
     """
     name = header.get("default_stop") if name is None else name
     if name is None:
@@ -211,28 +209,7 @@ def load_stop(
     return stops[name]["threshold"]
 
 
-def _read_model_json(folder: Path, kind: str) -> dict[str, Any]:
-    """Reads ``model.json``; raises unless it is of this kind and version."""
-    for name in ("model.json", "model.safetensors"):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder}: no saved model, {name} is missing{_why(folder)}")
-    path = folder / "model.json"
-    try:
-        header = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not valid JSON ({error}); copy the model again") from None
-    if not isinstance(header, dict) or header.get("format") != FORMAT_VERSION:
-        raise ValueError(
-            f"{path}: not a {kind} of format {FORMAT_VERSION}; is it from another version of dtram?"
-        )
-    if header.get("kind") != kind:
-        raise ValueError(
-            f"{path}: expected a {kind}, found a {header.get('kind')}; name another folder"
-        )
-    return header
-
-
-def _why(folder: Path) -> str:
+def _why_no_model(folder: Path) -> str:
     """The end of an error message: why `folder` may hold no model."""
     if not folder.exists():
         return ", there is no such folder"
@@ -250,7 +227,7 @@ def _write_weights(path: Path, weights: dict[str, Tensor]) -> str:
     """Writes tensors by a rename; returns the file's SHA-256."""
     aside = path.with_name(path.name + ".tmp")
     save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, aside)
-    sha256 = _sha256(aside)
+    sha256 = sha256_of(aside)
     os.replace(aside, path)
     return sha256
 
@@ -263,21 +240,19 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
 
 def _read_weights(path: Path, sha256: str, expected: dict[str, Tensor]) -> dict[str, Tensor]:
     """Reads tensors; ValueError unless the file has this SHA-256 and the expected shapes."""
-    if _sha256(path) != sha256:
-        raise ValueError(
-            f"{path}: not the weights that model.json beside it was written for; copy both files "
-            "of one model"
-        )
+    if sha256_of(path) != sha256:
+        problem = "not the weights that model.json beside it was written for"
+        raise ValueError(f"{path}: {problem}; copy both files of one model")
     weights = load_file(path)
     shapes, wanted = ({k: v.shape for k, v in part.items()} for part in (weights, expected))
     wrong = sorted(k for k in shapes | wanted if shapes.get(k) != wanted.get(k))
     if wrong:
-        raise ValueError(
-            f"{path}: does not fit model.json beside it; missing, unknown or of another shape: "
-            f"{', '.join(wrong)}"
-        )
+        problem = f"missing, unknown or of another shape: {', '.join(wrong)}"
+        raise ValueError(f"{path}: does not fit model.json beside it; {problem}")
     return weights
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

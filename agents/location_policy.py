@@ -26,13 +26,10 @@ SCRIPT_SPREAD = 0.2
 
 @dataclass(frozen=True)
 class GaussianLocations:
-    """The paper's policy: a Gaussian whose mean is the locator's output.
-
-    Args:
-        std: standard deviation, in image halves.
-    """
+    """The paper's policy: a Gaussian whose mean is the locator's output."""
 
     std: float
+    """standard deviation, in image halves"""
 
     def noise(self, steps: int, params: Tensor) -> Tensor:
         """Random numbers ``(steps, *params.shape)`` for the choices of `steps` glimpses."""
@@ -62,20 +59,16 @@ class GaussianLocations:
         return target.expand_as(params)
 
     def mean_log_prob(self, script: Tensor, params: Tensor) -> Tensor:
-        """`log_prob` ``(...)``, averaged over choices with the parameters `script`; up to a
-        constant."""
+        """Mean `log_prob` ``(...)`` of choices with the parameters `script`, up to a constant."""
         return self.log_prob(script, params)
 
 
 @dataclass(frozen=True)
 class CellLocations:
-    """A softmax over the cells of a grid; methods as those of `GaussianLocations`.
-
-    Args:
-        centres: ``(G * G, 2)`` in [-1, 1], the locations that it chooses among.
-    """
+    """A softmax over the cells of a grid; methods as those of `GaussianLocations`."""
 
     centres: Tensor
+    """``(G * G, 2)`` in [-1, 1], the locations that it chooses among"""
 
     def noise(self, steps: int, params: Tensor) -> Tensor:
         # Gumbel noise: the cell with the largest sum of logit and noise is a draw of the softmax.

@@ -93,17 +93,12 @@ class Objective:
         weights = "policy_weight", "baseline_weight", "stop_entropy", "location_entropy"
         require_at_least(self, 0, *weights, "glimpse_only_weight")
         learns_stop, reward = self.stop == "learned", self.location_reward
-        allowed = reward == "return" or not learns_stop
-        require("location_reward", reward, allowed, "'return' with stop='learned'")
-        share, allowed = self.glimpse_only_reward, reward == "mean_prob"
+        fits = reward == "return" or not learns_stop
+        require("location_reward", reward, fits, "'return' with stop='learned'")
+        share, entropy = self.glimpse_only_reward, self.stop_entropy
         require("glimpse_only_reward", share, 0 <= share <= 1, "a number in [0, 1]")
-        require(
-            "glimpse_only_reward",
-            share,
-            allowed or not share,
-            "0 unless location_reward='mean_prob'",
-        )
-        entropy = self.stop_entropy
+        fits = reward == "mean_prob" or not share
+        require("glimpse_only_reward", share, fits, "0 unless location_reward='mean_prob'")
         require("stop_entropy", entropy, learns_stop or not entropy, "0 with stop='off'")
 
 
@@ -137,23 +132,12 @@ def supervised_losses(
 ) -> Losses:
     """The `Losses` of a network that is trained by cross-entropy alone.
 
-    Args:
-        cross_entropy: ``()``, the loss.
-        accuracy: ``()``, share of right answers after the last glimpse, detached.
-        glimpses: number that each image took.
-        discount: γ of the reward.
+    The share of right answers after the last glimpse, `accuracy`, is detached.
     """
     zero = torch.zeros_like(accuracy)
-    return Losses(
-        total=cross_entropy,
-        cross_entropy=cross_entropy.detach(),
-        policy=zero,
-        baseline=zero,
-        stop_entropy=zero,
-        mean_return=accuracy * discount**glimpses,
-        mean_glimpses=zero + glimpses,
-        accuracy=accuracy,
-    )
+    mean_return, mean_glimpses = accuracy * discount**glimpses, zero + glimpses
+    entropy = cross_entropy.detach()
+    return Losses(cross_entropy, entropy, zero, zero, zero, mean_return, mean_glimpses, accuracy)
 
 
 class Credit(NamedTuple):
@@ -186,14 +170,17 @@ def hybrid_loss(
         ValueError: ``leave_one_out`` with one trajectory an image; or the trajectory lacks the
             glimpse-only answers or the location entropy that the objective needs.
     """
-    if objective.baseline == "leave_one_out" and m < 2:
-        raise ValueError(f"baseline='leave_one_out' with m={m}: expected at least 2 trajectories")
+    if objective.baseline == "leave_one_out":
+        require("baseline='leave_one_out' with m", m, m >= 2, "at least 2 trajectories")
     labels = labels.repeat_interleave(m)
     exact = objective.stop == "learned" and objective.stop_gradient == "exact"
-    value = _baseline_values(trajectory, objective, scalar_baseline)
-    credit = (_exact_credit if exact else _sampled_credit)(
-        trajectory, labels, m, objective, value.detach()
-    )
+    value = trajectory.value
+    if objective.baseline == "scalar":
+        value = scalar_baseline.expand_as(value)
+    elif objective.baseline != "value":
+        value = torch.zeros_like(value)
+    find_credit = _exact_credit if exact else _sampled_credit
+    credit = find_credit(trajectory, labels, m, objective, value.detach())
 
     ce = cross_entropy(
         trajectory.logits.flatten(0, 1), labels.repeat(trajectory.steps), reduction="none"
@@ -223,15 +210,13 @@ def hybrid_loss(
     )
     if objective.location_entropy > 0:
         if trajectory.location_entropy is None:
-            raise ValueError(
-                f"location_entropy={objective.location_entropy}: expected 0, or an agent whose "
-                "location policy chooses among cells (locator_grid)"
-            )
+            expected = "0, or an agent whose location policy chooses among cells (locator_grid)"
+            raise ValueError(f"location_entropy={objective.location_entropy}: expected {expected}")
         # No glimpse is taken at the last location.
         entropy = (credit.taken * trajectory.location_entropy)[:-1].sum(dim=0).mean()
         total = total - objective.location_entropy * entropy
     if objective.glimpse_only_weight > 0 and trajectory.steps > 1:
-        log_p = _log_prob(_glimpse_only_logits(trajectory), labels)
+        log_p = _glimpse_only_log_prob(trajectory, labels)
         total = total - objective.glimpse_only_weight * log_p.sum(dim=0).mean()
     with torch.no_grad():
         time = torch.arange(1, trajectory.steps + 1, device=labels.device)[:, None]
@@ -255,7 +240,7 @@ def rewards(trajectory: Trajectory, labels: Tensor, discount: float) -> Tensor:
 
 
 def expected_returns(stop_logit: Tensor, reward: Tensor) -> Tensor:
-    """Expected return V_t on reaching glimpse t, over the random stopping time.
+    """Expected return V_t ``(T, B)`` on reaching glimpse t, over the random stopping time.
 
     ``V_t = p_t r_t + (1 - p_t) V_{t+1}``, and ``V_{T_max} = r_{T_max}`` as the last stop is forced;
     V_1 is Σ_t s_t p_t r_t. Differentiable in the stop logits.
@@ -263,26 +248,12 @@ def expected_returns(stop_logit: Tensor, reward: Tensor) -> Tensor:
     Args:
         stop_logit: ``(T, B)``.
         reward: ``(T, B)``, paid for stopping after glimpse t.
-
-    Returns:
-        ``(T, B)``.
     """
     values = [reward[-1]]
     for t in range(len(reward) - 2, -1, -1):
         p = torch.sigmoid(stop_logit[t])
         values.append(p * reward[t] + (1 - p) * values[-1])
     return torch.stack(values[::-1])
-
-
-def _baseline_values(
-    trajectory: Trajectory, objective: Objective, scalar_baseline: Tensor
-) -> Tensor:
-    """b_t ``(T, B)`` of the learned baselines; zeros for the others."""
-    if objective.baseline == "value":
-        return trajectory.value
-    if objective.baseline == "scalar":
-        return scalar_baseline.expand_as(trajectory.value)
-    return torch.zeros_like(trajectory.value)
 
 
 @torch.no_grad()
@@ -303,7 +274,7 @@ def _sampled_credit(
         in_logs = objective.location_reward == "mean_log_prob"
         target = _mean_later(log_p.clamp(min=LEAST_REWARD_LOG_PROB) if in_logs else log_p.exp())
         if objective.glimpse_only_reward > 0 and steps > 1:
-            alone = _log_prob(_glimpse_only_logits(trajectory), labels).exp()
+            alone = _glimpse_only_log_prob(trajectory, labels).exp()
             share = objective.glimpse_only_reward
             # No glimpse is taken at the last location, so its reward has no effect.
             target = torch.cat([(1 - share) * target[:-1] + share * alone, target[-1:]])
@@ -325,9 +296,8 @@ def _exact_credit(
     trajectory: Trajectory, labels: Tensor, m: int, objective: Objective, value: Tensor
 ) -> Credit:
     """Expectation over the stopping time: stopping changes no earlier glimpse, so all T count."""
-    values = expected_returns(
-        trajectory.stop_logit, rewards(trajectory, labels, objective.discount)
-    )
+    reward = rewards(trajectory, labels, objective.discount)
+    values = expected_returns(trajectory.stop_logit, reward)
     with torch.no_grad():
         p = torch.sigmoid(trajectory.stop_logit)
         p[-1] = 1.0
@@ -346,14 +316,12 @@ def _exact_credit(
     )
 
 
-def _glimpse_only_logits(trajectory: Trajectory) -> Tensor:
-    """``(T - 1, B, K)``; raises ValueError if the trajectory has none."""
+def _glimpse_only_log_prob(trajectory: Trajectory, labels: Tensor) -> Tensor:
+    """``(T - 1, B)`` log-probability of the true class from each later glimpse alone."""
     if trajectory.glimpse_only_logits is None:
-        raise ValueError(
-            "glimpse_only_weight or glimpse_only_reward above 0: expected a trajectory of "
-            "Unroll(glimpse_only=True), which has glimpse_only_logits"
-        )
-    return trajectory.glimpse_only_logits
+        expected = "a trajectory of Unroll(glimpse_only=True), which has glimpse_only_logits"
+        raise ValueError(f"glimpse_only_weight or glimpse_only_reward above 0: expected {expected}")
+    return _log_prob(trajectory.glimpse_only_logits, labels)
 
 
 def _log_prob(logits: Tensor, labels: Tensor) -> Tensor:

@@ -6,15 +6,17 @@ ResNets. A 1-step RAM whose glimpse is the whole image is the same network.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 
 from .checks import require, require_at_least, require_one_of
-from .config import check_pixel_scale
+from .config import check_encoder, check_pixel_scale
 from .cost import count_flops
-from .encoders import GlimpseCNN, GlimpseConv, GlimpseResNet, PixelScale, cnn_smallest
+from .encoders import PixelScale, cnn_smallest, make_encoder
 from .files import SavedNetwork
 from .resnet import RESNETS, ResNetOptions
 
@@ -56,31 +58,20 @@ class OneLookConfig:
         require_at_least(self, 2, "num_classes")
         require_at_least(self, 1, "hidden_size")
         require_one_of(self, encoder=(*SMALLEST, *RESNETS))
-        wanted = self.encoder if self.encoder in RESNETS else None
-        named = None if self.resnet is None else self.resnet.name
-        require("resnet", self.resnet, named == wanted, f"options of {wanted}")
-        require(
-            "made_for",
-            self.made_for,
-            self.made_for == 0 or (self.encoder == "cnn" and self.made_for >= SMALLEST["cnn"]),
-            f"0, or with encoder='cnn' at least {SMALLEST['cnn']}",
-        )
-        side, width, channels = self.image_shape
-        least = self.smallest_side
-        require(
-            "image_shape",
-            self.image_shape,
-            side == width >= least and channels > 0,
-            f"(s, s, channels), at least {least}x{least} pixels for encoder={self.encoder!r}",
-        )
-        check_pixel_scale(self.pixel_mean, self.pixel_std, channels)
-        frozen = self.frozen_norms
-        require("frozen_norms", frozen, wanted or not frozen, "False, unless encoder='resnet…'")
+        check_encoder(self)
+        least = SMALLEST["cnn"]
+        fits = self.made_for == 0 or (self.encoder == "cnn" and self.made_for >= least)
+        require("made_for", self.made_for, fits, f"0, or with encoder='cnn' at least {least}")
+        (side, width, channels), least = self.image_shape, self.smallest_side
+        expected = f"(s, s, channels), at least {least}x{least} pixels for encoder={self.encoder!r}"
+        fits = side == width >= least and channels > 0
+        require("image_shape", self.image_shape, fits, expected)
+        check_pixel_scale(self, channels)
 
     @property
     def smallest_side(self) -> int:
         """Smallest side of an image, in pixels, that the encoder takes."""
-        if self.resnet is not None:
+        if self.resnet:
             return self.resnet.smallest_image
         return cnn_smallest(self.made_for) if self.made_for else SMALLEST[self.encoder]
 
@@ -90,23 +81,14 @@ class OneLookConfig:
 
 
 class FullyConnected(nn.Module):
-    """Two layers over all pixels; `OneLook` applies the second one's ReLU.
-
-    Args:
-        image_shape: ``(s, s, channels)``.
-        out_features: width of both layers.
-        scale: of the pixels; to [0, 1] if not given.
-    """
+    """Two layers over all pixels; `OneLook` applies the second one's ReLU."""
 
     def __init__(
-        self,
-        image_shape: tuple[int, int, int],
-        out_features: int = 256,
-        scale: PixelScale | None = None,
+        self, image_shape: tuple[int, int, int], out_features: int, scale: PixelScale
     ) -> None:
         super().__init__()
         side, _, channels = image_shape
-        self.scale = scale or PixelScale()
+        self.scale = scale
         self.hidden = nn.Linear(side * side * channels, out_features)
         self.out = nn.Linear(out_features, out_features)
 
@@ -143,76 +125,53 @@ class OneLook(SavedNetwork):
         """
         shape = self.config.image_shape
         if self.config.resnet is None and images.shape[1:] != shape:
-            raise ValueError(
-                f"images: expected (B, {', '.join(map(str, shape))}), got {tuple(images.shape)}"
-            )
+            expected = ", ".join(map(str, shape))
+            raise ValueError(f"images: expected (B, {expected}), got {tuple(images.shape)}")
         # The whole image's location, which encoders take, is the centre.
         centre = self.classifier.weight.new_zeros(len(images), 2)
         return self.classifier(torch.relu(self.encoder(images, centre)))
 
 
 def _make_encoder(config: OneLookConfig) -> nn.Module:
-    scale, width = PixelScale(config.pixel_mean, config.pixel_std), config.hidden_size
-    if config.resnet is not None:
-        encoder = GlimpseResNet(config.resnet, width, location_embedding=False, scale=scale)
-        encoder.trunk.freeze_batch_norm(config.frozen_norms)
-        return encoder
     if config.encoder == "mlp":
-        return FullyConnected(config.image_shape, width, scale)
-    if config.encoder == "conv":
-        return GlimpseConv(config.image_shape, width, where_features=0, scale=scale)
-    made_for = config.made_for
-    return GlimpseCNN(config.image_shape, width, where_features=0, scale=scale, made_for=made_for)
+        scale = PixelScale(config.pixel_mean, config.pixel_std)
+        return FullyConnected(config.image_shape, config.hidden_size, scale)
+    options = {"made_for": config.made_for} if config.made_for else {}
+    return make_encoder(config, config.image_shape, where_features=0, **options)
 
 
-def one_look_flops(network: OneLook) -> int:
-    """FLOPs of one image, counted as in `cost`."""
-    return _flops(network, network.config.image_shape[0])
+def one_look_flops(network: OneLook, side: int | None = None) -> int:
+    """FLOPs of one image, of another side if given, counted as in `cost`."""
+    own, _, channels = network.config.image_shape
+    shape = 1, side or own, side or own, channels
+    image = torch.zeros(shape, dtype=torch.uint8, device=network.device)
+    return count_flops(network, lambda: network(image))
 
 
 def side_of_flops(config: OneLookConfig, flops: float) -> int:
     """Side of the image, in pixels, at which a network has at least this number of FLOPs.
 
     FLOPs never fall as the side grows. Of all sides that reach the number it is the smallest, or,
-    if strides round several sides to equal FLOPs, the largest of those.
-
-    Args:
-        config: of the network; its own side does not matter.
-        flops: of one image.
-
-    Raises:
-        ValueError: no side up to `LARGEST_SIDE` pixels has as many.
+    if strides round several sides to equal FLOPs, the largest of those. The side in `config` does
+    not matter. If no side up to `LARGEST_SIDE` pixels has as many, it raises a ValueError.
     """
-    counts: dict[int, int] = {}
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers must not change
         residual = None if config.resnet is None else OneLook(config)  # the same at every side
 
+    @cache
     def count(side: int) -> int:
-        if side not in counts:
-            if residual is not None:
-                counts[side] = _flops(residual, side)
-            else:
-                with torch.device("meta"):  # shapes alone, as weights may be large
-                    counts[side] = _flops(OneLook(config.at(side)), side)
-        return counts[side]
+        if residual is not None:
+            return one_look_flops(residual, side)
+        with torch.device("meta"):  # shapes alone, as weights may be large
+            return one_look_flops(OneLook(config.at(side)))
 
-    low, high = config.smallest_side - 1, config.smallest_side
+    low = high = config.smallest_side
     while count(high) < flops:
         low, high = high, 2 * high
         if high > LARGEST_SIDE:
-            raise ValueError(
-                f"flops={flops:g}: expected at most {count(low):,}, those of {config.encoder!r} on "
-                f"{low}x{low} pixels"
-            )
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if count(middle) >= flops else (middle, high)
-    while count(high + 1) == count(high):
-        high += 1
-    return high
-
-
-def _flops(network: OneLook, side: int) -> int:
-    shape = (1, side, side, network.config.image_shape[2])
-    image = torch.zeros(shape, dtype=torch.uint8, device=network.device)
-    return count_flops(network, lambda: network(image))
+            most = f"{count(low):,}, those of {config.encoder!r} on {low}x{low} pixels"
+            raise ValueError(f"flops={flops:g}: expected at most {most}")
+    side = bisect_left(range(high), flops, low, key=count)
+    while count(side + 1) == count(side):
+        side += 1
+    return side

@@ -35,7 +35,7 @@ Box: TypeAlias = tuple[int, int, int, int]
 _MEND = "Give a whole image file, or leave it out."
 _MAX_GLIMPSE_VALUES = 8_000_000  # pixels times channels that the network reads at once
 _MAX_BATCH_BYTES = 256 << 20  # of a batch's images
-_costs: dict[DTRAMConfig, tuple[int, int]] = {}
+_costs: dict[DTRAMConfig, tuple[int, int]] = {}  # FLOPs of glimpse 1, and of a later one
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,18 +104,11 @@ def predict_each(
 ) -> Iterator[tuple[int, Prediction]]:
     """Classifies images in batches of similar size; see `predict`.
 
-    Args:
-        agent: the agent.
-        images: the images.
-        failed: called with the index of an image that cannot be read, and the error; the other
-            images are answered. If None, the error is raised.
-
-    Yields:
-        An image's index and its answer, in any order.
+    It yields each image's index and answer, in any order. `failed` is called with the index of an
+    image that cannot be read, and the error. If it is None, the error is raised.
     """
-    if isinstance(images, str | os.PathLike) or (
-        isinstance(images, np.ndarray) and images.ndim < 4
-    ):
+    single = isinstance(images, np.ndarray) and images.ndim < 4
+    if single or isinstance(images, str | os.PathLike):
         raise ValueError(f"images: expected several, in a list, got one {type(images).__name__}")
     if not len(images):
         raise ValueError("images: expected at least one, got none")
@@ -155,13 +148,6 @@ class Preparation:
         """Zeros around images, in pixels."""
         return margin(self.sensor.glimpse_size, self.sensor.num_scales)
 
-    @property
-    def max_batch(self) -> int:
-        """Largest number of images in a batch."""
-        side = max(self.sensor.glimpse_size, self.sensor.thumbnail_size)
-        values = side * side * self.channels * self.sensor.num_scales
-        return max(1, _MAX_GLIMPSE_VALUES // values)
-
     def read(self, name: str, image: GivenImage) -> np.ndarray:
         """Pixels ``(H, W, channels)`` uint8 of a given image; errors call it `name`."""
         from PIL import Image
@@ -169,12 +155,12 @@ class Preparation:
         if isinstance(image, str | os.PathLike):
             with opened(os.fspath(image), _MEND) as file:
                 pixels = decode(file, self.image_size)
-        elif isinstance(image, np.ndarray):
-            grey = image.ndim == 3 and image.shape[2] == 1
-            pixels = decode(Image.fromarray(image[..., 0] if grey else image), self.image_size)
         else:
+            if isinstance(image, np.ndarray):
+                grey = image.ndim == 3 and image.shape[2] == 1
+                image = Image.fromarray(image[..., 0] if grey else image)
             try:
-                copy = image.copy()
+                copy = image.copy()  # the given image must not change
             except (OSError, SyntaxError, ValueError, EOFError) as error:
                 raise ValueError(f"{name}: damaged ({error}). {_MEND}") from error
             pixels = decode(copy, self.image_size)
@@ -184,11 +170,7 @@ class Preparation:
 
 
 def preparation_of(agent: DTRAM) -> Preparation:
-    """Reads from an agent's ``about["sensor"]`` how images are shown to it.
-
-    Raises:
-        ValueError: it is missing, or does not fit the agent.
-    """
+    """Reads from an agent's ``about["sensor"]`` how images are shown to it; raises as `predict`."""
     expected = (*GlimpseSensor._fields, "image_size")
     given = agent.about.get("sensor")
     if not isinstance(given, Mapping) or set(given) != set(expected):
@@ -196,16 +178,16 @@ def preparation_of(agent: DTRAM) -> Preparation:
             f"about['sensor']={given!r}: expected {', '.join(expected)}, as in a trained model's "
             "model.json; set agent.about['sensor'] if you know how its images were shown"
         )
-    sensor = GlimpseSensor(**{name: given[name] for name in GlimpseSensor._fields})
-    side, _, channels = agent.config.glimpse_shape
-    made = (side, agent.config.thumbnail_size)
-    if (sensor.glimpse_size, sensor.thumbnail_size) != made or channels % sensor.num_scales:
+    sensor = GlimpseSensor(*(given[name] for name in GlimpseSensor._fields))
+    shape, thumbnail_size = agent.config.glimpse_shape, agent.config.thumbnail_size
+    fits = (sensor.glimpse_size, sensor.thumbnail_size) == (shape[0], thumbnail_size)
+    if not fits or shape[2] % sensor.num_scales:
+        own = f"{shape}, and whose thumbnail_size is {thumbnail_size}"
         raise ValueError(
-            f"about['sensor']={given!r}: does not fit this model, whose glimpses are "
-            f"{agent.config.glimpse_shape} and whose thumbnail_size is "
-            f"{agent.config.thumbnail_size}; copy model.json again"
+            f"about['sensor']={given!r}: does not fit this model, whose glimpses are {own}; copy "
+            "model.json again"
         )
-    channels //= sensor.num_scales
+    channels = shape[2] // sensor.num_scales
     if channels not in (1, 3):
         raise ValueError(f"this model sees {channels} channels: expected 1 (grey) or 3 (RGB)")
     if sensor.first_glimpse == "random":
@@ -223,34 +205,34 @@ def _read_size(name: str, image: GivenImage) -> tuple[int, int]:
     if isinstance(image, Image.Image):
         return upright_size(image)
     if not isinstance(image, np.ndarray):
-        raise ValueError(
-            f"{name}: expected an array, the path of a file, or a Pillow image, "
-            f"got {type(image).__name__}"
-        )
+        expected = "an array, the path of a file, or a Pillow image"
+        raise ValueError(f"{name}: expected {expected}, got {type(image).__name__}")
     if image.dtype != np.uint8:
         raise ValueError(f"{name}: expected an array of uint8, 0 to 255, got {image.dtype}")
-    shape = image.shape
-    if not (image.size and (image.ndim == 2 or (image.ndim == 3 and shape[2] in (1, 3, 4)))):
-        raise ValueError(
-            f"{name}: expected an array (H, W) or (H, W, C), C = 1, 3 or 4, got {shape}"
-        )
-    return shape[0], shape[1]
+    height, width, channels = (*image.shape, 1)[:3] if image.ndim in (2, 3) else (0, 0, 0)
+    if not image.size or channels not in (1, 3, 4):
+        expected = "an array (H, W) or (H, W, C), C = 1, 3 or 4"
+        raise ValueError(f"{name}: expected {expected}, got {image.shape}")
+    return height, width
 
 
 def _batches(shown: Preparation, given_sizes: Mapping[int, tuple[int, int]]) -> Iterator[list[int]]:
     """Indices of images of similar size, as many as fit a batch."""
     sizes = {i: resized(*size, shown.image_size) for i, size in given_sizes.items()}
+    sensor = shown.sensor
+    side = max(sensor.glimpse_size, sensor.thumbnail_size)
+    most = max(1, _MAX_GLIMPSE_VALUES // (side * side * shown.channels * sensor.num_scales))
     batch: list[int] = []
-    height = width = 0
-    for i in sorted(sizes, key=sizes.__getitem__):
-        tall, wide = max(height, sizes[i][0]), max(width, sizes[i][1])
+    width = 0
+    for i in sorted(sizes, key=sizes.__getitem__):  # so heights grow
+        tall, wide = sizes[i][0], max(width, sizes[i][1])
         padded = (tall + 2 * shown.margin) * (wide + 2 * shown.margin) * shown.channels
         too_many = (len(batch) + 1) * padded > _MAX_BATCH_BYTES
-        if batch and (len(batch) == shown.max_batch or too_many):
+        if batch and (len(batch) == most or too_many):
             yield batch
-            batch, (tall, wide) = [], sizes[i]
+            batch, wide = [], sizes[i][1]
         batch.append(i)
-        height, width = tall, wide
+        width = wide
     if batch:
         yield batch
 
@@ -266,13 +248,11 @@ def _classify_batch(
     padded = np.zeros((len(pixels), *sizes.max(axis=0), shown.channels), dtype=np.uint8)
     for place, image in zip(padded, pixels.values(), strict=True):
         place[: image.shape[0], : image.shape[1]] = image
-    differ = bool((sizes != sizes[0]).any())
-    store = TensorStore(
-        torch.from_numpy(padded).to(agent.device),
-        shown.margin,
-        torch.from_numpy(sizes).to(agent.device) if differ else None,
-    )
-    first, later = _cost(agent)
+    own_sizes = torch.from_numpy(sizes).to(agent.device) if (sizes != sizes[0]).any() else None
+    store = TensorStore(torch.from_numpy(padded).to(agent.device), shown.margin, own_sizes)
+    if agent.config not in _costs:
+        _costs[agent.config] = flops_of_first_glimpse(agent), flops_per_glimpse(agent)
+    first, later = _costs[agent.config]
     training = agent.training
     agent.eval()
     found = classify(agent, shown.sensor, store, torch.arange(len(pixels), device=agent.device))
@@ -281,19 +261,17 @@ def _classify_batch(
     for k, i in enumerate(pixels):
         count, label = int(num_glimpses[k]), int(prediction[k])
         locations = all_locations[k, :count].numpy().copy()
-        yield (
-            i,
-            Prediction(
-                class_name=agent.class_names[label],
-                class_index=label,
-                probability=float(probability[k, label]),
-                probabilities=probability[k].numpy().copy(),
-                num_glimpses=count,
-                locations=locations,
-                boxes=_boxes(shown.sensor, locations, pixels[i].shape[:2], given_sizes[i]),
-                flops=first + (count - 1) * later,
-            ),
+        answer = Prediction(
+            class_name=agent.class_names[label],
+            class_index=label,
+            probability=float(probability[k, label]),
+            probabilities=probability[k].numpy().copy(),
+            num_glimpses=count,
+            locations=locations,
+            boxes=_boxes(shown.sensor, locations, pixels[i].shape[:2], given_sizes[i]),
+            flops=first + (count - 1) * later,
         )
+        yield i, answer
 
 
 def _boxes(
@@ -311,10 +289,3 @@ def _boxes(
         x1, y1 = round((left + width) * wide), round((top + height) * tall)
         scaled.append((x0, y0, x1 - x0, y1 - y0))
     return tuple(scaled)
-
-
-def _cost(agent: DTRAM) -> tuple[int, int]:
-    """FLOPs of glimpse 1 and of a later one; counted once for all agents of equal settings."""
-    if agent.config not in _costs:
-        _costs[agent.config] = flops_of_first_glimpse(agent), flops_per_glimpse(agent)
-    return _costs[agent.config]

@@ -83,14 +83,8 @@ class ResNetOptions:
 class PreActivationBasic(nn.Module):
     """Two 3x3 convolutions, each after norm and ReLU (He et al. 2016, figure 1b).
 
-    If the shape changes, the shortcut is a convolution of the first norm's ReLU.
-
-    Args:
-        inplanes: input channels.
-        planes: channels of the convolutions; the last has `expansion` times as many.
-        stride: of the first 3x3 convolution.
-        downsample: the shortcut; None is the identity.
-        norm_layer: makes a batch norm.
+    It is made as torchvision's blocks are. The first 3x3 convolution has the stride. If the shape
+    changes, the shortcut `downsample` is a convolution of the first norm's ReLU.
     """
 
     expansion = 1
@@ -109,10 +103,9 @@ class PreActivationBasic(nn.Module):
         super().__init__()
         strided = self.kernels.index(3)
         for k, kernel in enumerate(self.kernels):
-            last = k + 1 == len(self.kernels)
-            width = planes * self.expansion if last else planes
-            conv = _conv(inplanes, width, kernel, stride if k == strided else 1)
+            width = planes * self.expansion if k + 1 == len(self.kernels) else planes
             setattr(self, f"bn{k + 1}", norm_layer(inplanes))
+            conv = _conv(inplanes, width, kernel, stride if k == strided else 1)
             setattr(self, f"conv{k + 1}", conv)
             inplanes = planes
         self.downsample = downsample
@@ -139,26 +132,20 @@ class ResNetTrunk(nn.Module):
     Parameters have torchvision's names, without `fc`, so its weights fit with ``order="post"``.
     With ``order="pre"`` the stem stays conv, norm, ReLU; the first block has no first norm, and a
     norm and ReLU, `bn_last`, follow the last block (He et al. 2016, appendix).
-
-    Attributes:
-        options: of the network.
-        out_features: width of the feature vectors: 8 times the stem's, for bottlenecks 32 times.
     """
 
     def __init__(self, options: ResNetOptions) -> None:
         super().__init__()
         self.options = options
         self.norms_frozen = False
-        architecture, width = RESNETS[options.name], options.width
+        architecture, width, small = RESNETS[options.name], options.width, options.small_stem
         block = _block_class(options)
         norm = partial(nn.BatchNorm2d, momentum=options.bn_momentum)
         self.out_features = options.out_features
 
-        self.conv1 = _conv(options.channels, width, *((3, 1) if options.small_stem else (7, 2)))
+        self.conv1 = _conv(options.channels, width, *((3, 1) if small else (7, 2)))
         self.bn1 = norm(width)
-        self.maxpool: nn.Module = nn.MaxPool2d(3, stride=2, padding=1)
-        if options.small_stem:
-            self.maxpool = nn.Identity()
+        self.maxpool = nn.Identity() if small else nn.MaxPool2d(3, stride=2, padding=1)
         inplanes = [width, *(width * 2**stage * block.expansion for stage in range(4))]
         self.layer1, self.layer2, self.layer3, self.layer4 = (
             _stage(block, norm, inplanes[stage], width * 2**stage, blocks, 2 if stage else 1)
@@ -174,17 +161,9 @@ class ResNetTrunk(nn.Module):
         self._initialise()
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Features of a batch.
+        """Features ``(B, out_features)``, not negative, of normalised ``(B, channels, H, W)``.
 
-        Args:
-            pixels: ``(B, channels, H, W)`` float, normalised, of any size from 32 pixels a side (8
-                with a small stem); either memory format, also under autocast.
-
-        Returns:
-            ``(B, out_features)``, not negative.
-
-        Raises:
-            ValueError: the images are too small.
+        Images have any size from 32 pixels a side, or 8 with a small stem.
         """
         x = self.stem(pixels)
         for stage in self.stages():
@@ -196,11 +175,9 @@ class ResNetTrunk(nn.Module):
         height, width = pixels.shape[-2:]
         smallest = self.options.smallest_image
         if min(height, width) < smallest:
-            raise ValueError(
-                f"{self.options.name} on images of {height}x{width} pixels: expected at least "
-                f"{smallest}x{smallest}"
-                + ("" if self.options.small_stem else "; small_stem=True takes 8x8")
-            )
+            way_out = "" if self.options.small_stem else "; small_stem=True takes 8x8"
+            images = f"{self.options.name} on images of {height}x{width} pixels"
+            raise ValueError(f"{images}: expected at least {smallest}x{smallest}{way_out}")
         return self.maxpool(torch.relu(self.bn1(self.conv1(pixels))))
 
     def stages(self) -> tuple[nn.Sequential, ...]:
@@ -216,8 +193,7 @@ class ResNetTrunk(nn.Module):
     def freeze_batch_norm(self, frozen: bool) -> None:
         """Freezes the statistics, weights and biases of batch norms, or lets them learn again.
 
-        They stay frozen in training mode. Make the optimiser after this call, as frozen parameters
-        have no gradient.
+        They stay frozen in training mode. Make the optimiser after this call.
         """
         self.norms_frozen = frozen
         for norm in self._norms():
@@ -285,41 +261,28 @@ def _conv(inplanes: int, planes: int, kernel: int, stride: int = 1) -> nn.Conv2d
 
 def learning_parameters(module: nn.Module) -> list[nn.Parameter]:
     """A module's parameters without those of frozen batch norms, see `freeze_batch_norm`."""
-    fixed = {
-        id(parameter)
+    frozen = {
+        parameter
         for part in module.modules()
         if isinstance(part, ResNetTrunk) and part.norms_frozen
         for norm in part._norms()
         for parameter in norm.parameters()
     }
-    return [parameter for parameter in module.parameters() if id(parameter) not in fixed]
+    return [parameter for parameter in module.parameters() if parameter not in frozen]
 
 
 def parameter_groups(
     module: nn.Module, weight_decay: float, decay_norms: bool = False
 ) -> list[dict[str, Any]]:
-    """A module's trainable parameters as groups for an optimiser, each parameter once.
+    """A module's trainable parameters as groups for an optimiser, none of them empty.
 
-    Args:
-        module: the module that learns.
-        weight_decay: 0 or more.
-        decay_norms: whether all parameters decay; if not, norms, biases and everything of less than
-            two dimensions have weight decay 0.
-
-    Returns:
-        Groups ``{"params": [...], "weight_decay": w}``, none of them empty.
-
-    Raises:
-        ValueError: the weight decay is negative.
+    Unless `decay_norms`, the weight decay of norms, biases and everything of less than two
+    dimensions is 0.
     """
     require("weight_decay", weight_decay, weight_decay >= 0, "at least 0")
     # The parameters of batch norms have one dimension; those of these may have more.
-    of_norms = {
-        parameter
-        for part in module.modules()
-        if isinstance(part, nn.LayerNorm | nn.RMSNorm)
-        for parameter in part.parameters()
-    }
+    norms = [part for part in module.modules() if isinstance(part, nn.LayerNorm | nn.RMSNorm)]
+    of_norms = {parameter for norm in norms for parameter in norm.parameters()}
     decay: list[nn.Parameter] = []
     keep: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():

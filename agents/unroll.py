@@ -31,43 +31,32 @@ class GlimpseSensor(NamedTuple):
     thumbnail_size: int = 0  # pixels a side of the thumbnail; 0: the glimpse's size
 
     def first(self, store: TorchStore, index: Tensor, fixed: bool = False) -> tuple[Tensor, Tensor]:
-        """Glimpse 1 of images `index` ``(B,)``, and its location ``(B, 2)``.
+        """Glimpse 1 of the images at `index` ``(B,)`` in the store, and its location ``(B, 2)``.
 
         A thumbnail's location is the centre. If it has the glimpse's size, it is repeated for every
-        scale.
-
-        Args:
-            store: the images.
-            index: ``(B,)`` int64, the images' indices in the store.
-            fixed: whether a random location depends on the index alone, so that scores repeat.
-
-        Raises:
-            ValueError: `first_glimpse` is not supported.
+        scale. With `fixed` a random location depends on the index alone, so that scores repeat.
         """
         location = self.first_location(index, fixed)
         if self.first_glimpse != "thumbnail":
             return self(store, index, location), location
         whole = store.thumbnail(index, self.thumbnail_size or self.glimpse_size)
-        if self.thumbnail_size in (0, self.glimpse_size) and self.num_scales > 1:
-            whole = torch.cat([whole] * self.num_scales, dim=-1)
+        if self.thumbnail_size in (0, self.glimpse_size):
+            whole = whole.repeat(1, 1, 1, self.num_scales)
         return whole, location
 
     def first_location(self, index: Tensor, fixed: bool = False) -> Tensor:
         """Locations ``(B, 2)`` of glimpse 1; see `first`."""
-        batch, device = len(index), index.device
         if self.first_glimpse in ("center", "thumbnail"):
-            return torch.zeros(batch, 2, device=device)
-        if self.first_glimpse == "random" and fixed:
-            # Multiples of two irrational numbers cover the square evenly (Weyl's sequence).
-            steps = torch.tensor([0.7548776662466927, 0.5698402909980532], dtype=torch.float64)
-            place = (index[:, None] + 1).double() * steps.to(device)
-            return (place.frac() * 2 - 1).float()
-        if self.first_glimpse == "random":
-            return torch.rand(batch, 2, device=device) * 2 - 1
-        raise ValueError(
-            f"first_glimpse={self.first_glimpse!r}: the dense unroll knows 'center', 'random' and "
-            "'thumbnail'"
-        )
+            return torch.zeros(len(index), 2, device=index.device)
+        if self.first_glimpse != "random":
+            expected = "'center', 'random' or 'thumbnail' in the dense unroll"
+            raise ValueError(f"first_glimpse={self.first_glimpse!r}: expected {expected}")
+        if not fixed:
+            return torch.rand(len(index), 2, device=index.device) * 2 - 1
+        # Multiples of two irrational numbers cover the square evenly (Weyl's sequence).
+        steps = torch.tensor([0.7548776662466927, 0.5698402909980532], dtype=torch.float64)
+        place = (index[:, None] + 1).double() * steps.to(index.device)
+        return (place.frac() * 2 - 1).float()
 
     def __call__(self, store: TorchStore, index: Tensor, location: Tensor) -> Tensor:
         """Glimpses ``(B, g, g, C * num_scales)`` uint8 of images `index` at `location`."""
@@ -145,19 +134,23 @@ class Unroll(nn.Module):
             steps: glimpses T of every trajectory.
             m: trajectories an image, M.
         """
-        agent, policy, batch = self.agent, self._policy(), len(index) * m
+        agent, batch = self.agent, len(index) * m
+        policy: LocationPolicy = GaussianLocations(self.location_std)
+        if agent.config.locator_grid:
+            policy = CellLocations(agent.cell_centres)
         # Nothing is sampled before glimpse 1, so an image's trajectories share it.
         seen, location = self.sensor.first(store, index)
         state = self._update(self._encode(seen, location, 0), agent.initial(len(index)), 0)
         state = type(state)(*(part.repeat_interleave(m, dim=0) for part in state))
         location = location.repeat_interleave(m, dim=0)
         index = index.repeat_interleave(m)
-        states, locations, choices = [state], [location], []
+        states, locations, sampled_params, choices = [state], [location], [], []
         params = [agent.location_params(state.h)]
         noise = policy.noise(steps, params[0])
         empty, glimpse_only_logits = agent.initial(batch), []
         for t in range(steps):
-            choices.append(policy.choose(self._sampled_params(policy, params[t], t), noise[t]))
+            sampled_params.append(self._sampled_params(policy, params[t], t))
+            choices.append(policy.choose(sampled_params[t], noise[t]))
             if t + 1 == steps:
                 break
             location = policy.location(choices[t]).clamp(-1.0, 1.0)
@@ -172,29 +165,28 @@ class Unroll(nn.Module):
         h, location_params, choice = (
             torch.stack(part) for part in ([state.h for state in states], params, choices)
         )
+        if self.scripted_locations is None:
+            location_log_prob = policy.log_prob(choice, location_params)
+        else:
+            script = torch.stack(sampled_params)
+            location_log_prob = policy.mean_log_prob(script, location_params)
         logits = agent.stacked_logits(states)
+        stop_logit = logits.new_zeros(steps, batch)
         if self.stop:
             time = torch.arange(1, steps + 1, device=h.device)[:, None].expand(steps, batch)
             stop_logit = agent.stop_logit(h, logits, time)
-        else:
-            stop_logit = logits.new_zeros(steps, batch)
         return Trajectory(
             locations=torch.stack(locations),
             logits=logits,
             location_mean=agent.best_location(location_params),
             sampled_locations=policy.location(choice),
-            location_log_prob=self._location_log_prob(policy, choice, location_params),
+            location_log_prob=location_log_prob,
             stop_logit=stop_logit,
             stop=torch.rand_like(stop_logit) < torch.sigmoid(stop_logit.detach()),
             value=agent.value(h),
             location_entropy=policy.entropy(location_params),
             glimpse_only_logits=torch.stack(glimpse_only_logits) if glimpse_only_logits else None,
         )
-
-    def _policy(self) -> LocationPolicy:
-        if self.agent.config.locator_grid:
-            return CellLocations(self.agent.cell_centres)
-        return GaussianLocations(self.location_std)
 
     def _encode(self, seen: Tensor, location: Tensor, step: int) -> Tensor:
         with autocast(seen.device.type, self.bf16):
@@ -213,29 +205,11 @@ class Unroll(nn.Module):
         target = self.scripted_locations[min(t, len(self.scripted_locations) - 1)]
         return policy.about(target, params)
 
-    def _location_log_prob(self, policy: LocationPolicy, choice: Tensor, params: Tensor) -> Tensor:
-        """``(T, B)`` log π(l_t) of the choices, or its mean over the script's choices."""
-        if self.scripted_locations is None:
-            return policy.log_prob(choice, params)
-        script = [self._sampled_params(policy, each, t) for t, each in enumerate(params)]
-        return policy.mean_log_prob(torch.stack(script), params)
-
 
 def logits_along(
     agent: DTRAM, sensor: GlimpseSensor, store: TorchStore, index: Tensor, locations: Tensor
 ) -> Tensor:
-    """Class logits along a given path of locations.
-
-    Args:
-        agent: the actor; its encoder, core and classifier are used.
-        sensor: takes the glimpses.
-        store: the images.
-        index: ``(B,)`` int64, the images' indices in the store.
-        locations: ``(T, B, 2)`` where each glimpse is taken, in [-1, 1].
-
-    Returns:
-        Logits ``(T, B, K)`` after each glimpse.
-    """
+    """Class logits ``(T, B, K)`` along given locations ``(T, B, 2)``, of the images at `index`."""
     state, states = agent.initial(len(index)), []
     for step, location in enumerate(locations):
         whole = step == 0 and sensor.first_glimpse == "thumbnail"
@@ -278,11 +252,7 @@ class Scores(NamedTuple):
 
 @torch.no_grad()
 def score(
-    agent: DTRAM,
-    sensor: GlimpseSensor,
-    store: TorchStore,
-    labels: Tensor,
-    batch_size: int = 2000,
+    agent: DTRAM, sensor: GlimpseSensor, store: TorchStore, labels: Tensor, batch_size: int = 2000
 ) -> Scores:
     """Runs every image to the budget once, with locations at their means.
 
@@ -295,18 +265,10 @@ def score(
     """
     parts = []
     for index in torch.arange(len(labels), device=labels.device).split(batch_size):
-        path = list(deterministic_path(agent, sensor, store, index))
-        parts.append(
-            (
-                torch.stack([step.heads.logits for step in path]),
-                torch.stack([step.heads.stop_logit for step in path]),
-                torch.stack([step.location for step in path]),
-            )
-        )
-    logits, stop_logit, locations = (
-        torch.cat(column, dim=1) for column in zip(*parts, strict=True)
-    )
-    return Scores(labels, logits, stop_logit, locations)
+        path = deterministic_path(agent, sensor, store, index)
+        of_steps = [(step.heads.logits, step.heads.stop_logit, step.location) for step in path]
+        parts.append([torch.stack(column) for column in zip(*of_steps, strict=True)])
+    return Scores(labels, *(torch.cat(column, dim=1) for column in zip(*parts, strict=True)))
 
 
 class PathStep(NamedTuple):
@@ -321,14 +283,7 @@ class PathStep(NamedTuple):
 def deterministic_path(
     agent: DTRAM, sensor: GlimpseSensor, store: TorchStore, index: Tensor
 ) -> Iterator[PathStep]:
-    """Takes glimpses until the budget, each at the mean location; no image stops earlier.
-
-    Args:
-        agent: the actor.
-        sensor: takes the glimpses.
-        store: the images.
-        index: ``(B,)`` int64, the images' indices in the store.
-    """
+    """Takes glimpses of the images at `index` until the budget, each at the mean location."""
     seen, location = sensor.first(store, index, fixed=True)
     state = agent.initial(len(index))
     for step in range(agent.config.max_glimpses):
@@ -351,9 +306,9 @@ class Classified(NamedTuple):
 
 @torch.no_grad()
 def classify(agent: DTRAM, sensor: GlimpseSensor, store: TorchStore, index: Tensor) -> Classified:
-    """Classifies images by the agent's own stopping rule; stopped images leave the batch.
+    """Classifies images by the agent's own stopping rule.
 
-    The time that it takes therefore falls with the mean number of glimpses.
+    Stopped images leave the batch, so the time falls with the mean number of glimpses.
 
     Args:
         agent: the actor, in evaluation mode.

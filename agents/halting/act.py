@@ -46,26 +46,16 @@ class Halt(NamedTuple):
     def start(cls, like: Tensor) -> Halt:
         """The variables before the first step, at positions of the shape of `like`."""
         one = torch.ones_like(like, dtype=torch.float32)
-        return cls(torch.zeros_like(one), one, one.new_zeros(one.shape, dtype=torch.int64), one > 0)
+        return cls(torch.zeros_like(one), one, torch.zeros_like(one, dtype=torch.int64), one > 0)
 
-    def step(self, score: Tensor | None, epsilon: float = EPSILON) -> tuple[Tensor, Halt]:
-        """Takes one more step.
+    def step(self, score: Tensor, epsilon: float) -> tuple[Tensor, Halt]:
+        """Takes a step with halting scores in [0, 1]; the last step's are 1, so that it halts.
 
-        Args:
-            score: halting scores in [0, 1]; they are ignored where it has halted. None marks the
-                last step, whose weight is the whole remainder.
-            epsilon: ε.
-
-        Returns:
-            The step's weight in the output, 0 where it had halted, and the variables after it.
+        Returns the step's weight in the output, 0 where it had halted, and the variables after it.
         """
-        if score is None:
-            cumulative, goes_on = self.cumulative, torch.zeros_like(self.active)
-            weight = self.remainder
-        else:
-            cumulative = self.cumulative + score
-            goes_on = self.active & (cumulative < 1 - epsilon)
-            weight = torch.where(goes_on, score, self.remainder)
+        cumulative = self.cumulative + score
+        goes_on = self.active & (cumulative < 1 - epsilon)
+        weight = torch.where(goes_on, score, self.remainder)
         remainder = torch.where(goes_on, self.remainder - weight, self.remainder)
         taken = self.taken + self.active
         return torch.where(self.active, weight, 0), Halt(cumulative, remainder, taken, goes_on)
@@ -77,25 +67,17 @@ class Halt(NamedTuple):
 
 
 def halt(scores: Tensor, epsilon: float = EPSILON) -> tuple[Tensor, Halt]:
-    """ACT over T steps whose scores are all known.
+    """ACT over T steps whose scores ``(T, ...)`` are known; the last has no effect.
 
-    Args:
-        scores: ``(T, ...)`` in [0, 1]; the last one has no effect, as the last step halts.
-        epsilon: ε, in (0, 1).
-
-    Returns:
-        Weights ``(T, ...)``, which sum to 1 over the steps, and the final `Halt`, whose `taken` is
-        N, `remainder` R and `ponder` rho, each ``(...)``.
-
-    Raises:
-        ValueError: there are no steps, or ε is out of range.
+    Returns the weights ``(T, ...)``, which sum to 1 over the steps, and the final `Halt`, whose
+    `taken` is N, `remainder` R and `ponder` rho, each ``(...)``.
     """
-    check_epsilon(epsilon)
+    require("epsilon", epsilon, 0 < epsilon < 1, "a number in (0, 1)")
     if scores.ndim < 1 or not len(scores):
         raise ValueError(f"scores: expected (T, ...) of at least one step, got {scores.shape}")
     state, weights = Halt.start(scores[0]), []
-    for step, score in enumerate(scores, start=1):
-        weight, state = state.step(None if step == len(scores) else score, epsilon)
+    for score in [*scores[:-1], torch.ones_like(scores[-1])]:
+        weight, state = state.step(score, epsilon)
         weights.append(weight)
     return torch.stack(weights), state
 
@@ -108,19 +90,11 @@ def ponder_cost_loss(logits: Tensor, labels: Tensor, ponder: Tensor, tau: float)
         labels: ``(B,)`` int64.
         ponder: ``(B,)``, rho; of a ResNet the sum over its blocks.
         tau: cost of a step in nats, 0 or more.
-
-    Raises:
-        ValueError: `tau` is negative, or `ponder` has another shape.
     """
     require("tau", tau, tau >= 0, "at least 0")
     if ponder.shape != labels.shape:
         raise ValueError(f"ponder: expected {tuple(labels.shape)}, got {tuple(ponder.shape)}")
     return cross_entropy(logits, labels) + tau * ponder.mean()
-
-
-def check_epsilon(epsilon: float) -> None:
-    """Raises ValueError unless ε is in (0, 1)."""
-    require("epsilon", epsilon, 0 < epsilon < 1, "a number in (0, 1)")
 
 
 # -- the recurrence --------------------------------------------------------------------------------
@@ -145,15 +119,10 @@ def halted_answer(stop_logit: Tensor, logits: Tensor, epsilon: float = EPSILON) 
         stop_logit: ``(T, B)``, logits of the halting scores; the last one has no effect.
         logits: ``(T, B, K)``, the classifier's after each glimpse.
         epsilon: ε, in (0, 1).
-
-    Raises:
-        ValueError: the shapes do not fit, or ε is out of range.
     """
     if logits.ndim != 3 or logits.shape[:2] != stop_logit.shape:
-        raise ValueError(
-            f"logits: expected (T, B, K) with (T, B) = {tuple(stop_logit.shape)}, that of "
-            f"stop_logit, got {tuple(logits.shape)}"
-        )
+        expected = f"(T, B, K) with stop_logit's (T, B) = {tuple(stop_logit.shape)}"
+        raise ValueError(f"logits: expected {expected}, got {tuple(logits.shape)}")
     weights, end = halt(torch.sigmoid(stop_logit), epsilon)
     mixture = (weights[..., None] * logits).sum(dim=0)
     return HaltedAnswer(mixture, weights, end.taken, end.remainder, end.ponder)
@@ -171,11 +140,8 @@ class ACTStop(LearnedStop):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.threshold > 1 - LEAST_EPSILON:
-            raise ValueError(
-                f"ACTStop.threshold={self.threshold}: expected 1 - ε with ε of at least "
-                f"{LEAST_EPSILON}, as float32 cannot resolve smaller ones"
-            )
+        expected = f"1 - ε with ε of at least {LEAST_EPSILON}, as float32 resolves no smaller one"
+        require("threshold", self.threshold, self.threshold <= 1 - LEAST_EPSILON, expected)
 
 
 class HaltingState(NamedTuple):
@@ -191,18 +157,13 @@ class HaltingState(NamedTuple):
 
 
 class HaltingRAM(DTRAM):
-    """RAM that stops by ACT: DT-RAM's modules, with the stopper giving the halting scores.
+    """RAM that stops by ACT: a `DTRAM` whose stopper gives the halting scores.
 
     After glimpse t, `heads` returns ACT's mixed answer, assuming glimpse t is the last:
     h_1 y_1 + ... + h_{t-1} y_{t-1} + R y_t. Its `stop_logit` is the logit of h_1 + ... + h_t, so a
     rule that reads it may use any ε. The policy, `unroll.score` and `unroll.classify` read `heads`.
     The methods `logits` and `stop_logit`, and so the trajectories of `unroll.Unroll`, are of each
-    glimpse alone, as `halted_answer` needs them.
-
-    Args:
-        config: its settings.
-        class_names: names of the K classes, saved with the model; numbers if not given.
-        stopping: the rule by which `step` stops; `ACTStop` if not given.
+    glimpse alone, as `halted_answer` needs them. Arguments are DT-RAM's.
     """
 
     KIND = "RAM with ACT"
@@ -225,11 +186,9 @@ class HaltingRAM(DTRAM):
 
     def initial(self, batch: int) -> Any:
         """The `HaltingState` before the first glimpse."""
-        state, classes = super().initial(batch), self.config.num_classes
-        logits, total = state.h.new_zeros(batch, classes), state.h.new_zeros(batch, 1)
-        return HaltingState(
-            *state, logits=logits, score_sum=total, weighted_logits=torch.zeros_like(logits)
-        )
+        state = super().initial(batch)
+        logits = state.h.new_zeros(batch, self.config.num_classes)
+        return HaltingState(*state, logits, state.h.new_zeros(batch, 1), logits.clone())
 
     def update(self, code: Tensor, state: Any, step: int | None = None) -> Any:
         state = super().update(code, state, step)

@@ -7,19 +7,20 @@ Figurnov et al., "Spatially Adaptive Computation Time for Residual Networks" (20
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import max_pool2d
 
-from ..checks import require_at_least
+from ..checks import require, require_at_least
 from ..config import check_pixel_scale
 from ..encoders import PixelScale
 from ..files import SavedNetwork
 from ..resnet import ResNetOptions, ResNetTrunk
-from .act import EPSILON, HALTING_BIAS, Halt, check_epsilon
+from .act import EPSILON, HALTING_BIAS, Halt
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class ACTConfig:
 
     def __post_init__(self) -> None:
         require_at_least(self, 2, "num_classes")
-        check_epsilon(self.epsilon)
-        check_pixel_scale(self.pixel_mean, self.pixel_std, self.resnet.channels)
+        require("epsilon", self.epsilon, 0 < self.epsilon < 1, "a number in (0, 1)")
+        check_pixel_scale(self, self.resnet.channels)
         require_at_least(self, self.resnet.smallest_image, "image_size")
 
     @property
@@ -69,7 +70,10 @@ class ACTOutput(NamedTuple):
 
 
 class ImageScore(nn.Module):
-    """ACT's halting scores, ``h = σ(W pool(x) + b)``, pool the mean over positions."""
+    """ACT's halting scores, ``h = σ(W pool(x) + b)``, pool the mean over positions.
+
+    `active`, ``(B, 1, 1)`` bool here, tells for which of the scores images still compute.
+    """
 
     def __init__(self, channels: int, bias: float = HALTING_BIAS) -> None:
         super().__init__()
@@ -80,6 +84,19 @@ class ImageScore(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Scores ``(B, 1, 1)`` float32 of ``(B, channels, h, w)``."""
         return torch.sigmoid(self.whole(x.mean(dim=(2, 3))).float())[..., None]
+
+    def at(self, x: Tensor, active: Tensor) -> Tensor:
+        """Scores ``(n,)``, computed only where `active` is True."""
+        return self(x[active[:, 0, 0]]).flatten()
+
+    @staticmethod
+    def places(x: Tensor) -> Tensor:
+        """A tensor of the shape of the scores of ``(B, channels, h, w)``."""
+        return x[:, 0, :1, :1]
+
+    def macs(self, active: Tensor) -> Tensor:
+        """Multiply-adds ``(B,)`` of `at`."""
+        return self.whole.weight.numel() * active.flatten(1).any(dim=1)
 
 
 class ACTResNet(SavedNetwork):
@@ -100,14 +117,15 @@ class ACTResNet(SavedNetwork):
 
     KIND = "ResNet with ACT"
     CONFIG = ACTConfig
+    SCORE: ClassVar[type[ImageScore]] = ImageScore
 
     def __init__(self, config: ACTConfig, class_names: tuple[str, ...] | None = None) -> None:
         super().__init__(config, class_names)
         self.scale = PixelScale(config.pixel_mean, config.pixel_std)
         self.trunk = ResNetTrunk(config.resnet).to(memory_format=torch.channels_last)
-        width = self.trunk.out_features
+        width, bias = self.trunk.out_features, config.halting_bias
         self.scores = nn.ModuleList(
-            nn.ModuleList(self._make_score(width // 2 ** (3 - k)) for _ in range(len(units) - 1))
+            nn.ModuleList(self.SCORE(width // 2 ** (3 - k), bias) for _ in units[1:])
             for k, units in enumerate(self.trunk.stages())
         )
         self.classifier = nn.Linear(width, config.num_classes)
@@ -127,97 +145,86 @@ class ACTResNet(SavedNetwork):
         if self.training and not dense:
             raise ValueError("dense=False in training mode: expected after eval()")
         x = self.scale(images, self.classifier.weight.dtype).permute(0, 3, 1, 2)
-        positions = _positions(self.trunk.conv1, x)
+        stem = self.trunk.conv1
+        positions = math.prod(-(-side // stem.stride[0]) for side in x.shape[2:])
         x = self.trunk.stem(x)
-        flops = 2 * self.trunk.conv1.weight.numel() * positions
-        total = torch.full(x.shape[:1], flops, device=x.device)
+        macs = stem.weight.numel() * positions + self.classifier.weight.numel()
+        flops = torch.full(x.shape[:1], 2 * macs, device=x.device)
         ends = []
         for units, scores in zip(self.trunk.stages(), self.scores, strict=True):
             before, (x, end) = x[0, 0].numel(), self._block(units, scores, x, dense)
-            total += self._block_flops(units, scores, end.taken, before, x)
+            flops += 2 * _block_macs(units, scores, end.taken, before, x)
             ends.append(end)
         return ACTOutput(
             logits=self.classifier(self.trunk.pool(x)),
             ponder=torch.stack([end.ponder.mean(dim=(1, 2)) for end in ends]).sum(dim=0),
             units=torch.stack([end.taken.float().mean(dim=(1, 2)) for end in ends], dim=1),
-            flops=total + 2 * self.classifier.weight.numel(),
+            flops=flops,
             maps=tuple(end.ponder.detach() for end in ends),
         )
 
     def _block(self, units: Any, scores: Any, x: Tensor, dense: bool) -> tuple[Tensor, Halt]:
         """Algorithms 1 and 2: the weighted outputs ``(B, C, h, w)`` and the final `Halt`."""
         x = units[0](x)  # at all positions, as it changes the shape
-        state, mixture = Halt.start(self._grid(x)), torch.zeros_like(x)
-        for unit, score in zip(units, [*scores, None], strict=True):
-            if unit is not units[0]:
-                x = self._advance(unit, x, state.active, dense)
-            score = None if score is None else self._score(score, x, state.active, dense)
+        state, mixture = Halt.start(self.SCORE.places(x)), torch.zeros_like(x)
+        for n, unit in enumerate(units):
+            active = state.active
+            everywhere = dense or bool(active.all())  # else gathering saves computation
+            if n and everywhere:
+                x = torch.where(active[:, None], unit(x), x)
+            elif n and active.any():
+                x = self._advance(unit, x, active)
+            if n == len(scores):
+                score = torch.ones_like(state.remainder)
+            elif everywhere:
+                score = scores[n](x)
+            else:
+                found = scores[n].at(x, active)
+                score = found.new_zeros(active.shape).masked_scatter(active, found)
             weight, state = state.step(score, self.config.epsilon)
             mixture = mixture + weight[:, None] * x
         return mixture, state
 
-    # SACT has halting scores (B, h, w); ACT has one for the image, (B, 1, 1).
-
-    def _make_score(self, channels: int) -> nn.Module:
-        return ImageScore(channels, self.config.halting_bias)
-
-    def _grid(self, x: Tensor) -> Tensor:
-        """A tensor of the shape of the halting scores of ``(B, C, h, w)``."""
-        return x[:, 0, :1, :1]
-
-    def _advance(self, unit: Any, x: Tensor, active: Tensor, dense: bool) -> Tensor:
-        """A unit's output where `active`, and `x` elsewhere."""
-        if dense:
-            return torch.where(active[:, None], unit(x), x)
+    def _advance(self, unit: Any, x: Tensor, active: Tensor) -> Tensor:
+        """A unit's output where `active`, shaped as the scores, is True, and `x` elsewhere."""
         index = active[:, 0, 0].nonzero()[:, 0]
-        return x.index_copy(0, index, unit(x[index]).to(x.dtype)) if len(index) else x
-
-    def _score(self, score: nn.Module, x: Tensor, active: Tensor, dense: bool) -> Tensor:
-        """Halting scores, shaped as `active`; where that is False, of any value."""
-        if dense:
-            return score(x)
-        index = active[:, 0, 0].nonzero()[:, 0]
-        scores = score(x[index])
-        return scores.new_zeros(active.shape).index_copy(0, index, scores)
-
-    @torch.no_grad()
-    def _block_flops(
-        self, units: Any, scores: Any, taken: Tensor, before: int, x: Tensor
-    ) -> Tensor:
-        """FLOPs ``(B,)`` of a block.
-
-        Args:
-            units: of the block.
-            scores: modules of its halting scores.
-            taken: N, shaped as the halting scores.
-            before: number of positions of the block's input.
-            x: the block's output.
-        """
-        after, first = x[0, 0].numel(), units[0]
-        macs = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-        for conv in convolutions(first):
-            early = conv is first.conv1 and conv.stride == (1, 1)
-            macs += conv.weight.numel() * (before if early else after)
-        for n, unit in enumerate(units[1:], start=1):
-            macs += self._unit_macs(unit, taken > n, after)
-        for n, score in enumerate(scores):
-            macs += self._score_macs(score, taken > n)
-        return 2 * macs
-
-    def _unit_macs(self, unit: Any, active: Tensor, positions: int) -> Tensor:
-        """Multiply-adds ``(B,)`` of a unit that keeps the shape, which has so many positions."""
-        weights = sum(conv.weight.numel() for conv in convolutions(unit))
-        return weights * positions * active[:, 0, 0]
-
-    def _score_macs(self, score: Any, active: Tensor) -> Tensor:
-        return score.whole.weight.numel() * active.flatten(1).any(dim=1)
+        return x.index_copy(0, index, unit(x[index]).to(x.dtype))
 
 
-def convolutions(unit: nn.Module) -> Iterator[nn.Conv2d]:
-    """The convolutions of a residual unit, including its shortcut's."""
-    return (part for part in unit.modules() if isinstance(part, nn.Conv2d))
+@torch.no_grad()
+def _block_macs(units: Any, scores: Any, taken: Tensor, before: int, x: Tensor) -> Tensor:
+    """Multiply-adds ``(B,)`` of a block with output `x`, whose input has `before` positions."""
+    first, after = units[0], x[0, 0].numel()
+    macs = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    for conv in convolutions(first):
+        early = conv is first.conv1 and conv.stride == (1, 1)
+        macs += conv.weight.numel() * (before if early else after)
+    for n, unit in enumerate(units[1:], start=1):
+        macs += unit_macs(unit, (taken > n).expand_as(x[:, 0]))
+    for n, score in enumerate(scores):
+        macs += score.macs(taken > n)
+    return macs
 
 
-def _positions(conv: nn.Conv2d, x: Tensor) -> int:
-    """Output positions of a convolution of ``(B, C, H, W)``, padded by half its kernel."""
-    return -(-x.shape[2] // conv.stride[0]) * -(-x.shape[3] // conv.stride[1])
+def unit_macs(unit: nn.Module, active: Tensor) -> Tensor:
+    """Multiply-adds ``(B,)`` of a unit that keeps the shape, at the active ``(B, h, w)``."""
+    macs = active.new_zeros(len(active), dtype=torch.int64)
+    for conv, where in zip(convolutions(unit), needed_positions(unit, active), strict=True):
+        macs += conv.weight.numel() * where.flatten(1).sum(dim=1)
+    return macs
+
+
+def needed_positions(unit: nn.Module, active: Tensor) -> list[Tensor]:
+    """Positions ``(B, h, w)`` bool of each convolution that the unit's output at `active` needs."""
+    needed = [active]
+    for conv in convolutions(unit)[:0:-1]:
+        around = needed[0]
+        if conv.kernel_size != (1, 1):
+            around = max_pool2d(around[:, None].float(), 3, stride=1, padding=1)[:, 0] > 0
+        needed.insert(0, around)
+    return needed
+
+
+def convolutions(unit: nn.Module) -> list[nn.Conv2d]:
+    """The convolutions of a residual unit, in order; the last is a shortcut's if it has one."""
+    return [part for part in unit.modules() if isinstance(part, nn.Conv2d)]

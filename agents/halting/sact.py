@@ -14,20 +14,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import batch_norm, interpolate, linear, max_pool2d, pad
+from torch.nn.functional import interpolate, linear, pad
 
 from dtram_env.optional import require
 
 from ..resnet import PreActivationBasic
 from .act import HALTING_BIAS
-from .act_resnet import ACTResNet, ImageScore, convolutions
+from .act_resnet import ACTResNet, ImageScore, convolutions, needed_positions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 class PositionScore(ImageScore):
-    """SACT's halting scores, ``h = σ(w * x + W pool(x) + b)`` with a 3x3 convolution ``*``."""
+    """SACT's halting scores, ``h = σ(w * x + W pool(x) + b)`` with a 3x3 convolution ``*``.
+
+    They, and `active`, have the shape ``(B, h, w)``.
+    """
 
     def __init__(self, channels: int, bias: float = HALTING_BIAS) -> None:
         super().__init__(channels, bias)
@@ -35,16 +38,21 @@ class PositionScore(ImageScore):
         nn.init.zeros_(self.near.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scores ``(B, h, w)`` float32 of ``(B, channels, h, w)``."""
         whole = self.whole(x.mean(dim=(2, 3)))[..., None]
         return torch.sigmoid((self.near(x)[:, 0] + whole).float())
 
     def at(self, x: Tensor, active: Tensor) -> Tensor:
-        """Scores ``(n,)``, computed only at the n True positions of `active` ``(B, h, w)``."""
         index = active.flatten(1).any(dim=1).nonzero()[:, 0]
         image = active[index].nonzero()[:, 0]
         whole = self.whole(x[index].mean(dim=(2, 3)))[image, 0]
         return torch.sigmoid((convolve_at(self.near, x, active)[:, 0] + whole).float())
+
+    @staticmethod
+    def places(x: Tensor) -> Tensor:
+        return x[:, 0]
+
+    def macs(self, active: Tensor) -> Tensor:
+        return super().macs(active) + self.near.weight.numel() * active.flatten(1).sum(dim=1)
 
 
 class SACTResNet(ACTResNet):
@@ -59,50 +67,19 @@ class SACTResNet(ACTResNet):
     """
 
     KIND = "ResNet with SACT"
+    SCORE = PositionScore
 
-    def _make_score(self, channels: int) -> nn.Module:
-        return PositionScore(channels, self.config.halting_bias)
-
-    def _grid(self, x: Tensor) -> Tensor:
-        return x[:, 0]
-
-    def _advance(self, unit: Any, x: Tensor, active: Tensor, dense: bool) -> Tensor:
-        if dense:
-            return torch.where(active[:, None], unit(x), x)
-        if active.all():
-            return unit(x)  # gathering would save nothing
-        return _put(x, active, unit_at(unit, x, active)) if active.any() else x
-
-    def _score(self, score: Any, x: Tensor, active: Tensor, dense: bool) -> Tensor:
-        if dense or active.all():
-            return score(x)
-        scores = score.at(x, active)
-        return scores.new_zeros(active.shape).masked_scatter(active, scores)
-
-    def _unit_macs(self, unit: Any, active: Tensor, positions: int) -> Tensor:
-        steps = zip(_main_path(unit), _needed(unit, active), strict=True)
-        return sum(  # type: ignore[return-value]
-            conv.weight.numel() * where.flatten(1).sum(dim=1) for conv, where in steps
-        )
-
-    def _score_macs(self, score: Any, active: Tensor) -> Tensor:
-        near = score.near.weight.numel() * active.flatten(1).sum(dim=1)
-        return near + super()._score_macs(score, active)
+    def _advance(self, unit: Any, x: Tensor, active: Tensor) -> Tensor:
+        return _put(x, active, unit_at(unit, x, active))
 
 
 def unit_at(unit: Any, x: Tensor, active: Tensor) -> Tensor:
-    """Output of a residual unit at some positions; nothing else is computed.
+    """Output ``(n, C)`` of a residual unit at the n True positions of `active` ``(B, h, w)``.
 
-    Args:
-        unit: a block of torchvision or `resnet` in evaluation mode that keeps the shape.
-        x: its input ``(B, C, h, w)``.
-        active: ``(B, h, w)`` bool, True at n positions.
-
-    Returns:
-        ``(n, C)``, in the order of ``active.nonzero()``.
+    The unit is in evaluation mode and keeps the shape of its input `x` ``(B, C, h, w)``.
     """
     pre = isinstance(unit, PreActivationBasic)
-    convs, needed = _main_path(unit), _needed(unit, active)
+    convs, needed = convolutions(unit), needed_positions(unit, active)
     norms = [getattr(unit, f"bn{k}") for k in range(1, len(convs) + 1)]
     seen = torch.relu(norms[0](x)) if pre else x
     for k, (conv, where) in enumerate(zip(convs, needed, strict=True)):
@@ -121,15 +98,10 @@ def unit_at(unit: Any, x: Tensor, active: Tensor) -> Tensor:
 
 
 def convolve_at(conv: nn.Conv2d, x: Tensor, where: Tensor) -> Tensor:
-    """Output of a convolution at n positions only.
+    """Output ``(n, channels)`` of a convolution at the n True positions of `where` ``(B, h, w)``.
 
-    Args:
-        conv: 1x1 or 3x3, of stride 1, without bias, padded by half its kernel.
-        x: its input ``(B, C, h, w)``; fastest if channels are last in memory.
-        where: ``(B, h, w)`` bool, True at n positions.
-
-    Returns:
-        ``(n, channels)``, in the order of ``where.nonzero()``.
+    The convolution is 1x1 or 3x3, of stride 1, without bias, and padded by half its kernel. Its
+    input `x` is ``(B, C, h, w)``; it is fastest if channels are last in memory.
     """
     x = x.permute(0, 2, 3, 1)
     weight = conv.weight.permute(0, 2, 3, 1).flatten(1)  # (out, rows x columns x C)
@@ -144,22 +116,6 @@ def convolve_at(conv: nn.Conv2d, x: Tensor, where: Tensor) -> Tensor:
     return linear(x.flatten(0, 2)[corner[:, None] + patch].flatten(1), weight)
 
 
-def _main_path(unit: nn.Module) -> list[nn.Conv2d]:
-    """The convolutions, in order, of a unit whose shortcut is the identity."""
-    return list(convolutions(unit))
-
-
-def _needed(unit: nn.Module, active: Tensor) -> list[Tensor]:
-    """Positions ``(B, h, w)`` bool of each convolution that the unit's output at `active` needs."""
-    needed = [active]
-    for conv in _main_path(unit)[:0:-1]:
-        around = needed[0]
-        if conv.kernel_size != (1, 1):
-            around = max_pool2d(around[:, None].float(), 3, stride=1, padding=1)[:, 0] > 0
-        needed.insert(0, around)
-    return needed
-
-
 def _put(x: Tensor, where: Tensor, values: Tensor) -> Tensor:
     """A copy of `x` ``(B, C, h, w)`` with `values` ``(n, C)`` at n positions."""
     index = where.flatten().nonzero()[:, 0]
@@ -170,40 +126,30 @@ def _put(x: Tensor, where: Tensor, values: Tensor) -> Tensor:
 
 def _normalise(norm: nn.BatchNorm2d, values: Tensor) -> Tensor:
     """Batch norm of ``(n, C)`` in evaluation mode."""
-    return batch_norm(
-        values, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
-    )
+    return norm(values[..., None, None])[..., 0, 0]
 
 
 # -- pictures --------------------------------------------------------------------------------------
 
 
 def whole_map(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-    """Ponder cost ``(B, H, W)`` at every pixel, summed over blocks.
+    """Ponder cost ``(B, H, W)`` at every pixel of images of a size, summed over blocks.
 
-    Args:
-        maps: `ACTOutput.maps`, for each block ``(B, h, w)``; a pixel has the nearest position's.
-        size: height and width in pixels.
+    A pixel has the cost of the nearest position in each of `ACTOutput.maps`.
     """
     return torch.stack([interpolate(one[:, None], size)[:, 0] for one in maps]).sum(dim=0)
 
 
 def draw_maps(image: np.ndarray, maps: Sequence[Tensor]) -> Figure:
-    """Draws an image, the ponder cost map of each block, and their sum.
+    """Draws an image, the ponder cost map ``(h, w)`` of each block, and their sum.
 
-    Args:
-        image: ``(H, W, C)`` uint8, C = 1 (grey) or 3 (RGB).
-        maps: for each block ``(h, w)``.
-
-    Returns:
-        A figure of matplotlib; ``figure.savefig(path)`` writes it.
+    The image is ``(H, W, C)`` uint8, C = 1 (grey) or 3 (RGB).
     """
-    figure_module = require("matplotlib.figure", "train")
-
     height, width = image.shape[:2]
     summed = whole_map([one[None] for one in maps], (height, width))[0]
     names = [f"block {k}" for k in range(1, len(maps) + 1)] + ["all blocks"]
-    figure = figure_module.Figure(figsize=(2.2 * (len(maps) + 2), 2.6), layout="constrained")
+    size = 2.2 * (len(maps) + 2), 2.6
+    figure = require("matplotlib.figure", "train").Figure(figsize=size, layout="constrained")
     axes = figure.subplots(1, len(maps) + 2)
     axes[0].imshow(image.squeeze(), cmap="gray", extent=(0, width, height, 0))
     axes[0].set_title("image")

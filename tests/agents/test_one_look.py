@@ -144,10 +144,10 @@ def test_made_for_its_own_side_changes_nothing() -> None:
 def test_features_of_a_larger_image_are_averaged() -> None:
     torch.manual_seed(0)
     encoder = GlimpseCNN((16, 16, 1), 16, where_features=0, made_for=8)  # 8 pixels are pooled to 4
-    pixels = torch.rand(2, 1, 16, 16)
-    averaged = encoder.what(pixels)
+    pixels = torch.rand(2, 16, 16, 1)
+    averaged = encoder.features(pixels)
     encoder._pooled_side = 8  # not averaged
-    features = encoder.what(pixels).view(2, -1, 4, 2, 4, 2)
+    features = encoder.features(pixels).view(2, -1, 4, 2, 4, 2)
     torch.testing.assert_close(averaged, features.mean(dim=(3, 5)).flatten(1))
 
 

@@ -250,9 +250,9 @@ def test_pixels_are_scaled_by_channel() -> None:
 
 
 def test_cnn_pools_down_to_four_pixels() -> None:
-    encoder = GlimpseCNN((32, 32, 3), 16, filters=4)
-    assert [conv.out_channels for conv in encoder.convs] == [4, 6, 8, 10]
-    assert encoder.join.in_features == 10 * 4 * 4 + 128
+    encoder = GlimpseCNN((32, 32, 3), 16)
+    assert [conv.out_channels for conv in encoder.convs] == [16, 24, 32, 40]
+    assert encoder.join.in_features == 40 * 4 * 4 + 128
     assert encoder(*observed(2, side=32)).shape == (2, 16)
     with pytest.raises(ValueError, match="encoder='cnn' with glimpses of 7x7 pixels"):
         GlimpseCNN((7, 7, 3))

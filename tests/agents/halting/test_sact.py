@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 from torch.utils.flop_counter import FlopCounterMode
 
-from agents.halting.act_resnet import ACTConfig, ACTOutput, ACTResNet
+from agents.halting.act_resnet import ACTConfig, ACTOutput, ACTResNet, unit_macs
 from agents.halting.sact import (
     PositionScore,
     SACTResNet,
@@ -199,13 +199,11 @@ def test_flops_of_one_active_position_by_hand() -> None:
     active = torch.zeros(1, 5, 5, dtype=torch.bool)
     active[0, 2, 2] = True
     unit = network.trunk.layer2[1]
-    assert network._unit_macs(unit, active, 25).tolist() == [(9 + 1) * 9 * 8 * 8]
+    assert unit_macs(unit, active).tolist() == [(9 + 1) * 9 * 8 * 8]
     active[0, 2, 2], active[0, 0, 0] = False, True  # in a corner there are 4
-    assert network._unit_macs(unit, active, 25).tolist() == [(4 + 1) * 9 * 8 * 8]
+    assert unit_macs(unit, active).tolist() == [(4 + 1) * 9 * 8 * 8]
     bottleneck = make(VARIANTS["50"], SACTResNet).trunk.layer2[1]  # 32 -> 8 -> 8 -> 32
-    assert network._unit_macs(bottleneck, active, 25).tolist() == [
-        4 * 32 * 8 + 1 * 9 * 8 * 8 + 1 * 8 * 32
-    ]
+    assert unit_macs(bottleneck, active).tolist() == [4 * 32 * 8 + 1 * 9 * 8 * 8 + 1 * 8 * 32]
 
 
 def test_fewer_active_positions_cost_less() -> None:
