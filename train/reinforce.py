@@ -305,7 +305,7 @@ def train(options: Options) -> Path:
     if options.bf16:
         tell_of_bf16(device.type)
     keywords = {} if options.discount is None else {"discount": options.discount}
-    task = TrainingTask(options.env_id, device, **options.env_keywords(), **keywords)
+    task = TrainingTask(options.env_id, device, **(options.env_keywords() | keywords))
     curriculum = options.curriculum or (task.max_glimpses,)
     check_curriculum(curriculum, task.max_glimpses)
     stages = {f"trunk-{t}": t for t in curriculum}
