@@ -47,10 +47,6 @@ class PixelScale:
 class _GlimpseEncoder(nn.Module):
     """A what-path that reads the pixels, joined with a where-path; `scale` is to [0, 1] if None."""
 
-    where: nn.Linear | None
-    join: nn.Linear
-    out: nn.Linear
-
     def __init__(self, scale: PixelScale | None) -> None:
         super().__init__()
         self.scale = scale or PixelScale()
