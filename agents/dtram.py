@@ -25,16 +25,10 @@ from .encoders import WHERE_FEATURES, make_encoder
 from .files import DTRAM_KIND, SavedNetwork, load_stop
 from .stopping import LearnedStop, StoppingRule
 
-STATE_SCALE = 0.1
-"""Factor of h_t at the stopper's input: at full size the stopper fits the training images' states
-rather than their class probabilities."""
-EVIDENCE_SCALE = 0.25
-"""Factor of the logarithms at the stopper's input, which brings them near the range of the rest."""
-LEAST_LOG_PROB = -12.0
-"""Bound below on a class's log-probability at the stopper's input; it is -inf for an impossible
-class."""
-LEAST_LOG_DOUBT = -14.0
-"""Bound below on log(1 - max p), about 10^-6: in float32 a smaller doubt is mostly rounding."""
+STATE_SCALE = 0.1  # of h_t at the stopper's input: at 1 it fits the training images' states
+EVIDENCE_SCALE = 0.25  # of the logarithms there, to bring them near the range of the rest
+LEAST_LOG_PROB = -12.0  # bound on a class's log-probability there; it is -inf for an impossible one
+LEAST_LOG_DOUBT = -14.0  # bound on log(1 - max p): in float32 a smaller doubt is mostly rounding
 EVEN_DOUBT = math.exp(-5)
 """Doubt 1 - max p, 0.7 %, at which the confidence prior alone gives p(stop) = 1/2. It lies between
 what a glimpse costs at discount 0.98 (2 %) and at 0.999 (0.1 %), so f_a starts near a good rule."""
@@ -194,12 +188,7 @@ class DTRAM(SavedNetwork):
         return state._replace(h=h, time=state.time + 1, first_logits=first, later_logits=later)
 
     def logits(self, state: State, step: int | None = None) -> Tensor:
-        """Class logits ``(B, K)`` after the glimpses so far, f_c.
-
-        Args:
-            state: after at least one glimpse.
-            step: as for `observe`, of the last glimpse.
-        """
+        """Class logits ``(B, K)`` after one or more glimpses, f_c; `step` is the last one's."""
         if self.config.answer == "state":
             return _of_step(self.classifier, step)(state.h)
         later_glimpses = (state.time - 1).clamp(min=1)[:, None]
@@ -220,10 +209,9 @@ class DTRAM(SavedNetwork):
         return _of_all_steps(self.classifier)
 
     def heads(self, state: State, step: int | None = None) -> Heads:
-        """Outputs of all heads in a state: f_c, f_l, f_a and the baseline; `step` as for `logits`.
+        """Outputs of all heads in a state, with the answer to give if the agent stops now.
 
-        The answer is the one to give if the agent stops now. `HaltingRAM` mixes in the answers of
-        earlier glimpses here, while its `logits` are those of the last glimpse alone.
+        `HaltingRAM` mixes in the answers of earlier glimpses here, but not in its `logits`.
         """
         logits = self.logits(state, step)
         stop_logit = self.stop_logit(state.h, logits, state.time)

@@ -39,11 +39,7 @@ RESNETS: dict[str, Architecture] = {
 
 @dataclass(frozen=True)
 class ResNetOptions:
-    """Options of a residual network; the defaults are torchvision's ResNet-50.
-
-    Raises:
-        ValueError: an option is unknown or out of range.
-    """
+    """Options of a residual network; the defaults are torchvision's ResNet-50."""
 
     name: str = "resnet50"
     """one of `RESNETS`"""
