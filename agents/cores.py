@@ -1,8 +1,4 @@
-"""Recurrent cores f_h: the state after a glimpse, from the state before it and the encoded glimpse.
-
-A core is made from ``(hidden_size)`` and called with the encoded glimpse g_t and h_{t-1}, both
-``(B, H)``; it returns h_t ``(B, H)``.
-"""
+"""Recurrent cores f_h: from the encoded glimpse g_t and h_{t-1} to h_t, all ``(B, H)``."""
 
 from __future__ import annotations
 

@@ -46,12 +46,10 @@ def classifier_flops_per_glimpse(network: DTRAM) -> int:
 
 
 def _flops(agent: DTRAM, side: int, step: int, acts: bool = True) -> int:
-    shape = (1, side, side, agent.config.glimpse_shape[2])
-    glimpse = torch.zeros(shape, dtype=torch.uint8, device=agent.device)
-    location = torch.zeros(1, 2, device=agent.device)
-
     def run() -> None:
-        state = agent.observe(glimpse, location, agent.initial(1), step)
+        state = agent.initial(1)
+        glimpse = state.time.new_zeros(1, side, side, agent.config.glimpse_shape[2]).byte()
+        state = agent.observe(glimpse, state.h.new_zeros(1, 2), state, step)
         logits = agent.logits(state, step)
         if acts:
             agent.locator(state.h)

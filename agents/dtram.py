@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
-from gymnasium import spaces
+from gymnasium.spaces import Dict, Space
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
@@ -25,22 +25,16 @@ from .encoders import WHERE_FEATURES, make_encoder
 from .files import DTRAM_KIND, SavedNetwork, load_stop
 from .stopping import LearnedStop, StoppingRule
 
-STATE_SCALE = 0.1
-"""Factor of h_t at the stopper's input: at full size the stopper fits the training images' states
-rather than their class probabilities."""
-EVIDENCE_SCALE = 0.25
-"""Factor of the logarithms at the stopper's input, which brings them near the range of the rest."""
-LEAST_LOG_PROB = -12.0
-"""Bound below on a class's log-probability at the stopper's input; it is -inf for an impossible
-class."""
-LEAST_LOG_DOUBT = -14.0
-"""Bound below on log(1 - max p), about 10^-6: in float32 a smaller doubt is mostly rounding."""
+STATE_SCALE = 0.1  # of h_t at the stopper's input: at 1 it fits the training images' states
+EVIDENCE_SCALE = 0.25  # of the logarithms there, to bring them near the range of the rest
+LEAST_LOG_PROB = -12.0  # bound on a class's log-probability there; it is -inf for an impossible one
+LEAST_LOG_DOUBT = -14.0  # bound on log(1 - max p): in float32 a smaller doubt is mostly rounding
 EVEN_DOUBT = math.exp(-5)
 """Doubt 1 - max p, 0.7 %, at which the confidence prior alone gives p(stop) = 1/2. It lies between
 what a glimpse costs at discount 0.98 (2 %) and at 0.999 (0.1 %), so f_a starts near a good rule."""
 
 _MODEL_KEYS = {"format", "kind", "config", "class_names", "weights_sha256"}
-_STOP_KEYS = {"stop_threshold", "stops", "default_stop"}
+_MODEL_KEYS |= {"stop_threshold", "stops", "default_stop"}
 
 
 class State(NamedTuple):
@@ -78,7 +72,9 @@ class DTRAM(SavedNetwork):
     KIND = DTRAM_KIND
     CONFIG = DTRAMConfig
     NEEDED = ("stop_threshold",)
-    updates_with_stopper = False  # whether `update` evaluates the stopper
+    learned_stop: ClassVar[type[LearnedStop]] = LearnedStop  # the rule that it learns
+    STOPPER_BIAS: ClassVar[float] = 0.0  # initial bias of the stopper's output
+    updates_with_stopper: ClassVar[bool] = False  # whether `update` evaluates the stopper
 
     def __init__(
         self,
@@ -87,7 +83,7 @@ class DTRAM(SavedNetwork):
         stopping: StoppingRule | None = None,
     ) -> None:
         super().__init__(config, class_names)
-        self.stopping: StoppingRule = stopping or self.learned_stop(0.5)
+        self.stopping: StoppingRule = stopping or self.learned_stop()
         self.about: dict[str, Any] = {}
         hidden, classes = config.hidden_size, config.num_classes
         where = WHERE_FEATURES if config.location_embedding else 0
@@ -106,16 +102,12 @@ class DTRAM(SavedNetwork):
         stopper_in = hidden + config.stopper_evidence * (classes + 1 + config.max_glimpses)
         self.stopper = _layers(stopper_in, config.stopper_hidden, 1)
         # Until something is learned, p(stop) is 1/2 (or the prior's) for every image.
-        for parameter in self.stopper[-1].parameters():
-            nn.init.zeros_(parameter)
+        nn.init.zeros_(self.stopper[-1].weight)  # type: ignore[arg-type]
+        nn.init.constant_(self.stopper[-1].bias, self.STOPPER_BIAS)  # type: ignore[arg-type]
 
     @classmethod
     def for_spaces(
-        cls,
-        observation_space: spaces.Space,
-        action_space: spaces.Space,
-        max_glimpses: int,
-        **kw: Any,
+        cls, observation_space: Space, action_space: Space, max_glimpses: int, **kw: Any
     ) -> Self:
         """Makes an untrained agent that fits an environment's native spaces.
 
@@ -133,7 +125,7 @@ class DTRAM(SavedNetwork):
         return cls(DTRAMConfig(max_glimpses=max_glimpses, **found, **kw), class_names=names)
 
     def check_spaces(
-        self, observation_space: spaces.Space, action_space: spaces.Space, max_glimpses: int
+        self, observation_space: Space, action_space: Space, max_glimpses: int
     ) -> None:
         """Raises a ValueError if this agent was made for other spaces or another budget."""
         found = _read_spaces(observation_space, action_space) | {"max_glimpses": max_glimpses}
@@ -153,11 +145,6 @@ class DTRAM(SavedNetwork):
         action_space = getattr(env, "single_action_space", env.action_space)
         self.check_spaces(observation_space, action_space, env.max_glimpses)
         check_first_glimpse(env)
-
-    @staticmethod
-    def learned_stop(threshold: float) -> LearnedStop:
-        """The rule that this agent learns, with a threshold."""
-        return LearnedStop(threshold)
 
     # -- the recurrence -------------------------------------------------------------------------
 
@@ -201,12 +188,7 @@ class DTRAM(SavedNetwork):
         return state._replace(h=h, time=state.time + 1, first_logits=first, later_logits=later)
 
     def logits(self, state: State, step: int | None = None) -> Tensor:
-        """Class logits ``(B, K)`` after the glimpses so far, f_c.
-
-        Args:
-            state: after at least one glimpse.
-            step: as for `observe`, of the last glimpse.
-        """
+        """Class logits ``(B, K)`` after one or more glimpses, f_c; `step` is the last one's."""
         if self.config.answer == "state":
             return _of_step(self.classifier, step)(state.h)
         later_glimpses = (state.time - 1).clamp(min=1)[:, None]
@@ -227,10 +209,9 @@ class DTRAM(SavedNetwork):
         return _of_all_steps(self.classifier)
 
     def heads(self, state: State, step: int | None = None) -> Heads:
-        """Outputs of all heads in a state: f_c, f_l, f_a and the baseline; `step` as for `logits`.
+        """Outputs of all heads in a state, with the answer to give if the agent stops now.
 
-        The answer is the one to give if the agent stops now. `HaltingRAM` mixes in the answers of
-        earlier glimpses here, while its `logits` are those of the last glimpse alone.
+        `HaltingRAM` mixes in the answers of earlier glimpses here, but not in its `logits`.
         """
         logits = self.logits(state, step)
         stop_logit = self.stop_logit(state.h, logits, state.time)
@@ -316,25 +297,21 @@ class DTRAM(SavedNetwork):
                 f"step: an episode of this state has had all its {budget} glimpses; start each "
                 "episode from the state of `reset`"
             )
-        if self.config.per_step or "thumbnail" in seen:
-            action, state = self._act_by_step(seen, state)
-        else:
-            action, state = self._act(seen["glimpse"], seen["location"], state, None)
+        by_step = self.config.per_step or "thumbnail" in seen
+        action, state = self._act_by_step(seen, state) if by_step else self._act(seen, state)
         if isinstance(obs["glimpse"], np.ndarray):
             return {name: value.cpu().numpy() for name, value in action.items()}, state
         return action, state
 
     def _act(
-        self, glimpse: Tensor, location: Tensor, state: State, step: int | None
+        self, seen: dict[str, Tensor], state: State, step: int | None = None
     ) -> tuple[dict[str, Tensor], State]:
-        state = self.observe(glimpse, location, state, step)
+        view = seen["thumbnail" if step == 0 and "thumbnail" in seen else "glimpse"]
+        state = self.observe(view, seen["location"], state, step)
         heads = self.heads(state, step)
-        action = {
-            "location": heads.location,
-            "stop": self.stopping.stops(state.time, heads.logits, heads.stop_logit).long(),
-            "prediction": heads.logits.argmax(dim=-1),
-        }
-        return action, state
+        stop = self.stopping.stops(state.time, heads.logits, heads.stop_logit).long()
+        prediction = heads.logits.argmax(dim=-1)
+        return {"location": heads.location, "stop": stop, "prediction": prediction}, state
 
     def _act_by_step(
         self, seen: dict[str, Tensor], state: State
@@ -342,11 +319,9 @@ class DTRAM(SavedNetwork):
         """`_act` for networks or sizes that depend on the step: one call for each step."""
         parts, order = [], []
         for step in state.time.unique().tolist():
-            index = torch.nonzero(state.time == step)[:, 0]
-            view = seen["thumbnail" if step == 0 and "thumbnail" in seen else "glimpse"][index]
-            location, own = seen["location"][index], self.select(state, index)
-            parts.append(self._act(view, location, own, step))
-            order.append(index)
+            order.append(torch.nonzero(state.time == step)[:, 0])
+            part = {name: value[order[-1]] for name, value in seen.items()}
+            parts.append(self._act(part, self.select(state, order[-1]), step))
         back = torch.cat(order).argsort()
         action = {name: torch.cat([part[name] for part, _ in parts])[back] for name in parts[0][0]}
         columns = zip(*(after for _, after in parts), strict=True)
@@ -388,19 +363,15 @@ class DTRAM(SavedNetwork):
         header = cls.read_header(folder)
         agent = cls._load(folder, header)
         agent.stopping = cls.learned_stop(load_stop(folder, header, agent, stop))
-        agent.about = {
-            key: value for key, value in header.items() if key not in _MODEL_KEYS | _STOP_KEYS
-        }
+        agent.about = {key: value for key, value in header.items() if key not in _MODEL_KEYS}
         return agent.to(device).eval()
 
 
 def check_first_glimpse(env: Any) -> None:
     """Raises a ValueError if an environment gives no glimpse at reset."""
     if env.first_glimpse == "choose":
-        raise ValueError(
-            "first_glimpse='choose': a DT-RAM needs a glimpse at reset; expected 'center', "
-            "'random' or 'thumbnail'"
-        )
+        expected = "'center', 'random' or 'thumbnail', as a DT-RAM needs a glimpse at reset"
+        raise ValueError(f"first_glimpse='choose': expected {expected}")
 
 
 def _layers(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
@@ -431,8 +402,8 @@ def _of_all_steps(module: nn.Module) -> list[nn.Module]:
 def _read_spaces(observation_space: Any, action_space: Any) -> dict[str, Any]:
     """The settings that the native spaces fix; ValueError if they are another view's."""
     native = (
-        isinstance(observation_space, spaces.Dict)
-        and isinstance(action_space, spaces.Dict)
+        isinstance(observation_space, Dict)
+        and isinstance(action_space, Dict)
         and observation_space.keys() - {"thumbnail"} == {"glimpse", "location", "time"}
         and action_space.keys() == {"location", "stop", "prediction"}
         and len(observation_space["glimpse"].shape or ()) == 3

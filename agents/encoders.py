@@ -8,6 +8,7 @@ non-linearity. Its where-path of `where_features` hidden units reads the locatio
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,16 +48,19 @@ class PixelScale:
 class _GlimpseEncoder(nn.Module):
     """A what-path that reads the pixels, joined with a where-path; `scale` is to [0, 1] if None."""
 
-    where: nn.Linear | None
-    join: nn.Linear
-    out: nn.Linear
+    make_what: Callable[..., int]  # makes the what-path for a glimpse_shape, returns its features
 
-    def __init__(self, scale: PixelScale | None) -> None:
+    def __init__(
+        self,
+        glimpse_shape: tuple[int, int, int],
+        out_features: int = 256,
+        where_features: int = WHERE_FEATURES,
+        scale: PixelScale | None = None,
+        **options: int,
+    ) -> None:
         super().__init__()
         self.scale = scale or PixelScale()
-
-    def _join_paths(self, features: int, where_features: int, out_features: int) -> None:
-        """Makes the layers after a what-path of `features` outputs."""
+        features = self.make_what(glimpse_shape, **options)
         self.where = _where_path(where_features) if where_features else None
         self.join = nn.Linear(features + where_features, out_features)
         self.out = nn.Linear(out_features, out_features)
@@ -78,17 +82,9 @@ class GlimpseMLP(_GlimpseEncoder):
     Mnih et al. 2014, section 3.1 ("glimpse network"); sizes as in DT-RAM's MNIST model.
     """
 
-    def __init__(
-        self,
-        glimpse_shape: tuple[int, int, int],
-        out_features: int = 256,
-        what_features: int = 128,
-        where_features: int = WHERE_FEATURES,
-        scale: PixelScale | None = None,
-    ) -> None:
-        super().__init__(scale)
-        self.what = nn.Linear(math.prod(glimpse_shape), what_features)
-        self._join_paths(what_features, where_features, out_features)
+    def make_what(self, shape: tuple[int, int, int], what_features: int = 128) -> int:
+        self.what = nn.Linear(math.prod(shape), what_features)
+        return what_features
 
     def features(self, pixels: Tensor) -> Tensor:
         return torch.relu(self.what(pixels.flatten(1)))
@@ -97,19 +93,12 @@ class GlimpseMLP(_GlimpseEncoder):
 class GlimpseConv(_GlimpseEncoder):
     """Two 3x3 convolutions and 2x2 pooling of glimpses of at least 2x2 pixels."""
 
-    def __init__(
-        self,
-        glimpse_shape: tuple[int, int, int],
-        out_features: int = 256,
-        where_features: int = WHERE_FEATURES,
-        scale: PixelScale | None = None,
-    ) -> None:
-        super().__init__(scale)
-        side, _, channels = glimpse_shape
+    def make_what(self, shape: tuple[int, int, int]) -> int:
+        side, _, channels = shape
         _check_side("conv", side, 2, "encoder='mlp' takes any")
         self.conv1 = nn.Conv2d(channels, FILTERS, 3, padding=1)
         self.conv2 = nn.Conv2d(FILTERS, 2 * FILTERS, 3, padding=1)
-        self._join_paths(2 * FILTERS * (side // 2) ** 2, where_features, out_features)
+        return 2 * FILTERS * (side // 2) ** 2
 
     def features(self, pixels: Tensor) -> Tensor:
         x = torch.relu(self.conv1(pixels.permute(0, 3, 1, 2)))
@@ -127,29 +116,18 @@ class GlimpseCNN(_GlimpseEncoder):
     learned on those fit. Its own features are averaged to their resolution. 0: its own side.
     """
 
-    def __init__(
-        self,
-        glimpse_shape: tuple[int, int, int],
-        out_features: int = 256,
-        where_features: int = WHERE_FEATURES,
-        scale: PixelScale | None = None,
-        made_for: int = 0,
-    ) -> None:
-        super().__init__(scale)
-        own_side, _, channels = glimpse_shape
+    def make_what(self, shape: tuple[int, int, int], made_for: int = 0) -> int:
+        own_side, _, channels = shape
         least = cnn_smallest(made_for) if made_for else 8
         _check_side("cnn", own_side, least, "encoder='conv' takes 2x2")
         side, width = made_for or own_side, FILTERS
-        self.convs = nn.ModuleList()
-        while True:
-            self.convs.append(nn.Conv2d(channels, width, 3, padding=1))
-            channels, width = width, width + FILTERS // 2
-            if side <= 4:
-                break
-            side //= 2
+        convs = [nn.Conv2d(channels, width, 3, padding=1)]
+        while side > 4:
+            convs.append(nn.Conv2d(width, width + FILTERS // 2, 3, padding=1))
+            side, width = side // 2, width + FILTERS // 2
+        self.convs = nn.ModuleList(convs).to(memory_format=torch.channels_last)  # as glimpses are
         self._pooled_side = side
-        self._join_paths(channels * side**2, where_features, out_features)
-        self.convs.to(memory_format=torch.channels_last)  # as glimpses are
+        return width * side**2
 
     def features(self, pixels: Tensor) -> Tensor:
         first, *rest = self.convs

@@ -36,30 +36,21 @@ STOP_PARTS = ("stopper", "baseline", "scalar_baseline")
 class SavedNetwork(nn.Module):
     """A network with settings and class names that is saved without pickled code.
 
-    A subclass is made from ``(config, class_names)``, and names its settings' dataclass and its
-    kind, which ``model.json`` states.
-
-    Args:
-        config: the settings.
-        class_names: names of the K classes; numbers if not given.
-
-    Raises:
-        ValueError: there are not K names.
+    A subclass is made from ``(config, class_names)``. Its classes are numbered if they have no
+    names.
     """
 
-    KIND: ClassVar[str]
-    CONFIG: ClassVar[type[Any]]
-    NEEDED: ClassVar[tuple[str, ...]] = ()
-    """Further keys that ``model.json`` must have."""
+    KIND: ClassVar[str]  # as ``model.json`` names it
+    CONFIG: ClassVar[type[Any]]  # the settings' dataclass
+    NEEDED: ClassVar[tuple[str, ...]] = ()  # further keys that ``model.json`` must have
 
     def __init__(self, config: Any, class_names: tuple[str, ...] | None = None) -> None:
         super().__init__()
         self.config = config
         self.class_names = class_names or tuple(map(str, range(config.num_classes)))
-        if len(self.class_names) != config.num_classes:
-            raise ValueError(
-                f"class_names: {len(self.class_names)} names for {config.num_classes} classes"
-            )
+        names, classes = len(self.class_names), config.num_classes
+        if names != classes:
+            raise ValueError(f"class_names: {names} names for {classes} classes")
 
     @property
     def device(self) -> torch.device:
@@ -69,9 +60,7 @@ class SavedNetwork(nn.Module):
     def save(self, folder: str | Path, **about: Any) -> None:
         """Writes ``model.safetensors`` and ``model.json`` into a folder, each by one rename.
 
-        Args:
-            folder: made if missing.
-            **about: further JSON values to keep (the environment's id, its options, ...).
+        The values of `about` are kept in ``model.json`` (the environment's id, its options, ...).
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)

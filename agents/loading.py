@@ -23,12 +23,6 @@ def load_agent(
 
 
 def load_one_look(folder: str | Path, device: str | torch.device = "cpu") -> OneLook | ACTResNet:
-    """Loads a one-look network, or a ResNet that halts by ACT or SACT.
-
-    Raises:
-        FileNotFoundError: there is no model in `folder`.
-        ValueError: it is another kind of model, or its files do not fit one another.
-    """
-    halting = {kind.KIND: kind for kind in (ACTResNet, SACTResNet)}
-    found = halting.get(kind_of(folder))
-    return OneLook.load(folder, device) if found is None else found.load(folder, device)
+    """Loads a one-look network, or a ResNet that halts by ACT or SACT; raises as `OneLook.load`."""
+    kinds = {kind.KIND: kind for kind in (ACTResNet, SACTResNet)}
+    return kinds.get(kind_of(folder), OneLook).load(folder, device)

@@ -21,16 +21,10 @@ def has_bf16(device_type: str) -> bool:
 def tell_of_bf16(device_type: str) -> None:
     """Prints a note if the device has no bfloat16 instructions, so float32 is used instead."""
     if not has_bf16(device_type):
-        print(
-            f"--bf16: this {device_type} has no instructions for bfloat16; float32 is used instead"
-        )
+        problem = f"this {device_type} has no instructions for bfloat16"
+        print(f"--bf16: {problem}; float32 is used instead")
 
 
 def autocast(device_type: str, bf16: bool) -> torch.autocast:
-    """Autocast to bfloat16 if it is requested and the device has instructions for it.
-
-    Args:
-        device_type: "cpu", "cuda" ...
-        bf16: whether it is requested.
-    """
+    """Autocast to bfloat16 if it is requested and a device such as "cuda" has instructions."""
     return torch.autocast(device_type, torch.bfloat16, enabled=bf16 and has_bf16(device_type))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from PIL import Image
 
 from dtram_env.datasets.errors import DatasetCorruptError
 from dtram_env.datasets.storage.decode import (
@@ -19,6 +20,7 @@ from dtram_env.datasets.storage.decode import (
     upright_size,
 )
 from dtram_env.datasets.storage.tensors import TensorStore
+from dtram_env.rendering import crop_boxes
 from dtram_env.sensor import margin
 
 from .config import DTRAMConfig
@@ -26,10 +28,7 @@ from .cost import flops_of_first_glimpse, flops_per_glimpse
 from .dtram import DTRAM
 from .unroll import GlimpseSensor, classify
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-GivenImage: TypeAlias = "np.ndarray | str | os.PathLike[str] | Image.Image"
+GivenImage: TypeAlias = np.ndarray | str | os.PathLike[str] | Image.Image
 Box: TypeAlias = tuple[int, int, int, int]
 
 _MEND = "Give a whole image file, or leave it out."
@@ -150,8 +149,6 @@ class Preparation:
 
     def read(self, name: str, image: GivenImage) -> np.ndarray:
         """Pixels ``(H, W, channels)`` uint8 of a given image; errors call it `name`."""
-        from PIL import Image
-
         if isinstance(image, str | os.PathLike):
             with opened(os.fspath(image), _MEND) as file:
                 pixels = decode(file, self.image_size)
@@ -197,8 +194,6 @@ def preparation_of(agent: DTRAM) -> Preparation:
 
 def _read_size(name: str, image: GivenImage) -> tuple[int, int]:
     """Height and width of a given image, upright; ValueError if it is not an image."""
-    from PIL import Image
-
     if isinstance(image, str | os.PathLike):
         with opened(os.fspath(image), _MEND) as file:
             return upright_size(file)
@@ -278,8 +273,6 @@ def _boxes(
     sensor: GlimpseSensor, locations: np.ndarray, size: Sequence[int], given: Sequence[int]
 ) -> tuple[Box, ...]:
     """Boxes of glimpses in pixels of an image of size `given`, which the agent saw at `size`."""
-    from dtram_env.rendering import crop_boxes
-
     whole_first = sensor.first_glimpse == "thumbnail"
     boxes = crop_boxes(locations[int(whole_first) :], size, sensor.glimpse_size, whole_first)
     tall, wide = given[0] / size[0], given[1] / size[1]

@@ -8,7 +8,7 @@ stride; batch norm's momentum; and weight decay without norms and biases.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Self
@@ -39,11 +39,7 @@ RESNETS: dict[str, Architecture] = {
 
 @dataclass(frozen=True)
 class ResNetOptions:
-    """Options of a residual network; the defaults are torchvision's ResNet-50.
-
-    Raises:
-        ValueError: an option is unknown or out of range.
-    """
+    """Options of a residual network; the defaults are torchvision's ResNet-50."""
 
     name: str = "resnet50"
     """one of `RESNETS`"""
@@ -207,11 +203,11 @@ class ResNetTrunk(nn.Module):
                 norm.eval()
         return self
 
-    def _norms(self) -> Iterator[nn.BatchNorm2d]:
-        return (module for module in self.modules() if isinstance(module, nn.BatchNorm2d))
+    def _norms(self) -> list[nn.BatchNorm2d]:
+        return [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
 
-    def _blocks(self) -> Iterator[Any]:
-        return (block for stage in self.stages() for block in stage)
+    def _blocks(self) -> list[Any]:
+        return [block for stage in self.stages() for block in stage]
 
     def _initialise(self) -> None:
         """He et al.'s random convolutions; with `zero_init` every block is its shortcut."""

@@ -13,6 +13,8 @@ from dtram_env.episodes import ends
 
 from .checks import require
 
+PROBABILITY = "a probability, from 0 to 1"
+
 
 class StoppingRule(Protocol):
     """Decides after each glimpse whether to stop; batched over any leading shape."""
@@ -38,7 +40,7 @@ class LearnedStop:
     threshold: float = 0.5
 
     def __post_init__(self) -> None:
-        _check_probability("LearnedStop.threshold", self.threshold)
+        require("LearnedStop.threshold", self.threshold, 0 <= self.threshold <= 1, PROBABILITY)
 
     def stops(self, time: Tensor, logits: Tensor, stop_logit: Tensor) -> Tensor:
         # Compares logits, as float32 has too few digits for probabilities near 1.
@@ -65,7 +67,7 @@ class ConfidenceStop:
     threshold: float
 
     def __post_init__(self) -> None:
-        _check_probability("ConfidenceStop.threshold", self.threshold)
+        require("ConfidenceStop.threshold", self.threshold, 0 <= self.threshold <= 1, PROBABILITY)
 
     def stops(self, time: Tensor, logits: Tensor, stop_logit: Tensor) -> Tensor:
         return torch.softmax(logits, dim=-1).amax(dim=-1) > self.threshold
@@ -78,18 +80,10 @@ def _logit(probability: float) -> float:
     return math.log(probability) - math.log1p(-probability)
 
 
-def _check_probability(name: str, value: float) -> None:
-    require(name, value, 0 <= value <= 1, "a probability, from 0 to 1")
-
-
 def glimpses_taken(stops: Tensor) -> Tensor:
-    """Number of glimpses of each image: up to the first stop, or the budget if there is none.
+    """Glimpses ``(B,)`` of each image, from a rule's decisions ``(T, B)`` after glimpses 1 ... T.
 
-    Args:
-        stops: ``(T, B)`` bool, the rule's decision after glimpses 1 ... T.
-
-    Returns:
-        ``(B,)`` int64 in 1 ... T.
+    They end at the first stop, or after T if there is none.
     """
     time = torch.arange(1, len(stops) + 1, device=stops.device)[:, None]
     return ends(time, stops, len(stops)).to(torch.uint8).argmax(dim=0) + 1

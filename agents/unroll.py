@@ -134,7 +134,7 @@ class Unroll(nn.Module):
             steps: glimpses T of every trajectory.
             m: trajectories an image, M.
         """
-        agent, batch = self.agent, len(index) * m
+        agent, script, batch = self.agent, self.scripted_locations, len(index) * m
         policy: LocationPolicy = GaussianLocations(self.location_std)
         if agent.config.locator_grid:
             policy = CellLocations(agent.cell_centres)
@@ -149,7 +149,10 @@ class Unroll(nn.Module):
         noise = policy.noise(steps, params[0])
         empty, glimpse_only_logits = agent.initial(batch), []
         for t in range(steps):
-            sampled_params.append(self._sampled_params(policy, params[t], t))
+            sampled_params.append(params[t].detach())
+            if script is not None:
+                # No glimpse is taken at the last location, so any target serves.
+                sampled_params[t] = policy.about(script[min(t, len(script) - 1)], params[t])
             choices.append(policy.choose(sampled_params[t], noise[t]))
             if t + 1 == steps:
                 break
@@ -165,11 +168,10 @@ class Unroll(nn.Module):
         h, location_params, choice = (
             torch.stack(part) for part in ([state.h for state in states], params, choices)
         )
-        if self.scripted_locations is None:
+        if script is None:
             location_log_prob = policy.log_prob(choice, location_params)
         else:
-            script = torch.stack(sampled_params)
-            location_log_prob = policy.mean_log_prob(script, location_params)
+            location_log_prob = policy.mean_log_prob(torch.stack(sampled_params), location_params)
         logits = agent.stacked_logits(states)
         stop_logit = logits.new_zeros(steps, batch)
         if self.stop:
@@ -196,14 +198,6 @@ class Unroll(nn.Module):
         with autocast(code.device.type, self.bf16):
             after = self.agent.update(code, state, step)
         return type(after)(*(new.to(old.dtype) for new, old in zip(after, state, strict=True)))
-
-    def _sampled_params(self, policy: LocationPolicy, params: Tensor, t: int) -> Tensor:
-        """Parameters that l_t is sampled with: the agent's, or the script's in its place."""
-        if self.scripted_locations is None:
-            return params.detach()
-        # No glimpse is taken at the last location, so any target serves.
-        target = self.scripted_locations[min(t, len(self.scripted_locations) - 1)]
-        return policy.about(target, params)
 
 
 def logits_along(

@@ -21,13 +21,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from ..checks import require
-from ..config import DTRAMConfig
 from ..dtram import DTRAM, Heads
-from ..stopping import LearnedStop, StoppingRule
+from ..stopping import LearnedStop
 
 EPSILON = 0.01  # both papers' ε: it lets one step be enough, though a sigmoid never reaches 1
 LEAST_EPSILON = 1e-6  # for `ACTStop`, which reads the logit of the sum in float32
@@ -113,12 +112,8 @@ class HaltedAnswer(NamedTuple):
 def halted_answer(stop_logit: Tensor, logits: Tensor, epsilon: float = EPSILON) -> HaltedAnswer:
     """ACT over the glimpses of dense trajectories, as `unroll.Unroll` returns them.
 
-    As the classifier is linear, mixing its logits equals classifying the mixed states.
-
-    Args:
-        stop_logit: ``(T, B)``, logits of the halting scores; the last one has no effect.
-        logits: ``(T, B, K)``, the classifier's after each glimpse.
-        epsilon: ε, in (0, 1).
+    As the classifier is linear, mixing its logits ``(T, B, K)`` equals classifying the mixed
+    states. `stop_logit` ``(T, B)`` are the logits of the halting scores.
     """
     if logits.ndim != 3 or logits.shape[:2] != stop_logit.shape:
         expected = f"(T, B, K) with stop_logit's (T, B) = {tuple(stop_logit.shape)}"
@@ -167,22 +162,9 @@ class HaltingRAM(DTRAM):
     """
 
     KIND = "RAM with ACT"
+    learned_stop = ACTStop
+    STOPPER_BIAS = HALTING_BIAS  # at 0 two scores sum to 1: later glimpses would have weight 0
     updates_with_stopper = True
-
-    def __init__(
-        self,
-        config: DTRAMConfig,
-        class_names: tuple[str, ...] | None = None,
-        stopping: StoppingRule | None = None,
-    ) -> None:
-        super().__init__(config, class_names, stopping or ACTStop())
-        # With a bias of 0 two scores sum to 1: later glimpses would have weight and gradient 0.
-        nn.init.constant_(self.stopper[-1].bias, HALTING_BIAS)  # type: ignore[arg-type]
-
-    @staticmethod
-    def learned_stop(threshold: float) -> ACTStop:
-        """`ACTStop` with 1 - ε."""
-        return ACTStop(threshold)
 
     def initial(self, batch: int) -> Any:
         """The `HaltingState` before the first glimpse."""
