@@ -443,6 +443,7 @@ def test_the_trunk_stays_and_the_stop_learns(tmp_path: Path, finished_ram: Path,
     assert second["trunk"]["options"]["stop"] == {"name": "off"}
 
 
+@pytest.mark.slow
 def test_dearer_glimpses_are_fewer(tmp_path: Path, finished_ram: Path) -> None:
     means = []
     for cost in (0.0, 5.0):
