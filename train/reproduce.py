@@ -13,8 +13,6 @@ and JSON. Drawn images stand under their own name and beside no published figure
 
 from __future__ import annotations
 
-import shlex
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clon
 
 from dtram_env.datasets import DATASETS, is_ready
 from train.common.files import read_json, write_text
-from train.common.jobs import ProgramRun, Runner, has_results, run_in_order
-from train.common.provenance import choose_device, provenance, python_command
+from train.common.jobs import ProgramRun, Runner, has_results, resumable, run_in_order
+from train.common.provenance import choose_device, provenance
 from train.common.records import write_result
 from train.common.run import run_program
 from train.paper import claims, systems, tables
@@ -103,8 +101,7 @@ class Options:
     def drawn(self, key: str) -> Protocol | None:
         """The protocol on drawn images of a table or figure; None if it shows real images.
 
-        Raises:
-            ValueError: photographs are asked for that are not on this machine.
+        Raises ValueError if photographs are asked for that are not on this machine.
         """
         if key in ("table1", "table2"):
             return None
@@ -258,25 +255,11 @@ def make(options: Options, reader: Reader, records: list[Record], key: str) -> l
 # -- the program -----------------------------------------------------------------------------------
 
 
-def train_missing(options: Options, runs: list[ProgramRun]) -> list[str]:
-    """Trains what is not finished; returns the problems of runs that failed."""
-    runner = Runner(options.jobs)
-    try:
-        run_in_order(runs, runner)
-    except KeyboardInterrupt:
-        command = shlex.join([python_command(), "train/reproduce.py", *sys.argv[1:]])
-        print(f"\ninterrupted; to continue: {command}", file=sys.stderr)
-        raise SystemExit(128 + signal.SIGINT) from None
-    return [f"{folder}: {problem}" for folder, problem in runner.problems.items()]
-
-
 def reproduce(options: Options) -> list[Path]:
     """Trains what is missing and writes everything; returns the files that were written.
 
-    Raises:
-        ValueError: a finished run was made with another command than its system's (raised before
-            anything is trained or written); or, after everything else is written, a run failed or
-            something could not be written.
+    Raises ValueError before anything is trained or written if a finished run was made with another
+    command than its system's; and at the end if a run failed or something could not be written.
     """
     for key in set(options.asked) - set(options.keys):
         other = "figure7" if key == "figure8" else "table3"
@@ -288,7 +271,11 @@ def reproduce(options: Options) -> list[Path]:
         print("photographs are not on this machine: drawn images in their place", flush=True)
     for run in finished:
         run.check_options()
-    problems = [] if options.read_only else train_missing(options, runs)
+    runner = Runner(options.jobs)
+    if not options.read_only:
+        with resumable("train/reproduce.py"):
+            run_in_order(runs, runner)
+    problems = [f"{folder}: {problem}" for folder, problem in runner.problems.items()]
     reader = Reader(choose_device(options.device), options.data_dir)
     records = update_records(options, reader, problems)
     made = []
