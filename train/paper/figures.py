@@ -133,7 +133,7 @@ def measured_rate(
 ) -> float:
     """Test images that a finished run's network classifies in a second, the fastest of 3 passes.
 
-    It stops by `rule` or else its own, and is of the curriculum's stage `steps` or else the last.
+    The network stops by `rule`, or by its own if None; `steps` picks the stage of the curriculum.
     """
     task = reader.task(folder)
     test = task.images("test")

@@ -79,7 +79,7 @@ GLIMPSE_ONLY_NOTE = (
 
 
 def table(key: str, drawn: Protocol | None = None) -> Table:
-    """Table 2 (always of MNIST) to 9; `drawn` is a protocol on drawn images for photographs."""
+    """Tables 2 (always MNIST) to 9; `drawn`: protocol on drawn images in place of photographs."""
     title, note = published.TITLES[key], NOTES.get(key, "")
     if key == "table2":
         return Table(key, title, "error", tuple(_mnist()), True, note)
