@@ -101,8 +101,7 @@ class Options:
     def drawn(self, key: str) -> Protocol | None:
         """The protocol on drawn images of a table or figure; None if it shows real images.
 
-        Raises:
-            ValueError: photographs are asked for that are not on this machine.
+        Raises ValueError if photographs are asked for that are not on this machine.
         """
         if key in ("table1", "table2"):
             return None
@@ -259,10 +258,8 @@ def make(options: Options, reader: Reader, records: list[Record], key: str) -> l
 def reproduce(options: Options) -> list[Path]:
     """Trains what is missing and writes everything; returns the files that were written.
 
-    Raises:
-        ValueError: a finished run was made with another command than its system's (raised before
-            anything is trained or written); or, after everything else is written, a run failed or
-            something could not be written.
+    Raises ValueError before anything is trained or written if a finished run was made with another
+    command than its system's; and at the end if a run failed or something could not be written.
     """
     for key in set(options.asked) - set(options.keys):
         other = "figure7" if key == "figure8" else "table3"

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pandas import DataFrame
 
-from agents.stopping import ConfidenceStop, FixedStop, StoppingRule
+from agents.stopping import ConfidenceStop, FixedStop
 from train.common.records import origin
 from train.common.statistics import (
     Mixture,
@@ -30,10 +30,8 @@ from train.paper.read_runs import Reader, Record
 from train.paper.tables import Line, label_of
 from train.paper.write_tables import markdown_table
 
-EVIDENCE = "claims.jsonl"
-"""File of the evidence, beside the tables."""
-KEY = ("protocol", "system", "against", "seed")
-"""Names that identify a record of evidence."""
+EVIDENCE = "claims.jsonl"  # beside the tables
+KEY = ("protocol", "system", "against", "seed")  # identifies a record of evidence
 THRESHOLD, WHOLE = "confidence threshold", "whole budget"
 
 
@@ -63,11 +61,10 @@ class Evidence(NamedTuple):
     @classmethod
     def from_record(cls, record: Record) -> Evidence:
         """The inverse of `to_record`."""
-        wrong, first, second = (
-            _unpack(text, record["images"]) for text in (record["wrong"], *record["other_wrong"])
-        )
-        share, mean = record["other_share"], record["other_mean_glimpses"]
-        return cls(wrong, record["mean_glimpses"], Mixture(np.stack([first, second]), share, mean))
+        texts, images = [record["wrong"], *record["other_wrong"]], record["images"]
+        wrong = np.stack([_unpack(text, images) for text in texts])
+        other = Mixture(wrong[1:], record["other_share"], record["other_mean_glimpses"])
+        return cls(wrong[0], record["mean_glimpses"], other)
 
 
 def _pack(bits: np.ndarray) -> str:
@@ -83,26 +80,17 @@ def compare(reader: Reader, line: Line, seed: int, dtram: Path, ram: Path) -> li
     """Evidence on a DT-RAM against a confidence threshold and the whole budget on its trunk.
 
     The confidence threshold has the same mean glimpses on the test split: the two thresholds whose
-    means enclose DT-RAM's are mixed.
-
-    Args:
-        reader: of finished runs.
-        line: the DT-RAM.
-        seed: of the run.
-        dtram: folder of its run.
-        ram: folder of the run of its trunk.
-
-    Raises:
-        ValueError: the trunk was trained again afterwards.
+    means enclose DT-RAM's are mixed. `dtram` and `ram` are the folders of the runs of `line` and of
+    its trunk. Raises ValueError if the trunk was trained again afterwards.
     """
     reading = reader.read(line, dtram)
     wrong, mean = ~reading.outcome.right, float(reading.outcome.glimpses.mean())
     scores = reader.scores(ram, ram)
     budget = len(scores.logits)
-    rules: list[StoppingRule] = [ConfidenceStop(p) for p in confidences(scores)]
+    whole = FixedStop(budget)
     others = {
-        THRESHOLD: mixture_at(scores, [*rules, FixedStop(budget)], mean),
-        WHOLE: mixture_at(scores, [FixedStop(budget)], budget),
+        THRESHOLD: mixture_at(scores, [*map(ConfidenceStop, confidences(scores)), whole], mean),
+        WHOLE: mixture_at(scores, [whole], budget),
     }
     about = {"protocol": line.protocol.name, "system": line.system, "seed": seed}
     return [
@@ -124,15 +112,11 @@ def rows(records: Sequence[Record]) -> list[dict[str, Any]]:
 
 
 def claim(records: Sequence[Record]) -> dict[str, Any]:
-    """The claim that runs of several seeds support.
+    """The claim that runs of several seeds support on one DT-RAM and one other way to stop.
 
-    Args:
-        records: evidence on one DT-RAM against one other way to stop.
-
-    Returns:
-        Error of both in percent; their difference in points (negative: the learned stop is better)
-        with a 95 % interval by a bootstrap over images and seeds; half the width of Student's
-        interval over the differences of seeds.
+    It gives the errors of both in percent; their difference in points (negative: the learned stop
+    is better) with a 95 % interval by a bootstrap over images and seeds; and half the width of
+    Student's interval over the differences of seeds.
     """
     found = [Evidence.from_record(record) for record in records]
     differences = 100 * np.stack([one.difference for one in found])

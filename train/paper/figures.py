@@ -35,16 +35,8 @@ LOOK, LEARNED = "one look", "DT-RAM, and RAM with ACT"
 def histogram_figure(reader: Reader, protocol: Protocol, found: Found, stem: Path) -> list[Path]:
     """Test images by number of glimpses with boxes in visiting order, and how many took each.
 
-    Writes ``STEM.png``, ``STEM-histogram.png`` and ``STEM.json``; nothing without a DT-RAM.
-
-    Args:
-        reader: of finished runs.
-        protocol: the setting.
-        found: its finished runs.
-        stem: path of the files without their ending.
-
-    Returns:
-        The pictures.
+    Writes ``STEM.png``, ``STEM-histogram.png`` and ``STEM.json``; nothing without a DT-RAM in
+    `found`, the finished runs of the protocol. Returns the pictures.
     """
     if "dtram" not in found:
         return []
@@ -69,8 +61,7 @@ def histogram_figure(reader: Reader, protocol: Protocol, found: Found, stem: Pat
 def discount_plot(reader: Reader, protocol: Protocol, found: Found, stem: Path) -> list[Path]:
     """Test error against mean glimpses as the discount varies, beside other stopping rules.
 
-    Writes ``STEM.png`` and ``STEM.json``; nothing without a run of some discount. See
-    `histogram_figure`.
+    Writes ``STEM.png`` and ``STEM.json``; nothing without a run of some discount.
     """
     learned = [name for name in found if name == "dtram" or name.startswith("discount-")]
     if not learned or "ram" not in found:
@@ -91,14 +82,14 @@ def discount_plot(reader: Reader, protocol: Protocol, found: Found, stem: Path) 
     _write_json(reader, protocol, runs, {"points": points}, stem)
     axis = "mean_glimpses", "mean number of glimpses"
     title = _title(reader, protocol, ram)
-    return [_plot(points, axis, title, stem, labelled=[BY_DISCOUNT], joined=True)]
+    return [_plot(points, axis, title, stem, [BY_DISCOUNT], joined=True)]
 
 
 def cost_plot(reader: Reader, protocol: Protocol, found: Found, stem: Path) -> list[Path]:
     """Test error of every system, but `tables.IN_NO_CURVE`, against FLOPs and measured time.
 
     Writes ``STEM-flops.png``, ``STEM-time.png`` and ``STEM.json``. Time is measured here, one
-    system after another, in batches. See `histogram_figure`.
+    system after another, in batches.
     """
     points = Points()
 
@@ -130,37 +121,28 @@ def cost_plot(reader: Reader, protocol: Protocol, found: Found, stem: Path) -> l
         "flops": ("mflop", "MFLOP an image"),
         "time": ("milliseconds", "measured ms an image, in batches"),
     }
-    paths = {ending: stem.with_name(f"{stem.name}-{ending}") for ending in axes}
+    named = [LOOK, LEARNED]
     return [
-        _plot(points, axis, title, paths[ending], labelled=[LOOK, LEARNED], joined=False)
+        _plot(points, axis, title, stem.with_name(f"{stem.name}-{ending}"), named, joined=False)
         for ending, axis in axes.items()
     ]
 
 
 def measured_rate(
-    reader: Reader,
-    folder: Path,
-    rule: StoppingRule | None = None,
-    steps: int | None = None,
-    repeats: int = 3,
+    reader: Reader, folder: Path, rule: StoppingRule | None = None, steps: int | None = None
 ) -> float:
-    """Test images that a finished run's network classifies in a second, in its fastest pass.
+    """Test images that a finished run's network classifies in a second, the fastest of 3 passes.
 
-    Args:
-        reader: of finished runs.
-        folder: the run.
-        rule: stopping rule, if not the network's own.
-        steps: stage of the curriculum whose network is measured, if not the last.
-        repeats: number of passes.
+    The network stops by `rule`, or by its own if None; `steps` picks the stage of the curriculum.
     """
     task = reader.task(folder)
     test = task.images("test")
     if "side" in read_json(folder / "results.json"):
         network = load_one_look(folder, task.device)
-        return max(predictions_and_rate(network, test)[1] for _ in range(repeats))
+        return max(predictions_and_rate(network, test)[1] for _ in range(3))
     agent = load_agent(network_of(folder, steps), task.device)
     agent.stopping = rule or agent.stopping
-    return max(images_per_second(task, agent, test) for _ in range(repeats))
+    return max(images_per_second(task, agent, test) for _ in range(3))
 
 
 def _add(points: Points, curve: str, name: str, error: float, **place: float) -> None:
@@ -172,11 +154,7 @@ def _title(reader: Reader, protocol: Protocol, folder: Path) -> str:
 
 
 def _write_json(
-    reader: Reader,
-    protocol: Protocol,
-    runs: Sequence[Path],
-    content: Mapping[str, Any],
-    stem: Path,
+    reader: Reader, protocol: Protocol, runs: Sequence[Path], content: Mapping[str, Any], stem: Path
 ) -> None:
     """Writes the values of a picture and the origin of its runs as ``STEM.json``."""
     path, task = stem.with_name(f"{stem.name}.json"), reader.task(runs[0])
@@ -192,8 +170,8 @@ def _plot(
     axis: tuple[str, str],
     title: str,
     stem: Path,
-    *,
     labelled: Sequence[str],
+    *,
     joined: bool,
 ) -> Path:
     """Draws curves against the value and label of an axis; points of some curves have names."""
@@ -208,12 +186,9 @@ def _plot(
         for row in rows if curve in labelled else ():
             if joined or not row["name"].startswith("discount-"):  # they have their own curve
                 place = (row[key], row["test_error"])
-                axes.annotate(
-                    row["name"], place, xytext=(4, 4), textcoords="offset points", fontsize=7
-                )
+                axes.annotate(row["name"], place, (4, 4), textcoords="offset points", fontsize=7)
     axes.set(xlabel=label, ylabel="test error %", title=title)
-    if not joined:
-        axes.set_xscale("log")
+    axes.set_xscale("linear" if joined else "log")
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("{x:g}")

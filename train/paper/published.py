@@ -10,27 +10,16 @@ from typing import NamedTuple
 
 
 class Published(NamedTuple):
-    """A line of one of the talk's tables.
+    """A line of one of the talk's tables."""
 
-    Attributes:
-        label: the system, in the talk's words or nearly so.
-        value: error (Table 2) or accuracy, %; None where the talk has none.
-        glimpses: mean number of glimpses, if published.
-        with_box: accuracy, %, with the ground-truth box.
-        system: our system for it, see `train.paper.systems`; empty for one that is only cited.
-        steps: number of glimpses, if it is fixed.
-        threshold: confidence at which it stops, if it stops by confidence.
-        other_version: error, %, in the other published version of the source.
-    """
-
-    label: str
-    value: float | None
-    glimpses: float | None = None
-    with_box: float | None = None
-    system: str = ""
-    steps: int | None = None
-    threshold: float | None = None
-    other_version: float | None = None
+    label: str  # the system, in the talk's words or nearly so
+    value: float | None  # error (Table 2) or accuracy, %; None where the talk has none
+    glimpses: float | None = None  # their mean number, if published
+    with_box: float | None = None  # accuracy, %, with the ground-truth box
+    system: str = ""  # ours for it, see `train.paper.systems`; empty for one that is only cited
+    steps: int | None = None  # number of glimpses, if it is fixed
+    threshold: float | None = None  # confidence at which it stops, if it stops by confidence
+    other_version: float | None = None  # error, %, in the other published version of the source
 
 
 TITLES = {
@@ -98,8 +87,12 @@ TABLE_4 = (
     _fixed(3, 93.1),
     Published("DT-RAM", 93.1, 1.9, system="dtram"),
 )
-# Resolution of the first look -> ResNet-34, RAM-34, ResNet-50, RAM-50.
-TABLE_5 = {224: (79.9, 81.8, 81.5, 82.8), 448: (None, None, 84.5, 86.0)}
+# Depth of the network and resolution of the first look -> ResNet, RAM.
+TABLE_5 = {
+    "34, 224x224": (79.9, 81.8),
+    "50, 224x224": (81.5, 82.8),
+    "50, 448x448": (84.5, 86.0),
+}
 
 _CURRICULUM = (79.9, 80.7, 81.1, 81.5, 81.8, 81.8)
 TABLE_6 = (

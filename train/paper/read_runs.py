@@ -11,7 +11,7 @@ import torch
 
 from agents.cost import mean_flops
 from agents.loading import load_agent
-from agents.stopping import ConfidenceStop, FixedStop, StoppingRule
+from agents.stopping import ConfidenceStop, FixedStop
 from agents.unroll import Scores, score
 from train.common.files import read_json, read_tensors
 from train.common.records import origin, read_records, write_records
@@ -40,12 +40,7 @@ class Reading(NamedTuple):
 
 
 class Reader:
-    """Reads finished runs; each network is scored on the test split once.
-
-    Args:
-        device: device of the networks.
-        data_dir: folder of all datasets, if not the usual one.
-    """
+    """Reads finished runs; each network is scored on the test split once."""
 
     def __init__(self, device: torch.device, data_dir: Path | None = None) -> None:
         self._device, self._data_dir = device, data_dir
@@ -54,11 +49,7 @@ class Reader:
         """Scores of the network in one folder on the test split of the run in another."""
 
     def read(self, line: Line, folder: Path) -> Reading:
-        """Reads the run in `folder` for a line.
-
-        Raises:
-            ValueError: the run's files are damaged, or its trunk was trained again afterwards.
-        """
+        """Reads a line's run; ValueError if it is damaged or its trunk was trained again later."""
         results = read_json(folder / "results.json")
         check_trunk(line, folder)
         if "side" in results:  # a one-look network
@@ -70,12 +61,11 @@ class Reader:
         steps, threshold = line.published.steps, line.published.threshold
         trained = network_of(folder, steps)
         agent = load_agent(trained, self._device)
-        rule: StoppingRule = agent.stopping
         if steps is not None:
-            rule = FixedStop(steps)
+            agent.stopping = FixedStop(steps)
         elif threshold is not None:
-            rule = ConfidenceStop(threshold)
-        found = outcome(self.scores(trained, folder), rule)
+            agent.stopping = ConfidenceStop(threshold)
+        found = outcome(self.scores(trained, folder), agent.stopping)
         return Reading(found, mean_flops(agent, float(found.glimpses.mean())), results)
 
     def task(self, folder: Path) -> TrainingTask:
@@ -147,9 +137,6 @@ def update_file(path: Path, new: list[Record], key: tuple[str, ...] = KEY) -> li
 
     A new record replaces the old one with the same key. Records of systems that are no longer in
     `systems.PROTOCOLS` are dropped.
-
-    Raises:
-        ValueError: the file is in benchmarks/results, and a record has no clean commit.
     """
     found = {
         tuple(record[name] for name in key): record

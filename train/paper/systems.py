@@ -27,21 +27,13 @@ RECIPES = {REINFORCE: recipes.RECIPES, ONE_LOOK: one_look.RECIPES}
 
 @dataclass(frozen=True)
 class System:
-    """How one system is trained.
+    """How one system is trained."""
 
-    Attributes:
-        program: file name in ``train/``.
-        recipe: the program's ``--recipe``; none if empty.
-        options: the program's options by name, which change the recipe.
-        trunk: system whose trained trunk it takes (``--trunk``).
-        like: system whose encoder and mean FLOPs are matched (``--like``).
-    """
-
-    program: str
-    recipe: str = ""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    trunk: str | None = None
-    like: str | None = None
+    program: str  # file name in train/
+    recipe: str = ""  # the program's --recipe; none if empty
+    options: Mapping[str, Any] = field(default_factory=dict)  # by name; they change the recipe
+    trunk: str | None = None  # system whose trained trunk it takes (--trunk)
+    like: str | None = None  # system whose encoder and mean FLOPs are matched (--like)
 
     def option(self, name: str) -> Any:
         """The value of an option; None where neither system nor recipe names it."""
@@ -51,21 +43,13 @@ class System:
 
 @dataclass(frozen=True)
 class Protocol:
-    """One setting of data and glimpses, and the systems that are compared in it.
+    """One setting of data and glimpses, and the systems that are compared in it."""
 
-    Attributes:
-        name: folder of its runs.
-        env_id: the environment.
-        max_glimpses: the budget.
-        systems: by name.
-        env: keywords of the environment, as words of ``--env``.
-    """
-
-    name: str
+    name: str  # and folder of its runs
     env_id: str
-    max_glimpses: int
+    max_glimpses: int  # the budget
     systems: Mapping[str, System]
-    env: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()  # keywords of the environment, as words of --env
 
     def run(self, runs: Path, system: str, seed: int, data_dir: Path | None = None) -> ProgramRun:
         """The run of a system with a seed, in its folder under `runs`."""
@@ -91,7 +75,7 @@ class Protocol:
     def needed(self, system: str) -> list[str]:
         """The systems to be trained for one, in order, itself last."""
         before = self.systems[system].trunk or self.systems[system].like
-        return [*(self.needed(before) if before is not None else ()), system]
+        return [*(self.needed(before) if before else ()), system]
 
 
 DISCOUNTS = (0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999)
@@ -207,11 +191,7 @@ BIRDS_4 = Protocol(
 def _photographs(name: str, env_id: str, resnet: Any, sizes: tuple[int, int, int]) -> Protocol:
     """The talk's protocol on photographs, or on drawn images of their size.
 
-    Args:
-        name: of the protocol.
-        env_id: the environment.
-        resnet: name of the encoder.
-        sizes: sides of the image, its thumbnail and a crop, in pixels.
+    `sizes` are the sides of the image, its thumbnail and a crop, in pixels.
     """
     image, thumbnail, crop = sizes
     budget, batch_size = (3, 24) if image > 256 else (6, 96)

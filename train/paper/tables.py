@@ -34,21 +34,13 @@ IN_NO_CURVE = (
 
 
 class Line(NamedTuple):
-    """A line of a table.
+    """A line of a table."""
 
-    Attributes:
-        published: the published figure, and how the system stops for it.
-        protocol: the setting.
-        system: one of the protocol's; empty for a line that is only cited.
-        label: in place of the published one.
-        beside: system that it is compared with, both on seed 0.
-    """
-
-    published: Published
+    published: Published  # its figure, and how the system stops for it
     protocol: Protocol
-    system: str = ""
-    label: str = ""
-    beside: str = ""
+    system: str = ""  # one of the protocol's; empty for a line that is only cited
+    label: str = ""  # in place of the published one
+    beside: str = ""  # system that it is compared with, both on seed 0
 
     @property
     def name(self) -> str:
@@ -56,23 +48,14 @@ class Line(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table of the talk.
+    """A table of the talk."""
 
-    Attributes:
-        key: as in ``"table2"``.
-        title: its heading.
-        measure: ``"error"`` or ``"accuracy"``.
-        lines: from top to bottom.
-        comparable: whether it is measured on the published figures' dataset.
-        note: what a reader must know about the lines.
-    """
-
-    key: str
+    key: str  # as in "table2"
     title: str
-    measure: str
+    measure: str  # "error" or "accuracy"
     lines: tuple[Line, ...]
-    comparable: bool
-    note: str = ""
+    comparable: bool  # whether it is measured on the published figures' dataset
+    note: str = ""  # what a reader must know about the lines
 
 
 NOTES = {
@@ -96,12 +79,7 @@ GLIMPSE_ONLY_NOTE = (
 
 
 def table(key: str, drawn: Protocol | None = None) -> Table:
-    """A table of the talk.
-
-    Args:
-        key: "table2" to "table9".
-        drawn: protocol on drawn images, in place of photographs; table 2 is always of MNIST.
-    """
+    """Tables 2 (always MNIST) to 9; `drawn`: protocol on drawn images in place of photographs."""
     title, note = published.TITLES[key], NOTES.get(key, "")
     if key == "table2":
         return Table(key, title, "error", tuple(_mnist()), True, note)
@@ -136,9 +114,8 @@ def line_of(
     threshold: float | None = None,
 ) -> Line:
     """A line of ours without a published figure; the system's own stop unless another is given."""
-    return Line(
-        Published(label or system, None, None, None, "", steps, threshold), protocol, system
-    )
+    row = Published(label or system, None, steps=steps, threshold=threshold)
+    return Line(row, protocol, system)
 
 
 def label_of(protocol: Protocol, system: str) -> str:
@@ -177,12 +154,11 @@ def _mnist() -> list[Line]:
 def _comparison(rows: Sequence[Published], protocol: Protocol) -> list[Line]:
     """Systems side by side. Drawn images have no lines that are only cited."""
     drawn = protocol in systems.DRAWN
-    lines = []
-    for row in rows:
-        beyond = row.steps is not None and row.steps > protocol.max_glimpses
-        if not beyond and (row.system or not drawn):
-            label = "One look" if row.system == "one-look" and drawn else ""
-            lines.append(Line(row, protocol, row.system, label))
+    lines = [
+        Line(row, protocol, row.system, "One look" * (drawn and row.system == "one-look"))
+        for row in rows
+        if (row.steps or 0) <= protocol.max_glimpses and (row.system or not drawn)
+    ]
     halting = {
         "act": "RAM with ACT",
         "one-look-resnet": "One look, ResNet",  # the one look of photographs is a ResNet's already
@@ -199,10 +175,8 @@ def _comparison(rows: Sequence[Published], protocol: Protocol) -> list[Line]:
 def _budget_of_four() -> list[Line]:
     """Small drawn birds with one glimpse more in the budget."""
     protocol, budget = systems.BIRDS_4, ", budget of 4"
-    fixed = [
-        line_of(protocol, "ram", f"RAM, {steps} glimpses{budget}", steps=steps)
-        for steps in (2, 3, 4)
-    ]
+    names = {steps: f"RAM, {steps} glimpses{budget}" for steps in (2, 3, 4)}
+    fixed = [line_of(protocol, "ram", name, steps=steps) for steps, name in names.items()]
     return [*fixed, line_of(protocol, "dtram", f"DT-RAM{budget}")]
 
 
@@ -239,18 +213,12 @@ def _resolution_of_drawn(protocol: Protocol) -> list[Line]:
 def _resolution_of_photographs() -> list[Line]:
     """Table 5: resolution of the first look by depth of the network."""
     lines = []
-    names = ("ResNet-34", "RAM-34", "ResNet-50", "RAM-50")
-    for first, values in published.TABLE_5.items():
-        for name, value in zip(names, values, strict=True):
-            if value is None:
-                continue
-            protocol = systems.CUB_LARGE if first == 448 else systems.CUB_MEDIUM
-            if first == 224 and name.endswith("50"):
-                protocol = systems.CUB_MEDIUM_DEEP
-            ram = name.startswith("RAM")
-            steps = protocol.max_glimpses if ram else None
-            row = Published(f"{name}, {first}x{first}", value, steps=steps)
-            lines.append(Line(row, protocol, "ram" if ram else "one-look"))
+    protocols = (systems.CUB_MEDIUM, systems.CUB_MEDIUM_DEEP, systems.CUB_LARGE)
+    for (setting, values), protocol in zip(published.TABLE_5.items(), protocols, strict=True):
+        look, ram = values
+        lines.append(Line(Published(f"ResNet-{setting}", look), protocol, "one-look"))
+        row = Published(f"RAM-{setting}", ram, steps=protocol.max_glimpses)
+        lines.append(Line(row, protocol, "ram"))
     return lines
 
 
@@ -260,11 +228,10 @@ def _resolution_of_photographs() -> list[Line]:
 def statistics(data_dir: Path | None) -> list[dict[str, Any]]:
     """Table 1: published counts, and ours for the datasets that are on this machine."""
     rows = []
-    for name, key in (("MNIST", "mnist"), ("CUB-200-2011", "cub"), ("Stanford Cars", "cars")):
-        counts = dict(
-            zip(("classes", "train", "test", "boxes"), published.TABLE_1[name], strict=True)
-        )
-        row: dict[str, Any] = {"system": name, **{f"published_{k}": v for k, v in counts.items()}}
+    columns = [f"published_{count}" for count in ("classes", "train", "test", "boxes")]
+    keys = ("mnist", "cub", "cars")
+    for key, (name, counts) in zip(keys, published.TABLE_1.items(), strict=True):
+        row: dict[str, Any] = {"system": name, **dict(zip(columns, counts, strict=True))}
         rows.append(row | (_counted(key, data_dir) if datasets.is_ready(key, data_dir) else {}))
     return rows
 
@@ -272,11 +239,10 @@ def statistics(data_dir: Path | None) -> list[dict[str, Any]]:
 def _counted(key: str, data_dir: Path | None) -> dict[str, Any]:
     """Counts of a dataset on this machine, from its lists; no photograph is decoded."""
     if key == "mnist":
-        train, test = (
-            datasets.load(key, s, data_dir=data_dir) for s in ("train+validation", "test")
-        )
-        found = {"classes": test.num_classes, "train": len(train), "test": len(test)}
-        return {**found, "boxes": False}
+        splits = ("train+validation", "test")
+        train, test = (datasets.load(key, split, data_dir=data_dir) for split in splits)
+        counts = {"classes": test.num_classes, "train": len(train), "test": len(test)}
+        return {**counts, "boxes": False}
     listing = {"cub": cub, "cars": cars}[key].listing
     folder = datasets.data_root(data_dir) / key
     of_train, of_test = (listing(folder, part) for part in ("train", "test"))

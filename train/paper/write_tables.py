@@ -15,8 +15,7 @@ from train.dtram.options import StopAfter, StopJoint
 from train.paper.read_runs import Record, records_of
 from train.paper.tables import Line, Table
 
-RUNS = "runs.jsonl"
-"""File of the records, beside the tables."""
+RUNS = "runs.jsonl"  # beside the tables
 COLUMNS = {
     "system": "system",
     "published_classes": "published: classes",
@@ -47,13 +46,7 @@ FOOTNOTE = (
 
 
 def make_row(made: Table, line: Line, records: Sequence[Record]) -> dict[str, Any]:
-    """A row: the published figures, and our mean over the records of the line.
-
-    Args:
-        made: the table.
-        line: one of its lines.
-        records: of all runs.
-    """
+    """A row: the published figures, and our mean over the records of the line."""
     published = line.published
     row: dict[str, Any] = {"system": line.name}
     if made.comparable:
@@ -64,9 +57,8 @@ def make_row(made: Table, line: Line, records: Sequence[Record]) -> dict[str, An
     found = records_of(line, list(records)) if line.system else []
     if not found:
         return row
-    values = [one["error"] for one in found]
-    if made.measure == "accuracy":
-        values = [round(100 - value, 4) for value in values]
+    in_errors = made.measure == "error"
+    values = [one["error"] if in_errors else round(100 - one["error"], 4) for one in found]
     row |= {
         "ours": round(float(np.mean(values)), 4),
         "spread": round(float(np.std(values, ddof=1)), 4) if len(values) > 1 else None,
@@ -79,13 +71,14 @@ def make_row(made: Table, line: Line, records: Sequence[Record]) -> dict[str, An
     }
     if "units" in found[0]:
         row["units"] = f"{found[0]['units']:.1f} of {found[0]['of_units']} units"
-    stop = line.protocol.systems[line.system].option("stop")
+    system = line.protocol.systems[line.system]
+    stop = system.option("stop")
     bound = stop.max_mean_glimpses if isinstance(stop, StopAfter | StopJoint) else None
     if over := [one for one in found if bound is not None and one["mean_glimpses"] > bound]:
         row["over_bound"] = [f"{run_name(one)} {one['mean_glimpses']:.3f}" for one in over]
     # A run asked for bfloat16 computes in float32 where the device has no instructions for it.
-    asked = line.protocol.systems[line.system].option("bf16")
-    if plain := [one for one in found if asked and (one["hardware"] or {}).get("bf16") is False]:
+    bf16 = system.option("bf16")
+    if plain := [one for one in found if bf16 and (one["hardware"] or {}).get("bf16") is False]:
         row["in_float32"] = [run_name(one) for one in plain]
     if made.comparable and published.value is not None:
         row["difference"] = round(row["ours"] - published.value, 4)
@@ -100,17 +93,7 @@ def run_name(record: Record) -> str:
 def write_table(
     folder: Path, made: Table, rows: Sequence[Mapping[str, Any]], origin: Mapping[str, Any]
 ) -> Path:
-    """Writes a table; returns the path of the Markdown.
-
-    Args:
-        folder: where it goes.
-        made: the table.
-        rows: see `make_row`.
-        origin: of the program that writes, see `provenance.provenance`.
-
-    Raises:
-        ValueError: `folder` is in benchmarks/results and `origin` has no clean commit.
-    """
+    """Writes a table with the `origin` of the program that writes; returns the Markdown's path."""
     data = ", ".join(dict.fromkeys(row["data"] for row in rows if "data" in row))
     content = {"title": made.title, "note": made.note, "data": data, "rows": rows}
     write_result(folder / f"{made.key}.json", {**content, **origin})
@@ -164,15 +147,10 @@ def _cell(row: Mapping[str, Any], key: str) -> str:
 
 def _remarks(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The meaning of †, and the runs in float32, where there are any."""
-    remarks = []
-    if over := [run for row in rows for run in row.get("over_bound", ())]:
-        remarks.append(
-            "† The bound on mean glimpses is kept on validation images. On test images these runs "
-            f"take more: {', '.join(over)}."
-        )
-    if plain := [run for row in rows for run in row.get("in_float32", ())]:
-        remarks.append(
-            "Trained in float32, because the processor has no bfloat16 instructions: "
-            f"{', '.join(dict.fromkeys(plain))}."
-        )
-    return remarks
+    remarks = {
+        "over_bound": "† The bound on mean glimpses is kept on validation images. On test images "
+        "these runs take more",
+        "in_float32": "Trained in float32, because the processor has no bfloat16 instructions",
+    }
+    runs = {key: dict.fromkeys(run for row in rows for run in row.get(key, ())) for key in remarks}
+    return [f"{remarks[key]}: {', '.join(found)}." for key, found in runs.items() if found]
