@@ -163,9 +163,3 @@ def describe(results: dict[str, Any]) -> str:
         f"{results['images_per_second']:,} images/s; trained in {results['train_seconds']:.0f} s "
         f"on {hardware['device']} ({hardware['processor']}, {hardware['cpu_threads']} threads)\n"
     )
-
-
-def show(run_dir: Path) -> None:
-    """Prints the result of a finished run."""
-    print((run_dir / "results.txt").read_text(encoding="utf-8"), end="")
-    print(f"model and results: {run_dir}")

@@ -13,7 +13,7 @@ import math
 import shlex
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -269,8 +269,8 @@ Optimizer = AdamW | SGD | Muon
 
 
 @dataclass(frozen=True)
-class TrainingOptions:
-    """How a network is trained, and where the run is stored."""
+class TrainingOptions(EnvOptions):
+    """The environment, how a network is trained, and where the run is stored."""
 
     encoder: Annotated[PlainEncoder | ResNetEncoder, words(PlainEncoder, ResNetEncoder)] = field(
         default_factory=PlainEncoder
@@ -299,18 +299,19 @@ class TrainingOptions:
     """continue the run in --run-dir, or start it if there is none; a finished run only prints its
     result"""
 
-    def check_training(self) -> None:
-        """Raises ValueError if a value is out of range."""
-        for name in ("epochs", "batch_size"):
-            check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
-        rate, optimizer = self.learning_rate, self.optimizer
-        check("learning_rate", rate, 0 < rate < math.inf, "a positive number")
-        norm, decay = optimizer.max_grad_norm, optimizer.weight_decay
-        check("optimizer max_grad_norm", norm, 0 < norm < math.inf, "a positive number")
-        check("optimizer weight_decay", decay, 0 <= decay < math.inf, "0 or more")
+    def __post_init__(self) -> None:
+        check_numbers(self, "at least 1", "epochs", "batch_size")
+        check_numbers(self, "a positive number", "learning_rate")
+        check_numbers(self.optimizer, "a positive number", "max_grad_norm", option="optimizer")
+        check_numbers(self.optimizer, "0 or more", "weight_decay", option="optimizer")
         check("seed", self.seed, 0 <= self.seed < 2**31, "0 or more, below 2**31")
         if self.resume and self.run_dir is None:
             raise ValueError("--resume: expected with --run-dir, the run to continue")
+
+    def check_batch_size(self, images: int) -> None:
+        """Raises ValueError if a batch needs more images than there are."""
+        fits = self.batch_size <= images
+        check("batch_size", self.batch_size, fits, f"at most {images}, the training images")
 
 
 LOCATIONS_OF_A_RUN = ("run_dir", "resume", "data_dir", "device", "recipe")
@@ -346,6 +347,25 @@ def check(name: str, value: object, holds: bool, expected: str) -> None:
         flag = f"{option.replace('_', '-')} {key}".rstrip()
         text = " ".join(to_words(value)) if is_dataclass(value) else value
         raise ValueError(f"--{flag} {text}: expected {expected}")
+
+
+RANGES: Mapping[str, Callable[[float], bool]] = {
+    "at least 1": lambda value: value >= 1,
+    "0 or more": lambda value: 0 <= value < math.inf,
+    "a positive number": lambda value: 0 < value < math.inf,
+    "0 to 1": lambda value: 0 <= value <= 1,
+}
+
+
+def check_numbers(settings: object, expected: str, *names: str, option: str = "") -> None:
+    """Raises ValueError unless each named field is None or in the range of `RANGES`.
+
+    `option` is the option whose settings they are; none if they are options themselves.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        holds = value is None or RANGES[expected](value)
+        check(f"{option} {name}".strip(), value, holds, expected)
 
 
 def command_line(
