@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 
@@ -188,13 +187,9 @@ def train_trunk(
     answers = task.classifier is None  # else the frozen classifier in the loop gives the answers
     parameters = stage_parameters(agent, objective, glimpses, before, answers)
     learn_only(agent, parameters)
-    rate, own_rate, settings = (
-        options.learning_rate,
-        options.locator.learning_rate,
-        options.optimizer,
-    )
+    settings, own_rate = options.optimizer, options.locator.learning_rate
     own_rates = {} if own_rate is None else {"locator": own_rate}
-    made = make_optimizers(agent, rate, settings, own_rates=own_rates)
+    made = make_optimizers(agent, options.learning_rate, settings, own_rates=own_rates)
     optimizers = Optimizers(made, parameters, epochs * batches, settings.max_grad_norm)
     run.begin(optimizers, epochs)
     for epoch in run.epochs():

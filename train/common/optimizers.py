@@ -38,6 +38,7 @@ class Optimizers:
         self.optimizers, self.parameters = optimizers, parameters
         self.max_grad_norm = max_grad_norm
         self.schedules = [one_cycle(optimizer, steps) for optimizer in optimizers]
+        self._parts: list[Any] = [*self.optimizers, *self.schedules]
 
     def zero_grad(self) -> None:
         """Removes all gradients."""
@@ -53,11 +54,11 @@ class Optimizers:
 
     def state_dict(self) -> list[dict[str, Any]]:
         """States of the optimizers, then of their schedules."""
-        return [part.state_dict() for part in (*self.optimizers, *self.schedules)]
+        return [part.state_dict() for part in self._parts]
 
     def load_state_dict(self, states: Sequence[dict[str, Any]]) -> None:
         """Restores what `state_dict` returned."""
-        for part, state in zip((*self.optimizers, *self.schedules), states, strict=True):
+        for part, state in zip(self._parts, states, strict=True):
             part.load_state_dict(state)
 
 
