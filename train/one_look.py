@@ -14,13 +14,12 @@ Validation chooses the weights. The test split is evaluated once, at the end.
 from __future__ import annotations
 
 import sys
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
@@ -30,30 +29,26 @@ from agents.halting.act_resnet import ACTOutput, ACTResNet
 from agents.loading import load_one_look
 from agents.objective import supervised_losses
 from agents.one_look import OneLook
-from agents.precision import tell_of_bf16
 from agents.resnet import learning_parameters
 from train.common.augment import Augmentation
-from train.common.evaluate_one_look import report, select_by_error, show
+from train.common.evaluate_one_look import report, select_by_error
 from train.common.one_look import HALTING, RECIPES, Halting, NoHalting, check_like, new_network
-from train.common.optimizers import make_optimizers, one_cycle
+from train.common.optimizers import Optimizers, make_optimizers
 from train.common.options import (
-    EnvOptions,
     PlainEncoder,
     TrainingOptions,
     check,
+    check_numbers,
     command_line,
-    describe_options,
-    to_json,
     words,
 )
-from train.common.provenance import choose_device, provenance
 from train.common.run import run_program
-from train.common.training import TrainingRun, learn_only
+from train.common.training import TrainingRun, learn_only, open_run, open_task
 from train.common.training_task import TrainingTask
 
 
 @dataclass(frozen=True)
-class Options(TrainingOptions, EnvOptions):
+class Options(TrainingOptions):
     """Trains a one-look network on a registered environment's images."""
 
     recipe: str = ""
@@ -73,11 +68,10 @@ class Options(TrainingOptions, EnvOptions):
     both take ponder_cost=0.005, the cost of a residual unit in nats"""
 
     def __post_init__(self) -> None:
-        self.check_training()
-        if self.side is not None:
-            check("side", self.side, self.side >= 0, "0 or more")
-            check("flops", self.flops, self.flops is None, "none beside --side")
-        check("flops", self.flops, self.flops is None or self.flops > 0, "a positive number")
+        super().__post_init__()
+        check_numbers(self, "0 or more", "side")
+        check_numbers(self, "a positive number", "flops")
+        check("flops", self.flops, None in (self.side, self.flops), "none beside --side")
         halts = not isinstance(self.halting, NoHalting)
         if isinstance(self.encoder, PlainEncoder):
             check("bf16", self.bf16, not self.bf16, "not given, unless --encoder is a resnet")
@@ -109,13 +103,12 @@ def train_network(
     ponder_cost = getattr(options.halting, "ponder_cost", 0.0)
     parameters = learning_parameters(network)
     learn_only(network, parameters)
-    optimizers = make_optimizers(
-        network, options.learning_rate, options.optimizer, decay_norms=False
-    )
+    rate, settings = options.learning_rate, options.optimizer
+    made = make_optimizers(network, rate, settings, decay_norms=False)
     batches = options.epochs * (len(images) // options.batch_size)
-    schedules = [one_cycle(optimizer, batches) for optimizer in optimizers]
+    optimizers = Optimizers(made, parameters, batches, settings.max_grad_norm)
 
-    run.begin(parameters, optimizers, schedules, options.epochs)
+    run.begin(optimizers, options.epochs)
     for _ in run.epochs():
         network.train()
         for indices in run.batches(len(images), options.batch_size):
@@ -127,36 +120,24 @@ def train_network(
             else:
                 logits = output
                 loss = cross_entropy(logits, labels)
-            for optimizer in optimizers:
-                optimizer.zero_grad(set_to_none=True)
+            optimizers.zero_grad()
             loss.backward()
-            nn.utils.clip_grad_norm_(parameters, options.optimizer.max_grad_norm)
-            for optimizer, schedule in zip(optimizers, schedules, strict=True):
-                optimizer.step()
-                schedule.step()
+            optimizers.clip_gradient()
+            optimizers.step()
             correct = (logits.detach().argmax(-1) == labels).float().mean()
             losses = supervised_losses(loss, correct, 1, task.discount)
             run.count(losses, env_steps=len(indices))  # a look counts as a glimpse
 
-        began = time.perf_counter()
         selection = select_by_error(network, task.images("validation"), ponder_cost)
         if run.is_best(selection):
             network.save(run.path, **task.metadata)
-        run.end_epoch(selection, time.perf_counter() - began)
+        run.end_epoch(selection)
 
 
 def train(options: Options) -> Path:
     """Trains and evaluates a network; returns the run's folder."""
-    device = choose_device(options.device)
-    origin = provenance(device)
-    if options.bf16:
-        tell_of_bf16(device.type)
-    task = TrainingTask(options.env_id, device, **options.env_keywords())
-    if task.classifier is not None:
-        raise ValueError(
-            f"--env-id {options.env_id}: a frozen classifier answers there; expected the id of the "
-            "whole task, without 'Policy'"
-        )
+    task = open_task(options)
+    task.check_whole()
     like = None if options.like is None else check_like(options.like, task, options.encoder)
     network, backbone = new_network(
         task,
@@ -168,27 +149,12 @@ def train(options: Options) -> Path:
         bf16=options.bf16,
         seed=options.seed,
     )
-    count = len(task.images("train"))
-    fits = options.batch_size <= count
-    check("batch_size", options.batch_size, fits, f"at most {count}, the training images")
-    name = f"one-look_{time.strftime('%Y-%m-%d_%H-%M-%S')}_seed{options.seed}"
-    run_dir = options.run_dir or Path("runs", task.env_id.rpartition(":")[2], name)
+    options.check_batch_size(len(task.images("train")))
     side = network.config.image_shape[0]
-    settings = to_json(options) | {"side": side}  # the chosen side in place of none
-    run = TrainingRun(
-        run_dir,
-        settings,
-        options.resume,
-        device,
-        "train/one_look.py",
-        model=network,
-        seed=options.seed,
-    )
+    run = open_run(options, task, network, "train/one_look.py", prefix="one-look_", side=side)
     if run.finished:
-        print(f"{run_dir}: finished already")
-        show(run_dir)
-        return run_dir
-    print(f"{describe_options(options)}\nimages seen at {side}x{side}")
+        return run.show()
+    print(f"images seen at {side}x{side}")
     splits = ("train", "validation", "test")
     for split in splits[1:] if options.augment.changes_images else splits:
         data = task.images(split).data
@@ -198,21 +164,11 @@ def train(options: Options) -> Path:
     with run:
         for _ in run.stages(["one-look"]):
             train_network(options, task, network, run)
-        about = {
-            "options": settings,
-            "recipe": options.recipe,
-            "train_seconds": round(run.progress.seconds, 1),
-            "validation_seconds": round(run.progress.validation_seconds, 1),
-            "images_seen": run.progress.images,
-            "backbone": backbone,
-            **origin,
-        }
-        best = load_one_look(run.path, device)
-        results = report(run_dir, task, best, options.encoder.name, about)
-        run.log_hyperparameters(settings, {"hparam/test_error": results["test_error"]})
-        run.finish(results)
-    show(run_dir)
-    return run_dir
+        about = {"recipe": options.recipe, "backbone": backbone, **run.about()}
+        best = load_one_look(run.path, task.device)
+        results = report(run.path, task, best, options.encoder.name, about)
+        run.finish(results, "test_error")
+    return run.show()
 
 
 if __name__ == "__main__":

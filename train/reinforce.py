@@ -19,36 +19,30 @@ test split is evaluated once, at the end.
 from __future__ import annotations
 
 import sys
-import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 
 from agents.dtram import DTRAM
 from agents.loading import load_agent
 from agents.objective import Objective, hybrid_loss, trained_heads
-from agents.precision import tell_of_bf16
 from agents.unroll import Unroll
-from train.common.optimizers import make_optimizers, one_cycle
+from train.common.optimizers import Optimizers, make_optimizers
 from train.common.options import (
     AdamW,
-    EnvOptions,
     PlainEncoder,
     TrainingOptions,
     check,
+    check_numbers,
     command_line,
-    describe_options,
-    to_json,
     words,
 )
-from train.common.provenance import choose_device, provenance
 from train.common.run import run_program
-from train.common.training import TrainingRun, learn_only
+from train.common.training import TrainingRun, learn_only, open_run, open_task
 from train.common.training_task import TrainingTask
 from train.dtram.curriculum import (
     begin_stage,
@@ -60,7 +54,7 @@ from train.dtram.frozen_states import frozen_states
 from train.dtram.networks import agent_on_trunk, new_agent, origin_of_trunk
 from train.dtram.options import ACT, Cells, Gaussian, Locator, Stop, StopAfter, StopJoint, StopOff
 from train.dtram.recipes import RECIPES
-from train.dtram.report import glimpse_pictures, report, show
+from train.dtram.report import glimpse_pictures, report
 from train.dtram.validation import (
     score_validation,
     select_by_error,
@@ -73,7 +67,7 @@ STOPPER_LEARNING_RATE = 2e-3
 
 
 @dataclass(frozen=True)
-class Options(TrainingOptions, EnvOptions):
+class Options(TrainingOptions):
     """Trains DT-RAM on a registered environment."""
 
     recipe: str = ""
@@ -114,21 +108,20 @@ class Options(TrainingOptions, EnvOptions):
     """glimpses to learn from in all, in place of epochs: a quarter of them for the stopper"""
 
     def __post_init__(self) -> None:
-        self.check_training()
-        check("m", self.m, self.m >= 1, "at least 1")
+        super().__post_init__()
+        check_numbers(self, "at least 1", "m", "env_steps")
+        check_numbers(self, "0 to 1", "glimpse_only")
         needs_two = self.baseline == "leave_one_out" and self.trunk is None
         check("m", self.m, self.m >= 2 or not needs_two, "at least 2 with leave_one_out")
         joint = isinstance(self.stop, StopJoint)
         reward = self.location_reward
         check("location_reward", reward, not joint or reward in (None, "return"), "return")
-        check("glimpse_only", self.glimpse_only, 0 <= self.glimpse_only <= 1, "0 to 1")
         mixed = self.glimpse_only and (joint or reward not in (None, "mean_prob"))
         check("glimpse_only", self.glimpse_only, not mixed, "0 unless locations earn mean_prob")
         scans = 0 <= self.scan_epochs < self.epochs and not (joint and self.scan_epochs)
         check("scan_epochs", self.scan_epochs, scans, "fewer than --epochs, 0 with --stop joint")
-        if self.env_steps is not None:
-            check("env_steps", self.env_steps, self.env_steps >= 1, "at least 1")
-            check("scan_epochs", self.scan_epochs, self.scan_epochs == 0, "0 with --env-steps")
+        by_epochs = self.env_steps is None or self.scan_epochs == 0
+        check("scan_epochs", self.scan_epochs, by_epochs, "0 with --env-steps")
         if self.trunk is None:
             check("stop", "act", not isinstance(self.stop, ACT), "another, or --trunk beside it")
         else:
@@ -194,15 +187,11 @@ def train_trunk(
     answers = task.classifier is None  # else the frozen classifier in the loop gives the answers
     parameters = stage_parameters(agent, objective, glimpses, before, answers)
     learn_only(agent, parameters)
-    own_rate = options.locator.learning_rate
-    optimizers = make_optimizers(
-        agent,
-        options.learning_rate,
-        options.optimizer,
-        own_rates={} if own_rate is None else {"locator": own_rate},
-    )
-    schedules = [one_cycle(optimizer, epochs * batches) for optimizer in optimizers]
-    run.begin(parameters, optimizers, schedules, epochs)
+    settings, own_rate = options.optimizer, options.locator.learning_rate
+    own_rates = {} if own_rate is None else {"locator": own_rate}
+    made = make_optimizers(agent, options.learning_rate, settings, own_rates=own_rates)
+    optimizers = Optimizers(made, parameters, epochs * batches, settings.max_grad_norm)
+    run.begin(optimizers, epochs)
     for epoch in run.epochs():
         agent.train()
         epoch_objective, m, unroll.scripted_locations = objective, options.m, None
@@ -220,16 +209,12 @@ def train_trunk(
             losses = hybrid_loss(
                 trajectory, images.labels[indices], m, epoch_objective, agent.scalar_baseline
             )
-            for optimizer in optimizers:
-                optimizer.zero_grad(set_to_none=True)
+            optimizers.zero_grad()
             losses.total.backward()
-            nn.utils.clip_grad_norm_(parameters, options.optimizer.max_grad_norm)
-            for optimizer, schedule in zip(optimizers, schedules, strict=True):
-                optimizer.step()
-                schedule.step()
+            optimizers.clip_gradient()
+            optimizers.step()
             run.count(losses, env_steps=len(indices) * m * glimpses)
 
-        began = time.perf_counter()
         scores = score_validation(task, agent).limit(glimpses)
         if isinstance(options.stop, StopJoint):
             selection = select_threshold(scores, task.discount, options.stop.max_mean_glimpses)
@@ -238,7 +223,7 @@ def train_trunk(
         if run.is_best(selection):
             agent.stopping = agent.learned_stop(selection.threshold)
             agent.save(run.path, **task.metadata)
-        run.end_epoch(selection, time.perf_counter() - began)
+        run.end_epoch(selection)
 
 
 def train_stopper(options: Options, task: TrainingTask, agent: DTRAM, run: TrainingRun) -> None:
@@ -266,9 +251,10 @@ def train_stopper(options: Options, task: TrainingTask, agent: DTRAM, run: Train
         parameters = list(agent.stopper.parameters())
     learn_only(agent, parameters)
     size = min(stop.batch_size, len(states.labels))
-    (optimizer,) = make_optimizers(agent, STOPPER_LEARNING_RATE, AdamW())
-    schedule = one_cycle(optimizer, stop.epochs * (len(states.labels) // size))
-    run.begin(parameters, [optimizer], [schedule], stop.epochs, env_steps=states.env_steps)
+    steps = stop.epochs * (len(states.labels) // size)
+    made = make_optimizers(agent, STOPPER_LEARNING_RATE, AdamW())
+    optimizers = Optimizers(made, parameters, steps, AdamW.max_grad_norm)
+    run.begin(optimizers, stop.epochs, env_steps=states.env_steps)
     for _ in run.epochs():
         agent.train()
         for indices in run.batches(len(states.labels), size):
@@ -279,14 +265,12 @@ def train_stopper(options: Options, task: TrainingTask, agent: DTRAM, run: Train
                 losses = hybrid_loss(
                     trajectory, states.labels[indices], m, objective, agent.scalar_baseline
                 )
-            optimizer.zero_grad(set_to_none=True)
+            optimizers.zero_grad()
             losses.total.backward()
-            nn.utils.clip_grad_norm_(parameters, AdamW.max_grad_norm)
-            optimizer.step()
-            schedule.step()
+            optimizers.clip_gradient()
+            optimizers.step()
             run.count(losses)
 
-        began = time.perf_counter()
         scores = score_validation(task, agent)
         if isinstance(stop, ACT):
             selection = select_halting(scores, task.discount, stop.ponder_cost)
@@ -295,24 +279,20 @@ def train_stopper(options: Options, task: TrainingTask, agent: DTRAM, run: Train
         if run.is_best(selection):
             agent.stopping = agent.learned_stop(selection.threshold)
             agent.save(run.path, **task.metadata)
-        run.end_epoch(selection, time.perf_counter() - began)
+        run.end_epoch(selection)
 
 
 def train(options: Options) -> Path:
     """Trains, evaluates and reports; returns the run's folder."""
-    device = choose_device(options.device)
-    origin = provenance(device)
-    if options.bf16:
-        tell_of_bf16(device.type)
     keywords = {} if options.discount is None else {"discount": options.discount}
-    task = TrainingTask(options.env_id, device, **(options.env_keywords() | keywords))
+    task = open_task(options, **keywords)
     curriculum = options.curriculum or (task.max_glimpses,)
     check_curriculum(curriculum, task.max_glimpses)
     stages = {f"trunk-{t}": t for t in curriculum}
-    images = len(task.images("train"))
-    fits = options.batch_size <= images or options.trunk is not None
-    check("batch_size", options.batch_size, fits, f"at most {images}, the training images")
-    names = [] if options.trunk is not None else list(stages)
+    names = []
+    if options.trunk is None:
+        options.check_batch_size(len(task.images("train")))
+        names = list(stages)
     names += ["stopper"] if isinstance(options.stop, StopAfter | ACT) else []
     for stage in names if options.env_steps is not None else ():
         batch = 1 if stage == "stopper" else options.batch_size * options.m
@@ -325,22 +305,9 @@ def train(options: Options) -> Path:
         agent, backbone = new_agent(task, options.encoder, options.locator, *how)
     else:
         agent, backbone = agent_on_trunk(options.trunk, task, *how), "trunk"
-    name = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_seed{options.seed}"
-    run_dir = options.run_dir or Path("runs", task.env_id.rpartition(":")[2], name)
-    run = TrainingRun(
-        run_dir,
-        to_json(options),
-        options.resume,
-        device,
-        "train/reinforce.py",
-        model=agent,
-        seed=options.seed,
-    )
+    run = open_run(options, task, agent, "train/reinforce.py")
     if run.finished:
-        print(f"{run_dir}: finished already")
-        show(run_dir)
-        return run_dir
-    print(describe_options(options))
+        return run.show()
 
     with run:
         for stage in run.stages(names):
@@ -350,7 +317,7 @@ def train(options: Options) -> Path:
                 glimpses = stages[stage]
                 before = max((t for t in curriculum if t < glimpses), default=0)
                 train_trunk(options, task, agent, run, glimpses, before)
-            best = load_agent(run.path, device)
+            best = load_agent(run.path, task.device)
             agent.load_state_dict(best.state_dict())
             agent.stopping = best.stopping
             if len(names) > 1:
@@ -361,23 +328,15 @@ def train(options: Options) -> Path:
             )
         # A signal that comes now waits the few seconds that the report takes.
         about = {
-            "options": to_json(options),
             "recipe": options.recipe,
-            "train_seconds": round(run.progress.seconds, 1),
-            "validation_seconds": round(run.progress.validation_seconds, 1),
-            "images_seen": run.progress.images,
-            "env_steps": run.progress.env_steps,
             "classifier": None if task.classifier is None else task.classifier.name,
             "backbone": backbone,
             "trunk": None if options.trunk is None else origin_of_trunk(options.trunk),
-            **origin,
+            **run.about(),
         }
-        results = report(run_dir, task, load_agent(run.path, device), about)
-        final = {f"hparam/{key}": results[key] for key in ("test_error", "mean_glimpses")}
-        run.log_hyperparameters(to_json(options), final)
-        run.finish(results)
-    show(run_dir)
-    return run_dir
+        results = report(run.path, task, load_agent(run.path, task.device), about)
+        run.finish(results, "test_error", "mean_glimpses")
+    return run.show()
 
 
 if __name__ == "__main__":

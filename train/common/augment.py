@@ -33,9 +33,6 @@ class Augmentation:
 
     The affine change follows the colour change because it moves black pixels into the image, and
     these must stay black, as the sensor pads images with black.
-
-    Raises:
-        ValueError: a setting is out of range.
     """
 
     affine: float = 0.5
@@ -50,8 +47,7 @@ class Augmentation:
     """range of a random crop's fraction of the image area; none: no crop"""
 
     def __post_init__(self) -> None:
-        for name in ("affine", "lighting"):
-            value = getattr(self, name)
+        for name, value in (("affine", self.affine), ("lighting", self.lighting)):
             require(f"Augmentation.{name}", value, 0 <= value < math.inf, "0 or more")
         require("Augmentation.colour", self.colour, 0 <= self.colour <= 1, "0 to 1")
         low, high = self.scale_crop or (1.0, 1.0)
@@ -66,16 +62,8 @@ class Augmentation:
     def __call__(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Augments a batch; draws no random numbers for what is switched off.
 
-        Args:
-            images: ``(B, H, W, C)`` uint8.
-            sizes: ``(B, 2)`` int64, heights and widths; None if all images are H x W.
-
-        Returns:
-            Images of the same shape and sizes, the input tensor itself if nothing is switched on.
-            With `scale_crop` they are ``(B, s, s, C)`` without padding, where s = min(H, W).
-
-        Raises:
-            ValueError: images or sizes have the wrong shape, type or values.
+        The result has the same shape and sizes, and is the input itself if nothing is switched on.
+        With `scale_crop` it is ``(B, s, s, C)`` without padding, where s = min(H, W).
         """
         _check(images, sizes)
         # Not in bfloat16, in which a coordinate in a large image is wrong by several pixels.
@@ -105,17 +93,9 @@ def random_affine(
 ) -> Tensor:
     """Shifts, rotates, scales and shears each image by uniform random amounts.
 
-    Pixels from outside an image are 0.
-
-    Args:
-        images: ``(B, H, W, C)`` uint8.
-        sizes: if given, each image turns about its own centre and keeps its proportions; if not,
-            all images are treated as squares.
-        strength: multiplies the four ranges.
-        shift: largest shift along each axis, in pixels.
-        rotation: largest rotation in either direction, in degrees.
-        scale: largest relative change of size.
-        shear: largest horizontal shear.
+    Pixels from outside an image are 0. With `sizes` each image turns about its own centre and keeps
+    its proportions; without, all images are treated as squares. The largest shift is in pixels,
+    rotation in degrees, scale relative, shear horizontal; `strength` multiplies all four.
     """
     batch, height, width, channels = images.shape
 
@@ -125,9 +105,7 @@ def random_affine(
     angle, size, shears = draw(math.radians(rotation)), 1 + draw(scale), draw(shear)
     cos, sin = size * torch.cos(angle), size * torch.sin(angle)
     x, y = draw(2 * shift / width), draw(2 * shift / height)
-    theta = torch.stack(
-        [torch.stack([cos, shears - sin, x], dim=1), torch.stack([sin, cos, y], dim=1)], dim=1
-    )
+    theta = torch.stack([cos, shears - sin, x, sin, cos, y], dim=1).unflatten(1, (2, 3))
     if sizes is not None:
         theta = _about_own_centre(theta, sizes, height, width)
     grid = affine_grid(theta, [batch, channels, height, width], align_corners=False)
@@ -148,16 +126,8 @@ def random_colour(
     Each factor is uniform in 1 ± its argument. Brightness multiplies the image, contrast multiplies
     the difference from the image's mean grey, and saturation the difference from each pixel's grey.
     Without rounding in between, the order of the three does not matter. Only RGB images change in
-    saturation and get noise. Values are clipped to 0 ... 255.
-
-    Args:
-        images: ``(B, H, W, C)`` uint8.
-        sizes: heights and widths ``(B, 2)``, or None.
-        brightness: in [0, 1], as are `contrast` and `saturation`.
-        contrast: see above.
-        saturation: see above.
-        lighting: the noise's standard deviation along each principal component of ImageNet's
-            colours, divided by that of the colours.
+    saturation and get noise; `lighting` is the noise's standard deviation along each principal
+    component of ImageNet's colours, divided by that of the colours.
     """
     batch, height, width, channels = images.shape
     pixels = images.reshape(batch, height * width, channels).float()
@@ -201,19 +171,9 @@ def random_crop(
     area: tuple[float, float],
     aspect: tuple[float, float] = ASPECTS,
 ) -> Tensor:
-    """Crops a random window of each image and resamples it to a square; see `crop_windows`.
+    """Resamples a random window of each image to ``(B, side, side, C)``; see `crop_windows`.
 
     Resampling is bilinear; when it shrinks, it averages over all pixels in between.
-
-    Args:
-        images: ``(B, H, W, C)`` uint8.
-        sizes: heights and widths ``(B, 2)``, or None.
-        side: side of the result, in pixels.
-        area: range of the window's fraction of the image area.
-        aspect: range of its width divided by its height.
-
-    Returns:
-        ``(B, side, side, C)`` uint8, without padding.
     """
     if sizes is None:
         sizes = torch.tensor(images.shape[1:3], device=images.device).expand(len(images), 2)
@@ -229,9 +189,9 @@ def crop_windows(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Draws a window inside each image: top, left, height, width, each ``(B,)`` int64 pixels.
 
-    The window's fraction of the image area, the logarithm of its aspect ratio and its position are
-    uniform (Szegedy et al. 2015, section 6). If none of ten windows fits into the image, the
-    largest central window with an allowed aspect is used.
+    Its fraction of the image area, the logarithm of its aspect ratio and its position are uniform
+    in the given ranges (Szegedy et al. 2015, section 6). If none of ten windows fits, the largest
+    central window with an allowed aspect is used.
     """
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
@@ -255,13 +215,9 @@ def crop_windows(
 
 
 def _about_own_centre(theta: Tensor, sizes: Tensor, height: int, width: int) -> Tensor:
-    """Turns maps about the centre of a square into maps about each image's centre, in pixels.
+    """Turns maps ``(B, 2, 3)`` of `affine_grid` into maps about each image's centre, in pixels.
 
-    Args:
-        theta: ``(B, 2, 3)`` for `affine_grid`, so shifts are in halves of a padded image's side.
-        sizes: ``(B, 2)``, height and width of the images.
-        height: height of the padded images.
-        width: their width.
+    `height` and `width` are those of the padded images; shifts are in halves of them.
     """
     half = theta.new_tensor([width, height]) / 2
     # In pixels from the padded image's top left: p -> turn @ (p - centre) + centre + shift.
@@ -274,16 +230,11 @@ def _about_own_centre(theta: Tensor, sizes: Tensor, height: int, width: int) -> 
 
 
 def _resampling(start: Tensor, length: Tensor, size: int, side: int) -> Tensor:
-    """Weights ``(B, side, size)`` that resample a window of a line of pixels to `side` pixels.
+    """Weights ``(B, side, size)`` that resample windows of a line of pixels to `side` pixels.
 
-    The weights of a new pixel form a triangle about its centre, cut at the window's ends. Its half
-    width is one old or one new pixel, whichever is wider.
-
-    Args:
-        start: ``(B,)`` first pixel of the window.
-        length: ``(B,)`` number of its pixels.
-        size: number of pixels of the line.
-        side: number of pixels of the result.
+    A window has `length` ``(B,)`` pixels from `start` ``(B,)``. The weights of a new pixel form a
+    triangle about its centre, cut at the window's ends. Its half width is one old or one new pixel,
+    whichever is wider.
     """
     place = torch.arange(size, device=start.device)
     start, length = start[:, None, None], length[:, None, None]
@@ -309,11 +260,9 @@ def _within(images: Tensor, sizes: Tensor | None) -> Tensor:
 
 def _check(images: Tensor, sizes: Tensor | None) -> None:
     """Raises ValueError unless images and sizes have the right shapes, types and values."""
+    found = f"{images.dtype} {tuple(images.shape)}"
     if images.ndim != 4 or images.dtype != torch.uint8:
-        raise ValueError(
-            f"images: expected uint8 of shape (B, H, W, C), got {images.dtype} "
-            f"{tuple(images.shape)}"
-        )
+        raise ValueError(f"images: expected uint8 of shape (B, H, W, C), got {found}")
     if sizes is None:
         return
     expected = f"sizes: expected int64 of shape ({len(images)}, 2), height and width, "

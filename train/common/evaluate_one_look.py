@@ -52,11 +52,7 @@ def select_by_error(
     logits = logits_of(network, images)
     error = float((logits.argmax(-1) != images.labels).double().mean())
     loss = float(cross_entropy(logits, images.labels))
-    metrics = {
-        "eval/accuracy": 1 - error,
-        "eval/cross_entropy": loss,
-        "eval/mean_glimpses": 1.0,
-    }
+    metrics = {"eval/accuracy": 1 - error, "eval/cross_entropy": loss, "eval/mean_glimpses": 1.0}
     if not isinstance(network, ACTResNet):
         return Selection((error, loss), metrics)
     ponder = halting_cost(network, images)["ponder"]
@@ -64,11 +60,10 @@ def select_by_error(
 
 
 def halting_cost(network: ACTResNet, images: Images) -> dict[str, Any]:
-    """Computation of a halting network, as means over a split.
+    """Mean computation of a halting network on a split.
 
-    Returns:
-        ``ponder``: ACT's ponder cost, summed over blocks; ``flops``; ``units``: residual units
-        used in each block; ``units_of_each_block``: their number there.
+    ``ponder`` is ACT's ponder cost, summed over blocks; ``units`` are the residual units used in
+    each block, of the number in ``units_of_each_block``.
     """
     found = list(outputs(network, images))
     units = torch.cat([one.units for one in found]).double().mean(dim=0)
@@ -100,15 +95,7 @@ def report(
 ) -> dict[str, Any]:
     """Evaluates the test split once; writes ``results.txt`` and ``test_images.safetensors``.
 
-    Args:
-        folder: the run's folder.
-        task: the environment.
-        network: the network with the weights that validation chose.
-        encoder: name of its encoder.
-        about: further entries of the results (options, provenance).
-
-    Returns:
-        The results, ready for JSON; errors in percent.
+    Returns the results with the entries of `about`, ready for JSON; errors in percent.
     """
     images, validation = task.images("test"), task.images("validation")
     prediction, rate = predictions_and_rate(network, images)
@@ -149,10 +136,8 @@ def describe(results: dict[str, Any]) -> str:
     halting = ""
     if "units" in results:
         pairs = zip(results["units"], results["units_of_each_block"], strict=True)
-        halting = (
-            f"residual units taken in each block: {', '.join(f'{n:.2f} of {m}' for n, m in pairs)}"
-            f"; ponder cost {results['ponder']:.2f}\n"
-        )
+        units = ", ".join(f"{n:.2f} of {m}" for n, m in pairs)
+        halting = f"residual units in each block: {units}; ponder cost {results['ponder']:.2f}\n"
     return (
         f"{results['env_id']}: {results['dataset']}, {results['split']} split, "
         f"{results['images']:,} images, one deterministic pass\n"
@@ -163,9 +148,3 @@ def describe(results: dict[str, Any]) -> str:
         f"{results['images_per_second']:,} images/s; trained in {results['train_seconds']:.0f} s "
         f"on {hardware['device']} ({hardware['processor']}, {hardware['cpu_threads']} threads)\n"
     )
-
-
-def show(run_dir: Path) -> None:
-    """Prints the result of a finished run."""
-    print((run_dir / "results.txt").read_text(encoding="utf-8"), end="")
-    print(f"model and results: {run_dir}")

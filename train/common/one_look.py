@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,21 +14,15 @@ from agents.dtram import DTRAM
 from agents.halting.act_resnet import ACTConfig, ACTResNet
 from agents.halting.sact import SACTResNet
 from agents.one_look import OneLook, OneLookConfig, side_of_flops
-from agents.resnet import ResNetOptions
 from train.common.augment import Augmentation
 from train.common.backbone import pixel_scale, prepare_backbone
 from train.common.files import read_json
-from train.common.options import SGD, PlainEncoder, ResNetEncoder, check
+from train.common.options import SGD, Encoder, PlainEncoder, ResNetEncoder, check, check_numbers
 from train.common.run import has_results
 from train.common.training_task import TrainingTask
 
-ENV_KEYWORDS_OF_IMAGES = (
-    "image_size",
-    "crop_to_box",
-    "num_classes",
-    "num_train",
-    "num_test",
-    "root",
+ENV_KEYWORDS_OF_IMAGES = tuple(
+    ["image_size", "crop_to_box", "num_classes", "num_train", "num_test", "root"]
 )
 """Keywords of an environment that change its images; all others change its glimpses."""
 
@@ -50,8 +43,7 @@ class HaltingBlocks:
     """cost of a residual unit, in nats"""
 
     def __post_init__(self) -> None:
-        cost = self.ponder_cost
-        check("halting ponder_cost", cost, 0 <= cost < math.inf, "0 or more")
+        check_numbers(self, "0 or more", "ponder_cost", option="halting")
 
 
 Halting = NoHalting | HaltingBlocks
@@ -78,22 +70,14 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
 
 
 class Like(NamedTuple):
-    """Encoder and mean FLOPs of a DT-RAM, to be matched by a one-look network."""
+    """Network and mean FLOPs of a DT-RAM, to be matched by a one-look network."""
 
-    encoder: str
-    resnet: ResNetOptions | None
-    made_for: int  # glimpse side that fixes a cnn's number of layers; 0 for other encoders
-    hidden_size: int
+    network: dict[str, Any]  # fields of `OneLookConfig`
     flops: float  # mean of an image on the test split
 
 
-def check_like(run_dir: Path, task: TrainingTask, encoder: PlainEncoder | ResNetEncoder) -> Like:
-    """Reads the finished DT-RAM that ``--like`` names.
-
-    Raises:
-        ValueError: its run is not finished or used other images, or `encoder` asks for another
-            encoder.
-    """
+def check_like(run_dir: Path, task: TrainingTask, encoder: Encoder) -> Like:
+    """Reads the finished DT-RAM that ``--like`` names; checks its images and its encoder."""
     header = DTRAM.read_header(run_dir)
     if not has_results(run_dir):
         raise ValueError(f"--like {run_dir}: expected a finished run, results.json is missing")
@@ -110,14 +94,18 @@ def check_like(run_dir: Path, task: TrainingTask, encoder: PlainEncoder | ResNet
     agrees = encoder == PlainEncoder() or (encoder.name, asked) == (config.encoder, own)
     expected = f"{config.encoder} with the options of {run_dir}; or leave them out"
     check("encoder", encoder, agrees, expected)
-    made_for = config.glimpse_shape[0] if config.encoder == "cnn" else 0
-    flops = read_json(run_dir / "results.json")["mean_flops"]
-    return Like(config.encoder, own, made_for, config.hidden_size, flops)
+    network = {
+        "encoder": config.encoder,
+        "resnet": own,
+        "made_for": config.glimpse_shape[0] if config.encoder == "cnn" else 0,
+        "hidden_size": config.hidden_size,
+    }
+    return Like(network, read_json(run_dir / "results.json")["mean_flops"])
 
 
 def new_network(
     task: TrainingTask,
-    encoder: PlainEncoder | ResNetEncoder,
+    encoder: Encoder,
     halting: Halting,
     *,
     side: int | None,
@@ -128,17 +116,10 @@ def new_network(
 ) -> tuple[OneLook | ACTResNet, str]:
     """An untrained network and the source of its backbone's weights; seeds torch's generator.
 
-    Args:
-        task: the images.
-        encoder: options of the encoder.
-        halting: whether the blocks of a resnet halt.
-        side: pixels a side of the shrunk image; 0 keeps its own, None chooses as ``--side`` says.
-        flops: minimum FLOPs of an image, which choose the side if `side` is None.
-        like: a DT-RAM whose encoder is taken, and whose FLOPs if `flops` is None.
-        bf16: whether a resnet runs under autocast to bfloat16.
-        seed: seed of the weights.
+    The arguments are the options of ``train/one_look.py``; `like` is what `check_like` read.
     """
     resnet = encoder.resnet(task.channels) if isinstance(encoder, ResNetEncoder) else None
+    scale = pixel_scale(encoder, task)
     config = OneLookConfig(
         len(task.class_names),
         (64, 64, task.channels),  # stands for the side chosen below; every encoder accepts 64
@@ -146,16 +127,10 @@ def new_network(
         resnet,
         hidden_size=256 if resnet is None else resnet.out_features,
         frozen_norms=isinstance(encoder, ResNetEncoder) and encoder.frozen_norms,
-        **pixel_scale(encoder, task),
+        **scale,
     )
     if like is not None:
-        config = replace(
-            config,
-            encoder=like.encoder,
-            resnet=like.resnet,
-            made_for=like.made_for,
-            hidden_size=like.hidden_size,
-        )
+        config = replace(config, **like.network)
         flops = flops or like.flops
     if side is None and flops is not None:
         side = side_of_flops(config, flops)
@@ -166,13 +141,7 @@ def new_network(
     if isinstance(halting, NoHalting) or config.resnet is None:
         network = OneLook(config.at(side), task.class_names).to(task.device)
         return network, prepare_backbone([network.encoder], encoder, bf16)
-    settings = ACTConfig(
-        config.num_classes,
-        config.resnet,
-        side,
-        pixel_mean=config.pixel_mean,
-        pixel_std=config.pixel_std,
-    )
+    settings = ACTConfig(config.num_classes, config.resnet, side, **scale)
     kind = SACTResNet if halting.name == "sact" else ACTResNet
     halting_network = kind(settings, task.class_names).to(task.device)
     assert isinstance(encoder, ResNetEncoder)

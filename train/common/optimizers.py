@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,12 +10,59 @@ from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 
 from agents.resnet import parameter_groups
-from train.common.options import AdamW, Muon, Optimizer
+from train.common.options import SGD, Muon, Optimizer
 
 NARROW = 16
 """AdamW, not Muon, updates matrices with fewer rows or columns: they have few directions."""
 MUON_SCALE = 20.0
 """Muon's learning rate divided by AdamW's; the spectral norm of Muon's step is its rate."""
+
+
+class Optimizers:
+    """The optimizers of one stage, with gradient clipping and one-cycle schedules.
+
+    Args:
+        optimizers: the optimizers, as `make_optimizers` makes them.
+        parameters: the parameters whose gradients are clipped together.
+        steps: number of steps of the stage.
+        max_grad_norm: largest norm of the gradient.
+    """
+
+    def __init__(
+        self,
+        optimizers: Sequence[torch.optim.Optimizer],
+        parameters: Sequence[nn.Parameter],
+        steps: int,
+        max_grad_norm: float,
+    ) -> None:
+        self.optimizers, self.parameters = optimizers, parameters
+        self.max_grad_norm = max_grad_norm
+        self.schedules = [one_cycle(optimizer, steps) for optimizer in optimizers]
+        self._parts: list[Any] = [*self.optimizers, *self.schedules]
+
+    def zero_grad(self) -> None:
+        """Removes all gradients."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+
+    def clip_gradient(self) -> None:
+        """Scales the gradient of all parameters together to at most `max_grad_norm`."""
+        nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm)
+
+    def step(self) -> None:
+        """Steps every optimizer and its learning-rate schedule."""
+        for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
+            optimizer.step()
+            schedule.step()
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        """States of the optimizers, then of their schedules."""
+        return [part.state_dict() for part in self._parts]
+
+    def load_state_dict(self, states: Sequence[dict[str, Any]]) -> None:
+        """Restores what `state_dict` returned."""
+        for part, state in zip(self._parts, states, strict=True):
+            part.load_state_dict(state)
 
 
 def make_optimizers(
@@ -26,18 +73,15 @@ def make_optimizers(
     own_rates: Mapping[str, float] | None = None,
     decay_norms: bool = True,
 ) -> list[torch.optim.Optimizer]:
-    """The optimizers of a module's parameters that require a gradient.
+    """AdamW or SGD alone, or Muon for hidden matrices and AdamW for the rest.
 
     Args:
-        module: the network.
+        module: the network; parameters that require no gradient are left out.
         learning_rate: peak learning rate.
         settings: which optimizer, and its weight decay.
         own_rates: peak learning rate by submodule name; names must not nest. Muon does not update
             these submodules.
         decay_norms: whether weight decay applies to norms and biases.
-
-    Returns:
-        AdamW or SGD alone, or Muon for hidden matrices and AdamW for the rest.
     """
     rates = {
         parameter: rate
@@ -48,32 +92,22 @@ def make_optimizers(
     if isinstance(settings, Muon):
         matrices = [p for p in hidden_matrices(module) if p not in rates]
     by_muon = set(matrices)
-    groups = [
-        group | {"params": parameters, "lr": rate}
-        for group in parameter_groups(module, settings.weight_decay, decay_norms)
-        for rate in dict.fromkeys([learning_rate, *rates.values()])
-        if (
-            parameters := [
-                p
-                for p in group["params"]
-                if p not in by_muon and rates.get(p, learning_rate) == rate
-            ]
-        )
-    ]
+    groups = []
+    for group in parameter_groups(module, settings.weight_decay, decay_norms):
+        rest = [p for p in group["params"] if p not in by_muon]
+        for rate in dict.fromkeys([learning_rate, *rates.values()]):
+            if parameters := [p for p in rest if rates.get(p, learning_rate) == rate]:
+                groups.append(group | {"params": parameters, "lr": rate})
     optimizers: list[torch.optim.Optimizer] = []
     if matrices:
+        rate, decay = MUON_SCALE * learning_rate, settings.weight_decay
         optimizers.append(
-            torch.optim.Muon(
-                matrices,
-                lr=MUON_SCALE * learning_rate,
-                weight_decay=settings.weight_decay,
-                adjust_lr_fn="original",
-            )
+            torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="original")
         )
-    if groups and isinstance(settings, AdamW | Muon):
-        optimizers.append(torch.optim.AdamW(groups, betas=(0.9, 0.99), fused=True))
-    elif groups:
+    if groups and isinstance(settings, SGD):
         optimizers.append(torch.optim.SGD(groups, momentum=0.9, nesterov=True))
+    elif groups:
+        optimizers.append(torch.optim.AdamW(groups, betas=(0.9, 0.99), fused=True))
     return optimizers
 
 
@@ -83,12 +117,10 @@ def hidden_matrices(module: nn.Module) -> list[nn.Parameter]:
     The stopper learns from fixed states in few batches, and its recipe was tuned with AdamW.
     """
     return [
-        parameter
-        for name, parameter in module.named_parameters()
-        if parameter.requires_grad
-        and parameter.ndim == 2
-        and min(parameter.shape) >= NARROW
-        and not name.startswith("stopper.")
+        p
+        for name, p in module.named_parameters()
+        if p.requires_grad and p.ndim == 2 and min(p.shape) >= NARROW
+        if not name.startswith("stopper.")
     ]
 
 

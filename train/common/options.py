@@ -11,10 +11,9 @@ import argparse
 import json
 import math
 import shlex
-import types
 import typing
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -33,9 +32,8 @@ OptionsType = TypeVar("OptionsType")
 def words(*kinds: type) -> PrimitiveConstructorSpec[Any]:
     """Tells tyro how to read an option whose value is one of several dataclasses.
 
-    Args:
-        *kinds: the dataclasses. The first word selects the one whose field ``name`` allows it. A
-            single dataclass without that field takes ``key=value`` words only.
+    The first word selects the one whose field ``name`` allows it. A single dataclass without that
+    field takes ``key=value`` words only.
     """
     named = _kinds_by_name(kinds)
     return PrimitiveConstructorSpec(
@@ -43,7 +41,7 @@ def words(*kinds: type) -> PrimitiveConstructorSpec[Any]:
         metavar=f"{{{','.join(named)}}} [KEY=VALUE ...]" if named else "KEY=VALUE ...",
         instance_from_str=lambda given: parse(kinds, given),
         is_instance=lambda value: isinstance(value, kinds),
-        str_from_instance=lambda value: to_words(value),
+        str_from_instance=to_words,
     )
 
 
@@ -70,7 +68,7 @@ def parse(kinds: Sequence[type], given: Sequence[str]) -> Any:
     else:
         (kind,) = kinds
     hints = typing.get_type_hints(kind)
-    keys = [f.name for f in fields(kind) if f.init and f.name != "name"]
+    keys = [f.name for f in fields(kind) if f.name != "name"]
     for word in given:
         key, equals, text = word.partition("=")
         if not equals or key not in keys:
@@ -81,17 +79,11 @@ def parse(kinds: Sequence[type], given: Sequence[str]) -> Any:
 
 
 def to_words(value: Any, full: bool = False) -> list[str]:
-    """The words from which `parse` makes an equal dataclass.
-
-    Args:
-        value: the dataclass.
-        full: whether to name settings at their default, too.
-    """
-    found = [value.name] if "name" in _names(value) else []
+    """The words from which `parse` makes an equal dataclass; `full` names defaults, too."""
+    found = [value.name] if hasattr(value, "name") else []
     for f in fields(value):
         setting = getattr(value, f.name)
-        default = f.default_factory() if f.default_factory is not MISSING else f.default
-        if f.name != "name" and f.init and (full or setting != default):
+        if f.name != "name" and (full or setting != f.default):
             found.append(f"{f.name}={_text(setting)}")
     return found
 
@@ -100,13 +92,9 @@ def _kinds_by_name(kinds: Sequence[type]) -> dict[str, type]:
     return {
         name: kind
         for kind in kinds
-        if "name" in _names(kind)
-        for name in typing.get_args(typing.get_type_hints(kind)["name"])
+        if "name" in (hints := typing.get_type_hints(kind))
+        for name in typing.get_args(hints["name"])
     }
-
-
-def _names(kind: Any) -> set[str]:
-    return {f.name for f in fields(kind)}
 
 
 def _text(value: Any) -> str:
@@ -117,30 +105,25 @@ def _text(value: Any) -> str:
 
 def _value(key: str, text: str, hint: Any) -> Any:
     """Converts a word's text to the type of its field."""
-    options = typing.get_args(hint)
-    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+    if type(None) in typing.get_args(hint):  # a type, or none
         if text.lower() == "none":
             return None
-        hint = next(option for option in options if option is not type(None))
-        options = typing.get_args(hint)
-    if typing.get_origin(hint) is Literal:
-        if text not in options:
-            raise ValueError(f"{key}={text}: expected one of {', '.join(map(str, options))}")
-        return text
-    if hint is bool:
-        if text.lower() not in ("true", "false"):
-            raise ValueError(f"{key}={text}: expected true or false")
-        return text.lower() == "true"
+        hint = typing.get_args(hint)[0]
+    options, expected = typing.get_args(hint), getattr(hint, "__name__", "")
     try:
+        if typing.get_origin(hint) is Literal:
+            expected = f"one of {', '.join(options)}"
+            return options[options.index(text)]
+        if hint is bool:
+            expected = "true or false"
+            return {"true": True, "false": False}[text.lower()]
         if typing.get_origin(hint) is tuple:
-            parts = text.split(",")
-            if len(parts) != len(options):
-                raise ValueError
-            return tuple(kind(part) for kind, part in zip(options, parts, strict=True))
+            expected = f"{len(options)} numbers with commas between"
+            parts = zip(options, text.split(","), strict=True)
+            return tuple(kind(part) for kind, part in parts)
         return hint(text)
-    except ValueError:
-        kind = f"{len(options)} numbers with commas between" if options else hint.__name__
-        raise ValueError(f"{key}={text}: expected {kind}") from None
+    except (KeyError, ValueError):
+        raise ValueError(f"{key}={text}: expected {expected}") from None
 
 
 # -- options of several programs ------------------------------------------------------------------
@@ -148,7 +131,7 @@ def _value(key: str, text: str, hint: Any) -> Any:
 
 @dataclass(frozen=True)
 class EnvOptions:
-    """The environment to learn."""
+    """The environment."""
 
     env_id: str = "DTRAM-MNIST-v0"
     """registered environment"""
@@ -162,11 +145,7 @@ class EnvOptions:
     """folder of all datasets; $DTRAM_DATA or ~/.cache/dtram if not given"""
 
     def env_keywords(self) -> dict[str, Any]:
-        """The keywords for `gym.make`.
-
-        Raises:
-            ValueError: a word of ``--env`` is not KEY=VALUE, or sets what another option sets.
-        """
+        """The keywords for `gym.make`."""
         found: dict[str, Any] = {}
         for word in self.env:
             key, equals, text = word.partition("=")
@@ -223,15 +202,11 @@ class ResNetEncoder:
 
     def resnet(self, channels: int) -> ResNetOptions:
         """The network's settings for inputs with some number of channels."""
-        return ResNetOptions(
-            name=self.name,
-            order=self.order,
-            stride_in=self.stride_in,
-            bn_momentum=self.bn_momentum,
-            width=self.width,
-            small_stem=self.small_stem,
-            channels=channels,
-        )
+        names = ("name", "order", "stride_in", "bn_momentum", "width", "small_stem")
+        return ResNetOptions(channels=channels, **{n: getattr(self, n) for n in names})
+
+
+Encoder = PlainEncoder | ResNetEncoder
 
 
 @dataclass(frozen=True)
@@ -269,19 +244,17 @@ Optimizer = AdamW | SGD | Muon
 
 
 @dataclass(frozen=True)
-class TrainingOptions:
-    """How a network is trained, and where the run is stored."""
+class TrainingOptions(EnvOptions):
+    """The environment, how a network is trained, and where the run is stored."""
 
-    encoder: Annotated[PlainEncoder | ResNetEncoder, words(PlainEncoder, ResNetEncoder)] = field(
-        default_factory=PlainEncoder
-    )
+    encoder: Annotated[Encoder, words(PlainEncoder, ResNetEncoder)] = PlainEncoder()
     """network that turns an image or glimpse into a vector: mlp (the paper's on MNIST), conv, cnn,
     or a resnet with settings, as in resnet50 weights=DEFAULT width=64"""
     bf16: bool = False
     """train under autocast to bfloat16 if the device supports it in hardware"""
     augment: Annotated[Augmentation, words(Augmentation)] = field(default_factory=Augmentation)
     """augmentation of training images: affine=0.5 flip=false colour=0 lighting=0 scale_crop=none"""
-    optimizer: Annotated[Optimizer, words(AdamW, SGD, Muon)] = field(default_factory=AdamW)
+    optimizer: Annotated[Optimizer, words(AdamW, SGD, Muon)] = AdamW()
     """adamw, sgd or muon, with weight_decay=... max_grad_norm=..."""
     learning_rate: float = 2e-3
     """peak of the one-cycle schedule"""
@@ -299,18 +272,19 @@ class TrainingOptions:
     """continue the run in --run-dir, or start it if there is none; a finished run only prints its
     result"""
 
-    def check_training(self) -> None:
-        """Raises ValueError if a value is out of range."""
-        for name in ("epochs", "batch_size"):
-            check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
-        rate, optimizer = self.learning_rate, self.optimizer
-        check("learning_rate", rate, 0 < rate < math.inf, "a positive number")
-        norm, decay = optimizer.max_grad_norm, optimizer.weight_decay
-        check("optimizer max_grad_norm", norm, 0 < norm < math.inf, "a positive number")
-        check("optimizer weight_decay", decay, 0 <= decay < math.inf, "0 or more")
+    def __post_init__(self) -> None:
+        check_numbers(self, "at least 1", "epochs", "batch_size")
+        check_numbers(self, "a positive number", "learning_rate")
+        check_numbers(self.optimizer, "a positive number", "max_grad_norm", option="optimizer")
+        check_numbers(self.optimizer, "0 or more", "weight_decay", option="optimizer")
         check("seed", self.seed, 0 <= self.seed < 2**31, "0 or more, below 2**31")
         if self.resume and self.run_dir is None:
             raise ValueError("--resume: expected with --run-dir, the run to continue")
+
+    def check_batch_size(self, images: int) -> None:
+        """Raises ValueError if a batch needs more images than there are."""
+        fits = self.batch_size <= images
+        check("batch_size", self.batch_size, fits, f"at most {images}, the training images")
 
 
 LOCATIONS_OF_A_RUN = ("run_dir", "resume", "data_dir", "device", "recipe")
@@ -332,20 +306,31 @@ def describe_options(options: Any) -> str:
 
 
 def check(name: str, value: object, holds: bool, expected: str) -> None:
-    """Raises ValueError unless `holds`.
+    """Raises ValueError that names an option, its value and what was expected unless `holds`.
 
-    Args:
-        name: of the option, as in ``"batch_size"``, or with one of its settings, as in
-            ``"optimizer weight_decay"``.
-        value: its value, for the message.
-        holds: whether the value is valid.
-        expected: the valid values, in words.
+    `name` may include one of the option's settings, as in ``"optimizer weight_decay"``.
     """
     if not holds:
         option, _, key = name.partition(" ")
         flag = f"{option.replace('_', '-')} {key}".rstrip()
         text = " ".join(to_words(value)) if is_dataclass(value) else value
         raise ValueError(f"--{flag} {text}: expected {expected}")
+
+
+RANGES: Mapping[str, Callable[[float], bool]] = {
+    "at least 1": lambda value: value >= 1,
+    "0 or more": lambda value: 0 <= value < math.inf,
+    "a positive number": lambda value: 0 < value < math.inf,
+    "0 to 1": lambda value: 0 <= value <= 1,
+}
+
+
+def check_numbers(settings: object, expected: str, *names: str, option: str = "") -> None:
+    """Raises ValueError unless each named field of an option is None or in a range of `RANGES`."""
+    for name in names:
+        value = getattr(settings, name)
+        holds = value is None or RANGES[expected](value)
+        check(f"{option} {name}".strip(), value, holds, expected)
 
 
 def command_line(
@@ -361,9 +346,6 @@ def command_line(
         description: text of ``--help``.
         recipes: for each name, values by option.
         args: the words; those of the process if not given.
-
-    Raises:
-        ValueError: an unknown recipe.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--recipe", default="")
@@ -375,11 +357,7 @@ def command_line(
 
 
 def flags(options: Mapping[str, Any], full: bool = False) -> list[str]:
-    """Options as words of a command line; an option that is None is left out.
-
-    Args:
-        options: values by name.
-        full: see `to_words`.
+    """Options as words of a command line, without those that are None; for `full` see `to_words`.
 
     >>> flags({"env_id": "X", "bf16": True, "curriculum": (1, 3), "root": None})
     ['--env-id', 'X', '--bf16', '--curriculum', '1', '3']

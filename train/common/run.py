@@ -49,11 +49,8 @@ class RunFolder:
         options: JSON values that define the run.
         resume: whether to continue the run in the folder.
         device: checkpoints hold the state of its random generator and of the CPU's.
-        program: path of the program, for the command that continues an interrupted run.
-
-    Attributes:
-        command: the command that continues an interrupted run; if None, this process's own command
-            with --resume.
+        program: path of the program, for the command that continues an interrupted run. The
+            attribute `command`, if set, replaces that command.
 
     Raises:
         ValueError: the folder holds a run and `resume` is false; the run has other options; or the
@@ -68,16 +65,14 @@ class RunFolder:
         device: torch.device,
         program: str,
     ) -> None:
-        self.path, self.device, self.program = path, device, program
+        self.path, self.options, self.device, self.program = path, options, device, program
         self.command: str | None = None
         self._purge_step: int | None = None
         existing = path / "options.json"
         if existing.exists():
             if not resume:
-                raise ValueError(
-                    f"{path}: holds a run already; add --resume to continue it, "
-                    "or choose another --run-dir"
-                )
+                way_out = "add --resume to continue it, or choose another --run-dir"
+                raise ValueError(f"{path}: holds a run already; {way_out}")
             _check_same(path, read_json(existing), options)
         elif resume:
             print(f"{path}: nothing to resume, a new run begins")
@@ -100,8 +95,22 @@ class RunFolder:
         """Whether the run has its results, which are written last."""
         return has_results(self.path)
 
-    def finish(self, results: Mapping[str, Any]) -> None:
-        """Writes ``results.json`` and removes the checkpoints."""
+    def finish(self, results: Mapping[str, Any], *metrics: str) -> None:
+        """Writes ``results.json`` and removes the checkpoints.
+
+        `metrics` are entries of the results for TensorBoard's hyper-parameter tab.
+        """
+        if metrics:
+            flat = {
+                name: value if isinstance(value, bool | int | float | str) else str(value)
+                for name, value in self.options.items()
+            }
+            final = {f"hparam/{name}": results[name] for name in metrics}
+            assert self.writer.file_writer is not None
+            for summary in hparams(flat, final):
+                self.writer.file_writer.add_summary(summary)
+            for name, value in final.items():
+                self.writer.add_scalar(name, value)
         write_json(self.path / "results.json", dict(results))
         for folder in self._checkpoints():
             shutil.rmtree(folder)
@@ -124,17 +133,6 @@ class RunFolder:
             kept = [line for line in whole if json.loads(line)["step"] <= step]
             write_text(path, "".join(line + "\n" for line in kept))
 
-    def log_hyperparameters(self, options: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
-        """Fills TensorBoard's hyper-parameter tab with the options and final metrics."""
-        flat = {
-            k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in options.items()
-        }
-        for summary in hparams(flat, dict(metrics)):
-            assert self.writer.file_writer is not None
-            self.writer.file_writer.add_summary(summary)
-        for name, value in metrics.items():
-            self.writer.add_scalar(name, value)
-
     def leave(self, signalled: signal.Signals) -> NoReturn:
         """Prints the command that continues the run; exits with the signal's usual status."""
         self.writer.close()
@@ -150,12 +148,8 @@ class RunFolder:
     def save_checkpoint(self, write: Callable[[Path], None], state: dict[str, Any]) -> None:
         """Writes a checkpoint, then removes the previous one.
 
-        The checkpoint is renamed to its name when it is complete, so a kill leaves a valid one.
-        It also holds the states of torch's random generators.
-
-        Args:
-            write: writes the caller's files into a given folder.
-            state: JSON values.
+        It holds what `write` writes into a given folder, JSON values, and the states of torch's
+        random generators. It is renamed when it is complete, so a kill leaves a valid one.
         """
         before = self._checkpoints()
         number = int(before[-1].name.rpartition("-")[2]) + 1 if before else 1
@@ -163,7 +157,10 @@ class RunFolder:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
         write(aside)
-        torch.save(_generator_states(self.device), aside / "generators.pt")
+        states = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            states["cuda"] = torch.cuda.get_rng_state(self.device)
+        torch.save(states, aside / "generators.pt")
         write_json(aside / "state.json", state)
         os.replace(aside, self.path / f"checkpoint-{number:06d}")
         for old in before:
@@ -179,10 +176,14 @@ class RunFolder:
         """JSON values of the latest checkpoint; None if there is none."""
         return None if self.checkpoint is None else read_json(self.checkpoint / "state.json")
 
+    def load_checkpoint(self, name: str) -> Any:
+        """A file of the latest checkpoint that ``torch.save`` wrote."""
+        assert self.checkpoint is not None
+        return torch.load(self.checkpoint / name, weights_only=True)
+
     def restore_generators(self) -> None:
         """Sets torch's random generators to their states in the latest checkpoint."""
-        assert self.checkpoint is not None
-        saved = torch.load(self.checkpoint / "generators.pt", weights_only=True)
+        saved = self.load_checkpoint("generators.pt")
         torch.set_rng_state(saved["cpu"])
         if "cuda" in saved and self.device.type == "cuda":
             torch.cuda.set_rng_state(saved["cuda"], self.device)
@@ -210,20 +211,10 @@ def _check_same(path: Path, before: Mapping[str, Any], options: Mapping[str, Any
         )
 
 
-def _generator_states(device: torch.device) -> dict[str, torch.Tensor]:
-    states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    return states
-
-
 class Interrupt:
-    """Turns Ctrl-C and SIGTERM into a flag that the training loop reads between two batches.
+    """Stores Ctrl-C or SIGTERM in `signal`, which the training loop reads between two batches.
 
     A second signal has its usual effect.
-
-    Attributes:
-        signal: the signal that came; None if none did.
     """
 
     def __init__(self) -> None:

@@ -4,11 +4,12 @@ A program writes its own loop around these calls::
 
     with run:
         for stage in run.stages(["trunk"]):
-            run.begin(parameters, optimizers, schedules, epochs)
+            run.begin(optimizers, epochs)
             for epoch in run.epochs():
                 for indices in run.batches(len(images), batch_size):
                     ...                                  # loss, backward, step
                     run.count(losses)
+                ...                                      # validation
                 if run.is_best(selection):
                     ...                                  # save the model
                 run.end_epoch(selection)
@@ -21,30 +22,34 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
 from agents.objective import Losses
-from train.common.files import read_tensors, write_tensors
+from agents.precision import tell_of_bf16
+from train.common.files import read_json, read_tensors, write_tensors
+from train.common.optimizers import Optimizers
+from train.common.options import TrainingOptions, describe_options, to_json
+from train.common.provenance import choose_device, provenance
 from train.common.run import Interrupt, RunFolder
+from train.common.training_task import TrainingTask
 
 LOGGED = {
-    "train/loss": lambda losses: losses.total.detach(),
-    "train/policy_gradient_loss": lambda losses: losses.policy,
-    "train/value_loss": lambda losses: losses.baseline,
-    "train/cross_entropy": lambda losses: losses.cross_entropy,
-    "train/stop_entropy": lambda losses: losses.stop_entropy,
-    "rollout/success_rate": lambda losses: losses.accuracy,
-    "rollout/ep_len_mean": lambda losses: losses.mean_glimpses,
-    "rollout/ep_rew_mean": lambda losses: losses.mean_return,
+    "train/loss": "total",
+    "train/policy_gradient_loss": "policy",
+    "train/value_loss": "baseline",
+    "train/cross_entropy": "cross_entropy",
+    "train/stop_entropy": "stop_entropy",
+    "rollout/success_rate": "accuracy",
+    "rollout/ep_len_mean": "mean_glimpses",
+    "rollout/ep_rew_mean": "mean_return",
 }
-"""Scalars of a batch, under the names that Stable-Baselines3 uses, where it has one."""
+"""Fields of `Losses`, under the names that Stable-Baselines3 uses, where it has one."""
 
 
 class Selection(NamedTuple):
@@ -97,16 +102,16 @@ class TrainingRun(RunFolder):
         seed: int,
     ) -> None:
         super().__init__(path, options, resume, device, program)
-        self.model, self.seed = model, seed
+        self.model, self.seed, self.options = model, seed, options
         self.progress = Progress()
+        self._origin = provenance(device)
         self._interrupt = Interrupt()
-        self._resuming = False
         self._clock = time.perf_counter()  # progress.seconds counts up to this moment
-        saved = None if self.finished else self.load_state()
-        if saved is not None:
-            self.progress = Progress(**saved)
+        self._resuming = False
+        if not self.finished and self.checkpoint is not None:
             self._resuming = True
-            self._load_weights()
+            self.progress = Progress(**read_json(self.checkpoint / "state.json"))
+            model.load_state_dict(read_tensors(self.checkpoint / "weights.safetensors"))
             print(f"{path}: continuing after {self.progress.images:,} images")
         if not self.finished:
             self.rewind(self.progress.images)
@@ -124,41 +129,21 @@ class TrainingRun(RunFolder):
         for name in names[self.progress.stage :]:
             self._name = name
             yield name
-            self.progress = Progress(
-                stage=self.progress.stage + 1,
-                images=self.progress.images,
-                env_steps=self.progress.env_steps,
-                seconds=self.progress.seconds,
-                validation_seconds=self.progress.validation_seconds,
-            )
+            stage = self.progress.stage + 1
+            self.progress = replace(self.progress, stage=stage, epoch=0, batch=0, best=None)
 
-    def begin(
-        self,
-        parameters: Sequence[nn.Parameter],
-        optimizers: Sequence[torch.optim.Optimizer],
-        schedules: Sequence[LRScheduler],
-        epochs: int,
-        *,
-        env_steps: int = 0,
-    ) -> None:
+    def begin(self, optimizers: Optimizers, epochs: int, *, env_steps: int = 0) -> None:
         """Begins a stage, or continues it from the latest checkpoint.
 
         Args:
-            parameters: the parameters that learn; `end_epoch` checks that they are finite.
-            optimizers: one or more.
-            schedules: their learning-rate schedules.
+            optimizers: of the parameters that learn; `end_epoch` checks that these are finite.
             epochs: number of the stage's epochs.
             env_steps: glimpses taken to prepare the stage.
         """
-        self._optimizers, self._schedules, self._epochs = optimizers, schedules, epochs
-        self._parameters = parameters
+        self._optimizers, self._epochs = optimizers, epochs
         if self._resuming:
             self._resuming = False
-            assert self.checkpoint is not None
-            saved = torch.load(self.checkpoint / "training.pt", weights_only=True)
-            parts: list[Any] = [*optimizers, *schedules]
-            for part, state in zip(parts, saved, strict=True):
-                part.load_state_dict(state)
+            optimizers.load_state_dict(self.load_checkpoint("training.pt"))
             self.restore_generators()
         else:
             self.progress.env_steps += env_steps
@@ -175,11 +160,7 @@ class TrainingRun(RunFolder):
         """Yields the image indices ``(batch_size,)`` int64 of the epoch's batches.
 
         The order is drawn anew for each epoch. A signal ends the program after the current batch.
-
-        Args:
-            images: number of images.
-            batch_size: images in a batch.
-            count: batches in an epoch; ``images // batch_size`` if not given.
+        An epoch has `count` batches, ``images // batch_size`` if not given.
         """
         progress, count = self.progress, count or images // batch_size
         order = epoch_order(self.seed, progress.stage, progress.epoch, images).to(self.device)
@@ -206,10 +187,11 @@ class TrainingRun(RunFolder):
                     progress.sums = self._sums.tolist()
                     self._save()
                     self.leave(self._interrupt.signal)
+        self._validation_began = time.perf_counter()
 
     def count(self, losses: Losses, env_steps: int = 0) -> None:
         """Adds a batch to the epoch's means; does not wait for the device."""
-        self._sums += torch.stack([read(losses) for read in LOGGED.values()])
+        self._sums += torch.stack([getattr(losses, name).detach() for name in LOGGED.values()])
         self.progress.env_steps += env_steps
 
     def is_best(self, selection: Selection) -> bool:
@@ -220,22 +202,18 @@ class TrainingRun(RunFolder):
         self.progress.best = list(selection.criterion)
         return True
 
-    def end_epoch(self, selection: Selection, validation_seconds: float = 0.0) -> None:
+    def end_epoch(self, selection: Selection) -> None:
         """Logs the epoch, saves a checkpoint, and exits if a signal came.
-
-        Args:
-            selection: from validation.
-            validation_seconds: duration of validation.
 
         Raises:
             ValueError: the loss or a weight is no longer finite.
         """
         progress, means = self.progress, self._means()
         self._check_finite()
-        progress.validation_seconds += validation_seconds
+        progress.validation_seconds += time.perf_counter() - self._validation_began
         self._tick()
         scalars = means | {
-            "train/learning_rate": self._optimizers[-1].param_groups[0]["lr"],
+            "train/learning_rate": self._optimizers.optimizers[-1].param_groups[0]["lr"],
             **selection.metrics,
             "time/time_elapsed": progress.seconds,
             "time/total_timesteps": progress.env_steps,
@@ -253,6 +231,23 @@ class TrainingRun(RunFolder):
         if self._interrupt.signal is not None:
             self.leave(self._interrupt.signal)
 
+    def show(self) -> Path:
+        """Prints the result of the finished run; returns its folder."""
+        print((self.path / "results.txt").read_text(encoding="utf-8"), end="")
+        print(f"model and results: {self.path}")
+        return self.path
+
+    def about(self) -> dict[str, Any]:
+        """The run's entries in its results: options, amount of training and provenance."""
+        return {
+            "options": dict(self.options),
+            "train_seconds": round(self.progress.seconds, 1),
+            "validation_seconds": round(self.progress.validation_seconds, 1),
+            "images_seen": self.progress.images,
+            "env_steps": self.progress.env_steps,
+            **self._origin,
+        }
+
     def _means(self) -> dict[str, float]:
         """Means over the epoch so far; images per second since this process began or resumed it."""
         batch = self.progress.batch
@@ -261,7 +256,7 @@ class TrainingRun(RunFolder):
         return found | {"time/fps": (batch - self._first) * self._batch_size / seconds}
 
     def _check_finite(self) -> None:
-        weights = torch.stack([p.detach().sum() for p in self._parameters])
+        weights = torch.stack([p.detach().sum() for p in self._optimizers.parameters])
         if not (torch.isfinite(self._sums).all() and torch.isfinite(weights).all()):
             raise ValueError(
                 f"the loss or a weight is no longer finite after {self.progress.images:,} images; "
@@ -278,14 +273,48 @@ class TrainingRun(RunFolder):
 
         def write(folder: Path) -> None:
             write_tensors(folder / "weights.safetensors", self.model.state_dict())
-            parts: list[Any] = [*self._optimizers, *self._schedules]
-            torch.save([part.state_dict() for part in parts], folder / "training.pt")
+            torch.save(self._optimizers.state_dict(), folder / "training.pt")
 
         self.save_checkpoint(write, asdict(self.progress))
 
-    def _load_weights(self) -> None:
-        assert self.checkpoint is not None
-        self.model.load_state_dict(read_tensors(self.checkpoint / "weights.safetensors"))
+
+def open_task(options: TrainingOptions, **keywords: Any) -> TrainingTask:
+    """The task that a program's options name, on their device."""
+    device = choose_device(options.device)
+    if options.bf16:
+        tell_of_bf16(device.type)
+    return TrainingTask(options.env_id, device, **(options.env_keywords() | keywords))
+
+
+def open_run(
+    options: TrainingOptions,
+    task: TrainingTask,
+    model: nn.Module,
+    program: str,
+    *,
+    prefix: str = "",
+    **chosen: Any,
+) -> TrainingRun:
+    """The run in ``--run-dir``, or in a new folder named by environment, time and seed.
+
+    It prints the run's options, or that the run is finished.
+
+    Args:
+        options: of the program.
+        task: the task.
+        model: the network with its first weights.
+        program: path of the program.
+        prefix: begins the name of a new folder.
+        **chosen: values that the program chose for options that were left open.
+    """
+    name = f"{prefix}{time.strftime('%Y-%m-%d_%H-%M-%S')}_seed{options.seed}"
+    path = options.run_dir or Path("runs", task.env_id.rpartition(":")[2], name)
+    settings = to_json(options) | chosen
+    run = TrainingRun(
+        path, settings, options.resume, task.device, program, model=model, seed=options.seed
+    )
+    print(f"{path}: finished already" if run.finished else describe_options(options))
+    return run
 
 
 def describe(means: Mapping[str, float]) -> str:

@@ -145,6 +145,14 @@ class TrainingTask:
         self.margin = margin(env.glimpse_size, env.num_scales)
         env.close()
 
+    def check_whole(self) -> None:
+        """Raises ValueError on a policy-only id, where a frozen classifier answers."""
+        if self.classifier is not None:
+            raise ValueError(
+                f"--env-id {self.env_id}: a frozen classifier answers there; expected the id of "
+                "the whole task, without 'Policy'"
+            )
+
     def _stand_in(self, env_id: str) -> str:
         """The id of the drawn stand-in, so that no result on it bears the real dataset's name."""
         package, _, name = env_id.rpartition(":")

@@ -18,11 +18,7 @@ def begin_stage(agent: DTRAM, before: int) -> None:
 
     Encoders and classifiers of the new glimpses begin as copies of the last learned one. Those of
     earlier glimpses stay fixed, batch statistics included. Other networks share their weights over
-    glimpses, and nothing is done.
-
-    Args:
-        agent: the network.
-        before: glimpses of the stage before; 0 for the first stage.
+    glimpses, and nothing is done. `before` is the stage before's number of glimpses, 0 if none.
     """
     if not agent.config.per_step or before == 0:
         return
@@ -37,14 +33,10 @@ def begin_stage(agent: DTRAM, before: int) -> None:
 def stage_parameters(
     agent: DTRAM, objective: Objective, glimpses: int, before: int, answers: bool
 ) -> list[nn.Parameter]:
-    """The parameters that a stage learns; the loss reaches each of them.
+    """The parameters that a stage of `glimpses`, after one of `before`, learns.
 
-    Args:
-        agent: the network.
-        objective: of the stage.
-        glimpses: of its trajectories.
-        before: glimpses of the stage before; 0 for the first stage.
-        answers: whether encoder, core and classifier learn; not on a policy-only id.
+    The loss reaches each of them. Without `answers` (a policy-only id) encoder, core and classifier
+    do not learn.
     """
     modules: list[nn.Module] = [agent.locator]
     if answers:
@@ -60,12 +52,8 @@ def stage_parameters(
 def epochs_of_budget(batches: int, batches_in_split: int) -> tuple[int, int]:
     """A number of batches as equal epochs, five to ten of them where that is possible.
 
-    Args:
-        batches: to be learned from in all.
-        batches_in_split: the most that an epoch can have.
-
-    Returns:
-        Number of epochs, and batches in each; their product may be a little less than `batches`.
+    Returns the number of epochs and the batches in each, at most `batches_in_split`; their product
+    may be a little less than `batches`.
     """
     least = max(-(-batches // batches_in_split), 1)
     fitting = [n for n in range(max(least, 5), max(least, 10) + 1) if n <= batches] or [least]

@@ -56,14 +56,7 @@ class FrozenStates(NamedTuple):
     def act_losses(
         self, agent: DTRAM, indices: Tensor, ponder_cost: float, discount: float
     ) -> Losses:
-        """ACT's loss: cross-entropy of the mixed answer plus the cost of the glimpses.
-
-        Args:
-            agent: its stopper gives the halting scores.
-            indices: ``(B,)`` int64.
-            ponder_cost: in nats a glimpse.
-            discount: γ of the reward, for the logged return.
-        """
+        """ACT's loss: cross-entropy of the mixed answer plus `ponder_cost` nats a glimpse."""
         labels = self.labels[indices]
         answer = halted_answer(self.stop_logit(agent, indices), self.logits[:, indices])
         total = ponder_cost_loss(answer.logits, labels, answer.ponder, ponder_cost)
@@ -84,15 +77,9 @@ def frozen_states(
     seed: int,
     env_steps: int | None = None,
 ) -> FrozenStates:
-    """Runs the trunk over the training split once.
+    """Runs the trunk, in evaluation mode, over the training split, each image augmented once.
 
-    Args:
-        task: the images and the sensor.
-        agent: its trunk; put into evaluation mode.
-        augment: applied once to each image.
-        seed: of the augmentation.
-        env_steps: if given, the number of glimpses to take in all; a random part of the split is
-            used if it has more.
+    If the split needs more than `env_steps` glimpses in all, a random part of it is used.
     """
     agent.eval()
     train, budget = task.images("train"), agent.config.max_glimpses
@@ -105,9 +92,8 @@ def frozen_states(
     devices = [task.device] if task.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
-        for part in torch.arange(len(chosen), device=task.device).split(
-            task.whole_image_batch_size
-        ):
+        positions = torch.arange(len(chosen), device=task.device)
+        for part in positions.split(task.whole_image_batch_size):
             store = task.augmented(train, chosen[part], augment)
             index = torch.arange(len(part), device=task.device)
             for t, step in enumerate(deterministic_path(agent, task.sensor, store, index)):

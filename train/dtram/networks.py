@@ -14,7 +14,7 @@ from agents.halting.act import HaltingRAM
 from agents.loading import load_agent
 from train.common.backbone import pixel_scale, prepare_backbone
 from train.common.files import read_json
-from train.common.options import PlainEncoder, ResNetEncoder, check
+from train.common.options import Encoder, ResNetEncoder, check
 from train.common.run import has_results
 from train.common.training_task import TrainingTask
 from train.dtram.options import ACT, Cells, Locator, Stop, StopAfter
@@ -24,14 +24,9 @@ ORIGIN = ("command", "commit", "date", "versions", "hardware", "train_seconds", 
 
 
 def new_agent(
-    task: TrainingTask,
-    encoder: PlainEncoder | ResNetEncoder,
-    locator: Locator,
-    stop: Stop,
-    bf16: bool,
-    seed: int,
+    task: TrainingTask, encoder: Encoder, locator: Locator, stop: Stop, bf16: bool, seed: int
 ) -> tuple[DTRAM, str]:
-    """An untrained agent, and where its backbone's weights come from; seeds torch's generator."""
+    """An untrained agent, and the source of its backbone's weights; seeds torch's generator."""
     torch.manual_seed(seed)
     config: dict[str, Any] = {
         "encoder": encoder.name,
@@ -62,25 +57,18 @@ def stopper_prior(stop: Stop) -> str:
 
 
 def agent_on_trunk(folder: Path, task: TrainingTask, stop: Stop, bf16: bool, seed: int) -> DTRAM:
-    """An agent with the trunk of a trained one, and an untrained stopper and baseline.
-
-    Raises:
-        FileNotFoundError: there is no model in the folder.
-        ValueError: its run is not finished, or it was made for another environment.
-    """
+    """An agent with the trunk of a trained one, and an untrained stopper and baseline."""
     torch.manual_seed(seed)
     if (folder / "options.json").exists() and not has_results(folder):
         raise ValueError(f"--trunk {folder}: expected a finished run; results.json is missing")
     trained = load_agent(folder, task.device)
-    for name in ("env_id", "sensor"):
-        made, wanted = trained.about.get(name), task.metadata[name]
-        if name == "env_id":
-            made, wanted = (str(value).rpartition(":")[2] for value in (made, wanted))
-        if name in trained.about and made != wanted:
-            way_out = f"; add --env-id {made}" if name == "env_id" else ""
-            raise ValueError(
-                f"--trunk {folder}: was made for {made}, the environment has {wanted}{way_out}"
-            )
+    env_id, sensor = (trained.about.get(name, task.metadata[name]) for name in ("env_id", "sensor"))
+    made, wanted = (name.rpartition(":")[2] for name in (env_id, task.env_id))
+    message = f"--trunk {folder}: was made for"
+    if made != wanted:
+        raise ValueError(f"{message} {made}, the environment is {wanted}; add --env-id {made}")
+    if sensor != (wanted := task.metadata["sensor"]):
+        raise ValueError(f"{message} {sensor}, the environment has {wanted}")
     trained.check_spaces(task.observation_space, task.action_space, task.max_glimpses)
     kind = HaltingRAM if isinstance(stop, ACT) else DTRAM
     config = replace(trained.config, stopper_prior=stopper_prior(stop))
@@ -96,10 +84,7 @@ def agent_on_trunk(folder: Path, task: TrainingTask, stop: Stop, bf16: bool, see
 
 
 def origin_of_trunk(folder: Path) -> dict[str, Any]:
-    """How a trunk was made, from the results of its run; empty if it has none.
-
-    For a stopper that was itself learned on a trunk, it is the origin of that trunk.
-    """
+    """How a trunk was made, from its run's results (for a stopper: its own trunk's), if any."""
     for run in (folder, folder.parent.parent):  # a run's folder, or that of one of its stages
         if has_results(run):
             results = read_json(run / "results.json")

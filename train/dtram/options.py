@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
-from train.common.options import check
-
-
-def _check_locator(locator: Gaussian | Cells) -> None:
-    check("locator hidden", locator.hidden, locator.hidden >= 0, "0 or more")
-    rate = locator.learning_rate
-    check("locator learning_rate", rate, rate is None or 0 < rate < math.inf, "a positive number")
+from train.common.options import check_numbers
 
 
 @dataclass(frozen=True)
@@ -30,8 +23,8 @@ class Gaussian:
     """the locator's own peak; that of all other weights if none"""
 
     def __post_init__(self) -> None:
-        check("locator std", self.std, 0 < self.std < math.inf, "a positive number")
-        _check_locator(self)
+        check_numbers(self, "a positive number", "std", "learning_rate", option="locator")
+        check_numbers(self, "0 or more", "hidden", option="locator")
 
 
 @dataclass(frozen=True)
@@ -53,11 +46,9 @@ class Cells:
     """the locator's own peak; that of all other weights if none"""
 
     def __post_init__(self) -> None:
-        check("locator grid", self.grid, self.grid >= 1, "at least 1")
-        for name in ("entropy", "entropy_last"):
-            value = getattr(self, name)
-            check(f"locator {name}", value, value is None or 0 <= value < math.inf, "0 or more")
-        _check_locator(self)
+        check_numbers(self, "at least 1", "grid", option="locator")
+        check_numbers(self, "0 or more", "entropy", "entropy_last", "hidden", option="locator")
+        check_numbers(self, "a positive number", "learning_rate", option="locator")
 
     def entropy_at(self, progress: float) -> float:
         """The weight of the entropy bonus after a share of the stage's epochs, in [0, 1]."""
@@ -66,40 +57,6 @@ class Cells:
 
 
 Locator = Gaussian | Cells
-
-
-def _check_learned(stop: StopAfter | StopJoint) -> None:
-    check("stop entropy", stop.entropy, 0 <= stop.entropy < math.inf, "0 or more")
-    bound = stop.max_mean_glimpses
-    check("stop max_mean_glimpses", bound, bound is None or bound >= 1, "1 or more, or none")
-
-
-def _check_stage(stop: StopAfter | ACT) -> None:
-    for name in ("epochs", "batch_size"):
-        check(f"stop {name}", getattr(stop, name), getattr(stop, name) >= 1, "at least 1")
-
-
-@dataclass(frozen=True)
-class StopAfter:
-    """The stopper learns after the trunk, which stays as it is. It begins as a threshold on the
-    classifier's confidence."""
-
-    name: Literal["after"] = "after"
-    gradient: Literal["exact", "reinforce"] = "exact"
-    """expectation over the stopping time, or sampled"""
-    entropy: float = 5e-4
-    """weight of the entropy bonus on stop decisions"""
-    max_mean_glimpses: float | None = 3.5
-    """validation chooses the stop threshold with the lowest error within this bound; with none,
-    the one with the highest return"""
-    epochs: int = 20
-    """passes over the training split"""
-    batch_size: int = 1000
-    """images in a batch"""
-
-    def __post_init__(self) -> None:
-        _check_learned(self)
-        _check_stage(self)
 
 
 @dataclass(frozen=True)
@@ -112,10 +69,33 @@ class StopJoint:
     entropy: float = 5e-4
     """weight of the entropy bonus on stop decisions"""
     max_mean_glimpses: float | None = 3.5
-    """as for after"""
+    """validation chooses the stop threshold with the lowest error within this bound; with none,
+    the one with the highest return"""
 
     def __post_init__(self) -> None:
-        _check_learned(self)
+        check_numbers(self, "0 or more", "entropy", option="stop")
+        check_numbers(self, "at least 1", "max_mean_glimpses", option="stop")
+
+
+@dataclass(frozen=True)
+class StopAfter:
+    """The stopper learns after the trunk, which stays as it is. It begins as a threshold on the
+    classifier's confidence."""
+
+    name: Literal["after"] = "after"
+    gradient: Literal["exact", "reinforce"] = "exact"
+    """as for joint, like the next two"""
+    entropy: float = 5e-4
+    max_mean_glimpses: float | None = 3.5
+    epochs: int = 20
+    """passes over the training split"""
+    batch_size: int = 1000
+    """images in a batch"""
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "0 or more", "entropy", option="stop")
+        names = ("max_mean_glimpses", "epochs", "batch_size")
+        check_numbers(self, "at least 1", *names, option="stop")
 
 
 @dataclass(frozen=True)
@@ -138,9 +118,8 @@ class ACT:
     """images in a batch"""
 
     def __post_init__(self) -> None:
-        cost = self.ponder_cost
-        check("stop ponder_cost", cost, 0 <= cost < math.inf, "0 or more")
-        _check_stage(self)
+        check_numbers(self, "0 or more", "ponder_cost", option="stop")
+        check_numbers(self, "at least 1", "epochs", "batch_size", option="stop")
 
 
 Stop = StopAfter | StopJoint | StopOff | ACT

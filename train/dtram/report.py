@@ -103,12 +103,6 @@ def report(folder: Path, task: TrainingTask, agent: DTRAM, about: dict[str, Any]
     return results
 
 
-def show(run_dir: Path) -> None:
-    """Prints the result of a finished run."""
-    print((run_dir / "results.txt").read_text(encoding="utf-8"), end="")
-    print(f"model, results, plot and pictures: {run_dir}")
-
-
 def images_per_second(task: TrainingTask, agent: DTRAM, images: Images) -> float:
     """Measured rate by the agent's own stop, with stopped images leaving the batch."""
     began = time.perf_counter()

@@ -28,10 +28,6 @@ def select_by_error(scores: Scores, discount: float) -> Selection:
 
     A dynamic stop may come after any glimpse, so every glimpse counts, except the first one, which
     no location policy chose.
-
-    Args:
-        scores: of T glimpses.
-        discount: γ of the reward.
     """
     steps = len(scores.logits)
     errors = [scores.error_and_glimpses(FixedStop(t))[0] for t in range(1, steps + 1)]
@@ -49,15 +45,10 @@ def select_threshold(scores: Scores, discount: float, max_mean_glimpses: float |
     """Chooses the threshold of the learned stop.
 
     Candidates are 1/2, never, and quantiles of the stop probabilities that occur, so that a stopper
-    whose probabilities are all tiny or all near 1 is served as well.
-
-    Args:
-        scores: of the validation split.
-        discount: γ of the reward.
-        max_mean_glimpses: bound on the mean number of glimpses. The threshold with the lowest
-            error within it is chosen, of equal ones that with fewer glimpses; if none keeps the
-            bound, the one with fewest glimpses, and ``eval/bound_kept`` is 0. None: the threshold
-            with the highest mean return.
+    whose probabilities are all tiny or all near 1 is served as well. Of those whose mean number of
+    glimpses is within the bound, the one with the lowest error is chosen, then with the fewest
+    glimpses; if none keeps the bound, the one with the fewest glimpses, and ``eval/bound_kept`` is
+    0. Without a bound it is the one with the highest mean return.
     """
     p = torch.sigmoid(scores.stop_logit[:-1].flatten().double())
     thresholds = {0.5, 1.0}  # no probability exceeds 1
@@ -67,29 +58,26 @@ def select_threshold(scores: Scores, discount: float, max_mean_glimpses: float |
         thresholds |= set(ordered[ranks].tolist())
         thresholds.add(float(ordered[0]) * (1 - 1e-6))  # every image stops at once
     bound = float("inf") if max_mean_glimpses is None else max_mean_glimpses
-    candidates = []
+    candidates: list[tuple[tuple[float, ...], float, Selection]] = []
     for threshold in sorted(thresholds):
         taken, prediction = scores.apply(LearnedStop(threshold))
         error = float((prediction != scores.labels).double().mean())
         glimpses = float(taken.double().mean())
         mean_return = float(grade(taken.double(), prediction, scores.labels, discount).mean())
         over = glimpses > bound
+        metrics = {
+            "eval/accuracy": 1 - error,
+            "eval/mean_glimpses": glimpses,
+            "eval/mean_return": mean_return,
+            "eval/stop_threshold": threshold,
+            "eval/bound_kept": float(not over),
+        }
         rank: tuple[float, ...] = (over, glimpses, error) if over else (over, error, glimpses)
+        criterion = (error + over, glimpses)
         if max_mean_glimpses is None:
-            rank = (-mean_return, glimpses)
-        candidates.append((rank, threshold, error, glimpses, mean_return))
-    _, threshold, error, glimpses, mean_return = min(candidates)
-    metrics = {
-        "eval/accuracy": 1 - error,
-        "eval/mean_glimpses": glimpses,
-        "eval/mean_return": mean_return,
-        "eval/stop_threshold": threshold,
-        "eval/bound_kept": float(glimpses <= bound),
-    }
-    criterion = (error + float(glimpses > bound), glimpses)
-    if max_mean_glimpses is None:
-        criterion = (-mean_return, glimpses)
-    return Selection(criterion, metrics, threshold)
+            rank = criterion = (-mean_return, glimpses)
+        candidates.append((rank, threshold, Selection(criterion, metrics, threshold)))
+    return min(candidates, key=lambda candidate: candidate[:2])[2]
 
 
 def select_halting(scores: Scores, discount: float, ponder_cost: float) -> Selection:

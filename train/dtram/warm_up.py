@@ -14,6 +14,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from agents.checks import require
 from agents.objective import Objective
 
 REACH = 0.5
@@ -28,18 +29,9 @@ def scripted_scan(later: int) -> Tensor:
 
     They go above the middle, to the two lower corners, the two upper ones, below the middle, and
     then repeat. With the first glimpse, seven windows of 8 pixels cover most of a digit of 20.
-
-    Args:
-        later: number of glimpses after the first.
-
-    Returns:
-        ``(later, 2)`` x and y in [-1, 1].
-
-    Raises:
-        ValueError: fewer than one.
+    Returns ``(later, 2)`` x and y in [-1, 1].
     """
-    if later < 1:
-        raise ValueError(f"later={later}: expected at least 1 glimpse after the first")
+    require("later", later, later >= 1, "at least 1 glimpse after the first")
     return REACH * torch.tensor([_POINTS[k % len(_POINTS)] for k in range(later)]).float()
 
 

@@ -17,7 +17,6 @@ from train.common.one_look import HALTING, HaltingBlocks
 from train.common.options import (
     SGD,
     AdamW,
-    EnvOptions,
     Muon,
     PlainEncoder,
     ResNetEncoder,
@@ -74,14 +73,11 @@ SETTINGS: dict[type, dict[str, st.SearchStrategy[Any]]] = {
 
 
 @dataclass(frozen=True)
-class Options(TrainingOptions, EnvOptions):
+class Options(TrainingOptions):
     """Options of a program with a recipe."""
 
     recipe: str = ""
     locator: Annotated[Gaussian | Cells, words(Gaussian, Cells)] = field(default_factory=Gaussian)
-
-    def __post_init__(self) -> None:
-        self.check_training()
 
 
 RECIPES: dict[str, dict[str, Any]] = {

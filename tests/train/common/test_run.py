@@ -16,7 +16,7 @@ from torch import nn
 
 from agents.objective import supervised_losses
 from train.common.files import read_json, write_json
-from train.common.optimizers import one_cycle
+from train.common.optimizers import Optimizers
 from train.common.provenance import choose_device, provenance, python_command
 from train.common.run import Interrupt, RunFolder, run_program
 from train.common.training import Selection, TrainingRun
@@ -169,18 +169,17 @@ def linear_run(path: Path, epochs: int, resume: bool = False) -> tuple[TrainingR
     run = TrainingRun(path, {}, resume, CPU, "train/a.py", model=model, seed=5)
     with run:
         for stage in run.stages(["one", "two"]):
-            optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-            schedule = one_cycle(optimizer, 6)
-            run.begin(list(model.parameters()), [optimizer], [schedule], 2, env_steps=7)
+            parameters = list(model.parameters())
+            optimizers = Optimizers([torch.optim.AdamW(parameters, lr=0.01)], parameters, 6, 5.0)
+            run.begin(optimizers, 2, env_steps=7)
             for epoch in run.epochs():
                 if (run.progress.stage, epoch) == divmod(epochs, 2):
                     return run, model
                 for indices in run.batches(6, 2):
                     loss = (model(torch.randn(2, 3)) - indices[:, None]).square().mean()
-                    optimizer.zero_grad()
+                    optimizers.zero_grad()
                     loss.backward()
-                    optimizer.step()
-                    schedule.step()
+                    optimizers.step()
                     run.count(supervised_losses(loss, torch.tensor(0.5), 1, 0.9), env_steps=2)
                 metrics = {"eval/accuracy": 0.5, "eval/mean_glimpses": 1.0, "stage": len(stage)}
                 run.end_epoch(Selection((1.0, 1.0), metrics))
