@@ -162,10 +162,9 @@ def error_plot(results: dict[str, Any], path: Path) -> None:
     }
     positive = []
     for (family, name), marker in zip(names.items(), "os^", strict=True):
-        if points := sorted(
-            (r["mean_glimpses"], r["test_error"]) for r in results[family].values()
-        ):
-            x, y = zip(*points, strict=True)
+        rows = results[family].values()
+        if rows:
+            x, y = zip(*sorted((r["mean_glimpses"], r["test_error"]) for r in rows), strict=True)
             axes.plot(x, y, marker=marker, markersize=4, linewidth=1, label=name)
             positive += [error for error in y if error > 0]
     glimpses, error = results["mean_glimpses"], results["test_error"]
