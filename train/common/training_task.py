@@ -172,6 +172,16 @@ class TrainingTask:
             "sensor": {**self.sensor._asdict(), "image_size": self.image_size},
         }
 
+    def about_test(self) -> dict[str, Any]:
+        """The task's entries in a result on the test split."""
+        return {
+            "env_id": self.env_id,
+            "env_options": self.env_options,
+            "dataset": self.dataset,
+            "split": "test",
+            "images": len(self.images("test")),
+        }
+
     def images(self, split: str) -> Images:
         """A split's images and labels on the device; each split is read once."""
         if split not in self._splits:

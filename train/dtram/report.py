@@ -59,11 +59,7 @@ def report(folder: Path, task: TrainingTask, agent: DTRAM, about: dict[str, Any]
     chosen = validated.error_and_glimpses(agent.stopping)
     kept = {"validation": chosen[1], "test": test_glimpses}
     results = {
-        "env_id": task.env_id,
-        "env_options": task.env_options,
-        "dataset": task.dataset,
-        "split": "test",
-        "images": len(images),
+        **task.about_test(),
         **row(agent.stopping),
         "stop_threshold": agent.stopping.threshold,
         "discount": task.discount,
