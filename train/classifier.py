@@ -120,10 +120,7 @@ def train(options: Options) -> Path:
         errors = errors_of_random_glimpses(task, best, task.images("test"))
         percent = {t: round(100 * error, 4) for t, error in enumerate(errors, start=1)}
         results = {
-            "env_id": options.env_id,
-            "dataset": task.dataset,
-            "split": "test",
-            "images": len(task.images("test")),
+            **task.about_test(),
             "error_after_random_glimpses": percent,
             **run.about(),
         }

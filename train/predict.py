@@ -14,9 +14,10 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated, Any
 
 import numpy as np
@@ -70,12 +71,7 @@ class Options:
 def predict(options: Options) -> dict[str, Any]:
     """Classifies the images; returns the object that ``--json`` prints.
 
-    Without ``--json`` each answer is printed as soon as it is known. Files that cannot be read are
-    named on standard error.
-
-    Raises:
-        FileNotFoundError: there is no model in the folder.
-        ValueError: a given folder has no images.
+    Without ``--json`` it prints each answer at once. It names unreadable files on standard error.
     """
     agent = load_agent(options.run_dir, choose_device(options.device))
     if options.threshold is not None:
@@ -109,16 +105,11 @@ def predict(options: Options) -> dict[str, Any]:
         "stopping": repr(agent.stopping),
         "class_names": list(agent.class_names),
         "images": len(answers),
-        "mean_glimpses": mean(answers, "num_glimpses"),
-        "mean_flops": mean(answers, "flops"),
+        "mean_glimpses": fmean(a["num_glimpses"] for a in answers) if answers else None,
+        "mean_flops": fmean(a["flops"] for a in answers) if answers else None,
         "answers": answers,
         "failed": failures,
     }
-
-
-def mean(answers: Sequence[dict[str, Any]], name: str) -> float | None:
-    """Mean of one entry of the answers; None if there are no answers."""
-    return sum(answer[name] for answer in answers) / len(answers) if answers else None
 
 
 def describe(answer: dict[str, Any]) -> str:
@@ -132,33 +123,27 @@ def describe(answer: dict[str, Any]) -> str:
 
 
 def find_images(given: Sequence[Path]) -> list[Path]:
-    """The given files, and the images in the given folders and their subfolders, sorted.
-
-    Raises:
-        ValueError: a folder has no images.
-    """
+    """The given files, and the images in given folders and their subfolders, sorted in each."""
     found: list[Path] = []
     for path in given:
-        inside = sorted(_images_below(path)) if path.is_dir() else [path]
+        inside = [path]
+        if path.is_dir():
+            inside = sorted(below for below in path.rglob("*") if _is_image(below, path))
         if not inside:
             raise ValueError(f"{path}: expected images in it, files in {', '.join(SUFFIXES)}")
         found += inside
     return found
 
 
-def _images_below(folder: Path) -> Iterator[Path]:
-    for here, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                yield Path(here, name)
+def _is_image(path: Path, folder: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+    return path.suffix.lower() in SUFFIXES and not hidden and not path.is_dir()
 
 
 def picture_names(given: Sequence[Path], paths: Sequence[Path]) -> list[Path]:
-    """Path of each image's picture, relative to the folder of the pictures; all paths differ.
+    """Path of each image's picture below the folder of the pictures, with the image's subfolder.
 
-    An image in a subfolder of a given folder keeps that subfolder. If names are equal, all but the
-    first get a number.
+    If names are equal, all but the first get a number.
     """
     folders = [path for path in given if path.is_dir()]
     taken: set[Path] = set()

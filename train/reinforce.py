@@ -21,7 +21,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 
@@ -141,25 +141,20 @@ class Options(TrainingOptions):
 
     def objective(self, discount: float) -> Objective:
         """The loss of the trunk, or of everything with ``--stop joint``."""
-        common: dict[str, Any] = {
-            "discount": discount,
-            "baseline": self.baseline,
-            "supervision": self.supervision,
-        }
+        common = Objective(discount, baseline=self.baseline, supervision=self.supervision)
         if isinstance(self.stop, StopJoint):
-            return Objective(
+            return replace(
+                common,
                 stop="learned",
                 location_reward="return",
                 stop_gradient=self.stop.gradient,
                 stop_entropy=self.stop.entropy,
-                **common,
             )
-        return Objective(
-            stop="off",
+        return replace(
+            common,
             location_reward=self.location_reward or "mean_prob",
             glimpse_only_weight=float(self.glimpse_only > 0),
             glimpse_only_reward=self.glimpse_only,
-            **common,
         )
 
 

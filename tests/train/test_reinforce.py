@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,18 @@ CHANGES = {
 # -- interruptions ----------
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, small_options) -> Callable[[str], Path]:
+    """Folder of the uninterrupted run with some of the `CHANGES`; each is made once."""
+
+    @functools.cache
+    def run(name: str) -> Path:
+        folder = tmp_path_factory.mktemp("whole") / name
+        return train(small_options(run_dir=folder, **BUDGET | CHANGES[name]))
+
+    return run
+
+
 @pytest.mark.parametrize(
     ("name", "batches"),
     [
@@ -71,15 +85,13 @@ CHANGES = {
     ],
 )
 def test_resumed_equals_uninterrupted_bit_for_bit(
-    tmp_path: Path, small_options, interrupted, name: str, batches: int
+    tmp_path: Path, small_options, interrupted, whole, name: str, batches: int
 ) -> None:
-    changes = {**BUDGET, **CHANGES[name]}
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    train(small_options(run_dir=whole, **changes))
+    changes, cut = BUDGET | CHANGES[name], tmp_path / "cut"
     interrupted(lambda: train(small_options(run_dir=cut, **changes)), batches)
     assert not (cut / "results.json").exists()
     train(small_options(run_dir=cut, resume=True, **changes))
-    assert_same_run(whole, cut)
+    assert_same_run(whole(name), cut)
 
 
 class Killed(BaseException):
@@ -87,13 +99,17 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize(
-    "epochs", [6, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 5, 7, 10))]
+    ("name", "epochs"),
+    [
+        ("warm-up", 2),  # the last epoch of the trunk
+        *(pytest.param("after", n, marks=pytest.mark.slow) for n in (1, 5, 6, 7, 10)),
+    ],
 )
 def test_a_hard_kill_loses_nothing_but_time(
-    tmp_path: Path, monkeypatch, small_options, epochs: int
+    tmp_path: Path, monkeypatch, small_options, whole, name: str, epochs: int
 ) -> None:
     """Killed after a new best model was written and before the checkpoint of that epoch."""
-    whole, cut, log = tmp_path / "whole", tmp_path / "cut", RunFolder.log
+    changes, cut, log = BUDGET | CHANGES[name], tmp_path / "cut", RunFolder.log
 
     def die_after(self, step, scalars) -> None:
         nonlocal epochs
@@ -102,13 +118,12 @@ def test_a_hard_kill_loses_nothing_but_time(
         if epochs == 0:
             raise Killed
 
-    train(small_options(run_dir=whole, **BUDGET))
     with monkeypatch.context() as patch:
         patch.setattr(RunFolder, "log", die_after)
         with pytest.raises(Killed):
-            train(small_options(run_dir=cut, **BUDGET))
-    train(small_options(run_dir=cut, resume=True, **BUDGET))
-    assert_same_run(whole, cut)
+            train(small_options(run_dir=cut, **changes))
+    train(small_options(run_dir=cut, resume=True, **changes))
+    assert_same_run(whole(name), cut)
 
 
 def program(*words: str, **settings) -> subprocess.Popen:
@@ -320,18 +335,27 @@ def test_options_that_do_not_fit_the_task_are_errors(
     assert not (tmp_path / "run").exists()  # nothing is in the way of the mended command
 
 
-def test_the_command_line_names_what_is_wrong(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    words = ["--env-id", "DTRAM-Signpost-v0", "--run-dir", str(tmp_path / "file")]
-    for given, status, message in (
-        (["--learning-rat", "0.1"], 2, "--learning-rat"),
-        (["--locator", "cells", "gird=3"], 2, "'gird=3': cells takes grid=..., entropy=...,"),
-        (words, 1, f"--run-dir {tmp_path / 'file'}: expected a folder that can be made"),
-    ):
-        process = program(*given)
-        _, errors = process.communicate(timeout=60)
-        assert process.returncode == status and "Traceback" not in errors
-        assert message in errors
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("--learning-rat 0.1", "--learning-rat"),
+        ("--locator cells gird=3", "'gird=3': cells takes grid=..., entropy=...,"),
+    ],
+)
+def test_the_command_line_names_what_is_wrong(given: str, message: str, capsys) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        command_line(Options, None, RECIPES, given.split())
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_program_ends_in_one_line_on_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    process = program("--env-id", "DTRAM-Signpost-v0", "--run-dir", str(file))
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and "Traceback" not in errors
+    assert f"--run-dir {file}: expected a folder that can be made" in errors
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -111,11 +111,7 @@ def report(
         return round(100 * float((found != of.labels).double().mean()), 4)
 
     results = {
-        "env_id": task.env_id,
-        "env_options": task.env_options,
-        "dataset": task.dataset,
-        "split": "test",
-        "images": len(images),
+        **task.about_test(),
         "test_error": error(prediction, images),
         "validation": {"error": error(validated, validation)},
         "encoder": encoder,

@@ -11,6 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+_WAY_OUT = "delete the run and start it again"
+
 
 def write_text(path: Path, text: str) -> Path:
     """Writes a UTF-8 file whole or not at all; returns the path."""
@@ -27,17 +29,11 @@ def write_json(path: Path, value: Any) -> Path:
 
 
 def read_json(path: Path) -> Any:
-    """Reads JSON.
-
-    Raises:
-        ValueError: the file is damaged; the message names it.
-    """
+    """Reads JSON; an error names a damaged file."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{path}: not valid JSON ({error}); delete the run and start it again"
-        ) from None
+        raise ValueError(f"{path}: not valid JSON ({error}); {_WAY_OUT}") from None
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> Path:
@@ -49,14 +45,8 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> Path:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Reads a safetensors file.
-
-    Raises:
-        ValueError: the file is missing or damaged; the message names it.
-    """
+    """Reads a safetensors file; an error names a missing or damaged one."""
     try:
         return load_file(path)
     except (SafetensorError, FileNotFoundError) as error:
-        raise ValueError(
-            f"{path}: missing or damaged ({error}); delete the run and start it again"
-        ) from None
+        raise ValueError(f"{path}: missing or damaged ({error}); {_WAY_OUT}") from None

@@ -26,22 +26,15 @@ PROGRAMS = Path(__file__).resolve().parents[1]
 
 
 class Job(Protocol):
-    """A run to be made."""
+    """A run to be made; its words are the command that makes it, or continues it."""
 
     @property
-    def name(self) -> str:
-        """For messages."""
-        ...
-
+    def name(self) -> str: ...
     @property
     def folder(self) -> Path: ...
-
     @property
     def finished(self) -> bool: ...
-
-    def words(self) -> list[str]:
-        """The command that makes it, or goes on with it."""
-        ...
+    def words(self) -> list[str]: ...
 
 
 @dataclass(frozen=True)
@@ -106,12 +99,7 @@ def defining_words(words: Sequence[str]) -> list[str]:
 
 
 def run_in_order(jobs: Sequence[ProgramRun], runner: Runner) -> None:
-    """Makes runs that are not finished, each after those that it reads.
-
-    Raises:
-        KeyboardInterrupt: as `Runner.run`.
-        ValueError: a finished run was made with other options than are asked for now.
-    """
+    """Makes runs that are not finished, each after those that it reads; see `check_options`."""
     for job in jobs:
         if job.finished:
             job.check_options()
@@ -151,8 +139,7 @@ class Runner:
     def run(self, jobs: Sequence[Job]) -> None:
         """Makes the runs that are not finished, in order.
 
-        Raises:
-            KeyboardInterrupt: a signal came; the runs have saved what they had.
+        A signal raises KeyboardInterrupt when all runs have saved their state.
         """
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
@@ -191,9 +178,8 @@ class Runner:
         if status == 0 and job.finished:
             print(f"{job.name}: done in {time.perf_counter() - began:.0f} s", flush=True)
             return
-        problem = (
-            _reason(log.read_bytes()[before:].decode(errors="replace")) or f"exit status {status}"
-        )
+        said = log.read_bytes()[before:].decode(errors="replace")
+        problem = _reason(said) or f"exit status {status}"
         if status < 0:  # nobody could say why: the last line is of something else
             problem = f"ended by {signal.Signals(-status).name}"
         self.problems[job.folder] = f"failed: {problem}"

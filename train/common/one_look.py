@@ -21,9 +21,8 @@ from train.common.options import SGD, Encoder, PlainEncoder, ResNetEncoder, chec
 from train.common.run import has_results
 from train.common.training_task import TrainingTask
 
-ENV_KEYWORDS_OF_IMAGES = tuple(
-    ["image_size", "crop_to_box", "num_classes", "num_train", "num_test", "root"]
-)
+_SIZES = ("image_size", "crop_to_box", "num_classes", "num_train", "num_test")
+ENV_KEYWORDS_OF_IMAGES = (*_SIZES, "root")
 """Keywords of an environment that change its images; all others change its glimpses."""
 
 

@@ -130,45 +130,6 @@ def _value(key: str, text: str, hint: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class EnvOptions:
-    """The environment."""
-
-    env_id: str = "DTRAM-MNIST-v0"
-    """registered environment"""
-    env: tuple[str, ...] = ()
-    """keywords of the environment, as in max_glimpses=4 image_size=256; its docs page lists them"""
-    root: Path | None = None
-    """folder of your own images (DTRAM-ImageFolder-v0)"""
-    data: Literal["real", "builtin"] = "real"
-    """builtin: the drawn stand-in of CUB or Cars, under its own name"""
-    data_dir: Path | None = None
-    """folder of all datasets; $DTRAM_DATA or ~/.cache/dtram if not given"""
-
-    def env_keywords(self) -> dict[str, Any]:
-        """The keywords for `gym.make`."""
-        found: dict[str, Any] = {}
-        for word in self.env:
-            key, equals, text = word.partition("=")
-            if not equals or not key.isidentifier():
-                raise ValueError(f"--env {word}: expected KEY=VALUE")
-            if key in ("data", "data_dir", "root", "split", "view", "num_envs", "backend", "order"):
-                raise ValueError(f"--env {word}: the program sets {key} itself; leave it out")
-            found[key] = _json(text)
-        if self.root is not None:
-            found["root"] = str(self.root.expanduser().resolve())
-        if self.data_dir is not None:
-            found["data_dir"] = str(self.data_dir)
-        return found | ({"data": self.data} if self.data != "real" else {})
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
-
-
-@dataclass(frozen=True)
 class PlainEncoder:
     """A glimpse encoder without settings."""
 
@@ -244,9 +205,19 @@ Optimizer = AdamW | SGD | Muon
 
 
 @dataclass(frozen=True)
-class TrainingOptions(EnvOptions):
+class TrainingOptions:
     """The environment, how a network is trained, and where the run is stored."""
 
+    env_id: str = "DTRAM-MNIST-v0"
+    """registered environment"""
+    env: tuple[str, ...] = ()
+    """keywords of the environment, as in max_glimpses=4 image_size=256; its docs page lists them"""
+    root: Path | None = None
+    """folder of your own images (DTRAM-ImageFolder-v0)"""
+    data: Literal["real", "builtin"] = "real"
+    """builtin: the drawn stand-in of CUB or Cars, under its own name"""
+    data_dir: Path | None = None
+    """folder of all datasets; $DTRAM_DATA or ~/.cache/dtram if not given"""
     encoder: Annotated[Encoder, words(PlainEncoder, ResNetEncoder)] = PlainEncoder()
     """network that turns an image or glimpse into a vector: mlp (the paper's on MNIST), conv, cnn,
     or a resnet with settings, as in resnet50 weights=DEFAULT width=64"""
@@ -285,6 +256,29 @@ class TrainingOptions(EnvOptions):
         """Raises ValueError if a batch needs more images than there are."""
         fits = self.batch_size <= images
         check("batch_size", self.batch_size, fits, f"at most {images}, the training images")
+
+    def env_keywords(self) -> dict[str, Any]:
+        """The keywords for `gym.make`."""
+        found: dict[str, Any] = {}
+        for word in self.env:
+            key, equals, text = word.partition("=")
+            if not equals or not key.isidentifier():
+                raise ValueError(f"--env {word}: expected KEY=VALUE")
+            if key in ("data", "data_dir", "root", "split", "view", "num_envs", "backend", "order"):
+                raise ValueError(f"--env {word}: the program sets {key} itself; leave it out")
+            found[key] = _json(text)
+        if self.root is not None:
+            found["root"] = str(self.root.expanduser().resolve())
+        if self.data_dir is not None:
+            found["data_dir"] = str(self.data_dir)
+        return found | ({"data": self.data} if self.data != "real" else {})
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
 
 
 LOCATIONS_OF_A_RUN = ("run_dir", "resume", "data_dir", "device", "recipe")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -23,11 +24,7 @@ CODE = (":/", ":(exclude,top)benchmarks/results")
 
 
 def choose_device(name: str) -> torch.device:
-    """The device with a name; "auto" is the GPU if there is one, else the CPU.
-
-    Raises:
-        ValueError: the device is unknown or not on this machine.
-    """
+    """The device with a name, if it is usable here; "auto" is the GPU if any, else the CPU."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -95,10 +92,7 @@ def _commit() -> str:
 
 
 def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+    path = Path("/proc/cpuinfo")
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    model = re.search("^model name.*: *(.+)$", text, re.MULTILINE)
+    return model[1].strip() if model else platform.processor() or platform.machine()

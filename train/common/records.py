@@ -26,29 +26,19 @@ def check_origin(record: Mapping[str, Any], name: str) -> None:
         raise ValueError(f"{name}: expected {', '.join(missing)} in the record; run it again")
     commit = str(record["commit"])
     if commit == "unknown" or "+" in commit:
-        raise ValueError(
-            f"{name}: made on commit {commit}; commit all changes and run it again, or write it "
-            "outside benchmarks/results"
-        )
+        way_out = "commit all changes and run it again, or write it outside benchmarks/results"
+        raise ValueError(f"{name}: made on commit {commit}; {way_out}")
 
 
 def write_result(path: Path, result: Mapping[str, Any]) -> Path:
-    """Writes one result as JSON; under benchmarks/results only with its origin.
-
-    Raises:
-        ValueError: see `check_origin`.
-    """
+    """Writes one result as JSON; under benchmarks/results only with its origin."""
     if RESULTS in path.resolve().parents:
         check_origin(result, str(path))
     return write_json(path, dict(result))
 
 
 def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> Path:
-    """Writes records as JSON Lines; under benchmarks/results only with the origin of each.
-
-    Raises:
-        ValueError: see `check_origin`.
-    """
+    """Writes records as JSON Lines; under benchmarks/results only with the origin of each."""
     if RESULTS in path.resolve().parents:
         for number, record in enumerate(records, start=1):
             check_origin(record, f"{path}, line {number}")
@@ -56,11 +46,7 @@ def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> Path:
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """Reads JSON Lines; an empty list if there is no file.
-
-    Raises:
-        ValueError: a line is damaged; file and line are named.
-    """
+    """Reads JSON Lines; an empty list if there is no file. An error names a damaged line."""
     if not path.exists():
         return []
     records = []

@@ -80,10 +80,8 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
             write_json(existing, dict(options))
         except OSError as error:
-            raise ValueError(
-                f"--run-dir {path}: expected a folder that can be made and written "
-                f"({error.strerror}); choose another"
-            ) from None
+            expected = f"expected a folder that can be made and written ({error.strerror})"
+            raise ValueError(f"--run-dir {path}: {expected}; choose another") from None
 
     @cached_property
     def writer(self) -> SummaryWriter:
@@ -205,10 +203,8 @@ def _check_same(path: Path, before: Mapping[str, Any], options: Mapping[str, Any
         if before.get(name) != options.get(name)
     )
     if changed:
-        raise ValueError(
-            f"{path}: was started with other options: {', '.join(changed)}; "
-            f"resume with the same ones, choose another --run-dir, or delete {path}"
-        )
+        way_out = f"resume with the same ones, choose another --run-dir, or delete {path}"
+        raise ValueError(f"{path}: was started with other options: {', '.join(changed)}; {way_out}")
 
 
 class Interrupt:

@@ -29,21 +29,12 @@ def check_id(env_id: str) -> None:
     known = (*dtram_env.ENV_IDS, *POLICY_IDS)
     package, _, name = env_id.rpartition(":")
     if name not in known or package not in ("", "agents", "dtram_env"):
-        raise ValueError(
-            f"environment {env_id!r}: expected one of this package's, as {', '.join(known)}"
-        )
+        names = ", ".join(known)
+        raise ValueError(f"environment {env_id!r}: expected one of this package's, as {names}")
 
 
 def describe_env(env_id: str, **keywords: Any) -> dict[str, Any]:
-    """An environment's entries in a result: track, dataset, classes, budget and classifier.
-
-    Args:
-        env_id: a registered id.
-        **keywords: keywords of the environment.
-
-    Raises:
-        ValueError: an unknown id.
-    """
+    """An environment's entries in a result: track, dataset, classes, budget and classifier."""
     check_id(env_id)
     env = gym.make_vec(env_id, num_envs=1, **keywords).unwrapped
     assert isinstance(env, GlimpseVectorEnv)
@@ -77,15 +68,10 @@ class Images:
         return len(self.labels)
 
     def pixels(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Copies whole images.
+        """Copies whole images as ``(B, H, W, C)`` uint8; the second value is None if H x W is all.
 
-        Args:
-            indices: ``(B,)`` int64.
-
-        Returns:
-            Pixels ``(B, H, W, C)`` uint8, and None if all images have one size. Otherwise each
-            image lies at the top left of its pixels, zeros fill the rest, and the second value is
-            the images' heights and widths ``(B, 2)`` int64.
+        If images differ in size, each lies at the top left of its pixels, zeros fill the rest, and
+        the second value is the images' heights and widths ``(B, 2)`` int64.
         """
         height, width = self.store.size(indices)
         if isinstance(height, int):
@@ -112,9 +98,6 @@ class TrainingTask:
         image_size: side of images in memory, or the shorter side to which images on disk were
             resized; None if they keep their own size.
         margin: zeros that the sensor needs around an image, in pixels.
-
-    Raises:
-        ValueError: an unknown id.
     """
 
     def __init__(self, env_id: str, device: torch.device, **env_options: Any) -> None:
@@ -167,14 +150,15 @@ class TrainingTask:
 
     def _build_cache(self, env: GlimpseVectorEnv) -> GlimpseVectorEnv:
         """Draws a whole dataset once and caches it, because training reads each image often."""
-        assert isinstance(env.settings.dataset, str)
-        thumbnails = (env.thumbnail_size,) if env.first_glimpse == "thumbnail" else ()
+        settings = env.settings
+        assert isinstance(settings.dataset, str)
+        sizes = (env.thumbnail_size,) if env.first_glimpse == "thumbnail" else ()
         print(f"{self.env_id}: drawing its images, once; later runs read them", flush=True)
         datasets.build(
-            env.settings.dataset,
-            data_dir=env.settings.data_dir,
-            options=env.settings.image_options,
-            thumbnail_sizes=thumbnails,
+            settings.dataset,
+            data_dir=settings.data_dir,
+            options=settings.image_options,
+            thumbnail_sizes=sizes,
         )
         env.close()
         return self._environment("train")
@@ -186,6 +170,16 @@ class TrainingTask:
             "env_id": self.env_id,
             "env_options": self.env_options,
             "sensor": {**self.sensor._asdict(), "image_size": self.image_size},
+        }
+
+    def about_test(self) -> dict[str, Any]:
+        """The task's entries in a result on the test split."""
+        return {
+            "env_id": self.env_id,
+            "env_options": self.env_options,
+            "dataset": self.dataset,
+            "split": "test",
+            "images": len(self.images("test")),
         }
 
     def images(self, split: str) -> Images:
@@ -228,8 +222,7 @@ class TrainingTask:
     def pixel_scale(self) -> tuple[float, float]:
         """Mean and standard deviation of the training images' pixels, 0 ... 255.
 
-        If the images are not in memory, they are measured on the thumbnails of 500 evenly spaced
-        images.
+        If the images are not in memory, the thumbnails of 500 evenly spaced ones stand for them.
         """
         train = self.images("train")
         if isinstance(train.store, TensorStore):
@@ -248,19 +241,10 @@ class TrainingTask:
         """An untrained DT-RAM for this task; keywords are fields of `DTRAMConfig`.
 
         On a policy-only task its encoder, core and classifier are copies of the frozen
-        classifier's.
-
-        Raises:
-            ValueError: `config` asks for a network that differs from the frozen classifier's.
+        classifier's, and `config` must not ask for others.
         """
+        budget, names = self.max_glimpses, self.class_names
         if self.classifier is not None:
-            agent = agent_on(self.classifier, self.max_glimpses, self.class_names, **config)
-        else:
-            agent = DTRAM.for_spaces(
-                self.observation_space,
-                self.action_space,
-                self.max_glimpses,
-                class_names=self.class_names,
-                **config,
-            )
-        return agent.to(self.device)
+            return agent_on(self.classifier, budget, names, **config).to(self.device)
+        spaces = self.observation_space, self.action_space
+        return DTRAM.for_spaces(*spaces, budget, class_names=names, **config).to(self.device)

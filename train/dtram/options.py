@@ -60,10 +60,10 @@ Locator = Gaussian | Cells
 
 
 @dataclass(frozen=True)
-class StopJoint:
-    """Encoder, core and all heads learn together; the stopper begins at even odds."""
+class _LearnedStop:
+    """The options of a stop that DT-RAM learns."""
 
-    name: Literal["joint"] = "joint"
+    name: str = ""
     gradient: Literal["exact", "reinforce"] = "exact"
     """expectation over the stopping time, or sampled"""
     entropy: float = 5e-4
@@ -78,24 +78,26 @@ class StopJoint:
 
 
 @dataclass(frozen=True)
-class StopAfter:
+class StopJoint(_LearnedStop):
+    """Encoder, core and all heads learn together; the stopper begins at even odds."""
+
+    name: Literal["joint"] = "joint"
+
+
+@dataclass(frozen=True)
+class StopAfter(_LearnedStop):
     """The stopper learns after the trunk, which stays as it is. It begins as a threshold on the
     classifier's confidence."""
 
     name: Literal["after"] = "after"
-    gradient: Literal["exact", "reinforce"] = "exact"
-    """as for joint, like the next two"""
-    entropy: float = 5e-4
-    max_mean_glimpses: float | None = 3.5
     epochs: int = 20
     """passes over the training split"""
     batch_size: int = 1000
     """images in a batch"""
 
     def __post_init__(self) -> None:
-        check_numbers(self, "0 or more", "entropy", option="stop")
-        names = ("max_mean_glimpses", "epochs", "batch_size")
-        check_numbers(self, "at least 1", *names, option="stop")
+        super().__post_init__()
+        check_numbers(self, "at least 1", "epochs", "batch_size", option="stop")
 
 
 @dataclass(frozen=True)

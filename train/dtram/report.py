@@ -38,16 +38,8 @@ def report(folder: Path, task: TrainingTask, agent: DTRAM, about: dict[str, Any]
     """Evaluates the test split once and writes the report of a run.
 
     It is ``results.txt`` (the table), ``test_images.safetensors`` (prediction and number of
-    glimpses of every image), ``error_by_glimpses.png`` and ``glimpses.png``.
-
-    Args:
-        folder: of the run.
-        task: the environment.
-        agent: as validation chose it, stop threshold included.
-        about: further values of the results (options, provenance).
-
-    Returns:
-        The results, ready for JSON; errors in percent.
+    glimpses of every image), ``error_by_glimpses.png`` and ``glimpses.png``. Returns the results
+    with the entries of `about`, ready for JSON; errors in percent.
     """
     images, validation = task.images("test"), task.images("validation")
     batch = min(SCORE_BATCH, task.eval_batch_size)
@@ -67,20 +59,14 @@ def report(folder: Path, task: TrainingTask, agent: DTRAM, about: dict[str, Any]
     chosen = validated.error_and_glimpses(agent.stopping)
     kept = {"validation": chosen[1], "test": test_glimpses}
     results = {
-        "env_id": task.env_id,
-        "env_options": task.env_options,
-        "dataset": task.dataset,
-        "split": "test",
-        "images": len(images),
+        **task.about_test(),
         **row(agent.stopping),
         "stop_threshold": agent.stopping.threshold,
         "discount": task.discount,
         "histogram": torch.bincount(taken, minlength=task.max_glimpses + 1)[1:].tolist(),
         "validation": {"error": percent(chosen[0]), "mean_glimpses": round(chosen[1], 4)},
         "max_mean_glimpses": bound,
-        "bound_kept": {}
-        if bound is None
-        else {k: glimpses <= bound for k, glimpses in kept.items()},
+        "bound_kept": {split: mean <= bound for split, mean in kept.items() if bound is not None},
         "fixed": {t: row(FixedStop(t)) for t in range(1, task.max_glimpses + 1) if not act},
         "confidence": {c: row(ConfidenceStop(c)) for c in CONFIDENCES if not act},
         # With the chosen threshold, so that the curve passes through the result.
@@ -92,10 +78,8 @@ def report(folder: Path, task: TrainingTask, agent: DTRAM, about: dict[str, Any]
         "images_per_second": round(images_per_second(task, agent, images)),
         **about,
     }
-    per_image = {"prediction": prediction, "num_glimpses": taken}
-    write_tensors(
-        folder / "test_images.safetensors", {k: v.to(torch.int32) for k, v in per_image.items()}
-    )
+    per_image = {"prediction": prediction.int(), "num_glimpses": taken.int()}
+    write_tensors(folder / "test_images.safetensors", per_image)
     write_text(folder / "results.txt", table(results))
     error_plot(results, folder / "error_by_glimpses.png")
     figure = glimpse_figure(task, images, scores, taken, prediction)
@@ -128,50 +112,39 @@ def table(results: dict[str, Any]) -> str:
     grid.add_column("mean glimpses", justify="right")
     grid.add_column("test error %", justify="right")
 
-    def add(name: str, row: dict[str, float], style: str = "") -> None:
-        grid.add_row(name, f"{row['mean_glimpses']:.2f}", f"{row['test_error']:.2f}", style=style)
+    def add(name: str, row: dict[str, float]) -> None:
+        grid.add_row(name, f"{row['mean_glimpses']:.2f}", f"{row['test_error']:.2f}")
 
-    stop = results["options"]["stop"]["name"]
-    if stop == "off":
-        add("RAM, no stop learned: the whole budget", results)
-    else:
-        chosen = results["stop_threshold"]
-        near = 0.9995 < chosen < 1  # three digits would say "p > 1"
-        threshold = f"1 - {1 - chosen:.1e}" if near else f"{chosen:.3g}"
-        name = f"DT-RAM, learned stop, p > {threshold} (chosen on validation)"
-        if stop == "act":
-            name = f"ACT, sum of halting scores > {threshold}"
-        add(name, results)
-    if results["fixed"]:
-        grid.add_section()
+    chosen = results["stop_threshold"]
+    near = 0.9995 < chosen < 1  # three digits would say "p > 1"
+    threshold = f"1 - {1 - chosen:.1e}" if near else f"{chosen:.3g}"
+    learned = f"DT-RAM, learned stop, p > {threshold} (chosen on validation)"
+    names = {
+        "off": "RAM, no stop learned: the whole budget",
+        "act": f"ACT, sum of halting scores > {threshold}",
+    }
+    add(names.get(results["options"]["stop"]["name"], learned), results)
+    grid.add_section()
     for glimpses, row in results["fixed"].items():
-        add(f"RAM, {glimpses} glimpse{'s' if int(glimpses) > 1 else ''}", row)
-    if results["confidence"]:
-        grid.add_section()
+        add(f"RAM, {glimpses} glimpse{'s' * (glimpses > 1)}", row)
+    grid.add_section()
     for confidence, row in results["confidence"].items():
         add(f"confidence > {confidence:g}", row)
-    console = Console(file=io.StringIO(), width=100)
+    output = io.StringIO()
+    console = Console(file=output, width=100)
     console.print(grid)
-    for split, kept in results["bound_kept"].items():
-        if not kept:
-            console.print(
-                f"mean glimpses on {split}: over the bound {results['max_mean_glimpses']}"
-            )
+    for split in (split for split, kept in results["bound_kept"].items() if not kept):
+        console.print(f"mean glimpses on {split}: over the bound {results['max_mean_glimpses']}")
+    seconds = (results.get("trunk") or {}).get("train_seconds")
+    on_trunk = "" if seconds is None else f" (its trunk in {seconds:.0f} s)"
     hardware = results["hardware"]
     console.print(
         f"{results['parameters']:,} parameters, {results['flops_per_glimpse'] / 1e6:.3f} MFLOP a "
         f"glimpse, {results['images_per_second']:,} images/s; trained in "
-        f"{results['train_seconds']:.0f} s{_on_trunk(results)} on {hardware['device']} "
+        f"{results['train_seconds']:.0f} s{on_trunk} on {hardware['device']} "
         f"({hardware['processor']}, {hardware['cpu_threads']} threads)"
     )
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
-
-
-def _on_trunk(results: dict[str, Any]) -> str:
-    """The training time of the given trunk, in words."""
-    seconds = (results.get("trunk") or {}).get("train_seconds")
-    return "" if seconds is None else f" (its trunk in {seconds:.0f} s)"
+    return output.getvalue()
 
 
 def error_plot(results: dict[str, Any], path: Path) -> None:
@@ -183,31 +156,23 @@ def error_plot(results: dict[str, Any], path: Path) -> None:
         "confidence": "confidence threshold",
         "learned": "learned stop, threshold varied",
     }
+    positive = []
     for (family, name), marker in zip(names.items(), "os^", strict=True):
-        if not results[family]:
-            continue
-        rows = sorted(results[family].values(), key=lambda row: row["mean_glimpses"])
-        x, y = [r["mean_glimpses"] for r in rows], [r["test_error"] for r in rows]
-        axes.plot(x, y, marker=marker, markersize=4, linewidth=1, label=name)
-    axes.plot(
-        results["mean_glimpses"],
-        results["test_error"],
-        "*",
-        markersize=14,
-        color="black",
-        label=f"DT-RAM: {results['test_error']:.2f} % at {results['mean_glimpses']:.2f}",
-    )
-    positive = [r["test_error"] for f in names for r in results[f].values() if r["test_error"] > 0]
+        rows = results[family].values()
+        if rows:
+            x, y = zip(*sorted((r["mean_glimpses"], r["test_error"]) for r in rows), strict=True)
+            axes.plot(x, y, marker=marker, markersize=4, linewidth=1, label=name)
+            positive += [error for error in y if error > 0]
+    glimpses, error = results["mean_glimpses"], results["test_error"]
+    label = f"DT-RAM: {error:.2f} % at {glimpses:.2f}"
+    axes.plot(glimpses, error, "*", markersize=14, color="black", label=label)
     if positive:
         axes.set_yscale("log")
         ticks = [t for t in (0.5, 1, 2, 5, 10, 20, 50) if min(positive) / 2 < t < 2 * max(positive)]
         axes.set_yticks(ticks, [f"{t:g}" for t in ticks], minor=False)
         axes.set_yticks([], minor=True)
-    axes.set(
-        xlabel="mean number of glimpses",
-        ylabel="test error %",
-        title=f"{results['dataset']}, {results['images']:,} test images",
-    )
+    axes.set(xlabel="mean number of glimpses", ylabel="test error %")
+    axes.set_title(f"{results['dataset']}, {results['images']:,} test images")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=120)
@@ -237,16 +202,14 @@ def glimpse_figure(
             pixels = images.data.image(n)
             boxes = boxes_seen(task.sensor, scores.locations[:t, n], pixels.shape)
             axes.imshow(draw_episode(pixels, boxes, size=224))
-            answer = task.class_names[int(prediction[n])]
-            right = bool(prediction[n] == images.labels[n])
-            wrong = "" if right else f" (is {task.class_names[int(images.labels[n])]})"
-            color = "black" if right else "crimson"
-            said = textwrap.fill(answer + wrong, TITLE_WIDTH)
-            axes.set_title(said, fontsize=8, color=color, pad=2)
+            answer, label = (task.class_names[int(k[n])] for k in (prediction, images.labels))
+            said = answer if answer == label else f"{answer} (is {label})"
+            color = "black" if answer == label else "crimson"
+            axes.set_title(textwrap.fill(said, TITLE_WIDTH), fontsize=8, color=color, pad=2)
         share = 100 * counts[t] / len(taken)
-        label = f"{t} glimpse{'s' * (t > 1)}\n{share:.1f} %"
+        text = f"{t} glimpse{'s' * (t > 1)}\n{share:.1f} %"
         side = {"transform": cells[0].transAxes, "ha": "right", "va": "center", "fontsize": 9}
-        cells[0].text(-0.08, 0.5, label, **side)
+        cells[0].text(-0.08, 0.5, text, **side)
     return figure
 
 
