@@ -41,6 +41,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clon
 from benchmarks.timing import BenchmarkOptions, run_benchmark
 from dtram_env.datasets.drawn import AUTOS, BIRDS, SMALL_BIRDS, Drawing
 from dtram_env.datasets.storage.thumbnails import box_resize
+from train.common.options import check
 from train.common.provenance import choose_device
 
 CROPS = 2
@@ -82,8 +83,8 @@ class Options(BenchmarkOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.learning_rate < 1:
-            raise ValueError(f"--learning-rate {self.learning_rate}: expected between 0 and 1")
+        rate = self.learning_rate
+        check("learning_rate", rate, 0 < rate < 1, "between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -111,19 +112,20 @@ class Task:
 
 def choose_task(options: Options) -> Task:
     """The images that the options choose; ValueError if a class has no image."""
-    whole = BIRDS if options.plan == "birds" else AUTOS
+    drawing = BIRDS if options.plan == "birds" else AUTOS
     if options.profile == "small":
-        whole = replace(SMALL_BIRDS, plan=options.plan)
-    num_train, num_test = options.num_train or whole.num_train, options.num_test or whole.num_test
-    drawing = replace(whole, num_train=num_train, num_test=num_test)
+        drawing = replace(SMALL_BIRDS, plan=options.plan)
+    num_train = options.num_train or drawing.num_train
+    num_test = options.num_test or drawing.num_test
+    drawing = replace(drawing, num_train=num_train, num_test=num_test)
     every, side = PROFILES[options.profile]
     genera = [name.split(",")[0] for name in drawing.class_names]
     kept = list(dict.fromkeys(genera))[:: options.every or every]
     task = Task(drawing, np.flatnonzero(np.isin(genera, kept)), side, options.seed)
     for part, count in (("train", num_train), ("test", num_test)):
-        if len(np.unique(task.targets(part))) < len(task.classes):
-            least = f"at least {drawing.num_classes}, an image a class"
-            raise ValueError(f"--num-{part} {count}: expected {least}")
+        complete = len(np.unique(task.targets(part))) == len(task.classes)
+        expected = f"at least {drawing.num_classes}, an image a class"
+        check(f"num_{part}", count, complete, expected)
     return task
 
 

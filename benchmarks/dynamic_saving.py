@@ -34,6 +34,7 @@ from agents.unroll import GlimpseSensor, classify
 from benchmarks.timing import BenchmarkOptions, run_benchmark, seconds_of
 from dtram_env import sensor
 from dtram_env.datasets.storage.tensors import TensorStore
+from train.common.options import check
 from train.common.provenance import choose_device
 
 
@@ -68,12 +69,11 @@ class Options(BenchmarkOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.bf16 and not has_bf16(torch.device(self.device).type):
-            raise ValueError(f"--bf16: no instructions for bfloat16 on --device {self.device}")
-        if self.encoder not in RESNETS:
-            raise ValueError(f"--encoder {self.encoder}: expected one of {', '.join(RESNETS)}")
-        if min(self.shares, default=-1) < 0 or abs(sum(self.shares) - 1) > 1e-9:
-            raise ValueError(f"--shares {self.shares}: expected shares, 0 to 1, that sum to 1")
+        usable = not self.bf16 or has_bf16(torch.device(self.device).type)
+        check("bf16", self.bf16, usable, f"instructions for bfloat16 on --device {self.device}")
+        check("encoder", self.encoder, self.encoder in RESNETS, f"one of {', '.join(RESNETS)}")
+        shares = min(self.shares, default=-1) >= 0 and abs(sum(self.shares) - 1) <= 1e-9
+        check("shares", self.shares, shares, "shares, 0 to 1, that sum to 1")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 import tyro
 
+from train.common.options import check
 from train.common.provenance import choose_device, provenance
 from train.common.records import write_result
 from train.common.run import run_program
@@ -25,11 +26,10 @@ class BenchmarkOptions:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            flag = f"--{name.replace('_', '-')} {value}"
-            if type(value) is int and value < 1 and name != "seed":  # True and False are no counts
-                raise ValueError(f"{flag}: expected 1 or more")
-            if isinstance(value, float) and value <= 0:
-                raise ValueError(f"{flag}: expected more than 0")
+            if type(value) is int and name != "seed":  # True and False are no counts
+                check(name, value, value >= 1, "1 or more")
+            elif isinstance(value, float):
+                check(name, value, value > 0, "more than 0")
 
 
 OptionsType = TypeVar("OptionsType", bound=BenchmarkOptions)
