@@ -26,34 +26,36 @@ import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-import tyro
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 
+from benchmarks.timing import BenchmarkOptions, run_benchmark
 from dtram_env.datasets.drawn import AUTOS, BIRDS, SMALL_BIRDS, Drawing
 from dtram_env.datasets.storage.thumbnails import box_resize
-from train.common.provenance import choose_device, provenance
-from train.common.records import write_result
-from train.common.run import run_program
+from train.common.options import check
+from train.common.provenance import choose_device
 
-KINDS = ("thumbnail", "parts", "random")
 CROPS = 2
 """crops of an image at parts or at random locations"""
-UPDATES = {"small": 800, "full": 800}
+KINDS = {"thumbnail": slice(0, 1), "parts": slice(1, 3), "random": slice(3, 5)}
+"""crops of an image that each network is trained on"""
 JITTER = 1 / 16
 """largest offset of a crop from the centre of its part, as a share of the crop's side"""
+PROFILES = {"small": (1, 32), "full": (4, 224)}
+"""every N-th genus, and side of a crop"""
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(BenchmarkOptions):
     """Trains and tests the three classifiers."""
 
     profile: Literal["small", "full"] = "small"
@@ -66,8 +68,8 @@ class Options:
     """training images of all genera; the profile's number if not given"""
     num_test: int | None = None
     """test images of all genera; the profile's number if not given"""
-    updates: int | None = None
-    """training steps; 800 if not given"""
+    updates: int = 800
+    """training steps"""
     batch_size: int = 64
     """crops in a batch"""
     learning_rate: float = 3e-3
@@ -78,33 +80,21 @@ class Options:
     """device to train on"""
     seed: int = 0
     """seed of weights, crops and batches"""
-    json: Path | None = None
-    """file to write the figures to"""
 
     def __post_init__(self) -> None:
-        for name in ("every", "num_train", "num_test", "updates", "batch_size", "processes"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"--{name.replace('_', '-')} {value}: expected 1 or more")
-        if not 0 < self.learning_rate < 1:
-            raise ValueError(f"--learning-rate {self.learning_rate}: expected between 0 and 1")
+        super().__post_init__()
+        rate = self.learning_rate
+        check("learning_rate", rate, 0 < rate < 1, "between 0 and 1")
 
 
 @dataclass(frozen=True)
 class Task:
-    """The images of a dataset that are used, and their crops.
-
-    Attributes:
-        drawing: the dataset.
-        classes: ``(C,)`` labels that are used: all species of every N-th genus.
-        side: side of a crop, in pixels.
-        seed: seed of the locations of crops.
-    """
+    """The images of a dataset that are used, and their crops."""
 
     drawing: Drawing
-    classes: np.ndarray
-    side: int
-    seed: int
+    classes: np.ndarray  # (C,), labels that are used: all species of every N-th genus
+    side: int  # of a crop, in pixels
+    seed: int  # of the locations of crops
 
     def indices(self, part: str) -> np.ndarray:
         """Indices ``(N,)`` of the images of a part that are used."""
@@ -121,30 +111,21 @@ class Task:
 
 
 def choose_task(options: Options) -> Task:
-    """The images that the options choose.
-
-    Raises:
-        ValueError: some class has no image in one of the parts.
-    """
-    whole = BIRDS if options.plan == "birds" else AUTOS
+    """The images that the options choose; ValueError if a class has no image."""
+    drawing = BIRDS if options.plan == "birds" else AUTOS
     if options.profile == "small":
-        whole = replace(SMALL_BIRDS, plan=options.plan)
-    drawing = replace(
-        whole,
-        num_train=options.num_train or whole.num_train,
-        num_test=options.num_test or whole.num_test,
-    )
-    every = options.every or {"small": 1, "full": 4}[options.profile]
-    stems = [name.split(",")[0] for name in drawing.class_names]
-    kept = list(dict.fromkeys(stems))[::every]
-    classes = np.array([label for label, stem in enumerate(stems) if stem in kept])
-    task = Task(drawing, classes, {"small": 32, "full": 224}[options.profile], options.seed)
-    for part in ("train", "test"):
-        if len(np.unique(task.targets(part))) < len(classes):
-            count = getattr(drawing, f"num_{part}")
-            raise ValueError(
-                f"--num-{part} {count}: expected at least {drawing.num_classes}, an image a class"
-            )
+        drawing = replace(SMALL_BIRDS, plan=options.plan)
+    num_train = options.num_train or drawing.num_train
+    num_test = options.num_test or drawing.num_test
+    drawing = replace(drawing, num_train=num_train, num_test=num_test)
+    every, side = PROFILES[options.profile]
+    genera = [name.split(",")[0] for name in drawing.class_names]
+    kept = list(dict.fromkeys(genera))[:: options.every or every]
+    task = Task(drawing, np.flatnonzero(np.isin(genera, kept)), side, options.seed)
+    for part, count in (("train", num_train), ("test", num_test)):
+        complete = len(np.unique(task.targets(part))) == len(task.classes)
+        expected = f"at least {drawing.num_classes}, an image a class"
+        check(f"num_{part}", count, complete, expected)
     return task
 
 
@@ -171,45 +152,35 @@ def places(task: Task, part: str) -> dict[str, np.ndarray]:
 
 
 def draw_crops(task: Task, part: str, folder: Path, processes: int) -> dict[str, np.ndarray]:
-    """Draws every image once and keeps its crops.
+    """Draws every image once and keeps its crops in a file of `folder`, mapped to memory.
 
     Returns:
-        For each of `KINDS` a file in `folder`, mapped to memory, ``(N, crops, side, side, 3)``
-        uint8; the thumbnail is one crop.
+        For each of `KINDS` an array ``(N, crops, side, side, 3)`` uint8.
     """
-    n, side = len(task.indices(part)), task.side
-    files = {kind: folder / f"{part}_{kind}.npy" for kind in KINDS}
-    for kind, file in files.items():
-        shape = (n, 1 if kind == "thumbnail" else CROPS, side, side, 3)
-        np.lib.format.open_memmap(file, "w+", np.uint8, shape).flush()
+    corners = np.concatenate(list(places(task, part).values()), axis=1)
+    n, file = len(corners), folder / f"{part}.npy"
+    shape = (n, 1 + corners.shape[1], task.side, task.side, 3)
+    np.lib.format.open_memmap(file, "w+", np.uint8, shape).flush()
+    draw = partial(_draw_chunk, task, part, corners, file)
     chunks = np.array_split(np.arange(n), -(-n // 100))
-    where = places(task, part)
     if processes == 1:
-        for chunk in chunks:
-            _draw_chunk(task, part, chunk, where, files)
+        list(map(draw, chunks))
     else:
         context = get_context("spawn")  # torch's threads do not survive a fork
         with ProcessPoolExecutor(processes, mp_context=context) as pool:
-            jobs = [pool.submit(_draw_chunk, task, part, chunk, where, files) for chunk in chunks]
-            for job in jobs:
-                job.result()
-    return {kind: np.load(file, mmap_mode="r") for kind, file in files.items()}
+            list(pool.map(draw, chunks))
+    crops = np.load(file, mmap_mode="r")
+    return {kind: crops[:, which] for kind, which in KINDS.items()}
 
 
-def _draw_chunk(
-    task: Task,
-    part: str,
-    chunk: np.ndarray,
-    where: dict[str, np.ndarray],
-    files: dict[str, Path],
-) -> None:
-    out = {kind: np.load(file, mmap_mode="r+") for kind, file in files.items()}
-    for k, row in zip(chunk.tolist(), task.indices(part)[chunk].tolist(), strict=True):
-        image = task.drawing.draw(part, row)
-        out["thumbnail"][k] = box_resize(image[None], task.side)
-        for kind, corners in where.items():
-            for crop, (left, top) in enumerate(corners[k].tolist()):
-                out[kind][k, crop] = image[top : top + task.side, left : left + task.side]
+def _draw_chunk(task: Task, part: str, corners: np.ndarray, file: Path, chunk: np.ndarray) -> None:
+    """Draws the images `chunk` and writes their thumbnails, then their crops at `corners`."""
+    crops, side, indices = np.load(file, mmap_mode="r+"), task.side, task.indices(part)
+    for k in chunk.tolist():
+        image = task.drawing.draw(part, int(indices[k]))
+        crops[k, 0] = box_resize(image[None], side)[0]
+        for crop, (left, top) in enumerate(corners[k].tolist(), start=1):
+            crops[k, crop] = image[top : top + side, left : left + side]
 
 
 def make_net(side: int, num_classes: int) -> nn.Sequential:
@@ -241,7 +212,7 @@ def as_input(crops: np.ndarray, device: torch.device) -> Tensor:
 
 
 def train_net(
-    crops: np.ndarray, labels: np.ndarray, num_classes: int, options: Options, updates: int
+    crops: np.ndarray, labels: np.ndarray, num_classes: int, options: Options
 ) -> nn.Module:
     """Trains a network on crops ``(N, crops, side, side, 3)``; batches are flipped at random."""
     device = choose_device(options.device)
@@ -249,13 +220,14 @@ def train_net(
     rng = np.random.default_rng(options.seed)
     net = make_net(crops.shape[2], num_classes).to(device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(net.parameters(), weight_decay=0.02)
+    updates, batch_size = options.updates, options.batch_size
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, options.learning_rate, total_steps=updates
     )
-    epochs = -(-updates * options.batch_size // len(labels))
-    rows = np.concatenate([rng.permutation(len(labels)) for _ in range(epochs)])
+    epochs = -(-updates * batch_size // len(labels))
+    order = np.concatenate([rng.permutation(len(labels)) for _ in range(epochs)])
     for step in range(updates):
-        batch = rows[step * options.batch_size : (step + 1) * options.batch_size]
+        batch = order[step * batch_size : (step + 1) * batch_size]
         crop = rng.integers(0, crops.shape[1], len(batch))
         pixels = as_input(crops[batch, crop], device)
         if rng.random() < 0.5:
@@ -297,28 +269,25 @@ def _percent(right: np.ndarray) -> float:
     return round(100 * float(right.mean()), 1)
 
 
-def compare(task: Task, options: Options, updates: int) -> tuple[dict[str, Any], float]:
+def compare(task: Task, options: Options) -> tuple[dict[str, Any], float]:
     """Draws, trains and tests each of `KINDS`; returns their figures and the drawing's seconds."""
     device, results = choose_device(options.device), {}
     targets = {part: task.targets(part) for part in ("train", "test")}
-    with tempfile.TemporaryDirectory() as name:
-        start = time.perf_counter()
-        crops = {
-            part: draw_crops(task, part, Path(name), options.processes)
-            for part in ("train", "test")
-        }
-        drawn = time.perf_counter() - start
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        crops = {part: draw_crops(task, part, Path(folder), options.processes) for part in targets}
+        drawing = time.perf_counter() - began
         for kind in KINDS:
-            start = time.perf_counter()
-            train, test = crops["train"][kind], crops["test"][kind]
-            net = train_net(train, targets["train"], len(task.classes), options, updates)
+            began = time.perf_counter()
+            test = crops["test"][kind]
+            net = train_net(crops["train"][kind], targets["train"], len(task.classes), options)
             results[kind] = score(task, answer(net, test, device))
             first = answer(net, test[:, :1], device)
             results[kind]["accuracy_of_first_look"] = _percent(first == targets["test"])
-            results[kind]["seconds"] = round(time.perf_counter() - start, 1)
+            results[kind]["seconds"] = round(time.perf_counter() - began, 1)
             print(f"{kind:9}", results[kind], flush=True)
-        del crops, train, test  # they are mapped from files that are deleted next
-    return results, round(drawn, 1)
+        del crops, test  # they are mapped from files that are deleted next
+    return results, round(drawing, 1)
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -331,18 +300,17 @@ def run(options: Options) -> dict[str, Any]:
         f"{genera} genera, crops of {task.side} at {task.drawing.image_size} pixels",
         flush=True,
     )
-    updates = options.updates or UPDATES[options.profile]
-    results, seconds = compare(task, options, updates)
+    results, seconds = compare(task, options)
     gap = round(results["parts"]["accuracy"] - results["thumbnail"]["accuracy"], 1)
     print(f"the thumbnail is {gap} points under the parts")
+    with FlopCounterMode(display=False) as counter:
+        make_net(task.side, classes).eval()(torch.zeros(1, 3, task.side, task.side))
     return {
-        **provenance(choose_device(options.device)),
-        "options": {key: value for key, value in asdict(options).items() if key != "json"},
         "drawing": asdict(task.drawing),
         "used": {"classes": classes, "genera": genera, **counts},
         "look": task.side,
-        "updates": updates,
-        "mflops_a_look": round(_flops(task.side, classes) / 1e6, 1),
+        "updates": options.updates,
+        "mflops_a_look": round(counter.get_total_flops() / 1e6, 1),
         "results": results,
         "points_between_parts_and_thumbnail": gap,
         "best_without_texture": round(100 * genera / classes, 1),
@@ -350,19 +318,5 @@ def run(options: Options) -> dict[str, Any]:
     }
 
 
-def _flops(side: int, num_classes: int) -> int:
-    with FlopCounterMode(display=False) as counter:
-        make_net(side, num_classes).eval()(torch.zeros(1, 3, side, side))
-    return counter.get_total_flops()
-
-
-def main() -> None:
-    """The command line."""
-    options = tyro.cli(Options, description=__doc__)
-    figures = run(options)
-    if options.json is not None:
-        write_result(options.json, figures)
-
-
 if __name__ == "__main__":
-    run_program(main)
+    run_benchmark(Options, run, __doc__)

@@ -13,15 +13,14 @@ the ratio of their times over the ratio of their FLOPs, is near 1.
 
 from __future__ import annotations
 
-import statistics
 import sys
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-import tyro
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
@@ -32,15 +31,15 @@ from agents.precision import has_bf16
 from agents.resnet import RESNETS, ResNetOptions
 from agents.stopping import FixedStop, StoppingRule
 from agents.unroll import GlimpseSensor, classify
+from benchmarks.timing import BenchmarkOptions, run_benchmark, seconds_of
 from dtram_env import sensor
 from dtram_env.datasets.storage.tensors import TensorStore
-from train.common.provenance import choose_device, provenance
-from train.common.records import write_result
-from train.common.run import run_program
+from train.common.options import check
+from train.common.provenance import choose_device
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(BenchmarkOptions):
     """Compares the time of a dynamic model with that of a fixed one."""
 
     encoder: str = "resnet50"
@@ -67,21 +66,14 @@ class Options:
     """run the network under autocast to bfloat16"""
     device: str = "cpu"
     """where it runs"""
-    json: Path | None = None
-    """write the figures here as well"""
 
     def __post_init__(self) -> None:
-        if self.bf16 and not has_bf16(torch.device(self.device).type):
-            raise ValueError(f"--bf16: no instructions for bfloat16 on --device {self.device}")
-        if self.encoder not in RESNETS:
-            raise ValueError(f"--encoder {self.encoder}: expected one of {', '.join(RESNETS)}")
-        for name in ("batch_size", "images", "repeats"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"--{name.replace('_', '-')} {getattr(self, name)}: expected 1 or more"
-                )
-        if min(self.shares, default=-1) < 0 or abs(sum(self.shares) - 1) > 1e-9:
-            raise ValueError(f"--shares {self.shares}: expected shares, 0 to 1, that sum to 1")
+        super().__post_init__()
+        usable = not self.bf16 or has_bf16(torch.device(self.device).type)
+        check("bf16", self.bf16, usable, f"instructions for bfloat16 on --device {self.device}")
+        check("encoder", self.encoder, self.encoder in RESNETS, f"one of {', '.join(RESNETS)}")
+        shares = min(self.shares, default=-1) >= 0 and abs(sum(self.shares) - 1) <= 1e-9
+        check("shares", self.shares, shares, "shares, 0 to 1, that sum to 1")
 
 
 @dataclass(frozen=True)
@@ -137,34 +129,29 @@ def measure(options: Options, device: torch.device) -> dict[str, Any]:
     """Times both models in turn."""
     agent, store = make_agent(options, device), make_store(options, device)
     own_size = agent.config.thumbnail_size
-    look = GlimpseSensor(options.glimpse_size, 1, "thumbnail", own_size)
-    budget = len(options.shares)
-
-    def answer(rule: StoppingRule) -> tuple[float, float]:
-        """Seconds an image, and mean glimpses."""
-        agent.stopping = rule
-        taken = 0
-        began = time.perf_counter()
-        for rows in torch.arange(options.images, device=device).split(options.batch_size):
-            taken += int(classify(agent, look, store, rows).num_glimpses.sum())
-        return (time.perf_counter() - began) / options.images, taken / options.images
-
+    glimpse_sensor = GlimpseSensor(options.glimpse_size, 1, "thumbnail", own_size)
     rules: dict[str, StoppingRule] = {
         "dynamic": ShareStop(options.shares),
-        "fixed": FixedStop(budget),
+        "fixed": FixedStop(len(options.shares)),
     }
-    answer(FixedStop(1))  # warms up
-    seconds: dict[str, list[float]] = {name: [] for name in rules}
     glimpses: dict[str, float] = {}
-    for _ in range(options.repeats):
-        for name, rule in rules.items():
-            spent, glimpses[name] = answer(rule)
-            seconds[name].append(spent)
-    ratios = [a / b for a, b in zip(seconds["dynamic"], seconds["fixed"], strict=True)]
+
+    def answer(name: str) -> None:
+        """Answers all images, and keeps the mean number of glimpses."""
+        agent.stopping, taken = rules[name], 0
+        for indices in torch.arange(options.images, device=device).split(options.batch_size):
+            taken += int(classify(agent, glimpse_sensor, store, indices).num_glimpses.sum())
+        glimpses[name] = taken / options.images
+
+    answer("dynamic")  # warms up
+    spent = [[seconds_of(partial(answer, name)) for name in rules] for _ in range(options.repeats)]
+    seconds = np.array(spent) / options.images  # (repeats, 2)
+    ratios = seconds[:, 0] / seconds[:, 1]
+    medians = dict(zip(rules, np.median(seconds, axis=0).tolist(), strict=True))
     flops = {name: mean_flops(agent, glimpses[name]) for name in rules}
-    time_ratio, flop_ratio = statistics.median(ratios), flops["dynamic"] / flops["fixed"]
+    time_ratio, flop_ratio = float(np.median(ratios)), flops["dynamic"] / flops["fixed"]
     return {
-        "seconds_per_image": {name: round(statistics.median(s), 6) for name, s in seconds.items()},
+        "seconds_per_image": {name: round(median, 6) for name, median in medians.items()},
         "mean_glimpses": {name: round(mean, 4) for name, mean in glimpses.items()},
         "mean_flops": {name: round(count) for name, count in flops.items()},
         "flops_of_first_glimpse": flops_of_first_glimpse(agent),
@@ -172,42 +159,32 @@ def measure(options: Options, device: torch.device) -> dict[str, Any]:
         "time_ratio": round(time_ratio, 4),
         "flop_ratio": round(flop_ratio, 4),
         "quotient": round(time_ratio / flop_ratio, 4),
-        "quotients": [round(ratio / flop_ratio, 4) for ratio in ratios],
+        "quotients": (ratios / flop_ratio).round(4).tolist(),
     }
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Measures, prints, and returns what ``--json`` writes."""
+    """Measures, prints, and returns the content of ``--json``."""
     device = choose_device(options.device)
-    first = f"first look {options.first_look}, crops {options.glimpse_size}"
     print(
-        f"{options.encoder} on {device}, images {options.image_size}, {first}, "
-        f"batch {options.batch_size}, {options.images} images",
+        f"{options.encoder} on {device}, images {options.image_size}, first look "
+        f"{options.first_look}, crops {options.glimpse_size}, batch {options.batch_size}, "
+        f"{options.images} images",
         flush=True,
     )
     figures = measure(options, device)
-    for name in ("dynamic", "fixed"):
-        seconds = figures["seconds_per_image"][name]
+    for name, seconds in figures["seconds_per_image"].items():
+        gflops = figures["mean_flops"][name] / 1e9
         print(
-            f"{name:8} {figures['mean_glimpses'][name]:.2f} glimpses  "
-            f"{figures['mean_flops'][name] / 1e9:6.2f} GFLOP an image  {1000 * seconds:8.2f} ms  "
-            f"{figures['mean_flops'][name] / 1e9 / seconds:7.0f} GFLOP/s"
+            f"{name:8} {figures['mean_glimpses'][name]:.2f} glimpses  {gflops:6.2f} GFLOP an image"
+            f"  {1000 * seconds:8.2f} ms  {gflops / seconds:7.0f} GFLOP/s"
         )
     print(
         f"time ratio {figures['time_ratio']:.3f}, FLOP ratio {figures['flop_ratio']:.3f}: "
         f"quotient {figures['quotient']:.3f}"
     )
-    kept = {key: value for key, value in asdict(options).items() if key != "json"}
-    return {**provenance(device), "options": kept, "figures": figures}
-
-
-def main() -> None:
-    """The command line."""
-    options = tyro.cli(Options, description=__doc__)
-    result = run(options)
-    if options.json is not None:
-        write_result(options.json, result)
+    return {"figures": figures}
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_benchmark(Options, run, __doc__)

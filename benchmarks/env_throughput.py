@@ -12,133 +12,108 @@ crops out of random images, and do nothing else, over the time of a step.
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch
-import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 
-import dtram_env
-from dtram_env import GlimpseEnv, sensor
-from train.common.provenance import provenance
-from train.common.records import write_result
+from benchmarks.timing import BenchmarkOptions, best_rate, run_benchmark
+from dtram_env import GlimpseVectorEnv, sensor
 
 POOL = 32  # batches of actions, used in turn
+MODES = ("NextStep", "Disabled", "SameStep")
 
 
-@dataclass
-class Options:
+@dataclass(frozen=True)
+class Options(BenchmarkOptions):
     """Measures env-steps a second."""
 
     env_id: str = "DTRAM-MNIST-v0"
     """registered environment"""
     num_envs: int = 1024
-    """Slots of the vector environment."""
+    """slots of the vector environment"""
     max_glimpses: int = 7
-    """The budget."""
+    """the budget"""
     seconds: float = 1.0
-    """Length of a round."""
+    """length of a round"""
     rounds: int = 3
-    """Rounds of each measurement; the best is reported."""
+    """rounds of each measurement; the best is reported"""
     device: str = "cpu"
-    """Where the torch backend runs."""
+    """where the torch backend runs"""
     torch: bool = True
-    """Measure the torch backend too."""
-    json: Path | None = None
-    """Write the figures, the hardware and the versions here."""
+    """measure the torch backend too"""
     seed: int = 0
-    """Of images and actions."""
+    """seed of images and actions"""
 
 
-def main(options: Options) -> dict[str, Any]:
-    """Runs every measurement, prints a line for each, and returns them."""
-    if options.seconds <= 0 or options.rounds < 1 or options.num_envs < 1:
-        raise SystemExit("seconds must be above 0, rounds and num_envs at least 1")
+def run(options: Options) -> dict[str, Any]:
+    """Runs every measurement, prints a line for each, and returns the content of ``--json``."""
     figures: list[dict[str, Any]] = []
     gather = bare_gather(options)
     report(figures, "bare gather", gather)
     for stop in (0.5, 0.0):
-        for mode in ("NextStep", "Disabled", "SameStep"):
+        for mode in MODES:
             figure = vector(options, mode, stop, "numpy")
             figure["fraction_of_gather"] = figure["per_s"] / gather["per_s"]
             report(figures, f"vector, numpy, {mode}, P(stop)={stop}", figure)
-    if options.torch:
-        for mode in ("NextStep", "Disabled", "SameStep"):
-            figure = vector(options, mode, 0.5, "torch")
-            report(figures, f"vector, torch on {options.device}, {mode}, P(stop)=0.5", figure)
-    for wrapped in (False, True):
-        name = "scalar, gym.make" if wrapped else "scalar, unwrapped"
-        report(figures, f"{name}, P(stop)=0.5", scalar(options, wrapped))
+            if (mode, stop) == ("NextStep", 0.0):
+                without_stop = figure["per_s"]
+    for mode in MODES if options.torch else ():
+        figure = vector(options, mode, 0.5, "torch")
+        report(figures, f"vector, torch on {options.device}, {mode}, P(stop)=0.5", figure)
+    report(figures, "scalar, unwrapped, P(stop)=0.5", scalar(options, wrapped=False))
+    report(figures, "scalar, gym.make, P(stop)=0.5", scalar(options, wrapped=True))
     peer = ap_gym(options)
     if peer is not None:
         # The peer's episodes have no stop and last the whole step limit: so must ours.
-        ours = next(f for f in figures if f["name"] == "vector, numpy, NextStep, P(stop)=0.0")
-        peer["ratio_of_ours"] = ours["per_s"] / peer["per_s"]
+        peer["ratio_of_ours"] = without_stop / peer["per_s"]
         report(figures, "ap-gym's image classification, vector, no stop", peer)
-    device = torch.device(options.device if options.torch else "cpu")
-    kept = {k: v for k, v in asdict(options).items() if k != "json"}
-    result = {**provenance(device), "options": kept, "figures": figures}
-    if options.json is not None:
-        write_result(options.json, result)
-    return result
+    return {"figures": figures}
 
 
-def best_rate(options: Options, batch: Callable[[], int], sync: Callable[[], None]) -> float:
-    """Things a second that `batch` does (it returns how many), the best of the rounds."""
-    batch()
-    best = 0.0
-    for _ in range(options.rounds):
-        sync()
-        start, done = time.perf_counter(), 0
-        while (spent := time.perf_counter() - start) < options.seconds:
-            done += batch()
-        sync()
-        spent = time.perf_counter() - start
-        best = max(best, done / spent)
-    return best
+def rate_over(
+    items: Sequence[Any], use: Callable[[Any], object], options: Options, calls: int, num_envs: int
+) -> dict[str, Any]:
+    """Env-steps a second of a `use` of `num_envs` slots, with prepared items in turn."""
+    turn = cycle(items)
+    device = options.device if options.torch else "cpu"
+    rate = best_rate(lambda: use(next(turn)), options.seconds, options.rounds, calls, device)
+    return {"per_s": num_envs * rate}
 
 
-def nothing() -> None:
-    """There is no device to wait for."""
+def one_slot(options: Options) -> GlimpseVectorEnv:
+    """A vector environment of one slot, for its images and sensor."""
+    env = gym.make_vec(options.env_id, num_envs=1).unwrapped
+    assert isinstance(env, GlimpseVectorEnv)
+    return env
 
 
 def bare_gather(options: Options) -> dict[str, Any]:
     """Crops of random images at random places, and nothing else."""
-    env = gym.make_vec(options.env_id, num_envs=1).unwrapped
-    assert isinstance(env, dtram_env.GlimpseVectorEnv)
+    env, n = one_slot(options), options.num_envs
     side, (height, width) = env.glimpse_size, env.data.typical_size
     store = env.data.store(sensor.margin(side, env.num_scales))
     rng = np.random.default_rng(options.seed)
-    rows = []
+    crops = []
     for _ in range(POOL):
-        location = rng.uniform(-1, 1, (options.num_envs, 2))
-        index = rng.integers(env.num_images, size=options.num_envs)
+        location = rng.uniform(-1, 1, (n, 2))
+        index = rng.integers(env.num_images, size=n)
         top = sensor.corner(location[:, 1], height, side)
         left = sensor.corner(location[:, 0], width, side)
-        rows.append((index, top, left))
-    turn = 0
-
-    def batch() -> int:
-        nonlocal turn
-        for _ in range(100):
-            store.crop(*rows[turn % POOL], side)
-            turn += 1
-        return 100 * options.num_envs
-
-    return {"per_s": best_rate(options, batch, nothing)}
+        crops.append((index, top, left, side))
+    return rate_over(crops, lambda crop: store.crop(*crop), options, 100, n)
 
 
 def draw_actions(options: Options, num_classes: int, stop: float) -> list[dict[str, np.ndarray]]:
     """Batches of native actions."""
-    rng = np.random.default_rng(options.seed)
-    n = options.num_envs
+    rng, n = np.random.default_rng(options.seed), options.num_envs
     return [
         {
             "location": rng.uniform(-1, 1, (n, 2)).astype(np.float32),
@@ -151,43 +126,32 @@ def draw_actions(options: Options, num_classes: int, stop: float) -> list[dict[s
 
 def vector(options: Options, mode: str, stop: float, backend: str) -> dict[str, Any]:
     """The vector environment; in "Disabled" every step is followed by a masked reset."""
-    arguments: dict[str, Any] = {"backend": backend}
-    if backend == "torch":
-        arguments["device"] = options.device
+    settings: dict[str, Any] = {"device": options.device} if backend == "torch" else {}
     env = gym.make_vec(
         options.env_id,
         num_envs=options.num_envs,
         max_glimpses=options.max_glimpses,
         autoreset_mode=mode,
-        **arguments,
+        backend=backend,
+        **settings,
     )
     actions: list[Any] = draw_actions(options, env.unwrapped.num_classes, stop)  # type: ignore[attr-defined]
-    sync = nothing
     if backend == "torch":
-        device = torch.device(options.device)
         actions = [
-            {key: torch.from_numpy(value).to(device) for key, value in action.items()}
+            {key: torch.from_numpy(value).to(options.device) for key, value in action.items()}
             for action in actions
         ]
-        if device.type == "cuda":
-            sync = torch.cuda.synchronize
     env.reset(seed=options.seed)
-    turn = 0
 
-    def batch() -> int:
-        nonlocal turn
-        for _ in range(20):
-            over = env.step(actions[turn % POOL])[2]
-            if mode == "Disabled":
-                env.reset(options={"reset_mask": over})
-            turn += 1
-        return 20 * options.num_envs
+    def step(action: Any) -> None:
+        over = env.step(action)[2]
+        if mode == "Disabled":
+            env.reset(options={"reset_mask": over})
 
-    figure: dict[str, Any] = {"per_s": best_rate(options, batch, sync)}
+    figure = rate_over(actions, step, options, 20, options.num_envs)
     if mode == "NextStep":
         # After an episode of E[T] steps comes one that only restarts.
-        length = options.max_glimpses if stop == 0 else (1 - (1 - stop) ** options.max_glimpses)
-        length = length if stop == 0 else length / stop
+        length = sum((1 - stop) ** t for t in range(options.max_glimpses))
         figure["useful_per_s"] = figure["per_s"] * length / (length + 1)
     return figure
 
@@ -197,25 +161,19 @@ def scalar(options: Options, wrapped: bool) -> dict[str, Any]:
     env = gym.make(options.env_id, max_glimpses=options.max_glimpses)
     if not wrapped:
         env = env.unwrapped
-    assert isinstance(env.unwrapped, GlimpseEnv)
-    columns = draw_actions(options, env.unwrapped.num_classes, 0.5)
+    batches = draw_actions(options, env.unwrapped.num_classes, 0.5)  # type: ignore[attr-defined]
     actions = [
         {key: value[i] for key, value in batch.items()}
-        for batch in columns
+        for batch in batches
         for i in range(min(options.num_envs, 64))
     ]
     env.reset(seed=options.seed)
-    turn = 0
 
-    def batch() -> int:
-        nonlocal turn
-        for _ in range(200):
-            if env.step(actions[turn % len(actions)])[2]:
-                env.reset()
-            turn += 1
-        return 200
+    def step(action: Any) -> None:
+        if env.step(action)[2]:
+            env.reset()
 
-    return {"per_s": best_rate(options, batch, nothing)}
+    return rate_over(actions, step, options, 200, 1)
 
 
 def ap_gym(options: Options) -> dict[str, Any] | None:
@@ -227,9 +185,7 @@ def ap_gym(options: Options) -> dict[str, Any] | None:
     except ImportError:
         print("ap-gym is not installed, or not whole (pip install 'dtram[bench]'): no ratio")
         return None
-
-    env = gym.make_vec(options.env_id, num_envs=1).unwrapped
-    assert isinstance(env, dtram_env.GlimpseVectorEnv)
+    env = one_slot(options)
     data = env.data
 
     class SameImages(ImageClassificationDataset):
@@ -245,43 +201,32 @@ def ap_gym(options: Options) -> dict[str, Any] | None:
         def _get_data_point_batch(self, idx: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             return np.stack([data.image(i) for i in idx]), data.labels[idx]
 
-    peer = ImageClassificationVectorEnv(
-        options.num_envs,
-        ImagePerceptionConfig(
-            dataset=SameImages(),
-            sensor_size=(env.glimpse_size, env.glimpse_size),
-            step_limit=options.max_glimpses,
-        ),
+    config = ImagePerceptionConfig(
+        dataset=SameImages(),
+        sensor_size=(env.glimpse_size, env.glimpse_size),
+        step_limit=options.max_glimpses,
     )
+    peer = ImageClassificationVectorEnv(options.num_envs, config)
     peer.action_space.seed(options.seed)
     actions = [peer.action_space.sample() for _ in range(POOL)]
     peer.reset(seed=options.seed)
-    turn = 0
-
-    def batch() -> int:
-        nonlocal turn
-        peer.step(actions[turn % POOL])
-        turn += 1
-        return options.num_envs
-
-    try:
-        return {"per_s": best_rate(options, batch, nothing)}
-    finally:
-        peer.close()
+    figure = rate_over(actions, peer.step, options, 1, options.num_envs)
+    peer.close()
+    return figure
 
 
 def report(figures: list[dict[str, Any]], name: str, figure: dict[str, Any]) -> None:
     """Keeps and prints a figure."""
     figures.append({"name": name, **figure})
-    line = f"{name:52s} {figure['per_s']:14,.0f} /s"
-    if "useful_per_s" in figure:
-        line += f"   useful {figure['useful_per_s']:,.0f} /s"
-    if "fraction_of_gather" in figure:
-        line += f"   {figure['fraction_of_gather']:.2f} of a bare gather"
-    if "ratio_of_ours" in figure:
-        line += f"   ours is {figure['ratio_of_ours']:,.0f} times as fast"
-    print(line, flush=True)
+    further = {
+        "useful_per_s": "useful {:,.0f} /s",
+        "fraction_of_gather": "{:.2f} of a bare gather",
+        "ratio_of_ours": "ours is {:,.0f} times as fast",
+    }
+    line = [f"{name:52s} {figure['per_s']:14,.0f} /s"]
+    line += [text.format(figure[key]) for key, text in further.items() if key in figure]
+    print(*line, sep="   ", flush=True)
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    run_benchmark(Options, run, __doc__)

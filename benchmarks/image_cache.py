@@ -19,38 +19,35 @@ from __future__ import annotations
 
 import json
 import os
-import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-import tyro
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 
+from benchmarks.timing import BenchmarkOptions, run_benchmark, seconds_of
 from dtram_env import GlimpseVectorEnv, sensor
 from dtram_env.datasets import Dataset
 from dtram_env.datasets.sources.listing import ImageList
 from dtram_env.datasets.storage.cache import build_cache
 from dtram_env.datasets.storage.decode import DecodedImages, resized
 from dtram_env.datasets.storage.mapped import FORMAT, MappedStore, thumbnails_name
-from train.common.provenance import provenance
-from train.common.records import write_result
-from train.common.run import run_program
 
 FILE_SIZE = (375, 500)  # height and width of the photographs
 STATUS = Path("/proc/self/status")
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(BenchmarkOptions):
     """Measures decoding to the cache, and the memory of looking at it."""
 
     files: int = 600
@@ -69,13 +66,6 @@ class Options:
     """slots of the vector environment, and crops of a batch"""
     folder: Path | None = None
     """where the temporary files go; the system's place for them if not given"""
-    json: Path | None = None
-    """write the figures here as well"""
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if isinstance(value, int) and value < 1:
-                raise ValueError(f"--{name.replace('_', '-')} {value}: expected 1 or more")
 
 
 # -- memory ---------------------------------------------------------------------------------------
@@ -104,44 +94,54 @@ def make_empty_cache(folder: Path, options: Options) -> None:
     (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
 
-def glimpses_of_store(folder: Path, options: Options) -> tuple[int, float]:
-    """Takes crops through the store; how many, and the largest private memory meanwhile in MB."""
-    store, rng = MappedStore(folder), np.random.default_rng(0)
+def take_crops(take: Callable[[], int], wanted: int) -> tuple[int, float]:
+    """Calls `take`, which returns how many crops it took, until there are as many as wanted.
+
+    Returns their number, and the largest private memory meanwhile in MB.
+    """
     taken, most = 0, 0.0
-    while taken < options.glimpses:
-        count = min(options.num_envs, options.glimpses - taken)
-        index = rng.integers(len(store), size=count)
-        location = rng.uniform(-1, 1, (count, 2))
-        sensor.glimpse(store, index, location, options.glimpse_size, 1)
-        taken, most = taken + count, max(most, private_memory())
+    while taken < wanted:
+        taken += take()
+        most = max(most, private_memory())
     return taken, most
+
+
+def glimpses_of_store(folder: Path, options: Options) -> tuple[int, float]:
+    """Takes crops through the store, see `take_crops`."""
+    store, rng, n = MappedStore(folder), np.random.default_rng(0), options.num_envs
+
+    def take() -> int:
+        index, location = rng.integers(len(store), size=n), rng.uniform(-1, 1, (n, 2))
+        sensor.glimpse(store, index, location, options.glimpse_size, 1)
+        return n
+
+    return take_crops(take, options.glimpses)
 
 
 def glimpses_of_env(folder: Path, options: Options) -> tuple[int, float]:
     """The same through the vector environment, of 3 glimpses, the first of them a thumbnail."""
-    labels = np.arange(options.images) % 2
-    data = Dataset("black", "train", MappedStore(folder), labels, ("a", "b"))
-    rng = np.random.default_rng(0)
+    labels, rng, n = np.arange(options.images) % 2, np.random.default_rng(0), options.num_envs
     envs = GlimpseVectorEnv(
-        num_envs=options.num_envs,
-        dataset=data,
+        num_envs=n,
+        dataset=Dataset("black", "train", MappedStore(folder), labels, ("a", "b")),
         split="train",
         max_glimpses=3,
         glimpse_size=options.glimpse_size,
         first_glimpse="thumbnail",
     )
     envs.reset(seed=0)
-    nothing = np.zeros(options.num_envs, dtype=np.int64)
-    taken, most = 0, 0.0
-    while taken < options.glimpses:
-        location = rng.uniform(-1, 1, (options.num_envs, 2)).astype(np.float32)
-        action = {"location": location, "stop": nothing, "prediction": nothing}
+    zeros = np.zeros(n, dtype=np.int64)
+
+    def take() -> int:
+        location = rng.uniform(-1, 1, (n, 2)).astype(np.float32)
+        action = {"location": location, "stop": zeros, "prediction": zeros}
         _, _, ended, _, infos = envs.step(action)
-        # What an episode begins with is a thumbnail, and nothing is looked at when it ends.
-        taken += int((~ended & (infos["num_glimpses"] > 1)).sum())
-        most = max(most, private_memory())
+        # An episode begins with a thumbnail, and its last step shows no new crop.
+        return int((~ended & (infos["num_glimpses"] > 1)).sum())
+
+    result = take_crops(take, options.glimpses)
     envs.close()
-    return taken, most
+    return result
 
 
 def measure_memory(folder: Path, options: Options) -> dict[str, Any]:
@@ -149,15 +149,13 @@ def measure_memory(folder: Path, options: Options) -> dict[str, Any]:
     cache = folder / "black"
     make_empty_cache(cache, options)
     before = private_memory()
-    began = time.perf_counter()
-    MappedStore(cache)
-    opened = time.perf_counter() - began
-    figures: dict[str, Any] = {"seconds_to_open": round(opened, 3)}
+    opening = seconds_of(lambda: MappedStore(cache))
+    figures: dict[str, Any] = {"seconds_to_open": round(opening, 3)}
     for name, look in (("store", glimpses_of_store), ("environment", glimpses_of_env)):
         began = time.perf_counter()
         taken, most = look(cache, options)
         spent = time.perf_counter() - began
-        # Of the environment the store's comes on top: nothing is given back in between.
+        # The environment's memory adds to the store's: nothing is given back in between.
         figures[f"{name}_private_mb"] = round(most - before, 1)
         figures[f"{name}_glimpses_per_second"] = round(taken / spent)
     return figures
@@ -183,10 +181,12 @@ def make_files(folder: Path, options: Options) -> ImageList:
     """Writes the photographs."""
     folder.mkdir()
     paths = tuple(f"{i}.jpg" for i in range(options.files))
+
+    def write(i: int) -> None:
+        photograph(i).save(folder / paths[i], quality=90)
+
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(
-            pool.map(lambda i: photograph(i).save(folder / paths[i], quality=90), range(len(paths)))
-        )
+        list(pool.map(write, range(len(paths))))
     return ImageList(folder, paths, np.zeros(len(paths), np.int64), ("a",), None, "Run it again.")
 
 
@@ -205,33 +205,28 @@ def read_plainly(listing: ImageList, options: Options) -> None:
 def measure_decoding(folder: Path, options: Options) -> dict[str, Any]:
     """Times decoding to a cache, and its limit, in turn."""
     listing = make_files(folder / "files", options)
-    rates: dict[str, list[float]] = {"cache": [], "limit": []}
-    for _ in range(options.repeats):
+
+    def decode(place: str) -> None:
+        images = DecodedImages(listing, options.image_size)
+        build_cache(Path(place) / "cache", images, [options.glimpse_size], progress=False)
+
+    ours, limit = np.empty((2, options.repeats))
+    for k in range(options.repeats):
         with tempfile.TemporaryDirectory(dir=folder) as place:
-            began = time.perf_counter()
-            images = DecodedImages(listing, options.image_size)
-            build_cache(Path(place) / "cache", images, [options.glimpse_size], progress=False)
-            rates["cache"].append(options.files / (time.perf_counter() - began))
-        began = time.perf_counter()
-        read_plainly(listing, options)
-        rates["limit"].append(options.files / (time.perf_counter() - began))
-    ratios = [ours / limit for ours, limit in zip(rates["cache"], rates["limit"], strict=True)]
+            ours[k] = options.files / seconds_of(partial(decode, place))
+        limit[k] = options.files / seconds_of(lambda: read_plainly(listing, options))
     size = sum((listing.root / path).stat().st_size for path in listing.paths)
     return {
-        "images_per_second": round(statistics.median(rates["cache"]), 1),
-        "pillow_alone_per_second": round(statistics.median(rates["limit"]), 1),
-        "of_pillow_alone": round(statistics.median(ratios), 3),
+        "images_per_second": round(float(np.median(ours)), 1),
+        "pillow_alone_per_second": round(float(np.median(limit)), 1),
+        "of_pillow_alone": round(float(np.median(ours / limit)), 3),
         "cores": os.cpu_count(),
         "mean_file_kb": round(size / options.files / 1e3, 1),
     }
 
 
-# -------------------------------------------------------------------------------------------------
-
-
 def run(options: Options) -> dict[str, Any]:
-    """Measures, prints, and returns what ``--json`` writes."""
-    kept = {k: v for k, v in asdict(options).items() if k not in ("json", "folder")}
+    """Measures, prints, and returns the content of ``--json``."""
     with tempfile.TemporaryDirectory(dir=options.folder) as place:
         # Memory first: decoding leaves some behind, which would be used again unseen.
         memory = measure_memory(Path(place), options)
@@ -253,17 +248,8 @@ def run(options: Options) -> dict[str, Any]:
         f"{decoding['of_pillow_alone']:.2f} of the {decoding['pillow_alone_per_second']:.0f} of "
         "Pillow's reading and resizing alone"
     )
-    figures = {"memory": memory, "decoding": decoding}
-    return {**provenance(torch.device("cpu")), "options": kept, "figures": figures}
-
-
-def main() -> None:
-    """The command line."""
-    options = tyro.cli(Options, description=__doc__)
-    result = run(options)
-    if options.json is not None:
-        write_result(options.json, result)
+    return {"figures": {"memory": memory, "decoding": decoding}}
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_benchmark(Options, run, __doc__)

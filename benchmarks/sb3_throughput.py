@@ -10,15 +10,13 @@ collection and update, with one set of hyper-parameters for both.
 from __future__ import annotations
 
 import sys
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import torch
-import tyro
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
@@ -26,15 +24,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clon
 
 import dtram_env  # noqa: F401 - registers the ids
 from agents.sb3 import policy_settings
+from benchmarks.timing import BenchmarkOptions, best_rate, run_benchmark, seconds_of
 from dtram_env.sb3 import Sb3VecEnv
-from train.common.provenance import provenance
-from train.common.records import write_result
 
 POOL = 32  # batches of actions, used in turn
 
 
-@dataclass
-class Options:
+@dataclass(frozen=True)
+class Options(BenchmarkOptions):
     """Measures env-steps a second under Stable-Baselines3."""
 
     env_id: str = "DTRAM-MNIST-v0"
@@ -49,17 +46,16 @@ class Options:
     """rounds of stepping, taken in turn; the best of each is reported"""
     ppo_steps: int = 40_960
     """env steps that PPO learns from, after a first rollout that is not counted"""
-    json: Path | None = None
-    """write the figures, the hardware and the versions here"""
     seed: int = 0
-    """of images and actions"""
+    """seed of images and actions"""
 
 
-def main(options: Options) -> dict[str, Any]:
-    """Runs both, prints a line for each, and returns the figures."""
-    names = ("Sb3VecEnv", "DummyVecEnv")
-    envs = dict(zip(names, (fast(options), scalar(options)), strict=True))
-    stepping = dict.fromkeys(names, 0.0)
+def run(options: Options) -> dict[str, Any]:
+    """Runs both, prints a line for each, and returns the content of ``--json``."""
+    make = [lambda: gym.make(options.env_id, view=options.view)] * options.num_envs
+    ours = Sb3VecEnv(options.env_id, options.num_envs, view=options.view)
+    envs: dict[str, VecEnv] = {"Sb3VecEnv": ours, "DummyVecEnv": DummyVecEnv(make)}
+    stepping = dict.fromkeys(envs, 0.0)
     for _ in range(options.rounds):
         for name, env in envs.items():
             stepping[name] = max(stepping[name], step_rate(env, options))
@@ -67,55 +63,24 @@ def main(options: Options) -> dict[str, Any]:
     for name, env in envs.items():
         figures[name] = {"steps_per_s": stepping[name], "ppo_steps_per_s": ppo_rate(env, options)}
         env.close()
-    ours, theirs = (figures[name] for name in names)
-    ratios = {key: ours[key] / theirs[key] for key in ours}
-    for name in names:
-        row = figures[name]
+    fast, scalar = figures.values()
+    ratio = {key: fast[key] / scalar[key] for key in fast}
+    for name, row in {**figures, "ratio": ratio}.items():
         print(
-            f"{name:12s} stepping {row['steps_per_s']:10,.0f} env-steps/s   PPO, collection and "
-            f"update {row['ppo_steps_per_s']:8,.0f} env-steps/s"
+            f"{name:12s} env-steps/s: stepping {row['steps_per_s']:11,.1f}   "
+            f"PPO, collection and update {row['ppo_steps_per_s']:9,.1f}"
         )
-    print(
-        f"ratio        stepping {ratios['steps_per_s']:10.1f}               PPO, collection and "
-        f"update {ratios['ppo_steps_per_s']:8.1f}"
-    )
-    kept = {k: v for k, v in asdict(options).items() if k != "json"}
-    result = {
-        **provenance(torch.device("cpu")),
-        "options": kept,
-        "figures": figures,
-        "ratio": ratios,
-    }
-    if options.json is not None:
-        write_result(options.json, result)
-    return result
-
-
-def fast(options: Options) -> VecEnv:
-    """Ours."""
-    return Sb3VecEnv(options.env_id, options.num_envs, view=options.view)
-
-
-def scalar(options: Options) -> VecEnv:
-    """SB3's own, over the scalar class."""
-    return DummyVecEnv([lambda: gym.make(options.env_id, view=options.view)] * options.num_envs)
+    return {"figures": figures, "ratio": ratio}
 
 
 def step_rate(env: VecEnv, options: Options) -> float:
     """Env-steps a second with actions drawn before."""
     env.action_space.seed(options.seed)
-    pool = [
-        np.stack([env.action_space.sample() for _ in range(options.num_envs)]) for _ in range(POOL)
-    ]
+    draw, n = env.action_space.sample, options.num_envs
+    pool = cycle([np.stack([draw() for _ in range(n)]) for _ in range(POOL)])
     env.seed(options.seed)
     env.reset()
-    for actions in pool[:4]:
-        env.step(actions)
-    began, steps = time.perf_counter(), 0
-    while time.perf_counter() - began < options.seconds:
-        env.step(pool[steps % POOL])
-        steps += 1
-    return steps * options.num_envs / (time.perf_counter() - began)
+    return n * best_rate(lambda: env.step(next(pool)), options.seconds, calls=1)
 
 
 def ppo_rate(env: VecEnv, options: Options) -> float:
@@ -132,10 +97,10 @@ def ppo_rate(env: VecEnv, options: Options) -> float:
         device="cpu",
     )
     model.learn(1)  # one rollout: everything is made and warm
-    before, began = model.num_timesteps, time.perf_counter()
-    model.learn(options.ppo_steps, reset_num_timesteps=False)
-    return (model.num_timesteps - before) / (time.perf_counter() - began)
+    before = model.num_timesteps
+    seconds = seconds_of(lambda: model.learn(options.ppo_steps, reset_num_timesteps=False))
+    return (model.num_timesteps - before) / seconds
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    run_benchmark(Options, run, __doc__)

@@ -26,11 +26,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clon
 from dtram_env.datasets import DATASETS, is_ready
 from train.common.files import read_json, write_text
 from train.common.jobs import ProgramRun, Runner, has_results, resumable, run_in_order
+from train.common.options import check, check_numbers
 from train.common.provenance import choose_device, provenance
 from train.common.records import write_result
 from train.common.run import run_program
 from train.paper import claims, systems, tables
-from train.paper.figures import cost_plot, discount_plot, histogram_figure
+from train.paper.figures import FinishedRuns, cost_plot, discount_plot, histogram_figure
 from train.paper.published import TITLES
 from train.paper.read_runs import Reader, Record, record_of, update_file
 from train.paper.systems import Protocol
@@ -46,7 +47,8 @@ from train.paper.tables import (
 from train.paper.write_tables import RUNS, make_row, write_csv, write_table
 
 KEYS = (*(f"table{n}" for n in range(1, 10)), "figure7", "figure8", "curves", "claims")
-OF_CARS = ("table4", "figure8")
+OF_CARS = {"table4": "table3", "figure8": "figure7"}
+"""Tables and figures of Cars, and the same of CUB."""
 
 
 @dataclass(frozen=True)
@@ -81,22 +83,15 @@ class Options:
         for key in self.what:
             if key not in (*KEYS, "all"):
                 raise ValueError(f"{key}: expected some of {', '.join(KEYS)}, or all")
-        if self.out is not None and self.out.exists() and not self.out.is_dir():
-            raise ValueError(f"--out {self.out}: expected a folder, this is a file")
-        for name in ("seeds", "jobs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name} {getattr(self, name)}: expected at least 1")
-
-    @property
-    def asked(self) -> tuple[str, ...]:
-        """The tables and figures that were asked for."""
-        return KEYS if "all" in self.what else tuple(dict.fromkeys(self.what))
+        usable = self.out is None or self.out.is_dir() or not self.out.exists()
+        check("out", self.out, usable, "a folder, this is a file")
+        check_numbers(self, "at least 1", "seeds", "jobs")
 
     @property
     def keys(self) -> tuple[str, ...]:
         """The tables and figures to make: small drawn birds stand once for CUB and Cars."""
-        birds = systems.BIRDS
-        return tuple(k for k in self.asked if k not in OF_CARS or self.drawn(k) is not birds)
+        asked = KEYS if "all" in self.what else tuple(dict.fromkeys(self.what))
+        return tuple(k for k in asked if k not in OF_CARS or self.drawn(k) is not systems.BIRDS)
 
     def drawn(self, key: str) -> Protocol | None:
         """The protocol on drawn images of a table or figure; None if it shows real images.
@@ -225,16 +220,13 @@ def write_claims(options: Options, reader: Reader, origin: Record) -> list[Path]
 def write_figure(options: Options, reader: Reader, key: str) -> list[Path]:
     """Draws a figure or curves from finished runs of seed 0."""
     made = []
+    options.folder.mkdir(parents=True, exist_ok=True)
     for protocol in protocols_of(options, key):
         folders = {name: protocol.folder(options.runs, name, 0) for name in protocol.systems}
         found = {name: folder for name, folder in folders.items() if has_results(folder)}
-        options.folder.mkdir(parents=True, exist_ok=True)
-        stem = options.folder / f"{key}-{protocol.name}"
-        if key == "curves":
-            made += discount_plot(reader, protocol, found, stem.with_name(f"{stem.name}-discount"))
-            made += cost_plot(reader, protocol, found, stem.with_name(f"{stem.name}-cost"))
-        else:
-            made += histogram_figure(reader, protocol, found, stem)
+        runs = FinishedRuns(reader, protocol, found, options.folder / f"{key}-{protocol.name}")
+        for draw in (discount_plot, cost_plot) if key == "curves" else (histogram_figure,):
+            made += draw(runs)
     return made
 
 
@@ -261,9 +253,9 @@ def reproduce(options: Options) -> list[Path]:
     Raises ValueError before anything is trained or written if a finished run was made with another
     command than its system's; and at the end if a run failed or something could not be written.
     """
-    for key in set(options.asked) - set(options.keys):
-        other = "figure7" if key == "figure8" else "table3"
-        print(f"{key}: not made; Cars are not here, and {other} shows the drawn birds already")
+    for key, other in OF_CARS.items():
+        if {key, "all"} & {*options.what} and key not in options.keys:
+            print(f"{key}: not made; Cars are not here, and {other} shows the drawn birds already")
     runs = plan(options)
     finished = [run for run in runs if run.finished]
     print(f"{len(runs)} runs, {len(finished)} finished", flush=True)

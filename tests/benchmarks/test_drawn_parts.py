@@ -12,6 +12,7 @@ from torch import nn
 
 from benchmarks import drawn_parts
 from benchmarks.drawn_parts import KINDS, Options, answer, choose_task, draw_crops, places
+from benchmarks.timing import run_benchmark
 from dtram_env.datasets.storage.thumbnails import box_resize
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,7 +95,7 @@ def test_the_network_learns_from_its_crops() -> None:
     labels = np.arange(64) % 2
     crops = np.random.default_rng(0).integers(0, 100, (64, 2, 32, 32, 3)).astype(np.uint8)
     crops[labels == 1] += 100
-    net = drawn_parts.train_net(crops, labels, 2, Options(batch_size=16), 12)
+    net = drawn_parts.train_net(crops, labels, 2, Options(batch_size=16, updates=12))
     assert np.array_equal(answer(net, crops, CPU), labels)
     with torch.no_grad():
         for side in (32, 224):
@@ -108,7 +109,7 @@ def test_the_program_runs(
     path = tmp_path / "out.json"
     options = f"--num-train 40 --num-test 40 --updates 3 --batch-size 8 --processes 1 --json {path}"
     monkeypatch.setattr("sys.argv", ["drawn_parts.py", *options.split()])
-    drawn_parts.main()
+    run_benchmark(Options, drawn_parts.run, None)
     printed = capsys.readouterr().out
     assert "40 + 40 images of 20 classes in 9 genera, crops of 32 at 128 pixels" in printed
     found = json.loads(path.read_text())

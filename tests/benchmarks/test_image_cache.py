@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -14,35 +12,16 @@ import pytest
 import torch
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def load_program(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """A program of benchmarks/, imported."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    program = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, name, program)
-    monkeypatch.syspath_prepend(str(ROOT))  # and the program's own change is undone
-    spec.loader.exec_module(program)
-    return program
-
-
-@pytest.fixture
-def saving(monkeypatch: pytest.MonkeyPatch) -> Any:
-    return load_program("dynamic_saving", monkeypatch)
-
-
-@pytest.fixture
-def cache(monkeypatch: pytest.MonkeyPatch) -> Any:
-    return load_program("image_cache", monkeypatch)
+from benchmarks import dynamic_saving as saving
+from benchmarks import image_cache as cache
+from benchmarks.timing import run_benchmark
 
 
 def run_main(program: Any, monkeypatch: pytest.MonkeyPatch, json_file: Path, words: str) -> Any:
     """The figures that a command line writes."""
     command = [program.__file__, *words.split(), "--json", str(json_file)]
     monkeypatch.setattr(sys, "argv", command)
-    program.main()
+    run_benchmark(program.Options, program.run, None)
     return json.loads(json_file.read_text())
 
 
@@ -56,7 +35,6 @@ TINY = (
 
 @pytest.mark.parametrize("first_look", [32, 48])
 def test_saving_is_time_over_operations(
-    saving: Any,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -79,7 +57,7 @@ def test_saving_is_time_over_operations(
     assert f"quotient {figures['quotient']:.3f}" in capsys.readouterr().out
 
 
-def test_the_rule_stops_the_given_shares(saving: Any) -> None:
+def test_the_rule_stops_the_given_shares() -> None:
     rule = saving.ShareStop((0.35, 0.4, 0.25))
     left, stopped = 64, []
     for t in (1, 2, 3):
@@ -90,7 +68,7 @@ def test_the_rule_stops_the_given_shares(saving: Any) -> None:
     assert stopped == [22, 26, 16] and left == 0  # a mean of 1.906
 
 
-def test_those_that_stop_are_spread_over_the_batch(saving: Any) -> None:
+def test_those_that_stop_are_spread_over_the_batch() -> None:
     stops = saving.ShareStop((0.5, 0.5)).stops(torch.ones(8), torch.zeros(8, 5), torch.zeros(8))
     assert stops.tolist() == [True, False] * 4
 
@@ -106,9 +84,7 @@ def test_those_that_stop_are_spread_over_the_batch(saving: Any) -> None:
         ({"repeats": 0}, "--repeats 0: expected 1 or more"),
     ],
 )
-def test_bad_options_of_saving_are_named(
-    saving: Any, options: dict[str, Any], message: str
-) -> None:
+def test_bad_options_of_saving_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         saving.Options(**options)
 
@@ -118,7 +94,6 @@ def test_bad_options_of_saving_are_named(
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 def test_decoding_and_memory_are_measured(
-    cache: Any,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -142,13 +117,13 @@ def test_decoding_and_memory_are_measured(
     assert list(place.iterdir()) == []  # nothing is left
 
 
-def test_private_memory_grows_by_what_is_written(cache: Any) -> None:
+def test_private_memory_grows_by_what_is_written() -> None:
     before = cache.private_memory()
     held = np.ones(100_000_000, dtype=np.uint8)
     assert cache.private_memory() - before == pytest.approx(len(held) / 1e6, abs=10)
 
 
-def test_every_crop_is_counted_and_thumbnails_are_not(cache: Any, tmp_path: Path) -> None:
+def test_every_crop_is_counted_and_thumbnails_are_not(tmp_path: Path) -> None:
     """Of 3 glimpses the first is a thumbnail: two crops an episode, then its end, then the next."""
     options = cache.Options(images=6, image_size=40, glimpse_size=16, glimpses=20, num_envs=4)
     cache.make_empty_cache(tmp_path / "cache", options)
@@ -157,7 +132,7 @@ def test_every_crop_is_counted_and_thumbnails_are_not(cache: Any, tmp_path: Path
     assert cache.glimpses_of_env(tmp_path / "cache", options)[0] == 20
 
 
-def test_photographs_are_files_of_a_photographs_size(cache: Any, tmp_path: Path) -> None:
+def test_photographs_are_files_of_a_photographs_size(tmp_path: Path) -> None:
     listing = cache.make_files(tmp_path / "files", cache.Options(files=2))
     for path in listing.paths:
         with Image.open(listing.root / path) as file:
@@ -167,6 +142,6 @@ def test_photographs_are_files_of_a_photographs_size(cache: Any, tmp_path: Path)
     assert first == cache.photograph(0) and first != second
 
 
-def test_bad_options_of_the_cache_are_named(cache: Any) -> None:
+def test_bad_options_of_the_cache_are_named() -> None:
     with pytest.raises(ValueError, match="--num-envs 0: expected 1 or more"):
         cache.Options(num_envs=0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from agents.stopping import ConfidenceStop, StoppingRule
+from agents.stopping import StoppingRule
 from agents.unroll import Scores
 
 RESAMPLES = 2000
@@ -38,44 +37,6 @@ def confidences(scores: Scores, candidates: int = 200) -> list[float]:
     return [0.0, *(min(p, 1.0) for p in occurring[ranks].tolist())]
 
 
-def matching_confidence(scores: Scores, mean_glimpses: float, candidates: int = 200) -> float:
-    """The confidence threshold whose mean number of glimpses is nearest to `mean_glimpses`.
-
-    Args:
-        scores: of the validation split.
-        mean_glimpses: number of glimpses to match.
-        candidates: number of thresholds to try, see `confidences`.
-    """
-    return min(
-        confidences(scores, candidates),
-        key=lambda p: abs(scores.error_and_glimpses(ConfidenceStop(p))[1] - mean_glimpses),
-    )
-
-
-def glimpses_needed(accuracy: list[float], wanted: float) -> float | None:
-    """The mean number of glimpses at which a fixed number of glimpses reaches an accuracy.
-
-    Between two numbers of glimpses the accuracy is linear: a share of the images, drawn at random,
-    gets the larger number.
-
-    Args:
-        accuracy: with exactly 1, 2, ... glimpses.
-        wanted: accuracy, in the same unit.
-
-    Returns:
-        At least 1; None if no number of glimpses reaches it.
-
-    >>> glimpses_needed([50.0, 70.0, 80.0], 75.0), glimpses_needed([50.0, 70.0], 71.0)
-    (2.5, None)
-    """
-    if accuracy[0] >= wanted:
-        return 1.0
-    for t, (low, high) in enumerate(itertools.pairwise(accuracy), start=1):
-        if high >= wanted:  # low is below it
-            return t + (wanted - low) / (high - low)
-    return None
-
-
 class Mixture(NamedTuple):
     """Two stopping rules on a split; a random share of the images gets the second rule."""
 
@@ -90,21 +51,16 @@ class Mixture(NamedTuple):
 
 
 def mixture_at(scores: Scores, rules: Sequence[StoppingRule], mean_glimpses: float) -> Mixture:
-    """A family of stopping rules, interpolated to a mean number of glimpses.
+    """A family of stopping rules, in any order, interpolated to a mean number of glimpses.
 
     The two rules with the nearest means below and above are mixed so that the mean is met. Outside
     the family's range, the rule at that end is taken alone.
-
-    Args:
-        scores: of a split.
-        rules: the family, in any order.
-        mean_glimpses: mean to meet.
     """
     found = [outcome(scores, rule) for rule in rules]
     means = np.array([each.glimpses.mean() for each in found])
     below, above = means <= mean_glimpses, means >= mean_glimpses
-    low = int(np.where(below, means, -np.inf).argmax()) if below.any() else int(means.argmin())
-    high = int(np.where(above, means, np.inf).argmin()) if above.any() else int(means.argmax())
+    low = np.where(below, means, -np.inf).argmax() if below.any() else means.argmin()
+    high = np.where(above, means, np.inf).argmin() if above.any() else means.argmax()
     between = means[high] - means[low]
     share = float((mean_glimpses - means[low]) / between) if between > 0 else 0.0
     met = float((1 - share) * means[low] + share * means[high])
@@ -114,17 +70,9 @@ def mixture_at(scores: Scores, rules: Sequence[StoppingRule], mean_glimpses: flo
 def paired_bootstrap(
     differences: np.ndarray, level: float = 0.95, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Mean difference between two systems, with a percentile interval.
+    """Mean of differences ``(seeds, N)`` between two systems, and the ends of its interval.
 
-    Each resample draws images, the same ones for every seed, and seeds.
-
-    Args:
-        differences: ``(seeds, N)``, differences on the same images, in any unit.
-        level: coverage of the interval.
-        seed: of the random draws.
-
-    Returns:
-        Mean, lower and upper end, in the unit of the differences.
+    Each of the percentile interval's resamples draws images, the same for every seed, and seeds.
     """
     rng = np.random.default_rng(seed)
     seeds, images = differences.shape
@@ -137,15 +85,7 @@ def paired_bootstrap(
 
 
 def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float | None]:
-    """Mean, and half the width of its Student's t interval.
-
-    Args:
-        values: one for each seed.
-        level: of the interval.
-
-    Returns:
-        Mean and half width, in the values' unit; None in place of the half width for one value.
-    """
+    """Mean of one value a seed, and half its Student's t interval; None in its place for one."""
     mean = float(np.mean(values))
     if len(values) < 2:
         return mean, None
@@ -161,15 +101,9 @@ def interquartile_mean(values: np.ndarray) -> float:
 def stratified_bootstrap(
     strata: Sequence[np.ndarray], level: float = 0.95, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile interval of the interquartile mean; seeds are resampled within each task.
+    """Percentile interval of the interquartile mean of all values.
 
-    Args:
-        strata: for each task, its values over seeds.
-        level: of the interval.
-        seed: seed of the resampling.
-
-    Returns:
-        Lower and upper end, in the values' unit.
+    `strata` are the values of each task over seeds; seeds are resampled within each task.
     """
     rng = np.random.default_rng(seed)
     drawn = [rng.choice(values, (RESAMPLES, len(values))) for values in strata]

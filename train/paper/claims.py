@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from pandas import DataFrame
 
 from agents.stopping import ConfidenceStop, FixedStop
 from train.common.records import origin
@@ -35,45 +34,31 @@ KEY = ("protocol", "system", "against", "seed")  # identifies a record of eviden
 THRESHOLD, WHOLE = "confidence threshold", "whole budget"
 
 
-class Evidence(NamedTuple):
-    """The learned stop and another way to stop, on the test images of one trunk."""
+def pack(wrong: np.ndarray, mean_glimpses: float, other: Mixture) -> Record:
+    """The errors ``(N,)`` bool of a learned stop and of another way to stop, as JSON values.
 
-    wrong: np.ndarray  # (N,) bool, errors of the learned stop
-    glimpses: float  # its mean
-    other: Mixture
+    Arrays are packed into bits; `unpack` gives the errors back.
+    """
 
-    @property
-    def difference(self) -> np.ndarray:
-        """Errors of the learned stop minus the other's ``(N,)``, in [-1, 1]."""
-        return self.wrong - self.other.error
+    def text(bits: np.ndarray) -> str:
+        return base64.b64encode(np.packbits(bits).tobytes()).decode()
 
-    def to_record(self) -> Record:
-        """JSON values; arrays are packed into bits."""
-        return {
-            "images": len(self.wrong),
-            "mean_glimpses": self.glimpses,
-            "other_mean_glimpses": self.other.mean_glimpses,
-            "other_share": self.other.share,
-            "wrong": _pack(self.wrong),
-            "other_wrong": [_pack(each) for each in self.other.wrong],
-        }
-
-    @classmethod
-    def from_record(cls, record: Record) -> Evidence:
-        """The inverse of `to_record`."""
-        texts, images = [record["wrong"], *record["other_wrong"]], record["images"]
-        wrong = np.stack([_unpack(text, images) for text in texts])
-        other = Mixture(wrong[1:], record["other_share"], record["other_mean_glimpses"])
-        return cls(wrong[0], record["mean_glimpses"], other)
+    return {
+        "images": len(wrong),
+        "mean_glimpses": mean_glimpses,
+        "other_mean_glimpses": other.mean_glimpses,
+        "other_share": other.share,
+        "wrong": text(wrong),
+        "other_wrong": [text(each) for each in other.wrong],
+    }
 
 
-def _pack(bits: np.ndarray) -> str:
-    return base64.b64encode(np.packbits(bits).tobytes()).decode()
-
-
-def _unpack(text: str, count: int) -> np.ndarray:
-    packed = np.frombuffer(base64.b64decode(text), np.uint8)
-    return np.unpackbits(packed, count=count).astype(bool)
+def unpack(record: Record) -> tuple[np.ndarray, np.ndarray]:
+    """Errors ``(N,)`` bool of the learned stop, and the other's expected errors in [0, 1]."""
+    texts = [record["wrong"], *record["other_wrong"]]
+    packed = np.stack([np.frombuffer(base64.b64decode(text), np.uint8) for text in texts])
+    wrong = np.unpackbits(packed, axis=1, count=record["images"]).astype(bool)
+    return wrong[0], Mixture(wrong[1:], record["other_share"], 0.0).error
 
 
 def compare(reader: Reader, line: Line, seed: int, dtram: Path, ram: Path) -> list[Record]:
@@ -93,14 +78,10 @@ def compare(reader: Reader, line: Line, seed: int, dtram: Path, ram: Path) -> li
         WHOLE: mixture_at(scores, [whole], budget),
     }
     about = {"protocol": line.protocol.name, "system": line.system, "seed": seed}
+    data = reading.results["dataset"]
     return [
-        {
-            **about,
-            "against": against,
-            "data": reading.results["dataset"],
-            **Evidence(wrong, mean, other).to_record(),
-            **origin(reading.results),
-        }
+        {**about, "against": against, "data": data, **pack(wrong, mean, other)}
+        | origin(reading.results)
         for against, other in others.items()
     ]
 
@@ -118,17 +99,17 @@ def claim(records: Sequence[Record]) -> dict[str, Any]:
     is better) with a 95 % interval by a bootstrap over images and seeds; and half the width of
     Student's interval over the differences of seeds.
     """
-    found = [Evidence.from_record(record) for record in records]
-    differences = 100 * np.stack([one.difference for one in found])
+    wrong, other = (np.stack(each) for each in zip(*map(unpack, records), strict=True))
+    differences = 100 * (wrong - other)  # (seeds, N)
     mean, low, high = paired_bootstrap(differences)
     each = differences.mean(axis=1)
     protocol, system, against = (records[0][name] for name in KEY[:3])
-    glimpses = float(np.mean([one.glimpses for one in found]))
-    other_glimpses = float(np.mean([one.other.mean_glimpses for one in found]))
+    glimpses = float(np.mean([record["mean_glimpses"] for record in records]))
+    other_glimpses = float(np.mean([record["other_mean_glimpses"] for record in records]))
     values: dict[str, float | None] = {
-        "error": 100 * float(np.mean([one.wrong.mean() for one in found])),
+        "error": 100 * float(wrong.mean()),
         "glimpses": glimpses,
-        "other_error": 100 * float(np.mean([one.other.error.mean() for one in found])),
+        "other_error": 100 * float(other.mean()),
         "other_glimpses": other_glimpses,
         "fewer_glimpses": None if against == THRESHOLD else 1 - glimpses / other_glimpses,
         "difference": mean,
@@ -143,7 +124,7 @@ def claim(records: Sequence[Record]) -> dict[str, Any]:
         "label": label_of(systems.PROTOCOLS[protocol], system),
         "against": against,
         **{name: None if value is None else round(value, 4) for name, value in values.items()},
-        "seeds": len(found),
+        "seeds": len(records),
         "seed_differences": [round(float(one), 4) for one in each],
     }
 
@@ -178,8 +159,9 @@ def markdown(claims: Sequence[dict[str, Any]], command: str) -> str:
                 "seeds": str(one["seeds"]),
             }
         )
+    table = markdown_table([*lines[0]], [[*line.values()] for line in lines], text_columns=2)
     return (
         "# The learned stop against other ways to stop\n\n"
         "On the same trunk and test images; negative: the learned stop makes fewer errors.\n\n"
-        f"{markdown_table(DataFrame(lines), text_columns=2)}\n{NOTE}\n\nMade by `{command}`.\n"
+        f"{table}\n{NOTE}\n\nMade by `{command}`.\n"
     )

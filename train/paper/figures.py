@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,72 +25,118 @@ from train.paper.tables import IN_NO_CURVE, line_of
 
 matplotlib.use("Agg")
 
-Found = Mapping[str, Path]  # folder of the finished run of each system, all of one seed
 Points = dict[str, list[dict[str, Any]]]  # points of each curve
 CONFIDENCES = (0.5, 0.7, 0.9, 0.97, 0.99)
 """Confidence thresholds whose cost is shown."""
 BY_DISCOUNT, FIXED, CONFIDENCE = "DT-RAM, by discount", "fixed number (RAM)", "confidence threshold"
 LOOK, LEARNED = "one look", "DT-RAM, and RAM with ACT"
+COSTS = {
+    "flops": ("mflop", "MFLOP an image"),
+    "time": ("milliseconds", "measured ms an image, in batches"),
+}
 
 
-def histogram_figure(reader: Reader, protocol: Protocol, found: Found, stem: Path) -> list[Path]:
+@dataclass(frozen=True)
+class FinishedRuns:
+    """Finished runs of one protocol and seed, and where their figures go."""
+
+    reader: Reader
+    protocol: Protocol
+    folders: Mapping[str, Path]  # of the run of each system
+    stem: Path  # path of the files up to their endings
+
+    def read(self, system: str, **stop: Any) -> Reading:
+        """Reads a system's run, stopped by its own rule or after `steps` or at a `threshold`."""
+        return self.reader.read(line_of(self.protocol, system, **stop), self.folders[system])
+
+    def path(self, ending: str) -> Path:
+        """The file with some ending."""
+        return self.stem.with_name(self.stem.name + ending)
+
+    def write_json(self, ending: str, systems: Sequence[str], **content: Any) -> None:
+        """Writes the values of a picture, and the origin of the runs of its systems."""
+        path, folders = self.path(ending), [self.folders[system] for system in systems]
+        origins = {"/".join(f.parts[-3:]): origin(read_json(f / "results.json")) for f in folders}
+        for name, one in origins.items() if RESULTS in path.resolve().parents else ():
+            check_origin(one, name)
+        task = self.reader.task(folders[0])
+        about = {"data": task.dataset, "protocol": self.protocol.name, **content, "runs": origins}
+        write_result(path, {**about, **provenance(task.device)})
+
+    def images_per_second(
+        self, system: str, rule: StoppingRule | None = None, steps: int | None = None
+    ) -> float:
+        """Test images that a run's network classifies in a second, the fastest of 3 passes.
+
+        It stops by `rule`, or by its own if None; `steps` picks the stage of the curriculum.
+        """
+        folder = self.folders[system]
+        task = self.reader.task(folder)
+        test = task.images("test")
+        if self.protocol.systems[system].program == ONE_LOOK:
+            network = load_one_look(folder, task.device)
+            return max(predictions_and_rate(network, test)[1] for _ in range(3))
+        agent = load_agent(network_of(folder, steps), task.device)
+        agent.stopping = rule or agent.stopping
+        return max(images_per_second(task, agent, test) for _ in range(3))
+
+
+def histogram_figure(runs: FinishedRuns) -> list[Path]:
     """Test images by number of glimpses with boxes in visiting order, and how many took each.
 
-    Writes ``STEM.png``, ``STEM-histogram.png`` and ``STEM.json``; nothing without a DT-RAM in
-    `found`, the finished runs of the protocol. Returns the pictures.
+    Writes ``STEM.png``, ``STEM-histogram.png`` and ``STEM.json``; nothing without a DT-RAM. Returns
+    the pictures.
     """
-    if "dtram" not in found:
+    if "dtram" not in runs.folders:
         return []
-    folder = found["dtram"]
+    folder, reader = runs.folders["dtram"], runs.reader
     task, agent, scores = reader.task(folder), load_agent(folder), reader.scores(folder, folder)
     taken, prediction = scores.apply(agent.stopping)
+    numbers = np.arange(1, task.max_glimpses + 1)
     counts = np.bincount(taken.cpu().numpy(), minlength=task.max_glimpses + 1)[1:]
-    _write_json(reader, protocol, [folder], {"histogram": counts.tolist()}, stem)
-    pictures = [stem.with_name(f"{stem.name}{ending}.png") for ending in ("", "-histogram")]
+    runs.write_json(".json", ["dtram"], histogram=counts.tolist())
+    pictures = [runs.path(".png"), runs.path("-histogram.png")]
     figure = glimpse_figure(task, task.images("test"), scores, taken, prediction)
     figure.savefig(pictures[0], dpi=110)
     figure = Figure(figsize=(4.5, 3.2), layout="constrained")
     axes = figure.add_subplot()
-    bars = axes.bar(np.arange(1, len(counts) + 1), 100 * counts / counts.sum())
+    bars = axes.bar(numbers, 100 * counts / counts.sum())
     axes.bar_label(bars, fmt="%.1f", fontsize=8)
-    axes.set_xticks(np.arange(1, len(counts) + 1))
+    axes.set_xticks(numbers)
     axes.set(xlabel="glimpses", ylabel="% of test images", title=task.dataset)
     figure.savefig(pictures[1], dpi=110)
     return pictures
 
 
-def discount_plot(reader: Reader, protocol: Protocol, found: Found, stem: Path) -> list[Path]:
+def discount_plot(runs: FinishedRuns) -> list[Path]:
     """Test error against mean glimpses as the discount varies, beside other stopping rules.
 
-    Writes ``STEM.png`` and ``STEM.json``; nothing without a run of some discount.
+    Writes ``STEM-discount.png`` and ``.json``; nothing without a run of some discount.
     """
-    learned = [name for name in found if name == "dtram" or name.startswith("discount-")]
-    if not learned or "ram" not in found:
+    learned = [name for name in runs.folders if name == "dtram" or name.startswith("discount-")]
+    if not learned or "ram" not in runs.folders:
         return []
-    ram, points = found["ram"], Points()
+    points = Points()
     for name in learned:
-        reading = reader.read(line_of(protocol, name), found[name])
+        reading = runs.read(name)
         label = f"{reading.results['discount']:g}"
         _add(points, BY_DISCOUNT, label, reading.error, mean_glimpses=reading.mean_glimpses)
-    for steps in range(1, protocol.max_glimpses + 1):
-        reading = reader.read(line_of(protocol, "ram", steps=steps), ram)
-        _add(points, FIXED, str(steps), reading.error, mean_glimpses=steps)
-    scores = reader.scores(ram, ram)
+    for steps in range(1, runs.protocol.max_glimpses + 1):
+        _add(points, FIXED, str(steps), runs.read("ram", steps=steps).error, mean_glimpses=steps)
+    scores = runs.reader.scores(runs.folders["ram"], runs.folders["ram"])
     for threshold in confidences(scores, 40):
         error, glimpses = scores.error_and_glimpses(ConfidenceStop(threshold))
         _add(points, CONFIDENCE, f"{threshold:.4g}", 100 * error, mean_glimpses=glimpses)
-    runs = [ram, *(found[name] for name in learned)]
-    _write_json(reader, protocol, runs, {"points": points}, stem)
+    runs.write_json("-discount.json", ["ram", *learned], points=points)
     axis = "mean_glimpses", "mean number of glimpses"
-    title = _title(reader, protocol, ram)
-    return [_plot(points, axis, title, stem, [BY_DISCOUNT], joined=True)]
+    return [_plot(runs, points, axis, "-discount.png", [BY_DISCOUNT], joined=True)]
 
 
-def cost_plot(reader: Reader, protocol: Protocol, found: Found, stem: Path) -> list[Path]:
+def cost_plot(runs: FinishedRuns) -> list[Path]:
     """Test error of every system, but `tables.IN_NO_CURVE`, against FLOPs and measured time.
 
-    Writes ``STEM-flops.png``, ``STEM-time.png`` and ``STEM.json``. Time is measured here, one
-    system after another, in batches.
+    Writes ``STEM-cost-flops.png``, ``STEM-cost-time.png`` and ``STEM-cost.json``. Time is measured
+    here, one system after another, in batches.
     """
     points = Points()
 
@@ -97,92 +144,50 @@ def cost_plot(reader: Reader, protocol: Protocol, found: Found, stem: Path) -> l
         cost = {"mflop": reading.flops / 1e6, "milliseconds": 1000 / rate}
         _add(points, kind, name, reading.error, **cost)
 
-    found = {name: folder for name, folder in found.items() if name not in IN_NO_CURVE}
-    for name, folder in found.items():
+    shown = [name for name in runs.folders if name not in IN_NO_CURVE]
+    for name in shown:
         if name not in TRUNKS:
-            reading = reader.read(line_of(protocol, name), folder)
-            kind = LOOK if protocol.systems[name].program == ONE_LOOK else LEARNED
-            add(kind, name, reading, measured_rate(reader, folder))
+            kind = LOOK if runs.protocol.systems[name].program == ONE_LOOK else LEARNED
+            add(kind, name, runs.read(name), runs.images_per_second(name))
             continue
-        for steps in range(1, protocol.max_glimpses + 1):
-            reading = reader.read(line_of(protocol, name, steps=steps), folder)
-            rate = measured_rate(reader, folder, FixedStop(steps), steps)
-            add("RAM, fixed number", f"{name} {steps}", reading, rate)
-        for confidence in CONFIDENCES:
-            reading = reader.read(line_of(protocol, name, threshold=confidence), folder)
-            rate = measured_rate(reader, folder, ConfidenceStop(confidence))
-            add("RAM, stop by confidence", f"{name} > {confidence:g}", reading, rate)
+        for steps in range(1, runs.protocol.max_glimpses + 1):
+            rate = runs.images_per_second(name, FixedStop(steps), steps)
+            add("RAM, fixed number", f"{name} {steps}", runs.read(name, steps=steps), rate)
+        for p in CONFIDENCES:
+            rate = runs.images_per_second(name, ConfidenceStop(p))
+            add("RAM, stop by confidence", f"{name} > {p:g}", runs.read(name, threshold=p), rate)
     if not points:
         return []
-    runs = list(found.values())
-    _write_json(reader, protocol, runs, {"points": points}, stem)
-    title = _title(reader, protocol, runs[0])
-    axes = {
-        "flops": ("mflop", "MFLOP an image"),
-        "time": ("milliseconds", "measured ms an image, in batches"),
-    }
-    named = [LOOK, LEARNED]
+    runs.write_json("-cost.json", shown, points=points)
     return [
-        _plot(points, axis, title, stem.with_name(f"{stem.name}-{ending}"), named, joined=False)
-        for ending, axis in axes.items()
+        _plot(runs, points, axis, f"-cost-{cost}.png", [LOOK, LEARNED], joined=False)
+        for cost, axis in COSTS.items()
     ]
-
-
-def measured_rate(
-    reader: Reader, folder: Path, rule: StoppingRule | None = None, steps: int | None = None
-) -> float:
-    """Test images that a finished run's network classifies in a second, the fastest of 3 passes.
-
-    The network stops by `rule`, or by its own if None; `steps` picks the stage of the curriculum.
-    """
-    task = reader.task(folder)
-    test = task.images("test")
-    if "side" in read_json(folder / "results.json"):
-        network = load_one_look(folder, task.device)
-        return max(predictions_and_rate(network, test)[1] for _ in range(3))
-    agent = load_agent(network_of(folder, steps), task.device)
-    agent.stopping = rule or agent.stopping
-    return max(images_per_second(task, agent, test) for _ in range(3))
 
 
 def _add(points: Points, curve: str, name: str, error: float, **place: float) -> None:
     points.setdefault(curve, []).append({"name": name, **place, "test_error": error})
 
 
-def _title(reader: Reader, protocol: Protocol, folder: Path) -> str:
-    return f"{reader.task(folder).dataset}, {protocol.name}, {folder.name}"
-
-
-def _write_json(
-    reader: Reader, protocol: Protocol, runs: Sequence[Path], content: Mapping[str, Any], stem: Path
-) -> None:
-    """Writes the values of a picture and the origin of its runs as ``STEM.json``."""
-    path, task = stem.with_name(f"{stem.name}.json"), reader.task(runs[0])
-    origins = {"/".join(run.parts[-3:]): origin(read_json(run / "results.json")) for run in runs}
-    for name, one in origins.items() if RESULTS in path.resolve().parents else ():
-        check_origin(one, name)
-    about = {"data": task.dataset, "protocol": protocol.name, **content, "runs": origins}
-    write_result(path, {**about, **provenance(task.device)})
-
-
 def _plot(
+    runs: FinishedRuns,
     points: Points,
     axis: tuple[str, str],
-    title: str,
-    stem: Path,
+    ending: str,
     labelled: Sequence[str],
-    *,
     joined: bool,
 ) -> Path:
     """Draws curves against the value and label of an axis; points of some curves have names."""
+    folder = next(iter(runs.folders.values()))
+    title = f"{runs.reader.task(folder).dataset}, {runs.protocol.name}, {folder.name}"
     key, label = axis
     figure = Figure(figsize=(6.5, 4.4), layout="constrained")
     axes = figure.add_subplot()
+    style: dict[str, Any] = {"markersize": 4, "linewidth": 1, "linestyle": "-" if joined else ""}
     for (curve, rows), marker in zip(points.items(), "os^D", strict=False):
         rows = sorted(rows, key=lambda row: row[key])
         x, y = [row[key] for row in rows], [row["test_error"] for row in rows]
-        style = "-" if joined else ""
-        axes.plot(x, y, marker=marker, markersize=4, linewidth=1, linestyle=style, label=curve)
+        axes.plot(x, y, marker=marker, label=curve, **style)
         for row in rows if curve in labelled else ():
             if joined or not row["name"].startswith("discount-"):  # they have their own curve
                 place = (row[key], row["test_error"])
@@ -195,6 +200,6 @@ def _plot(
     axes.tick_params(which="minor", labelsize=6)
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize=8)
-    path = stem.with_name(f"{stem.name}.png")
+    path = runs.path(ending)
     figure.savefig(path, dpi=110)
     return path

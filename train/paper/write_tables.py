@@ -11,7 +11,6 @@ from pandas import DataFrame
 
 from train.common.files import write_text
 from train.common.records import write_result
-from train.dtram.options import StopAfter, StopJoint
 from train.paper.read_runs import Record, records_of
 from train.paper.tables import Line, Table
 
@@ -72,8 +71,7 @@ def make_row(made: Table, line: Line, records: Sequence[Record]) -> dict[str, An
     if "units" in found[0]:
         row["units"] = f"{found[0]['units']:.1f} of {found[0]['of_units']} units"
     system = line.protocol.systems[line.system]
-    stop = system.option("stop")
-    bound = stop.max_mean_glimpses if isinstance(stop, StopAfter | StopJoint) else None
+    bound = getattr(system.option("stop"), "max_mean_glimpses", None)
     if over := [one for one in found if bound is not None and one["mean_glimpses"] > bound]:
         row["over_bound"] = [f"{run_name(one)} {one['mean_glimpses']:.3f}" for one in over]
     # A run asked for bfloat16 computes in float32 where the device has no instructions for it.
@@ -99,10 +97,12 @@ def write_table(
     write_result(folder / f"{made.key}.json", {**content, **origin})
     write_csv(folder / f"{made.key}.csv", rows)
     measured = f"Measured on {data}.\n\n" if data else ""
-    notes = [made.note, *_remarks(rows), FOOTNOTE if data else ""]
-    notes += [f"Made by `{origin['command']}`."]
-    text = f"# {made.title}\n\n{measured}{_markdown(rows)}"
-    text += "".join(f"\n{note}\n" for note in notes if note)
+    shown = [key for key in COLUMNS if any(row.get(key) is not None for row in rows)]
+    cells = [[_cell(row, key) for key in shown] for row in rows]
+    table = markdown_table([COLUMNS[key] for key in shown], cells)
+    made_by = f"Made by `{origin['command']}`."
+    notes = [made.note, *_remarks(rows), FOOTNOTE if data else "", made_by]
+    text = f"# {made.title}\n\n{measured}{table}" + "".join(f"\n{n}\n" for n in notes if n)
     return write_text(folder / f"{made.key}.md", text)
 
 
@@ -116,18 +116,13 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     return write_text(path, frame.to_csv(index=False, lineterminator="\n"))
 
 
-def markdown_table(frame: DataFrame, text_columns: int = 1) -> str:
-    """A table of strings in Markdown; all but the first columns are aligned to the right."""
-    heads = list(frame.columns)
+def markdown_table(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1
+) -> str:
+    """A table in Markdown; all but the first columns are aligned to the right."""
     rule = "|" + "---|" * text_columns + "---:|" * (len(heads) - text_columns)
-    lines = [f"| {' | '.join(cells)} |" for cells in [heads, *frame.to_numpy().tolist()]]
+    lines = [f"| {' | '.join(cells)} |" for cells in (heads, *rows)]
     return "\n".join([lines[0], rule, *lines[1:]]) + "\n"
-
-
-def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    shown = [key for key in COLUMNS if any(row.get(key) is not None for row in rows)]
-    cells = DataFrame([[_cell(row, key) for key in shown] for row in rows])
-    return markdown_table(cells.set_axis([COLUMNS[key] for key in shown], axis=1))
 
 
 def _cell(row: Mapping[str, Any], key: str) -> str:
@@ -136,13 +131,13 @@ def _cell(row: Mapping[str, Any], key: str) -> str:
         return ""
     if key == "system":
         return f"{value}, {row['units']}" if "units" in row else value
-    if key == "ours":
-        return f"{value:.2f}" + (f" ± {row['spread']:.2f}" if row["spread"] is not None else "")
-    if key == "difference":
-        return f"{value:+.2f}"
+    if key == "ours" and row["spread"] is not None:
+        return f"{value:.2f} ± {row['spread']:.2f}"
     if key == "glimpses":
         return f"{value:.2f}" + " †" * ("over_bound" in row)
-    return f"{value / 1e6:.2f}" if key == "flops" else str(value)
+    if key == "flops":
+        return f"{value / 1e6:.2f}"
+    return format(value, {"ours": ".2f", "difference": "+.2f"}.get(key, ""))
 
 
 def _remarks(rows: Sequence[Mapping[str, Any]]) -> list[str]:

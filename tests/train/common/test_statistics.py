@@ -6,32 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from agents.stopping import ConfidenceStop, FixedStop
+from agents.stopping import FixedStop
 from agents.unroll import Scores
 from train.common.statistics import (
-    glimpses_needed,
-    matching_confidence,
     mixture_at,
     outcome,
     paired_bootstrap,
 )
-
-
-@pytest.mark.parametrize(
-    ("accuracy", "wanted", "needed"),
-    [
-        ([50, 70, 80], 50, 1.0),
-        ([50, 70, 80], 40, 1.0),
-        ([50, 70, 80], 65, 1.75),
-        ([50, 70, 80], 80, 3.0),
-        ([50, 70, 80], 80.1, None),
-        ([50, 45, 60], 55, 2 + 10 / 15),  # a fall is not gone through
-        ([50], 51, None),
-    ],
-)
-def test_glimpses_needed(accuracy: list[float], wanted: float, needed: float | None) -> None:
-    found = glimpses_needed(accuracy, wanted)
-    assert found == (None if needed is None else pytest.approx(needed))
 
 
 def random_scores(images: int = 500) -> Scores:
@@ -40,13 +21,6 @@ def random_scores(images: int = 500) -> Scores:
     nothing = torch.zeros(3, images)
     labels = torch.zeros(images, dtype=torch.int64)
     return Scores(labels, logits, nothing, torch.zeros(3, images, 2))
-
-
-def test_matching_confidence_matches_validations_glimpses() -> None:
-    scores = random_scores()
-    for wanted in (1.0, 1.7, 2.9):
-        rule = ConfidenceStop(matching_confidence(scores, wanted))
-        assert scores.error_and_glimpses(rule)[1] == pytest.approx(wanted, abs=0.03)
 
 
 def test_error_between_two_rules_is_their_mixture() -> None:

@@ -19,7 +19,7 @@ from train import reproduce
 from train.common.files import read_json
 from train.common.records import read_records
 from train.paper import systems
-from train.paper.figures import histogram_figure
+from train.paper.figures import FinishedRuns, histogram_figure
 from train.paper.read_runs import Reader
 from train.reproduce import Options
 
@@ -131,8 +131,8 @@ def check_curves(options: Options) -> None:
     assert all(point["milliseconds"] > 0 for point in points.values())
     assert points["ram 4"]["mflop"] == pytest.approx(4 * points["ram 1"]["mflop"], rel=0.01)
     reader, folder = Reader(torch.device("cpu")), options.runs / "mnist/dtram-1/seed-0"
-    stem = options.runs / "figure"
-    pictures = histogram_figure(reader, systems.MNIST, {"dtram": folder}, stem)
+    found = {"dtram": folder}
+    pictures = histogram_figure(FinishedRuns(reader, systems.MNIST, found, options.runs / "figure"))
     assert [path.name for path in pictures] == ["figure.png", "figure-histogram.png"]
     assert all(path.exists() for path in pictures)
     taken = read_json(folder / "results.json")["histogram"]

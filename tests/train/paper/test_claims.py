@@ -10,18 +10,13 @@ import pytest
 
 from train.common.statistics import Mixture
 from train.paper import claims
-from train.paper.claims import THRESHOLD, WHOLE, Evidence
+from train.paper.claims import THRESHOLD, WHOLE
 from train.paper.read_runs import Record
 
 
-def record(seed: int, against: str, found: Evidence) -> Record:
-    key = {"protocol": "birds-small", "system": "dtram", "against": against, "seed": seed}
-    return {**key, "data": "Birds (drawn)", **found.to_record()}
-
-
-def evidence(wrong: list[int], other: list[list[int]], share: float, glimpses: float) -> Evidence:
+def evidence(wrong: list[int], other: list[list[int]], share: float, glimpses: float) -> Record:
     mixture = Mixture(np.array(other, dtype=bool), share, mean_glimpses=4.0)
-    return Evidence(np.array(wrong, dtype=bool), glimpses, mixture)
+    return claims.pack(np.array(wrong, dtype=bool), glimpses, mixture)
 
 
 FOUND = [
@@ -30,8 +25,10 @@ FOUND = [
 ]
 
 
-def claim(against: str, found: list[Evidence]) -> dict[str, Any]:
-    return claims.claim([record(seed, against, one) for seed, one in enumerate(found)])
+def claim(against: str, found: list[Record]) -> dict[str, Any]:
+    about = {"protocol": "birds-small", "system": "dtram", "against": against}
+    about["data"] = "Birds (drawn)"
+    return claims.claim([{**about, "seed": seed, **one} for seed, one in enumerate(found)])
 
 
 def test_a_claim_by_hand() -> None:
@@ -50,11 +47,11 @@ def test_a_claim_by_hand() -> None:
 
 def test_evidence_is_the_same_after_json() -> None:
     rng = np.random.default_rng(0)
-    one = Evidence(rng.random(43) < 0.2, 2.25, Mixture(rng.random((2, 43)) < 0.3, 0.123, 3.0))
-    again = Evidence.from_record(json.loads(json.dumps(one.to_record())))
-    assert np.array_equal(again.wrong, one.wrong) and again.glimpses == one.glimpses
-    assert np.array_equal(again.other.wrong, one.other.wrong)
-    assert again.other[1:] == one.other[1:]
+    wrong, mixture = rng.random(43) < 0.2, Mixture(rng.random((2, 43)) < 0.3, 0.123, 3.0)
+    record = json.loads(json.dumps(claims.pack(wrong, 2.25, mixture)))
+    assert (record["mean_glimpses"], record["other_mean_glimpses"]) == (2.25, 3.0)
+    again, other = claims.unpack(record)
+    assert np.array_equal(again, wrong) and np.array_equal(other, mixture.error)
 
 
 def test_the_text_of_claims() -> None:
