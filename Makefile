@@ -56,9 +56,9 @@ lint: $(READY)
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-# drawn_parts.py trains networks for minutes: run it by hand.
+# drawn_parts.py trains networks for minutes: run it by hand. timing.py is what the others share.
 bench: $(BENCH_READY) mnist
-	set -e; for program in $(filter-out benchmarks/drawn_parts.py,$(wildcard benchmarks/*.py)); do \
+	set -e; for program in $(filter-out %/drawn_parts.py %/timing.py,$(wildcard benchmarks/*.py)); do \
 	  echo "== $$program"; $(PY) $$program; done
 
 docs: $(DOCS_READY) mnist
