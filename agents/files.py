@@ -4,11 +4,12 @@ A DT-RAM's folder may hold further stops, learned one by one on the same trunk, 
 ``stop-NAME.safetensors`` has the tensors of the stopper and the baseline alone, and ``model.json``
 lists it::
 
-    "stops": {"2.4": {"threshold": 0.82, "weights_sha256": "...", "discount": 0.98}},
-    "default_stop": "2.4"
+    "stops": {"at-most-2.4": {"threshold": 0.82, "weights_sha256": "...", "discount": 0.98}},
+    "default_stop": "at-most-2.4"
 
-`save_stop` writes them, and ``DTRAM.load(folder, stop="2.4")`` reads one. Without ``default_stop``
-the default is the stop in ``model.safetensors``, with the ``stop_threshold`` of ``model.json``.
+`save_stop` writes them, and ``DTRAM.load(folder, stop="at-most-2.4")`` reads one. Without
+``default_stop`` the default is the stop in ``model.safetensors``, with the ``stop_threshold`` of
+``model.json``.
 """
 
 from __future__ import annotations
@@ -146,7 +147,7 @@ def save_stop(
 
     Args:
         folder: of the saved DT-RAM; its other files stay as they are.
-        name: of the stop, as ``"2.4"``; a stop of that name is replaced.
+        name: of the stop, as ``"at-most-2.4"``; a stop of that name is replaced.
         agent: the `DTRAM` whose stopper, baseline and threshold are saved.
         default: whether this stop is loaded if none is named.
         **metadata: JSON values to keep with it, as ``discount=0.98``.

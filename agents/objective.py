@@ -5,7 +5,10 @@ For a trajectory of T glimpses with return ``R = γ^T 1[y_T = y*]`` (slides "Mor
 
     loss = Σ_t CE_t - Σ [log π(l_t) + log π(a_t)] (R - b_t) + Σ_t (b_t - R)²
 
-Only decisions that were made are scored: l_t for t < T, a_t for t <= min(T, T_max - 1).
+The sums run over decisions that the agent made: l_t for t < T, a_t for t <= min(T, T_max - 1). That
+loss is ``Objective(stop="learned", location_reward="return", stop_gradient="reinforce")``. By
+default, a location earns the true class's later probability in place of R, and the gradient of the
+stops is exact.
 """
 
 from __future__ import annotations
@@ -25,8 +28,8 @@ from .stopping import glimpses_taken
 from .unroll import Trajectory
 
 LEAST_REWARD_LOG_PROB = -3.0
-"""Bound below on the log-probability that ``location_reward="mean_log_prob"`` pays, in nats. It
-keeps one hopeless image from outweighing a batch."""
+"""Lower bound, in nats, of the log-probability that is the reward with
+``location_reward="mean_log_prob"``, so that one misclassified image can't dominate a batch."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +37,11 @@ class Objective:
     """The options of the loss. Their defaults are those of ``train/reinforce.py``.
 
     Glimpse-only answers. With a thumbnail first, the agent often classifies well after glimpse 1,
-    and what a later glimpse adds shows late in training. So each glimpse 2...T may also be
+    and later glimpses improve its answer only late in training. So each glimpse 2...T may also be
     classified by itself, from an empty state. That answer soon shows whether the crop holds an
     informative part. It is used in two ways: `glimpse_only_weight` adds its cross-entropy to the
-    loss, so the encoder learns to read crops; `glimpse_only_reward` pays the location of a glimpse
-    by the true class's probability in that answer, so the locator learns to find the parts.
+    loss, so the encoder learns to read crops; `glimpse_only_reward` is the share of a location's
+    reward that is the true class's probability in that answer, so the locator learns to find parts.
 
     Raises:
         ValueError: an option is unknown or out of range, or two options exclude each other.
@@ -47,7 +50,7 @@ class Objective:
     discount: float = 0.98
     """γ of the reward"""
     stop: str = "off"
-    """learned, or off: every trajectory runs to the end (RAM, and DT-RAM's trunk)"""
+    """learned, or off: every trajectory takes all glimpses (RAM, and DT-RAM's trunk)"""
     baseline: str = "leave_one_out"
     """b_t: value (a head on h_t), leave_one_out (mean of an image's other trajectories), scalar
     (one learned number) or none"""
@@ -59,8 +62,8 @@ class Objective:
     location_reward: str = "mean_prob"
     """reward of a location: return (the trajectory's); mean_prob, the true class's mean probability
     over the glimpses after it; mean_log_prob, its mean log-probability, which still grows where the
-    probability is near 1; or imitation, 1 for each (see `location_policy`, scripted locations).
-    With stop="learned" it must be return"""
+    probability is near 1; or imitation, an advantage of 1 (see `location_policy`, scripted
+    locations). With stop="learned" it must be return"""
     policy_weight: float = 1.0
     """weight of the policy gradient"""
     baseline_weight: float = 1.0
@@ -295,7 +298,7 @@ def _sampled_credit(
 def _exact_credit(
     trajectory: Trajectory, labels: Tensor, m: int, objective: Objective, value: Tensor
 ) -> Credit:
-    """Expectation over the stopping time: stopping changes no earlier glimpse, so all T count."""
+    """Expectation over the stopping time, which changes no glimpse: one trajectory gives it."""
     reward = rewards(trajectory, labels, objective.discount)
     values = expected_returns(trajectory.stop_logit, reward)
     with torch.no_grad():

@@ -69,19 +69,19 @@ def _results() -> str:
     looks_once = (
         "drawn birds, a ResNet-18 that looks once at everything",
         f"{one_look['error']:.2f}",
-        "",
+        "whole image",
         f"{one_look['flops'] / 1e6:.2f}",
         "`python train/reproduce.py table5 --data drawn`",
     )
     rows = [
         row("**MNIST, our network**", f"{conv}/results.json", f"{evaluate} {conv}"),
         row(
-            "the same trunk, second stop",
-            f"{conv}/results-3.6.json",
-            f"{evaluate} {conv} --stop 3.6",
+            "the same network, a later stop",
+            f"{conv}/results-at-most-3.6.json",
+            f"{evaluate} {conv} --stop at-most-3.6",
         ),
         row(
-            "the same trunk, stop at confidence 0.99",
+            "the same network, stop at confidence 0.99",
             f"{conv}/results.json",
             f"{evaluate} {conv} --confidence 0.99",
             "0.99",
@@ -93,10 +93,10 @@ def _results() -> str:
         looks_once,
     ]
     heads = [
-        "DT-RAM, unless it says otherwise",
+        "system (DT-RAM unless stated)",
         "test error %",
         "mean glimpses",
-        "MFLOP",
+        "MFLOP an image",
         "command",
     ]
     return _markdown(heads, rows)

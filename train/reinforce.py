@@ -1,4 +1,4 @@
-"""Trains DT-RAM, which looks, stops and answers, on any registered environment.
+"""Trains DT-RAM, which looks at images through glimpses, on any registered environment.
 
     python train/reinforce.py                                    # MNIST, under 10 minutes on a CPU
     python train/reinforce.py --recipe mnist-conv                # MNIST, our best network
@@ -12,8 +12,9 @@
     python train/reinforce.py --run-dir runs/mine --resume       # continue an interrupted run
 
 First the trunk (encoder, core, classifier, locator) learns with a fixed number of glimpses, then
-the stopper learns on the frozen trunk. Validation chooses the weights and the stop threshold. The
-test split is evaluated once, at the end.
+the stopper learns on the frozen trunk. The loss and its gradient are in agents/objective.py. The
+validation split chooses the best epoch and the stop threshold. The test split is evaluated once, at
+the end.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class Options(TrainingOptions):
     """γ of the reward; the environment's own if not given"""
     locator: Annotated[Locator, words(Gaussian, Cells)] = field(default_factory=Gaussian)
     """location policy: gaussian std=0.1 (the paper's), or cells grid=7 entropy=0; both take
-    gradient=detached|state hidden=0 learning_rate=none"""
+    gradient=detached|state hidden=0 learning_rate=none (none: as the rest of the network)"""
     stop: Annotated[Stop, words(StopAfter, StopJoint, StopOff, ACT)] = field(
         default_factory=StopAfter
     )
@@ -89,7 +90,7 @@ class Options(TrainingOptions):
     """folder of a trained run, or of one of its stages (RUN/stages/trunk-4): only the stopper
     learns, on that trunk"""
     baseline: Literal["leave_one_out", "value", "scalar", "none"] = "leave_one_out"
-    """b_t of the policy gradient"""
+    """b_t, subtracted from the reward of a decision"""
     supervision: Literal["all", "taken", "last"] = "all"
     """cross-entropy at every glimpse up to the budget, at those taken, or at the last one"""
     location_reward: Literal["mean_prob", "mean_log_prob", "return"] | None = None
@@ -111,25 +112,29 @@ class Options(TrainingOptions):
         super().__post_init__()
         check_numbers(self, "at least 1", "m", "env_steps")
         check_numbers(self, "0 to 1", "glimpse_only")
-        needs_two = self.baseline == "leave_one_out" and self.trunk is None
-        check("m", self.m, self.m >= 2 or not needs_two, "at least 2 with leave_one_out")
+        valid = self.m >= 2 or self.baseline != "leave_one_out" or self.trunk is not None
+        check("m", self.m, valid, "at least 2 with leave_one_out")
+
         joint = isinstance(self.stop, StopJoint)
         reward = self.location_reward
         check("location_reward", reward, not joint or reward in (None, "return"), "return")
-        mixed = self.glimpse_only and (joint or reward not in (None, "mean_prob"))
-        check("glimpse_only", self.glimpse_only, not mixed, "0 unless locations earn mean_prob")
-        scans = 0 <= self.scan_epochs < self.epochs and not (joint and self.scan_epochs)
-        check("scan_epochs", self.scan_epochs, scans, "fewer than --epochs, 0 with --stop joint")
+        conflict = self.glimpse_only and (joint or reward not in (None, "mean_prob"))
+        check("glimpse_only", self.glimpse_only, not conflict, "0 unless locations earn mean_prob")
+
+        valid = 0 <= self.scan_epochs < self.epochs and not (joint and self.scan_epochs)
+        check("scan_epochs", self.scan_epochs, valid, "fewer than --epochs, 0 with --stop joint")
         by_epochs = self.env_steps is None or self.scan_epochs == 0
         check("scan_epochs", self.scan_epochs, by_epochs, "0 with --env-steps")
+
         if self.trunk is None:
-            check("stop", "act", not isinstance(self.stop, ACT), "another, or --trunk beside it")
+            valid = not isinstance(self.stop, ACT)
+            check("stop", "act", valid, "after, joint or off; act needs --trunk")
         else:
-            learns = isinstance(self.stop, StopAfter | ACT)
-            check("stop", self.stop.name, learns, "after or act, beside --trunk")
+            valid = isinstance(self.stop, StopAfter | ACT)
+            check("stop", self.stop.name, valid, "after or act with --trunk")
             for name in ("encoder", "locator", "curriculum", "glimpse_only", "scan_epochs"):
                 given = getattr(self, name) != getattr(Options(), name)
-                check(name, getattr(self, name), not given, "not given: --trunk settles it")
+                check(name, getattr(self, name), not given, "no value: --trunk determines it")
 
     def env_steps_of(self, stage: str) -> int | None:
         """Glimpses that a stage may take; None without ``--env-steps``."""
@@ -161,37 +166,39 @@ class Options(TrainingOptions):
 def train_trunk(
     options: Options, task: TrainingTask, agent: DTRAM, run: TrainingRun, glimpses: int, before: int
 ) -> None:
-    """A stage of the curriculum: `glimpses` of each image, after a stage of `before`."""
-    images, joint = task.images("train"), isinstance(options.stop, StopJoint)
+    """A stage with `glimpses` glimpses; `before`: those of the stage before it, 0 if none."""
+    images = task.images("train")
     objective = options.objective(task.discount)
-    std = options.locator.std if isinstance(options.locator, Gaussian) else 1.0
+    std = options.locator.std if isinstance(options.locator, Gaussian) else 1.0  # cells: unused
     unroll = Unroll(
         agent,
         task.sensor,
         std,
-        stop=joint,
+        stop=isinstance(options.stop, StopJoint),
         glimpse_only=objective.needs_glimpse_only,
-        bf16=options.bf16 and isinstance(options.encoder, PlainEncoder),  # ResNets do it themselves
+        bf16=options.bf16 and isinstance(options.encoder, PlainEncoder),  # a ResNet casts itself
     )
     epochs, batches = options.epochs, len(images) // options.batch_size
-    env_steps, per_batch = options.env_steps_of("trunk"), options.batch_size * options.m * glimpses
+    env_steps = options.env_steps_of("trunk")
     if env_steps is not None:
-        epochs, batches = epochs_of_budget(env_steps // per_batch, batches)
+        steps = env_steps // (options.batch_size * options.m * glimpses)
+        epochs, batches = epochs_of_budget(steps, batches)
 
     begin_stage(agent, before)
-    answers = task.classifier is None  # else the frozen classifier in the loop gives the answers
+    answers = task.classifier is None  # else a frozen classifier answers in the agent's place
     parameters = stage_parameters(agent, objective, glimpses, before, answers)
-    learn_only(agent, parameters)
-    settings, own_rate = options.optimizer, options.locator.learning_rate
-    own_rates = {} if own_rate is None else {"locator": own_rate}
+    learn_only(agent, parameters)  # the optimizers leave out all other parameters
+    settings, locator_rate = options.optimizer, options.locator.learning_rate
+    own_rates = {} if locator_rate is None else {"locator": locator_rate}
     made = make_optimizers(agent, options.learning_rate, settings, own_rates=own_rates)
     optimizers = Optimizers(made, parameters, epochs * batches, settings.max_grad_norm)
     run.begin(optimizers, epochs)
     for epoch in run.epochs():
         agent.train()
-        epoch_objective, m, unroll.scripted_locations = objective, options.m, None
+        epoch_objective, m = objective, options.m
+        unroll.scripted_locations = None
         if epoch < options.scan_epochs and glimpses > 1:
-            # The agent chooses nothing, so more trajectories of an image would teach little.
+            # All trajectories of an image would be the same, so one is enough.
             epoch_objective, m = warm_up_objective(objective), 1
             unroll.scripted_locations = scripted_scan(glimpses - 1).to(task.device)
         elif isinstance(options.locator, Cells):
@@ -227,9 +234,11 @@ def train_stopper(options: Options, task: TrainingTask, agent: DTRAM, run: Train
     assert isinstance(stop, StopAfter | ACT)
     env_steps = options.env_steps_of("stopper")
     states = frozen_states(task, agent, options.augment, options.seed, env_steps)
-    objective, m = Objective(discount=task.discount, stop="off"), 1
-    if isinstance(stop, StopAfter):
-        # The exact gradient samples nothing here, so it needs no baseline and one trajectory.
+    m = 1
+    if isinstance(stop, ACT):
+        parameters = list(agent.stopper.parameters())
+    else:
+        # The exact gradient averages over all stopping times: one trajectory, no baseline.
         sampled = stop.gradient == "reinforce"
         m = options.m if sampled else 1
         objective = Objective(
@@ -241,18 +250,16 @@ def train_stopper(options: Options, task: TrainingTask, agent: DTRAM, run: Train
             supervision=options.supervision,
             stop_entropy=stop.entropy,
         )
-    parameters = trained_heads(agent, objective)
-    if isinstance(stop, ACT):
-        parameters = list(agent.stopper.parameters())
+        parameters = trained_heads(agent, objective)
     learn_only(agent, parameters)
-    size = min(stop.batch_size, len(states.labels))
-    steps = stop.epochs * (len(states.labels) // size)
+    batch_size = min(stop.batch_size, len(states.labels))
+    steps = stop.epochs * (len(states.labels) // batch_size)
     made = make_optimizers(agent, STOPPER_LEARNING_RATE, AdamW())
     optimizers = Optimizers(made, parameters, steps, AdamW.max_grad_norm)
     run.begin(optimizers, stop.epochs, env_steps=states.env_steps)
     for _ in run.epochs():
         agent.train()
-        for indices in run.batches(len(states.labels), size):
+        for indices in run.batches(len(states.labels), batch_size):
             if isinstance(stop, ACT):
                 losses = states.act_losses(agent, indices, stop.ponder_cost, task.discount)
             else:
@@ -289,11 +296,12 @@ def train(options: Options) -> Path:
         options.check_batch_size(len(task.images("train")))
         names = list(stages)
     names += ["stopper"] if isinstance(options.stop, StopAfter | ACT) else []
-    for stage in names if options.env_steps is not None else ():
-        batch = 1 if stage == "stopper" else options.batch_size * options.m
-        share, least = options.env_steps_of(stage) or 0, batch * task.max_glimpses
-        enough = f"so many that {stage} gets {least}, not {share}"
-        check("env_steps", options.env_steps, share >= least, enough)
+    if options.env_steps is not None:
+        for stage in names:
+            batch = 1 if stage == "stopper" else options.batch_size * options.m
+            share, least = options.env_steps_of(stage) or 0, batch * task.max_glimpses
+            expected = f"enough that {stage} gets {least}; it would get {share}"
+            check("env_steps", options.env_steps, share >= least, expected)
 
     how = options.stop, options.bf16, options.seed
     if options.trunk is None:
@@ -312,7 +320,7 @@ def train(options: Options) -> Path:
                 glimpses = stages[stage]
                 before = max((t for t in curriculum if t < glimpses), default=0)
                 train_trunk(options, task, agent, run, glimpses, before)
-            best = load_agent(run.path, task.device)
+            best = load_agent(run.path, task.device)  # the next stage starts from the best epoch
             agent.load_state_dict(best.state_dict())
             agent.stopping = best.stopping
             if len(names) > 1:
@@ -321,7 +329,7 @@ def train(options: Options) -> Path:
             run.writer.add_image(
                 f"glimpses/{stage}", pictures, run.progress.images, dataformats="HWC"
             )
-        # A signal that comes now waits the few seconds that the report takes.
+        # Ctrl-C now takes effect after the report, a few seconds later.
         about = {
             "recipe": options.recipe,
             "classifier": None if task.classifier is None else task.classifier.name,

@@ -281,10 +281,10 @@ TRUNK = {"trunk": Path("x"), "run_dir": Path("y")}
         (lambda: {"stop": StopAfter(epochs=0)}, "--stop epochs 0"),
         (lambda: {"stop": StopJoint(entropy=-1.0)}, "--stop entropy -1.0"),
         (lambda: {"stop": ACT(ponder_cost=-1.0), **TRUNK}, "--stop ponder_cost -1.0"),
-        (lambda: {"stop": ACT()}, "--stop act: expected another, or --trunk"),
+        (lambda: {"stop": ACT()}, "--stop act: expected after, joint or off; act needs --trunk"),
         (lambda: {"stop": StopJoint(), **TRUNK}, "--stop joint: expected after or act"),
-        (lambda: {"curriculum": (2, 4), **TRUNK}, "--curriculum .*: expected not given"),
-        (lambda: {"locator": Cells(grid=3), **TRUNK}, "--locator cells grid=3: expected not given"),
+        (lambda: {"curriculum": (2, 4), **TRUNK}, "--curriculum .*: expected no value"),
+        (lambda: {"locator": Cells(grid=3), **TRUNK}, "--locator cells grid=3: expected no value"),
         (lambda: {"locator": Cells(grid=0)}, "--locator grid 0"),
         (lambda: {"locator": Cells(entropy=-1.0)}, "--locator entropy -1.0"),
         (lambda: {"locator": Gaussian(std=0.0)}, "--locator std 0.0"),
@@ -322,9 +322,9 @@ def test_impossible_options_are_errors(small_options, make, message: str) -> Non
         ({"trunk": Path("nowhere")}, "no saved model"),
         (
             {"env_steps": 300, "batch_size": 32},
-            "--env-steps 300: expected so many that trunk-4 gets 256, not 225",
+            "--env-steps 300: expected enough that trunk-4 gets 256; it would get 225",
         ),
-        ({"env_steps": 14, "batch_size": 1}, "stopper gets 4, not 3"),
+        ({"env_steps": 14, "batch_size": 1}, "stopper gets 4; it would get 3"),
     ],
 )
 def test_options_that_do_not_fit_the_task_are_errors(
@@ -478,7 +478,7 @@ def test_dearer_glimpses_are_fewer(tmp_path: Path, finished_ram: Path) -> None:
 
 
 def test_a_trunk_that_does_not_fit_is_refused(tmp_path: Path, finished_ram: Path) -> None:
-    with pytest.raises(ValueError, match="--bf16 True: expected not given: the trunk's encoder"):
+    with pytest.raises(ValueError, match="--bf16 True: expected no value: the trunk's encoder"):
         train(on_trunk(finished_ram, tmp_path / "c", bf16=True))
     with pytest.raises(ValueError, match="was made for"):
         train(on_trunk(finished_ram, tmp_path / "b", env=("glimpse_size=6",)))

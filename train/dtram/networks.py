@@ -77,7 +77,7 @@ def agent_on_trunk(folder: Path, task: TrainingTask, stop: Stop, bf16: bool, see
     heads = {name for name in trunk if name.split(".")[0] in ("stopper", "baseline")}
     agent.load_state_dict(trunk | {name: untrained[name] for name in heads})
     resnets = [encoder for encoder in agent.encoders() if isinstance(encoder, GlimpseResNet)]
-    check("bf16", bf16, bool(resnets) or not bf16, "not given: the trunk's encoder is no resnet")
+    check("bf16", bf16, bool(resnets) or not bf16, "no value: the trunk's encoder is no resnet")
     for encoder in resnets:
         encoder.bf16 = bf16
     return agent.eval()

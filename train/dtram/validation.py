@@ -27,7 +27,7 @@ def select_by_error(scores: Scores, discount: float) -> Selection:
     """Judges a trunk: by its mean error after 2, 3, ... T glimpses, then by that after T.
 
     A dynamic stop may come after any glimpse, so every glimpse counts, except the first one, which
-    no location policy chose.
+    no location policy chose (unless T = 1).
     """
     steps = len(scores.logits)
     errors = [scores.error_and_glimpses(FixedStop(t))[0] for t in range(1, steps + 1)]
@@ -44,11 +44,10 @@ def select_by_error(scores: Scores, discount: float) -> Selection:
 def select_threshold(scores: Scores, discount: float, max_mean_glimpses: float | None) -> Selection:
     """Chooses the threshold of the learned stop.
 
-    Candidates are 1/2, never, and quantiles of the stop probabilities that occur, so that a stopper
-    whose probabilities are all tiny or all near 1 is served as well. Of those whose mean number of
-    glimpses is within the bound, the one with the lowest error is chosen, then with the fewest
-    glimpses; if none keeps the bound, the one with the fewest glimpses, and ``eval/bound_kept`` is
-    0. Without a bound it is the one with the highest mean return.
+    Candidates are 1/2, 1 (never stop) and quantiles of the stop probabilities that occur, so they
+    stay fine where all probabilities are close to 0 or to 1. Among candidates within the bound on
+    the mean number of glimpses: lowest error, then fewest glimpses. If none is within it: fewest
+    glimpses, and ``eval/bound_kept`` is 0. Without a bound: highest mean return.
     """
     p = torch.sigmoid(scores.stop_logit[:-1].flatten().double())
     thresholds = {0.5, 1.0}  # no probability exceeds 1
@@ -73,7 +72,7 @@ def select_threshold(scores: Scores, discount: float, max_mean_glimpses: float |
             "eval/bound_kept": float(not over),
         }
         rank: tuple[float, ...] = (over, glimpses, error) if over else (over, error, glimpses)
-        criterion = (error + over, glimpses)
+        criterion = (error + over, glimpses)  # an epoch beyond the bound loses to any within it
         if max_mean_glimpses is None:
             rank = criterion = (-mean_return, glimpses)
         candidates.append((rank, threshold, Selection(criterion, metrics, threshold)))
