@@ -1,7 +1,5 @@
 """Pretrained weights for a residual network, from torchvision or a file; no code is unpickled."""
 
-from __future__ import annotations
-
 import contextlib
 import pickle
 import re

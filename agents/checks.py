@@ -1,7 +1,5 @@
 """Checks of settings; each raises a ValueError that names the setting, its value and the range."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 

@@ -1,7 +1,5 @@
 """Recurrent cores f_h: from the encoded glimpse g_t and h_{t-1} to h_t, all ``(B, H)``."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -3,8 +3,6 @@
 A multiply-add counts as two operations; only matrix products and convolutions count.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -4,8 +4,6 @@ Li, Yang, Liu, Zhou, Wen, Xu, "Dynamic Computational Time for Visual Attention" 
 are those of the talk's slide "Dynamic Computational Time for RAM", one line each.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -5,8 +5,6 @@ locations ``(B, 2)`` in [-1, 1]. It returns ``(B, out_features)``; the core appl
 non-linearity. Its where-path of `where_features` hidden units reads the location; 0: it has none.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

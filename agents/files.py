@@ -12,8 +12,6 @@ lists it::
 ``model.json``.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Loads a saved model of whatever kind its ``model.json`` names."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

@@ -11,8 +11,6 @@ target. The locator learns to imitate them by maximum likelihood: `mean_log_prob
 ``Objective.location_reward="imitation"`` pays every choice 1.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import TypeAlias

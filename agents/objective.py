@@ -11,8 +11,6 @@ default, a location earns the true class's later probability in place of R, and 
 stops is exact.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import NamedTuple
 

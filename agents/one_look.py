@@ -4,11 +4,10 @@ The talk's Table 2 has a fully connected and a convolutional one for MNIST; its 
 ResNets. A 1-step RAM whose glimpse is the whole image is the same network.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -75,7 +74,7 @@ class OneLookConfig:
             return self.resnet.smallest_image
         return cnn_smallest(self.made_for) if self.made_for else SMALLEST[self.encoder]
 
-    def at(self, side: int) -> OneLookConfig:
+    def at(self, side: int) -> Self:
         """The settings for images of another side, in pixels."""
         return replace(self, image_shape=(side, side, self.image_shape[2]))
 

@@ -7,11 +7,9 @@ The classifier is a DT-RAM's encoder, core and classifier, trained on uniformly 
 id's version.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import gymnasium as gym
 import numpy as np
@@ -54,7 +52,7 @@ class FrozenClassifier:
         self.name, self.sha256 = name, ""
 
     @classmethod
-    def load(cls, folder: str | Path, sha256: str | None = None) -> FrozenClassifier:
+    def load(cls, folder: str | Path, sha256: str | None = None) -> Self:
         """Loads a model's folder, or a shipped model by name.
 
         Args:

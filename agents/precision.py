@@ -1,7 +1,5 @@
 """When computing in bfloat16 is faster than in float32."""
 
-from __future__ import annotations
-
 from functools import cache
 
 import torch

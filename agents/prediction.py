@@ -1,7 +1,5 @@
 """Classifies the user's own images, shown to the agent as its environment would show them."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass

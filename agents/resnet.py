@@ -6,8 +6,6 @@ The options: the order of convolution, batch norm and ReLU; which convolution of
 stride; batch norm's momentum; and weight decay without norms and biases.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial

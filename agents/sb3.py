@@ -10,8 +10,6 @@ Raises:
     dtram_env.optional.MissingDependencyError: Stable-Baselines3 is not installed.
 """
 
-from __future__ import annotations
-
 import inspect
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """Stopping rules: they decide after each glimpse, from the same outputs of one agent."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Protocol

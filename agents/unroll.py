@@ -5,8 +5,6 @@ any stopping rule can be evaluated on the result. `classify` acts as the agent d
 that stopped leave the batch. All three use the environment's own sensor.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -221,7 +219,7 @@ class Scores(NamedTuple):
     stop_logit: Tensor  # (T, N)
     locations: Tensor  # (T, N, 2) where each glimpse was taken
 
-    def limit(self, glimpses: int) -> Scores:
+    def limit(self, glimpses: int) -> "Scores":
         """The same pass with a smaller budget, as in a stage of the curriculum."""
         return Scores(self.labels, *(part[:glimpses] for part in self[1:]))
 

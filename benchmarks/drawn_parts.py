@@ -19,8 +19,6 @@ To suit two CPU cores, the full profile uses the images of every fourth genus wi
 which keeps the shares of genera with 0, 1 and 2 discriminative parts. ``--every 1`` uses all.
 """
 
-from __future__ import annotations
-
 import sys
 import tempfile
 import time

@@ -11,8 +11,6 @@ images by `agents.unroll.classify`, in turn, in one process. The saving is real 
 the ratio of their times over the ratio of their FLOPs, is near 1.
 """
 
-from __future__ import annotations
-
 import sys
 from dataclasses import dataclass
 from functools import partial

@@ -9,8 +9,6 @@ which a slot only restarts. The fraction of a bare gather is the time to cut the
 crops out of random images, and do nothing else, over the time of a step.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

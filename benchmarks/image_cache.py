@@ -15,8 +15,6 @@ folder is in tmpfs). The store comes first and finds none of their pages in memo
 most of them.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

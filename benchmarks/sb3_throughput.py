@@ -7,8 +7,6 @@ Stepping: a fixed random policy, whose actions are drawn before the clock starts
 collection and update, with one set of hyper-parameters for both.
 """
 
-from __future__ import annotations
-
 import sys
 from dataclasses import dataclass
 from itertools import cycle

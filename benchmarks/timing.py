@@ -1,7 +1,5 @@
 """What the benchmarks share: their options, their clock and their command line."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass

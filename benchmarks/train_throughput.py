@@ -9,8 +9,6 @@ an AdamW update. FLOPs are counted by torch on the step itself; the machine's ra
 float32 matrix products in the same run.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass

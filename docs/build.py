@@ -7,8 +7,6 @@
 A failing doctest, a broken link and a Sphinx warning are errors. Web links are not checked.
 """
 
-from __future__ import annotations
-
 import argparse
 import doctest
 import os

@@ -1,7 +1,5 @@
 """Finds broken links in Markdown pages: to other pages, to headings and to files."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

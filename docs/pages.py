@@ -3,8 +3,6 @@
 `index.md` has what all ids share. Each id has a short page with what is its own.
 """
 
-from __future__ import annotations
-
 import ast
 import contextlib
 import inspect

@@ -1,7 +1,5 @@
 """The pictures of the environment pages: GIFs of trained agents, stills of drawn images."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ Pages must not depend on which datasets a machine has. So CUB and Cars are opene
 stand-ins, ImageFolder with a temporary folder, and FashionMNIST with blank images.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager

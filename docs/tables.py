@@ -4,8 +4,6 @@ A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``. It is gene
 ``python docs/build.py``, and a test says when it is stale.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Iterable

@@ -4,8 +4,6 @@ The rules, views and observations are written once for both. numpy and torch sha
 names (`where`, `int64`, ...), which a backend offers as `xp`; its methods cover the differences.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

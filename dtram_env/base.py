@@ -1,7 +1,5 @@
 """What the scalar and the vector environment share: attributes, parts, masks and pictures."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

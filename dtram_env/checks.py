@@ -1,7 +1,5 @@
 """Checks of keywords and options: the error gives the name, the value and what was expected."""
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Iterable
 from typing import Any

@@ -1,7 +1,5 @@
 """The scalar environment: one episode at a time. `vector_env` runs many side by side."""
 
-from __future__ import annotations
-
 import operator
 from typing import Any
 

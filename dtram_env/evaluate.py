@@ -1,7 +1,5 @@
 """Exact evaluation of a policy: every image of a split, once, through the environment."""
 
-from __future__ import annotations
-
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """Optional dependencies: one clear error when a package of an extra is missing."""
 
-from __future__ import annotations
-
 import importlib
 from typing import Any
 

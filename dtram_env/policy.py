@@ -1,7 +1,5 @@
 """The interface of a policy, and three policies that need no learning."""
 
-from __future__ import annotations
-
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Protocol, TypeVar
 

@@ -1,7 +1,5 @@
 """The registered environments: one table, id -> the keywords that it is registered with."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import gymnasium as gym

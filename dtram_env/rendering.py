@@ -1,7 +1,5 @@
 """Pictures of an episode: the enlarged image with a numbered box for each glimpse."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

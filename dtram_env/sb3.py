@@ -9,8 +9,6 @@
 without Stable-Baselines3 raises an `ImportError` with the install line.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any
 

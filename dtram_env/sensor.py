@@ -1,7 +1,5 @@
 """The glimpse sensor on numpy: location -> glimpse. `sensor_torch` is the same on tensors."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

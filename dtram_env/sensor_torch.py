@@ -1,7 +1,5 @@
 """The glimpse sensor on tensors of any device, equal to `sensor` bit for bit."""
 
-from __future__ import annotations
-
 from typing import Protocol
 
 import torch

@@ -1,7 +1,5 @@
 """The settings of an environment: the keywords that both classes share, checked and completed."""
 
-from __future__ import annotations
-
 import difflib
 import inspect
 import math

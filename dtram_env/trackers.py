@@ -4,8 +4,6 @@ They record which pixels were covered (for the canvas), which grid cells were vi
 masks) and where the crops were taken (for pictures).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

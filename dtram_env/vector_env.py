@@ -1,7 +1,5 @@
 """The vector environment: all slots in one step, on numpy or on torch tensors."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import gymnasium as gym

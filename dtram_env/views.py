@@ -4,8 +4,6 @@ An action codec reads a library's action as location, stop and prediction, in ba
 backend, or one at a time. `observation_builder` makes the observations.
 """
 
-from __future__ import annotations
-
 import operator
 from functools import reduce
 from typing import Any, NamedTuple

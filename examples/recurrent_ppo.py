@@ -9,8 +9,6 @@ glimpses. Its state feeds four heads: location (Gaussian), stop (Bernoulli), pre
 (categorical) and value. At the end `dtram_env.evaluate` runs the greedy agent on every test image.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import shlex

@@ -10,8 +10,6 @@ environment of this project, in the autoreset mode NEXT_STEP, which RLlib expect
 uses by default.
 """
 
-from __future__ import annotations
-
 import argparse
 from typing import Any
 

@@ -10,8 +10,6 @@ Tianshou has no distribution for its `MultiDiscrete`: write one, and pass it to
 `ProbabilisticActorPolicy`.)
 """  # noqa: E501 - one command
 
-from __future__ import annotations
-
 import argparse
 from typing import Any
 

@@ -10,8 +10,6 @@ TorchRL reads the native spaces unchanged. Two things to know:
 - `observe="canvas"` shows all pixels seen so far, so the policy needs no memory.
 """
 
-from __future__ import annotations
-
 import argparse
 
 import torch

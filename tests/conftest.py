@@ -1,7 +1,5 @@
 """What every test shares: one thread a process, unhurried hypothesis, MNIST on disk."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

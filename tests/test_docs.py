@@ -1,7 +1,5 @@
 """The documentation agrees with the code: generated pages, pictures, links and examples."""
 
-from __future__ import annotations
-
 import doctest
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The examples: the recurrent PPO learns; the others use existing ids, and run if installed."""
 
-from __future__ import annotations
-
 import ast
 import importlib.util
 import json

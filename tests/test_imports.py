@@ -1,7 +1,5 @@
 """The direction of imports: train -> agents -> dtram_env, no circles, no program imported."""
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter

@@ -1,7 +1,5 @@
 """The wheel: its content, its imports, and what runs without the extras."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The README is true: its programs run, its models give their numbers; results have origins."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable

@@ -9,8 +9,6 @@ distribution is favoured. Validation chooses the weights; the test split is eval
     gym.make("agents:DTRAM-MNIST-Policy-v0", classifier="runs/mnist-classifier")
 """
 
-from __future__ import annotations
-
 import sys
 from dataclasses import dataclass
 from pathlib import Path

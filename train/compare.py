@@ -12,8 +12,6 @@ makes those again. Interrupted, the same command continues. A failed run is a ro
 the next call tries it again. The exit status is 1 if no run has a result.
 """
 
-from __future__ import annotations
-
 import itertools
 import sys
 from dataclasses import dataclass

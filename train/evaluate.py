@@ -9,8 +9,6 @@ This is the reference: it plays the episodes step by step. On the test split wit
 stop, the answers are also compared, image by image, with those that training wrote.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from dataclasses import dataclass

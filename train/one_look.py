@@ -11,8 +11,6 @@
 Validation chooses the weights. The test split is evaluated once, at the end.
 """
 
-from __future__ import annotations
-
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -9,8 +9,6 @@ each image a picture with boxed and numbered glimpses is written. Files that can
 named on standard error and skipped, and the exit status is then 1.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

@@ -17,8 +17,6 @@ validation split chooses the best epoch and the stop threshold. The test split i
 the end.
 """
 
-from __future__ import annotations
-
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path

@@ -11,8 +11,6 @@ command, commit, versions and hardware. Tables are made from these records alone
 and JSON. Drawn images stand under their own name and beside no published figure.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

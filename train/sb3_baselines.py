@@ -10,8 +10,6 @@ out of twenty-one points of the run. The test split is evaluated once, at the en
 `dtram_env.evaluate`.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import time

@@ -12,8 +12,6 @@ Algorithms: ppo, a2c, recurrent_ppo, maskable_ppo, dqn, sac, scan, dtram. The se
 table are in benchmarks/results/search/ENV_ID.jsonl.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import sys

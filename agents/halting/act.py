@@ -15,8 +15,6 @@ of h_1 ... h_{N-1}, and 0 to the others. This module has the arithmetic, and RAM
 `act_resnet` and `sact` have the residual networks.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -42,12 +40,12 @@ class Halt(NamedTuple):
     active: Tensor  # bool, False once halted
 
     @classmethod
-    def start(cls, like: Tensor) -> Halt:
+    def start(cls, like: Tensor) -> "Halt":
         """The variables before the first step, at positions of the shape of `like`."""
         one = torch.ones_like(like, dtype=torch.float32)
         return cls(torch.zeros_like(one), one, torch.zeros_like(one, dtype=torch.int64), one > 0)
 
-    def step(self, score: Tensor, epsilon: float) -> tuple[Tensor, Halt]:
+    def step(self, score: Tensor, epsilon: float) -> tuple[Tensor, "Halt"]:
         """Takes a step with halting scores in [0, 1]; the last step's are 1, so that it halts.
 
         Returns the step's weight in the output, 0 where it had halted, and the variables after it.

@@ -5,8 +5,6 @@ Figurnov et al., "Spatially Adaptive Computation Time for Residual Networks" (20
 `resnet.ResNetTrunk`, and its *residual unit* is a block of that stage.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple

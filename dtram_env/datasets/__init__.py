@@ -4,8 +4,6 @@
 holds their images, and `drawn` draws the stand-ins.
 """
 
-from __future__ import annotations
-
 import threading
 import warnings
 from pathlib import Path

@@ -1,7 +1,5 @@
 """``python -m dtram_env.datasets``: lists the datasets; downloads, decodes or draws one."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from dataclasses import fields

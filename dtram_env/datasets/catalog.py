@@ -1,7 +1,5 @@
 """The table of datasets, and how each is read."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -57,7 +55,7 @@ class Part:
     class_names: tuple[str, ...]
     metadata: Mapping[str, np.ndarray] = field(default_factory=dict)
 
-    def select(self, indices: np.ndarray) -> Part:
+    def select(self, indices: np.ndarray) -> "Part":
         """The images at ``indices`` ``(M,)``, in that order."""
         images = self.images
         return Part(

@@ -1,7 +1,5 @@
 """One split of a dataset: images, labels, and other known values of each image."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -68,7 +66,7 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __reduce__(self) -> tuple[type[Dataset], tuple[object, ...]]:
+    def __reduce__(self) -> tuple[type["Dataset"], tuple[object, ...]]:
         # Leaves out the stores: their windows overlap, and a pickle would write each of them.
         parts = (self.name, self.split, self.images, self.labels, self.class_names)
         return Dataset, (*parts, dict(self.metadata), self.drawn, self.stands_in_for)

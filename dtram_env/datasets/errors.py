@@ -1,7 +1,5 @@
 """Errors and warnings about a dataset and its files."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 

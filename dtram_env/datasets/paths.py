@@ -1,7 +1,5 @@
 """Where datasets lie on disk, and the lock under which their folders are written."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Iterator

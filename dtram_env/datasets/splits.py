@@ -1,7 +1,5 @@
 """Splits: the named parts of a dataset, and the fixed validation part of its training images."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from .errors import check_choice

@@ -1,7 +1,5 @@
 """Loading weights into residual networks: every source, and the message of each error."""
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import os

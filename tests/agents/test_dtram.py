@@ -1,7 +1,5 @@
 """The recurrent actor: its formulas, its policy protocol, its settings."""
 
-from __future__ import annotations
-
 import json
 import math
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Models on disk: what is written and checked, and several stops on one trunk."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import fields, replace

@@ -1,7 +1,5 @@
 """A missing package is one error with the install line."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 

@@ -1,7 +1,5 @@
 """Toy images with known answers: where to look, and how many glimpses are enough."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

@@ -1,7 +1,5 @@
 """The loss against known answers: returns by hand, gradients against exact enumeration."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from dataclasses import replace

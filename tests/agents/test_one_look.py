@@ -1,7 +1,5 @@
 """One-look networks: their formulas, their FLOPs, their files."""
 
-from __future__ import annotations
-
 import itertools
 import json
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Policy-only environments: the shipped classifier and its hash, and the user's own."""
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import shutil

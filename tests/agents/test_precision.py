@@ -1,7 +1,5 @@
 """Autocast to bfloat16: only if requested and if the device has instructions for it."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """Predictions of the user's own images equal those of the environment, image by image."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Residual networks: torchvision's own features, strides, orders and costs worked by hand."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """DT-RAM with residual encoders: weights of each step's own, two sizes of look, summed answers."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

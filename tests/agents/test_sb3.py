@@ -1,7 +1,5 @@
 """Stable-Baselines3: the features extractor, both adapters, and FLOPs."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

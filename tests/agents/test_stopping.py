@@ -1,7 +1,5 @@
 """Stopping rules by hand."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

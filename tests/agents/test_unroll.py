@@ -1,7 +1,5 @@
 """The dense unroll: its glimpses, its log-probabilities, and that score and classify agree."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Discriminative parts of drawn images: crops, answers, and the whole program."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

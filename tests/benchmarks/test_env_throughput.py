@@ -1,7 +1,5 @@
 """The benchmark's ratio to the peer compares like with like, and the training step runs."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """The benchmarks of images run, and their figures add up; on tiny settings, so not to be quoted."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The benchmarks' clock, by hand."""
 
-from __future__ import annotations
-
 import pytest
 
 from benchmarks import timing

@@ -1,7 +1,5 @@
 """Small data sets whose pixels and labels the tests know, and helpers that several tests share."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Callable

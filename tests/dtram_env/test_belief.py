@@ -1,7 +1,5 @@
 """The classifier in the loop: its inputs, its probabilities, and the grade of its prediction."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 import warnings

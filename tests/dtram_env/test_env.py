@@ -1,7 +1,5 @@
 """The scalar environment: episodes by hand, the checkers of Gymnasium and SB3, bad input."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 import warnings

@@ -1,7 +1,5 @@
 """The rules on numbers, arrays and tensors; the order of images."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

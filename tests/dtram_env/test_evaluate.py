@@ -1,7 +1,5 @@
 """Policies and the exact evaluation, on data whose results are known."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from typing import Any

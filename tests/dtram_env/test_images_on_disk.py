@@ -1,7 +1,5 @@
 """CUB, Cars and a folder of images through the registered ids, from small trees on disk."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import ModuleType
 from typing import Any

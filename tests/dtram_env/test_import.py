@@ -1,7 +1,5 @@
 """What `import dtram_env` imports and registers, and errors of missing packages."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Pictures: pixels by hand; frames of both environments; the window."""
 
-from __future__ import annotations
-
 import gymnasium as gym
 import numpy as np
 import pytest

@@ -1,7 +1,5 @@
 """`Sb3VecEnv`: equal to the vector environment and to SB3's own; SB3's algorithms learn on it."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The sensor: crops by hand, then numpy = torch bit for bit, then bad input."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

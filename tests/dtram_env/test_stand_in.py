@@ -1,7 +1,5 @@
 """CUB and Cars without their data: drawn images, labelled as drawn everywhere."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The torch backend: equal to numpy on the CPU; on a GPU the same, without waiting for it."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

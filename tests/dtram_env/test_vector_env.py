@@ -1,8 +1,6 @@
 """The vector environment: equal to Gymnasium's vector of scalar environments, on both backends, and
 by hand where it differs on purpose."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Views: codecs, grid and masks by hand; SB3's stock policies learn on them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import gymnasium as gym

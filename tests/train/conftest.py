@@ -1,7 +1,5 @@
 """Shared by the tests of the programs: small finished runs on drawn images, interruptions."""
 
-from __future__ import annotations
-
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence

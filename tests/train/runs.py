@@ -1,7 +1,5 @@
 """How two runs are compared."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

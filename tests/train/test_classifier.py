@@ -1,7 +1,5 @@
 """The program that trains the classifier of a policy-only environment."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The comparison: it trains what is missing, reads what is finished, and says what failed."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """The evaluation through the environment agrees with training's, image by image."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """The program that trains one-look networks: what it learns from, its side, resuming, halting."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The program answers files as the environment does, and names those it cannot read."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

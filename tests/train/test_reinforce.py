@@ -1,7 +1,5 @@
 """The training program: options, resuming, what it leaves behind, stoppers on a given trunk."""
 
-from __future__ import annotations
-
 import functools
 import json
 import os

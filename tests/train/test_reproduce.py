@@ -1,7 +1,5 @@
 """The talk's tables: runs to plan, and files that are made from records alone."""
 
-from __future__ import annotations
-
 import shutil
 from dataclasses import replace
 from pathlib import Path

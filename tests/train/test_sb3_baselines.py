@@ -1,7 +1,5 @@
 """The baselines' program: the results of a run, resuming, and errors in one line."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

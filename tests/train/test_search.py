@@ -1,7 +1,5 @@
 """The search of hyper-parameters: its trials, how it continues, and what it compares."""
 
-from __future__ import annotations
-
 import json
 import sys
 import tomllib

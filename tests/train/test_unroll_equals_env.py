@@ -1,7 +1,5 @@
 """The dense unroll and the registered environment are one task: same glimpses, same rewards."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The compared algorithms: the views that each can act in, and its hyper-parameters."""
 
-from __future__ import annotations
-
 import importlib
 import tomllib
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Validation, checkpoints and signals while an algorithm of Stable-Baselines3 learns."""
 
-from __future__ import annotations
-
 import shutil
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """A run of a comparison: the command that makes it, and the record that is made of it."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

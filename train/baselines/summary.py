@@ -1,7 +1,5 @@
 """The tables and plots of a comparison, made of its records."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any

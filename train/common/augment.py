@@ -6,8 +6,6 @@ the padding around it is 0 and stays 0. Random numbers come from torch's global 
 images' device.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

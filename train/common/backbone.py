@@ -1,7 +1,5 @@
 """Prepares residual encoders for training: pretrained weights, pixel scale, precision."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Evaluates one-look networks on whole splits: predictions, halting costs, and the report."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from pathlib import Path

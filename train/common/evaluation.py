@@ -1,7 +1,5 @@
 """Evaluates a saved DT-RAM through the environment that it was trained for."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Text, JSON and tensors on disk; each file is written under another name, then renamed."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

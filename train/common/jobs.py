@@ -1,7 +1,5 @@
 """Runs made in processes of their own: command lines, several side by side, failures."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex
@@ -98,7 +96,7 @@ def defining_words(words: Sequence[str]) -> list[str]:
     return kept
 
 
-def run_in_order(jobs: Sequence[ProgramRun], runner: Runner) -> None:
+def run_in_order(jobs: Sequence[ProgramRun], runner: "Runner") -> None:
     """Makes runs that are not finished, each after those that it reads; see `check_options`."""
     for job in jobs:
         if job.finished:

@@ -1,7 +1,5 @@
 """The networks that ``train/one_look.py`` trains: recipes, halting, and the size of the image."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path

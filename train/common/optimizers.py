@@ -1,7 +1,5 @@
 """The optimizers that ``--optimizer`` names, and their learning-rate schedule."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -5,8 +5,6 @@ tyro makes a flag of every field. An option with settings of its own is one flag
 a setting that the kind does not have cannot be given.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import math

@@ -1,7 +1,5 @@
 """How a result was made: command, commit, date, versions and hardware."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import os
 import platform

@@ -1,7 +1,5 @@
 """Results with their origin: what a file under benchmarks/results must say, and who writes it."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

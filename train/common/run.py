@@ -1,7 +1,5 @@
 """The folder of a run: options, metrics, TensorBoard, checkpoints; and signals."""
 
-from __future__ import annotations
-
 import json
 import os
 import shlex
@@ -12,7 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
@@ -217,7 +215,7 @@ class Interrupt:
         self.signal: signal.Signals | None = None
         self._before: dict[signal.Signals, Any] = {}
 
-    def __enter__(self) -> Interrupt:
+    def __enter__(self) -> Self:
         for name in (signal.SIGINT, signal.SIGTERM):
             self._before[name] = signal.signal(name, self._note)
         return self

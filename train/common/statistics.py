@@ -1,7 +1,5 @@
 """Outcomes of trained networks, image by image, and intervals for comparing two of them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

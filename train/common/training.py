@@ -18,13 +18,11 @@ On Ctrl-C or SIGTERM the run finishes its batch, saves a checkpoint, prints the 
 continues it, and exits. On the CPU the continued run equals an uninterrupted one bit for bit.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -116,7 +114,7 @@ class TrainingRun(RunFolder):
         if not self.finished:
             self.rewind(self.progress.images)
 
-    def __enter__(self) -> TrainingRun:
+    def __enter__(self) -> Self:
         self._clock = time.perf_counter()
         self._interrupt.__enter__()
         return self

@@ -1,7 +1,5 @@
 """A registered environment's images, labels and glimpse sensor on a device, ready for training."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

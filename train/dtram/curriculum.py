@@ -1,7 +1,5 @@
 """What a stage of the trunk learns: the networks of its glimpses, and how long."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import pairwise
 

@@ -4,8 +4,6 @@ The trunk's locations are at their means, as when the agent is used, so an image
 stopping only decides where it ends.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

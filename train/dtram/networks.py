@@ -1,7 +1,5 @@
 """The network that a run trains: a new one, or a new stopper on a trained trunk."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

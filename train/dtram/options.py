@@ -1,7 +1,5 @@
 """The options that only DT-RAM has: where it looks next, and how it learns to stop."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

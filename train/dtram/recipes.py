@@ -3,8 +3,6 @@
 What a recipe does not name is the program's default. The tables of the talk are made with these.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The end of a run: one exact pass over the test split, its table, plot and pictures."""
 
-from __future__ import annotations
-
 import io
 import textwrap
 import time

@@ -1,7 +1,5 @@
 """What validation says of DT-RAM's weights, and the stop threshold that it chooses."""
 
-from __future__ import annotations
-
 import torch
 from torch.nn.functional import cross_entropy
 

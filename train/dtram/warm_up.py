@@ -7,8 +7,6 @@ trajectory an image, and the locator learns to follow that path by maximum likel
 policy gradient takes over from there.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import torch

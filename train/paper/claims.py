@@ -4,8 +4,6 @@ A record of `EVIDENCE` says for one run and one other way to stop which test ima
 So the seeds of several machines make one claim.
 """
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Sequence
 from itertools import groupby

@@ -1,7 +1,5 @@
 """The talk's figures 7 and 8, and curves of error against cost, drawn from finished runs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,8 +4,6 @@ Li, Yang, Liu, Zhou, Wen, Xu, "Dynamic Computational Time for Visual Attention" 
 Errors and accuracies are in percent of the official test split.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 

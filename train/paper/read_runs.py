@@ -1,7 +1,5 @@
 """Reads finished runs: their outcome on the test split, and the records that tables are made of."""
 
-from __future__ import annotations
-
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -4,8 +4,6 @@ A protocol is an environment with its settings, and the systems that are compare
 that a system does not name have its recipe's value, else the program's default.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The talk's tables: the system of each line, and the published figure beside it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """Makes a table of records, and writes it as Markdown, CSV and JSON."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -6,8 +6,6 @@ are the two body plans, made of `pieces`. `figures` places them, `scenes` adds b
 clutter, and `canvas` paints. Random numbers come from `random_words`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache

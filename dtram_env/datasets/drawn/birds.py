@@ -1,7 +1,5 @@
 """The body plan of the birds."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from .figures import Plan

@@ -4,8 +4,6 @@ It uses only sums, products, quotients, square roots and tables. The floating-po
 these to the last bit, so an image is the same on every machine.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Body plans, and positions and shapes of the figures of a part, computed without drawing."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -11,8 +11,6 @@ textures of the genus's discriminative parts:
 The genera depend on the plan and on the number of classes, not on the seed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache

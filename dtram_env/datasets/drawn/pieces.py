@@ -1,8 +1,7 @@
 """Pieces: the ellipses and tapering bars of figures and clutter."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, fields, replace
+from typing import Self
 
 import numpy as np
 
@@ -31,7 +30,7 @@ class Pieces:
     taper: np.ndarray  # ratio of a bar's width at its front to that at its back
     bar: np.ndarray  # whether it is a bar; else an ellipse
 
-    def of(self, index: int) -> Pieces:
+    def of(self, index: int) -> Self:
         """The pieces ``(Q,)`` of one image of N."""
         varying = {f.name: getattr(self, f.name)[index] for f in fields(self) if f.name != "bar"}
         return replace(self, **varying)

@@ -5,8 +5,6 @@ plan, the official part, the purpose and the image's index, so an image does not
 images are drawn, or in which order.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,7 +34,7 @@ class RandomWords:
         words = self.words(purpose, index, -(-count // 8))
         return words.astype("<u8", copy=False).view(np.uint8)[:count].astype(np.float32)
 
-    def draws(self, purpose: str, index: int, count: int, width: int) -> Draws:
+    def draws(self, purpose: str, index: int, count: int, width: int) -> "Draws":
         """The same words as a table of `count` rows, `width` words wide."""
         return Draws(self.words(purpose, index, count * width).reshape(count, width))
 

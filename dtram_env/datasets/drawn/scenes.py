@@ -1,7 +1,5 @@
 """Background and clutter of an image: smooth colours, leaves, branches, decoys, uneven light."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -8,8 +8,6 @@ that square keeps the contrast ``sin(pi w / p) / (pi w / p)``, which is 0 at ``p
 below the thumbnail's Nyquist limit ``2 w``, the rest appears as a coarser wave (aliasing).
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

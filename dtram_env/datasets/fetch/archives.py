@@ -4,8 +4,6 @@ An archive may be larger than the memory, so it is read as a stream. It is unpac
 folder and renamed at the end: a folder under the final name is complete, whatever was interrupted.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil

@@ -4,8 +4,6 @@ A file under its own name is complete, whatever was interrupted: until then it h
 unfinished transfer stays as ``.part`` and is resumed. Of several processes, one downloads.
 """
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import os

@@ -1,7 +1,5 @@
 """Downloads one file over HTTP: resumed after an interruption, bounded in time, then checked."""
 
-from __future__ import annotations
-
 import http.client
 import queue
 import threading

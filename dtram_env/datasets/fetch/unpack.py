@@ -1,7 +1,5 @@
 """Unpacks tar archives; no file is written outside the given folder."""
 
-from __future__ import annotations
-
 import gzip
 import tarfile
 import zlib

@@ -3,8 +3,6 @@
 Its host is gone, so nothing is downloaded: the user's own copy is checked and unpacked.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

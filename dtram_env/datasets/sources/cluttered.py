@@ -18,8 +18,6 @@ Every image is a function of (seed, part, index) and the part's digits: raw word
 generator and integer arithmetic, without state.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

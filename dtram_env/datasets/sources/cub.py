@@ -1,7 +1,5 @@
 """CUB-200-2011 (Wah, Branson, Welinder, Perona, Belongie, 2011): 200 bird species with boxes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

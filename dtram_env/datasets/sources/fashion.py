@@ -1,7 +1,5 @@
 """Fashion-MNIST (Xiao, Rasul, Vollgraf, 2017): clothes, in MNIST's sizes, counts and format."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The user's own images: one folder per class, with a test part in its own folder or drawn."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from pathlib import Path

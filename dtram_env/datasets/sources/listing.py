@@ -1,7 +1,5 @@
 """Lists of image files, before they are decoded, and what the readers of such lists share."""
 
-from __future__ import annotations
-
 import os
 import shlex
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """MNIST: four raw IDX files, checked by size and MD5, parsed with numpy."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from pathlib import Path

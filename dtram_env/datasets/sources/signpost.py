@@ -11,8 +11,6 @@ Every image is a function of (seed, part, index): raw words of a counter-based g
 arithmetic, without state.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

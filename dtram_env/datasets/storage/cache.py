@@ -4,8 +4,6 @@ The cache is written beside its final folder and renamed at the end: a folder un
 is complete, whatever was interrupted. If several processes start, one writes and the others wait.
 """
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 import os

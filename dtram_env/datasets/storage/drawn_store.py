@@ -1,7 +1,5 @@
 """Images that are drawn on demand, so that an environment starts without waiting."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from functools import lru_cache, partial
 from typing import Any
@@ -47,7 +45,7 @@ class DrawnStore(Pictures):
         """One whole image ``(S, S, 3)`` uint8, read-only."""
         return self._drawn(int(self.indices[i]))
 
-    def select(self, indices: np.ndarray) -> DrawnStore:
+    def select(self, indices: np.ndarray) -> "DrawnStore":
         return DrawnStore(self.drawing, self.part, self.indices[indices])
 
     def fingerprint(self) -> dict[str, Any]:

@@ -11,8 +11,6 @@ A cache folder holds one official part of a dataset, decoded. `cache` makes it:
 | `meta.json`         | what the cache was made from; written last                               |
 """
 
-from __future__ import annotations
-
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -73,7 +71,7 @@ class MappedStore(Pictures):
         flat = self.pixels[start : start + height * width * self.channels]
         return flat.reshape(height, width, self.channels)
 
-    def select(self, indices: np.ndarray) -> MappedStore:
+    def select(self, indices: np.ndarray) -> "MappedStore":
         return MappedStore(self.folder, self.indices[indices])
 
     def metadata(self) -> dict[str, np.ndarray]:

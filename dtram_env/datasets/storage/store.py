@@ -4,9 +4,7 @@
 a cache on disk, and `drawn_store.DrawnStore` draws them on demand.
 """
 
-from __future__ import annotations
-
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -52,7 +50,7 @@ class Pictures(Store, Protocol):
     def image(self, i: int) -> np.ndarray:
         """One whole image ``(H, W, C)`` uint8."""
 
-    def select(self, indices: np.ndarray) -> Pictures:
+    def select(self, indices: np.ndarray) -> Self:
         """A store of the images ``indices`` ``(M,)``, in that order."""
 
     def prepare(self, thumbnail_size: int) -> None:

@@ -5,8 +5,6 @@ units wide and an output pixel as `size` units, so every share is a whole number
 result is rounded, so every machine gives the same pixels.
 """
 
-from __future__ import annotations
-
 import math
 from functools import lru_cache
 

@@ -1,7 +1,5 @@
 """Files that several workers fill at once, with a progress bar and a check of the free space."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections import deque

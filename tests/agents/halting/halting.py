@@ -1,7 +1,5 @@
 """Small residual networks in which images and positions halt after different units."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Adaptive Computation Time: the figure's example, gradients by hand, RAM that halts."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

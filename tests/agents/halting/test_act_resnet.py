@@ -1,7 +1,5 @@
 """ResNets that halt block by block: by hand, skipping equal to masking, FLOPs."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Spatially Adaptive Computation Time: algorithm 2, skipping equal to masking, FLOPs, maps."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

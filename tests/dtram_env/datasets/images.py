@@ -1,7 +1,5 @@
 """Images in memory as a source of the cache, and their expected crops."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Sequence

@@ -1,10 +1,8 @@
 """A web server for the tests of downloading, which can break off its answers."""
 
-from __future__ import annotations
-
 import http.server
 import threading
-from typing import Any
+from typing import Any, Self
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -24,7 +22,7 @@ class Server(http.server.ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}/"
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Self:
         self._thread = threading.Thread(
             target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
         )

@@ -1,7 +1,5 @@
 """`Dataset`: one split, read-only, checked, with metadata of each image."""
 
-from __future__ import annotations
-
 import pickle
 from pathlib import Path
 

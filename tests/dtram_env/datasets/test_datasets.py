@@ -1,7 +1,5 @@
 """`load`, `build` and `download`: by name and split, with options, and the rule of stand-ins."""
 
-from __future__ import annotations
-
 import shutil
 from dataclasses import replace
 from pathlib import Path

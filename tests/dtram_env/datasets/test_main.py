@@ -1,7 +1,5 @@
 """``python -m dtram_env.datasets``: list, download, build; an error is its message, exit code 1."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Callable
 from pathlib import Path

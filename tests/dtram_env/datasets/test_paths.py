@@ -1,7 +1,5 @@
 """The root of the data, and the lock: one process writes and the others wait."""
 
-from __future__ import annotations
-
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

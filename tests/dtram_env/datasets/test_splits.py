@@ -1,7 +1,5 @@
 """The validation part: exact shares, a fixed draw, a partition."""
 
-from __future__ import annotations
-
 import hashlib
 
 import numpy as np

@@ -4,8 +4,6 @@ Every image is `GROUND` with its class's colour (`colour_of`) inside its box. In
 image is grey, the second CMYK, the others RGB.
 """
 
-from __future__ import annotations
-
 import hashlib
 import shutil
 import tarfile
@@ -13,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pytest
@@ -58,7 +56,7 @@ class Tree:
         """Number of images by part."""
         return {part: len(paths) for part, paths in self.paths.items()}
 
-    def copy(self, folder: Path) -> Tree:
+    def copy(self, folder: Path) -> Self:
         """Copies all files; a reader of the copy is given `folder`."""
         shutil.copytree(self.folder, folder)
         return replace(self, folder=folder, root=folder / self.root.relative_to(self.folder))

@@ -1,7 +1,5 @@
 """The table of hyper-parameters: every row makes a model, and is what its search found."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

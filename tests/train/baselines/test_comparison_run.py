@@ -1,7 +1,5 @@
 """The runs of a comparison: the record of a finished one, and what is refused."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The tables and plots of a comparison, against numbers worked out by hand."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Augmentation of images whose changed position or colour is known."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """How one-look networks are ranked on validation."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch.nn.functional import cross_entropy

@@ -1,7 +1,5 @@
 """Runs in processes of their own: commands, failures, signals, finished runs."""
 
-from __future__ import annotations
-
 import json
 import re
 import sys

@@ -1,7 +1,5 @@
 """The optimizers: which weights Muon updates, own rates, weight decay, and the schedule."""
 
-from __future__ import annotations
-
 import copy
 from itertools import chain
 

@@ -1,7 +1,5 @@
 """The grammar of the command line, recipes, and the keywords of the environment."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields

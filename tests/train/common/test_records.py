@@ -1,7 +1,5 @@
 """Results under benchmarks/results must say how they were made; other files need not."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Run folders, checkpoints, signals, provenance."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import json
 import os

@@ -1,7 +1,5 @@
 """Statistics over seeds, against numbers worked out by hand."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Outcomes and intervals in closed form."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

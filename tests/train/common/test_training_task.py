@@ -1,7 +1,5 @@
 """A registered environment as training reads it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What a stage learns, and how long."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """The stopper's data, and the loss of ACT's halting by hand."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

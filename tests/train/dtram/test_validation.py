@@ -1,7 +1,5 @@
 """How validation judges weights, and which stop threshold it chooses; by hand."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """The scripted scan: it is learned, and it is where it says."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

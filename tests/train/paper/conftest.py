@@ -1,7 +1,5 @@
 """Runs of the paper's systems that take a second, in this process."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """From no runs to tables, claims and curves, on runs of a second."""
 
-from __future__ import annotations
-
 import csv
 from dataclasses import replace
 from pathlib import Path

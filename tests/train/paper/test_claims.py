@@ -1,7 +1,5 @@
 """Claims about the learned stop, by hand."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Tables of photographs by one command, on a small tree in the official layout."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

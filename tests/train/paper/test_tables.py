@@ -1,7 +1,5 @@
 """Lines of the tables: each names a system that can be trained, and the talk's own figure."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

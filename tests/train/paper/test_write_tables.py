@@ -1,7 +1,5 @@
 """Records and rows by hand: keys, means over runs, and the text of a table."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Drawn datasets depend on their settings alone; species differ in discriminative parts alone."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 from dataclasses import replace

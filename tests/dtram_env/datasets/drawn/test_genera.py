@@ -1,7 +1,5 @@
 """Genera: a fifth of the classes alone, half differ in one part, the rest in two."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

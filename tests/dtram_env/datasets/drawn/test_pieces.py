@@ -1,7 +1,5 @@
 """Pieces and their canvas: bounds, coverage, and areas in closed form."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Random numbers: a row's do not depend on how many rows there are; draws are uniform."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from dtram_env.datasets.drawn.random_words import PURPOSES, Draws, RandomWords

@@ -1,7 +1,5 @@
 """Scenes: clutter grows with its level, mottle and grain have mean 0 and the strength asked for."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from dtram_env.datasets.drawn.canvas import Canvas

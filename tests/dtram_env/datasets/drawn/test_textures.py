@@ -1,7 +1,5 @@
 """Textures: alike in mean, variance and period; the thumbnail keeps what the formula says."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """CUB's archive, from a local server or put there by hand, becomes a folder of images."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import tarfile

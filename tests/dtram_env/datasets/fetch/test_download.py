@@ -1,7 +1,5 @@
 """Downloads from a local server that breaks off or sends other files, and from a fake npm."""
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import os

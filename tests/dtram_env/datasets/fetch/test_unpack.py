@@ -1,7 +1,5 @@
 """Archives write only into the given folder."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import tarfile

@@ -1,7 +1,5 @@
 """Stanford Cars: torchvision's layout, 1-based boxes, the user's archives, or what to put where."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 import shutil

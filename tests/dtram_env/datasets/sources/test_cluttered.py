@@ -1,7 +1,5 @@
 """Translated and cluttered MNIST: coded digits reveal every draw."""
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import tracemalloc

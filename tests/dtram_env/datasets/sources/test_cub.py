@@ -1,7 +1,5 @@
 """CUB-200-2011: the official lists are read correctly, or one error says what is wrong."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from collections.abc import Callable

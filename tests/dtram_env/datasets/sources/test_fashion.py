@@ -1,7 +1,5 @@
 """Fashion-MNIST: small files of the same format, from a local server and put by hand."""
 
-from __future__ import annotations
-
 import functools
 import gzip
 import hashlib

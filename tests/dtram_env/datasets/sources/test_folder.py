@@ -1,7 +1,5 @@
 """The user's own images: which files, which classes, and a reproducible draw of the test part."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Lists of images: the command in their messages."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """MNIST: the published images, or an error that names the wrong file and the way out."""
 
-from __future__ import annotations
-
 import gzip
 import shutil
 from pathlib import Path

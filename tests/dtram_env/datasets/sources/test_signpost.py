@@ -1,7 +1,5 @@
 """Signpost: the images show what the layout says, and the arrow leads to the class."""
 
-from __future__ import annotations
-
 import hashlib
 
 import numpy as np

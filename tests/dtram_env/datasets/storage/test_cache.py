@@ -1,7 +1,5 @@
 """The cache: made once, complete or not at all, with several processes and interruptions."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

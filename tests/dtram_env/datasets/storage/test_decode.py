@@ -1,7 +1,5 @@
 """Decoding: known pixels in every mode, sizes, boxes; errors name the damaged file."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """DrawnStore: crops of the drawing's images, equal to those of the built cache."""
 
-from __future__ import annotations
-
 import pickle
 from dataclasses import replace
 from pathlib import Path

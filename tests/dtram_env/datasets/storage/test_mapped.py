@@ -1,7 +1,5 @@
 """MappedStore: a crop is the window of the zero-padded image, at any size; memory stays small."""
 
-from __future__ import annotations
-
 import json
 import pickle
 import re

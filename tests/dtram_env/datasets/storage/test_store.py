@@ -1,7 +1,5 @@
 """ArrayStore: a crop is the window of the zero-padded image."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given

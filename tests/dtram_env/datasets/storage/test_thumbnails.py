@@ -1,7 +1,5 @@
 """The box filter: fractions by hand, the exact rational means, numpy = torch bit for bit."""
 
-from __future__ import annotations
-
 from fractions import Fraction
 from math import floor
 
