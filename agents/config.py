@@ -4,9 +4,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from .checks import require, require_at_least, require_one_of
-from .cores import CORES
+from .cores import CORES, MapOptions
 from .encoders import ENCODERS
 from .resnet import RESNETS, ResNetOptions
+
+
+MAP_ENCODERS = ("pixels", "cnn")
+"""Encoders of what a map holds: pixels as they are, or features of three convolutions."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,8 @@ class DTRAMConfig:
     thumbnail_size: int = 0
     """pixels a side of the first glimpse if it is a thumbnail of another size; 0: it has size g"""
     encoder: str = "mlp"
-    """glimpse encoder: mlp (the paper's on MNIST), conv, cnn, or a name of `resnet.RESNETS`"""
+    """glimpse encoder: mlp (the paper's on MNIST), conv, cnn, or a name of `resnet.RESNETS`; for a
+    map one of `MAP_ENCODERS`"""
     resnet: ResNetOptions | None = None
     """options of a residual encoder, whose name they repeat; None for the other encoders"""
     location_embedding: bool = True
@@ -39,7 +44,9 @@ class DTRAMConfig:
     frozen_norms: bool = False
     """whether the batch norms of a residual encoder stay fixed"""
     core: str = "rnn"
-    """recurrent core: rnn (ReLU, the paper's)"""
+    """recurrent core: rnn (ReLU, the paper's), or map (a spatial memory, see `spatial_map`)"""
+    map: MapOptions | None = None
+    """options of the map; None for the other core"""
     hidden_size: int = 256
     """width H of the recurrent state h_t"""
     pixel_mean: float | tuple[float, ...] = 0.0
@@ -69,7 +76,7 @@ class DTRAMConfig:
         require_at_least(self, 0, "locator_hidden", "locator_grid", "stopper_hidden")
         require_one_of(
             self,
-            encoder=(*ENCODERS, *RESNETS),
+            encoder=MAP_ENCODERS if self.core == "map" else (*ENCODERS, *RESNETS),
             answer=("state", "first_plus_mean"),
             core=CORES,
             locator_input=("state", "detached"),
@@ -77,17 +84,30 @@ class DTRAMConfig:
         )
         check_encoder(self)
         check_pixel_scale(self, channels)
+        self._check_map()
         least, thumbnail = self.resnet.smallest_image if self.resnet else 0, self.thumbnail_size
         expected = f"at least {least}x{least} pixels for encoder={self.encoder!r}"
         require("glimpse_shape", self.glimpse_shape, side >= least, expected)
         fits, expected = not thumbnail or thumbnail >= least, f"0, or at least {least}"
-        if not self.resnet:
+        if not self.resnet and not self.map:
             fits = not thumbnail
             expected = f"0, as encoder={self.encoder!r} takes one size only; make the environment "
             expected += "with thumbnail_size=None"
         require("thumbnail_size", thumbnail, fits, expected)
         value = self.location_embedding
         require("location_embedding", value, self.resnet or value, "True, unless encoder='resnet…'")
+
+    def _check_map(self) -> None:
+        require("map", self.map, (self.map is not None) == (self.core == "map"), "with core='map'")
+        if self.map is not None:
+            expected = f"a multiple of {self.map.cells // 4} with a map of {self.map.cells} cells"
+            grid, quarter = self.locator_grid, self.map.cells // 4
+            fits = grid and grid % quarter == 0 and self.map.cells % grid == 0
+            require("locator_grid", grid, fits, f"{expected} that divides them")
+            require("per_step", self.per_step, not self.per_step, "False with a map")
+            require("answer", self.answer, self.answer == "state", "'state' with a map")
+            scales, channels = self.map.num_scales, self.glimpse_shape[2]
+            require("map.num_scales", scales, channels % scales == 0, f"a divisor of {channels}")
 
 
 def check_encoder(config: Any) -> None:

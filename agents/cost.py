@@ -50,7 +50,7 @@ def _flops(agent: DTRAM, side: int, step: int, acts: bool = True) -> int:
         state = agent.observe(glimpse, state.h.new_zeros(1, 2), state, step)
         logits = agent.logits(state, step)
         if acts:
-            agent.locator(state.h)
+            agent.locate(state)
             if not agent.updates_with_stopper:
                 agent.stop_logit(state.h, logits, state.time)
 

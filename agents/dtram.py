@@ -18,7 +18,7 @@ from torch.nn.functional import one_hot
 from dtram_env.views import grid_centres
 
 from .config import DTRAMConfig
-from .cores import CORES
+from .cores import RNNCell
 from .encoders import WHERE_FEATURES, make_encoder
 from .files import DTRAM_KIND, SavedNetwork, load_stop
 from .stopping import LearnedStop, StoppingRule
@@ -84,14 +84,9 @@ class DTRAM(SavedNetwork):
         self.stopping: StoppingRule = stopping or self.learned_stop()
         self.about: dict[str, Any] = {}
         hidden, classes = config.hidden_size, config.num_classes
-        where = WHERE_FEATURES if config.location_embedding else 0
-        self.encoder = _by_step(config, lambda: make_encoder(config, config.glimpse_shape, where))
-        self.core = CORES[config.core](hidden)
+        self.encoder, self.core = self._make_encoder_and_core()
         self.classifier = _by_step(config, lambda: nn.Linear(hidden, classes))
-        outputs = config.locator_grid**2 or 2
-        self.locator: nn.Module = nn.Linear(hidden, outputs)
-        if config.locator_hidden:
-            self.locator = _layers(hidden, config.locator_hidden, outputs)
+        self.locator = self._make_locator()
         centres = torch.from_numpy(grid_centres(config.locator_grid or 1))
         self.register_buffer("cell_centres", centres, persistent=False)
         self.cell_centres: Tensor
@@ -102,6 +97,18 @@ class DTRAM(SavedNetwork):
         # Until something is learned, p(stop) is 1/2 (or the prior's) for every image.
         nn.init.zeros_(self.stopper[-1].weight)  # type: ignore[arg-type]
         nn.init.constant_(self.stopper[-1].bias, self.STOPPER_BIAS)  # type: ignore[arg-type]
+
+    def _make_encoder_and_core(self) -> tuple[nn.Module, nn.Module]:
+        config = self.config
+        where = WHERE_FEATURES if config.location_embedding else 0
+        encoder = _by_step(config, lambda: make_encoder(config, config.glimpse_shape, where))
+        return encoder, RNNCell(config.hidden_size)
+
+    def _make_locator(self) -> nn.Module:
+        config, outputs = self.config, self.config.locator_grid**2 or 2
+        if config.locator_hidden:
+            return _layers(config.hidden_size, config.locator_hidden, outputs)
+        return nn.Linear(config.hidden_size, outputs)
 
     @classmethod
     def for_spaces(
@@ -213,15 +220,13 @@ class DTRAM(SavedNetwork):
         """
         logits = self.logits(state, step)
         stop_logit = self.stop_logit(state.h, logits, state.time)
-        return Heads(logits, self.locate(state.h), stop_logit, self.value(state.h))
+        return Heads(logits, self.locate(state), stop_logit, self.value(state.h))
 
-    def location_params(self, h: Tensor) -> Tensor:
-        """Parameters of the location policy, from states ``(..., H)``.
-
-        They are the Gaussian's mean ``(..., 2)`` in [-1, 1], or with ``locator_grid`` the logit of
-        every cell ``(..., G * G)``.
-        """
-        params = self.locator(h if self.config.locator_input == "state" else h.detach())
+    def location_params(self, state: State) -> Tensor:
+        """Parameters of the location policy: the Gaussian's mean ``(B, 2)`` in [-1, 1], or with
+        ``locator_grid`` the logit of every cell ``(B, G * G)``."""
+        h = state.h if self.config.locator_input == "state" else state.h.detach()
+        params = self.locator(h)
         return params if self.config.locator_grid else torch.tanh(params)
 
     def best_location(self, location_params: Tensor) -> Tensor:
@@ -230,9 +235,9 @@ class DTRAM(SavedNetwork):
             return self.cell_centres[location_params.argmax(dim=-1)]
         return location_params
 
-    def locate(self, h: Tensor) -> Tensor:
-        """Most probable location ``(..., 2)`` in [-1, 1], from states ``(..., H)``."""
-        return self.best_location(self.location_params(h))
+    def locate(self, state: State) -> Tensor:
+        """Most probable location ``(B, 2)`` in [-1, 1]."""
+        return self.best_location(self.location_params(state))
 
     def value(self, h: Tensor) -> Tensor:
         """Baseline b_t ``(...)`` of states ``(..., H)``; its gradient stops at its own head."""

@@ -24,6 +24,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from .cores import MapOptions
 from .resnet import ResNetOptions
 
 FORMAT_VERSION = 1
@@ -127,6 +128,8 @@ class SavedNetwork(nn.Module):
         }
         if values.get("resnet"):
             values["resnet"] = ResNetOptions(**values["resnet"])
+        if values.get("map"):
+            values["map"] = MapOptions(**values["map"])
         return cls.CONFIG(**values)
 
 

@@ -10,14 +10,15 @@ from .halting.act import HaltingRAM
 from .halting.act_resnet import ACTResNet
 from .halting.sact import SACTResNet
 from .one_look import OneLook
+from .spatial_map import MapDTRAM
 
 
 def load_agent(
     folder: str | Path, device: str | torch.device = "cpu", stop: str | None = None
 ) -> DTRAM:
-    """Loads a DT-RAM, or a RAM that halts by ACT; arguments and errors as `DTRAM.load`."""
-    kind = HaltingRAM if kind_of(folder) == HaltingRAM.KIND else DTRAM
-    return kind.load(folder, device, stop)
+    """Loads a DT-RAM of any kind, or a RAM that halts by ACT; see `DTRAM.load`."""
+    kinds = {kind.KIND: kind for kind in (MapDTRAM, HaltingRAM)}
+    return kinds.get(kind_of(folder), DTRAM).load(folder, device, stop)
 
 
 def load_one_look(folder: str | Path, device: str | torch.device = "cpu") -> OneLook | ACTResNet:

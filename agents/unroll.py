@@ -143,7 +143,7 @@ class Unroll(nn.Module):
         location = location.repeat_interleave(m, dim=0)
         index = index.repeat_interleave(m)
         states, locations, sampled_params, choices = [state], [location], [], []
-        params = [agent.location_params(state.h)]
+        params = [agent.location_params(state)]
         noise = policy.noise(steps, params[0])
         empty, glimpse_only_logits = agent.initial(batch), []
         for t in range(steps):
@@ -162,7 +162,7 @@ class Unroll(nn.Module):
                 glimpse_only_logits.append(agent.logits(alone, t + 1))
             states.append(state)
             locations.append(location)
-            params.append(agent.location_params(state.h))
+            params.append(agent.location_params(state))
         h, location_params, choice = (
             torch.stack(part) for part in ([state.h for state in states], params, choices)
         )
