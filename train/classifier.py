@@ -13,10 +13,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
+from train.common.run import run_program  # first: it says what to install
+
+# isort: split
 import torch
 from torch.nn.functional import cross_entropy
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 
 from agents.dtram import DTRAM
 from agents.objective import supervised_losses
@@ -25,7 +27,6 @@ from agents.unroll import logits_along
 from train.common.backbone import pixel_scale
 from train.common.optimizers import Optimizers, make_optimizers
 from train.common.options import PlainEncoder, TrainingOptions, check, check_numbers, command_line
-from train.common.run import run_program
 from train.common.training import Selection, TrainingRun, learn_only, open_run, open_task
 from train.common.training_task import Images, TrainingTask
 

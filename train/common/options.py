@@ -262,6 +262,8 @@ class TrainingOptions:
             key, equals, text = word.partition("=")
             if not equals or not key.isidentifier():
                 raise ValueError(f"--env {word}: expected KEY=VALUE")
+            if key == "discount" and hasattr(self, "discount"):
+                raise ValueError(f"--env {word}: use --discount {text}")
             if key in ("data", "data_dir", "root", "split", "view", "num_envs", "backend", "order"):
                 raise ValueError(f"--env {word}: the program sets {key} itself; leave it out")
             found[key] = _json(text)
