@@ -82,10 +82,7 @@ def whole(tmp_path_factory, small_options) -> Callable[[str], Path]:
     ("name", "batches"),
     [
         ("warm-up", 4),  # within an epoch of the trunk
-        (
-            "per-step",
-            18,
-        ),  # within the second stage, which copied networks of the first
+        ("per-step", 13),  # within the second stage, which copied networks of the first
         pytest.param("after", 20, marks=pytest.mark.slow),
         pytest.param("after", 24, marks=pytest.mark.slow),  # at the end of the trunk
         pytest.param("after", 33, marks=pytest.mark.slow),  # within the stopper's stage
@@ -398,8 +395,10 @@ def test_the_objectives_defaults_are_the_programs() -> None:
 def test_there_are_at_most_35_flags(capsys) -> None:
     with pytest.raises(SystemExit):
         command_line(Options, None, RECIPES, ["--help"])
-    flags = set(re.findall(r"^[│|+ ]*(--[a-z0-9-]+)", capsys.readouterr().out, re.M))
+    text = capsys.readouterr().out
+    flags = set(re.findall(r"^[│|+ ]*(--[a-z0-9-]+)", text, re.M))
     assert 20 < len(flags) <= 35
+    assert all(name in text for name in RECIPES)
 
 
 # -- a budget of env steps ----------

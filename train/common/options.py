@@ -345,7 +345,8 @@ def command_line(
     parser.add_argument("--recipe", default="")
     name = parser.parse_known_args(args)[0].recipe
     if name and name not in recipes:
-        raise ValueError(f"--recipe {name}: expected one of {', '.join(recipes)}")
+        expected = f"one of {', '.join(recipes)}" if recipes else "none, there are no recipes"
+        raise ValueError(f"--recipe {name}: expected {expected}")
     start = kind(**({"recipe": name, **recipes[name]} if name else {}))
     return tyro.cli(kind, description=description, default=start, args=args)
 
