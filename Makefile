@@ -8,7 +8,7 @@
 # make clean    remove the virtual environment and caches; keep runs/ and downloaded data
 #
 # Every command creates .venv if it is missing and updates it when pyproject.toml changes. PYTHON is
-# the interpreter that creates it, 3.11 or newer: make train PYTHON=python3.12
+# the interpreter that creates it, 3.11.4 or newer: make train PYTHON=python3.12
 
 PYTHON ?= python3
 VENV := .venv

@@ -23,7 +23,7 @@ from .encoders import WHERE_FEATURES, make_encoder
 from .files import DTRAM_KIND, SavedNetwork, load_stop
 from .stopping import LearnedStop, StoppingRule
 
-STATE_SCALE = 0.1  # of h_t at the stopper's input: at 1 it fits the training images' states
+STATE_SCALE = 0.1  # of h_t at the stopper's input; at 1 the stopper overfits the training images
 EVIDENCE_SCALE = 0.25  # of the logarithms there, to bring them near the range of the rest
 LEAST_LOG_PROB = -12.0  # bound on a class's log-probability there; it is -inf for an impossible one
 LEAST_LOG_DOUBT = -14.0  # bound on log(1 - max p): in float32 a smaller doubt is mostly rounding
@@ -390,7 +390,7 @@ def _by_step(config: DTRAMConfig, make: Callable[[], nn.Module]) -> nn.Module:
 
 
 def _of_step(module: nn.Module, step: int | None) -> nn.Module:
-    """The module of a step, of what `_by_step` made."""
+    """The module for glimpse `step`, if `_by_step` made one for each."""
     if not isinstance(module, nn.ModuleList):
         return module
     if step is None:

@@ -116,7 +116,8 @@ class SavedNetwork(nn.Module):
         problems += sorted(settings ^ header.get("config", {}).keys())
         if problems:
             problem = f"missing or unknown settings {problems}"
-            raise ValueError(f"{path}: {problem}; copy the model again")
+            way_out = "another version of dtram made it: train it again, or copy the model again"
+            raise ValueError(f"{path}: {problem}; {way_out}")
         return header
 
     @classmethod

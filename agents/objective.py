@@ -32,7 +32,8 @@ LEAST_REWARD_LOG_PROB = -3.0
 
 @dataclass(frozen=True)
 class Objective:
-    """The options of the loss. Their defaults are those of ``train/reinforce.py``.
+    """The options of the loss. Their defaults are those with which
+    ``train/reinforce.py`` trains the trunk.
 
     Glimpse-only answers. With a thumbnail first, the agent often classifies well after glimpse 1,
     and later glimpses improve its answer only late in training. So each glimpse 2...T may also be
@@ -133,7 +134,7 @@ def supervised_losses(
 ) -> Losses:
     """The `Losses` of a network that is trained by cross-entropy alone.
 
-    The share of right answers after the last glimpse, `accuracy`, is detached.
+    `accuracy` is the share of correct predictions after the last glimpse, without gradient.
     """
     zero = torch.zeros_like(accuracy)
     mean_return, mean_glimpses = accuracy * discount**glimpses, zero + glimpses

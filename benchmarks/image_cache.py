@@ -8,11 +8,10 @@ thumbnails of 224, on all cores. The limit is Pillow's own reading and resizing 
 by as many threads, with nothing kept; both are measured in turn.
 
 Memory: a cache of 12,000 images of 512x683 is opened, and crops of 224 are taken at random, through
-the store and through the vector environment. Counted is the memory that belongs to the process
-alone (Linux's RssAnon); pages of the cache's files are the system's, which takes them back when it
-needs them. The files have holes for pixels, which take no room on a disk (they do in memory, if the
-folder is in tmpfs). The store comes first and finds none of their pages in memory, the environment
-most of them.
+the store and through the vector environment. Only the process's own memory is counted (Linux's
+RssAnon): the system takes back pages of the cache's files when it needs them. The files have holes
+for pixels, which take no room on a disk (they do in memory, if the folder is in tmpfs). The store
+comes first and finds none of their pages in memory, the environment most of them.
 """
 
 import json

@@ -11,7 +11,7 @@ import tyro
 
 from train.common.options import check
 from train.common.provenance import choose_device, provenance
-from train.common.records import write_result
+from train.common.records import check_destination, write_result
 from train.common.run import run_program
 
 
@@ -43,6 +43,8 @@ def run_benchmark(
 
     def main() -> None:
         options = tyro.cli(kind, description=description)
+        if options.json is not None:
+            check_destination(options.json)
         result = measure(options)
         if options.json is not None:
             origin = provenance(choose_device(getattr(options, "device", device)))

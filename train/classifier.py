@@ -13,19 +13,21 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
+from train.common.run import run_program  # first: it says what to install
+
+# isort: split
 import torch
 from torch.nn.functional import cross_entropy
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 
 from agents.dtram import DTRAM
 from agents.objective import supervised_losses
 from agents.stopping import LearnedStop
 from agents.unroll import logits_along
 from train.common.backbone import pixel_scale
+from train.common.files import write_text
 from train.common.optimizers import Optimizers, make_optimizers
 from train.common.options import PlainEncoder, TrainingOptions, check, check_numbers, command_line
-from train.common.run import run_program
 from train.common.training import Selection, TrainingRun, learn_only, open_run, open_task
 from train.common.training_task import Images, TrainingTask
 
@@ -110,25 +112,19 @@ def train(options: Options) -> Path:
     network.stopping = LearnedStop(1.0)  # never: the stopper does not learn
     run = open_run(options, task, network, "train/classifier.py", prefix="classifier_")
     if run.finished:
-        return run.path
+        return run.show()
     with run:
         for _ in run.stages(["classifier"]):
             train_classifier(options, task, network, run)
         best = DTRAM.load(run.path, task.device)
-        errors = errors_of_random_glimpses(task, best, task.images("test"))
-        percent = {t: round(100 * error, 4) for t, error in enumerate(errors, start=1)}
-        results = {
-            **task.about_test(),
-            "error_after_random_glimpses": percent,
-            **run.about(),
-        }
-        run.finish(results)
-    text = ", ".join(f"{error:.2f}" for error in percent.values())
-    print(
-        f"{task.dataset}, test split, error % after 1 ... {task.max_glimpses} random glimpses: "
-        f"{text}\nclassifier: {run.path}"
-    )
-    return run.path
+        found = errors_of_random_glimpses(task, best, task.images("test"))
+        percent = {t: round(100 * error, 4) for t, error in enumerate(found, start=1)}
+        errors = ", ".join(f"{error:.2f}" for error in percent.values())
+        after = f"error % after 1 ... {task.max_glimpses} random glimpses"
+        write_text(run.path / "results.txt", f"{task.dataset}, test split, {after}: {errors}\n")
+        about = task.about_test() | {"error_after_random_glimpses": percent}
+        run.finish(about | run.about())
+    return run.show()
 
 
 if __name__ == "__main__":

@@ -18,10 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
+from train.common.run import run_program  # first: it says what to install
+
+# isort: split
 import torch
 import tyro
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 
 from train.baselines.algorithms import ALGORITHMS, ENV_STEPS, table_row
 from train.baselines.comparison_run import ComparisonRun
@@ -29,8 +31,7 @@ from train.baselines.summary import has_result, markdown, write_comparison
 from train.common.jobs import Runner, resumable
 from train.common.options import check
 from train.common.provenance import provenance
-from train.common.records import read_records
-from train.common.run import run_program
+from train.common.records import check_destination, read_records
 from train.common.training_task import describe_env
 
 NAMES = (*ALGORITHMS, "dtram")
@@ -107,9 +108,11 @@ def compare(options: Options) -> Path:
     if options.records:
         records = [record for path in options.records for record in read_records(path)]
         out = options.out or options.records[0].parent
+        check_destination(out)
     else:
-        records = make_records(options)
         out = options.out or options.runs
+        check_destination(out)
+        records = make_records(options)
     command = provenance(torch.device("cpu"))["command"]
     failed = sum(not has_result(record) for record in records)
     if failed == len(records):

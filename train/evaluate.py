@@ -15,14 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import tyro
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
+from train.common.run import run_program  # first: it says what to install
+
+# isort: split
+import tyro
 
 from agents.stopping import ConfidenceStop, FixedStop, LearnedStop, StoppingRule
 from train.common.evaluation import evaluate_agent
 from train.common.options import check
-from train.common.run import run_program
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,10 @@ class Options:
     split: str = "test"
     """train, validation, test or train+validation"""
     stop: str | None = None
-    """name of one of the model's stop thresholds; its default one if not given"""
+    """name of one of the model's stops, each a stopper with its threshold; its default one if not
+    given"""
     threshold: float | None = None
-    """stop when the stopper's probability exceeds this, in place of the model's own stop"""
+    """stop when the stopper's probability exceeds this, in place of its own threshold"""
     fixed: int | None = None
     """stop after this many glimpses instead"""
     confidence: float | None = None
@@ -51,7 +53,7 @@ class Options:
     """print one JSON object and nothing else on standard output"""
 
     def __post_init__(self) -> None:
-        rules = ("stop", "threshold", "fixed", "confidence")
+        rules = ("threshold", "fixed", "confidence")
         given = [f"--{name}" for name in rules if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)}: expected at most one stopping rule")

@@ -16,11 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
+from train.common.run import run_program  # first: it says what to install
+
+# isort: split
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 
 from agents.halting.act import ponder_cost_loss
 from agents.halting.act_resnet import ACTOutput, ACTResNet
@@ -29,7 +31,7 @@ from agents.objective import supervised_losses
 from agents.one_look import OneLook
 from agents.resnet import learning_parameters
 from train.common.augment import Augmentation
-from train.common.evaluate_one_look import report, select_by_error
+from train.common.evaluate_one_look import report, select_network
 from train.common.one_look import HALTING, RECIPES, Halting, NoHalting, check_like, new_network
 from train.common.optimizers import Optimizers, make_optimizers
 from train.common.options import (
@@ -40,7 +42,6 @@ from train.common.options import (
     command_line,
     words,
 )
-from train.common.run import run_program
 from train.common.training import TrainingRun, learn_only, open_run, open_task
 from train.common.training_task import TrainingTask
 
@@ -124,9 +125,11 @@ def train_network(
             optimizers.step()
             correct = (logits.detach().argmax(-1) == labels).float().mean()
             losses = supervised_losses(loss, correct, 1, task.discount)
+            if isinstance(output, ACTOutput):  # its loss has the ponder cost, too
+                losses = losses._replace(cross_entropy=cross_entropy(logits.detach(), labels))
             run.count(losses, env_steps=len(indices))  # a look counts as a glimpse
 
-        selection = select_by_error(network, task.images("validation"), ponder_cost)
+        selection = select_network(network, task.images("validation"), ponder_cost)
         if run.is_best(selection):
             network.save(run.path, **task.metadata)
         run.end_epoch(selection)

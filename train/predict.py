@@ -18,11 +18,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
+from train.common.run import run_program  # first: it says what to install
+
+# isort: split
 import numpy as np
 import tyro
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 
 from agents.loading import load_agent
 from agents.prediction import Prediction, predict_each
@@ -31,7 +33,6 @@ from dtram_env.datasets.sources.folder import SUFFIXES
 from dtram_env.datasets.storage.decode import decode, large_images_allowed, opened, upright_size
 from dtram_env.rendering import draw_episode
 from train.common.provenance import choose_device
-from train.common.run import run_program
 
 CHUNK = 256  # images classified before their answers are printed
 MIN_PICTURE = 280  # a small image is enlarged to this longer side, in pixels
@@ -50,8 +51,10 @@ class Options:
     """folder for the pictures; RUN_DIR/predictions if not given"""
     pictures: bool = True
     """draw a picture of each image"""
+    stop: str | None = None
+    """name of one of the model's stops; its default one if not given"""
     threshold: float | None = None
-    """stop when the stop probability exceeds this; the model's own threshold if not given"""
+    """stop when the stopper's probability exceeds this, in place of its own threshold"""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 ..."""
     json: bool = False
@@ -71,7 +74,7 @@ def predict(options: Options) -> dict[str, Any]:
 
     Without ``--json`` it prints each answer at once. It names unreadable files on standard error.
     """
-    agent = load_agent(options.run_dir, choose_device(options.device))
+    agent = load_agent(options.run_dir, choose_device(options.device), options.stop)
     if options.threshold is not None:
         agent.stopping = LearnedStop(options.threshold)
     paths = find_images(options.images)

@@ -22,9 +22,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-import torch
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
+from train.common.run import run_program  # first: it says what to install
+
+# isort: split
+import torch
 
 from agents.dtram import DTRAM
 from agents.loading import load_agent
@@ -40,7 +42,6 @@ from train.common.options import (
     command_line,
     words,
 )
-from train.common.run import run_program
 from train.common.training import TrainingRun, learn_only, open_run, open_task
 from train.common.training_task import TrainingTask
 from train.dtram.curriculum import (
@@ -63,6 +64,11 @@ from train.dtram.validation import (
 from train.dtram.warm_up import scripted_scan, warm_up_objective
 
 STOPPER_LEARNING_RATE = 2e-3
+OF_THE_TRUNK = (
+    *("encoder", "locator", "curriculum", "glimpse_only", "scan_epochs", "location_reward"),
+    *("supervision", "epochs", "batch_size", "learning_rate", "optimizer"),
+)
+"""Options of the trunk's training, which ``--trunk`` leaves out."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +101,8 @@ class Options(TrainingOptions):
     """reward of a location: the true class's mean later probability (the default), its mean
     log-probability, or the return (the default, and the only one, with --stop joint)"""
     glimpse_only: float = 0.0
-    """also classify each later glimpse by itself: this share of a location's reward is the true
-    class's probability given that glimpse alone; leads crops to the object early in training"""
+    """share of a location's reward that is the true class's probability given that glimpse alone;
+    above 0, these answers' cross-entropy is learned, too. Leads crops to the object early on"""
     scan_epochs: int = 0
     """warm-up: epochs at the start of a stage in which locations follow one scripted scan"""
     curriculum: tuple[int, ...] = ()
@@ -130,9 +136,11 @@ class Options(TrainingOptions):
         else:
             valid = isinstance(self.stop, StopAfter | ACT)
             check("stop", self.stop.name, valid, "after or act with --trunk")
-            for name in ("encoder", "locator", "curriculum", "glimpse_only", "scan_epochs"):
+            for name in OF_THE_TRUNK:
                 given = getattr(self, name) != getattr(Options(), name)
-                check(name, getattr(self, name), not given, "no value: --trunk determines it")
+                whose = f" (of --recipe {self.recipe})" if self.recipe else ""
+                expected = f"no value{whose}: with --trunk only the stopper learns"
+                check(name, getattr(self, name), not given, expected)
 
     def env_steps_of(self, stage: str) -> int | None:
         """Glimpses that a stage may take; None without ``--env-steps``."""
@@ -164,7 +172,8 @@ class Options(TrainingOptions):
 def train_trunk(
     options: Options, task: TrainingTask, agent: DTRAM, run: TrainingRun, glimpses: int, before: int
 ) -> None:
-    """A stage with `glimpses` glimpses; `before`: those of the stage before it, 0 if none."""
+    """Trains the trunk with `glimpses` glimpses an image; `before`: those of the previous stage of
+    the curriculum, 0 for the first."""
     images = task.images("train")
     objective = options.objective(task.discount)
     std = options.locator.std if isinstance(options.locator, Gaussian) else 1.0  # cells: unused
@@ -327,7 +336,7 @@ def train(options: Options) -> Path:
             run.writer.add_image(
                 f"glimpses/{stage}", pictures, run.progress.images, dataformats="HWC"
             )
-        # Ctrl-C now takes effect after the report, a few seconds later.
+        # Ctrl-C is ignored during the report, which takes a few seconds.
         about = {
             "recipe": options.recipe,
             "classifier": None if task.classifier is None else task.classifier.name,

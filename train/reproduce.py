@@ -17,17 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
+from train.common.run import run_program  # first: it says what to install
+
+# isort: split
+import tyro
 
 from dtram_env.datasets import DATASETS, is_ready
 from train.common.files import read_json, write_text
 from train.common.jobs import ProgramRun, Runner, has_results, resumable, run_in_order
 from train.common.options import check, check_numbers
 from train.common.provenance import choose_device, provenance
-from train.common.records import write_result
-from train.common.run import run_program
+from train.common.records import check_destination, write_result
 from train.paper import claims, systems, tables
 from train.paper.figures import FinishedRuns, cost_plot, discount_plot, histogram_figure
 from train.paper.published import TITLES
@@ -254,6 +255,7 @@ def reproduce(options: Options) -> list[Path]:
     for key, other in OF_CARS.items():
         if {key, "all"} & {*options.what} and key not in options.keys:
             print(f"{key}: not made; Cars are not here, and {other} shows the drawn birds already")
+    check_destination(options.folder)
     runs = plan(options)
     finished = [run for run in runs if run.finished]
     print(f"{len(runs)} runs, {len(finished)} finished", flush=True)

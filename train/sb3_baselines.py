@@ -18,12 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
+from train.common.run import Interrupt, RunFolder, run_program  # first: it says what to install
+
+# isort: split
 import torch
 import tyro
 from stable_baselines3.common.logger import Logger, make_output_format
 from stable_baselines3.common.vec_env import VecMonitor
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 
 import dtram_env
 from agents import sb3
@@ -40,7 +42,6 @@ from train.baselines.callback import ValidationCallback, curve_point
 from train.common.files import write_text
 from train.common.options import check, to_json
 from train.common.provenance import choose_device, provenance
-from train.common.run import Interrupt, RunFolder, run_program
 from train.common.training_task import describe_env
 
 

@@ -20,9 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
+from train.common.run import run_program  # first: it says what to install
+
+# isort: split
+import tyro
 
 from train.baselines.algorithms import table_row
 from train.baselines.comparison_run import ComparisonRun, dtram_curve
@@ -30,8 +32,7 @@ from train.common.files import read_json
 from train.common.jobs import Runner, resumable
 from train.common.options import check
 from train.common.provenance import choose_device, provenance
-from train.common.records import read_records, write_records
-from train.common.run import run_program
+from train.common.records import check_destination, read_records, write_records
 from train.common.training_task import describe_env
 
 MAX_TRIALS = 10
@@ -151,6 +152,8 @@ def search(options: Options) -> dict[str, Any]:
         import optuna
     except ImportError:
         raise ValueError("the search needs optuna: pip install -e '.[search]'") from None
+    path = options.records or Path("runs/search", f"{options.env_id.rpartition(':')[2]}.jsonl")
+    check_destination(path)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     origin = provenance(choose_device("cpu"))
     track = describe_env(options.env_id, data="real", data_dir=options.data_dir)["track"]
@@ -175,7 +178,6 @@ def search(options: Options) -> dict[str, Any]:
         "trials": trials,
         **origin,
     }
-    path = options.records or Path("runs/search", f"{outcome['env_id']}.jsonl")
     others = [other for other in read_records(path) if other["algo"] != options.algo]
     write_records(path, [*others, outcome])
     print(f"\nbest of {len(trials)}: validation return {best['validation']['return']:.4f}; {path}")

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -112,10 +111,6 @@ class Dataset:
         """Prepares thumbnails of one size; may take a while the first time."""
         if not isinstance(self.images, np.ndarray):
             self.images.prepare(thumbnail_size)
-
-    def metadata_of(self, i: int) -> dict[str, Any]:
-        """Copies of one image's metadata, by name."""
-        return {name: values[i].copy() for name, values in self.metadata.items()}
 
 
 def _read_only(values: np.ndarray) -> np.ndarray:

@@ -51,7 +51,14 @@ def draw_in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def small_options() -> Callable[..., Options]:
     """Options of a run of a few seconds, changed by keywords."""
-    return lambda **changes: Options(**{**SMALL, "stop": SMALL_STOP, **changes})
+
+    def options(**changes: Any) -> Options:
+        small = {**SMALL, "stop": SMALL_STOP}
+        if changes.get("trunk") is not None:
+            small = {name: small[name] for name in ("env_id", "device", "stop")}
+        return Options(**{**small, **changes})
+
+    return options
 
 
 @pytest.fixture(scope="session")

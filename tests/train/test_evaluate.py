@@ -61,10 +61,15 @@ def test_a_stop_is_chosen_by_its_name(finished_run: Path, written, tmp_path: Pat
     agent = DTRAM.load(folder)
     agent.stopping = agent.learned_stop(0.8)
     save_stop(folder, "eager", agent)
-    result = evaluate(Options(folder, stop="eager", device="cpu"))
-    assert result["stopping"] == repr(LearnedStop(0.8))
-    assert result["test_error"] == pytest.approx(written["learned"]["0.8"]["test_error"])
-    assert "differs_from_training" not in result
+    for options in ({}, {"threshold": 0.8}):
+        result = evaluate(Options(folder, stop="eager", device="cpu", **options))
+        assert result["stopping"] == repr(LearnedStop(0.8))
+        assert result["test_error"] == pytest.approx(written["learned"]["0.8"]["test_error"])
+        assert "differs_from_training" not in result
+    save_stop(folder, "patient", agent, discount=0.5)
+    patient = evaluate(Options(folder, stop="patient", device="cpu"))
+    assert patient["test_error"] == result["test_error"]
+    assert patient["mean_return"] < result["mean_return"]
 
 
 def test_other_splits_have_no_test_error(finished_run: Path, written) -> None:
@@ -102,7 +107,6 @@ def test_text_says_the_same(finished_run: Path, written, monkeypatch, capsys) ->
         (["{run}", "--stop", "2.4"], "error: stop='2.4': "),
         (["{run}", "--num-envs", "0"], "--num-envs 0: expected at least 1"),
         (["{run}", "--fixed", "2", "--confidence", "0.9"], "--fixed and --confidence: expected at"),
-        (["{run}", "--fixed", "2", "--stop", "2.4"], "--stop and --fixed: expected at most one"),
     ],
 )
 def test_bad_input_is_named(finished_run: Path, monkeypatch, capsys, words, message) -> None:

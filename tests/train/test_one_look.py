@@ -16,6 +16,7 @@ from agents.halting.act_resnet import ACTResNet
 from agents.halting.sact import SACTResNet
 from agents.loading import load_one_look
 from agents.one_look import OneLook, one_look_flops, side_of_flops
+from agents.resnet import ResNetOptions
 from dtram_env.datasets.storage.thumbnails import box_resize
 from tests.train.runs import assert_same_run, metrics, read
 from train.common.augment import Augmentation
@@ -218,6 +219,17 @@ def test_like_takes_a_dtrams_operations_and_width(
     (tmp_path / "results.json").write_text(json.dumps({"mean_flops": 1e6}))
     like = check_like(tmp_path, task, PlainEncoder())
     assert network_of(task, side=None, like=like).config.hidden_size == 16
+
+
+def test_like_takes_a_residual_encoder_without_naming_it(
+    tmp_path: Path, task: TrainingTask
+) -> None:
+    resnet = ResNetOptions("resnet10", width=8, small_stem=True, channels=1)
+    agent = task.new_agent(encoder="resnet10", resnet=resnet, hidden_size=resnet.out_features)
+    agent.save(tmp_path, **task.metadata)
+    (tmp_path / "results.json").write_text(json.dumps({"mean_flops": 1e6}))
+    network = network_of(task, side=20, like=check_like(tmp_path, task, PlainEncoder()))
+    assert network.config.resnet == resnet
 
 
 def test_like_takes_the_layers_of_a_cnn(tmp_path: Path, task: TrainingTask) -> None:

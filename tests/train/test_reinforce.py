@@ -52,6 +52,14 @@ CHANGES = {
         "locator": Cells(grid=4, entropy=0.02, entropy_last=0.0, learning_rate=1e-4),
     },
     "curriculum": {"curriculum": (2, 4), "baseline": "value", "supervision": "last"},
+    "per-step": {
+        "env": ("max_glimpses=2", "glimpse_size=8"),
+        "env_steps": 960,
+        "batch_size": 24,
+        "curriculum": (1, 2),
+        "encoder": ResNetEncoder("resnet10", width=8, small_stem=True, per_step=True),
+        "stop": StopOff(),
+    },
 }
 
 
@@ -74,6 +82,7 @@ def whole(tmp_path_factory, small_options) -> Callable[[str], Path]:
     ("name", "batches"),
     [
         ("warm-up", 4),  # within an epoch of the trunk
+        ("per-step", 13),  # within the second stage, which copied networks of the first
         pytest.param("after", 20, marks=pytest.mark.slow),
         pytest.param("after", 24, marks=pytest.mark.slow),  # at the end of the trunk
         pytest.param("after", 33, marks=pytest.mark.slow),  # within the stopper's stage
@@ -244,10 +253,14 @@ def test_each_stage_learns_from_the_last_and_leaves_its_model(finished_ram: Path
     assert "RAM, no stop learned" in (finished_ram / "results.txt").read_text()
 
 
-def test_a_diverged_run_says_so(tmp_path: Path, small_options) -> None:
+@pytest.mark.parametrize("stop", [StopAfter(), StopJoint()])
+def test_a_diverged_run_says_so(tmp_path: Path, small_options, stop) -> None:
     muon = Muon(max_grad_norm=1e30)
     with pytest.raises(ValueError, match="no longer finite after 5,400 images"):
-        train(small_options(run_dir=tmp_path / "run", learning_rate=1e30, optimizer=muon))
+        train(
+            small_options(run_dir=tmp_path / "run", learning_rate=1e30, optimizer=muon, stop=stop)
+        )
+    assert not (tmp_path / "run" / "model.json").exists()  # such weights are not the best so far
 
 
 def test_a_locator_with_a_rate_of_nearly_nothing_stays_where_it_began(
@@ -283,6 +296,14 @@ TRUNK = {"trunk": Path("x"), "run_dir": Path("y")}
         (lambda: {"stop": StopJoint(), **TRUNK}, "--stop joint: expected after or act"),
         (lambda: {"curriculum": (2, 4), **TRUNK}, "--curriculum .*: expected no value"),
         (lambda: {"locator": Cells(grid=3), **TRUNK}, "--locator cells grid=3: expected no value"),
+        (
+            lambda: {"epochs": 5, **TRUNK},
+            "--epochs 5: expected no value: with --trunk",
+        ),
+        (
+            lambda: {**RECIPES["mnist"], "recipe": "mnist", **TRUNK},
+            r"expected no value \(of --recipe mnist\)",
+        ),
         (lambda: {"locator": Cells(grid=0)}, "--locator grid 0"),
         (lambda: {"locator": Cells(entropy=-1.0)}, "--locator entropy -1.0"),
         (lambda: {"locator": Gaussian(std=0.0)}, "--locator std 0.0"),
@@ -316,6 +337,8 @@ def test_impossible_options_are_errors(small_options, make, message: str) -> Non
         ({"discount": 2.0}, "discount=2.0"),
         ({"env": ("glimpse_size",)}, "--env glimpse_size: expected KEY=VALUE"),
         ({"env": ("split=test",)}, "--env split=test: the program sets split itself"),
+        ({"env": ("max_glimpse=2",)}, "--env max_glimpse=2: "),
+        ({"env": ("discount=0.9",)}, "--env discount=0.9: use --discount 0.9"),
         ({"env_id": "CartPole-v1"}, "environment 'CartPole-v1': expected one of this package's"),
         ({"trunk": Path("nowhere")}, "no saved model"),
         (
@@ -372,8 +395,10 @@ def test_the_objectives_defaults_are_the_programs() -> None:
 def test_there_are_at_most_35_flags(capsys) -> None:
     with pytest.raises(SystemExit):
         command_line(Options, None, RECIPES, ["--help"])
-    flags = set(re.findall(r"^[│|+ ]*(--[a-z0-9-]+)", capsys.readouterr().out, re.M))
+    text = capsys.readouterr().out
+    flags = set(re.findall(r"^[│|+ ]*(--[a-z0-9-]+)", text, re.M))
     assert 20 < len(flags) <= 35
+    assert all(name in text for name in RECIPES)
 
 
 # -- a budget of env steps ----------

@@ -29,8 +29,7 @@ def prepare_backbone(networks: Sequence[nn.Module], encoder: Encoder, bf16: bool
     """
     source = "none"
     for network in networks:
-        if isinstance(network, GlimpseResNet):
-            assert isinstance(encoder, ResNetEncoder)
+        if isinstance(network, GlimpseResNet) and isinstance(encoder, ResNetEncoder):
             source = load_backbone(network.trunk, encoder.weights)
             network.bf16 = bf16
     return source

@@ -43,7 +43,7 @@ def predictions_and_rate(network: OneLook | ACTResNet, images: Images) -> tuple[
     return prediction, len(images) / (time.perf_counter() - began)
 
 
-def select_by_error(
+def select_network(
     network: OneLook | ACTResNet, images: Images, ponder_cost: float = 0.0
 ) -> Selection:
     """Ranks weights by error, then by loss; weights of a halting network by ACT's loss first."""

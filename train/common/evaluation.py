@@ -53,6 +53,10 @@ def evaluate_agent(
         raise ValueError(
             f"--fixed {rule.glimpses}: expected at most the budget, {agent.config.max_glimpses}"
         )
+    header = type(agent).read_header(folder)
+    named = stop or header.get("default_stop")
+    if named is not None and "discount" in header["stops"][named]:
+        env_options["discount"] = header["stops"][named]["discount"]
     own_stop = agent.stopping
     agent.stopping = rule or own_stop
 
@@ -60,7 +64,7 @@ def evaluate_agent(
     policy = agent if spec.kwargs.get("classifier") is None else LookAndStop(agent)
     found = dtram_env.evaluate(policy, env_id, split, num_envs=num_envs, **env_options)
     result = found.to_dict() | {"stopping": repr(agent.stopping)}
-    default = stop in (None, type(agent).read_header(folder).get("default_stop"))
+    default = named == header.get("default_stop")
     written = folder / f"test_images{'' if default else f'-{stop}'}.safetensors"
     comparable = env_options.get("first_glimpse") != "random"  # the environment draws its own
     own = split == "test" and agent.stopping == own_stop

@@ -160,7 +160,7 @@ class Runner:
             with self._lock:
                 if self._stopped:
                     return
-                # In a session of its own: Ctrl-C reaches it from here, once, and not the terminal.
+                # Its own session: Ctrl-C in the terminal does not reach it, `_stop` sends it once.
                 process = subprocess.Popen(
                     job.words(),
                     stdin=subprocess.DEVNULL,
@@ -178,7 +178,7 @@ class Runner:
             return
         said = log.read_bytes()[before:].decode(errors="replace")
         problem = _reason(said) or f"exit status {status}"
-        if status < 0:  # nobody could say why: the last line is of something else
+        if status < 0:  # killed by a signal: the log's last line is not the reason
             problem = f"ended by {signal.Signals(-status).name}"
         self.problems[job.folder] = f"failed: {problem}"
         print(f"{job.name}: failed: {problem} (see {log})", flush=True)
@@ -192,7 +192,7 @@ class Runner:
 
 
 def _reason(log: str) -> str:
-    """What a failed run said last; of a box of the command line's parser all that it says."""
+    """The last line of a failed run's log, or the whole message if tyro printed an error box."""
     _, box, framed = log.rpartition("\u256d")
     lines = [re.sub("[\u2500-\u257f]+", "", line).strip() for line in framed.splitlines()]
     if box:  # the first line is its title

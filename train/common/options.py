@@ -262,6 +262,8 @@ class TrainingOptions:
             key, equals, text = word.partition("=")
             if not equals or not key.isidentifier():
                 raise ValueError(f"--env {word}: expected KEY=VALUE")
+            if key == "discount" and hasattr(self, "discount"):
+                raise ValueError(f"--env {word}: use --discount {text}")
             if key in ("data", "data_dir", "root", "split", "view", "num_envs", "backend", "order"):
                 raise ValueError(f"--env {word}: the program sets {key} itself; leave it out")
             found[key] = _json(text)
@@ -343,7 +345,8 @@ def command_line(
     parser.add_argument("--recipe", default="")
     name = parser.parse_known_args(args)[0].recipe
     if name and name not in recipes:
-        raise ValueError(f"--recipe {name}: expected one of {', '.join(recipes)}")
+        expected = f"one of {', '.join(recipes)}" if recipes else "none, there are no recipes"
+        raise ValueError(f"--recipe {name}: expected {expected}")
     start = kind(**({"recipe": name, **recipes[name]} if name else {}))
     return tyro.cli(kind, description=description, default=start, args=args)
 

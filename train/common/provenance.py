@@ -40,7 +40,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
     packages += [name for name in ("sb3-contrib", "optuna") if _version(name) != NOT_INSTALLED]
     return {
         "command": shlex.join(["python", *(_relative(word) for word in sys.argv)]),
-        "commit": _commit(),
+        "commit": commit(),
         "date": time.strftime("%Y-%m-%d"),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in packages},
@@ -73,8 +73,8 @@ def _version(package: str) -> str:
         return NOT_INSTALLED
 
 
-def _commit() -> str:
-    """The checkout's commit, with "+changes" if files of `CODE` differ from it."""
+def commit() -> str:
+    """The checkout's commit, with "+changes" if files of `CODE` differ or a module is new."""
     here = Path(__file__).resolve().parent
 
     def git(*words: str) -> str:
@@ -83,7 +83,8 @@ def _commit() -> str:
         ).stdout.strip()
 
     try:
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", *CODE)
+        status = git("status", "--porcelain", "--untracked-files=all", "--", *CODE).splitlines()
+        changed = [line for line in status if line[:2] != "??" or line.endswith(".py")]
         return git("rev-parse", "HEAD") + ("+changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from train.common.files import write_json, write_text
+from train.common.provenance import commit
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
 ORIGIN = ("command", "commit", "date", "versions", "hardware")
@@ -17,15 +18,27 @@ def origin(results: Mapping[str, Any]) -> dict[str, Any]:
     return {name: results.get(name) for name in ORIGIN}
 
 
+def check_destination(path: Path) -> None:
+    """Raises ValueError if `path` is under benchmarks/results and the code here has changes.
+
+    A program calls it before its work, which may take hours.
+    """
+    if RESULTS in (path.resolve(), *path.resolve().parents):
+        _check_commit(str(path), commit())
+
+
 def check_origin(record: Mapping[str, Any], name: str) -> None:
     """Raises ValueError unless a record says how it was made, on a commit without changes."""
     missing = [key for key in ORIGIN if not record.get(key)]
     if missing:
         raise ValueError(f"{name}: expected {', '.join(missing)} in the record; run it again")
-    commit = str(record["commit"])
-    if commit == "unknown" or "+" in commit:
+    _check_commit(name, str(record["commit"]))
+
+
+def _check_commit(name: str, made_on: str) -> None:
+    if made_on == "unknown" or "+" in made_on:
         way_out = "commit all changes and run it again, or write it outside benchmarks/results"
-        raise ValueError(f"{name}: made on commit {commit}; {way_out}")
+        raise ValueError(f"{name}: made on commit {made_on}; {way_out}")
 
 
 def write_result(path: Path, result: Mapping[str, Any]) -> Path:

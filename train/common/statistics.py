@@ -83,7 +83,7 @@ def paired_bootstrap(
 
 
 def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float | None]:
-    """Mean of one value a seed, and half its Student's t interval; None in its place for one."""
+    """Mean over seeds, and half the width of Student's t interval (None for a single seed)."""
     mean = float(np.mean(values))
     if len(values) < 2:
         return mean, None

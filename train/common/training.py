@@ -18,6 +18,7 @@ On Ctrl-C or SIGTERM the run finishes its batch, saves a checkpoint, prints the 
 continues it, and exits. On the CPU the continued run equals an uninterrupted one bit for bit.
 """
 
+import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -109,7 +110,7 @@ class TrainingRun(RunFolder):
         if not self.finished and self.checkpoint is not None:
             self._resuming = True
             self.progress = Progress(**read_json(self.checkpoint / "state.json"))
-            model.load_state_dict(read_tensors(self.checkpoint / "weights.safetensors"))
+            self._load_weights()
             print(f"{path}: continuing after {self.progress.images:,} images")
         if not self.finished:
             self.rewind(self.progress.images)
@@ -141,6 +142,7 @@ class TrainingRun(RunFolder):
         self._optimizers, self._epochs = optimizers, epochs
         if self._resuming:
             self._resuming = False
+            self._load_weights()  # again: the program has prepared the model for this stage
             optimizers.load_state_dict(self.load_checkpoint("training.pt"))
             self.restore_generators()
         else:
@@ -159,6 +161,9 @@ class TrainingRun(RunFolder):
 
         The order is drawn anew for each epoch. A signal ends the program after the current batch.
         An epoch has `count` batches, ``images // batch_size`` if not given.
+
+        Raises:
+            ValueError: after the epoch the loss or a weight is no longer finite.
         """
         progress, count = self.progress, count or images // batch_size
         order = epoch_order(self.seed, progress.stage, progress.epoch, images).to(self.device)
@@ -185,6 +190,7 @@ class TrainingRun(RunFolder):
                     progress.sums = self._sums.tolist()
                     self._save()
                     self.leave(self._interrupt.signal)
+        self._check_finite()  # before validation could choose such weights
         self._validation_began = time.perf_counter()
 
     def count(self, losses: Losses, env_steps: int = 0) -> None:
@@ -201,13 +207,8 @@ class TrainingRun(RunFolder):
         return True
 
     def end_epoch(self, selection: Selection) -> None:
-        """Logs the epoch, saves a checkpoint, and exits if a signal came.
-
-        Raises:
-            ValueError: the loss or a weight is no longer finite.
-        """
+        """Logs the epoch, saves a checkpoint, and exits if a signal came."""
         progress, means = self.progress, self._means()
-        self._check_finite()
         progress.validation_seconds += time.perf_counter() - self._validation_began
         self._tick()
         scalars = means | {
@@ -261,6 +262,10 @@ class TrainingRun(RunFolder):
                 "try a smaller --learning-rate in a new --run-dir"
             )
 
+    def _load_weights(self) -> None:
+        assert self.checkpoint is not None
+        self.model.load_state_dict(read_tensors(self.checkpoint / "weights.safetensors"))
+
     def _tick(self) -> None:
         now = time.perf_counter()
         self.progress.seconds += now - self._clock
@@ -281,7 +286,10 @@ def open_task(options: TrainingOptions, **keywords: Any) -> TrainingTask:
     device = choose_device(options.device)
     if options.bf16:
         tell_of_bf16(device.type)
-    return TrainingTask(options.env_id, device, **(options.env_keywords() | keywords))
+    try:
+        return TrainingTask(options.env_id, device, **(options.env_keywords() | keywords))
+    except TypeError as error:  # of `dtram_env.settings`, which names the keyword
+        raise ValueError(f"--env {shlex.join(options.env)}: {error}") from None
 
 
 def open_run(

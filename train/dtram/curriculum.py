@@ -12,7 +12,7 @@ from agents.resnet import learning_parameters
 
 
 def begin_stage(agent: DTRAM, before: int) -> None:
-    """Prepares a network with weights of each glimpse's own for a longer unroll.
+    """Prepares a per-step network, with an encoder and a classifier for each glimpse, for a stage.
 
     Encoders and classifiers of the new glimpses begin as copies of the last learned one. Those of
     earlier glimpses stay fixed, batch statistics included. Other networks share their weights over

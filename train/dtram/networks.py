@@ -13,12 +13,13 @@ from agents.loading import load_agent
 from train.common.backbone import pixel_scale, prepare_backbone
 from train.common.files import read_json
 from train.common.options import Encoder, ResNetEncoder, check
+from train.common.records import ORIGIN
 from train.common.run import has_results
 from train.common.training_task import TrainingTask
 from train.dtram.options import ACT, Cells, Locator, Stop, StopAfter
 
-ORIGIN = ("command", "commit", "date", "versions", "hardware", "train_seconds", "options")
-"""What a stopper's results keep of its trunk's."""
+OF_THE_TRUNK = (*ORIGIN, "train_seconds", "options")
+"""Entries that a stopper's results copy from its trunk's."""
 
 
 def new_agent(
@@ -89,5 +90,5 @@ def origin_of_trunk(folder: Path) -> dict[str, Any]:
             if results.get("trunk"):
                 return dict(results["trunk"])
             digest = read_json(folder / "model.json")["weights_sha256"]
-            return {name: results.get(name) for name in ORIGIN} | {"weights_sha256": digest}
+            return {name: results.get(name) for name in OF_THE_TRUNK} | {"weights_sha256": digest}
     return {}

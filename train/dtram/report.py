@@ -212,12 +212,12 @@ def glimpse_figure(
 
 
 def boxes_seen(
-    look: GlimpseSensor, locations: Tensor, image_shape: Sequence[int]
+    sensor: GlimpseSensor, locations: Tensor, image_shape: Sequence[int]
 ) -> list[tuple[int, int, int, int]]:
     """Boxes ``(left, top, width, height)`` of the glimpses at `locations` ``(T, 2)``, in order."""
-    whole_first = look.first_glimpse == "thumbnail"
+    whole_first = sensor.first_glimpse == "thumbnail"
     places = locations[int(whole_first) :].cpu().numpy()
-    return crop_boxes(places, image_shape, look.glimpse_size, whole_first)
+    return crop_boxes(places, image_shape, sensor.glimpse_size, whole_first)
 
 
 def glimpse_pictures(task: TrainingTask, agent: DTRAM, split: str) -> np.ndarray:

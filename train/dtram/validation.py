@@ -22,7 +22,7 @@ def score_validation(task: TrainingTask, agent: DTRAM) -> Scores:
 
 
 def select_by_error(scores: Scores, discount: float) -> Selection:
-    """Judges a trunk: by its mean error after 2, 3, ... T glimpses, then by that after T.
+    """Ranks a trunk's weights by the mean error after 2, 3, ... T glimpses; ties by that after T.
 
     A dynamic stop may come after any glimpse, so every glimpse counts, except the first one, which
     no location policy chose (unless T = 1).
@@ -78,7 +78,7 @@ def select_threshold(scores: Scores, discount: float, max_mean_glimpses: float |
 
 
 def select_halting(scores: Scores, discount: float, ponder_cost: float) -> Selection:
-    """Judges ACT's halting by its loss, with the number of glimpses in place of the ponder cost."""
+    """Ranks ACT's weights by cross-entropy plus `ponder_cost` times the mean number of glimpses."""
     rule = ACTStop()
     taken, answer = scores.logits_at_stop(rule)
     correct = (answer.argmax(dim=-1) == scores.labels).double()

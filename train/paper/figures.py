@@ -24,7 +24,7 @@ from train.paper.tables import IN_NO_CURVE, line_of
 matplotlib.use("Agg")
 
 Points = dict[str, list[dict[str, Any]]]  # points of each curve
-CONFIDENCES = (0.5, 0.7, 0.9, 0.97, 0.99)
+CURVE_CONFIDENCES = (0.5, 0.7, 0.9, 0.97, 0.99)
 """Confidence thresholds whose cost is shown."""
 BY_DISCOUNT, FIXED, CONFIDENCE = "DT-RAM, by discount", "fixed number (RAM)", "confidence threshold"
 LOOK, LEARNED = "one look", "DT-RAM, and RAM with ACT"
@@ -151,7 +151,7 @@ def cost_plot(runs: FinishedRuns) -> list[Path]:
         for steps in range(1, runs.protocol.max_glimpses + 1):
             rate = runs.images_per_second(name, FixedStop(steps), steps)
             add("RAM, fixed number", f"{name} {steps}", runs.read(name, steps=steps), rate)
-        for p in CONFIDENCES:
+        for p in CURVE_CONFIDENCES:
             rate = runs.images_per_second(name, ConfidenceStop(p))
             add("RAM, stop by confidence", f"{name} > {p:g}", runs.read(name, threshold=p), rate)
     if not points:

@@ -70,14 +70,6 @@ def test_arrays_are_read_only_and_the_callers_are_not_touched() -> None:
     assert images.flags.writeable and boxes.flags.writeable
 
 
-def test_metadata_of_an_image_is_a_copy() -> None:
-    data = make(metadata={"box": np.arange(8.0).reshape(2, 4), "sure": np.array([False, True])})
-    metadata = data.metadata_of(1)
-    assert metadata["box"].tolist() == [4, 5, 6, 7] and metadata["sure"] == True  # noqa: E712 - numpy's
-    metadata["box"][:] = 0
-    assert data.metadata_of(1)["box"].tolist() == [4, 5, 6, 7]
-
-
 def test_store_is_shared_by_margin() -> None:
     data = make()
     assert data.store(2) is data.store(2)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from train.common.evaluate_one_look import halting_cost, logits_of, select_by_error
+from train.common.evaluate_one_look import halting_cost, logits_of, select_network
 from train.common.one_look import HaltingBlocks, NoHalting, new_network
 from train.common.options import PlainEncoder, ResNetEncoder
 from train.common.training_task import TrainingTask
@@ -23,7 +23,7 @@ def test_validation_ranks_by_error_or_by_acts_loss(task: TrainingTask, halts: bo
     encoder, halting = (RESNET, HaltingBlocks()) if halts else (PlainEncoder(), NoHalting())
     network, _ = new_network(task, encoder, halting, **settings)
     images = task.images("validation")
-    selection = select_by_error(network, images, ponder_cost=0.5)
+    selection = select_network(network, images, ponder_cost=0.5)
     logits = logits_of(network, images)
     error = (logits.argmax(-1) != images.labels).double().mean().item()
     loss = cross_entropy(logits, images.labels).item()
