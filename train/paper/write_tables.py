@@ -36,9 +36,10 @@ COLUMNS = {
 """Headings of the columns of the Markdown, by name in a row."""
 FOOTNOTE = (
     "Ours: one deterministic pass over the whole test split; weights and stop thresholds are "
-    "chosen on validation images. ± is the standard deviation over seeds; "
-    "a run without a record of its commit is left out. FLOPs count a multiply-add as two. A row without our figures is cited only, or was not run. Each run's "
-    f"figures, command, commit, versions and hardware: [{RUNS}]({RUNS})."
+    "chosen on validation images. ± is the standard deviation over seeds; a run without a record "
+    "of its commit is left out. FLOPs count a multiply-add as two. A row without our figures is "
+    "cited only, or was not run. Each run's figures, command, commit, versions and hardware: "
+    f"[{RUNS}]({RUNS})."
 )
 
 
