@@ -8,7 +8,6 @@ from .cores import CORES, MapOptions
 from .encoders import ENCODERS
 from .resnet import RESNETS, ResNetOptions
 
-
 MAP_ENCODERS = ("pixels", "cnn")
 """Encoders of what a map holds: pixels as they are, or features of three convolutions."""
 

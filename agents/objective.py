@@ -29,6 +29,9 @@ LEAST_REWARD_LOG_PROB = -3.0
 """Lower bound, in nats, of the log-probability that is the reward with
 ``location_reward="mean_log_prob"``, so that one misclassified image can't dominate a batch."""
 
+DROP_DISCOUNT = 0.5
+"""Discount of later drops with ``location_reward="drop"`` (AdaptiveNN, Wang et al. 2025)."""
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -61,7 +64,8 @@ class Objective:
     location_reward: str = "mean_prob"
     """reward of a location: return (the trajectory's); mean_prob, the true class's mean probability
     over the glimpses after it; mean_log_prob, its mean log-probability, which still grows where the
-    probability is near 1; or imitation, an advantage of 1 (see `location_policy`, scripted
+    probability is near 1; drop, the discounted drops in cross-entropy that it and later glimpses
+    bring, see `DROP_DISCOUNT`; or imitation, an advantage of 1 (see `location_policy`, scripted
     locations). With stop="learned" it must be return"""
     policy_weight: float = 1.0
     """weight of the policy gradient"""
@@ -89,7 +93,7 @@ class Objective:
             baseline=("value", "leave_one_out", "scalar", "none"),
             stop_gradient=("reinforce", "exact"),
             supervision=("taken", "last", "all"),
-            location_reward=("return", "mean_prob", "mean_log_prob", "imitation"),
+            location_reward=("return", "mean_prob", "mean_log_prob", "drop", "imitation"),
         )
         require("discount", self.discount, 0 < self.discount <= 1, "a number in (0, 1]")
         weights = "policy_weight", "baseline_weight", "stop_entropy", "location_entropy"
@@ -188,7 +192,10 @@ def hybrid_loss(
         trajectory.logits.flatten(0, 1), labels.repeat(trajectory.steps), reduction="none"
     ).view_as(trajectory.value)
     weight = {"taken": credit.taken, "last": credit.last, "all": torch.ones_like(credit.taken)}
-    ce_loss = (weight[objective.supervision] * ce).sum(dim=0).mean()
+    supervised = weight[objective.supervision]
+    if trajectory.supervised is not None:  # one glimpse drawn of T stands for all
+        supervised = trajectory.steps * trajectory.supervised * supervised
+    ce_loss = (supervised * ce).sum(dim=0).mean()
 
     score = trajectory.location_log_prob * credit.location_advantage
     if exact:
@@ -280,6 +287,8 @@ def _sampled_credit(
             share = objective.glimpse_only_reward
             # No glimpse is taken at the last location, so its reward has no effect.
             target = torch.cat([(1 - share) * target[:-1] + share * alone, target[-1:]])
+    if objective.location_reward == "drop":
+        target = _drops(_log_prob(trajectory.logits, labels).clamp(min=LEAST_REWARD_LOG_PROB))
     b = _others_mean(target, m) if objective.baseline == "leave_one_out" else value
     advantage = target - b
     if objective.location_reward == "imitation":
@@ -316,6 +325,14 @@ def _exact_credit(
         baseline_target=values.detach(),
         expected_return=values[0],
     )
+
+
+def _drops(log_p: Tensor) -> Tensor:
+    """``(T, B)`` discounted sum of the drops in cross-entropy after each location's glimpse."""
+    drops = [torch.zeros_like(log_p[0])]  # no glimpse is taken at the last location
+    for t in range(len(log_p) - 2, -1, -1):
+        drops.append(log_p[t + 1] - log_p[t] + DROP_DISCOUNT * drops[-1])
+    return torch.stack(drops[::-1])
 
 
 def _glimpse_only_log_prob(trajectory: Trajectory, labels: Tensor) -> Tensor:

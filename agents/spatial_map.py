@@ -7,17 +7,20 @@ locator scores the cells with a convolution, so that "the tail, wherever it is" 
 Nothing but glimpses enters the map, so the cost of a glimpse does not depend on the image's size.
 """
 
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, pad
 
-from dtram_env.sensor_torch import corner
+from dtram_env.sensor_torch import TorchStore, corner
 
 from .config import DTRAMConfig
 from .dtram import DTRAM
 from .encoders import PixelScale
+from .location_policy import CellLocations
+from .precision import autocast
+from .unroll import GlimpseSensor, Trajectory
 
 SEEN_SCORE = -1e4
 """Score of a cell at which a glimpse would show nothing new: its probability is 0, and finite
@@ -119,6 +122,8 @@ class MapDTRAM(DTRAM):
     """A DT-RAM whose core is a map, see the module; arguments and results as `DTRAM`'s."""
 
     KIND = "DT-RAM with a map"
+    encoder: MapEncoder
+    core: MapCore
 
     def _make_encoder_and_core(self) -> tuple[nn.Module, nn.Module]:
         encoder = MapEncoder(self.config)
@@ -131,21 +136,27 @@ class MapDTRAM(DTRAM):
             *(nn.Conv2d(width, finer**2, 1), nn.PixelShuffle(finer), nn.Flatten()),
         )
 
-    def initial(self, batch: int) -> MapState:
+    def initial(self, batch: int) -> Any:
         """The `MapState` before the first glimpse: an empty map."""
         new, config = self.scalar_baseline.new_zeros, self.config
         assert config.map is not None
         cells = config.map.cells
         memory = new(batch, self.encoder.channels, cells, cells)
         scores = new(batch, config.locator_grid**2)
-        return MapState(new(batch, config.hidden_size), new(batch, dtype=torch.int64), memory, scores)
+        return MapState(
+            new(batch, config.hidden_size), new(batch, dtype=torch.int64), memory, scores
+        )
 
-    def update(self, code: Tensor, state: MapState, step: int | None = None) -> MapState:
+    def update(self, code: Tensor, state: Any, step: int | None = None) -> Any:
         memory = self.core(code, state.map)
         features = self.core.read(memory)
-        read = features if self.config.locator_input == "state" else features.detach()
-        scores = self.locator(read).masked_fill(self._shows_nothing_new(memory), SEEN_SCORE)
+        scores = self.score_cells(features, memory)
         return MapState(self.core.pool(features), state.time + 1, memory, scores)
+
+    def score_cells(self, features: Tensor, memory: Tensor) -> Tensor:
+        """Scores ``(B, G * G)`` of the cells, from what was read of a map and the map itself."""
+        read = features if self.config.locator_input == "state" else features.detach()
+        return self.locator(read).masked_fill(self._shows_nothing_new(memory), SEEN_SCORE)
 
     def _shows_nothing_new(self, memory: Tensor) -> Tensor:
         """Cells ``(B, G * G)`` bool about which the whole window of a glimpse was seen."""
@@ -158,12 +169,97 @@ class MapDTRAM(DTRAM):
         seen = pad(seen, (before, after, before, after), value=1.0)
         return (avg_pool2d(seen, side, pitch) > 1 - 0.5 / side**2).flatten(1)
 
-    def location_params(self, state: MapState) -> Tensor:
+    def location_params(self, state: Any) -> Tensor:
         """The scores of all cells ``(B, G * G)``."""
         return state.scores
 
 
 def _conv(channels: int, out: int) -> nn.Sequential:
-    """A 3x3 convolution, group norm and ReLU."""
+    """A 3x3 convolution, batch norm and ReLU."""
     conv = nn.Conv2d(channels, out, 3, padding=1, bias=False)
-    return nn.Sequential(conv, nn.GroupNorm(4, out), nn.ReLU())
+    return nn.Sequential(conv, nn.BatchNorm2d(out), nn.ReLU())
+
+
+class MapUnroll(nn.Module):
+    """Trajectories of a `MapDTRAM` to learn from; used as `unroll.Unroll`.
+
+    What a map holds does not depend on how it was read before, so no gradient has to pass from
+    glimpse to glimpse. The path is read without gradients, in evaluation mode. Then the map of each
+    trajectory is read once more, with gradients, after a glimpse drawn at random: `hybrid_loss`
+    takes T times its cross-entropy, whose mean is that of the sum over all glimpses. Scripted paths
+    are not read before that at all. The batch norms see maps with few and with many glimpses mixed,
+    as their averages later serve all.
+    """
+
+    agent: MapDTRAM
+    scripted_locations: Tensor | None
+
+    def __init__(self, agent: MapDTRAM, sensor: GlimpseSensor, bf16: bool = False) -> None:
+        super().__init__()
+        self.agent, self.sensor, self.bf16 = agent, sensor, bf16
+        self.register_buffer("scripted_locations", None, persistent=False)
+
+    def forward(self, store: TorchStore, index: Tensor, steps: int, m: int = 1) -> Trajectory:
+        """Samples `m` trajectories of `steps` glimpses for each image; see `Unroll.forward`."""
+        agent, script, batch = self.agent, self.scripted_locations, len(index) * m
+        policy, training = CellLocations(agent.cell_centres), agent.training
+        seen, location = self.sensor.first(store, index)
+        index, location = index.repeat_interleave(m), location.repeat_interleave(m, dim=0)
+        seen, memory = seen.repeat_interleave(m, dim=0), agent.initial(batch).map
+        noise = policy.noise(steps, agent.initial(batch).scores)
+        maps, locations, features = [], [], []
+        choices: list[Tensor] = []
+        agent.eval()
+        for t in range(steps):
+            if t:
+                location = policy.location(choices[-1])
+                seen = self.sensor(store, index, location)
+            memory = agent.core(agent.encode(seen, location), memory)
+            if script is None:
+                with torch.no_grad(), autocast(memory.device.type, self.bf16):
+                    features.append(agent.core.read(memory).float())
+                    params = agent.score_cells(features[-1], memory)
+            else:
+                target = script[min(t, len(script) - 1)]
+                params = policy.about(target, noise[t])
+            choices.append(policy.choose(params.float(), noise[t]))
+            maps.append(memory)
+            locations.append(location)
+        agent.train(training)
+        pick = torch.randint(steps, (batch,), device=memory.device)
+        supervised = torch.arange(steps, device=pick.device)[:, None] == pick
+        memory = torch.stack(maps)[pick, torch.arange(batch, device=pick.device)]
+        with autocast(memory.device.type, self.bf16):
+            read = agent.core.read(memory)
+            h = agent.core.pool(read).float()
+        logits, choice = agent.classifier(h).expand(steps, -1, -1), torch.stack(choices)
+        if script is None:
+            with torch.no_grad():
+                path = torch.stack([agent.core.pool(part) for part in features])
+                path_logits = agent.classifier(path)
+            h = torch.where(supervised[..., None], h, path)
+            logits = torch.where(supervised[..., None], logits, path_logits)
+            scores = [agent.score_cells(*part) for part in zip(features, maps, strict=True)]
+            params = torch.stack(scores)
+            log_prob = policy.log_prob(choice, params)
+        else:
+            h = h.expand(steps, -1, -1)
+            params = agent.score_cells(read.float(), memory).expand(steps, -1, -1)
+            targets = [script[min(t, len(script) - 1)] for t in range(steps)]
+            wanted = torch.stack([policy.about(target, params[0]) for target in targets])
+            wanted = torch.where(params > SEEN_SCORE, wanted, SEEN_SCORE)
+            log_prob = steps * supervised * policy.mean_log_prob(wanted, params)
+        time = torch.arange(1, steps + 1, device=h.device)[:, None].expand(steps, batch)
+        stop_logit = agent.stop_logit(h, logits, time)
+        return Trajectory(
+            locations=torch.stack(locations),
+            logits=logits,
+            location_mean=agent.best_location(params),
+            sampled_locations=policy.location(choice),
+            location_log_prob=log_prob,
+            stop_logit=stop_logit,
+            stop=torch.rand_like(stop_logit) < torch.sigmoid(stop_logit.detach()),
+            value=agent.value(h),
+            location_entropy=policy.entropy(params),
+            supervised=supervised,
+        )

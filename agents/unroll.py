@@ -78,6 +78,9 @@ class Trajectory(NamedTuple):
     value: Tensor  # (T, B) b_t
     location_entropy: Tensor | None = None  # (T, B) of π(l_t), in nats; None for the Gaussian
     glimpse_only_logits: Tensor | None = None  # (T - 1, B, K) of glimpses 2 ... T, see `Objective`
+    supervised: Tensor | None = (
+        None  # (T, B) bool, one glimpse of each, whose logits have a gradient
+    )
 
     @property
     def steps(self) -> int:

@@ -31,6 +31,7 @@ import torch
 from agents.dtram import DTRAM
 from agents.loading import load_agent
 from agents.objective import Objective, hybrid_loss, trained_heads
+from agents.spatial_map import MapDTRAM, MapUnroll
 from agents.unroll import Unroll
 from train.common.optimizers import Optimizers, make_optimizers
 from train.common.options import (
@@ -52,7 +53,19 @@ from train.dtram.curriculum import (
 )
 from train.dtram.frozen_states import frozen_states
 from train.dtram.networks import agent_on_trunk, new_agent, origin_of_trunk
-from train.dtram.options import ACT, Cells, Gaussian, Locator, Stop, StopAfter, StopJoint, StopOff
+from train.dtram.options import (
+    ACT,
+    RNN,
+    Cells,
+    Core,
+    Gaussian,
+    Locator,
+    Map,
+    Stop,
+    StopAfter,
+    StopJoint,
+    StopOff,
+)
 from train.dtram.recipes import RECIPES
 from train.dtram.report import glimpse_pictures, report
 from train.dtram.validation import (
@@ -65,7 +78,7 @@ from train.dtram.warm_up import scripted_scan, warm_up_objective
 
 STOPPER_LEARNING_RATE = 2e-3
 OF_THE_TRUNK = (
-    *("encoder", "locator", "curriculum", "glimpse_only", "scan_epochs", "location_reward"),
+    *("encoder", "core", "locator", "curriculum", "glimpse_only", "scan_epochs", "location_reward"),
     *("supervision", "epochs", "batch_size", "learning_rate", "optimizer"),
 )
 """Options of the trunk's training, which ``--trunk`` leaves out."""
@@ -84,6 +97,8 @@ class Options(TrainingOptions):
     locator: Annotated[Locator, words(Gaussian, Cells)] = field(default_factory=Gaussian)
     """location policy: gaussian std=0.1 (the paper's), or cells grid=7 entropy=0; both take
     gradient=detached|state hidden=0 learning_rate=none (none: as the rest of the network)"""
+    core: Annotated[Core, words(RNN, Map)] = field(default_factory=RNN)
+    """recurrent core: rnn (the paper's), or map cells=28 width=16 dropout=0.2, a spatial memory"""
     stop: Annotated[Stop, words(StopAfter, StopJoint, StopOff, ACT)] = field(
         default_factory=StopAfter
     )
@@ -97,9 +112,9 @@ class Options(TrainingOptions):
     """b_t, subtracted from the reward of a decision"""
     supervision: Literal["all", "taken", "last"] = "all"
     """cross-entropy at every glimpse up to the budget, at those taken, or at the last one"""
-    location_reward: Literal["mean_prob", "mean_log_prob", "return"] | None = None
+    location_reward: Literal["mean_prob", "mean_log_prob", "drop", "return"] | None = None
     """reward of a location: the true class's mean later probability (the default), its mean
-    log-probability, or the return (the default, and the only one, with --stop joint)"""
+    log-probability, the drops in cross-entropy after it, or the return (the default, and the only one, with --stop joint)"""
     glimpse_only: float = 0.0
     """share of a location's reward that is the true class's probability given that glimpse alone;
     above 0, these answers' cross-entropy is learned, too. Leads crops to the object early on"""
@@ -120,6 +135,9 @@ class Options(TrainingOptions):
         check("m", self.m, valid, "at least 2 with leave_one_out")
 
         joint = isinstance(self.stop, StopJoint)
+        mapped = isinstance(self.core, Map)
+        check("locator", self.locator, isinstance(self.locator, Cells) or not mapped, "cells")
+        check("glimpse_only", self.glimpse_only, not (mapped and self.glimpse_only), "0 with a map")
         reward = self.location_reward
         check("location_reward", reward, not joint or reward in (None, "return"), "return")
         conflict = self.glimpse_only and (joint or reward not in (None, "mean_prob"))
@@ -177,14 +195,13 @@ def train_trunk(
     images = task.images("train")
     objective = options.objective(task.discount)
     std = options.locator.std if isinstance(options.locator, Gaussian) else 1.0  # cells: unused
-    unroll = Unroll(
-        agent,
-        task.sensor,
-        std,
-        stop=isinstance(options.stop, StopJoint),
-        glimpse_only=objective.needs_glimpse_only,
-        bf16=options.bf16 and isinstance(options.encoder, PlainEncoder),  # a ResNet casts itself
-    )
+    unroll: Unroll | MapUnroll
+    bf16 = options.bf16 and isinstance(options.encoder, PlainEncoder)  # a ResNet casts itself
+    if isinstance(agent, MapDTRAM):
+        unroll = MapUnroll(agent, task.sensor, bf16)
+    else:
+        stop, glimpse_only = isinstance(options.stop, StopJoint), objective.needs_glimpse_only
+        unroll = Unroll(agent, task.sensor, std, stop, glimpse_only, bf16)
     epochs, batches = options.epochs, len(images) // options.batch_size
     env_steps = options.env_steps_of("trunk")
     if env_steps is not None:
@@ -312,7 +329,7 @@ def train(options: Options) -> Path:
 
     how = options.stop, options.bf16, options.seed
     if options.trunk is None:
-        agent, backbone = new_agent(task, options.encoder, options.locator, *how)
+        agent, backbone = new_agent(task, options.encoder, options.core, options.locator, *how)
     else:
         agent, backbone = agent_on_trunk(options.trunk, task, *how), "trunk"
     run = open_run(options, task, agent, "train/reinforce.py")

@@ -219,13 +219,13 @@ def test_a_location_policy_over_cells_is_saved(tmp_path: Path, changes) -> None:
     agent.save(tmp_path)
     loaded = DTRAM.load(tmp_path)
     assert loaded.config == agent.config
-    h = torch.randn(20, agent.config.hidden_size)
-    assert torch.equal(loaded.location_params(h), agent.location_params(h))
+    state = agent.initial(20)._replace(h=torch.randn(20, agent.config.hidden_size))
+    assert torch.equal(loaded.location_params(state), agent.location_params(state))
     cells = agent.config.locator_grid
     centres = grid_centres(cells)
-    assert agent.location_params(h).shape == (20, cells**2)
-    expected = centres[agent.location_params(h).argmax(-1).numpy()]
-    np.testing.assert_array_equal(loaded.locate(h).numpy(), expected)
+    assert agent.location_params(state).shape == (20, cells**2)
+    expected = centres[agent.location_params(state).argmax(-1).numpy()]
+    np.testing.assert_array_equal(loaded.locate(state).numpy(), expected)
     # The centres follow from the settings, so they are not saved.
     assert "cell_centres" not in load_file(tmp_path / "model.safetensors")
     action, _ = loaded.step(observation(), loaded.reset(3))
@@ -237,7 +237,8 @@ def test_a_hidden_layer_of_the_locator_by_hand() -> None:
     h = torch.randn(5, agent.config.hidden_size)
     first, _, second = agent.locator
     expected = torch.relu(h @ first.weight.T + first.bias) @ second.weight.T + second.bias
-    torch.testing.assert_close(agent.locate(h), torch.tanh(expected))
+    state = agent.initial(5)._replace(h=h)
+    torch.testing.assert_close(agent.locate(state), torch.tanh(expected))
 
 
 @pytest.mark.parametrize(
@@ -282,7 +283,7 @@ def test_other_spaces_are_one_error() -> None:
         ({"max_glimpses": 0}, "max_glimpses=0"),
         ({"encoder": "vit"}, "encoder='vit'"),
         ({"locator_input": "none"}, "locator_input='none'"),
-        ({"core": "lstm"}, r"core='lstm': expected one of \('rnn',\)"),
+        ({"core": "lstm"}, r"core='lstm': expected one of \('rnn', 'map'\)"),
         ({"stopper_hidden": -1}, "stopper_hidden=-1"),
         ({"stopper_prior": "sure"}, "stopper_prior='sure'"),
         ({"locator_hidden": -1}, "locator_hidden=-1"),

@@ -333,7 +333,7 @@ def test_an_agent_on_a_classifier_sees_and_believes_as_it_does() -> None:
         with torch.no_grad():
             believed = torch.softmax(policy.agent.heads(state).logits, -1)
             np.testing.assert_allclose(observation["probs"], believed, rtol=1e-5, atol=1e-7)
-            np.testing.assert_array_equal(action["location"], policy.agent.locate(state.h))
+            np.testing.assert_array_equal(action["location"], policy.agent.locate(state))
         observation, *_ = env.step({**action, "stop": np.zeros(6, np.int64)})
 
 

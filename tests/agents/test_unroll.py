@@ -105,7 +105,7 @@ def test_log_probabilities_of_cells_are_those_of_torch(pixels, grid_agent) -> No
     for t in range(T_MAX):
         seen = GlimpseSensor(6)(store, index.repeat_interleave(4), trajectory.locations[t])
         state = grid_agent.observe(seen, trajectory.locations[t], state)
-        location_params = grid_agent.location_params(state.h)
+        location_params = grid_agent.location_params(state)
         assert location_params.shape == (32, 9)
         cell = cells_of(trajectory.sampled_locations[t], 3)
         expected = torch.distributions.Categorical(logits=location_params).log_prob(cell)
@@ -129,7 +129,7 @@ def test_cells_are_sampled_with_the_softmax_probabilities(pixels, grid_agent) ->
     trajectory = Unroll(grid_agent, GlimpseSensor(6), 0.3)(store, index, 1, draws)
     state = grid_agent.observe(GlimpseSensor(6)(store, index, torch.zeros(1, 2)), torch.zeros(1, 2),
                             grid_agent.initial(1))  # fmt: skip
-    p = grid_agent.location_params(state.h)[0].softmax(-1)
+    p = grid_agent.location_params(state)[0].softmax(-1)
     assert p.max() > 2 * p.min()  # a uniform policy would fail
     share = torch.bincount(cells_of(trajectory.sampled_locations[0], 3), minlength=9) / draws
     assert ((share - p).abs() < 4 * (p * (1 - p) / draws).sqrt()).all()
@@ -147,7 +147,7 @@ def test_the_gradient_of_a_cell_is_one_minus_its_probability(pixels, grid_agent)
             torch.zeros(5, 2),
             grid_agent.initial(5),
         )
-        p = grid_agent.location_params(state.h).softmax(-1)
+        p = grid_agent.location_params(state).softmax(-1)
     chosen = torch.nn.functional.one_hot(cells_of(trajectory.sampled_locations[0], 3), 9)
     torch.testing.assert_close(grid_agent.locator.bias.grad, (chosen - p).sum(0))
 
@@ -161,9 +161,9 @@ def test_score_takes_glimpses_at_the_most_probable_cell(pixels, grid_agent) -> N
         state = grid_agent.observe(
             GlimpseSensor(6)(store, torch.arange(40), location), location, state
         )
-        cell = grid_agent.location_params(state.h).argmax(-1)
+        cell = grid_agent.location_params(state).argmax(-1)
         location = torch.from_numpy(grid_centres(3))[cell]
-        assert torch.equal(grid_agent.locate(state.h), location)
+        assert torch.equal(grid_agent.locate(state), location)
 
 
 def test_samples_follow_their_distributions(pixels, agent) -> None:
@@ -264,7 +264,7 @@ def test_a_script_samples_cells_near_its_targets(pixels, grid_agent) -> None:
             GlimpseSensor(6).first(tensor_store(pixels), torch.tensor([0]))[0],
             trajectory.locations[0, :1],
             grid_agent.initial(1),
-        ).h
+        )
     )
     far = (torch.from_numpy(grid_centres(3)) - SCRIPT[0]).square().sum(-1)
     own = torch.softmax(-far / (2 * 0.2**2), dim=0) @ torch.log_softmax(first[0], dim=-1)

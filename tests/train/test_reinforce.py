@@ -270,7 +270,9 @@ def test_a_locator_with_a_rate_of_nearly_nothing_stays_where_it_began(
     options = small_options(run_dir=tmp_path / "a", locator=locator, **BUDGET | {"stop": StopOff()})
     agent = DTRAM.load(train(options))
     task = TrainingTask("DTRAM-Signpost-v0", CPU)
-    began, _ = new_agent(task, options.encoder, locator, options.stop, False, options.seed)
+    began, _ = new_agent(
+        task, options.encoder, options.core, locator, options.stop, False, options.seed
+    )
     assert torch.allclose(agent.locator.weight, began.locator.weight, atol=1e-6)
     assert not torch.allclose(agent.classifier.weight, began.classifier.weight, atol=1e-3)
 
@@ -556,7 +558,9 @@ def test_a_policy_only_agent_learns_where_and_when_alone(
     ours, theirs = (load_file(f / "model.safetensors") for f in (policy_run, small_classifier))
     options = policy_options(small_options, policy_id, policy_run)
     task = TrainingTask(policy_id, CPU)
-    agent, _ = new_agent(task, options.encoder, options.locator, options.stop, False, options.seed)
+    agent, _ = new_agent(
+        task, options.encoder, options.core, options.locator, options.stop, False, options.seed
+    )
     before = agent.state_dict()
     assert before.keys() == ours.keys()
     for name, learned in ours.items():

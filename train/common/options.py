@@ -131,7 +131,7 @@ def _value(key: str, text: str, hint: Any) -> Any:
 class PlainEncoder:
     """A glimpse encoder without settings."""
 
-    name: Literal["mlp", "conv", "cnn"] = "mlp"
+    name: Literal["mlp", "conv", "cnn", "pixels"] = "mlp"
 
 
 @dataclass(frozen=True)

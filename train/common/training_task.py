@@ -12,6 +12,7 @@ import dtram_env
 from agents.cost import classifier_flops_per_glimpse
 from agents.dtram import DTRAM
 from agents.policy_only import POLICY_IDS, FrozenClassifier, agent_on
+from agents.spatial_map import MapDTRAM
 from agents.unroll import GlimpseSensor
 from dtram_env import Classifier, GlimpseVectorEnv, datasets
 from dtram_env.datasets import Dataset
@@ -245,4 +246,5 @@ class TrainingTask:
         if self.classifier is not None:
             return agent_on(self.classifier, budget, names, **config).to(self.device)
         spaces = self.observation_space, self.action_space
-        return DTRAM.for_spaces(*spaces, budget, class_names=names, **config).to(self.device)
+        kind = MapDTRAM if config.get("core") == "map" else DTRAM
+        return kind.for_spaces(*spaces, budget, class_names=names, **config).to(self.device)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from agents.cores import MapOptions
 from agents.dtram import DTRAM
 from agents.encoders import GlimpseResNet
 from agents.halting.act import HaltingRAM
@@ -16,14 +17,20 @@ from train.common.options import Encoder, ResNetEncoder, check
 from train.common.records import ORIGIN
 from train.common.run import has_results
 from train.common.training_task import TrainingTask
-from train.dtram.options import ACT, Cells, Locator, Stop, StopAfter
+from train.dtram.options import ACT, Cells, Core, Locator, Map, Stop, StopAfter
 
 OF_THE_TRUNK = (*ORIGIN, "train_seconds", "options")
 """Entries that a stopper's results copy from its trunk's."""
 
 
 def new_agent(
-    task: TrainingTask, encoder: Encoder, locator: Locator, stop: Stop, bf16: bool, seed: int
+    task: TrainingTask,
+    encoder: Encoder,
+    core: Core,
+    locator: Locator,
+    stop: Stop,
+    bf16: bool,
+    seed: int,
 ) -> tuple[DTRAM, str]:
     """An untrained agent, and the source of its backbone's weights; seeds torch's generator."""
     torch.manual_seed(seed)
@@ -34,6 +41,18 @@ def new_agent(
         "locator_grid": locator.grid if isinstance(locator, Cells) else 0,
         "stopper_prior": stopper_prior(stop),
     }
+    if isinstance(core, Map):
+        side = task.image_size or min(task.images("train").data.typical_size)
+        config |= {
+            "core": core.name,
+            "map": MapOptions(
+                extent=task.sensor.glimpse_size / side,
+                cells=core.cells,
+                num_scales=task.sensor.num_scales,
+                width=core.width,
+                dropout=core.dropout,
+            ),
+        }
     if isinstance(encoder, ResNetEncoder):
         resnet = encoder.resnet(task.channels * task.sensor.num_scales)
         config |= {
@@ -69,7 +88,7 @@ def agent_on_trunk(folder: Path, task: TrainingTask, stop: Stop, bf16: bool, see
     if sensor != (wanted := task.metadata["sensor"]):
         raise ValueError(f"{message} {sensor}, the environment has {wanted}")
     trained.check_spaces(task.observation_space, task.action_space, task.max_glimpses)
-    kind = HaltingRAM if isinstance(stop, ACT) else DTRAM
+    kind = HaltingRAM if isinstance(stop, ACT) else type(trained)
     config = replace(trained.config, stopper_prior=stopper_prior(stop))
     agent = kind(config, class_names=trained.class_names).to(task.device)
     trunk, untrained = trained.state_dict(), agent.state_dict()

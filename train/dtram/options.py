@@ -58,6 +58,29 @@ Locator = Gaussian | Cells
 
 
 @dataclass(frozen=True)
+class RNN:
+    """The paper's core: one vector, which a matrix and a ReLU update."""
+
+    name: Literal["rnn"] = "rnn"
+
+
+@dataclass(frozen=True)
+class Map:
+    """A spatial memory as the core, see `agents.spatial_map`; it needs --locator cells."""
+
+    name: Literal["map"] = "map"
+    cells: int = 28
+    """cells along a side of the map"""
+    width: int = 16
+    """channels of the first convolution that reads it"""
+    dropout: float = 0.2
+    """share of the features left out in training"""
+
+
+Core = RNN | Map
+
+
+@dataclass(frozen=True)
 class _LearnedStop:
     """The options of a stop that DT-RAM learns."""
 

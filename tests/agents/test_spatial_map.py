@@ -1,0 +1,131 @@
+"""The map: what lies where, what the locator may choose, and one agent in every way of running."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from agents.config import DTRAMConfig
+from agents.cores import MapOptions
+from agents.loading import load_agent
+from agents.location_policy import CellLocations
+from agents.spatial_map import SEEN_SCORE, MapDTRAM
+from agents.stopping import FixedStop
+from agents.unroll import GlimpseSensor, Unroll, classify, score
+from dtram_env.datasets.storage.tensors import TensorStore
+from dtram_env.sensor_torch import glimpse
+
+SIDE, GLIMPSE = 28, 8
+
+
+def make_agent(**changes: Any) -> MapDTRAM:
+    torch.manual_seed(0)
+    options = MapOptions(**{"extent": GLIMPSE / SIDE, "width": 4, **changes.pop("map", {})})
+    config = {"encoder": "pixels", "locator_grid": 14, "hidden_size": 16, "pixel_std": 1.0}
+    shape = GLIMPSE, GLIMPSE, changes.pop("channels", 1)
+    return MapDTRAM(DTRAMConfig(10, shape, 4, core="map", map=options, **{**config, **changes}))
+
+
+def images(count: int = 6, side: int = SIDE) -> TensorStore:
+    pixels = torch.randint(1, 256, (count, side, side, 1), dtype=torch.uint8)
+    return TensorStore(pixels, 2 * GLIMPSE)
+
+
+def test_a_map_of_pixels_is_the_image_where_it_was_seen() -> None:
+    agent, store = make_agent().eval(), images()
+    index, state = torch.arange(6), make_agent().initial(6)
+    whole = store.images.permute(0, 3, 1, 2).float()
+    seen = torch.zeros(6, 1, SIDE, SIDE, dtype=torch.bool)
+    for location in (torch.rand(4, 6, 2) * 2.4 - 1.2).clamp(-1, 1):
+        state = agent.observe(glimpse(store, index, location, GLIMPSE), location, state)
+        corner = torch.floor((location + 1) * SIDE / 2 - GLIMPSE / 2 + 0.5).long()
+        for b, (x, y) in enumerate(corner.tolist()):
+            seen[b, 0, max(y, 0) : y + GLIMPSE, max(x, 0) : x + GLIMPSE] = True
+        assert torch.equal(state.map[:, 1:] > 0, seen)
+        assert torch.equal(state.map[:, :1], torch.where(seen, whole, 0))
+
+
+def test_the_last_glimpse_replaces_what_the_map_had() -> None:
+    agent = make_agent().eval()
+    state, centre = agent.initial(1), torch.zeros(1, 2)
+    for value in (200, 3):
+        pixels = torch.full((1, GLIMPSE, GLIMPSE, 1), value, dtype=torch.uint8)
+        state = agent.observe(pixels, centre, state)
+    assert set(state.map[:, 0].unique().tolist()) == {0.0, 3.0}
+
+
+def test_scales_and_a_thumbnail_have_parts_of_their_own() -> None:
+    agent = make_agent(
+        map={"num_scales": 2, "cells": 16}, channels=2, thumbnail_size=12, locator_grid=8
+    )
+    agent.initial(1)
+    centre = torch.zeros(1, 2)
+    thumbnail = agent.encode(torch.ones(1, 12, 12, 2, dtype=torch.uint8)[..., :1], centre)
+    crop = agent.encode(torch.ones(1, GLIMPSE, GLIMPSE, 2, dtype=torch.uint8), centre)
+    areas = [part[0, 1::2].sum(dim=(1, 2)).tolist() for part in (thumbnail, crop)]
+    # round(16 cells * 8 / 28) = 5 cells a side, and 9 for twice the extent
+    assert areas == [[0, 0, 256], [25, 81, 0]]
+
+
+def test_no_location_is_chosen_where_a_glimpse_would_show_nothing_new() -> None:
+    agent, store = make_agent().eval(), images()
+    path = Unroll(agent, GlimpseSensor(GLIMPSE), 0.1)(store, torch.arange(6), 4, m=50)
+    cells = CellLocations(agent.cell_centres)
+    for b in range(300):
+        chosen = [tuple(location) for location in path.sampled_locations[:, b].tolist()]
+        assert len(set(chosen)) == len(chosen)
+    state = agent.observe(
+        glimpse(store, torch.arange(6), torch.zeros(6, 2), GLIMPSE),
+        cells.centres[[90] * 6],
+        agent.initial(6),
+    )
+    assert torch.equal(state.scores[0] == SEEN_SCORE, torch.arange(196) == 90)
+
+
+@pytest.mark.parametrize("encoder", ["pixels", "cnn"])
+def test_one_agent_in_every_way_of_running(encoder: str, tmp_path: Path) -> None:
+    agent, store = make_agent(encoder=encoder).eval(), images()
+    sensor, index = GlimpseSensor(GLIMPSE), torch.arange(6)
+    agent.stopping = agent.learned_stop(0.5)
+    scores = score(agent, sensor, store, torch.zeros(6, dtype=torch.int64))
+    agent.save(tmp_path)
+    loaded = load_agent(tmp_path)
+    loaded.stopping = FixedStop(3)
+    found = classify(loaded, sensor, store, index)
+    assert torch.equal(found.num_glimpses, torch.full((6,), 3))
+    torch.testing.assert_close(found.probability, scores.logits[2].softmax(-1))
+    torch.testing.assert_close(found.locations[:, :3], scores.locations[:3].transpose(0, 1))
+    state = loaded.reset(6)
+    for t in range(3):
+        location = scores.locations[t]
+        shown = {"glimpse": glimpse(store, index, location, GLIMPSE), "location": location}
+        action, state = loaded.step(shown, state)
+    assert torch.equal(action["prediction"], scores.logits[2].argmax(-1))
+
+
+def test_the_policy_gradient_of_a_detached_locator_stays_in_the_locator() -> None:
+    agent, store = make_agent(), images()
+    path = Unroll(agent, GlimpseSensor(GLIMPSE), 0.1)(store, torch.arange(6), 4, m=2)
+    path.location_log_prob[:-1].sum().backward()
+    with_gradient = {n.split(".")[0] for n, p in agent.named_parameters() if p.grad is not None}
+    assert with_gradient == {"locator"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"locator_grid": 0}, "locator_grid=0: expected a multiple of 7"),
+        ({"locator_grid": 10}, "locator_grid=10"),
+        ({"encoder": "mlp"}, "encoder='mlp': expected one of"),
+        ({"per_step": True}, "per_step=True: expected False with a map"),
+        ({"answer": "first_plus_mean"}, "expected 'state' with a map"),
+        ({"map": {"num_scales": 2}}, "num_scales=2: expected a divisor of 1"),
+        ({"map": {"cells": 30}}, "cells=30: expected a multiple of 4"),
+        ({"map": {"extent": 0.0}}, "extent=0.0"),
+        ({"map": {"dropout": 1.0}}, "dropout=1.0"),
+    ],
+)
+def test_bad_settings_are_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_agent(**changes)
