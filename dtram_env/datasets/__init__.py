@@ -8,9 +8,10 @@ import threading
 import warnings
 from pathlib import Path
 
+from ..checks import check_choice
 from .catalog import DATASETS, DRAWINGS, DatasetInfo, ImageOptions, drawn_cache, user_folders
 from .dataset import Dataset
-from .errors import BuiltinDataWarning, DatasetCorruptError, DatasetNotFoundError, check_choice
+from .errors import BuiltinDataWarning, DatasetCorruptError, DatasetNotFoundError
 from .paths import data_root
 from .splits import SPLITS, split_indices, stratified_split
 from .storage.cache import build_cache

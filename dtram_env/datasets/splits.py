@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .errors import check_choice
+from ..checks import check_choice
 
 SPLITS = ("train", "validation", "test", "train+validation")
 PARTS = ("train", "test")  # the official parts, which the splits divide

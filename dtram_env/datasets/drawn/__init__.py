@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from ..errors import check_choice
+from ...checks import check_choice
 from ..splits import PARTS
 from . import autos, birds
 from .canvas import Texture

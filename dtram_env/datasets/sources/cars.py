@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import DatasetCorruptError, DatasetNotFoundError, advising, check_choice
+from ...checks import check_choice
+from ..errors import DatasetCorruptError, DatasetNotFoundError, advising
 from ..fetch.archives import Archive, check_md5, unpack_archive
 from ..paths import SETTINGS
 from .listing import ImageList, check_boxes, check_count, check_files, fetch_command, fetch_listed

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from ..errors import check_choice
+from ...checks import check_choice
 from ..splits import PARTS
 from . import mnist
 

