@@ -12,13 +12,7 @@ _SPLIT_SEED = 20171112
 
 
 def split_indices(split: str, labels: np.ndarray, validation_count: int) -> np.ndarray:
-    """Indices of a split's images in the official part that contains it, ascending.
-
-    Args:
-        split: one of `SPLITS`.
-        labels: ``(N,)`` integers, labels of that official part.
-        validation_count: number of official training images in "validation".
-    """
+    """Indices of a split's images in the official part of `labels` ``(N,)``, ascending."""
     check_choice("split", split, SPLITS)
     if split in ("test", "train+validation"):
         return np.arange(len(labels))

@@ -45,7 +45,7 @@ def read(folder: Path, part: str, patches: int) -> tuple[np.ndarray, np.ndarray]
 def compose(
     digits: np.ndarray, labels: np.ndarray, part: str, patches: int, seed: int = 0
 ) -> np.ndarray:
-    """Places digits and adds patches of other digits.
+    """Places digits and adds patches of other digits: ``(N, 60, 60, 1)`` uint8, digit i on image i.
 
     With the same seed, an image with k patches is the image with k - 1 patches and one more.
 
@@ -55,9 +55,6 @@ def compose(
         part: "train" or "test", which give different draws.
         patches: number of patches on an image, 0 or more.
         seed: another seed is another dataset; the registered environments use 0.
-
-    Returns:
-        ``(N, 60, 60, 1)`` uint8; image i shows digit i.
 
     Raises:
         ValueError: an argument has the wrong type or shape, or is out of range.

@@ -44,12 +44,9 @@ def ready(folder: Path) -> bool:
 def read(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
     """Reads "train" (60,000 images) or "test" (10,000) from its two files, raw or ``.gz``.
 
-    Images are ``(N, 28, 28, 1)`` uint8, read-only, and labels ``(N,)`` int64.
-
-    Raises:
-        ValueError: unknown part.
-        DatasetNotFoundError: a file is missing.
-        DatasetCorruptError: a file has another size or MD5 than the published one.
+    Images are ``(N, 28, 28, 1)`` uint8, read-only, and labels ``(N,)`` int64. Raises `ValueError`
+    for another part, `DatasetNotFoundError` if a file is missing, and `DatasetCorruptError` if its
+    size or MD5 differs from the published one.
     """
     return read_part("mnist", FILES, folder, part)
 
@@ -68,11 +65,8 @@ def read_part(
 def parse_idx(data: bytes, name: str, dataset: str = "mnist") -> np.ndarray:
     """Parses an IDX file of bytes: magic ``00 00 08 ndim``, big-endian sizes, then the elements.
 
-    Gives uint8 of the shape in the header, a read-only view of `data`. `name` and `dataset` are for
-    messages.
-
-    Raises:
-        DatasetCorruptError: wrong magic, or another number of bytes than the header's sizes need.
+    Gives uint8 of the shape in the header, a read-only view of `data`. Raises `DatasetCorruptError`
+    for a wrong magic or number of bytes; `name` and `dataset` are for its message.
 
     >>> parse_idx(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 8, 9]), "three").tolist()
     [7, 8, 9]
