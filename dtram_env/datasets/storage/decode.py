@@ -128,11 +128,8 @@ def decode(
 ) -> np.ndarray:
     """Converts an image that Pillow opened to pixels ``(H, W, 3)`` uint8, as `DecodedImages` says.
 
-    Args:
-        file: an image of any format and mode.
-        image_size: length of the shorter side after resizing, pixels; None: no resizing.
-        box: left, top, right and bottom of the crop, in pixels of the upright image; None: no crop.
-        upright: whether to rotate a photograph that its camera marked as rotated.
+    `box` is left, top, right and bottom of the crop, in pixels of the upright image; None: no crop.
+    `upright` says whether to rotate a photograph that its camera marked as rotated.
     """
     from PIL import Image, ImageOps
 
@@ -174,11 +171,7 @@ def resized(height: int, width: int, image_size: int | None) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def opened(path: str, fix: str) -> Iterator[Image.Image]:
-    """Opens an image file with Pillow; errors raised inside the block name the file.
-
-    Raises `DatasetNotFoundError`, or `DatasetCorruptError` if it is damaged or no image; both end
-    in `fix`, one sentence that says what to do.
-    """
+    """Opens an image file with Pillow; errors in the block name the file and end in `fix`."""
     from PIL import Image, UnidentifiedImageError
 
     try:
