@@ -61,9 +61,7 @@ class EnvBase:
         self._cells: SeenCells | None = None  # for the action masks
         self._belief: Belief | None = None
         if settings.observe == "canvas":
-            height, width, _ = self.image_shape
-            assert height is not None and width is not None
-            self._seen = SeenPixels(b, num_envs, height, width, self.glimpse_size)
+            self._seen = SeenPixels(b, num_envs, *self.data.typical_size, self.glimpse_size)
         if settings.mask_seen:
             assert self.grid is not None
             self._cells = SeenCells(b, num_envs, self.grid)

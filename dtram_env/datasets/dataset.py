@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -39,11 +38,10 @@ class Dataset:
     _stores: dict[int, ArrayStore] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        images = self.images
-        if isinstance(images, np.ndarray):
-            check_images(images)
-            object.__setattr__(self, "images", _read_only(images))
-        count, labels, names = len(images), self.labels, self.class_names
+        if isinstance(self.images, np.ndarray):
+            check_images(self.images)
+            object.__setattr__(self, "images", _read_only(self.images))
+        count, labels, names = len(self.images), self.labels, self.class_names
         if labels.shape != (count,) or labels.dtype != np.int64:
             raise ValueError(
                 f"labels: expected int64 of shape ({count},), one for each image, "
@@ -112,10 +110,6 @@ class Dataset:
         """Prepares thumbnails of one size; may take a while the first time."""
         if not isinstance(self.images, np.ndarray):
             self.images.prepare(thumbnail_size)
-
-    def metadata_of(self, i: int) -> dict[str, Any]:
-        """Copies of one image's metadata, by name."""
-        return {name: values[i].copy() for name, values in self.metadata.items()}
 
 
 def _read_only(values: np.ndarray) -> np.ndarray:
