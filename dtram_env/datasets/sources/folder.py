@@ -23,18 +23,14 @@ _LAYOUT = "Expected ROOT/CLASS/IMAGE, or ROOT/train/CLASS/IMAGE and ROOT/test/CL
 def listing(root: Path, part: str) -> ImageList:
     """Lists the images of a part, by class and then by path.
 
-    Images are all files below a class's folder that end in one of `SUFFIXES`, in upper or lower
-    case. They are not opened. Hidden files and folders, whose names begin with a dot, are ignored.
+    Images are all files below a class's folder that end in one of `SUFFIXES`; case does not matter.
+    They are not opened. Hidden files and folders, whose names begin with a dot, are ignored.
 
-    There are two layouts. If `root` has folders ``train`` and ``test``, these are the parts and
-    contain the classes' folders; everything else in `root` is ignored. The folders may also be
-    called ``training`` and ``testing``, and without them ``val``, ``valid`` or ``validation`` is
-    the test part; case does not matter. Otherwise the folders of `root` are the classes, and a
-    fifth of the images is drawn for the test part, from each class its share, rounded by largest
-    remainder. Each class keeps a training image. The draw depends only on the paths, so an
-    additional file changes it.
-
-    Classes are the names of the (training part's) folders, sorted by their characters.
+    There are two layouts. If `root` has folders called as in `TRAIN_NAMES` and `TEST_NAMES`, these
+    are the parts and contain the classes' folders; everything else in `root` is ignored. Otherwise
+    the folders of `root` are the classes, and a fifth of the images is drawn for the test part,
+    from each class its share, but each class keeps a training image. The draw depends only on the
+    paths, so an additional file changes it. Classes are sorted by their characters.
 
     Raises:
         ValueError: unknown part; fewer than two classes; a class without training images; a class

@@ -20,7 +20,7 @@ from ..errors import DatasetCorruptError
 from ..paths import locked
 from .decode import large_images_allowed
 from .mapped import FORMAT, MappedStore, lock_name, read_meta, thumbnails_name
-from .writing import CORES, check_free_space, finish, reserve, run_in_order, write_at
+from .writing import CORES, check_free_space, reserve, run_all, write_at
 
 
 class ImageSource(Protocol):
@@ -28,17 +28,12 @@ class ImageSource(Protocol):
 
     @property
     def channels(self) -> int: ...
-
     def __len__(self) -> int: ...
+    def pixels(self, i: int) -> np.ndarray: ...  # ``(H, W, C)`` uint8
+    def size(self, i: int) -> tuple[int, int]: ...  # height and width, without decoding
 
     def fingerprint(self) -> dict[str, Any]:
         """JSON values that identify the images; a cache with other values is made again."""
-
-    def size(self, i: int) -> tuple[int, int]:
-        """Height and width of an image, without decoding it."""
-
-    def pixels(self, i: int) -> np.ndarray:
-        """An image ``(H, W, C)`` uint8."""
 
     def metadata(self, sizes: np.ndarray) -> dict[str, np.ndarray]:
         """Arrays ``(N, …)`` to store with the pixels; called after `size` of every image."""
@@ -106,8 +101,8 @@ def _build(
         workers = ProcessPoolExecutor(CORES, mp_context=multiprocessing.get_context("spawn"))
     try:
         with large_images_allowed(), workers as pool:
-            sizes = np.array(list(run_in_order(pool, source.size, range(count))), dtype=np.int32)
-            sizes = sizes.reshape(count, 2)
+            found = run_all(pool, source.size, range(count), label, progress=False)
+            sizes = np.array(found, dtype=np.int32).reshape(count, 2)
             lengths = sizes.astype(np.int64).prod(axis=1) * source.channels
             check_free_space(aside, int(lengths.sum()))
             np.save(aside / "sizes.npy", sizes)
@@ -116,7 +111,7 @@ def _build(
             reserve(aside / "pixels.bin", int(lengths.sum()))
             write = partial(_write_one, source, aside / "pixels.bin")
             places = zip(range(count), np.cumsum(lengths) - lengths, sizes, strict=True)
-            finish(run_in_order(pool, write, places), count, label, progress)
+            run_all(pool, write, list(places), label, progress)
         known = {"format": FORMAT, "channels": source.channels, "images": count}
         meta = {**known, "source": source.fingerprint()}
         (aside / "meta.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")

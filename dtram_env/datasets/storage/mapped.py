@@ -24,7 +24,7 @@ from ..errors import DatasetCorruptError
 from ..paths import locked
 from .store import Pictures
 from .thumbnails import box_resize
-from .writing import CORES, check_free_space, finish, reserve, run_in_order, write_at
+from .writing import CORES, check_free_space, reserve, run_all, write_at
 
 FORMAT = 2  # raise it when the files change: a cache of another format is made again
 
@@ -114,9 +114,9 @@ class MappedStore(Pictures):
         def write(i: int) -> None:
             write_at(aside, i * length, box_resize(self.image(i)[None], side))
 
+        label = f"{label or self.folder.name}, thumbnails {side}"
         with ThreadPoolExecutor(CORES) as pool:
-            results = run_in_order(pool, write, range(len(self)))
-            finish(results, len(self), f"{label or self.folder.name}, thumbnails {side}", progress)
+            run_all(pool, write, range(len(self)), label, progress)
         os.replace(aside, final)
 
 

@@ -19,12 +19,10 @@ class Store(Protocol):
     unpadded image and may be negative. Pixels outside the image are 0.
     """
 
-    def __len__(self) -> int:
-        """Number of images."""
+    def __len__(self) -> int: ...
 
     @property
-    def channels(self) -> int:
-        """Number of colour channels C."""
+    def channels(self) -> int: ...
 
     def size(self, index: np.ndarray) -> tuple[np.ndarray | int, np.ndarray | int]:
         """Height and width of the images, pixels; two numbers if all images have the same size."""
