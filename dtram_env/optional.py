@@ -7,10 +7,7 @@ from gymnasium.error import DependencyNotInstalled
 
 
 class MissingDependencyError(ImportError, DependencyNotInstalled):
-    """A package that only one feature needs is not installed.
-
-    Python's code catches it as an `ImportError`, Gymnasium's as a `DependencyNotInstalled`.
-    """
+    """A package that only one feature needs is not installed; Gymnasium's error and Python's."""
 
 
 def require(module: str, extra: str) -> Any:

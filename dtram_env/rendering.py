@@ -33,7 +33,7 @@ def draw_episode(
     """Draws an image with boxes, numbered and coloured in the order of the glimpses.
 
     Args:
-        image: ``(H, W, C)`` uint8, C = 1 (grey) or 3 (RGB).
+        image: ``(H, W, C)`` uint8, C = 1 (grey) or 3 (RGB); `ValueError` for any other.
         boxes: ``(left, top, width, height)`` in pixels of the image, one per glimpse, in order, as
             `crop_boxes` makes them. They may reach beyond the image.
         caption: a line of text below the picture, cut off if it is too long; "" draws an empty
@@ -43,9 +43,6 @@ def draw_episode(
 
     Returns:
         ``(h, w, 3)`` uint8; h includes the line of the caption.
-
-    Raises:
-        ValueError: the image has another shape or type.
     """
     if image.ndim != 3 or image.shape[2] not in (1, 3) or image.dtype != np.uint8:
         raise ValueError(

@@ -133,11 +133,9 @@ class GridActions(ActionCodec):
         """The allowed choices after `t` ``(n,)`` glimpses, in the layout that MaskablePPO reads.
 
         The cells in `visited` ``(n, G * G)`` bool are forbidden (None: no cell is), unless all of a
-        slot's cells were visited; stopping is forbidden before `min_glimpses`.
-
-        Returns:
-            ``(n, G * G + 2 + num_classes)`` bool: cells, then stop 0 and 1, then classes, if the
-            action holds a prediction; in the view "single" ``(n, G * G + 1)``: cells, then stop.
+        slot's cells were visited; stopping is forbidden before `min_glimpses`. Returns bool: cells,
+        stop 0 and 1, then classes, if the action holds a prediction, ``(n, G * G + 2 + K)``; in the
+        view "single" cells, then stop, ``(n, G * G + 1)``.
         """
         masks = b.full((len(t), self._columns), True, b.boolean)
         if visited is not None:
@@ -224,8 +222,7 @@ _Field = tuple[Any, str, int | None]
 def _check_values(b: Backend, fields: list[_Field], active: Any) -> None:
     """Raises `ValueError` for the first invalid value of an active slot.
 
-    All checks are reduced on the device to one boolean, so the host waits for it once; it reads
-    more only to compose the message.
+    The checks are reduced on the device to one boolean, so the host waits for it once.
     """
     goods = [_valid(b, values, bound) for values, _, bound in fields]
     # On the host reading is cheaper than combining, and mostly the idle slots are valid as well.
@@ -254,10 +251,8 @@ def _clip(b: Backend, location: Any) -> Any:
 
 
 def _int64(b: Backend, values: Any, active: Any, most: int | None = None) -> Any:
-    """Values as int64, 0 in idle slots (which may hold anything), clipped to 0..`most`.
-
-    Unchecked values have to be clipped before they index an array: they could read other memory.
-    """
+    """Values as int64, 0 in idle slots (which may hold anything), clipped to 0..`most`."""
+    # Unchecked values have to be clipped before they index an array: they could read other memory.
     values = b.cast(b.xp.where(active, values, 0), b.xp.int64)
     return values if most is None else b.xp.clip(values, 0, most)
 

@@ -59,8 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         "--thumbnail-size",
         type=_count,
         action="append",
-        help="make thumbnails of this side too; may be repeated (default: as in the dataset's "
-        "environment)",
+        help="make thumbnails of this side too; may be repeated (default: as in the environment)",
     )
     return parser
 

@@ -26,16 +26,10 @@ def stratified_split(labels: np.ndarray, validation_count: int) -> tuple[np.ndar
     Each class gives ``validation_count * count / N`` images, rounded by largest remainder; of equal
     remainders the lower class wins. The draw depends only on `labels` and `validation_count`.
 
-    Args:
-        labels: ``(N,)`` integers.
-        validation_count: number of validation images, in [0, N].
-
-    Returns:
-        Indices of the training images and of the validation images, int64, each ascending;
-        together every index once.
+    Returns indices of the training images and of the validation images, int64, each ascending.
 
     Raises:
-        ValueError: `labels` are not integers ``(N,)``, or `validation_count` is out of range.
+        ValueError: `labels` are not integers ``(N,)``, or `validation_count` is not in [0, N].
 
     >>> train, validation = stratified_split(np.array([0, 0, 0, 0, 1, 1]), 3)
     >>> len(train), [0, 0, 0, 0, 1, 1][validation[-1]]

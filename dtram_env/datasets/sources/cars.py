@@ -52,13 +52,9 @@ def listing(folder: Path, part: str) -> ImageList:
     these or in ``devkit/``.
 
     The published corners of boxes count pixels from 1 and both lie inside the box: left and top are
-    one less, and the width is ``x2 - x1 + 1``.
-
-    Raises:
-        ValueError: unknown part.
-        DatasetNotFoundError: the data or one of its lists is missing.
-        DatasetCorruptError: a list is damaged or contradicts the published counts, or names an
-            image that is missing.
+    one less, and the width is ``x2 - x1 + 1``. Raises `DatasetNotFoundError` if a list is missing,
+    and `DatasetCorruptError` if one is damaged or contradicts the published counts, or names an
+    image that is missing.
     """
     check_choice("part", part, COUNTS)
     tree, command = _tree(folder), fetch_command(NAME, folder)

@@ -59,8 +59,21 @@ def compose(
     Raises:
         ValueError: an argument has the wrong type or shape, or is out of range.
     """
-    _check(digits, labels, part, patches, seed)
     n = len(digits)
+    if digits.dtype != np.uint8 or digits.shape != (n, DIGIT, DIGIT, 1):
+        raise ValueError(
+            f"digits: expected uint8 of shape (N, {DIGIT}, {DIGIT}, 1), "
+            f"got {digits.dtype} {digits.shape}"
+        )
+    if labels.shape != (n,):
+        raise ValueError(f"labels: expected shape ({n},), one for each digit, got {labels.shape}")
+    check_choice("part", part, PARTS)
+    if patches < 0:
+        raise ValueError(f"patches={patches}: expected 0 or more")
+    if patches and n < 2:
+        raise ValueError(f"patches={patches}: cut from other digits, expected 2 or more, got {n}")
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"seed={seed}: expected 0 to 2**63 - 1")
     index = np.arange(n)
     images = np.zeros((n, SIZE, SIZE, 1), dtype=np.uint8)
     # Views of every possible place of a digit or a patch; assigning to them writes the images.
@@ -77,24 +90,6 @@ def compose(
         patch = cut_at[other, cut_top, cut_left].astype(np.uint16)
         patch_at[index, top, left] = np.minimum(patch_at[index, top, left] + patch, 255)
     return images
-
-
-def _check(digits: np.ndarray, labels: np.ndarray, part: str, patches: int, seed: int) -> None:
-    n = len(digits)
-    if digits.dtype != np.uint8 or digits.shape != (n, DIGIT, DIGIT, 1):
-        raise ValueError(
-            f"digits: expected uint8 of shape (N, {DIGIT}, {DIGIT}, 1), "
-            f"got {digits.dtype} {digits.shape}"
-        )
-    if labels.shape != (n,):
-        raise ValueError(f"labels: expected shape ({n},), one for each digit, got {labels.shape}")
-    check_choice("part", part, PARTS)
-    if patches < 0:
-        raise ValueError(f"patches={patches}: expected 0 or more")
-    if patches and n < 2:
-        raise ValueError(f"patches={patches}: cut from other digits, expected 2 or more, got {n}")
-    if not 0 <= seed < 2**63:
-        raise ValueError(f"seed={seed}: expected 0 to 2**63 - 1")
 
 
 def _words(n: int, part: str, stream: int, seed: int) -> np.ndarray:

@@ -64,13 +64,9 @@ def fetch(folder: Path, progress: bool | None = None) -> None:
 def listing(folder: Path, part: str) -> ImageList:
     """Lists the images of "train" (5,994) or "test" (5,794), in the order of ``images.txt``.
 
-    `folder` contains ``CUB_200_2011/`` as its archive unpacks, or is that folder itself.
-
-    Raises:
-        ValueError: unknown part.
-        DatasetNotFoundError: the data or one of its lists is missing.
-        DatasetCorruptError: the lists contradict each other or the published counts, or name an
-            image that is missing.
+    `folder` contains ``CUB_200_2011/`` as its archive unpacks, or is that folder itself. Raises
+    `DatasetNotFoundError` if a list is missing, and `DatasetCorruptError` if lists contradict each
+    other or the published counts, or name an image that is missing.
     """
     check_choice("part", part, COUNTS)
     tree, command = _tree(folder), fetch_command(NAME, folder)

@@ -72,16 +72,15 @@ class DecodedImages:
 
     def size(self, i: int) -> tuple[int, int]:
         """Height and width that `pixels` will have; reads only the file's header."""
-        with self._opened(i) as file:
+        with opened(self.name(i), self.listing.fix) as file:
             self._file_sizes[i] = upright_size(file, self._upright)
             left, top, right, bottom = self._box(i, file) or (0, 0, *self._file_sizes[i][::-1])
             return resized(bottom - top, right - left, self.image_size)
 
     def metadata(self, sizes: np.ndarray) -> dict[str, np.ndarray]:
-        """The boxes in pixels of the resized images; call `size` of every image first.
+        """``box`` ``(N, 4)`` float32 in pixels of the resized images, unless there are no boxes.
 
-        `sizes` ``(N, 2)`` are the resized heights and widths. Gives ``box`` ``(N, 4)`` float32,
-        left, top, width and height; empty if the list has no boxes.
+        `sizes` ``(N, 2)`` are their heights and widths; call `size` of every image first.
         """
         if self.listing.boxes is None:
             return {}
@@ -92,7 +91,7 @@ class DecodedImages:
 
     def pixels(self, i: int) -> np.ndarray:
         """The image ``(H, W, 3)`` uint8; raises as `opened`."""
-        with self._opened(i) as file:
+        with opened(self.name(i), self.listing.fix) as file:
             return decode(file, self.image_size, box=self._box(i, file), upright=self._upright)
 
     def _box(self, i: int, file: Image.Image) -> tuple[int, int, int, int] | None:
@@ -114,9 +113,6 @@ class DecodedImages:
     @property
     def _upright(self) -> bool:
         return self.listing.boxes is None  # published boxes refer to the file's own orientation
-
-    def _opened(self, i: int) -> contextlib.AbstractContextManager[Image.Image]:
-        return opened(self.name(i), self.listing.fix)
 
 
 def decode(

@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 from ...sensor_torch import TorchStore, area_average
 from .mapped import MappedStore
 from .store import check_images, check_side
-from .thumbnails import box_taps, fits_int32
+from .thumbnails import fits_int32
 
 if TYPE_CHECKING:
     from ..dataset import Dataset
@@ -212,8 +212,8 @@ def box_resize(images: Tensor, side: int, sizes: Tensor | None = None) -> Tensor
 
 
 def _taps(sizes: Tensor, side: int, largest: int) -> tuple[Tensor, Tensor]:
-    """`box_taps` for each of the sizes ``(N,)``: pixels and shares ``(N, side, K)`` int64."""
-    most = box_taps(largest, side)[0].shape[1] + 1  # a smaller size may straddle one pixel more
+    """`thumbnails.box_taps` for each of the sizes ``(N,)``: two ``(N, side, K)`` int64."""
+    most = largest // side + 2  # pixels that an output pixel may touch
     edges = torch.arange(side + 1, device=sizes.device) * sizes[:, None]
     first = edges[:, :-1] // side
     pixels = first[..., None] + torch.arange(most, device=sizes.device)
