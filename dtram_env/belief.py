@@ -1,13 +1,9 @@
 """The classifier in the loop: it answers in the policy-only environments."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from .backends import Backend
-
-if TYPE_CHECKING:
-    from .observation_builder import ObservationBuilder
+from .observation_builder import ObservationBuilder
 
 
 class Classifier(Protocol):

@@ -6,7 +6,7 @@ backend, or one at a time. `observation_builder` makes the observations.
 
 import operator
 from functools import reduce
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from gymnasium import spaces
@@ -27,7 +27,7 @@ class Decision(NamedTuple):
     prediction: Any  # ``(n,)`` int64; None where actions hold no prediction (policy-only)
 
 
-class ActionCodec:
+class ActionCodec(Protocol):
     """Reads the actions of one view, whose space is `space`.
 
     `num_classes` is None where actions hold no prediction; `grid` is the number G of cells per
@@ -41,11 +41,9 @@ class ActionCodec:
 
         Shapes and types are always checked, values only if `check`.
         """
-        raise NotImplementedError
 
     def decode_one(self, b: Backend, action: Any) -> OneAction:
         """Reads one action; Python numbers are several times faster than arrays of one."""
-        raise NotImplementedError
 
 
 class NativeActions(ActionCodec):

@@ -14,8 +14,7 @@ SETTINGS = "data_dir= or the environment variable DTRAM_DATA"  # for messages
 def data_root(data_dir: str | Path | None = None) -> Path:
     """The folder that holds all datasets: `data_dir`, else ``$DTRAM_DATA``, else ~/.cache/dtram.
 
-    Returns:
-        An absolute path. Nothing is created.
+    The path is absolute. Nothing is created.
     """
     chosen = data_dir if data_dir is not None else os.environ.get("DTRAM_DATA")
     return Path(chosen or Path("~", ".cache", "dtram")).expanduser().resolve()

@@ -35,8 +35,7 @@ PATCH = 8
 def read(folder: Path, part: str, patches: int) -> tuple[np.ndarray, np.ndarray]:
     """Makes an official part from MNIST's files, with 0 patches (translated) or 4 (cluttered).
 
-    Images ``(N, 60, 60, 1)`` uint8 and labels ``(N,)`` int64, in MNIST's order. Raises as
-    `mnist.read` and `compose`.
+    Images ``(N, 60, 60, 1)`` uint8 and labels ``(N,)`` int64, in MNIST's order.
     """
     digits, labels = mnist.read(folder, part)
     return compose(digits, labels, part, patches), labels
@@ -55,9 +54,6 @@ def compose(
         part: "train" or "test", which give different draws.
         patches: number of patches on an image, 0 or more.
         seed: another seed is another dataset; the registered environments use 0.
-
-    Raises:
-        ValueError: an argument has the wrong type or shape, or is out of range.
     """
     n = len(digits)
     if digits.dtype != np.uint8 or digits.shape != (n, DIGIT, DIGIT, 1):

@@ -44,4 +44,4 @@ def fetch(folder: Path, progress: bool | None = None) -> None:
 
 def read(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
     """Reads an official part, of MNIST's size and shape; see `mnist.read`."""
-    return mnist.read_part(NAME, FILES, folder, part)
+    return mnist.read(folder, part, NAME, FILES)

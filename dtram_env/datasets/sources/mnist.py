@@ -41,20 +41,18 @@ def ready(folder: Path) -> bool:
     return all(find(folder, file) for file in FILES["train"] + FILES["test"])
 
 
-def read(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
+def read(
+    folder: Path,
+    part: str,
+    dataset: str = "mnist",
+    files: Mapping[str, tuple[RawFile, RawFile]] = FILES,
+) -> tuple[np.ndarray, np.ndarray]:
     """Reads "train" (60,000 images) or "test" (10,000) from its two files, raw or ``.gz``.
 
     Images are ``(N, 28, 28, 1)`` uint8, read-only, and labels ``(N,)`` int64. Raises `ValueError`
     for another part, `DatasetNotFoundError` if a file is missing, and `DatasetCorruptError` if its
-    size or MD5 differs from the published one.
+    size or MD5 differs from the published one. `files` may be another dataset's in MNIST's format.
     """
-    return read_part("mnist", FILES, folder, part)
-
-
-def read_part(
-    dataset: str, files: Mapping[str, tuple[RawFile, RawFile]], folder: Path, part: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """`read` for any dataset in MNIST's format; `files` are the images and labels of each part."""
     check_choice("part", part, files)
     images, labels = (
         parse_idx(read_file(folder, file, dataset), file.name, dataset) for file in files[part]

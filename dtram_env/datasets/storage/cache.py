@@ -19,7 +19,7 @@ import numpy as np
 from ..errors import DatasetCorruptError
 from ..paths import locked
 from .decode import large_images_allowed
-from .mapped import FORMAT, MappedStore, lock_name, read_meta, thumbnails_name
+from .mapped import FORMAT, MappedStore, lock_name, read_meta
 from .writing import CORES, check_free_space, reserve, run_all, write_at
 
 
@@ -65,26 +65,22 @@ def build_cache(
 ) -> MappedStore:
     """Opens the cache of `source` in `folder`, and makes it first if it is not there.
 
-    Args:
-        thumbnail_sizes: sides of thumbnails to write too; `MappedStore.prepare` can add others.
-        label: text of the progress bar.
-        processes: whether to use processes, for sources that work in Python, rather than threads.
+    `thumbnail_sizes` are sides of thumbnails to write too, and `label` is the progress bar's.
+    `processes` are faster than threads for sources that work in Python.
 
     Raises:
         DatasetNotFoundError: an image is missing, or the folder cannot be written or is full.
         DatasetCorruptError: an image or the cache is damaged; a new cache is not left behind.
     """
-    sides = tuple(thumbnail_sizes)
-    store = open_cache(folder, source)
-    if store is not None and all((folder / thumbnails_name(side)).exists() for side in sides):
-        return store  # without the lock: the folder may be read-only
-    with locked(lock_name(folder)):
-        store = open_cache(folder, source)
-        if store is None:
-            _build(folder, source, label or folder.name, progress, processes)
-            store = MappedStore(folder)
-        for side in sides:
-            store.write_thumbnails(side, label, progress)
+    store = open_cache(folder, source)  # without the lock: the folder may be read-only
+    if store is None:
+        with locked(lock_name(folder)):
+            store = open_cache(folder, source)
+            if store is None:
+                _build(folder, source, label or folder.name, progress, processes)
+                store = MappedStore(folder)
+    for side in thumbnail_sizes:
+        store.prepare(side, label, progress)
     return store
 
 

@@ -4,9 +4,7 @@
 `HostStore` leaves the images in a numpy store on the host and sends the crops to the device.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,13 +12,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ...sensor_torch import TorchStore, area_average
+from ..dataset import Dataset
 from .mapped import MappedStore
-from .store import check_images, check_side
+from .store import Pictures, check_images, check_side
 from .thumbnails import fits_int32
-
-if TYPE_CHECKING:
-    from ..dataset import Dataset
-    from .store import Pictures
 
 _DEVICE_SHARE = 0.4  # of the device's free memory that images may use
 
