@@ -53,12 +53,8 @@ class Episodes:
     observation repeats. Arrays are replaced, never changed in place, so results that were returned
     stay as they were. The trackers are notified of every start and every crop.
 
-    Attributes:
-        index: ``(n,)`` int64, the image.
-        label: ``(n,)`` int64.
-        t: ``(n,)`` int64, glimpses taken.
-        location: ``(n, 2)`` float32, where the last glimpse was taken.
-        ended: ``(n,)`` bool.
+    The state: `index` of the image, its `label` and the number `t` of glimpses taken, ``(n,)``
+    int64; `location` of the last glimpse, ``(n, 2)`` float32; `ended` ``(n,)`` bool.
     """
 
     def __init__(
@@ -181,8 +177,7 @@ class SequentialImages:
     def next(self, generator: np.random.Generator, mask: Any, fixed: Any | None) -> Any:
         """The next image ``(n,)`` int64 of every slot; those in `mask` ``(n,)`` bool move on.
 
-        Images in `fixed` ``(n,)`` are shown instead. They are outside the pass: the slots keep
-        their place, and `repeat` is True.
+        Images in `fixed` are shown instead, as repeats, and the slots keep their place.
         """
         if fixed is not None:
             index, repeat = fixed, self._size == self._size

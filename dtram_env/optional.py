@@ -13,9 +13,8 @@ class MissingDependencyError(ImportError, DependencyNotInstalled):
 def require(module: str, extra: str) -> Any:
     """Imports and returns a module, such as "torch", of an extra of this project, such as "train".
 
-    Raises:
-        MissingDependencyError: the module is not installed; the message holds the install line.
-        ImportError: the module is installed but fails to import; its own error passes through.
+    Raises `MissingDependencyError`, whose message holds the install line, if it is not installed.
+    If it is installed but fails to import, its own error passes through.
     """
     try:
         return importlib.import_module(module)

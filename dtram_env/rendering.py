@@ -32,6 +32,8 @@ def draw_episode(
 ) -> np.ndarray:
     """Draws an image with boxes, numbered and coloured in the order of the glimpses.
 
+    Returns ``(h, w, 3)`` uint8; h includes the line of the caption.
+
     Args:
         image: ``(H, W, C)`` uint8, C = 1 (grey) or 3 (RGB); `ValueError` for any other.
         boxes: ``(left, top, width, height)`` in pixels of the image, one per glimpse, in order, as
@@ -40,9 +42,6 @@ def draw_episode(
             line, None draws none.
         size: largest side of the picture, in pixels. The image is enlarged by the largest integer
             factor that fits; a larger image is shrunk to `size`.
-
-    Returns:
-        ``(h, w, 3)`` uint8; h includes the line of the caption.
     """
     if image.ndim != 3 or image.shape[2] not in (1, 3) or image.dtype != np.uint8:
         raise ValueError(

@@ -93,10 +93,7 @@ class NativeActions(ActionCodec):
 
 
 class ContinuousActions(ActionCodec):
-    """``Box(3 + num_classes)``: x, y, stop if > 0, then one score per class.
-
-    The first class of the largest score is the prediction.
-    """
+    """``Box(3 + num_classes)``: x, y, stop if > 0, then one score per class (first largest)."""
 
     def __init__(self, num_classes: int | None) -> None:
         self._size = 3 + (num_classes or 0)

@@ -52,12 +52,9 @@ class Part:
     def select(self, indices: np.ndarray) -> "Part":
         """The images at ``indices`` ``(M,)``, in that order."""
         images = self.images
-        return Part(
-            images[indices] if isinstance(images, np.ndarray) else images.select(indices),
-            self.labels[indices],
-            self.class_names,
-            {name: values[indices] for name, values in self.metadata.items()},
-        )
+        images = images[indices] if isinstance(images, np.ndarray) else images.select(indices)
+        metadata = {name: values[indices] for name, values in self.metadata.items()}
+        return Part(images, self.labels[indices], self.class_names, metadata)
 
 
 Reader = Callable[[Path, str, ImageOptions], Part]

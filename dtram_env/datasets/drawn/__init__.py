@@ -59,8 +59,7 @@ class Drawing:
             thumbnails and crops of 224 pixels. Below, they are larger and suit thumbnails of 32
             pixels and crops of a quarter of the image.
         num_classes: number of species, 10 to 400.
-        num_train: number of images in the official training part.
-        num_test: number of images in the official test part.
+        num_train, num_test: numbers of images in the official parts.
         seed: another seed gives other images of the same species.
 
     Raises:

@@ -23,8 +23,6 @@ from ..paths import SETTINGS, locked, shows_progress
 from .transfer import SourceError, reason, transfer
 from .unpack import DAMAGED, unpack_tar
 
-_NPM_SECONDS = 300
-
 
 @dataclass(frozen=True)
 class RawFile:
@@ -101,7 +99,7 @@ class NpmPackage:
                 capture_output=True,
                 encoding="utf-8",
                 errors="replace",
-                timeout=_NPM_SECONDS,
+                timeout=300,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise SourceError(reason(error)) from error

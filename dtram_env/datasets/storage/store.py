@@ -65,7 +65,6 @@ class Pictures(Store, Protocol):
         return out
 
     def thumbnail(self, index: np.ndarray, side: int) -> np.ndarray:
-        """Whole images shrunk to ``(B, side, side, C)`` uint8."""
         out = np.empty((len(index), side, side, self.channels), dtype=np.uint8)
         for thumbnail, i in zip(out, index, strict=True):
             thumbnail[...] = box_resize(self.image(i)[None], side)[0]

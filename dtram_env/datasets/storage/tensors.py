@@ -34,17 +34,12 @@ class TensorStore:
         _, self.height, self.width, self.channels = images.shape
         self.margin, self.sizes = margin, sizes
         self.padded = pad(images, (0, 0, margin, margin, margin, margin))
+        self.images = self.padded[:, margin : margin + self.height, margin : margin + self.width]
         self._offsets: dict[int, Tensor] = {}
         self._thumbnails: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.padded)
-
-    @property
-    def images(self) -> Tensor:
-        """The unpadded images ``(N, H, W, C)``, a view."""
-        m = self.margin
-        return self.padded[:, m : m + self.height, m : m + self.width]
 
     def size(self, index: Tensor) -> tuple[Tensor | int, Tensor | int]:
         if self.sizes is None:
