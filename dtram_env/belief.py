@@ -44,8 +44,7 @@ class Classifier(Protocol):
 class Belief:
     """The classifier's probabilities and state for the episode in each slot.
 
-    The classifier reads every glimpse once, as the native observation that `builder` makes. Arrays
-    are replaced, never changed in place, so results that were returned stay as they were.
+    Arrays are replaced, never changed in place, so results that were returned stay as they were.
     """
 
     def __init__(

@@ -215,10 +215,7 @@ _Field = tuple[Any, str, int | None]
 
 
 def _check_values(b: Backend, fields: list[_Field], active: Any) -> None:
-    """Raises `ValueError` for the first invalid value of an active slot.
-
-    The checks are reduced on the device to one boolean, so the host waits for it once.
-    """
+    """Raises `ValueError` for the first bad value of an active slot; waits for the device once."""
     goods = [_valid(b, values, bound) for values, _, bound in fields]
     # On the host reading is cheaper than combining, and mostly the idle slots are valid as well.
     if b.on_host and all(good.all() for good in goods):

@@ -12,10 +12,7 @@ SETTINGS = "data_dir= or the environment variable DTRAM_DATA"  # for messages
 
 
 def data_root(data_dir: str | Path | None = None) -> Path:
-    """The folder that holds all datasets: `data_dir`, else ``$DTRAM_DATA``, else ~/.cache/dtram.
-
-    The path is absolute. Nothing is created.
-    """
+    """Absolute path of all datasets: `data_dir`, else ``$DTRAM_DATA``, else ~/.cache/dtram."""
     chosen = data_dir if data_dir is not None else os.environ.get("DTRAM_DATA")
     return Path(chosen or Path("~", ".cache", "dtram")).expanduser().resolve()
 

@@ -175,11 +175,7 @@ def read_file(folder: Path, file: RawFile, dataset: str) -> bytes:
 
 
 def verify(path: Path, file: RawFile, dataset: str) -> bytes:
-    """The unpacked content of a file, gzipped if ``.gz`` is in its name.
-
-    Raises `DatasetCorruptError` if it differs from the published file: the expected and the found
-    size and MD5, and the command that fetches `dataset`.
-    """
+    """The unpacked content of a file, gzipped if ``.gz`` is in its name; checks size and MD5."""
     expected = f"{path}: expected {file.size} bytes with MD5 {file.md5}"
     fix = (
         f"Fetch it again with `python -m dtram_env.datasets download {dataset}`, "

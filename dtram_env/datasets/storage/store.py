@@ -90,10 +90,9 @@ def check_side(side: int, height: int, width: int) -> None:
 
 
 class ArrayStore:
-    """Images ``(N, H, W, C)`` uint8 in memory, zero-padded once so that a crop is one gather.
+    """Images ``(N, H, W, C)`` uint8 in memory, with `margin` zeros on each side (`sensor.margin`).
 
-    `margin` is the number of zeros on each side, pixels: at least ``(side + 1) // 2`` for the
-    largest crop whose centre may lie anywhere in the image.
+    A crop is therefore one gather.
     """
 
     def __init__(self, images: np.ndarray, margin: int) -> None:
