@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from train.common.files import write_text
+from train.common.files import markdown_table, write_text
 from train.common.records import write_records
 from train.common.statistics import interquartile_mean, mean_interval, stratified_bootstrap
 
@@ -124,17 +124,14 @@ def _interquartile(strata: Sequence[np.ndarray]) -> dict[str, Any]:
 
 def markdown(records: Records, command: str) -> str:
     """The summary as text, made by `command`: a table for each environment, best return first."""
-    summary, overall = summarise(records), over_environments(records)
+    summary = summarise(records)
     sections = [_environment(str(name), rows) for name, rows in summary.groupby("env_id")]
-    for track, rows in overall.groupby("track", sort=False):
+    for track, rows in over_environments(records).groupby("track", sort=False):
         ranked = rows.sort_values("iqm_return", ascending=False, kind="stable")
+        lines = [[row["algo"], _iqm(row)] for row in ranked.to_dict("records")]
+        table = markdown_table(["algorithm", "IQM of the return"], lines)
         sections.append(
-            f"## Over the {ranked['environments'].iloc[0]} environments, {track}\n\n"
-            + _table(
-                ["algorithm", "IQM of the return"],
-                [[row["algo"], _iqm(row)] for row in ranked.to_dict("records")],
-                text_columns=1,
-            )
+            f"## Over the {rows['environments'].iloc[0]} environments, {track}\n\n{table}"
         )
     notes = [NOTES]
     if summary["seeds"].between(1, 3).any():
@@ -146,7 +143,6 @@ def markdown(records: Records, command: str) -> str:
 
 
 def _environment(name: str, rows: pd.DataFrame) -> str:
-    """The section of one environment."""
     done = rows[rows["seeds"] > 0]
     heads = ["algorithm", "view", "learns from", "tries", "seeds"]
     heads += [heading for heading, _, _ in COLUMNS.values()] + ["IQM of the return"]
@@ -154,8 +150,7 @@ def _environment(name: str, rows: pd.DataFrame) -> str:
     if len(done):
         done = done.sort_values("mean_return", ascending=False, kind="stable")
         first = done.iloc[0]
-        classifier = first["classifier"]
-        named = f", classifier {classifier}" if isinstance(classifier, str) else ""
+        named = f", classifier {first['classifier']}" if pd.notna(first["classifier"]) else ""
         about = f"{first['dataset']}, {first['split']} split, {first['track']}{named}.\n\n"
     for row in done.to_dict("records"):
         view = row["view"] + (", canvas" if row["observe"] == "canvas" else "")
@@ -164,17 +159,10 @@ def _environment(name: str, rows: pd.DataFrame) -> str:
     for row in rows[rows["seeds"] == 0].to_dict("records"):
         problems = row["problems"].replace("|", "\\|")  # else it ends the cell
         lines.append([row["algo"], problems, *[""] * (len(heads) - 2)])
-    text = f"## {name}\n\n{about}{_table(heads, lines, text_columns=3)}"
+    text = f"## {name}\n\n{about}{markdown_table(heads, lines, text_columns=3)}"
     for row in done[done["problems"] != ""].to_dict("records"):
         text += f"\n{row['algo']}: {row['problems']}.\n"
     return text
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int) -> str:
-    """A Markdown table whose columns after the first `text_columns` are numbers."""
-    rule = "|" + "---|" * text_columns + "---:|" * (len(heads) - text_columns)
-    lines = ["| " + " | ".join(cells) + " |" for cells in (heads, *rows)]
-    return "\n".join([lines[0], rule, *lines[1:]]) + "\n"
 
 
 def _mean(row: Mapping[str, Any], column: str) -> str:
@@ -195,11 +183,8 @@ def _origins(records: Records) -> list[str]:
         for record in records
         if has_result(record) and "commit" in record
     ]
-    if not made:
-        return []
-    columns = zip(*made, strict=True)
-    versions, processors, commits = (", ".join(sorted(set(column))) for column in columns)
-    return [f"Runs made with torch {versions} on {processors}, at commits {commits}."]
+    columns = [", ".join(sorted(set(column))) for column in zip(*made, strict=True)]
+    return ["Runs made with torch {} on {}, at commits {}.".format(*columns)] if made else []
 
 
 # -- plots -----------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from agents.stopping import ConfidenceStop, FixedStop
+from train.common.files import markdown_table
 from train.common.records import origin
 from train.common.statistics import (
     Mixture,
@@ -25,7 +26,6 @@ from train.common.statistics import (
 from train.paper import systems
 from train.paper.read_runs import Reader, Record
 from train.paper.tables import Line, label_of
-from train.paper.write_tables import markdown_table
 
 EVIDENCE = "claims.jsonl"  # beside the tables
 KEY = ("protocol", "system", "against", "seed")  # identifies a record of evidence

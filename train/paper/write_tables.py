@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from pandas import DataFrame
 
-from train.common.files import write_text
+from train.common.files import markdown_table, write_text
 from train.common.records import write_result
 from train.paper.read_runs import Record, records_of
 from train.paper.tables import Line, Table
@@ -112,15 +112,6 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     ]
     frame = DataFrame(flat, dtype=object).dropna(axis=1, how="all")
     return write_text(path, frame.to_csv(index=False, lineterminator="\n"))
-
-
-def markdown_table(
-    heads: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1
-) -> str:
-    """A table in Markdown; all but the first columns are aligned to the right."""
-    rule = "|" + "---|" * text_columns + "---:|" * (len(heads) - text_columns)
-    lines = [f"| {' | '.join(cells)} |" for cells in (heads, *rows)]
-    return "\n".join([lines[0], rule, *lines[1:]]) + "\n"
 
 
 def _cell(row: Mapping[str, Any], key: str) -> str:
