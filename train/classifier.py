@@ -23,7 +23,7 @@ from agents.objective import supervised_losses
 from agents.stopping import LearnedStop
 from agents.unroll import logits_along
 from train.common.backbone import pixel_scale
-from train.common.optimizers import Optimizers, make_optimizers
+from train.common.optimizers import Optimizers
 from train.common.options import PlainEncoder, TrainingOptions, check, check_numbers, command_line
 from train.common.run import run_program
 from train.common.training import Selection, TrainingRun, learn_only, open_run, open_task
@@ -54,18 +54,18 @@ def train_classifier(
     modules = (network.encoder, network.core, network.classifier)
     parameters = [p for module in modules for p in module.parameters()]
     learn_only(network, parameters)
-    made = make_optimizers(network, options.learning_rate, options.optimizer)
-    batches = options.epochs * (len(images) // options.batch_size)
-    optimizers = Optimizers(made, parameters, batches, options.optimizer.max_grad_norm)
+    steps = options.epochs * (len(images) // options.batch_size)
+    rate, settings = options.learning_rate, options.optimizer
+    optimizers = Optimizers(network, parameters, steps, rate, settings)
     run.begin(optimizers, options.epochs)
     for _ in run.epochs():
         network.train()
         for indices in run.batches(len(images), options.batch_size):
             store = task.augmented(images, indices, options.augment)
-            index = torch.arange(len(indices), device=task.device).repeat_interleave(options.m)
+            rows = torch.arange(len(indices), device=task.device).repeat_interleave(options.m)
             labels = images.labels[indices].repeat_interleave(options.m)
-            locations = torch.rand(glimpses, len(index), 2, device=task.device) * 2 - 1
-            logits = logits_along(network, task.sensor, store, index, locations)
+            locations = torch.rand(glimpses, len(rows), 2, device=task.device) * 2 - 1
+            logits = logits_along(network, task.sensor, store, rows, locations)
             loss = cross_entropy(logits.flatten(0, 1), labels.repeat(glimpses))
             optimizers.zero_grad()
             loss.backward()
@@ -73,7 +73,7 @@ def train_classifier(
             optimizers.step()
             correct = (logits[-1].detach().argmax(-1) == labels).float().mean()
             losses = supervised_losses(loss, correct, glimpses, task.discount)
-            run.count(losses, env_steps=len(index) * glimpses)
+            run.count(losses, env_steps=len(rows) * glimpses)
 
         errors = errors_of_random_glimpses(task, network, task.images("validation"))
         metrics = {f"eval/error_at_{t}": e for t, e in enumerate(errors, start=1)}
@@ -92,10 +92,10 @@ def errors_of_random_glimpses(
     network.eval()
     generator = torch.Generator().manual_seed(seed)
     wrong = torch.zeros(task.max_glimpses, device=task.device)
-    for index in torch.arange(len(images), device=task.device).split(task.eval_batch_size):
-        locations = torch.rand(task.max_glimpses, len(index), 2, generator=generator) * 2 - 1
-        logits = logits_along(network, task.sensor, images.store, index, locations.to(task.device))
-        wrong += (logits.argmax(-1) != images.labels[index]).sum(-1)
+    for batch in torch.arange(len(images), device=task.device).split(task.eval_batch_size):
+        locations = torch.rand(task.max_glimpses, len(batch), 2, generator=generator) * 2 - 1
+        logits = logits_along(network, task.sensor, images.store, batch, locations.to(task.device))
+        wrong += (logits.argmax(-1) != images.labels[batch]).sum(-1)
     return (wrong / len(images)).tolist()
 
 
@@ -117,12 +117,8 @@ def train(options: Options) -> Path:
         best = DTRAM.load(run.path, task.device)
         errors = errors_of_random_glimpses(task, best, task.images("test"))
         percent = {t: round(100 * error, 4) for t, error in enumerate(errors, start=1)}
-        results = {
-            **task.about_test(),
-            "error_after_random_glimpses": percent,
-            **run.about(),
-        }
-        run.finish(results)
+        about = {"error_after_random_glimpses": percent, **run.about()}
+        run.finish({**task.about_test(), **about})
     text = ", ".join(f"{error:.2f}" for error in percent.values())
     print(
         f"{task.dataset}, test split, error % after 1 ... {task.max_glimpses} random glimpses: "

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clon
 
 from agents.stopping import ConfidenceStop, FixedStop, LearnedStop, StoppingRule
 from train.common.evaluation import evaluate_agent
-from train.common.options import check
+from train.common.options import check_numbers
 from train.common.run import run_program
 
 
@@ -55,12 +55,8 @@ class Options:
         given = [f"--{name}" for name in rules if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)}: expected at most one stopping rule")
-        for name in ("threshold", "confidence"):
-            value = getattr(self, name)
-            check(name, value, value is None or 0 <= value <= 1, "a probability, from 0 to 1")
-        for name in ("fixed", "num_envs"):
-            value = getattr(self, name)
-            check(name, value, value is None or value >= 1, "at least 1")
+        check_numbers(self, "a probability, from 0 to 1", "threshold", "confidence")
+        check_numbers(self, "at least 1", "fixed", "num_envs")
 
     def rule(self) -> StoppingRule | None:
         """The stopping rule that replaces the model's own; None: the model's own."""

@@ -31,7 +31,7 @@ from agents.resnet import learning_parameters
 from train.common.augment import Augmentation
 from train.common.evaluate_one_look import report, select_by_error
 from train.common.one_look import HALTING, RECIPES, Halting, NoHalting, check_like, new_network
-from train.common.optimizers import Optimizers, make_optimizers
+from train.common.optimizers import Optimizers
 from train.common.options import (
     PlainEncoder,
     TrainingOptions,
@@ -101,11 +101,9 @@ def train_network(
     ponder_cost = getattr(options.halting, "ponder_cost", 0.0)
     parameters = learning_parameters(network)
     learn_only(network, parameters)
+    steps = options.epochs * (len(images) // options.batch_size)
     rate, settings = options.learning_rate, options.optimizer
-    made = make_optimizers(network, rate, settings, decay_norms=False)
-    batches = options.epochs * (len(images) // options.batch_size)
-    optimizers = Optimizers(made, parameters, batches, settings.max_grad_norm)
-
+    optimizers = Optimizers(network, parameters, steps, rate, settings, decay_norms=False)
     run.begin(optimizers, options.epochs)
     for _ in run.epochs():
         network.train()
@@ -116,8 +114,7 @@ def train_network(
                 logits = output.logits
                 loss = ponder_cost_loss(logits, labels, output.ponder, ponder_cost)
             else:
-                logits = output
-                loss = cross_entropy(logits, labels)
+                logits, loss = output, cross_entropy(output, labels)
             optimizers.zero_grad()
             loss.backward()
             optimizers.clip_gradient()

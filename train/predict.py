@@ -30,6 +30,7 @@ from agents.stopping import LearnedStop
 from dtram_env.datasets.sources.folder import SUFFIXES
 from dtram_env.datasets.storage.decode import decode, large_images_allowed, opened, upright_size
 from dtram_env.rendering import draw_episode
+from train.common.options import check_numbers
 from train.common.provenance import choose_device
 from train.common.run import run_program
 
@@ -60,8 +61,7 @@ class Options:
     def __post_init__(self) -> None:
         if not self.images:
             raise ValueError("IMAGES: expected at least one image or folder")
-        if self.threshold is not None and not 0 <= self.threshold <= 1:
-            raise ValueError(f"--threshold {self.threshold}: expected a probability, from 0 to 1")
+        check_numbers(self, "a probability, from 0 to 1", "threshold")
         if self.out is not None and not self.pictures:
             raise ValueError(f"--out {self.out}: expected with pictures, or without --no-pictures")
 

@@ -30,7 +30,7 @@ from agents.dtram import DTRAM
 from agents.loading import load_agent
 from agents.objective import Objective, hybrid_loss, trained_heads
 from agents.unroll import Unroll
-from train.common.optimizers import Optimizers, make_optimizers
+from train.common.optimizers import Optimizers
 from train.common.options import (
     AdamW,
     PlainEncoder,
@@ -186,10 +186,10 @@ def train_trunk(
     answers = task.classifier is None  # else a frozen classifier answers in the agent's place
     parameters = stage_parameters(agent, objective, glimpses, before, answers)
     learn_only(agent, parameters)  # the optimizers leave out all other parameters
-    settings, locator_rate = options.optimizer, options.locator.learning_rate
-    own_rates = {} if locator_rate is None else {"locator": locator_rate}
-    made = make_optimizers(agent, options.learning_rate, settings, own_rates=own_rates)
-    optimizers = Optimizers(made, parameters, epochs * batches, settings.max_grad_norm)
+    own_rate = options.locator.learning_rate
+    own_rates = {} if own_rate is None else {"locator": own_rate}
+    how = options.learning_rate, options.optimizer
+    optimizers = Optimizers(agent, parameters, epochs * batches, *how, own_rates=own_rates)
     run.begin(optimizers, epochs)
     for epoch in run.epochs():
         agent.train()
@@ -203,9 +203,9 @@ def train_trunk(
             entropy = options.locator.entropy_at(epoch / max(1, epochs - 1))
             epoch_objective = replace(objective, location_entropy=entropy)
         for indices in run.batches(len(images), options.batch_size, batches):
-            store = task.augmented(images, indices, options.augment)
-            index = torch.arange(len(indices), device=task.device)
-            trajectory = unroll(store, index, glimpses, m)
+            store = task.augmented(images, indices, options.augment)  # the batch's images alone
+            rows = torch.arange(len(indices), device=task.device)
+            trajectory = unroll(store, rows, glimpses, m)
             losses = hybrid_loss(
                 trajectory, images.labels[indices], m, epoch_objective, agent.scalar_baseline
             )
@@ -252,8 +252,7 @@ def train_stopper(options: Options, task: TrainingTask, agent: DTRAM, run: Train
     learn_only(agent, parameters)
     batch_size = min(stop.batch_size, len(states.labels))
     steps = stop.epochs * (len(states.labels) // batch_size)
-    made = make_optimizers(agent, STOPPER_LEARNING_RATE, AdamW())
-    optimizers = Optimizers(made, parameters, steps, AdamW.max_grad_norm)
+    optimizers = Optimizers(agent, parameters, steps, STOPPER_LEARNING_RATE, AdamW())
     run.begin(optimizers, stop.epochs, env_steps=states.env_steps)
     for _ in run.epochs():
         agent.train()

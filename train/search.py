@@ -28,7 +28,7 @@ from train.baselines.algorithms import table_row
 from train.baselines.comparison_run import ComparisonRun, dtram_curve
 from train.common.files import read_json
 from train.common.jobs import Runner, resumable
-from train.common.options import check
+from train.common.options import check, check_numbers
 from train.common.provenance import choose_device, provenance
 from train.common.records import read_records, write_records
 from train.common.run import run_program
@@ -62,7 +62,7 @@ class Options:
     def __post_init__(self) -> None:
         check("algo", self.algo, self.algo in SPACES, f"one of {', '.join(SPACES)}")
         check("trials", self.trials, 1 <= self.trials <= MAX_TRIALS, f"1 to {MAX_TRIALS}")
-        check("steps", self.steps, self.steps >= 1, "at least 1")
+        check_numbers(self, "at least 1", "steps")
 
 
 # -- spaces: each draws changes of the table's row -------------------------------------------------

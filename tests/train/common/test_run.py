@@ -15,6 +15,7 @@ from torch import nn
 from agents.objective import supervised_losses
 from train.common.files import read_json, write_json
 from train.common.optimizers import Optimizers
+from train.common.options import AdamW
 from train.common.provenance import choose_device, provenance, python_command
 from train.common.run import Interrupt, RunFolder, run_program
 from train.common.training import Selection, TrainingRun
@@ -166,7 +167,7 @@ def linear_run(path: Path, epochs: int, resume: bool = False) -> tuple[TrainingR
     with run:
         for stage in run.stages(["one", "two"]):
             parameters = list(model.parameters())
-            optimizers = Optimizers([torch.optim.AdamW(parameters, lr=0.01)], parameters, 6, 5.0)
+            optimizers = Optimizers(model, parameters, 6, 0.01, AdamW())
             run.begin(optimizers, 2, env_steps=7)
             for epoch in run.epochs():
                 if (run.progress.stage, epoch) == divmod(epochs, 2):
