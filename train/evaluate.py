@@ -69,19 +69,12 @@ class Options:
 
 def evaluate(options: Options) -> dict[str, Any]:
     """Evaluates the model; returns what ``--json`` prints."""
-    return evaluate_agent(
-        options.run_dir,
-        options.split,
-        stop=options.stop,
-        rule=options.rule(),
-        num_envs=options.num_envs,
-        data_dir=options.data_dir,
-        device=options.device,
-    )
+    names = ("split", "stop", "num_envs", "data_dir", "device")
+    keywords = {name: getattr(options, name) for name in names}
+    return evaluate_agent(options.run_dir, rule=options.rule(), **keywords)
 
 
 def main() -> None:
-    """The command line."""
     options = tyro.cli(Options, description=__doc__)
     result = evaluate(options)
     if options.json:
@@ -92,8 +85,7 @@ def main() -> None:
         f"{result['images']:,} images: error {100 * result['error']:.2f} % at "
         f"{result['mean_glimpses']:.2f} mean glimpses ({result['stopping']})"
     )
-    different = result.get("differs_from_training")
-    if different is not None:
+    if (different := result.get("differs_from_training")) is not None:
         print(f"images with another answer than the training program wrote: {different}")
 
 

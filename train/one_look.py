@@ -14,7 +14,6 @@ Validation chooses the weights. The test split is evaluated once, at the end.
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -30,16 +29,9 @@ from agents.one_look import OneLook
 from agents.resnet import learning_parameters
 from train.common.augment import Augmentation
 from train.common.evaluate_one_look import report, select_by_error
-from train.common.one_look import HALTING, RECIPES, Halting, NoHalting, check_like, new_network
+from train.common.one_look import RECIPES, Halting, NoHalting, check_like, new_network
 from train.common.optimizers import Optimizers
-from train.common.options import (
-    PlainEncoder,
-    TrainingOptions,
-    check,
-    check_numbers,
-    command_line,
-    words,
-)
+from train.common.options import PlainEncoder, TrainingOptions, check, check_numbers, command_line
 from train.common.run import run_program
 from train.common.training import TrainingRun, learn_only, open_run, open_task
 from train.common.training_task import TrainingTask
@@ -61,7 +53,7 @@ class Options(TrainingOptions):
     like: Path | None = None
     """folder of a finished DT-RAM: take its encoder, and its mean floating-point operations as
     --flops if neither --side nor --flops is given"""
-    halting: Annotated[Halting, words(*HALTING)] = field(default_factory=NoHalting)
+    halting: Halting = field(default_factory=NoHalting)
     """blocks of a resnet halt: for the whole image (act) or separately at each position (sact);
     both take ponder_cost=0.005, the cost of a residual unit in nats"""
 
@@ -134,16 +126,8 @@ def train(options: Options) -> Path:
     task = open_task(options)
     task.check_whole()
     like = None if options.like is None else check_like(options.like, task, options.encoder)
-    network, backbone = new_network(
-        task,
-        options.encoder,
-        options.halting,
-        side=options.side,
-        flops=options.flops,
-        like=like,
-        bf16=options.bf16,
-        seed=options.seed,
-    )
+    keywords = {name: getattr(options, name) for name in ("side", "flops", "bf16", "seed")}
+    network, backbone = new_network(task, options.encoder, options.halting, like=like, **keywords)
     options.check_batch_size(len(task.images("train")))
     side = network.config.image_shape[0]
     run = open_run(options, task, network, "train/one_look.py", prefix="one-look_", side=side)

@@ -20,7 +20,7 @@ the end.
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 
@@ -38,28 +38,17 @@ from train.common.options import (
     check,
     check_numbers,
     command_line,
-    words,
 )
 from train.common.run import run_program
 from train.common.training import TrainingRun, learn_only, open_run, open_task
 from train.common.training_task import TrainingTask
-from train.dtram.curriculum import (
-    begin_stage,
-    check_curriculum,
-    epochs_of_budget,
-    stage_parameters,
-)
+from train.dtram import validation
+from train.dtram.curriculum import begin_stage, check_stages, epochs_of_budget, stage_parameters
 from train.dtram.frozen_states import frozen_states
 from train.dtram.networks import agent_on_trunk, new_agent, origin_of_trunk
-from train.dtram.options import ACT, Cells, Gaussian, Locator, Stop, StopAfter, StopJoint, StopOff
+from train.dtram.options import ACT, Cells, Gaussian, Locator, Stop, StopAfter, StopJoint
 from train.dtram.recipes import RECIPES
 from train.dtram.report import glimpse_pictures, report
-from train.dtram.validation import (
-    score_validation,
-    select_by_error,
-    select_halting,
-    select_threshold,
-)
 from train.dtram.warm_up import scripted_scan, warm_up_objective
 
 STOPPER_LEARNING_RATE = 2e-3
@@ -75,12 +64,10 @@ class Options(TrainingOptions):
 
     discount: float | None = None
     """γ of the reward; the environment's own if not given"""
-    locator: Annotated[Locator, words(Gaussian, Cells)] = field(default_factory=Gaussian)
+    locator: Locator = field(default_factory=Gaussian)
     """location policy: gaussian std=0.1 (the paper's), or cells grid=7 entropy=0; both take
     gradient=detached|state hidden=0 learning_rate=none (none: as the rest of the network)"""
-    stop: Annotated[Stop, words(StopAfter, StopJoint, StopOff, ACT)] = field(
-        default_factory=StopAfter
-    )
+    stop: Stop = field(default_factory=StopAfter)
     """when the stopper learns: after the trunk (max_mean_glimpses=3.5 entropy=0.0005 gradient=exact
     epochs=20 batch_size=1000), joint with it, off (RAM), or act: Adaptive Computation Time on a
     --trunk (ponder_cost=0.01)"""
@@ -215,11 +202,12 @@ def train_trunk(
             optimizers.step()
             run.count(losses, env_steps=len(indices) * m * glimpses)
 
-        scores = score_validation(task, agent).limit(glimpses)
+        scores = validation.score_validation(task, agent).limit(glimpses)
         if isinstance(options.stop, StopJoint):
-            selection = select_threshold(scores, task.discount, options.stop.max_mean_glimpses)
+            bound = options.stop.max_mean_glimpses
+            selection = validation.select_threshold(scores, task.discount, bound)
         else:
-            selection = select_by_error(scores, task.discount)
+            selection = validation.select_by_error(scores, task.discount)
         if run.is_best(selection):
             agent.stopping = agent.learned_stop(selection.threshold)
             agent.save(run.path, **task.metadata)
@@ -270,11 +258,12 @@ def train_stopper(options: Options, task: TrainingTask, agent: DTRAM, run: Train
             optimizers.step()
             run.count(losses)
 
-        scores = score_validation(task, agent)
+        scores = validation.score_validation(task, agent)
         if isinstance(stop, ACT):
-            selection = select_halting(scores, task.discount, stop.ponder_cost)
+            selection = validation.select_halting(scores, task.discount, stop.ponder_cost)
         else:
-            selection = select_threshold(scores, task.discount, stop.max_mean_glimpses)
+            bound = stop.max_mean_glimpses
+            selection = validation.select_threshold(scores, task.discount, bound)
         if run.is_best(selection):
             agent.stopping = agent.learned_stop(selection.threshold)
             agent.save(run.path, **task.metadata)
@@ -286,7 +275,7 @@ def train(options: Options) -> Path:
     keywords = {} if options.discount is None else {"discount": options.discount}
     task = open_task(options, **keywords)
     curriculum = options.curriculum or (task.max_glimpses,)
-    check_curriculum(curriculum, task.max_glimpses)
+    check_stages(curriculum, task.max_glimpses)
     stages = {f"trunk-{t}": t for t in curriculum}
     names = []
     if options.trunk is None:

@@ -16,7 +16,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 import tyro
@@ -28,14 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clon
 import dtram_env
 from agents import sb3
 from dtram_env.sb3 import Sb3VecEnv
-from train.baselines.algorithms import (
-    ALGORITHMS,
-    ENV_STEPS,
-    Settings,
-    make_model,
-    make_untrained_policy,
-    settings,
-)
+from train.baselines import algorithms
+from train.baselines.algorithms import ALGORITHMS, ENV_STEPS, Settings
 from train.baselines.callback import ValidationCallback, curve_point
 from train.common.files import write_text
 from train.common.options import check, check_numbers, json_or_text, to_json
@@ -98,8 +92,7 @@ class Options:
         return found | {name: value for name, value in own.items() if value is not None}
 
 
-@dataclass(frozen=True)
-class Experiment:
+class Experiment(NamedTuple):
     """An algorithm with its hyper-parameters on an environment."""
 
     options: Options
@@ -113,9 +106,9 @@ class Experiment:
         env_id, algo, seed = self.options.env_id, self.options.algo, self.options.seed
         if not self.steps:
             classes = None if self.about["track"] == "policy-only" else self.about["num_classes"]
-            return make_untrained_policy(algo, self.chosen, classes, seed)
+            return algorithms.make_untrained_policy(algo, self.chosen, classes, seed)
         env = VecMonitor(Sb3VecEnv(env_id, self.chosen.num_envs, split="train", **self.env))
-        return make_model(algo, env, self.chosen, seed, device)
+        return algorithms.make_model(algo, env, self.chosen, seed, device)
 
     def evaluate(self, policy: Any, split: str) -> dtram_env.Evaluation:
         """Evaluates a policy on every image of a split."""
@@ -128,7 +121,7 @@ def prepare(options: Options) -> Experiment:
     if options.classifier is not None:
         base["classifier"] = str(options.classifier)
     track = describe_env(options.env_id, **base)["track"]
-    chosen = settings(track, options.algo, options.changes())
+    chosen = algorithms.settings(track, options.algo, options.changes())
     own = {"split", "order", "autoreset_mode", "backend", "device", *base} & chosen.env.keys()
     if own:
         raise ValueError(f"--set env.{min(own)}=…: the program sets it itself; leave it out")

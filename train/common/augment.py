@@ -29,8 +29,7 @@ ASPECTS = (3 / 4, 4 / 3)  # range of a window's width divided by its height
 class Augmentation:
     """All augmentations of a training batch, in this order: crop, colour, affine, flip.
 
-    The affine change follows the colour change because it moves black pixels into the image, and
-    these must stay black, as the sensor pads images with black.
+    Affine follows colour so that the pixels that it moves in stay black, as the sensor's padding.
     """
 
     affine: float = 0.5
@@ -213,10 +212,7 @@ def crop_windows(
 
 
 def _about_own_centre(theta: Tensor, sizes: Tensor, height: int, width: int) -> Tensor:
-    """Turns maps ``(B, 2, 3)`` of `affine_grid` into maps about each image's centre, in pixels.
-
-    `height` and `width` are those of the padded images; shifts are in halves of them.
-    """
+    """Turns maps ``(B, 2, 3)`` of `affine_grid` into maps about each image's centre, in pixels."""
     half = theta.new_tensor([width, height]) / 2
     # In pixels from the padded image's top left: p -> turn @ (p - centre) + centre + shift.
     centre = sizes.flip(1).to(theta.dtype) / 2
@@ -228,11 +224,10 @@ def _about_own_centre(theta: Tensor, sizes: Tensor, height: int, width: int) -> 
 
 
 def _resampling(start: Tensor, length: Tensor, size: int, side: int) -> Tensor:
-    """Weights ``(B, side, size)`` that resample windows of a line of pixels to `side` pixels.
+    """Weights ``(B, side, size)`` that resample `length` ``(B,)`` pixels of a line from `start`.
 
-    A window has `length` ``(B,)`` pixels from `start` ``(B,)``. The weights of a new pixel form a
-    triangle about its centre, cut at the window's ends. Its half width is one old or one new pixel,
-    whichever is wider.
+    The weights of a new pixel form a triangle about its centre, cut at the window's ends. Its half
+    width is one old or one new pixel, whichever is wider.
     """
     place = torch.arange(size, device=start.device)
     start, length = start[:, None, None], length[:, None, None]
@@ -258,8 +253,8 @@ def _within(images: Tensor, sizes: Tensor | None) -> Tensor:
 
 def _check(images: Tensor, sizes: Tensor | None) -> None:
     """Raises ValueError unless images and sizes have the right shapes, types and values."""
-    found = f"{images.dtype} {tuple(images.shape)}"
     if images.ndim != 4 or images.dtype != torch.uint8:
+        found = f"{images.dtype} {tuple(images.shape)}"
         raise ValueError(f"images: expected uint8 of shape (B, H, W, C), got {found}")
     if sizes is None:
         return

@@ -37,7 +37,6 @@ class Optimizers:
         self._parts: list[Any] = [*self.optimizers, *self.schedules]
 
     def zero_grad(self) -> None:
-        """Removes all gradients."""
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
 
@@ -52,11 +51,9 @@ class Optimizers:
             schedule.step()
 
     def state_dict(self) -> list[dict[str, Any]]:
-        """States of the optimizers, then of their schedules."""
         return [part.state_dict() for part in self._parts]
 
     def load_state_dict(self, states: Sequence[dict[str, Any]]) -> None:
-        """Restores what `state_dict` returned."""
         for part, state in zip(self._parts, states, strict=True):
             part.load_state_dict(state)
 
@@ -105,12 +102,8 @@ def hidden_matrices(module: nn.Module) -> list[nn.Parameter]:
 
     The stopper learns from fixed states in few batches, and its recipe was tuned with AdamW.
     """
-    return [
-        p
-        for name, p in module.named_parameters()
-        if p.requires_grad and p.ndim == 2 and min(p.shape) >= NARROW
-        if not name.startswith("stopper.")
-    ]
+    named = [(n, p) for n, p in module.named_parameters() if not n.startswith("stopper.")]
+    return [p for _, p in named if p.requires_grad and p.ndim == 2 and min(p.shape) >= NARROW]
 
 
 def one_cycle(optimizer: torch.optim.Optimizer, steps: int) -> OneCycleLR:

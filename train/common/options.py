@@ -157,7 +157,7 @@ class ResNetEncoder:
         return ResNetOptions(channels=channels, **{n: getattr(self, n) for n in names})
 
 
-Encoder = PlainEncoder | ResNetEncoder
+Encoder = Annotated[PlainEncoder | ResNetEncoder, words(PlainEncoder, ResNetEncoder)]
 
 
 @dataclass(frozen=True)
@@ -181,17 +181,14 @@ class SGD:
 
 @dataclass(frozen=True)
 class Muon:
-    """Muon for hidden matrices (Jordan et al. 2024), AdamW for all other weights.
-
-    Muon's steps have a fixed norm, so clipping only guards against a gradient that explodes.
-    """
+    """Muon for hidden matrices (Jordan et al. 2024), AdamW for all other weights."""
 
     name: Literal["muon"] = "muon"
     weight_decay: float = 0.01
-    max_grad_norm: float = 100.0
+    max_grad_norm: float = 100.0  # Muon's steps have a fixed norm: only against explosions
 
 
-Optimizer = AdamW | SGD | Muon
+Optimizer = Annotated[AdamW | SGD | Muon, words(AdamW, SGD, Muon)]
 
 
 @dataclass(frozen=True)
@@ -208,14 +205,14 @@ class TrainingOptions:
     """builtin: the drawn stand-in of CUB or Cars, under its own name"""
     data_dir: Path | None = None
     """folder of all datasets; $DTRAM_DATA or ~/.cache/dtram if not given"""
-    encoder: Annotated[Encoder, words(PlainEncoder, ResNetEncoder)] = PlainEncoder()
+    encoder: Encoder = PlainEncoder()
     """network that turns an image or glimpse into a vector: mlp (the paper's on MNIST), conv, cnn,
     or a resnet with settings, as in resnet50 weights=DEFAULT width=64"""
     bf16: bool = False
     """train under autocast to bfloat16 if the device supports it in hardware"""
     augment: Annotated[Augmentation, words(Augmentation)] = field(default_factory=Augmentation)
     """augmentation of training images: affine=0.5 flip=false colour=0 lighting=0 scale_crop=none"""
-    optimizer: Annotated[Optimizer, words(AdamW, SGD, Muon)] = AdamW()
+    optimizer: Optimizer = AdamW()
     """adamw, sgd or muon, with weight_decay=... max_grad_norm=..."""
     learning_rate: float = 2e-3
     """peak of the one-cycle schedule"""

@@ -198,14 +198,11 @@ class TrainingTask:
         return TensorStore(changed, self.margin, sizes if augment.scale_crop is None else None)
 
     def pixel_scale(self) -> tuple[float, float]:
-        """Mean and standard deviation of the training images' pixels, 0 ... 255.
-
-        If the images are not in memory, the thumbnails of 500 evenly spaced ones stand for them.
-        """
+        """Mean and standard deviation of the training images' pixels, 0 ... 255."""
         train = self.images("train")
         if isinstance(train.store, TensorStore):
             pixels = train.store.images.flatten()
-        else:
+        else:  # thumbnails of 500 evenly spaced images
             indices = torch.linspace(0, len(train) - 1, min(len(train), 500), device=self.device)
             side = self.sensor.thumbnail_size or self.sensor.glimpse_size
             pixels = train.store.thumbnail(indices.round().long(), side).flatten()
@@ -216,10 +213,9 @@ class TrainingTask:
         return mean.item(), std.item()
 
     def new_agent(self, **config: Any) -> DTRAM:
-        """An untrained DT-RAM for this task; keywords are fields of `DTRAMConfig`.
+        """An untrained DT-RAM; keywords are fields of `DTRAMConfig`.
 
-        On a policy-only task its encoder, core and classifier are copies of the frozen
-        classifier's, and `config` must not ask for others.
+        On a policy-only task its encoder, core and classifier are the frozen classifier's.
         """
         budget, names = self.max_glimpses, self.class_names
         if self.classifier is not None:

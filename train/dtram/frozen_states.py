@@ -75,10 +75,7 @@ def frozen_states(
     seed: int,
     env_steps: int | None = None,
 ) -> FrozenStates:
-    """Runs the trunk, in evaluation mode, over the training split, each image augmented once.
-
-    If the split needs more than `env_steps` glimpses in all, a random part of it is used.
-    """
+    """Runs the trunk over the training split, or a random part of it with `env_steps` glimpses."""
     agent.eval()
     train, budget = task.images("train"), agent.config.max_glimpses
     chosen = torch.arange(len(train), device=task.device)

@@ -3,7 +3,6 @@
 import io
 import textwrap
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from torch import Tensor
 from agents.cost import flops_of_first_glimpse, flops_per_glimpse, mean_flops
 from agents.dtram import DTRAM
 from agents.stopping import ConfidenceStop, FixedStop, LearnedStop, StoppingRule
-from agents.unroll import GlimpseSensor, Scores, classify, score
+from agents.unroll import Scores, classify, score
 from dtram_env.rendering import crop_boxes, draw_episode
 from train.common.files import write_tensors, write_text
 from train.common.training_task import Images, TrainingTask
@@ -33,11 +32,9 @@ TITLE_WIDTH = 20  # letters over a picture
 
 
 def report(folder: Path, task: TrainingTask, agent: DTRAM, about: dict[str, Any]) -> dict[str, Any]:
-    """Evaluates the test split once and writes the report of a run.
+    """Evaluates the test split once; writes ``results.txt``, the images' outcomes and two pictures.
 
-    It is ``results.txt`` (the table), ``test_images.safetensors`` (prediction and number of
-    glimpses of every image), ``error_by_glimpses.png`` and ``glimpses.png``. Returns the results
-    with the entries of `about`, ready for JSON; errors in percent.
+    Returns the results with the entries of `about`, ready for JSON; errors in percent.
     """
     images, validation = task.images("test"), task.images("validation")
     batch = min(SCORE_BATCH, task.eval_batch_size)
@@ -188,6 +185,7 @@ def glimpse_figure(
 
     Each row shows the split's first images that took so many glimpses; they are not chosen.
     """
+    whole_first = task.sensor.first_glimpse == "thumbnail"
     counts = torch.bincount(taken, minlength=task.max_glimpses + 1).tolist()
     rows = [t for t in range(1, task.max_glimpses + 1) if counts[t]]
     figure = Figure(figsize=(1.3 * columns + 1.2, 1.5 * len(rows) + 0.2), layout="constrained")
@@ -198,7 +196,8 @@ def glimpse_figure(
         shown = torch.nonzero(taken == t)[:columns, 0].tolist()
         for axes, n in zip(cells, shown, strict=False):
             pixels = images.data.image(n)
-            boxes = boxes_seen(task.sensor, scores.locations[:t, n], pixels.shape)
+            crops = scores.locations[int(whole_first) : t, n].cpu().numpy()
+            boxes = crop_boxes(crops, pixels.shape, task.sensor.glimpse_size, whole_first)
             axes.imshow(draw_episode(pixels, boxes, size=224))
             answer, label = (task.class_names[int(k[n])] for k in (prediction, images.labels))
             said = answer if answer == label else f"{answer} (is {label})"
@@ -209,15 +208,6 @@ def glimpse_figure(
         side = {"transform": cells[0].transAxes, "ha": "right", "va": "center", "fontsize": 9}
         cells[0].text(-0.08, 0.5, text, **side)
     return figure
-
-
-def boxes_seen(
-    look: GlimpseSensor, locations: Tensor, image_shape: Sequence[int]
-) -> list[tuple[int, int, int, int]]:
-    """Boxes ``(left, top, width, height)`` of the glimpses at `locations` ``(T, 2)``, in order."""
-    whole_first = look.first_glimpse == "thumbnail"
-    places = locations[int(whole_first) :].cpu().numpy()
-    return crop_boxes(places, image_shape, look.glimpse_size, whole_first)
 
 
 def glimpse_pictures(task: TrainingTask, agent: DTRAM, split: str) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Makes a table of records, and writes it as Markdown, CSV and JSON."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,7 @@ def make_row(made: Table, line: Line, records: Sequence[Record]) -> dict[str, An
         return row
     in_errors = made.measure == "error"
     values = [one["error"] if in_errors else round(100 - one["error"], 4) for one in found]
+    names = ["{protocol}/{system}/seed-{seed}".format_map(one) for one in found]
     row |= {
         "ours": round(float(np.mean(values)), 4),
         "spread": round(float(np.std(values, ddof=1)), 4) if len(values) > 1 else None,
@@ -63,27 +65,22 @@ def make_row(made: Table, line: Line, records: Sequence[Record]) -> dict[str, An
         "flops": round(float(np.mean([one["flops"] for one in found]))),
         "seeds": len(found),
         "values": values,
-        "runs": [run_name(one) for one in found],
+        "runs": names,
         "data": found[0]["data"],
     }
     if "units" in found[0]:
         row["units"] = f"{found[0]['units']:.1f} of {found[0]['of_units']} units"
-    system = line.protocol.systems[line.system]
-    bound = getattr(system.option("stop"), "max_mean_glimpses", None)
-    if over := [one for one in found if bound is not None and one["mean_glimpses"] > bound]:
-        row["over_bound"] = [f"{run_name(one)} {one['mean_glimpses']:.3f}" for one in over]
+    system, named = line.protocol.systems[line.system], list(zip(names, found, strict=True))
+    bound = getattr(system.option("stop"), "max_mean_glimpses", None) or math.inf
+    if over := [(name, t) for name, one in named if (t := one["mean_glimpses"]) > bound]:
+        row["over_bound"] = [f"{name} {glimpses:.3f}" for name, glimpses in over]
     # A run asked for bfloat16 computes in float32 where the device has no instructions for it.
-    bf16 = system.option("bf16")
-    if plain := [one for one in found if bf16 and (one["hardware"] or {}).get("bf16") is False]:
-        row["in_float32"] = [run_name(one) for one in plain]
+    plain = [name for name, one in named if (one["hardware"] or {}).get("bf16") is False]
+    if plain and system.option("bf16"):
+        row["in_float32"] = plain
     if made.comparable and published.value is not None:
         row["difference"] = round(row["ours"] - published.value, 4)
     return row
-
-
-def run_name(record: Record) -> str:
-    """Folder of a record's run: PROTOCOL/SYSTEM/seed-N."""
-    return f"{record['protocol']}/{record['system']}/seed-{record['seed']}"
 
 
 def write_table(
