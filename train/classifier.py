@@ -55,8 +55,7 @@ def train_classifier(
     parameters = [p for module in modules for p in module.parameters()]
     learn_only(network, parameters)
     steps = options.epochs * (len(images) // options.batch_size)
-    rate, settings = options.learning_rate, options.optimizer
-    optimizers = Optimizers(network, parameters, steps, rate, settings)
+    optimizers = Optimizers(network, parameters, steps, options.learning_rate, options.optimizer)
     run.begin(optimizers, options.epochs)
     for _ in run.epochs():
         network.train()

@@ -83,8 +83,7 @@ def plan(options: Options) -> list[ComparisonRun]:
             table_row(track, algo)  # refuses an algorithm before any run starts
         for seed, algo in itertools.product(options.seeds, options.algos):
             folder = options.runs / env_id.rpartition(":")[2] / algo / f"seed-{seed}"
-            run = ComparisonRun(env_id, track, algo, seed, steps, folder, options.data_dir)
-            runs.append(run)
+            runs.append(ComparisonRun(env_id, track, algo, seed, steps, folder, options.data_dir))
     return runs
 
 

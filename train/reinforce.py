@@ -166,8 +166,8 @@ def train_trunk(
     epochs, batches = options.epochs, len(images) // options.batch_size
     env_steps = options.env_steps_of("trunk")
     if env_steps is not None:
-        steps = env_steps // (options.batch_size * options.m * glimpses)
-        epochs, batches = epochs_of_budget(steps, batches)
+        affordable = env_steps // (options.batch_size * options.m * glimpses)
+        epochs, batches = epochs_of_budget(affordable, batches)
 
     begin_stage(agent, before)
     answers = task.classifier is None  # else a frozen classifier answers in the agent's place
@@ -175,8 +175,8 @@ def train_trunk(
     learn_only(agent, parameters)  # the optimizers leave out all other parameters
     own_rate = options.locator.learning_rate
     own_rates = {} if own_rate is None else {"locator": own_rate}
-    how = options.learning_rate, options.optimizer
-    optimizers = Optimizers(agent, parameters, epochs * batches, *how, own_rates=own_rates)
+    steps, rate, settings = epochs * batches, options.learning_rate, options.optimizer
+    optimizers = Optimizers(agent, parameters, steps, rate, settings, own_rates=own_rates)
     run.begin(optimizers, epochs)
     for epoch in run.epochs():
         agent.train()
@@ -190,8 +190,8 @@ def train_trunk(
             entropy = options.locator.entropy_at(epoch / max(1, epochs - 1))
             epoch_objective = replace(objective, location_entropy=entropy)
         for indices in run.batches(len(images), options.batch_size, batches):
-            store = task.augmented(images, indices, options.augment)  # the batch's images alone
-            rows = torch.arange(len(indices), device=task.device)
+            store = task.augmented(images, indices, options.augment)
+            rows = torch.arange(len(indices), device=task.device)  # of these images in the store
             trajectory = unroll(store, rows, glimpses, m)
             losses = hybrid_loss(
                 trajectory, images.labels[indices], m, epoch_objective, agent.scalar_baseline

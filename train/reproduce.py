@@ -84,7 +84,7 @@ class Options:
         return tuple(k for k in asked if k not in OF_CARS or self.drawn(k) is not systems.BIRDS)
 
     def drawn(self, key: str) -> Protocol | None:
-        """The protocol on drawn images; None: real ones, ValueError if they are not here."""
+        """The protocol on drawn images; None: real ones (ValueError if --data real lacks them)."""
         if key in ("table1", "table2"):
             return None
         name = "cars" if key in OF_CARS else "cub"
@@ -124,13 +124,12 @@ def lines_of(options: Options, key: str) -> tuple[Line, ...]:
         return ()
     if key.startswith("table"):
         return tables.table(key, options.drawn(key)).lines
+    names = {"claims": tables.CLAIMED, "figure7": ("dtram",), "figure8": ("dtram",)}
     return tuple(
         line_of(protocol, system)
         for protocol in protocols_of(options, key)
         for system in protocol.systems
-        if (key == "curves" and system not in tables.IN_NO_CURVE)
-        or (key == "claims" and system in tables.CLAIMED)
-        or (key.startswith("figure") and system == "dtram")
+        if system in names.get(key, set(protocol.systems) - set(tables.IN_NO_CURVE))
     )
 
 
@@ -214,11 +213,8 @@ def make(options: Options, reader: Reader, records: list[Record], key: str) -> l
     if not key.startswith("table"):
         return write_figure(options, reader, key)
     if key == "table1":
-        made, path = (
-            Table(key, TITLES[key], "", (), comparable=True),
-            options.folder / "table1.json",
-        )
-        rows = tables.statistics(options.data_dir)
+        made = Table(key, TITLES[key], "", (), comparable=True)
+        rows, path = tables.statistics(options.data_dir), options.folder / "table1.json"
         before = {row["system"]: row for row in read_json(path)["rows"]} if path.exists() else {}
         # A dataset that is not on this machine keeps its counts.
         rows = [before.get(row["system"], {}) | row for row in rows]

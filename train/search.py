@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import tyro
 
@@ -68,15 +68,13 @@ class Options:
 # -- spaces: each draws changes of the table's row -------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Interval:
+class Interval(NamedTuple):
     """Numbers from `low` to `high`, drawn uniformly, or with their logarithms uniform."""
 
     low: float
     high: float
     log: bool = True
-    convert: Callable[[float], Any] = float
-    """makes the hyper-parameter of the number"""
+    convert: Callable[[float], Any] = float  # makes the hyper-parameter of the number
 
 
 Space = Mapping[str, Interval | Sequence[Any]]
@@ -166,16 +164,10 @@ def search(options: Options) -> dict[str, Any]:
         trials.append(run_trial(options, track, row, changes))
         study.tell(trial, trials[-1]["validation"]["return"])
     best = max(trials, key=lambda trial: trial["validation"]["return"])
-    outcome = {
-        "env_id": options.env_id.rpartition(":")[2],
-        "algo": options.algo,
-        "steps": options.steps,
-        "seed": options.seed,
-        "best": best,
-        "trials": trials,
-        **origin,
-    }
-    path = options.records or Path("runs/search", f"{outcome['env_id']}.jsonl")
+    about = {name: getattr(options, name) for name in ("algo", "steps", "seed")}
+    env_name = options.env_id.rpartition(":")[2]
+    outcome = {"env_id": env_name, **about, "best": best, "trials": trials, **origin}
+    path = options.records or Path("runs/search", f"{env_name}.jsonl")
     others = [other for other in read_records(path) if other["algo"] != options.algo]
     write_records(path, [*others, outcome])
     print(f"\nbest of {len(trials)}: validation return {best['validation']['return']:.4f}; {path}")
@@ -191,9 +183,8 @@ def run_trial(
     defining = json.dumps([row, changes, options.steps], sort_keys=True)
     name = f"trial-{hashlib.sha256(defining.encode()).hexdigest()[:8]}"
     folder = Path("runs/search", options.env_id.rpartition(":")[2], options.algo, name)
-    trial = ComparisonRun(
-        options.env_id, track, options.algo, SEED_OF_TRIALS, options.steps, folder, options.data_dir
-    )
+    what = options.env_id, track, options.algo, SEED_OF_TRIALS, options.steps
+    trial = ComparisonRun(*what, folder, options.data_dir)
     run = trial.program_run(changes, eval_points=5)
     print("finished already" if run.finished else f"see {folder}.log", flush=True)
     runner = Runner(jobs=1)
@@ -219,8 +210,7 @@ def as_toml(track: str, algo: str, row: dict[str, Any]) -> str:
             return "{ " + ", ".join(f"{k} = {text(v)}" for k, v in value.items()) + " }"
         return json.dumps(value)
 
-    lines = [f"{name} = {text(value)}" for name, value in row.items()]
-    return "\n".join([f"[{track}.{algo}]", *lines])
+    return "\n".join([f"[{track}.{algo}]", *(f"{k} = {text(v)}" for k, v in row.items())])
 
 
 if __name__ == "__main__":

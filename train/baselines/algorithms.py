@@ -98,13 +98,7 @@ def settings(track: str, algo: str, changes: Mapping[str, Any] | None = None) ->
     env, num_envs, network = rest.pop("env", {}), rest.pop("num_envs", 1), rest.pop("network", {})
     if not isinstance(num_envs, int) or num_envs < 1:
         raise ValueError(f"--set num_envs={num_envs}: expected an integer of at least 1")
-    _check_view(algo, env.get("view", "native"), track)
-    return Settings(row, env, num_envs, network, rest)
-
-
-def _check_view(algo: str, view: str, track: str) -> None:
-    """Raises ValueError, naming alternatives, if an algorithm cannot act in a view."""
-    views = ALGORITHMS[algo].views
+    view, views = env.get("view", "native"), ALGORITHMS[algo].views
     if view not in views:
         takes = " or ".join(f"{VIEW_WORDS[v]} (--view {v})" for v in views)
         fitting = {name: other for name, other in ALGORITHMS.items() if view in other.views}
@@ -113,6 +107,7 @@ def _check_view(algo: str, view: str, track: str) -> None:
             f"--algo {algo} takes {takes}, not --view {view} on the {track} track; "
             f"with --view {view}: --algo {', '.join(others)}"
         )
+    return Settings(row, env, num_envs, network, rest)
 
 
 def reinforce_options(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,10 +127,7 @@ def number_of_trials(env_name: str, algo: str, row: Mapping[str, Any]) -> int:
 
 
 def make_model(algo: str, env: Any, chosen: Settings, seed: int, device: Any) -> Any:
-    """Makes an untrained model; its gamma is 1, since the environment discounts the reward.
-
-    Raises ValueError if the algorithm lacks a hyper-parameter, or its package is missing.
-    """
+    """Makes an untrained model; its gamma is 1, since the environment discounts the reward."""
     policy = "MultiInputLstmPolicy" if ALGORITHMS[algo].recurrent else "MultiInputPolicy"
     keywords = {name: _schedule(name, value) for name, value in chosen.algorithm.items()}
     keywords["policy_kwargs"] = policy_settings(**chosen.network)
@@ -143,12 +135,12 @@ def make_model(algo: str, env: Any, chosen: Settings, seed: int, device: Any) ->
 
 
 def make_untrained_policy(algo: str, chosen: Settings, num_classes: int | None, seed: int) -> Any:
-    """Makes a policy that needs no training. Raises ValueError as `make_model` does."""
+    """Makes a policy that needs no training."""
     return _make(algo, num_classes, seed=seed, **chosen.algorithm)
 
 
 def _make(algo: str, *arguments: Any, **keywords: Any) -> Any:
-    """Calls the algorithm's class; its complaints become one line that names the algorithm."""
+    """Calls the algorithm's class; ValueError, which names the algorithm, if that fails."""
     try:
         return ALGORITHMS[algo].load()(*arguments, **keywords)
     except (TypeError, AssertionError) as error:

@@ -31,10 +31,8 @@ COLUMNS: dict[str, tuple[str, int, float]] = {
 }
 WITH_INTERVAL = ("test_error", "mean_glimpses", "mean_return", "area")
 IQM = ("iqm_return", "iqm_low", "iqm_high")
-SAME_FOR_ALL_SEEDS = (
-    *("dataset", "split", "track", "classifier"),
-    *("view", "observe", "learns_from", "tries"),
-)
+SAME_FOR_ALL_SEEDS = ["dataset", "split", "track", "classifier", "view", "observe"]
+SAME_FOR_ALL_SEEDS += ["learns_from", "tries"]
 
 NOTES = (
     "Means over seeds ± half of Student's 95 % interval; IQM: interquartile mean with its 95 % "
@@ -56,10 +54,7 @@ DTRAM_NOTES = (
 
 
 def write_comparison(folder: Path, records: Records, command: str) -> Path:
-    """Writes records (.jsonl), summary (.csv, .md) and two plots; returns the Markdown's path.
-
-    The files are named for the environment. Raises ValueError as `write_records`.
-    """
+    """Writes records (.jsonl), summary (.csv, .md) and two plots; returns the Markdown's path."""
     names = list(dict.fromkeys(record["env_id"] for record in records))
     name = names[0] if len(names) == 1 else "comparison"
     write_records(folder / f"{name}.jsonl", records)
@@ -87,7 +82,7 @@ def summarise(records: Records) -> pd.DataFrame:
         problems = [f"seed {run.seed}: {run.problem}" for run in failed.itertuples()]
         row = {"env_id": env_id, "algo": algo, "seeds": len(done), "problems": "; ".join(problems)}
         if len(done):
-            row |= done.iloc[0][list(SAME_FOR_ALL_SEEDS)].to_dict()
+            row |= done.iloc[0][SAME_FOR_ALL_SEEDS].to_dict()
             for column in COLUMNS:
                 row[column], half = mean_interval(done[column].to_list())
                 if column in WITH_INTERVAL:
@@ -117,9 +112,8 @@ def over_environments(records: Records) -> pd.DataFrame:
 
 
 def _interquartile(strata: Sequence[np.ndarray]) -> dict[str, Any]:
-    low, high = stratified_bootstrap(strata)
-    mean = interquartile_mean(np.concatenate(strata))
-    return dict(zip(IQM, (mean, low, high), strict=True))
+    mean, interval = interquartile_mean(np.concatenate(strata)), stratified_bootstrap(strata)
+    return dict(zip(IQM, (mean, *interval), strict=True))
 
 
 def markdown(records: Records, command: str) -> str:
@@ -153,7 +147,7 @@ def _environment(name: str, rows: pd.DataFrame) -> str:
         named = f", classifier {first['classifier']}" if pd.notna(first["classifier"]) else ""
         about = f"{first['dataset']}, {first['split']} split, {first['track']}{named}.\n\n"
     for row in done.to_dict("records"):
-        view = row["view"] + (", canvas" if row["observe"] == "canvas" else "")
+        view = row["view"] + ", canvas" * (row["observe"] == "canvas")
         cells = [row["algo"], view, row["learns_from"], f"{row['tries']:.0f}", str(row["seeds"])]
         lines.append([*cells, *(_mean(row, column) for column in COLUMNS), _iqm(row)])
     for row in rows[rows["seeds"] == 0].to_dict("records"):
@@ -201,8 +195,8 @@ def learning_curves(axes: Axes, by_algorithm: Mapping[str, Records]) -> None:
             curves.append(np.interp(x, steps, returns, left=np.nan))
         style = "-" if any(run["env_steps"] for run in runs) else "--"
         axes.plot(x, np.mean(curves, axis=0), style, color=f"C{k % 10}", label=algo, linewidth=1.3)
-        low, high = np.min(curves, axis=0), np.max(curves, axis=0)
-        axes.fill_between(x, low, high, color=f"C{k % 10}", alpha=0.15, lw=0)
+        ends = np.min(curves, axis=0), np.max(curves, axis=0)
+        axes.fill_between(x, *ends, color=f"C{k % 10}", alpha=0.15, lw=0)
     axes.set(xlabel="env steps", ylabel="validation return")
     axes.grid(alpha=0.3)
 

@@ -121,10 +121,9 @@ def random_colour(
     """Changes brightness, contrast and saturation, and adds AlexNet's colour noise.
 
     Each factor is uniform in 1 ± its argument. Brightness multiplies the image, contrast multiplies
-    the difference from the image's mean grey, and saturation the difference from each pixel's grey.
-    Without rounding in between, the order of the three does not matter. Only RGB images change in
-    saturation and get noise; `lighting` is the noise's standard deviation along each principal
-    component of ImageNet's colours, divided by that of the colours.
+    the difference from the image's mean grey, and saturation the difference from each pixel's grey;
+    their order does not matter. Only RGB images change in saturation and get noise, of `lighting`
+    standard deviations of ImageNet's colours along each of their principal components.
     """
     batch, height, width, channels = images.shape
     pixels = images.reshape(batch, height * width, channels).float()
@@ -168,10 +167,7 @@ def random_crop(
     area: tuple[float, float],
     aspect: tuple[float, float] = ASPECTS,
 ) -> Tensor:
-    """Resamples a random window of each image to ``(B, side, side, C)``; see `crop_windows`.
-
-    Resampling is bilinear; when it shrinks, it averages over all pixels in between.
-    """
+    """Resamples a window of each image (`crop_windows`) bilinearly to ``(B, side, side, C)``."""
     if sizes is None:
         sizes = torch.tensor(images.shape[1:3], device=images.device).expand(len(images), 2)
     top, left, height, width = crop_windows(sizes, area, aspect)
@@ -227,7 +223,7 @@ def _resampling(start: Tensor, length: Tensor, size: int, side: int) -> Tensor:
     """Weights ``(B, side, size)`` that resample `length` ``(B,)`` pixels of a line from `start`.
 
     The weights of a new pixel form a triangle about its centre, cut at the window's ends. Its half
-    width is one old or one new pixel, whichever is wider.
+    width is one old or one new pixel, whichever is wider: shrinking averages all pixels in between.
     """
     place = torch.arange(size, device=start.device)
     start, length = start[:, None, None], length[:, None, None]

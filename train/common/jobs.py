@@ -35,7 +35,6 @@ class ProgramRun:
 
     @property
     def finished(self) -> bool:
-        """Whether it has its results."""
         return has_results(self.folder)
 
     def check_options(self) -> None:
@@ -79,10 +78,7 @@ def run_in_order(jobs: Sequence[ProgramRun], runner: "Runner") -> None:
         if job.finished:
             job.check_options()
     waiting = [job for job in jobs if not job.finished]
-    while waiting:
-        ready = [job for job in waiting if all(map(has_results, job.after))]
-        if not ready:
-            break
+    while ready := [job for job in waiting if all(map(has_results, job.after))]:
         runner.run(ready)
         waiting = [job for job in waiting if job not in ready]
     for job in waiting:
@@ -161,8 +157,7 @@ class Runner:
         with self._lock:
             self._stopped = True
             for process in self._processes:
-                if process.poll() is None:
-                    process.send_signal(signal.SIGINT)
+                process.send_signal(signal.SIGINT)  # does nothing to one that has ended
 
 
 def _reason(log: str) -> str:

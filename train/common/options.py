@@ -185,7 +185,7 @@ class Muon:
 
     name: Literal["muon"] = "muon"
     weight_decay: float = 0.01
-    max_grad_norm: float = 100.0  # Muon's steps have a fixed norm: only against explosions
+    max_grad_norm: float = 100.0  # a guard against explosions; Muon's steps have a fixed norm
 
 
 Optimizer = Annotated[AdamW | SGD | Muon, words(AdamW, SGD, Muon)]

@@ -129,7 +129,8 @@ class RunFolder:
     def save_checkpoint(self, write: Callable[[Path], None], state: dict[str, Any]) -> None:
         """Saves what `write` writes into a folder, JSON values, and torch's random generators.
 
-        The checkpoint is renamed when it is complete, so a kill leaves a valid one.
+        The checkpoint is renamed when it is complete, so a kill leaves a valid one; then the
+        previous one is removed.
         """
         before = self._checkpoints()
         number = int(before[-1].name.rpartition("-")[2]) + 1 if before else 1
@@ -149,8 +150,7 @@ class RunFolder:
     @property
     def checkpoint(self) -> Path | None:
         """Folder of the latest checkpoint; None if there is none."""
-        found = self._checkpoints()
-        return found[-1] if found else None
+        return max(self._checkpoints(), default=None)
 
     def load_state(self) -> dict[str, Any] | None:
         """JSON values of the latest checkpoint; None if there is none."""

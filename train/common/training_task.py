@@ -67,10 +67,9 @@ class Images:
         if isinstance(height, int):
             return self.store.whole(indices), None
         assert isinstance(height, Tensor) and isinstance(width, Tensor)
-        corner = torch.zeros_like(indices)
-        largest = int(height.max()), int(width.max())
-        padded = self.store.crop(indices, corner, corner, max(largest))
-        return padded[:, : largest[0], : largest[1]], torch.stack([height, width], dim=1)
+        corner, tallest, widest = torch.zeros_like(indices), int(height.max()), int(width.max())
+        padded = self.store.crop(indices, corner, corner, max(tallest, widest))
+        return padded[:, :tallest, :widest], torch.stack([height, width], dim=1)
 
 
 class TrainingTask:
@@ -144,21 +143,13 @@ class TrainingTask:
     @property
     def metadata(self) -> dict[str, Any]:
         """What is saved with a model: the task, and the sensor that shows images to it."""
-        return {
-            "env_id": self.env_id,
-            "env_options": self.env_options,
-            "sensor": {**self.sensor._asdict(), "image_size": self.image_size},
-        }
+        sensor = {**self.sensor._asdict(), "image_size": self.image_size}
+        return {"env_id": self.env_id, "env_options": self.env_options, "sensor": sensor}
 
     def about_test(self) -> dict[str, Any]:
         """The task's entries in a result on the test split."""
-        return {
-            "env_id": self.env_id,
-            "env_options": self.env_options,
-            "dataset": self.dataset,
-            "split": "test",
-            "images": len(self.images("test")),
-        }
+        about = {"env_id": self.env_id, "env_options": self.env_options, "dataset": self.dataset}
+        return {**about, "split": "test", "images": len(self.images("test"))}
 
     def images(self, split: str) -> Images:
         """A split's images and labels on the device; each split is read once."""

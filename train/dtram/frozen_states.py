@@ -69,11 +69,7 @@ class FrozenStates(NamedTuple):
 
 @torch.no_grad()
 def frozen_states(
-    task: TrainingTask,
-    agent: DTRAM,
-    augment: Augmentation,
-    seed: int,
-    env_steps: int | None = None,
+    task: TrainingTask, agent: DTRAM, augment: Augmentation, seed: int, env_steps: int | None = None
 ) -> FrozenStates:
     """Runs the trunk over the training split, or a random part of it with `env_steps` glimpses."""
     agent.eval()

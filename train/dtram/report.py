@@ -99,10 +99,8 @@ def percent(share: float) -> float:
 
 def table(results: dict[str, Any]) -> str:
     """The results as text."""
-    grid = Table(
-        title=f"{results['env_id']}: {results['dataset']}, {results['split']} split, "
-        f"{results['images']:,} images, one deterministic pass"
-    )
+    data = f"{results['env_id']}: {results['dataset']}, {results['split']} split"
+    grid = Table(title=f"{data}, {results['images']:,} images, one deterministic pass")
     grid.add_column("stopping rule")
     grid.add_column("mean glimpses", justify="right")
     grid.add_column("test error %", justify="right")
@@ -166,8 +164,8 @@ def error_plot(results: dict[str, Any], path: Path) -> None:
         ticks = [t for t in (0.5, 1, 2, 5, 10, 20, 50) if min(positive) / 2 < t < 2 * max(positive)]
         axes.set_yticks(ticks, [f"{t:g}" for t in ticks], minor=False)
         axes.set_yticks([], minor=True)
-    axes.set(xlabel="mean number of glimpses", ylabel="test error %")
-    axes.set_title(f"{results['dataset']}, {results['images']:,} test images")
+    title = f"{results['dataset']}, {results['images']:,} test images"
+    axes.set(xlabel="mean number of glimpses", ylabel="test error %", title=title)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=120)
@@ -181,10 +179,7 @@ def glimpse_figure(
     prediction: Tensor,
     columns: int = 8,
 ) -> Figure:
-    """Images by number of glimpses, boxes numbered in visiting order (the talk's figure 7).
-
-    Each row shows the split's first images that took so many glimpses; they are not chosen.
-    """
+    """The split's first images by number of glimpses, with numbered boxes (the talk's figure 7)."""
     whole_first = task.sensor.first_glimpse == "thumbnail"
     counts = torch.bincount(taken, minlength=task.max_glimpses + 1).tolist()
     rows = [t for t in range(1, task.max_glimpses + 1) if counts[t]]

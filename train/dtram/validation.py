@@ -35,12 +35,10 @@ def select_by_error(scores: Scores, discount: float) -> Selection:
 
 
 def select_threshold(scores: Scores, discount: float, max_mean_glimpses: float | None) -> Selection:
-    """Chooses the threshold of the learned stop.
+    """Chooses the learned stop's threshold: 1/2, 1 (never) or a quantile of its probabilities.
 
-    Candidates are 1/2, 1 (never stop) and quantiles of the stop probabilities that occur, so they
-    stay fine where all probabilities are close to 0 or to 1. Among candidates within the bound on
-    the mean number of glimpses: lowest error, then fewest glimpses. If none is within it: fewest
-    glimpses, and ``eval/bound_kept`` is 0. Without a bound: highest mean return.
+    Of those within the bound on mean glimpses: lowest error, then fewest glimpses. If none is:
+    fewest glimpses, and ``eval/bound_kept`` is 0. Without a bound: highest mean return.
     """
     p = torch.sigmoid(scores.stop_logit[:-1].flatten().double())
     thresholds = {0.5, 1.0}  # no probability exceeds 1

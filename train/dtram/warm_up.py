@@ -15,11 +15,9 @@ from torch import Tensor
 from agents.checks import require
 from agents.objective import Objective
 
-REACH = 0.5
-"""Distance of the scan's points from the middle along each axis, in image halves."""
+REACH = 0.5  # distance of the scan's points from the middle along each axis, in image halves
 _POINTS = ((0, -1), (-1, 1), (1, 1), (1, -1), (-1, -1), (0, 1))  # top, four corners, bottom
-LIKELIHOOD_WEIGHT = 0.1
-"""Weight of the scan's likelihood: the warm-up is mostly for the encoder and the core."""
+LIKELIHOOD_WEIGHT = 0.1  # of the scan: the warm-up is mostly for the encoder and the core
 
 
 def scripted_scan(later: int) -> Tensor:

@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from agents.stopping import ConfidenceStop, FixedStop
+from agents.stopping import ConfidenceStop, FixedStop, StoppingRule
 from train.common import statistics
 from train.common.files import markdown_table
 from train.common.records import origin
-from train.common.statistics import Mixture, confidences, mean_interval, mixture_at
 from train.paper import systems
 from train.paper.read_runs import Reader, Record
 from train.paper.tables import Line, label_of
@@ -27,7 +26,7 @@ KEY = ("protocol", "system", "against", "seed")  # identifies a record of eviden
 THRESHOLD, WHOLE = "confidence threshold", "whole budget"
 
 
-def pack(wrong: np.ndarray, mean_glimpses: float, other: Mixture) -> Record:
+def pack(wrong: np.ndarray, mean_glimpses: float, other: statistics.Mixture) -> Record:
     """The errors ``(N,)`` bool of a learned stop and of another way to stop, packed for JSON."""
 
     bits = [np.packbits(each).tobytes() for each in (wrong, *other.wrong)]
@@ -47,7 +46,7 @@ def unpack(record: Record) -> tuple[np.ndarray, np.ndarray]:
     texts = [record["wrong"], *record["other_wrong"]]
     packed = np.stack([np.frombuffer(base64.b64decode(text), np.uint8) for text in texts])
     wrong = np.unpackbits(packed, axis=1, count=record["images"]).astype(bool)
-    return wrong[0], Mixture(wrong[1:], record["other_share"], 0.0).error
+    return wrong[0], statistics.Mixture(wrong[1:], record["other_share"], 0.0).error
 
 
 def compare(reader: Reader, line: Line, seed: int, dtram: Path, ram: Path) -> list[Record]:
@@ -61,9 +60,10 @@ def compare(reader: Reader, line: Line, seed: int, dtram: Path, ram: Path) -> li
     scores = reader.scores(ram, ram)
     budget = len(scores.logits)
     whole = FixedStop(budget)
+    rules: list[StoppingRule] = [*map(ConfidenceStop, statistics.confidences(scores)), whole]
     others = {
-        THRESHOLD: mixture_at(scores, [*map(ConfidenceStop, confidences(scores)), whole], mean),
-        WHOLE: mixture_at(scores, [whole], budget),
+        THRESHOLD: statistics.mixture_at(scores, rules, mean),
+        WHOLE: statistics.mixture_at(scores, [whole], budget),
     }
     about = {"protocol": line.protocol.name, "system": line.system, "seed": seed}
     data = reading.results["dataset"]
@@ -103,7 +103,7 @@ def claim(records: Sequence[Record]) -> dict[str, Any]:
         "difference": mean,
         "low": low,
         "high": high,
-        "half_of_students": mean_interval(by_seed)[1],
+        "half_of_students": statistics.mean_interval(by_seed)[1],
     }
     return {
         "data": records[0]["data"],

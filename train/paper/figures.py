@@ -46,7 +46,7 @@ class FinishedRuns:
     stem: Path  # path of the files up to their endings
 
     def read(self, system: str, **stop: Any) -> Reading:
-        """Reads a system's run, stopped by its own rule or after `steps` or at a `threshold`."""
+        """Reads a system's run; see `line_of`."""
         return self.reader.read(line_of(self.protocol, system, **stop), self.folders[system])
 
     def path(self, ending: str) -> Path:
@@ -66,10 +66,7 @@ class FinishedRuns:
     def images_per_second(
         self, system: str, rule: StoppingRule | None = None, steps: int | None = None
     ) -> float:
-        """Test images that a run's network classifies in a second, the fastest of 3 passes.
-
-        It stops by `rule`, or by its own if None; `steps` picks the stage of the curriculum.
-        """
+        """Test images a second, the fastest of 3 passes; `steps` picks the curriculum's stage."""
         folder = self.folders[system]
         task = self.reader.task(folder)
         test = task.images("test")
@@ -108,10 +105,7 @@ def histogram_figure(runs: FinishedRuns) -> list[Path]:
 
 
 def discount_plot(runs: FinishedRuns) -> list[Path]:
-    """Test error against mean glimpses as the discount varies, beside other stopping rules.
-
-    Writes ``STEM-discount.png`` and ``.json``; nothing without a run of some discount.
-    """
+    """Test error against mean glimpses by discount, beside other stops: ``STEM-discount.png``."""
     learned = [name for name in runs.folders if name == "dtram" or name.startswith("discount-")]
     if not learned or "ram" not in runs.folders:
         return []
@@ -190,14 +184,12 @@ def _plot(
             if joined or not row["name"].startswith("discount-"):  # they have their own curve
                 place = (row[key], row["test_error"])
                 axes.annotate(row["name"], place, (4, 4), textcoords="offset points", fontsize=7)
-    axes.set(xlabel=label, ylabel="test error %", title=title)
+    axes.set(xlabel=label, ylabel="test error %", title=title, yscale="log")
     axes.set_xscale("linear" if joined else "log")
-    axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("{x:g}")
     axes.tick_params(which="minor", labelsize=6)
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize=8)
-    path = runs.path(ending)
-    figure.savefig(path, dpi=110)
-    return path
+    figure.savefig(runs.path(ending), dpi=110)
+    return runs.path(ending)

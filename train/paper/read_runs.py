@@ -158,9 +158,5 @@ def records_of(line: Line, records: list[Record]) -> list[Record]:
 
 
 def _key_of_line(line: Line) -> Record:
-    return {
-        "protocol": line.protocol.name,
-        "system": line.system,
-        "steps": line.published.steps,
-        "confidence": line.published.threshold,
-    }
+    stop = {"steps": line.published.steps, "confidence": line.published.threshold}
+    return {"protocol": line.protocol.name, "system": line.system, **stop}

@@ -103,17 +103,9 @@ def table(key: str, drawn: Protocol | None = None) -> Table:
     return Table(key, title, "accuracy", tuple(lines), drawn is None, note)
 
 
-def line_of(
-    protocol: Protocol,
-    system: str,
-    label: str = "",
-    *,
-    steps: int | None = None,
-    threshold: float | None = None,
-) -> Line:
-    """A line of ours without a published figure; the system's own stop unless another is given."""
-    row = Published(label or system, None, steps=steps, threshold=threshold)
-    return Line(row, protocol, system)
+def line_of(protocol: Protocol, system: str, label: str = "", **stop: Any) -> Line:
+    """A line of ours, stopped by its own rule, or after `steps`, or at a confidence `threshold`."""
+    return Line(Published(label or system, None, **stop), protocol, system)
 
 
 def label_of(protocol: Protocol, system: str) -> str:
@@ -218,13 +210,12 @@ def _resolution_of_photographs() -> list[Line]:
 def statistics(data_dir: Path | None) -> list[dict[str, Any]]:
     """Table 1: published counts, and ours for the datasets that are on this machine."""
     rows = []
-    columns = [f"published_{count}" for count in ("classes", "train", "test", "boxes")]
-    keys = ("mnist", "cub", "cars")
-    for key, (name, counts) in zip(keys, published.TABLE_1.items(), strict=True):
-        row: dict[str, Any] = {"system": name, **dict(zip(columns, counts, strict=True))}
+    keys, names = ("mnist", "cub", "cars"), ("classes", "train", "test", "boxes")
+    for key, (system, counts) in zip(keys, published.TABLE_1.items(), strict=True):
+        row: dict[str, Any] = {"system": system}
+        row |= {f"published_{name}": count for name, count in zip(names, counts, strict=True)}
         if datasets.is_ready(key, data_dir):
-            here = _counts(key, data_dir)
-            row |= dict(zip(("classes", "train", "test", "boxes"), here, strict=True))
+            row |= dict(zip(names, _counts(key, data_dir), strict=True))
         rows.append(row)
     return rows
 

@@ -72,8 +72,9 @@ def make_row(made: Table, line: Line, records: Sequence[Record]) -> dict[str, An
         row["units"] = f"{found[0]['units']:.1f} of {found[0]['of_units']} units"
     system, named = line.protocol.systems[line.system], list(zip(names, found, strict=True))
     bound = getattr(system.option("stop"), "max_mean_glimpses", None) or math.inf
-    if over := [(name, t) for name, one in named if (t := one["mean_glimpses"]) > bound]:
-        row["over_bound"] = [f"{name} {glimpses:.3f}" for name, glimpses in over]
+    over = [f"{name} {t:.3f}" for name, one in named if (t := one["mean_glimpses"]) > bound]
+    if over:
+        row["over_bound"] = over
     # A run asked for bfloat16 computes in float32 where the device has no instructions for it.
     plain = [name for name, one in named if (one["hardware"] or {}).get("bf16") is False]
     if plain and system.option("bf16"):
