@@ -76,10 +76,7 @@ class Options(BenchmarkOptions):
 
 @dataclass(frozen=True)
 class ShareStop:
-    """Stops given shares of a batch after each glimpse, whatever was seen.
-
-    Which images stop depends on their place in the batch: they are spread over it evenly.
-    """
+    """Stops given shares of a batch after each glimpse, spread evenly over the batch."""
 
     shares: tuple[float, ...]
 
@@ -115,10 +112,9 @@ def make_agent(options: Options, device: torch.device) -> DTRAM:
 
 def make_store(options: Options, device: torch.device) -> TensorStore:
     """Random images; their thumbnails are made, as they are in a cache on disk."""
-    side = options.image_size
-    shape = (options.images, side, side, options.channels)
-    pixels = torch.randint(0, 256, shape, dtype=torch.uint8)
-    store = TensorStore(pixels.to(device), sensor.margin(options.glimpse_size, 1))
+    shape = (options.images, options.image_size, options.image_size, options.channels)
+    pixels = torch.randint(0, 256, shape, dtype=torch.uint8).to(device)
+    store = TensorStore(pixels, sensor.margin(options.glimpse_size, 1))
     store.thumbnail(torch.zeros(1, dtype=torch.int64, device=device), options.first_look)
     return store
 

@@ -92,10 +92,7 @@ def make_empty_cache(folder: Path, options: Options) -> None:
 
 
 def take_crops(take: Callable[[], int], wanted: int) -> tuple[int, float]:
-    """Calls `take`, which returns how many crops it took, until there are as many as wanted.
-
-    Returns their number, and the largest private memory meanwhile in MB.
-    """
+    """Calls `take` until it took so many crops; returns them and the largest private memory, MB."""
     taken, most = 0, 0.0
     while taken < wanted:
         taken += take()

@@ -83,17 +83,9 @@ def step_rate(env: VecEnv, options: Options) -> float:
 
 def ppo_rate(env: VecEnv, options: Options) -> float:
     """Env-steps a second of PPO's whole loop."""
-    model = PPO(
-        "MultiInputPolicy",
-        env,
-        gamma=1.0,
-        n_steps=16,
-        batch_size=1024,
-        n_epochs=4,
-        policy_kwargs=policy_settings(width=128),
-        seed=options.seed,
-        device="cpu",
-    )
+    how: Any = {"gamma": 1.0, "n_steps": 16, "batch_size": 1024, "n_epochs": 4, "device": "cpu"}
+    network = policy_settings(width=128)
+    model = PPO("MultiInputPolicy", env, **how, policy_kwargs=network, seed=options.seed)
     model.learn(1)  # one rollout: everything is made and warm
     before = model.num_timesteps
     seconds = seconds_of(lambda: model.learn(options.ppo_steps, reset_num_timesteps=False))

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import tyro
@@ -30,12 +30,9 @@ class BenchmarkOptions:
                 check(name, value, value > 0, "more than 0")
 
 
-OptionsType = TypeVar("OptionsType", bound=BenchmarkOptions)
-
-
 def run_benchmark(
-    kind: type[OptionsType],
-    measure: Callable[[OptionsType], dict[str, Any]],
+    kind: type[BenchmarkOptions],
+    measure: Callable[[Any], dict[str, Any]],
     description: str | None,
     device: str = "cpu",
 ) -> None:
@@ -70,12 +67,7 @@ def best_rate(
 ) -> float:
     """Calls of `work` a second, the best of several rounds after a fifth of one as a warm-up.
 
-    Args:
-        work: what is measured.
-        seconds: length of a round.
-        rounds: number of rounds.
-        calls: calls between two looks at the clock.
-        device: a GPU is waited for after so many calls.
+    After so many `calls` it waits for the device, if that is a GPU, and looks at the clock.
     """
 
     def rate(seconds: float) -> float:

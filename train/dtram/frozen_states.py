@@ -69,16 +69,9 @@ class FrozenStates(NamedTuple):
 
 @torch.no_grad()
 def frozen_states(
-    task: TrainingTask,
-    agent: DTRAM,
-    augment: Augmentation,
-    seed: int,
-    env_steps: int | None = None,
+    task: TrainingTask, agent: DTRAM, augment: Augmentation, seed: int, env_steps: int | None = None
 ) -> FrozenStates:
-    """Runs the trunk, in evaluation mode, over the training split, each image augmented once.
-
-    If the split needs more than `env_steps` glimpses in all, a random part of it is used.
-    """
+    """Runs the trunk over the training split, or a random part of it with `env_steps` glimpses."""
     agent.eval()
     train, budget = task.images("train"), agent.config.max_glimpses
     chosen = torch.arange(len(train), device=task.device)
@@ -87,14 +80,13 @@ def frozen_states(
         chosen = order[: env_steps // budget].sort().values.to(task.device)
     h = torch.empty(budget, len(chosen), agent.config.hidden_size, device=task.device)
     logits = torch.empty(budget, len(chosen), agent.config.num_classes, device=task.device)
-    devices = [task.device] if task.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    with torch.random.fork_rng(devices=[task.device] if task.device.type == "cuda" else []):
         torch.manual_seed(seed)
         positions = torch.arange(len(chosen), device=task.device)
         for part in positions.split(task.whole_image_batch_size):
             store = task.augmented(train, chosen[part], augment)
-            index = torch.arange(len(part), device=task.device)
-            for t, step in enumerate(deterministic_path(agent, task.sensor, store, index)):
+            rows = torch.arange(len(part), device=task.device)
+            for t, step in enumerate(deterministic_path(agent, task.sensor, store, rows)):
                 # Not `heads`: HaltingRAM's mix the answers of earlier glimpses.
                 h[t, part], logits[t, part] = step.state.h, agent.logits(step.state, t)
     return FrozenStates(h, logits, train.labels[chosen])
