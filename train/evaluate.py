@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
-from train.common.run import run_program  # first: it says what to install
+from train.common.run import run_program  # isort: skip  # says what to install
 
-# isort: split
 import tyro
 
 from agents.stopping import ConfidenceStop, FixedStop, LearnedStop, StoppingRule

@@ -16,9 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
-from train.common.run import run_program  # first: it says what to install
+from train.common.run import run_program  # isort: skip  # says what to install
 
-# isort: split
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy

@@ -19,9 +19,8 @@ from statistics import fmean
 from typing import Annotated, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
-from train.common.run import run_program  # first: it says what to install
+from train.common.run import run_program  # isort: skip  # says what to install
 
-# isort: split
 import numpy as np
 import tyro
 from PIL import Image

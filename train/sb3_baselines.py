@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
-from train.common.run import Interrupt, RunFolder, run_program  # first: it says what to install
+from train.common.run import Interrupt, RunFolder, run_program  # isort: skip  # says what to install
 
-# isort: split
 import torch
 import tyro
 from stable_baselines3.common.logger import Logger, make_output_format

@@ -56,12 +56,12 @@ class FrozenStates(NamedTuple):
     ) -> Losses:
         """ACT's loss: cross-entropy of the mixed answer plus `ponder_cost` nats a glimpse."""
         labels = self.labels[indices]
-        answer = halted_answer(self.stop_logit(agent, indices), self.logits[:, indices])
-        total = ponder_cost_loss(answer.logits, labels, answer.ponder, ponder_cost)
-        correct = (answer.logits.detach().argmax(dim=-1) == labels).float()
-        taken = answer.taken.float()
+        logits, halt = halted_answer(self.stop_logit(agent, indices), self.logits[:, indices])
+        total = ponder_cost_loss(logits, labels, halt.ponder, ponder_cost)
+        correct = (logits.detach().argmax(dim=-1) == labels).float()
+        taken = halt.taken.float()
         return supervised_losses(total, correct.mean(), 1, discount)._replace(
-            cross_entropy=total.detach() - ponder_cost * answer.ponder.detach().mean(),
+            cross_entropy=total.detach() - ponder_cost * halt.ponder.detach().mean(),
             mean_glimpses=taken.mean(),
             mean_return=(correct * discount**taken).mean(),
         )
