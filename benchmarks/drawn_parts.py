@@ -277,18 +277,12 @@ def compare(task: Task, options: Options) -> tuple[dict[str, Any], float]:
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Compares, prints, and returns the content of ``--json``."""
+    """Compares, and returns the content of ``--json``."""
     task = choose_task(options)
     counts = {f"{part}_images": len(task.indices(part)) for part in ("train", "test")}
     genera, classes = len(np.unique(task.genera())), len(task.classes)
-    print(
-        f"{counts['train_images']} + {counts['test_images']} images of {classes} classes in "
-        f"{genera} genera, crops of {task.side} at {task.drawing.image_size} pixels",
-        flush=True,
-    )
     results, seconds = compare(task, options)
     gap = round(results["parts"]["accuracy"] - results["thumbnail"]["accuracy"], 1)
-    print(f"the thumbnail is {gap} points under the parts")
     with FlopCounterMode(display=False) as counter:
         make_net(task.side, classes).eval()(torch.zeros(1, 3, task.side, task.side))
     return {

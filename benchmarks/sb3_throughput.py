@@ -63,11 +63,6 @@ def run(options: Options) -> dict[str, Any]:
         env.close()
     fast, scalar = figures.values()
     ratio = {key: fast[key] / scalar[key] for key in fast}
-    for name, row in {**figures, "ratio": ratio}.items():
-        print(
-            f"{name:12s} env-steps/s: stepping {row['steps_per_s']:11,.1f}   "
-            f"PPO, collection and update {row['ppo_steps_per_s']:9,.1f}"
-        )
     return {"figures": figures, "ratio": ratio}
 
 

@@ -1,5 +1,6 @@
 """What the benchmarks share: their options, their clock and their command line."""
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -36,13 +37,14 @@ def run_benchmark(
     description: str | None,
     device: str = "cpu",
 ) -> None:
-    """The command line: measures, and writes ``--json``; `device` if there is no ``--device``."""
+    """The command line: measures, prints and writes ``--json``, with `device` if it has no own."""
 
     def main() -> None:
         options = tyro.cli(kind, description=description)
         if options.json is not None:
             check_destination(options.json)
         result = measure(options)
+        print(json.dumps(result, indent=2))
         if options.json is not None:
             origin = provenance(choose_device(getattr(options, "device", device)))
             settings = {k: v for k, v in asdict(options).items() if k not in ("json", "folder")}
