@@ -102,30 +102,16 @@ def _check_default(options: ResNetOptions) -> None:
 
 
 def _read(path: Path) -> Any:
-    """Reads a file whose format its first bytes tell, whatever its name."""
-    with path.open("rb") as stream:
-        head = stream.read(9)
-    # A safetensors file begins with 8 bytes, the length of its JSON header. The marks of a ZIP or a
-    # pickle, with which torch's files begin, would be a length beyond the file.
-    length = int.from_bytes(head[:8], "little")
-    if head[8:] == b"{" and length < path.stat().st_size:
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise ValueError(f"{path}: a damaged safetensors file ({error})") from None
-    if head.startswith((b"PK\x03\x04", b"\x80")):
-        return _read_torch(path)
-    expected = "a safetensors file nor a state dict that torch.save wrote (.pt, .pth)"
-    raise ValueError(f"{path}: neither {expected}")
-
-
-def _read_torch(path: Path) -> Any:
+    """Reads a safetensors file or one of torch, whatever its name."""
+    try:
+        return load_file(path)
+    except SafetensorError:
+        problem = "damaged, or neither a safetensors file nor a state dict that torch.save wrote"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about foreign pickles, which raise an error below
             return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        problem = "cannot be read as a state dict; it is damaged or of another format"
         if code := re.search(r"GLOBAL (\S+)", str(error)):
             problem = f"holds a pickled {code[1]}, whose loading would run code; save the tensors "
             problem += "alone: torch.save(model.state_dict(), path)"

@@ -114,17 +114,10 @@ class DTRAM(SavedNetwork):
     def for_spaces(
         cls, observation_space: Space, action_space: Space, max_glimpses: int, **kw: Any
     ) -> Self:
-        """Makes an untrained agent that fits an environment's native spaces.
+        """Makes an untrained agent for the native spaces and the budget of one environment.
 
-        Args:
-            observation_space: of one environment, ``Dict(glimpse, location, time)``, with
-                ``thumbnail`` if glimpse 1 is a thumbnail of another size.
-            action_space: of one environment, ``Dict(location, stop, prediction)``.
-            max_glimpses: the environment's budget.
-            **kw: further fields of `DTRAMConfig`, and `class_names`.
-
-        Raises:
-            ValueError: the spaces are not the native view's.
+        `kw` has further fields of `DTRAMConfig`, and `class_names`. Spaces of another view are a
+        ValueError.
         """
         names, found = kw.pop("class_names", None), _read_spaces(observation_space, action_space)
         return cls(DTRAMConfig(max_glimpses=max_glimpses, **found, **kw), class_names=names)
@@ -169,11 +162,8 @@ class DTRAM(SavedNetwork):
             glimpse: ``(B, g, g, channels)`` uint8; glimpse 1 may have another size.
             location: ``(B, 2)``, where it was taken.
             state: the state before it.
-            step: number of glimpses before this one, if it is the same for the whole batch. Only
-                ``per_step=True`` needs it.
-
-        Raises:
-            ValueError: `step` is needed and was not given.
+            step: number of glimpses before this one, the same for the whole batch. With
+                ``per_step=True`` None is a ValueError.
         """
         return self.update(self.encode(glimpse, location, step), state, step)
 
@@ -253,10 +243,8 @@ class DTRAM(SavedNetwork):
         With ``stopper_prior="confidence"`` the logit is ``log EVEN_DOUBT - log doubt + f_a``. An
         untrained stopper then stops by the confidence max p, and learns where to depart from it.
 
-        Args:
-            h: states ``(..., H)``.
-            logits: ``(..., K)``, the classifier's.
-            time: ``(...)`` int64, glimpses taken, 1 ... T_max.
+        Shapes: states `h` ``(..., H)``, the classifier's logits ``(..., K)``, and the number of
+        glimpses taken, `time` ``(...)`` int64, 1 ... T_max.
         """
         h = h.detach()
         log_p = torch.log_softmax(logits.detach(), dim=-1)
@@ -280,16 +268,9 @@ class DTRAM(SavedNetwork):
     def step(self, obs: dict[str, Any], state: State) -> tuple[dict[str, Any], State]:
         """Acts deterministically: location = mean, stop by `stopping`, most probable class.
 
-        Args:
-            obs: the environment's batched observation, numpy or torch.
-            state: of the batch.
-
-        Returns:
-            Native action ``{location (B, 2), stop (B,), prediction (B,)}``, arrays or tensors as in
-            `obs`, and the new state.
-
-        Raises:
-            ValueError: an episode of the batch has taken its whole budget already (CPU only).
+        `obs` is the environment's batched observation, numpy or torch. Returns the native action
+        ``{location (B, 2), stop (B,), prediction (B,)}``, arrays or tensors as in `obs`, and the
+        new state. An episode that has taken its whole budget is a ValueError (on the CPU only).
         """
         names = {"glimpse", "thumbnail", "location"} & obs.keys()
         seen = {name: torch.as_tensor(obs[name], device=self.device) for name in names}
@@ -360,8 +341,7 @@ class DTRAM(SavedNetwork):
 
         Raises:
             FileNotFoundError: there is no model in `folder`, or the stop's file is missing.
-            ValueError: the stop is unknown; or the model is of another kind, or its files do not
-                fit one another.
+            ValueError: an unknown stop, a model of another kind, or files of different models.
         """
         header = cls.read_header(folder)
         agent = cls._load(folder, header)

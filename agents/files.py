@@ -152,7 +152,7 @@ def save_stop(
         name: of the stop, as ``"at-most-2.4"``; a stop of that name is replaced.
         agent: the `DTRAM` whose stopper, baseline and threshold are saved.
         default: whether this stop is loaded if none is named.
-        **metadata: JSON values to keep with it, as ``discount=0.98``.
+        **metadata: JSON values to keep with it. Its ``discount`` is used to evaluate it.
 
     Raises:
         FileNotFoundError: there is no model in `folder`.

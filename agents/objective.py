@@ -252,11 +252,8 @@ def expected_returns(stop_logit: Tensor, reward: Tensor) -> Tensor:
     """Expected return V_t ``(T, B)`` on reaching glimpse t, over the random stopping time.
 
     ``V_t = p_t r_t + (1 - p_t) V_{t+1}``, and ``V_{T_max} = r_{T_max}`` as the last stop is forced;
-    V_1 is Σ_t s_t p_t r_t. Differentiable in the stop logits.
-
-    Args:
-        stop_logit: ``(T, B)``.
-        reward: ``(T, B)``, paid for stopping after glimpse t.
+    V_1 is Σ_t s_t p_t r_t. Differentiable in the stop logits ``(T, B)``. The reward ``(T, B)`` is
+    paid for stopping after glimpse t.
     """
     values = [reward[-1]]
     for t in range(len(reward) - 2, -1, -1):

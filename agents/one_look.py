@@ -98,12 +98,7 @@ class FullyConnected(nn.Module):
 
 
 class OneLook(SavedNetwork):
-    """A network that sees the image once: ``y = argmax f_c(ReLU(φ(x)))``.
-
-    Args:
-        config: its settings.
-        class_names: names of the K classes, saved with the model; numbers if not given.
-    """
+    """A network that sees the image once: ``y = argmax f_c(ReLU(φ(x)))``."""
 
     KIND = "one-look network"
     CONFIG = OneLookConfig
@@ -114,13 +109,9 @@ class OneLook(SavedNetwork):
         self.classifier = nn.Linear(config.hidden_size, config.num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Class logits ``(B, K)`` of whole images.
+        """Class logits ``(B, K)`` of whole images ``(B, s, s, channels)`` uint8.
 
-        Args:
-            images: ``(B, s, s, channels)`` uint8. A residual encoder takes other sides too.
-
-        Raises:
-            ValueError: the images have another shape.
+        A residual encoder takes other sides too. Another shape is a ValueError.
         """
         shape = self.config.image_shape
         if self.config.resnet is None and images.shape[1:] != shape:

@@ -55,13 +55,9 @@ class FrozenClassifier:
     def load(cls, folder: str | Path, sha256: str | None = None) -> Self:
         """Loads a model's folder, or a shipped model by name.
 
-        Args:
-            folder: a path; or a name, as "mnist-classifier".
-            sha256: expected hash of the weights; None takes any.
-
         Raises:
             FileNotFoundError: there is no model.
-            ValueError: it is damaged, or its weights have another hash.
+            ValueError: it is damaged, or its weights have another hash than `sha256`, if given.
         """
         path = _find(folder)
         try:
@@ -120,14 +116,7 @@ def agent_on(
 ) -> DTRAM:
     """A DT-RAM with a frozen classifier's modules; its locator, stopper and baseline are untrained.
 
-    Args:
-        classifier: its encoder, core and classifier are copied.
-        max_glimpses: the environment's budget.
-        class_names: of the environment.
-        **config: further fields of `DTRAMConfig`.
-
-    Raises:
-        ValueError: a setting of `config` is not the classifier's.
+    `config` has further fields of `DTRAMConfig`; ValueError if one is not the classifier's.
     """
     made = classifier.network.config
     for name in ("encoder", "core", "hidden_size", "pixel_mean", "pixel_std"):
@@ -145,8 +134,7 @@ def agent_on(
 class LookAndStop:
     """A DT-RAM as a `dtram_env.Policy` of policy-only environments: it gives no prediction.
 
-    Args:
-        agent: trained on the environment's own classifier (`agent_on`).
+    The agent was trained on the environment's own classifier (`agent_on`).
     """
 
     def __init__(self, agent: DTRAM) -> None:

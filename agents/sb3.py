@@ -5,9 +5,6 @@
     evaluate_policy(Sb3Agent(DTRAM.load("pretrained/mnist")), vec_env, n_eval_episodes=10_000)
 
 `Sb3Agent` is for environments in the continuous view.
-
-Raises:
-    dtram_env.optional.MissingDependencyError: Stable-Baselines3 is not installed.
 """
 
 import inspect
@@ -37,13 +34,8 @@ class GlimpseExtractor(BaseFeaturesExtractor):
     The RAM paper's glimpse network. Each image (``glimpse``, ``canvas``, ``thumbnail``) has a
     what-path: a linear layer for flat vectors and images under 36 pixels, SB3's `NatureCNN` for
     larger ones. The rest (``location``, ``time``, ``probs``) has one where-path. One layer joins
-    them.
-
-    Args:
-        observation_space: of one environment.
-        features_dim: width of the features.
-        what_features: units of each what-path.
-        where_features: units of the where-path.
+    them. `features_dim` is the width of the features; the paths have `what_features` and
+    `where_features` units.
     """
 
     def __init__(
@@ -85,10 +77,8 @@ class GlimpseExtractor(BaseFeaturesExtractor):
 def policy_settings(width: int = 256, what_features: int = 128, **more: Any) -> dict[str, Any]:
     """``policy_kwargs`` for a "MultiInputPolicy" or "MultiInputLstmPolicy" on this task.
 
-    Args:
-        width: units of the features and of the one hidden layer after them.
-        what_features: units of the extractor's what-paths.
-        **more: further policy keywords, which override these.
+    `width` units have the features and the one hidden layer after them; `what_features` is the
+    extractor's. Further policy keywords override these.
     """
     return {
         "features_extractor_class": GlimpseExtractor,
@@ -111,11 +101,8 @@ class Sb3Policy:
 
     Give `evaluate` the keywords of the environment that the model was trained in (`view`,
     `observe`, …). A model that takes action masks gets them. If the model's environment is SB3's
-    `VecNormalize`, observations are normalised by it.
-
-    Args:
-        model: has SB3's ``predict(observation, state, episode_start, deterministic)``.
-        deterministic: whether it takes the most probable action instead of sampling.
+    `VecNormalize`, observations are normalised by it. `deterministic` takes the most probable
+    action instead of sampling.
     """
 
     def __init__(self, model: Any, deterministic: bool = True) -> None:
@@ -184,8 +171,7 @@ def _plain(space: spaces.Space) -> Any:
 class Sb3Agent:
     """A trained DT-RAM with SB3's `predict`, for `evaluate_policy` in the continuous view.
 
-    Args:
-        agent: the trained DT-RAM, or `LookAndStop` of one for policy-only environments.
+    For policy-only environments it is made of `LookAndStop` of one.
     """
 
     def __init__(self, agent: DTRAM | LookAndStop) -> None:
@@ -300,11 +286,8 @@ class Sb3Agent:
 def flops_per_glimpse(model: Any, observation: dict[str, np.ndarray]) -> int:
     """FLOPs of one deterministic `predict` of an SB3 model, counted as in `cost`.
 
-    Fused LSTMs, which torch's counter misses on the CPU, are added by hand.
-
-    Args:
-        model: the model.
-        observation: one observation of its environment, not batched.
+    Fused LSTMs, which torch's counter misses on the CPU, are added by hand. `observation` is one of
+    the model's environment, not batched.
     """
     lstm = 0
 

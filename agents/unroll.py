@@ -97,8 +97,7 @@ class Unroll(nn.Module):
     """The whole T-step unroll as one module with one `forward`.
 
     Args:
-        agent: the actor.
-        sensor: takes the glimpses.
+        agent, sensor: the actor, and what takes its glimpses.
         location_std: standard deviation of the Gaussian location policy, in image halves; not used
             if the agent chooses among cells.
         stop: whether stops are sampled; if not, the stopper is left out and its logits are 0.
@@ -127,13 +126,9 @@ class Unroll(nn.Module):
         self.register_buffer("scripted_locations", None, persistent=False)
 
     def forward(self, store: TorchStore, index: Tensor, steps: int, m: int = 1) -> Trajectory:
-        """Samples `m` trajectories of `steps` glimpses for each image.
+        """Samples `m` trajectories of `steps` glimpses for each of N images.
 
-        Args:
-            store: the images.
-            index: ``(N,)`` int64, the images' indices in the store.
-            steps: glimpses T of every trajectory.
-            m: trajectories an image, M.
+        `index` ``(N,)`` int64 are the images' indices in the store.
         """
         agent, script, batch = self.agent, self.scripted_locations, len(index) * m
         policy: LocationPolicy = GaussianLocations(self.location_std)
@@ -249,14 +244,9 @@ class Scores(NamedTuple):
 def score(
     agent: DTRAM, sensor: GlimpseSensor, store: TorchStore, labels: Tensor, batch_size: int = 2000
 ) -> Scores:
-    """Runs every image to the budget once, with locations at their means.
+    """Runs every image to the budget once, `batch_size` at a time, with locations at their means.
 
-    Args:
-        agent: the actor; the caller sets its mode (train or eval).
-        sensor: takes the glimpses.
-        store: the images.
-        labels: ``(N,)`` int64 on the store's device.
-        batch_size: images at a time.
+    The labels are ``(N,)`` int64 on the store's device. The caller sets the agent's mode.
     """
     parts = []
     for index in torch.arange(len(labels), device=labels.device).split(batch_size):
@@ -301,15 +291,10 @@ class Classified(NamedTuple):
 
 @torch.no_grad()
 def classify(agent: DTRAM, sensor: GlimpseSensor, store: TorchStore, index: Tensor) -> Classified:
-    """Classifies images by the agent's own stopping rule.
+    """Classifies the images at `index` ``(N,)`` int64 by the agent's own stopping rule.
 
-    Stopped images leave the batch, so the time falls with the mean number of glimpses.
-
-    Args:
-        agent: the actor, in evaluation mode.
-        sensor: takes the glimpses.
-        store: the images.
-        index: ``(N,)`` int64, the images' indices in the store.
+    Stopped images leave the batch, so the time falls with the mean number of glimpses. The agent is
+    in evaluation mode.
     """
     budget = agent.config.max_glimpses
     probability = torch.zeros(len(index), agent.config.num_classes, device=index.device)

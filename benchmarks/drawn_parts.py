@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -81,12 +81,10 @@ class Options(BenchmarkOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        rate = self.learning_rate
-        check("learning_rate", rate, 0 < rate < 1, "between 0 and 1")
+        check("learning_rate", self.learning_rate, 0 < self.learning_rate < 1, "between 0 and 1")
 
 
-@dataclass(frozen=True)
-class Task:
+class Task(NamedTuple):
     """The images of a dataset that are used, and their crops."""
 
     drawing: Drawing
@@ -150,11 +148,7 @@ def places(task: Task, part: str) -> dict[str, np.ndarray]:
 
 
 def draw_crops(task: Task, part: str, folder: Path, processes: int) -> dict[str, np.ndarray]:
-    """Draws every image once and keeps its crops in a file of `folder`, mapped to memory.
-
-    Returns:
-        For each of `KINDS` an array ``(N, crops, side, side, 3)`` uint8.
-    """
+    """Crops ``(N, crops, side, side, 3)`` uint8 for each of `KINDS`, kept in a file of `folder`."""
     corners = np.concatenate(list(places(task, part).values()), axis=1)
     n, file = len(corners), folder / f"{part}.npy"
     shape = (n, 1 + corners.shape[1], task.side, task.side, 3)
@@ -182,12 +176,8 @@ def _draw_chunk(task: Task, part: str, corners: np.ndarray, file: Path, chunk: n
 
 
 def make_net(side: int, num_classes: int) -> nn.Sequential:
-    """The classifier: four convolutions with pooling, and one linear layer on their map.
-
-    Crops of 224 pixels begin with a 7x7 convolution of stride 4. It is wide enough for the waves of
-    a texture, which its locations see in all phases; pooling takes the strongest response.
-    """
-    large = side > 64
+    """The classifier: four convolutions with pooling, and one linear layer on their map."""
+    large = side > 64  # then the first one is 7x7, wide enough for the waves of a texture
     layers: list[nn.Module] = []
     channels, size = 3, side
     for k, width in enumerate([24, 32, 64, 96] if large else [24, 32, 48, 64]):
@@ -218,10 +208,8 @@ def train_net(
     rng = np.random.default_rng(options.seed)
     net = make_net(crops.shape[2], num_classes).to(device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(net.parameters(), weight_decay=0.02)
-    updates, batch_size = options.updates, options.batch_size
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, options.learning_rate, total_steps=updates
-    )
+    updates, batch_size, rate = options.updates, options.batch_size, options.learning_rate
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=updates)
     epochs = -(-updates * batch_size // len(labels))
     order = np.concatenate([rng.permutation(len(labels)) for _ in range(epochs)])
     for step in range(updates):
@@ -289,18 +277,12 @@ def compare(task: Task, options: Options) -> tuple[dict[str, Any], float]:
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Compares, prints, and returns the content of ``--json``."""
+    """Compares, and returns the content of ``--json``."""
     task = choose_task(options)
     counts = {f"{part}_images": len(task.indices(part)) for part in ("train", "test")}
     genera, classes = len(np.unique(task.genera())), len(task.classes)
-    print(
-        f"{counts['train_images']} + {counts['test_images']} images of {classes} classes in "
-        f"{genera} genera, crops of {task.side} at {task.drawing.image_size} pixels",
-        flush=True,
-    )
     results, seconds = compare(task, options)
     gap = round(results["parts"]["accuracy"] - results["thumbnail"]["accuracy"], 1)
-    print(f"the thumbnail is {gap} points under the parts")
     with FlopCounterMode(display=False) as counter:
         make_net(task.side, classes).eval()(torch.zeros(1, 3, task.side, task.side))
     return {

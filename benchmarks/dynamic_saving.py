@@ -58,8 +58,6 @@ class Options(BenchmarkOptions):
     """images that are answered"""
     repeats: int = 3
     """measurements of each model, in turn; their medians are reported"""
-    channels: int = 3
-    """of the images"""
     bf16: bool = False
     """run the network under autocast to bfloat16"""
     device: str = "cpu"
@@ -76,10 +74,7 @@ class Options(BenchmarkOptions):
 
 @dataclass(frozen=True)
 class ShareStop:
-    """Stops given shares of a batch after each glimpse, whatever was seen.
-
-    Which images stop depends on their place in the batch: they are spread over it evenly.
-    """
+    """Stops given shares of a batch after each glimpse, spread evenly over the batch."""
 
     shares: tuple[float, ...]
 
@@ -94,11 +89,11 @@ class ShareStop:
 def make_agent(options: Options, device: torch.device) -> DTRAM:
     """A random model as on CUB."""
     torch.manual_seed(0)
-    resnet = ResNetOptions(options.encoder, width=options.width, channels=options.channels)
+    resnet = ResNetOptions(options.encoder, width=options.width)
     own_size = options.first_look if options.first_look != options.glimpse_size else 0
     config = DTRAMConfig(
         200,
-        (options.glimpse_size, options.glimpse_size, options.channels),
+        (options.glimpse_size, options.glimpse_size, 3),
         len(options.shares),
         thumbnail_size=own_size,
         encoder=options.encoder,
@@ -115,16 +110,16 @@ def make_agent(options: Options, device: torch.device) -> DTRAM:
 
 def make_store(options: Options, device: torch.device) -> TensorStore:
     """Random images; their thumbnails are made, as they are in a cache on disk."""
-    side = options.image_size
-    shape = (options.images, side, side, options.channels)
-    pixels = torch.randint(0, 256, shape, dtype=torch.uint8)
-    store = TensorStore(pixels.to(device), sensor.margin(options.glimpse_size, 1))
+    shape = (options.images, options.image_size, options.image_size, 3)
+    pixels = torch.randint(0, 256, shape, dtype=torch.uint8).to(device)
+    store = TensorStore(pixels, sensor.margin(options.glimpse_size, 1))
     store.thumbnail(torch.zeros(1, dtype=torch.int64, device=device), options.first_look)
     return store
 
 
-def measure(options: Options, device: torch.device) -> dict[str, Any]:
-    """Times both models in turn."""
+def run(options: Options) -> dict[str, Any]:
+    """Times both models in turn; returns the content of ``--json``."""
+    device = choose_device(options.device)
     agent, store = make_agent(options, device), make_store(options, device)
     own_size = agent.config.thumbnail_size
     glimpse_sensor = GlimpseSensor(options.glimpse_size, 1, "thumbnail", own_size)
@@ -148,7 +143,7 @@ def measure(options: Options, device: torch.device) -> dict[str, Any]:
     medians = dict(zip(rules, np.median(seconds, axis=0).tolist(), strict=True))
     flops = {name: mean_flops(agent, glimpses[name]) for name in rules}
     time_ratio, flop_ratio = float(np.median(ratios)), flops["dynamic"] / flops["fixed"]
-    return {
+    figures = {
         "seconds_per_image": {name: round(median, 6) for name, median in medians.items()},
         "mean_glimpses": {name: round(mean, 4) for name, mean in glimpses.items()},
         "mean_flops": {name: round(count) for name, count in flops.items()},
@@ -159,28 +154,6 @@ def measure(options: Options, device: torch.device) -> dict[str, Any]:
         "quotient": round(time_ratio / flop_ratio, 4),
         "quotients": (ratios / flop_ratio).round(4).tolist(),
     }
-
-
-def run(options: Options) -> dict[str, Any]:
-    """Measures, prints, and returns the content of ``--json``."""
-    device = choose_device(options.device)
-    print(
-        f"{options.encoder} on {device}, images {options.image_size}, first look "
-        f"{options.first_look}, crops {options.glimpse_size}, batch {options.batch_size}, "
-        f"{options.images} images",
-        flush=True,
-    )
-    figures = measure(options, device)
-    for name, seconds in figures["seconds_per_image"].items():
-        gflops = figures["mean_flops"][name] / 1e9
-        print(
-            f"{name:8} {figures['mean_glimpses'][name]:.2f} glimpses  {gflops:6.2f} GFLOP an image"
-            f"  {1000 * seconds:8.2f} ms  {gflops / seconds:7.0f} GFLOP/s"
-        )
-    print(
-        f"time ratio {figures['time_ratio']:.3f}, FLOP ratio {figures['flop_ratio']:.3f}: "
-        f"quotient {figures['quotient']:.3f}"
-    )
     return {"figures": figures}
 
 

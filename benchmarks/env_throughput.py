@@ -86,16 +86,16 @@ def rate_over(
     return {"per_s": num_envs * rate}
 
 
-def one_slot(options: Options) -> GlimpseVectorEnv:
-    """A vector environment of one slot, for its images and sensor."""
-    env = gym.make_vec(options.env_id, num_envs=1).unwrapped
+def make_vector(options: Options, num_envs: int, **keywords: Any) -> GlimpseVectorEnv:
+    """The vector environment with some number of slots."""
+    env = gym.make_vec(options.env_id, num_envs=num_envs, **keywords).unwrapped
     assert isinstance(env, GlimpseVectorEnv)
     return env
 
 
 def bare_gather(options: Options) -> dict[str, Any]:
     """Crops of random images at random places, and nothing else."""
-    env, n = one_slot(options), options.num_envs
+    env, n = make_vector(options, 1), options.num_envs
     side, (height, width) = env.glimpse_size, env.data.typical_size
     store = env.data.store(sensor.margin(side, env.num_scales))
     rng = np.random.default_rng(options.seed)
@@ -124,16 +124,10 @@ def draw_actions(options: Options, num_classes: int, stop: float) -> list[dict[s
 
 def vector(options: Options, mode: str, stop: float, backend: str) -> dict[str, Any]:
     """The vector environment; in "Disabled" every step is followed by a masked reset."""
-    settings: dict[str, Any] = {"device": options.device} if backend == "torch" else {}
-    env = gym.make_vec(
-        options.env_id,
-        num_envs=options.num_envs,
-        max_glimpses=options.max_glimpses,
-        autoreset_mode=mode,
-        backend=backend,
-        **settings,
-    )
-    actions: list[Any] = draw_actions(options, env.unwrapped.num_classes, stop)  # type: ignore[attr-defined]
+    how: dict[str, Any] = {"autoreset_mode": mode, "backend": backend}
+    how |= {"device": options.device} if backend == "torch" else {}
+    env = make_vector(options, options.num_envs, max_glimpses=options.max_glimpses, **how)
+    actions: list[Any] = draw_actions(options, env.num_classes, stop)
     if backend == "torch":
         actions = [
             {key: torch.from_numpy(value).to(options.device) for key, value in action.items()}
@@ -160,11 +154,8 @@ def scalar(options: Options, wrapped: bool) -> dict[str, Any]:
     if not wrapped:
         env = env.unwrapped
     batches = draw_actions(options, env.unwrapped.num_classes, 0.5)  # type: ignore[attr-defined]
-    actions = [
-        {key: value[i] for key, value in batch.items()}
-        for batch in batches
-        for i in range(min(options.num_envs, 64))
-    ]
+    rows = range(min(options.num_envs, 64))
+    actions = [{key: value[i] for key, value in batch.items()} for batch in batches for i in rows]
     env.reset(seed=options.seed)
 
     def step(action: Any) -> None:
@@ -183,7 +174,7 @@ def ap_gym(options: Options) -> dict[str, Any] | None:
     except ImportError:
         print("ap-gym is not installed, or not whole (pip install 'dtram[bench]'): no ratio")
         return None
-    env = one_slot(options)
+    env = make_vector(options, 1)
     data = env.data
 
     class SameImages(ImageClassificationDataset):

@@ -92,10 +92,7 @@ def make_empty_cache(folder: Path, options: Options) -> None:
 
 
 def take_crops(take: Callable[[], int], wanted: int) -> tuple[int, float]:
-    """Calls `take`, which returns how many crops it took, until there are as many as wanted.
-
-    Returns their number, and the largest private memory meanwhile in MB.
-    """
+    """Calls `take` until it took so many crops; returns them and the largest private memory, MB."""
     taken, most = 0, 0.0
     while taken < wanted:
         taken += take()
@@ -223,28 +220,11 @@ def measure_decoding(folder: Path, options: Options) -> dict[str, Any]:
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Measures, prints, and returns the content of ``--json``."""
+    """Measures, and returns the content of ``--json``."""
     with tempfile.TemporaryDirectory(dir=options.folder) as place:
         # Memory first: decoding leaves some behind, which would be used again unseen.
         memory = measure_memory(Path(place), options)
-        print(
-            f"{options.images:,} images of {options.image_size} pixels, opened in "
-            f"{memory['seconds_to_open']:.2f} s; {options.glimpses:,} crops of "
-            f"{options.glimpse_size}:"
-        )
-        for name in ("store", "environment"):
-            print(
-                f"{name:12} {memory[f'{name}_private_mb']:7.1f} MB of private memory more, "
-                f"{memory[f'{name}_glimpses_per_second']:,} crops/s",
-                flush=True,
-            )
         decoding = measure_decoding(Path(place), options)
-    print(
-        f"decoding {FILE_SIZE[1]}x{FILE_SIZE[0]} JPEGs of {decoding['mean_file_kb']:.0f} kB on "
-        f"{decoding['cores']} cores: {decoding['images_per_second']:.0f} images/s, "
-        f"{decoding['of_pillow_alone']:.2f} of the {decoding['pillow_alone_per_second']:.0f} of "
-        "Pillow's reading and resizing alone"
-    )
     return {"figures": {"memory": memory, "decoding": decoding}}
 
 

@@ -63,11 +63,6 @@ def run(options: Options) -> dict[str, Any]:
         env.close()
     fast, scalar = figures.values()
     ratio = {key: fast[key] / scalar[key] for key in fast}
-    for name, row in {**figures, "ratio": ratio}.items():
-        print(
-            f"{name:12s} env-steps/s: stepping {row['steps_per_s']:11,.1f}   "
-            f"PPO, collection and update {row['ppo_steps_per_s']:9,.1f}"
-        )
     return {"figures": figures, "ratio": ratio}
 
 
@@ -83,17 +78,9 @@ def step_rate(env: VecEnv, options: Options) -> float:
 
 def ppo_rate(env: VecEnv, options: Options) -> float:
     """Env-steps a second of PPO's whole loop."""
-    model = PPO(
-        "MultiInputPolicy",
-        env,
-        gamma=1.0,
-        n_steps=16,
-        batch_size=1024,
-        n_epochs=4,
-        policy_kwargs=policy_settings(width=128),
-        seed=options.seed,
-        device="cpu",
-    )
+    how: Any = {"gamma": 1.0, "n_steps": 16, "batch_size": 1024, "n_epochs": 4, "device": "cpu"}
+    network = policy_settings(width=128)
+    model = PPO("MultiInputPolicy", env, **how, policy_kwargs=network, seed=options.seed)
     model.learn(1)  # one rollout: everything is made and warm
     before = model.num_timesteps
     seconds = seconds_of(lambda: model.learn(options.ppo_steps, reset_num_timesteps=False))

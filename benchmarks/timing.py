@@ -1,10 +1,11 @@
 """What the benchmarks share: their options, their clock and their command line."""
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import tyro
@@ -30,22 +31,20 @@ class BenchmarkOptions:
                 check(name, value, value > 0, "more than 0")
 
 
-OptionsType = TypeVar("OptionsType", bound=BenchmarkOptions)
-
-
 def run_benchmark(
-    kind: type[OptionsType],
-    measure: Callable[[OptionsType], dict[str, Any]],
+    kind: type[BenchmarkOptions],
+    measure: Callable[[Any], dict[str, Any]],
     description: str | None,
     device: str = "cpu",
 ) -> None:
-    """The command line: measures, and writes ``--json``; `device` if there is no ``--device``."""
+    """The command line: measures, prints and writes ``--json``, with `device` if it has no own."""
 
     def main() -> None:
         options = tyro.cli(kind, description=description)
         if options.json is not None:
             check_destination(options.json)
         result = measure(options)
+        print(json.dumps(result, indent=2))
         if options.json is not None:
             origin = provenance(choose_device(getattr(options, "device", device)))
             settings = {k: v for k, v in asdict(options).items() if k not in ("json", "folder")}
@@ -70,12 +69,7 @@ def best_rate(
 ) -> float:
     """Calls of `work` a second, the best of several rounds after a fifth of one as a warm-up.
 
-    Args:
-        work: what is measured.
-        seconds: length of a round.
-        rounds: number of rounds.
-        calls: calls between two looks at the clock.
-        device: a GPU is waited for after so many calls.
+    After so many `calls` it waits for the device, if that is a GPU, and looks at the clock.
     """
 
     def rate(seconds: float) -> float:

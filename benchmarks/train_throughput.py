@@ -89,19 +89,9 @@ def measure(options: Options, device: torch.device) -> dict[str, Any]:
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Measures every device, prints a line for each, and returns the content of ``--json``."""
-    print(
-        f"{options.glimpses} glimpses 8x8, batch {options.batch_size}, M = {options.m}, "
-        f"RNN {options.hidden_size}"
-    )
+    """Measures every device, and returns the content of ``--json``."""
     names = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     rows = [measure(options, torch.device(name)) for name in names]
-    for row in rows:
-        print(
-            f"{row['device']:5} {row['images_per_second']:>9,} images/s  "
-            f"{row['flops_per_image'] / 1e6:.2f} MFLOP an image  {row['achieved_gflops']:,} of "
-            f"{row['matmul_gflops']:,} GFLOP/s, {row['fraction_of_matmul_rate']:.0%}"
-        )
     return {"rows": rows}
 
 

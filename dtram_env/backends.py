@@ -15,12 +15,7 @@ from .optional import require
 
 
 class Backend:
-    """The numpy backend, and the interface of both; `TorchBackend` overrides what differs.
-
-    Attributes:
-        labels: ``(N,)`` int64, labels of all images.
-        metadata: arrays ``(N, ...)`` by name, what `info` reports about each image.
-    """
+    """The numpy backend, and the interface of both; `TorchBackend` overrides what differs."""
 
     xp: Any = np  # the array library
     boolean: Any = np.bool_
@@ -37,7 +32,8 @@ class Backend:
         self.device = device
         self._store = self._make_store(sensor.margin(glimpse_size, num_scales))
         self._reads_all = False  # whether reading unneeded images is cheaper than selecting
-        self.labels = self.array(data.labels)
+        self.labels = self.array(data.labels)  # ``(N,)`` int64, of all images
+        # Arrays ``(N, …)`` by name: what `info` reports about each image.
         self.metadata = {name: self.array(values) for name, values in data.metadata.items()}
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -83,20 +79,17 @@ class Backend:
 
         Slots outside `needed` ``(n,)`` bool (None: all are needed) may get any values.
         """
-        size, scales = self._glimpse_size, self._num_scales
-
-        def read(slots: Any) -> Any:
-            return self.sensor.glimpse(self._store, index[slots], location[slots], size, scales)
-
-        return self._read(read, needed, (len(index), size, size, self._store.channels * scales))
+        store, size, scales = self._store, self._glimpse_size, self._num_scales
+        return self._read(
+            lambda slots: self.sensor.glimpse(store, index[slots], location[slots], size, scales),
+            needed,
+            (len(index), size, size, store.channels * scales),
+        )
 
     def thumbnail(self, index: Any, side: int, needed: Any | None = None) -> Any:
         """Whole images shrunk to ``(n, side, side, C)`` uint8; `needed` as for `glimpse`."""
-
-        def read(slots: Any) -> Any:
-            return self._store.thumbnail(index[slots], side)
-
-        return self._read(read, needed, (len(index), side, side, self._store.channels))
+        shape = (len(index), side, side, self._store.channels)
+        return self._read(lambda slots: self._store.thumbnail(index[slots], side), needed, shape)
 
     def images(self, index: Any) -> Any:
         """Whole images ``(n, H, W, C)`` uint8; all images must have one size."""
@@ -133,7 +126,6 @@ class TorchBackend(Backend):
             ) from None
         super().__init__(data, glimpse_size, num_scales, device)
         self._reads_all = not self._store.on_host
-        self._divisors: dict[int, Any] = {}
 
     def _make_store(self, margin: int) -> Any:
         from .datasets.storage import tensors
@@ -141,12 +133,9 @@ class TorchBackend(Backend):
         return tensors.make_store(self._data, margin, self.device)
 
     def array(self, values: np.ndarray) -> Any:
-        if not values.flags.writeable:  # torch warns about memory that it must not write to
-            values = values.copy()
-        tensor = self.xp.from_numpy(values)
-        if self.device.type == "cuda":
-            return tensor.pin_memory().to(self.device, non_blocking=True)
-        return tensor.to(self.device)
+        from .datasets.storage.tensors import send
+
+        return send(values, self.device)
 
     def asarray(self, values: Any) -> Any:
         if isinstance(values, self.xp.Tensor):
@@ -172,9 +161,7 @@ class TorchBackend(Backend):
 
     def divide(self, values: Any, by: int) -> Any:
         # On a GPU torch multiplies by the reciprocal of a Python number, which rounds once more.
-        if by not in self._divisors:
-            self._divisors[by] = self.full((), by, self.xp.float32)
-        return values.to(self.xp.float32) / self._divisors[by]
+        return values.to(self.xp.float32) / self.full((), by, self.xp.float32)
 
     def images(self, index: Any) -> Any:
         return self._store.whole(index)
@@ -191,8 +178,7 @@ def to_host(values: Any) -> np.ndarray:
 def read_array(b: Backend, values: Any, field: str, kinds: str, *shapes: tuple[int, ...]) -> Any:
     """A user's array, tensor, list or number, called `field` in messages, as an array of `b`.
 
-    Raises `ValueError` if no array can be made (a ragged list, None), or if it has none of the
-    `kinds` (letters of `Backend.kind`) or `shapes`.
+    Raises `ValueError` unless it has one of the `kinds` (letters of `Backend.kind`) and `shapes`.
     """
     try:
         array = b.asarray(values)

@@ -16,24 +16,17 @@ from .views import GridActions
 
 
 class EnvBase:
-    """Public attributes and internal parts of both environment classes.
-
-    Attributes:
-        settings: the checked settings that the environment was made with.
-        data: the images, a `datasets.Dataset`.
-        dataset: name of the data, as results report it.
-        num_images: number of images N of the split.
-    """
+    """Public attributes and internal parts of both environment classes."""
 
     def _set_up(
         self, settings: EnvSettings, b: Backend, num_envs: int, shards: Sequence[tuple[int, int]]
     ) -> None:
         """Sets the attributes and makes the parts; `shards` are for sequential order."""
-        self.settings = settings
-        self.data = settings.source
-        self.dataset = settings.source.name
+        self.settings = settings  # checked and completed
+        self.data = settings.source  # the images, a `datasets.Dataset`
+        self.dataset = settings.source.name  # as results report it
         self.split = settings.source.split
-        self.num_images = len(settings.source)
+        self.num_images = len(settings.source)  # of the split
         self.image_shape = settings.image_shape
         self.image_size = settings.image_size
         self.num_classes: int = settings.source.num_classes
@@ -61,9 +54,7 @@ class EnvBase:
         self._cells: SeenCells | None = None  # for the action masks
         self._belief: Belief | None = None
         if settings.observe == "canvas":
-            height, width, _ = self.image_shape
-            assert height is not None and width is not None
-            self._seen = SeenPixels(b, num_envs, height, width, self.glimpse_size)
+            self._seen = SeenPixels(b, num_envs, *self.data.typical_size, self.glimpse_size)
         if settings.mask_seen:
             assert self.grid is not None
             self._cells = SeenCells(b, num_envs, self.grid)

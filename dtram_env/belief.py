@@ -1,15 +1,9 @@
 """The classifier in the loop: it answers in the policy-only environments."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any, Protocol
-
-import numpy as np
+from typing import Any, Protocol
 
 from .backends import Backend
-
-if TYPE_CHECKING:
-    from .observation_builder import ObservationBuilder
+from .observation_builder import ObservationBuilder
 
 
 class Classifier(Protocol):
@@ -50,11 +44,7 @@ class Classifier(Protocol):
 class Belief:
     """The classifier's probabilities and state for the episode in each slot.
 
-    The classifier reads every glimpse once, as the native observation that `builder` makes. Arrays
-    are replaced, never changed in place, so results that were returned stay as they were.
-
-    Raises:
-        ValueError: the classifier was made for other glimpses or classes.
+    Arrays are replaced, never changed in place, so results that were returned stay as they were.
     """
 
     def __init__(
@@ -91,12 +81,12 @@ class Belief:
         mask = mask & (t > 0)
         if not self._b.on_host:  # reading all glimpses is cheaper than waiting for the device
             self._parts = self._replace(mask, self._read(index, location, t, self._parts))
-        elif mask.all():
-            self._parts = self._read(index, location, t, self._parts)
         elif mask.any():
             chosen = tuple(part[mask] for part in self._parts)
             new = self._read(index[mask], location[mask], t[mask], chosen)
-            self._parts = tuple(map(_put, self._parts, [mask] * len(new), new))
+            self._parts = tuple(part.copy() for part in self._parts)
+            for part, values in zip(self._parts, new, strict=True):
+                part[mask] = values
 
     def _read(self, index: Any, location: Any, t: Any, parts: tuple[Any, ...]) -> tuple[Any, ...]:
         observation = self._builder.build(self._b, index, location, t)
@@ -111,9 +101,3 @@ class Belief:
 
     def _replace(self, mask: Any, new: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(map(self._b.select, [mask] * len(new), new, self._parts))
-
-
-def _put(values: np.ndarray, mask: np.ndarray, new: np.ndarray) -> np.ndarray:
-    values = values.copy()
-    values[mask] = new
-    return values

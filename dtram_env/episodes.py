@@ -49,17 +49,12 @@ def shard_bounds(num_images: int, i: int, n: int) -> tuple[int, int]:
 class Episodes:
     """The state of n episodes that run side by side, each at its own pace.
 
-    The state is what observations are built from: image, location, number of glimpses. A slot whose
-    episode has ended keeps its state until it is started again, so its last observation repeats.
-    Arrays are replaced, never changed in place, so results that were returned stay as they were.
-    The trackers are notified of every start and every crop.
+    A slot whose episode has ended keeps its state until it is started again, so its last
+    observation repeats. Arrays are replaced, never changed in place, so results that were returned
+    stay as they were. The trackers are notified of every start and every crop.
 
-    Attributes:
-        index: ``(n,)`` int64, the image.
-        label: ``(n,)`` int64.
-        t: ``(n,)`` int64, glimpses taken.
-        location: ``(n, 2)`` float32, where the last glimpse was taken.
-        ended: ``(n,)`` bool.
+    The state: `index` of the image, its `label` and the number `t` of glimpses taken, ``(n,)``
+    int64; `location` of the last glimpse, ``(n, 2)`` float32; `ended` ``(n,)`` bool.
     """
 
     def __init__(
@@ -90,9 +85,8 @@ class Episodes:
                 tracker.update(mask, self.location)
 
     def advance(self, location: Any, stop: Any, prediction: Any, active: Any) -> tuple[Any, Any]:
-        """Applies an action in every active slot: ends the episode, or takes the next glimpse.
+        """Ends the episode or takes the next glimpse in the slots of `active` ``(n,)`` bool.
 
-        Takes a `views.Decision`, and the slots whose action counts, ``(n,)`` bool.
         Returns rewards ``(n,)``, and the episodes that ended in this step ``(n,)`` bool.
         """
         ended = ends(self.t, stop, self._settings.max_glimpses) & active
@@ -162,12 +156,7 @@ class RandomImages(_RandomRows):
 
 
 class SequentialImages:
-    """Images in order: slot i of n shows its block (`shard_bounds`), again and again.
-
-    Attributes:
-        repeat: ``(num_envs,)`` bool, whether a slot's current image must not be counted: it was
-            shown before in this pass, or was fixed by the user.
-    """
+    """Images in order: slot i of n shows its block (`shard_bounds`), again and again."""
 
     def __init__(self, b: Backend, num_images: int, shards: Sequence[tuple[int, int]]) -> None:
         bounds = np.array([shard_bounds(num_images, i, n) for i, n in shards], dtype=np.int64)
@@ -177,6 +166,8 @@ class SequentialImages:
         self._size = b.array(bounds[:, 1].copy())
         self._cycle = b.array(np.maximum(bounds[:, 1], 1))
         self._position = self._zero = b.full(len(bounds), 0, b.xp.int64)
+        # ``(n,)`` bool, whether a slot's current image must not be counted: it was shown before in
+        # this pass, or was fixed by the user.
         self.repeat: Any = b.full(len(bounds), False, b.boolean)
 
     def restart(self) -> None:
@@ -186,8 +177,7 @@ class SequentialImages:
     def next(self, generator: np.random.Generator, mask: Any, fixed: Any | None) -> Any:
         """The next image ``(n,)`` int64 of every slot; those in `mask` ``(n,)`` bool move on.
 
-        Images in `fixed` ``(n,)`` are shown instead. They are outside the pass: the slots keep
-        their place, and `repeat` is True.
+        Images in `fixed` are shown instead, as repeats, and the slots keep their place.
         """
         if fixed is not None:
             index, repeat = fixed, self._size == self._size

@@ -21,12 +21,11 @@ SMALL_IMAGE = 36  # smallest side, in pixels, that SB3's stock convolutional ext
 class ObservationBuilder:
     """Builds observations, of the space `space`. A policy sees these arrays and nothing else.
 
-    With `native` it builds the native observation of glimpses, whatever `observe`, `glimpse_format`
-    and `classifier` say; the classifier in the loop reads it.
+    With `native` it builds the native observation, which the classifier in the loop reads.
     """
 
     def __init__(self, settings: EnvSettings, *, native: bool = False) -> None:
-        height, width, channels = settings.image_shape
+        channels = settings.image_shape[-1]
         glimpse_size, num_scales = settings.glimpse_size, settings.num_scales
         side = self._thumbnail_size = settings.thumbnail_size
         self._max_glimpses, self._num_scales = settings.max_glimpses, num_scales
@@ -38,8 +37,7 @@ class ObservationBuilder:
         self._own_key = self._thumbnail and (self._canvas or side != glimpse_size)
         boxes: dict[str, spaces.Space[Any]] = {}
         if self._canvas:
-            assert height is not None and width is not None, "EnvSettings checks it"
-            boxes["canvas"] = self._image_box(height, width, channels + 1)
+            boxes["canvas"] = self._image_box(*settings.source.typical_size, channels + 1)
         else:
             boxes["glimpse"] = self._image_box(glimpse_size, glimpse_size, channels * num_scales)
         if self._own_key:

@@ -7,18 +7,14 @@ from gymnasium.error import DependencyNotInstalled
 
 
 class MissingDependencyError(ImportError, DependencyNotInstalled):
-    """A package that only one feature needs is not installed.
-
-    Python's code catches it as an `ImportError`, Gymnasium's as a `DependencyNotInstalled`.
-    """
+    """A package that only one feature needs is not installed; Gymnasium's error and Python's."""
 
 
 def require(module: str, extra: str) -> Any:
     """Imports and returns a module, such as "torch", of an extra of this project, such as "train".
 
-    Raises:
-        MissingDependencyError: the module is not installed; the message holds the install line.
-        ImportError: the module is installed but fails to import; its own error passes through.
+    Raises `MissingDependencyError`, whose message holds the install line, if it is not installed.
+    If it is installed but fails to import, its own error passes through.
     """
     try:
         return importlib.import_module(module)

@@ -32,20 +32,16 @@ def draw_episode(
 ) -> np.ndarray:
     """Draws an image with boxes, numbered and coloured in the order of the glimpses.
 
+    Returns ``(h, w, 3)`` uint8; h includes the line of the caption.
+
     Args:
-        image: ``(H, W, C)`` uint8, C = 1 (grey) or 3 (RGB).
+        image: ``(H, W, C)`` uint8, C = 1 (grey) or 3 (RGB); `ValueError` for any other.
         boxes: ``(left, top, width, height)`` in pixels of the image, one per glimpse, in order, as
             `crop_boxes` makes them. They may reach beyond the image.
         caption: a line of text below the picture, cut off if it is too long; "" draws an empty
             line, None draws none.
         size: largest side of the picture, in pixels. The image is enlarged by the largest integer
             factor that fits; a larger image is shrunk to `size`.
-
-    Returns:
-        ``(h, w, 3)`` uint8; h includes the line of the caption.
-
-    Raises:
-        ValueError: the image has another shape or type.
     """
     if image.ndim != 3 or image.shape[2] not in (1, 3) or image.dtype != np.uint8:
         raise ValueError(

@@ -28,7 +28,7 @@ SETTABLE = {"metadata", "validate_actions"}  # attributes that every step reads 
 
 
 class Sb3VecEnv(VecEnv):
-    """A `GlimpseVectorEnv` with the interface that every SB3 algorithm accepts.
+    """A `GlimpseVectorEnv` (`venv`) with the interface that every SB3 algorithm accepts.
 
     The step that ends an episode also starts the slot's next one. The slot's info then holds the
     episode's last info (`label`, `prediction`, `is_success`, …), `terminal_observation`, and
@@ -42,9 +42,6 @@ class Sb3VecEnv(VecEnv):
         env_id: a registered id, as ``"DTRAM-MNIST-v0"`` or ``"agents:DTRAM-MNIST-Policy-v0"``.
         num_envs: number of slots.
         **env_kwargs: keywords of the environment; `view` must be given, and not "native".
-
-    Attributes:
-        venv: the `GlimpseVectorEnv`.
 
     Raises:
         ValueError: an argument has a wrong value; the message names it.

@@ -36,15 +36,8 @@ _ONLY_WITH = {
 class EnvSettings:
     """The keywords shared by `GlimpseEnv`, whose docstring describes them, and `GlimpseVectorEnv`.
 
-    Making an object checks the keywords, loads the images and fills in defaults that depend on
-    them (`split`, `thumbnail_size`, `grid`, `glimpse_format`).
-
-    Attributes:
-        image_options: the image options (`image_size`, `crop_to_box`, `root`, ...) as one object.
-        source: the loaded images.
-        image_shape: height, width and channels; None for a size that differs between images.
-        codec: reads the actions of the view.
-        builder: builds the observations.
+    Making an object checks the keywords, loads the images (`source`) and fills in defaults that
+    depend on them (`split`, `thumbnail_size`, `grid`, `glimpse_format`).
 
     Raises:
         ValueError: a keyword has a wrong value; the message says what was expected.

@@ -4,7 +4,7 @@ They record which pixels were covered (for the canvas), which grid cells were vi
 masks) and where the crops were taken (for pictures).
 """
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -12,19 +12,17 @@ from .backends import Backend
 from .views import grid_centres
 
 
-class Tracker:
-    """Interface: `Episodes` (or the scalar environment) reports every start and every crop.
+class Tracker(Protocol):
+    """`Episodes` (or the scalar environment) reports every start and every crop to it.
 
     Arrays are replaced, never changed in place, so results that were returned stay as they were.
     """
 
     def start(self, mask: Any) -> None:
         """Clears the slots in `mask` ``(n,)`` bool, whose episode starts."""
-        raise NotImplementedError
 
     def update(self, mask: Any, location: Any) -> None:
         """Records crops at `location` ``(n, 2)`` float32 in the slots of `mask`."""
-        raise NotImplementedError
 
 
 class SeenPixels(Tracker):

@@ -6,7 +6,7 @@ backend, or one at a time. `observation_builder` makes the observations.
 
 import operator
 from functools import reduce
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from gymnasium import spaces
@@ -27,7 +27,7 @@ class Decision(NamedTuple):
     prediction: Any  # ``(n,)`` int64; None where actions hold no prediction (policy-only)
 
 
-class ActionCodec:
+class ActionCodec(Protocol):
     """Reads the actions of one view, whose space is `space`.
 
     `num_classes` is None where actions hold no prediction; `grid` is the number G of cells per
@@ -41,11 +41,9 @@ class ActionCodec:
 
         Shapes and types are always checked, values only if `check`.
         """
-        raise NotImplementedError
 
     def decode_one(self, b: Backend, action: Any) -> OneAction:
         """Reads one action; Python numbers are several times faster than arrays of one."""
-        raise NotImplementedError
 
 
 class NativeActions(ActionCodec):
@@ -95,10 +93,7 @@ class NativeActions(ActionCodec):
 
 
 class ContinuousActions(ActionCodec):
-    """``Box(3 + num_classes)``: x, y, stop if > 0, then one score per class.
-
-    The first class of the largest score is the prediction.
-    """
+    """``Box(3 + num_classes)``: x, y, stop if > 0, then one score per class (first largest)."""
 
     def __init__(self, num_classes: int | None) -> None:
         self._size = 3 + (num_classes or 0)
@@ -133,11 +128,9 @@ class GridActions(ActionCodec):
         """The allowed choices after `t` ``(n,)`` glimpses, in the layout that MaskablePPO reads.
 
         The cells in `visited` ``(n, G * G)`` bool are forbidden (None: no cell is), unless all of a
-        slot's cells were visited; stopping is forbidden before `min_glimpses`.
-
-        Returns:
-            ``(n, G * G + 2 + num_classes)`` bool: cells, then stop 0 and 1, then classes, if the
-            action holds a prediction; in the view "single" ``(n, G * G + 1)``: cells, then stop.
+        slot's cells were visited; stopping is forbidden before `min_glimpses`. Returns bool: cells,
+        stop 0 and 1, then classes, if the action holds a prediction, ``(n, G * G + 2 + K)``; in the
+        view "single" cells, then stop, ``(n, G * G + 1)``.
         """
         masks = b.full((len(t), self._columns), True, b.boolean)
         if visited is not None:
@@ -222,11 +215,7 @@ _Field = tuple[Any, str, int | None]
 
 
 def _check_values(b: Backend, fields: list[_Field], active: Any) -> None:
-    """Raises `ValueError` for the first invalid value of an active slot.
-
-    All checks are reduced on the device to one boolean, so the host waits for it once; it reads
-    more only to compose the message.
-    """
+    """Raises `ValueError` for the first bad value of an active slot; waits for the device once."""
     goods = [_valid(b, values, bound) for values, _, bound in fields]
     # On the host reading is cheaper than combining, and mostly the idle slots are valid as well.
     if b.on_host and all(good.all() for good in goods):
@@ -254,10 +243,8 @@ def _clip(b: Backend, location: Any) -> Any:
 
 
 def _int64(b: Backend, values: Any, active: Any, most: int | None = None) -> Any:
-    """Values as int64, 0 in idle slots (which may hold anything), clipped to 0..`most`.
-
-    Unchecked values have to be clipped before they index an array: they could read other memory.
-    """
+    """Values as int64, 0 in idle slots (which may hold anything), clipped to 0..`most`."""
+    # Unchecked values have to be clipped before they index an array: they could read other memory.
     values = b.cast(b.xp.where(active, values, 0), b.xp.int64)
     return values if most is None else b.xp.clip(values, 0, most)
 

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
-from train.common.run import run_program  # first: it says what to install
+from train.common.run import run_program  # isort: skip  # says what to install
 
-# isort: split
 import torch
 from torch.nn.functional import cross_entropy
 
@@ -26,7 +25,7 @@ from agents.stopping import LearnedStop
 from agents.unroll import logits_along
 from train.common.backbone import pixel_scale
 from train.common.files import write_text
-from train.common.optimizers import Optimizers, make_optimizers
+from train.common.optimizers import Optimizers
 from train.common.options import PlainEncoder, TrainingOptions, check, check_numbers, command_line
 from train.common.training import Selection, TrainingRun, learn_only, open_run, open_task
 from train.common.training_task import Images, TrainingTask
@@ -56,18 +55,17 @@ def train_classifier(
     modules = (network.encoder, network.core, network.classifier)
     parameters = [p for module in modules for p in module.parameters()]
     learn_only(network, parameters)
-    made = make_optimizers(network, options.learning_rate, options.optimizer)
-    batches = options.epochs * (len(images) // options.batch_size)
-    optimizers = Optimizers(made, parameters, batches, options.optimizer.max_grad_norm)
+    steps = options.epochs * (len(images) // options.batch_size)
+    optimizers = Optimizers(network, parameters, steps, options.learning_rate, options.optimizer)
     run.begin(optimizers, options.epochs)
     for _ in run.epochs():
         network.train()
         for indices in run.batches(len(images), options.batch_size):
             store = task.augmented(images, indices, options.augment)
-            index = torch.arange(len(indices), device=task.device).repeat_interleave(options.m)
+            rows = torch.arange(len(indices), device=task.device).repeat_interleave(options.m)
             labels = images.labels[indices].repeat_interleave(options.m)
-            locations = torch.rand(glimpses, len(index), 2, device=task.device) * 2 - 1
-            logits = logits_along(network, task.sensor, store, index, locations)
+            locations = torch.rand(glimpses, len(rows), 2, device=task.device) * 2 - 1
+            logits = logits_along(network, task.sensor, store, rows, locations)
             loss = cross_entropy(logits.flatten(0, 1), labels.repeat(glimpses))
             optimizers.zero_grad()
             loss.backward()
@@ -75,7 +73,7 @@ def train_classifier(
             optimizers.step()
             correct = (logits[-1].detach().argmax(-1) == labels).float().mean()
             losses = supervised_losses(loss, correct, glimpses, task.discount)
-            run.count(losses, env_steps=len(index) * glimpses)
+            run.count(losses, env_steps=len(rows) * glimpses)
 
         errors = errors_of_random_glimpses(task, network, task.images("validation"))
         metrics = {f"eval/error_at_{t}": e for t, e in enumerate(errors, start=1)}
@@ -94,10 +92,10 @@ def errors_of_random_glimpses(
     network.eval()
     generator = torch.Generator().manual_seed(seed)
     wrong = torch.zeros(task.max_glimpses, device=task.device)
-    for index in torch.arange(len(images), device=task.device).split(task.eval_batch_size):
-        locations = torch.rand(task.max_glimpses, len(index), 2, generator=generator) * 2 - 1
-        logits = logits_along(network, task.sensor, images.store, index, locations.to(task.device))
-        wrong += (logits.argmax(-1) != images.labels[index]).sum(-1)
+    for batch in torch.arange(len(images), device=task.device).split(task.eval_batch_size):
+        locations = torch.rand(task.max_glimpses, len(batch), 2, generator=generator) * 2 - 1
+        logits = logits_along(network, task.sensor, images.store, batch, locations.to(task.device))
+        wrong += (logits.argmax(-1) != images.labels[batch]).sum(-1)
     return (wrong / len(images)).tolist()
 
 

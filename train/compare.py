@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
-from train.common.run import run_program  # first: it says what to install
+from train.common.run import run_program  # isort: skip  # says what to install
 
-# isort: split
 import torch
 import tyro
 
@@ -29,7 +28,7 @@ from train.baselines.algorithms import ALGORITHMS, ENV_STEPS, table_row
 from train.baselines.comparison_run import ComparisonRun
 from train.baselines.summary import has_result, markdown, write_comparison
 from train.common.jobs import Runner, resumable
-from train.common.options import check
+from train.common.options import check, check_numbers
 from train.common.provenance import provenance
 from train.common.records import check_destination, read_records
 from train.common.training_task import describe_env
@@ -71,9 +70,7 @@ class Options:
             if not values or len(set(values)) < len(values):
                 raise ValueError(f"--{name.replace('_', '-')}: expected at least one, each once")
         check("seeds", min(self.seeds), min(self.seeds) >= 0, "0 or more")
-        check("jobs", self.jobs, self.jobs >= 1, "at least 1")
-        steps = self.total_timesteps
-        check("total_timesteps", steps, steps is None or steps >= 1, "at least 1")
+        check_numbers(self, "at least 1", "jobs", "total_timesteps")
 
 
 def plan(options: Options) -> list[ComparisonRun]:
@@ -86,8 +83,7 @@ def plan(options: Options) -> list[ComparisonRun]:
             table_row(track, algo)  # refuses an algorithm before any run starts
         for seed, algo in itertools.product(options.seeds, options.algos):
             folder = options.runs / env_id.rpartition(":")[2] / algo / f"seed-{seed}"
-            run = ComparisonRun(env_id, track, algo, seed, steps, folder, options.data_dir)
-            runs.append(run)
+            runs.append(ComparisonRun(env_id, track, algo, seed, steps, folder, options.data_dir))
     return runs
 
 

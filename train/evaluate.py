@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
-from train.common.run import run_program  # first: it says what to install
+from train.common.run import run_program  # isort: skip  # says what to install
 
-# isort: split
 import tyro
 
 from agents.stopping import ConfidenceStop, FixedStop, LearnedStop, StoppingRule
 from train.common.evaluation import evaluate_agent
-from train.common.options import check
+from train.common.options import check_numbers
 
 
 @dataclass(frozen=True)
@@ -57,12 +56,8 @@ class Options:
         given = [f"--{name}" for name in rules if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)}: expected at most one stopping rule")
-        for name in ("threshold", "confidence"):
-            value = getattr(self, name)
-            check(name, value, value is None or 0 <= value <= 1, "a probability, from 0 to 1")
-        for name in ("fixed", "num_envs"):
-            value = getattr(self, name)
-            check(name, value, value is None or value >= 1, "at least 1")
+        check_numbers(self, "a probability, from 0 to 1", "threshold", "confidence")
+        check_numbers(self, "at least 1", "fixed", "num_envs")
 
     def rule(self) -> StoppingRule | None:
         """The stopping rule that replaces the model's own; None: the model's own."""
@@ -75,19 +70,12 @@ class Options:
 
 def evaluate(options: Options) -> dict[str, Any]:
     """Evaluates the model; returns what ``--json`` prints."""
-    return evaluate_agent(
-        options.run_dir,
-        options.split,
-        stop=options.stop,
-        rule=options.rule(),
-        num_envs=options.num_envs,
-        data_dir=options.data_dir,
-        device=options.device,
-    )
+    names = ("split", "stop", "num_envs", "data_dir", "device")
+    keywords = {name: getattr(options, name) for name in names}
+    return evaluate_agent(options.run_dir, rule=options.rule(), **keywords)
 
 
 def main() -> None:
-    """The command line."""
     options = tyro.cli(Options, description=__doc__)
     result = evaluate(options)
     if options.json:
@@ -98,8 +86,7 @@ def main() -> None:
         f"{result['images']:,} images: error {100 * result['error']:.2f} % at "
         f"{result['mean_glimpses']:.2f} mean glimpses ({result['stopping']})"
     )
-    different = result.get("differs_from_training")
-    if different is not None:
+    if (different := result.get("differs_from_training")) is not None:
         print(f"images with another answer than the training program wrote: {different}")
 
 

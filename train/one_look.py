@@ -14,12 +14,10 @@ Validation chooses the weights. The test split is evaluated once, at the end.
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
-from train.common.run import run_program  # first: it says what to install
+from train.common.run import run_program  # isort: skip  # says what to install
 
-# isort: split
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -32,16 +30,9 @@ from agents.one_look import OneLook
 from agents.resnet import learning_parameters
 from train.common.augment import Augmentation
 from train.common.evaluate_one_look import report, select_network
-from train.common.one_look import HALTING, RECIPES, Halting, NoHalting, check_like, new_network
-from train.common.optimizers import Optimizers, make_optimizers
-from train.common.options import (
-    PlainEncoder,
-    TrainingOptions,
-    check,
-    check_numbers,
-    command_line,
-    words,
-)
+from train.common.one_look import RECIPES, Halting, NoHalting, check_like, new_network
+from train.common.optimizers import Optimizers
+from train.common.options import PlainEncoder, TrainingOptions, check, check_numbers, command_line
 from train.common.training import TrainingRun, learn_only, open_run, open_task
 from train.common.training_task import TrainingTask
 
@@ -62,7 +53,7 @@ class Options(TrainingOptions):
     like: Path | None = None
     """folder of a finished DT-RAM: take its encoder, and its mean floating-point operations as
     --flops if neither --side nor --flops is given"""
-    halting: Annotated[Halting, words(*HALTING)] = field(default_factory=NoHalting)
+    halting: Halting = field(default_factory=NoHalting)
     """blocks of a resnet halt: for the whole image (act) or separately at each position (sact);
     both take ponder_cost=0.005, the cost of a residual unit in nats"""
 
@@ -102,11 +93,9 @@ def train_network(
     ponder_cost = getattr(options.halting, "ponder_cost", 0.0)
     parameters = learning_parameters(network)
     learn_only(network, parameters)
+    steps = options.epochs * (len(images) // options.batch_size)
     rate, settings = options.learning_rate, options.optimizer
-    made = make_optimizers(network, rate, settings, decay_norms=False)
-    batches = options.epochs * (len(images) // options.batch_size)
-    optimizers = Optimizers(made, parameters, batches, settings.max_grad_norm)
-
+    optimizers = Optimizers(network, parameters, steps, rate, settings, decay_norms=False)
     run.begin(optimizers, options.epochs)
     for _ in run.epochs():
         network.train()
@@ -117,8 +106,7 @@ def train_network(
                 logits = output.logits
                 loss = ponder_cost_loss(logits, labels, output.ponder, ponder_cost)
             else:
-                logits = output
-                loss = cross_entropy(logits, labels)
+                logits, loss = output, cross_entropy(output, labels)
             optimizers.zero_grad()
             loss.backward()
             optimizers.clip_gradient()
@@ -140,16 +128,8 @@ def train(options: Options) -> Path:
     task = open_task(options)
     task.check_whole()
     like = None if options.like is None else check_like(options.like, task, options.encoder)
-    network, backbone = new_network(
-        task,
-        options.encoder,
-        options.halting,
-        side=options.side,
-        flops=options.flops,
-        like=like,
-        bf16=options.bf16,
-        seed=options.seed,
-    )
+    keywords = {name: getattr(options, name) for name in ("side", "flops", "bf16", "seed")}
+    network, backbone = new_network(task, options.encoder, options.halting, like=like, **keywords)
     options.check_batch_size(len(task.images("train")))
     side = network.config.image_shape[0]
     run = open_run(options, task, network, "train/one_look.py", prefix="one-look_", side=side)

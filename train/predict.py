@@ -19,9 +19,8 @@ from statistics import fmean
 from typing import Annotated, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
-from train.common.run import run_program  # first: it says what to install
+from train.common.run import run_program  # isort: skip  # says what to install
 
-# isort: split
 import numpy as np
 import tyro
 from PIL import Image
@@ -32,6 +31,7 @@ from agents.stopping import LearnedStop
 from dtram_env.datasets.sources.folder import SUFFIXES
 from dtram_env.datasets.storage.decode import decode, large_images_allowed, opened, upright_size
 from dtram_env.rendering import draw_episode
+from train.common.options import check_numbers
 from train.common.provenance import choose_device
 
 CHUNK = 256  # images classified before their answers are printed
@@ -63,17 +63,13 @@ class Options:
     def __post_init__(self) -> None:
         if not self.images:
             raise ValueError("IMAGES: expected at least one image or folder")
-        if self.threshold is not None and not 0 <= self.threshold <= 1:
-            raise ValueError(f"--threshold {self.threshold}: expected a probability, from 0 to 1")
+        check_numbers(self, "a probability, from 0 to 1", "threshold")
         if self.out is not None and not self.pictures:
             raise ValueError(f"--out {self.out}: expected with pictures, or without --no-pictures")
 
 
 def predict(options: Options) -> dict[str, Any]:
-    """Classifies the images; returns the object that ``--json`` prints.
-
-    Without ``--json`` it prints each answer at once. It names unreadable files on standard error.
-    """
+    """Classifies the images; returns what ``--json`` prints, else prints each answer at once."""
     agent = load_agent(options.run_dir, choose_device(options.device), options.stop)
     if options.threshold is not None:
         agent.stopping = LearnedStop(options.threshold)
@@ -125,47 +121,40 @@ def describe(answer: dict[str, Any]) -> str:
 
 def find_images(given: Sequence[Path]) -> list[Path]:
     """The given files, and the images in given folders and their subfolders, sorted in each."""
+
+    def is_image(path: Path, folder: Path) -> bool:
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        return path.suffix.lower() in SUFFIXES and not hidden and not path.is_dir()
+
     found: list[Path] = []
     for path in given:
         inside = [path]
         if path.is_dir():
-            inside = sorted(below for below in path.rglob("*") if _is_image(below, path))
+            inside = sorted(below for below in path.rglob("*") if is_image(below, path))
         if not inside:
             raise ValueError(f"{path}: expected images in it, files in {', '.join(SUFFIXES)}")
         found += inside
     return found
 
 
-def _is_image(path: Path, folder: Path) -> bool:
-    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-    return path.suffix.lower() in SUFFIXES and not hidden and not path.is_dir()
-
-
 def picture_names(given: Sequence[Path], paths: Sequence[Path]) -> list[Path]:
-    """Path of each image's picture below the folder of the pictures, with the image's subfolder.
-
-    If names are equal, all but the first get a number.
-    """
+    """Each image's picture, with the image's subfolder; equal names but the first get a number."""
     folders = [path for path in given if path.is_dir()]
-    taken: set[Path] = set()
-    names = []
+    names: dict[Path, None] = {}  # an ordered set
     for path in paths:
         above = next((folder for folder in folders if path.is_relative_to(folder)), path.parent)
         base = path.relative_to(above).with_suffix("")
-        name, number = base, 2
-        while name in taken:
-            name, number = base.with_name(f"{base.name}-{number}"), number + 1
-        taken.add(name)
-        names.append(name.with_name(f"{name.name}.png"))
-    return names
+        name, number = base.with_name(f"{base.name}.png"), 2
+        while name in names:
+            name, number = base.with_name(f"{base.name}-{number}.png"), number + 1
+        names[name] = None
+    return list(names)
 
 
 def draw(path: Path, answer: Prediction, picture: Path) -> None:
     """Writes the picture of an answer: the image, its glimpses in boxes, and the class."""
-    with (
-        large_images_allowed(),
-        opened(str(path), "Do not change it while this program runs.") as file,
-    ):
+    way_out = "Do not change it while this program runs."
+    with large_images_allowed(), opened(str(path), way_out) as file:
         height, width = upright_size(file)
         pixels = decode(file, min(height, width, MAX_PICTURE))
     y, x = pixels.shape[0] / height, pixels.shape[1] / width
@@ -182,7 +171,6 @@ def draw(path: Path, answer: Prediction, picture: Path) -> None:
 
 
 def main() -> None:
-    """The command line."""
     options = tyro.cli(Options, description=__doc__)
     result = predict(options)
     if options.json:

@@ -20,12 +20,11 @@ the end.
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
-from train.common.run import run_program  # first: it says what to install
+from train.common.run import run_program  # isort: skip  # says what to install
 
-# isort: split
 import torch
 
 from agents.dtram import DTRAM
@@ -33,7 +32,7 @@ from agents.loading import load_agent
 from agents.objective import Objective, hybrid_loss, trained_heads
 from agents.spatial_map import MapDTRAM, MapUnroll
 from agents.unroll import Unroll
-from train.common.optimizers import Optimizers, make_optimizers
+from train.common.optimizers import Optimizers
 from train.common.options import (
     AdamW,
     PlainEncoder,
@@ -41,16 +40,11 @@ from train.common.options import (
     check,
     check_numbers,
     command_line,
-    words,
 )
 from train.common.training import TrainingRun, learn_only, open_run, open_task
 from train.common.training_task import TrainingTask
-from train.dtram.curriculum import (
-    begin_stage,
-    check_curriculum,
-    epochs_of_budget,
-    stage_parameters,
-)
+from train.dtram import validation
+from train.dtram.curriculum import begin_stage, check_stages, epochs_of_budget, stage_parameters
 from train.dtram.frozen_states import frozen_states
 from train.dtram.networks import agent_on_trunk, new_agent, origin_of_trunk
 from train.dtram.options import (
@@ -64,16 +58,9 @@ from train.dtram.options import (
     Stop,
     StopAfter,
     StopJoint,
-    StopOff,
 )
 from train.dtram.recipes import RECIPES
 from train.dtram.report import glimpse_pictures, report
-from train.dtram.validation import (
-    score_validation,
-    select_by_error,
-    select_halting,
-    select_threshold,
-)
 from train.dtram.warm_up import scripted_scan, warm_up_objective
 
 STOPPER_LEARNING_RATE = 2e-3
@@ -94,14 +81,12 @@ class Options(TrainingOptions):
 
     discount: float | None = None
     """γ of the reward; the environment's own if not given"""
-    locator: Annotated[Locator, words(Gaussian, Cells)] = field(default_factory=Gaussian)
+    locator: Locator = field(default_factory=Gaussian)
     """location policy: gaussian std=0.1 (the paper's), or cells grid=7 entropy=0; both take
     gradient=detached|state hidden=0 learning_rate=none (none: as the rest of the network)"""
-    core: Annotated[Core, words(RNN, Map)] = field(default_factory=RNN)
+    core: Core = field(default_factory=RNN)
     """recurrent core: rnn (the paper's), or map cells=28 width=16 dropout=0.2, a spatial memory"""
-    stop: Annotated[Stop, words(StopAfter, StopJoint, StopOff, ACT)] = field(
-        default_factory=StopAfter
-    )
+    stop: Stop = field(default_factory=StopAfter)
     """when the stopper learns: after the trunk (max_mean_glimpses=3.5 entropy=0.0005 gradient=exact
     epochs=20 batch_size=1000), joint with it, off (RAM), or act: Adaptive Computation Time on a
     --trunk (ponder_cost=0.01)"""
@@ -114,7 +99,8 @@ class Options(TrainingOptions):
     """cross-entropy at every glimpse up to the budget, at those taken, or at the last one"""
     location_reward: Literal["mean_prob", "mean_log_prob", "drop", "return"] | None = None
     """reward of a location: the true class's mean later probability (the default), its mean
-    log-probability, the drops in cross-entropy after it, or the return (the default, and the only one, with --stop joint)"""
+    log-probability, the drops in cross-entropy after it, or the return (the default, and the only
+    one, with --stop joint)"""
     glimpse_only: float = 0.0
     """share of a location's reward that is the true class's probability given that glimpse alone;
     above 0, these answers' cross-entropy is learned, too. Leads crops to the object early on"""
@@ -205,17 +191,17 @@ def train_trunk(
     epochs, batches = options.epochs, len(images) // options.batch_size
     env_steps = options.env_steps_of("trunk")
     if env_steps is not None:
-        steps = env_steps // (options.batch_size * options.m * glimpses)
-        epochs, batches = epochs_of_budget(steps, batches)
+        affordable = env_steps // (options.batch_size * options.m * glimpses)
+        epochs, batches = epochs_of_budget(affordable, batches)
 
     begin_stage(agent, before)
     answers = task.classifier is None  # else a frozen classifier answers in the agent's place
     parameters = stage_parameters(agent, objective, glimpses, before, answers)
     learn_only(agent, parameters)  # the optimizers leave out all other parameters
-    settings, locator_rate = options.optimizer, options.locator.learning_rate
-    own_rates = {} if locator_rate is None else {"locator": locator_rate}
-    made = make_optimizers(agent, options.learning_rate, settings, own_rates=own_rates)
-    optimizers = Optimizers(made, parameters, epochs * batches, settings.max_grad_norm)
+    own_rate = options.locator.learning_rate
+    own_rates = {} if own_rate is None else {"locator": own_rate}
+    steps, rate, settings = epochs * batches, options.learning_rate, options.optimizer
+    optimizers = Optimizers(agent, parameters, steps, rate, settings, own_rates=own_rates)
     run.begin(optimizers, epochs)
     for epoch in run.epochs():
         agent.train()
@@ -230,8 +216,8 @@ def train_trunk(
             epoch_objective = replace(objective, location_entropy=entropy)
         for indices in run.batches(len(images), options.batch_size, batches):
             store = task.augmented(images, indices, options.augment)
-            index = torch.arange(len(indices), device=task.device)
-            trajectory = unroll(store, index, glimpses, m)
+            rows = torch.arange(len(indices), device=task.device)  # of these images in the store
+            trajectory = unroll(store, rows, glimpses, m)
             losses = hybrid_loss(
                 trajectory, images.labels[indices], m, epoch_objective, agent.scalar_baseline
             )
@@ -241,11 +227,12 @@ def train_trunk(
             optimizers.step()
             run.count(losses, env_steps=len(indices) * m * glimpses)
 
-        scores = score_validation(task, agent).limit(glimpses)
+        scores = validation.score_validation(task, agent).limit(glimpses)
         if isinstance(options.stop, StopJoint):
-            selection = select_threshold(scores, task.discount, options.stop.max_mean_glimpses)
+            bound = options.stop.max_mean_glimpses
+            selection = validation.select_threshold(scores, task.discount, bound)
         else:
-            selection = select_by_error(scores, task.discount)
+            selection = validation.select_by_error(scores, task.discount)
         if run.is_best(selection):
             agent.stopping = agent.learned_stop(selection.threshold)
             agent.save(run.path, **task.metadata)
@@ -278,8 +265,7 @@ def train_stopper(options: Options, task: TrainingTask, agent: DTRAM, run: Train
     learn_only(agent, parameters)
     batch_size = min(stop.batch_size, len(states.labels))
     steps = stop.epochs * (len(states.labels) // batch_size)
-    made = make_optimizers(agent, STOPPER_LEARNING_RATE, AdamW())
-    optimizers = Optimizers(made, parameters, steps, AdamW.max_grad_norm)
+    optimizers = Optimizers(agent, parameters, steps, STOPPER_LEARNING_RATE, AdamW())
     run.begin(optimizers, stop.epochs, env_steps=states.env_steps)
     for _ in run.epochs():
         agent.train()
@@ -297,11 +283,12 @@ def train_stopper(options: Options, task: TrainingTask, agent: DTRAM, run: Train
             optimizers.step()
             run.count(losses)
 
-        scores = score_validation(task, agent)
+        scores = validation.score_validation(task, agent)
         if isinstance(stop, ACT):
-            selection = select_halting(scores, task.discount, stop.ponder_cost)
+            selection = validation.select_halting(scores, task.discount, stop.ponder_cost)
         else:
-            selection = select_threshold(scores, task.discount, stop.max_mean_glimpses)
+            bound = stop.max_mean_glimpses
+            selection = validation.select_threshold(scores, task.discount, bound)
         if run.is_best(selection):
             agent.stopping = agent.learned_stop(selection.threshold)
             agent.save(run.path, **task.metadata)
@@ -313,7 +300,7 @@ def train(options: Options) -> Path:
     keywords = {} if options.discount is None else {"discount": options.discount}
     task = open_task(options, **keywords)
     curriculum = options.curriculum or (task.max_glimpses,)
-    check_curriculum(curriculum, task.max_glimpses)
+    check_stages(curriculum, task.max_glimpses)
     stages = {f"trunk-{t}": t for t in curriculum}
     names = []
     if options.trunk is None:

@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
-from train.common.run import run_program  # first: it says what to install
+from train.common.run import run_program  # isort: skip  # says what to install
 
-# isort: split
 import tyro
 
 from dtram_env.datasets import DATASETS, is_ready
@@ -34,15 +33,7 @@ from train.paper.figures import FinishedRuns, cost_plot, discount_plot, histogra
 from train.paper.published import TITLES
 from train.paper.read_runs import Reader, Record, record_of, update_file
 from train.paper.systems import Protocol
-from train.paper.tables import (
-    CLAIM_SEEDS,
-    CLAIMED,
-    IN_NO_CURVE,
-    SEVERAL_SEEDS,
-    Line,
-    Table,
-    line_of,
-)
+from train.paper.tables import SEVERAL_SEEDS, Line, Table, line_of
 from train.paper.write_tables import RUNS, make_row, write_csv, write_table
 
 KEYS = (*(f"table{n}" for n in range(1, 10)), "figure7", "figure8", "curves", "claims")
@@ -63,7 +54,7 @@ class Options:
     data: Literal["auto", "real", "drawn", "drawn-large"] = "auto"
     """images of all but tables 1 and 2: real (CUB and Cars); drawn (small drawn birds); drawn-large
     (drawn birds and autos of 512 pixels, for a GPU); auto (real if on this machine, else drawn)"""
-    seeds: int = CLAIM_SEEDS
+    seeds: int = tables.CLAIM_SEEDS
     """runs of RAM, DT-RAM and RAM with ACT in tables and claims; all others are of seed 0"""
     runs: Path = Path("runs/reproduce")
     """folder of the runs: RUNS/PROTOCOL/SYSTEM/seed-N"""
@@ -93,10 +84,7 @@ class Options:
         return tuple(k for k in asked if k not in OF_CARS or self.drawn(k) is not systems.BIRDS)
 
     def drawn(self, key: str) -> Protocol | None:
-        """The protocol on drawn images of a table or figure; None if it shows real images.
-
-        Raises ValueError if photographs are asked for that are not on this machine.
-        """
+        """The protocol on drawn images; None: real ones (ValueError if --data real lacks them)."""
         if key in ("table1", "table2"):
             return None
         name = "cars" if key in OF_CARS else "cub"
@@ -136,13 +124,12 @@ def lines_of(options: Options, key: str) -> tuple[Line, ...]:
         return ()
     if key.startswith("table"):
         return tables.table(key, options.drawn(key)).lines
+    names = {"claims": tables.CLAIMED, "figure7": ("dtram",), "figure8": ("dtram",)}
     return tuple(
         line_of(protocol, system)
         for protocol in protocols_of(options, key)
         for system in protocol.systems
-        if (key == "curves" and system not in IN_NO_CURVE)
-        or (key == "claims" and system in CLAIMED)
-        or (key.startswith("figure") and system == "dtram")
+        if system in names.get(key, set(protocol.systems) - set(tables.IN_NO_CURVE))
     )
 
 
@@ -190,30 +177,19 @@ def update_records(options: Options, reader: Reader, problems: list[str]) -> lis
     return update_file(options.folder / RUNS, new)
 
 
-def write_statistics(options: Options, origin: Record) -> list[Path]:
-    """Table 1: the datasets. A dataset that is not on this machine keeps the counts in --out."""
-    made = Table("table1", TITLES["table1"], "", (), comparable=True)
-    path = options.folder / "table1.json"
-    before = {row["system"]: row for row in read_json(path)["rows"]} if path.exists() else {}
-    rows = [{**before.get(row["system"], {}), **row} for row in tables.statistics(options.data_dir)]
-    return [write_table(options.folder, made, rows, origin)]
-
-
 def write_claims(options: Options, reader: Reader, origin: Record) -> list[Path]:
     """Writes the claims about the learned stop, from finished runs and the evidence in --out."""
     path, new = options.folder / claims.EVIDENCE, []
     for line, seed, folder in finished_runs(options, ["claims"]):
         trunk = line.protocol.systems[line.system].trunk
-        ram = line.protocol.folder(options.runs, trunk or "", seed)
-        if trunk is not None and has_results(ram):
+        if trunk and has_results(ram := line.protocol.folder(options.runs, trunk, seed)):
             new += claims.compare(reader, line, seed, folder, ram)
     rows = claims.rows(update_file(path, new, claims.KEY))
     if not rows:
         return []
     write_result(path.with_suffix(".json"), {"rows": rows, **origin})
     write_csv(path.with_suffix(".csv"), rows)
-    text = claims.markdown(rows, origin["command"])
-    return [write_text(path.with_suffix(".md"), text)]
+    return [write_text(path.with_suffix(".md"), claims.markdown(rows, origin["command"]))]
 
 
 def write_figure(options: Options, reader: Reader, key: str) -> list[Path]:
@@ -232,14 +208,19 @@ def write_figure(options: Options, reader: Reader, key: str) -> list[Path]:
 def make(options: Options, reader: Reader, records: list[Record], key: str) -> list[Path]:
     """Writes one table, the claims or a figure; returns the files to show."""
     origin = provenance(choose_device(options.device))
-    if key == "table1":
-        return write_statistics(options, origin)
     if key == "claims":
         return write_claims(options, reader, origin)
     if not key.startswith("table"):
         return write_figure(options, reader, key)
-    made = tables.table(key, options.drawn(key))
-    rows = [make_row(made, line, records) for line in made.lines]
+    if key == "table1":
+        made = Table(key, TITLES[key], "", (), comparable=True)
+        rows, path = tables.statistics(options.data_dir), options.folder / "table1.json"
+        before = {row["system"]: row for row in read_json(path)["rows"]} if path.exists() else {}
+        # A dataset that is not on this machine keeps its counts.
+        rows = [before.get(row["system"], {}) | row for row in rows]
+    else:
+        made = tables.table(key, options.drawn(key))
+        rows = [make_row(made, line, records) for line in made.lines]
     return [write_table(options.folder, made, rows, origin)]
 
 

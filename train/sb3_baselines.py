@@ -10,18 +10,17 @@ out of twenty-one points of the run. The test split is evaluated once, at the en
 `dtram_env.evaluate`.
 """
 
-import json
 import sys
 import time
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
-from train.common.run import Interrupt, RunFolder, run_program  # first: it says what to install
+from train.common.run import Interrupt, RunFolder, run_program  # isort: skip  # says what to install
 
-# isort: split
 import torch
 import tyro
 from stable_baselines3.common.logger import Logger, make_output_format
@@ -30,17 +29,11 @@ from stable_baselines3.common.vec_env import VecMonitor
 import dtram_env
 from agents import sb3
 from dtram_env.sb3 import Sb3VecEnv
-from train.baselines.algorithms import (
-    ALGORITHMS,
-    ENV_STEPS,
-    Settings,
-    make_model,
-    make_untrained_policy,
-    settings,
-)
+from train.baselines import algorithms
+from train.baselines.algorithms import ALGORITHMS, ENV_STEPS, Settings
 from train.baselines.callback import ValidationCallback, curve_point
 from train.common.files import write_text
-from train.common.options import check, to_json
+from train.common.options import check, check_numbers, json_or_text, to_json
 from train.common.provenance import choose_device, provenance
 from train.common.training_task import describe_env
 
@@ -82,9 +75,7 @@ class Options:
 
     def __post_init__(self) -> None:
         check("algo", self.algo, self.algo in ALGORITHMS, f"one of {', '.join(ALGORITHMS)}")
-        for name in ("total_timesteps", "num_envs", "eval_points"):
-            value = getattr(self, name)
-            check(name, value, value is None or value >= 1, "at least 1")
+        check_numbers(self, "at least 1", "total_timesteps", "num_envs", "eval_points")
         check("seed", self.seed, 0 <= self.seed < 2**31, "0 or more, below 2**31")
         if self.resume and self.run_dir is None:
             raise ValueError("--resume: expected with --run-dir, the run to continue")
@@ -96,16 +87,12 @@ class Options:
             name, equals, value = word.partition("=")
             if not equals:
                 raise ValueError(f"--set {word}: expected NAME=VALUE")
-            try:
-                found[name] = json.loads(value)
-            except json.JSONDecodeError:
-                found[name] = value
+            found[name] = json_or_text(value)
         own = {"env.view": self.view, "env.observe": self.observe, "num_envs": self.num_envs}
         return found | {name: value for name, value in own.items() if value is not None}
 
 
-@dataclass(frozen=True)
-class Experiment:
+class Experiment(NamedTuple):
     """An algorithm with its hyper-parameters on an environment."""
 
     options: Options
@@ -119,9 +106,9 @@ class Experiment:
         env_id, algo, seed = self.options.env_id, self.options.algo, self.options.seed
         if not self.steps:
             classes = None if self.about["track"] == "policy-only" else self.about["num_classes"]
-            return make_untrained_policy(algo, self.chosen, classes, seed)
+            return algorithms.make_untrained_policy(algo, self.chosen, classes, seed)
         env = VecMonitor(Sb3VecEnv(env_id, self.chosen.num_envs, split="train", **self.env))
-        return make_model(algo, env, self.chosen, seed, device)
+        return algorithms.make_model(algo, env, self.chosen, seed, device)
 
     def evaluate(self, policy: Any, split: str) -> dtram_env.Evaluation:
         """Evaluates a policy on every image of a split."""
@@ -134,7 +121,7 @@ def prepare(options: Options) -> Experiment:
     if options.classifier is not None:
         base["classifier"] = str(options.classifier)
     track = describe_env(options.env_id, **base)["track"]
-    chosen = settings(track, options.algo, options.changes())
+    chosen = algorithms.settings(track, options.algo, options.changes())
     own = {"split", "order", "autoreset_mode", "backend", "device", *base} & chosen.env.keys()
     if own:
         raise ValueError(f"--set env.{min(own)}=…: the program sets it itself; leave it out")
@@ -150,9 +137,8 @@ def prepare(options: Options) -> Experiment:
 def learn(experiment: Experiment, run: RunFolder, model: Any) -> tuple[dict[str, Any], Any]:
     """Trains a model, or continues its training; returns results and the best model."""
     options, steps = experiment.options, experiment.steps
-    callback = ValidationCallback(
-        run, steps, options.eval_points, lambda policy: experiment.evaluate(policy, "validation")
-    )
+    evaluate = partial(experiment.evaluate, split="validation")
+    callback = ValidationCallback(run, steps, options.eval_points, evaluate)
     callback.restore(model)
     formats = ["tensorboard", "csv", *(["stdout"] if options.verbose else [])]
     folder, suffix = str(run.path), f"-{model.num_timesteps}"  # else a resumed run overwrites them
@@ -160,20 +146,13 @@ def learn(experiment: Experiment, run: RunFolder, model: Any) -> tuple[dict[str,
     model.set_logger(logger)
     with Interrupt() as interrupt, closing(logger), closing(model.env):
         callback.interrupt = interrupt
-        if model.num_timesteps < steps:
-            model.learn(
-                steps - model.num_timesteps,
-                callback=callback,
-                reset_num_timesteps=False,
-                progress_bar=sys.stderr.isatty(),
-            )
+        if left := max(0, steps - model.num_timesteps):
+            shown = sys.stderr.isatty()
+            model.learn(left, callback, reset_num_timesteps=False, progress_bar=shown)
         callback.save()  # an interruption of the test below then costs no training
-    result = {
-        "env_steps": model.num_timesteps,
-        "train_seconds": round(callback.seconds, 1),
-        "curve": callback.curve,
-        "validation": callback.best,
-    }
+    seconds = round(callback.seconds, 1)
+    result = {"env_steps": model.num_timesteps, "train_seconds": seconds}
+    result |= {"curve": callback.curve, "validation": callback.best}
     return result, type(model).load(callback.best_path, device=model.device)
 
 

@@ -18,19 +18,18 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
-from train.common.run import run_program  # first: it says what to install
+from train.common.run import run_program  # isort: skip  # says what to install
 
-# isort: split
 import tyro
 
 from train.baselines.algorithms import table_row
 from train.baselines.comparison_run import ComparisonRun, dtram_curve
 from train.common.files import read_json
 from train.common.jobs import Runner, resumable
-from train.common.options import check
+from train.common.options import check, check_numbers
 from train.common.provenance import choose_device, provenance
 from train.common.records import check_destination, read_records, write_records
 from train.common.training_task import describe_env
@@ -63,21 +62,19 @@ class Options:
     def __post_init__(self) -> None:
         check("algo", self.algo, self.algo in SPACES, f"one of {', '.join(SPACES)}")
         check("trials", self.trials, 1 <= self.trials <= MAX_TRIALS, f"1 to {MAX_TRIALS}")
-        check("steps", self.steps, self.steps >= 1, "at least 1")
+        check_numbers(self, "at least 1", "steps")
 
 
 # -- spaces: each draws changes of the table's row -------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Interval:
+class Interval(NamedTuple):
     """Numbers from `low` to `high`, drawn uniformly, or with their logarithms uniform."""
 
     low: float
     high: float
     log: bool = True
-    convert: Callable[[float], Any] = float
-    """makes the hyper-parameter of the number"""
+    convert: Callable[[float], Any] = float  # makes the hyper-parameter of the number
 
 
 Space = Mapping[str, Interval | Sequence[Any]]
@@ -152,7 +149,8 @@ def search(options: Options) -> dict[str, Any]:
         import optuna
     except ImportError:
         raise ValueError("the search needs optuna: pip install -e '.[search]'") from None
-    path = options.records or Path("runs/search", f"{options.env_id.rpartition(':')[2]}.jsonl")
+    env_name = options.env_id.rpartition(":")[2]
+    path = options.records or Path("runs/search", f"{env_name}.jsonl")
     check_destination(path)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     origin = provenance(choose_device("cpu"))
@@ -169,15 +167,8 @@ def search(options: Options) -> dict[str, Any]:
         trials.append(run_trial(options, track, row, changes))
         study.tell(trial, trials[-1]["validation"]["return"])
     best = max(trials, key=lambda trial: trial["validation"]["return"])
-    outcome = {
-        "env_id": options.env_id.rpartition(":")[2],
-        "algo": options.algo,
-        "steps": options.steps,
-        "seed": options.seed,
-        "best": best,
-        "trials": trials,
-        **origin,
-    }
+    about = {name: getattr(options, name) for name in ("algo", "steps", "seed")}
+    outcome = {"env_id": env_name, **about, "best": best, "trials": trials, **origin}
     others = [other for other in read_records(path) if other["algo"] != options.algo]
     write_records(path, [*others, outcome])
     print(f"\nbest of {len(trials)}: validation return {best['validation']['return']:.4f}; {path}")
@@ -193,9 +184,8 @@ def run_trial(
     defining = json.dumps([row, changes, options.steps], sort_keys=True)
     name = f"trial-{hashlib.sha256(defining.encode()).hexdigest()[:8]}"
     folder = Path("runs/search", options.env_id.rpartition(":")[2], options.algo, name)
-    trial = ComparisonRun(
-        options.env_id, track, options.algo, SEED_OF_TRIALS, options.steps, folder, options.data_dir
-    )
+    what = options.env_id, track, options.algo, SEED_OF_TRIALS, options.steps
+    trial = ComparisonRun(*what, folder, options.data_dir)
     run = trial.program_run(changes, eval_points=5)
     print("finished already" if run.finished else f"see {folder}.log", flush=True)
     runner = Runner(jobs=1)
@@ -221,8 +211,7 @@ def as_toml(track: str, algo: str, row: dict[str, Any]) -> str:
             return "{ " + ", ".join(f"{k} = {text(v)}" for k, v in value.items()) + " }"
         return json.dumps(value)
 
-    lines = [f"{name} = {text(value)}" for name, value in row.items()]
-    return "\n".join([f"[{track}.{algo}]", *lines])
+    return "\n".join([f"[{track}.{algo}]", *(f"{k} = {text(v)}" for k, v in row.items())])
 
 
 if __name__ == "__main__":

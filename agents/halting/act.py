@@ -82,11 +82,8 @@ def halt(scores: Tensor, epsilon: float = EPSILON) -> tuple[Tensor, Halt]:
 def ponder_cost_loss(logits: Tensor, labels: Tensor, ponder: Tensor, tau: float) -> Tensor:
     """Cross-entropy plus tau rho, both as means over images.
 
-    Args:
-        logits: ``(B, K)``.
-        labels: ``(B,)`` int64.
-        ponder: ``(B,)``, rho; of a ResNet the sum over its blocks.
-        tau: cost of a step in nats, 0 or more.
+    Logits are ``(B, K)``, labels ``(B,)`` int64. `ponder` ``(B,)`` is rho, of a ResNet the sum over
+    its blocks, and `tau` the cost of a step in nats, 0 or more.
     """
     require("tau", tau, tau >= 0, "at least 0")
     if ponder.shape != labels.shape:
@@ -97,28 +94,20 @@ def ponder_cost_loss(logits: Tensor, labels: Tensor, ponder: Tensor, tau: float)
 # -- the recurrence --------------------------------------------------------------------------------
 
 
-class HaltedAnswer(NamedTuple):
-    """ACT's answer over the glimpses: the weighted mean of the answers after each."""
-
-    logits: Tensor  # (B, K)
-    weights: Tensor  # (T, B)
-    taken: Tensor  # (B,) int64, N
-    remainder: Tensor  # (B,), R
-    ponder: Tensor  # (B,), rho
-
-
-def halted_answer(stop_logit: Tensor, logits: Tensor, epsilon: float = EPSILON) -> HaltedAnswer:
+def halted_answer(
+    stop_logit: Tensor, logits: Tensor, epsilon: float = EPSILON
+) -> tuple[Tensor, Halt]:
     """ACT over the glimpses of dense trajectories, as `unroll.Unroll` returns them.
 
     As the classifier is linear, mixing its logits ``(T, B, K)`` equals classifying the mixed
-    states. `stop_logit` ``(T, B)`` are the logits of the halting scores.
+    states. `stop_logit` ``(T, B)`` are the logits of the halting scores. Returns the mixed logits
+    ``(B, K)`` and the final `Halt` ``(B,)``.
     """
     if logits.ndim != 3 or logits.shape[:2] != stop_logit.shape:
         expected = f"(T, B, K) with stop_logit's (T, B) = {tuple(stop_logit.shape)}"
         raise ValueError(f"logits: expected {expected}, got {tuple(logits.shape)}")
     weights, end = halt(torch.sigmoid(stop_logit), epsilon)
-    mixture = (weights[..., None] * logits).sum(dim=0)
-    return HaltedAnswer(mixture, weights, end.taken, end.remainder, end.ponder)
+    return (weights[..., None] * logits).sum(dim=0), end
 
 
 @dataclass(frozen=True)

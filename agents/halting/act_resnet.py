@@ -102,15 +102,8 @@ class ACTResNet(SavedNetwork):
 
     In training every unit is computed for all images and masked, so shapes are static; batch norms
     see halted images too, with the values at which they halted. In evaluation images that have
-    halted leave the batch until the next block.
-
-    Args:
-        config: its settings.
-        class_names: names of the K classes, saved with the model; numbers if not given.
-
-    Attributes:
-        trunk: the residual network; `backbone_weights.load_backbone` takes it.
-        scores: for each block, the modules of its halting scores: one after each unit but the last.
+    halted leave the batch until the next block. `scores` has for each block the modules of its
+    halting scores, one after each unit but the last.
     """
 
     KIND = "ResNet with ACT"
@@ -129,15 +122,10 @@ class ACTResNet(SavedNetwork):
         self.classifier = nn.Linear(width, config.num_classes)
 
     def forward(self, images: Tensor, dense: bool | None = None) -> ACTOutput:
-        """Classifies whole images.
+        """Classifies whole images ``(B, H, W, channels)`` uint8, of any size that the ResNet takes.
 
-        Args:
-            images: ``(B, H, W, channels)`` uint8, of any size that the ResNet takes.
-            dense: whether halted parts are computed too, and masked; results are equal. If None:
-                in training mode they are, in evaluation mode not.
-
-        Raises:
-            ValueError: the images are too small, or `dense` is False in training mode.
+        `dense`: halted parts are computed too, and masked; results are equal. If None: in training
+        mode, where False is a ValueError.
         """
         dense = self.training if dense is None else dense
         if self.training and not dense:

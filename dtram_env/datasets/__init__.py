@@ -8,9 +8,10 @@ import threading
 import warnings
 from pathlib import Path
 
+from ..checks import check_choice
 from .catalog import DATASETS, DRAWINGS, DatasetInfo, ImageOptions, drawn_cache, user_folders
 from .dataset import Dataset
-from .errors import BuiltinDataWarning, DatasetCorruptError, DatasetNotFoundError, check_choice
+from .errors import BuiltinDataWarning, DatasetCorruptError, DatasetNotFoundError
 from .paths import data_root
 from .splits import SPLITS, split_indices, stratified_split
 from .storage.cache import build_cache
@@ -99,23 +100,15 @@ def build(
     thumbnail_sizes: tuple[int, ...] = (),
     progress: bool | None = None,
 ) -> Path:
-    """Decodes or draws a whole dataset into its cache, unless it is there.
+    """Decodes or draws a whole dataset into its cache, unless it is there; returns the folder.
 
     Files are decoded at their first use anyway. Drawn images are drawn one by one without a cache.
-    Drawing uses several processes: call it under ``if __name__ == "__main__":``.
-
-    Args:
-        name: a name in `DATASETS` whose images are cached.
-        data_dir: see `data_root`.
-        options: see `ImageOptions`.
-        thumbnail_sizes: sides of thumbnails to make too.
-        progress: whether to show a bar on standard error while drawing; None: only on a terminal.
-
-    Returns:
-        The folder of the cache.
+    Drawing uses several processes: call it under ``if __name__ == "__main__":``. It shows a bar on
+    standard error if `progress` is True, or None and standard error a terminal. `thumbnail_sizes`
+    are sides of thumbnails to make too, pixels.
 
     Raises:
-        ValueError, DatasetNotFoundError, DatasetCorruptError: as `load`.
+        ValueError, DatasetNotFoundError, DatasetCorruptError: as `load`, or it has no cache.
     """
     name, options = name.lower(), options or ImageOptions()
     info = _info(name)
@@ -145,13 +138,7 @@ def download(
 ) -> Path | None:
     """Downloads a dataset's files that are missing, short or changed.
 
-    Args:
-        name: a name in `DATASETS`.
-        data_dir: see `data_root`.
-        progress: whether to show a bar on standard error; None: only on a terminal.
-
-    Returns:
-        The folder of the files; None for a dataset without files.
+    Returns their folder, or None for a dataset without files; `progress` as for `build`.
 
     Raises:
         ValueError: unknown name.

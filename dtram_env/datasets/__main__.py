@@ -39,10 +39,10 @@ def _parser() -> argparse.ArgumentParser:
     fetch.set_defaults(run=_download)
     make = commands.add_parser("build", help="decode or draw a whole dataset, once")
     make.set_defaults(run=_build)
-    for command in (fetch, make):
-        command.add_argument("name", choices=sorted(DATASETS))
     root = "folder of all datasets (default: $DTRAM_DATA, else ~/.cache/dtram)"
     for command in (show, fetch, make):
+        if command is not show:
+            command.add_argument("name", choices=sorted(DATASETS))
         command.add_argument("--data-dir", type=Path, help=root)
     make.add_argument(
         "--image-size",
@@ -51,19 +51,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     make.add_argument("--crop-to-box", action="store_true", help="cut images to their boxes")
     make.add_argument("--root", help="folder of your own images")
-    counted = {
-        "classes": "classes",
-        "train": "training and validation images",
-        "test": "test images",
-    }
-    for name, what in counted.items():
-        make.add_argument(f"--num-{name}", type=_count, help=f"number of {what} of a drawn dataset")
+    what = "of a drawn dataset"
+    make.add_argument("--num-classes", type=_count, help=f"number of classes {what}")
+    make.add_argument("--num-train", type=_count, help=f"training and validation images {what}")
+    make.add_argument("--num-test", type=_count, help=f"test images {what}")
     make.add_argument(
         "--thumbnail-size",
         type=_count,
         action="append",
-        help="make thumbnails of this side too; may be repeated (default: as in the dataset's "
-        "environment)",
+        help="make thumbnails of this side too; may be repeated (default: as in the environment)",
     )
     return parser
 

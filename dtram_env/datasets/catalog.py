@@ -24,18 +24,12 @@ class ImageOptions:
     None stands for the dataset's own value.
     """
 
-    image_size: int | None = None
-    """length of the shorter side after resizing, pixels; None: no resizing"""
-    crop_to_box: bool = False
-    """whether to crop images to their bounding boxes"""
-    root: str | None = None
-    """folder of the user's own images; made absolute here"""
-    num_classes: int | None = None
-    """number of classes of a drawn dataset"""
-    num_train: int | None = None
-    """number of training and validation images of a drawn dataset"""
-    num_test: int | None = None
-    """number of test images of a drawn dataset"""
+    image_size: int | None = None  # shorter side after resizing, pixels; None: no resizing
+    crop_to_box: bool = False  # whether to crop images to their bounding boxes
+    root: str | None = None  # folder of the user's own images; made absolute here
+    num_classes: int | None = None  # of a drawn dataset
+    num_train: int | None = None  # training and validation images of a drawn dataset
+    num_test: int | None = None  # test images of a drawn dataset
 
     def __post_init__(self) -> None:
         if self.root is not None:
@@ -58,12 +52,9 @@ class Part:
     def select(self, indices: np.ndarray) -> "Part":
         """The images at ``indices`` ``(M,)``, in that order."""
         images = self.images
-        return Part(
-            images[indices] if isinstance(images, np.ndarray) else images.select(indices),
-            self.labels[indices],
-            self.class_names,
-            {name: values[indices] for name, values in self.metadata.items()},
-        )
+        images = images[indices] if isinstance(images, np.ndarray) else images.select(indices)
+        metadata = {name: values[indices] for name, values in self.metadata.items()}
+        return Part(images, self.labels[indices], self.class_names, metadata)
 
 
 Reader = Callable[[Path, str, ImageOptions], Part]
@@ -71,34 +62,22 @@ Reader = Callable[[Path, str, ImageOptions], Part]
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is known about a dataset before it is loaded.
+    """What is known about a dataset before it is loaded."""
 
-    Attributes:
-        title: the dataset's name in results.
-        description: one line.
-        env_id: the registered environment that uses it.
-        read: ``read(folder, part, options)`` returns an official part, "train" or "test".
-        validation_count: number of official training images for validation; None: a tenth.
-        fetch: ``fetch(folder, progress)`` downloads the files into `folder`; None without files.
-        ready: whether all files are in `folder`; their content is not checked.
-        options: names of the `ImageOptions` that it accepts: none if it is held in memory.
-        folder: name of its folder below the root; None: its own name.
-        stand_in: name of the drawn dataset that may replace it. It is large, so only the command
-            downloads it; `load` downloads the others.
-        drawn: whether this package draws it.
-    """
-
-    title: str
+    title: str  # the dataset's name in results
     description: str
-    env_id: str
-    read: Reader
-    validation_count: int | None = None
+    env_id: str  # the registered environment that uses it
+    read: Reader  # ``read(folder, part, options)`` returns an official part, "train" or "test"
+    validation_count: int | None = None  # official training images for validation; None: a tenth
+    # ``fetch(folder, progress)`` downloads the files into `folder`; None without files.
     fetch: Callable[[Path, bool | None], None] | None = None
-    ready: Callable[[Path], bool] = lambda folder: True
-    options: frozenset[str] = frozenset()
-    folder: str | None = None
+    ready: Callable[[Path], bool] = lambda folder: True  # whether all files exist, unchecked
+    options: frozenset[str] = frozenset()  # accepted `ImageOptions`; none if in memory
+    folder: str | None = None  # name of its folder below the root; None: its own name
+    # Name of the drawn dataset that may replace it. It is large, so only the command downloads it;
+    # `load` downloads the others.
     stand_in: str | None = None
-    drawn: bool = False
+    drawn: bool = False  # whether this package draws it
 
     @property
     def cached(self) -> bool:
@@ -112,7 +91,6 @@ class DatasetInfo:
 
 
 BOX_OPTIONS = frozenset({"image_size", "crop_to_box"})
-DRAWN_OPTIONS = frozenset({"image_size", "num_classes", "num_train", "num_test"})
 DRAWINGS: dict[str, Drawing] = {"birds": BIRDS, "autos": AUTOS}
 
 
@@ -164,8 +142,8 @@ def _decoded(listed: ImageList, place: Path, part: str, options: ImageOptions) -
     return Part(store, listed.labels, listed.class_names, store.metadata())
 
 
-def _drawn(name: str) -> Reader:
-    """Reader of a drawn dataset: from its cache if there is one."""
+def _drawn(name: str, title: str, description: str) -> DatasetInfo:
+    """A drawn dataset, read from its cache if there is one."""
 
     def read(place: Path, part: str, options: ImageOptions) -> Part:
         cache, drawn = drawn_cache(name, options, place, part)
@@ -174,7 +152,9 @@ def _drawn(name: str) -> Reader:
         images = open_cache(cache, drawn) or drawn
         return Part(images, drawing.labels(part), drawing.class_names, metadata)
 
-    return read
+    options = frozenset({"image_size", "num_classes", "num_train", "num_test"})
+    env_id = f"DTRAM-{title}-v0"
+    return DatasetInfo(f"{title} (drawn)", description, env_id, read, options=options, drawn=True)
 
 
 def _from_mnist(title: str, description: str, patches: int | None = None) -> DatasetInfo:
@@ -235,21 +215,11 @@ DATASETS: dict[str, DatasetInfo] = {
         options=BOX_OPTIONS,
         stand_in="autos",
     ),
-    "birds": DatasetInfo(
-        "Birds (drawn)",
-        "drawn birds of 200 species that differ in small parts, 512x512x3",
-        "DTRAM-Birds-v0",
-        _drawn("birds"),
-        options=DRAWN_OPTIONS,
-        drawn=True,
+    "birds": _drawn(
+        "birds", "Birds", "drawn birds of 200 species that differ in small parts, 512x512x3"
     ),
-    "autos": DatasetInfo(
-        "Autos (drawn)",
-        "drawn motor vehicles of 196 models that differ in small parts, 512x512x3",
-        "DTRAM-Autos-v0",
-        _drawn("autos"),
-        options=DRAWN_OPTIONS,
-        drawn=True,
+    "autos": _drawn(
+        "autos", "Autos", "drawn motor vehicles of 196 models that differ in small parts, 512x512x3"
     ),
     "imagefolder": DatasetInfo(
         "ImageFolder",

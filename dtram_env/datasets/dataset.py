@@ -38,11 +38,10 @@ class Dataset:
     _stores: dict[int, ArrayStore] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        images = self.images
-        if isinstance(images, np.ndarray):
-            check_images(images)
-            object.__setattr__(self, "images", _read_only(images))
-        count, labels, names = len(images), self.labels, self.class_names
+        if isinstance(self.images, np.ndarray):
+            check_images(self.images)
+            object.__setattr__(self, "images", _read_only(self.images))
+        count, labels, names = len(self.images), self.labels, self.class_names
         if labels.shape != (count,) or labels.dtype != np.int64:
             raise ValueError(
                 f"labels: expected int64 of shape ({count},), one for each image, "

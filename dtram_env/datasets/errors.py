@@ -1,6 +1,6 @@
 """Errors and warnings about a dataset and its files."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 
@@ -23,9 +23,3 @@ def advising(fix: str) -> Iterator[None]:
         yield
     except (DatasetNotFoundError, DatasetCorruptError) as error:
         raise type(error)(f"{error} {fix}") from error.__cause__
-
-
-def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
-    """Raises `ValueError` unless `value` is one of `choices`."""
-    if value not in choices:
-        raise ValueError(f"{name}={value!r}: expected one of {', '.join(map(repr, choices))}")

@@ -12,11 +12,7 @@ SETTINGS = "data_dir= or the environment variable DTRAM_DATA"  # for messages
 
 
 def data_root(data_dir: str | Path | None = None) -> Path:
-    """The folder that holds all datasets: `data_dir`, else ``$DTRAM_DATA``, else ~/.cache/dtram.
-
-    Returns:
-        An absolute path. Nothing is created.
-    """
+    """Absolute path of all datasets: `data_dir`, else ``$DTRAM_DATA``, else ~/.cache/dtram."""
     chosen = data_dir if data_dir is not None else os.environ.get("DTRAM_DATA")
     return Path(chosen or Path("~", ".cache", "dtram")).expanduser().resolve()
 
@@ -25,8 +21,7 @@ def data_root(data_dir: str | Path | None = None) -> Path:
 def locked(lock_file: Path, dataset: str = "") -> Iterator[None]:
     """Lets one process at a time run the body; a process that dies frees the lock.
 
-    `lock_file` is for the lock alone; its folder is created if it is missing. Raises
-    `DatasetNotFoundError`, which names `dataset`, if it cannot be written.
+    Makes the folder of `lock_file`; a `DatasetNotFoundError` names `dataset` if that fails.
     """
     from filelock import FileLock  # only writers need it, and it takes a while to import
 

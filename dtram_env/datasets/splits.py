@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .errors import check_choice
+from ..checks import check_choice
 
 SPLITS = ("train", "validation", "test", "train+validation")
 PARTS = ("train", "test")  # the official parts, which the splits divide
@@ -12,13 +12,7 @@ _SPLIT_SEED = 20171112
 
 
 def split_indices(split: str, labels: np.ndarray, validation_count: int) -> np.ndarray:
-    """Indices of a split's images in the official part that contains it, ascending.
-
-    Args:
-        split: one of `SPLITS`.
-        labels: ``(N,)`` integers, labels of that official part.
-        validation_count: number of official training images in "validation".
-    """
+    """Indices of a split's images in the official part of `labels` ``(N,)``, ascending."""
     check_choice("split", split, SPLITS)
     if split in ("test", "train+validation"):
         return np.arange(len(labels))
@@ -32,16 +26,10 @@ def stratified_split(labels: np.ndarray, validation_count: int) -> tuple[np.ndar
     Each class gives ``validation_count * count / N`` images, rounded by largest remainder; of equal
     remainders the lower class wins. The draw depends only on `labels` and `validation_count`.
 
-    Args:
-        labels: ``(N,)`` integers.
-        validation_count: number of validation images, in [0, N].
-
-    Returns:
-        Indices of the training images and of the validation images, int64, each ascending;
-        together every index once.
+    Returns indices of the training images and of the validation images, int64, each ascending.
 
     Raises:
-        ValueError: `labels` are not integers ``(N,)``, or `validation_count` is out of range.
+        ValueError: `labels` are not integers ``(N,)``, or `validation_count` is not in [0, N].
 
     >>> train, validation = stratified_split(np.array([0, 0, 0, 0, 1, 1]), 3)
     >>> len(train), [0, 0, 0, 0, 1, 1][validation[-1]]

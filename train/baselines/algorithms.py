@@ -4,9 +4,8 @@ import importlib
 import tomllib
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from agents.sb3 import policy_settings
 from train.common.records import RESULTS, read_records
@@ -24,8 +23,7 @@ VIEW_WORDS = {
 }
 
 
-@dataclass(frozen=True)
-class Algorithm:
+class Algorithm(NamedTuple):
     """An algorithm of Stable-Baselines3 or sb3-contrib, or a policy that needs no training."""
 
     module: str
@@ -59,8 +57,7 @@ ALGORITHMS: dict[str, Algorithm] = {
 }
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(NamedTuple):
     """Hyper-parameters of one algorithm on one track."""
 
     row: dict[str, Any]  # all of them, as the table has them
@@ -86,14 +83,8 @@ def table_row(track: str, algo: str) -> dict[str, Any]:
 def settings(track: str, algo: str, changes: Mapping[str, Any] | None = None) -> Settings:
     """Hyper-parameters of a baseline: its row of the table, with some values changed.
 
-    Args:
-        track: a key of `ENV_STEPS`.
-        algo: a key of `ALGORITHMS`.
-        changes: values by name; ``env.NAME`` and ``network.NAME`` change those two groups.
-
-    Raises:
-        ValueError: the table has no such row, a change is invalid, or the algorithm cannot act in
-            the view.
+    Names ``env.NAME`` and ``network.NAME`` change those two groups. Raises ValueError if the table
+    has no such row, a change is invalid, or the algorithm cannot act in the view.
     """
     row = deepcopy(table_row(track, algo))
     for name, value in (changes or {}).items():
@@ -103,17 +94,11 @@ def settings(track: str, algo: str, changes: Mapping[str, Any] | None = None) ->
         if name == "gamma":
             raise ValueError(f"--set {name}={value}: expected no gamma; the environment discounts")
         (row.setdefault(group, {}) if group else row)[key] = value
-    env, num_envs, network = row.get("env", {}), row.get("num_envs", 1), row.get("network", {})
+    rest = dict(row)
+    env, num_envs, network = rest.pop("env", {}), rest.pop("num_envs", 1), rest.pop("network", {})
     if not isinstance(num_envs, int) or num_envs < 1:
         raise ValueError(f"--set num_envs={num_envs}: expected an integer of at least 1")
-    _check_view(algo, env.get("view", "native"), track)
-    own = {name: v for name, v in row.items() if name not in ("env", "num_envs", "network")}
-    return Settings(row, env, num_envs, network, own)
-
-
-def _check_view(algo: str, view: str, track: str) -> None:
-    """Raises ValueError, naming alternatives, if an algorithm cannot act in a view."""
-    views = ALGORITHMS[algo].views
+    view, views = env.get("view", "native"), ALGORITHMS[algo].views
     if view not in views:
         takes = " or ".join(f"{VIEW_WORDS[v]} (--view {v})" for v in views)
         fitting = {name: other for name, other in ALGORITHMS.items() if view in other.views}
@@ -122,6 +107,7 @@ def _check_view(algo: str, view: str, track: str) -> None:
             f"--algo {algo} takes {takes}, not --view {view} on the {track} track; "
             f"with --view {view}: --algo {', '.join(others)}"
         )
+    return Settings(row, env, num_envs, network, rest)
 
 
 def reinforce_options(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,27 +127,22 @@ def number_of_trials(env_name: str, algo: str, row: Mapping[str, Any]) -> int:
 
 
 def make_model(algo: str, env: Any, chosen: Settings, seed: int, device: Any) -> Any:
-    """Makes an untrained model; its gamma is 1, since the environment discounts the reward.
-
-    Raises:
-        ValueError: the algorithm lacks a hyper-parameter, or its package is missing.
-    """
+    """Makes an untrained model; its gamma is 1, since the environment discounts the reward."""
     policy = "MultiInputLstmPolicy" if ALGORITHMS[algo].recurrent else "MultiInputPolicy"
-    hyperparameters = {name: _schedule(name, value) for name, value in chosen.algorithm.items()}
-    own = {"gamma": 1.0, "seed": seed, "device": device}
-    network = policy_settings(**chosen.network)
-    return _make(algo, (policy, env), hyperparameters, **own, policy_kwargs=network)
+    keywords = {name: _schedule(name, value) for name, value in chosen.algorithm.items()}
+    keywords["policy_kwargs"] = policy_settings(**chosen.network)
+    return _make(algo, policy, env, gamma=1.0, seed=seed, device=device, **keywords)
 
 
 def make_untrained_policy(algo: str, chosen: Settings, num_classes: int | None, seed: int) -> Any:
-    """Makes a policy that needs no training. Raises ValueError as `make_model` does."""
-    return _make(algo, (num_classes,), chosen.algorithm, seed=seed)
+    """Makes a policy that needs no training."""
+    return _make(algo, num_classes, seed=seed, **chosen.algorithm)
 
 
-def _make(algo: str, arguments: Any, hyperparameters: dict[str, Any], **own: Any) -> Any:
-    """Calls the algorithm's class; its complaints become one line that names the algorithm."""
+def _make(algo: str, *arguments: Any, **keywords: Any) -> Any:
+    """Calls the algorithm's class; ValueError, which names the algorithm, if that fails."""
     try:
-        return ALGORITHMS[algo].load()(*arguments, **hyperparameters, **own)
+        return ALGORITHMS[algo].load()(*arguments, **keywords)
     except (TypeError, AssertionError) as error:
         text = " ".join(str(error).split())
         raise ValueError(f"--algo {algo}: {text}; see {TABLE.name}") from None

@@ -31,20 +31,14 @@ class ValidationCallback(BaseCallback):
 
     It acts between two rollouts, when the algorithm has just learned and holds no partial rollout.
     The episodes of a resumed run start anew.
-
-    Args:
-        run: the run's folder.
-        steps: env steps of the whole run.
-        points: number of validations, without the one before training.
-        evaluate: scores a policy on validation.
     """
 
     def __init__(
         self,
         run: RunFolder,
-        steps: int,
-        points: int,
-        evaluate: Callable[[Sb3Policy], dtram_env.Evaluation],
+        steps: int,  # env steps of the whole run
+        points: int,  # validations, without the one before training
+        evaluate: Callable[[Sb3Policy], dtram_env.Evaluation],  # on the validation split
     ) -> None:
         super().__init__()
         self._run, self._steps, self._points, self._evaluate = run, steps, points, evaluate
@@ -57,13 +51,17 @@ class ValidationCallback(BaseCallback):
 
     def restore(self, model: Any) -> None:
         """Loads the latest checkpoint, if there is one, into an untrained model and this object."""
-        self._clock = time.perf_counter()
         self.model = model
         folder, saved = self._run.checkpoint, self._run.load_state()
         self._run.rewind(-1 if saved is None else saved["env_steps"])
         if folder is None or saved is None:
             return
-        _load_weights(model, folder / "model.zip")
+        model.set_parameters(folder / "model.zip", device=model.device)
+        # `set_parameters` leaves out some tensors: SAC's entropy coefficient.
+        _, _, others = load_from_zip_file(folder / "model.zip", device=model.device)
+        for name, value in (others or {}).items():
+            if value is not None:
+                recursive_setattr(model, f"{name}.data", value.data)
         # best_model.zip may be of a later validation, which the checkpoint does not have.
         shutil.copyfile(folder / "best_model.zip", self.best_path)
         # With the first seed, the run would draw its first images and noise once more.
@@ -94,10 +92,9 @@ class ValidationCallback(BaseCallback):
     def _on_rollout_start(self) -> None:
         if self.model.num_timesteps >= len(self.curve) * self._steps / self._points:
             self.save()
-        signalled = None if self.interrupt is None else self.interrupt.signal
-        if signalled is not None:
+        if self.interrupt is not None and self.interrupt.signal is not None:
             self.save(validate=False)
-            self._run.leave(signalled)
+            self._run.leave(self.interrupt.signal)
 
     def _on_step(self) -> bool:
         return True
@@ -124,17 +121,7 @@ class ValidationCallback(BaseCallback):
         )
 
     def _write(self, folder: Path) -> None:
-        """Writes the files of a checkpoint."""
         self.model.save(folder / "model.zip")
         shutil.copyfile(self.best_path, folder / "best_model.zip")
         if isinstance(self.model, OffPolicyAlgorithm):
             self.model.save_replay_buffer(folder / "replay_buffer.pkl")
-
-
-def _load_weights(model: Any, path: Path) -> None:
-    """Calls `set_parameters`, then loads the tensors that it omits: SAC's entropy coefficient."""
-    model.set_parameters(path, device=model.device)
-    _, _, others = load_from_zip_file(path, device=model.device)
-    for name, value in (others or {}).items():
-        if value is not None:
-            recursive_setattr(model, f"{name}.data", value.data)

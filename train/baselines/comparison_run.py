@@ -38,11 +38,9 @@ class ComparisonRun:
     def program_run(
         self, changes: Mapping[str, Any] | None = None, eval_points: int | None = None
     ) -> ProgramRun:
-        """The program and its options.
+        """The program and its options; `changes` are hyper-parameters that differ from the table's.
 
-        Args:
-            changes: hyper-parameters that differ from the table's, see `settings`.
-            eval_points: number of a baseline's validations; the program's default if None.
+        `eval_points` is a baseline's number of validations; the program's default if None.
         """
         name = f"{self.env_name} {self.algo} seed {self.seed}"
         options: dict[str, Any] = {"env_id": self.env_id, "seed": self.seed}
@@ -59,10 +57,9 @@ class ComparisonRun:
         return ProgramRun(name, "sb3_baselines.py", self.folder, options)
 
     def record(self, problem: str = "") -> dict[str, Any]:
-        """The run as a record: all that tables and plots need, and the run's origin.
+        """All that tables and plots need, and the run's origin.
 
-        If the run has no result, the record has ``problem`` instead, which says why: the given
-        text, if the run is not finished.
+        Without a result it has ``problem`` instead: the given text if the run is not finished.
         """
         identity = {"env_id": self.env_name, "algo": self.algo, "seed": self.seed}
         if not self.program_run().finished:
@@ -82,10 +79,8 @@ class ComparisonRun:
         if self.algo == "dtram":
             found, start = self._dtram(results), [START_OF_DTRAM]
         elif results["hyperparameters"] != row:
-            raise ValueError(
-                "made with other hyper-parameters than the table's; delete it to run anew, or "
-                "choose other --runs"
-            )
+            way_out = "delete it to run anew, or choose other --runs"
+            raise ValueError(f"made with other hyper-parameters than the table's; {way_out}")
         else:
             found, start = {k: value for k, value in results.items() if k != "options"}, []
             found["learns_from"] = "reward" if ALGORITHMS[self.algo].learns else "nothing"
@@ -102,7 +97,7 @@ class ComparisonRun:
         if not kept.exists():
             write_json(kept, evaluate_agent(self.folder, data_dir=self.data_dir))
         found = read_json(kept)
-        train_seconds = results["train_seconds"] - results["validation_seconds"]
+        seconds = results["train_seconds"] - results["validation_seconds"]
         return found | {
             **origin(results),  # of the training, not of the evaluation
             "python": results["python"],
@@ -112,7 +107,7 @@ class ComparisonRun:
             "view": "native",
             "observe": "glimpse",
             "env_steps": results["env_steps"],
-            "train_seconds": round(train_seconds, 1),
+            "train_seconds": round(seconds, 1),
             "flops_per_image": round(results["flops_per_glimpse"] * found["mean_glimpses"]),
             "curve": dtram_curve(self.folder),
         }
@@ -121,8 +116,7 @@ class ComparisonRun:
 def dtram_curve(folder: Path) -> list[dict[str, float]]:
     """The learning curve of a run of DT-RAM: for each epoch a point as of `curve_point`.
 
-    The epochs of the stopper's stage all have the env steps of the whole run, since that stage
-    takes its glimpses at its start.
+    In the stopper's stage all have the env steps of the whole run: it takes its glimpses first.
     """
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [
@@ -144,8 +138,7 @@ def area_under(curve: Sequence[Mapping[str, float]], steps: int) -> float:
     several points have the same env steps, the line from the left ends in the first of them. With
     0 steps, nothing is learned and the last point counts.
     """
-    x = np.array([point["env_steps"] for point in curve])
-    y = np.array([point["return"] for point in curve])
+    x, y = (np.array([point[key] for point in curve]) for key in ("env_steps", "return"))
     if steps == 0:
         return float(y[-1])
     inside = x <= steps

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from train.common.files import write_text
+from train.common.files import markdown_table, write_text
 from train.common.records import write_records
 from train.common.statistics import interquartile_mean, mean_interval, stratified_bootstrap
 
@@ -31,10 +31,8 @@ COLUMNS: dict[str, tuple[str, int, float]] = {
 }
 WITH_INTERVAL = ("test_error", "mean_glimpses", "mean_return", "area")
 IQM = ("iqm_return", "iqm_low", "iqm_high")
-SAME_FOR_ALL_SEEDS = (
-    *("dataset", "split", "track", "classifier"),
-    *("view", "observe", "learns_from", "tries"),
-)
+SAME_FOR_ALL_SEEDS = ["dataset", "split", "track", "classifier", "view", "observe"]
+SAME_FOR_ALL_SEEDS += ["learns_from", "tries"]
 
 NOTES = (
     "Means over seeds ± half of Student's 95 % interval; IQM: interquartile mean with its 95 % "
@@ -56,10 +54,7 @@ DTRAM_NOTES = (
 
 
 def write_comparison(folder: Path, records: Records, command: str) -> Path:
-    """Writes records (.jsonl), summary (.csv, .md) and two plots; returns the Markdown's path.
-
-    The files are named for the environment. Raises ValueError as `write_records`.
-    """
+    """Writes records (.jsonl), summary (.csv, .md) and two plots; returns the Markdown's path."""
     names = list(dict.fromkeys(record["env_id"] for record in records))
     name = names[0] if len(names) == 1 else "comparison"
     write_records(folder / f"{name}.jsonl", records)
@@ -87,7 +82,7 @@ def summarise(records: Records) -> pd.DataFrame:
         problems = [f"seed {run.seed}: {run.problem}" for run in failed.itertuples()]
         row = {"env_id": env_id, "algo": algo, "seeds": len(done), "problems": "; ".join(problems)}
         if len(done):
-            row |= done.iloc[0][list(SAME_FOR_ALL_SEEDS)].to_dict()
+            row |= done.iloc[0][SAME_FOR_ALL_SEEDS].to_dict()
             for column in COLUMNS:
                 row[column], half = mean_interval(done[column].to_list())
                 if column in WITH_INTERVAL:
@@ -117,24 +112,20 @@ def over_environments(records: Records) -> pd.DataFrame:
 
 
 def _interquartile(strata: Sequence[np.ndarray]) -> dict[str, Any]:
-    low, high = stratified_bootstrap(strata)
-    mean = interquartile_mean(np.concatenate(strata))
-    return dict(zip(IQM, (mean, low, high), strict=True))
+    mean, interval = interquartile_mean(np.concatenate(strata)), stratified_bootstrap(strata)
+    return dict(zip(IQM, (mean, *interval), strict=True))
 
 
 def markdown(records: Records, command: str) -> str:
     """The summary as text, made by `command`: a table for each environment, best return first."""
-    summary, overall = summarise(records), over_environments(records)
+    summary = summarise(records)
     sections = [_environment(str(name), rows) for name, rows in summary.groupby("env_id")]
-    for track, rows in overall.groupby("track", sort=False):
+    for track, rows in over_environments(records).groupby("track", sort=False):
         ranked = rows.sort_values("iqm_return", ascending=False, kind="stable")
+        lines = [[row["algo"], _iqm(row)] for row in ranked.to_dict("records")]
+        table = markdown_table(["algorithm", "IQM of the return"], lines)
         sections.append(
-            f"## Over the {ranked['environments'].iloc[0]} environments, {track}\n\n"
-            + _table(
-                ["algorithm", "IQM of the return"],
-                [[row["algo"], _iqm(row)] for row in ranked.to_dict("records")],
-                text_columns=1,
-            )
+            f"## Over the {rows['environments'].iloc[0]} environments, {track}\n\n{table}"
         )
     notes = [NOTES]
     if summary["seeds"].between(1, 3).any():
@@ -146,7 +137,6 @@ def markdown(records: Records, command: str) -> str:
 
 
 def _environment(name: str, rows: pd.DataFrame) -> str:
-    """The section of one environment."""
     done = rows[rows["seeds"] > 0]
     heads = ["algorithm", "view", "learns from", "tries", "seeds"]
     heads += [heading for heading, _, _ in COLUMNS.values()] + ["IQM of the return"]
@@ -154,27 +144,19 @@ def _environment(name: str, rows: pd.DataFrame) -> str:
     if len(done):
         done = done.sort_values("mean_return", ascending=False, kind="stable")
         first = done.iloc[0]
-        classifier = first["classifier"]
-        named = f", classifier {classifier}" if isinstance(classifier, str) else ""
+        named = f", classifier {first['classifier']}" if pd.notna(first["classifier"]) else ""
         about = f"{first['dataset']}, {first['split']} split, {first['track']}{named}.\n\n"
     for row in done.to_dict("records"):
-        view = row["view"] + (", canvas" if row["observe"] == "canvas" else "")
+        view = row["view"] + ", canvas" * (row["observe"] == "canvas")
         cells = [row["algo"], view, row["learns_from"], f"{row['tries']:.0f}", str(row["seeds"])]
         lines.append([*cells, *(_mean(row, column) for column in COLUMNS), _iqm(row)])
     for row in rows[rows["seeds"] == 0].to_dict("records"):
         problems = row["problems"].replace("|", "\\|")  # else it ends the cell
         lines.append([row["algo"], problems, *[""] * (len(heads) - 2)])
-    text = f"## {name}\n\n{about}{_table(heads, lines, text_columns=3)}"
+    text = f"## {name}\n\n{about}{markdown_table(heads, lines, text_columns=3)}"
     for row in done[done["problems"] != ""].to_dict("records"):
         text += f"\n{row['algo']}: {row['problems']}.\n"
     return text
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int) -> str:
-    """A Markdown table whose columns after the first `text_columns` are numbers."""
-    rule = "|" + "---|" * text_columns + "---:|" * (len(heads) - text_columns)
-    lines = ["| " + " | ".join(cells) + " |" for cells in (heads, *rows)]
-    return "\n".join([lines[0], rule, *lines[1:]]) + "\n"
 
 
 def _mean(row: Mapping[str, Any], column: str) -> str:
@@ -195,11 +177,8 @@ def _origins(records: Records) -> list[str]:
         for record in records
         if has_result(record) and "commit" in record
     ]
-    if not made:
-        return []
-    columns = zip(*made, strict=True)
-    versions, processors, commits = (", ".join(sorted(set(column))) for column in columns)
-    return [f"Runs made with torch {versions} on {processors}, at commits {commits}."]
+    columns = [", ".join(sorted(set(column))) for column in zip(*made, strict=True)]
+    return ["Runs made with torch {} on {}, at commits {}.".format(*columns)] if made else []
 
 
 # -- plots -----------------------------------------------------------------------------------------
@@ -216,8 +195,8 @@ def learning_curves(axes: Axes, by_algorithm: Mapping[str, Records]) -> None:
             curves.append(np.interp(x, steps, returns, left=np.nan))
         style = "-" if any(run["env_steps"] for run in runs) else "--"
         axes.plot(x, np.mean(curves, axis=0), style, color=f"C{k % 10}", label=algo, linewidth=1.3)
-        low, high = np.min(curves, axis=0), np.max(curves, axis=0)
-        axes.fill_between(x, low, high, color=f"C{k % 10}", alpha=0.15, lw=0)
+        ends = np.min(curves, axis=0), np.max(curves, axis=0)
+        axes.fill_between(x, *ends, color=f"C{k % 10}", alpha=0.15, lw=0)
     axes.set(xlabel="env steps", ylabel="validation return")
     axes.grid(alpha=0.3)
 

@@ -29,8 +29,7 @@ ASPECTS = (3 / 4, 4 / 3)  # range of a window's width divided by its height
 class Augmentation:
     """All augmentations of a training batch, in this order: crop, colour, affine, flip.
 
-    The affine change follows the colour change because it moves black pixels into the image, and
-    these must stay black, as the sensor pads images with black.
+    Affine follows colour so that the pixels that it moves in stay black, as the sensor's padding.
     """
 
     affine: float = 0.5
@@ -122,10 +121,9 @@ def random_colour(
     """Changes brightness, contrast and saturation, and adds AlexNet's colour noise.
 
     Each factor is uniform in 1 ± its argument. Brightness multiplies the image, contrast multiplies
-    the difference from the image's mean grey, and saturation the difference from each pixel's grey.
-    Without rounding in between, the order of the three does not matter. Only RGB images change in
-    saturation and get noise; `lighting` is the noise's standard deviation along each principal
-    component of ImageNet's colours, divided by that of the colours.
+    the difference from the image's mean grey, and saturation the difference from each pixel's grey;
+    their order does not matter. Only RGB images change in saturation and get noise, of `lighting`
+    standard deviations of ImageNet's colours along each of their principal components.
     """
     batch, height, width, channels = images.shape
     pixels = images.reshape(batch, height * width, channels).float()
@@ -169,10 +167,7 @@ def random_crop(
     area: tuple[float, float],
     aspect: tuple[float, float] = ASPECTS,
 ) -> Tensor:
-    """Resamples a random window of each image to ``(B, side, side, C)``; see `crop_windows`.
-
-    Resampling is bilinear; when it shrinks, it averages over all pixels in between.
-    """
+    """Resamples a window of each image (`crop_windows`) bilinearly to ``(B, side, side, C)``."""
     if sizes is None:
         sizes = torch.tensor(images.shape[1:3], device=images.device).expand(len(images), 2)
     top, left, height, width = crop_windows(sizes, area, aspect)
@@ -213,10 +208,7 @@ def crop_windows(
 
 
 def _about_own_centre(theta: Tensor, sizes: Tensor, height: int, width: int) -> Tensor:
-    """Turns maps ``(B, 2, 3)`` of `affine_grid` into maps about each image's centre, in pixels.
-
-    `height` and `width` are those of the padded images; shifts are in halves of them.
-    """
+    """Turns maps ``(B, 2, 3)`` of `affine_grid` into maps about each image's centre, in pixels."""
     half = theta.new_tensor([width, height]) / 2
     # In pixels from the padded image's top left: p -> turn @ (p - centre) + centre + shift.
     centre = sizes.flip(1).to(theta.dtype) / 2
@@ -228,11 +220,10 @@ def _about_own_centre(theta: Tensor, sizes: Tensor, height: int, width: int) -> 
 
 
 def _resampling(start: Tensor, length: Tensor, size: int, side: int) -> Tensor:
-    """Weights ``(B, side, size)`` that resample windows of a line of pixels to `side` pixels.
+    """Weights ``(B, side, size)`` that resample `length` ``(B,)`` pixels of a line from `start`.
 
-    A window has `length` ``(B,)`` pixels from `start` ``(B,)``. The weights of a new pixel form a
-    triangle about its centre, cut at the window's ends. Its half width is one old or one new pixel,
-    whichever is wider.
+    The weights of a new pixel form a triangle about its centre, cut at the window's ends. Its half
+    width is one old or one new pixel, whichever is wider: shrinking averages all pixels in between.
     """
     place = torch.arange(size, device=start.device)
     start, length = start[:, None, None], length[:, None, None]
@@ -258,8 +249,8 @@ def _within(images: Tensor, sizes: Tensor | None) -> Tensor:
 
 def _check(images: Tensor, sizes: Tensor | None) -> None:
     """Raises ValueError unless images and sizes have the right shapes, types and values."""
-    found = f"{images.dtype} {tuple(images.shape)}"
     if images.ndim != 4 or images.dtype != torch.uint8:
+        found = f"{images.dtype} {tuple(images.shape)}"
         raise ValueError(f"images: expected uint8 of shape (B, H, W, C), got {found}")
     if sizes is None:
         return

@@ -23,10 +23,7 @@ def pixel_scale(encoder: Encoder, task: TrainingTask) -> dict[str, Any]:
 
 
 def prepare_backbone(networks: Sequence[nn.Module], encoder: Encoder, bf16: bool) -> str:
-    """Loads pretrained weights into residual encoders and sets their precision.
-
-    It leaves plain encoders as they are, and returns the source of the weights, "none" if random.
-    """
+    """Loads weights into residual encoders, sets their precision; returns the weights' source."""
     source = "none"
     for network in networks:
         if isinstance(network, GlimpseResNet) and isinstance(encoder, ResNetEncoder):

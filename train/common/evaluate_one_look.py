@@ -58,26 +58,24 @@ def select_network(
 
 
 def halting_cost(network: ACTResNet, images: Images) -> dict[str, Any]:
-    """Mean computation of a halting network on a split.
-
-    ``ponder`` is ACT's ponder cost, summed over blocks; ``units`` are the residual units used in
-    each block, of the number in ``units_of_each_block``.
-    """
+    """Means on a split: ACT's ponder cost, summed over blocks; FLOPs; units used in each block."""
     found = list(outputs(network, images))
-    units = torch.cat([one.units for one in found]).double().mean(dim=0)
+
+    def mean(name: str) -> Any:
+        return torch.cat([getattr(one, name) for one in found]).double().mean(dim=0).tolist()
+
     return {
-        "ponder": round(float(torch.cat([one.ponder for one in found]).double().mean()), 4),
-        "flops": round(float(torch.cat([one.flops for one in found]).double().mean())),
-        "units": [round(n, 4) for n in units.tolist()],
+        "ponder": round(mean("ponder"), 4),
+        "flops": round(mean("flops")),
+        "units": [round(n, 4) for n in mean("units")],
         "units_of_each_block": [len(stage) for stage in network.trunk.stages()],
     }
 
 
 @torch.no_grad()
-def draw_ponder_maps(folder: Path, network: SACTResNet, images: Images, count: int = 4) -> None:
-    """Draws SACT's ponder cost at each position of a split's first images as ``ponder-K.png``."""
-    network.eval()
-    indices = torch.arange(min(count, len(images)), device=network.device)
+def draw_ponder_maps(folder: Path, network: SACTResNet, images: Images) -> None:
+    """Draws SACT's ponder cost at each position of four images as ``ponder-K.png``."""
+    indices = torch.arange(min(4, len(images)), device=network.device)
     seen = images.store.thumbnail(indices, network.config.image_size)
     maps = network(seen).maps
     for k, image in enumerate(seen.cpu().numpy()):
@@ -97,21 +95,19 @@ def report(
     """
     images, validation = task.images("test"), task.images("validation")
     prediction, rate = predictions_and_rate(network, images)
-    validated = logits_of(network, validation).argmax(-1)
+    error = (prediction != images.labels).double().mean().item()
     if isinstance(network, ACTResNet):
         cost = halting_cost(network, images)
     else:
         cost, encoder = {"flops": one_look_flops(network)}, network.config.encoder
     if isinstance(network, SACTResNet):
         draw_ponder_maps(folder, network, images)
-
-    def error(found: Tensor, of: Images) -> float:
-        return round(100 * float((found != of.labels).double().mean()), 4)
-
+    validated = logits_of(network, validation).argmax(-1)
+    validation_error = (validated != validation.labels).double().mean().item()
     results = {
         **task.about_test(),
-        "test_error": error(prediction, images),
-        "validation": {"error": error(validated, validation)},
+        "test_error": round(100 * error, 4),
+        "validation": {"error": round(100 * validation_error, 4)},
         "encoder": encoder,
         "side": network.config.image_shape[0],
         "parameters": sum(p.numel() for p in network.parameters()),
@@ -119,7 +115,7 @@ def report(
         "images_per_second": round(rate),
         **about,
     }
-    write_tensors(folder / "test_images.safetensors", {"prediction": prediction.to(torch.int32)})
+    write_tensors(folder / "test_images.safetensors", {"prediction": prediction.int()})
     write_text(folder / "results.txt", describe(results))
     return results
 

@@ -28,18 +28,12 @@ def evaluate_agent(
 ) -> dict[str, Any]:
     """Plays one episode for every image of a split, without sampling.
 
-    Args:
-        folder: a run's, or a shipped model's.
-        stop: name of a stop threshold that the model holds; its default one if None.
-        rule: replaces the model's own stop.
+    `folder` is a run's or a shipped model's, `stop` names one of its stop thresholds, and `rule`
+    replaces its own stop. Returns `Evaluation.to_dict`, the stopping rule and the origin. On the
+    test split with the model's own stop also ``differs_from_training``: number of images with
+    another prediction or number of glimpses than the training program wrote.
 
-    Returns:
-        `Evaluation.to_dict`, the stopping rule and the origin. On the test split with the model's
-        own stop also ``differs_from_training``: number of images with another prediction or number
-        of glimpses than the training program wrote.
-
-    Raises:
-        ValueError: the model names no environment, or `rule` needs more glimpses than its budget.
+    Raises ValueError if the model names no environment, or `rule` needs more than its budget.
     """
     chosen_device = choose_device(device)
     agent = load_agent(folder, chosen_device, stop)
@@ -50,9 +44,8 @@ def evaluate_agent(
     env_id = agent.about["env_id"]
     env_options = agent.about.get("env_options", {}) | {"data_dir": data_dir}
     if isinstance(rule, FixedStop) and rule.glimpses > agent.config.max_glimpses:
-        raise ValueError(
-            f"--fixed {rule.glimpses}: expected at most the budget, {agent.config.max_glimpses}"
-        )
+        expected = f"at most the budget, {agent.config.max_glimpses}"
+        raise ValueError(f"--fixed {rule.glimpses}: expected {expected}")
     header = type(agent).read_header(folder)
     named = stop or header.get("default_stop")
     if named is not None and "discount" in header["stops"][named]:
@@ -67,8 +60,8 @@ def evaluate_agent(
     default = named == header.get("default_stop")
     written = folder / f"test_images{'' if default else f'-{stop}'}.safetensors"
     comparable = env_options.get("first_glimpse") != "random"  # the environment draws its own
-    own = split == "test" and agent.stopping == own_stop
-    if own and comparable and written.exists():
+    comparable &= split == "test" and agent.stopping == own_stop
+    if comparable and written.exists():
         trained = read_tensors(written)
         same = torch.as_tensor(found.prediction) == trained["prediction"]
         same &= torch.as_tensor(found.num_glimpses) == trained["num_glimpses"]

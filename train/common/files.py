@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,15 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not valid JSON ({error}); {_WAY_OUT}") from None
+
+
+def markdown_table(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1
+) -> str:
+    """A table in Markdown; all but the first columns are aligned to the right."""
+    rule = "|" + "---|" * text_columns + "---:|" * (len(heads) - text_columns)
+    first, *lines = (f"| {' | '.join(cells)} |" for cells in (heads, *rows))
+    return "\n".join([first, rule, *lines]) + "\n"
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> Path:

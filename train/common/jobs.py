@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from train.common.files import read_json
 from train.common.options import flags
@@ -23,46 +23,22 @@ from train.common.run import has_results
 PROGRAMS = Path(__file__).resolve().parents[1]
 
 
-class Job(Protocol):
-    """A run to be made; its words are the command that makes it, or continues it."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def folder(self) -> Path: ...
-    @property
-    def finished(self) -> bool: ...
-    def words(self) -> list[str]: ...
-
-
 @dataclass(frozen=True)
 class ProgramRun:
-    """A run of a training program.
+    """A run of a training program."""
 
-    Attributes:
-        name: for messages.
-        program: file name in this package, as in ``"reinforce.py"``.
-        folder: the run's folder, ``--run-dir``.
-        options: of the program by name, see `options.flags`.
-        after: folders of the runs that it reads; they must be finished before it starts.
-    """
-
-    name: str
-    program: str
-    folder: Path
-    options: Mapping[str, Any] = field(default_factory=dict)
-    after: tuple[Path, ...] = ()
+    name: str  # for messages
+    program: str  # file name in train/
+    folder: Path  # --run-dir
+    options: Mapping[str, Any] = field(default_factory=dict)  # by name, see `options.flags`
+    after: tuple[Path, ...] = ()  # folders of the runs that it reads, which must be finished first
 
     @property
     def finished(self) -> bool:
-        """Whether it has its results."""
         return has_results(self.folder)
 
     def check_options(self) -> None:
-        """Raises ValueError if the finished run was made by another command than this one.
-
-        Flags that say where something is (``--run-dir``, ``--trunk``, ...) may differ.
-        """
+        """Raises ValueError if the finished run was made with other options, but for `PLACES`."""
         made = str(read_json(self.folder / "results.json").get("command", ""))
         before, wanted = defining_words(shlex.split(made)[2:]), defining_words(self.words()[2:])
         if before != wanted:
@@ -102,10 +78,7 @@ def run_in_order(jobs: Sequence[ProgramRun], runner: "Runner") -> None:
         if job.finished:
             job.check_options()
     waiting = [job for job in jobs if not job.finished]
-    while waiting:
-        ready = [job for job in waiting if all(map(has_results, job.after))]
-        if not ready:
-            break
+    while ready := [job for job in waiting if all(map(has_results, job.after))]:
         runner.run(ready)
         waiting = [job for job in waiting if job not in ready]
     for job in waiting:
@@ -134,11 +107,8 @@ class Runner:
         self._stopped = False
         self.problems: dict[Path, str] = {}
 
-    def run(self, jobs: Sequence[Job]) -> None:
-        """Makes the runs that are not finished, in order.
-
-        A signal raises KeyboardInterrupt when all runs have saved their state.
-        """
+    def run(self, jobs: Sequence[ProgramRun]) -> None:
+        """Makes unfinished runs, in order; on a signal KeyboardInterrupt, when all are saved."""
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             with ThreadPoolExecutor(self._jobs) as pool:
@@ -150,7 +120,7 @@ class Runner:
         finally:
             signal.signal(signal.SIGTERM, before)
 
-    def _make(self, job: Job) -> None:
+    def _make(self, job: ProgramRun) -> None:
         job.folder.mkdir(parents=True, exist_ok=True)
         began = time.perf_counter()
         log = job.folder.with_name(job.folder.name + ".log")
@@ -187,8 +157,7 @@ class Runner:
         with self._lock:
             self._stopped = True
             for process in self._processes:
-                if process.poll() is None:
-                    process.send_signal(signal.SIGINT)
+                process.send_signal(signal.SIGINT)  # does nothing to one that has ended
 
 
 def _reason(log: str) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 
@@ -15,12 +15,19 @@ from agents.one_look import OneLook, OneLookConfig, side_of_flops
 from train.common.augment import Augmentation
 from train.common.backbone import pixel_scale, prepare_backbone
 from train.common.files import read_json
-from train.common.options import SGD, Encoder, PlainEncoder, ResNetEncoder, check, check_numbers
+from train.common.options import (
+    SGD,
+    Encoder,
+    PlainEncoder,
+    ResNetEncoder,
+    check,
+    check_numbers,
+    words,
+)
 from train.common.run import has_results
 from train.common.training_task import TrainingTask
 
-_SIZES = ("image_size", "crop_to_box", "num_classes", "num_train", "num_test")
-ENV_KEYWORDS_OF_IMAGES = (*_SIZES, "root")
+IMAGE_KEYWORDS = ("image_size", "crop_to_box", "num_classes", "num_train", "num_test", "root")
 """Keywords of an environment that change its images; all others change its glimpses."""
 
 
@@ -43,8 +50,8 @@ class HaltingBlocks:
         check_numbers(self, "0 or more", "ponder_cost", option="halting")
 
 
-Halting = NoHalting | HaltingBlocks
 HALTING = (NoHalting, HaltingBlocks)
+Halting = Annotated[NoHalting | HaltingBlocks, words(*HALTING)]
 
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     # As the original trains its ResNet-50 on CUB, random crops included.
@@ -81,7 +88,7 @@ def check_like(run_dir: Path, task: TrainingTask, encoder: Encoder) -> Like:
     name, expected = (str(e).rpartition(":")[2] for e in (task.env_id, header.get("env_id")))
     check("env_id", name, name == expected, f"{expected}, as --like {run_dir}")
     options = header.get("env_options", {})
-    for keyword in ENV_KEYWORDS_OF_IMAGES:
+    for keyword in IMAGE_KEYWORDS:
         value, wanted = task.env_options.get(keyword), options.get(keyword)
         expected = "not given" if wanted is None else str(wanted)
         check(f"env {keyword}", value, value == wanted, f"{expected}, as --like {run_dir}")
@@ -91,12 +98,8 @@ def check_like(run_dir: Path, task: TrainingTask, encoder: Encoder) -> Like:
     agrees = encoder == PlainEncoder() or (encoder.name, asked) == (config.encoder, own)
     expected = f"{config.encoder} with the options of {run_dir}; or leave them out"
     check("encoder", encoder, agrees, expected)
-    network = {
-        "encoder": config.encoder,
-        "resnet": own,
-        "made_for": config.glimpse_shape[0] if config.encoder == "cnn" else 0,
-        "hidden_size": config.hidden_size,
-    }
+    network = {"encoder": config.encoder, "resnet": own, "hidden_size": config.hidden_size}
+    network["made_for"] = config.glimpse_shape[0] if config.encoder == "cnn" else 0
     return Like(network, read_json(run_dir / "results.json")["mean_flops"])
 
 
@@ -111,10 +114,7 @@ def new_network(
     bf16: bool,
     seed: int,
 ) -> tuple[OneLook | ACTResNet, str]:
-    """An untrained network and the source of its backbone's weights; seeds torch's generator.
-
-    The arguments are the options of ``train/one_look.py``; `like` is what `check_like` read.
-    """
+    """An untrained network and the source of its backbone's weights; seeds torch's generator."""
     resnet = encoder.resnet(task.channels) if isinstance(encoder, ResNetEncoder) else None
     scale = pixel_scale(encoder, task)
     config = OneLookConfig(

@@ -17,29 +17,26 @@ MUON_SCALE = 20.0
 
 
 class Optimizers:
-    """The optimizers of one stage, with gradient clipping and one-cycle schedules.
+    """The optimizers of a stage of `steps`, with gradient clipping and one-cycle schedules.
 
-    Args:
-        optimizers: the optimizers, as `make_optimizers` makes them.
-        parameters: the parameters whose gradients are clipped together.
-        steps: number of steps of the stage.
-        max_grad_norm: largest norm of the gradient.
+    The gradients of `parameters` are clipped together; for all else see `make_optimizers`.
     """
 
     def __init__(
         self,
-        optimizers: Sequence[torch.optim.Optimizer],
+        module: nn.Module,
         parameters: Sequence[nn.Parameter],
         steps: int,
-        max_grad_norm: float,
+        learning_rate: float,
+        settings: Optimizer,
+        **keywords: Any,
     ) -> None:
-        self.optimizers, self.parameters = optimizers, parameters
-        self.max_grad_norm = max_grad_norm
-        self.schedules = [one_cycle(optimizer, steps) for optimizer in optimizers]
+        self.parameters, self.max_grad_norm = parameters, settings.max_grad_norm
+        self.optimizers = make_optimizers(module, learning_rate, settings, **keywords)
+        self.schedules = [one_cycle(optimizer, steps) for optimizer in self.optimizers]
         self._parts: list[Any] = [*self.optimizers, *self.schedules]
 
     def zero_grad(self) -> None:
-        """Removes all gradients."""
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
 
@@ -54,11 +51,9 @@ class Optimizers:
             schedule.step()
 
     def state_dict(self) -> list[dict[str, Any]]:
-        """States of the optimizers, then of their schedules."""
         return [part.state_dict() for part in self._parts]
 
     def load_state_dict(self, states: Sequence[dict[str, Any]]) -> None:
-        """Restores what `state_dict` returned."""
         for part, state in zip(self._parts, states, strict=True):
             part.load_state_dict(state)
 
@@ -73,22 +68,17 @@ def make_optimizers(
 ) -> list[torch.optim.Optimizer]:
     """AdamW or SGD alone, or Muon for hidden matrices and AdamW for the rest.
 
-    Args:
-        module: the network; parameters that require no gradient are left out.
-        learning_rate: peak learning rate.
-        settings: which optimizer, and its weight decay.
-        own_rates: peak learning rate by submodule name; names must not nest. Muon does not update
-            these submodules.
-        decay_norms: whether weight decay applies to norms and biases.
+    Parameters that require no gradient are left out. `learning_rate` is the peak; `own_rates` has
+    those of submodules by name, which must not nest and which Muon does not update. `decay_norms`:
+    whether weight decay applies to norms and biases.
     """
     rates = {
         parameter: rate
         for name, rate in (own_rates or {}).items()
         for parameter in module.get_submodule(name).parameters()
     }
-    matrices: list[nn.Parameter] = []
-    if isinstance(settings, Muon):
-        matrices = [p for p in hidden_matrices(module) if p not in rates]
+    hidden = hidden_matrices(module) if isinstance(settings, Muon) else []
+    matrices = [p for p in hidden if p not in rates]
     by_muon = set(matrices)
     groups = []
     for group in parameter_groups(module, settings.weight_decay, decay_norms):
@@ -98,10 +88,8 @@ def make_optimizers(
                 groups.append(group | {"params": parameters, "lr": rate})
     optimizers: list[torch.optim.Optimizer] = []
     if matrices:
-        rate, decay = MUON_SCALE * learning_rate, settings.weight_decay
-        optimizers.append(
-            torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="original")
-        )
+        own: Any = {"lr": MUON_SCALE * learning_rate, "weight_decay": settings.weight_decay}
+        optimizers.append(torch.optim.Muon(matrices, **own, adjust_lr_fn="original"))
     if groups and isinstance(settings, SGD):
         optimizers.append(torch.optim.SGD(groups, momentum=0.9, nesterov=True))
     elif groups:
@@ -114,12 +102,8 @@ def hidden_matrices(module: nn.Module) -> list[nn.Parameter]:
 
     The stopper learns from fixed states in few batches, and its recipe was tuned with AdamW.
     """
-    return [
-        p
-        for name, p in module.named_parameters()
-        if p.requires_grad and p.ndim == 2 and min(p.shape) >= NARROW
-        if not name.startswith("stopper.")
-    ]
+    named = [(n, p) for n, p in module.named_parameters() if not n.startswith("stopper.")]
+    return [p for _, p in named if p.requires_grad and p.ndim == 2 and min(p.shape) >= NARROW]
 
 
 def one_cycle(optimizer: torch.optim.Optimizer, steps: int) -> OneCycleLR:

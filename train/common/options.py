@@ -30,8 +30,8 @@ OptionsType = TypeVar("OptionsType")
 def words(*kinds: type) -> PrimitiveConstructorSpec[Any]:
     """Tells tyro how to read an option whose value is one of several dataclasses.
 
-    The first word selects the one whose field ``name`` allows it. A single dataclass without that
-    field takes ``key=value`` words only.
+    The first word selects the one whose field ``name`` allows it. A dataclass without that field
+    takes ``key=value`` words only.
     """
     named = _kinds_by_name(kinds)
     return PrimitiveConstructorSpec(
@@ -44,10 +44,7 @@ def words(*kinds: type) -> PrimitiveConstructorSpec[Any]:
 
 
 def parse(kinds: Sequence[type], given: Sequence[str]) -> Any:
-    """Makes a dataclass from words, see `words`.
-
-    Raises:
-        ValueError: a kind or key is unknown, or a value has the wrong type or is out of range.
+    """Makes a dataclass from words, see `words`; raises ValueError unless they are valid.
 
     >>> @dataclass
     ... class Cells:
@@ -82,7 +79,9 @@ def to_words(value: Any, full: bool = False) -> list[str]:
     for f in fields(value):
         setting = getattr(value, f.name)
         if f.name != "name" and (full or setting != f.default):
-            found.append(f"{f.name}={_text(setting)}")
+            parts = setting if isinstance(setting, tuple) else [setting]
+            texts = [str(x).lower() if isinstance(x, bool | None) else str(x) for x in parts]
+            found.append(f"{f.name}={','.join(texts)}")
     return found
 
 
@@ -93,12 +92,6 @@ def _kinds_by_name(kinds: Sequence[type]) -> dict[str, type]:
         if "name" in (hints := typing.get_type_hints(kind))
         for name in typing.get_args(hints["name"])
     }
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool | None):
-        return str(value).lower()
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _value(key: str, text: str, hint: Any) -> Any:
@@ -117,8 +110,7 @@ def _value(key: str, text: str, hint: Any) -> Any:
             return {"true": True, "false": False}[text.lower()]
         if typing.get_origin(hint) is tuple:
             expected = f"{len(options)} numbers with commas between"
-            parts = zip(options, text.split(","), strict=True)
-            return tuple(kind(part) for kind, part in parts)
+            return tuple(kind(x) for kind, x in zip(options, text.split(","), strict=True))
         return hint(text)
     except (KeyError, ValueError):
         raise ValueError(f"{key}={text}: expected {expected}") from None
@@ -165,7 +157,7 @@ class ResNetEncoder:
         return ResNetOptions(channels=channels, **{n: getattr(self, n) for n in names})
 
 
-Encoder = PlainEncoder | ResNetEncoder
+Encoder = Annotated[PlainEncoder | ResNetEncoder, words(PlainEncoder, ResNetEncoder)]
 
 
 @dataclass(frozen=True)
@@ -189,17 +181,14 @@ class SGD:
 
 @dataclass(frozen=True)
 class Muon:
-    """Muon for hidden matrices (Jordan et al. 2024), AdamW for all other weights.
-
-    Muon's steps have a fixed norm, so clipping only guards against a gradient that explodes.
-    """
+    """Muon for hidden matrices (Jordan et al. 2024), AdamW for all other weights."""
 
     name: Literal["muon"] = "muon"
     weight_decay: float = 0.01
-    max_grad_norm: float = 100.0
+    max_grad_norm: float = 100.0  # a guard against explosions; Muon's steps have a fixed norm
 
 
-Optimizer = AdamW | SGD | Muon
+Optimizer = Annotated[AdamW | SGD | Muon, words(AdamW, SGD, Muon)]
 
 
 @dataclass(frozen=True)
@@ -216,14 +205,14 @@ class TrainingOptions:
     """builtin: the drawn stand-in of CUB or Cars, under its own name"""
     data_dir: Path | None = None
     """folder of all datasets; $DTRAM_DATA or ~/.cache/dtram if not given"""
-    encoder: Annotated[Encoder, words(PlainEncoder, ResNetEncoder)] = PlainEncoder()
+    encoder: Encoder = PlainEncoder()
     """network that turns an image or glimpse into a vector: mlp (the paper's on MNIST), conv, cnn,
     or a resnet with settings, as in resnet50 weights=DEFAULT width=64"""
     bf16: bool = False
     """train under autocast to bfloat16 if the device supports it in hardware"""
     augment: Annotated[Augmentation, words(Augmentation)] = field(default_factory=Augmentation)
     """augmentation of training images: affine=0.5 flip=false colour=0 lighting=0 scale_crop=none"""
-    optimizer: Annotated[Optimizer, words(AdamW, SGD, Muon)] = AdamW()
+    optimizer: Optimizer = AdamW()
     """adamw, sgd or muon, with weight_decay=... max_grad_norm=..."""
     learning_rate: float = 2e-3
     """peak of the one-cycle schedule"""
@@ -266,15 +255,16 @@ class TrainingOptions:
                 raise ValueError(f"--env {word}: use --discount {text}")
             if key in ("data", "data_dir", "root", "split", "view", "num_envs", "backend", "order"):
                 raise ValueError(f"--env {word}: the program sets {key} itself; leave it out")
-            found[key] = _json(text)
+            found[key] = json_or_text(text)
         if self.root is not None:
             found["root"] = str(self.root.expanduser().resolve())
         if self.data_dir is not None:
             found["data_dir"] = str(self.data_dir)
-        return found | ({"data": self.data} if self.data != "real" else {})
+        return found if self.data == "real" else {**found, "data": self.data}
 
 
-def _json(text: str) -> Any:
+def json_or_text(text: str) -> Any:
+    """The JSON value that a word spells; the word itself if it spells none."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:
@@ -293,17 +283,13 @@ def to_json(options: Any) -> dict[str, Any]:
 
 def describe_options(options: Any) -> str:
     """All options in full, as words of a command that makes the same run."""
-    values = {f.name: getattr(options, f.name) for f in fields(options)}
-    of_result = {k: v for k, v in values.items() if k not in LOCATIONS_OF_A_RUN and v != ()}
+    defining = {k: v for k, v in vars(options).items() if k not in LOCATIONS_OF_A_RUN and v != ()}
     recipe = f"recipe {options.recipe}: " if getattr(options, "recipe", "") else ""
-    return f"{recipe}{shlex.join(flags(of_result, full=True))}"
+    return f"{recipe}{shlex.join(flags(defining, full=True))}"
 
 
 def check(name: str, value: object, holds: bool, expected: str) -> None:
-    """Raises ValueError that names an option, its value and what was expected unless `holds`.
-
-    `name` may include one of the option's settings, as in ``"optimizer weight_decay"``.
-    """
+    """Raises ValueError unless `holds`; `name` is an option's, or as "optimizer weight_decay"."""
     if not holds:
         option, _, key = name.partition(" ")
         flag = f"{option.replace('_', '-')} {key}".rstrip()
@@ -316,6 +302,7 @@ RANGES: Mapping[str, Callable[[float], bool]] = {
     "0 or more": lambda value: 0 <= value < math.inf,
     "a positive number": lambda value: 0 < value < math.inf,
     "0 to 1": lambda value: 0 <= value <= 1,
+    "a probability, from 0 to 1": lambda value: 0 <= value <= 1,
 }
 
 
@@ -335,11 +322,7 @@ def command_line(
 ) -> OptionsType:
     """Reads a program's options; ``--recipe NAME`` replaces the defaults by a recipe's.
 
-    Args:
-        kind: dataclass of the options.
-        description: text of ``--help``.
-        recipes: for each name, values by option.
-        args: the words; those of the process if not given.
+    `description` is the text of ``--help``; `args` are those of the process if not given.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--recipe", default="")

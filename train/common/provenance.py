@@ -55,10 +55,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
 
 def python_command() -> str:
     """The word that starts this Python from a shell: ``python`` if that is it, else its path."""
-    found = shutil.which("python")
-    if found is not None and Path(found) == Path(sys.executable):
-        return "python"
-    return _relative(sys.executable)
+    return "python" if shutil.which("python") == sys.executable else _relative(sys.executable)
 
 
 def _relative(word: str) -> str:

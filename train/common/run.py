@@ -42,35 +42,25 @@ class RunFolder:
     It holds ``options.json``, ``metrics.jsonl``, TensorBoard's files, the latest checkpoint while
     the run is unfinished, and ``results.json`` once it is finished.
 
-    Args:
-        path: the folder; made if missing.
-        options: JSON values that define the run.
-        resume: whether to continue the run in the folder.
-        device: checkpoints hold the state of its random generator and of the CPU's.
-        program: path of the program, for the command that continues an interrupted run. The
-            attribute `command`, if set, replaces that command.
-
-    Raises:
-        ValueError: the folder holds a run and `resume` is false; the run has other options; or the
-            folder cannot be written.
+    Raises ValueError if the folder holds a run and `resume` is false, if the run has other options,
+    or if the folder cannot be written.
     """
 
     def __init__(
         self,
-        path: Path,
-        options: Mapping[str, Any],
-        resume: bool,
-        device: torch.device,
-        program: str,
+        path: Path,  # made if missing
+        options: Mapping[str, Any],  # JSON values that define the run
+        resume: bool,  # whether to continue the run in the folder
+        device: torch.device,  # checkpoints hold the state of its random generator and the CPU's
+        program: str,  # its path, for the command that continues an interrupted run
     ) -> None:
         self.path, self.options, self.device, self.program = path, options, device, program
-        self.command: str | None = None
         self._purge_step: int | None = None
         existing = path / "options.json"
+        if existing.exists() and not resume:
+            way_out = "add --resume to continue it, or choose another --run-dir"
+            raise ValueError(f"{path}: holds a run already; {way_out}")
         if existing.exists():
-            if not resume:
-                way_out = "add --resume to continue it, or choose another --run-dir"
-                raise ValueError(f"{path}: holds a run already; {way_out}")
             _check_same(path, read_json(existing), options)
         elif resume:
             print(f"{path}: nothing to resume, a new run begins")
@@ -92,15 +82,10 @@ class RunFolder:
         return has_results(self.path)
 
     def finish(self, results: Mapping[str, Any], *metrics: str) -> None:
-        """Writes ``results.json`` and removes the checkpoints.
-
-        `metrics` are entries of the results for TensorBoard's hyper-parameter tab.
-        """
+        """Writes ``results.json``, `metrics` of it to TensorBoard; removes the checkpoints."""
         if metrics:
-            flat = {
-                name: value if isinstance(value, bool | int | float | str) else str(value)
-                for name, value in self.options.items()
-            }
+            plain = (bool, int, float, str)
+            flat = {k: v if isinstance(v, plain) else str(v) for k, v in self.options.items()}
             final = {f"hparam/{name}": results[name] for name in metrics}
             assert self.writer.file_writer is not None
             for summary in hparams(flat, final):
@@ -125,9 +110,9 @@ class RunFolder:
         path = self.path / "metrics.jsonl"
         if path.exists():
             lines = path.read_text(encoding="utf-8").splitlines()
-            whole = [line for line in lines if line.endswith("}")]
-            kept = [line for line in whole if json.loads(line)["step"] <= step]
-            write_text(path, "".join(line + "\n" for line in kept))
+            whole = [line for line in lines if line.endswith("}")]  # a kill may cut off the last
+            kept = [line + "\n" for line in whole if json.loads(line)["step"] <= step]
+            write_text(path, "".join(kept))
 
     def leave(self, signalled: signal.Signals) -> NoReturn:
         """Prints the command that continues the run; exits with the signal's usual status."""
@@ -135,17 +120,17 @@ class RunFolder:
         words = [word for word in sys.argv[1:] if word != "--resume"]
         if not any(word.split("=")[0] == "--run-dir" for word in words):
             words += ["--run-dir", str(self.path)]
-        command = self.command or shlex.join([python_command(), self.program, *words, "--resume"])
+        command = shlex.join([python_command(), self.program, *words, "--resume"])
         print(f"\n{signalled.name}: saved. To go on: {command}", file=sys.stderr)
         raise SystemExit(128 + signalled)
 
     # -- checkpoints ----------------------------------------------------------------------------
 
     def save_checkpoint(self, write: Callable[[Path], None], state: dict[str, Any]) -> None:
-        """Writes a checkpoint, then removes the previous one.
+        """Saves what `write` writes into a folder, JSON values, and torch's random generators.
 
-        It holds what `write` writes into a given folder, JSON values, and the states of torch's
-        random generators. It is renamed when it is complete, so a kill leaves a valid one.
+        The checkpoint is renamed when it is complete, so a kill leaves a valid one; then the
+        previous one is removed.
         """
         before = self._checkpoints()
         number = int(before[-1].name.rpartition("-")[2]) + 1 if before else 1
@@ -165,8 +150,7 @@ class RunFolder:
     @property
     def checkpoint(self) -> Path | None:
         """Folder of the latest checkpoint; None if there is none."""
-        found = self._checkpoints()
-        return found[-1] if found else None
+        return max(self._checkpoints(), default=None)
 
     def load_state(self) -> dict[str, Any] | None:
         """JSON values of the latest checkpoint; None if there is none."""
@@ -206,10 +190,7 @@ def _check_same(path: Path, before: Mapping[str, Any], options: Mapping[str, Any
 
 
 class Interrupt:
-    """Stores Ctrl-C or SIGTERM in `signal`, which the training loop reads between two batches.
-
-    A second signal has its usual effect.
-    """
+    """Stores Ctrl-C or SIGTERM in `signal`, read between two batches; a second acts as usual."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
@@ -226,5 +207,4 @@ class Interrupt:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = signal.Signals(number)
-        for name, handler in self._before.items():
-            signal.signal(name, handler)
+        self.__exit__()  # a second signal then acts as usual

@@ -49,10 +49,9 @@ class Mixture(NamedTuple):
 
 
 def mixture_at(scores: Scores, rules: Sequence[StoppingRule], mean_glimpses: float) -> Mixture:
-    """A family of stopping rules, in any order, interpolated to a mean number of glimpses.
+    """Mixes the two rules with the nearest means below and above so that the mean is met.
 
-    The two rules with the nearest means below and above are mixed so that the mean is met. Outside
-    the family's range, the rule at that end is taken alone.
+    Outside the range of the rules' means, the rule at that end is taken alone.
     """
     found = [outcome(scores, rule) for rule in rules]
     means = np.array([each.glimpses.mean() for each in found])
@@ -65,20 +64,18 @@ def mixture_at(scores: Scores, rules: Sequence[StoppingRule], mean_glimpses: flo
     return Mixture(np.stack([~found[k].right for k in (low, high)]), share, met)
 
 
-def paired_bootstrap(
-    differences: np.ndarray, level: float = 0.95, seed: int = 0
-) -> tuple[float, float, float]:
-    """Mean of differences ``(seeds, N)`` between two systems, and the ends of its interval.
+def paired_bootstrap(differences: np.ndarray) -> tuple[float, float, float]:
+    """Mean of differences ``(seeds, N)`` between two systems, and its 95 % percentile interval.
 
-    Each of the percentile interval's resamples draws images, the same for every seed, and seeds.
+    Each resample draws images, the same for every seed, and seeds.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     seeds, images = differences.shape
     means = np.empty(RESAMPLES)
     for k in range(RESAMPLES):
         drawn = differences[:, rng.integers(images, size=images)].mean(axis=1)
         means[k] = drawn[rng.integers(seeds, size=seeds)].mean()
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(means, [0.025, 0.975])
     return float(differences.mean()), float(low), float(high)
 
 
@@ -96,14 +93,9 @@ def interquartile_mean(values: np.ndarray) -> float:
     return float(stats.trim_mean(values, 0.25, axis=None))
 
 
-def stratified_bootstrap(
-    strata: Sequence[np.ndarray], level: float = 0.95, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile interval of the interquartile mean of all values.
-
-    `strata` are the values of each task over seeds; seeds are resampled within each task.
-    """
-    rng = np.random.default_rng(seed)
+def stratified_bootstrap(strata: Sequence[np.ndarray], level: float = 0.95) -> tuple[float, float]:
+    """Interval of the interquartile mean; `strata`: each task's values, resampled within it."""
+    rng = np.random.default_rng(0)
     drawn = [rng.choice(values, (RESAMPLES, len(values))) for values in strata]
     means = stats.trim_mean(np.concatenate(drawn, axis=1), 0.25, axis=1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])

@@ -52,17 +52,11 @@ LOGGED = {
 
 
 class Selection(NamedTuple):
-    """How good the current weights are on validation, and the stop threshold chosen there.
+    """How good the current weights are on validation, and the stop threshold chosen there."""
 
-    Attributes:
-        criterion: smaller is better; the second number decides between equal first ones.
-        metrics: scalars to log; ``eval/accuracy`` and ``eval/mean_glimpses`` are printed, too.
-        threshold: threshold of the learned stop; 1, which no probability exceeds, means never.
-    """
-
-    criterion: tuple[float, float]
-    metrics: dict[str, float]
-    threshold: float = 1.0
+    criterion: tuple[float, float]  # smaller is better; the second decides between equal first ones
+    metrics: dict[str, float]  # to log; eval/accuracy and eval/mean_glimpses are printed, too
+    threshold: float = 1.0  # of the learned stop; 1, which no probability exceeds, means never
 
 
 @dataclass
@@ -81,37 +75,24 @@ class Progress:
 
 
 class TrainingRun(RunFolder):
-    """A run folder with the state of a training loop.
+    """A `RunFolder` with the state of a training loop.
 
-    Args:
-        path: see `RunFolder`; likewise `options`, `resume`, `device` and `program`.
-        model: the network; a resumed run loads the latest checkpoint's weights into it.
-        seed: seed of the order of images.
+    A resumed run loads the latest checkpoint's weights into `model`; `seed` orders the images.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        options: Mapping[str, Any],
-        resume: bool,
-        device: torch.device,
-        program: str,
-        *,
-        model: nn.Module,
-        seed: int,
-    ) -> None:
-        super().__init__(path, options, resume, device, program)
-        self.model, self.seed, self.options = model, seed, options
+    def __init__(self, *folder: Any, model: nn.Module, seed: int) -> None:
+        super().__init__(*folder)
+        self.model, self.seed = model, seed
         self.progress = Progress()
-        self._origin = provenance(device)
+        self._origin = provenance(self.device)
         self._interrupt = Interrupt()
         self._clock = time.perf_counter()  # progress.seconds counts up to this moment
-        self._resuming = False
-        if not self.finished and self.checkpoint is not None:
-            self._resuming = True
-            self.progress = Progress(**read_json(self.checkpoint / "state.json"))
+        latest = None if self.finished else self.checkpoint
+        self._resuming = latest is not None
+        if latest is not None:
+            self.progress = Progress(**read_json(latest / "state.json"))
             self._load_weights()
-            print(f"{path}: continuing after {self.progress.images:,} images")
+            print(f"{self.path}: continuing after {self.progress.images:,} images")
         if not self.finished:
             self.rewind(self.progress.images)
 
@@ -134,10 +115,8 @@ class TrainingRun(RunFolder):
     def begin(self, optimizers: Optimizers, epochs: int, *, env_steps: int = 0) -> None:
         """Begins a stage, or continues it from the latest checkpoint.
 
-        Args:
-            optimizers: of the parameters that learn; `end_epoch` checks that these are finite.
-            epochs: number of the stage's epochs.
-            env_steps: glimpses taken to prepare the stage.
+        `end_epoch` checks that the parameters of `optimizers` are finite; `env_steps` glimpses were
+        taken to prepare the stage.
         """
         self._optimizers, self._epochs = optimizers, epochs
         if self._resuming:
@@ -157,28 +136,19 @@ class TrainingRun(RunFolder):
             yield self.progress.epoch
 
     def batches(self, images: int, batch_size: int, count: int | None = None) -> Iterator[Tensor]:
-        """Yields the image indices ``(batch_size,)`` int64 of the epoch's batches.
+        """Yields the epoch's batches of image numbers ``(batch_size,)`` int64, in a new order.
 
-        The order is drawn anew for each epoch. A signal ends the program after the current batch.
-        An epoch has `count` batches, ``images // batch_size`` if not given.
-
-        Raises:
-            ValueError: after the epoch the loss or a weight is no longer finite.
+        There are `count`, or ``images // batch_size``. A signal ends the program after a batch.
+        Raises ValueError if the loss or a weight is no longer finite after them.
         """
         progress, count = self.progress, count or images // batch_size
         order = epoch_order(self.seed, progress.stage, progress.epoch, images).to(self.device)
         self._sums = torch.tensor(progress.sums, device=self.device, dtype=torch.float64)
         self._first, self._began = progress.batch, time.perf_counter()
         self._batch_size = batch_size
-        bar = tqdm(
-            total=count,
-            initial=progress.batch,
-            unit="batch",
-            leave=False,
-            disable=None,
-            desc=f"{self._name} epoch {progress.epoch + 1}/{self._epochs}",
-        )
-        with bar:
+        shown = {"unit": "batch", "leave": False, "disable": None}
+        name = f"{self._name} epoch {progress.epoch + 1}/{self._epochs}"
+        with tqdm(total=count, initial=progress.batch, desc=name, **shown) as bar:
             for batch in range(progress.batch, count):
                 yield order[batch * batch_size : (batch + 1) * batch_size]
                 progress.batch, progress.images = batch + 1, progress.images + batch_size
@@ -267,9 +237,8 @@ class TrainingRun(RunFolder):
         self.model.load_state_dict(read_tensors(self.checkpoint / "weights.safetensors"))
 
     def _tick(self) -> None:
-        now = time.perf_counter()
-        self.progress.seconds += now - self._clock
-        self._clock = now
+        before, self._clock = self._clock, time.perf_counter()
+        self.progress.seconds += self._clock - before
 
     def _save(self) -> None:
         self._tick()
@@ -303,22 +272,13 @@ def open_run(
 ) -> TrainingRun:
     """The run in ``--run-dir``, or in a new folder named by environment, time and seed.
 
-    It prints the run's options, or that the run is finished.
-
-    Args:
-        options: of the program.
-        task: the task.
-        model: the network with its first weights.
-        program: path of the program.
-        prefix: begins the name of a new folder.
-        **chosen: values that the program chose for options that were left open.
+    It prints the run's options, or that the run is finished. `program` is the program's path,
+    `prefix` begins the name of a new folder, and `chosen` has values for options left open.
     """
     name = f"{prefix}{time.strftime('%Y-%m-%d_%H-%M-%S')}_seed{options.seed}"
     path = options.run_dir or Path("runs", task.env_id.rpartition(":")[2], name)
-    settings = to_json(options) | chosen
-    run = TrainingRun(
-        path, settings, options.resume, task.device, program, model=model, seed=options.seed
-    )
+    folder = path, to_json(options) | chosen, options.resume, task.device, program
+    run = TrainingRun(*folder, model=model, seed=options.seed)
     print(f"{path}: finished already" if run.finished else describe_options(options))
     return run
 
@@ -339,6 +299,6 @@ def epoch_order(seed: int, stage: int, epoch: int, images: int) -> Tensor:
 
 def learn_only(model: nn.Module, parameters: Sequence[nn.Parameter]) -> None:
     """Turns gradients on for the given parameters of a model and off for all others."""
-    chosen = set(parameters)
-    for parameter in model.parameters():
-        parameter.requires_grad_(parameter in chosen)
+    model.requires_grad_(False)
+    for parameter in parameters:
+        parameter.requires_grad_(True)

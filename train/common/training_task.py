@@ -14,7 +14,7 @@ from agents.dtram import DTRAM
 from agents.policy_only import POLICY_IDS, FrozenClassifier, agent_on
 from agents.spatial_map import MapDTRAM
 from agents.unroll import GlimpseSensor
-from dtram_env import Classifier, GlimpseVectorEnv, datasets
+from dtram_env import GlimpseVectorEnv, datasets
 from dtram_env.datasets import Dataset
 from dtram_env.datasets.storage.drawn_store import DrawnStore
 from dtram_env.datasets.storage.tensors import TensorStore, make_store
@@ -37,22 +37,14 @@ def describe_env(env_id: str, **keywords: Any) -> dict[str, Any]:
     check_id(env_id)
     env = gym.make_vec(env_id, num_envs=1, **keywords).unwrapped
     assert isinstance(env, GlimpseVectorEnv)
-    classifier = _frozen(env.classifier)
     env.close()
-    flops = 0 if classifier is None else classifier_flops_per_glimpse(classifier.network)
-    return {
-        "track": "whole-task" if classifier is None else "policy-only",
-        "dataset": env.dataset,
-        "num_classes": env.num_classes,
-        "max_glimpses": env.max_glimpses,
-        "classifier": None if classifier is None else classifier.name,
-        "classifier_flops": flops,
-    }
-
-
-def _frozen(classifier: Classifier | None) -> FrozenClassifier | None:
-    assert classifier is None or isinstance(classifier, FrozenClassifier)
-    return classifier
+    names = ("dataset", "num_classes", "max_glimpses")
+    about = {name: getattr(env, name) for name in names}
+    if not isinstance(env.classifier, FrozenClassifier):
+        return about | {"track": "whole-task", "classifier": None, "classifier_flops": 0}
+    flops = classifier_flops_per_glimpse(env.classifier.network)
+    name = env.classifier.name
+    return about | {"track": "policy-only", "classifier": name, "classifier_flops": flops}
 
 
 @dataclass(frozen=True)
@@ -67,36 +59,26 @@ class Images:
         return len(self.labels)
 
     def pixels(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Copies whole images as ``(B, H, W, C)`` uint8; the second value is None if H x W is all.
+        """Copies of whole images ``(B, H, W, C)`` uint8, and None if all have this size.
 
-        If images differ in size, each lies at the top left of its pixels, zeros fill the rest, and
-        the second value is the images' heights and widths ``(B, 2)`` int64.
+        Else each lies at the top left of its pixels, zeros fill the rest, and the second value is
+        the images' heights and widths ``(B, 2)`` int64.
         """
         height, width = self.store.size(indices)
         if isinstance(height, int):
             return self.store.whole(indices), None
         assert isinstance(height, Tensor) and isinstance(width, Tensor)
-        corner = torch.zeros_like(indices)
-        largest = int(height.max()), int(width.max())
-        padded = self.store.crop(indices, corner, corner, max(largest))
-        return padded[:, : largest[0], : largest[1]], torch.stack([height, width], dim=1)
+        corner, tallest, widest = torch.zeros_like(indices), int(height.max()), int(width.max())
+        padded = self.store.crop(indices, corner, corner, max(tallest, widest))
+        return padded[:, :tallest, :widest], torch.stack([height, width], dim=1)
 
 
 class TrainingTask:
     """A registered environment in the form that training in batches needs.
 
-    Args:
-        env_id: a registered id.
-        device: where the images go.
-        **env_options: keywords of the environment for `gym.make`; ``data`` is "real" if not given.
-
-    Attributes:
-        env_options: keywords that define the task; saved with models and results.
-        sensor: takes the environment's glimpses from batches of images.
-        classifier: the frozen classifier in the loop; None on the whole task.
-        image_size: side of images in memory, or the shorter side to which images on disk were
-            resized; None if they keep their own size.
-        margin: zeros that the sensor needs around an image, in pixels.
+    Images go to `device`; `env_options` are keywords for `gym.make`, where ``data`` is "real" if it
+    is not given. The attribute `image_size` is the side of images in memory, or the shorter side
+    to which images on disk were resized; None if they keep their own size.
     """
 
     def __init__(self, env_id: str, device: torch.device, **env_options: Any) -> None:
@@ -106,7 +88,7 @@ class TrainingTask:
         if self._keywords["data"] == "builtin":
             env_id = self._stand_in(env_id)
         self.env_id, self.device = env_id, device
-        # The folder of the data differs between machines and does not define the task.
+        # Saved with models and results. The folder of the data does not define the task.
         self.env_options = {k: v for k, v in self._keywords.items() if k != "data_dir"}
         env = self._environment("train")
         if isinstance(env.data.images, DrawnStore):
@@ -118,21 +100,22 @@ class TrainingTask:
         self.channels = env.image_shape[2]
         self.max_glimpses: int = env.max_glimpses
         self.discount: float = env.discount
-        self.classifier = _frozen(env.classifier)
+        assert env.classifier is None or isinstance(env.classifier, FrozenClassifier)
+        self.classifier = env.classifier  # the frozen one in the loop; None on the whole task
         thumbnail = env.thumbnail_size if env.first_glimpse == "thumbnail" else 0
         own_size = thumbnail if thumbnail != env.glimpse_size else 0
         self.sensor = GlimpseSensor(env.glimpse_size, env.num_scales, env.first_glimpse, own_size)
         in_memory = isinstance(env.data.images, np.ndarray)
         self.image_size: int | None = env.image_shape[0] if in_memory else env.image_size
-        self.margin = margin(env.glimpse_size, env.num_scales)
+        self.margin = margin(env.glimpse_size, env.num_scales)  # zeros around an image
         env.close()
 
     def check_whole(self) -> None:
         """Raises ValueError on a policy-only id, where a frozen classifier answers."""
         if self.classifier is not None:
+            expected = "expected the id of the whole task, without 'Policy'"
             raise ValueError(
-                f"--env-id {self.env_id}: a frozen classifier answers there; expected the id of "
-                "the whole task, without 'Policy'"
+                f"--env-id {self.env_id}: a frozen classifier answers there; {expected}"
             )
 
     def _stand_in(self, env_id: str) -> str:
@@ -149,37 +132,25 @@ class TrainingTask:
 
     def _build_cache(self, env: GlimpseVectorEnv) -> GlimpseVectorEnv:
         """Draws a whole dataset once and caches it, because training reads each image often."""
-        settings = env.settings
-        assert isinstance(settings.dataset, str)
+        made = env.settings
+        assert isinstance(made.dataset, str)
         sizes = (env.thumbnail_size,) if env.first_glimpse == "thumbnail" else ()
         print(f"{self.env_id}: drawing its images, once; later runs read them", flush=True)
-        datasets.build(
-            settings.dataset,
-            data_dir=settings.data_dir,
-            options=settings.image_options,
-            thumbnail_sizes=sizes,
-        )
+        folder, options = made.data_dir, made.image_options
+        datasets.build(made.dataset, data_dir=folder, options=options, thumbnail_sizes=sizes)
         env.close()
         return self._environment("train")
 
     @property
     def metadata(self) -> dict[str, Any]:
         """What is saved with a model: the task, and the sensor that shows images to it."""
-        return {
-            "env_id": self.env_id,
-            "env_options": self.env_options,
-            "sensor": {**self.sensor._asdict(), "image_size": self.image_size},
-        }
+        sensor = {**self.sensor._asdict(), "image_size": self.image_size}
+        return {"env_id": self.env_id, "env_options": self.env_options, "sensor": sensor}
 
     def about_test(self) -> dict[str, Any]:
         """The task's entries in a result on the test split."""
-        return {
-            "env_id": self.env_id,
-            "env_options": self.env_options,
-            "dataset": self.dataset,
-            "split": "test",
-            "images": len(self.images("test")),
-        }
+        about = {"env_id": self.env_id, "env_options": self.env_options, "dataset": self.dataset}
+        return {**about, "split": "test", "images": len(self.images("test"))}
 
     def images(self, split: str) -> Images:
         """A split's images and labels on the device; each split is read once."""
@@ -199,7 +170,7 @@ class TrainingTask:
 
     @property
     def whole_image_batch_size(self) -> int:
-        """The same for batches of whole images."""
+        """Batch size for whole images."""
         height, width = self.images("train").data.typical_size
         return max(1, min(self.eval_batch_size, 64_000_000 // (height * width * self.channels)))
 
@@ -219,14 +190,11 @@ class TrainingTask:
         return TensorStore(changed, self.margin, sizes if augment.scale_crop is None else None)
 
     def pixel_scale(self) -> tuple[float, float]:
-        """Mean and standard deviation of the training images' pixels, 0 ... 255.
-
-        If the images are not in memory, the thumbnails of 500 evenly spaced ones stand for them.
-        """
+        """Mean and standard deviation of the training images' pixels, 0 ... 255."""
         train = self.images("train")
         if isinstance(train.store, TensorStore):
             pixels = train.store.images.flatten()
-        else:
+        else:  # thumbnails of 500 evenly spaced images
             indices = torch.linspace(0, len(train) - 1, min(len(train), 500), device=self.device)
             side = self.sensor.thumbnail_size or self.sensor.glimpse_size
             pixels = train.store.thumbnail(indices.round().long(), side).flatten()
@@ -237,10 +205,9 @@ class TrainingTask:
         return mean.item(), std.item()
 
     def new_agent(self, **config: Any) -> DTRAM:
-        """An untrained DT-RAM for this task; keywords are fields of `DTRAMConfig`.
+        """An untrained DT-RAM; keywords are fields of `DTRAMConfig`.
 
-        On a policy-only task its encoder, core and classifier are copies of the frozen
-        classifier's, and `config` must not ask for others.
+        On a policy-only task its encoder, core and classifier are the frozen classifier's.
         """
         budget, names = self.max_glimpses, self.class_names
         if self.classifier is not None:

@@ -14,9 +14,8 @@ from agents.resnet import learning_parameters
 def begin_stage(agent: DTRAM, before: int) -> None:
     """Prepares a per-step network, with an encoder and a classifier for each glimpse, for a stage.
 
-    Encoders and classifiers of the new glimpses begin as copies of the last learned one. Those of
-    earlier glimpses stay fixed, batch statistics included. Other networks share their weights over
-    glimpses, and nothing is done. `before` is the stage before's number of glimpses, 0 if none.
+    New ones begin as copies of the last learned one; earlier ones stay fixed, batch statistics
+    included. `before` is the number of glimpses of the stage before, 0 if none.
     """
     if not agent.config.per_step or before == 0:
         return
@@ -31,20 +30,17 @@ def begin_stage(agent: DTRAM, before: int) -> None:
 def stage_parameters(
     agent: DTRAM, objective: Objective, glimpses: int, before: int, answers: bool
 ) -> list[nn.Parameter]:
-    """The parameters that a stage of `glimpses`, after one of `before`, learns.
+    """The parameters that the loss reaches in a stage of `glimpses`, after one of `before`.
 
-    The loss reaches each of them. Without `answers` (a policy-only id) encoder, core and classifier
-    do not learn.
+    Without `answers` (a policy-only id) encoder, core and classifier do not learn.
     """
-    modules: list[nn.Module] = [agent.locator]
-    if answers:
-        networks = [agent.encoder, agent.classifier]
-        if agent.config.per_step:
-            learned = slice(before, glimpses)
-            networks = agent.encoders()[learned] + agent.classifiers()[learned]
-        modules = [*networks, agent.core, agent.locator]
-    learned_parameters = [p for module in modules for p in learning_parameters(module)]
-    return learned_parameters + trained_heads(agent, objective)
+    networks = [agent.encoder, agent.classifier]
+    if agent.config.per_step:
+        new = slice(before, glimpses)
+        networks = agent.encoders()[new] + agent.classifiers()[new]
+    modules = [*networks, agent.core, agent.locator] if answers else [agent.locator]
+    learned = [p for module in modules for p in learning_parameters(module)]
+    return learned + trained_heads(agent, objective)
 
 
 def epochs_of_budget(batches: int, batches_in_split: int) -> tuple[int, int]:
@@ -59,7 +55,7 @@ def epochs_of_budget(batches: int, batches_in_split: int) -> tuple[int, int]:
     return epochs, batches // epochs
 
 
-def check_curriculum(curriculum: Sequence[int], budget: int) -> None:
+def check_stages(curriculum: Sequence[int], budget: int) -> None:
     """Raises ValueError unless the stages' glimpses rise to the budget."""
     rising = all(a < b for a, b in pairwise(curriculum))
     if not rising or min(curriculum) < 1 or curriculum[-1] != budget:

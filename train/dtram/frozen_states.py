@@ -56,12 +56,12 @@ class FrozenStates(NamedTuple):
     ) -> Losses:
         """ACT's loss: cross-entropy of the mixed answer plus `ponder_cost` nats a glimpse."""
         labels = self.labels[indices]
-        answer = halted_answer(self.stop_logit(agent, indices), self.logits[:, indices])
-        total = ponder_cost_loss(answer.logits, labels, answer.ponder, ponder_cost)
-        correct = (answer.logits.detach().argmax(dim=-1) == labels).float()
-        taken = answer.taken.float()
+        logits, halt = halted_answer(self.stop_logit(agent, indices), self.logits[:, indices])
+        total = ponder_cost_loss(logits, labels, halt.ponder, ponder_cost)
+        correct = (logits.detach().argmax(dim=-1) == labels).float()
+        taken = halt.taken.float()
         return supervised_losses(total, correct.mean(), 1, discount)._replace(
-            cross_entropy=total.detach() - ponder_cost * answer.ponder.detach().mean(),
+            cross_entropy=total.detach() - ponder_cost * halt.ponder.detach().mean(),
             mean_glimpses=taken.mean(),
             mean_return=(correct * discount**taken).mean(),
         )
@@ -69,16 +69,9 @@ class FrozenStates(NamedTuple):
 
 @torch.no_grad()
 def frozen_states(
-    task: TrainingTask,
-    agent: DTRAM,
-    augment: Augmentation,
-    seed: int,
-    env_steps: int | None = None,
+    task: TrainingTask, agent: DTRAM, augment: Augmentation, seed: int, env_steps: int | None = None
 ) -> FrozenStates:
-    """Runs the trunk, in evaluation mode, over the training split, each image augmented once.
-
-    If the split needs more than `env_steps` glimpses in all, a random part of it is used.
-    """
+    """Runs the trunk over the training split, or a random part of it with `env_steps` glimpses."""
     agent.eval()
     train, budget = task.images("train"), agent.config.max_glimpses
     chosen = torch.arange(len(train), device=task.device)
@@ -87,14 +80,13 @@ def frozen_states(
         chosen = order[: env_steps // budget].sort().values.to(task.device)
     h = torch.empty(budget, len(chosen), agent.config.hidden_size, device=task.device)
     logits = torch.empty(budget, len(chosen), agent.config.num_classes, device=task.device)
-    devices = [task.device] if task.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    with torch.random.fork_rng(devices=[task.device] if task.device.type == "cuda" else []):
         torch.manual_seed(seed)
         positions = torch.arange(len(chosen), device=task.device)
         for part in positions.split(task.whole_image_batch_size):
             store = task.augmented(train, chosen[part], augment)
-            index = torch.arange(len(part), device=task.device)
-            for t, step in enumerate(deterministic_path(agent, task.sensor, store, index)):
+            rows = torch.arange(len(part), device=task.device)
+            for t, step in enumerate(deterministic_path(agent, task.sensor, store, rows)):
                 # Not `heads`: HaltingRAM's mix the answers of earlier glimpses.
                 h[t, part], logits[t, part] = step.state.h, agent.logits(step.state, t)
     return FrozenStates(h, logits, train.labels[chosen])

@@ -80,13 +80,13 @@ def agent_on_trunk(folder: Path, task: TrainingTask, stop: Stop, bf16: bool, see
     if (folder / "options.json").exists() and not has_results(folder):
         raise ValueError(f"--trunk {folder}: expected a finished run; results.json is missing")
     trained = load_agent(folder, task.device)
-    env_id, sensor = (trained.about.get(name, task.metadata[name]) for name in ("env_id", "sensor"))
-    made, wanted = (name.rpartition(":")[2] for name in (env_id, task.env_id))
+    about = {**task.metadata, **trained.about}
+    made, wanted = (name.rpartition(":")[2] for name in (about["env_id"], task.env_id))
     message = f"--trunk {folder}: was made for"
     if made != wanted:
         raise ValueError(f"{message} {made}, the environment is {wanted}; add --env-id {made}")
-    if sensor != (wanted := task.metadata["sensor"]):
-        raise ValueError(f"{message} {sensor}, the environment has {wanted}")
+    if about["sensor"] != (wanted := task.metadata["sensor"]):
+        raise ValueError(f"{message} {about['sensor']}, the environment has {wanted}")
     trained.check_spaces(task.observation_space, task.action_space, task.max_glimpses)
     kind = HaltingRAM if isinstance(stop, ACT) else type(trained)
     config = replace(trained.config, stopper_prior=stopper_prior(stop))

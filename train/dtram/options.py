@@ -1,9 +1,9 @@
 """The options that only DT-RAM has: where it looks next, and how it learns to stop."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from train.common.options import check_numbers
+from train.common.options import check_numbers, words
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Cells:
         return self.entropy + progress * (last - self.entropy)
 
 
-Locator = Gaussian | Cells
+Locator = Annotated[Gaussian | Cells, words(Gaussian, Cells)]
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Map:
     """share of the features left out in training"""
 
 
-Core = RNN | Map
+Core = Annotated[RNN | Map, words(RNN, Map)]
 
 
 @dataclass(frozen=True)
@@ -145,4 +145,4 @@ class ACT:
         check_numbers(self, "at least 1", "epochs", "batch_size", option="stop")
 
 
-Stop = StopAfter | StopJoint | StopOff | ACT
+Stop = Annotated[StopAfter | StopJoint | StopOff | ACT, words(StopAfter, StopJoint, StopOff, ACT)]

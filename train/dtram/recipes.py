@@ -25,8 +25,6 @@ _DIGIT_CELLS = Cells(grid=7, entropy=0.02, entropy_last=0.0, gradient="state")
 
 BIRD_STOP = StopAfter(max_mean_glimpses=None, epochs=60, batch_size=250)
 """For splits of some thousand images, where larger batches would leave too few updates."""
-PHOTOGRAPH_AUGMENTATION = Augmentation(affine=0.0, flip=True, colour=0.4, lighting=0.1)
-"""The original's on CUB, but for its random window."""
 
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     # The paper's network. Its locator learns slowly, or it soon forgets the scan of the warm-up.
@@ -61,7 +59,8 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         "epochs": 90,
         "optimizer": SGD(),
         "learning_rate": 1e-3,
-        "augment": PHOTOGRAPH_AUGMENTATION,
+        # The original's, but for its random window.
+        "augment": Augmentation(affine=0.0, flip=True, colour=0.4, lighting=0.1),
         "bf16": True,
         "stop": BIRD_STOP,
     },

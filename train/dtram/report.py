@@ -3,7 +3,6 @@
 import io
 import textwrap
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from torch import Tensor
 from agents.cost import flops_of_first_glimpse, flops_per_glimpse, mean_flops
 from agents.dtram import DTRAM
 from agents.stopping import ConfidenceStop, FixedStop, LearnedStop, StoppingRule
-from agents.unroll import GlimpseSensor, Scores, classify, score
+from agents.unroll import Scores, classify, score
 from dtram_env.rendering import crop_boxes, draw_episode
 from train.common.files import write_tensors, write_text
 from train.common.training_task import Images, TrainingTask
@@ -33,11 +32,9 @@ TITLE_WIDTH = 20  # letters over a picture
 
 
 def report(folder: Path, task: TrainingTask, agent: DTRAM, about: dict[str, Any]) -> dict[str, Any]:
-    """Evaluates the test split once and writes the report of a run.
+    """Evaluates the test split once; writes ``results.txt``, the images' outcomes and two pictures.
 
-    It is ``results.txt`` (the table), ``test_images.safetensors`` (prediction and number of
-    glimpses of every image), ``error_by_glimpses.png`` and ``glimpses.png``. Returns the results
-    with the entries of `about`, ready for JSON; errors in percent.
+    Returns the results with the entries of `about`, ready for JSON; errors in percent.
     """
     images, validation = task.images("test"), task.images("validation")
     batch = min(SCORE_BATCH, task.eval_batch_size)
@@ -102,10 +99,8 @@ def percent(share: float) -> float:
 
 def table(results: dict[str, Any]) -> str:
     """The results as text."""
-    grid = Table(
-        title=f"{results['env_id']}: {results['dataset']}, {results['split']} split, "
-        f"{results['images']:,} images, one deterministic pass"
-    )
+    data = f"{results['env_id']}: {results['dataset']}, {results['split']} split"
+    grid = Table(title=f"{data}, {results['images']:,} images, one deterministic pass")
     grid.add_column("stopping rule")
     grid.add_column("mean glimpses", justify="right")
     grid.add_column("test error %", justify="right")
@@ -169,8 +164,8 @@ def error_plot(results: dict[str, Any], path: Path) -> None:
         ticks = [t for t in (0.5, 1, 2, 5, 10, 20, 50) if min(positive) / 2 < t < 2 * max(positive)]
         axes.set_yticks(ticks, [f"{t:g}" for t in ticks], minor=False)
         axes.set_yticks([], minor=True)
-    axes.set(xlabel="mean number of glimpses", ylabel="test error %")
-    axes.set_title(f"{results['dataset']}, {results['images']:,} test images")
+    title = f"{results['dataset']}, {results['images']:,} test images"
+    axes.set(xlabel="mean number of glimpses", ylabel="test error %", title=title)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=120)
@@ -184,10 +179,8 @@ def glimpse_figure(
     prediction: Tensor,
     columns: int = 8,
 ) -> Figure:
-    """Images by number of glimpses, boxes numbered in visiting order (the talk's figure 7).
-
-    Each row shows the split's first images that took so many glimpses; they are not chosen.
-    """
+    """The split's first images by number of glimpses, with numbered boxes (the talk's figure 7)."""
+    whole_first = task.sensor.first_glimpse == "thumbnail"
     counts = torch.bincount(taken, minlength=task.max_glimpses + 1).tolist()
     rows = [t for t in range(1, task.max_glimpses + 1) if counts[t]]
     figure = Figure(figsize=(1.3 * columns + 1.2, 1.5 * len(rows) + 0.2), layout="constrained")
@@ -198,7 +191,8 @@ def glimpse_figure(
         shown = torch.nonzero(taken == t)[:columns, 0].tolist()
         for axes, n in zip(cells, shown, strict=False):
             pixels = images.data.image(n)
-            boxes = boxes_seen(task.sensor, scores.locations[:t, n], pixels.shape)
+            crops = scores.locations[int(whole_first) : t, n].cpu().numpy()
+            boxes = crop_boxes(crops, pixels.shape, task.sensor.glimpse_size, whole_first)
             axes.imshow(draw_episode(pixels, boxes, size=224))
             answer, label = (task.class_names[int(k[n])] for k in (prediction, images.labels))
             said = answer if answer == label else f"{answer} (is {label})"
@@ -209,15 +203,6 @@ def glimpse_figure(
         side = {"transform": cells[0].transAxes, "ha": "right", "va": "center", "fontsize": 9}
         cells[0].text(-0.08, 0.5, text, **side)
     return figure
-
-
-def boxes_seen(
-    sensor: GlimpseSensor, locations: Tensor, image_shape: Sequence[int]
-) -> list[tuple[int, int, int, int]]:
-    """Boxes ``(left, top, width, height)`` of the glimpses at `locations` ``(T, 2)``, in order."""
-    whole_first = sensor.first_glimpse == "thumbnail"
-    places = locations[int(whole_first) :].cpu().numpy()
-    return crop_boxes(places, image_shape, sensor.glimpse_size, whole_first)
 
 
 def glimpse_pictures(task: TrainingTask, agent: DTRAM, split: str) -> np.ndarray:

@@ -24,28 +24,21 @@ def score_validation(task: TrainingTask, agent: DTRAM) -> Scores:
 def select_by_error(scores: Scores, discount: float) -> Selection:
     """Ranks a trunk's weights by the mean error after 2, 3, ... T glimpses; ties by that after T.
 
-    A dynamic stop may come after any glimpse, so every glimpse counts, except the first one, which
-    no location policy chose (unless T = 1).
+    A stop may come after any of them, and the first glimpse is not chosen by the location policy.
     """
     steps = len(scores.logits)
     errors = [scores.error_and_glimpses(FixedStop(t))[0] for t in range(1, steps + 1)]
     metrics = {f"eval/error_at_{t}": error for t, error in enumerate(errors, start=1)}
-    metrics |= {
-        "eval/accuracy": 1 - errors[-1],
-        "eval/mean_glimpses": float(steps),
-        "eval/mean_return": discount**steps * (1 - errors[-1]),
-    }
+    metrics |= _metrics(1 - errors[-1], float(steps), discount**steps * (1 - errors[-1]))
     later = errors[1:] or errors
     return Selection((sum(later) / len(later), errors[-1]), metrics)
 
 
 def select_threshold(scores: Scores, discount: float, max_mean_glimpses: float | None) -> Selection:
-    """Chooses the threshold of the learned stop.
+    """Chooses the learned stop's threshold: 1/2, 1 (never) or a quantile of its probabilities.
 
-    Candidates are 1/2, 1 (never stop) and quantiles of the stop probabilities that occur, so they
-    stay fine where all probabilities are close to 0 or to 1. Among candidates within the bound on
-    the mean number of glimpses: lowest error, then fewest glimpses. If none is within it: fewest
-    glimpses, and ``eval/bound_kept`` is 0. Without a bound: highest mean return.
+    Of those within the bound on mean glimpses: lowest error, then fewest glimpses. If none is:
+    fewest glimpses, and ``eval/bound_kept`` is 0. Without a bound: highest mean return.
     """
     p = torch.sigmoid(scores.stop_logit[:-1].flatten().double())
     thresholds = {0.5, 1.0}  # no probability exceeds 1
@@ -62,13 +55,8 @@ def select_threshold(scores: Scores, discount: float, max_mean_glimpses: float |
         glimpses = float(taken.double().mean())
         mean_return = float(grade(taken.double(), prediction, scores.labels, discount).mean())
         over = glimpses > bound
-        metrics = {
-            "eval/accuracy": 1 - error,
-            "eval/mean_glimpses": glimpses,
-            "eval/mean_return": mean_return,
-            "eval/stop_threshold": threshold,
-            "eval/bound_kept": float(not over),
-        }
+        metrics = _metrics(1 - error, glimpses, mean_return)
+        metrics |= {"eval/stop_threshold": threshold, "eval/bound_kept": float(not over)}
         rank: tuple[float, ...] = (over, glimpses, error) if over else (over, error, glimpses)
         criterion = (error + over, glimpses)  # an epoch beyond the bound loses to any within it
         if max_mean_glimpses is None:
@@ -84,10 +72,10 @@ def select_halting(scores: Scores, discount: float, ponder_cost: float) -> Selec
     correct = (answer.argmax(dim=-1) == scores.labels).double()
     glimpses = float(taken.double().mean())
     loss = float(cross_entropy(answer, scores.labels) + ponder_cost * glimpses)
-    metrics = {
-        "eval/accuracy": float(correct.mean()),
-        "eval/mean_glimpses": glimpses,
-        "eval/mean_return": float((correct * discount**taken).mean()),
-        "eval/loss": loss,
-    }
-    return Selection((loss, glimpses), metrics, rule.threshold)
+    metrics = _metrics(float(correct.mean()), glimpses, float((correct * discount**taken).mean()))
+    return Selection((loss, glimpses), metrics | {"eval/loss": loss}, rule.threshold)
+
+
+def _metrics(accuracy: float, mean_glimpses: float, mean_return: float) -> dict[str, float]:
+    names = ("eval/accuracy", "eval/mean_glimpses", "eval/mean_return")
+    return dict(zip(names, (accuracy, mean_glimpses, mean_return), strict=True))

@@ -15,19 +15,15 @@ from torch import Tensor
 from agents.checks import require
 from agents.objective import Objective
 
-REACH = 0.5
-"""Distance of the scan's points from the middle along each axis, in image halves."""
-_POINTS = ((0, -1), (-1, 1), (1, 1), (1, -1), (-1, -1), (0, 1))
-LIKELIHOOD_WEIGHT = 0.1
-"""Weight of the scan's likelihood: the warm-up is mostly for the encoder and the core."""
+REACH = 0.5  # distance of the scan's points from the middle along each axis, in image halves
+_POINTS = ((0, -1), (-1, 1), (1, 1), (1, -1), (-1, -1), (0, 1))  # top, four corners, bottom
+LIKELIHOOD_WEIGHT = 0.1  # of the scan: the warm-up is mostly for the encoder and the core
 
 
 def scripted_scan(later: int) -> Tensor:
-    """Locations of glimpses 2, 3, ..., the first glimpse being at the centre.
+    """Locations ``(later, 2)`` in [-1, 1] of glimpses 2, 3, ..., the first being at the centre.
 
-    They go above the middle, to the two lower corners, the two upper ones, below the middle, and
-    then repeat. With the first glimpse, seven windows of 8 pixels cover most of a digit of 20.
-    Returns ``(later, 2)`` x and y in [-1, 1].
+    With it, seven windows of 8 pixels cover most of a digit of 20. Later ones repeat the six.
     """
     require("later", later, later >= 1, "at least 1 glimpse after the first")
     return REACH * torch.tensor([_POINTS[k % len(_POINTS)] for k in range(later)]).float()

@@ -13,41 +13,31 @@ from typing import Any
 
 import numpy as np
 
-from agents.stopping import ConfidenceStop, FixedStop
+from agents.stopping import ConfidenceStop, FixedStop, StoppingRule
+from train.common import statistics
+from train.common.files import markdown_table
 from train.common.records import origin
-from train.common.statistics import (
-    Mixture,
-    confidences,
-    mean_interval,
-    mixture_at,
-    paired_bootstrap,
-)
 from train.paper import systems
 from train.paper.read_runs import Reader, Record
 from train.paper.tables import Line, label_of
-from train.paper.write_tables import markdown_table
 
 EVIDENCE = "claims.jsonl"  # beside the tables
 KEY = ("protocol", "system", "against", "seed")  # identifies a record of evidence
 THRESHOLD, WHOLE = "confidence threshold", "whole budget"
 
 
-def pack(wrong: np.ndarray, mean_glimpses: float, other: Mixture) -> Record:
-    """The errors ``(N,)`` bool of a learned stop and of another way to stop, as JSON values.
+def pack(wrong: np.ndarray, mean_glimpses: float, other: statistics.Mixture) -> Record:
+    """The errors ``(N,)`` bool of a learned stop and of another way to stop, packed for JSON."""
 
-    Arrays are packed into bits; `unpack` gives the errors back.
-    """
-
-    def text(bits: np.ndarray) -> str:
-        return base64.b64encode(np.packbits(bits).tobytes()).decode()
-
+    bits = [np.packbits(each).tobytes() for each in (wrong, *other.wrong)]
+    first, *others = (base64.b64encode(each).decode() for each in bits)
     return {
         "images": len(wrong),
         "mean_glimpses": mean_glimpses,
         "other_mean_glimpses": other.mean_glimpses,
         "other_share": other.share,
-        "wrong": text(wrong),
-        "other_wrong": [text(each) for each in other.wrong],
+        "wrong": first,
+        "other_wrong": others,
     }
 
 
@@ -56,24 +46,24 @@ def unpack(record: Record) -> tuple[np.ndarray, np.ndarray]:
     texts = [record["wrong"], *record["other_wrong"]]
     packed = np.stack([np.frombuffer(base64.b64decode(text), np.uint8) for text in texts])
     wrong = np.unpackbits(packed, axis=1, count=record["images"]).astype(bool)
-    return wrong[0], Mixture(wrong[1:], record["other_share"], 0.0).error
+    return wrong[0], statistics.Mixture(wrong[1:], record["other_share"], 0.0).error
 
 
 def compare(reader: Reader, line: Line, seed: int, dtram: Path, ram: Path) -> list[Record]:
     """Evidence on a DT-RAM against a confidence threshold and the whole budget on its trunk.
 
-    The confidence threshold has the same mean glimpses on the test split: the two thresholds whose
-    means enclose DT-RAM's are mixed. `dtram` and `ram` are the folders of the runs of `line` and of
-    its trunk. Raises ValueError if the trunk was trained again afterwards.
+    Two thresholds are mixed so that their mean glimpses on the test split are DT-RAM's. `dtram` and
+    `ram` are the run folders of `line` and its trunk. ValueError: the trunk was trained again.
     """
     reading = reader.read(line, dtram)
     wrong, mean = ~reading.outcome.right, float(reading.outcome.glimpses.mean())
     scores = reader.scores(ram, ram)
     budget = len(scores.logits)
     whole = FixedStop(budget)
+    rules: list[StoppingRule] = [*map(ConfidenceStop, statistics.confidences(scores)), whole]
     others = {
-        THRESHOLD: mixture_at(scores, [*map(ConfidenceStop, confidences(scores)), whole], mean),
-        WHOLE: mixture_at(scores, [whole], budget),
+        THRESHOLD: statistics.mixture_at(scores, rules, mean),
+        WHOLE: statistics.mixture_at(scores, [whole], budget),
     }
     about = {"protocol": line.protocol.name, "system": line.system, "seed": seed}
     data = reading.results["dataset"]
@@ -86,24 +76,24 @@ def compare(reader: Reader, line: Line, seed: int, dtram: Path, ram: Path) -> li
 
 def rows(records: Sequence[Record]) -> list[dict[str, Any]]:
     """One claim for each DT-RAM and other way to stop, from records in the order of `KEY`."""
-    groups = groupby(records, itemgetter("protocol", "system", "against"))
-    return [claim(list(group)) for _, group in groups]
+    return [claim(list(group)) for _, group in groupby(records, itemgetter(*KEY[:3]))]
 
 
 def claim(records: Sequence[Record]) -> dict[str, Any]:
     """The claim that runs of several seeds support on one DT-RAM and one other way to stop.
 
-    It gives the errors of both in percent; their difference in points (negative: the learned stop
-    is better) with a 95 % interval by a bootstrap over images and seeds; and half the width of
-    Student's interval over the differences of seeds.
+    Errors are in percent. Their difference (negative: the learned stop is better) is in points,
+    with a 95 % interval by a bootstrap over images and seeds, and half of Student's over seeds.
     """
     wrong, other = (np.stack(each) for each in zip(*map(unpack, records), strict=True))
     differences = 100 * (wrong - other)  # (seeds, N)
-    mean, low, high = paired_bootstrap(differences)
-    each = differences.mean(axis=1)
+    mean, low, high = statistics.paired_bootstrap(differences)
+    by_seed = differences.mean(axis=1).tolist()
     protocol, system, against = (records[0][name] for name in KEY[:3])
-    glimpses = float(np.mean([record["mean_glimpses"] for record in records]))
-    other_glimpses = float(np.mean([record["other_mean_glimpses"] for record in records]))
+    glimpses, other_glimpses = (
+        float(np.mean([record[name] for record in records]))
+        for name in ("mean_glimpses", "other_mean_glimpses")
+    )
     values: dict[str, float | None] = {
         "error": 100 * float(wrong.mean()),
         "glimpses": glimpses,
@@ -113,7 +103,7 @@ def claim(records: Sequence[Record]) -> dict[str, Any]:
         "difference": mean,
         "low": low,
         "high": high,
-        "half_of_students": mean_interval(each.tolist())[1],
+        "half_of_students": statistics.mean_interval(by_seed)[1],
     }
     return {
         "data": records[0]["data"],
@@ -123,7 +113,7 @@ def claim(records: Sequence[Record]) -> dict[str, Any]:
         "against": against,
         **{name: None if value is None else round(value, 4) for name, value in values.items()},
         "seeds": len(records),
-        "seed_differences": [round(float(one), 4) for one in each],
+        "seed_differences": [round(one, 4) for one in by_seed],
     }
 
 

@@ -1,5 +1,6 @@
 """The talk's figures 7 and 8, and curves of error against cost, drawn from finished runs."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,8 @@ from train.paper.tables import IN_NO_CURVE, line_of
 
 matplotlib.use("Agg")
 
-Points = dict[str, list[dict[str, Any]]]  # points of each curve
+Points = defaultdict[str, list[dict[str, Any]]]
+"""Points of each curve."""
 CURVE_CONFIDENCES = (0.5, 0.7, 0.9, 0.97, 0.99)
 """Confidence thresholds whose cost is shown."""
 BY_DISCOUNT, FIXED, CONFIDENCE = "DT-RAM, by discount", "fixed number (RAM)", "confidence threshold"
@@ -44,7 +46,7 @@ class FinishedRuns:
     stem: Path  # path of the files up to their endings
 
     def read(self, system: str, **stop: Any) -> Reading:
-        """Reads a system's run, stopped by its own rule or after `steps` or at a `threshold`."""
+        """Reads a system's run; see `line_of`."""
         return self.reader.read(line_of(self.protocol, system, **stop), self.folders[system])
 
     def path(self, ending: str) -> Path:
@@ -64,10 +66,7 @@ class FinishedRuns:
     def images_per_second(
         self, system: str, rule: StoppingRule | None = None, steps: int | None = None
     ) -> float:
-        """Test images that a run's network classifies in a second, the fastest of 3 passes.
-
-        It stops by `rule`, or by its own if None; `steps` picks the stage of the curriculum.
-        """
+        """Test images a second, the fastest of 3 passes; `steps` picks the curriculum's stage."""
         folder = self.folders[system]
         task = self.reader.task(folder)
         test = task.images("test")
@@ -82,8 +81,7 @@ class FinishedRuns:
 def histogram_figure(runs: FinishedRuns) -> list[Path]:
     """Test images by number of glimpses with boxes in visiting order, and how many took each.
 
-    Writes ``STEM.png``, ``STEM-histogram.png`` and ``STEM.json``; nothing without a DT-RAM. Returns
-    the pictures.
+    Writes ``STEM.png``, ``STEM-histogram.png`` and ``STEM.json``; nothing without a DT-RAM.
     """
     if "dtram" not in runs.folders:
         return []
@@ -107,24 +105,25 @@ def histogram_figure(runs: FinishedRuns) -> list[Path]:
 
 
 def discount_plot(runs: FinishedRuns) -> list[Path]:
-    """Test error against mean glimpses as the discount varies, beside other stopping rules.
-
-    Writes ``STEM-discount.png`` and ``.json``; nothing without a run of some discount.
-    """
+    """Test error against mean glimpses by discount, beside other stops: ``STEM-discount.png``."""
     learned = [name for name in runs.folders if name == "dtram" or name.startswith("discount-")]
     if not learned or "ram" not in runs.folders:
         return []
-    points = Points()
+    points: Points = defaultdict(list)
+
+    def add(curve: str, name: str, glimpses: float, error: float) -> None:
+        points[curve].append({"name": name, "mean_glimpses": glimpses, "test_error": error})
+
     for name in learned:
         reading = runs.read(name)
         label = f"{reading.results['discount']:g}"
-        _add(points, BY_DISCOUNT, label, reading.error, mean_glimpses=reading.mean_glimpses)
+        add(BY_DISCOUNT, label, reading.mean_glimpses, reading.error)
     for steps in range(1, runs.protocol.max_glimpses + 1):
-        _add(points, FIXED, str(steps), runs.read("ram", steps=steps).error, mean_glimpses=steps)
+        add(FIXED, str(steps), steps, runs.read("ram", steps=steps).error)
     scores = runs.reader.scores(runs.folders["ram"], runs.folders["ram"])
     for threshold in confidences(scores, 40):
         error, glimpses = scores.error_and_glimpses(ConfidenceStop(threshold))
-        _add(points, CONFIDENCE, f"{threshold:.4g}", 100 * error, mean_glimpses=glimpses)
+        add(CONFIDENCE, f"{threshold:.4g}", glimpses, 100 * error)
     runs.write_json("-discount.json", ["ram", *learned], points=points)
     axis = "mean_glimpses", "mean number of glimpses"
     return [_plot(runs, points, axis, "-discount.png", [BY_DISCOUNT], joined=True)]
@@ -133,14 +132,13 @@ def discount_plot(runs: FinishedRuns) -> list[Path]:
 def cost_plot(runs: FinishedRuns) -> list[Path]:
     """Test error of every system, but `tables.IN_NO_CURVE`, against FLOPs and measured time.
 
-    Writes ``STEM-cost-flops.png``, ``STEM-cost-time.png`` and ``STEM-cost.json``. Time is measured
-    here, one system after another, in batches.
+    Writes ``STEM-cost-flops.png``, ``STEM-cost-time.png`` and ``STEM-cost.json``.
     """
-    points = Points()
+    points: Points = defaultdict(list)
 
-    def add(kind: str, name: str, reading: Reading, rate: float) -> None:
+    def add(curve: str, name: str, reading: Reading, rate: float) -> None:
         cost = {"mflop": reading.flops / 1e6, "milliseconds": 1000 / rate}
-        _add(points, kind, name, reading.error, **cost)
+        points[curve].append({"name": name, **cost, "test_error": reading.error})
 
     shown = [name for name in runs.folders if name not in IN_NO_CURVE]
     for name in shown:
@@ -161,10 +159,6 @@ def cost_plot(runs: FinishedRuns) -> list[Path]:
         _plot(runs, points, axis, f"-cost-{cost}.png", [LOOK, LEARNED], joined=False)
         for cost, axis in COSTS.items()
     ]
-
-
-def _add(points: Points, curve: str, name: str, error: float, **place: float) -> None:
-    points.setdefault(curve, []).append({"name": name, **place, "test_error": error})
 
 
 def _plot(
@@ -190,14 +184,12 @@ def _plot(
             if joined or not row["name"].startswith("discount-"):  # they have their own curve
                 place = (row[key], row["test_error"])
                 axes.annotate(row["name"], place, (4, 4), textcoords="offset points", fontsize=7)
-    axes.set(xlabel=label, ylabel="test error %", title=title)
+    axes.set(xlabel=label, ylabel="test error %", title=title, yscale="log")
     axes.set_xscale("linear" if joined else "log")
-    axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("{x:g}")
     axes.tick_params(which="minor", labelsize=6)
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize=8)
-    path = runs.path(ending)
-    figure.savefig(path, dpi=110)
-    return path
+    figure.savefig(runs.path(ending), dpi=110)
+    return runs.path(ending)

@@ -41,8 +41,9 @@ class Reader:
     """Reads finished runs; each network is scored on the test split once."""
 
     def __init__(self, device: torch.device, data_dir: Path | None = None) -> None:
-        self._device, self._data_dir = device, data_dir
-        self._task = cache(self._make_task)
+        self._device = device
+        self._places = {} if data_dir is None else {"data_dir": str(data_dir)}
+        self._tasks: dict[str, TrainingTask] = {}
         self.scores = cache(self._score)
         """Scores of the network in one folder on the test split of the run in another."""
 
@@ -69,11 +70,11 @@ class Reader:
     def task(self, folder: Path) -> TrainingTask:
         """The task of a finished run."""
         results = read_json(folder / "results.json")
-        return self._task(results["env_id"], tuple(sorted(results["env_options"].items())))
-
-    def _make_task(self, env_id: str, keywords: tuple[tuple[str, Any], ...]) -> TrainingTask:
-        places = {} if self._data_dir is None else {"data_dir": str(self._data_dir)}
-        return TrainingTask(env_id, self._device, **dict(keywords), **places)
+        env_id, options = results["env_id"], results["env_options"]
+        key = f"{env_id} {sorted(options.items())}"
+        if key not in self._tasks:
+            self._tasks[key] = TrainingTask(env_id, self._device, **options, **self._places)
+        return self._tasks[key]
 
     def _score(self, trained: Path, folder: Path) -> Scores:
         task, agent = self.task(folder), load_agent(trained, self._device)
@@ -84,7 +85,7 @@ class Reader:
 def network_of(folder: Path, steps: int | None) -> Path:
     """The run's network for a fixed number of glimpses: the curriculum stage's, if there is one."""
     stage = folder / "stages" / f"trunk-{steps}"
-    return stage if steps is not None and stage.exists() else folder
+    return stage if stage.exists() else folder
 
 
 def check_trunk(line: Line, folder: Path) -> None:
@@ -131,16 +132,15 @@ def record_of(line: Line, seed: int, reading: Reading) -> Record:
 
 
 def update_file(path: Path, new: list[Record], key: tuple[str, ...] = KEY) -> list[Record]:
-    """Adds records to a file, and returns all of it in the order of their keys.
+    """Adds records to a file, in place of those with the same key; returns all, ordered by key.
 
-    A new record replaces the old one with the same key. Records of systems that are no longer in
-    `systems.PROTOCOLS` are dropped.
+    Records of systems that are no longer in `systems.PROTOCOLS` are dropped.
     """
+    known = {name: protocol.systems for name, protocol in systems.PROTOCOLS.items()}
     found = {
         tuple(record[name] for name in key): record
         for record in [*read_records(path), *new]
-        if record["protocol"] in systems.PROTOCOLS
-        and record["system"] in systems.PROTOCOLS[record["protocol"]].systems
+        if record["system"] in known.get(record["protocol"], ())
     }
     order = sorted(found, key=lambda values: [(value is not None, value or 0) for value in values])
     records = [found[values] for values in order]
@@ -152,14 +152,11 @@ def update_file(path: Path, new: list[Record], key: tuple[str, ...] = KEY) -> li
 def records_of(line: Line, records: list[Record]) -> list[Record]:
     """The records of a line, all seeds; only seed 0 of a line that stands beside another."""
     key = _key_of_line(line)
-    found = [record for record in records if key.items() <= record.items()]
-    return [record for record in found if record["seed"] == 0 or not line.beside]
+    if line.beside:
+        key["seed"] = 0
+    return [record for record in records if key.items() <= record.items()]
 
 
 def _key_of_line(line: Line) -> Record:
-    return {
-        "protocol": line.protocol.name,
-        "system": line.system,
-        "steps": line.published.steps,
-        "confidence": line.published.threshold,
-    }
+    stop = {"steps": line.published.steps, "confidence": line.published.threshold}
+    return {"protocol": line.protocol.name, "system": line.system, **stop}

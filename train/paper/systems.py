@@ -19,8 +19,7 @@ from train.dtram.options import ACT, StopAfter, StopOff
 from train.dtram.recipes import BIRD_STOP
 
 REINFORCE, ONE_LOOK = "reinforce.py", "one_look.py"
-RECIPES = {REINFORCE: recipes.RECIPES, ONE_LOOK: one_look.RECIPES}
-"""For each program its named sets of options."""
+RECIPES = {REINFORCE: recipes.RECIPES, ONE_LOOK: one_look.RECIPES}  # by program
 
 
 @dataclass(frozen=True)
@@ -52,19 +51,12 @@ class Protocol:
     def run(self, runs: Path, system: str, seed: int, data_dir: Path | None = None) -> ProgramRun:
         """The run of a system with a seed, in its folder under `runs`."""
         made = self.systems[system]
-        options = {
-            "recipe": made.recipe or None,
-            "env_id": self.env_id,
-            "env": self.env or None,
-            "seed": seed,
-            **made.options,
-            "data_dir": data_dir,
-        }
+        options: dict[str, Any] = {"recipe": made.recipe or None, "env_id": self.env_id}
+        options |= {"env": self.env or None, "seed": seed, **made.options, "data_dir": data_dir}
         needed = {"trunk": made.trunk, "like": made.like}
         read = {k: self.folder(runs, name, seed) for k, name in needed.items() if name is not None}
-        label = f"{self.name} {system} seed {seed}"
-        folder = self.folder(runs, system, seed)
-        return ProgramRun(label, made.program, folder, {**options, **read}, tuple(read.values()))
+        label, folder = f"{self.name} {system} seed {seed}", self.folder(runs, system, seed)
+        return ProgramRun(label, made.program, folder, options | read, tuple(read.values()))
 
     def folder(self, runs: Path, system: str, seed: int) -> Path:
         """Where the run of a system with a seed is."""
@@ -187,12 +179,11 @@ BIRDS_4 = Protocol(
 
 
 def _photographs(name: str, env_id: str, resnet: Any, sizes: tuple[int, int, int]) -> Protocol:
-    """The talk's protocol on photographs, or on drawn images of their size.
-
-    `sizes` are the sides of the image, its thumbnail and a crop, in pixels.
-    """
-    image, thumbnail, crop = sizes
+    """The talk's protocol on photographs, or on drawn images of their size."""
+    image, thumbnail, crop = sizes  # sides in pixels
     budget, batch_size = (3, 24) if image > 256 else (6, 96)
+    env = {"image_size": image, "thumbnail_size": thumbnail, "glimpse_size": crop}
+    env["max_glimpses"] = budget
     curriculum = tuple(range(1, budget + 1))
     encoder = ResNetEncoder(resnet, weights="DEFAULT")
 
@@ -224,12 +215,7 @@ def _photographs(name: str, env_id: str, resnet: Any, sizes: tuple[int, int, int
             "act-resnet": look(halting=HaltingBlocks("act"), bf16=False),
             "sact-resnet": look(halting=HaltingBlocks("sact"), bf16=False),
         },
-        (
-            f"image_size={image}",
-            f"thumbnail_size={thumbnail}",
-            f"glimpse_size={crop}",
-            f"max_glimpses={budget}",
-        ),
+        tuple(f"{name}={value}" for name, value in env.items()),
     )
 
 

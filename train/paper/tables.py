@@ -103,17 +103,9 @@ def table(key: str, drawn: Protocol | None = None) -> Table:
     return Table(key, title, "accuracy", tuple(lines), drawn is None, note)
 
 
-def line_of(
-    protocol: Protocol,
-    system: str,
-    label: str = "",
-    *,
-    steps: int | None = None,
-    threshold: float | None = None,
-) -> Line:
-    """A line of ours without a published figure; the system's own stop unless another is given."""
-    row = Published(label or system, None, steps=steps, threshold=threshold)
-    return Line(row, protocol, system)
+def line_of(protocol: Protocol, system: str, label: str = "", **stop: Any) -> Line:
+    """A line of ours, stopped by its own rule, or after `steps`, or at a confidence `threshold`."""
+    return Line(Published(label or system, None, **stop), protocol, system)
 
 
 def label_of(protocol: Protocol, system: str) -> str:
@@ -141,10 +133,8 @@ def _mnist() -> list[Line]:
     for trunk, network in systems.TRUNKS.items():
         if network:
             lines += [line_of(protocol, trunk, p.label + network, steps=p.steps) for p in ram]
-            lines += [
-                line_of(protocol, name, f"DT-RAM at <= {bound}{network}")
-                for name, bound in systems.BUDGETS[trunk].items()
-            ]
+            for name, bound in systems.BUDGETS[trunk].items():
+                lines.append(line_of(protocol, name, f"DT-RAM at <= {bound}{network}"))
     second = f"DT-RAM, discount 0.999{systems.TRUNKS['ram-conv']}"
     return [*lines, line_of(protocol, "dtram-conv-2", second)]
 
@@ -163,19 +153,15 @@ def _comparison(rows: Sequence[Published], protocol: Protocol) -> list[Line]:
         "act-resnet": "ResNet with ACT",
         "sact-resnet": "ResNet with SACT",
     }
-    return lines + [
-        line_of(protocol, system, label)
-        for system, label in halting.items()
-        if system in protocol.systems
-    ]
+    more = [line_of(protocol, s, label) for s, label in halting.items() if s in protocol.systems]
+    return lines + more
 
 
 def _budget_of_four() -> list[Line]:
     """Small drawn birds with one glimpse more in the budget."""
-    protocol, budget = systems.BIRDS_4, ", budget of 4"
-    names = {steps: f"RAM, {steps} glimpses{budget}" for steps in (2, 3, 4)}
-    fixed = [line_of(protocol, "ram", name, steps=steps) for steps, name in names.items()]
-    return [*fixed, line_of(protocol, "dtram", f"DT-RAM{budget}")]
+    ram, protocol = "RAM, {} glimpses, budget of 4", systems.BIRDS_4
+    fixed = [line_of(protocol, "ram", ram.format(t), steps=t) for t in (2, 3, 4)]
+    return [*fixed, line_of(protocol, "dtram", "DT-RAM, budget of 4")]
 
 
 def _by_steps(
@@ -186,9 +172,8 @@ def _by_steps(
     first = protocol.systems["ram"].option("curriculum")[0]
     for (how, values), system, other in zip(rows.items(), names, names[::-1], strict=True):
         for steps in range(first, protocol.max_glimpses + 1):
-            value = values[steps - 1] if steps <= len(values) else None
             label = f"{how}, {steps} glimpse{'s' * (steps > 1)}"
-            row = Published(label, value, steps, steps=steps)
+            row = Published(label, values[steps - 1], steps, steps=steps)
             lines.append(Line(row, protocol, system, beside=other))
     return lines
 
@@ -212,8 +197,7 @@ def _resolution_of_photographs() -> list[Line]:
     """Table 5: resolution of the first look by depth of the network."""
     lines = []
     protocols = (systems.CUB_MEDIUM, systems.CUB_MEDIUM_DEEP, systems.CUB_LARGE)
-    for (setting, values), protocol in zip(published.TABLE_5.items(), protocols, strict=True):
-        look, ram = values
+    for (setting, (look, ram)), protocol in zip(published.TABLE_5.items(), protocols, strict=True):
         lines.append(Line(Published(f"ResNet-{setting}", look), protocol, "one-look"))
         row = Published(f"RAM-{setting}", ram, steps=protocol.max_glimpses)
         lines.append(Line(row, protocol, "ram"))
@@ -226,27 +210,23 @@ def _resolution_of_photographs() -> list[Line]:
 def statistics(data_dir: Path | None) -> list[dict[str, Any]]:
     """Table 1: published counts, and ours for the datasets that are on this machine."""
     rows = []
-    columns = [f"published_{count}" for count in ("classes", "train", "test", "boxes")]
-    keys = ("mnist", "cub", "cars")
-    for key, (name, counts) in zip(keys, published.TABLE_1.items(), strict=True):
-        row: dict[str, Any] = {"system": name, **dict(zip(columns, counts, strict=True))}
-        rows.append(row | (_counted(key, data_dir) if datasets.is_ready(key, data_dir) else {}))
+    keys, names = ("mnist", "cub", "cars"), ("classes", "train", "test", "boxes")
+    for key, (system, counts) in zip(keys, published.TABLE_1.items(), strict=True):
+        row: dict[str, Any] = {"system": system}
+        row |= {f"published_{name}": count for name, count in zip(names, counts, strict=True)}
+        if datasets.is_ready(key, data_dir):
+            row |= dict(zip(names, _counts(key, data_dir), strict=True))
+        rows.append(row)
     return rows
 
 
-def _counted(key: str, data_dir: Path | None) -> dict[str, Any]:
-    """Counts of a dataset on this machine, from its lists; no photograph is decoded."""
+def _counts(key: str, data_dir: Path | None) -> tuple[int, int, int, bool]:
+    """Classes, training and test images, and whether boxes are known; decodes no photograph."""
     if key == "mnist":
         splits = ("train+validation", "test")
         train, test = (datasets.load(key, split, data_dir=data_dir) for split in splits)
-        counts = {"classes": test.num_classes, "train": len(train), "test": len(test)}
-        return {**counts, "boxes": False}
-    listing = {"cub": cub, "cars": cars}[key].listing
-    folder = datasets.data_root(data_dir) / key
+        return test.num_classes, len(train), len(test), False
+    listing, folder = {"cub": cub, "cars": cars}[key].listing, datasets.data_root(data_dir) / key
     of_train, of_test = (listing(folder, part) for part in ("train", "test"))
-    return {
-        "classes": len(of_test.class_names),
-        "train": len(of_train.paths),
-        "test": len(of_test.paths),
-        "boxes": of_test.boxes is not None,
-    }
+    boxes = of_test.boxes is not None
+    return len(of_test.class_names), len(of_train.paths), len(of_test.paths), boxes

@@ -1,5 +1,6 @@
 """Makes a table of records, and writes it as Markdown, CSV and JSON."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 from pandas import DataFrame
 
-from train.common.files import write_text
+from train.common.files import markdown_table, write_text
 from train.common.records import write_result
 from train.paper.read_runs import Record, records_of
 from train.paper.tables import Line, Table
@@ -57,6 +58,7 @@ def make_row(made: Table, line: Line, records: Sequence[Record]) -> dict[str, An
         return row
     in_errors = made.measure == "error"
     values = [one["error"] if in_errors else round(100 - one["error"], 4) for one in found]
+    names = ["{protocol}/{system}/seed-{seed}".format_map(one) for one in found]
     row |= {
         "ours": round(float(np.mean(values)), 4),
         "spread": round(float(np.std(values, ddof=1)), 4) if len(values) > 1 else None,
@@ -64,27 +66,23 @@ def make_row(made: Table, line: Line, records: Sequence[Record]) -> dict[str, An
         "flops": round(float(np.mean([one["flops"] for one in found]))),
         "seeds": len(found),
         "values": values,
-        "runs": [run_name(one) for one in found],
+        "runs": names,
         "data": found[0]["data"],
     }
     if "units" in found[0]:
         row["units"] = f"{found[0]['units']:.1f} of {found[0]['of_units']} units"
-    system = line.protocol.systems[line.system]
-    bound = getattr(system.option("stop"), "max_mean_glimpses", None)
-    if over := [one for one in found if bound is not None and one["mean_glimpses"] > bound]:
-        row["over_bound"] = [f"{run_name(one)} {one['mean_glimpses']:.3f}" for one in over]
+    system, named = line.protocol.systems[line.system], list(zip(names, found, strict=True))
+    bound = getattr(system.option("stop"), "max_mean_glimpses", None) or math.inf
+    over = [f"{name} {t:.3f}" for name, one in named if (t := one["mean_glimpses"]) > bound]
+    if over:
+        row["over_bound"] = over
     # A run asked for bfloat16 computes in float32 where the device has no instructions for it.
-    bf16 = system.option("bf16")
-    if plain := [one for one in found if bf16 and (one["hardware"] or {}).get("bf16") is False]:
-        row["in_float32"] = [run_name(one) for one in plain]
+    plain = [name for name, one in named if (one["hardware"] or {}).get("bf16") is False]
+    if plain and system.option("bf16"):
+        row["in_float32"] = plain
     if made.comparable and published.value is not None:
         row["difference"] = round(row["ours"] - published.value, 4)
     return row
-
-
-def run_name(record: Record) -> str:
-    """Folder of a record's run: PROTOCOL/SYSTEM/seed-N."""
-    return f"{record['protocol']}/{record['system']}/seed-{record['seed']}"
 
 
 def write_table(
@@ -113,15 +111,6 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     ]
     frame = DataFrame(flat, dtype=object).dropna(axis=1, how="all")
     return write_text(path, frame.to_csv(index=False, lineterminator="\n"))
-
-
-def markdown_table(
-    heads: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1
-) -> str:
-    """A table in Markdown; all but the first columns are aligned to the right."""
-    rule = "|" + "---|" * text_columns + "---:|" * (len(heads) - text_columns)
-    lines = [f"| {' | '.join(cells)} |" for cells in (heads, *rows)]
-    return "\n".join([lines[0], rule, *lines[1:]]) + "\n"
 
 
 def _cell(row: Mapping[str, Any], key: str) -> str:

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from ..errors import check_choice
+from ...checks import check_choice
 from ..splits import PARTS
 from . import autos, birds
 from .canvas import Texture
@@ -37,19 +37,14 @@ _RANGES = {
 
 @dataclass(frozen=True)
 class Layout:
-    """Contents of the N images of an official part.
+    """Contents of the N images of an official part; parts are in the order of `part_names`."""
 
-    Attributes:
-        part_boxes: ``(N, P, 4)`` int32, left, top, width and height of every part in pixels, inside
-            the image; in the order of `Drawing.part_names`.
-        discriminative: ``(N, P)`` bool, the parts that distinguish the image's species from the
-            others of its genus: none, one, or two that no glimpse covers together.
-        clutter: ``(N,)`` float32 in [0, 1], amount of clutter around the figure.
-    """
-
+    # (N, P, 4) int32, left, top, width and height of every part in pixels, inside the image.
     part_boxes: np.ndarray
+    # (N, P) bool, the parts that distinguish the image's species from the others of its genus:
+    # none, one, or two that no glimpse covers together.
     discriminative: np.ndarray
-    clutter: np.ndarray
+    clutter: np.ndarray  # (N,) float32 in [0, 1], amount of clutter around the figure
 
 
 @dataclass(frozen=True)
@@ -64,8 +59,7 @@ class Drawing:
             thumbnails and crops of 224 pixels. Below, they are larger and suit thumbnails of 32
             pixels and crops of a quarter of the image.
         num_classes: number of species, 10 to 400.
-        num_train: number of images in the official training part.
-        num_test: number of images in the official test part.
+        num_train, num_test: numbers of images in the official parts.
         seed: another seed gives other images of the same species.
 
     Raises:
@@ -149,17 +143,15 @@ class Drawing:
         canvas = scene(random, index, self.image_size, clutter)
         inks = [INKS.index(name) for name in found.figure.inks]
         colours = self._genera.colours[self._genera.genus[label]][inks]
-        canvas.paint(found.pieces.of(index), colours, self._textures(found, index, label))
+        # The texture of a part is the species' own, or else the image's random one.
+        own = self._genera.texture[label]
+        kinds = np.where(own < 0, found.kinds[index], own).tolist()
+        parts = list(map(Texture, kinds, map(tuple, found.phases[index].tolist())))
+        textures = [parts[p] if p >= 0 else None for p in found.figure.parts]
+        canvas.paint(found.pieces.of(index), colours, textures)
         mottle(canvas, random, index)
         grain(canvas, random, index, 8 + 14 * clutter)
         return canvas.pixels()
-
-    def _textures(self, found: Figures, index: int, label: int) -> list[Texture | None]:
-        """The texture of every piece: the species' own, or else the image's random one."""
-        own = self._genera.texture[label]
-        kinds = np.where(own < 0, found.kinds[index], own).tolist()
-        phases = found.phases[index].tolist()
-        return [Texture(kinds[p], tuple(phases[p])) if p >= 0 else None for p in found.figure.parts]
 
     @property
     def _genera(self) -> Genera:

@@ -20,13 +20,17 @@ def figure(draws: Draws, shape: np.ndarray, size: float) -> Figure:
     door = draws.between(-2, 2)
     half, belt, cabin = 45 + 2 * length, 11 + height, 9 + 1.5 * roof
     car = Figure()
-    _cabin(car, -4 - 4 * back, bounce - belt - 0.6 * cabin, cabin, lean)
+    # Roof, windows and the pillar between them: bars that point up, so they taper upwards.
+    x, y, up = -4 - 4 * back, bounce - belt - 0.6 * cabin, lean - 0.25
+    car.bar("head", (x, y), (cabin, 30), angle=up, taper=0.62)
+    car.bar("light", (x, y + 0.1 * cabin), (0.65 * cabin, 25), angle=up, taper=0.66)
+    car.bar("head", (x, y), (0.9 * cabin, 1.5), angle=up)
     car.bar("body", (0, bounce), (half, belt), angle=lean, taper=0.9)
     car.bar("shade", (0, bounce + 0.75 * belt), (half, 0.28 * belt), angle=lean)
     hub, tyre = 8.5 * size, 8.5 * size + 4
-    for x, part in ((29, FRONT), (-29, REAR)):
-        car.ellipse("dark", (x, 11), (tyre, tyre))
-        car.ellipse("accent", (x, 11), (hub, hub), part=part)
+    for axle, part in ((29, FRONT), (-29, REAR)):
+        car.ellipse("dark", (axle, 11), (tyre, tyre))
+        car.ellipse("accent", (axle, 11), (hub, hub), part=part)
     at = half - 6.5 * size, bounce - 0.15 * belt
     car.ellipse("accent", at, (8.5 * size, 5.5 * size), angle=lean + 0.04, part=HEADLIGHT)
     at = -half + 5 * size, bounce - 0.25 * belt
@@ -34,14 +38,6 @@ def figure(draws: Draws, shape: np.ndarray, size: float) -> Figure:
     at = door - 1, bounce - 0.05 * belt
     car.bar("accent", at, (10 * size, 6 * size), angle=lean, part=DOOR)
     return car
-
-
-def _cabin(car: Figure, x: np.ndarray, y: np.ndarray, height: np.ndarray, lean: np.ndarray) -> None:
-    """Roof, windows and the pillar between them: bars that point up, so they taper upwards."""
-    up = lean - 0.25
-    car.bar("head", (x, y), (height, 30), angle=up, taper=0.62)
-    car.bar("light", (x, y + 0.1 * height), (0.65 * height, 25), angle=up, taper=0.66)
-    car.bar("head", (x, y), (0.9 * height, 1.5), angle=up)
 
 
 AUTOS = Plan(

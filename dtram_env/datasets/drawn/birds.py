@@ -22,8 +22,20 @@ def figure(draws: Draws, shape: np.ndarray, size: float) -> Figure:
     wing_x, wing_y = -7 + draws.between(-2, 2), draws.between(-2, 1)
     body_a, body_b, skull = 22 + length, 15 + 1.5 * roundness, 12 + skull
     bird = Figure()
-    _tail(bird, 29.5 + length, droop, size)
-    _legs(bird, 0.93 * body_b, stride, size)
+    # The tail, with its tip `reach` units behind the rump.
+    reach = 29.5 + length
+    x, y = -reach * cosine(droop), reach * sine(droop)
+    bird.bar("head", (-17 + x / 2, 2 + y / 2), (reach / 2, 6 * size**0.5), angle=-droop)
+    tip = 8 * size, 7.5 * size
+    bird.bar("accent", (-17 + x, 2 + y), tip, angle=-droop, taper=0.85, part=TAIL)
+    # Two legs with feet, below the hip.
+    hip, knee, foot = 0.93 * body_b, 7 * size, 15.5 * size
+    for side in (-1, 1):
+        x = 6 * side * size - 1
+        at, half = (x - knee * sine(stride), hip + knee), (8.5 * size, 4 * size)
+        bird.bar("accent", at, half, angle=0.25 + stride, taper=0.9, part=LEGS)
+        bird.bar("dark", (x + 2 * size - foot * sine(stride), hip + foot), (5 * size, 1.2))
+    # Body, head, bill, eye and wing.
     bird.ellipse("body", (0, 0), (body_a, body_b))
     bird.bar("body", (0.5 * head_x + 3, 0.5 * head_y), (11, 10), angle=-0.1, taper=0.9)
     bird.ellipse("light", (4, 0.4 * body_b), (0.7 * body_a, 0.55 * body_b), angle=-0.02)
@@ -40,25 +52,6 @@ def figure(draws: Draws, shape: np.ndarray, size: float) -> Figure:
     patch = 12 * size, 7.5 * size
     bird.ellipse("accent", (wing_x, wing_y), patch, angle=-0.03, part=WING)
     return bird
-
-
-def _tail(bird: Figure, reach: np.ndarray, droop: np.ndarray, size: float) -> None:
-    """The tail; its tip is `reach` units behind the rump."""
-    x, y = -reach * cosine(droop), reach * sine(droop)
-    bird.bar("head", (-17 + x / 2, 2 + y / 2), (reach / 2, 6 * size**0.5), angle=-droop)
-    tip = 8 * size, 7.5 * size
-    bird.bar("accent", (-17 + x, 2 + y), tip, angle=-droop, taper=0.85, part=TAIL)
-
-
-def _legs(bird: Figure, hip: np.ndarray, stride: np.ndarray, size: float) -> None:
-    """Two legs with feet, below the height `hip`."""
-    knee, foot = 7 * size, 15.5 * size
-    for side in (-1, 1):
-        x = 6 * side * size - 1
-        at = x - knee * sine(stride), hip + knee
-        half = 8.5 * size, 4 * size
-        bird.bar("accent", at, half, angle=0.25 + stride, taper=0.9, part=LEGS)
-        bird.bar("dark", (x + 2 * size - foot * sine(stride), hip + foot), (5 * size, 1.2))
 
 
 BIRDS = Plan(

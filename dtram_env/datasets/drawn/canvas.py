@@ -70,11 +70,7 @@ def field(values: np.ndarray, size: int) -> np.ndarray:
 def _cover(
     columns: np.ndarray, rows: np.ndarray, piece: tuple[float, ...]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A piece's coverage of pixels with centres at `columns` ``(w,)`` and `rows` ``(h,)``.
-
-    Gives three arrays ``(h, w)`` float32: coordinates along the piece's axis and across it, in
-    pixels, and the covered fraction of each pixel.
-    """
+    """Coordinates along a piece's axis and across it, pixels, and coverage, each ``(h, w)``."""
     x, y, ux, uy, vx, vy, a, b, taper, bar = piece
     dx, dy = columns - x, (rows - y)[:, None]
     u, v = dx * ux + dy * uy, dx * vx + dy * vy

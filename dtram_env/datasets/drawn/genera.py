@@ -84,7 +84,8 @@ def genera(
         add(pairs[k % len(pairs)], species)
     count = len(discriminative)
     parts = np.array(genus), np.array(texture), np.array(discriminative)
-    return Genera(*parts, _colours(count), shape=_shapes(count))
+    digits = np.arange(count)[:, None] // 3 ** np.arange(SHAPES)
+    return Genera(*parts, _colours(count), shape=(digits % 3 - 1).astype(np.float64))
 
 
 def _sizes(num_classes: int) -> tuple[int, list[int], int]:
@@ -114,11 +115,6 @@ def _colours(count: int) -> np.ndarray:
     body, head, accent = (c[chosen].astype(np.float32) for c in (body, head, accent))
     shade, light = body * np.float32(0.75), body * np.float32(0.5) + np.float32(104)
     return np.stack([body, shade, light, head, accent, np.full_like(body, 34)], axis=1)  # INKS
-
-
-def _shapes(count: int) -> np.ndarray:
-    digits = np.arange(count)[:, None] // 3 ** np.arange(SHAPES)
-    return (digits % 3 - 1).astype(np.float64)
 
 
 def names(table: Genera, stems: tuple[str, ...], parts: tuple[str, ...]) -> tuple[str, ...]:

@@ -13,11 +13,7 @@ Pair = tuple[Number, Number]
 
 @dataclass(frozen=True)
 class Pieces:
-    """Shapes on images, in image pixels; y grows downwards.
-
-    The fields are float64 of one shape ``(..., Q)``, with Q pieces per image; `bar` is bool
-    ``(Q,)``.
-    """
+    """Shapes on images, float64 ``(..., Q)`` in image pixels, Q per image; y grows downwards."""
 
     x: np.ndarray  # the centre
     y: np.ndarray
@@ -28,7 +24,7 @@ class Pieces:
     a: np.ndarray  # half the length along the axis
     b: np.ndarray  # half the width across it; of a bar: at its back
     taper: np.ndarray  # ratio of a bar's width at its front to that at its back
-    bar: np.ndarray  # whether it is a bar; else an ellipse
+    bar: np.ndarray  # (Q,) bool, whether it is a bar; else an ellipse
 
     def of(self, index: int) -> Self:
         """The pieces ``(Q,)`` of one image of N."""
@@ -42,10 +38,7 @@ class Pieces:
         return left, top, right, bottom
 
     def pixels(self, size: int) -> np.ndarray:
-        """Boxes around the pixels of each piece, ``(..., Q, 4)`` int32: left, top, right, bottom.
-
-        They are clipped to the image. Right and bottom are exclusive.
-        """
+        """Boxes ``(..., Q, 4)`` int32 in the image: left, top, exclusive right and bottom."""
         left, top, right, bottom = self.bounds()
         low = np.floor(np.stack([left, top], axis=-1) - 0.5)  # smooth edges add half a pixel
         high = np.ceil(np.stack([right, bottom], axis=-1) + 0.5)
@@ -64,10 +57,7 @@ class Pieces:
 
 @dataclass
 class Figure:
-    """Collects the pieces of N figures of a plan, back to front, in the plan's units.
-
-    A figure stands upright and faces right: x is forward, y is down.
-    """
+    """Collects the pieces of N upright figures, back to front; x is forward, y is down."""
 
     inks: list[str] = field(default_factory=list)  # colours of the pieces, names in `genera.INKS`
     parts: list[int] = field(default_factory=list)  # parts of the pieces; -1: none

@@ -28,11 +28,7 @@ def scene(random: RandomWords, index: int, size: int, clutter: float) -> Canvas:
 
 
 def mottle(canvas: Canvas, random: RandomWords, index: int) -> None:
-    """Adds uneven light, whose cells are 1.5 thumbnail pixels wide, to the whole image.
-
-    It hides the rest of the textures' contrast in a thumbnail. In the image itself it is much
-    coarser than the textures, which stay visible.
-    """
+    """Adds uneven light that hides the textures in a thumbnail: its cells are coarser than they."""
     cells = int(canvas.size / (1.5 * thumbnail_pixel(canvas.size)) + 0.5) + 1
     levels = random.levels("mottle", index, cells * cells).reshape(1, cells, cells)
     light = (levels - np.float32(127.5)) * np.float32(MOTTLE / 127.5)

@@ -25,10 +25,7 @@ _HALF = np.float32(math.sqrt(0.5))
 
 
 def thumbnail_side(image_size: int) -> int:
-    """Side of the thumbnail in which the textures are invisible, pixels.
-
-    The full profile has images of 512 pixels, the small one of 128.
-    """
+    """Side of the thumbnail in which the textures are invisible, pixels."""
     return 224 if image_size >= 400 else 32
 
 
@@ -69,12 +66,9 @@ def pattern(
 ) -> np.ndarray:
     """Values ``(h, w)`` float32 of a texture, with mean 0 and variance 1/2 over whole periods.
 
-    Args:
-        kind: an index of `NAMES`. "barred": stripes across the part's axis; "striped": along it;
-            "dotted": a grid of dots.
-        u, v: ``(h, w)`` float32, coordinates along the part's axis and across it, pixels.
-        period: period of the waves, pixels.
-        phase: phases of the waves along u and along v, turns.
+    `kind` is an index of `NAMES`. "barred": stripes across the part's axis; "striped": along it;
+    "dotted": a grid of dots. `u` and `v` ``(h, w)`` float32 are coordinates along the part's axis
+    and across it, pixels, and `phase` holds the phases of the waves along them, turns.
     """
     if kind == 0:
         return _wave(u, period, phase[0])

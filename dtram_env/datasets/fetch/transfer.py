@@ -32,19 +32,12 @@ def transfer(
     attempts: int = 4,
     patience: float | None = None,
 ) -> T:
-    """Downloads `url` into `part` and resumes until `check` accepts it; `part` stays on failure.
+    """Downloads `url` into `part` and resumes until ``check(part)`` accepts it; returns its result.
 
-    Args:
-        url: the file.
-        part: where it goes; bytes that are there count as the begin of the file.
-        check: raises `DatasetCorruptError` if `part` is not the published file; its result is
-            returned.
-        progress: whether to show a bar on standard error.
-        attempts: how often the transfer may break off. Each attempt must add bytes.
-        patience: seconds to wait for the answer, and for each of its bytes; None: 4.
-
-    Raises:
-        SourceError: no answer, no progress, too many interruptions, or another file than published.
+    Bytes that are in `part` count as the begin of the file, and stay there on failure. `attempts`
+    says how often the transfer may break off; each must add bytes. `patience` is the longest wait
+    for the answer, and for each of its bytes, in seconds; None: 4. Raises `SourceError`: no answer,
+    no progress, too many interruptions, or another file than published.
     """
     name = url.rsplit("/", 1)[-1]
     for _ in range(attempts):
@@ -78,14 +71,8 @@ def _download(url: str, part: Path, progress: bool, seconds: float) -> None:
             have = 0
         length = response.headers.get("Content-Length")
         total = have + int(length) if length else None
-        bar = tqdm(
-            desc=url.rsplit("/", 1)[-1],
-            initial=have,
-            total=total,
-            unit="B",
-            unit_scale=True,
-            disable=not progress,
-        )
+        name = url.rsplit("/", 1)[-1]
+        bar = tqdm(None, name, total, initial=have, unit="B", unit_scale=True, disable=not progress)
         with bar, part.open("ab" if have else "wb") as out:
             while chunk := response.read(1 << 16):
                 out.write(chunk)

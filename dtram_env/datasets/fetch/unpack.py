@@ -18,21 +18,11 @@ class UnsafeArchiveError(tarfile.TarError):
 def unpack_tar(
     archive: Path, folder: Path, names: Collection[str] | None = None, *, progress: bool = False
 ) -> None:
-    """Unpacks the regular files of a tar archive, in one pass; compressed or not.
+    """Unpacks the regular files of a tar archive, compressed or not; only `names`, unless None.
 
     Owners, permissions and times in the archive are ignored. An error leaves the members before it
-    behind, so unpack into a temporary folder.
-
-    Args:
-        archive: the archive.
-        folder: where the files go; created if it is missing.
-        names: the members to unpack; None: all.
-        progress: whether to show a bar on standard error.
-
-    Raises:
-        UnsafeArchiveError: a member is a link or a device, or its path leaves the folder.
-        tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile: no tar archive, a damaged or short
-            one, or one that lacks one of `names`.
+    behind, so unpack into a temporary folder. Raises `UnsafeArchiveError`, and one of `DAMAGED` if
+    it is no tar archive, a damaged or short one, or lacks one of `names`.
     """
     missing = set(names or ())
     with tarfile.open(archive) as tar:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import DatasetCorruptError, DatasetNotFoundError, advising, check_choice
+from ...checks import check_choice
+from ..errors import DatasetCorruptError, DatasetNotFoundError, advising
 from ..fetch.archives import Archive, check_md5, unpack_archive
 from ..paths import SETTINGS
 from .listing import ImageList, check_boxes, check_count, check_files, fetch_command, fetch_listed
@@ -37,32 +38,23 @@ def ready(folder: Path) -> bool:
 def fetch(folder: Path, progress: bool | None = None) -> None:
     """Checks and unpacks the archives that the user put into `folder`; nothing is downloaded.
 
-    The archives stay. If several processes start, one does this and the others wait.
-
-    Raises:
-        DatasetNotFoundError: a file is missing; the message says which files to put where.
-        DatasetCorruptError: a file differs from the published one.
+    The archives stay. Raises `DatasetNotFoundError`, which says which files to put where, or
+    `DatasetCorruptError` if a file differs from the published one.
     """
     fetch_listed(NAME, listing, folder, _unpack, progress)
 
 
 def listing(folder: Path, part: str) -> ImageList:
-    """Lists the images of an official part, in the order of its annotations.
+    """Lists the images of "train" (8,144) or "test" (8,041), in the order of the annotations.
 
-    Args:
-        folder: contains ``stanford_cars/`` or is that folder itself. It has torchvision's layout:
-            ``cars_train/``, ``cars_test/``, ``devkit/`` and ``cars_test_annos_withlabels.mat``,
-            beside these or in ``devkit/``.
-        part: "train" (8,144 images) or "test" (8,041).
+    `folder` contains ``stanford_cars/`` or is that folder itself. It has torchvision's layout:
+    ``cars_train/``, ``cars_test/``, ``devkit/`` and ``cars_test_annos_withlabels.mat``, beside
+    these or in ``devkit/``.
 
     The published corners of boxes count pixels from 1 and both lie inside the box: left and top are
-    one less, and the width is ``x2 - x1 + 1``.
-
-    Raises:
-        ValueError: unknown part.
-        DatasetNotFoundError: the data or one of its lists is missing.
-        DatasetCorruptError: a list is damaged or contradicts the published counts, or names an
-            image that is missing.
+    one less, and the width is ``x2 - x1 + 1``. Raises `DatasetNotFoundError` if a list is missing,
+    and `DatasetCorruptError` if one is damaged or contradicts the published counts, or names an
+    image that is missing.
     """
     check_choice("part", part, COUNTS)
     tree, command = _tree(folder), fetch_command(NAME, folder)

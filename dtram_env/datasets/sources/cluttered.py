@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from ..errors import check_choice
+from ...checks import check_choice
 from ..splits import PARTS
 from . import mnist
 
@@ -35,8 +35,7 @@ PATCH = 8
 def read(folder: Path, part: str, patches: int) -> tuple[np.ndarray, np.ndarray]:
     """Makes an official part from MNIST's files, with 0 patches (translated) or 4 (cluttered).
 
-    Images ``(N, 60, 60, 1)`` uint8 and labels ``(N,)`` int64, in MNIST's order. Raises as
-    `mnist.read` and `compose`.
+    Images ``(N, 60, 60, 1)`` uint8 and labels ``(N,)`` int64, in MNIST's order.
     """
     digits, labels = mnist.read(folder, part)
     return compose(digits, labels, part, patches), labels
@@ -45,7 +44,7 @@ def read(folder: Path, part: str, patches: int) -> tuple[np.ndarray, np.ndarray]
 def compose(
     digits: np.ndarray, labels: np.ndarray, part: str, patches: int, seed: int = 0
 ) -> np.ndarray:
-    """Places digits and adds patches of other digits.
+    """Places digits and adds patches of other digits: ``(N, 60, 60, 1)`` uint8, digit i on image i.
 
     With the same seed, an image with k patches is the image with k - 1 patches and one more.
 
@@ -55,15 +54,22 @@ def compose(
         part: "train" or "test", which give different draws.
         patches: number of patches on an image, 0 or more.
         seed: another seed is another dataset; the registered environments use 0.
-
-    Returns:
-        ``(N, 60, 60, 1)`` uint8; image i shows digit i.
-
-    Raises:
-        ValueError: an argument has the wrong type or shape, or is out of range.
     """
-    _check(digits, labels, part, patches, seed)
     n = len(digits)
+    if digits.dtype != np.uint8 or digits.shape != (n, DIGIT, DIGIT, 1):
+        raise ValueError(
+            f"digits: expected uint8 of shape (N, {DIGIT}, {DIGIT}, 1), "
+            f"got {digits.dtype} {digits.shape}"
+        )
+    if labels.shape != (n,):
+        raise ValueError(f"labels: expected shape ({n},), one for each digit, got {labels.shape}")
+    check_choice("part", part, PARTS)
+    if patches < 0:
+        raise ValueError(f"patches={patches}: expected 0 or more")
+    if patches and n < 2:
+        raise ValueError(f"patches={patches}: cut from other digits, expected 2 or more, got {n}")
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"seed={seed}: expected 0 to 2**63 - 1")
     index = np.arange(n)
     images = np.zeros((n, SIZE, SIZE, 1), dtype=np.uint8)
     # Views of every possible place of a digit or a patch; assigning to them writes the images.
@@ -80,24 +86,6 @@ def compose(
         patch = cut_at[other, cut_top, cut_left].astype(np.uint16)
         patch_at[index, top, left] = np.minimum(patch_at[index, top, left] + patch, 255)
     return images
-
-
-def _check(digits: np.ndarray, labels: np.ndarray, part: str, patches: int, seed: int) -> None:
-    n = len(digits)
-    if digits.dtype != np.uint8 or digits.shape != (n, DIGIT, DIGIT, 1):
-        raise ValueError(
-            f"digits: expected uint8 of shape (N, {DIGIT}, {DIGIT}, 1), "
-            f"got {digits.dtype} {digits.shape}"
-        )
-    if labels.shape != (n,):
-        raise ValueError(f"labels: expected shape ({n},), one for each digit, got {labels.shape}")
-    check_choice("part", part, PARTS)
-    if patches < 0:
-        raise ValueError(f"patches={patches}: expected 0 or more")
-    if patches and n < 2:
-        raise ValueError(f"patches={patches}: cut from other digits, expected 2 or more, got {n}")
-    if not 0 <= seed < 2**63:
-        raise ValueError(f"seed={seed}: expected 0 to 2**63 - 1")
 
 
 def _words(n: int, part: str, stream: int, seed: int) -> np.ndarray:

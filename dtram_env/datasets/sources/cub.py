@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DatasetCorruptError, DatasetNotFoundError, advising, check_choice
+from ...checks import check_choice
+from ..errors import DatasetCorruptError, DatasetNotFoundError, advising
 from ..fetch.archives import Archive, bring_archive, unpack_archive
 from .listing import ImageList, check_boxes, check_count, check_files, fetch_command, fetch_listed
 
@@ -45,11 +46,8 @@ def fetch(folder: Path, progress: bool | None = None) -> None:
 
     The download resumes after an interruption, and the archive is removed at the end. An archive
     that the user put into `folder` is used instead, and stays. If a file is missing, the archive
-    replaces all files. If several processes start, one does this and the others wait.
-
-    Raises:
-        DatasetNotFoundError: the download failed, or the disk is full.
-        DatasetCorruptError: the user's archive differs from the published one.
+    replaces all files. Raises `DatasetNotFoundError` if the download failed or the disk is full,
+    and `DatasetCorruptError` if the user's archive differs from the published one.
     """
 
     def bring(folder: Path, progress: bool) -> None:
@@ -64,22 +62,23 @@ def fetch(folder: Path, progress: bool | None = None) -> None:
 
 
 def listing(folder: Path, part: str) -> ImageList:
-    """Lists the images of an official part, in the order of ``images.txt``.
+    """Lists the images of "train" (5,994) or "test" (5,794), in the order of ``images.txt``.
 
-    Args:
-        folder: contains ``CUB_200_2011/`` as its archive unpacks, or is that folder itself.
-        part: "train" (5,994 images) or "test" (5,794).
-
-    Raises:
-        ValueError: unknown part.
-        DatasetNotFoundError: the data or one of its lists is missing.
-        DatasetCorruptError: the lists contradict each other or the published counts, or name an
-            image that is missing.
+    `folder` contains ``CUB_200_2011/`` as its archive unpacks, or is that folder itself. Raises
+    `DatasetNotFoundError` if a list is missing, and `DatasetCorruptError` if lists contradict each
+    other or the published counts, or name an image that is missing.
     """
     check_choice("part", part, COUNTS)
     tree, command = _tree(folder), fetch_command(NAME, folder)
     if not any((tree / name).is_file() for name in _LISTS):
-        raise _not_found(folder, command)
+        if (folder / ARCHIVE.name).is_file():
+            raise DatasetNotFoundError(
+                f"{folder / ARCHIVE.name}: not unpacked yet. Unpack it with {command}."
+            )
+        raise DatasetNotFoundError(
+            f"{folder}: no {ARCHIVE.inside} with CUB-200-2011's lists and images. Fetch it with "
+            f"{command}, or put {ARCHIVE.name} or the folder {ARCHIVE.inside} there by hand."
+        )
     with advising(f"Fetch it again with {command}."):
         files, classes, split, boxes, names = (
             _read_list(tree / name, kind, columns) for name, (kind, columns) in _LISTS.items()
@@ -102,7 +101,9 @@ def listing(folder: Path, part: str) -> ImageList:
         check_boxes(box_array, paths, tree / "bounding_boxes.txt")
         check_files(tree, paths, tree / "images.txt")
     labels = np.array([classes[i][0] - 1 for i in ids], dtype=np.int64)
-    species = tuple(_class_name(names[k][0]) for k in sorted(names))
+    # The species of the folder "001.Black_footed_Albatross" is "Black footed Albatross".
+    folders = [names[k][0] for k in sorted(names)]
+    species = tuple(name.partition(".")[2].replace("_", " ") or name for name in folders)
     fix = f"Remove it and run {command}, which fetches it again."
     return ImageList(tree, paths, labels, species, box_array, fix)
 
@@ -112,17 +113,6 @@ def _tree(folder: Path) -> Path:
     if not (folder / ARCHIVE.inside).is_dir() and (folder / "images.txt").is_file():
         return folder
     return folder / ARCHIVE.inside
-
-
-def _not_found(folder: Path, command: str) -> DatasetNotFoundError:
-    if (folder / ARCHIVE.name).is_file():
-        return DatasetNotFoundError(
-            f"{folder / ARCHIVE.name}: not unpacked yet. Unpack it with {command}."
-        )
-    return DatasetNotFoundError(
-        f"{folder}: no {ARCHIVE.inside} with CUB-200-2011's lists and images. Fetch it with "
-        f"{command}, or put {ARCHIVE.name} or the folder {ARCHIVE.inside} there by hand."
-    )
 
 
 def _read_list(path: Path, kind: Callable[[str], Any], columns: int) -> Lines:
@@ -165,8 +155,3 @@ def _check_range(path: Path, lines: Lines, low: int, high: int) -> None:
             raise DatasetCorruptError(
                 f"{path}: expected {low} to {high} for image {i}, found {value}."
             )
-
-
-def _class_name(name: str) -> str:
-    """The species of a folder: "001.Black_footed_Albatross" is "Black footed Albatross"."""
-    return name.partition(".")[2].replace("_", " ") or name

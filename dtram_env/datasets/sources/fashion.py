@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..fetch.download import Mirror, RawFile, Source, fetch_files, find
-from .mnist import read_part
+from ..fetch.download import Mirror, RawFile, Source, fetch_files
+from . import mnist
 
 NAME = "fashionmnist"  # of its folder, and in the download command
 
@@ -34,16 +34,14 @@ SOURCES: tuple[Source, ...] = (
 )
 
 
+ready = mnist.ready  # the four files have MNIST's names
+
+
 def fetch(folder: Path, progress: bool | None = None) -> None:
     """Downloads the four files; see `mnist.fetch`."""
     fetch_files(NAME, FILES["train"] + FILES["test"], SOURCES, folder, progress)
 
 
-def ready(folder: Path) -> bool:
-    """Whether all four files exist; see `mnist.ready`."""
-    return all(find(folder, file) for file in FILES["train"] + FILES["test"])
-
-
 def read(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
     """Reads an official part, of MNIST's size and shape; see `mnist.read`."""
-    return read_part(NAME, FILES, folder, part)
+    return mnist.read(folder, part, NAME, FILES)

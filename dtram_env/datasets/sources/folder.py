@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import DatasetNotFoundError, check_choice
+from ...checks import check_choice
+from ..errors import DatasetNotFoundError
 from ..splits import PARTS, stratified_split
 from .listing import ImageList
 
@@ -22,18 +23,14 @@ _LAYOUT = "Expected ROOT/CLASS/IMAGE, or ROOT/train/CLASS/IMAGE and ROOT/test/CL
 def listing(root: Path, part: str) -> ImageList:
     """Lists the images of a part, by class and then by path.
 
-    Images are all files below a class's folder that end in one of `SUFFIXES`, in upper or lower
-    case. They are not opened. Hidden files and folders, whose names begin with a dot, are ignored.
+    Images are all files below a class's folder that end in one of `SUFFIXES`; case does not matter.
+    They are not opened. Hidden files and folders, whose names begin with a dot, are ignored.
 
-    There are two layouts. If `root` has folders ``train`` and ``test``, these are the parts and
-    contain the classes' folders; everything else in `root` is ignored. The folders may also be
-    called ``training`` and ``testing``, and without them ``val``, ``valid`` or ``validation`` is
-    the test part; case does not matter. Otherwise the folders of `root` are the classes, and a
-    fifth of the images is drawn for the test part, from each class its share, rounded by largest
-    remainder. Each class keeps a training image. The draw depends only on the paths, so an
-    additional file changes it.
-
-    Classes are the names of the (training part's) folders, sorted by their characters.
+    There are two layouts. If `root` has folders called as in `TRAIN_NAMES` and `TEST_NAMES`, these
+    are the parts and contain the classes' folders; everything else in `root` is ignored. Otherwise
+    the folders of `root` are the classes, and a fifth of the images is drawn for the test part,
+    from each class its share, but each class keeps a training image. The draw depends only on the
+    paths, so an additional file changes it. Classes are sorted by their characters.
 
     Raises:
         ValueError: unknown part; fewer than two classes; a class without training images; a class
@@ -51,7 +48,14 @@ def listing(root: Path, part: str) -> ImageList:
     train = parts[0] if parts else root
     names = _class_names(train)
     if parts and part == "test":
-        paths, labels = _test_images(root, *parts, names)
+        test = parts[1]
+        if unknown := [name for name in _folders(test) if name not in names]:
+            raise ValueError(
+                f"root={str(root)!r}: {test.name} has a class {unknown[0]!r} that {train.name} "
+                f"lacks. Add a folder with images of it to {train.name}, or remove it from "
+                f"{test.name}."
+            )
+        paths, labels = _images(root, test, names)  # it may lack a class
     else:
         paths, labels = _images(root, train, names)
         _check_every_class(root, labels, names)
@@ -93,17 +97,6 @@ def _class_names(folder: Path) -> tuple[str, ...]:
     )
 
 
-def _test_images(
-    root: Path, train: Path, test: Path, names: tuple[str, ...]
-) -> tuple[list[str], np.ndarray]:
-    if unknown := [name for name in _folders(test) if name not in names]:
-        raise ValueError(
-            f"root={str(root)!r}: {test.name} has a class {unknown[0]!r} that {train.name} lacks. "
-            f"Add a folder with images of it to {train.name}, or remove it from {test.name}."
-        )
-    return _images(root, test, names)  # it may lack a class
-
-
 def _check_every_class(root: Path, labels: np.ndarray, names: tuple[str, ...]) -> None:
     counts = np.bincount(labels, minlength=len(names))
     if not counts.any():
@@ -129,20 +122,17 @@ def _images(root: Path, folder: Path, names: tuple[str, ...]) -> tuple[list[str]
 
 def _below(root: Path, folder: Path) -> Iterator[str]:
     """Paths of all images below a folder, relative to `root`; follows links."""
-    for here, folders, files in os.walk(folder, onerror=_fail, followlinks=True):
-        folders[:] = [f for f in folders if not f.startswith(".") and not _leads_up(here, f)]
-        place = Path(here).relative_to(root).as_posix()
-        yield from (f"{place}/{name}" for name in files if _is_image(name))
-
-
-def _leads_up(here: str, name: str) -> bool:
-    """Whether a link leads to a folder that contains it, so that following it never ends."""
-    path = os.path.join(here, name)
-    return os.path.islink(path) and Path(here).resolve().is_relative_to(Path(path).resolve())
-
-
-def _fail(error: OSError) -> None:
-    raise error
+    place = folder.relative_to(root).as_posix()
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.is_dir():
+                if _is_image(entry.name):
+                    yield f"{place}/{entry.name}"
+            # Following a link to a folder that contains it would never end.
+            elif not entry.name.startswith(".") and not (
+                entry.is_symlink() and folder.resolve().is_relative_to(Path(entry).resolve())
+            ):
+                yield from _below(root, folder / entry.name)
 
 
 def _folders(folder: Path) -> list[str]:
@@ -155,7 +145,7 @@ def _is_image(name: str) -> bool:
 
 
 def _draw(labels: np.ndarray, test_share: float, seed: int) -> np.ndarray:
-    """Which images the draw gives to the test part, bool ``(N,)``."""
+    """The images drawn for the test part, bool ``(N,)``."""
     # Raw bits of a bit generator never change between numpy releases; `permutation` may.
     order = np.argsort(np.random.PCG64(seed).random_raw(len(labels)), kind="stable")
     _, drawn = stratified_split(labels[order], int(test_share * len(labels) + 0.5))

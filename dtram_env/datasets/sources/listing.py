@@ -64,10 +64,7 @@ def fetch_listed(
     bring: Callable[[Path, bool], None],
     progress: bool | None,
 ) -> None:
-    """Calls ``bring(folder, progress)`` if `listing` cannot list both parts, then lists them.
-
-    If several processes start, one calls it and the others wait. Raises as `bring` and `listing`.
-    """
+    """Calls ``bring(folder, progress)``, in one process at a time, if a part cannot be listed."""
 
     def is_complete() -> bool:
         try:

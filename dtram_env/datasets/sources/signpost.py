@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import check_choice
+from ...checks import check_choice
 from ..splits import split_indices
 
 SIZE = 28
@@ -28,25 +28,16 @@ DIRECTIONS = ("left", "right", "up", "down")
 # Unit steps (x, y) of DIRECTIONS; y grows downwards, as in the image.
 _STEPS = np.array([(-1, 0), (1, 0), (0, -1), (0, 1)])
 
-_GLYPHS = """
-.######. ##....## ######## ##..##..
-######## ###..### ........ ##..##..
-##....## .######. ######## ..##..##
-##....## ..####.. ........ ..##..##
-##....## ..####.. ######## ##..##..
-##....## .######. ........ ##..##..
-######## ###..### ######## ..##..##
-.######. ##....## ........ ..##..##
-"""
-_ARROW_UP = """
-...##...
-..####..
-.######.
-##.##.##
-...##...
-...##...
-...##...
-...##...
+# The glyphs of CLASS_NAMES, and the arrow up.
+_SHAPES = """
+.######. ##....## ######## ##..##.. ...##...
+######## ###..### ........ ##..##.. ..####..
+##....## .######. ######## ..##..## .######.
+##....## ..####.. ........ ..##..## ##.##.##
+##....## ..####.. ######## ##..##.. ...##...
+##....## .######. ........ ##..##.. ...##...
+######## ###..### ######## ..##..## ...##...
+.######. ##....## ........ ..##..## ...##...
 """
 
 _NOISE_WORDS = SIZE * SIZE // 8
@@ -127,11 +118,6 @@ def _box(ink: np.ndarray, x: int, y: int) -> np.ndarray:
 
 def _shapes() -> tuple[np.ndarray, np.ndarray]:
     """Glyphs and arrows, each ``(4, 8, 8)`` uint8 of 0 and 1."""
-    glyphs, (up,) = _boxes(_GLYPHS), _boxes(_ARROW_UP)
-    return glyphs, np.stack([np.rot90(up), np.rot90(up, -1), up, np.rot90(up, 2)])
-
-
-def _boxes(text: str) -> np.ndarray:
-    """The boxes that stand side by side in `text`, ``(K, 8, 8)`` uint8."""
-    cells = np.array([[list(box) for box in line.split()] for line in text.split("\n") if line])
-    return (cells.transpose(1, 0, 2) == "#").astype(np.uint8)
+    cells = np.array([[list(box) for box in line.split()] for line in _SHAPES.split("\n") if line])
+    *glyphs, up = (cells.transpose(1, 0, 2) == "#").astype(np.uint8)
+    return np.stack(glyphs), np.stack([np.rot90(up), np.rot90(up, -1), up, np.rot90(up, 2)])

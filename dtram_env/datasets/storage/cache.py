@@ -19,9 +19,8 @@ import numpy as np
 from ..errors import DatasetCorruptError
 from ..paths import locked
 from .decode import large_images_allowed
-from .mapped import FORMAT, MappedStore, lock_name, read_meta, thumbnails_name
-from .thumbnails import box_resize
-from .writing import CORES, check_free_space, finish, reserve, run_in_order, write_at
+from .mapped import FORMAT, MappedStore, lock_name, read_meta
+from .writing import CORES, check_free_space, reserve, run_all, write_at
 
 
 class ImageSource(Protocol):
@@ -29,17 +28,12 @@ class ImageSource(Protocol):
 
     @property
     def channels(self) -> int: ...
-
     def __len__(self) -> int: ...
+    def pixels(self, i: int) -> np.ndarray: ...  # ``(H, W, C)`` uint8
+    def size(self, i: int) -> tuple[int, int]: ...  # height and width, without decoding
 
     def fingerprint(self) -> dict[str, Any]:
         """JSON values that identify the images; a cache with other values is made again."""
-
-    def size(self, i: int) -> tuple[int, int]:
-        """Height and width of an image, without decoding it."""
-
-    def pixels(self, i: int) -> np.ndarray:
-        """An image ``(H, W, C)`` uint8."""
 
     def metadata(self, sizes: np.ndarray) -> dict[str, np.ndarray]:
         """Arrays ``(N, …)`` to store with the pixels; called after `size` of every image."""
@@ -69,41 +63,29 @@ def build_cache(
     progress: bool | None = None,
     processes: bool = False,
 ) -> MappedStore:
-    """Opens the cache of `source`, and makes it first if it is not there.
+    """Opens the cache of `source` in `folder`, and makes it first if it is not there.
 
-    Args:
-        folder: the cache; its parent folder is created if it is missing.
-        source: the images.
-        thumbnail_sizes: sides of thumbnails to write too; `MappedStore.prepare` can add others.
-        label: text of the progress bar.
-        progress: whether to show the bar on standard error; None: only on a terminal.
-        processes: whether to use processes, for sources that work in Python, rather than threads.
+    `thumbnail_sizes` are sides of thumbnails to write too, and `label` is the progress bar's.
+    `processes` are faster than threads for sources that work in Python.
 
     Raises:
         DatasetNotFoundError: an image is missing, or the folder cannot be written or is full.
         DatasetCorruptError: an image or the cache is damaged; a new cache is not left behind.
     """
-    sides = tuple(thumbnail_sizes)
-    store = open_cache(folder, source)
-    if store is not None and all((folder / thumbnails_name(side)).exists() for side in sides):
-        return store  # without the lock: the folder may be read-only
-    with locked(lock_name(folder)):
-        store = open_cache(folder, source)
-        if store is None:
-            _build(folder, source, sides, label, progress, processes)
-            store = MappedStore(folder)
-        for side in sides:
-            store.write_thumbnails(side, label, progress)
+    store = open_cache(folder, source)  # without the lock: the folder may be read-only
+    if store is None:
+        with locked(lock_name(folder)):
+            store = open_cache(folder, source)
+            if store is None:
+                _build(folder, source, label or folder.name, progress, processes)
+                store = MappedStore(folder)
+    for side in thumbnail_sizes:
+        store.prepare(side, label, progress)
     return store
 
 
 def _build(
-    folder: Path,
-    source: ImageSource,
-    sides: tuple[int, ...],
-    label: str,
-    progress: bool | None,
-    processes: bool,
+    folder: Path, source: ImageSource, label: str, progress: bool | None, processes: bool
 ) -> None:
     """Writes the cache beside `folder` and renames it; the caller holds the lock."""
     aside = folder.with_name(f".{folder.name}.new")
@@ -115,21 +97,17 @@ def _build(
         workers = ProcessPoolExecutor(CORES, mp_context=multiprocessing.get_context("spawn"))
     try:
         with large_images_allowed(), workers as pool:
-            sizes = np.array(list(run_in_order(pool, source.size, range(count))), dtype=np.int32)
-            sizes = sizes.reshape(count, 2)
+            found = run_all(pool, source.size, range(count), label, progress=False)
+            sizes = np.array(found, dtype=np.int32).reshape(count, 2)
             lengths = sizes.astype(np.int64).prod(axis=1) * source.channels
-            files = {"pixels.bin": int(lengths.sum())} | {
-                thumbnails_name(side): count * side * side * source.channels for side in sides
-            }
-            check_free_space(aside, sum(files.values()))
+            check_free_space(aside, int(lengths.sum()))
             np.save(aside / "sizes.npy", sizes)
             for name, values in source.metadata(sizes).items():
                 np.save(aside / f"metadata-{name}.npy", values)
-            for name, length in files.items():
-                reserve(aside / name, length)
-            write = partial(_write_one, source, aside, sides)
+            reserve(aside / "pixels.bin", int(lengths.sum()))
+            write = partial(_write_one, source, aside / "pixels.bin")
             places = zip(range(count), np.cumsum(lengths) - lengths, sizes, strict=True)
-            finish(run_in_order(pool, write, places), count, label or folder.name, progress)
+            run_all(pool, write, list(places), label, progress)
         known = {"format": FORMAT, "channels": source.channels, "images": count}
         meta = {**known, "source": source.fingerprint()}
         (aside / "meta.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
@@ -139,10 +117,8 @@ def _build(
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _write_one(
-    source: ImageSource, folder: Path, sides: tuple[int, ...], place: tuple[int, int, np.ndarray]
-) -> None:
-    """Decodes one image into its part of the file, and makes its thumbnails while it is decoded."""
+def _write_one(source: ImageSource, path: Path, place: tuple[int, int, np.ndarray]) -> None:
+    """Decodes one image into its part of the file."""
     i, start, size = place
     pixels = source.pixels(i)
     expected = (*size.tolist(), source.channels)
@@ -151,7 +127,4 @@ def _write_one(
             f"image {i}: expected uint8 {expected} as its header says, "
             f"found {pixels.dtype} {pixels.shape}; it changed while it was read"
         )
-    write_at(folder / "pixels.bin", start, pixels)
-    for side in sides:
-        thumbnail = box_resize(pixels[None], side)
-        write_at(folder / thumbnails_name(side), i * thumbnail.nbytes, thumbnail)
+    write_at(path, start, pixels)

@@ -72,16 +72,15 @@ class DecodedImages:
 
     def size(self, i: int) -> tuple[int, int]:
         """Height and width that `pixels` will have; reads only the file's header."""
-        with self._opened(i) as file:
+        with opened(self.name(i), self.listing.fix) as file:
             self._file_sizes[i] = upright_size(file, self._upright)
             left, top, right, bottom = self._box(i, file) or (0, 0, *self._file_sizes[i][::-1])
             return resized(bottom - top, right - left, self.image_size)
 
     def metadata(self, sizes: np.ndarray) -> dict[str, np.ndarray]:
-        """The boxes in pixels of the resized images; call `size` of every image first.
+        """``box`` ``(N, 4)`` float32 in pixels of the resized images, unless there are no boxes.
 
-        `sizes` ``(N, 2)`` are the resized heights and widths. Gives ``box`` ``(N, 4)`` float32,
-        left, top, width and height; empty if the list has no boxes.
+        `sizes` ``(N, 2)`` are their heights and widths; call `size` of every image first.
         """
         if self.listing.boxes is None:
             return {}
@@ -92,7 +91,7 @@ class DecodedImages:
 
     def pixels(self, i: int) -> np.ndarray:
         """The image ``(H, W, 3)`` uint8; raises as `opened`."""
-        with self._opened(i) as file:
+        with opened(self.name(i), self.listing.fix) as file:
             return decode(file, self.image_size, box=self._box(i, file), upright=self._upright)
 
     def _box(self, i: int, file: Image.Image) -> tuple[int, int, int, int] | None:
@@ -115,9 +114,6 @@ class DecodedImages:
     def _upright(self) -> bool:
         return self.listing.boxes is None  # published boxes refer to the file's own orientation
 
-    def _opened(self, i: int) -> contextlib.AbstractContextManager[Image.Image]:
-        return opened(self.name(i), self.listing.fix)
-
 
 def decode(
     file: Image.Image,
@@ -128,11 +124,8 @@ def decode(
 ) -> np.ndarray:
     """Converts an image that Pillow opened to pixels ``(H, W, 3)`` uint8, as `DecodedImages` says.
 
-    Args:
-        file: an image of any format and mode.
-        image_size: length of the shorter side after resizing, pixels; None: no resizing.
-        box: left, top, right and bottom of the crop, in pixels of the upright image; None: no crop.
-        upright: whether to rotate a photograph that its camera marked as rotated.
+    `box` is left, top, right and bottom of the crop, in pixels of the upright image; None: no crop.
+    `upright` says whether to rotate a photograph that its camera marked as rotated.
     """
     from PIL import Image, ImageOps
 
@@ -174,11 +167,7 @@ def resized(height: int, width: int, image_size: int | None) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def opened(path: str, fix: str) -> Iterator[Image.Image]:
-    """Opens an image file with Pillow; errors raised inside the block name the file.
-
-    Raises `DatasetNotFoundError`, or `DatasetCorruptError` if it is damaged or no image; both end
-    in `fix`, one sentence that says what to do.
-    """
+    """Opens an image file with Pillow; errors in the block name the file and end in `fix`."""
     from PIL import Image, UnidentifiedImageError
 
     try:

@@ -24,7 +24,7 @@ from ..errors import DatasetCorruptError
 from ..paths import locked
 from .store import Pictures
 from .thumbnails import box_resize
-from .writing import CORES, check_free_space, finish, reserve, run_in_order, write_at
+from .writing import CORES, check_free_space, reserve, run_all, write_at
 
 FORMAT = 2  # raise it when the files change: a cache of another format is made again
 
@@ -95,29 +95,25 @@ class MappedStore(Pictures):
                 ) from error
         return self._thumbnails[side][self.indices[index]]
 
-    def prepare(self, thumbnail_size: int) -> None:
+    def prepare(self, thumbnail_size: int, label: str = "", progress: bool | None = None) -> None:
         """Writes thumbnails of every image of the cache to disk, unless they are there."""
-        if not (self.folder / thumbnails_name(thumbnail_size)).exists():
-            with locked(lock_name(self.folder)):
-                MappedStore(self.folder).write_thumbnails(thumbnail_size)
-
-    def write_thumbnails(self, side: int, label: str = "", progress: bool | None = None) -> None:
-        """Does the work of `prepare` for a store of all images; the caller holds the lock."""
-        final = self.folder / thumbnails_name(side)
+        final = self.folder / thumbnails_name(thumbnail_size)
         if final.exists():
             return
-        length = side * side * self.channels
-        check_free_space(self.folder, len(self) * length)
         aside = final.with_name(f"{final.name}.new")
-        reserve(aside, len(self) * length)
+        length, count = thumbnail_size**2 * self.channels, self._count
+        every = MappedStore(self.folder)
 
         def write(i: int) -> None:
-            write_at(aside, i * length, box_resize(self.image(i)[None], side))
+            write_at(aside, i * length, box_resize(every.image(i)[None], thumbnail_size))
 
-        with ThreadPoolExecutor(CORES) as pool:
-            results = run_in_order(pool, write, range(len(self)))
-            finish(results, len(self), f"{label or self.folder.name}, thumbnails {side}", progress)
-        os.replace(aside, final)
+        label = f"{label or self.folder.name}, thumbnails {thumbnail_size}"
+        with locked(lock_name(self.folder)), ThreadPoolExecutor(CORES) as pool:
+            if not final.exists():  # no other process wrote them
+                check_free_space(self.folder, count * length)
+                reserve(aside, count * length)
+                run_all(pool, write, range(count), label, progress)
+                os.replace(aside, final)
 
 
 def thumbnails_name(side: int) -> str:

@@ -19,12 +19,10 @@ class Store(Protocol):
     unpadded image and may be negative. Pixels outside the image are 0.
     """
 
-    def __len__(self) -> int:
-        """Number of images."""
+    def __len__(self) -> int: ...
 
     @property
-    def channels(self) -> int:
-        """Number of colour channels C."""
+    def channels(self) -> int: ...
 
     def size(self, index: np.ndarray) -> tuple[np.ndarray | int, np.ndarray | int]:
         """Height and width of the images, pixels; two numbers if all images have the same size."""
@@ -39,8 +37,7 @@ class Store(Protocol):
 class Pictures(Store, Protocol):
     """A store for a whole dataset whose images differ in size or do not fit into memory.
 
-    A subclass defines `__len__`, `channels`, `size`, `equal_size`, `image` and `select`. Crops and
-    thumbnails are made from `image`, unless it has a faster way.
+    Crops and thumbnails are made from `image`, unless a subclass has a faster way.
     """
 
     @property
@@ -68,7 +65,6 @@ class Pictures(Store, Protocol):
         return out
 
     def thumbnail(self, index: np.ndarray, side: int) -> np.ndarray:
-        """Whole images shrunk to ``(B, side, side, C)`` uint8."""
         out = np.empty((len(index), side, side, self.channels), dtype=np.uint8)
         for thumbnail, i in zip(out, index, strict=True):
             thumbnail[...] = box_resize(self.image(i)[None], side)[0]
@@ -94,22 +90,18 @@ def check_side(side: int, height: int, width: int) -> None:
 
 
 class ArrayStore:
-    """Small images of one size in memory, zero-padded once so that a crop is one gather.
+    """Images ``(N, H, W, C)`` uint8 in memory, with `margin` zeros on each side (`sensor.margin`).
 
-    Args:
-        images: ``(N, H, W, C)`` uint8.
-        margin: zeros added on each side, pixels: at least ``(side + 1) // 2`` for the largest crop
-            whose centre may lie anywhere in the image.
+    A crop is therefore one gather.
     """
 
     def __init__(self, images: np.ndarray, margin: int) -> None:
         check_images(images)
-        n, self.height, self.width, self.channels = images.shape
+        _, self.height, self.width, self.channels = images.shape
         self.margin = margin
-        padded = (n, self.height + 2 * margin, self.width + 2 * margin, self.channels)
-        self.padded = np.zeros(padded, dtype=np.uint8)
+        around = ((0, 0), (margin, margin), (margin, margin), (0, 0))
+        self.padded = np.pad(np.ascontiguousarray(images), around)
         self.images = self.padded[:, margin : margin + self.height, margin : margin + self.width]
-        self.images[...] = images
         self._views: dict[int, np.ndarray] = {}
         self._thumbnails: dict[int, np.ndarray] = {}
 
@@ -137,8 +129,8 @@ class ArrayStore:
     def _windows(self, side: int) -> np.ndarray:
         """View ``(P, side)``: for every first pixel, the lines of the window that starts there.
 
-        An item is `side` neighbouring pixels of a line. A batch of windows then takes one index
-        per window and copies whole lines, three times as fast as one index per line.
+        An item is a line, so a batch of windows takes one index per window: three times as fast as
+        one per line.
         """
         if side not in self._views:
             n, height, width, channels = self.padded.shape

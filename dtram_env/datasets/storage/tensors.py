@@ -4,9 +4,7 @@
 `HostStore` leaves the images in a numpy store on the host and sends the crops to the device.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,25 +12,19 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ...sensor_torch import TorchStore, area_average
+from ..dataset import Dataset
 from .mapped import MappedStore
-from .store import check_images, check_side
-from .thumbnails import box_taps, fits_int32
-
-if TYPE_CHECKING:
-    from ..dataset import Dataset
-    from .store import Pictures
+from .store import Pictures, check_images, check_side
+from .thumbnails import fits_int32
 
 _DEVICE_SHARE = 0.4  # of the device's free memory that images may use
 
 
 class TensorStore:
-    """Images on a device, padded with zeros; `store.ArrayStore` on tensors.
+    """Images ``(N, H, W, C)`` uint8 on a device, with `margin` zeros on each side (`ArrayStore`).
 
-    Args:
-        images: ``(N, H, W, C)`` uint8.
-        margin: zeros added on each side, pixels (`sensor.margin`).
-        sizes: ``(N, 2)`` int64, height and width of each image, which lies at the top left of its
-            H x W pixels, with zeros around it; None: all are H x W.
+    `sizes` ``(N, 2)`` int64 are height and width of each image, which lies at the top left of its
+    H x W pixels, with zeros around it; None: all are H x W.
     """
 
     on_host = False
@@ -42,17 +34,12 @@ class TensorStore:
         _, self.height, self.width, self.channels = images.shape
         self.margin, self.sizes = margin, sizes
         self.padded = pad(images, (0, 0, margin, margin, margin, margin))
+        self.images = self.padded[:, margin : margin + self.height, margin : margin + self.width]
         self._offsets: dict[int, Tensor] = {}
         self._thumbnails: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.padded)
-
-    @property
-    def images(self) -> Tensor:
-        """The unpadded images ``(N, H, W, C)``, a view."""
-        m = self.margin
-        return self.padded[:, m : m + self.height, m : m + self.width]
 
     def size(self, index: Tensor) -> tuple[Tensor | int, Tensor | int]:
         if self.sizes is None:
@@ -100,10 +87,9 @@ class FlatStore:
         starts = np.cumsum(lengths) - lengths
         self._flat = torch.empty(int(lengths.sum()), dtype=torch.uint8, device=device)
         for i, start in enumerate(starts.tolist()):
-            image = torch.from_numpy(store.image(i).reshape(-1).copy())
-            self._flat[start : start + len(image)] = image.to(device)
-        self._starts = torch.from_numpy(starts).to(device)
-        self._sizes = torch.from_numpy(store.sizes.copy()).to(device)
+            image = store.image(i).reshape(-1)
+            self._flat[start : start + len(image)] = send(image, device)
+        self._starts, self._sizes = send(starts, device), send(store.sizes, device)
         self._thumbnails: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
@@ -126,11 +112,9 @@ class FlatStore:
 
     def thumbnail(self, index: Tensor, side: int) -> Tensor:
         if side not in self._thumbnails:
-            made = [
-                torch.from_numpy(self._host.thumbnail(some, side).copy())
-                for some in np.array_split(np.arange(len(self)), max(1, len(self) // 512))
-            ]
-            self._thumbnails[side] = torch.cat(made).to(index.device)
+            parts = np.array_split(np.arange(len(self)), max(1, len(self) // 512))
+            made = [send(self._host.thumbnail(part, side), index.device) for part in parts]
+            self._thumbnails[side] = torch.cat(made)
         return self._thumbnails[side][index]
 
     def whole(self, index: Tensor) -> Tensor:
@@ -158,32 +142,34 @@ class HostStore:
         if self.store.equal_size is not None:
             return self.store.equal_size
         height, width = self.store.size(index.cpu().numpy())
-        return self._send(np.asarray(height)), self._send(np.asarray(width))
+        return send(np.asarray(height), self._device), send(np.asarray(width), self._device)
 
     def crop(self, index: Tensor, top: Tensor, left: Tensor, side: int) -> Tensor:
         i, y, x = torch.stack([index, top, left]).cpu().numpy()  # waits for the device once
-        return self._send(self.store.crop(i, y, x, side))
+        return send(self.store.crop(i, y, x, side), self._device)
 
     def thumbnail(self, index: Tensor, side: int) -> Tensor:
-        return self._send(self.store.thumbnail(index.cpu().numpy(), side))
+        return send(self.store.thumbnail(index.cpu().numpy(), side), self._device)
 
     def whole(self, index: Tensor) -> Tensor:
-        return self._send(np.stack([self.store.image(i) for i in index.cpu().numpy()]))
+        images = np.stack([self.store.image(i) for i in index.cpu().numpy()])
+        return send(images, self._device)
 
-    def _send(self, values: np.ndarray) -> Tensor:
-        tensor = torch.from_numpy(np.ascontiguousarray(values))
-        if self._device.type == "cuda":
-            return tensor.pin_memory().to(self._device, non_blocking=True)
-        return tensor.to(self._device)
+
+def send(values: np.ndarray, device: torch.device) -> Tensor:
+    """An array as a tensor on a device, without waiting for it."""
+    if not values.flags.writeable:  # torch warns about memory that it must not write to
+        values = values.copy()
+    tensor = torch.from_numpy(values)
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def make_store(data: Dataset, margin: int, device: torch.device) -> TorchStore:
     """A dataset's store: on the device, unless the images are drawn on demand or too many."""
     if isinstance(data.images, np.ndarray):
-        images = torch.from_numpy(data.images.copy())  # torch warns about read-only memory
-        if device.type == "cuda":
-            images = images.pin_memory()
-        return TensorStore(images.to(device, non_blocking=True), margin)
+        return TensorStore(send(data.images, device), margin)
     if device.type == "cuda" and isinstance(data.images, MappedStore):
         free, _ = torch.cuda.mem_get_info(device)
         if data.images.sizes.prod(axis=1).sum() * data.images.channels < _DEVICE_SHARE * free:
@@ -192,11 +178,7 @@ def make_store(data: Dataset, margin: int, device: torch.device) -> TorchStore:
 
 
 def box_resize(images: Tensor, side: int, sizes: Tensor | None = None) -> Tensor:
-    """`thumbnails.box_resize` of ``(N, H, W, C)`` images, with the same result to the last bit.
-
-    `sizes` ``(N, 2)`` int64 are the height and width of each image, which lies at the top left of
-    its H x W pixels; None: all are H x W.
-    """
+    """`thumbnails.box_resize`, to the last bit; `sizes` as for `TensorStore`."""
     batch, height, width, _ = images.shape
     if sizes is None:
         if height == width and height % side == 0:
@@ -220,8 +202,8 @@ def box_resize(images: Tensor, side: int, sizes: Tensor | None = None) -> Tensor
 
 
 def _taps(sizes: Tensor, side: int, largest: int) -> tuple[Tensor, Tensor]:
-    """`box_taps` for each of the sizes ``(N,)``: pixels and shares ``(N, side, K)`` int64."""
-    most = box_taps(largest, side)[0].shape[1] + 1  # a smaller size may straddle one pixel more
+    """`thumbnails.box_taps` for each of the sizes ``(N,)``: two ``(N, side, K)`` int64."""
+    most = largest // side + 2  # pixels that an output pixel may touch
     edges = torch.arange(side + 1, device=sizes.device) * sizes[:, None]
     first = edges[:, :-1] // side
     pixels = first[..., None] + torch.arange(most, device=sizes.device)

@@ -2,9 +2,9 @@
 
 import os
 import shutil
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from ..errors import DatasetNotFoundError
 from ..paths import SETTINGS, shows_progress
 
 CORES = os.cpu_count() or 1
-_AHEAD = 64  # items submitted before the oldest result is taken
+_AT_ONCE = 1024  # items submitted at a time, because each takes memory while it waits
 
 
 def check_free_space(folder: Path, needed: int) -> None:
@@ -42,25 +42,15 @@ def write_at(path: Path, start: int, pixels: np.ndarray) -> None:
         file.write(np.ascontiguousarray(pixels).data)
 
 
-def run_in_order(pool: Executor, work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-    """Results of ``work(item)`` in order, like `pool.map`, but submits only a few items ahead.
-
-    An error therefore stops the rest.
-    """
-    waiting: deque[Future[Any]] = deque()
-    try:
-        for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) > _AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()
-
-
-def finish(results: Iterator[Any], total: int, label: str, progress: bool | None) -> None:
-    """Takes all results and shows a bar on standard error; by default only on a terminal."""
-    for _ in tqdm(results, label, total, unit="image", disable=not shows_progress(progress)):
-        pass
+def run_all(
+    pool: Executor,
+    work: Callable[[Any], Any],
+    items: Sequence[Any],
+    label: str,
+    progress: bool | None,
+) -> list[Any]:
+    """Results of ``work(item)`` in order, with a bar on standard error; an error stops the rest."""
+    parts = (items[i : i + _AT_ONCE] for i in range(0, len(items), _AT_ONCE))
+    results = chain.from_iterable(pool.map(work, part) for part in parts)
+    hidden = not shows_progress(progress)
+    return list(tqdm(results, label, len(items), unit="image", disable=hidden))

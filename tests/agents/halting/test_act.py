@@ -142,9 +142,9 @@ def test_bad_input_is_named(make, message: str) -> None:
 def test_answer_is_the_weighted_mean_of_the_answers() -> None:
     stop_logit = torch.logit(torch.tensor([[0.1, 0.995], [0.1, 0.5], [0.2, 0.5], [0.9, 0.5]]))
     logits = torch.arange(24.0).view(4, 2, 3)
-    answer = halted_answer(stop_logit, logits)
+    mixed, answer = halted_answer(stop_logit, logits)
     said = 0.1 * logits[0, 0] + 0.1 * logits[1, 0] + 0.2 * logits[2, 0] + 0.6 * logits[3, 0]
-    torch.testing.assert_close(answer.logits, torch.stack([said, logits[0, 1]]))
+    torch.testing.assert_close(mixed, torch.stack([said, logits[0, 1]]))
     assert answer.taken.tolist() == [4, 1]
     assert answer.remainder.tolist() == pytest.approx([0.6, 1.0])
     assert answer.ponder.tolist() == pytest.approx([4.6, 2.0])
@@ -202,11 +202,11 @@ def test_acting_step_by_step_is_the_dense_arithmetic(store: TensorStore, setting
     each, mixed = (score(one, GlimpseSensor(6), store, LABELS) for one in (plain, agent))
     torch.testing.assert_close(each.locations, mixed.locations)
     for epsilon in (0.01, 1 - half_stop(mixed)):
-        dense = halted_answer(each.stop_logit, each.logits, epsilon)
+        dense_logits, dense = halted_answer(each.stop_logit, each.logits, epsilon)
         taken, prediction = mixed.apply(ACTStop(1 - epsilon))
         assert torch.equal(taken, dense.taken)
-        assert torch.equal(prediction, dense.logits.argmax(dim=-1))
-        torch.testing.assert_close(mixed.logits[taken - 1, torch.arange(40)], dense.logits)
+        assert torch.equal(prediction, dense_logits.argmax(dim=-1))
+        torch.testing.assert_close(mixed.logits[taken - 1, torch.arange(40)], dense_logits)
     assert len(taken.unique()) > 1
 
 
@@ -221,8 +221,8 @@ def test_unroll_gives_each_glimpse_alone(store: TensorStore) -> None:
         )
         torch.testing.assert_close(trajectory.logits[t], agent.classifier(state.h))
         torch.testing.assert_close(trajectory.logits[t], agent.logits(state))
-    answer = halted_answer(trajectory.stop_logit, trajectory.logits)
-    ponder_cost_loss(answer.logits, LABELS[:4].repeat_interleave(2), answer.ponder, 0.1).backward()
+    mixed, answer = halted_answer(trajectory.stop_logit, trajectory.logits)
+    ponder_cost_loss(mixed, LABELS[:4].repeat_interleave(2), answer.ponder, 0.1).backward()
     gradient = agent.stopper[-1].weight.grad
     assert isinstance(gradient, Tensor) and gradient.abs().sum() > 0
 
@@ -284,10 +284,8 @@ def test_a_higher_cost_takes_fewer_glimpses() -> None:
             weight[:, 0] = -1.0
         optimizer = torch.optim.Adam([weight], lr=0.1)
         for _ in range(150):
-            answer = halted_answer(weight[:, :1] + weight[:, 1:] * told, logits)
-            loss = ponder_cost_loss(
-                answer.logits, torch.zeros(64, dtype=torch.int64), answer.ponder, tau
-            )
+            mixed, answer = halted_answer(weight[:, :1] + weight[:, 1:] * told, logits)
+            loss = ponder_cost_loss(mixed, torch.zeros(64, dtype=torch.int64), answer.ponder, tau)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -15,6 +15,7 @@ from torch import nn
 from agents.objective import supervised_losses
 from train.common.files import read_json, write_json
 from train.common.optimizers import Optimizers
+from train.common.options import AdamW
 from train.common.provenance import choose_device, provenance, python_command
 from train.common.run import Interrupt, RunFolder, run_program
 from train.common.training import Selection, TrainingRun
@@ -153,8 +154,6 @@ def test_the_command_of_an_interrupted_run(tmp_path: Path, monkeypatch, capsys) 
     assert printed("--m", "2") == expected
     assert printed("--m", "2", "--resume", "--run-dir", str(tmp_path)) == expected
     assert printed(f"--run-dir={tmp_path}").endswith(f"py --run-dir={tmp_path} --resume")
-    run.command = "make train"
-    assert printed("--m", "2") == "make train"
 
 
 # -- the bookkeeping of a training loop ----------
@@ -168,7 +167,7 @@ def linear_run(path: Path, epochs: int, resume: bool = False) -> tuple[TrainingR
     with run:
         for stage in run.stages(["one", "two"]):
             parameters = list(model.parameters())
-            optimizers = Optimizers([torch.optim.AdamW(parameters, lr=0.01)], parameters, 6, 5.0)
+            optimizers = Optimizers(model, parameters, 6, 0.01, AdamW())
             run.begin(optimizers, 2, env_steps=7)
             for epoch in run.epochs():
                 if (run.progress.stage, epoch) == divmod(epochs, 2):
