@@ -130,11 +130,12 @@ class MapDTRAM(DTRAM):
         return encoder, MapCore(self.config, encoder.channels)
 
     def _make_locator(self) -> nn.Module:
-        width, finer = self.core.out_channels, self.config.locator_grid // self.core.side
-        return nn.Sequential(
-            *(nn.Conv2d(width, width, 3, padding=1), nn.ReLU()),
-            *(nn.Conv2d(width, finer**2, 1), nn.PixelShuffle(finer), nn.Flatten()),
-        )
+        """1x1 convolutions: each position of what was read scores its cells by itself."""
+        width, hidden = self.core.out_channels, self.config.locator_hidden
+        finer = self.config.locator_grid // self.core.side
+        layers = [nn.Conv2d(width, hidden, 1), nn.ReLU()] if hidden else []
+        last = nn.Conv2d(hidden or width, finer**2, 1)
+        return nn.Sequential(*layers, last, nn.PixelShuffle(finer), nn.Flatten())
 
     def initial(self, batch: int) -> Any:
         """The `MapState` before the first glimpse: an empty map."""

@@ -36,7 +36,12 @@ COMMANDS = {
 EPISODES = 6
 STEP_MS, END_MS = 600, 1800  # duration of a frame, and of the last frame of an episode
 
-DIGITS = {"DTRAM-TranslatedMNIST-v0": (2, 6), "DTRAM-ClutteredMNIST-v0": (2, 6)}  # rows, columns
+DIGITS = {
+    "DTRAM-TranslatedMNIST-v0": (2, 6),
+    "DTRAM-ClutteredMNIST-v0": (2, 6),
+    "DTRAM-ClutteredMNIST100-v0": (2, 6),
+}
+"""Rows and columns of digits that are shown."""
 DRAWINGS: dict[str, Drawing] = {
     "DTRAM-Birds-v0": BIRDS,
     "DTRAM-BirdsSmall-v0": SMALL_BIRDS,

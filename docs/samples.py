@@ -30,11 +30,13 @@ FOLDER = (
     '        image = Image.new("RGB", (400, 300 + 40 * i), colour)\n'
     '        image.save(photos / name / f"{i}.jpg")',
 )
+OF_MNIST = ("translatedmnist", "clutteredmnist", "clutteredmnist100")  # made from its files
 _IMAGES = {
     "mnist": "Handwritten digits, downloaded when first used (55 MB).",
     "fashionmnist": "Pieces of clothing, downloaded when first used (55 MB).",
     "translatedmnist": "Each MNIST digit at a random place of a larger black image.",
     "clutteredmnist": "TranslatedMNIST with pieces of other digits as clutter.",
+    "clutteredmnist100": "ClutteredMNIST on a larger image with twice as many pieces.",
     "cub": (
         "Photographs of 200 bird species: Black footed Albatross, Laysan Albatross, Sooty "
         "Albatross, …"
@@ -112,7 +114,7 @@ def counts(env_id: str, opened: Opener) -> dict[str, int]:
         return {}
     if name == "fashionmnist":
         return {"train": 54_000, "validation": 6_000, "test": 10_000, "train+validation": 60_000}
-    if name in ("translatedmnist", "clutteredmnist"):
+    if name in OF_MNIST:
         env_id = "DTRAM-MNIST-v0"  # they have its splits, and loading them takes seconds
     return {split: opened(env_id, split=split).num_images for split in datasets.SPLITS}
 
@@ -123,7 +125,7 @@ def data_text(env_id: str, env: GlimpseEnv) -> list[str]:
     parts = [" ".join([_IMAGES[name], _size(env), *_classes(name, env)])]
     if name == "signpost":
         parts += _story(signpost)
-    elif name in ("translatedmnist", "clutteredmnist"):
+    elif name in OF_MNIST:
         parts += _story(cluttered)
     elif name in _PARTS:
         parts.append(_metadata(env_id))

@@ -14,8 +14,8 @@ _COMMON: dict[str, Any] = {
     "first_glimpse": "center",
     "discount": 0.98,
 }
-# 60x60 images as in the RAM paper ("Recurrent Models of Visual Attention").
-_RAM_60 = _COMMON | {"glimpse_size": 12, "num_scales": 3}
+# Larger images of digits as in the RAM paper ("Recurrent Models of Visual Attention").
+_RAM = _COMMON | {"glimpse_size": 12, "num_scales": 3, "max_glimpses": 8}
 _WHOLE_FIRST = _COMMON | {"max_glimpses": 3, "first_glimpse": "thumbnail"}
 # Fine-grained images as in the talk.
 _LARGE = _WHOLE_FIRST | {"glimpse_size": 224, "image_size": 512}
@@ -31,8 +31,9 @@ _PHOTOGRAPHS = _WHOLE_FIRST | {"glimpse_size": 96, "max_glimpses": 4, "image_siz
 TABLE: dict[str, dict[str, Any]] = {
     "DTRAM-MNIST-v0": {"dataset": "MNIST", **_COMMON},
     "DTRAM-FashionMNIST-v0": {"dataset": "FashionMNIST", **_COMMON},
-    "DTRAM-TranslatedMNIST-v0": {"dataset": "TranslatedMNIST", **_RAM_60},
-    "DTRAM-ClutteredMNIST-v0": {"dataset": "ClutteredMNIST", **_RAM_60},
+    "DTRAM-TranslatedMNIST-v0": {"dataset": "TranslatedMNIST", **_RAM},
+    "DTRAM-ClutteredMNIST-v0": {"dataset": "ClutteredMNIST", **_RAM},
+    "DTRAM-ClutteredMNIST100-v0": {"dataset": "ClutteredMNIST100", **_RAM, "num_scales": 4},
     "DTRAM-CUB-v0": {"dataset": "CUB", **_LARGE},
     "DTRAM-Cars-v0": {"dataset": "Cars", **_LARGE},
     "DTRAM-Birds-v0": {"dataset": "Birds", **_LARGE},

@@ -157,9 +157,9 @@ def _drawn(name: str, title: str, description: str) -> DatasetInfo:
     return DatasetInfo(f"{title} (drawn)", description, env_id, read, options=options, drawn=True)
 
 
-def _from_mnist(title: str, description: str, patches: int | None = None) -> DatasetInfo:
-    """MNIST, or what `cluttered` makes from its files with a number of patches."""
-    read = mnist.read if patches is None else partial(cluttered.read, patches=patches)
+def _from_mnist(title: str, description: str, **how: int) -> DatasetInfo:
+    """MNIST, or what `cluttered` makes from its files with `patches` on images of `side` pixels."""
+    read = partial(cluttered.read, **how) if how else mnist.read
     return DatasetInfo(
         title,
         description,
@@ -190,10 +190,16 @@ DATASETS: dict[str, DatasetInfo] = {
         ready=fashion.ready,
     ),
     "translatedmnist": _from_mnist(
-        "TranslatedMNIST", "MNIST's digits somewhere on 60x60x1, made from MNIST's files", patches=0
+        "TranslatedMNIST",
+        "MNIST's digits somewhere on 60x60x1, made from MNIST's files",
+        patches=0,
+        side=60,
     ),
     "clutteredmnist": _from_mnist(
-        "ClutteredMNIST", "the same with four pieces of other digits, 60x60x1", patches=4
+        "ClutteredMNIST", "the same with four pieces of other digits, 60x60x1", patches=4, side=60
+    ),
+    "clutteredmnist100": _from_mnist(
+        "ClutteredMNIST100", "the same with eight on 100x100x1", patches=8, side=100
     ),
     "cub": DatasetInfo(
         "CUB-200-2011",

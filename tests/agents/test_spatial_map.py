@@ -10,7 +10,8 @@ from agents.config import DTRAMConfig
 from agents.cores import MapOptions
 from agents.loading import load_agent
 from agents.location_policy import CellLocations
-from agents.spatial_map import SEEN_SCORE, MapDTRAM
+from agents.objective import Objective, hybrid_loss
+from agents.spatial_map import SEEN_SCORE, MapDTRAM, MapUnroll
 from agents.stopping import FixedStop
 from agents.unroll import GlimpseSensor, Unroll, classify, score
 from dtram_env.datasets.storage.tensors import TensorStore
@@ -104,12 +105,95 @@ def test_one_agent_in_every_way_of_running(encoder: str, tmp_path: Path) -> None
     assert torch.equal(action["prediction"], scores.logits[2].argmax(-1))
 
 
+# -- trajectories to learn from ----------
+
+
+def learned(agent: MapDTRAM) -> set[str]:
+    """Modules with a gradient."""
+    return {n.split(".")[0] for n, p in agent.named_parameters() if p.grad is not None}
+
+
 def test_the_policy_gradient_of_a_detached_locator_stays_in_the_locator() -> None:
     agent, store = make_agent(), images()
-    path = Unroll(agent, GlimpseSensor(GLIMPSE), 0.1)(store, torch.arange(6), 4, m=2)
+    path = MapUnroll(agent, GlimpseSensor(GLIMPSE))(store, torch.arange(6), 4, m=2)
     path.location_log_prob[:-1].sum().backward()
-    with_gradient = {n.split(".")[0] for n, p in agent.named_parameters() if p.grad is not None}
-    assert with_gradient == {"locator"}
+    assert learned(agent) == {"locator"}
+
+
+def test_one_glimpse_of_each_trajectory_has_a_gradient() -> None:
+    agent, store = make_agent(map={"dropout": 0.0}), images()
+    path = MapUnroll(agent, GlimpseSensor(GLIMPSE))(store, torch.arange(6), 4, m=2)
+    assert path.supervised is not None and path.supervised.sum(0).tolist() == [1] * 12
+    (gradient,) = torch.autograd.grad(path.logits.sum(), path.logits, retain_graph=True)
+    path.logits.retain_grad()
+    path.logits.sum().backward()
+    assert learned(agent) == {"core", "classifier"} and gradient.shape == path.logits.shape
+
+
+def test_a_path_is_read_as_the_agent_reads_it_in_use() -> None:
+    agent, store = make_agent(map={"dropout": 0.9}), images()
+    unroll, index = MapUnroll(agent, GlimpseSensor(GLIMPSE)), torch.arange(6)
+    path = unroll(store, index, 4, m=2)
+    assert agent.training
+    state, index = agent.eval().initial(12), index.repeat_interleave(2)
+    with torch.no_grad():
+        for t in range(4):
+            seen = glimpse(store, index, path.locations[t], GLIMPSE)
+            state = agent.observe(seen, path.locations[t], state)
+            unread = ~path.supervised[t]
+            torch.testing.assert_close(path.logits[t][unread], agent.logits(state)[unread])
+            own = CellLocations(agent.cell_centres).log_prob(
+                (path.sampled_locations[t][:, None] == agent.cell_centres)
+                .all(-1)
+                .float()
+                .argmax(-1),
+                agent.location_params(state),
+            )
+            torch.testing.assert_close(path.location_log_prob[t].detach(), own)
+
+
+def test_the_loss_of_one_glimpse_has_the_mean_of_all() -> None:
+    """Over the draws of the supervised glimpse, T times its cross-entropy averages to the sum."""
+    agent, store = make_agent(map={"dropout": 0.0}).eval(), images()
+    unroll, labels = MapUnroll(agent, GlimpseSensor(GLIMPSE)), torch.arange(6) % 3
+    unroll.scripted_locations = torch.tensor([[0.5, 0.0], [-0.5, 0.0], [0.0, 0.5]])
+    torch.manual_seed(1)
+    objective = Objective(baseline="none", location_reward="imitation", policy_weight=0.0)
+    found = [
+        float(hybrid_loss(path, labels, 1, objective, agent.scalar_baseline).cross_entropy)
+        for path in (unroll(store, torch.arange(6), 4) for _ in range(150))
+    ]
+    unroll.scripted_locations = None
+    path = unroll(store, torch.arange(6), 4)._replace(supervised=None)
+    whole = float(hybrid_loss(path, labels, 1, objective, agent.scalar_baseline).cross_entropy)
+    assert sum(found) / len(found) == pytest.approx(whole, rel=0.02)
+
+
+def test_an_agent_learns_where_a_mark_is() -> None:
+    """The class is a colour at one of four places that the first glimpse's shade points to."""
+    torch.manual_seed(0)
+    places = [(5, 5), (22, 5), (5, 22), (22, 22)]
+    pixels = torch.zeros(400, SIDE, SIDE, 1, dtype=torch.uint8)
+    where, labels = torch.randint(4, (400,)), torch.randint(2, (400,))
+    for i in range(400):
+        x, y = places[where[i]]
+        pixels[i, y - 2 : y + 3, x - 2 : x + 3] = 250 if labels[i] else 90
+        pixels[i, 12:16, 12:16] = 60 * (int(where[i]) + 1)
+    store, sensor = TensorStore(pixels, GLIMPSE), GlimpseSensor(GLIMPSE)
+    agent = make_agent(map={"width": 8}, pixel_std=255.0, locator_grid=7)
+    unroll = MapUnroll(agent, sensor)
+    optimizer = torch.optim.AdamW(agent.parameters(), 5e-3)
+    objective = Objective(location_reward="drop", location_entropy=0.02)
+    for _ in range(120):
+        index = torch.randint(400, (50,))
+        path = unroll(store, index, 2, m=4)
+        loss = hybrid_loss(path, labels[index], 4, objective, agent.scalar_baseline)
+        optimizer.zero_grad()
+        loss.total.backward()
+        optimizer.step()
+    scores = score(agent.eval(), sensor, store, labels)
+    assert scores.error_and_glimpses(FixedStop(1))[0] > 0.35
+    assert scores.error_and_glimpses(FixedStop(2))[0] < 0.05
 
 
 @pytest.mark.parametrize(

@@ -301,10 +301,13 @@ EXPECTED = {
     "DTRAM-MNIST-v0": Known("MNIST", (28, 28, 1), (8, 8, 1), 7, 10, "center", 10_000),
     "DTRAM-FashionMNIST-v0": Known("FashionMNIST", (28, 28, 1), (8, 8, 1), 7, 10, "center", 20),
     "DTRAM-TranslatedMNIST-v0": Known(
-        "TranslatedMNIST", (60, 60, 1), (12, 12, 3), 7, 10, "center", 10_000
+        "TranslatedMNIST", (60, 60, 1), (12, 12, 3), 8, 10, "center", 10_000
     ),
     "DTRAM-ClutteredMNIST-v0": Known(
-        "ClutteredMNIST", (60, 60, 1), (12, 12, 3), 7, 10, "center", 10_000
+        "ClutteredMNIST", (60, 60, 1), (12, 12, 3), 8, 10, "center", 10_000
+    ),
+    "DTRAM-ClutteredMNIST100-v0": Known(
+        "ClutteredMNIST100", (100, 100, 1), (12, 12, 4), 8, 10, "center", 10_000
     ),
     "DTRAM-CUB-v0": Known("Birds (drawn)", (512, 512, 3), (224, 224, 3), 3, 200, "thumbnail", 5794),
     "DTRAM-Cars-v0": Known(

@@ -1,11 +1,11 @@
-"""Translated and cluttered MNIST: MNIST's digits at random places of images of 60x60.
+"""Translated and cluttered MNIST: MNIST's digits at random places of larger images.
 
 The tasks of the RAM paper (Mnih, Heess, Graves, Kavukcuoglu, 2014, section 4.1). *Translated*: the
 whole digit at a random place on black. *Cluttered*: also patches of 8x8 pixels, cut from other
-digits and added at random places; the paper's 60x60 images have four. The paper leaves some details
-open; they are chosen here:
+digits and added at random places; the paper's images of 60x60 pixels have four, those of 100x100
+eight. The paper leaves some details open; they are chosen here:
 
-- The digit's place is uniform over the 33x33 places that keep all its 28x28 pixels inside.
+- The digit's place is uniform over the places that keep all its 28x28 pixels inside.
 - A patch comes from any other digit of the same part (training or test) with equal probability, so
   it carries no information about the class. It is cut anywhere inside that digit, including the
   black margin: one patch in seven is all black and invisible.
@@ -27,24 +27,23 @@ from ...checks import check_choice
 from ..splits import PARTS
 from . import mnist
 
-SIZE = 60
 DIGIT = 28
 PATCH = 8
 
 
-def read(folder: Path, part: str, patches: int) -> tuple[np.ndarray, np.ndarray]:
-    """Makes an official part from MNIST's files, with 0 patches (translated) or 4 (cluttered).
+def read(folder: Path, part: str, patches: int, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Makes an official part from MNIST's files, with 0 patches (translated) or more (cluttered).
 
-    Images ``(N, 60, 60, 1)`` uint8 and labels ``(N,)`` int64, in MNIST's order.
+    Images ``(N, side, side, 1)`` uint8 and labels ``(N,)`` int64, in MNIST's order.
     """
     digits, labels = mnist.read(folder, part)
-    return compose(digits, labels, part, patches), labels
+    return compose(digits, labels, part, patches, side), labels
 
 
 def compose(
-    digits: np.ndarray, labels: np.ndarray, part: str, patches: int, seed: int = 0
+    digits: np.ndarray, labels: np.ndarray, part: str, patches: int, side: int = 60, seed: int = 0
 ) -> np.ndarray:
-    """Places digits and adds patches of other digits: ``(N, 60, 60, 1)`` uint8, digit i on image i.
+    """Places digits and adds patches of others: ``(N, side, side, 1)`` uint8, digit i on image i.
 
     With the same seed, an image with k patches is the image with k - 1 patches and one more.
 
@@ -53,6 +52,7 @@ def compose(
         labels: ``(N,)``, their classes; only the length is used.
         part: "train" or "test", which give different draws.
         patches: number of patches on an image, 0 or more.
+        side: of the images, in pixels, 28 or more.
         seed: another seed is another dataset; the registered environments use 0.
     """
     n = len(digits)
@@ -64,6 +64,8 @@ def compose(
     if labels.shape != (n,):
         raise ValueError(f"labels: expected shape ({n},), one for each digit, got {labels.shape}")
     check_choice("part", part, PARTS)
+    if side < DIGIT:
+        raise ValueError(f"side={side}: expected {DIGIT} or more, the side of a digit")
     if patches < 0:
         raise ValueError(f"patches={patches}: expected 0 or more")
     if patches and n < 2:
@@ -71,7 +73,7 @@ def compose(
     if not 0 <= seed < 2**63:
         raise ValueError(f"seed={seed}: expected 0 to 2**63 - 1")
     index = np.arange(n)
-    images = np.zeros((n, SIZE, SIZE, 1), dtype=np.uint8)
+    images = np.zeros((n, side, side, 1), dtype=np.uint8)
     # Views of every possible place of a digit or a patch; assigning to them writes the images.
     digit_at = sliding_window_view(images[..., 0], (DIGIT, DIGIT), axis=(1, 2), writeable=True)
     patch_at = sliding_window_view(images[..., 0], (PATCH, PATCH), axis=(1, 2), writeable=True)

@@ -15,7 +15,7 @@ from dtram_env.datasets.sources import cluttered, mnist
 def compose(digits: np.ndarray, patches: int, part: str = "test", seed: int = 0) -> np.ndarray:
     """`cluttered.compose` for digits and images without the channel axis."""
     labels = np.zeros(len(digits), dtype=np.int64)
-    return cluttered.compose(digits[..., None], labels, part, patches, seed)[..., 0]
+    return cluttered.compose(digits[..., None], labels, part, patches, seed=seed)[..., 0]
 
 
 # Digits whose pixels are their own row or column, counted from 1 because 0 is black.
@@ -199,20 +199,20 @@ def test_a_whole_training_part_needs_little_memory_beside_itself() -> None:
     assert peak - images.nbytes < 100e6
 
 
-@pytest.mark.parametrize("patches", [0, 4])
-def test_read(patches: int, mnist_folder: Path) -> None:
+@pytest.mark.parametrize(("patches", "side"), [(0, 60), (4, 60), (8, 100)])
+def test_read(patches: int, side: int, mnist_folder: Path) -> None:
     digits, labels = mnist.read(mnist_folder, "test")
-    images, given = cluttered.read(mnist_folder, "test", patches)
-    assert images.shape == (10_000, 60, 60, 1) and images.dtype == np.uint8
+    images, given = cluttered.read(mnist_folder, "test", patches, side)
+    assert images.shape == (10_000, side, side, 1) and images.dtype == np.uint8
     assert np.array_equal(given, labels) and given.dtype == np.int64
-    assert np.array_equal(images, cluttered.compose(digits, labels, "test", patches))
+    assert np.array_equal(images, cluttered.compose(digits, labels, "test", patches, side))
 
 
 def test_read_without_files(tmp_path: Path) -> None:
     with pytest.raises(DatasetNotFoundError, match=r"t10k-images.*datasets download mnist"):
-        cluttered.read(tmp_path, "test", 4)
+        cluttered.read(tmp_path, "test", 4, 60)
     with pytest.raises(ValueError, match="part='validation': expected one of 'train', 'test'"):
-        cluttered.read(tmp_path, "validation", 4)
+        cluttered.read(tmp_path, "validation", 4, 60)
 
 
 GOOD = {
@@ -232,6 +232,7 @@ GOOD = {
         ({"labels": np.zeros(2, dtype=np.int64)}, r"labels: expected shape \(3,\).*got \(2,\)"),
         ({"part": "validation"}, "part='validation': expected one of 'train', 'test'"),
         ({"patches": -1}, "patches=-1: expected 0 or more"),
+        ({"side": 27}, "side=27: expected 28 or more"),
         ({"seed": -1}, "seed=-1: expected 0 to"),
         ({"seed": 2**63}, f"seed={2**63}: expected 0 to"),
         (
