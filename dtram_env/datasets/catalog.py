@@ -157,9 +157,13 @@ def _drawn(name: str, title: str, description: str) -> DatasetInfo:
     return DatasetInfo(f"{title} (drawn)", description, env_id, read, options=options, drawn=True)
 
 
-def _from_mnist(title: str, description: str, **how: int) -> DatasetInfo:
+def _from_mnist(
+    title: str, description: str, patches: int | None = None, side: int = 60
+) -> DatasetInfo:
     """MNIST, or what `cluttered` makes from its files with `patches` on images of `side` pixels."""
-    read = partial(cluttered.read, **how) if how else mnist.read
+    read: Callable[[Path, str], tuple[np.ndarray, np.ndarray]] = mnist.read
+    if patches is not None:
+        read = partial(cluttered.read, patches=patches, side=side)
     return DatasetInfo(
         title,
         description,
@@ -193,10 +197,9 @@ DATASETS: dict[str, DatasetInfo] = {
         "TranslatedMNIST",
         "MNIST's digits somewhere on 60x60x1, made from MNIST's files",
         patches=0,
-        side=60,
     ),
     "clutteredmnist": _from_mnist(
-        "ClutteredMNIST", "the same with four pieces of other digits, 60x60x1", patches=4, side=60
+        "ClutteredMNIST", "the same with four pieces of other digits, 60x60x1", patches=4
     ),
     "clutteredmnist100": _from_mnist(
         "ClutteredMNIST100", "the same with eight on 100x100x1", patches=8, side=100
