@@ -208,7 +208,7 @@ class MapUnroll(nn.Module):
         index, location = index.repeat_interleave(m), location.repeat_interleave(m, dim=0)
         seen, memory = seen.repeat_interleave(m, dim=0), agent.initial(batch).map
         noise = policy.noise(steps, agent.initial(batch).scores)
-        maps, locations, features = [], [], []
+        maps, locations, features, path = [], [], [], []
         choices: list[Tensor] = []
         agent.eval()
         for t in range(steps):
@@ -219,6 +219,7 @@ class MapUnroll(nn.Module):
             if script is None:
                 with torch.no_grad(), autocast(memory.device.type, self.bf16):
                     features.append(agent.core.read(memory).float())
+                    path.append(agent.core.pool(features[-1]).float())
                     params = agent.score_cells(features[-1], memory)
             else:
                 target = script[min(t, len(script) - 1)]
@@ -235,10 +236,9 @@ class MapUnroll(nn.Module):
             h = agent.core.pool(read).float()
         logits, choice = agent.classifier(h).expand(steps, -1, -1), torch.stack(choices)
         if script is None:
+            h = torch.where(supervised[..., None], h, torch.stack(path))
             with torch.no_grad():
-                path = torch.stack([agent.core.pool(part) for part in features])
-                path_logits = agent.classifier(path)
-            h = torch.where(supervised[..., None], h, path)
+                path_logits = agent.classifier(h)
             logits = torch.where(supervised[..., None], logits, path_logits)
             scores = [agent.score_cells(*part) for part in zip(features, maps, strict=True)]
             params = torch.stack(scores)

@@ -77,7 +77,7 @@ class Options(TrainingOptions):
 
     recipe: str = ""
     """named set of options to start from; other flags change it. One of mnist, mnist-cells,
-    mnist-conv, birds-small, cub"""
+    mnist-conv, mnist-map, birds-small, cub"""
 
     discount: float | None = None
     """γ of the reward; the environment's own if not given"""

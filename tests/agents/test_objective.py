@@ -454,6 +454,19 @@ def test_mean_log_prob_by_hand() -> None:
     assert credit.location_advantage[:, 0].tolist() == pytest.approx(paid, abs=1e-5)
 
 
+def test_the_drops_in_cross_entropy_by_hand() -> None:
+    """The same answers: the log-probability falls by log 2, then from log 1/4 to the bound, -3."""
+    said = torch.tensor([[0.5, 0.5, 0.0], [0.75, 0.25, 0.0], [0.999, 0.001, 0.0]])
+    trajectory = trajectory_by_hand([0, 0, 0], [False] * 3)
+    trajectory = trajectory._replace(logits=said.clamp(min=1e-9).log()[:, None])
+    objective = talk(stop="off", baseline="none", location_reward="drop")
+    label, nothing = torch.tensor([1]), torch.zeros(3, 1)
+    credit = objective_module._sampled_credit(trajectory, label, 1, objective, nothing)
+    last = -3 - math.log(0.25)
+    paid = [-math.log(2) + 0.5 * last, last, 0.0]
+    assert credit.location_advantage[:, 0].tolist() == pytest.approx(paid, abs=1e-5)
+
+
 def test_imitation_is_maximum_likelihood_of_the_choices() -> None:
     """By hand: three glimpses, so two choices, with densities 1/2 and 1/8."""
     log_prob = torch.tensor([[0.5], [0.125], [0.9]]).log().requires_grad_()

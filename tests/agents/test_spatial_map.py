@@ -132,6 +132,8 @@ def test_one_glimpse_of_each_trajectory_has_a_gradient() -> None:
 
 def test_a_path_is_read_as_the_agent_reads_it_in_use() -> None:
     agent, store = make_agent(map={"dropout": 0.9}), images()
+    for norm in (m for m in agent.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+        norm.momentum = 0.0  # so that the reading with gradients changes no average
     unroll, index = MapUnroll(agent, GlimpseSensor(GLIMPSE)), torch.arange(6)
     path = unroll(store, index, 4, m=2)
     assert agent.training
@@ -167,33 +169,6 @@ def test_the_loss_of_one_glimpse_has_the_mean_of_all() -> None:
     path = unroll(store, torch.arange(6), 4)._replace(supervised=None)
     whole = float(hybrid_loss(path, labels, 1, objective, agent.scalar_baseline).cross_entropy)
     assert sum(found) / len(found) == pytest.approx(whole, rel=0.02)
-
-
-def test_an_agent_learns_where_a_mark_is() -> None:
-    """The class is a colour at one of four places that the first glimpse's shade points to."""
-    torch.manual_seed(0)
-    places = [(5, 5), (22, 5), (5, 22), (22, 22)]
-    pixels = torch.zeros(400, SIDE, SIDE, 1, dtype=torch.uint8)
-    where, labels = torch.randint(4, (400,)), torch.randint(2, (400,))
-    for i in range(400):
-        x, y = places[where[i]]
-        pixels[i, y - 2 : y + 3, x - 2 : x + 3] = 250 if labels[i] else 90
-        pixels[i, 12:16, 12:16] = 60 * (int(where[i]) + 1)
-    store, sensor = TensorStore(pixels, GLIMPSE), GlimpseSensor(GLIMPSE)
-    agent = make_agent(map={"width": 8}, pixel_std=255.0, locator_grid=7)
-    unroll = MapUnroll(agent, sensor)
-    optimizer = torch.optim.AdamW(agent.parameters(), 5e-3)
-    objective = Objective(location_reward="drop", location_entropy=0.02)
-    for _ in range(120):
-        index = torch.randint(400, (50,))
-        path = unroll(store, index, 2, m=4)
-        loss = hybrid_loss(path, labels[index], 4, objective, agent.scalar_baseline)
-        optimizer.zero_grad()
-        loss.total.backward()
-        optimizer.step()
-    scores = score(agent.eval(), sensor, store, labels)
-    assert scores.error_and_glimpses(FixedStop(1))[0] > 0.35
-    assert scores.error_and_glimpses(FixedStop(2))[0] < 0.05
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from train.common.augment import Augmentation
-from train.common.options import SGD, Muon, PlainEncoder, ResNetEncoder
-from train.dtram.options import Cells, Gaussian, StopAfter
+from train.common.options import SGD, AdamW, Muon, PlainEncoder, ResNetEncoder
+from train.dtram.options import Cells, Gaussian, Map, StopAfter
 
 _DIGITS: dict[str, Any] = {
     "location_reward": "mean_log_prob",
@@ -33,6 +33,23 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
     "mnist-cells": {**_DIGITS, "locator": _DIGIT_CELLS},
     # Cells, and two layers of convolutions that read a glimpse (ours).
     "mnist-conv": {**_DIGITS, "locator": _DIGIT_CELLS, "encoder": PlainEncoder("conv")},
+    # A map of the pixels seen, read by a small convolutional network (ours).
+    "mnist-map": {
+        "encoder": PlainEncoder("pixels"),
+        "core": Map(),
+        "locator": Cells(grid=14, hidden=64, entropy=0.01, entropy_last=0.0),
+        "location_reward": "drop",
+        "baseline": "value",
+        "scan_epochs": 22,
+        "epochs": 28,
+        "m": 2,
+        "batch_size": 128,
+        "optimizer": AdamW(weight_decay=0.02, max_grad_norm=50.0),
+        "learning_rate": 4e-3,
+        "augment": Augmentation(affine=1.0),
+        "bf16": True,
+        "stop": StopAfter(max_mean_glimpses=2.4),
+    },
     # Small drawn birds, whose species differ in small parts.
     "birds-small": {
         "env_id": "DTRAM-BirdsSmall-v0",
