@@ -122,6 +122,12 @@ def test_imports_go_one_way() -> None:
     assert violations(graph) == []
 
 
+def test_the_modules_of_train_are_programs_and_what_they_share_lies_in_folders() -> None:
+    for path in (ROOT / "train").glob("*.py"):
+        is_program = 'if __name__ == "__main__":' in path.read_text(encoding="utf-8")
+        assert is_program or path.name == "__init__.py", path
+
+
 def plant(root: Path, files: Mapping[str, str]) -> Graph:
     """Writes a small tree of modules and reads its imports."""
     for name, text in files.items():

@@ -62,10 +62,10 @@ def train_classifier(
         network.train()
         for indices in run.batches(len(images), options.batch_size):
             store = task.augmented(images, indices, options.augment)
-            rows = torch.arange(len(indices), device=task.device).repeat_interleave(options.m)
+            in_store = torch.arange(len(indices), device=task.device).repeat_interleave(options.m)
             labels = images.labels[indices].repeat_interleave(options.m)
-            locations = torch.rand(glimpses, len(rows), 2, device=task.device) * 2 - 1
-            logits = logits_along(network, task.sensor, store, rows, locations)
+            locations = torch.rand(glimpses, len(in_store), 2, device=task.device) * 2 - 1
+            logits = logits_along(network, task.sensor, store, in_store, locations)
             loss = cross_entropy(logits.flatten(0, 1), labels.repeat(glimpses))
             optimizers.zero_grad()
             loss.backward()
@@ -73,7 +73,7 @@ def train_classifier(
             optimizers.step()
             correct = (logits[-1].detach().argmax(-1) == labels).float().mean()
             losses = supervised_losses(loss, correct, glimpses, task.discount)
-            run.count(losses, env_steps=len(rows) * glimpses)
+            run.count(losses, env_steps=len(in_store) * glimpses)
 
         errors = errors_of_random_glimpses(task, network, task.images("validation"))
         metrics = {f"eval/error_at_{t}": e for t, e in enumerate(errors, start=1)}

@@ -216,8 +216,8 @@ def train_trunk(
             epoch_objective = replace(objective, location_entropy=entropy)
         for indices in run.batches(len(images), options.batch_size, batches):
             store = task.augmented(images, indices, options.augment)
-            rows = torch.arange(len(indices), device=task.device)  # of these images in the store
-            trajectory = unroll(store, rows, glimpses, m)
+            in_store = torch.arange(len(indices), device=task.device)  # the store has these only
+            trajectory = unroll(store, in_store, glimpses, m)
             losses = hybrid_loss(
                 trajectory, images.labels[indices], m, epoch_objective, agent.scalar_baseline
             )

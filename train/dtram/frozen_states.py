@@ -85,8 +85,8 @@ def frozen_states(
         positions = torch.arange(len(chosen), device=task.device)
         for part in positions.split(task.whole_image_batch_size):
             store = task.augmented(train, chosen[part], augment)
-            rows = torch.arange(len(part), device=task.device)
-            for t, step in enumerate(deterministic_path(agent, task.sensor, store, rows)):
+            in_store = torch.arange(len(part), device=task.device)
+            for t, step in enumerate(deterministic_path(agent, task.sensor, store, in_store)):
                 # Not `heads`: HaltingRAM's mix the answers of earlier glimpses.
                 h[t, part], logits[t, part] = step.state.h, agent.logits(step.state, t)
     return FrozenStates(h, logits, train.labels[chosen])
