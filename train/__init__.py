@@ -1,4 +1,4 @@
-"""The programs: each a dataclass of options and one screen of story."""
+"""The training programs; what they share lies in the folders beside them."""
 
 from dtram_env.optional import require
 

@@ -84,7 +84,8 @@ def main() -> None:
     print(
         f"{result['env_id']}: {result['dataset']}, {result['split']} split, "
         f"{result['images']:,} images: error {100 * result['error']:.2f} % at "
-        f"{result['mean_glimpses']:.2f} mean glimpses ({result['stopping']})"
+        f"{result['mean_glimpses']:.2f} mean glimpses, {result['mean_flops'] / 1e6:.2f} MFLOP "
+        f"({result['stopping']})"
     )
     if (different := result.get("differs_from_training")) is not None:
         print(f"images with another answer than the training program wrote: {different}")

@@ -48,7 +48,8 @@ class Options:
     images: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """image files, and folders that are searched with their subfolders"""
     out: Path | None = None
-    """folder for the pictures; RUN_DIR/predictions if not given"""
+    """folder for the pictures; if not given, predictions/ in the run's folder, or for a shipped
+    model in the current one"""
     pictures: bool = True
     """draw a picture of each image"""
     stop: str | None = None
@@ -76,7 +77,8 @@ def predict(options: Options) -> dict[str, Any]:
     paths = find_images(options.images)
     pictures: list[Path | None] = [None] * len(paths)
     if options.pictures:
-        folder = options.out or options.run_dir / "predictions"
+        is_run = (options.run_dir / "options.json").exists()
+        folder = options.out or (options.run_dir if is_run else Path()) / "predictions"
         folder.mkdir(parents=True, exist_ok=True)
         pictures = [folder / name for name in picture_names(options.images, paths)]
     answers, failures = [], []

@@ -106,11 +106,18 @@ def test_a_large_image_is_shrunk_for_its_picture(model: Path, tmp_path: Path) ->
         assert picture.width == 600
 
 
-def test_pictures_go_into_the_runs_folder(images: Path, model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_run", [True, False])
+def test_pictures_go_into_the_runs_folder_or_here(
+    images: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_run: bool
+) -> None:
     run = shutil.copytree(model, tmp_path / "run")
+    if is_run:
+        (run / "options.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
     predict(Options(run, (images / "test",), device="cpu"))
-    made = sorted((run / "predictions").rglob("*.png"))
-    assert [str(p.relative_to(run / "predictions")) for p in made] == [
+    folder = (run if is_run else tmp_path) / "predictions"
+    made = sorted(folder.rglob("*.png"))
+    assert [str(p.relative_to(folder)) for p in made] == [
         f"{name}/{i}.png" for name in ("heron", "owl") for i in range(3)
     ]
     before = {path: path.stat().st_mtime_ns for path in made}

@@ -8,6 +8,7 @@ import gymnasium as gym
 import torch
 
 import dtram_env
+from agents.cost import mean_flops
 from agents.loading import load_agent
 from agents.policy_only import LookAndStop
 from agents.stopping import FixedStop, StoppingRule
@@ -56,7 +57,8 @@ def evaluate_agent(
     spec = gym.spec(env_id.rpartition(":")[2])  # registered by importing agents
     policy = agent if spec.kwargs.get("classifier") is None else LookAndStop(agent)
     found = dtram_env.evaluate(policy, env_id, split, num_envs=num_envs, **env_options)
-    result = found.to_dict() | {"stopping": repr(agent.stopping)}
+    flops = mean_flops(agent, found.mean_glimpses)
+    result = found.to_dict() | {"stopping": repr(agent.stopping), "mean_flops": round(flops)}
     default = named == header.get("default_stop")
     written = folder / f"test_images{'' if default else f'-{stop}'}.safetensors"
     comparable = env_options.get("first_glimpse") != "random"  # the environment draws its own

@@ -217,7 +217,7 @@ class TrainingOptions:
     learning_rate: float = 2e-3
     """peak of the one-cycle schedule"""
     epochs: int = 30
-    """passes over the training split, in each stage"""
+    """passes over the training split, in each stage of the trunk; --stop has the stopper's"""
     batch_size: int = 96
     """images in a batch"""
     seed: int = 0

@@ -34,10 +34,10 @@ def transfer(
 ) -> T:
     """Downloads `url` into `part` and resumes until ``check(part)`` accepts it; returns its result.
 
-    Bytes that are in `part` count as the begin of the file, and stay there on failure. `attempts`
-    says how often the transfer may break off; each must add bytes. `patience` is the longest wait
-    for the answer, and for each of its bytes, in seconds; None: 4. Raises `SourceError`: no answer,
-    no progress, too many interruptions, or another file than published.
+    Bytes in `part` count as the beginning of the file, and stay there on failure. `attempts` says
+    how often the transfer may break off; each must add bytes. `patience` is the longest wait for
+    the answer, and for each of its bytes, in seconds; None: 4. Raises `SourceError`: no answer, no
+    progress, too many interruptions, or another file than published.
     """
     name = url.rsplit("/", 1)[-1]
     for _ in range(attempts):

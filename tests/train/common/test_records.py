@@ -71,3 +71,15 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     path.write_text('{"a": 1}\n{"a": \n')
     with pytest.raises(ValueError, match=r"a\.jsonl, line 2: not valid JSON"):
         read_records(path)
+
+
+def test_a_program_hears_before_its_work_that_the_code_has_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "commit", lambda: "0123abcd+changes")
+    records.check_destination(tmp_path / "out.json")
+    for path in (records.RESULTS, records.RESULTS / "tables" / "table1.json"):
+        with pytest.raises(ValueError, match=r"made on commit 0123abcd\+changes; commit all"):
+            records.check_destination(path)
+    monkeypatch.setattr(records, "commit", lambda: "0123abcd")
+    records.check_destination(records.RESULTS)
