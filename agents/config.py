@@ -105,8 +105,17 @@ class DTRAMConfig:
             require("locator_grid", grid, fits, f"{expected} that divides them")
             require("per_step", self.per_step, not self.per_step, "False with a map")
             require("answer", self.answer, self.answer == "state", "'state' with a map")
+            detached = self.locator_input == "detached"
+            require("locator_input", self.locator_input, detached, "'detached' with a map")
             scales, channels = self.map.num_scales, self.glimpse_shape[2]
             require("map.num_scales", scales, channels % scales == 0, f"a divisor of {channels}")
+            shown = [(self.glimpse_shape[0], cells) for cells in self.map.cells_of_scales()]
+            if self.thumbnail_size:
+                shown.append((self.thumbnail_size, round(self.map.image_cells)))
+            for pixels, cells in shown:
+                fits = pixels % cells == 0 or cells % pixels == 0
+                expected = f"{cells} pixels a side times or divided by a whole number, as the map "
+                require("glimpse", pixels, fits, f"{expected}shows it in {cells} cells")
 
 
 def check_encoder(config: Any) -> None:

@@ -28,8 +28,10 @@ class MapOptions:
 
     extent: float
     """share of the image's side that a glimpse covers, at its finest scale"""
+    glimpse_cells: int
+    """cells along a side that it covers in the map"""
     cells: int = 28
-    """cells R along a side of the map, a multiple of 4"""
+    """cells R along a side of the map, a multiple of 4; its middle is the image's"""
     num_scales: int = 1
     """scales of a glimpse"""
     width: int = 16
@@ -39,12 +41,17 @@ class MapOptions:
 
     def __post_init__(self) -> None:
         require_at_least(self, 4, "cells", "width")
+        require_at_least(self, 1, "glimpse_cells", "num_scales")
         require("cells", self.cells, self.cells % 4 == 0, "a multiple of 4")
         require("width", self.width, self.width % 4 == 0, "a multiple of 4")
         require("extent", self.extent, 0 < self.extent <= 1, "a number in (0, 1]")
         require("dropout", self.dropout, 0 <= self.dropout < 1, "a number in [0, 1)")
 
+    @property
+    def image_cells(self) -> float:
+        """Cells along a side that the whole image covers; beyond them the map stays empty."""
+        return self.glimpse_cells / self.extent
+
     def cells_of_scales(self) -> list[int]:
         """Cells along a side that each scale of a glimpse covers."""
-        scales = range(self.num_scales)
-        return [max(1, round(self.cells * self.extent * 2**scale)) for scale in scales]
+        return [self.glimpse_cells * 2**scale for scale in range(self.num_scales)]

@@ -67,6 +67,8 @@ class CellLocations:
 
     centres: Tensor
     """``(G * G, 2)`` in [-1, 1], the locations that it chooses among"""
+    temperature: float = 1.0
+    """divisor of the parameters"""
 
     def noise(self, steps: int, params: Tensor) -> Tensor:
         # Gumbel noise: the cell with the largest sum of logit and noise is a draw of the softmax.
@@ -74,16 +76,17 @@ class CellLocations:
         return -torch.log(-torch.log(uniform.clamp(min=1e-20)))
 
     def choose(self, params: Tensor, noise: Tensor) -> Tensor:
-        return (params + noise).argmax(dim=-1)
+        return (params / self.temperature + noise).argmax(dim=-1)
 
     def location(self, choice: Tensor) -> Tensor:
         return self.centres[choice]
 
     def log_prob(self, choice: Tensor, params: Tensor) -> Tensor:
-        return torch.log_softmax(params, dim=-1).gather(-1, choice[..., None]).squeeze(-1)
+        log_p = torch.log_softmax(params / self.temperature, dim=-1)
+        return log_p.gather(-1, choice[..., None]).squeeze(-1)
 
     def entropy(self, params: Tensor) -> Tensor | None:
-        log_p = torch.log_softmax(params, dim=-1)
+        log_p = torch.log_softmax(params / self.temperature, dim=-1)
         return -(log_p.exp() * log_p).sum(dim=-1)
 
     def about(self, target: Tensor, params: Tensor) -> Tensor:

@@ -67,6 +67,9 @@ class Objective:
     probability is near 1; drop, the discounted drops in cross-entropy that it and later glimpses
     bring, see `DROP_DISCOUNT`; or imitation, an advantage of 1 (see `location_policy`, scripted
     locations). With stop="learned" it must be return"""
+    location_learning: str = "policy_gradient"
+    """how locations learn from their reward: policy_gradient, or value: the score of the cell that
+    was chosen regresses it"""
     policy_weight: float = 1.0
     """weight of the policy gradient"""
     baseline_weight: float = 1.0
@@ -94,6 +97,7 @@ class Objective:
             stop_gradient=("reinforce", "exact"),
             supervision=("taken", "last", "all"),
             location_reward=("return", "mean_prob", "mean_log_prob", "drop", "imitation"),
+            location_learning=("policy_gradient", "value"),
         )
         require("discount", self.discount, 0 < self.discount <= 1, "a number in (0, 1]")
         weights = "policy_weight", "baseline_weight", "stop_entropy", "location_entropy"
@@ -101,6 +105,9 @@ class Objective:
         learns_stop, reward = self.stop == "learned", self.location_reward
         fits = reward == "return" or not learns_stop
         require("location_reward", reward, fits, "'return' with stop='learned'")
+        how = self.location_learning
+        fits = how == "policy_gradient" or (reward not in ("return", "imitation"))
+        require("location_learning", how, fits, "'policy_gradient' with this location_reward")
         share, entropy = self.glimpse_only_reward, self.stop_entropy
         require("glimpse_only_reward", share, 0 <= share <= 1, "a number in [0, 1]")
         fits = reward == "mean_prob" or not share
@@ -198,7 +205,12 @@ def hybrid_loss(
     ce_loss = (supervised * ce).sum(dim=0).mean()
 
     score = trajectory.location_log_prob * credit.location_advantage
-    if exact:
+    if objective.location_learning == "value":
+        assert trajectory.location_score is not None
+        # No glimpse is taken at the last location.
+        squared_error = (trajectory.location_score - credit.baseline_target).square()[:-1]
+        policy_gain = -squared_error.sum(dim=0)
+    elif exact:
         policy_gain = score.sum(dim=0) + credit.expected_return
     else:
         log_stop = logsigmoid(torch.where(trajectory.stop, 1.0, -1.0) * trajectory.stop_logit)

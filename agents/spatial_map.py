@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, pad
+from torch.nn.functional import avg_pool2d, embedding, pad, pixel_unshuffle
 
 from dtram_env.sensor_torch import TorchStore, corner
 
@@ -27,84 +27,107 @@ SEEN_SCORE = -1e4
 numbers keep the entropy's gradient finite."""
 
 
+MOST_FEATURES = 16  # of a cell with the encoder "cnn", at each scale
+
+
 class MapState(NamedTuple):
     """State of a batch: the fields of `dtram.State` that a map needs, and the map."""
 
     h: Tensor  # (B, H) h_t, read from the map
     time: Tensor  # (B,) int64, glimpses taken so far
-    map: Tensor  # (B, L * (F + 1), R, R): for each of L scales F features and whether it was seen
+    map: Tensor  # (B, Σ (F + 1), R, R): for each scale F features, and whether a cell was seen
     scores: Tensor  # (B, G * G) of the cells, from which the next location is chosen
 
 
 class MapEncoder(nn.Module):
-    """Turns a glimpse into what it adds to the map."""
+    """Turns a glimpse into what it adds to the map.
+
+    The map has a level for each scale of a glimpse, and one for a thumbnail. A level holds the
+    features of its cells, and whether they were seen.
+    """
 
     def __init__(self, config: DTRAMConfig) -> None:
         super().__init__()
         assert config.map is not None
         self.options, self.thumbnail_size = config.map, config.thumbnail_size
         self.scale = PixelScale(config.pixel_mean, config.pixel_std)
-        channels = config.glimpse_shape[2] // self.options.num_scales
-        self.features, self.what = _patch_encoder(config.encoder, channels)
-        self.channels = (self.features + 1) * _levels(config)
+        side, _, channels = config.glimpse_shape
+        made = [(side, cells) for cells in self.options.cells_of_scales()]
+        if self.thumbnail_size:
+            made.append((self.thumbnail_size, round(self.options.image_cells)))
+        levels = [_Level(config.encoder, channels // self.options.num_scales, *m) for m in made]
+        self.levels = nn.ModuleList(levels)
+        self.features = [level.features for level in levels]
 
     def forward(self, glimpse: Tensor, location: Tensor) -> Tensor:
-        """The map's new cells ``(B, L * (F + 1), R, R)``, zeros where nothing was seen."""
+        """What the map gets ``(B, Σ (F + 1), R, R)``: of each level F features and a 1 where the
+        glimpse shows the cell, else zeros."""
         pixels = self.scale(glimpse, location.dtype).permute(0, 3, 1, 2)
-        options, whole = self.options, glimpse.shape[1] == self.thumbnail_size
-        crops = [pixels] if whole else pixels.chunk(options.num_scales, dim=1)
-        sides = [options.cells] if whole else options.cells_of_scales()
-        shown = [
-            _place(adaptive_avg_pool2d(self.what(crop), side), location, options.cells)
-            for crop, side in zip(crops, sides, strict=True)
-        ]
-        placed = torch.cat(shown, dim=1)
-        # A thumbnail has a level of its own, the last, as it shows less than crops do.
-        missing = self.channels - placed.shape[1]
+        whole = glimpse.shape[1] == self.thumbnail_size
+        crops = [pixels] if whole else pixels.chunk(self.options.num_scales, dim=1)
+        levels = list(self.levels)[-1:] if whole else list(self.levels)[: len(crops)]
+        where = location * (self.options.image_cells / self.options.cells)
+        placed = torch.cat(
+            [
+                _place(level(crop), where, self.options.cells)
+                for level, crop in zip(levels, crops, strict=True)
+            ],
+            dim=1,
+        )
+        missing = sum(self.features) + len(self.features) - placed.shape[1]
+        if not missing:
+            return placed
         return pad(placed, (0, 0, 0, 0, *((missing, 0) if whole else (0, missing))))
 
 
-def _levels(config: DTRAMConfig) -> int:
-    """Parts of the map: one for each scale, and one for a thumbnail."""
-    assert config.map is not None
-    return config.map.num_scales + (config.thumbnail_size > 0)
+class _Level(nn.Module):
+    """The features ``(B, F, c, c)`` of c x c cells from normalised crops ``(B, C, p, p)``.
 
+    "pixels" are all the pixels of a cell, or the one pixel in which it lies. "cnn" are features of
+    two convolutions there.
+    """
 
-def _patch_encoder(name: str, channels: int) -> tuple[int, nn.Module]:
-    """Number of features, and the network that makes them from a crop's normalised pixels."""
-    if name == "pixels":
-        return channels, nn.Identity()
-    layers = _conv(channels, 16), _conv(16, 32), nn.MaxPool2d(2), _conv(32, 32)
-    return 32, nn.Sequential(*layers)
+    def __init__(self, encoder: str, channels: int, pixels: int, cells: int) -> None:
+        super().__init__()
+        self.shrink, self.repeat = max(1, pixels // cells), max(1, cells // pixels)
+        self.what, self.features, self.mix = nn.Identity(), channels * self.shrink**2, nn.Identity()
+        if encoder == "cnn":
+            layers = nn.Conv2d(channels, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+            self.what = nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU())
+            self.features = min(MOST_FEATURES, 4 * self.shrink**2)
+            self.mix = nn.Sequential(nn.Conv2d(16 * self.shrink**2, self.features, 1), nn.ReLU())
+
+    def forward(self, crop: Tensor) -> Tensor:
+        seen = self.mix(pixel_unshuffle(self.what(crop), self.shrink))
+        return seen.repeat_interleave(self.repeat, 2).repeat_interleave(self.repeat, 3)
 
 
 def _place(patch: Tensor, location: Tensor, cells: int) -> Tensor:
-    """Puts patches ``(B, F, p, p)`` on empty maps ``(B, F + 1, R, R)``, centred at `location`.
-
-    The last channel is 1 where the patch is. At R = the image's side it lies as in the image.
-    """
-    side = patch.shape[-1]
-    patch = torch.cat([patch, torch.ones_like(patch[:, :1])], dim=1)
+    """Puts patches ``(B, F, c, c)`` on empty maps ``(B, F + 1, R, R)``, centred at `location`, for
+    which the map is 2 wide. The last channel is 1 where the patch is."""
+    batch, side = len(patch), patch.shape[-1]
+    rows = pad(patch.permute(0, 2, 3, 1).flatten(0, 2), (0, 1), value=1.0)  # (B c c, F + 1)
+    rows = pad(rows, (0, 0, 0, 1))  # the last row is that of cells which the patch does not show
     first = corner(location, cells, side)  # (B, 2): x, y
     offset = torch.arange(cells, device=patch.device) - first[..., None]  # (B, 2, R)
-    inside = (offset >= 0) & (offset < side)
-    x, y = offset.clamp(0, side - 1).unbind(1)
-    batch, channels = patch.shape[:2]
-    rows = patch.gather(2, y[:, None, :, None].expand(batch, channels, cells, side))
-    placed = rows.gather(3, x[:, None, None, :].expand(batch, channels, cells, cells))
-    return placed * (inside[:, 1, :, None] & inside[:, 0, None, :])[:, None]
+    x, y = offset.unbind(1)
+    inside_x, inside_y = ((offset >= 0) & (offset < side)).unbind(1)
+    image = torch.arange(batch, device=patch.device)[:, None, None]
+    row = (image * side + y[:, :, None]) * side + x[:, None, :]
+    row = torch.where(inside_y[:, :, None] & inside_x[:, None, :], row, len(rows) - 1)
+    return embedding(row, rows).permute(0, 3, 1, 2)
 
 
 class MapCore(nn.Module):
     """Writes what a glimpse adds over what the map had, and reads the map."""
 
-    def __init__(self, config: DTRAMConfig, channels: int) -> None:
+    def __init__(self, config: DTRAMConfig, features: list[int]) -> None:
         super().__init__()
         assert config.map is not None
         width, options = config.map.width, config.map
-        self.per_level = channels // _levels(config)
+        self.levels = [count + 1 for count in features]
         self.read = nn.Sequential(
-            *(_conv(channels, width), _conv(width, width), nn.MaxPool2d(2)),
+            *(_conv(sum(self.levels), width), _conv(width, width), nn.MaxPool2d(2)),
             *(_conv(width, 2 * width), _conv(2 * width, 2 * width), nn.MaxPool2d(2)),
             *(_conv(2 * width, 4 * width), _conv(4 * width, 4 * width)),
         ).to(memory_format=torch.channels_last)
@@ -113,9 +136,9 @@ class MapCore(nn.Module):
         self.pool = nn.Sequential(nn.Flatten(), nn.Dropout(options.dropout), hidden, nn.ReLU())
 
     def forward(self, placed: Tensor, before: Tensor) -> Tensor:
-        """The map after a glimpse ``(B, L * (F + 1), R, R)``, from what it adds and the old map."""
-        new, old = (part.unflatten(1, (-1, self.per_level)) for part in (placed, before))
-        return torch.where(new[:, :, -1:] > 0, new, old).flatten(1, 2)
+        """The map after a glimpse ``(B, Σ (F + 1), R, R)``: what it adds, over the old map."""
+        parts = zip(placed.split(self.levels, 1), before.split(self.levels, 1), strict=True)
+        return torch.cat([torch.where(new[:, -1:] > 0, new, old) for new, old in parts], dim=1)
 
 
 class MapDTRAM(DTRAM):
@@ -124,10 +147,20 @@ class MapDTRAM(DTRAM):
     KIND = "DT-RAM with a map"
     encoder: MapEncoder
     core: MapCore
+    outside: Tensor  # (R, R) 1 for cells of the map outside the image, else 0
+
+    def __init__(self, config: DTRAMConfig, *args: Any, **kw: Any) -> None:
+        super().__init__(config, *args, **kw)
+        assert config.map is not None
+        cells, image = config.map.cells, config.map.image_cells
+        self.cell_centres *= cells / image  # the grid lies over the map
+        middle = (torch.arange(cells) + 0.5 - cells / 2).abs() > image / 2
+        outside = (middle[:, None] | middle).float()
+        self.register_buffer("outside", outside, persistent=False)
 
     def _make_encoder_and_core(self) -> tuple[nn.Module, nn.Module]:
         encoder = MapEncoder(self.config)
-        return encoder, MapCore(self.config, encoder.channels)
+        return encoder, MapCore(self.config, encoder.features)
 
     def _make_locator(self) -> nn.Module:
         """1x1 convolutions: each position of what was read scores its cells by itself."""
@@ -135,6 +168,7 @@ class MapDTRAM(DTRAM):
         finer = self.config.locator_grid // self.core.side
         layers = [nn.Conv2d(width, hidden, 1), nn.ReLU()] if hidden else []
         last = nn.Conv2d(hidden or width, finer**2, 1)
+        nn.init.zeros_(last.weight)  # until something is learned, all cells score the same
         return nn.Sequential(*layers, last, nn.PixelShuffle(finer), nn.Flatten())
 
     def initial(self, batch: int) -> Any:
@@ -142,7 +176,7 @@ class MapDTRAM(DTRAM):
         new, config = self.scalar_baseline.new_zeros, self.config
         assert config.map is not None
         cells = config.map.cells
-        memory = new(batch, self.encoder.channels, cells, cells)
+        memory = new(batch, sum(self.core.levels), cells, cells)
         scores = new(batch, config.locator_grid**2)
         return MapState(
             new(batch, config.hidden_size), new(batch, dtype=torch.int64), memory, scores
@@ -156,19 +190,20 @@ class MapDTRAM(DTRAM):
 
     def score_cells(self, features: Tensor, memory: Tensor) -> Tensor:
         """Scores ``(B, G * G)`` of the cells, from what was read of a map and the map itself."""
-        read = features if self.config.locator_input == "state" else features.detach()
-        return self.locator(read).masked_fill(self._shows_nothing_new(memory), SEEN_SCORE)
+        unseen = self.locator(features.detach())
+        return unseen.masked_fill(self._shows_nothing_new(memory), SEEN_SCORE)
 
     def _shows_nothing_new(self, memory: Tensor) -> Tensor:
-        """Cells ``(B, G * G)`` bool about which the whole window of a glimpse was seen."""
+        """Cells ``(B, G * G)`` bool outside the image, or about which all of a glimpse was seen."""
         options, grid = self.config.map, self.config.locator_grid
         assert options is not None
-        side, pitch = options.cells_of_scales()[0], options.cells // grid
+        side, pitch = options.glimpse_cells, options.cells // grid
         before = (side - pitch) // 2  # of the window of the first cell, outside the map
-        seen = memory[:, self.encoder.features, None]
+        seen = torch.maximum(memory[:, self.encoder.features[0], None], self.outside)
         after = (grid - 1) * pitch + side - before - options.cells
         seen = pad(seen, (before, after, before, after), value=1.0)
-        return (avg_pool2d(seen, side, pitch) > 1 - 0.5 / side**2).flatten(1)
+        seen = avg_pool2d(seen, side, pitch) > 1 - 0.5 / side**2
+        return seen.flatten(1) | (self.cell_centres.abs() > 1).any(dim=1)
 
     def location_params(self, state: Any) -> Tensor:
         """The scores of all cells ``(B, G * G)``."""
@@ -187,80 +222,82 @@ class MapUnroll(nn.Module):
     What a map holds does not depend on how it was read before, so no gradient has to pass from
     glimpse to glimpse. The path is read without gradients, in evaluation mode. Then the map of each
     trajectory is read once more, with gradients, after a glimpse drawn at random: `hybrid_loss`
-    takes T times its cross-entropy, whose mean is that of the sum over all glimpses. Scripted paths
-    are not read before that at all. The batch norms see maps with few and with many glimpses mixed,
-    as their averages later serve all.
-    """
+    takes T times its cross-entropy, whose mean is that of the sum over all glimpses. That glimpse
+    is encoded with gradients, too; those before it are not. The batch norms see maps with few and
+    with many glimpses mixed, as their averages later serve all.
 
-    agent: MapDTRAM
-    scripted_locations: Tensor | None
+    Attributes:
+        temperature: of the softmax over the scores, from which cells are sampled.
+    """
 
     def __init__(self, agent: MapDTRAM, sensor: GlimpseSensor, bf16: bool = False) -> None:
         super().__init__()
         self.agent, self.sensor, self.bf16 = agent, sensor, bf16
-        self.register_buffer("scripted_locations", None, persistent=False)
+        self.temperature = 1.0
 
     def forward(self, store: TorchStore, index: Tensor, steps: int, m: int = 1) -> Trajectory:
         """Samples `m` trajectories of `steps` glimpses for each image; see `Unroll.forward`."""
-        agent, script, batch = self.agent, self.scripted_locations, len(index) * m
-        policy, training = CellLocations(agent.cell_centres), agent.training
+        agent, training = self.agent, self.agent.training
+        policy = CellLocations(agent.cell_centres, self.temperature)
+        index = index.repeat_interleave(m)
+        batch, state = len(index), agent.initial(len(index))
+        empty = state.map.bfloat16() if self.bf16 else state.map
+        noise = policy.noise(steps, state.scores)
         seen, location = self.sensor.first(store, index)
-        index, location = index.repeat_interleave(m), location.repeat_interleave(m, dim=0)
-        seen, memory = seen.repeat_interleave(m, dim=0), agent.initial(batch).map
-        noise = policy.noise(steps, agent.initial(batch).scores)
-        maps, locations, features, path = [], [], [], []
-        choices: list[Tensor] = []
+        first, maps, path = seen, [empty], []
+        crops: list[Tensor] = []
         agent.eval()
-        for t in range(steps):
-            if t:
-                location = policy.location(choices[-1])
-                seen = self.sensor(store, index, location)
-            memory = agent.core(agent.encode(seen, location), memory)
-            if script is None:
-                with torch.no_grad(), autocast(memory.device.type, self.bf16):
-                    features.append(agent.core.read(memory).float())
-                    path.append(agent.core.pool(features[-1]).float())
-                    params = agent.score_cells(features[-1], memory)
-            else:
-                target = script[min(t, len(script) - 1)]
-                params = policy.about(target, noise[t])
-            choices.append(policy.choose(params.float(), noise[t]))
-            maps.append(memory)
-            locations.append(location)
+        with torch.no_grad(), autocast(location.device.type, self.bf16):
+            for t in range(steps):
+                if t:
+                    location = policy.location(path[-1].choice)
+                    seen = self.sensor(store, index, location)
+                    crops.append(seen)
+                maps.append(agent.core(agent.encode(seen, location), maps[-1]))
+                features = agent.core.read(maps[-1])
+                scores = agent.score_cells(features, maps[-1]).float()
+                h, choice = agent.core.pool(features), policy.choose(scores, noise[t])
+                path.append(_Read(location, h.float(), features.float(), scores, choice))
+            whole = _Read(*(torch.stack(column) for column in zip(*path, strict=True)))
+            path_logits = agent.classifier(whole.h)
         agent.train(training)
-        pick = torch.randint(steps, (batch,), device=memory.device)
+
+        each = torch.arange(batch, device=location.device)
+        pick = torch.randint(steps, (batch,), device=location.device)
         supervised = torch.arange(steps, device=pick.device)[:, None] == pick
-        memory = torch.stack(maps)[pick, torch.arange(batch, device=pick.device)]
-        with autocast(memory.device.type, self.bf16):
-            read = agent.core.read(memory)
-            h = agent.core.pool(read).float()
-        logits, choice = agent.classifier(h).expand(steps, -1, -1), torch.stack(choices)
-        if script is None:
-            h = torch.where(supervised[..., None], h, torch.stack(path))
-            with torch.no_grad():
-                path_logits = agent.classifier(h)
-            logits = torch.where(supervised[..., None], logits, path_logits)
-            scores = [agent.score_cells(*part) for part in zip(features, maps, strict=True)]
-            params = torch.stack(scores)
-            log_prob = policy.log_prob(choice, params)
-        else:
-            h = h.expand(steps, -1, -1)
-            params = agent.score_cells(read.float(), memory).expand(steps, -1, -1)
-            targets = [script[min(t, len(script) - 1)] for t in range(steps)]
-            wanted = torch.stack([policy.about(target, params[0]) for target in targets])
-            wanted = torch.where(params > SEEN_SCORE, wanted, SEEN_SCORE)
-            log_prob = steps * supervised * policy.mean_log_prob(wanted, params)
+        with autocast(location.device.type, self.bf16):
+            memory = agent.core(agent.encode(first, whole.location[0]), maps[0])
+            if steps > 1:
+                later = pick.clamp(min=1)
+                crop, location = torch.stack(crops)[later - 1, each], whole.location[later, each]
+                after = agent.core(agent.encode(crop, location), torch.stack(maps)[later, each])
+                memory = torch.where((pick > 0)[:, None, None, None], after, memory)
+            h = agent.core.pool(agent.core.read(memory)).float()
+        logits = torch.where(supervised[..., None], agent.classifier(h), path_logits)
+        scores = agent.locator(whole.features.flatten(0, 1)).unflatten(0, (steps, batch))
+        scores = torch.where(whole.scores > SEEN_SCORE, scores, SEEN_SCORE)
         time = torch.arange(1, steps + 1, device=h.device)[:, None].expand(steps, batch)
-        stop_logit = agent.stop_logit(h, logits, time)
+        stop_logit = agent.stop_logit(whole.h, logits, time)
         return Trajectory(
-            locations=torch.stack(locations),
+            locations=whole.location,
             logits=logits,
-            location_mean=agent.best_location(params),
-            sampled_locations=policy.location(choice),
-            location_log_prob=log_prob,
+            location_mean=agent.best_location(scores),
+            sampled_locations=policy.location(whole.choice),
+            location_log_prob=policy.log_prob(whole.choice, scores),
             stop_logit=stop_logit,
             stop=torch.rand_like(stop_logit) < torch.sigmoid(stop_logit.detach()),
-            value=agent.value(h),
-            location_entropy=policy.entropy(params),
+            value=agent.value(whole.h),
+            location_entropy=policy.entropy(scores),
+            location_score=scores.gather(-1, whole.choice[..., None]).squeeze(-1),
             supervised=supervised,
         )
+
+
+class _Read(NamedTuple):
+    """What was read of the maps after one glimpse, or after each."""
+
+    location: Tensor  # (B, 2)
+    h: Tensor  # (B, H)
+    features: Tensor  # (B, 4 W, R / 4, R / 4)
+    scores: Tensor  # (B, G * G)
+    choice: Tensor  # (B,)

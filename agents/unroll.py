@@ -77,6 +77,7 @@ class Trajectory(NamedTuple):
     stop: Tensor  # (T, B) bool, a_t as sampled
     value: Tensor  # (T, B) b_t
     location_entropy: Tensor | None = None  # (T, B) of π(l_t), in nats; None for the Gaussian
+    location_score: Tensor | None = None  # (T, B) of the cell chosen; None unless there is a map
     glimpse_only_logits: Tensor | None = None  # (T - 1, B, K) of glimpses 2 ... T, see `Objective`
     supervised: Tensor | None = (
         None  # (T, B) bool, one glimpse of each, whose logits have a gradient

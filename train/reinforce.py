@@ -58,6 +58,7 @@ from train.dtram.options import (
     Stop,
     StopAfter,
     StopJoint,
+    Values,
 )
 from train.dtram.recipes import RECIPES
 from train.dtram.report import glimpse_pictures, report
@@ -83,9 +84,11 @@ class Options(TrainingOptions):
     """γ of the reward; the environment's own if not given"""
     locator: Locator = field(default_factory=Gaussian)
     """location policy: gaussian std=0.1 (the paper's), or cells grid=7 entropy=0; both take
-    gradient=detached|state hidden=0 learning_rate=none (none: as the rest of the network)"""
+    gradient=detached|state hidden=0 learning_rate=none (none: as the rest of the network). For a
+    map also values grid=14 temperature=0.1 temperature_last=0.01, which learns what a cell pays"""
     core: Core = field(default_factory=RNN)
-    """recurrent core: rnn (the paper's), or map cells=28 width=16 dropout=0.2, a spatial memory"""
+    """recurrent core: rnn (the paper's), or a spatial memory, map cells=28 cell=1 width=16
+    dropout=0.2"""
     stop: Stop = field(default_factory=StopAfter)
     """when the stopper learns: after the trunk (max_mean_glimpses=3.5 entropy=0.0005 gradient=exact
     epochs=20 batch_size=1000), joint with it, off (RAM), or act: Adaptive Computation Time on a
@@ -122,7 +125,9 @@ class Options(TrainingOptions):
 
         joint = isinstance(self.stop, StopJoint)
         mapped = isinstance(self.core, Map)
-        check("locator", self.locator, isinstance(self.locator, Cells) or not mapped, "cells")
+        kinds = (Cells, Values) if mapped else (Gaussian, Cells)
+        expected = "cells or values with a map, gaussian or cells without"
+        check("locator", self.locator.name, isinstance(self.locator, kinds), expected)
         check("glimpse_only", self.glimpse_only, not (mapped and self.glimpse_only), "0 with a map")
         reward = self.location_reward
         check("location_reward", reward, not joint or reward in (None, "return"), "return")
@@ -131,6 +136,7 @@ class Options(TrainingOptions):
 
         valid = 0 <= self.scan_epochs < self.epochs and not (joint and self.scan_epochs)
         check("scan_epochs", self.scan_epochs, valid, "fewer than --epochs, 0 with --stop joint")
+        check("scan_epochs", self.scan_epochs, not (mapped and self.scan_epochs), "0 with a map")
         by_epochs = self.env_steps is None or self.scan_epochs == 0
         check("scan_epochs", self.scan_epochs, by_epochs, "0 with --env-steps")
 
@@ -168,6 +174,7 @@ class Options(TrainingOptions):
         return replace(
             common,
             location_reward=self.location_reward or "mean_prob",
+            location_learning="value" if isinstance(self.locator, Values) else "policy_gradient",
             glimpse_only_weight=float(self.glimpse_only > 0),
             glimpse_only_reward=self.glimpse_only,
         )
@@ -206,13 +213,17 @@ def train_trunk(
     for epoch in run.epochs():
         agent.train()
         epoch_objective, m = objective, options.m
-        unroll.scripted_locations = None
+        progress = epoch / max(1, epochs - 1)
+        if isinstance(unroll, Unroll):
+            unroll.scripted_locations = None
+        elif isinstance(options.locator, Values):
+            unroll.temperature = options.locator.temperature_at(progress)
         if epoch < options.scan_epochs and glimpses > 1:
             # All trajectories of an image would be the same, so one is enough.
             epoch_objective, m = warm_up_objective(objective), 1
             unroll.scripted_locations = scripted_scan(glimpses - 1).to(task.device)
         elif isinstance(options.locator, Cells):
-            entropy = options.locator.entropy_at(epoch / max(1, epochs - 1))
+            entropy = options.locator.entropy_at(progress)
             epoch_objective = replace(objective, location_entropy=entropy)
         for indices in run.batches(len(images), options.batch_size, batches):
             store = task.augmented(images, indices, options.augment)

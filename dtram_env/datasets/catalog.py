@@ -157,12 +157,11 @@ def _drawn(name: str, title: str, description: str) -> DatasetInfo:
     return DatasetInfo(f"{title} (drawn)", description, env_id, read, options=options, drawn=True)
 
 
-def _from_mnist(
-    title: str, description: str, patches: int | None = None, side: int = 60
-) -> DatasetInfo:
-    """MNIST, or what `cluttered` makes from its files with `patches` on images of `side` pixels."""
+def _from_mnist(title: str, description: str) -> DatasetInfo:
+    """MNIST, or what `cluttered` makes from its files."""
     read: Callable[[Path, str], tuple[np.ndarray, np.ndarray]] = mnist.read
-    if patches is not None:
+    if title in cluttered.COMPOSITIONS:
+        patches, side = cluttered.COMPOSITIONS[title]
         read = partial(cluttered.read, patches=patches, side=side)
     return DatasetInfo(
         title,
@@ -196,14 +195,11 @@ DATASETS: dict[str, DatasetInfo] = {
     "translatedmnist": _from_mnist(
         "TranslatedMNIST",
         "MNIST's digits somewhere on 60x60x1, made from MNIST's files",
-        patches=0,
     ),
     "clutteredmnist": _from_mnist(
-        "ClutteredMNIST", "the same with four pieces of other digits, 60x60x1", patches=4
+        "ClutteredMNIST", "the same with four pieces of other digits, 60x60x1"
     ),
-    "clutteredmnist100": _from_mnist(
-        "ClutteredMNIST100", "the same with eight on 100x100x1", patches=8, side=100
-    ),
+    "clutteredmnist100": _from_mnist("ClutteredMNIST100", "the same with eight on 100x100x1"),
     "cub": DatasetInfo(
         "CUB-200-2011",
         "photographs of 200 species of birds, 5,994 + 5,794 images, 1.2 GB",

@@ -22,9 +22,10 @@ SIDE, GLIMPSE = 28, 8
 
 def make_agent(**changes: Any) -> MapDTRAM:
     torch.manual_seed(0)
-    options = MapOptions(**{"extent": GLIMPSE / SIDE, "width": 4, **changes.pop("map", {})})
+    options = MapOptions(**{"extent": GLIMPSE / SIDE, "glimpse_cells": GLIMPSE, "width": 4, **changes.pop("map", {})})
     config = {"encoder": "pixels", "locator_grid": 14, "hidden_size": 16, "pixel_std": 1.0}
-    shape = GLIMPSE, GLIMPSE, changes.pop("channels", 1)
+    size = changes.pop("glimpse", GLIMPSE)
+    shape = size, size, changes.pop("channels", 1)
     return MapDTRAM(DTRAMConfig(10, shape, 4, core="map", map=options, **{**config, **changes}))
 
 
@@ -57,16 +58,42 @@ def test_the_last_glimpse_replaces_what_the_map_had() -> None:
 
 
 def test_scales_and_a_thumbnail_have_parts_of_their_own() -> None:
-    agent = make_agent(
-        map={"num_scales": 2, "cells": 16}, channels=2, thumbnail_size=12, locator_grid=8
-    )
-    agent.initial(1)
+    options = {"num_scales": 2, "cells": 16, "extent": 0.25, "glimpse_cells": 4}
+    agent = make_agent(map=options, channels=2, thumbnail_size=32, locator_grid=8)
     centre = torch.zeros(1, 2)
-    thumbnail = agent.encode(torch.ones(1, 12, 12, 2, dtype=torch.uint8)[..., :1], centre)
+    thumbnail = agent.encode(torch.ones(1, 32, 32, 1, dtype=torch.uint8), centre)
     crop = agent.encode(torch.ones(1, GLIMPSE, GLIMPSE, 2, dtype=torch.uint8), centre)
-    areas = [part[0, 1::2].sum(dim=(1, 2)).tolist() for part in (thumbnail, crop)]
-    # round(16 cells * 8 / 28) = 5 cells a side, and 9 for twice the extent
-    assert areas == [[0, 0, 256], [25, 81, 0]]
+    # 2 x 2 pixels a cell, one pixel a cell, and 2 x 2 of the thumbnail, each with its mask
+    levels = [part.split([5, 2, 5], dim=1) for part in (thumbnail, crop)]
+    seen = [[level[0, -1].sum().item() for level in part] for part in levels]
+    assert seen == [[0, 0, 256], [16, 64, 0]]
+
+
+def test_a_cell_of_a_larger_map_holds_the_pixels_of_its_place() -> None:
+    """Cells of 4 x 4 pixels in a map of 112, in whose middle lies an image of 60."""
+    side, size = 60, 12
+    options = {"extent": size / side, "glimpse_cells": 3}
+    agent = make_agent(map=options, glimpse=size, locator_grid=28).eval()
+    store = images(5, side)
+    places = torch.tensor([0, 7, 14, 20, 27])  # along each axis; 7 ... 20 lie inside the image
+    location = agent.cell_centres[places * 28 + places]
+    inside = (location.abs() <= 1).all(dim=1)
+    assert inside.tolist() == [False, True, True, True, False]
+    placed = agent.encode(glimpse(store, torch.arange(5), location, size), location)
+    pixels = torch.nn.functional.pixel_shuffle(placed[:, :16], 4)[:, 0]
+    whole = torch.zeros(5, 112, 112)
+    whole[:, 26:86, 26:86] = store.images[..., 0].float()
+    for b in (1, 2, 3):
+        first = 4 * (int(places[b]) - 1)
+        window = slice(first, first + size)
+        assert torch.equal(pixels[b, window, window], whole[b, window, window])
+        assert pixels[b].count_nonzero() == whole[b, window, window].count_nonzero()
+    state = agent.observe(
+        glimpse(store, torch.arange(5), 0 * location, size), 0 * location, agent.initial(5)
+    )
+    seen = torch.arange(28 * 28) == 14 * 28 + 14
+    outside = (agent.cell_centres.abs() > 1).any(dim=1)
+    assert torch.equal(state.scores[0] == SEEN_SCORE, outside | seen)
 
 
 def test_no_location_is_chosen_where_a_glimpse_would_show_nothing_new() -> None:
@@ -120,14 +147,15 @@ def test_the_policy_gradient_of_a_detached_locator_stays_in_the_locator() -> Non
     assert learned(agent) == {"locator"}
 
 
-def test_one_glimpse_of_each_trajectory_has_a_gradient() -> None:
-    agent, store = make_agent(map={"dropout": 0.0}), images()
+@pytest.mark.parametrize("encoder", ["pixels", "cnn"])
+def test_one_glimpse_of_each_trajectory_has_a_gradient(encoder: str) -> None:
+    agent, store = make_agent(encoder=encoder, map={"dropout": 0.0}), images()
     path = MapUnroll(agent, GlimpseSensor(GLIMPSE))(store, torch.arange(6), 4, m=2)
     assert path.supervised is not None and path.supervised.sum(0).tolist() == [1] * 12
-    (gradient,) = torch.autograd.grad(path.logits.sum(), path.logits, retain_graph=True)
     path.logits.retain_grad()
     path.logits.sum().backward()
-    assert learned(agent) == {"core", "classifier"} and gradient.shape == path.logits.shape
+    trained = {"core", "classifier"} | ({"encoder"} if encoder == "cnn" else set())
+    assert learned(agent) == trained
 
 
 def test_a_path_is_read_as_the_agent_reads_it_in_use() -> None:
@@ -158,17 +186,44 @@ def test_the_loss_of_one_glimpse_has_the_mean_of_all() -> None:
     """Over the draws of the supervised glimpse, T times its cross-entropy averages to the sum."""
     agent, store = make_agent(map={"dropout": 0.0}).eval(), images()
     unroll, labels = MapUnroll(agent, GlimpseSensor(GLIMPSE)), torch.arange(6) % 3
-    unroll.scripted_locations = torch.tensor([[0.5, 0.0], [-0.5, 0.0], [0.0, 0.5]])
-    torch.manual_seed(1)
-    objective = Objective(baseline="none", location_reward="imitation", policy_weight=0.0)
+    unroll.temperature = 1e-6  # so that all paths are the same
+    objective = Objective(baseline="none", location_reward="drop", policy_weight=0.0)
     found = [
         float(hybrid_loss(path, labels, 1, objective, agent.scalar_baseline).cross_entropy)
         for path in (unroll(store, torch.arange(6), 4) for _ in range(150))
     ]
-    unroll.scripted_locations = None
     path = unroll(store, torch.arange(6), 4)._replace(supervised=None)
     whole = float(hybrid_loss(path, labels, 1, objective, agent.scalar_baseline).cross_entropy)
     assert sum(found) / len(found) == pytest.approx(whole, rel=0.02)
+
+
+def test_a_locator_of_values_finds_the_cell_that_pays() -> None:
+    """A glimpse at the one bright spot of each image tells the class, and none elsewhere does."""
+    torch.manual_seed(0)
+    labels = torch.arange(60) % 2
+    pixels = torch.zeros(60, SIDE, SIDE, 1, dtype=torch.uint8)
+    pixels[:, 20:24, 20:24] = (100 + 100 * labels).byte()[:, None, None, None]
+    store, sensor = TensorStore(pixels, 2 * GLIMPSE), GlimpseSensor(GLIMPSE)
+    agent = make_agent(pixel_std=80.0)
+    unroll = MapUnroll(agent, sensor)
+    objective = Objective(baseline="none", location_reward="drop", location_learning="value")
+    optimizer = torch.optim.Adam(agent.parameters(), 1e-2)
+    for _ in range(150):
+        path = unroll(store, torch.arange(60), 2)
+        optimizer.zero_grad()
+        hybrid_loss(path, labels, 1, objective, agent.scalar_baseline).total.backward()
+        optimizer.step()
+    found = score(agent.eval(), sensor, store, labels)
+    assert found.error_and_glimpses(FixedStop(2))[0] == 0
+    window = (found.locations[1] + 1) * SIDE / 2 - GLIMPSE / 2  # its left and top, in pixels
+    assert ((window > 20 - GLIMPSE) & (window < 24)).all()
+    paid = agent.location_params(agent.observe(*seen_first(sensor, store), agent.initial(60)))
+    # Before, the classes are even: the drop in cross-entropy is the logarithm of 2.
+    assert paid.amax(dim=1).mean().item() == pytest.approx(0.693, abs=0.1)
+
+
+def seen_first(sensor: GlimpseSensor, store: TensorStore) -> tuple[torch.Tensor, torch.Tensor]:
+    return sensor.first(store, torch.arange(len(store)))
 
 
 @pytest.mark.parametrize(
@@ -182,6 +237,8 @@ def test_the_loss_of_one_glimpse_has_the_mean_of_all() -> None:
         ({"map": {"num_scales": 2}}, "num_scales=2: expected a divisor of 1"),
         ({"map": {"cells": 30}}, "cells=30: expected a multiple of 4"),
         ({"map": {"extent": 0.0}}, "extent=0.0"),
+        ({"map": {"glimpse_cells": 3}}, "glimpse=8: expected 3 pixels a side times or divided"),
+        ({"locator_input": "state"}, "expected 'detached' with a map"),
         ({"map": {"dropout": 1.0}}, "dropout=1.0"),
     ],
 )

@@ -21,6 +21,7 @@ LUMA = (0.299, 0.587, 0.114)
 # deviation along each: the colour noise of AlexNet (Krizhevsky et al. 2012, section 4.1).
 PCA_AXES = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
 PCA_SPREADS = (0.2175, 0.0188, 0.0045)
+KNOT_DISTANCE = 4.0  # pixels between the knots of an elastic change, and their Gaussians' width
 TRIES = 10  # windows drawn for an image; the first that fits is used
 ASPECTS = (3 / 4, 4 / 3)  # range of a window's width divided by its height
 
@@ -34,6 +35,8 @@ class Augmentation:
 
     affine: float = 0.5
     """strength of the affine change; 1 is up to 2 pixels, 12 degrees and 10 % of the size"""
+    elastic: float = 0.0
+    """standard deviation of the elastic change, in pixels along each axis"""
     flip: bool = False
     """mirror half of the images, chosen at random"""
     colour: float = 0.0
@@ -42,9 +45,12 @@ class Augmentation:
     """strength of the colour noise; the original's is 0.1"""
     scale_crop: tuple[float, float] | None = None
     """range of a random crop's fraction of the image area; none: no crop"""
+    compose: bool = False
+    """compose translated or cluttered digits anew, see `clutter`; the digit is changed before"""
 
     def __post_init__(self) -> None:
-        for name, value in (("affine", self.affine), ("lighting", self.lighting)):
+        for name in ("affine", "elastic", "lighting"):
+            value = getattr(self, name)
             require(f"Augmentation.{name}", value, 0 <= value < math.inf, "0 or more")
         require("Augmentation.colour", self.colour, 0 <= self.colour <= 1, "0 to 1")
         low, high = self.scale_crop or (1.0, 1.0)
@@ -71,8 +77,8 @@ class Augmentation:
             if self.colour or self.lighting:
                 reach = self.colour
                 images = random_colour(images, sizes, reach, reach, reach, self.lighting)
-            if self.affine:
-                images = random_affine(images, sizes, self.affine)
+            if self.affine or self.elastic:
+                images = random_affine(images, sizes, self.affine, elastic=self.elastic)
             if self.flip:
                 images = random_flip(images, sizes)
         return images
@@ -87,12 +93,15 @@ def random_affine(
     rotation: float = 12.0,
     scale: float = 0.1,
     shear: float = 0.15,
+    elastic: float = 0.0,
 ) -> Tensor:
-    """Shifts, rotates, scales and shears each image by uniform random amounts.
+    """Shifts, rotates, scales and shears each image by uniform random amounts, and bends it.
 
     Pixels from outside an image are 0. With `sizes` each image turns about its own centre and keeps
     its proportions; without, all images are treated as squares. The largest shift is in pixels,
-    rotation in degrees, scale relative, shear horizontal; `strength` multiplies all four.
+    rotation in degrees, scale relative, shear horizontal; `strength` multiplies all four. `elastic`
+    is the standard deviation, in pixels, of a smooth random displacement of each pixel (Simard et
+    al. 2003, section 2.1).
     """
     batch, height, width, channels = images.shape
 
@@ -106,8 +115,29 @@ def random_affine(
     if sizes is not None:
         theta = _about_own_centre(theta, sizes, height, width)
     grid = affine_grid(theta, [batch, channels, height, width], align_corners=False)
+    if elastic:
+        grid += elastic * _smooth_noise(batch, height, width, images.device)
     moved = grid_sample(images.permute(0, 3, 1, 2).float(), grid, align_corners=False)
     return _within(_to_bytes(moved).permute(0, 2, 3, 1).contiguous(), sizes)
+
+
+def _smooth_noise(batch: int, height: int, width: int, device: torch.device) -> Tensor:
+    """Displacements ``(B, H, W, 2)`` in image halves, whose standard deviation is one pixel.
+
+    Normal displacements of knots, spread to the pixels about them by Gaussians.
+    """
+    down, across = (_knot_weights(side, device) for side in (height, width))
+    knots = torch.randn(batch, 2, down.shape[1], across.shape[1], device=device)
+    pixels = down @ knots @ across.T
+    return pixels.permute(0, 2, 3, 1) * pixels.new_tensor([2 / width, 2 / height])
+
+
+def _knot_weights(side: int, device: torch.device) -> Tensor:
+    """Weights ``(side, K)`` of the knots at each pixel; their squares sum to 1."""
+    pixel = torch.arange(side, device=device) + 0.5
+    knot = torch.arange(-1, math.ceil(side / KNOT_DISTANCE) + 2, device=device) * KNOT_DISTANCE
+    weight = torch.exp(-(((pixel[:, None] - knot) / KNOT_DISTANCE) ** 2) / 2)
+    return weight / weight.norm(dim=1, keepdim=True)
 
 
 def random_colour(

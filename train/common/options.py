@@ -211,7 +211,8 @@ class TrainingOptions:
     bf16: bool = False
     """train under autocast to bfloat16 if the device supports it in hardware"""
     augment: Annotated[Augmentation, words(Augmentation)] = field(default_factory=Augmentation)
-    """augmentation of training images: affine=0.5 flip=false colour=0 lighting=0 scale_crop=none"""
+    """augmentation of training images: affine=0.5 elastic=0 flip=false colour=0
+    lighting=0 scale_crop=none compose=false"""
     optimizer: Optimizer = AdamW()
     """adamw, sgd or muon, with weight_decay=... max_grad_norm=..."""
     learning_rate: float = 2e-3

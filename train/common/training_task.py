@@ -1,6 +1,7 @@
 """A registered environment's images, labels and glimpse sensor on a device, ready for training."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import gymnasium as gym
@@ -21,6 +22,7 @@ from dtram_env.datasets.storage.tensors import TensorStore, make_store
 from dtram_env.sensor import margin
 from dtram_env.sensor_torch import TorchStore
 from train.common.augment import Augmentation
+from train.common.clutter import Composer
 
 
 def check_id(env_id: str) -> None:
@@ -184,10 +186,19 @@ class TrainingTask:
 
     def augmented(self, images: Images, indices: Tensor, augment: Augmentation) -> TensorStore:
         """Augmented copies of some images ``(B,)`` of a split, from which glimpses are taken."""
+        if augment.compose:
+            change = replace(augment, compose=False)
+            return TensorStore(self._composer(indices, change), self.margin)
         pixels, sizes = images.pixels(indices)
         changed = augment(pixels, sizes)
         # scale_crop makes all images squares of one size.
         return TensorStore(changed, self.margin, sizes if augment.scale_crop is None else None)
+
+    @cached_property
+    def _composer(self) -> Composer:
+        """Composes anew the images of the training split."""
+        digits = datasets.load("mnist", split="train", data_dir=self._keywords.get("data_dir"))
+        return Composer(self.dataset, torch.tensor(digits.images, device=self.device))
 
     def pixel_scale(self) -> tuple[float, float]:
         """Mean and standard deviation of the training images' pixels, 0 ... 255."""

@@ -17,7 +17,7 @@ from train.common.options import Encoder, ResNetEncoder, check
 from train.common.records import ORIGIN
 from train.common.run import has_results
 from train.common.training_task import TrainingTask
-from train.dtram.options import ACT, Cells, Core, Locator, Map, Stop, StopAfter
+from train.dtram.options import ACT, Core, Gaussian, Locator, Map, Stop, StopAfter
 
 OF_THE_TRUNK = (*ORIGIN, "train_seconds", "options")
 """Entries that a stopper's results copy from its trunk's."""
@@ -38,15 +38,19 @@ def new_agent(
         "encoder": encoder.name,
         "locator_input": locator.gradient,
         "locator_hidden": locator.hidden,
-        "locator_grid": locator.grid if isinstance(locator, Cells) else 0,
+        "locator_grid": 0 if isinstance(locator, Gaussian) else locator.grid,
         "stopper_prior": stopper_prior(stop),
     }
     if isinstance(core, Map):
         side = task.image_size or min(task.images("train").data.typical_size)
+        glimpse = task.sensor.glimpse_size
+        expected = f"a divisor of the glimpse's {glimpse} pixels"
+        check("core", f"map cell={core.cell}", glimpse % core.cell == 0, expected)
         config |= {
             "core": core.name,
             "map": MapOptions(
-                extent=task.sensor.glimpse_size / side,
+                extent=glimpse / side,
+                glimpse_cells=glimpse // core.cell,
                 cells=core.cells,
                 num_scales=task.sensor.num_scales,
                 width=core.width,

@@ -1,7 +1,7 @@
 """The options that only DT-RAM has: where it looks next, and how it learns to stop."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from train.common.options import check_numbers, words
 
@@ -54,7 +54,35 @@ class Cells:
         return self.entropy + progress * (last - self.entropy)
 
 
-Locator = Annotated[Gaussian | Cells, words(Gaussian, Cells)]
+@dataclass(frozen=True)
+class Values:
+    """A location policy for a map: a cell's score is the reward expected of a glimpse there."""
+
+    name: Literal["values"] = "values"
+    grid: int = 14
+    """cells along a side of the map"""
+    hidden: int = 64
+    """hidden units of the locator; 0 makes it linear"""
+    temperature: float = 0.1
+    """in training, cells are sampled from a softmax over scores divided by it, at the beginning"""
+    temperature_last: float = 0.01
+    """the same at the end; it falls by equal factors in between"""
+    learning_rate: float | None = None
+    """the locator's own peak; that of all other weights if none"""
+    gradient: ClassVar[str] = "detached"
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "at least 1", "grid", option="locator")
+        check_numbers(self, "0 or more", "hidden", option="locator")
+        names = "temperature", "temperature_last", "learning_rate"
+        check_numbers(self, "a positive number", *names, option="locator")
+
+    def temperature_at(self, progress: float) -> float:
+        """The temperature after a share of the stage's epochs, in [0, 1]."""
+        return self.temperature * (self.temperature_last / self.temperature) ** progress
+
+
+Locator = Annotated[Gaussian | Cells | Values, words(Gaussian, Cells, Values)]
 
 
 @dataclass(frozen=True)
@@ -66,11 +94,13 @@ class RNN:
 
 @dataclass(frozen=True)
 class Map:
-    """A spatial memory as the core, see `agents.spatial_map`; it needs --locator cells."""
+    """A spatial memory, see `agents.spatial_map`; it needs --locator cells or values."""
 
     name: Literal["map"] = "map"
     cells: int = 28
-    """cells along a side of the map"""
+    """cells along a side of the map, whose middle is the image's"""
+    cell: int = 1
+    """pixels of the image along a side of a cell"""
     width: int = 16
     """channels of the first convolution that reads it"""
     dropout: float = 0.2

@@ -8,7 +8,7 @@ from typing import Any
 
 from train.common.augment import Augmentation
 from train.common.options import SGD, AdamW, Muon, PlainEncoder, ResNetEncoder
-from train.dtram.options import Cells, Gaussian, Map, StopAfter
+from train.dtram.options import Cells, Gaussian, Map, StopAfter, Values
 
 _DIGITS: dict[str, Any] = {
     "location_reward": "mean_log_prob",
@@ -23,6 +23,26 @@ _DIGITS: dict[str, Any] = {
 }
 _DIGIT_CELLS = Cells(grid=7, entropy=0.02, entropy_last=0.0, gradient="state")
 
+_MAP: dict[str, Any] = {
+    "location_reward": "drop",
+    "baseline": "none",
+    "m": 1,
+    "epochs": 30,
+    "batch_size": 128,
+    "optimizer": AdamW(weight_decay=0.02, max_grad_norm=50.0),
+    "learning_rate": 4e-3,
+    "augment": Augmentation(affine=1.0, elastic=0.5),
+    "bf16": True,
+    "stop": StopAfter(max_mean_glimpses=2.4),
+}
+_CLUTTER: dict[str, Any] = {
+    "encoder": PlainEncoder("cnn"),
+    "core": Map(cell=4),
+    "locator": Values(grid=28),
+    "augment": Augmentation(affine=0.5, compose=True),
+    "stop": StopAfter(max_mean_glimpses=4.0),
+}
+
 BIRD_STOP = StopAfter(max_mean_glimpses=None, epochs=60, batch_size=250)
 """For splits of some thousand images, where larger batches would leave too few updates."""
 
@@ -34,22 +54,10 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
     # Cells, and two layers of convolutions that read a glimpse (ours).
     "mnist-conv": {**_DIGITS, "locator": _DIGIT_CELLS, "encoder": PlainEncoder("conv")},
     # A map of the pixels seen, read by a small convolutional network (ours).
-    "mnist-map": {
-        "encoder": PlainEncoder("pixels"),
-        "core": Map(),
-        "locator": Cells(grid=14, hidden=64, entropy=0.01, entropy_last=0.0),
-        "location_reward": "drop",
-        "baseline": "value",
-        "scan_epochs": 22,
-        "epochs": 28,
-        "m": 2,
-        "batch_size": 128,
-        "optimizer": AdamW(weight_decay=0.02, max_grad_norm=50.0),
-        "learning_rate": 4e-3,
-        "augment": Augmentation(affine=1.0),
-        "bf16": True,
-        "stop": StopAfter(max_mean_glimpses=2.4),
-    },
+    "mnist-map": {**_MAP, "encoder": PlainEncoder("pixels"), "core": Map(), "locator": Values()},
+    # The RAM paper's cluttered digits.
+    "cluttered": {**_MAP, **_CLUTTER, "env_id": "DTRAM-ClutteredMNIST-v0"},
+    "cluttered-100": {**_MAP, **_CLUTTER, "env_id": "DTRAM-ClutteredMNIST100-v0"},
     # Small drawn birds, whose species differ in small parts.
     "birds-small": {
         "env_id": "DTRAM-BirdsSmall-v0",

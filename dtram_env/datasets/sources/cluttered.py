@@ -29,6 +29,12 @@ from . import mnist
 
 DIGIT = 28
 PATCH = 8
+COMPOSITIONS = {
+    "TranslatedMNIST": (0, 60),
+    "ClutteredMNIST": (4, 60),
+    "ClutteredMNIST100": (8, 100),
+}
+"""Patches on an image, and its side in pixels, of each dataset."""
 
 
 def read(folder: Path, part: str, patches: int, side: int) -> tuple[np.ndarray, np.ndarray]:
