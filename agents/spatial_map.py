@@ -90,7 +90,9 @@ class _Level(nn.Module):
     def __init__(self, encoder: str, channels: int, pixels: int, cells: int) -> None:
         super().__init__()
         self.shrink, self.repeat = max(1, pixels // cells), max(1, cells // pixels)
-        self.what, self.features, self.mix = nn.Identity(), channels * self.shrink**2, nn.Identity()
+        self.what: nn.Module = nn.Identity()
+        self.mix: nn.Module = nn.Identity()
+        self.features = channels * self.shrink**2
         if encoder == "cnn":
             layers = nn.Conv2d(channels, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
             self.what = nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU())
@@ -244,8 +246,9 @@ class MapUnroll(nn.Module):
         empty = state.map.bfloat16() if self.bf16 else state.map
         noise = policy.noise(steps, state.scores)
         seen, location = self.sensor.first(store, index)
-        first, maps, path = seen, [empty], []
+        first, maps = seen, [empty]
         crops: list[Tensor] = []
+        path: list[_Read] = []
         agent.eval()
         with torch.no_grad(), autocast(location.device.type, self.bf16):
             for t in range(steps):

@@ -467,6 +467,21 @@ def test_the_drops_in_cross_entropy_by_hand() -> None:
     assert credit.location_advantage[:, 0].tolist() == pytest.approx(paid, abs=1e-5)
 
 
+def test_values_regress_the_drops_by_hand() -> None:
+    """With scores 1, 0, 5 for drops of 0.5 log 2 - log 2, log 2 and none after the last."""
+    said = torch.tensor([[0.75, 0.25], [0.875, 0.125], [0.75, 0.25]]).log()[:, None]
+    score = torch.tensor([[1.0], [0.0], [5.0]], requires_grad=True)
+    trajectory = trajectory_by_hand([0, 0, 0], [False] * 3)
+    trajectory = trajectory._replace(logits=said, location_score=score)
+    objective = talk(stop="off", baseline="none", location_reward="drop", location_learning="value")
+    losses = hybrid_loss(trajectory, torch.tensor([1]), 1, objective, torch.zeros(()))
+    errors = [1 + 0.5 * math.log(2), -math.log(2)]
+    assert losses.policy.item() == pytest.approx(sum(error**2 for error in errors))
+    losses.total.backward()
+    assert score.grad is not None
+    assert score.grad[:, 0].tolist() == pytest.approx([2 * error for error in errors] + [0])
+
+
 def test_imitation_is_maximum_likelihood_of_the_choices() -> None:
     """By hand: three glimpses, so two choices, with densities 1/2 and 1/8."""
     log_prob = torch.tensor([[0.5], [0.125], [0.9]]).log().requires_grad_()

@@ -102,6 +102,18 @@ def test_rotation_keeps_area_and_turns_a_bar() -> None:
     assert angle.std() == pytest.approx(30 / math.sqrt(3), rel=0.1)
 
 
+def test_elastic_displacements_have_the_standard_deviation_asked_for() -> None:
+    """Along a ramp of 8 grey values a pixel, 3 pixels of displacement are 24 grey values."""
+    torch.manual_seed(0)
+    ramp = (8 * torch.arange(32))[None, None, :, None].expand(400, 32, 32, 1).byte()
+    moved = random_affine(ramp, strength=0.0, elastic=1.5).float()[:, 8:24, 8:24, 0]
+    shift = (moved - ramp[:, 8:24, 8:24, 0]) / 8
+    assert shift.mean().item() == pytest.approx(0, abs=0.1)
+    assert shift.std().item() == pytest.approx(1.5, rel=0.05)
+    # Neighbours move together: the field is smooth.
+    assert (shift[:, :, 1:] - shift[:, :, :-1]).std().item() < 0.3 * 1.5
+
+
 def test_affine_of_ragged_images_turns_about_each_ones_centre() -> None:
     # A bar of 20x2 in the middle of images of three aspects. As the same numbers are drawn, its
     # angle, length and position must not depend on the aspect.
@@ -355,7 +367,9 @@ def test_augmentation_is_its_parts_in_order() -> None:
     images = padded(noise_images(4, 24, 30, 3), sizes)
     for area in (None, (0.5, 1.0)):
         torch.manual_seed(1)
-        changed = Augmentation(0.7, True, 0.3, 0.2, area)(images, sizes)
+        changed = Augmentation(0.7, flip=True, colour=0.3, lighting=0.2, scale_crop=area)(
+            images, sizes
+        )
         torch.manual_seed(1)
         expected, left = images, sizes
         if area:
