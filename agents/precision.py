@@ -1,5 +1,6 @@
 """When computing in bfloat16 is faster than in float32."""
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 
 import torch
@@ -23,6 +24,8 @@ def tell_of_bf16(device_type: str) -> None:
         print(f"--bf16: {problem}; float32 is used instead")
 
 
-def autocast(device_type: str, bf16: bool) -> torch.autocast:
+def autocast(device_type: str, bf16: bool) -> AbstractContextManager[object]:
     """Autocast to bfloat16 if it is requested and a device such as "cuda" has instructions."""
+    if device_type == "meta":  # autocast does not know it
+        return nullcontext()
     return torch.autocast(device_type, torch.bfloat16, enabled=bf16 and has_bf16(device_type))

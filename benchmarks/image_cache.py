@@ -31,7 +31,13 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 
-from benchmarks.timing import BenchmarkOptions, run_benchmark, seconds_of
+from benchmarks.timing import (
+    BenchmarkOptions,
+    photograph,
+    run_benchmark,
+    seconds_of,
+    status_of_process,
+)
 from dtram_env import GlimpseVectorEnv, sensor
 from dtram_env.datasets import Dataset
 from dtram_env.datasets.sources.listing import ImageList
@@ -40,7 +46,6 @@ from dtram_env.datasets.storage.decode import DecodedImages, resized
 from dtram_env.datasets.storage.mapped import FORMAT, MappedStore, thumbnails_name
 
 FILE_SIZE = (375, 500)  # height and width of the photographs
-STATUS = Path("/proc/self/status")
 
 
 @dataclass(frozen=True)
@@ -70,11 +75,7 @@ class Options(BenchmarkOptions):
 
 def private_memory() -> float:
     """Memory of this process that no file stands behind, in MB (1e6 bytes)."""
-    if STATUS.exists():
-        for line in STATUS.read_text().splitlines():
-            if line.startswith("RssAnon:"):
-                return int(line.split()[1]) * 1024 / 1e6
-    raise ValueError(f"{STATUS}: expected a line RssAnon; memory can be measured on Linux only")
+    return status_of_process("RssAnon")
 
 
 def make_empty_cache(folder: Path, options: Options) -> None:
@@ -158,26 +159,13 @@ def measure_memory(folder: Path, options: Options) -> dict[str, Any]:
 # -- decoding -------------------------------------------------------------------------------------
 
 
-def photograph(seed: int) -> Image.Image:
-    """Something with a photograph's make-up: large shapes, smaller ones, grain."""
-    rng = np.random.default_rng(seed)
-    height, width = FILE_SIZE
-    pixels = rng.normal(128, 9, (height, width, 1)).repeat(3, axis=2)
-    for across, contrast in ((4, 40), (16, 20), (64, 12)):
-        coarse = rng.normal(0, contrast, (3, across * height // width + 1, across + 1))
-        for channel, values in enumerate(coarse.astype(np.float32)):
-            smooth = Image.fromarray(values).resize((width, height), Image.Resampling.BICUBIC)
-            pixels[..., channel] += np.asarray(smooth)
-    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
-
-
 def make_files(folder: Path, options: Options) -> ImageList:
     """Writes the photographs."""
     folder.mkdir()
     paths = tuple(f"{i}.jpg" for i in range(options.files))
 
     def write(i: int) -> None:
-        photograph(i).save(folder / paths[i], quality=90)
+        photograph(i, *FILE_SIZE).save(folder / paths[i], quality=90)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(write, range(len(paths))))

@@ -12,7 +12,7 @@ from PIL import Image
 
 from benchmarks import dynamic_saving as saving
 from benchmarks import image_cache as cache
-from benchmarks.timing import run_benchmark
+from benchmarks.timing import photograph, run_benchmark
 
 
 def run_main(program: Any, monkeypatch: pytest.MonkeyPatch, json_file: Path, words: str) -> Any:
@@ -135,8 +135,8 @@ def test_photographs_are_files_of_a_photographs_size(tmp_path: Path) -> None:
         with Image.open(listing.root / path) as file:
             assert file.format == "JPEG" and file.size == (500, 375)
         assert 50_000 < (listing.root / path).stat().st_size < 150_000
-    first, second = (cache.photograph(seed) for seed in (0, 1))
-    assert first == cache.photograph(0) and first != second
+    first, second = (photograph(seed, 375, 500) for seed in (0, 1))
+    assert first == photograph(0, 375, 500) and first != second
 
 
 def test_bad_options_of_the_cache_are_named() -> None:
