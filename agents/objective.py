@@ -200,16 +200,16 @@ def hybrid_loss(
     ).view_as(trajectory.value)
     weight = {"taken": credit.taken, "last": credit.last, "all": torch.ones_like(credit.taken)}
     supervised = weight[objective.supervision]
-    if trajectory.supervised is not None:  # one glimpse drawn of T stands for all
-        supervised = trajectory.steps * trajectory.supervised * supervised
+    if trajectory.supervised is not None:  # trajectories of all lengths stand for all glimpses
+        supervised = trajectory.steps * trajectory.supervised.to(ce.dtype)
     ce_loss = (supervised * ce).sum(dim=0).mean()
 
     score = trajectory.location_log_prob * credit.location_advantage
     if objective.location_learning == "value":
         assert trajectory.location_score is not None
+        error = trajectory.location_score - credit.baseline_target
         # No glimpse is taken at the last location.
-        squared_error = (trajectory.location_score - credit.baseline_target).square()[:-1]
-        policy_gain = -squared_error.sum(dim=0)
+        policy_gain = -((credit.taken - credit.last) * error.square()).sum(dim=0)
     elif exact:
         policy_gain = score.sum(dim=0) + credit.expected_return
     else:
@@ -234,7 +234,7 @@ def hybrid_loss(
             expected = "0, or an agent whose location policy chooses among cells (locator_grid)"
             raise ValueError(f"location_entropy={objective.location_entropy}: expected {expected}")
         # No glimpse is taken at the last location.
-        entropy = (credit.taken * trajectory.location_entropy)[:-1].sum(dim=0).mean()
+        entropy = ((credit.taken - credit.last) * trajectory.location_entropy).sum(dim=0).mean()
         total = total - objective.location_entropy * entropy
     if objective.glimpse_only_weight > 0 and trajectory.steps > 1:
         log_p = _glimpse_only_log_prob(trajectory, labels)
@@ -283,6 +283,8 @@ def _sampled_credit(
     time = torch.arange(1, steps + 1, device=labels.device)[:, None]
     learned = objective.stop == "learned"
     stop = trajectory.stop if learned else torch.zeros_like(trajectory.stop)
+    if trajectory.supervised is not None:
+        stop = trajectory.supervised
     num_glimpses = glimpses_taken(stop)
     reached, last = (part.to(value.dtype) for part in (time <= num_glimpses, time == num_glimpses))
     paid = (last * rewards(trajectory, labels, objective.discount)).sum(dim=0)

@@ -222,11 +222,12 @@ class MapUnroll(nn.Module):
     """Trajectories of a `MapDTRAM` to learn from; used as `unroll.Unroll`.
 
     What a map holds does not depend on how it was read before, so no gradient has to pass from
-    glimpse to glimpse. The path is read without gradients, in evaluation mode. Then the map of each
-    trajectory is read once more, with gradients, after a glimpse drawn at random: `hybrid_loss`
-    takes T times its cross-entropy, whose mean is that of the sum over all glimpses. That glimpse
-    is encoded with gradients, too; those before it are not. The batch norms see maps with few and
-    with many glimpses mixed, as their averages later serve all.
+    glimpse to glimpse. The trajectories of a batch have all lengths from 1 to T, in equal shares.
+    Their paths are read without gradients, in evaluation mode. Then the map of each trajectory is
+    read once more, with gradients, after its last glimpse, which is also encoded with gradients:
+    `hybrid_loss` takes T times its cross-entropy, whose mean is that of the sum over all glimpses.
+    The batch norms see maps with few and with many glimpses mixed, as their averages later serve
+    all. Images must come in random order, because the first ones of a batch are looked at longest.
 
     Attributes:
         temperature: of the softmax over the scores, from which cells are sampled.
@@ -237,62 +238,64 @@ class MapUnroll(nn.Module):
         self.agent, self.sensor, self.bf16 = agent, sensor, bf16
         self.temperature = 1.0
 
+    def mean_length(self, steps: int) -> float:
+        """Mean number of glimpses of a trajectory."""
+        return (steps + 1) / 2
+
     def forward(self, store: TorchStore, index: Tensor, steps: int, m: int = 1) -> Trajectory:
-        """Samples `m` trajectories of `steps` glimpses for each image; see `Unroll.forward`."""
-        agent, training = self.agent, self.agent.training
+        """Samples `m` trajectories of up to `steps` glimpses for each image; the fields are those
+        of `Unroll.forward`, where entries after a trajectory's end repeat its last answer."""
+        agent, training, images = self.agent, self.agent.training, len(index)
         policy = CellLocations(agent.cell_centres, self.temperature)
+        # Of N images so many get more than 0, 1 ... glimpses.
+        going_on = [m * (images - images * t // steps) for t in range(steps)] + [0]
         index = index.repeat_interleave(m)
-        batch, state = len(index), agent.initial(len(index))
-        empty = state.map.bfloat16() if self.bf16 else state.map
+        state = agent.initial(len(index))
+        memory = state.map.bfloat16() if self.bf16 else state.map
         noise = policy.noise(steps, state.scores)
         seen, location = self.sensor.first(store, index)
-        first, maps = seen, [empty]
-        crops: list[Tensor] = []
         path: list[_Read] = []
+        ends: list[tuple[Tensor, Tensor, Tensor]] = []
         agent.eval()
         with torch.no_grad(), autocast(location.device.type, self.bf16):
             for t in range(steps):
+                count, more = going_on[t : t + 2]
                 if t:
-                    location = policy.location(path[-1].choice)
-                    seen = self.sensor(store, index, location)
-                    crops.append(seen)
-                maps.append(agent.core(agent.encode(seen, location), maps[-1]))
-                features = agent.core.read(maps[-1])
-                scores = agent.score_cells(features, maps[-1]).float()
-                h, choice = agent.core.pool(features), policy.choose(scores, noise[t])
-                path.append(_Read(location, h.float(), features.float(), scores, choice))
-            whole = _Read(*(torch.stack(column) for column in zip(*path, strict=True)))
-            path_logits = agent.classifier(whole.h)
+                    location = policy.location(path[-1].choice[:count])
+                    seen = self.sensor(store, index[:count], location)
+                ends.append((seen[more:], location[more:], memory[more:count]))
+                memory = agent.core(agent.encode(seen, location), memory[:count])
+                features = agent.core.read(memory)
+                scores = agent.score_cells(features, memory).float()
+                h = agent.core.pool(features).float()
+                choice = policy.choose(scores, noise[t, :count])
+                logits, features = agent.classifier(h), features.float()
+                path.append(_Read(location, h, logits, features, scores, choice))
         agent.train(training)
 
-        each = torch.arange(batch, device=location.device)
-        pick = torch.randint(steps, (batch,), device=location.device)
-        supervised = torch.arange(steps, device=pick.device)[:, None] == pick
         with autocast(location.device.type, self.bf16):
-            memory = agent.core(agent.encode(first, whole.location[0]), maps[0])
-            if steps > 1:
-                later = pick.clamp(min=1)
-                crop, location = torch.stack(crops)[later - 1, each], whole.location[later, each]
-                after = agent.core(agent.encode(crop, location), torch.stack(maps)[later, each])
-                memory = torch.where((pick > 0)[:, None, None, None], after, memory)
-            h = agent.core.pool(agent.core.read(memory)).float()
-        logits = torch.where(supervised[..., None], agent.classifier(h), path_logits)
-        scores = agent.locator(whole.features.flatten(0, 1)).unflatten(0, (steps, batch))
-        scores = torch.where(whole.scores > SEEN_SCORE, scores, SEEN_SCORE)
-        time = torch.arange(1, steps + 1, device=h.device)[:, None].expand(steps, batch)
-        stop_logit = agent.stop_logit(whole.h, logits, time)
+            # From the longest trajectories to the shortest; a thumbnail is no crop's size.
+            last = [agent.core(agent.encode(seen, where), before) for seen, where, before in ends]
+            h = agent.core.pool(agent.core.read(torch.cat(last[::-1]))).float()
+        dense = _Read(*(_filled(list(column)) for column in zip(*path, strict=True)))
+        length = torch.cat([torch.full((len(end[0]),), t + 1) for t, end in enumerate(ends)][::-1])
+        time = torch.arange(1, steps + 1)[:, None]
+        at_end = (time == length).to(h.device)
+        logits = torch.where(at_end[..., None], agent.classifier(h), dense.logits)
+        scores = agent.locator(dense.features.flatten(0, 1)).unflatten(0, (steps, -1))
+        scores = torch.where(dense.scores > SEEN_SCORE, scores, SEEN_SCORE)
         return Trajectory(
-            locations=whole.location,
+            locations=dense.location,
             logits=logits,
             location_mean=agent.best_location(scores),
-            sampled_locations=policy.location(whole.choice),
-            location_log_prob=policy.log_prob(whole.choice, scores),
-            stop_logit=stop_logit,
-            stop=torch.rand_like(stop_logit) < torch.sigmoid(stop_logit.detach()),
-            value=agent.value(whole.h),
+            sampled_locations=policy.location(dense.choice),
+            location_log_prob=policy.log_prob(dense.choice, scores),
+            stop_logit=torch.zeros_like(scores[..., 0]),
+            stop=at_end,
+            value=agent.value(dense.h),
             location_entropy=policy.entropy(scores),
-            location_score=scores.gather(-1, whole.choice[..., None]).squeeze(-1),
-            supervised=supervised,
+            location_score=scores.gather(-1, dense.choice[..., None]).squeeze(-1),
+            supervised=at_end,
         )
 
 
@@ -301,6 +304,16 @@ class _Read(NamedTuple):
 
     location: Tensor  # (B, 2)
     h: Tensor  # (B, H)
+    logits: Tensor  # (B, K)
     features: Tensor  # (B, 4 W, R / 4, R / 4)
     scores: Tensor  # (B, G * G)
     choice: Tensor  # (B,)
+
+
+def _filled(column: list[Tensor]) -> Tensor:
+    """Stacks tensors ``(n, ...)`` of each glimpse as ``(T, B, ...)``, where n falls from B; what
+    has ended keeps its last values."""
+    rows = [column[0]]
+    for new in column[1:]:
+        rows.append(torch.cat([new, rows[-1][len(new) :]]))
+    return torch.stack(rows)

@@ -79,9 +79,8 @@ class Trajectory(NamedTuple):
     location_entropy: Tensor | None = None  # (T, B) of π(l_t), in nats; None for the Gaussian
     location_score: Tensor | None = None  # (T, B) of the cell chosen; None unless there is a map
     glimpse_only_logits: Tensor | None = None  # (T - 1, B, K) of glimpses 2 ... T, see `Objective`
-    supervised: Tensor | None = (
-        None  # (T, B) bool, one glimpse of each, whose logits have a gradient
-    )
+    # (T, B) bool, each one's last glimpse, whose logits alone have a gradient; None: all are T long
+    supervised: Tensor | None = None
 
     @property
     def steps(self) -> int:
@@ -125,6 +124,10 @@ class Unroll(nn.Module):
         self.agent, self.sensor, self.location_std, self.stop = agent, sensor, location_std, stop
         self.glimpse_only, self.bf16 = glimpse_only, bf16
         self.register_buffer("scripted_locations", None, persistent=False)
+
+    def mean_length(self, steps: int) -> float:
+        """Mean number of glimpses of a trajectory."""
+        return steps
 
     def forward(self, store: TorchStore, index: Tensor, steps: int, m: int = 1) -> Trajectory:
         """Samples `m` trajectories of `steps` glimpses for each of N images.

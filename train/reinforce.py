@@ -131,6 +131,7 @@ class Options(TrainingOptions):
         check("glimpse_only", self.glimpse_only, not (mapped and self.glimpse_only), "0 with a map")
         reward = self.location_reward
         check("location_reward", reward, not joint or reward in (None, "return"), "return")
+        check("stop", self.stop.name, not (mapped and joint), "after or off with a map")
         conflict = self.glimpse_only and (joint or reward not in (None, "mean_prob"))
         check("glimpse_only", self.glimpse_only, not conflict, "0 unless locations earn mean_prob")
 
@@ -198,7 +199,8 @@ def train_trunk(
     epochs, batches = options.epochs, len(images) // options.batch_size
     env_steps = options.env_steps_of("trunk")
     if env_steps is not None:
-        affordable = env_steps // (options.batch_size * options.m * glimpses)
+        a_step = round(options.batch_size * options.m * unroll.mean_length(glimpses))
+        affordable = env_steps // a_step
         epochs, batches = epochs_of_budget(affordable, batches)
 
     begin_stage(agent, before)
@@ -236,7 +238,7 @@ def train_trunk(
             losses.total.backward()
             optimizers.clip_gradient()
             optimizers.step()
-            run.count(losses, env_steps=len(indices) * m * glimpses)
+            run.count(losses, env_steps=round(len(indices) * m * unroll.mean_length(glimpses)))
 
         scores = validation.score_validation(task, agent).limit(glimpses)
         if isinstance(options.stop, StopJoint):

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 from agents.config import DTRAMConfig
 from agents.cores import MapOptions
@@ -154,7 +155,7 @@ def test_one_glimpse_of_each_trajectory_has_a_gradient(encoder: str) -> None:
     agent, store = make_agent(encoder=encoder, map={"dropout": 0.0}), images()
     path = MapUnroll(agent, GlimpseSensor(GLIMPSE))(store, torch.arange(6), 4, m=2)
     assert path.supervised is not None and path.supervised.sum(0).tolist() == [1] * 12
-    path.logits.retain_grad()
+    assert path.supervised.sum(1).tolist() == [2, 4, 2, 4]  # of 6 images with 2 each
     path.logits.sum().backward()
     trained = {"core", "classifier"} | ({"encoder"} if encoder == "cnn" else set())
     assert learned(agent) == trained
@@ -166,37 +167,58 @@ def test_a_path_is_read_as_the_agent_reads_it_in_use() -> None:
         norm.momentum = 0.0  # so that the reading with gradients changes no average
     unroll, index = MapUnroll(agent, GlimpseSensor(GLIMPSE)), torch.arange(6)
     path = unroll(store, index, 4, m=2)
-    assert agent.training
+    assert agent.training and path.supervised is not None
+    length = path.supervised.float().argmax(dim=0) + 1
+    assert length.tolist() == [4, 4, 4, 4, 3, 3, 2, 2, 2, 2, 1, 1]
     state, index = agent.eval().initial(12), index.repeat_interleave(2)
+    centres = agent.cell_centres
     with torch.no_grad():
         for t in range(4):
             seen = glimpse(store, index, path.locations[t], GLIMPSE)
             state = agent.observe(seen, path.locations[t], state)
-            unread = ~path.supervised[t]
-            torch.testing.assert_close(path.logits[t][unread], agent.logits(state)[unread])
-            own = CellLocations(agent.cell_centres).log_prob(
-                (path.sampled_locations[t][:, None] == agent.cell_centres)
-                .all(-1)
-                .float()
-                .argmax(-1),
-                agent.location_params(state),
-            )
-            torch.testing.assert_close(path.location_log_prob[t].detach(), own)
+            before_end = length > t + 1
+            torch.testing.assert_close(path.logits[t][before_end], agent.logits(state)[before_end])
+            found = path.sampled_locations[t][:, None] == centres
+            choice = found.all(dim=-1).float().argmax(dim=-1)
+            params = agent.location_params(state)
+            own = CellLocations(centres).log_prob(choice, params), params[range(12), choice]
+            for mine, theirs in zip(
+                own, (path.location_log_prob, path.location_score), strict=True
+            ):
+                torch.testing.assert_close(theirs[t].detach()[before_end], mine[before_end])
+            if t:
+                went = path.locations[t] == path.sampled_locations[t - 1]
+                assert went[length > t].all()
 
 
-def test_the_loss_of_one_glimpse_has_the_mean_of_all() -> None:
-    """Over the draws of the supervised glimpse, T times its cross-entropy averages to the sum."""
+def test_after_its_end_a_trajectory_repeats_its_last_answer() -> None:
+    """So no drop in cross-entropy is paid there."""
+    agent, store = make_agent(map={"dropout": 0.0}).eval(), images()
+    path = MapUnroll(agent, GlimpseSensor(GLIMPSE))(store, torch.arange(6), 3)
+    assert path.supervised is not None
+    length = path.supervised.float().argmax(dim=0) + 1
+    for b, end in enumerate(length.tolist()):
+        for t in range(end, 3):
+            torch.testing.assert_close(path.logits[t, b], path.logits[end - 1, b])
+
+
+def test_the_loss_of_the_last_glimpses_has_the_mean_of_all() -> None:
+    """Over the orders of a batch, T times their cross-entropy averages to the sum."""
     agent, store = make_agent(map={"dropout": 0.0}).eval(), images()
     unroll, labels = MapUnroll(agent, GlimpseSensor(GLIMPSE)), torch.arange(6) % 3
-    unroll.temperature = 1e-6  # so that all paths are the same
+    unroll.temperature = 1e-6  # so that all paths of an image are the same
+    for layer in (m for m in agent.locator if isinstance(m, torch.nn.Conv2d)):
+        torch.nn.init.normal_(layer.weight)  # so that no two cells score the same
     objective = Objective(baseline="none", location_reward="drop", policy_weight=0.0)
-    found = [
-        float(hybrid_loss(path, labels, 1, objective, agent.scalar_baseline).cross_entropy)
-        for path in (unroll(store, torch.arange(6), 4) for _ in range(150))
-    ]
-    path = unroll(store, torch.arange(6), 4)._replace(supervised=None)
-    whole = float(hybrid_loss(path, labels, 1, objective, agent.scalar_baseline).cross_entropy)
-    assert sum(found) / len(found) == pytest.approx(whole, rel=0.02)
+    found = []
+    for turn in range(6):
+        index = (torch.arange(6) + turn) % 6
+        path = unroll(store, index, 3)
+        losses = hybrid_loss(path, labels[index], 1, objective, agent.scalar_baseline)
+        found.append(losses.cross_entropy.item())
+    logits = score(agent, GlimpseSensor(GLIMPSE), store, labels).logits[:3]
+    whole = cross_entropy(logits.flatten(0, 1), labels.repeat(3)) * 3
+    assert sum(found) / 6 == pytest.approx(whole.item(), rel=1e-4)
 
 
 def test_a_locator_of_values_finds_the_cell_that_pays() -> None:
