@@ -58,6 +58,9 @@ class DTRAMConfig:
     """hidden units of the locator; 0 makes it linear, as in the paper"""
     locator_grid: int = 0
     """the location policy chooses one of G x G cells; 0: it is a Gaussian, as in the paper"""
+    scan: tuple[tuple[float, float], ...] = ()
+    """with a map: locations (x, y) of glimpses 2 ... T, the same for every image, in place of a
+    locator; empty: the locator chooses"""
     stopper_hidden: int = 128
     """hidden units of the stopper; 0 makes it linear"""
     stopper_evidence: bool = True
@@ -98,11 +101,14 @@ class DTRAMConfig:
 
     def _check_map(self) -> None:
         require("map", self.map, (self.map is not None) == (self.core == "map"), "with core='map'")
+        require("scan", self.scan, not self.scan or self.map, "() without a map")
         if self.map is not None:
             expected = f"a multiple of {self.map.cells // 4} with a map of {self.map.cells} cells"
             grid, quarter = self.locator_grid, self.map.cells // 4
             fits = grid and grid % quarter == 0 and self.map.cells % grid == 0
-            require("locator_grid", grid, fits, f"{expected} that divides them")
+            fits = bool(self.scan) != fits and (not self.scan or not grid)
+            expected += " that divides them, or 0 with a scan"
+            require("locator_grid", grid, fits, expected)
             require("per_step", self.per_step, not self.per_step, "False with a map")
             require("answer", self.answer, self.answer == "state", "'state' with a map")
             detached = self.locator_input == "detached"

@@ -129,6 +129,8 @@ class SavedNetwork(nn.Module):
         }
         if values.get("resnet"):
             values["resnet"] = ResNetOptions(**values["resnet"])
+        if "scan" in values:
+            values["scan"] = tuple(map(tuple, values["scan"]))
         if values.get("map"):
             values["map"] = MapOptions(**values["map"])
         return cls.CONFIG(**values)

@@ -18,6 +18,9 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+FORBIDDEN = -1e4
+"""Score of a cell that must not be chosen: its probability is 0, and a finite number keeps the
+entropy's gradient finite."""
 SCRIPT_SPREAD = 0.2
 """Standard deviation, in image halves, with which cells are sampled about a scripted location."""
 
@@ -67,8 +70,9 @@ class CellLocations:
 
     centres: Tensor
     """``(G * G, 2)`` in [-1, 1], the locations that it chooses among"""
-    temperature: float = 1.0
-    """divisor of the parameters"""
+    exploration: float | None = None
+    """share of choices that are random, and the others take the best cell; None: all are sampled
+    from the softmax"""
 
     def noise(self, steps: int, params: Tensor) -> Tensor:
         # Gumbel noise: the cell with the largest sum of logit and noise is a draw of the softmax.
@@ -76,17 +80,20 @@ class CellLocations:
         return -torch.log(-torch.log(uniform.clamp(min=1e-20)))
 
     def choose(self, params: Tensor, noise: Tensor) -> Tensor:
-        return (params / self.temperature + noise).argmax(dim=-1)
+        if self.exploration is None:
+            return (params + noise).argmax(dim=-1)
+        allowed = noise.masked_fill(params <= FORBIDDEN, -torch.inf)
+        explores = torch.rand_like(params[..., 0]) < self.exploration
+        return torch.where(explores, allowed.argmax(dim=-1), params.argmax(dim=-1))
 
     def location(self, choice: Tensor) -> Tensor:
         return self.centres[choice]
 
     def log_prob(self, choice: Tensor, params: Tensor) -> Tensor:
-        log_p = torch.log_softmax(params / self.temperature, dim=-1)
-        return log_p.gather(-1, choice[..., None]).squeeze(-1)
+        return torch.log_softmax(params, dim=-1).gather(-1, choice[..., None]).squeeze(-1)
 
     def entropy(self, params: Tensor) -> Tensor | None:
-        log_p = torch.log_softmax(params / self.temperature, dim=-1)
+        log_p = torch.log_softmax(params, dim=-1)
         return -(log_p.exp() * log_p).sum(dim=-1)
 
     def about(self, target: Tensor, params: Tensor) -> Tensor:

@@ -18,14 +18,9 @@ from dtram_env.sensor_torch import TorchStore, corner
 from .config import DTRAMConfig
 from .dtram import DTRAM
 from .encoders import PixelScale
-from .location_policy import CellLocations
+from .location_policy import FORBIDDEN, CellLocations
 from .precision import autocast
 from .unroll import GlimpseSensor, Trajectory
-
-SEEN_SCORE = -1e4
-"""Score of a cell at which a glimpse would show nothing new: its probability is 0, and finite
-numbers keep the entropy's gradient finite."""
-
 
 MOST_FEATURES = 16  # of a cell with the encoder "cnn", at each scale
 
@@ -150,6 +145,7 @@ class MapDTRAM(DTRAM):
     encoder: MapEncoder
     core: MapCore
     outside: Tensor  # (R, R) 1 for cells of the map outside the image, else 0
+    scan: Tensor  # (T - 1, 2) locations of glimpses 2 ... T; (0) if the locator chooses them
 
     def __init__(self, config: DTRAMConfig, *args: Any, **kw: Any) -> None:
         super().__init__(config, *args, **kw)
@@ -159,6 +155,7 @@ class MapDTRAM(DTRAM):
         middle = (torch.arange(cells) + 0.5 - cells / 2).abs() > image / 2
         outside = (middle[:, None] | middle).float()
         self.register_buffer("outside", outside, persistent=False)
+        self.register_buffer("scan", torch.tensor(config.scan), persistent=False)
 
     def _make_encoder_and_core(self) -> tuple[nn.Module, nn.Module]:
         encoder = MapEncoder(self.config)
@@ -167,6 +164,8 @@ class MapDTRAM(DTRAM):
     def _make_locator(self) -> nn.Module:
         """1x1 convolutions: each position of what was read scores its cells by itself."""
         width, hidden = self.core.out_channels, self.config.locator_hidden
+        if self.config.scan:
+            return nn.Flatten()
         finer = self.config.locator_grid // self.core.side
         layers = [nn.Conv2d(width, hidden, 1), nn.ReLU()] if hidden else []
         last = nn.Conv2d(hidden or width, finer**2, 1)
@@ -192,8 +191,10 @@ class MapDTRAM(DTRAM):
 
     def score_cells(self, features: Tensor, memory: Tensor) -> Tensor:
         """Scores ``(B, G * G)`` of the cells, from what was read of a map and the map itself."""
+        if self.config.scan:
+            return features.new_zeros(len(features), 0)
         unseen = self.locator(features.detach())
-        return unseen.masked_fill(self._shows_nothing_new(memory), SEEN_SCORE)
+        return unseen.masked_fill(self._shows_nothing_new(memory), FORBIDDEN)
 
     def _shows_nothing_new(self, memory: Tensor) -> Tensor:
         """Cells ``(B, G * G)`` bool outside the image, or about which all of a glimpse was seen."""
@@ -210,6 +211,12 @@ class MapDTRAM(DTRAM):
     def location_params(self, state: Any) -> Tensor:
         """The scores of all cells ``(B, G * G)``."""
         return state.scores
+
+    def locate(self, state: Any) -> Tensor:
+        if self.config.scan:
+            # After the last glimpse no location is needed.
+            return self.scan[(state.time - 1).clamp(max=len(self.scan) - 1)]
+        return super().locate(state)
 
 
 def _conv(channels: int, out: int) -> nn.Sequential:
@@ -230,13 +237,15 @@ class MapUnroll(nn.Module):
     all. Images must come in random order, because the first ones of a batch are looked at longest.
 
     Attributes:
-        temperature: of the softmax over the scores, from which cells are sampled.
+        exploration: share of random cells; None: cells are sampled from the softmax of the scores.
+        jitter: standard deviation of locations about those of a scan, in image halves.
     """
 
     def __init__(self, agent: MapDTRAM, sensor: GlimpseSensor, bf16: bool = False) -> None:
         super().__init__()
         self.agent, self.sensor, self.bf16 = agent, sensor, bf16
-        self.temperature = 1.0
+        self.exploration: float | None = None
+        self.jitter = 0.0
 
     def mean_length(self, steps: int) -> float:
         """Mean number of glimpses of a trajectory."""
@@ -246,7 +255,8 @@ class MapUnroll(nn.Module):
         """Samples `m` trajectories of up to `steps` glimpses for each image; the fields are those
         of `Unroll.forward`, where entries after a trajectory's end repeat its last answer."""
         agent, training, images = self.agent, self.agent.training, len(index)
-        policy = CellLocations(agent.cell_centres, self.temperature)
+        scan = bool(agent.config.scan)
+        policy = CellLocations(agent.cell_centres, self.exploration)
         # Of N images so many get more than 0, 1 ... glimpses.
         going_on = [m * (images - images * t // steps) for t in range(steps)] + [0]
         index = index.repeat_interleave(m)
@@ -261,10 +271,16 @@ class MapUnroll(nn.Module):
             for t in range(steps):
                 count, more = going_on[t : t + 2]
                 if t:
-                    location = policy.location(path[-1].choice[:count])
+                    if scan:
+                        location = agent.scan[t - 1] + self.jitter * torch.randn_like(location)
+                    else:
+                        location = policy.location(path[-1].choice)
+                    location = location[:count]
                     seen = self.sensor(store, index[:count], location)
                 ends.append((seen[more:], location[more:], memory[more:count]))
                 memory = agent.core(agent.encode(seen, location), memory[:count])
+                if scan:
+                    continue
                 features = agent.core.read(memory)
                 scores = agent.score_cells(features, memory).float()
                 h = agent.core.pool(features).float()
@@ -277,13 +293,15 @@ class MapUnroll(nn.Module):
             # From the longest trajectories to the shortest; a thumbnail is no crop's size.
             last = [agent.core(agent.encode(seen, where), before) for seen, where, before in ends]
             h = agent.core.pool(agent.core.read(torch.cat(last[::-1]))).float()
-        dense = _Read(*(_filled(list(column)) for column in zip(*path, strict=True)))
         length = torch.cat([torch.full((len(end[0]),), t + 1) for t, end in enumerate(ends)][::-1])
         time = torch.arange(1, steps + 1)[:, None]
         at_end = (time == length).to(h.device)
+        if scan:
+            return _scanned(agent, h, at_end)
+        dense = _Read(*(_filled(list(column)) for column in zip(*path, strict=True)))
         logits = torch.where(at_end[..., None], agent.classifier(h), dense.logits)
         scores = agent.locator(dense.features.flatten(0, 1)).unflatten(0, (steps, -1))
-        scores = torch.where(dense.scores > SEEN_SCORE, scores, SEEN_SCORE)
+        scores = torch.where(dense.scores > FORBIDDEN, scores, FORBIDDEN)
         return Trajectory(
             locations=dense.location,
             logits=logits,
@@ -308,6 +326,16 @@ class _Read(NamedTuple):
     features: Tensor  # (B, 4 W, R / 4, R / 4)
     scores: Tensor  # (B, G * G)
     choice: Tensor  # (B,)
+
+
+def _scanned(agent: MapDTRAM, h: Tensor, at_end: Tensor) -> Trajectory:
+    """Trajectories along a scan, of which only the last answer was read."""
+    zeros = torch.zeros_like(at_end, dtype=h.dtype)
+    centre = zeros[..., None].expand(*zeros.shape, 2)
+    logits = agent.classifier(h).expand(*zeros.shape, -1)
+    return Trajectory(
+        centre, logits, centre, centre, zeros, zeros, at_end, zeros, supervised=at_end
+    )
 
 
 def _filled(column: list[Tensor]) -> Tensor:

@@ -55,6 +55,7 @@ from train.dtram.options import (
     Gaussian,
     Locator,
     Map,
+    Scan,
     Stop,
     StopAfter,
     StopJoint,
@@ -85,7 +86,8 @@ class Options(TrainingOptions):
     locator: Locator = field(default_factory=Gaussian)
     """location policy: gaussian std=0.1 (the paper's), or cells grid=7 entropy=0; both take
     gradient=detached|state hidden=0 learning_rate=none (none: as the rest of the network). For a
-    map also values grid=14 temperature=0.1 temperature_last=0.01, which learns what a cell pays"""
+    map also values grid=14 exploration=0.1 hidden=64, which learns what a cell pays, and scan
+    jitter=1, one path for all"""
     core: Core = field(default_factory=RNN)
     """recurrent core: rnn (the paper's), or a spatial memory, map cells=28 cell=1 width=16
     dropout=0.2"""
@@ -125,8 +127,8 @@ class Options(TrainingOptions):
 
         joint = isinstance(self.stop, StopJoint)
         mapped = isinstance(self.core, Map)
-        kinds = (Cells, Values) if mapped else (Gaussian, Cells)
-        expected = "cells or values with a map, gaussian or cells without"
+        kinds = (Cells, Values, Scan) if mapped else (Gaussian, Cells)
+        expected = "cells, values or scan with a map, gaussian or cells without"
         check("locator", self.locator.name, isinstance(self.locator, kinds), expected)
         check("glimpse_only", self.glimpse_only, not (mapped and self.glimpse_only), "0 with a map")
         reward = self.location_reward
@@ -219,7 +221,9 @@ def train_trunk(
         if isinstance(unroll, Unroll):
             unroll.scripted_locations = None
         elif isinstance(options.locator, Values):
-            unroll.temperature = options.locator.temperature_at(progress)
+            unroll.exploration = options.locator.exploration_at(progress)
+        elif isinstance(options.locator, Scan):
+            unroll.jitter = 2 * options.locator.jitter / (task.image_size or 1)
         if epoch < options.scan_epochs and glimpses > 1:
             # All trajectories of an image would be the same, so one is enough.
             epoch_objective, m = warm_up_objective(objective), 1

@@ -10,9 +10,9 @@ from torch.nn.functional import cross_entropy
 from agents.config import DTRAMConfig
 from agents.cores import MapOptions
 from agents.loading import load_agent
-from agents.location_policy import CellLocations
+from agents.location_policy import FORBIDDEN, CellLocations
 from agents.objective import Objective, hybrid_loss
-from agents.spatial_map import SEEN_SCORE, MapDTRAM, MapUnroll
+from agents.spatial_map import MapDTRAM, MapUnroll
 from agents.stopping import FixedStop
 from agents.unroll import GlimpseSensor, Unroll, classify, score
 from dtram_env.datasets.storage.tensors import TensorStore
@@ -96,7 +96,7 @@ def test_a_cell_of_a_larger_map_holds_the_pixels_of_its_place() -> None:
     )
     seen = torch.arange(28 * 28) == 14 * 28 + 14
     outside = (agent.cell_centres.abs() > 1).any(dim=1)
-    assert torch.equal(state.scores[0] == SEEN_SCORE, outside | seen)
+    assert torch.equal(state.scores[0] == FORBIDDEN, outside | seen)
 
 
 def test_no_location_is_chosen_where_a_glimpse_would_show_nothing_new() -> None:
@@ -111,7 +111,7 @@ def test_no_location_is_chosen_where_a_glimpse_would_show_nothing_new() -> None:
         cells.centres[[90] * 6],
         agent.initial(6),
     )
-    assert torch.equal(state.scores[0] == SEEN_SCORE, torch.arange(196) == 90)
+    assert torch.equal(state.scores[0] == FORBIDDEN, torch.arange(196) == 90)
 
 
 @pytest.mark.parametrize("encoder", ["pixels", "cnn"])
@@ -206,9 +206,7 @@ def test_the_loss_of_the_last_glimpses_has_the_mean_of_all() -> None:
     """Over the orders of a batch, T times their cross-entropy averages to the sum."""
     agent, store = make_agent(map={"dropout": 0.0}).eval(), images()
     unroll, labels = MapUnroll(agent, GlimpseSensor(GLIMPSE)), torch.arange(6) % 3
-    unroll.temperature = 1e-6  # so that all paths of an image are the same
-    for layer in (m for m in agent.locator if isinstance(m, torch.nn.Conv2d)):
-        torch.nn.init.normal_(layer.weight)  # so that no two cells score the same
+    unroll.exploration = 0.0  # so that all paths of an image are the same
     objective = Objective(baseline="none", location_reward="drop", policy_weight=0.0)
     found = []
     for turn in range(6):
@@ -219,6 +217,41 @@ def test_the_loss_of_the_last_glimpses_has_the_mean_of_all() -> None:
     logits = score(agent, GlimpseSensor(GLIMPSE), store, labels).logits[:3]
     whole = cross_entropy(logits.flatten(0, 1), labels.repeat(3)) * 3
     assert sum(found) / 6 == pytest.approx(whole.item(), rel=1e-4)
+
+
+def test_a_scan_is_the_same_for_every_image(tmp_path: Path) -> None:
+    path = ((0.5, -0.5), (-0.25, 0.25), (0.0, 0.5))
+    agent, store = make_agent(scan=path, locator_grid=0, map={"dropout": 0.0}).eval(), images()
+    assert not list(agent.locator.parameters())
+    sensor, labels = GlimpseSensor(GLIMPSE), torch.arange(6) % 3
+    agent.save(tmp_path)
+    found = score(load_agent(tmp_path), sensor, store, labels)
+    wanted = torch.tensor([(0.0, 0.0), *path])
+    assert torch.equal(found.locations, wanted[:, None].expand(4, 6, 2))
+    learned = MapUnroll(agent, sensor)(store, torch.arange(6), 4)
+    assert learned.supervised is not None
+    length = learned.supervised.float().argmax(dim=0)
+    assert length.tolist() == [3, 3, 2, 1, 1, 0]
+    at_end = found.logits[length, range(6)]
+    torch.testing.assert_close(learned.logits[length, range(6)], at_end)
+
+
+def test_a_scan_is_jittered_about_its_locations() -> None:
+    agent, store = make_agent(scan=((0.5, -0.5),), locator_grid=0).eval(), images(200)
+    unroll, seen = MapUnroll(agent, GlimpseSensor(GLIMPSE)), []
+    unroll.jitter = 2 / SIDE  # a pixel
+    encode = agent.encode
+
+    def watched(glimpse: torch.Tensor, location: torch.Tensor, *step: int) -> torch.Tensor:
+        seen.append(location)
+        return encode(glimpse, location, *step)
+
+    agent.encode = watched  # type: ignore[method-assign]
+    unroll(store, torch.arange(200), 2)
+    first, second = seen[:2]
+    assert not first.any() and len(second) == 100
+    assert second.mean(dim=0).tolist() == pytest.approx([0.5, -0.5], abs=0.04)
+    assert second.std(dim=0).tolist() == pytest.approx([2 / SIDE] * 2, rel=0.25)
 
 
 def test_a_locator_of_values_finds_the_cell_that_pays() -> None:
@@ -247,6 +280,7 @@ def test_a_locator_of_values_finds_the_cell_that_pays() -> None:
     ("changes", "message"),
     [
         ({"locator_grid": 0}, "locator_grid=0: expected a multiple of 7"),
+        ({"scan": ((0.0, 0.5),)}, "locator_grid=14: expected .* or 0 with a scan"),
         ({"locator_grid": 10}, "locator_grid=10"),
         ({"encoder": "mlp"}, "encoder='mlp': expected one of"),
         ({"per_step": True}, "per_step=True: expected False with a map"),

@@ -17,7 +17,17 @@ from train.common.options import Encoder, ResNetEncoder, check
 from train.common.records import ORIGIN
 from train.common.run import has_results
 from train.common.training_task import TrainingTask
-from train.dtram.options import ACT, Core, Gaussian, Locator, Map, Stop, StopAfter
+from train.dtram.options import (
+    ACT,
+    DIGIT_SCAN,
+    Core,
+    Gaussian,
+    Locator,
+    Map,
+    Scan,
+    Stop,
+    StopAfter,
+)
 
 OF_THE_TRUNK = (*ORIGIN, "train_seconds", "options")
 """Entries that a stopper's results copy from its trunk's."""
@@ -39,6 +49,7 @@ def new_agent(
         "locator_input": locator.gradient,
         "locator_hidden": locator.hidden,
         "locator_grid": 0 if isinstance(locator, Gaussian) else locator.grid,
+        "scan": DIGIT_SCAN[: task.max_glimpses - 1] if isinstance(locator, Scan) else (),
         "stopper_prior": stopper_prior(stop),
     }
     if isinstance(core, Map):
