@@ -89,10 +89,9 @@ class _Level(nn.Module):
         self.mix: nn.Module = nn.Identity()
         self.features = channels * self.shrink**2
         if encoder == "cnn":
-            layers = nn.Conv2d(channels, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
-            self.what = nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU())
+            self.what = nn.Sequential(_conv(channels, 16), _conv(16, 16))
             self.features = min(MOST_FEATURES, 4 * self.shrink**2)
-            self.mix = nn.Sequential(nn.Conv2d(16 * self.shrink**2, self.features, 1), nn.ReLU())
+            self.mix = _conv(16 * self.shrink**2, self.features, side=1)
 
     def forward(self, crop: Tensor) -> Tensor:
         seen = self.mix(pixel_unshuffle(self.what(crop), self.shrink))
@@ -133,9 +132,10 @@ class MapCore(nn.Module):
         self.pool = nn.Sequential(nn.Flatten(), nn.Dropout(options.dropout), hidden, nn.ReLU())
 
     def forward(self, placed: Tensor, before: Tensor) -> Tensor:
-        """The map after a glimpse ``(B, Σ (F + 1), R, R)``: what it adds, over the old map."""
+        """The map after a glimpse ``(B, Σ (F + 1), R, R)``: what was not seen at this scale before
+        is added."""
         parts = zip(placed.split(self.levels, 1), before.split(self.levels, 1), strict=True)
-        return torch.cat([torch.where(new[:, -1:] > 0, new, old) for new, old in parts], dim=1)
+        return torch.cat([torch.where(old[:, -1:] > 0, old, new) for new, old in parts], dim=1)
 
 
 class MapDTRAM(DTRAM):
@@ -152,6 +152,9 @@ class MapDTRAM(DTRAM):
         assert config.map is not None
         cells, image = config.map.cells, config.map.image_cells
         self.cell_centres *= cells / image  # the grid lies over the map
+        if config.map.glimpse_cells % 2 and config.map.num_scales > 1:
+            # Half a cell further, where the windows of all scales but the finest begin with a cell.
+            self.cell_centres += 1 / image
         middle = (torch.arange(cells) + 0.5 - cells / 2).abs() > image / 2
         outside = (middle[:, None] | middle).float()
         self.register_buffer("outside", outside, persistent=False)
@@ -219,9 +222,9 @@ class MapDTRAM(DTRAM):
         return super().locate(state)
 
 
-def _conv(channels: int, out: int) -> nn.Sequential:
-    """A 3x3 convolution, batch norm and ReLU."""
-    conv = nn.Conv2d(channels, out, 3, padding=1, bias=False)
+def _conv(channels: int, out: int, side: int = 3) -> nn.Sequential:
+    """A convolution, 3x3 or of another side, batch norm and ReLU."""
+    conv = nn.Conv2d(channels, out, side, padding=side // 2, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(out), nn.ReLU())
 
 
@@ -290,9 +293,14 @@ class MapUnroll(nn.Module):
         agent.train(training)
 
         with autocast(location.device.type, self.bf16):
-            # From the longest trajectories to the shortest; a thumbnail is no crop's size.
-            last = [agent.core(agent.encode(seen, where), before) for seen, where, before in ends]
-            h = agent.core.pool(agent.core.read(torch.cat(last[::-1]))).float()
+            # From the longest trajectories to the shortest. A thumbnail is encoded by itself.
+            apart = int(len(ends) > 1 and ends[0][0].shape[1:] != ends[1][0].shape[1:])
+            groups = [list(zip(*part[::-1], strict=True)) for part in (ends[apart:], ends[:apart])]
+            last = [
+                agent.core(agent.encode(torch.cat(seen), torch.cat(where)), torch.cat(before))
+                for seen, where, before in filter(None, groups)
+            ]
+            h = agent.core.pool(agent.core.read(torch.cat(last))).float()
         length = torch.cat([torch.full((len(end[0]),), t + 1) for t, end in enumerate(ends)][::-1])
         time = torch.arange(1, steps + 1)[:, None]
         at_end = (time == length).to(h.device)

@@ -51,13 +51,13 @@ def test_a_map_of_pixels_is_the_image_where_it_was_seen() -> None:
         assert torch.equal(state.map[:, :1], torch.where(seen, whole, 0))
 
 
-def test_the_last_glimpse_replaces_what_the_map_had() -> None:
+def test_what_was_seen_stays() -> None:
     agent = make_agent().eval()
     state, centre = agent.initial(1), torch.zeros(1, 2)
     for value in (200, 3):
         pixels = torch.full((1, GLIMPSE, GLIMPSE, 1), value, dtype=torch.uint8)
         state = agent.observe(pixels, centre, state)
-    assert set(state.map[:, 0].unique().tolist()) == {0.0, 3.0}
+    assert set(state.map[:, 0].unique().tolist()) == {0.0, 200.0}
 
 
 def test_scales_and_a_thumbnail_have_parts_of_their_own() -> None:

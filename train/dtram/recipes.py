@@ -8,7 +8,7 @@ from typing import Any
 
 from train.common.augment import Augmentation
 from train.common.options import SGD, AdamW, Muon, PlainEncoder, ResNetEncoder
-from train.dtram.options import Cells, Gaussian, Map, StopAfter, Values
+from train.dtram.options import Cells, Gaussian, Map, Scan, StopAfter, Values
 
 _DIGITS: dict[str, Any] = {
     "location_reward": "mean_log_prob",
@@ -53,8 +53,14 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
     "mnist-cells": {**_DIGITS, "locator": _DIGIT_CELLS},
     # Cells, and two layers of convolutions that read a glimpse (ours).
     "mnist-conv": {**_DIGITS, "locator": _DIGIT_CELLS, "encoder": PlainEncoder("conv")},
-    # A map of the pixels seen, read by a small convolutional network (ours).
-    "mnist-map": {**_MAP, "encoder": PlainEncoder("pixels"), "core": Map(), "locator": Values()},
+    # A map of the pixels seen along a fixed scan, read by a small convolutional network (ours).
+    "mnist-map": {
+        **_MAP,
+        "encoder": PlainEncoder("pixels"),
+        "core": Map(),
+        "locator": Scan(),
+        "epochs": 60,
+    },
     # The RAM paper's cluttered digits.
     "cluttered": {**_MAP, **_CLUTTER, "env_id": "DTRAM-ClutteredMNIST-v0"},
     "cluttered-100": {**_MAP, **_CLUTTER, "env_id": "DTRAM-ClutteredMNIST100-v0"},
