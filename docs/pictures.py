@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from agents import DTRAM, POLICY_IDS, LookAndStop
 from dtram_env import datasets
-from dtram_env.datasets.drawn import AUTOS, BIRDS, SMALL_BIRDS, Drawing
+from dtram_env.datasets.drawn import AUTOS, BIRDS, SCENES, SMALL_BIRDS, Drawing
 from dtram_env.datasets.storage.thumbnails import box_resize
 from dtram_env.rendering import COLOURS
 
@@ -46,6 +46,7 @@ DRAWINGS: dict[str, Drawing] = {
     "DTRAM-Birds-v0": BIRDS,
     "DTRAM-BirdsSmall-v0": SMALL_BIRDS,
     "DTRAM-Autos-v0": AUTOS,
+    "DTRAM-Scenes-v0": SCENES,
 }
 _TILE, _GAP, _LINE = 224, 8, 20  # pixels
 
