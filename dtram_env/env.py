@@ -91,8 +91,8 @@ class GlimpseEnv(EnvBase, gym.Env[dict[str, np.ndarray], Any]):
     | `repeat`       | sequential   | whether this image was shown before in this pass; do not count it again |
     | `dataset`      | at reset     | name of the data (also an attribute); names of drawn data end in "(drawn)" |
     | `box`          | CUB, Cars    | left, top, width, height of the object, in pixels of the image |
-    | `part_boxes`   | drawn data   | the same for each part, `(P, 4)`; `env.data.metadata` holds them for all images |
-    | `discriminative` | drawn data | which parts distinguish the species from similar ones, `(P,)` bool |
+    | `part_boxes`   | Birds, Autos, Scenes | the same for each part, `(P, 4)`; `env.data.metadata` holds them for all images |
+    | `discriminative` | Birds, Autos, Scenes | which parts distinguish the species from similar ones, `(P,)` bool |
     | `prediction`   | at the end   | the predicted class                                            |
     | `is_success`   | at the end   | whether it is right                                            |
 

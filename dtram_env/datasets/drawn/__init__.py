@@ -161,6 +161,8 @@ class Drawing:
     def _paint_distractors(self, canvas: Canvas, random: RandomWords, index: int) -> None:
         """Paints figures of the other plan, of random classes, at random places."""
         count = min(self.image_size // (2 * self._figure_size), _MOST_DISTRACTORS)
+        if count == 0:
+            return
         plan = PLANS[_DISTRACTORS[self.plan]]
         table = _table(plan, self.num_classes)
         draws = random.draws("distractors", index, count, WORDS)
