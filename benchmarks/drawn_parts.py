@@ -2,6 +2,7 @@
 
     python benchmarks/drawn_parts.py --profile small
     python benchmarks/drawn_parts.py --profile full --json benchmarks/results/drawn_parts_full.json
+    python benchmarks/drawn_parts.py --profile scenes
 
 The same small network is trained three times, on crops of one size:
 
@@ -37,7 +38,7 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 
 from benchmarks.timing import BenchmarkOptions, run_benchmark
-from dtram_env.datasets.drawn import AUTOS, BIRDS, SMALL_BIRDS, Drawing
+from dtram_env.datasets.drawn import AUTOS, BIRDS, SCENES, SMALL_BIRDS, Drawing
 from dtram_env.datasets.storage.thumbnails import box_resize
 from train.common.options import check
 from train.common.provenance import choose_device
@@ -48,20 +49,21 @@ KINDS = {"thumbnail": slice(0, 1), "parts": slice(1, 3), "random": slice(3, 5)}
 """crops of an image that each network is trained on"""
 JITTER = 1 / 16
 """largest offset of a crop from the centre of its part, as a share of the crop's side"""
-PROFILES = {"small": (1, 32), "full": (4, 224)}
-"""every N-th genus, and side of a crop"""
+PROFILES = {"small": (SMALL_BIRDS, 1, 32), "full": (BIRDS, 4, 224), "scenes": (SCENES, 1, 64)}
+"""birds, every N-th genus, and side of a crop"""
 
 
 @dataclass(frozen=True)
 class Options(BenchmarkOptions):
     """Trains and tests the three classifiers."""
 
-    profile: Literal["small", "full"] = "small"
-    """small: 128 pixels, 20 classes, crops of 32; full: 512 pixels, crops of 224"""
+    profile: Literal["small", "full", "scenes"] = "small"
+    """small: 128 pixels, 20 classes, crops of 32; full: 512 pixels, crops of 224; scenes: the birds
+    of small in 512 pixels, crops of 64"""
     plan: Literal["birds", "autos"] = "birds"
     """dataset"""
     every: int | None = None
-    """use only the images of every N-th genus; small 1, full 4 if not given"""
+    """use only the images of every N-th genus; full 4, others 1 if not given"""
     num_train: int | None = None
     """training images of all genera; the profile's number if not given"""
     num_test: int | None = None
@@ -108,13 +110,12 @@ class Task(NamedTuple):
 
 def choose_task(options: Options) -> Task:
     """The images that the options choose; ValueError if a class has no image."""
-    drawing = BIRDS if options.plan == "birds" else AUTOS
-    if options.profile == "small":
-        drawing = replace(SMALL_BIRDS, plan=options.plan)
+    drawing, every, side = PROFILES[options.profile]
+    if options.plan == "autos":
+        drawing = AUTOS if drawing == BIRDS else replace(drawing, plan="autos")
     num_train = options.num_train or drawing.num_train
     num_test = options.num_test or drawing.num_test
     drawing = replace(drawing, num_train=num_train, num_test=num_test)
-    every, side = PROFILES[options.profile]
     genera = [name.split(",")[0] for name in drawing.class_names]
     kept = list(dict.fromkeys(genera))[:: options.every or every]
     task = Task(drawing, np.flatnonzero(np.isin(genera, kept)), side, options.seed)

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from agents import DTRAM, POLICY_IDS, LookAndStop
 from dtram_env import datasets
-from dtram_env.datasets.drawn import AUTOS, BIRDS, SMALL_BIRDS, Drawing
+from dtram_env.datasets.drawn import AUTOS, BIRDS, SCENES, SMALL_BIRDS, Drawing
 from dtram_env.datasets.storage.thumbnails import box_resize
 from dtram_env.rendering import COLOURS
 
@@ -46,6 +46,7 @@ DRAWINGS: dict[str, Drawing] = {
     "DTRAM-Birds-v0": BIRDS,
     "DTRAM-BirdsSmall-v0": SMALL_BIRDS,
     "DTRAM-Autos-v0": AUTOS,
+    "DTRAM-Scenes-v0": SCENES,
 }
 _TILE, _GAP, _LINE = 224, 8, 20  # pixels
 
@@ -64,10 +65,15 @@ def captions(env_id: str) -> dict[str, str]:
         rows, columns = DIGITS[env_id]
         found[f"{env_id}.png"] = f"The first {rows * columns} test images."
     if env_id in DRAWINGS:
-        side, size = registered(env_id)["glimpse_size"], DRAWINGS[env_id].image_size
+        side, drawing = registered(env_id)["glimpse_size"], DRAWINGS[env_id]
+        size, window, part = drawing.image_size, drawing.figure_size, "that part"
+        box = "part that distinguishes the classes."
+        if window:
+            part = "the part that distinguishes the classes"
+            box = f"bird. Middle: the {window}x{window} pixels in the box."
         found[f"{env_id}.jpg"] = (
             f"Three classes of one genus. Top: the {side}x{side} thumbnail, with a box around the "
-            f"part that distinguishes the classes. Bottom: that part in the {size}x{size} image."
+            f"{box} Bottom: {part} in the {size}x{size} image."
         )
     return found
 
@@ -162,27 +168,37 @@ def digits(env_id: str) -> np.ndarray:
 
 
 def classes(env_id: str) -> np.ndarray:
-    """Three classes of a genus, ``(h, w, 3)`` uint8: thumbnails, and the part that differs."""
+    """Three classes of a genus, ``(h, w, 3)`` uint8: thumbnails, and the part that differs.
+
+    A scene also has the figure between them, because it is small in the thumbnail.
+    """
     drawing, side = DRAWINGS[env_id], registered(env_id)["glimpse_size"]
     layout, labels = drawing.layout("test"), drawing.labels("test")
     indices = _one_genus(drawing, labels, layout.discriminative)
     part = int(layout.discriminative[indices[0]].argmax())
-    canvas = Image.new("RGB", (len(indices) * (_TILE + _GAP) - _GAP, 2 * _TILE + _GAP + _LINE))
+    foot = (3 if drawing.figure_size else 2) * (_TILE + _GAP) - _GAP
+    canvas = Image.new("RGB", (len(indices) * (_TILE + _GAP) - _GAP, foot + _LINE))
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=13)
     images = drawing.draw_many("test", indices)
     for column, (index, image) in enumerate(zip(indices, images, strict=True)):
         x = column * (_TILE + _GAP)
         left, top, width, height = layout.part_boxes[index, part].tolist()
-        canvas.paste(_enlarge(box_resize(image[None], side)[0]), (x, 0))
-        zoom = _TILE / drawing.image_size
-        corners = np.array([left, top, left + width, top + height]) * zoom
+        middle = left + width // 2, top + height // 2
+        views = [box_resize(image[None], side)[0]]
+        box = [left, top, left + width, top + height]
+        if drawing.figure_size:
+            window = drawing.figure_size
+            left, top = _corner(image, *middle, window)
+            box = [left, top, left + window, top + window]
+            views.append(_window(image, *middle, window))
+        views.append(_window(image, *middle, round(1.25 * max(width, height))))
+        for row, view in enumerate(views):
+            canvas.paste(_enlarge(view), (x, row * (_TILE + _GAP)))
+        corners = np.array(box) * (_TILE / drawing.image_size)
         corners += np.array([x - 2, -2, x + 2, 2])
         draw.rectangle(corners.tolist(), outline=COLOURS[2], width=2)
-        around = round(1.25 * max(width, height))
-        close = _window(image, left + width // 2, top + height // 2, around)
-        canvas.paste(_enlarge(close), (x, _TILE + _GAP))
         name = drawing.class_names[labels[index]]
-        draw.text((x + 2, 2 * _TILE + _GAP + 2), name, fill=(255, 255, 255), font=font)
+        draw.text((x + 2, foot + 2), name, fill=(255, 255, 255), font=font)
     return np.array(canvas)
 
 
@@ -197,9 +213,15 @@ def _one_genus(drawing: Drawing, labels: np.ndarray, discriminative: np.ndarray)
     return next(indices for indices in genera.values() if len(indices) == 3)
 
 
+def _corner(image: np.ndarray, x: int, y: int, side: int) -> tuple[int, int]:
+    """Left and top of the square about a point, moved to lie inside the image."""
+    left, top = (min(max(c - side // 2, 0), len(image) - side) for c in (x, y))
+    return left, top
+
+
 def _window(image: np.ndarray, x: int, y: int, side: int) -> np.ndarray:
-    """The square about a point, moved to lie inside the image."""
-    top, left = (min(max(c - side // 2, 0), len(image) - side) for c in (y, x))
+    """The pixels of that square."""
+    left, top = _corner(image, x, y, side)
     return image[top : top + side, left : left + side]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from agents import POLICY_IDS
 from dtram_env import GlimpseEnv, datasets
-from dtram_env.datasets.drawn import AUTOS, BIRDS
+from dtram_env.datasets.drawn import AUTOS, BIRDS, SCENES
 from dtram_env.datasets.sources import cluttered, fashion, signpost
 
 # The example of ImageFolder runs these lines to make a folder of images.
@@ -44,13 +44,18 @@ _IMAGES = {
     "cars": "Photographs of 196 car models: AM General Hummer SUV 2000, Acura RL Sedan 2012, …",
     "birds": "Drawn birds. Species of one genus differ only in the texture of one or two parts.",
     "autos": "Drawn vehicles. Models of one genus differ only in the texture of one or two parts.",
+    "scenes": (
+        "Drawn birds, each at a random place of a large scene with clutter and vehicles. The bird "
+        "has the same size in pixels at every `image_size`, 256 to 2048. Species of one genus "
+        "differ only in the texture of one or two parts."
+    ),
     "signpost": "Drawn glyphs and arrows; no download.",
     "imagefolder": (
         "Your own images: `root` has one folder a class, or folders `train` and `test` that have "
         "one folder a class each. [Bring your images](../bring_your_images.md) explains the splits."
     ),
 }
-_PARTS = {"cub": BIRDS, "birds": BIRDS, "cars": AUTOS, "autos": AUTOS}
+_PARTS = {"cub": BIRDS, "birds": BIRDS, "cars": AUTOS, "autos": AUTOS, "scenes": SCENES}
 
 
 class Opener(Protocol):

@@ -91,8 +91,8 @@ class GlimpseEnv(EnvBase, gym.Env[dict[str, np.ndarray], Any]):
     | `repeat`       | sequential   | whether this image was shown before in this pass; do not count it again |
     | `dataset`      | at reset     | name of the data (also an attribute); names of drawn data end in "(drawn)" |
     | `box`          | CUB, Cars    | left, top, width, height of the object, in pixels of the image |
-    | `part_boxes`   | drawn birds, autos | the same for each part, `(P, 4)`; `env.data.metadata` holds them for all images |
-    | `discriminative` | drawn birds, autos | which parts distinguish the species from similar ones, `(P,)` bool |
+    | `part_boxes`   | Birds, Autos, Scenes | the same for each part, `(P, 4)`; `env.data.metadata` holds them for all images |
+    | `discriminative` | Birds, Autos, Scenes | which parts distinguish the species from similar ones, `(P,)` bool |
     | `prediction`   | at the end   | the predicted class                                            |
     | `is_success`   | at the end   | whether it is right                                            |
 
@@ -127,7 +127,7 @@ class GlimpseEnv(EnvBase, gym.Env[dict[str, np.ndarray], Any]):
     | `image_size`     | int             | per id     | images are resized once, to this shorter side in pixels, with their aspect kept; None: not resized |
     | `crop_to_box`    | bool            | False      | crop images to the object's bounding box (CUB, Cars) |
     | `root`           | str             | None       | folder of your own images, one folder per class (`DTRAM-ImageFolder-v0`) |
-    | `num_classes`, `num_train`, `num_test` | int | per id | how many classes and images of the drawn birds and autos |
+    | `num_classes`, `num_train`, `num_test` | int | per id | how many classes and images of drawn birds, autos and scenes |
     | `data_dir`       | str             | None       | folder of all data; else `$DTRAM_DATA`, else `~/.cache/dtram` |
     | `data`           | str             | `"auto"`   | where CUB or Cars is missing, `"auto"` shows drawn images instead, with a `BuiltinDataWarning`; `"real"` raises an error; `"builtin"` always shows the drawn images |
     | `download`       | bool            | True       | fetch missing data (not CUB: `python -m dtram_env.datasets download cub`) |

@@ -4,7 +4,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from .datasets.drawn import SMALL_BIRDS
+from .datasets.drawn import SCENES, SMALL_BIRDS
 
 # Values are names and numbers only, because `gym.make` copies them deeply.
 _COMMON: dict[str, Any] = {
@@ -26,6 +26,12 @@ _SMALL_BIRDS = _WHOLE_FIRST | {
     "num_train": SMALL_BIRDS.num_train,
     "num_test": SMALL_BIRDS.num_test,
 }
+# Figures have the size that they have in SMALL_BIRDS, whatever the image size, 256 to 2048.
+_SCENES = _WHOLE_FIRST | {
+    "glimpse_size": 64,
+    "max_glimpses": 4,
+    "image_size": SCENES.image_size,
+}
 _PHOTOGRAPHS = _WHOLE_FIRST | {"glimpse_size": 96, "max_glimpses": 4, "image_size": 256}
 
 TABLE: dict[str, dict[str, Any]] = {
@@ -39,6 +45,7 @@ TABLE: dict[str, dict[str, Any]] = {
     "DTRAM-Birds-v0": {"dataset": "Birds", **_LARGE},
     "DTRAM-Autos-v0": {"dataset": "Autos", **_LARGE},
     "DTRAM-BirdsSmall-v0": {"dataset": "Birds", **_SMALL_BIRDS},
+    "DTRAM-Scenes-v0": {"dataset": "Scenes", **_SCENES},
     "DTRAM-ImageFolder-v0": {"dataset": "ImageFolder", **_PHOTOGRAPHS},
     "DTRAM-Signpost-v0": {"dataset": "Signpost", **_COMMON, "max_glimpses": 4},
 }

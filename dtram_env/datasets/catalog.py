@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .drawn import AUTOS, BIRDS, Drawing
+from .drawn import AUTOS, BIRDS, SCENES, Drawing
 from .sources import cars, cluttered, cub, fashion, folder, mnist, signpost
 from .sources.listing import ImageList
 from .storage.cache import build_cache, open_cache
@@ -91,7 +91,7 @@ class DatasetInfo:
 
 
 BOX_OPTIONS = frozenset({"image_size", "crop_to_box"})
-DRAWINGS: dict[str, Drawing] = {"birds": BIRDS, "autos": AUTOS}
+DRAWINGS: dict[str, Drawing] = {"birds": BIRDS, "autos": AUTOS, "scenes": SCENES}
 
 
 def drawn_cache(
@@ -100,8 +100,9 @@ def drawn_cache(
     """The cache folder of a drawn part, and the store that draws it."""
     given = {key: getattr(options, key) for key in options.given()}
     drawing = replace(DRAWINGS[name], **given)
+    figures = f"-figures{drawing.figure_size}" if drawing.figure_size else ""
     counts = f"{drawing.num_classes}classes-{drawing.num_train}-{drawing.num_test}"
-    folder = place / "cache" / f"{part}-{drawing.image_size}-{counts}-seed{drawing.seed}"
+    folder = place / "cache" / f"{part}-{drawing.image_size}{figures}-{counts}-seed{drawing.seed}"
     return folder, DrawnStore(drawing, part)
 
 
@@ -225,6 +226,9 @@ DATASETS: dict[str, DatasetInfo] = {
     ),
     "autos": _drawn(
         "autos", "Autos", "drawn motor vehicles of 196 models that differ in small parts, 512x512x3"
+    ),
+    "scenes": _drawn(
+        "scenes", "Scenes", "drawn birds of 20 species somewhere in large scenes, 512x512x3"
     ),
     "imagefolder": DatasetInfo(
         "ImageFolder",

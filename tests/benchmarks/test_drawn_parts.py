@@ -18,7 +18,8 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(
-    ("profile", "every", "classes", "images"), [("small", 1, 20, 8000), ("full", 4, 48, None)]
+    ("profile", "every", "classes", "images"),
+    [("small", 1, 20, 8000), ("full", 4, 48, None), ("scenes", 1, 20, 8000)],
 )
 def test_classes_and_images(profile: str, every: int, classes: int, images: int | None) -> None:
     """Whole genera, and about the dataset's shares of 0, 1 and 2 discriminative parts."""
@@ -36,7 +37,7 @@ def test_classes_and_images(profile: str, every: int, classes: int, images: int 
     assert np.abs(by_parts - [0.2, 0.5, 0.3]).max() < 0.06
 
 
-@pytest.mark.parametrize("profile", ["small", "full"])
+@pytest.mark.parametrize("profile", ["small", "full", "scenes"])
 def test_crops_show_their_parts(profile: str) -> None:
     task = choose_task(Options(profile=profile, num_train=400))  # type: ignore[arg-type]
     rows, layout = task.indices("train"), task.drawing.layout("train")

@@ -7,7 +7,7 @@ clutter, and `canvas` paints. Random numbers come from `random_words`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -15,15 +15,17 @@ import numpy as np
 from ...checks import check_choice
 from ..splits import PARTS
 from . import autos, birds
-from .canvas import Texture
-from .figures import Figures, Plan, figures
+from .canvas import Canvas, Texture
+from .figures import WORDS, Figures, Plan, figures
 from .genera import INKS, Genera, genera, names
-from .random_words import RandomWords
+from .random_words import Draws, RandomWords
 from .scenes import grain, mottle, scene
 
-__all__ = ["AUTOS", "BIRDS", "SMALL_BIRDS", "Drawing", "Layout"]
+__all__ = ["AUTOS", "BIRDS", "SCENES", "SMALL_BIRDS", "Drawing", "Layout"]
 
 PLANS: dict[str, Plan] = {"birds": birds.BIRDS, "autos": autos.AUTOS}
+_DISTRACTORS = {"birds": "autos", "autos": "birds"}  # plan of the irrelevant figures
+_MOST_DISTRACTORS = 6
 
 # Lowest and highest value of each setting, and the reason.
 _RANGES = {
@@ -55,12 +57,16 @@ class Drawing:
 
     Attributes:
         plan: "birds" or "autos".
-        image_size: side of the square images, pixels, 96 to 2048. From 400 on, the parts suit
-            thumbnails and crops of 224 pixels. Below, they are larger and suit thumbnails of 32
-            pixels and crops of a quarter of the image.
+        image_size: side of the square images, pixels, 96 to 2048.
         num_classes: number of species, 10 to 400.
         num_train, num_test: numbers of images in the official parts.
         seed: another seed gives other images of the same species.
+        figure_size: side of the image in which figures have their size, pixels, 96 to
+            `image_size`. From 400 on, their parts suit thumbnails and crops of 224 pixels. Below,
+            they are larger and suit thumbnails of 32 pixels and crops of a quarter of that image.
+            None: `image_size`, so figures grow with the image. In a larger image the figure lies
+            anywhere, among clutter of the same density and irrelevant figures of the other plan:
+            one per two `figure_size` along the side, at most 6.
 
     Raises:
         ValueError: a setting is out of range.
@@ -76,10 +82,15 @@ class Drawing:
     num_train: int = 5994
     num_test: int = 5794
     seed: int = 0
+    figure_size: int | None = None
 
     def __post_init__(self) -> None:
         check_choice("plan", self.plan, PLANS)
-        for name, (low, high, why) in _RANGES.items():
+        ranges = dict(_RANGES)
+        if self.figure_size is not None:
+            why = "textures need more pixels, and figures must fit into image_size"
+            ranges["figure_size"] = (_RANGES["image_size"][0], self.image_size, why)
+        for name, (low, high, why) in ranges.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | np.integer):
                 raise ValueError(f"{name}={value!r}: expected an integer, {low} to {high}")
@@ -140,26 +151,52 @@ class Drawing:
         """Draws an image as class `label`, which may be another class of its genus."""
         found, random = _figures(self, part), self._random(part)
         clutter = float(found.clutter[index])
-        canvas = scene(random, index, self.image_size, clutter)
-        inks = [INKS.index(name) for name in found.figure.inks]
-        colours = self._genera.colours[self._genera.genus[label]][inks]
-        # The texture of a part is the species' own, or else the image's random one.
-        own = self._genera.texture[label]
-        kinds = np.where(own < 0, found.kinds[index], own).tolist()
-        parts = list(map(Texture, kinds, map(tuple, found.phases[index].tolist())))
-        textures = [parts[p] if p >= 0 else None for p in found.figure.parts]
-        canvas.paint(found.pieces.of(index), colours, textures)
+        canvas = scene(random, index, self.image_size, self._figure_size, clutter)
+        self._paint_distractors(canvas, random, index)
+        _paint(canvas, found, index, self._genera, label)
         mottle(canvas, random, index)
         grain(canvas, random, index, 8 + 14 * clutter)
         return canvas.pixels()
 
+    def _paint_distractors(self, canvas: Canvas, random: RandomWords, index: int) -> None:
+        """Paints figures of the other plan, of random classes, at random places."""
+        count = min(self.image_size // (2 * self._figure_size), _MOST_DISTRACTORS)
+        if count == 0:
+            return
+        plan = PLANS[_DISTRACTORS[self.plan]]
+        table = _table(plan, self.num_classes)
+        draws = random.draws("distractors", index, count, WORDS)
+        labels = draws.below(self.num_classes)
+        found = figures(plan, table, labels, draws, self.image_size, self._figure_size)
+        for k, label in enumerate(labels.tolist()):
+            _paint(canvas, found, k, table, label)
+
+    @property
+    def _figure_size(self) -> int:
+        return self.figure_size or self.image_size
+
     @property
     def _genera(self) -> Genera:
-        plan = PLANS[self.plan]
-        return genera(self.num_classes, len(plan.parts), plan.singles, plan.pairs)
+        return _table(PLANS[self.plan], self.num_classes)
 
     def _random(self, part: str) -> RandomWords:
         return RandomWords(self.seed, list(PLANS).index(self.plan) * len(PARTS) + PARTS.index(part))
+
+
+def _table(plan: Plan, num_classes: int) -> Genera:
+    return genera(num_classes, len(plan.parts), plan.singles, plan.pairs)
+
+
+def _paint(canvas: Canvas, found: Figures, index: int, table: Genera, label: int) -> None:
+    """Paints figure `index` of `found` as class `label` of `table`."""
+    inks = [INKS.index(name) for name in found.figure.inks]
+    colours = table.colours[table.genus[label]][inks]
+    # The texture of a part is the species' own, or else the figure's random one.
+    own = table.texture[label]
+    kinds = np.where(own < 0, found.kinds[index], own).tolist()
+    parts = list(map(Texture, kinds, map(tuple, found.phases[index].tolist())))
+    textures = [parts[p] if p >= 0 else None for p in found.figure.parts]
+    canvas.paint(found.pieces.of(index), colours, textures)
 
 
 @lru_cache(maxsize=16)
@@ -172,10 +209,13 @@ def _labels(drawing: Drawing, part: str) -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def _figures(drawing: Drawing, part: str) -> Figures:
-    plan, size = PLANS[drawing.plan], drawing.image_size
-    return figures(plan, drawing._genera, _labels(drawing, part), size, drawing._random(part))
+    plan, labels = PLANS[drawing.plan], _labels(drawing, part)
+    draws = Draws(drawing._random(part).table("figures", len(labels), WORDS))
+    sizes = drawing.image_size, drawing._figure_size
+    return figures(plan, drawing._genera, labels, draws, *sizes)
 
 
 BIRDS = Drawing("birds")
 AUTOS = Drawing("autos", num_classes=196, num_train=8144, num_test=8041)
 SMALL_BIRDS = Drawing("birds", image_size=128, num_classes=20, num_train=8000, num_test=2000)
+SCENES = replace(SMALL_BIRDS, image_size=512, figure_size=128)

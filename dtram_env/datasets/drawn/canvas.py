@@ -24,11 +24,15 @@ class Texture(NamedTuple):
 
 
 class Canvas:
-    """An unfinished image: `planes` ``(3, size, size)`` float32, grey levels 0 to 255."""
+    """An unfinished image: `planes` ``(3, size, size)`` float32, grey levels 0 to 255.
 
-    def __init__(self, planes: np.ndarray) -> None:
+    `figure_size` sets the scale of textures and light, see `Drawing`; None: the image's own side.
+    """
+
+    def __init__(self, planes: np.ndarray, figure_size: int | None = None) -> None:
         self.planes = planes
         self.size = planes.shape[-1]
+        self.figure_size = figure_size or self.size
         self._centres = np.arange(self.size, dtype=np.float32) + np.float32(0.5)
 
     def paint(
@@ -46,7 +50,7 @@ class Canvas:
             region = self.planes[:, top:bottom, left:right]
             region += (colour - region) * cover
             if texture is not None:
-                wave = pattern(texture.kind, u, v, period(self.size), texture.phase)
+                wave = pattern(texture.kind, u, v, period(self.figure_size), texture.phase)
                 region += _centred(wave, cover) * (cover * np.float32(AMPLITUDE))
 
     def pixels(self) -> np.ndarray:

@@ -7,10 +7,10 @@ import numpy as np
 
 from .genera import Genera
 from .pieces import Figure, Pieces
-from .random_words import Draws, RandomWords
+from .random_words import Draws
 from .textures import TEXTURES, part_scale
 
-_WIDTH = 32  # random words per image
+WORDS = 32  # random words per figure, at most
 _TILT = 25 / 360  # largest tilt, turns
 _MARGIN = 1.5  # pixels between a figure and the image's edge
 
@@ -51,18 +51,21 @@ class Figures:
 
 
 def figures(
-    plan: Plan, table: Genera, labels: np.ndarray, size: int, random: RandomWords
+    plan: Plan, table: Genera, labels: np.ndarray, draws: Draws, size: int, figure_size: int
 ) -> Figures:
-    """The figures of a part's images, whose classes `labels` ``(N,)`` index `table`."""
+    """N figures, each somewhere in an image of side `size`.
+
+    Their classes `labels` ``(N,)`` index `table`. They are as large as in an image of side
+    `figure_size`.
+    """
     n, parts = len(labels), len(plan.parts)
-    draws = Draws(random.table("figures", n, _WIDTH))
     clutter = draws.unit()
     tilt = draws.between(-_TILT, _TILT)
     facing = 2.0 * draws.below(2) - 1.0
-    unit = draws.between(*plan.units) * (size / 128)
+    unit = draws.between(*plan.units) * (figure_size / 128)
     spot = draws.unit(), draws.unit()
     kinds = np.stack([draws.below(TEXTURES) for _ in range(parts)], axis=1)
     phases = np.stack([draws.unit() for _ in range(2 * parts)], axis=1).reshape(n, parts, 2)
-    figure = plan.figure(draws, table.shape[table.genus[labels]], part_scale(size))
+    figure = plan.figure(draws, table.shape[table.genus[labels]], part_scale(figure_size))
     pieces = figure.place(tilt, facing, unit, spot, size, _MARGIN)
     return Figures(figure, pieces, clutter, kinds, phases)

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 # The position in this tuple is the stream: add new purposes at the end.
-PURPOSES = ("labels", "figures", "ground", "leaves", "branches", "decoys", "mottle", "grain")
+PURPOSES = (
+    "labels", "figures", "ground", "leaves", "branches", "decoys", "mottle", "grain", "distractors",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -12,24 +12,29 @@ from .random_words import Draws, RandomWords
 from .textures import TEXTURES, cosine, part_scale, sine, thumbnail_pixel
 
 MOTTLE = 20.0  # largest change by uneven light, grey levels
-_CELLS = 5  # patches of colour along a side
+_PATCHES = 4  # of colour along a side of `figure_size` pixels
 _WIDTH = 12  # random words per piece
 
 
-def scene(random: RandomWords, index: int, size: int, clutter: float) -> Canvas:
-    """Image `index` without its figure: patches of colour, then `clutter`, in [0, 1]."""
-    levels = random.levels("ground", index, 4 * _CELLS**2).reshape(4, _CELLS, _CELLS)
+def scene(random: RandomWords, index: int, size: int, figure_size: int, clutter: float) -> Canvas:
+    """Image `index` without its figures: patches of colour, then `clutter`, in [0, 1].
+
+    Patches and clutter are as large and as dense as in an image of `figure_size` pixels.
+    """
+    k = int(_PATCHES * size / figure_size + 0.5) + 1
+    levels = random.levels("ground", index, 4 * k * k).reshape(4, k, k)
     cells = (levels - np.float32(127.5)) * np.float32(0.15 + 0.35 * clutter)
-    canvas = Canvas(field(cells[:3] * np.float32(0.6) + cells[3] * np.float32(0.8) + 124, size))
+    planes = field(cells[:3] * np.float32(0.6) + cells[3] * np.float32(0.8) + 124, size)
+    canvas = Canvas(planes, figure_size)
     for purpose, (most, draw) in CLUTTER.items():
-        count = int(most * clutter + 0.5)
-        canvas.paint(*draw(random.draws(purpose, index, count, _WIDTH), size))
+        count = int(most * (size / figure_size) ** 2 * clutter + 0.5)
+        canvas.paint(*draw(random.draws(purpose, index, count, _WIDTH), size, figure_size))
     return canvas
 
 
 def mottle(canvas: Canvas, random: RandomWords, index: int) -> None:
     """Adds uneven light that hides the textures in a thumbnail: its cells are coarser than they."""
-    cells = int(canvas.size / (1.5 * thumbnail_pixel(canvas.size)) + 0.5) + 1
+    cells = int(canvas.size / (1.5 * thumbnail_pixel(canvas.figure_size)) + 0.5) + 1
     levels = random.levels("mottle", index, cells * cells).reshape(1, cells, cells)
     light = (levels - np.float32(127.5)) * np.float32(MOTTLE / 127.5)
     canvas.planes += field(light, canvas.size)
@@ -42,19 +47,21 @@ def grain(canvas: Canvas, random: RandomWords, index: int, strength: float) -> N
     canvas.planes += (levels - np.float32(127.5)) * np.float32(strength / 127.5)
 
 
-def _leaves(draws: Draws, size: int) -> tuple[Pieces, np.ndarray]:
-    a = draws.between(0.04, 0.12) * size
+def _leaves(draws: Draws, size: int, figure_size: int) -> tuple[Pieces, np.ndarray]:
+    a = draws.between(0.04, 0.12) * figure_size
     return _scattered(draws, size, a, a * draws.between(0.3, 0.8), bar=False), _tones(draws)
 
 
-def _branches(draws: Draws, size: int) -> tuple[Pieces, np.ndarray]:
-    a, b = draws.between(0.2, 0.6) * size, draws.between(0.008, 0.025) * size
+def _branches(draws: Draws, size: int, figure_size: int) -> tuple[Pieces, np.ndarray]:
+    a, b = draws.between(0.2, 0.6) * figure_size, draws.between(0.008, 0.025) * figure_size
     return _scattered(draws, size, a, b, bar=True), _tones(draws)
 
 
-def _decoys(draws: Draws, size: int) -> tuple[Pieces, np.ndarray, list[Texture | None]]:
+def _decoys(
+    draws: Draws, size: int, figure_size: int
+) -> tuple[Pieces, np.ndarray, list[Texture | None]]:
     """Ellipses with the textures, colours and about the size of parts."""
-    a = draws.between(0.05, 0.09) * size * part_scale(size)
+    a = draws.between(0.05, 0.09) * figure_size * part_scale(figure_size)
     pieces = _scattered(draws, size, a, a * draws.between(0.6, 1.0), bar=False)
     colours = np.array(ACCENTS, np.float32)[draws.below(len(ACCENTS))]
     kinds = draws.below(TEXTURES).tolist()
@@ -74,7 +81,8 @@ def _tones(draws: Draws) -> np.ndarray:
     return np.stack([draws.between(40, 200) for _ in range(3)], axis=1)
 
 
-# Numbers of pieces at clutter 1 (at clutter 0 there are none), and what draws them.
+# Numbers of pieces at clutter 1 in an image of `figure_size` pixels, and what draws them. At
+# clutter 0 there are none.
 CLUTTER: dict[str, tuple[int, Callable[..., Any]]] = {
     "leaves": (10, _leaves),
     "branches": (4, _branches),

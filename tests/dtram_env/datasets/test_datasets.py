@@ -18,7 +18,7 @@ from dtram_env.datasets import (
     build,
     load,
 )
-from dtram_env.datasets.catalog import Part
+from dtram_env.datasets.catalog import DRAWINGS, Part, drawn_cache
 from dtram_env.datasets.drawn import BIRDS
 from dtram_env.datasets.sources import cars, cub, mnist
 from dtram_env.datasets.storage.drawn_store import DrawnStore
@@ -198,6 +198,17 @@ def test_auto_without_the_data_warns_and_takes_the_drawn(name: str, tmp_path: Pa
         assert np.array_equal(found.labels, itself.labels) and itself.stands_in_for is None
     assert np.array_equal(found.image(3), itself.image(3))
     assert list(tmp_path.iterdir()) == []  # nothing was fetched or written
+
+
+def test_cache_folders_name_what_changes_pixels() -> None:
+    options = ImageOptions(image_size=1024, num_test=7)
+    for name, expected in (
+        ("birds", "test-1024-200classes-5994-7-seed0"),
+        ("scenes", "test-1024-figures128-20classes-8000-7-seed0"),
+    ):
+        cache, store = drawn_cache(name, options, Path("data"), "test")
+        assert cache == Path("data/cache") / expected
+        assert store.drawing == replace(DRAWINGS[name], image_size=1024, num_test=7)
 
 
 @pytest.mark.parametrize("name", STAND_INS)

@@ -9,21 +9,26 @@ import numpy as np
 import pytest
 
 from dtram_env.datasets import drawn
-from dtram_env.datasets.drawn import AUTOS, BIRDS, SMALL_BIRDS, Drawing
+from dtram_env.datasets.drawn import AUTOS, BIRDS, SCENES, SMALL_BIRDS, Drawing
+from dtram_env.datasets.drawn.canvas import Canvas
+from dtram_env.datasets.drawn.figures import Figures
 from dtram_env.datasets.drawn.genera import Genera
-from dtram_env.datasets.drawn.textures import thumbnail_pixel, thumbnail_side
 from dtram_env.datasets.storage.thumbnails import box_resize
 
 SMALL_AUTOS = replace(SMALL_BIRDS, plan="autos")
 FEW = replace(SMALL_BIRDS, num_train=200, num_test=60)
-ALL = (SMALL_BIRDS, SMALL_AUTOS, BIRDS, AUTOS)
+PLAIN = (SMALL_BIRDS, SMALL_AUTOS, BIRDS, AUTOS)
+ALL = (*PLAIN, SCENES)
 PLANS_AND_PROFILES = pytest.mark.parametrize(
-    "drawing", ALL, ids=lambda d: f"{d.plan}-{d.image_size}"
+    "drawing", ALL, ids=lambda d: f"{d.plan}-{d.image_size}-{d.figure_size}"
 )
 
 
 def glimpse_side(drawing: Drawing) -> int:
-    return {128: 32, 512: 224}[drawing.image_size]
+    """Side of the glimpses and thumbnails of the drawing's environment, pixels."""
+    return {(128, None): 32, (512, None): 224, (512, 128): 64}[
+        drawing.image_size, drawing.figure_size
+    ]
 
 
 def table_of(drawing: Drawing) -> Genera:
@@ -46,6 +51,7 @@ def test_profiles() -> None:
         (512, 196, 8144, 8041)
     )
     assert (SMALL_BIRDS.image_size, SMALL_BIRDS.num_classes) == (128, 20)
+    assert Drawing("birds", 512, 20, 8000, 2000, figure_size=128) == SCENES
     assert BIRDS.part_names == ("bill", "eye ring", "wing", "tail tip", "legs")
 
 
@@ -78,7 +84,7 @@ def test_part_boxes(drawing: Drawing) -> None:
         assert (boxes[..., :2] + boxes[..., 2:]).max() <= drawing.image_size
         # At most a pixel and a half on each side is a smooth edge, the rest is texture.
         assert boxes[..., 2:].min() >= 6 + 3
-        assert boxes[..., 2:].max() <= drawing.image_size // 4 <= glimpse_side(drawing)
+        assert boxes[..., 2:].max() <= drawing._figure_size // 4 <= glimpse_side(drawing)
 
 
 @pytest.mark.parametrize("plan", ["birds", "autos"])
@@ -97,14 +103,14 @@ def test_two_discriminative_parts_never_fit_into_a_glimpse(drawing: Drawing) -> 
     boxes = layout.part_boxes[two][layout.discriminative[two]].reshape(-1, 2, 4)
     low, high = boxes[..., :2], boxes[..., :2] + boxes[..., 2:]
     reach = (high.max(axis=1) - low.min(axis=1)).max(axis=1)
-    assert reach.min() > drawing.image_size / 4
+    assert reach.min() > drawing._figure_size / 4
     assert (reach < glimpse_side(drawing)).mean() < 0.005
-    # Nor does one show the middles of both.
+    # Nor does one of a quarter of the figure's side show the middles of both.
     apart = np.abs(np.diff(low + high, axis=1) / 2).max(axis=(1, 2))
-    assert apart.min() > drawing.image_size / 4
+    assert apart.min() > drawing._figure_size / 4
 
 
-@PLANS_AND_PROFILES
+@pytest.mark.parametrize("drawing", PLAIN, ids=lambda d: f"{d.plan}-{d.image_size}")
 def test_pose_varies(drawing: Drawing) -> None:
     boxes = drawing.layout("train").part_boxes
     middle = boxes[..., :2] + boxes[..., 2:] / 2
@@ -130,7 +136,10 @@ def test_discriminative_parts_depend_on_the_genus() -> None:
         assert [mark.split(" ", 1)[1] for mark in marks] == parts
 
 
-@pytest.mark.parametrize("drawing", [FEW, replace(FEW, plan="autos"), replace(BIRDS, num_test=3)])
+@pytest.mark.parametrize(
+    "drawing",
+    [FEW, replace(FEW, plan="autos"), replace(BIRDS, num_test=3), replace(SCENES, num_test=3)],
+)
 def test_an_image_is_a_function_of_its_index(drawing: Drawing) -> None:
     rows = [2, 0, 2, 1]
     images = drawing.draw_many("test", rows)
@@ -171,12 +180,100 @@ def test_the_drawing_never_changes() -> None:
     assert digest.hexdigest()[:16] == "8dbd8915ef79cdee"
 
 
+def test_a_scene_never_changes() -> None:
+    """As above."""
+    digest = hashlib.sha256()
+    for size in (256, 512):
+        scenes = replace(SCENES, image_size=size)
+        digest.update(scenes.draw_many("test", range(3)).tobytes())
+        digest.update(scenes.layout("test").part_boxes.astype("<i4").tobytes())
+    assert digest.hexdigest()[:16] == "173b3d7ae0a82e64"
+
+
+def test_a_figure_of_the_images_size_is_the_default() -> None:
+    for drawing in (FEW, replace(FEW, plan="autos")):
+        same = replace(drawing, figure_size=128)
+        assert np.array_equal(same.draw_many("test", range(4)), drawing.draw_many("test", range(4)))
+        assert np.array_equal(same.layout("test").part_boxes, drawing.layout("test").part_boxes)
+
+
+@pytest.mark.parametrize("size", [256, 512, 1024, 2048])
+def test_a_bird_of_a_scene_is_as_large_as_in_a_small_image(size: int) -> None:
+    """The same bird in another place: part boxes of equal sizes and distances, but for rounding."""
+    small, scene = SMALL_BIRDS.layout("train"), replace(SCENES, image_size=size).layout("train")
+    assert np.array_equal(SMALL_BIRDS.labels("train"), SCENES.labels("train"))
+    assert np.array_equal(small.discriminative, scene.discriminative)
+    assert np.abs(small.part_boxes[..., 2:] - scene.part_boxes[..., 2:]).max() <= 1
+    corners = [layout.part_boxes[..., :2] for layout in (small, scene)]
+    apart, expected = (corner - corner[:, :1] for corner in corners)
+    assert np.abs(apart - expected).max() <= 1
+
+
+@pytest.mark.parametrize("size", [256, 512, 1024])
+def test_birds_lie_anywhere_in_a_scene(size: int) -> None:
+    """Inside, and uniform over the room left: mean 1/2 and variance 1/12, to 4 standard errors."""
+    left, top, right, bottom = drawn._figures(
+        replace(SCENES, image_size=size), "train"
+    ).pieces.bounds()
+    for low, high in ((left, right), (top, bottom)):
+        low, high = low.min(axis=1), high.max(axis=1)
+        assert low.min() >= 1.5 - 1e-9 and high.max() <= size - 1.5 + 1e-9
+        share, n = (low - 1.5) / (size - 3 - (high - low)), len(low)
+        assert abs(share.mean() - 1 / 2) < 4 * (1 / 12 / n) ** 0.5
+        assert abs(share.var() - 1 / 12) < 4 * (1 / 180 / n) ** 0.5
+        assert share.min() < 0.002 and share.max() > 0.998
+
+
+@pytest.mark.parametrize("plan", ["birds", "autos"])
+def test_distractors_grow_with_the_side(plan: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are of the other plan, and the figure comes last; the first stay in larger scenes."""
+    drawing = replace(SCENES, plan=plan)
+    other = replace(drawing, plan={"birds": "autos", "autos": "birds"}[plan])
+    painted: list[tuple[Genera, int]] = []
+
+    def paint(canvas: Canvas, found: Figures, index: int, table: Genera, label: int) -> None:
+        painted.append((table, label))
+
+    monkeypatch.setattr(drawn, "_paint", paint)
+    labels = []
+    for size, count in ((128, 0), (255, 0), (256, 1), (512, 2), (1024, 4), (2048, 6)):
+        painted.clear()
+        replace(drawing, image_size=size).draw("test", 3)
+        assert [table is table_of(other) for table, _ in painted] == [True] * count + [False]
+        assert painted.pop() == (table_of(drawing), drawing.labels("test")[3])
+        assert [label for _, label in painted][: len(labels)] == labels
+        labels = [label for _, label in painted]
+    assert len(set(labels)) > 2
+
+
+def test_the_bird_hides_the_distractors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a bird covers a pixel, it is the same without distractors, to rounding."""
+    scenes = replace(SCENES, image_size=256)
+    rows, found = range(20), drawn._figures(scenes, "test")
+    images = scenes.draw_many("test", rows).astype(int)
+    monkeypatch.setattr(drawn, "_MOST_DISTRACTORS", 0)
+    changes = np.abs(images - scenes.draw_many("test", rows)).max(axis=3)
+    overlaps = 0
+    for row, change in zip(rows, changes, strict=True):
+        canvas = Canvas(np.zeros((3, 256, 256), np.float32))
+        pieces = found.pieces.of(row)
+        canvas.paint(pieces, np.ones((len(pieces.x), 3)))
+        bird = canvas.planes[0] == 1
+        assert bird.sum() > 1000 and change[bird].max() <= 1
+        assert np.mean(change > 1) > 0.02  # a vehicle is seen
+        (top, left), (bottom, right) = (
+            edge(np.argwhere(bird), axis=0) for edge in (np.min, np.max)
+        )
+        overlaps += (change[top:bottom, left:right] > 1).any()
+    assert overlaps > 2
+
+
 @PLANS_AND_PROFILES
 def test_species_differ_only_in_their_discriminative_boxes(drawing: Drawing) -> None:
     """Two species in one pose: outside the boxes every pixel is the same, inside it is texture."""
     layout, contrasts, means, kept = drawing.layout("test"), [], [], []
-    small, side = drawing.image_size == 128, thumbnail_side(drawing.image_size)
-    w, count = thumbnail_pixel(drawing.image_size), 80 if small else 10
+    small, side = drawing._figure_size == 128, glimpse_side(drawing)
+    w, count = drawing.image_size / side, 80 if drawing.image_size == 128 else 10
     for row in np.flatnonzero(layout.discriminative.any(axis=1))[:count].tolist():
         label, other = siblings(drawing, "test", row)
         assert label != other
@@ -229,6 +326,10 @@ def test_other_parts_have_random_textures() -> None:
         ({"num_classes": True}, "num_classes=True: expected an integer"),
         ({"num_train": 0}, "num_train=0: expected 1 to"),
         ({"num_test": -1}, "num_test=-1: expected 1 to"),
+        ({"figure_size": 513}, "figure_size=513: expected 96 to 512; .* fit into image_size"),
+        ({"figure_size": 64}, "figure_size=64: expected 96 to 512"),
+        ({"figure_size": True}, "figure_size=True: expected an integer, 96 to 512"),
+        ({"image_size": 64, "figure_size": 128}, "image_size=64: expected 96 to 2048"),
         ({"seed": -1}, "seed=-1: expected 0 to"),
         ({"seed": 2**63}, "seed=9223372036854775808: expected 0 to"),
     ],

@@ -102,6 +102,14 @@ def test_once_it_is_built_it_is_the_same(tmp_path: Path, part: str) -> None:
     assert built.metadata() == {}
 
 
+def test_caches_from_before_figure_size_stay_valid() -> None:
+    expected = {"plan": "birds", "image_size": 96, "num_classes": 10, "num_train": 12}
+    expected |= {"num_test": 6, "seed": 0, "part": "train", "version": 1}
+    assert DrawnStore(DRAWING, "train").fingerprint() == expected
+    scene = DrawnStore(replace(DRAWING, image_size=192, figure_size=96), "train")
+    assert scene.fingerprint() == expected | {"image_size": 192, "figure_size": 96}
+
+
 def test_a_cache_of_another_drawing_is_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,6 +121,7 @@ def test_a_cache_of_another_drawing_is_another(
         DrawnStore(replace(few, seed=1), "train"),
         DrawnStore(replace(few, num_classes=11), "train"),
         DrawnStore(replace(few, plan="autos"), "train"),
+        DrawnStore(replace(few, figure_size=96), "train"),
     ):
         assert open_cache(tmp_path / "a", other) is None
     monkeypatch.setattr(drawn_store, "PIXELS_VERSION", drawn_store.PIXELS_VERSION + 1)
