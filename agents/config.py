@@ -8,8 +8,8 @@ from .cores import CORES, MapOptions
 from .encoders import ENCODERS
 from .resnet import RESNETS, ResNetOptions
 
-MAP_ENCODERS = ("pixels", "cnn")
-"""Encoders of what a map holds: pixels as they are, or features of three convolutions."""
+MAP_ENCODERS = ("pixels",)
+"""Encoders of what a map holds: pixels as they are."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class DTRAMConfig:
         expected = f"at least {least}x{least} pixels for encoder={self.encoder!r}"
         require("glimpse_shape", self.glimpse_shape, side >= least, expected)
         fits, expected = not thumbnail or thumbnail >= least, f"0, or at least {least}"
-        if not self.resnet and not self.map:
+        if not self.resnet:
             fits = not thumbnail
             expected = f"0, as encoder={self.encoder!r} takes one size only; make the environment "
             expected += "with thumbnail_size=None"
@@ -102,26 +102,25 @@ class DTRAMConfig:
     def _check_map(self) -> None:
         require("map", self.map, (self.map is not None) == (self.core == "map"), "with core='map'")
         require("scan", self.scan, not self.scan or self.map, "() without a map")
-        if self.map is not None:
-            expected = f"a multiple of {self.map.cells // 4} with a map of {self.map.cells} cells"
-            grid, quarter = self.locator_grid, self.map.cells // 4
-            fits = grid and grid % quarter == 0 and self.map.cells % grid == 0
-            fits = bool(self.scan) != fits and (not self.scan or not grid)
-            expected += " that divides them, or 0 with a scan"
-            require("locator_grid", grid, fits, expected)
-            require("per_step", self.per_step, not self.per_step, "False with a map")
-            require("answer", self.answer, self.answer == "state", "'state' with a map")
-            detached = self.locator_input == "detached"
-            require("locator_input", self.locator_input, detached, "'detached' with a map")
-            scales, channels = self.map.num_scales, self.glimpse_shape[2]
-            require("map.num_scales", scales, channels % scales == 0, f"a divisor of {channels}")
-            shown = [(self.glimpse_shape[0], cells) for cells in self.map.cells_of_scales()]
-            if self.thumbnail_size:
-                shown.append((self.thumbnail_size, round(self.map.image_cells)))
-            for pixels, cells in shown:
-                fits = pixels % cells == 0 or cells % pixels == 0
-                expected = f"{cells} pixels a side times or divided by a whole number, as the map "
-                require("glimpse", pixels, fits, f"{expected}shows it in {cells} cells")
+        if self.map is None:
+            return
+        cells, in_image, grid = self.map.cells, self.map.frame == "image", self.locator_grid
+        side, _, scales = self.glimpse_shape
+        fits = grid and grid % (cells // 4) == 0 and (not in_image or cells % grid == 0)
+        fits = bool(self.scan) != fits and (not self.scan or not grid)
+        divides = " that divides them" * in_image
+        expected = (
+            f"a multiple of {cells // 4} with a map of {cells} cells{divides}, or 0 with a scan"
+        )
+        require("locator_grid", grid, fits, expected)
+        require("glimpse_shape", side, side <= cells and side % 2 == cells % 2, "even, as the map")
+        require(
+            "glimpse_shape", scales, scales == 1 or not in_image, "1 scale in the image's frame"
+        )
+        fixed = {"per_step": False, "answer": "state", "locator_input": "detached"}
+        for name, value in fixed.items():
+            found = getattr(self, name)
+            require(name, found, found == value, f"{value!r} with a map")
 
 
 def check_encoder(config: Any) -> None:

@@ -14,22 +14,25 @@ from agents.location_policy import FORBIDDEN, CellLocations
 from agents.objective import Objective, hybrid_loss
 from agents.spatial_map import MapDTRAM, MapUnroll
 from agents.stopping import FixedStop
-from agents.unroll import GlimpseSensor, Unroll, classify, score
+from agents.unroll import GlimpseSensor, classify, score
 from dtram_env.datasets.storage.tensors import TensorStore
 from dtram_env.sensor_torch import glimpse
 
 SIDE, GLIMPSE = 28, 8
 
 
-def make_agent(**changes: Any) -> MapDTRAM:
+def make_agent(frame: str = "image", **changes: Any) -> MapDTRAM:
+    """In the gaze's frame: images of 60 pixels, glimpses of 12 in 3 scales."""
     torch.manual_seed(0)
+    gaze = frame == "gaze"
+    side, size, scales, grid = (60, 12, 3, 28) if gaze else (SIDE, GLIMPSE, 1, 14)
     options = MapOptions(
-        **{"extent": GLIMPSE / SIDE, "glimpse_cells": GLIMPSE, "width": 4, **changes.pop("map", {})}
+        **{"image_side": side, "frame": frame, "width": 4, **changes.pop("map", {})}
     )
-    config = {"encoder": "pixels", "locator_grid": 14, "hidden_size": 16, "pixel_std": 1.0}
-    size = changes.pop("glimpse", GLIMPSE)
-    shape = size, size, changes.pop("channels", 1)
-    return MapDTRAM(DTRAMConfig(10, shape, 4, core="map", map=options, **{**config, **changes}))
+    config = {"encoder": "pixels", "locator_grid": grid, "hidden_size": 16, "pixel_std": 1.0}
+    config |= {"core": "map", "map": options}
+    shape = changes.pop("glimpse_shape", (size, size, scales))
+    return MapDTRAM(DTRAMConfig(10, shape, 4, **{**config, **changes}))
 
 
 def images(count: int = 6, side: int = SIDE) -> TensorStore:
@@ -47,64 +50,70 @@ def test_a_map_of_pixels_is_the_image_where_it_was_seen() -> None:
         corner = torch.floor((location + 1) * SIDE / 2 - GLIMPSE / 2 + 0.5).long()
         for b, (x, y) in enumerate(corner.tolist()):
             seen[b, 0, max(y, 0) : y + GLIMPSE, max(x, 0) : x + GLIMPSE] = True
-        assert torch.equal(state.map[:, 1:] > 0, seen)
-        assert torch.equal(state.map[:, :1], torch.where(seen, whole, 0))
+        assert torch.equal(state.map[:, 0, 1:] > 0, seen)
+        assert torch.equal(state.map[:, 0, :1], torch.where(seen, whole, 0))
 
 
-def test_what_was_seen_stays() -> None:
+def test_the_last_glimpse_replaces_what_the_map_had() -> None:
     agent = make_agent().eval()
     state, centre = agent.initial(1), torch.zeros(1, 2)
     for value in (200, 3):
         pixels = torch.full((1, GLIMPSE, GLIMPSE, 1), value, dtype=torch.uint8)
         state = agent.observe(pixels, centre, state)
-    assert set(state.map[:, 0].unique().tolist()) == {0.0, 200.0}
+    assert set(state.map[:, 0, 0].unique().tolist()) == {0.0, 3.0}
 
 
-def test_scales_and_a_thumbnail_have_parts_of_their_own() -> None:
-    options = {"num_scales": 2, "cells": 16, "extent": 0.25, "glimpse_cells": 4}
-    agent = make_agent(map=options, channels=2, thumbnail_size=32, locator_grid=8)
-    centre = torch.zeros(1, 2)
-    thumbnail = agent.encode(torch.ones(1, 32, 32, 1, dtype=torch.uint8), centre)
-    crop = agent.encode(torch.ones(1, GLIMPSE, GLIMPSE, 2, dtype=torch.uint8), centre)
-    # 2 x 2 pixels a cell, one pixel a cell, and 2 x 2 of the thumbnail, each with its mask
-    levels = [part.split([5, 2, 5], dim=1) for part in (thumbnail, crop)]
-    seen = [[level[0, -1].sum().item() for level in part] for part in levels]
-    assert seen == [[0, 0, 256], [16, 64, 0]]
+def test_a_map_about_the_gaze_is_the_image_at_each_scale() -> None:
+    """Each part holds all glimpses of its scale, and they lie where they were taken."""
+    agent, store = make_agent("gaze").eval(), images(6, 60)
+    sensor, index, state = GlimpseSensor(12, 3), torch.arange(6), agent.initial(6)
+    moves = [(0, 0), (4, -4), (-4, 4), (0, 8)]  # of the gaze, in pixels from the image's middle
+    for move in moves:
+        location = torch.tensor([move]).expand(6, 2) / 30
+        state = agent.observe(sensor(store, index, location), location, state)
+    for scale in range(3):
+        pixels = 2**scale
+        # The image about the last gaze, in cells of this scale, as the sensor averages them.
+        wanted, seen = torch.zeros(6, 28, 28), torch.zeros(28, 28, dtype=torch.bool)
+        for move in moves:
+            location = torch.tensor([move]).expand(6, 2) / 30
+            glimpse_ = sensor(store, index, location)[..., scale].float()
+            x, y = (8 + (a - b) // pixels for a, b in zip(move, moves[-1], strict=True))
+            for row in range(max(0, y), min(28, y + 12)):
+                for column in range(max(0, x), min(28, x + 12)):
+                    wanted[:, row, column] = glimpse_[:, row - y, column - x]
+                    seen[row, column] = True
+        assert torch.equal(state.map[:, scale, 1] > 0, seen.expand(6, 28, 28))
+        assert torch.equal(state.map[:, scale, 0], wanted)
 
 
-def test_a_cell_of_a_larger_map_holds_the_pixels_of_its_place() -> None:
-    """Cells of 4 x 4 pixels in a map of 112, in whose middle lies an image of 60."""
-    side, size = 60, 12
-    options = {"extent": size / side, "glimpse_cells": 3}
-    agent = make_agent(map=options, glimpse=size, locator_grid=28).eval()
-    store = images(5, side)
-    places = torch.tensor([0, 7, 14, 20, 27])  # along each axis; 7 ... 20 lie inside the image
-    location = agent.cell_centres[places * 28 + places]
-    inside = (location.abs() <= 1).all(dim=1)
-    assert inside.tolist() == [False, True, True, True, False]
-    placed = agent.encode(glimpse(store, torch.arange(5), location, size), location)
-    pixels = torch.nn.functional.pixel_shuffle(placed[:, :16], 4)[:, 0]
-    whole = torch.zeros(5, 112, 112)
-    whole[:, 26:86, 26:86] = store.images[..., 0].float()
-    for b in (1, 2, 3):
-        first = 4 * (int(places[b]) - 1)
-        window = slice(first, first + size)
-        assert torch.equal(pixels[b, window, window], whole[b, window, window])
-        assert pixels[b].count_nonzero() == whole[b, window, window].count_nonzero()
-    state = agent.observe(
-        glimpse(store, torch.arange(5), 0 * location, size), 0 * location, agent.initial(5)
-    )
-    seen = torch.arange(28 * 28) == 14 * 28 + 14
-    outside = (agent.cell_centres.abs() > 1).any(dim=1)
-    assert torch.equal(state.scores[0] == FORBIDDEN, outside | seen)
+def test_a_far_move_forgets_what_leaves_the_map() -> None:
+    agent, store = make_agent("gaze").eval(), images(1, 60)
+    sensor, state = GlimpseSensor(12, 3), agent.initial(1)
+    for x in (-24, 24):
+        location = torch.tensor([[x, 0]]) / 30
+        state = agent.observe(sensor(store, torch.arange(1), location), location, state)
+    # 48 pixels: out of reach at scales 0 and 1, and 12 cells at scale 2.
+    assert state.map[0, :, 1].sum(dim=(1, 2)).tolist() == [144, 144, 8 * 12 + 144]
+
+
+def test_moves_stay_in_the_image_and_leave_the_place_just_seen() -> None:
+    agent, store = make_agent("gaze").eval(), images(1, 60)
+    sensor, state = GlimpseSensor(12, 3), agent.initial(1)
+    location = torch.tensor([[20.0, -28.0]]) / 30
+    state = agent.observe(sensor(store, torch.arange(1), location), location, state)
+    allowed = agent.locations_of(None, state.gaze)[0][state.scores[0] > FORBIDDEN] * 30
+    found = {tuple(place) for place in allowed.round().long().tolist()}
+    steps = range(-28, 29, 4)
+    assert found == {(x, y) for x in steps for y in steps if y < 28} - {(20, -28)}
 
 
 def test_no_location_is_chosen_where_a_glimpse_would_show_nothing_new() -> None:
     agent, store = make_agent().eval(), images()
-    path = Unroll(agent, GlimpseSensor(GLIMPSE), 0.1)(store, torch.arange(6), 4, m=50)
+    path = MapUnroll(agent, GlimpseSensor(GLIMPSE))(store, torch.arange(6), 4, m=50)
     cells = CellLocations(agent.cell_centres)
-    for b in range(300):
-        chosen = [tuple(location) for location in path.sampled_locations[:, b].tolist()]
+    for b in range(100):  # those with 3 glimpses or 4
+        chosen = [tuple(location) for location in path.sampled_locations[:3, b].tolist()]
         assert len(set(chosen)) == len(chosen)
     state = agent.observe(
         glimpse(store, torch.arange(6), torch.zeros(6, 2), GLIMPSE),
@@ -114,10 +123,12 @@ def test_no_location_is_chosen_where_a_glimpse_would_show_nothing_new() -> None:
     assert torch.equal(state.scores[0] == FORBIDDEN, torch.arange(196) == 90)
 
 
-@pytest.mark.parametrize("encoder", ["pixels", "cnn"])
-def test_one_agent_in_every_way_of_running(encoder: str, tmp_path: Path) -> None:
-    agent, store = make_agent(encoder=encoder).eval(), images()
-    sensor, index = GlimpseSensor(GLIMPSE), torch.arange(6)
+@pytest.mark.parametrize("frame", ["image", "gaze"])
+def test_one_agent_in_every_way_of_running(frame: str, tmp_path: Path) -> None:
+    agent, gaze = make_agent(frame).eval(), frame == "gaze"
+    store, index = images(6, 60 if gaze else SIDE), torch.arange(6)
+    sensor = GlimpseSensor(12, 3) if gaze else GlimpseSensor(GLIMPSE)
+    torch.nn.init.normal_(agent.locator[-3].weight)  # type: ignore[index, union-attr, arg-type]
     agent.stopping = agent.learned_stop(0.5)
     scores = score(agent, sensor, store, torch.zeros(6, dtype=torch.int64))
     agent.save(tmp_path)
@@ -130,8 +141,9 @@ def test_one_agent_in_every_way_of_running(encoder: str, tmp_path: Path) -> None
     state = loaded.reset(6)
     for t in range(3):
         location = scores.locations[t]
-        shown = {"glimpse": glimpse(store, index, location, GLIMPSE), "location": location}
-        action, state = loaded.step(shown, state)
+        action, state = loaded.step(
+            {"glimpse": sensor(store, index, location), "location": location}, state
+        )
     assert torch.equal(action["prediction"], scores.logits[2].argmax(-1))
 
 
@@ -150,42 +162,41 @@ def test_the_policy_gradient_of_a_detached_locator_stays_in_the_locator() -> Non
     assert learned(agent) == {"locator"}
 
 
-@pytest.mark.parametrize("encoder", ["pixels", "cnn"])
-def test_one_glimpse_of_each_trajectory_has_a_gradient(encoder: str) -> None:
-    agent, store = make_agent(encoder=encoder, map={"dropout": 0.0}), images()
+def test_the_last_glimpse_of_each_trajectory_has_a_gradient() -> None:
+    agent, store = make_agent(map={"dropout": 0.0}), images()
     path = MapUnroll(agent, GlimpseSensor(GLIMPSE))(store, torch.arange(6), 4, m=2)
     assert path.supervised is not None and path.supervised.sum(0).tolist() == [1] * 12
     assert path.supervised.sum(1).tolist() == [2, 4, 2, 4]  # of 6 images with 2 each
     path.logits.sum().backward()
-    trained = {"core", "classifier"} | ({"encoder"} if encoder == "cnn" else set())
-    assert learned(agent) == trained
+    assert learned(agent) == {"core", "classifier"}
 
 
-def test_a_path_is_read_as_the_agent_reads_it_in_use() -> None:
-    agent, store = make_agent(map={"dropout": 0.9}), images()
+@pytest.mark.parametrize("frame", ["image", "gaze"])
+def test_a_path_is_read_as_the_agent_reads_it_in_use(frame: str) -> None:
+    agent, gaze = make_agent(frame, map={"dropout": 0.9}), frame == "gaze"
+    store, sensor = (images(6, 60), GlimpseSensor(12, 3)) if gaze else (images(), GlimpseSensor(8))
     for norm in (m for m in agent.modules() if isinstance(m, torch.nn.BatchNorm2d)):
         norm.momentum = 0.0  # so that the reading with gradients changes no average
-    unroll, index = MapUnroll(agent, GlimpseSensor(GLIMPSE)), torch.arange(6)
+    unroll, index = MapUnroll(agent, sensor), torch.arange(6)
     path = unroll(store, index, 4, m=2)
     assert agent.training and path.supervised is not None
+    assert path.location_score is not None
     length = path.supervised.float().argmax(dim=0) + 1
     assert length.tolist() == [4, 4, 4, 4, 3, 3, 2, 2, 2, 2, 1, 1]
     state, index = agent.eval().initial(12), index.repeat_interleave(2)
-    centres = agent.cell_centres
     with torch.no_grad():
         for t in range(4):
-            seen = glimpse(store, index, path.locations[t], GLIMPSE)
+            seen = sensor(store, index, path.locations[t])
             state = agent.observe(seen, path.locations[t], state)
-            before_end = length > t + 1
-            torch.testing.assert_close(path.logits[t][before_end], agent.logits(state)[before_end])
-            found = path.sampled_locations[t][:, None] == centres
-            choice = found.all(dim=-1).float().argmax(dim=-1)
-            params = agent.location_params(state)
-            own = CellLocations(centres).log_prob(choice, params), params[range(12), choice]
-            for mine, theirs in zip(
-                own, (path.location_log_prob, path.location_score), strict=True
-            ):
-                torch.testing.assert_close(theirs[t].detach()[before_end], mine[before_end])
+            going_on = length > t + 1
+            torch.testing.assert_close(path.logits[t][going_on], agent.logits(state)[going_on])
+            cells = agent.locations_of(None, path.locations[t]).expand(12, -1, 2)
+            found = path.sampled_locations[t][:, None] == cells
+            choice, params = found.all(dim=-1).float().argmax(dim=-1), agent.location_params(state)
+            own = CellLocations(cells[0]).log_prob(choice, params)
+            paths = path.location_log_prob[t].detach(), path.location_score[t].detach()
+            torch.testing.assert_close(paths[0][going_on], own[going_on])
+            torch.testing.assert_close(paths[1][going_on], params[range(12), choice][going_on])
             if t:
                 went = path.locations[t] == path.sampled_locations[t - 1]
                 assert went[length > t].all()
@@ -285,11 +296,13 @@ def test_a_locator_of_values_finds_the_cell_that_pays() -> None:
         ({"encoder": "mlp"}, "encoder='mlp': expected one of"),
         ({"per_step": True}, "per_step=True: expected False with a map"),
         ({"answer": "first_plus_mean"}, "expected 'state' with a map"),
-        ({"map": {"num_scales": 2}}, "num_scales=2: expected a divisor of 1"),
-        ({"map": {"cells": 30}}, "cells=30: expected a multiple of 4"),
-        ({"map": {"extent": 0.0}}, "extent=0.0"),
-        ({"map": {"glimpse_cells": 3}}, "glimpse=8: expected 3 pixels a side times or divided"),
         ({"locator_input": "state"}, "expected 'detached' with a map"),
+        ({"glimpse_shape": (8, 8, 2)}, "glimpse_shape=2: expected 1 scale in the image's frame"),
+        ({"glimpse_shape": (7, 7, 1)}, "glimpse_shape=7: expected even"),
+        ({"thumbnail_size": 12}, "thumbnail_size=12: expected 0"),
+        ({"map": {"cells": 30}}, "cells=30: expected a multiple of 4"),
+        ({"map": {"cells": 24}}, "cells=24: expected 28 in the image's frame"),
+        ({"map": {"frame": "world"}}, "frame='world'"),
         ({"map": {"dropout": 1.0}}, "dropout=1.0"),
     ],
 )

@@ -53,20 +53,11 @@ def new_agent(
         "stopper_prior": stopper_prior(stop),
     }
     if isinstance(core, Map):
-        side = task.image_size or min(task.images("train").data.typical_size)
-        glimpse = task.sensor.glimpse_size
-        expected = f"a divisor of the glimpse's {glimpse} pixels"
-        check("core", f"map cell={core.cell}", glimpse % core.cell == 0, expected)
+        side = task.image_size
+        check("core", "map", side is not None, "images of one size")
         config |= {
             "core": core.name,
-            "map": MapOptions(
-                extent=glimpse / side,
-                glimpse_cells=glimpse // core.cell,
-                cells=core.cells,
-                num_scales=task.sensor.num_scales,
-                width=core.width,
-                dropout=core.dropout,
-            ),
+            "map": MapOptions(side or 0, core.frame, core.cells, core.width, core.dropout),
         }
     if isinstance(encoder, ResNetEncoder):
         resnet = encoder.resnet(task.channels * task.sensor.num_scales)

@@ -60,7 +60,7 @@ class Values:
 
     name: Literal["values"] = "values"
     grid: int = 14
-    """cells along a side of the map"""
+    """cells along a side of the map; in the gaze's frame a cell has 4 pixels a side"""
     hidden: int = 64
     """hidden units of the locator; 0 makes it linear"""
     exploration: float = 0.1
@@ -122,10 +122,10 @@ class Map:
     """A spatial memory, see `agents.spatial_map`; it needs --locator cells or values."""
 
     name: Literal["map"] = "map"
+    frame: Literal["image", "gaze"] = "image"
+    """a map of the whole image, or of what lies about the last glimpse"""
     cells: int = 28
-    """cells along a side of the map, whose middle is the image's"""
-    cell: int = 1
-    """pixels of the image along a side of a cell"""
+    """cells along a side of the map; in the image's frame the side of the image"""
     width: int = 16
     """channels of the first convolution that reads it"""
     dropout: float = 0.2

@@ -24,6 +24,7 @@ _DIGITS: dict[str, Any] = {
 _DIGIT_CELLS = Cells(grid=7, entropy=0.02, entropy_last=0.0, gradient="state")
 
 _MAP: dict[str, Any] = {
+    "encoder": PlainEncoder("pixels"),
     "location_reward": "drop",
     "baseline": "none",
     "m": 1,
@@ -36,8 +37,7 @@ _MAP: dict[str, Any] = {
     "stop": StopAfter(max_mean_glimpses=2.4),
 }
 _CLUTTER: dict[str, Any] = {
-    "encoder": PlainEncoder("cnn"),
-    "core": Map(cell=4),
+    "core": Map(frame="gaze"),
     "locator": Values(grid=28),
     "augment": Augmentation(affine=0.5, compose=True),
     "stop": StopAfter(max_mean_glimpses=4.0),
@@ -56,7 +56,6 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
     # A map of the pixels seen along a fixed scan, read by a small convolutional network (ours).
     "mnist-map": {
         **_MAP,
-        "encoder": PlainEncoder("pixels"),
         "core": Map(),
         "locator": Scan(),
         "epochs": 60,
