@@ -79,7 +79,7 @@ class Options(TrainingOptions):
 
     recipe: str = ""
     """named set of options to start from; other flags change it. One of mnist, mnist-cells,
-    mnist-conv, mnist-map, birds-small, cub"""
+    mnist-conv, mnist-map, cluttered, cluttered-100, birds-small, cub"""
 
     discount: float | None = None
     """γ of the reward; the environment's own if not given"""

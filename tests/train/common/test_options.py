@@ -137,7 +137,7 @@ def test_words_are_read(option: str, given: str, value: Any) -> None:
         ("locator", "cells grid=0", "--locator grid 0: expected at least 1"),
         ("locator", "gaussian gradient=none", "gradient=none: expected one of detached, state"),
         ("stop", "off epochs=3", "'epochs=3': off takes no further words"),
-        ("augment", "cells", "'cells': this option takes affine=..., flip=..., "),
+        ("augment", "cells", "'cells': this option takes affine=..., elastic=..., "),
         ("augment", "flip=1", "flip=1: expected true or false"),
         ("augment", "scale_crop=0.5", "scale_crop=0.5: expected 2 numbers with commas between"),
         ("augment", "scale_crop=a,b", "scale_crop=a,b: expected 2 numbers with commas between"),
