@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .checks import require, require_at_least, require_one_of
-from .cores import CORES, MapOptions
+from .cores import CORES, MapOptions, cells_of_scales
 from .encoders import ENCODERS
 from .resnet import RESNETS, ResNetOptions
 
@@ -104,19 +104,16 @@ class DTRAMConfig:
         require("scan", self.scan, not self.scan or self.map, "() without a map")
         if self.map is None:
             return
-        cells, in_image, grid = self.map.cells, self.map.frame == "image", self.locator_grid
-        side, _, scales = self.glimpse_shape
-        fits = grid and grid % (cells // 4) == 0 and (not in_image or cells % grid == 0)
+        cells, grid, quarter = self.map.cells, self.locator_grid, self.map.cells // 4
+        fits = grid and grid % quarter == 0 and cells % grid == 0
         fits = bool(self.scan) != fits and (not self.scan or not grid)
-        divides = " that divides them" * in_image
-        expected = (
-            f"a multiple of {cells // 4} with a map of {cells} cells{divides}, or 0 with a scan"
-        )
+        expected = f"a multiple of {quarter} that divides the map's {cells} cells, or 0 with a scan"
         require("locator_grid", grid, fits, expected)
-        require("glimpse_shape", side, side <= cells and side % 2 == cells % 2, "even, as the map")
-        require(
-            "glimpse_shape", scales, scales == 1 or not in_image, "1 scale in the image's frame"
-        )
+        for shown in cells_of_scales(self):
+            side = self.glimpse_shape[0]
+            fits = side % shown == 0 or shown % side == 0
+            expected = f"{shown} times or divided by a whole number, its cells in the map"
+            require("glimpse_shape", side, fits, expected)
         fixed = {"per_step": False, "answer": "state", "locator_input": "detached"}
         for name, value in fixed.items():
             found = getattr(self, name)

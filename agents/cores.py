@@ -1,6 +1,7 @@
 """Recurrent cores f_h: the paper's, and the options of the map (`spatial_map`)."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,21 +27,40 @@ class RNNCell(nn.Module):
 class MapOptions:
     """Options of the core that is a map of what was seen, see `spatial_map`."""
 
-    image_side: int
-    """side of the images, in pixels"""
-    frame: str = "image"
-    """what the map moves with: image (it is as large) or gaze (it lies about the last glimpse)"""
+    extent: float
+    """share of the image's side that a glimpse covers, at its finest scale"""
+    glimpse_cells: int
+    """cells along a side that it covers in the map"""
     cells: int = 28
-    """cells R along a side of the map, a multiple of 4; a cell is a pixel"""
+    """cells R along a side of the map, a multiple of 4; its middle is the image's"""
     width: int = 16
     """channels of the first convolution that reads the map"""
+    pool: str = "none"
+    """how h_t is made of what was read: with weights of their own for each place (none), or from
+    the largest and the mean value of each feature (max_and_mean), for objects at any place"""
     dropout: float = 0.2
     """share of the features that are left out in training before h_t is made of them"""
 
     def __post_init__(self) -> None:
-        require_one_of(self, frame=("image", "gaze"))
+        require_one_of(self, pool=("none", "max_and_mean"))
         require_at_least(self, 4, "cells", "width")
+        require_at_least(self, 1, "glimpse_cells")
         require("cells", self.cells, self.cells % 4 == 0, "a multiple of 4")
-        fits = self.frame == "gaze" or self.cells == self.image_side
-        require("cells", self.cells, fits, f"{self.image_side} in the image's frame, its side")
+        require("extent", self.extent, 0 < self.extent <= 1, "a number in (0, 1]")
         require("dropout", self.dropout, 0 <= self.dropout < 1, "a number in [0, 1)")
+
+    @property
+    def image_cells(self) -> float:
+        """Cells along a side that the whole image covers; beyond them the map stays empty."""
+        return self.glimpse_cells / self.extent
+
+
+def cells_of_scales(config: Any) -> list[int]:
+    """Cells along a side of the map that each scale of a glimpse covers."""
+    return [config.map.glimpse_cells * 2**scale for scale in range(config.glimpse_shape[2])]
+
+
+def features_of_scales(config: Any) -> list[int]:
+    """Channels of the map for each scale: a cell's pixels, and whether it was seen."""
+    side = config.glimpse_shape[0]
+    return [max(1, side // cells) ** 2 + 1 for cells in cells_of_scales(config)]

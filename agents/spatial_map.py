@@ -1,35 +1,27 @@
 """DT-RAM with a spatial memory: a map of what was seen, where it was seen.
 
-Its core has in place of one vector a map of pixels, each with a mask that tells whether it was
-seen. A small convolutional network reads the map after each glimpse: the classifier and the stopper
-see its output as a vector h_t, and the locator scores places with a 1x1 convolution, so that "the
-tail, wherever it is" is one filter. Nothing but glimpses enters the map.
-
-In the frame of the image, the map is as large as the image. In the frame of the gaze, it lies about
-the last glimpse and moves with it: one part for each scale of a glimpse, with pixels of that scale.
-So what a glimpse costs does not depend on the image's size, and an object that is looked at lies in
-the middle, wherever it is in the image.
+Its core has in place of one vector a map of the image: the pixels of each scale of the glimpses,
+and a mask that tells which cells were seen. A small convolutional network reads the map after each
+glimpse: the classifier and the stopper see its output as a vector h_t, and the locator scores cells
+with a 1x1 convolution, so that "the tail, wherever it is" is one filter. Nothing but glimpses
+enters the map.
 """
 
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, pad
+from torch.nn.functional import avg_pool2d, pad, pixel_unshuffle
 
 from dtram_env.sensor_torch import TorchStore, corner
 
 from .config import DTRAMConfig
-from .cores import MapOptions
+from .cores import cells_of_scales, features_of_scales
 from .dtram import DTRAM
 from .encoders import PixelScale
 from .location_policy import FORBIDDEN, CellLocations
 from .precision import autocast
 from .unroll import GlimpseSensor, Trajectory
-
-MOVE = 4
-"""Side of the cells among which the next location is chosen in the frame of the gaze, in pixels."""
 
 
 class MapState(NamedTuple):
@@ -37,83 +29,83 @@ class MapState(NamedTuple):
 
     h: Tensor  # (B, H) h_t, read from the map
     time: Tensor  # (B,) int64, glimpses taken so far
-    map: Tensor  # (B, L, 2, R, R) of each scale: pixels, and whether they were seen
-    gaze: Tensor  # (B, 2) location of the last glimpse
+    map: Tensor  # (B, F, R, R) of each scale: a cell's pixels, and whether it was seen
     scores: Tensor  # (B, G * G) of the cells, from which the next location is chosen
 
 
-class Shown(NamedTuple):
-    """A glimpse's normalised pixels ``(B, L, g, g)``, and its location ``(B, 2)``."""
-
-    pixels: Tensor
-    location: Tensor
-
-
 class MapEncoder(nn.Module):
-    """Normalises a glimpse; the map holds pixels as they are."""
+    """Puts the pixels of a glimpse where they lie in the map.
 
-    def __init__(self, config: DTRAMConfig) -> None:
-        super().__init__()
-        self.scale = PixelScale(config.pixel_mean, config.pixel_std)
-
-    def forward(self, glimpse: Tensor, location: Tensor) -> Shown:
-        return Shown(self.scale(glimpse, location.dtype).permute(0, 3, 1, 2), location)
-
-
-class MapCore(nn.Module):
-    """Writes a glimpse into the map, and reads the map.
-
-    Six 3x3 convolutions with batch norm; the first two read each scale by itself, with the same
-    weights.
+    At each scale a cell holds all the pixels that it covers, or the one in which it lies.
     """
 
     def __init__(self, config: DTRAMConfig) -> None:
         super().__init__()
         assert config.map is not None
-        self.options, width, scales = config.map, config.map.width, config.glimpse_shape[2]
-        self.read_scale = _layers([2, width, width]).append(nn.MaxPool2d(2))
-        joined = _layers([scales * width, 2 * width, 2 * width]).append(nn.MaxPool2d(2))
-        self.read_joined = joined.extend(_layers([2 * width, 4 * width, 4 * width]))
-        self.to(memory_format=torch.channels_last)
-        self.out_channels, self.side = 4 * width, config.map.cells // 4
-        hidden = nn.Linear(self.out_channels * self.side**2, config.hidden_size)
-        dropout = nn.Dropout(config.map.dropout)
-        self.pool = nn.Sequential(nn.Flatten(), dropout, hidden, nn.ReLU())
+        self.options, self.cells_of_scales = config.map, cells_of_scales(config)
+        self.scale = PixelScale(config.pixel_mean, config.pixel_std)
 
-    def read(self, memory: Tensor) -> Tensor:
-        """Features ``(B, 4 W, R / 4, R / 4)`` of maps ``(B, L, 2, R, R)``."""
-        each = self.read_scale(memory.flatten(0, 1))
-        return self.read_joined(each.unflatten(0, memory.shape[:2]).flatten(1, 2))
+    def forward(self, glimpse: Tensor, location: Tensor) -> Tensor:
+        """The map ``(B, F, R, R)`` of this glimpse alone, zeros where it shows nothing."""
+        pixels = self.scale(glimpse, location.dtype).permute(0, 3, 1, 2)
+        where = location * (self.options.image_cells / self.options.cells)
+        placed = []
+        for crop, side in zip(pixels.split(1, dim=1), self.cells_of_scales, strict=True):
+            if side < crop.shape[-1]:
+                patch = pixel_unshuffle(crop, crop.shape[-1] // side)
+            else:
+                repeat = side // crop.shape[-1]
+                patch = crop.repeat_interleave(repeat, 2).repeat_interleave(repeat, 3)
+            placed.append(_place(patch, where, self.options.cells))
+        return torch.cat(placed, dim=1)
 
-    def forward(self, shown: Shown, memory: Tensor, gaze: Tensor) -> Tensor:
-        """The map after a glimpse, from the map before it and the location of the gaze there."""
-        pixels, cells = shown.pixels.to(memory.dtype), self.options.cells
-        if self.options.frame == "gaze":
-            memory = self._moved(memory, gaze, shown.location)
-            first = (cells - pixels.shape[-1]) // 2
-            window = slice(first, first + pixels.shape[-1])
-            memory[:, :, 0, window, window] = pixels
-            memory[:, :, 1, window, window] = 1
-            return memory
-        placed = _place(pixels, shown.location, cells)[:, None]
-        return torch.where(placed[:, :, 1:] > 0, placed, memory)
 
-    def _moved(self, memory: Tensor, before: Tensor, after: Tensor) -> Tensor:
-        """A map about another gaze: what leaves it is forgotten, what is new was not seen."""
-        cells, batch = self.options.cells, len(memory)
-        scale = 2 ** torch.arange(memory.shape[1], device=memory.device)[:, None]
-        # Whole cells of each scale, rounded from where the gaze is, so that errors do not add up.
-        start, end = (
-            torch.floor(gaze.double() * (self.options.image_side / 2) + 0.5)[:, None] // scale
-            for gaze in (before, after)
-        )
-        place = torch.arange(cells, device=memory.device) + (end - start).long()[..., None]
-        inside = (place >= 0) & (place < cells)  # (B, L, 2, R)
-        x, y = place.clamp(0, cells - 1).flatten(0, 1).unbind(1)
-        kept = (inside[:, :, 1, :, None] & inside[:, :, 0, None, :])[:, :, None]
-        rows = memory.flatten(0, 1).gather(2, y[:, None, :, None].expand(-1, 2, cells, cells))
-        moved = rows.gather(3, x[:, None, None, :].expand(-1, 2, cells, cells))
-        return moved.unflatten(0, (batch, -1)) * kept
+def _place(patch: Tensor, location: Tensor, cells: int) -> Tensor:
+    """Puts patches ``(B, F, c, c)`` on empty maps ``(B, F + 1, R, R)``, centred at `location`, for
+    which the map is 2 wide. The last channel is 1 where the patch is."""
+    side = patch.shape[-1]
+    patch = torch.cat([patch, torch.ones_like(patch[:, :1])], dim=1)
+    first = corner(location, cells, side)  # (B, 2): x, y
+    offset = torch.arange(cells, device=patch.device) - first[..., None]  # (B, 2, R)
+    inside = (offset >= 0) & (offset < side)
+    x, y = offset.clamp(0, side - 1).unbind(1)
+    features = patch.shape[1]
+    rows = patch.gather(2, y[:, None, :, None].expand(-1, features, cells, side))
+    placed = rows.gather(3, x[:, None, None, :].expand(-1, features, cells, cells))
+    return placed * (inside[:, 1, :, None] & inside[:, 0, None, :])[:, None]
+
+
+class MapCore(nn.Module):
+    """Writes a glimpse into the map, and reads the map."""
+
+    def __init__(self, config: DTRAMConfig) -> None:
+        super().__init__()
+        assert config.map is not None
+        width, options = config.map.width, config.map
+        self.levels = features_of_scales(config)
+        self.read = nn.Sequential(
+            *(_conv(sum(self.levels), width), _conv(width, width), nn.MaxPool2d(2)),
+            *(_conv(width, 2 * width), _conv(2 * width, 2 * width), nn.MaxPool2d(2)),
+            *(_conv(2 * width, 4 * width), _conv(4 * width, 4 * width)),
+        ).to(memory_format=torch.channels_last)
+        self.out_channels, self.side = 4 * width, options.cells // 4
+        fixed = options.pool == "none"
+        out = self.out_channels * self.side**2 if fixed else 2 * self.out_channels
+        pool = nn.Flatten() if fixed else MaxAndMean()
+        hidden = nn.Linear(out, config.hidden_size)
+        self.pool = nn.Sequential(pool, nn.Dropout(options.dropout), hidden, nn.ReLU())
+
+    def forward(self, placed: Tensor, before: Tensor) -> Tensor:
+        """The map after a glimpse ``(B, F, R, R)``, which adds what was not seen at its scale."""
+        parts = zip(placed.split(self.levels, 1), before.split(self.levels, 1), strict=True)
+        return torch.cat([torch.where(old[:, -1:] > 0, old, new) for new, old in parts], dim=1)
+
+
+class MaxAndMean(nn.Module):
+    """The largest and the mean value of each feature: ``(B, C, h, w)`` to ``(B, 2 C)``."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.cat([features.amax(dim=(2, 3)), features.mean(dim=(2, 3))], dim=1)
 
 
 class MapDTRAM(DTRAM):
@@ -121,19 +113,17 @@ class MapDTRAM(DTRAM):
 
     KIND = "DT-RAM with a map"
     core: MapCore
-    options: MapOptions
+    outside: Tensor  # (R, R) 1 for cells of the map outside the image, else 0
     scan: Tensor  # (T - 1, 2) locations of glimpses 2 ... T; (0) if the locator chooses them
 
     def __init__(self, config: DTRAMConfig, *args: Any, **kw: Any) -> None:
         super().__init__(config, *args, **kw)
         assert config.map is not None
-        self.options = config.map
-        if self.options.frame == "gaze":
-            # The cells' distances from the gaze; there is one at 0.
-            steps = torch.arange(config.locator_grid) - config.locator_grid // 2
-            y, x = torch.meshgrid(steps, steps, indexing="ij")
-            moves = torch.stack([x, y], dim=-1).flatten(0, 1).float()
-            self.cell_centres = moves * (MOVE * 2 / self.options.image_side)
+        cells, image = config.map.cells, config.map.image_cells
+        self.cell_centres *= cells / image  # the grid lies over the map
+        outside = (torch.arange(cells) + 0.5 - cells / 2).abs() > image / 2
+        outside = (outside[:, None] | outside).float()
+        self.register_buffer("outside", outside, persistent=False)
         self.register_buffer("scan", torch.tensor(config.scan), persistent=False)
 
     def _make_encoder_and_core(self) -> tuple[nn.Module, nn.Module]:
@@ -153,54 +143,38 @@ class MapDTRAM(DTRAM):
     def initial(self, batch: int) -> Any:
         """The `MapState` before the first glimpse: an empty map."""
         new, config = self.scalar_baseline.new_zeros, self.config
-        cells, scales = self.options.cells, config.glimpse_shape[2]
+        assert config.map is not None
         return MapState(
             h=new(batch, config.hidden_size),
             time=new(batch, dtype=torch.int64),
-            map=new(batch, scales, 2, cells, cells),
-            gaze=new(batch, 2),
+            map=new(batch, sum(self.core.levels), config.map.cells, config.map.cells),
             scores=new(batch, config.locator_grid**2),
         )
 
-    def update(self, code: Any, state: Any, step: int | None = None) -> Any:
-        memory = self.core(code, state.map, state.gaze)
+    def update(self, code: Tensor, state: Any, step: int | None = None) -> Any:
+        memory = self.core(code, state.map)
         features = self.core.read(memory)
-        scores = self.score_cells(features, memory, code.location)
-        return MapState(self.core.pool(features), state.time + 1, memory, code.location, scores)
+        scores = self.score_cells(features, memory)
+        return MapState(self.core.pool(features), state.time + 1, memory, scores)
 
-    def score_cells(self, features: Tensor, memory: Tensor, gaze: Tensor) -> Tensor:
+    def score_cells(self, features: Tensor, memory: Tensor) -> Tensor:
         """Scores ``(B, G * G)`` of the cells, from what was read of a map and the map itself."""
         if self.config.scan:
             return features.new_zeros(len(features), 0)
         scores = self.locator(features.detach())
-        outside = (self.locations_of(None, gaze).abs() > 1).any(dim=-1)
-        return scores.masked_fill(outside | self._shows_nothing_new(memory), FORBIDDEN)
+        return scores.masked_fill(self._shows_nothing_new(memory), FORBIDDEN)
 
     def _shows_nothing_new(self, memory: Tensor) -> Tensor:
-        """Cells ``(B, G * G)`` bool about which a glimpse's whole window was seen."""
-        cells, grid, side = (
-            self.options.cells,
-            self.config.locator_grid,
-            self.config.glimpse_shape[0],
-        )
-        seen = memory[:, 0, 1:].float()
-        if self.options.frame == "gaze":
-            pitch, known = MOVE, 0.0
-            before = MOVE * (grid // 2) + side // 2 - cells // 2  # of the first cell's window
-        else:
-            pitch, known = cells // grid, 1.0  # outside the image there is nothing to see
-            before = (side - pitch) // 2
-        after = (grid - 1) * pitch + side - before - cells
-        seen = avg_pool2d(pad(seen, (before, after, before, after), value=known), side, pitch)
-        return (seen > 1 - 0.5 / side**2).flatten(1)
-
-    def locations_of(self, choice: Tensor | None, gaze: Tensor) -> Tensor:
-        """Locations ``(B, 2)`` of chosen cells ``(B,)``, or of all ``(B, G * G, 2)``, from the gaze
-        ``(B, 2)``."""
-        centres = self.cell_centres if choice is None else self.cell_centres[choice]
-        if self.options.frame == "image":
-            return centres if choice is not None else centres[None]
-        return centres + (gaze[:, None] if choice is None else gaze)
+        """Cells ``(B, G * G)`` bool outside the image, or about which all of a glimpse was seen."""
+        options, grid = self.config.map, self.config.locator_grid
+        assert options is not None
+        side, pitch = options.glimpse_cells, options.cells // grid
+        before = (side - pitch) // 2  # of the window of the first cell, outside the map
+        seen = torch.maximum(memory[:, self.core.levels[0] - 1, None], self.outside)
+        after = (grid - 1) * pitch + side - before - options.cells
+        seen = pad(seen, (before, after, before, after), value=1.0)
+        seen = avg_pool2d(seen, side, pitch) > 1 - 0.5 / side**2
+        return seen.flatten(1) | (self.cell_centres.abs() > 1).any(dim=1)
 
     def location_params(self, state: Any) -> Tensor:
         """The scores of all cells ``(B, G * G)``."""
@@ -210,29 +184,13 @@ class MapDTRAM(DTRAM):
         if self.config.scan:
             # After the last glimpse no location is needed.
             return self.scan[(state.time - 1).clamp(max=len(self.scan) - 1)]
-        return self.locations_of(state.scores.argmax(dim=-1), state.gaze)
+        return super().locate(state)
 
 
-def _place(pixels: Tensor, location: Tensor, cells: int) -> Tensor:
-    """Puts glimpses ``(B, 1, g, g)`` on empty maps ``(B, 2, R, R)`` of images of R pixels."""
-    side = pixels.shape[-1]
-    pixels = torch.cat([pixels, torch.ones_like(pixels)], dim=1)
-    first = corner(location, cells, side)  # (B, 2): x, y
-    offset = torch.arange(cells, device=pixels.device) - first[..., None]  # (B, 2, R)
-    inside = (offset >= 0) & (offset < side)
-    x, y = offset.clamp(0, side - 1).unbind(1)
-    rows = pixels.gather(2, y[:, None, :, None].expand(-1, 2, cells, side))
-    placed = rows.gather(3, x[:, None, None, :].expand(-1, 2, cells, cells))
-    return placed * (inside[:, 1, :, None] & inside[:, 0, None, :])[:, None]
-
-
-def _layers(channels: list[int]) -> nn.Sequential:
-    """3x3 convolutions, each with batch norm and ReLU."""
-    layers: list[nn.Module] = []
-    for before, after in pairwise(channels):
-        conv = nn.Conv2d(before, after, 3, padding=1, bias=False)
-        layers += [conv, nn.BatchNorm2d(after), nn.ReLU()]
-    return nn.Sequential(*layers)
+def _conv(channels: int, out: int) -> nn.Sequential:
+    """A 3x3 convolution, batch norm and ReLU."""
+    conv = nn.Conv2d(channels, out, 3, padding=1, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(out), nn.ReLU())
 
 
 class MapUnroll(nn.Module):
@@ -270,7 +228,7 @@ class MapUnroll(nn.Module):
         going_on = [m * (images - images * t // steps) for t in range(steps)] + [0]
         index = index.repeat_interleave(m)
         state = agent.initial(len(index))
-        memory, gaze = state.map.bfloat16() if self.bf16 else state.map, state.gaze
+        memory = state.map.bfloat16() if self.bf16 else state.map
         noise = policy.noise(steps, state.scores)
         seen, location = self.sensor.first(store, index)
         path: list[_Read] = []
@@ -283,21 +241,19 @@ class MapUnroll(nn.Module):
                     if scan:
                         location = agent.scan[t - 1] + self.jitter * torch.randn_like(location)
                     else:
-                        location = path[-1].next_location
+                        location = policy.location(path[-1].choice)
                     location = location[:count]
                     seen = self.sensor(store, index[:count], location)
-                memory = agent.core(agent.encode(seen, location), memory[:count], gaze[:count])
-                gaze = location
+                memory = agent.core(agent.encode(seen, location), memory[:count])
                 ends.append(memory[more:])
                 if scan:
                     continue
                 features = agent.core.read(memory)
-                scores = agent.score_cells(features, memory, gaze).float()
+                scores = agent.score_cells(features, memory).float()
                 h = agent.core.pool(features).float()
                 choice = policy.choose(scores, noise[t, :count])
-                after = agent.locations_of(choice, gaze)
                 logits, features = agent.classifier(h), features.float()
-                path.append(_Read(location, h, logits, features, scores, choice, after))
+                path.append(_Read(location, h, logits, features, scores, choice))
         agent.train(training)
 
         with autocast(location.device.type, self.bf16):
@@ -313,8 +269,8 @@ class MapUnroll(nn.Module):
         return Trajectory(
             locations=dense.location,
             logits=logits,
-            location_mean=dense.next_location,
-            sampled_locations=dense.next_location,
+            location_mean=agent.best_location(scores),
+            sampled_locations=policy.location(dense.choice),
             location_log_prob=policy.log_prob(dense.choice, scores),
             stop_logit=torch.zeros_like(scores[..., 0]),
             stop=at_end,
@@ -334,7 +290,6 @@ class _Read(NamedTuple):
     features: Tensor  # (B, 4 W, R / 4, R / 4)
     scores: Tensor  # (B, G * G)
     choice: Tensor  # (B,)
-    next_location: Tensor  # (B, 2)
 
 
 def _scanned(agent: MapDTRAM, h: Tensor, at_end: Tensor) -> Trajectory:

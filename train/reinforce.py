@@ -89,8 +89,8 @@ class Options(TrainingOptions):
     map also values grid=14 exploration=0.1 hidden=64, which learns what a cell pays, and scan
     jitter=1, one path for all"""
     core: Core = field(default_factory=RNN)
-    """recurrent core: rnn (the paper's), or a spatial memory, map frame=image|gaze cells=28
-    width=16 dropout=0.2"""
+    """recurrent core: rnn (the paper's), or a spatial memory, map cells=28 cell=1 width=16
+    pool=none|max_and_mean dropout=0.2"""
     stop: Stop = field(default_factory=StopAfter)
     """when the stopper learns: after the trunk (max_mean_glimpses=3.5 entropy=0.0005 gradient=exact
     epochs=20 batch_size=1000), joint with it, off (RAM), or act: Adaptive Computation Time on a

@@ -55,9 +55,19 @@ def new_agent(
     if isinstance(core, Map):
         side = task.image_size
         check("core", "map", side is not None, "images of one size")
+        glimpse = task.sensor.glimpse_size
+        expected = f"a divisor of the glimpse's {glimpse} pixels"
+        check("core", f"map cell={core.cell}", glimpse % core.cell == 0, expected)
         config |= {
             "core": core.name,
-            "map": MapOptions(side or 0, core.frame, core.cells, core.width, core.dropout),
+            "map": MapOptions(
+                extent=glimpse / (side or 1),
+                glimpse_cells=glimpse // core.cell,
+                cells=core.cells,
+                width=core.width,
+                pool=core.pool,
+                dropout=core.dropout,
+            ),
         }
     if isinstance(encoder, ResNetEncoder):
         resnet = encoder.resnet(task.channels * task.sensor.num_scales)

@@ -60,7 +60,7 @@ class Values:
 
     name: Literal["values"] = "values"
     grid: int = 14
-    """cells along a side of the map; in the gaze's frame a cell has 4 pixels a side"""
+    """cells along a side of the map, among which the next location is chosen"""
     hidden: int = 64
     """hidden units of the locator; 0 makes it linear"""
     exploration: float = 0.1
@@ -122,12 +122,14 @@ class Map:
     """A spatial memory, see `agents.spatial_map`; it needs --locator cells or values."""
 
     name: Literal["map"] = "map"
-    frame: Literal["image", "gaze"] = "image"
-    """a map of the whole image, or of what lies about the last glimpse"""
     cells: int = 28
-    """cells along a side of the map; in the image's frame the side of the image"""
+    """cells along a side of the map, whose middle is the image's"""
+    cell: int = 1
+    """pixels of the image along a side of a cell"""
     width: int = 16
     """channels of the first convolution that reads it"""
+    pool: Literal["none", "max_and_mean"] = "none"
+    """max_and_mean: what was read is pooled over the map, for objects at any place"""
     dropout: float = 0.2
     """share of the features left out in training"""
 

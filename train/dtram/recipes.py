@@ -37,8 +37,8 @@ _MAP: dict[str, Any] = {
     "stop": StopAfter(max_mean_glimpses=2.4),
 }
 _CLUTTER: dict[str, Any] = {
-    "core": Map(frame="gaze"),
-    "locator": Values(grid=28),
+    "core": Map(cells=32, cell=2, pool="max_and_mean"),
+    "locator": Values(grid=16),
     "augment": Augmentation(affine=0.5, compose=True),
     "stop": StopAfter(max_mean_glimpses=4.0),
 }
@@ -62,7 +62,13 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
     },
     # The RAM paper's cluttered digits.
     "cluttered": {**_MAP, **_CLUTTER, "env_id": "DTRAM-ClutteredMNIST-v0"},
-    "cluttered-100": {**_MAP, **_CLUTTER, "env_id": "DTRAM-ClutteredMNIST100-v0"},
+    "cluttered-100": {
+        **_MAP,
+        **_CLUTTER,
+        "env_id": "DTRAM-ClutteredMNIST100-v0",
+        "core": Map(cells=52, cell=2, pool="max_and_mean"),
+        "locator": Values(grid=26),
+    },
     # Small drawn birds, whose species differ in small parts.
     "birds-small": {
         "env_id": "DTRAM-BirdsSmall-v0",
