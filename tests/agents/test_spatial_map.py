@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import avg_pool2d, cross_entropy, pixel_shuffle
 
 from agents.config import DTRAMConfig
 from agents.cores import MapOptions
@@ -21,23 +21,29 @@ from dtram_env.sensor_torch import glimpse
 SIDE, GLIMPSE = 28, 8
 
 
-def make_agent(frame: str = "image", **changes: Any) -> MapDTRAM:
-    """In the gaze's frame: images of 60 pixels, glimpses of 12 in 3 scales."""
+def make_agent(large: bool = False, **changes: Any) -> MapDTRAM:
+    """`large`: images of 60 pixels in a map of 64, in cells of 2, and glimpses in 3 scales."""
     torch.manual_seed(0)
-    gaze = frame == "gaze"
-    side, size, scales, grid = (60, 12, 3, 28) if gaze else (SIDE, GLIMPSE, 1, 14)
-    options = MapOptions(
-        **{"image_side": side, "frame": frame, "width": 4, **changes.pop("map", {})}
-    )
+    options = {"extent": GLIMPSE / SIDE, "glimpse_cells": GLIMPSE, "width": 4}
+    shape, grid = (GLIMPSE, GLIMPSE, 1), 14
+    if large:
+        options |= {"extent": 12 / 60, "glimpse_cells": 6, "cells": 32}
+        shape, grid = (12, 12, 3), 16
+    options |= changes.pop("map", {})
     config = {"encoder": "pixels", "locator_grid": grid, "hidden_size": 16, "pixel_std": 1.0}
-    config |= {"core": "map", "map": options}
-    shape = changes.pop("glimpse_shape", (size, size, scales))
+    config |= {"core": "map", "map": MapOptions(**options)}  # type: ignore[arg-type]
+    shape = changes.pop("glimpse_shape", shape)
     return MapDTRAM(DTRAMConfig(10, shape, 4, **{**config, **changes}))
 
 
 def images(count: int = 6, side: int = SIDE) -> TensorStore:
     pixels = torch.randint(1, 256, (count, side, side, 1), dtype=torch.uint8)
     return TensorStore(pixels, 2 * GLIMPSE)
+
+
+def sensor_of(agent: MapDTRAM) -> GlimpseSensor:
+    side, _, scales = agent.config.glimpse_shape
+    return GlimpseSensor(side, scales)
 
 
 def test_a_map_of_pixels_is_the_image_where_it_was_seen() -> None:
@@ -50,62 +56,72 @@ def test_a_map_of_pixels_is_the_image_where_it_was_seen() -> None:
         corner = torch.floor((location + 1) * SIDE / 2 - GLIMPSE / 2 + 0.5).long()
         for b, (x, y) in enumerate(corner.tolist()):
             seen[b, 0, max(y, 0) : y + GLIMPSE, max(x, 0) : x + GLIMPSE] = True
-        assert torch.equal(state.map[:, 0, 1:] > 0, seen)
-        assert torch.equal(state.map[:, 0, :1], torch.where(seen, whole, 0))
+        assert torch.equal(state.map[:, 1:] > 0, seen)
+        assert torch.equal(state.map[:, :1], torch.where(seen, whole, 0))
 
 
-def test_the_last_glimpse_replaces_what_the_map_had() -> None:
+def test_what_was_seen_stays() -> None:
     agent = make_agent().eval()
     state, centre = agent.initial(1), torch.zeros(1, 2)
     for value in (200, 3):
         pixels = torch.full((1, GLIMPSE, GLIMPSE, 1), value, dtype=torch.uint8)
         state = agent.observe(pixels, centre, state)
-    assert set(state.map[:, 0, 0].unique().tolist()) == {0.0, 3.0}
+    assert set(state.map[:, 0].unique().tolist()) == {0.0, 200.0}
 
 
-def test_a_map_about_the_gaze_is_the_image_at_each_scale() -> None:
-    """Each part holds all glimpses of its scale, and they lie where they were taken."""
-    agent, store = make_agent("gaze").eval(), images(6, 60)
-    sensor, index, state = GlimpseSensor(12, 3), torch.arange(6), agent.initial(6)
-    moves = [(0, 0), (4, -4), (-4, 4), (0, 8)]  # of the gaze, in pixels from the image's middle
-    for move in moves:
-        location = torch.tensor([move]).expand(6, 2) / 30
-        state = agent.observe(sensor(store, index, location), location, state)
-    for scale in range(3):
-        pixels = 2**scale
-        # The image about the last gaze, in cells of this scale, as the sensor averages them.
-        wanted, seen = torch.zeros(6, 28, 28), torch.zeros(28, 28, dtype=torch.bool)
-        for move in moves:
-            location = torch.tensor([move]).expand(6, 2) / 30
-            glimpse_ = sensor(store, index, location)[..., scale].float()
-            x, y = (8 + (a - b) // pixels for a, b in zip(move, moves[-1], strict=True))
-            for row in range(max(0, y), min(28, y + 12)):
-                for column in range(max(0, x), min(28, x + 12)):
-                    wanted[:, row, column] = glimpse_[:, row - y, column - x]
-                    seen[row, column] = True
-        assert torch.equal(state.map[:, scale, 1] > 0, seen.expand(6, 28, 28))
-        assert torch.equal(state.map[:, scale, 0], wanted)
+def test_cells_of_several_pixels_hold_all_of_them_at_every_scale() -> None:
+    """At scale 0 all 4 pixels of a cell, at scale 1 their mean, at scale 2 that of 4 cells."""
+    agent, store, sensor = make_agent(large=True).eval(), images(40, 60), GlimpseSensor(12, 3)
+    whole = torch.zeros(40, 1, 64, 64)
+    whole[:, :, 2:62, 2:62] = store.images.permute(0, 3, 1, 2).float()
+    index, places = torch.arange(40), torch.randint(256, (40,))
+    location = agent.cell_centres[places]
+    crops = sensor(store, index, location)
+    fine, middle, coarse = agent.encode(crops, location).split([5, 2, 2], dim=1)
+    for part, window in ((fine, 6), (middle, 12), (coarse, 24)):
+        for b, place in enumerate(places.tolist()):
+            top, left = (2 * p + 1 - window // 2 for p in divmod(place, 16))
+            seen = torch.zeros(32, 32, dtype=torch.bool)
+            seen[max(0, top) : max(0, top + window), max(0, left) : max(0, left + window)] = True
+            assert torch.equal(part[b, -1] > 0, seen)
+    shown = fine[:, 4:].repeat_interleave(2, 2).repeat_interleave(2, 3)
+    assert torch.equal(pixel_shuffle(fine[:, :4], 2), whole * shown)
+    mean = torch.floor(avg_pool2d(whole, 2) + 0.5)  # the sensor rounds halves up
+    assert torch.equal(middle[:, :1], mean * middle[:, 1:])
+    for b, place in enumerate(places.tolist()):
+        rows, columns = (torch.arange(32) - (2 * p + 1 - 12) for p in divmod(place, 16))
+        y, x = (part[(part >= 0) & (part < 24)] // 2 for part in (rows, columns))
+        pixels = coarse[b, 0][coarse[b, 1] > 0]
+        assert torch.equal(pixels, crops[b, y[:, None], x, 2].flatten().float())
 
 
-def test_a_far_move_forgets_what_leaves_the_map() -> None:
-    agent, store = make_agent("gaze").eval(), images(1, 60)
-    sensor, state = GlimpseSensor(12, 3), agent.initial(1)
-    for x in (-24, 24):
-        location = torch.tensor([[x, 0]]) / 30
-        state = agent.observe(sensor(store, torch.arange(1), location), location, state)
-    # 48 pixels: out of reach at scales 0 and 1, and 12 cells at scale 2.
-    assert state.map[0, :, 1].sum(dim=(1, 2)).tolist() == [144, 144, 8 * 12 + 144]
+def test_places_outside_the_image_or_just_seen_are_not_chosen() -> None:
+    agent, store, sensor = make_agent(large=True).eval(), images(3, 60), GlimpseSensor(12, 3)
+    first, location = sensor.first(store, torch.arange(3))
+    state = agent.observe(first, location, agent.initial(3))
+    centres = agent.cell_centres * 30  # pixels from the middle: -30, -26 ... 30
+    assert centres[:16, 0].tolist() == pytest.approx([4 * i - 30 for i in range(16)], abs=1e-4)
+    assert not (state.scores == FORBIDDEN).any()  # no window lies within the first one
+    at = agent.cell_centres[[119] * 3]
+    state = agent.observe(sensor(store, torch.arange(3), at), at, state)
+    assert torch.equal(state.scores[0] == FORBIDDEN, torch.arange(256) == 119)
+    wide = make_agent(large=True, map={"cells": 48}, locator_grid=24).eval()
+    state = wide.observe(first, location, wide.initial(3))
+    outside = (wide.cell_centres.abs() > 1).any(dim=1)
+    assert outside.sum() == 24**2 - 16**2
+    assert torch.equal(state.scores[0] == FORBIDDEN, outside)
 
 
-def test_moves_stay_in_the_image_and_leave_the_place_just_seen() -> None:
-    agent, store = make_agent("gaze").eval(), images(1, 60)
-    sensor, state = GlimpseSensor(12, 3), agent.initial(1)
-    location = torch.tensor([[20.0, -28.0]]) / 30
-    state = agent.observe(sensor(store, torch.arange(1), location), location, state)
-    allowed = agent.locations_of(None, state.gaze)[0][state.scores[0] > FORBIDDEN] * 30
-    found = {tuple(place) for place in allowed.round().long().tolist()}
-    steps = range(-28, 29, 4)
-    assert found == {(x, y) for x in steps for y in steps if y < 28} - {(20, -28)}
+def test_a_pooled_reading_is_the_same_at_every_place() -> None:
+    """A digit and its surroundings, moved by whole cells of the last convolution."""
+    torch.manual_seed(0)
+    agent = make_agent(large=True, map={"pool": "max_and_mean", "cells": 64}).eval()
+    memory = torch.zeros(3, 9, 64, 64)
+    for b, (y, x) in enumerate(((28, 28), (32, 28), (28, 36))):
+        generator = torch.Generator().manual_seed(1)
+        memory[b, :, y : y + 4, x : x + 4] = torch.randn(9, 4, 4, generator=generator)
+    h = agent.core.pool(agent.core.read(memory))
+    torch.testing.assert_close(h[1:], h[:1].expand(2, -1))
 
 
 def test_no_location_is_chosen_where_a_glimpse_would_show_nothing_new() -> None:
@@ -123,11 +139,10 @@ def test_no_location_is_chosen_where_a_glimpse_would_show_nothing_new() -> None:
     assert torch.equal(state.scores[0] == FORBIDDEN, torch.arange(196) == 90)
 
 
-@pytest.mark.parametrize("frame", ["image", "gaze"])
-def test_one_agent_in_every_way_of_running(frame: str, tmp_path: Path) -> None:
-    agent, gaze = make_agent(frame).eval(), frame == "gaze"
-    store, index = images(6, 60 if gaze else SIDE), torch.arange(6)
-    sensor = GlimpseSensor(12, 3) if gaze else GlimpseSensor(GLIMPSE)
+@pytest.mark.parametrize("large", [False, True])
+def test_one_agent_in_every_way_of_running(large: bool, tmp_path: Path) -> None:
+    agent, index = make_agent(large).eval(), torch.arange(6)
+    store, sensor = images(6, 60) if large else images(), sensor_of(agent)
     torch.nn.init.normal_(agent.locator[-3].weight)  # type: ignore[index, union-attr, arg-type]
     agent.stopping = agent.learned_stop(0.5)
     scores = score(agent, sensor, store, torch.zeros(6, dtype=torch.int64))
@@ -171,10 +186,10 @@ def test_the_last_glimpse_of_each_trajectory_has_a_gradient() -> None:
     assert learned(agent) == {"core", "classifier"}
 
 
-@pytest.mark.parametrize("frame", ["image", "gaze"])
-def test_a_path_is_read_as_the_agent_reads_it_in_use(frame: str) -> None:
-    agent, gaze = make_agent(frame, map={"dropout": 0.9}), frame == "gaze"
-    store, sensor = (images(6, 60), GlimpseSensor(12, 3)) if gaze else (images(), GlimpseSensor(8))
+@pytest.mark.parametrize("large", [False, True])
+def test_a_path_is_read_as_the_agent_reads_it_in_use(large: bool) -> None:
+    agent = make_agent(large, map={"dropout": 0.9})
+    store, sensor = images(6, 60) if large else images(), sensor_of(agent)
     for norm in (m for m in agent.modules() if isinstance(m, torch.nn.BatchNorm2d)):
         norm.momentum = 0.0  # so that the reading with gradients changes no average
     unroll, index = MapUnroll(agent, sensor), torch.arange(6)
@@ -190,10 +205,9 @@ def test_a_path_is_read_as_the_agent_reads_it_in_use(frame: str) -> None:
             state = agent.observe(seen, path.locations[t], state)
             going_on = length > t + 1
             torch.testing.assert_close(path.logits[t][going_on], agent.logits(state)[going_on])
-            cells = agent.locations_of(None, path.locations[t]).expand(12, -1, 2)
-            found = path.sampled_locations[t][:, None] == cells
+            found = path.sampled_locations[t][:, None] == agent.cell_centres
             choice, params = found.all(dim=-1).float().argmax(dim=-1), agent.location_params(state)
-            own = CellLocations(cells[0]).log_prob(choice, params)
+            own = CellLocations(agent.cell_centres).log_prob(choice, params)
             paths = path.location_log_prob[t].detach(), path.location_score[t].detach()
             torch.testing.assert_close(paths[0][going_on], own[going_on])
             torch.testing.assert_close(paths[1][going_on], params[range(12), choice][going_on])
@@ -297,13 +311,12 @@ def test_a_locator_of_values_finds_the_cell_that_pays() -> None:
         ({"per_step": True}, "per_step=True: expected False with a map"),
         ({"answer": "first_plus_mean"}, "expected 'state' with a map"),
         ({"locator_input": "state"}, "expected 'detached' with a map"),
-        ({"glimpse_shape": (8, 8, 2)}, "glimpse_shape=2: expected 1 scale in the image's frame"),
-        ({"glimpse_shape": (7, 7, 1)}, "glimpse_shape=7: expected even"),
         ({"thumbnail_size": 12}, "thumbnail_size=12: expected 0"),
         ({"map": {"cells": 30}}, "cells=30: expected a multiple of 4"),
-        ({"map": {"cells": 24}}, "cells=24: expected 28 in the image's frame"),
-        ({"map": {"frame": "world"}}, "frame='world'"),
         ({"map": {"dropout": 1.0}}, "dropout=1.0"),
+        ({"map": {"extent": 0.0}}, "extent=0.0"),
+        ({"map": {"pool": "sum"}}, "pool='sum'"),
+        ({"map": {"glimpse_cells": 3}}, "glimpse_shape=8: expected 3 times or divided"),
     ],
 )
 def test_bad_settings_are_named(changes: dict[str, Any], message: str) -> None:
