@@ -12,6 +12,7 @@ from PIL import Image
 
 from benchmarks import dynamic_saving as saving
 from benchmarks import image_cache as cache
+from benchmarks import image_side as side
 from benchmarks.timing import photograph, run_benchmark
 
 
@@ -53,6 +54,38 @@ def test_saving_is_time_over_operations(
     assert figures["quotient"] == pytest.approx(np.median(figures["quotients"]), abs=2e-3)
     assert result["options"]["first_look"] == first_look and "hardware" in result
     assert json.loads(capsys.readouterr().out)["figures"] == figures
+
+
+# -- image_side -----------------------------------------------------------------------------------
+
+
+@pytest.mark.slow  # starts four processes
+def test_an_answer_costs_the_same_at_every_side(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    words = "--sides 64 128 --encoders resnet10 --look 32 --looks 3 --repeats 1"
+    figures = run_main(side, monkeypatch, tmp_path / "out.json", words)["figures"]["resnet10"]
+    small, large = figures["64"], figures["128"]
+    assert small["dtram"]["mflop"] == large["dtram"]["mflop"]
+    assert large["one_look"]["mflop"] == pytest.approx(4 * small["one_look"]["mflop"], rel=0.01)
+    for row in (small, large):
+        look, decoding, end = row["dtram"]["ms"] / 3, row["decoding"], row["from_file"]
+        draft, whole = decoding["draft_ms"], decoding["whole_ms"]
+        assert end["stops_at_first_look_ms"] == pytest.approx(draft + look, abs=0.02)
+        assert end["all_looks_ms"] == pytest.approx(draft + whole + 3 * look, abs=0.02)
+        assert end["one_look_ms"] == pytest.approx(whole + row["one_look"]["ms"], abs=0.02)
+
+
+def test_peak_memory_is_that_of_the_largest_array_since_the_start() -> None:
+    device = torch.device("cpu")
+    np.ones(60_000_000, dtype=np.uint8)  # before the start
+    before = side.start_of_peak(device)
+    np.ones(30_000_000, dtype=np.uint8)
+    np.ones(20_000_000, dtype=np.uint8)
+    assert side.peak_memory(device) - before == pytest.approx(30, abs=5)
+
+
+# -- the rule of dynamic_saving -------------------------------------------------------------------
 
 
 def test_the_rule_stops_the_given_shares() -> None:
