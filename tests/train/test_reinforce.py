@@ -25,13 +25,24 @@ from agents.objective import Objective
 from agents.policy_only import FrozenClassifier, LookAndStop
 from agents.unroll import Unroll
 from tests.train.runs import assert_same_run, metrics, read
-from train.common.options import Muon, ResNetEncoder, command_line, to_json
+from train.common.augment import Augmentation
+from train.common.options import Muon, PlainEncoder, ResNetEncoder, command_line, to_json
 from train.common.run import RunFolder
 from train.common.training import epoch_order
 from train.common.training_task import TrainingTask
 from train.dtram import frozen_states
 from train.dtram.networks import agent_on_trunk, new_agent
-from train.dtram.options import ACT, Cells, Gaussian, StopAfter, StopJoint, StopOff
+from train.dtram.options import (
+    ACT,
+    Cells,
+    Gaussian,
+    Map,
+    Scan,
+    StopAfter,
+    StopJoint,
+    StopOff,
+    Values,
+)
 from train.dtram.recipes import RECIPES
 from train.reinforce import Options, train
 
@@ -52,6 +63,14 @@ CHANGES = {
         "locator": Cells(grid=4, entropy=0.02, entropy_last=0.0, learning_rate=1e-4),
     },
     "curriculum": {"curriculum": (2, 4), "baseline": "value", "supervision": "last"},
+    "values": {
+        **(MAPPED := {"core": Map(width=4), "encoder": PlainEncoder("pixels"), "m": 1}),
+        "locator": Values(grid=7, hidden=8),
+        "location_reward": "drop",
+        "baseline": "none",
+        "augment": Augmentation(affine=1.0, elastic=0.5),
+    },
+    "scan": {**MAPPED, "locator": Scan(), "baseline": "none"},
     "per-step": {
         "env": ("max_glimpses=2", "glimpse_size=8"),
         "env_steps": 960,
@@ -83,6 +102,8 @@ def whole(tmp_path_factory, small_options) -> Callable[[str], Path]:
     [
         ("warm-up", 4),  # within an epoch of the trunk
         ("per-step", 13),  # within the second stage, which copied networks of the first
+        ("values", 10),
+        ("scan", 10),
         pytest.param("after", 20, marks=pytest.mark.slow),
         pytest.param("after", 24, marks=pytest.mark.slow),  # at the end of the trunk
         pytest.param("after", 33, marks=pytest.mark.slow),  # within the stopper's stage

@@ -60,6 +60,7 @@ def new_agent(
         check("core", f"map cell={core.cell}", glimpse % core.cell == 0, expected)
         config |= {
             "core": core.name,
+            "hidden_size": 8 * core.width,
             "map": MapOptions(
                 extent=glimpse / (side or 1),
                 glimpse_cells=glimpse // core.cell,

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from dtram_env.datasets.sources.cluttered import COMPOSITIONS, DIGIT
+from train.common.augment import Augmentation
 from train.common.clutter import Composer
+from train.common.training_task import TrainingTask
 
 
 def digits(count: int = 50) -> torch.Tensor:
@@ -57,6 +59,19 @@ def test_overlapping_pixels_add_up_to_white_at_most() -> None:
 def test_the_digit_alone_is_changed_before() -> None:
     images = Composer("TranslatedMNIST", digits())(torch.arange(5), lambda x: 2 * x)
     assert images.amax((1, 2, 3)).tolist() == [2, 4, 6, 8, 10]
+
+
+def test_a_tasks_training_images_are_composed_of_its_own_digits() -> None:
+    """Translated digits have the digit's ink; with each batch they lie elsewhere."""
+    task = TrainingTask("DTRAM-TranslatedMNIST-v0", torch.device("cpu"), num_scales=1)
+    images, index = task.images("train"), torch.tensor([3, 40_000])
+    whole = images.store.whole(index)
+    augment = Augmentation(affine=0.0, compose=True)
+    first, second = (task.augmented(images, index, augment).images for _ in range(2))
+    assert not torch.equal(first, second)
+    for composed in (first, second):
+        assert torch.equal(composed.flatten(1).sum(1), whole.flatten(1).sum(1))
+        assert composed.shape == whole.shape
 
 
 def test_other_datasets_are_refused() -> None:
