@@ -65,12 +65,19 @@ CHANGES = {
     "curriculum": {"curriculum": (2, 4), "baseline": "value", "supervision": "last"},
     "values": {
         **(MAPPED := {"core": Map(width=4), "encoder": PlainEncoder("pixels"), "m": 1}),
+        "env_steps": 2_400,
         "locator": Values(grid=7, hidden=8),
         "location_reward": "drop",
         "baseline": "none",
         "augment": Augmentation(affine=1.0, elastic=0.5),
     },
-    "scan": {**MAPPED, "locator": Scan(), "baseline": "none"},
+    "scan": {
+        **MAPPED,
+        "locator": Scan(),
+        "baseline": "none",
+        "env_steps": 2_400,
+        "stop": StopOff(),
+    },
     "per-step": {
         "env": ("max_glimpses=2", "glimpse_size=8"),
         "env_steps": 960,
