@@ -32,6 +32,7 @@ from agents.loading import load_agent
 from agents.objective import Objective, hybrid_loss, trained_heads
 from agents.spatial_map import MapDTRAM, MapUnroll
 from agents.unroll import Unroll
+from train.common.augment import Augmentation
 from train.common.optimizers import Optimizers
 from train.common.options import (
     AdamW,
@@ -261,7 +262,8 @@ def train_stopper(options: Options, task: TrainingTask, agent: DTRAM, run: Train
     stop = options.stop
     assert isinstance(stop, StopAfter | ACT)
     env_steps = options.env_steps_of("stopper")
-    states = frozen_states(task, agent, options.augment, options.seed, env_steps)
+    states = frozen_states(task, agent, "train", options.augment, options.seed, env_steps)
+    held_out = frozen_states(task, agent, "validation", Augmentation(affine=0.0), options.seed)
     m = 1
     if isinstance(stop, ACT):
         parameters = list(agent.stopper.parameters())
@@ -300,11 +302,13 @@ def train_stopper(options: Options, task: TrainingTask, agent: DTRAM, run: Train
             optimizers.step()
             run.count(losses)
 
-        scores = validation.score_validation(task, agent)
-        if isinstance(stop, ACT):
+        agent.eval()
+        if isinstance(stop, ACT):  # its answers depend on the stopper
+            scores = validation.score_validation(task, agent)
             selection = validation.select_halting(scores, task.discount, stop.ponder_cost)
         else:
             bound = stop.max_mean_glimpses
+            scores = held_out.scores(agent)
             selection = validation.select_threshold(scores, task.discount, bound)
         if run.is_best(selection):
             agent.stopping = agent.learned_stop(selection.threshold)

@@ -12,13 +12,13 @@ from torch import Tensor
 from agents.dtram import DTRAM
 from agents.halting.act import halted_answer, ponder_cost_loss
 from agents.objective import Losses, supervised_losses
-from agents.unroll import Trajectory, deterministic_path
+from agents.unroll import Scores, Trajectory, deterministic_path
 from train.common.augment import Augmentation
 from train.common.training_task import TrainingTask
 
 
 class FrozenStates(NamedTuple):
-    """States and logits after glimpses 1 ... T of N training images."""
+    """States and logits after glimpses 1 ... T of N images."""
 
     h: Tensor  # (T, N, H)
     logits: Tensor  # (T, N, K) of the classifier after each glimpse
@@ -66,17 +66,29 @@ class FrozenStates(NamedTuple):
             mean_return=(correct * discount**taken).mean(),
         )
 
+    @torch.no_grad()
+    def scores(self, agent: DTRAM) -> Scores:
+        """The scores of all images under the stopper as it is; locations are left out."""
+        every = torch.arange(len(self.labels), device=self.labels.device)
+        nowhere = self.h.new_zeros(*self.h.shape[:2], 2)
+        return Scores(self.labels, self.logits, self.stop_logit(agent, every), nowhere)
+
 
 @torch.no_grad()
 def frozen_states(
-    task: TrainingTask, agent: DTRAM, augment: Augmentation, seed: int, env_steps: int | None = None
+    task: TrainingTask,
+    agent: DTRAM,
+    split: str,
+    augment: Augmentation,
+    seed: int,
+    env_steps: int | None = None,
 ) -> FrozenStates:
-    """Runs the trunk over the training split, or a random part of it with `env_steps` glimpses."""
+    """Runs the trunk over a split, or over a random part of it with `env_steps` glimpses."""
     agent.eval()
-    train, budget = task.images("train"), agent.config.max_glimpses
-    chosen = torch.arange(len(train), device=task.device)
-    if env_steps is not None and env_steps // budget < len(train):
-        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
+    images, budget = task.images(split), agent.config.max_glimpses
+    chosen = torch.arange(len(images), device=task.device)
+    if env_steps is not None and env_steps // budget < len(images):
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
         chosen = order[: env_steps // budget].sort().values.to(task.device)
     h = torch.empty(budget, len(chosen), agent.config.hidden_size, device=task.device)
     logits = torch.empty(budget, len(chosen), agent.config.num_classes, device=task.device)
@@ -84,9 +96,11 @@ def frozen_states(
         torch.manual_seed(seed)
         positions = torch.arange(len(chosen), device=task.device)
         for part in positions.split(task.whole_image_batch_size):
-            store = task.augmented(train, chosen[part], augment)
-            in_store = torch.arange(len(part), device=task.device)
+            store, in_store = images.store, chosen[part]
+            if augment.changes_images:
+                store = task.augmented(images, in_store, augment)
+                in_store = torch.arange(len(part), device=task.device)
             for t, step in enumerate(deterministic_path(agent, task.sensor, store, in_store)):
                 # Not `heads`: HaltingRAM's mix the answers of earlier glimpses.
                 h[t, part], logits[t, part] = step.state.h, agent.logits(step.state, t)
-    return FrozenStates(h, logits, train.labels[chosen])
+    return FrozenStates(h, logits, images.labels[chosen])

@@ -23,7 +23,7 @@ SCORE = 0.4  # after every glimpse: two leave 0.2, which the third takes
 def test_states_are_those_of_the_deterministic_pass(signpost: TrainingTask) -> None:
     torch.manual_seed(0)
     agent = signpost.new_agent(hidden_size=16)
-    states = frozen_states(signpost, agent, PLAIN, seed=0)
+    states = frozen_states(signpost, agent, "train", PLAIN, seed=0)
     train = signpost.images("train")
     scores = score(agent, signpost.sensor, train.store, train.labels)
     torch.testing.assert_close(states.logits, scores.logits)
@@ -50,7 +50,9 @@ def _expected_return(scores: Scores, discount: float) -> Tensor:
 
 def test_a_budget_takes_a_random_part_of_the_images(signpost: TrainingTask) -> None:
     agent = signpost.new_agent(hidden_size=16)
-    some, others = (frozen_states(signpost, agent, PLAIN, s, env_steps=402) for s in (0, 1))
+    some, others = (
+        frozen_states(signpost, agent, "train", PLAIN, s, env_steps=402) for s in (0, 1)
+    )
     assert some.h.shape[:2] == (4, 100) and len(some.labels) == 100
     assert not torch.equal(some.labels, others.labels)
 
@@ -68,7 +70,7 @@ def test_every_parameter_that_learns_is_reached(
         stop="learned", location_reward="return", stop_gradient=gradient, baseline=baseline
     )
     learn_only(agent, trained_heads(agent, objective))
-    states = frozen_states(signpost, agent, PLAIN, 0, env_steps=400)
+    states = frozen_states(signpost, agent, "train", PLAIN, 0, env_steps=400)
     trajectory = states.trajectory(agent, torch.arange(50).repeat_interleave(2))
     losses = hybrid_loss(trajectory, states.labels[:50], 2, objective, agent.scalar_baseline)
     losses.total.backward()
@@ -84,7 +86,7 @@ def halting(task: TrainingTask) -> tuple[FrozenStates, HaltingRAM]:
     last = agent.stopper[-1]
     torch.nn.init.zeros_(last.weight)
     torch.nn.init.constant_(last.bias, math.log(SCORE / (1 - SCORE)))
-    return frozen_states(task, agent, PLAIN, 0, env_steps=400), agent
+    return frozen_states(task, agent, "train", PLAIN, 0, env_steps=400), agent
 
 
 def mixed(each: Tensor) -> Tensor:
