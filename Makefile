@@ -32,8 +32,8 @@ endif
 # names the run folder, so changed code starts a new run.
 CODE := $(sort $(shell find agents dtram_env train -name "*.py"))
 train: $(READY) mnist
-	$(PY) train/reinforce.py --resume \
-	  --run-dir runs/make-train-$(firstword $(shell cat $(CODE) | cksum))
+	$(PY) train/reinforce.py --recipe mnist-map --epochs 10 --stop after max_mean_glimpses=3 \
+	  --resume --run-dir runs/make-train-$(firstword $(shell cat $(CODE) | cksum))
 
 test: lint mnist
 	$(PYTEST)
