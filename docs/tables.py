@@ -86,7 +86,7 @@ def _results() -> str:
         ),
         row("**MNIST, the paper's network**", f"{paper}/results.json", f"{evaluate} {paper}"),
         published,
-        row("MNIST, minutes on a CPU", "benchmarks/results/make_train.json", "make train"),
+        row("MNIST, a map, one scan", "benchmarks/results/make_train.json", "make train"),
         row("**drawn birds**, 128 pixels", f"{birds}/results.json", f"{evaluate} {birds}"),
         looks_once,
     ]
