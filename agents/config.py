@@ -101,7 +101,10 @@ class DTRAMConfig:
 
     def _check_map(self) -> None:
         require("map", self.map, (self.map is not None) == (self.core == "map"), "with core='map'")
-        require("scan", self.scan, not self.scan or self.map, "() without a map")
+        later = self.max_glimpses - 1
+        whole = not self.scan or (self.map is not None and len(self.scan) == later)
+        expected = f"(), or with a map {later} locations, of glimpses 2 ... T"
+        require("scan", self.scan, whole, expected)
         if self.map is None:
             return
         cells, grid, quarter = self.map.cells, self.locator_grid, self.map.cells // 4

@@ -109,7 +109,10 @@ class MaxAndMean(nn.Module):
 
 
 class MapDTRAM(DTRAM):
-    """A DT-RAM whose core is a map, see the module; arguments and results as `DTRAM`'s."""
+    """A DT-RAM whose core is a map, see the module; arguments and results as `DTRAM`'s.
+
+    Images are grey: the channels of a glimpse are its scales.
+    """
 
     KIND = "DT-RAM with a map"
     core: MapCore
@@ -258,8 +261,9 @@ class MapUnroll(nn.Module):
 
         with autocast(location.device.type, self.bf16):
             h = agent.core.pool(agent.core.read(torch.cat(ends[::-1]))).float()
-        length = torch.cat([torch.full((len(end),), t + 1) for t, end in enumerate(ends)][::-1])
-        at_end = (torch.arange(1, steps + 1)[:, None] == length).to(h.device)
+        time = torch.arange(1, steps + 1, device=h.device)[:, None]
+        length = torch.cat([t.expand(len(end)) for t, end in zip(time, ends, strict=True)][::-1])
+        at_end = time == length
         if scan:
             return _scanned(agent, h, at_end)
         dense = _Read(*(_filled(list(column)) for column in zip(*path, strict=True)))

@@ -65,7 +65,7 @@ class Options(BenchmarkOptions):
     """side of the first look and of a crop, in pixels"""
     looks: int = 3
     """looks of DT-RAM, which here takes all"""
-    repeats: int = 3
+    repeats: int = 2
     """measurements, of which the median is reported, after one that warms up"""
     device: str = "cpu"
     """where the networks run"""

@@ -263,11 +263,12 @@ def train_stopper(options: Options, task: TrainingTask, agent: DTRAM, run: Train
     assert isinstance(stop, StopAfter | ACT)
     env_steps = options.env_steps_of("stopper")
     states = frozen_states(task, agent, "train", options.augment, options.seed, env_steps)
-    held_out = frozen_states(task, agent, "validation", Augmentation(affine=0.0), options.seed)
     m = 1
     if isinstance(stop, ACT):
         parameters = list(agent.stopper.parameters())
     else:
+        plain = Augmentation(affine=0.0)
+        held_out = frozen_states(task, agent, "validation", plain, options.seed)
         # The exact gradient averages over all stopping times: one trajectory, no baseline.
         sampled = stop.gradient == "reinforce"
         m = options.m if sampled else 1

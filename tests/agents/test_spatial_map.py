@@ -262,7 +262,7 @@ def test_a_scan_is_the_same_for_every_image(tmp_path: Path) -> None:
 
 
 def test_a_scan_is_jittered_about_its_locations() -> None:
-    agent, store = make_agent(scan=((0.5, -0.5),), locator_grid=0).eval(), images(200)
+    agent, store = make_agent(scan=((0.5, -0.5),) * 3, locator_grid=0).eval(), images(200)
     unroll, seen = MapUnroll(agent, GlimpseSensor(GLIMPSE)), []
     unroll.jitter = 2 / SIDE  # a pixel
     encode = agent.encode
@@ -305,7 +305,8 @@ def test_a_locator_of_values_finds_the_cell_that_pays() -> None:
     ("changes", "message"),
     [
         ({"locator_grid": 0}, "locator_grid=0: expected a multiple of 7"),
-        ({"scan": ((0.0, 0.5),)}, "locator_grid=14: expected .* or 0 with a scan"),
+        ({"scan": ((0.0, 0.5),) * 3}, "locator_grid=14: expected .* or 0 with a scan"),
+        ({"scan": ((0.0, 0.5),), "locator_grid": 0}, "expected .*with a map 3 locations"),
         ({"locator_grid": 10}, "locator_grid=10"),
         ({"encoder": "mlp"}, "encoder='mlp': expected one of"),
         ({"per_step": True}, "per_step=True: expected False with a map"),

@@ -642,3 +642,31 @@ def test_the_program_solves_signpost(tmp_path: Path, seed: int) -> None:
     results = read(train(options))
     assert results["test_error"] < 1.0
     assert results["mean_glimpses"] == pytest.approx(1.5, abs=0.05)
+
+
+# -- a map ----------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"env_id": "DTRAM-BirdsSmall-v0"}, "map on DTRAM-BirdsSmall-v0: expected grey images"),
+        ({"env": ("first_glimpse=thumbnail",)}, "map on DTRAM-Signpost-v0: expected grey images"),
+        (
+            {"env": ("max_glimpses=8",), "locator": Scan()},
+            "scan with 8 glimpses: expected at most 7",
+        ),
+        ({"core": Map(width=4, cell=3)}, "map cell=3: expected a divisor of the glimpse's 8"),
+    ],
+)
+def test_a_map_refuses_what_it_would_misread(
+    tmp_path: Path, small_options, changes, message: str
+) -> None:
+    given = {**MAPPED, "locator": Values(grid=7), "location_reward": "drop", "baseline": "none"}
+    with pytest.raises(ValueError, match=message):
+        train(small_options(run_dir=tmp_path / "run", **{**given, **changes}))
+
+
+def test_exploration_falls_in_the_first_quarter() -> None:
+    falls = [Values(exploration=0.2).exploration_at(part / 8) for part in range(9)]
+    assert falls == pytest.approx([1, 0.5, *[0.2] * 7])

@@ -53,16 +53,21 @@ def new_agent(
         "stopper_prior": stopper_prior(stop),
     }
     if isinstance(core, Map):
-        side = task.image_size
-        check("core", "map", side is not None, "images of one size")
-        glimpse = task.sensor.glimpse_size
+        side, glimpse = task.image_size, task.sensor.glimpse_size
+        fits = side is not None and task.channels == 1 and task.sensor.first_glimpse != "thumbnail"
+        expected = "grey images of one size, and a first glimpse that is no thumbnail"
+        check("core", f"map on {task.env_id}", fits, expected)
+        assert side is not None
+        later, expected = task.max_glimpses - 1, f"at most {len(DIGIT_SCAN) + 1} glimpses"
+        fits = not isinstance(locator, Scan) or later <= len(DIGIT_SCAN)
+        check("locator", f"scan with {later + 1} glimpses", fits, expected)
         expected = f"a divisor of the glimpse's {glimpse} pixels"
         check("core", f"map cell={core.cell}", glimpse % core.cell == 0, expected)
         config |= {
             "core": core.name,
             "hidden_size": 8 * core.width,
             "map": MapOptions(
-                extent=glimpse / (side or 1),
+                extent=glimpse / side,
                 glimpse_cells=glimpse // core.cell,
                 cells=core.cells,
                 width=core.width,

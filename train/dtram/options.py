@@ -119,7 +119,7 @@ class RNN:
 
 @dataclass(frozen=True)
 class Map:
-    """A spatial memory, see `agents.spatial_map`; it needs --locator cells or values."""
+    """A spatial memory, see `agents.spatial_map`; with --locator cells, values or scan."""
 
     name: Literal["map"] = "map"
     cells: int = 28
