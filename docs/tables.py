@@ -58,19 +58,15 @@ def _results() -> str:
         error, glimpses = f"{found['test_error']:.2f}", f"{found['mean_glimpses']:.2f}"
         return name, error, glimpses, f"{flops / 1e6:.2f}", f"`{command}`"
 
-    one_look = next(
-        record
-        for record in read_records(RESULTS / "tables" / "runs.jsonl")
-        if (record["system"], record["seed"]) == ("one-look-resnet18", 0)
-    )
+    def looks_once(name: str, system: str, command: str) -> tuple[str, ...]:
+        records = read_records(RESULTS / "tables" / "runs.jsonl")
+        found = next(r for r in records if (r["system"], r["seed"]) == (system, 0))
+        figures = f"{found['error']:.2f}", "whole image", f"{found['flops'] / 1e6:.2f}"
+        return name, *figures, f"`python train/reproduce.py {command}`"
+
     published = ("DT-RAM as published, the talk's Table 2", "1.46", "3.6", "", "cited")
-    looks_once = (
-        "drawn birds, a ResNet-18 that looks once at everything",
-        f"{one_look['error']:.2f}",
-        "whole image",
-        f"{one_look['flops'] / 1e6:.2f}",
-        "`python train/reproduce.py table5 --data drawn`",
-    )
+    digits = "MNIST, two convolutions that look once at everything", "conv", "table2"
+    birds_once = "drawn birds, a ResNet-18 that looks once at everything", "one-look-resnet18"
     rows = [
         row("**MNIST, our network**", f"{conv}/results.json", f"{evaluate} {conv}"),
         row(
@@ -87,8 +83,9 @@ def _results() -> str:
         row("**MNIST, the paper's network**", f"{paper}/results.json", f"{evaluate} {paper}"),
         published,
         row("MNIST, a map, one scan", "benchmarks/results/make_train.json", "make train"),
+        looks_once(*digits),
         row("**drawn birds**, 128 pixels", f"{birds}/results.json", f"{evaluate} {birds}"),
-        looks_once,
+        looks_once(*birds_once, "table5 --data drawn"),
     ]
     heads = [
         "system (DT-RAM unless stated)",
