@@ -108,9 +108,11 @@ class DTRAMConfig:
         if self.map is None:
             return
         cells, grid, quarter = self.map.cells, self.locator_grid, self.map.cells // 4
-        fits = grid and grid % quarter == 0 and cells % grid == 0
-        fits = bool(self.scan) != fits and (not self.scan or not grid)
-        expected = f"a multiple of {quarter} that divides the map's {cells} cells, or 0 with a scan"
+        located = bool(self.scan) or not later  # by the scan, or there is only the first glimpse
+        fits = not grid if located else grid and grid % quarter == 0 and cells % grid == 0
+        expected = f"a multiple of {quarter} that divides the map's {cells} cells"
+        if located:
+            expected = "0 with a scan, or with one glimpse"
         require("locator_grid", grid, fits, expected)
         for shown in cells_of_scales(self):
             side = self.glimpse_shape[0]

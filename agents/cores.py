@@ -33,6 +33,8 @@ class MapOptions:
     """cells along a side that it covers in the map"""
     cells: int = 28
     """cells R along a side of the map, a multiple of 4; its middle is the image's"""
+    window: int = 0
+    """h_t is read from so many cells along a side, about the last glimpse; 0: from the whole map"""
     width: int = 16
     """channels of the first convolution that reads the map"""
     pool: str = "none"
@@ -45,7 +47,9 @@ class MapOptions:
         require_one_of(self, pool=("none", "max_and_mean"))
         require_at_least(self, 4, "cells", "width")
         require_at_least(self, 1, "glimpse_cells")
-        require("cells", self.cells, self.cells % 4 == 0, "a multiple of 4")
+        for name in ("cells", "window"):
+            require(name, getattr(self, name), getattr(self, name) % 4 == 0, "a multiple of 4")
+        require_at_least(self, 0, "window")
         require("extent", self.extent, 0 < self.extent <= 1, "a number in (0, 1]")
         require("dropout", self.dropout, 0 <= self.dropout < 1, "a number in [0, 1)")
 

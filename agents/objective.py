@@ -200,8 +200,8 @@ def hybrid_loss(
     ).view_as(trajectory.value)
     weight = {"taken": credit.taken, "last": credit.last, "all": torch.ones_like(credit.taken)}
     supervised = weight[objective.supervision]
-    if trajectory.supervised is not None:  # trajectories of all lengths stand for all glimpses
-        supervised = trajectory.steps * trajectory.supervised.to(ce.dtype)
+    if trajectory.supervised is not None:
+        supervised = trajectory.supervised.to(ce.dtype)
     ce_loss = (supervised * ce).sum(dim=0).mean()
 
     score = trajectory.location_log_prob * credit.location_advantage

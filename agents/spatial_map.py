@@ -1,17 +1,18 @@
 """DT-RAM with a spatial memory: a map of what was seen, where it was seen.
 
 Its core has in place of one vector a map of the image: the pixels of each scale of the glimpses,
-and a mask that tells which cells were seen. A small convolutional network reads the map after each
-glimpse: the classifier and the stopper see its output as a vector h_t, and the locator scores cells
-with a 1x1 convolution, so that "the tail, wherever it is" is one filter. Nothing but glimpses
-enters the map.
+and a mask that tells which cells were seen. After each glimpse a small convolutional network reads
+the map, or a window of it about the glimpse: the classifier and the stopper see its output as a
+vector h_t. A smaller one, the locator, reads the whole map at half its resolution and scores cells,
+so that "the tail, wherever it is" is one filter. Nothing but glimpses enters the map.
 """
 
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, pad, pixel_unshuffle
+from torch.nn.functional import conv2d, max_pool2d, pad, pixel_unshuffle
 
 from dtram_env.sensor_torch import TorchStore, corner
 
@@ -30,14 +31,17 @@ class MapState(NamedTuple):
     h: Tensor  # (B, H) h_t, read from the map
     time: Tensor  # (B,) int64, glimpses taken so far
     map: Tensor  # (B, F, R, R) of each scale: a cell's pixels, and whether it was seen
-    scores: Tensor  # (B, G * G) of the cells, from which the next location is chosen
+
+
+class Code(NamedTuple):
+    """An encoded glimpse, as the core takes it."""
+
+    patches: list[Tensor]  # of each scale (B, F, c, c), the pixels of its cells
+    location: Tensor  # (B, 2) of its centre, for which the map is 2 wide
 
 
 class MapEncoder(nn.Module):
-    """Puts the pixels of a glimpse where they lie in the map.
-
-    At each scale a cell holds all the pixels that it covers, or the one in which it lies.
-    """
+    """Normalises the pixels of a glimpse; what is finer than the map's cells becomes channels."""
 
     def __init__(self, config: DTRAMConfig) -> None:
         super().__init__()
@@ -45,60 +49,72 @@ class MapEncoder(nn.Module):
         self.options, self.cells_of_scales = config.map, cells_of_scales(config)
         self.scale = PixelScale(config.pixel_mean, config.pixel_std)
 
-    def forward(self, glimpse: Tensor, location: Tensor) -> Tensor:
-        """The map ``(B, F, R, R)`` of this glimpse alone, zeros where it shows nothing."""
-        pixels = self.scale(glimpse, location.dtype).permute(0, 3, 1, 2)
-        where = location * (self.options.image_cells / self.options.cells)
-        placed = []
-        for crop, side in zip(pixels.split(1, dim=1), self.cells_of_scales, strict=True):
-            if side < crop.shape[-1]:
-                patch = pixel_unshuffle(crop, crop.shape[-1] // side)
-            else:
-                repeat = side // crop.shape[-1]
-                patch = crop.repeat_interleave(repeat, 2).repeat_interleave(repeat, 3)
-            placed.append(_place(patch, where, self.options.cells))
-        return torch.cat(placed, dim=1)
-
-
-def _place(patch: Tensor, location: Tensor, cells: int) -> Tensor:
-    """Puts patches ``(B, F, c, c)`` on empty maps ``(B, F + 1, R, R)``, centred at `location`, for
-    which the map is 2 wide. The last channel is 1 where the patch is."""
-    side = patch.shape[-1]
-    patch = torch.cat([patch, torch.ones_like(patch[:, :1])], dim=1)
-    first = corner(location, cells, side)  # (B, 2): x, y
-    offset = torch.arange(cells, device=patch.device) - first[..., None]  # (B, 2, R)
-    inside = (offset >= 0) & (offset < side)
-    x, y = offset.clamp(0, side - 1).unbind(1)
-    features = patch.shape[1]
-    rows = patch.gather(2, y[:, None, :, None].expand(-1, features, cells, side))
-    placed = rows.gather(3, x[:, None, None, :].expand(-1, features, cells, cells))
-    return placed * (inside[:, 1, :, None] & inside[:, 0, None, :])[:, None]
+    def forward(self, glimpse: Tensor, location: Tensor) -> Code:
+        """Glimpses ``(B, g, g, scales)`` at their locations ``(B, 2)`` in the image."""
+        crops = self.scale(glimpse, location.dtype).permute(0, 3, 1, 2).split(1, dim=1)
+        patches = [
+            pixel_unshuffle(crop, max(1, crop.shape[-1] // cells))
+            for crop, cells in zip(crops, self.cells_of_scales, strict=True)
+        ]
+        return Code(patches, location * (self.options.image_cells / self.options.cells))
 
 
 class MapCore(nn.Module):
-    """Writes a glimpse into the map, and reads the map."""
+    """Writes a glimpse where it lies in the map, and reads the map.
+
+    At each scale a cell holds all the pixels that it covers, or the one in which it lies.
+    """
 
     def __init__(self, config: DTRAMConfig) -> None:
         super().__init__()
         assert config.map is not None
         width, options = config.map.width, config.map
-        self.levels = features_of_scales(config)
-        self.read = nn.Sequential(
+        self.levels, self.window = features_of_scales(config), options.window
+        self.cells_of_scales = cells_of_scales(config)
+        fixed = options.pool == "none"
+        out = 4 * width * ((options.window or options.cells) // 4) ** 2 if fixed else 8 * width
+        self.reader = nn.Sequential(
             *(_conv(sum(self.levels), width), _conv(width, width), nn.MaxPool2d(2)),
             *(_conv(width, 2 * width), _conv(2 * width, 2 * width), nn.MaxPool2d(2)),
             *(_conv(2 * width, 4 * width), _conv(4 * width, 4 * width)),
+            *(nn.Flatten() if fixed else MaxAndMean(), nn.Dropout(options.dropout)),
+            *(nn.Linear(out, config.hidden_size), nn.ReLU()),
         ).to(memory_format=torch.channels_last)
-        self.out_channels, self.side = 4 * width, options.cells // 4
-        fixed = options.pool == "none"
-        out = self.out_channels * self.side**2 if fixed else 2 * self.out_channels
-        pool = nn.Flatten() if fixed else MaxAndMean()
-        hidden = nn.Linear(out, config.hidden_size)
-        self.pool = nn.Sequential(pool, nn.Dropout(options.dropout), hidden, nn.ReLU())
 
-    def forward(self, placed: Tensor, before: Tensor) -> Tensor:
+    def forward(self, code: Code, before: Tensor) -> Tensor:
         """The map after a glimpse ``(B, F, R, R)``, which adds what was not seen at its scale."""
-        parts = zip(placed.split(self.levels, 1), before.split(self.levels, 1), strict=True)
-        return torch.cat([torch.where(old[:, -1:] > 0, old, new) for new, old in parts], dim=1)
+        after = torch.empty_like(before)
+        cells = torch.arange(before.shape[-1], device=before.device)
+        levels = (memory.split(self.levels, dim=1) for memory in (before, after))
+        parts = zip(code.patches, self.cells_of_scales, *levels, strict=True)
+        for patch, side, old, new in parts:
+            first = corner(code.location, len(cells), side)  # (B, 2): x, y
+            source = (cells - first[..., None]) // (side // patch.shape[-1])
+            found, inside = _shifted(patch.to(old.dtype), source)
+            unseen = old[:, -1:] == 0
+            torch.where(inside & unseen, found, old[:, :-1], out=new[:, :-1])
+            new[:, -1:] = inside | ~unseen
+        return after
+
+    def read(self, memory: Tensor, location: Tensor) -> Tensor:
+        """h_t ``(B, H)`` of maps whose last glimpse is at `location` in them, see `Code`."""
+        if self.window:
+            first = corner(location, memory.shape[-1], self.window)
+            cells = torch.arange(self.window, device=memory.device)
+            found, inside = _shifted(memory, cells + first[..., None])
+            memory = found * inside
+        return self.reader(memory)
+
+
+def _shifted(planes: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
+    """Columns `source[:, 0]` and rows `source[:, 1]` ``(B, 2, n)`` of planes ``(B, F, m, m)``, and
+    where there are such ``(B, 1, n, n)``."""
+    features, side, new = *planes.shape[1:3], source.shape[-1]
+    inside = (source >= 0) & (source < side)
+    x, y = source.clamp(0, side - 1).unbind(1)
+    rows = planes.gather(2, y[:, None, :, None].expand(-1, features, new, side))
+    found = rows.gather(3, x[:, None, None, :].expand(-1, features, new, new))
+    return found, (inside[:, 1, :, None] & inside[:, 0, None, :])[:, None]
 
 
 class MaxAndMean(nn.Module):
@@ -117,7 +133,7 @@ class MapDTRAM(DTRAM):
     KIND = "DT-RAM with a map"
     core: MapCore
     outside: Tensor  # (R, R) 1 for cells of the map outside the image, else 0
-    scan: Tensor  # (T - 1, 2) locations of glimpses 2 ... T; (0) if the locator chooses them
+    scan: Tensor  # (T - 1, 2) locations of glimpses 2 ... T, unless the locator chooses them
 
     def __init__(self, config: DTRAMConfig, *args: Any, **kw: Any) -> None:
         super().__init__(config, *args, **kw)
@@ -127,21 +143,27 @@ class MapDTRAM(DTRAM):
         outside = (torch.arange(cells) + 0.5 - cells / 2).abs() > image / 2
         outside = (outside[:, None] | outside).float()
         self.register_buffer("outside", outside, persistent=False)
-        self.register_buffer("scan", torch.tensor(config.scan), persistent=False)
+        self.register_buffer("scan", torch.tensor(config.scan or ((0.0, 0.0),)), persistent=False)
 
     def _make_encoder_and_core(self) -> tuple[nn.Module, nn.Module]:
         return MapEncoder(self.config), MapCore(self.config)
 
     def _make_locator(self) -> nn.Module:
-        """1x1 convolutions: each position of what was read scores its cells by itself."""
-        width, hidden = self.core.out_channels, self.config.locator_hidden
-        if self.config.scan:
+        """Convolutions that score the cells of maps at half their resolution."""
+        if not self.config.locator_grid:
             return nn.Flatten()
-        finer = self.config.locator_grid // self.core.side
-        layers = [nn.Conv2d(width, hidden, 1), nn.ReLU()] if hidden else []
-        last = nn.Conv2d(hidden or width, finer**2, 1)
+        assert self.config.map is not None
+        options, hidden = self.config.map, self.config.locator_hidden
+        width, finer = options.width // 2, 4 * self.config.locator_grid // options.cells
+        last = nn.Conv2d(hidden or 2 * width, finer**2, 1)
         nn.init.zeros_(last.weight)  # until something is learned, all cells score the same
-        return nn.Sequential(*layers, last, nn.PixelShuffle(finer), nn.Flatten())
+        return nn.Sequential(
+            *(_conv(sum(self.core.levels), width, 4, stride=2), _conv(width, width)),
+            nn.MaxPool2d(2),
+            *(_conv(width, 2 * width), _conv(2 * width, 2 * width)),
+            *([nn.Conv2d(2 * width, hidden, 1), nn.ReLU()] if hidden else []),
+            *(last, nn.PixelShuffle(finer), nn.Flatten()),
+        ).to(memory_format=torch.channels_last)
 
     def initial(self, batch: int) -> Any:
         """The `MapState` before the first glimpse: an empty map."""
@@ -151,20 +173,15 @@ class MapDTRAM(DTRAM):
             h=new(batch, config.hidden_size),
             time=new(batch, dtype=torch.int64),
             map=new(batch, sum(self.core.levels), config.map.cells, config.map.cells),
-            scores=new(batch, config.locator_grid**2),
         )
 
-    def update(self, code: Tensor, state: Any, step: int | None = None) -> Any:
+    def update(self, code: Any, state: Any, step: int | None = None) -> Any:
         memory = self.core(code, state.map)
-        features = self.core.read(memory)
-        scores = self.score_cells(features, memory)
-        return MapState(self.core.pool(features), state.time + 1, memory, scores)
+        return MapState(self.core.read(memory, code.location), state.time + 1, memory)
 
-    def score_cells(self, features: Tensor, memory: Tensor) -> Tensor:
-        """Scores ``(B, G * G)`` of the cells, from what was read of a map and the map itself."""
-        if self.config.scan:
-            return features.new_zeros(len(features), 0)
-        scores = self.locator(features.detach())
+    def score_cells(self, memory: Tensor) -> Tensor:
+        """Scores ``(B, G * G)`` of the cells of maps, by which the next location is chosen."""
+        scores = self.locator(memory).float()
         return scores.masked_fill(self._shows_nothing_new(memory), FORBIDDEN)
 
     def _shows_nothing_new(self, memory: Tensor) -> Tensor:
@@ -173,39 +190,55 @@ class MapDTRAM(DTRAM):
         assert options is not None
         side, pitch = options.glimpse_cells, options.cells // grid
         before = (side - pitch) // 2  # of the window of the first cell, outside the map
-        seen = torch.maximum(memory[:, self.core.levels[0] - 1, None], self.outside)
+        new = (memory[:, self.core.levels[0] - 1, None] == 0) & (self.outside == 0)
         after = (grid - 1) * pitch + side - before - options.cells
-        seen = pad(seen, (before, after, before, after), value=1.0)
-        seen = avg_pool2d(seen, side, pitch) > 1 - 0.5 / side**2
-        return seen.flatten(1) | (self.cell_centres.abs() > 1).any(dim=1)
+        new = max_pool2d(pad(new.float(), (before, after, before, after)), side, pitch) > 0
+        return ~new.flatten(1) | (self.cell_centres.abs() > 1).any(dim=1)
 
     def location_params(self, state: Any) -> Tensor:
         """The scores of all cells ``(B, G * G)``."""
-        return state.scores
+        return self.score_cells(state.map)
 
     def locate(self, state: Any) -> Tensor:
-        if self.config.scan:
+        if not self.config.locator_grid:
             # After the last glimpse no location is needed.
             return self.scan[(state.time - 1).clamp(max=len(self.scan) - 1)]
         return super().locate(state)
 
 
-def _conv(channels: int, out: int) -> nn.Sequential:
-    """A 3x3 convolution, batch norm and ReLU."""
-    conv = nn.Conv2d(channels, out, 3, padding=1, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(out), nn.ReLU())
+class FlatConv(nn.Module):
+    """A convolution whose weights are one matrix ``(out, channels * kernel * kernel)``.
+
+    Optimizers for matrices, such as Muon, take it as it is.
+    """
+
+    def __init__(self, channels: int, out: int, kernel: int = 3, stride: int = 1) -> None:
+        super().__init__()
+        like = nn.Conv2d(channels, out, kernel)
+        self.shape, self.stride = like.weight.shape, stride
+        self.weight = nn.Parameter(like.weight.detach().flatten(1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        weight = self.weight.view(self.shape).contiguous(memory_format=torch.channels_last)
+        return conv2d(features, weight, stride=self.stride, padding=1)
+
+
+def _conv(channels: int, out: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+    """A convolution, batch norm and ReLU."""
+    return nn.Sequential(FlatConv(channels, out, kernel, stride), nn.BatchNorm2d(out), nn.ReLU())
 
 
 class MapUnroll(nn.Module):
     """Trajectories of a `MapDTRAM` to learn from; used as `unroll.Unroll`.
 
     What a map holds does not depend on how it was read before, so no gradient has to pass from
-    glimpse to glimpse. The trajectories of a batch have all lengths from 1 to T, in equal shares.
-    Their paths are read without gradients, in evaluation mode. Then the map of each trajectory is
-    read once more, with gradients, after its last glimpse: `hybrid_loss` takes T times its
-    cross-entropy, whose mean is that of the sum over all glimpses. The batch norms see maps with
-    few and with many glimpses mixed, as their averages later serve all. Images must come in random
-    order, because the first ones of a batch are looked at longest.
+    glimpse to glimpse. The trajectories of a batch have all lengths from 1 to T: a share of
+    (1 - t/T)^1.5 has more than t glimpses, as in use most images need few. Their paths are taken
+    without gradients, in evaluation mode. Then each trajectory's map is read once more, with
+    gradients, after its last glimpse, and the locator scores each map once more after which a
+    glimpse was taken. The batch norms see maps with few and with many glimpses mixed, as their
+    averages later serve all. Images must come in random order, because the first ones of a batch
+    are looked at longest.
 
     Attributes:
         exploration: share of random cells; None: cells are sampled from the softmax of the scores.
@@ -220,69 +253,92 @@ class MapUnroll(nn.Module):
 
     def mean_length(self, steps: int) -> float:
         """Mean number of glimpses of a trajectory."""
-        return (steps + 1) / 2
+        return sum(_going_on(steps))
 
     def forward(self, store: TorchStore, index: Tensor, steps: int, m: int = 1) -> Trajectory:
         """Samples `m` trajectories of up to `steps` glimpses for each image; the fields are those
         of `Unroll.forward`, where entries after a trajectory's end repeat its last answer."""
         agent, training, images = self.agent, self.agent.training, len(index)
-        scan, policy = bool(agent.config.scan), CellLocations(agent.cell_centres, self.exploration)
-        # Of N images so many get more than 0, 1 ... glimpses.
-        going_on = [m * (images - images * t // steps) for t in range(steps)] + [0]
+        scan = not agent.config.locator_grid
+        policy = CellLocations(agent.cell_centres, self.exploration)
+        # So many trajectories have more than 0, 1 ... glimpses.
+        going_on = [m * max(1, round(images * share)) for share in _going_on(steps)] + [0]
         index = index.repeat_interleave(m)
-        state = agent.initial(len(index))
-        memory = state.map.bfloat16() if self.bf16 else state.map
-        noise = policy.noise(steps, state.scores)
+        memory = agent.initial(len(index)).map
+        noise = policy.noise(steps, memory.new_zeros(len(index), len(agent.cell_centres)))
+        memory = memory.bfloat16() if self.bf16 else memory
         seen, location = self.sensor.first(store, index)
-        path: list[_Read] = []
-        ends: list[Tensor] = []
+        path: list[tuple[Tensor, Tensor]] = []  # the map after a glimpse, and its place there
+        read: list[_Read] = []
         agent.eval()
         with torch.no_grad(), autocast(location.device.type, self.bf16):
             for t in range(steps):
-                count, more = going_on[t : t + 2]
+                count = going_on[t]
                 if t:
                     if scan:
                         location = agent.scan[t - 1] + self.jitter * torch.randn_like(location)
                     else:
-                        location = policy.location(path[-1].choice)
+                        location = policy.location(read[-1].choice)
                     location = location[:count]
                     seen = self.sensor(store, index[:count], location)
-                memory = agent.core(agent.encode(seen, location), memory[:count])
-                ends.append(memory[more:])
+                code: Any = agent.encode(seen, location)
+                memory = agent.core(code, memory[:count])
+                path.append((memory, code.location))
                 if scan:
                     continue
-                features = agent.core.read(memory)
-                scores = agent.score_cells(features, memory).float()
-                h = agent.core.pool(features).float()
+                h = agent.core.read(*path[-1]).float()
+                scores = agent.score_cells(memory)
                 choice = policy.choose(scores, noise[t, :count])
-                logits, features = agent.classifier(h), features.float()
-                path.append(_Read(location, h, logits, features, scores, choice))
+                read.append(_Read(location, h, agent.classifier(h), scores, choice))
         agent.train(training)
 
+        # The first images have the longest trajectories.
+        ends = [
+            (memory[more:], where[more:], torch.full_like(index[more:count], t))
+            for t, (memory, where), (count, more) in zip(
+                range(1, steps + 1), path, pairwise(going_on), strict=True
+            )
+        ]
+        maps, where, length = (torch.cat(column[::-1]) for column in zip(*ends, strict=True))
         with autocast(location.device.type, self.bf16):
-            h = agent.core.pool(agent.core.read(torch.cat(ends[::-1]))).float()
-        time = torch.arange(1, steps + 1, device=h.device)[:, None]
-        length = torch.cat([t.expand(len(end)) for t, end in zip(time, ends, strict=True)][::-1])
-        at_end = time == length
+            h = agent.core.read(maps, where).float()
+        at_end = torch.arange(1, steps + 1, device=h.device)[:, None] == length
         if scan:
             return _scanned(agent, h, at_end)
-        dense = _Read(*(_filled(list(column)) for column in zip(*path, strict=True)))
-        logits = torch.where(at_end[..., None], agent.classifier(h), dense.logits)
-        scores = agent.locator(dense.features.flatten(0, 1)).unflatten(0, (steps, -1))
-        scores = torch.where(dense.scores > FORBIDDEN, scores, FORBIDDEN)
+        read = self._score_again(path, read)
+        dense = _Read(*(_filled(list(column)) for column in zip(*read, strict=True)))
         return Trajectory(
             locations=dense.location,
-            logits=logits,
-            location_mean=agent.best_location(scores),
+            logits=torch.where(at_end[..., None], agent.classifier(h), dense.logits),
+            location_mean=agent.best_location(dense.scores),
             sampled_locations=policy.location(dense.choice),
-            location_log_prob=policy.log_prob(dense.choice, scores),
-            stop_logit=torch.zeros_like(scores[..., 0]),
+            location_log_prob=policy.log_prob(dense.choice, dense.scores),
+            stop_logit=torch.zeros_like(dense.logits[..., 0]),
             stop=at_end,
             value=agent.value(dense.h),
-            location_entropy=policy.entropy(scores),
-            location_score=scores.gather(-1, dense.choice[..., None]).squeeze(-1),
+            location_entropy=policy.entropy(dense.scores),
+            location_score=dense.scores.gather(-1, dense.choice[..., None]).squeeze(-1),
             supervised=at_end,
         )
+
+    def _score_again(self, path: list[tuple[Tensor, Tensor]], read: list["_Read"]) -> list["_Read"]:
+        """The same with gradients to the scores, where a further glimpse was taken."""
+        counts = [len(memory) for memory, _ in path[1:]]
+        if not counts:
+            return read
+        maps = torch.cat([path[t][0][:count] for t, count in enumerate(counts)])
+        with autocast(maps.device.type, self.bf16):
+            again = self.agent.locator(maps).float().split(counts)
+        for t, scores in enumerate(again):
+            before = read[t].scores
+            scores = torch.where(before[: counts[t]] > FORBIDDEN, scores, FORBIDDEN)
+            read[t] = read[t]._replace(scores=torch.cat([scores, before[counts[t] :]]))
+        return read
+
+
+def _going_on(steps: int) -> list[float]:
+    """Shares of the trajectories that have more than 0, 1 ... T - 1 glimpses."""
+    return [(1 - t / steps) ** 1.5 for t in range(steps)]
 
 
 class _Read(NamedTuple):
@@ -291,7 +347,6 @@ class _Read(NamedTuple):
     location: Tensor  # (B, 2)
     h: Tensor  # (B, H)
     logits: Tensor  # (B, K)
-    features: Tensor  # (B, 4 W, R / 4, R / 4)
     scores: Tensor  # (B, G * G)
     choice: Tensor  # (B,)
 

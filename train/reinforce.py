@@ -80,7 +80,7 @@ class Options(TrainingOptions):
 
     recipe: str = ""
     """named set of options to start from; other flags change it. One of mnist, mnist-cells,
-    mnist-conv, mnist-map, cluttered, cluttered-100, birds-small, cub"""
+    mnist-conv, mnist-map, translated, cluttered, cluttered-100, birds-small, cub"""
 
     discount: float | None = None
     """γ of the reward; the environment's own if not given"""
@@ -90,7 +90,7 @@ class Options(TrainingOptions):
     map also values grid=14 exploration=0.1 hidden=64, which learns what a cell pays, and scan
     jitter=1, one path for all"""
     core: Core = field(default_factory=RNN)
-    """recurrent core: rnn (the paper's), or a spatial memory, map cells=28 cell=1 width=16
+    """recurrent core: rnn (the paper's), or a spatial memory, map cells=28 cell=1 window=0 width=16
     pool=none|max_and_mean dropout=0.2"""
     stop: Stop = field(default_factory=StopAfter)
     """when the stopper learns: after the trunk (max_mean_glimpses=3.5 entropy=0.0005 gradient=exact

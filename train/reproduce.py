@@ -1,6 +1,7 @@
 """Writes the talk's tables with our figures: trains missing runs and reads finished ones.
 
     python train/reproduce.py table2                   # MNIST
+    python train/reproduce.py clutter                  # the RAM paper's digits at random places
     python train/reproduce.py table6 table7            # CUB if it is here, else drawn birds
     python train/reproduce.py figure7 curves --data drawn
     python train/reproduce.py table2 claims --read-only --out benchmarks/results/tables
@@ -36,7 +37,7 @@ from train.paper.systems import Protocol
 from train.paper.tables import SEVERAL_SEEDS, Line, Table, line_of
 from train.paper.write_tables import RUNS, make_row, write_csv, write_table
 
-KEYS = (*(f"table{n}" for n in range(1, 10)), "figure7", "figure8", "curves", "claims")
+KEYS = (*TITLES, "figure7", "figure8", "curves", "claims")
 OF_CARS = {"table4": "table3", "figure8": "figure7"}
 """Tables and figures of Cars, and the same of CUB."""
 
@@ -48,9 +49,9 @@ class Options:
     what: Annotated[tuple[str, ...], tyro.conf.Positional] = ("table2",)
     """table1: the datasets; table2: MNIST; table3 and table4: CUB and Cars; table5: resolution by
     depth; table6: RAM by glimpses; table7: stopping by confidence; table8: curriculum; table9:
-    intermediate supervision; figure7 and figure8: images by glimpses; curves: error against
-    glimpses by discount, and against FLOPs and time; claims: the learned stop against others, with
-    intervals; all: everything"""
+    intermediate supervision; clutter: digits at random places; figure7 and figure8: images by
+    glimpses; curves: error against glimpses by discount, and against FLOPs and time; claims: the
+    learned stop against others, with intervals; all: everything"""
     data: Literal["auto", "real", "drawn", "drawn-large"] = "auto"
     """images of all but tables 1 and 2: real (CUB and Cars); drawn (small drawn birds); drawn-large
     (drawn birds and autos of 512 pixels, for a GPU); auto (real if on this machine, else drawn)"""
@@ -85,7 +86,7 @@ class Options:
 
     def drawn(self, key: str) -> Protocol | None:
         """The protocol on drawn images; None: real ones (ValueError if --data real lacks them)."""
-        if key in ("table1", "table2"):
+        if key in ("table1", "table2", "clutter"):
             return None
         name = "cars" if key in OF_CARS else "cub"
         ready = is_ready(name, self.data_dir)
@@ -115,14 +116,15 @@ def protocols_of(options: Options, key: str) -> list[Protocol]:
     if key == "figure7":
         return [birds]
     more = [systems.BIRDS_4] if key == "claims" and birds is systems.BIRDS else []
-    return [systems.MNIST, birds, *more]
+    clutter = (systems.CLUTTERED, systems.CLUTTERED_100) if key == "claims" else ()
+    return [systems.MNIST, *clutter, birds, *more]
 
 
 def lines_of(options: Options, key: str) -> tuple[Line, ...]:
     """The lines whose runs a table or figure needs."""
     if key == "table1":
         return ()
-    if key.startswith("table"):
+    if key in TITLES:
         return tables.table(key, options.drawn(key)).lines
     names = {"claims": tables.CLAIMED, "figure7": ("dtram",), "figure8": ("dtram",)}
     return tuple(
@@ -168,7 +170,7 @@ def finished_runs(options: Options, keys: Sequence[str]) -> Iterator[tuple[Line,
 def update_records(options: Options, reader: Reader, problems: list[str]) -> list[Record]:
     """Adds finished runs to the records in --out, and returns the records of known systems."""
     new = []
-    keys = [key for key in options.keys if key.startswith("table")]
+    keys = [key for key in options.keys if key in TITLES]
     for line, seed, folder in finished_runs(options, keys):
         try:
             new.append(record_of(line, seed, reader.read(line, folder)))
@@ -210,7 +212,7 @@ def make(options: Options, reader: Reader, records: list[Record], key: str) -> l
     origin = provenance(choose_device(options.device))
     if key == "claims":
         return write_claims(options, reader, origin)
-    if not key.startswith("table"):
+    if key not in TITLES:
         return write_figure(options, reader, key)
     if key == "table1":
         made = Table(key, TITLES[key], "", (), comparable=True)

@@ -70,6 +70,7 @@ def new_agent(
                 extent=glimpse / side,
                 glimpse_cells=glimpse // core.cell,
                 cells=core.cells,
+                window=core.window,
                 width=core.width,
                 pool=core.pool,
                 dropout=core.dropout,

@@ -126,6 +126,8 @@ class Map:
     """cells along a side of the map, whose middle is the image's"""
     cell: int = 1
     """pixels of the image along a side of a cell"""
+    window: int = 0
+    """the classifier reads so many cells along a side, about the last glimpse; 0: the whole map"""
     width: int = 16
     """channels of the first convolution that reads it"""
     pool: Literal["none", "max_and_mean"] = "none"

@@ -36,10 +36,13 @@ _MAP: dict[str, Any] = {
     "bf16": True,
     "stop": StopAfter(max_mean_glimpses=2.4),
 }
-_CLUTTER: dict[str, Any] = {
-    "core": Map(cells=32, cell=2, pool="max_and_mean"),
-    "locator": Values(grid=16),
-    "augment": Augmentation(affine=0.5, compose=True),
+_ANYWHERE: dict[str, Any] = {
+    "core": Map(cells=32, cell=2, window=24, pool="max_and_mean"),
+    "locator": Values(grid=16, learning_rate=4e-3),
+    "epochs": 20,
+    "optimizer": Muon(),
+    "learning_rate": 1e-3,
+    "augment": Augmentation(affine=1.0, elastic=0.5, compose=True),
     "stop": StopAfter(max_mean_glimpses=4.0),
 }
 
@@ -60,14 +63,16 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         "locator": Scan(),
         "epochs": 60,
     },
-    # The RAM paper's cluttered digits.
-    "cluttered": {**_MAP, **_CLUTTER, "env_id": "DTRAM-ClutteredMNIST-v0"},
+    # The RAM paper's digits at random places, alone, in clutter, and in more clutter (ours).
+    "translated": {**_MAP, **_ANYWHERE, "env_id": "DTRAM-TranslatedMNIST-v0"},
+    "cluttered": {**_MAP, **_ANYWHERE, "env_id": "DTRAM-ClutteredMNIST-v0"},
     "cluttered-100": {
         **_MAP,
-        **_CLUTTER,
+        **_ANYWHERE,
         "env_id": "DTRAM-ClutteredMNIST100-v0",
-        "core": Map(cells=52, cell=2, pool="max_and_mean"),
-        "locator": Values(grid=26),
+        "core": Map(cells=52, cell=2, window=24, pool="max_and_mean"),
+        "locator": Values(grid=26, learning_rate=4e-3),
+        "stop": StopAfter(max_mean_glimpses=5.0),
     },
     # Small drawn birds, whose species differ in small parts.
     "birds-small": {

@@ -30,6 +30,7 @@ TITLES = {
     "table7": "Table 7. Comparison to a fixed stopping policy, accuracy.",
     "table8": "Table 8. Curriculum learning, accuracy of RAM.",
     "table9": "Table 9. Intermediate supervision, accuracy of RAM.",
+    "clutter": "Digits at random places, without and with clutter, error.",
 }
 
 # Classes, training and test images, whether boxes are known.
@@ -117,3 +118,26 @@ TABLE_9 = {
     "without intermediate supervision": (79.9, 78.8, 76.1, 74.8, 74.9, 74.7),
     "with intermediate supervision": _CURRICULUM,
 }
+
+
+def _anywhere(
+    task: str, conv: tuple[float | None, float], paper: float, other: tuple[float, float, float]
+) -> tuple[Published, ...]:
+    """A task of the RAM paper: a convolutional network, RAM with 4, 6 and 8 glimpses, DT-RAM."""
+    ram = zip((4, 6, 8), (None, None, paper), other, strict=True)
+    rows = [_fixed(count, value, version) for count, value, version in ram]
+    look = Published("Convolutional, 2 layers", conv[0], 1, None, "one-look-conv")
+    rows = [look._replace(other_version=conv[1]), *rows, Published("DT-RAM", None, system="dtram")]
+    return tuple(row._replace(label=f"{task}: {row.label}") for row in rows)
+
+
+# From the RAM paper; in the other version from another implementation, tfRAM.
+TRANSLATED = _anywhere("Translated, 60 pixels", (None, 1.57), 1.84, (1.54, 1.08, 0.94))
+CLUTTERED = _anywhere("4 patches, 60 pixels", (7.83, 8.37), 5.23, (5.15, 3.33, 2.63))
+CLUTTERED_100 = (
+    *_anywhere("8 patches, 100 pixels", (16.51, 16.22), 10.83, (14.86, 8.3, 5.9)),
+    Published("8 patches, 100 pixels: DRAW", 3.36),
+    # The baselines of "Dynamic Capacity Networks" (2016).
+    Published("8 patches, 100 pixels: Convolutional, 3 layers", 1.69),
+    Published("8 patches, 100 pixels: Convolutional, 6 layers", 0.92),
+)

@@ -15,7 +15,7 @@ from train.common.jobs import ProgramRun
 from train.common.one_look import HaltingBlocks
 from train.common.options import PlainEncoder, ResNetEncoder
 from train.dtram import recipes
-from train.dtram.options import ACT, StopAfter, StopOff
+from train.dtram.options import ACT, Scan, StopAfter, StopOff
 from train.dtram.recipes import BIRD_STOP
 
 REINFORCE, ONE_LOOK = "reinforce.py", "one_look.py"
@@ -121,6 +121,41 @@ MNIST = Protocol(
         "act": _stopper("ram", ACT(ponder_cost=0.01)),
     },
 )
+
+# -- digits at random places, in clutter -----------------------------------------------------------
+
+
+def _digits_anywhere(name: str, env_id: str, side: int, bound: float) -> Protocol:
+    """A task of the RAM paper, with images of `side` pixels and a bound on mean glimpses."""
+    recipe = recipes.RECIPES[name]
+    whole = {"env": ("max_glimpses=1", "num_scales=1", f"glimpse_size={side}")}
+    stop = StopAfter(max_mean_glimpses=bound)
+    augment = {"augment": recipe["augment"]}
+    return Protocol(
+        name,
+        env_id,
+        8,
+        {
+            "one-look-conv": System(
+                ONE_LOOK, options={"encoder": PlainEncoder("conv"), "side": 0, **augment}
+            ),
+            # The network that reads DT-RAM's map, on a map that the first glimpse fills.
+            "one-look": System(
+                REINFORCE,
+                name,
+                {"core": replace(recipe["core"], window=0), "locator": Scan(), "stop": StopOff()}
+                | whole,
+            ),
+            "ram": System(REINFORCE, name, {"stop": StopOff()}),
+            "dtram": _stopper("ram", stop, **augment),
+        },
+    )
+
+
+TRANSLATED = _digits_anywhere("translated", "DTRAM-TranslatedMNIST-v0", 60, 4.0)
+CLUTTERED = _digits_anywhere("cluttered", "DTRAM-ClutteredMNIST-v0", 60, 4.0)
+CLUTTERED_100 = _digits_anywhere("cluttered-100", "DTRAM-ClutteredMNIST100-v0", 100, 5.0)
+ANYWHERE = (TRANSLATED, CLUTTERED, CLUTTERED_100)
 
 # -- small drawn birds -----------------------------------------------------------------------------
 
@@ -230,4 +265,4 @@ AUTOS_LARGE = _photographs("autos-512", "DTRAM-Autos-v0", "resnet50", LARGE)
 DRAWN = (BIRDS, BIRDS_4, BIRDS_LARGE, AUTOS_LARGE)
 """Protocols on drawn images, beside which no published figure stands."""
 PHOTOGRAPHS = (CUB_LARGE, CUB_MEDIUM, CUB_MEDIUM_DEEP, CARS_LARGE)
-PROTOCOLS = {protocol.name: protocol for protocol in (MNIST, *DRAWN, *PHOTOGRAPHS)}
+PROTOCOLS = {protocol.name: protocol for protocol in (MNIST, *ANYWHERE, *DRAWN, *PHOTOGRAPHS)}

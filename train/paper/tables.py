@@ -69,6 +69,10 @@ NOTES = {
     "as many glimpses in all as the stages take together, and is stopped after fewer. With one, "
     "each number of glimpses has the network of its own stage.",
     "table9": "Both on seed 0.",
+    "clutter": "The RAM paper's tasks, 12x12 glimpses in 3 scales (in 4 on 100 pixels), and a "
+    "budget of 8. Training images are composed anew in each epoch, as the paper does. DT-RAM has a "
+    "map; RAM is the same network, stopped after a fixed number of glimpses. The whole image is read by the network of 6 layers that reads DT-RAM's "
+    "map. Published, other version: another implementation of RAM, and its convolutional network.",
 }
 GLIMPSE_ONLY_NOTE = (
     "Without intermediate supervision only the last answer is learned. The classification of each "
@@ -81,6 +85,8 @@ def table(key: str, drawn: Protocol | None = None) -> Table:
     title, note = published.TITLES[key], NOTES.get(key, "")
     if key == "table2":
         return Table(key, title, "error", tuple(_mnist()), True, note)
+    if key == "clutter":
+        return Table(key, title, "error", tuple(_anywhere()), True, note)
     photographs = {"table3": systems.CUB_LARGE, "table4": systems.CARS_LARGE}
     protocol = drawn or photographs.get(key, systems.CUB_MEDIUM)
     if key == "table5":
@@ -137,6 +143,19 @@ def _mnist() -> list[Line]:
                 lines.append(line_of(protocol, name, f"DT-RAM at <= {bound}{network}"))
     second = f"DT-RAM, discount 0.999{systems.TRUNKS['ram-conv']}"
     return [*lines, line_of(protocol, "dtram-conv-2", second)]
+
+
+def _anywhere() -> list[Line]:
+    """The RAM paper's tasks: the published systems, and one look by the network of DT-RAM's map."""
+    rows = (published.TRANSLATED, published.CLUTTERED, published.CLUTTERED_100)
+    lines = []
+    for of_task, protocol in zip(rows, systems.ANYWHERE, strict=True):
+        task = of_task[0].label.partition(":")[0]
+        lines += [Line(row, protocol, row.system) for row in of_task]
+        lines.append(
+            line_of(protocol, "one-look", f"{task}: the whole image, read as DT-RAM's map")
+        )
+    return lines
 
 
 def _comparison(rows: Sequence[Published], protocol: Protocol) -> list[Line]:
