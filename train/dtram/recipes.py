@@ -39,7 +39,7 @@ _MAP: dict[str, Any] = {
 _ANYWHERE: dict[str, Any] = {
     "core": Map(cells=32, cell=2, window=24, pool="max_and_mean"),
     "locator": Values(grid=16, learning_rate=4e-3),
-    "epochs": 20,
+    "epochs": 16,
     "optimizer": Muon(),
     "learning_rate": 1e-3,
     "augment": Augmentation(affine=1.0, elastic=0.5, compose=True),

@@ -131,14 +131,13 @@ def _digits_anywhere(name: str, env_id: str, side: int, bound: float) -> Protoco
     whole = {"env": ("max_glimpses=1", "num_scales=1", f"glimpse_size={side}")}
     stop = StopAfter(max_mean_glimpses=bound)
     augment = {"augment": recipe["augment"]}
+    look = {"encoder": PlainEncoder("conv"), "side": 0, "epochs": recipe["epochs"], **augment}
     return Protocol(
         name,
         env_id,
         8,
         {
-            "one-look-conv": System(
-                ONE_LOOK, options={"encoder": PlainEncoder("conv"), "side": 0, **augment}
-            ),
+            "one-look-conv": System(ONE_LOOK, options=look),
             # The network that reads DT-RAM's map, on a map that the first glimpse fills.
             "one-look": System(
                 REINFORCE,
