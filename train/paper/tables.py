@@ -69,10 +69,11 @@ NOTES = {
     "as many glimpses in all as the stages take together, and is stopped after fewer. With one, "
     "each number of glimpses has the network of its own stage.",
     "table9": "Both on seed 0.",
-    "clutter": "The RAM paper's tasks, 12x12 glimpses in 3 scales (in 4 on 100 pixels), and a "
-    "budget of 8. Training images are composed anew in each epoch, as the paper does. DT-RAM has a "
-    "map; RAM is the same network, stopped after a fixed number of glimpses. The whole image is "
-    "read by the network of 6 layers that reads DT-RAM's map. Published, other version: another implementation of RAM, and its convolutional network.",
+    "clutter": "The RAM paper's tasks: 12x12 glimpses in 3 scales (in 4 on 100 pixels), a budget "
+    "of 8. Training images are composed anew in each epoch, as the paper does. DT-RAM has a map; "
+    "RAM is the same network, stopped after a fixed number of glimpses. The whole image is read by "
+    "the network of 6 layers that reads DT-RAM's map. Published, other version: another "
+    "implementation of RAM, and its convolutional network.",
 }
 GLIMPSE_ONLY_NOTE = (
     "Without intermediate supervision only the last answer is learned. The classification of each "
