@@ -61,8 +61,8 @@ def train_classifier(
     for _ in run.epochs():
         network.train()
         for indices in run.batches(len(images), options.batch_size):
-            store = task.augmented(images, indices, options.augment)
-            in_store = torch.arange(len(indices), device=task.device).repeat_interleave(options.m)
+            store, in_store = task.augmented(images, indices, options.augment)
+            in_store = in_store.repeat_interleave(options.m)
             labels = images.labels[indices].repeat_interleave(options.m)
             locations = torch.rand(glimpses, len(in_store), 2, device=task.device) * 2 - 1
             logits = logits_along(network, task.sensor, store, in_store, locations)

@@ -18,7 +18,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 from train.common.run import run_program  # isort: skip  # says what to install
 
-import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -78,11 +77,8 @@ class Options(TrainingOptions):
 
 def shrunk_images(task: TrainingTask, indices: Tensor, augment: Augmentation, side: int) -> Tensor:
     """Training images ``(B, side, side, C)`` uint8: augmented at full size, then shrunk."""
-    images = task.images("train")
-    if not augment.changes_images:
-        return images.store.thumbnail(indices, side)  # shrunk once, before training
-    store = task.augmented(images, indices, augment)
-    return store.thumbnail(torch.arange(len(indices), device=task.device), side)
+    store, in_store = task.augmented(task.images("train"), indices, augment)
+    return store.thumbnail(in_store, side)  # not augmented: it was shrunk before training
 
 
 def train_network(

@@ -25,7 +25,6 @@ from typing import Literal
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 from train.common.run import run_program  # isort: skip  # says what to install
 
-import torch
 
 from agents.dtram import DTRAM
 from agents.loading import load_agent
@@ -233,8 +232,7 @@ def train_trunk(
             entropy = options.locator.entropy_at(progress)
             epoch_objective = replace(objective, location_entropy=entropy)
         for indices in run.batches(len(images), options.batch_size, batches):
-            store = task.augmented(images, indices, options.augment)
-            in_store = torch.arange(len(indices), device=task.device)  # the store has these only
+            store, in_store = task.augmented(images, indices, options.augment)
             trajectory = unroll(store, in_store, glimpses, m)
             losses = hybrid_loss(
                 trajectory, images.labels[indices], m, epoch_objective, agent.scalar_baseline

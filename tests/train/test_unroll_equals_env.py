@@ -52,7 +52,7 @@ def compare(
         torch.nn.init.normal_(layer.weight, std=std)
     indices = torch.arange(images_shown)
     images = task.images("validation")
-    store = task.augmented(images, indices, Augmentation(affine=0.0))
+    store, indices = task.augmented(images, indices, Augmentation(affine=0.0))
     trajectory = Unroll(agent, task.sensor, 0.4)(store, indices, task.max_glimpses, m)
     taken = glimpses_taken(trajectory.stop)
     labels = images.labels[indices].repeat_interleave(m)

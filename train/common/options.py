@@ -265,7 +265,9 @@ class TrainingOptions:
 
 
 def json_or_text(text: str) -> Any:
-    """The JSON value that a word spells; the word itself if it spells none."""
+    """The JSON value that a word spells, None for "none"; else the word itself."""
+    if text.lower() == "none":
+        return None
     try:
         return json.loads(text)
     except json.JSONDecodeError:

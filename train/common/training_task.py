@@ -184,15 +184,24 @@ class TrainingTask:
         assert isinstance(env, GlimpseVectorEnv)
         return env
 
-    def augmented(self, images: Images, indices: Tensor, augment: Augmentation) -> TensorStore:
-        """Augmented copies of some images ``(B,)`` of a split, from which glimpses are taken."""
+    def augmented(
+        self, images: Images, indices: Tensor, augment: Augmentation
+    ) -> tuple[TorchStore, Tensor]:
+        """A store with augmented copies of some images ``(B,)`` of a split, and their places in it.
+
+        If nothing is switched on, it is the split's own store, of which only glimpses are read.
+        """
+        if not augment.changes_images:
+            return images.store, indices
+        in_store = torch.arange(len(indices), device=self.device)
         if augment.compose:
             change = replace(augment, compose=False)
-            return TensorStore(self._composer(indices, change), self.margin)
+            return TensorStore(self._composer(indices, change), self.margin), in_store
         pixels, sizes = images.pixels(indices)
         changed = augment(pixels, sizes)
         # scale_crop makes all images squares of one size.
-        return TensorStore(changed, self.margin, sizes if augment.scale_crop is None else None)
+        sizes = sizes if augment.scale_crop is None else None
+        return TensorStore(changed, self.margin, sizes), in_store
 
     @cached_property
     def _composer(self) -> Composer:

@@ -96,10 +96,7 @@ def frozen_states(
         torch.manual_seed(seed)
         positions = torch.arange(len(chosen), device=task.device)
         for part in positions.split(task.whole_image_batch_size):
-            store, in_store = images.store, chosen[part]
-            if augment.changes_images:
-                store = task.augmented(images, in_store, augment)
-                in_store = torch.arange(len(part), device=task.device)
+            store, in_store = task.augmented(images, chosen[part], augment)
             for t, step in enumerate(deterministic_path(agent, task.sensor, store, in_store)):
                 # Not `heads`: HaltingRAM's mix the answers of earlier glimpses.
                 h[t, part], logits[t, part] = step.state.h, agent.logits(step.state, t)

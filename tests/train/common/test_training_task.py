@@ -70,18 +70,28 @@ def test_whole_images_of_different_sizes(folder: dict[str, Any]) -> None:
         assert not padded[height:].any() and not padded[:, width:].any()
 
 
-def test_without_a_change_augmented_images_give_the_same_glimpses(folder: dict[str, Any]) -> None:
+def test_without_a_change_no_image_is_copied(folder: dict[str, Any]) -> None:
+    task = TrainingTask("DTRAM-ImageFolder-v0", CPU, glimpse_size=8, **folder)
+    images, indices = task.images("train"), torch.tensor([4, 1])
+    store, in_store = task.augmented(images, indices, Augmentation(affine=0.0))
+    assert store is images.store and in_store is indices
+
+
+def test_glimpses_of_augmented_images_are_those_of_the_changed_pixels(
+    folder: dict[str, Any],
+) -> None:
     task = TrainingTask("DTRAM-ImageFolder-v0", CPU, glimpse_size=8, num_scales=2, **folder)
     images, indices = task.images("train"), torch.arange(8)
-    batch = task.augmented(images, indices, Augmentation(affine=0.0))
+    torch.manual_seed(0)
+    batch, in_batch = task.augmented(images, indices + 1, Augmentation(affine=0.0, flip=True))
+    torch.manual_seed(0)
+    flipped = torch.rand(8) < 0.5
     location = torch.tensor([[1, 1], [-1, 0.3], [0, 0], [0.7, -1]] * 2, dtype=torch.float32)
-    assert torch.equal(
-        task.sensor(batch, indices, location), task.sensor(images.store, indices, location)
-    )
-    first, zero = task.sensor.first(batch, indices)
-    assert torch.equal(first, task.sensor.first(images.store, indices)[0]) and not zero.any()
-    small = box_resize(images.data.image(2)[None], 8)[0]
-    np.testing.assert_array_equal(first[2].numpy(), np.concatenate([small, small], axis=-1))
+    there = torch.where(flipped[:, None], location * torch.tensor([-1, 1]), location)
+    seen = task.sensor(images.store, indices + 1, there)
+    seen = torch.where(flipped[:, None, None, None], seen.flip(2), seen)
+    assert in_batch.tolist() == list(range(8)) and 0 < flipped.sum() < 8
+    assert torch.equal(task.sensor(batch, in_batch, location), seen)
 
 
 def test_pixel_scale_of_images_that_are_not_in_memory(folder: dict[str, Any]) -> None:
@@ -94,7 +104,8 @@ def test_pixel_scale_of_images_that_are_not_in_memory(folder: dict[str, Any]) ->
 def test_a_random_crop_makes_squares_of_one_size(folder: dict[str, Any]) -> None:
     task = TrainingTask("DTRAM-ImageFolder-v0", CPU, glimpse_size=8, **folder)
     images, indices = task.images("train"), torch.tensor([4, 1])
-    store = task.augmented(images, indices, Augmentation(affine=0.0, scale_crop=(0.5, 1.0)))
+    augment = Augmentation(affine=0.0, scale_crop=(0.5, 1.0))
+    store, _ = task.augmented(images, indices, augment)
     pixels, _ = images.pixels(indices)
     assert store.sizes is None and store.height == store.width == min(pixels.shape[1:3])
 
