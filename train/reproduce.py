@@ -116,8 +116,7 @@ def protocols_of(options: Options, key: str) -> list[Protocol]:
     if key == "figure7":
         return [birds]
     more = [systems.BIRDS_4] if key == "claims" and birds is systems.BIRDS else []
-    clutter = (systems.CLUTTERED, systems.CLUTTERED_100) if key == "claims" else ()
-    return [systems.MNIST, *clutter, birds, *more]
+    return [systems.MNIST, *systems.ANYWHERE, birds, *more]
 
 
 def lines_of(options: Options, key: str) -> tuple[Line, ...]:
