@@ -13,6 +13,23 @@ MAP_ENCODERS = ("pixels",)
 
 
 @dataclass(frozen=True)
+class FirstLookOptions:
+    """Options of a locator that reads the first look, see `first_look`."""
+
+    extent: float
+    """share of the image's side that a later glimpse covers"""
+    side: int
+    """pixels a side of the first look, a multiple of 4"""
+    width: int = 8
+    """channels of the first convolution that reads it"""
+
+    def __post_init__(self) -> None:
+        require("extent", self.extent, 0 < self.extent <= 1, "a number in (0, 1]")
+        require("side", self.side, self.side > 0 and self.side % 4 == 0, "a multiple of 4")
+        require_at_least(self, 1, "width")
+
+
+@dataclass(frozen=True)
 class DTRAMConfig:
     """The settings of a DT-RAM; saved in its ``model.json``.
 
@@ -46,6 +63,8 @@ class DTRAMConfig:
     """recurrent core: rnn (ReLU, the paper's), or map (a spatial memory, see `spatial_map`)"""
     map: MapOptions | None = None
     """options of the map; None for the other core"""
+    first_look: FirstLookOptions | None = None
+    """options of a locator that reads the first look; None: it reads h_t, as in the paper"""
     hidden_size: int = 256
     """width H of the recurrent state h_t"""
     pixel_mean: float | tuple[float, ...] = 0.0
@@ -87,6 +106,7 @@ class DTRAMConfig:
         check_encoder(self)
         check_pixel_scale(self, channels)
         self._check_map()
+        self._check_first_look()
         least, thumbnail = self.resnet.smallest_image if self.resnet else 0, self.thumbnail_size
         expected = f"at least {least}x{least} pixels for encoder={self.encoder!r}"
         require("glimpse_shape", self.glimpse_shape, side >= least, expected)
@@ -123,6 +143,19 @@ class DTRAMConfig:
         for name, value in fixed.items():
             found = getattr(self, name)
             require(name, found, found == value, f"{value!r} with a map")
+
+    def _check_first_look(self) -> None:
+        if self.first_look is None:
+            return
+        expected = "None with a map, whose locator reads the map"
+        require("first_look", self.first_look, self.map is None, expected)
+        side, grid = self.first_look.side, self.locator_grid
+        expected = f"a multiple of {side // 4}, a quarter of the first look's {side} pixels"
+        require("locator_grid", grid, grid > 0 and grid % (side // 4) == 0, expected)
+        made = self.thumbnail_size or self.glimpse_shape[0]
+        require("first_look side", side, side == made, f"the thumbnail's {made} pixels")
+        expected = "'detached' with first_look"
+        require("locator_input", self.locator_input, self.locator_input == "detached", expected)
 
 
 def check_encoder(config: Any) -> None:

@@ -24,6 +24,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from .config import FirstLookOptions
 from .cores import MapOptions
 from .resnet import ResNetOptions
 
@@ -131,8 +132,9 @@ class SavedNetwork(nn.Module):
             values["resnet"] = ResNetOptions(**values["resnet"])
         if "scan" in values:
             values["scan"] = tuple(map(tuple, values["scan"]))
-        if values.get("map"):
-            values["map"] = MapOptions(**values["map"])
+        for name, kind in (("map", MapOptions), ("first_look", FirstLookOptions)):
+            if values.get(name):
+                values[name] = kind(**values[name])
         return cls.CONFIG(**values)
 
 

@@ -6,6 +6,7 @@ import torch
 
 from .dtram import DTRAM
 from .files import kind_of
+from .first_look import FirstLookDTRAM
 from .halting.act import HaltingRAM
 from .halting.act_resnet import ACTResNet
 from .halting.sact import SACTResNet
@@ -17,7 +18,7 @@ def load_agent(
     folder: str | Path, device: str | torch.device = "cpu", stop: str | None = None
 ) -> DTRAM:
     """Loads a DT-RAM of any kind, or a RAM that halts by ACT; see `DTRAM.load`."""
-    kinds = {kind.KIND: kind for kind in (MapDTRAM, HaltingRAM)}
+    kinds = {kind.KIND: kind for kind in (MapDTRAM, FirstLookDTRAM, HaltingRAM)}
     return kinds.get(kind_of(folder), DTRAM).load(folder, device, stop)
 
 

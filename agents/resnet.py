@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from dtram_env import optional
 
+from .cells import Norm, group_norm
 from .checks import require, require_at_least, require_one_of
 
 
@@ -45,12 +46,15 @@ class ResNetOptions:
     """order within a block: post (conv, norm, ReLU) or pre (norm, ReLU, conv)"""
     stride_in: str = "3x3"
     """convolution of a bottleneck that has the stride: 3x3, or 1x1 (the first)"""
+    norm: str = "batch"
+    """batch, or group: the same in training and in use, for glimpses that differ from thumbnails"""
     bn_momentum: float = 0.1
     """batch norm's momentum: weight of a new batch in the running statistics, in (0, 1]"""
     width: int = 64
     """channels of the stem; the four stages have 1, 2, 4, 8 times as many (bottlenecks 4 times)"""
-    small_stem: bool = False
-    """a 3x3 stem of stride 1 without max-pooling, for images under about 64 pixels"""
+    stem_stride: int = 4
+    """4: a 7x7 convolution of stride 2, and max-pooling of stride 2; 2: without the pooling; 1: a
+    3x3 convolution, for images under about 64 pixels"""
     zero_init: bool = True
     """each block starts as its shortcut: the weights of its last batch norm (order "pre": of its
     last convolution) are 0 at first"""
@@ -59,6 +63,8 @@ class ResNetOptions:
 
     def __post_init__(self) -> None:
         require_one_of(self, name=RESNETS, order=("post", "pre"), stride_in=("3x3", "1x1"))
+        require_one_of(self, norm=("batch", "group"))
+        require("stem_stride", self.stem_stride, self.stem_stride in (1, 2, 4), "1, 2 or 4")
         momentum = self.bn_momentum
         require("bn_momentum", momentum, 0 < momentum <= 1, "a number in (0, 1]")
         require_at_least(self, 1, "width", "channels")
@@ -71,7 +77,7 @@ class ResNetOptions:
     @property
     def smallest_image(self) -> int:
         """Smallest side of an image, in pixels, that the last stage still reduces."""
-        return 8 if self.small_stem else 32
+        return 8 * self.stem_stride
 
 
 class PreActivationBasic(nn.Module):
@@ -132,14 +138,16 @@ class ResNetTrunk(nn.Module):
         super().__init__()
         self.options = options
         self.norms_frozen = False
-        architecture, width, small = RESNETS[options.name], options.width, options.small_stem
+        architecture, width, stride = RESNETS[options.name], options.width, options.stem_stride
         block = _block_class(options)
-        norm = partial(nn.BatchNorm2d, momentum=options.bn_momentum)
+        norm: Norm = partial(nn.BatchNorm2d, momentum=options.bn_momentum)
+        if options.norm == "group":
+            norm = group_norm
         self.out_features = options.out_features
 
-        self.conv1 = _conv(options.channels, width, *((3, 1) if small else (7, 2)))
+        self.conv1 = _conv(options.channels, width, *((3, 1) if stride == 1 else (7, 2)))
         self.bn1 = norm(width)
-        self.maxpool = nn.Identity() if small else nn.MaxPool2d(3, stride=2, padding=1)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if stride == 4 else nn.Identity()
         inplanes = [width, *(width * 2**stage * block.expansion for stage in range(4))]
         self.layer1, self.layer2, self.layer3, self.layer4 = (
             _stage(block, norm, inplanes[stage], width * 2**stage, blocks, 2 if stage else 1)
@@ -157,7 +165,7 @@ class ResNetTrunk(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Features ``(B, out_features)``, not negative, of normalised ``(B, channels, H, W)``.
 
-        Images have any size from 32 pixels a side, or 8 with a small stem.
+        Images have any size from 32 pixels a side, less with a smaller stem.
         """
         x = self.stem(pixels)
         for stage in self.stages():
@@ -169,7 +177,7 @@ class ResNetTrunk(nn.Module):
         height, width = pixels.shape[-2:]
         smallest = self.options.smallest_image
         if min(height, width) < smallest:
-            way_out = "" if self.options.small_stem else "; small_stem=True takes 8x8"
+            way_out = "" if self.options.stem_stride == 1 else "; stem_stride=1 takes 8x8"
             images = f"{self.options.name} on images of {height}x{width} pixels"
             raise ValueError(f"{images}: expected at least {smallest}x{smallest}{way_out}")
         return self.maxpool(torch.relu(self.bn1(self.conv1(pixels))))

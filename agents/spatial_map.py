@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, max_pool2d, pad, pixel_unshuffle
+from torch.nn.functional import max_pool2d, pad, pixel_unshuffle
 
 from dtram_env.sensor_torch import TorchStore, corner
 
+from .cells import cell_scorer, convolution
 from .config import DTRAMConfig
 from .cores import cells_of_scales, features_of_scales
 from .dtram import DTRAM
@@ -74,9 +75,9 @@ class MapCore(nn.Module):
         fixed = options.pool == "none"
         out = 4 * width * ((options.window or options.cells) // 4) ** 2 if fixed else 8 * width
         self.reader = nn.Sequential(
-            *(_conv(sum(self.levels), width), _conv(width, width), nn.MaxPool2d(2)),
-            *(_conv(width, 2 * width), _conv(2 * width, 2 * width), nn.MaxPool2d(2)),
-            *(_conv(2 * width, 4 * width), _conv(4 * width, 4 * width)),
+            *(convolution(sum(self.levels), width), convolution(width, width), nn.MaxPool2d(2)),
+            *(convolution(width, 2 * width), convolution(2 * width, 2 * width), nn.MaxPool2d(2)),
+            *(convolution(2 * width, 4 * width), convolution(4 * width, 4 * width)),
             *(nn.Flatten() if fixed else MaxAndMean(), nn.Dropout(options.dropout)),
             *(nn.Linear(out, config.hidden_size), nn.ReLU()),
         ).to(memory_format=torch.channels_last)
@@ -154,16 +155,8 @@ class MapDTRAM(DTRAM):
             return nn.Flatten()
         assert self.config.map is not None
         options, hidden = self.config.map, self.config.locator_hidden
-        width, finer = options.width // 2, 4 * self.config.locator_grid // options.cells
-        last = nn.Conv2d(hidden or 2 * width, finer**2, 1)
-        nn.init.zeros_(last.weight)  # until something is learned, all cells score the same
-        return nn.Sequential(
-            *(_conv(sum(self.core.levels), width, 4, stride=2), _conv(width, width)),
-            nn.MaxPool2d(2),
-            *(_conv(width, 2 * width), _conv(2 * width, 2 * width)),
-            *([nn.Conv2d(2 * width, hidden, 1), nn.ReLU()] if hidden else []),
-            *(last, nn.PixelShuffle(finer), nn.Flatten()),
-        ).to(memory_format=torch.channels_last)
+        finer = 4 * self.config.locator_grid // options.cells
+        return cell_scorer(sum(self.core.levels), options.width // 2, hidden, finer)
 
     def initial(self, batch: int) -> Any:
         """The `MapState` before the first glimpse: an empty map."""
@@ -204,28 +197,6 @@ class MapDTRAM(DTRAM):
             # After the last glimpse no location is needed.
             return self.scan[(state.time - 1).clamp(max=len(self.scan) - 1)]
         return super().locate(state)
-
-
-class FlatConv(nn.Module):
-    """A convolution whose weights are one matrix ``(out, channels * kernel * kernel)``.
-
-    Optimizers for matrices, such as Muon, take it as it is.
-    """
-
-    def __init__(self, channels: int, out: int, kernel: int = 3, stride: int = 1) -> None:
-        super().__init__()
-        like = nn.Conv2d(channels, out, kernel)
-        self.shape, self.stride = like.weight.shape, stride
-        self.weight = nn.Parameter(like.weight.detach().flatten(1))
-
-    def forward(self, features: Tensor) -> Tensor:
-        weight = self.weight.view(self.shape).contiguous(memory_format=torch.channels_last)
-        return conv2d(features, weight, stride=self.stride, padding=1)
-
-
-def _conv(channels: int, out: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
-    """A convolution, batch norm and ReLU."""
-    return nn.Sequential(FlatConv(channels, out, kernel, stride), nn.BatchNorm2d(out), nn.ReLU())
 
 
 class MapUnroll(nn.Module):

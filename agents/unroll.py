@@ -77,7 +77,7 @@ class Trajectory(NamedTuple):
     stop: Tensor  # (T, B) bool, a_t as sampled
     value: Tensor  # (T, B) b_t
     location_entropy: Tensor | None = None  # (T, B) of π(l_t), in nats; None for the Gaussian
-    location_score: Tensor | None = None  # (T, B) of the cell chosen; None unless there is a map
+    location_score: Tensor | None = None  # (T, B) of the cell chosen; None for the Gaussian
     glimpse_only_logits: Tensor | None = None  # (T - 1, B, K) of glimpses 2 ... T, see `Objective`
     # (T, B) bool, each one's last glimpse, whose logits alone have a gradient; None: all are T long
     supervised: Tensor | None = None
@@ -107,6 +107,8 @@ class Unroll(nn.Module):
     Attributes:
         scripted_locations: ``(T - 1 or more, 2)`` targets for glimpses 2, 3, ... that replace
             sampled locations during warm-up, see `location_policy`; None: the agent samples them.
+        exploration: share of random cells, where scores of cells are values; None: cells are
+            sampled from the softmax of the scores.
     """
 
     scripted_locations: Tensor | None
@@ -124,6 +126,7 @@ class Unroll(nn.Module):
         self.agent, self.sensor, self.location_std, self.stop = agent, sensor, location_std, stop
         self.glimpse_only, self.bf16 = glimpse_only, bf16
         self.register_buffer("scripted_locations", None, persistent=False)
+        self.exploration: float | None = None
 
     def mean_length(self, steps: int) -> float:
         """Mean number of glimpses of a trajectory."""
@@ -137,7 +140,7 @@ class Unroll(nn.Module):
         agent, script, batch = self.agent, self.scripted_locations, len(index) * m
         policy: LocationPolicy = GaussianLocations(self.location_std)
         if agent.config.locator_grid:
-            policy = CellLocations(agent.cell_centres)
+            policy = CellLocations(agent.cell_centres, self.exploration)
         # Nothing is sampled before glimpse 1, so an image's trajectories share it.
         seen, location = self.sensor.first(store, index)
         state = self._update(self._encode(seen, location, 0), agent.initial(len(index)), 0)
@@ -172,6 +175,9 @@ class Unroll(nn.Module):
             location_log_prob = policy.log_prob(choice, location_params)
         else:
             location_log_prob = policy.mean_log_prob(torch.stack(sampled_params), location_params)
+        score = None
+        if agent.config.locator_grid:
+            score = location_params.gather(-1, choice[..., None]).squeeze(-1)
         logits = agent.stacked_logits(states)
         stop_logit = logits.new_zeros(steps, batch)
         if self.stop:
@@ -187,6 +193,7 @@ class Unroll(nn.Module):
             stop=torch.rand_like(stop_logit) < torch.sigmoid(stop_logit.detach()),
             value=agent.value(h),
             location_entropy=policy.entropy(location_params),
+            location_score=score,
             glimpse_only_logits=torch.stack(glimpse_only_logits) if glimpse_only_logits else None,
         )
 
@@ -195,7 +202,7 @@ class Unroll(nn.Module):
             return self.agent.encode(seen, location, step)
 
     def _update(self, code: Tensor, state: State, step: int) -> State:
-        with autocast(code.device.type, self.bf16):
+        with autocast(state.h.device.type, self.bf16):
             after = self.agent.update(code, state, step)
         return type(after)(*(new.to(old.dtype) for new, old in zip(after, state, strict=True)))
 

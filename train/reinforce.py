@@ -127,8 +127,8 @@ class Options(TrainingOptions):
 
         joint = isinstance(self.stop, StopJoint)
         mapped = isinstance(self.core, Map)
-        kinds = (Cells, Values, Scan) if mapped else (Gaussian, Cells)
-        expected = "cells, values or scan with a map, gaussian or cells without"
+        kinds = (Cells, Values, Scan) if mapped else (Gaussian, Cells, Values)
+        expected = "cells, values or scan with a map, gaussian, cells or values without"
         check("locator", self.locator.name, isinstance(self.locator, kinds), expected)
         check("glimpse_only", self.glimpse_only, not (mapped and self.glimpse_only), "0 with a map")
         reward = self.location_reward
@@ -220,9 +220,9 @@ def train_trunk(
         progress = epoch / max(1, epochs - 1)
         if isinstance(unroll, Unroll):
             unroll.scripted_locations = None
-        elif isinstance(options.locator, Values):
+        if isinstance(options.locator, Values):
             unroll.exploration = options.locator.exploration_at(progress)
-        elif isinstance(options.locator, Scan):
+        elif isinstance(unroll, MapUnroll) and isinstance(options.locator, Scan):
             unroll.jitter = 2 * options.locator.jitter / (task.image_size or 1)
         if epoch < options.scan_epochs and glimpses > 1:
             # All trajectories of an image would be the same, so one is enough.

@@ -14,7 +14,7 @@ from agents.one_look import FullyConnected, OneLook, OneLookConfig, one_look_flo
 from agents.resnet import ResNetOptions
 
 FULLY = OneLookConfig(num_classes=3, image_shape=(4, 4, 1), hidden_size=5)
-RESNET = ResNetOptions("resnet10", width=8, small_stem=True, channels=3)
+RESNET = ResNetOptions("resnet10", width=8, stem_stride=1, channels=3)
 CONFIGS = {
     "mlp": FULLY,
     "conv": replace(FULLY, encoder="conv", image_shape=(6, 6, 1)),

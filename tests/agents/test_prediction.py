@@ -23,7 +23,7 @@ ENV_ID = "DTRAM-ImageFolder-v0"
 SIZES = [(60, 60), (90, 64), (64, 133), (61, 62), (200, 40), (48, 48), (30, 37)]
 RESNET: dict[str, Any] = {
     "encoder": "resnet10",
-    "resnet": ResNetOptions("resnet10", width=8, small_stem=True),
+    "resnet": ResNetOptions("resnet10", width=8, stem_stride=1),
     "hidden_size": 32,
 }
 

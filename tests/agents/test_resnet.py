@@ -89,18 +89,20 @@ def test_the_stride_moves_within_bottlenecks_alone(order: str) -> None:
     assert torch.equal(*small)
 
 
-def test_the_small_stem_keeps_the_resolution() -> None:
-    network = trunk(name="resnet10", small_stem=True, channels=1)
+def test_a_smaller_stem_keeps_more_resolution() -> None:
+    half = trunk(name="resnet10", stem_stride=2, channels=1)
+    assert half.stem(torch.zeros(1, 1, 16, 18)).shape == (1, 8, 8, 9)
+    network = trunk(name="resnet10", stem_stride=1, channels=1)
     assert network.maxpool(network.conv1(torch.zeros(1, 1, 9, 11))).shape == (1, 8, 9, 11)
     assert network(torch.randn(2, 1, 8, 8)).shape == (2, network.out_features) == (2, 64)
     assert trunk(name="resnet50", width=4)(torch.randn(1, 3, 32, 32)).shape == (1, 128)
 
 
 def test_images_that_are_too_small_are_refused() -> None:
-    with pytest.raises(ValueError, match="28x40 pixels: expected at least 32x32; small_stem=True"):
+    with pytest.raises(ValueError, match="28x40 pixels: expected at least 32x32; stem_stride=1"):
         trunk(name="resnet10")(torch.zeros(1, 3, 28, 40))
     with pytest.raises(ValueError, match=r"8x7 pixels: expected at least 8x8$"):
-        trunk(name="resnet10", small_stem=True)(torch.zeros(1, 3, 8, 7))
+        trunk(name="resnet10", stem_stride=1)(torch.zeros(1, 3, 8, 7))
 
 
 def resnet50_macs(stride_in: str) -> int:
@@ -170,10 +172,10 @@ def test_pre_order_has_one_norm_before_each_convolution_and_one_at_the_end() -> 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 @pytest.mark.parametrize("order", ["post", "pre"])
-@pytest.mark.parametrize("small_stem", [True, False])
-def test_every_parameter_learns_from_zero_init(name: str, order: str, small_stem: bool) -> None:
+@pytest.mark.parametrize("stem_stride", [1, 2, 4])
+def test_every_parameter_learns_from_zero_init(name: str, order: str, stem_stride: int) -> None:
     torch.manual_seed(0)
-    options = ResNetOptions(name, order=order, width=4, small_stem=small_stem)
+    options = ResNetOptions(name, order=order, width=4, stem_stride=stem_stride)
     network = ResNetTrunk(options)
     before = {key: value.clone() for key, value in network.named_parameters()}
     optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
@@ -355,7 +357,7 @@ def test_a_negative_decay_is_refused() -> None:
 
 
 def test_frozen_norms_do_not_learn_and_all_else_does() -> None:
-    trunk = ResNetTrunk(ResNetOptions("resnet10", width=4, small_stem=True))
+    trunk = ResNetTrunk(ResNetOptions("resnet10", width=4, stem_stride=1))
     everything = {id(p) for p in trunk.parameters()}
     assert {id(p) for p in learning_parameters(trunk)} == everything
     trunk.freeze_batch_norm(True)

@@ -24,7 +24,7 @@ from dtram_env.datasets.storage.tensors import TensorStore
 from dtram_env.datasets.storage.thumbnails import box_resize
 from dtram_env.sensor import margin
 
-SMALL = ResNetOptions("resnet10", width=4, small_stem=True)
+SMALL = ResNetOptions("resnet10", width=4, stem_stride=1)
 CONFIG = DTRAMConfig(
     3, (8, 8, 3), 3, encoder="resnet10", resnet=SMALL, hidden_size=32, location_embedding=False
 )

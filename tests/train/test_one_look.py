@@ -30,7 +30,7 @@ from train.one_look import Options, shrunk_images, train
 
 CPU = torch.device("cpu")
 PLAIN = Augmentation(affine=0.0)
-NARROW = ResNetEncoder("resnet10", width=8, small_stem=True)
+NARROW = ResNetEncoder("resnet10", width=8, stem_stride=1)
 SMALL: dict[str, Any] = {
     "env_id": "DTRAM-Signpost-v0",
     "side": 14,
@@ -42,7 +42,7 @@ SMALL: dict[str, Any] = {
 ONE_BATCH: dict[str, Any] = {"epochs": 1, "batch_size": 2800, "augment": PLAIN}
 """A run whose only batch has more than half of the images."""
 HALTING: dict[str, Any] = {
-    "encoder": ResNetEncoder("resnet34", width=8, small_stem=True),
+    "encoder": ResNetEncoder("resnet34", width=8, stem_stride=1),
     "side": 8,
     "epochs": 1,
     "batch_size": 900,
@@ -224,7 +224,7 @@ def test_like_takes_a_dtrams_operations_and_width(
 def test_like_takes_a_residual_encoder_without_naming_it(
     tmp_path: Path, task: TrainingTask
 ) -> None:
-    resnet = ResNetOptions("resnet10", width=8, small_stem=True, channels=1)
+    resnet = ResNetOptions("resnet10", width=8, stem_stride=1, channels=1)
     agent = task.new_agent(encoder="resnet10", resnet=resnet, hidden_size=resnet.out_features)
     agent.save(tmp_path, **task.metadata)
     (tmp_path / "results.json").write_text(json.dumps({"mean_flops": 1e6}))

@@ -83,7 +83,7 @@ CHANGES = {
         "env_steps": 960,
         "batch_size": 24,
         "curriculum": (1, 2),
-        "encoder": ResNetEncoder("resnet10", width=8, small_stem=True, per_step=True),
+        "encoder": ResNetEncoder("resnet10", width=8, stem_stride=1, per_step=True),
         "stop": StopOff(),
     },
 }
@@ -550,7 +550,7 @@ def test_a_trunk_that_does_not_fit_is_refused(tmp_path: Path, finished_ram: Path
 
 def test_a_trunks_batch_norms_stay_as_they_are(tmp_path: Path, small_options) -> None:
     """The stopper learns from what the network gives when it is used."""
-    encoder = ResNetEncoder("resnet10", width=8, small_stem=True)
+    encoder = ResNetEncoder("resnet10", width=8, stem_stride=1)
     changes = {"encoder": encoder, "stop": StopOff(), "env_steps": 1500, "batch_size": 60}
     ram = train(small_options(run_dir=tmp_path / "ram", **changes))
     task = TrainingTask("DTRAM-Signpost-v0", CPU)
@@ -617,7 +617,7 @@ def test_a_policy_only_agent_scores_through_the_environment_as_its_run_says(
 def test_another_network_than_the_classifiers_is_an_error(
     tmp_path: Path, policy_id: str, small_options
 ) -> None:
-    encoder = ResNetEncoder("resnet10", width=8, small_stem=True)
+    encoder = ResNetEncoder("resnet10", width=8, stem_stride=1)
     options = policy_options(small_options, policy_id, tmp_path / "run", encoder=encoder)
     with pytest.raises(ValueError, match=r"encoder='resnet10': the classifier in the loop, .*"):
         train(options)

@@ -21,9 +21,9 @@ pytestmark = pytest.mark.usefixtures("draw_in_threads")
 
 RESIDUAL: dict[str, Any] = {
     "encoder": "resnet10",
-    "resnet": ResNetOptions("resnet10", small_stem=True, width=8),
+    "resnet": ResNetOptions("resnet10", stem_stride=1, width=8),
 }
-GREY = {**RESIDUAL, "resnet": ResNetOptions("resnet10", small_stem=True, width=8, channels=1)}
+GREY = {**RESIDUAL, "resnet": ResNetOptions("resnet10", stem_stride=1, width=8, channels=1)}
 THUMBNAIL = {"first_glimpse": "thumbnail"}
 
 

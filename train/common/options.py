@@ -136,12 +136,14 @@ class ResNetEncoder:
     width: int = 64
     """channels of the stem; torchvision's is 64. Under 8, training can end in a segmentation fault
     on processors without AVX512 (oneDNN 3.12)"""
-    small_stem: bool = False
-    """start with a 3x3 convolution of stride 1, for glimpses under 64 pixels"""
+    stem_stride: int = 4
+    """pixels along a side of a position after the stem: 4; 2 or 1 for glimpses under 128 pixels"""
     order: Literal["post", "pre"] = "post"
     """ReLU and batch norm after each convolution, or before"""
     stride_in: Literal["3x3", "1x1"] = "3x3"
     """the convolution of a bottleneck that carries the stride"""
+    norm: Literal["batch", "group"] = "batch"
+    """group: the same in training and in use, where thumbnails and crops share a small network"""
     bn_momentum: float = 0.1
     """weight of a batch in batch norm's running statistics"""
     frozen_norms: bool = False
@@ -153,7 +155,7 @@ class ResNetEncoder:
 
     def resnet(self, channels: int) -> ResNetOptions:
         """The network's settings for inputs with some number of channels."""
-        names = ("name", "order", "stride_in", "bn_momentum", "width", "small_stem")
+        names = ("name", "order", "stride_in", "norm", "bn_momentum", "width", "stem_stride")
         return ResNetOptions(channels=channels, **{n: getattr(self, n) for n in names})
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 import dtram_env
 from agents.cost import classifier_flops_per_glimpse
 from agents.dtram import DTRAM
+from agents.first_look import FirstLookDTRAM
 from agents.policy_only import POLICY_IDS, FrozenClassifier, agent_on
 from agents.spatial_map import MapDTRAM
 from agents.unroll import GlimpseSensor
@@ -234,4 +235,5 @@ class TrainingTask:
             return agent_on(self.classifier, budget, names, **config).to(self.device)
         spaces = self.observation_space, self.action_space
         kind = MapDTRAM if config.get("core") == "map" else DTRAM
+        kind = FirstLookDTRAM if config.get("first_look") else kind
         return kind.for_spaces(*spaces, budget, class_names=names, **config).to(self.device)

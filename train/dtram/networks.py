@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from agents.config import FirstLookOptions
 from agents.cores import MapOptions
 from agents.dtram import DTRAM
 from agents.encoders import GlimpseResNet
@@ -27,6 +28,7 @@ from train.dtram.options import (
     Scan,
     Stop,
     StopAfter,
+    Values,
 )
 
 OF_THE_TRUNK = (*ORIGIN, "train_seconds", "options")
@@ -76,6 +78,14 @@ def new_agent(
                 dropout=core.dropout,
             ),
         }
+    elif isinstance(locator, Values):
+        side, sensor = task.image_size, task.sensor
+        fits = side is not None and sensor.first_glimpse == "thumbnail"
+        expected = "a map, or square images of one size whose first glimpse is a thumbnail"
+        check("locator", f"values on {task.env_id}", fits, expected)
+        assert side is not None
+        thumbnail = sensor.thumbnail_size or sensor.glimpse_size
+        config["first_look"] = FirstLookOptions(sensor.glimpse_size / side, thumbnail)
     if isinstance(encoder, ResNetEncoder):
         resnet = encoder.resnet(task.channels * task.sensor.num_scales)
         config |= {

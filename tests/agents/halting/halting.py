@@ -11,11 +11,11 @@ from agents.halting.act import ponder_cost_loss
 from agents.halting.act_resnet import ACTConfig, ACTResNet, ImageScore
 from agents.resnet import ResNetOptions
 
-SMALL = ResNetOptions("resnet18", width=4, small_stem=True, zero_init=False)
+SMALL = ResNetOptions("resnet18", width=4, stem_stride=1, zero_init=False)
 VARIANTS: dict[str, ResNetOptions] = {
     "18": SMALL,
     "18 pre": replace(SMALL, order="pre"),
-    "34 large stem": replace(SMALL, name="resnet34", small_stem=False),
+    "34 large stem": replace(SMALL, name="resnet34", stem_stride=4),
     "50": replace(SMALL, name="resnet50"),
     "50 pre": replace(SMALL, name="resnet50", order="pre"),
     "50 stride in 1x1": replace(SMALL, name="resnet50", stride_in="1x1"),

@@ -9,7 +9,7 @@ from train.common.one_look import HaltingBlocks, NoHalting, new_network
 from train.common.options import PlainEncoder, ResNetEncoder
 from train.common.training_task import TrainingTask
 
-RESNET = ResNetEncoder("resnet10", width=8, small_stem=True)
+RESNET = ResNetEncoder("resnet10", width=8, stem_stride=1)
 
 
 @pytest.fixture(scope="module")

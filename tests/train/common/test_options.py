@@ -113,7 +113,7 @@ def test_words_make_the_value_that_they_were_made_from(option: str, data: st.Dat
     [
         ("locator", "cells grid=4 entropy_last=NONE", Cells(grid=4)),
         ("locator", "gaussian", Gaussian()),
-        ("encoder", "resnet18 small_stem=True", ResNetEncoder("resnet18", small_stem=True)),
+        ("encoder", "resnet18 stem_stride=1", ResNetEncoder("resnet18", stem_stride=1)),
         ("augment", "", Augmentation()),
         ("augment", "scale_crop=0.25,1", Augmentation(scale_crop=(0.25, 1.0))),
         ("stop", "after max_mean_glimpses=none", StopAfter(max_mean_glimpses=None)),

@@ -50,7 +50,7 @@ def test_every_parameter_of_a_stage_is_reached_by_its_loss(
 def test_networks_of_new_glimpses_begin_as_the_last_and_earlier_ones_stay(
     signpost: TrainingTask,
 ) -> None:
-    resnet = ResNetOptions("resnet10", width=8, small_stem=True, channels=1)
+    resnet = ResNetOptions("resnet10", width=8, stem_stride=1, channels=1)
     agent = signpost.new_agent(
         encoder="resnet10", resnet=resnet, hidden_size=resnet.out_features, per_step=True
     )

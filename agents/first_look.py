@@ -1,0 +1,117 @@
+"""DT-RAM that chooses its locations on its first look, a thumbnail of the whole image.
+
+The talk's locator reads h_t, a vector, in which a place of the thumbnail is hard to find again.
+This one is a small convolutional network that reads the thumbnail itself, a mask of what later
+glimpses have shown, and a few numbers made of h_t, which tell what to look for. It scores cells of
+the image, so that "the tail, wherever it is" is one filter. Encoder, core and the other heads are
+those of `DTRAM`. Nothing but glimpses enters.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .cells import cell_scorer, group_norm
+from .config import DTRAMConfig
+from .dtram import DTRAM
+from .encoders import PixelScale
+from .location_policy import FORBIDDEN
+
+CONTEXT = 4  # numbers made of h_t that the locator reads at every pixel
+CLOSE = 0.5
+"""No location is chosen within so many halves of a crop of an earlier one, along both axes."""
+
+
+class FirstLookState(NamedTuple):
+    """State of a batch: the fields of `dtram.State`, and what the locator reads."""
+
+    h: Tensor  # (B, H) h_t
+    time: Tensor  # (B,) int64, glimpses taken so far
+    first_logits: Tensor
+    later_logits: Tensor
+    thumbnail: Tensor  # (B, C, s, s) its pixels, normalised
+    seen: Tensor  # (B, 1, s, s) 1 where a later glimpse showed the image, else 0
+    taken: Tensor  # (B, G * G) 1 for cells close to an earlier location, else 0
+
+
+class Code(NamedTuple):
+    """An encoded glimpse, with what the locator will read."""
+
+    code: Tensor  # (B, H) φ(x, l_{t-1})
+    pixels: Tensor  # (B, C, g, g) normalised
+    location: Tensor  # (B, 2)
+
+
+class FirstLookLocator(nn.Module):
+    """Scores ``(B, G * G)`` of cells, of the thumbnail, the mask and the state."""
+
+    def __init__(self, config: DTRAMConfig) -> None:
+        super().__init__()
+        assert config.first_look is not None
+        self.context = nn.Linear(config.hidden_size, CONTEXT)
+        channels = config.glimpse_shape[2] + 1 + CONTEXT
+        finer = 4 * config.locator_grid // config.first_look.side
+        width, hidden = config.first_look.width, config.locator_hidden
+        # Maps before and after glimpses differ; batch norms would learn them apart and use a mean.
+        self.scorer = cell_scorer(channels, width, hidden, finer, group_norm)
+
+    def forward(self, thumbnail: Tensor, seen: Tensor, h: Tensor) -> Tensor:
+        context = self.context(h)[:, :, None, None].expand(-1, -1, *seen.shape[2:])
+        return self.scorer(torch.cat([thumbnail, seen, context], dim=1))
+
+
+class FirstLookDTRAM(DTRAM):
+    """A DT-RAM whose locator reads its first look, see the module; else as `DTRAM`."""
+
+    KIND = "DT-RAM with a locator on its first look"
+
+    def __init__(self, config: DTRAMConfig, *args: Any, **kw: Any) -> None:
+        super().__init__(config, *args, **kw)
+        assert config.first_look is not None
+        side = config.first_look.side
+        centre = (torch.arange(side) + 0.5) * (2 / side) - 1  # of the thumbnail's pixels
+        self.register_buffer("pixel_centre", centre, persistent=False)
+        self.pixel_centre: Tensor
+        self.scale = PixelScale(config.pixel_mean, config.pixel_std)
+
+    def _make_locator(self) -> nn.Module:
+        return FirstLookLocator(self.config)
+
+    def initial(self, batch: int) -> Any:
+        """The `FirstLookState` before the first glimpse."""
+        assert self.config.first_look is not None
+        new, side = self.scalar_baseline.new_zeros, self.config.first_look.side
+        return FirstLookState(
+            *super().initial(batch),
+            thumbnail=new(batch, self.config.glimpse_shape[2], side, side),
+            seen=new(batch, 1, side, side),
+            taken=new(batch, len(self.cell_centres)),
+        )
+
+    def encode(self, glimpse: Tensor, location: Tensor, step: int | None = None) -> Any:
+        pixels = self.scale(glimpse, location.dtype).permute(0, 3, 1, 2)
+        return Code(super().encode(glimpse, location, step), pixels, location)
+
+    def update(self, code: Any, state: Any, step: int | None = None) -> Any:
+        after: Any = super().update(code.code, state, step)
+        thumbnail, later = state.thumbnail, (state.time > 0)[:, None]
+        if code.pixels.shape == thumbnail.shape:  # all glimpses have one size
+            thumbnail = torch.where(later[..., None, None], thumbnail, code.pixels)
+        elif step == 0:
+            thumbnail = code.pixels
+        assert self.config.first_look is not None
+        extent = self.config.first_look.extent
+        across, down = ((self.pixel_centre - x[:, None]).abs() < extent for x in code.location.T)
+        shown = (down[:, :, None] & across[:, None, :] & later[..., None])[:, None]
+        near = (self.cell_centres - code.location[:, None]).abs() < CLOSE * extent
+        return after._replace(
+            thumbnail=thumbnail,
+            seen=torch.maximum(state.seen, shown.to(state.seen.dtype)),
+            taken=torch.maximum(state.taken, (near.all(dim=-1) & later).to(state.taken.dtype)),
+        )
+
+    def location_params(self, state: Any) -> Tensor:
+        """The scores of all cells ``(B, G * G)``."""
+        scores = self.locator(state.thumbnail, state.seen, state.h.detach()).float()
+        return scores.masked_fill(state.taken > 0, FORBIDDEN)
