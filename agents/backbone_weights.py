@@ -22,6 +22,7 @@ from dtram_env.optional import require
 from .files import sha256_of
 from .resnet import RESNETS, ResNetOptions, ResNetTrunk
 
+_OWN = "encoder.trunk."  # prefix of an encoder's weights in a network that this package saved
 _MAX_LISTED = 20  # keys of one kind in an error message
 
 
@@ -29,14 +30,15 @@ def load_backbone(trunk: ResNetTrunk, weights: str | Path | None) -> str:
     """Loads weights into a network; if they do not fit, the network stays unchanged.
 
     A file's keys are torchvision's. They may lie under "state_dict" or "model" and have the prefix
-    "module."; the classifier `fc` is ignored.
+    "module."; the classifier `fc` is ignored. Of a network that this package saved, the encoder is
+    taken.
 
     Args:
         trunk: the network, on any device.
         weights: "DEFAULT" for torchvision's weights of the network's name, which expect RGB pixels
             in [0, 1] with mean (0.485, 0.456, 0.406) and standard deviation (0.229, 0.224, 0.225);
-            or the path of a safetensors file or of a state dict that `torch.save` wrote; or "none"
-            or None, which does nothing.
+            or the path of a safetensors file or of a state dict that `torch.save` wrote; or a
+            folder with a saved one-look network; or "none" or None, which does nothing.
 
     Returns:
         The origin of the weights in one line: a name, and the SHA-256 of the file.
@@ -52,10 +54,13 @@ def load_backbone(trunk: ResNetTrunk, weights: str | Path | None) -> str:
     else:
         path = Path(weights)
         source = path.name
+        if path.is_dir():
+            path = path / "model.safetensors"
         if not path.is_file():
             raise FileNotFoundError(
                 f"backbone weights {str(weights)!r}: no such file; expected DEFAULT, none, or the "
-                "path of a .safetensors file or of a torch state dict (.pt, .pth)"
+                "path of a .safetensors file, of a torch state dict (.pt, .pth) or of a saved "
+                "one-look network"
             )
     state = _unwrap(_read(path), path)
     _check_fit(trunk, state, path)
@@ -131,7 +136,8 @@ def _unwrap(read: Any, path: Path) -> dict[str, Tensor]:
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise ValueError(f"{expected}, but {key!r} is of type {type(value).__name__}")
     named = {key.removeprefix("module."): value for key, value in read.items()}
-    return {key: value for key, value in named.items() if not key.startswith("fc.")}
+    own = {key.removeprefix(_OWN): value for key, value in named.items() if key.startswith(_OWN)}
+    return own or {key: value for key, value in named.items() if not key.startswith("fc.")}
 
 
 def _check_fit(trunk: ResNetTrunk, state: Mapping[str, Tensor], path: Path) -> None:

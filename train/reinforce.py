@@ -86,8 +86,8 @@ class Options(TrainingOptions):
     locator: Locator = field(default_factory=Gaussian)
     """location policy: gaussian std=0.1 (the paper's), or cells grid=7 entropy=0; both take
     gradient=detached|state hidden=0 learning_rate=none (none: as the rest of the network). For a
-    map also values grid=14 exploration=0.1 hidden=64, which learns what a cell pays, and scan
-    jitter=1, one path for all"""
+    map, or a thumbnail, also values grid=14 exploration=0.1 hidden=64, which learns what a cell
+    pays; for a map scan jitter=1, one path for all"""
     core: Core = field(default_factory=RNN)
     """recurrent core: rnn (the paper's), or a spatial memory, map cells=28 cell=1 window=0 width=16
     pool=none|max_and_mean dropout=0.2"""

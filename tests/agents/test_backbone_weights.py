@@ -15,7 +15,10 @@ from torch import Tensor, nn
 from torchvision.models import Weights, WeightsEnum
 
 from agents.backbone_weights import load_backbone
+from agents.one_look import OneLook, OneLookConfig
 from agents.resnet import ResNetOptions, ResNetTrunk
+from train.common.backbone import pixel_scale
+from train.common.options import ResNetEncoder
 
 
 def network(seed: int = 0, **options: Any) -> ResNetTrunk:
@@ -63,6 +66,19 @@ def test_torch_files(
     trunk = network()
     assert load_backbone(trunk, tmp_path / "weights.pth").startswith("weights.pth, sha256 ")
     assert same(trunk.state_dict(), wanted)
+
+
+def test_the_encoder_of_a_saved_one_look_network_is_taken(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    options = ResNetOptions("resnet10", width=4, norm="group")
+    config = OneLookConfig(2, (32, 32, 3), "resnet10", options, hidden_size=options.out_features)
+    saved = OneLook(config, ("a", "b"))
+    saved.save(tmp_path / "look")
+    trunk = network(norm="group")
+    assert load_backbone(trunk, tmp_path / "look").startswith("look, sha256 ")
+    assert same(trunk.state_dict(), saved.encoder.trunk.state_dict())
+    scale = pixel_scale(ResNetEncoder("resnet10", str(tmp_path / "look")), None)  # type: ignore[arg-type]
+    assert scale == {"pixel_mean": 0.0, "pixel_std": 255.0}
 
 
 def test_old_files_that_count_no_batches_are_taken(

@@ -1,12 +1,14 @@
 """Prepares residual encoders for training: pretrained weights, pixel scale, precision."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from agents.backbone_weights import load_backbone
 from agents.encoders import GlimpseResNet
+from agents.one_look import OneLook
 from train.common.options import Encoder, ResNetEncoder
 from train.common.training_task import TrainingTask
 
@@ -16,7 +18,10 @@ IMAGENET_STD = tuple(255 * share for share in (0.229, 0.224, 0.225))
 
 
 def pixel_scale(encoder: Encoder, task: TrainingTask) -> dict[str, Any]:
-    """Pixel mean and std for a network: ImageNet's with pretrained weights, else the data's."""
+    """Pixel mean and std for a network: those of its weights' network, else the data's."""
+    if isinstance(encoder, ResNetEncoder) and Path(encoder.weights).is_dir():
+        config = OneLook.config_from(OneLook.read_header(encoder.weights))
+        return {"pixel_mean": config.pixel_mean, "pixel_std": config.pixel_std}
     if isinstance(encoder, ResNetEncoder) and encoder.weights != "none" and task.channels == 3:
         return {"pixel_mean": IMAGENET_MEAN, "pixel_std": IMAGENET_STD}
     return dict(zip(("pixel_mean", "pixel_std"), task.pixel_scale(), strict=True))

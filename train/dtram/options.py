@@ -56,11 +56,11 @@ class Cells:
 
 @dataclass(frozen=True)
 class Values:
-    """A location policy for a map: a cell's score is the reward expected of a glimpse there."""
+    """A location policy for a map or a thumbnail: cells score the reward expected of a glimpse."""
 
     name: Literal["values"] = "values"
     grid: int = 14
-    """cells along a side of the map, among which the next location is chosen"""
+    """cells along a side of the map or image, among which the next location is chosen"""
     hidden: int = 64
     """hidden units of the locator; 0 makes it linear"""
     exploration: float = 0.1
