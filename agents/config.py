@@ -19,7 +19,7 @@ class FirstLookOptions:
     extent: float
     """share of the image's side that a later glimpse covers"""
     side: int
-    """pixels a side of the first look, a multiple of 4"""
+    """pixels a side to which the first look is averaged, a multiple of 4"""
     width: int = 8
     """channels of the first convolution that reads it"""
 
@@ -150,10 +150,10 @@ class DTRAMConfig:
         expected = "None with a map, whose locator reads the map"
         require("first_look", self.first_look, self.map is None, expected)
         side, grid = self.first_look.side, self.locator_grid
-        expected = f"a multiple of {side // 4}, a quarter of the first look's {side} pixels"
+        expected = f"a multiple of {side // 4}, a quarter of first_look's side"
         require("locator_grid", grid, grid > 0 and grid % (side // 4) == 0, expected)
         made = self.thumbnail_size or self.glimpse_shape[0]
-        require("first_look side", side, side == made, f"the thumbnail's {made} pixels")
+        require("first_look side", side, made % side == 0, f"a divisor of the thumbnail's {made}")
         expected = "'detached' with first_look"
         require("locator_input", self.locator_input, self.locator_input == "detached", expected)
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 
 from .cells import cell_scorer, group_norm
 from .config import DTRAMConfig
@@ -30,7 +31,7 @@ class FirstLookState(NamedTuple):
     time: Tensor  # (B,) int64, glimpses taken so far
     first_logits: Tensor
     later_logits: Tensor
-    thumbnail: Tensor  # (B, C, s, s) its pixels, normalised
+    thumbnail: Tensor  # (B, C, s, s) its pixels, normalised and averaged to `FirstLookOptions.side`
     seen: Tensor  # (B, 1, s, s) 1 where a later glimpse showed the image, else 0
     taken: Tensor  # (B, G * G) 1 for cells close to an earlier location, else 0
 
@@ -96,10 +97,9 @@ class FirstLookDTRAM(DTRAM):
     def update(self, code: Any, state: Any, step: int | None = None) -> Any:
         after: Any = super().update(code.code, state, step)
         thumbnail, later = state.thumbnail, (state.time > 0)[:, None]
-        if code.pixels.shape == thumbnail.shape:  # all glimpses have one size
-            thumbnail = torch.where(later[..., None, None], thumbnail, code.pixels)
-        elif step == 0:
-            thumbnail = code.pixels
+        if step == 0 or not self.config.thumbnail_size:  # else no thumbnail comes later
+            pixels = adaptive_avg_pool2d(code.pixels, thumbnail.shape[-1])
+            thumbnail = torch.where(later[..., None, None], thumbnail, pixels)
         assert self.config.first_look is not None
         extent = self.config.first_look.extent
         across, down = ((self.pixel_centre - x[:, None]).abs() < extent for x in code.location.T)

@@ -3,7 +3,7 @@
     python train/reinforce.py                                    # MNIST, under 10 minutes on a CPU
     python train/reinforce.py --recipe mnist-conv                # MNIST, our best network
     python train/reinforce.py --recipe birds-small               # drawn birds
-    python train/reinforce.py --recipe cub                       # CUB as the original trains it
+    python train/reinforce.py --recipe original                  # CUB as the original trains it
     python train/reinforce.py --env-id DTRAM-ImageFolder-v0 --root photos --encoder cnn
     python train/reinforce.py --stop off --run-dir runs/ram      # RAM, a fixed number of glimpses
     python train/reinforce.py --trunk runs/ram                   # a stopper on that trunk: DT-RAM
@@ -79,7 +79,7 @@ class Options(TrainingOptions):
 
     recipe: str = ""
     """named set of options to start from; other flags change it. One of mnist, mnist-cells,
-    mnist-conv, mnist-map, translated, cluttered, cluttered-100, birds-small, cub"""
+    mnist-conv, mnist-map, translated, cluttered, cluttered-100, birds-small, original, ours"""
 
     discount: float | None = None
     """γ of the reward; the environment's own if not given"""

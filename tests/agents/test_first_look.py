@@ -148,7 +148,7 @@ def test_values_find_the_part_that_tells_the_class() -> None:
     [
         ({"locator_grid": 6}, "locator_grid=6: expected a multiple of 4"),
         ({"locator_input": "state"}, "locator_input='state': expected 'detached' with first_look"),
-        ({"first_look": FirstLookOptions(0.25, 32)}, "side=32: expected the thumbnail's 16 pixels"),
+        ({"first_look": FirstLookOptions(0.25, 32)}, "first_look side=32: expected a divisor"),
     ],
 )
 def test_bad_settings_are_named(changes: dict[str, Any], message: str) -> None:

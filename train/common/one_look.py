@@ -55,7 +55,7 @@ Halting = Annotated[NoHalting | HaltingBlocks, words(*HALTING)]
 
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     # As the original trains its ResNet-50 on CUB, random crops included.
-    "cub": {
+    "original": {
         "env_id": "DTRAM-CUB-v0",
         "env": ("image_size=512", "thumbnail_size=448", "glimpse_size=224"),
         "encoder": ResNetEncoder("resnet50", weights="DEFAULT"),

@@ -81,11 +81,13 @@ def new_agent(
     elif isinstance(locator, Values):
         side, sensor = task.image_size, task.sensor
         fits = side is not None and sensor.first_glimpse == "thumbnail"
-        expected = "a map, or square images of one size whose first glimpse is a thumbnail"
+        expected = "a map, or images of one size whose first glimpse is a thumbnail"
         check("locator", f"values on {task.env_id}", fits, expected)
         assert side is not None
         thumbnail = sensor.thumbnail_size or sensor.glimpse_size
-        config["first_look"] = FirstLookOptions(sensor.glimpse_size / side, thumbnail)
+        sides = [s for s in range(4, 65, 4) if thumbnail % s == 0]
+        check("env thumbnail_size", thumbnail, bool(sides), "a multiple of 4")
+        config["first_look"] = FirstLookOptions(sensor.glimpse_size / side, sides[-1])
     if isinstance(encoder, ResNetEncoder):
         resnet = encoder.resnet(task.channels * task.sensor.num_scales)
         config |= {

@@ -49,6 +49,19 @@ _ANYWHERE: dict[str, Any] = {
 BIRD_STOP = StopAfter(max_mean_glimpses=None, epochs=60, batch_size=250)
 """For splits of some thousand images, where larger batches would leave too few updates."""
 
+_PHOTOGRAPHS: dict[str, Any] = {
+    "env_id": "DTRAM-CUB-v0",
+    "env": ("image_size=512", "thumbnail_size=448", "glimpse_size=224"),
+    "batch_size": 24,
+    "epochs": 90,
+    "optimizer": SGD(),
+    "learning_rate": 1e-3,
+    # The original's, but for its random window.
+    "augment": Augmentation(affine=0.0, flip=True, colour=0.4, lighting=0.1),
+    "bf16": True,
+    "stop": BIRD_STOP,
+}
+
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     # The paper's network. Its locator learns slowly, or it soon forgets the scan of the warm-up.
     "mnist": {**_DIGITS, "locator": Gaussian(std=0.06, learning_rate=1e-4)},
@@ -90,19 +103,18 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         "stop": BIRD_STOP,
     },
     # CUB as the original trains it: a network for each glimpse, Nesterov, 90 epochs a stage.
-    "cub": {
-        "env_id": "DTRAM-CUB-v0",
-        "env": ("image_size=512", "thumbnail_size=448", "glimpse_size=224"),
+    "original": {
+        **_PHOTOGRAPHS,
         "encoder": ResNetEncoder("resnet50", weights="DEFAULT", per_step=True),
         "locator": Gaussian(std=0.24),
         "curriculum": (1, 2, 3),
-        "batch_size": 24,
-        "epochs": 90,
-        "optimizer": SGD(),
-        "learning_rate": 1e-3,
-        # The original's, but for its random window.
-        "augment": Augmentation(affine=0.0, flip=True, colour=0.4, lighting=0.1),
-        "bf16": True,
-        "stop": BIRD_STOP,
+    },
+    # One network for all glimpses, and a locator that reads the first look (ours, never run).
+    "ours": {
+        **_PHOTOGRAPHS,
+        "encoder": ResNetEncoder("resnet50", weights="DEFAULT"),
+        "locator": Values(grid=32, learning_rate=1e-3),
+        "location_reward": "drop",
+        "baseline": "none",
     },
 }

@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 
+from agents.first_look import FirstLookDTRAM
+from agents.loading import load_agent
 from dtram_env.datasets.sources import cub
 from tests.dtram_env.datasets.trees import make_cub
-from train import reproduce
+from train import reinforce, reproduce
 from train.common.files import read_json
-from train.common.options import ResNetEncoder
+from train.common.options import ResNetEncoder, command_line
 from train.paper import systems
-from train.paper.systems import CUB_MEDIUM, PROTOCOLS
+from train.paper.systems import CUB_MEDIUM, PROTOCOLS, RECIPES, REINFORCE
 from train.reproduce import Options
 
 MOMENT: dict[str, Any] = {"epochs": 1, "batch_size": 4, "device": "cpu"}
@@ -42,6 +44,27 @@ def small_cub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_this_process: 
     monkeypatch.setattr(systems, "CUB_MEDIUM", small)
     monkeypatch.setattr(systems, "PROTOCOLS", {**PROTOCOLS, "cub-256": small})
     return tmp_path
+
+
+@pytest.mark.parametrize("recipe", ["original", "ours"])
+def test_recipes_of_photographs(
+    recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a tree in the official layout to the results, with a small network and images."""
+    tree = make_cub(tmp_path / "cub", train=6, test=2)
+    tree.publish(monkeypatch, cub)
+    encoder = f"resnet18 width=8 per_step={recipe == 'original'}".lower().split()
+    words = ["--recipe", recipe, "--encoder", *encoder, "--epochs", "1", "--batch-size", "4"]
+    words += ["--env", "image_size=96", "thumbnail_size=64", "glimpse_size=32"]
+    words += ["--stop", "after", "epochs=1", "batch_size=4", "--device", "cpu"]
+    words += ["--data-dir", str(tmp_path), "--run-dir", str(tmp_path / "run")]
+    reinforce.train(command_line(reinforce.Options, None, RECIPES[REINFORCE], words))
+    results = read_json(tmp_path / "run" / "results.json")
+    assert results["dataset"] == "CUB-200-2011" and results["images"] == 6
+    assert 0 <= results["test_error"] <= 100 and 1 <= results["mean_glimpses"] <= 3
+    assert results["recipe"] == recipe
+    agent = load_agent(tmp_path / "run")
+    assert isinstance(agent, FirstLookDTRAM) == (recipe == "ours")
 
 
 @pytest.mark.slow
