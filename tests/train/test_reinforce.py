@@ -34,6 +34,7 @@ from train.dtram import frozen_states
 from train.dtram.networks import agent_on_trunk, new_agent
 from train.dtram.options import (
     ACT,
+    RNN,
     Cells,
     Gaussian,
     Map,
@@ -665,6 +666,21 @@ def test_a_map_refuses_what_it_would_misread(
     given = {**MAPPED, "locator": Values(grid=7), "location_reward": "drop", "baseline": "none"}
     with pytest.raises(ValueError, match=message):
         train(small_options(run_dir=tmp_path / "run", **{**given, **changes}))
+
+
+def test_act_is_refused_on_a_map(tmp_path: Path) -> None:
+    task = TrainingTask("DTRAM-Signpost-v0", torch.device("cpu"))
+    how = PlainEncoder("pixels"), Map(width=4), Scan(), StopAfter(), False, 0
+    new_agent(task, *how)[0].save(tmp_path, **task.metadata)
+    with pytest.raises(ValueError, match="--stop act: expected after with a DT-RAM with a map"):
+        agent_on_trunk(tmp_path, task, ACT(), False, 0)
+
+
+def test_values_need_a_map_or_a_thumbnail() -> None:
+    task = TrainingTask("DTRAM-Signpost-v0", torch.device("cpu"))
+    how = PlainEncoder("mlp"), RNN(), Values(), StopAfter(), False, 0
+    with pytest.raises(ValueError, match="values on DTRAM-Signpost-v0: expected a map, or images"):
+        new_agent(task, *how)
 
 
 def test_exploration_falls_in_the_first_quarter() -> None:

@@ -123,6 +123,8 @@ def agent_on_trunk(folder: Path, task: TrainingTask, stop: Stop, bf16: bool, see
     if about["sensor"] != (wanted := task.metadata["sensor"]):
         raise ValueError(f"{message} {about['sensor']}, the environment has {wanted}")
     trained.check_spaces(task.observation_space, task.action_space, task.max_glimpses)
+    plain = type(trained) in (DTRAM, HaltingRAM)
+    check("stop", stop.name, plain or not isinstance(stop, ACT), f"after with a {trained.KIND}")
     kind = HaltingRAM if isinstance(stop, ACT) else type(trained)
     config = replace(trained.config, stopper_prior=stopper_prior(stop))
     agent = kind(config, class_names=trained.class_names).to(task.device)
