@@ -45,47 +45,45 @@ def _read(path: str | Path) -> Any:
 
 def _results() -> str:
     """README's one table of results."""
-    conv, paper, birds = "pretrained/mnist-conv", "pretrained/mnist", "pretrained/birds-small"
     evaluate = "python train/evaluate.py"
 
-    def row(name: str, path: str, command: str, rule: str = "") -> tuple[str, ...]:
+    def row(name: str, path: str, command: str) -> tuple[str, ...]:
         found = _read(path)
-        flops = found["mean_flops"]
-        if rule:
-            glimpses = found["mean_glimpses"]
-            found = found["confidence"][rule]
-            flops += (found["mean_glimpses"] - glimpses) * _read(path)["flops_per_glimpse"]
         error, glimpses = f"{found['test_error']:.2f}", f"{found['mean_glimpses']:.2f}"
-        return name, error, glimpses, f"{flops / 1e6:.2f}", f"`{command}`"
+        return name, error, glimpses, f"{found['mean_flops'] / 1e6:.2f}", f"`{command}`"
 
-    def looks_once(name: str, system: str, command: str) -> tuple[str, ...]:
+    def shipped(name: str, model: str) -> tuple[str, ...]:
+        return row(name, f"pretrained/{model}/results.json", f"{evaluate} pretrained/{model}")
+
+    def looks_once(name: str, protocol: str, system: str, command: str) -> tuple[str, ...]:
         records = read_records(RESULTS / "tables" / "runs.jsonl")
-        found = next(r for r in records if (r["system"], r["seed"]) == (system, 0))
+        key = protocol, system, 0
+        found = next(r for r in records if (r["protocol"], r["system"], r["seed"]) == key)
         figures = f"{found['error']:.2f}", "whole image", f"{found['flops'] / 1e6:.2f}"
         return name, *figures, f"`python train/reproduce.py {command}`"
 
-    published = ("DT-RAM as published, the talk's Table 2", "1.46", "3.6", "", "cited")
-    digits = "MNIST, two convolutions that look once at everything", "conv", "table2"
-    birds_once = "drawn birds, a ResNet-18 that looks once at everything", "one-look-resnet18"
+    def cited(name: str, error: str, glimpses: str) -> tuple[str, ...]:
+        return name, error, glimpses, "", "cited"
+
+    birds_once = "drawn birds, a ResNet-18 that looks once at everything"
     rows = [
-        row("**MNIST, our network**", f"{conv}/results.json", f"{evaluate} {conv}"),
+        shipped("**MNIST, our network**", "mnist-conv"),
         row(
             "the same network, a later stop",
-            f"{conv}/results-at-most-3.6.json",
-            f"{evaluate} {conv} --stop at-most-3.6",
+            "pretrained/mnist-conv/results-at-most-3.6.json",
+            f"{evaluate} pretrained/mnist-conv --stop at-most-3.6",
         ),
-        row(
-            "the same network, stop at confidence 0.99",
-            f"{conv}/results.json",
-            f"{evaluate} {conv} --confidence 0.99",
-            "0.99",
-        ),
-        row("**MNIST, the paper's network**", f"{paper}/results.json", f"{evaluate} {paper}"),
-        published,
+        shipped("**MNIST, the paper's network**", "mnist"),
+        cited("DT-RAM as published, the talk's Table 2", "1.46", "3.6"),
         row("MNIST, a map, one scan", "benchmarks/results/make_train.json", "make train"),
-        looks_once(*digits),
-        row("**drawn birds**, 128 pixels", f"{birds}/results.json", f"{evaluate} {birds}"),
-        looks_once(*birds_once, "table5 --data drawn"),
+        looks_once("MNIST, two convolutions that look once", "mnist", "conv", "table2"),
+        shipped("**MNIST in clutter, 60 pixels**, a map", "cluttered"),
+        looks_once("the map's network, one look", "cluttered", "one-look", "clutter"),
+        cited("RAM, the RAM paper", "5.23", "8"),
+        shipped("**MNIST in clutter, 100 pixels**, a map", "cluttered-100"),
+        cited("RAM, the RAM paper", "10.83", "8"),
+        shipped("**drawn birds**, 128 pixels", "birds-small"),
+        looks_once(birds_once, "birds-small", "one-look-resnet18", "table5 --data drawn"),
     ]
     heads = [
         "system (DT-RAM unless stated)",
