@@ -18,6 +18,7 @@ except ModuleNotFoundError as error:
 
 from .config import DTRAMConfig
 from .dtram import DTRAM
+from .loading import load_agent
 from .policy_only import POLICY_IDS, FrozenClassifier, LookAndStop, register_all
 from .prediction import Prediction, predict
 from .stopping import ConfidenceStop, FixedStop, LearnedStop, StoppingRule
@@ -33,6 +34,7 @@ __all__ = [
     "LookAndStop",
     "Prediction",
     "StoppingRule",
+    "load_agent",
     "predict",
 ]
 

@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from agents import DTRAM, POLICY_IDS, LookAndStop
+from agents import DTRAM, POLICY_IDS, LookAndStop, load_agent
 from dtram_env import datasets
 from dtram_env.datasets.drawn import AUTOS, BIRDS, SCENES, SMALL_BIRDS, Drawing
 from dtram_env.datasets.storage.thumbnails import box_resize
@@ -97,7 +97,7 @@ def make_pictures(ids: Sequence[str]) -> None:
         for file in captions(env_id):
             path = IMAGES / file
             if path.suffix == ".gif":
-                write_gif(path, *episodes(make_id(env_id), load_agent(env_id)))
+                write_gif(path, *episodes(make_id(env_id), agent_of(env_id)))
             else:
                 pixels = digits(env_id) if env_id in DIGITS else classes(env_id)
                 Image.fromarray(pixels).save(path, quality=85, optimize=True)
@@ -107,7 +107,7 @@ def make_pictures(ids: Sequence[str]) -> None:
             print(f"{path}: {size:,} bytes")
 
 
-def load_agent(env_id: str) -> DTRAM | LookAndStop:
+def agent_of(env_id: str) -> DTRAM | LookAndStop:
     """The agent in an id's GIF, as a `dtram_env.Policy`.
 
     Raises:
@@ -116,7 +116,7 @@ def load_agent(env_id: str) -> DTRAM | LookAndStop:
     folder = ROOT / AGENTS[env_id]
     if env_id in COMMANDS and not folder.exists():
         raise FileNotFoundError(f"{folder}: no such run; make it with: {COMMANDS[env_id]}")
-    agent = DTRAM.load(folder)
+    agent = load_agent(folder)
     return LookAndStop(agent) if env_id in POLICY_IDS else agent
 
 
