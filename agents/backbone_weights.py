@@ -30,8 +30,7 @@ def load_backbone(trunk: ResNetTrunk, weights: str | Path | None) -> str:
     """Loads weights into a network; if they do not fit, the network stays unchanged.
 
     A file's keys are torchvision's. They may lie under "state_dict" or "model" and have the prefix
-    "module."; the classifier `fc` is ignored. Of a network that this package saved, the encoder is
-    taken.
+    "module."; the classifier `fc` is ignored. Of a saved network's folder the encoder is taken.
 
     Args:
         trunk: the network, on any device.
@@ -63,6 +62,9 @@ def load_backbone(trunk: ResNetTrunk, weights: str | Path | None) -> str:
                 "one-look network"
             )
     state = _unwrap(_read(path), path)
+    if Path(weights).is_dir():
+        own = {k.removeprefix(_OWN): v for k, v in state.items() if k.startswith(_OWN)}
+        state = own or state
     _check_fit(trunk, state, path)
     trunk.load_state_dict(state, strict=False)
     return f"{source}, sha256 {sha256_of(path)}"
@@ -136,8 +138,7 @@ def _unwrap(read: Any, path: Path) -> dict[str, Tensor]:
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise ValueError(f"{expected}, but {key!r} is of type {type(value).__name__}")
     named = {key.removeprefix("module."): value for key, value in read.items()}
-    own = {key.removeprefix(_OWN): value for key, value in named.items() if key.startswith(_OWN)}
-    return own or {key: value for key, value in named.items() if not key.startswith("fc.")}
+    return {key: value for key, value in named.items() if not key.startswith("fc.")}
 
 
 def _check_fit(trunk: ResNetTrunk, state: Mapping[str, Tensor], path: Path) -> None:

@@ -1,5 +1,6 @@
 """Convolutions that score the cells of a grid, for locators that read a plane."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -26,7 +27,7 @@ class FlatConv(nn.Module):
 
 def group_norm(channels: int) -> nn.GroupNorm:
     """A norm that is the same in training and in use, in groups of about 8 channels."""
-    return nn.GroupNorm(max(1, channels // 8), channels)
+    return nn.GroupNorm(math.gcd(channels, max(1, channels // 8)), channels)
 
 
 Norm = Callable[[int], nn.Module]

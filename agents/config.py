@@ -17,7 +17,7 @@ class FirstLookOptions:
     """Options of a locator that reads the first look, see `first_look`."""
 
     extent: float
-    """share of the image's side that a later glimpse covers"""
+    """share of the image's shorter side that a later glimpse covers"""
     side: int
     """pixels a side to which the first look is averaged, a multiple of 4"""
     width: int = 8
@@ -164,7 +164,9 @@ def check_encoder(config: Any) -> None:
     wanted = config.encoder if residual else None
     named = config.resnet.name if config.resnet else None
     require("resnet", config.resnet, named == wanted, f"options of {wanted}")
-    require("frozen_norms", frozen, residual or not frozen, "False, unless encoder='resnet…'")
+    batch = residual and config.resnet.norm == "batch"
+    expected = "False, unless encoder='resnet…' with norm='batch'"
+    require("frozen_norms", frozen, batch or not frozen, expected)
 
 
 def check_pixel_scale(config: Any, channels: int) -> None:

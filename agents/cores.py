@@ -49,7 +49,8 @@ class MapOptions:
         require_at_least(self, 1, "glimpse_cells")
         for name in ("cells", "window"):
             require(name, getattr(self, name), getattr(self, name) % 4 == 0, "a multiple of 4")
-        require_at_least(self, 0, "window")
+        fits = 0 <= self.window <= self.cells
+        require("window", self.window, fits, f"0 to {self.cells}, the map's cells")
         require("extent", self.extent, 0 < self.extent <= 1, "a number in (0, 1]")
         require("dropout", self.dropout, 0 <= self.dropout < 1, "a number in [0, 1)")
 

@@ -110,7 +110,7 @@ class SavedNetwork(nn.Module):
             raise ValueError(f"{path}: not a {expected}; is it from another version of dtram?")
         kind = header.get("kind")
         if kind != cls.KIND:
-            way_out = "name another folder, or load it with agents.load_agent"
+            way_out = "name another folder, or load a DT-RAM of any kind with agents.load_agent"
             raise ValueError(f"{path}: expected a {cls.KIND}, found a {kind}; {way_out}")
         needed = {"config", "class_names", "weights_sha256", *cls.NEEDED}
         settings = {field.name for field in fields(cls.CONFIG)}

@@ -32,7 +32,9 @@ class FirstLookState(NamedTuple):
     first_logits: Tensor
     later_logits: Tensor
     thumbnail: Tensor  # (B, C, s, s) its pixels, normalised and averaged to `FirstLookOptions.side`
-    seen: Tensor  # (B, 1, s, s) 1 where a later glimpse showed the image, else 0
+    # (B, 1, s, s) 1 where a later glimpse showed the image, else 0; of an image that is not square
+    # it marks somewhat more along the longer side
+    seen: Tensor
     taken: Tensor  # (B, G * G) 1 for cells close to an earlier location, else 0
 
 
@@ -95,6 +97,8 @@ class FirstLookDTRAM(DTRAM):
         return Code(super().encode(glimpse, location, step), pixels, location)
 
     def update(self, code: Any, state: Any, step: int | None = None) -> Any:
+        if step is None and self.config.thumbnail_size:
+            raise ValueError("step=None: expected the step, as the first look has another size")
         after: Any = super().update(code.code, state, step)
         thumbnail, later = state.thumbnail, (state.time > 0)[:, None]
         if step == 0 or not self.config.thumbnail_size:  # else no thumbnail comes later

@@ -203,7 +203,7 @@ class MapUnroll(nn.Module):
     """Trajectories of a `MapDTRAM` to learn from; used as `unroll.Unroll`.
 
     What a map holds does not depend on how it was read before, so no gradient has to pass from
-    glimpse to glimpse. The trajectories of a batch have all lengths from 1 to T: a share of
+    glimpse to glimpse. The trajectories of a batch have lengths from 1 to T: a share of
     (1 - t/T)^1.5 has more than t glimpses, as in use most images need few. Their paths are taken
     without gradients, in evaluation mode. Then each trajectory's map is read once more, with
     gradients, after its last glimpse, and the locator scores each map once more after which a
@@ -223,7 +223,7 @@ class MapUnroll(nn.Module):
         self.jitter = 0.0
 
     def mean_length(self, steps: int) -> float:
-        """Mean number of glimpses of a trajectory."""
+        """Mean number of glimpses of a trajectory, in a large batch."""
         return sum(_going_on(steps))
 
     def forward(self, store: TorchStore, index: Tensor, steps: int, m: int = 1) -> Trajectory:

@@ -133,13 +133,16 @@ class Options(TrainingOptions):
         check("glimpse_only", self.glimpse_only, not (mapped and self.glimpse_only), "0 with a map")
         reward = self.location_reward
         check("location_reward", reward, not joint or reward in (None, "return"), "return")
-        check("stop", self.stop.name, not (mapped and joint), "after or off with a map")
+        by_value = isinstance(self.locator, Values)
+        fits = not (joint and (mapped or by_value))
+        check("stop", self.stop.name, fits, "after or off with a map or values")
         conflict = self.glimpse_only and (joint or reward not in (None, "mean_prob"))
         check("glimpse_only", self.glimpse_only, not conflict, "0 unless locations earn mean_prob")
 
         valid = 0 <= self.scan_epochs < self.epochs and not (joint and self.scan_epochs)
         check("scan_epochs", self.scan_epochs, valid, "fewer than --epochs, 0 with --stop joint")
-        check("scan_epochs", self.scan_epochs, not (mapped and self.scan_epochs), "0 with a map")
+        fits = not (self.scan_epochs and (mapped or by_value))
+        check("scan_epochs", self.scan_epochs, fits, "0 with a map or values")
         by_epochs = self.env_steps is None or self.scan_epochs == 0
         check("scan_epochs", self.scan_epochs, by_epochs, "0 with --env-steps")
 

@@ -53,8 +53,8 @@ class Options:
     glimpses; curves: error against glimpses by discount, and against FLOPs and time; claims: the
     learned stop against others, with intervals; all: everything"""
     data: Literal["auto", "real", "drawn", "drawn-large"] = "auto"
-    """images of all but tables 1 and 2: real (CUB and Cars); drawn (small drawn birds); drawn-large
-    (drawn birds and autos of 512 pixels, for a GPU); auto (real if on this machine, else drawn)"""
+    """images of all but tables 1, 2 and clutter: real (CUB and Cars); drawn (small drawn birds);
+    drawn-large (drawn birds and autos of 512 pixels, for a GPU); auto (real if here, else drawn)"""
     seeds: int = tables.CLAIM_SEEDS
     """runs of RAM, DT-RAM and RAM with ACT in tables and claims; all others are of seed 0"""
     runs: Path = Path("runs/reproduce")

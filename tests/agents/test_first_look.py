@@ -99,6 +99,15 @@ def test_one_agent_in_every_way_of_running(thumbnail: int, tmp_path: Path) -> No
     torch.testing.assert_close(path.logits, scores.logits)
 
 
+def test_a_first_look_of_another_size_needs_the_step() -> None:
+    resnet = ResNetOptions("resnet10", width=8, stem_stride=1, norm="group")
+    look = FirstLookOptions(LOOK / SIDE, 32)
+    agent = make_agent(encoder="resnet10", resnet=resnet, thumbnail_size=32, first_look=look)
+    first, centre = SENSOR._replace(thumbnail_size=32).first(images(), torch.arange(5))
+    with pytest.raises(ValueError, match="step=None: expected the step"):
+        agent.observe(first, centre, agent.initial(5))
+
+
 def test_the_locators_loss_stays_in_the_locator() -> None:
     agent, store = make_agent(), images()
     path = Unroll(agent, SENSOR, 0.1, stop=False)(store, torch.arange(5), 3, m=2)

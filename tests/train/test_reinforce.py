@@ -683,6 +683,18 @@ def test_values_need_a_map_or_a_thumbnail() -> None:
         new_agent(task, *how)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stop": StopJoint()}, "--stop joint: expected after or off with a map or values"),
+        ({"scan_epochs": 1}, "--scan-epochs 1: expected 0 with a map or values"),
+    ],
+)
+def test_values_refuse_what_needs_a_softmax(small_options, changes, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        small_options(locator=Values(), epochs=4, **changes)
+
+
 def test_exploration_falls_in_the_first_quarter() -> None:
     falls = [Values(exploration=0.2).exploration_at(part / 8) for part in range(9)]
     assert falls == pytest.approx([1, 0.5, *[0.2] * 7])

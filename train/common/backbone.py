@@ -18,11 +18,13 @@ IMAGENET_STD = tuple(255 * share for share in (0.229, 0.224, 0.225))
 
 
 def pixel_scale(encoder: Encoder, task: TrainingTask) -> dict[str, Any]:
-    """Pixel mean and std for a network: those of its weights' network, else the data's."""
-    if isinstance(encoder, ResNetEncoder) and Path(encoder.weights).is_dir():
-        config = OneLook.config_from(OneLook.read_header(encoder.weights))
+    """Pixel mean and std for a network: those of the one-look run that its weights are from,
+    ImageNet's with other weights for RGB, else the data's."""
+    weights = encoder.weights if isinstance(encoder, ResNetEncoder) else "none"
+    if weights not in ("none", "DEFAULT") and Path(weights).is_dir():
+        config = OneLook.config_from(OneLook.read_header(weights))
         return {"pixel_mean": config.pixel_mean, "pixel_std": config.pixel_std}
-    if isinstance(encoder, ResNetEncoder) and encoder.weights != "none" and task.channels == 3:
+    if weights != "none" and task.channels == 3:
         return {"pixel_mean": IMAGENET_MEAN, "pixel_std": IMAGENET_STD}
     return dict(zip(("pixel_mean", "pixel_std"), task.pixel_scale(), strict=True))
 

@@ -80,13 +80,16 @@ def new_agent(
         }
     elif isinstance(locator, Values):
         side, sensor = task.image_size, task.sensor
-        fits = side is not None and sensor.first_glimpse == "thumbnail"
-        expected = "a map, or images of one size whose first glimpse is a thumbnail"
+        fits = side is not None and sensor.first_glimpse == "thumbnail" and not task.classifier
+        expected = "a map, or a thumbnail of images with a known shorter side, and no classifier"
         check("locator", f"values on {task.env_id}", fits, expected)
         assert side is not None
         thumbnail = sensor.thumbnail_size or sensor.glimpse_size
         sides = [s for s in range(4, 65, 4) if thumbnail % s == 0]
         check("env thumbnail_size", thumbnail, bool(sides), "a multiple of 4")
+        quarter = sides[-1] // 4
+        fits, expected = locator.grid % quarter == 0, f"a multiple of {quarter} with this thumbnail"
+        check("locator grid", locator.grid, fits, expected)
         config["first_look"] = FirstLookOptions(sensor.glimpse_size / side, sides[-1])
     if isinstance(encoder, ResNetEncoder):
         resnet = encoder.resnet(task.channels * task.sensor.num_scales)

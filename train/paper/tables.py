@@ -73,7 +73,8 @@ NOTES = {
     "of 8. Training images are composed anew in each epoch, as the paper does. DT-RAM has a map; "
     "RAM is the same network, stopped after a fixed number of glimpses. The whole image is read by "
     "the network of 6 layers that reads DT-RAM's map. Published, other version: another "
-    "implementation of RAM, and its convolutional network.",
+    "implementation of RAM, and its convolutional network. The figures of DRAW and of 3 and 6 "
+    "layers are from their own papers.",
 }
 GLIMPSE_ONLY_NOTE = (
     "Without intermediate supervision only the last answer is learned. The classification of each "
