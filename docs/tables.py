@@ -73,6 +73,7 @@ def _results() -> str:
         row("MNIST, a map, one scan", "benchmarks/results/make_train.json", "make train"),
         looks_once("MNIST, two convolutions that look once", "mnist", "conv", "table2"),
         shipped("**MNIST in clutter, 60 pixels**, a map", "cluttered"),
+        looks_once("the map's network, one look", "cluttered", "one-look", "clutter"),
         cited("RAM as published", "5.23", "8"),
         shipped("**MNIST in clutter, 100 pixels**, a map", "cluttered-100"),
         cited("RAM as published", "10.83", "8"),

@@ -679,7 +679,7 @@ def test_act_is_refused_on_a_map(tmp_path: Path) -> None:
 def test_values_need_a_map_or_a_thumbnail() -> None:
     task = TrainingTask("DTRAM-Signpost-v0", torch.device("cpu"))
     how = PlainEncoder("mlp"), RNN(), Values(), StopAfter(), False, 0
-    with pytest.raises(ValueError, match="values on DTRAM-Signpost-v0: expected a map, or images"):
+    with pytest.raises(ValueError, match="values on DTRAM-Signpost-v0: expected a map, or a thumb"):
         new_agent(task, *how)
 
 
