@@ -94,10 +94,18 @@ TRUNKS = {
     "ram": "",
     "ram-cells": ", locations in cells (ours)",
     "ram-conv": ", cells and convolutional encoder (ours)",
+    "ram-map": ", a map along a fixed scan (ours)",
 }
 """The trunks on MNIST, and what their labels add to the paper's network."""
-BUDGETS = {trunk: {f"dt{trunk}-{k}": bound for k, bound in enumerate(BOUNDS)} for trunk in TRUNKS}
+BUDGETS = {
+    trunk: {
+        f"dt{trunk}-{k}": bound
+        for k, bound in enumerate((2.4, 3.0) if trunk == "ram-map" else BOUNDS)
+    }
+    for trunk in TRUNKS
+}
 """For each trunk the DT-RAMs on it, and their bounds on mean glimpses."""
+_STOPPERS = {"ram-map": {"augment": recipes.RECIPES["mnist-map"]["augment"]}}
 _SECOND: dict[str, Any] = {"stop": StopAfter(max_mean_glimpses=4.5), "discount": 0.999}
 
 MNIST = Protocol(
@@ -110,8 +118,11 @@ MNIST = Protocol(
         "ram": System(REINFORCE, "mnist", {"stop": StopOff()}),
         "ram-cells": System(REINFORCE, "mnist-cells", {"stop": StopOff()}),
         "ram-conv": System(REINFORCE, "mnist-conv", {"stop": StopOff()}),
+        "ram-map": System(REINFORCE, "mnist-map", {"stop": StopOff()}),
         **{
-            name: _stopper(trunk, StopAfter(max_mean_glimpses=bound), discount=0.98)
+            name: _stopper(
+                trunk, StopAfter(max_mean_glimpses=bound), discount=0.98, **_STOPPERS.get(trunk, {})
+            )
             for trunk, bounds in BUDGETS.items()
             for name, bound in bounds.items()
         },
