@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
 from agents.checks import require
+from dtram_env.sensor_torch import TorchStore
 
 # Weights of red, green and blue in perceived brightness (ITU-R BT.601).
 LUMA = (0.299, 0.587, 0.114)
@@ -61,6 +62,11 @@ class Augmentation:
     def changes_images(self) -> bool:
         """Whether any change is switched on."""
         return self != Augmentation(affine=0.0)
+
+    @property
+    def only_mirrors(self) -> bool:
+        """Whether `flip` alone is switched on."""
+        return self == Augmentation(affine=0.0, flip=True)
 
     def __call__(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Augments a batch; draws no random numbers for what is switched off.
@@ -188,6 +194,38 @@ def random_flip(images: Tensor, sizes: Tensor | None = None, probability: float 
     width = sizes[:, 1, None]
     source = torch.where(flipped[:, None] & (column < width), width - 1 - column, column)
     return images.gather(2, source[:, None, :, None].expand(images.shape))
+
+
+class MirroredStore:
+    """A store some of whose images ``(N,)`` are mirrored as they are read; it copies nothing.
+
+    `indices` ``(N,)`` int64 are the images' places in `store`, `flipped` ``(N,)`` bool says which
+    are mirrored left to right.
+    """
+
+    def __init__(self, store: TorchStore, indices: Tensor, flipped: Tensor) -> None:
+        self.store, self.indices, self.flipped = store, indices, flipped
+        self.on_host, self.channels = store.on_host, store.channels
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def size(self, index: Tensor) -> tuple[Tensor | int, Tensor | int]:
+        return self.store.size(self.indices[index])
+
+    def crop(self, index: Tensor, top: Tensor, left: Tensor, side: int) -> Tensor:
+        _, width = self.size(index)
+        mirrored = torch.where(self.flipped[index], width - side - left, left)
+        return self._turned(index, self.store.crop(self.indices[index], top, mirrored, side))
+
+    def thumbnail(self, index: Tensor, side: int) -> Tensor:
+        return self._turned(index, self.store.thumbnail(self.indices[index], side))
+
+    def whole(self, index: Tensor) -> Tensor:
+        return self._turned(index, self.store.whole(self.indices[index]))
+
+    def _turned(self, index: Tensor, pixels: Tensor) -> Tensor:
+        return torch.where(self.flipped[index, None, None, None], pixels.flip(2), pixels)
 
 
 def random_crop(

@@ -22,7 +22,7 @@ from dtram_env.datasets.storage.drawn_store import DrawnStore
 from dtram_env.datasets.storage.tensors import TensorStore, make_store
 from dtram_env.sensor import margin
 from dtram_env.sensor_torch import TorchStore
-from train.common.augment import Augmentation
+from train.common.augment import Augmentation, MirroredStore
 from train.common.clutter import Composer
 
 
@@ -190,11 +190,14 @@ class TrainingTask:
     ) -> tuple[TorchStore, Tensor]:
         """A store with augmented copies of some images ``(B,)`` of a split, and their places in it.
 
-        If nothing is switched on, it is the split's own store, of which only glimpses are read.
+        If nothing but `flip` is switched on, images are not copied, and only glimpses are read.
         """
         if not augment.changes_images:
             return images.store, indices
         in_store = torch.arange(len(indices), device=self.device)
+        if augment.only_mirrors:
+            flipped = torch.rand(len(indices), device=self.device) < 0.5
+            return MirroredStore(images.store, indices, flipped), in_store
         if augment.compose:
             change = replace(augment, compose=False)
             return TensorStore(self._composer(indices, change), self.margin), in_store

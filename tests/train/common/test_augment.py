@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from dtram_env.datasets.storage.tensors import TensorStore
 from train.common.augment import (
     LUMA,
     PCA_AXES,
     PCA_SPREADS,
     Augmentation,
+    MirroredStore,
     crop_windows,
     random_affine,
     random_colour,
@@ -272,6 +274,29 @@ def test_flip_takes_a_share_of_the_images(ragged: bool) -> None:
     assert torch.equal(flipped[turned], images[turned].flip(2))
     assert torch.equal(flipped[~turned], images[~turned])
     assert turned.float().mean() == pytest.approx(0.3, abs=0.03)
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+def test_a_mirrored_store_shows_mirrored_images(ragged: bool) -> None:
+    sizes = torch.tensor([[9, 6], [8, 8], [6, 9], [9, 9]]) if ragged else None
+    images = noise_images(4, 9, 9, 3)
+    if sizes is not None:
+        images = padded(images, sizes)
+    chosen, flipped = torch.tensor([2, 0, 3, 2]), torch.tensor([True, True, False, False])
+    mirrored = MirroredStore(TensorStore(images, 4, sizes), chosen, flipped)
+    own = None if sizes is None else sizes[chosen]
+    turned = random_flip(images[chosen], own, probability=1.0)
+    copies = torch.where(flipped[:, None, None, None], turned, images[chosen])
+    expected = TensorStore(copies, 4, own)
+    index = torch.tensor([3, 1, 0, 2, 1])
+    top, left = torch.tensor([-2, 0, 3, 1, 4]), torch.tensor([3, -2, 2, 0, 4])
+    assert torch.equal(mirrored.crop(index, top, left, 4), expected.crop(index, top, left, 4))
+    assert torch.equal(mirrored.thumbnail(index, 3), expected.thumbnail(index, 3))
+    for found, wanted in zip(mirrored.size(index), expected.size(index), strict=True):
+        assert torch.equal(torch.as_tensor(found), torch.as_tensor(wanted))
+    if not ragged:
+        assert torch.equal(mirrored.whole(index), expected.whole(index))
+    assert len(mirrored) == 4 and mirrored.channels == 3
 
 
 # -- scale --------------------------------------------------------------------------------------
