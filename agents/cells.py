@@ -41,21 +41,35 @@ def convolution(
     return nn.Sequential(FlatConv(channels, out, kernel, stride), norm(out), nn.ReLU())
 
 
-def cell_scorer(
-    channels: int, width: int, hidden: int, finer: int, norm: Norm = nn.BatchNorm2d
-) -> nn.Sequential:
-    """Turns planes ``(B, channels, S, S)`` into scores ``(B, G * G)`` of cells, G = S / 4 * finer.
-
-    It reads them at a half and a quarter of their resolution, `width` and twice as many features;
-    `hidden` units score each position's `finer` x `finer` cells; 0: a linear layer does.
-    """
-    last = nn.Conv2d(hidden or 2 * width, finer**2, 1)
-    nn.init.zeros_(last.weight)  # until something is learned, all cells score the same
+def plane_reader(channels: int, width: int, norm: Norm = nn.BatchNorm2d) -> nn.Sequential:
+    """Turns planes ``(B, channels, S, S)`` into features ``(B, 2 * width, S / 4, S / 4)``."""
     return nn.Sequential(
         *(convolution(channels, width, 4, 2, norm), convolution(width, width, norm=norm)),
         nn.MaxPool2d(2),
         convolution(width, 2 * width, norm=norm),
-        convolution(2 * width, 2 * width, norm=norm),
-        *([nn.Conv2d(2 * width, hidden, 1), nn.ReLU()] if hidden else []),
+    ).to(memory_format=torch.channels_last)
+
+
+def position_scorer(
+    channels: int, width: int, hidden: int, finer: int, norm: Norm = nn.BatchNorm2d
+) -> nn.Sequential:
+    """Turns features ``(B, channels, S, S)`` into scores ``(B, G * G)`` of cells, G = S * finer.
+
+    `hidden` units score each position's `finer` x `finer` cells; 0: a linear layer does.
+    """
+    last = nn.Conv2d(hidden or width, finer**2, 1)
+    nn.init.zeros_(last.weight)  # until something is learned, all cells score the same
+    return nn.Sequential(
+        convolution(channels, width, norm=norm),
+        *([nn.Conv2d(width, hidden, 1), nn.ReLU()] if hidden else []),
         *(last, nn.PixelShuffle(finer), nn.Flatten()),
     ).to(memory_format=torch.channels_last)
+
+
+def cell_scorer(channels: int, width: int, hidden: int, finer: int) -> nn.Sequential:
+    """Turns planes ``(B, channels, S, S)`` into scores ``(B, G * G)`` of cells, G = S / 4 * finer.
+
+    It is a `plane_reader` and a `position_scorer` of twice its width.
+    """
+    scorer = position_scorer(2 * width, 2 * width, hidden, finer)
+    return nn.Sequential(*plane_reader(channels, width), *scorer)

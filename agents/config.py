@@ -20,7 +20,7 @@ class FirstLookOptions:
     """share of the image's shorter side that a later glimpse covers"""
     side: int
     """pixels a side to which the first look is averaged, a multiple of 4"""
-    width: int = 8
+    width: int = 12
     """channels of the first convolution that reads it"""
 
     def __post_init__(self) -> None:

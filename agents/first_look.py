@@ -1,10 +1,10 @@
 """DT-RAM that chooses its locations on its first look, a thumbnail of the whole image.
 
 The talk's locator reads h_t, a vector, in which a place of the thumbnail is hard to find again.
-This one is a small convolutional network that reads the thumbnail itself, a mask of what later
-glimpses have shown, and a few numbers made of h_t, which tell what to look for. It scores cells of
-the image, so that "the tail, wherever it is" is one filter. Encoder, core and the other heads are
-those of `DTRAM`. Nothing but glimpses enters.
+This one is a small convolutional network. It reads the thumbnail itself, once; and after each
+glimpse these features, a mask of what later glimpses have shown, and a few numbers made of h_t,
+which tell what to look for. It scores cells of the image, so that "the tail, wherever it is" is one
+filter. Encoder, core and the other heads are those of `DTRAM`. Nothing but glimpses enters.
 """
 
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from .cells import cell_scorer, group_norm
+from .cells import group_norm, plane_reader, position_scorer
 from .config import DTRAMConfig
 from .dtram import DTRAM
 from .encoders import PixelScale
@@ -31,7 +31,7 @@ class FirstLookState(NamedTuple):
     time: Tensor  # (B,) int64, glimpses taken so far
     first_logits: Tensor
     later_logits: Tensor
-    thumbnail: Tensor  # (B, C, s, s) its pixels, normalised and averaged to `FirstLookOptions.side`
+    features: Tensor  # (B, F, s, s) of the thumbnail, at a quarter of `FirstLookOptions.side`
     # (B, 1, s, s) 1 where a later glimpse showed the image, else 0; of an image that is not square
     # it marks somewhat more along the longer side
     seen: Tensor
@@ -47,21 +47,25 @@ class Code(NamedTuple):
 
 
 class FirstLookLocator(nn.Module):
-    """Scores ``(B, G * G)`` of cells, of the thumbnail, the mask and the state."""
+    """Scores ``(B, G * G)`` of cells, of the thumbnail's features, the mask and the state.
+
+    `reader` makes the features ``(B, F, s, s)`` of the pixels ``(B, C, 4 * s, 4 * s)``.
+    """
 
     def __init__(self, config: DTRAMConfig) -> None:
         super().__init__()
         assert config.first_look is not None
+        width = config.first_look.width
         self.context = nn.Linear(config.hidden_size, CONTEXT)
-        channels = config.glimpse_shape[2] + 1 + CONTEXT
+        # Masks before and after glimpses differ; batch norms would learn them apart and use a mean.
+        self.reader = plane_reader(config.glimpse_shape[2], width, group_norm)
         finer = 4 * config.locator_grid // config.first_look.side
-        width, hidden = config.first_look.width, config.locator_hidden
-        # Maps before and after glimpses differ; batch norms would learn them apart and use a mean.
-        self.scorer = cell_scorer(channels, width, hidden, finer, group_norm)
+        channels = 2 * width + 1 + CONTEXT
+        self.scorer = position_scorer(channels, 2 * width, config.locator_hidden, finer, group_norm)
 
-    def forward(self, thumbnail: Tensor, seen: Tensor, h: Tensor) -> Tensor:
+    def forward(self, features: Tensor, seen: Tensor, h: Tensor) -> Tensor:
         context = self.context(h)[:, :, None, None].expand(-1, -1, *seen.shape[2:])
-        return self.scorer(torch.cat([thumbnail, seen, context], dim=1))
+        return self.scorer(torch.cat([features, seen, context], dim=1))
 
 
 class FirstLookDTRAM(DTRAM):
@@ -72,10 +76,10 @@ class FirstLookDTRAM(DTRAM):
     def __init__(self, config: DTRAMConfig, *args: Any, **kw: Any) -> None:
         super().__init__(config, *args, **kw)
         assert config.first_look is not None
-        side = config.first_look.side
-        centre = (torch.arange(side) + 0.5) * (2 / side) - 1  # of the thumbnail's pixels
-        self.register_buffer("pixel_centre", centre, persistent=False)
-        self.pixel_centre: Tensor
+        side = config.first_look.side // 4
+        centre = (torch.arange(side) + 0.5) * (2 / side) - 1  # of the positions of its features
+        self.register_buffer("position", centre, persistent=False)
+        self.position: Tensor
         self.scale = PixelScale(config.pixel_mean, config.pixel_std)
 
     def _make_locator(self) -> nn.Module:
@@ -84,10 +88,10 @@ class FirstLookDTRAM(DTRAM):
     def initial(self, batch: int) -> Any:
         """The `FirstLookState` before the first glimpse."""
         assert self.config.first_look is not None
-        new, side = self.scalar_baseline.new_zeros, self.config.first_look.side
+        new, side = self.scalar_baseline.new_zeros, self.config.first_look.side // 4
         return FirstLookState(
             *super().initial(batch),
-            thumbnail=new(batch, self.config.glimpse_shape[2], side, side),
+            features=new(batch, 2 * self.config.first_look.width, side, side),
             seen=new(batch, 1, side, side),
             taken=new(batch, len(self.cell_centres)),
         )
@@ -100,22 +104,22 @@ class FirstLookDTRAM(DTRAM):
         if step is None and self.config.thumbnail_size:
             raise ValueError("step=None: expected the step, as the first look has another size")
         after: Any = super().update(code.code, state, step)
-        thumbnail, later = state.thumbnail, (state.time > 0)[:, None]
-        if step == 0 or not self.config.thumbnail_size:  # else no thumbnail comes later
-            pixels = adaptive_avg_pool2d(code.pixels, thumbnail.shape[-1])
-            thumbnail = torch.where(later[..., None, None], thumbnail, pixels)
+        features, later = state.features, (state.time > 0)[:, None]
         assert self.config.first_look is not None
-        extent = self.config.first_look.extent
-        across, down = ((self.pixel_centre - x[:, None]).abs() < extent for x in code.location.T)
+        side, extent = self.config.first_look.side, self.config.first_look.extent
+        if not step:  # else no thumbnail comes any more
+            read = self.locator.reader(adaptive_avg_pool2d(code.pixels, side)).to(features.dtype)
+            features = torch.where(later[..., None, None], features, read)
+        across, down = ((self.position - x[:, None]).abs() < extent for x in code.location.T)
         shown = (down[:, :, None] & across[:, None, :] & later[..., None])[:, None]
         near = (self.cell_centres - code.location[:, None]).abs() < CLOSE * extent
         return after._replace(
-            thumbnail=thumbnail,
+            features=features,
             seen=torch.maximum(state.seen, shown.to(state.seen.dtype)),
             taken=torch.maximum(state.taken, (near.all(dim=-1) & later).to(state.taken.dtype)),
         )
 
     def location_params(self, state: Any) -> Tensor:
         """The scores of all cells ``(B, G * G)``."""
-        scores = self.locator(state.thumbnail, state.seen, state.h.detach()).float()
+        scores = self.locator(state.features, state.seen, state.h.detach()).float()
         return scores.masked_fill(state.taken > 0, FORBIDDEN)

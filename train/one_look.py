@@ -6,6 +6,7 @@
     python train/one_look.py --env-id DTRAM-BirdsSmall-v0 --encoder cnn --side 0   # full resolution
     python train/one_look.py --env-id DTRAM-BirdsSmall-v0 --encoder resnet34 width=16 --side 0 \\
       --halting sact                             # as many residual units as each position needs
+    python train/one_look.py --recipe birds-small   # a small ResNet-18 at full resolution
     python train/one_look.py --recipe original   # CUB as the original trains its ResNet-50
 
 Validation chooses the weights. The test split is evaluated once, at the end.
@@ -41,7 +42,8 @@ class Options(TrainingOptions):
     """Trains a one-look network on a registered environment's images."""
 
     recipe: str = ""
-    """named set of options to start from; other flags change it. One of: original"""
+    """named set of options to start from; other flags change it. One of birds-small, scenes,
+    original"""
 
     side: int | None = None
     """pixels a side to which the whole image is shrunk; 0 keeps its shorter side; if not given, the

@@ -37,17 +37,20 @@ def test_it_remembers_the_thumbnail_and_what_later_glimpses_show() -> None:
     agent, store, index = make_agent().eval(), images(), torch.arange(5)
     first, centre = SENSOR.first(store, index)
     state = agent.observe(first, centre, agent.initial(5))
-    pixels = first.permute(0, 3, 1, 2).float()
-    assert torch.equal(state.thumbnail, pixels)
+    features = agent.locator.reader(first.permute(0, 3, 1, 2).float())  # type: ignore[operator, union-attr]
+    assert torch.equal(state.features, features)
     assert not state.seen.any() and not state.taken.any()
     location = agent.cell_centres[torch.tensor([0, 9, 27, 36, 63])]
     state = agent.observe(SENSOR(store, index, location), location, state)
-    assert torch.equal(state.thumbnail, pixels)
-    # A crop of a quarter of the image shows 4x4 of the thumbnail's pixels; a cell has 2x2 of them.
+    assert torch.equal(state.features, features)
+    # A crop is as large as a position of the features, of 2x2 cells: it shows those whose middle is
+    # less than a position's side from its own, along both axes.
     for b, cell in enumerate((0, 9, 27, 36, 63)):
         y, x = divmod(cell, 8)
-        wanted = torch.zeros(LOOK, LOOK)
-        wanted[max(0, 2 * y - 1) : 2 * y + 3, max(0, 2 * x - 1) : 2 * x + 3] = 1
+        wanted = torch.zeros(4, 4)
+        for j in range(4):
+            for i in range(4):
+                wanted[j, i] = abs(4 * j + 2 - 2 * y - 1) < 2 and abs(4 * i + 2 - 2 * x - 1) < 2
         assert torch.equal(state.seen[b, 0], wanted)
         assert torch.equal(state.taken[b], (torch.arange(64) == cell).float())
     scores = agent.location_params(state)

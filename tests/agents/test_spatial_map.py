@@ -308,8 +308,9 @@ def test_a_locator_of_values_finds_the_cell_that_pays() -> None:
     agent = make_agent(pixel_std=80.0)
     unroll = MapUnroll(agent, sensor)
     objective = Objective(baseline="none", location_reward="drop", location_learning="value")
-    optimizer = torch.optim.Adam(agent.parameters(), 1e-2)
-    for _ in range(150):
+    optimizer = torch.optim.Adam(agent.parameters(), 4e-3)
+    for step in range(200):
+        unroll.exploration = max(0.1, 1 - step / 100)
         path = unroll(store, torch.arange(60), 2)
         optimizer.zero_grad()
         hybrid_loss(path, labels, 1, objective, agent.scalar_baseline).total.backward()

@@ -17,12 +17,31 @@ IMAGENET_MEAN = tuple(255 * share for share in (0.485, 0.456, 0.406))
 IMAGENET_STD = tuple(255 * share for share in (0.229, 0.224, 0.225))
 
 
+def one_look_folder(encoder: Encoder) -> Path | None:
+    """Folder of the one-look run that an encoder's weights are from; None if they are not."""
+    weights = encoder.weights if isinstance(encoder, ResNetEncoder) else "none"
+    named = weights not in ("none", "DEFAULT") and Path(weights).is_dir()
+    return Path(weights) if named else None
+
+
+def load_classifier(classifier: nn.Module, encoder: Encoder, class_names: Sequence[str]) -> bool:
+    """Loads the classifier of the one-look run that an encoder's weights are from, and says so.
+
+    Nothing happens if the weights are from elsewhere, or the run had other classes.
+    """
+    folder = one_look_folder(encoder)
+    if folder is None or tuple(OneLook.read_header(folder)["class_names"]) != tuple(class_names):
+        return False
+    classifier.load_state_dict(OneLook.load(folder).classifier.state_dict())
+    return True
+
+
 def pixel_scale(encoder: Encoder, task: TrainingTask) -> dict[str, Any]:
     """Pixel mean and std for a network: those of the one-look run that its weights are from,
     ImageNet's with other weights for RGB, else the data's."""
     weights = encoder.weights if isinstance(encoder, ResNetEncoder) else "none"
-    if weights not in ("none", "DEFAULT") and Path(weights).is_dir():
-        config = OneLook.config_from(OneLook.read_header(weights))
+    if folder := one_look_folder(encoder):
+        config = OneLook.config_from(OneLook.read_header(folder))
         return {"pixel_mean": config.pixel_mean, "pixel_std": config.pixel_std}
     if weights != "none" and task.channels == 3:
         return {"pixel_mean": IMAGENET_MEAN, "pixel_std": IMAGENET_STD}

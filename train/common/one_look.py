@@ -53,7 +53,30 @@ class HaltingBlocks:
 HALTING = (NoHalting, HaltingBlocks)
 Halting = Annotated[NoHalting | HaltingBlocks, words(*HALTING)]
 
+BIRDS_LOOK = "pretrained/birds-small-look"
+"""A shipped network that looks once at small birds: networks for scenes begin as it."""
+_BIRDS: dict[str, Any] = {
+    "augment": Augmentation(affine=0.0, flip=True),
+    "side": 0,
+    "learning_rate": 2e-3,
+    "batch_size": 48,
+    "bf16": True,
+}
+
 RECIPES: Mapping[str, Mapping[str, Any]] = {
+    # Small drawn birds, and the same birds in large scenes.
+    "birds-small": {
+        **_BIRDS,
+        "env_id": "DTRAM-BirdsSmall-v0",
+        "encoder": ResNetEncoder("resnet18", width=8),
+        "epochs": 16,
+    },
+    "scenes": {
+        **_BIRDS,
+        "env_id": "DTRAM-Scenes-v0",
+        "encoder": ResNetEncoder("resnet18", weights=BIRDS_LOOK, width=8),
+        "epochs": 12,
+    },
     # As the original trains its ResNet-50 on CUB, random crops included.
     "original": {
         "env_id": "DTRAM-CUB-v0",

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from agents.config import FirstLookOptions
 from agents.cores import MapOptions
@@ -12,7 +13,7 @@ from agents.dtram import DTRAM
 from agents.encoders import GlimpseResNet
 from agents.halting.act import HaltingRAM
 from agents.loading import load_agent
-from train.common.backbone import pixel_scale, prepare_backbone
+from train.common.backbone import load_classifier, pixel_scale, prepare_backbone
 from train.common.files import read_json
 from train.common.options import Encoder, ResNetEncoder, check
 from train.common.records import ORIGIN
@@ -104,7 +105,21 @@ def new_agent(
     if task.classifier is None:
         config |= pixel_scale(encoder, task)
     agent = task.new_agent(**config)
-    return agent, prepare_backbone(agent.encoders(), encoder, bf16)
+    source = prepare_backbone(agent.encoders(), encoder, bf16)
+    shared = agent.config.answer == "state"
+    if shared and load_classifier(agent.classifier, encoder, agent.class_names):
+        begin_without_memory(agent)
+    return agent, source
+
+
+def begin_without_memory(agent: DTRAM) -> None:
+    """Makes h_t depend on the pixels of glimpse t alone, until more is learned."""
+    nn.init.zeros_(agent.core.recurrent.weight)
+    for encoder in agent.encoders():
+        if isinstance(encoder, GlimpseResNet) and encoder.where is not None:
+            last = encoder.where[-1]
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
 
 
 def stopper_prior(stop: Stop) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from train.common.augment import Augmentation
+from train.common.one_look import BIRDS_LOOK
 from train.common.options import SGD, AdamW, Muon, PlainEncoder, ResNetEncoder
 from train.dtram.options import Cells, Gaussian, Map, Scan, StopAfter, Values
 
@@ -98,6 +99,21 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         "batch_size": 48,
         "epochs": 20,
         "learning_rate": 1.5e-3,
+        "augment": Augmentation(affine=0.0, flip=True),
+        "bf16": True,
+        "stop": BIRD_STOP,
+    },
+    # The same birds in large scenes. The agent begins as a network that looked once at small birds.
+    "scenes": {
+        "env_id": "DTRAM-Scenes-v0",
+        "encoder": ResNetEncoder("resnet18", weights=BIRDS_LOOK, width=8, frozen_norms=True),
+        "locator": Values(grid=16, learning_rate=4e-3),
+        "location_reward": "drop",
+        "baseline": "none",
+        "m": 1,
+        "batch_size": 48,
+        "epochs": 20,
+        "learning_rate": 1e-3,
         "augment": Augmentation(affine=0.0, flip=True),
         "bf16": True,
         "stop": BIRD_STOP,
