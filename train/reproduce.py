@@ -2,6 +2,7 @@
 
     python train/reproduce.py table2                   # MNIST
     python train/reproduce.py clutter                  # the RAM paper's digits at random places
+    python train/reproduce.py scenes                   # drawn birds in large scenes
     python train/reproduce.py table6 table7            # CUB if it is here, else drawn birds
     python train/reproduce.py figure7 curves --data drawn
     python train/reproduce.py table2 claims --read-only --out benchmarks/results/tables
@@ -49,11 +50,11 @@ class Options:
     what: Annotated[tuple[str, ...], tyro.conf.Positional] = ("table2",)
     """table1: the datasets; table2: MNIST; table3 and table4: CUB and Cars; table5: resolution by
     depth; table6: RAM by glimpses; table7: stopping by confidence; table8: curriculum; table9:
-    intermediate supervision; clutter: digits at random places; figure7 and figure8: images by
-    glimpses; curves: error against glimpses by discount, and against FLOPs and time; claims: the
-    learned stop against others, with intervals; all: everything"""
+    intermediate supervision; clutter: digits at random places; scenes: birds in large scenes;
+    figure7 and figure8: images by glimpses; curves: error against glimpses by discount, and against
+    FLOPs and time; claims: the learned stop against others, with intervals; all: everything"""
     data: Literal["auto", "real", "drawn", "drawn-large"] = "auto"
-    """images of all but tables 1, 2 and clutter: real (CUB and Cars); drawn (small drawn birds);
+    """images of tables 3 to 9 and their figures: real (CUB and Cars); drawn (small drawn birds);
     drawn-large (drawn birds and autos of 512 pixels, for a GPU); auto (real if here, else drawn)"""
     seeds: int = tables.CLAIM_SEEDS
     """runs of RAM, DT-RAM and RAM with ACT in tables and claims; all others are of seed 0"""
@@ -86,7 +87,7 @@ class Options:
 
     def drawn(self, key: str) -> Protocol | None:
         """The protocol on drawn images; None: real ones (ValueError if --data real lacks them)."""
-        if key in ("table1", "table2", "clutter"):
+        if key in ("table1", "table2", "clutter", "scenes"):
             return None
         name = "cars" if key in OF_CARS else "cub"
         ready = is_ready(name, self.data_dir)
@@ -116,7 +117,7 @@ def protocols_of(options: Options, key: str) -> list[Protocol]:
     if key == "figure7":
         return [birds]
     more = [systems.BIRDS_4] if key == "claims" and birds is systems.BIRDS else []
-    return [systems.MNIST, *systems.ANYWHERE, birds, *more]
+    return [systems.MNIST, *systems.ANYWHERE, *systems.SCENES, birds, *more]
 
 
 def lines_of(options: Options, key: str) -> tuple[Line, ...]:

@@ -31,6 +31,7 @@ TITLES = {
     "table8": "Table 8. Curriculum learning, accuracy of RAM.",
     "table9": "Table 9. Intermediate supervision, accuracy of RAM.",
     "clutter": "Digits at random places, without and with clutter, error.",
+    "scenes": "Drawn birds in large scenes, error.",
 }
 
 # Classes, training and test images, whether boxes are known.

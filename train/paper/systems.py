@@ -202,7 +202,7 @@ BIRDS = Protocol(
         "act": _stopper("ram", _BIRD_ACT, augment=_FLIP),
         "one-look-resnet": _bird_resnet(),
         "one-look-resnet-32": _bird_resnet(side=32),
-        "one-look-resnet18": _bird_resnet("resnet18"),
+        "one-look-resnet18": System(ONE_LOOK, "birds-small"),
         "one-look-resnet18-32": _bird_resnet("resnet18", side=32),
         "act-resnet": _bird_resnet(halting=HaltingBlocks("act", ponder_cost=0.02)),
         "sact-resnet": _bird_resnet(halting=HaltingBlocks("sact")),
@@ -219,6 +219,23 @@ BIRDS_4 = Protocol(
     },
     ("max_glimpses=4",),
 )
+
+# -- the same birds in large scenes ----------------------------------------------------------------
+
+
+def _scenes(side: int) -> Protocol:
+    """Scenes of `side` pixels: one look at each side down to the thumbnail's, RAM and DT-RAM."""
+    sides = [s for s in (64, 128, 256, 512, 1024) if s <= side]
+    looks = {f"one-look-{s}": System(ONE_LOOK, "scenes", {"side": s}) for s in sides}
+    stopper = _stopper("ram", BIRD_STOP, augment=_FLIP, bf16=True)
+    ram = System(REINFORCE, "scenes", {"stop": StopOff()})
+    env = (f"image_size={side}",)
+    return Protocol(
+        f"scenes-{side}", "DTRAM-Scenes-v0", 4, {**looks, "ram": ram, "dtram": stopper}, env
+    )
+
+
+SCENES = tuple(_scenes(side) for side in (256, 512, 1024))
 
 # -- photographs -----------------------------------------------------------------------------------
 
@@ -275,4 +292,5 @@ AUTOS_LARGE = _photographs("autos-512", "DTRAM-Autos-v0", "resnet50", LARGE)
 DRAWN = (BIRDS, BIRDS_4, BIRDS_LARGE, AUTOS_LARGE)
 """Protocols on drawn images, beside which no published figure stands."""
 PHOTOGRAPHS = (CUB_LARGE, CUB_MEDIUM, CUB_MEDIUM_DEEP, CARS_LARGE)
-PROTOCOLS = {protocol.name: protocol for protocol in (MNIST, *ANYWHERE, *DRAWN, *PHOTOGRAPHS)}
+ALL = (MNIST, *ANYWHERE, *SCENES, *DRAWN, *PHOTOGRAPHS)
+PROTOCOLS = {protocol.name: protocol for protocol in ALL}
