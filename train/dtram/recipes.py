@@ -112,7 +112,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         "baseline": "none",
         "m": 1,
         "batch_size": 48,
-        "epochs": 20,
+        "epochs": 40,
         "learning_rate": 1e-3,
         "augment": Augmentation(affine=0.0, flip=True),
         "bf16": True,
