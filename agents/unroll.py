@@ -109,6 +109,8 @@ class Unroll(nn.Module):
             sampled locations during warm-up, see `location_policy`; None: the agent samples them.
         exploration: share of random cells, where scores of cells are values; None: cells are
             sampled from the softmax of the scores.
+        within_cell: whether a glimpse is taken anywhere in the cell chosen, not at its centre, so
+            that crops differ from epoch to epoch.
     """
 
     scripted_locations: Tensor | None
@@ -127,6 +129,7 @@ class Unroll(nn.Module):
         self.glimpse_only, self.bf16 = glimpse_only, bf16
         self.register_buffer("scripted_locations", None, persistent=False)
         self.exploration: float | None = None
+        self.within_cell = False
 
     def mean_length(self, steps: int) -> float:
         """Mean number of glimpses of a trajectory."""
@@ -159,7 +162,12 @@ class Unroll(nn.Module):
             choices.append(policy.choose(sampled_params[t], noise[t]))
             if t + 1 == steps:
                 break
-            location = policy.location(choices[t]).clamp(-1.0, 1.0)
+            location = policy.location(choices[t])
+            if self.within_cell:
+                location = (
+                    location + (2 * torch.rand_like(location) - 1) / agent.config.locator_grid
+                )
+            location = location.clamp(-1.0, 1.0)
             code = self._encode(self.sensor(store, index, location), location, t + 1)
             state = self._update(code, state, t + 1)
             if self.glimpse_only:

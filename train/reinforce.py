@@ -202,6 +202,7 @@ def train_trunk(
     else:
         stop, glimpse_only = isinstance(options.stop, StopJoint), objective.needs_glimpse_only
         unroll = Unroll(agent, task.sensor, std, stop, glimpse_only, bf16)
+        unroll.within_cell = isinstance(options.locator, Values)
     epochs, batches = options.epochs, len(images) // options.batch_size
     env_steps = options.env_steps_of("trunk")
     if env_steps is not None:

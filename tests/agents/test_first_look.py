@@ -120,6 +120,16 @@ def test_the_locators_loss_stays_in_the_locator() -> None:
     assert learned == {"locator"}
 
 
+def test_within_a_cell_glimpses_are_taken_anywhere() -> None:
+    agent, store = make_agent().eval(), images()
+    unroll = Unroll(agent, SENSOR, 0.1, stop=False)
+    unroll.exploration, unroll.within_cell = 1.0, True
+    path = unroll(store, torch.arange(5).repeat(40), 3)
+    offset = (path.locations[1:] - path.sampled_locations[:-1]) * agent.config.locator_grid
+    assert offset.abs().max() <= 1 and offset.mean().abs() < 0.1
+    assert offset.std().item() == pytest.approx(3**-0.5, rel=0.1)  # uniform in [-1, 1]
+
+
 def dots(count: int) -> tuple[TensorStore, torch.Tensor, torch.Tensor]:
     """Images with a striped dot, its class (the stripes' direction), and its middle (y, x).
 
