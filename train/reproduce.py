@@ -186,6 +186,9 @@ def write_claims(options: Options, reader: Reader, origin: Record) -> list[Path]
         trunk = line.protocol.systems[line.system].trunk
         if trunk and has_results(ram := line.protocol.folder(options.runs, trunk, seed)):
             new += claims.compare(reader, line, seed, folder, ram)
+            looks = {n: line.protocol.folder(options.runs, n, 0) for n in line.protocol.looks}
+            looks = {name: look for name, look in looks.items() if has_results(look)}
+            new += claims.compare_to_looks(reader, line, seed, folder, looks)
     rows = claims.rows(update_file(path, new, claims.KEY))
     if not rows:
         return []

@@ -143,8 +143,7 @@ def cost_plot(runs: FinishedRuns) -> list[Path]:
     shown = [name for name in runs.folders if name not in IN_NO_CURVE]
     for name in shown:
         if name not in TRUNKS:
-            looks = runs.protocol.systems[name].program == ONE_LOOK or name == "one-look"
-            kind = LOOK if looks else LEARNED
+            kind = LOOK if name in runs.protocol.looks else LEARNED
             add(kind, name, runs.read(name), runs.images_per_second(name))
             continue
         for steps in range(1, runs.protocol.max_glimpses + 1):

@@ -62,6 +62,11 @@ class Protocol:
         """Where the run of a system with a seed is."""
         return runs / self.name / system / f"seed-{seed}"
 
+    @property
+    def looks(self) -> list[str]:
+        """The systems that look once."""
+        return [n for n, s in self.systems.items() if s.program == ONE_LOOK or n == "one-look"]
+
     def needed(self, system: str) -> list[str]:
         """The systems to be trained for one, in order, itself last."""
         before = self.systems[system].trunk or self.systems[system].like

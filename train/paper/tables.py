@@ -122,6 +122,8 @@ def line_of(protocol: Protocol, system: str, label: str = "", **stop: Any) -> Li
 
 def label_of(protocol: Protocol, system: str) -> str:
     """The name of a DT-RAM in a list of several."""
+    if protocol in systems.SCENES:
+        return f"DT-RAM, {_pixels(protocol)}"
     if protocol is not systems.MNIST:
         return f"DT-RAM, budget of {protocol.max_glimpses}"
     made = protocol.systems[system]
@@ -164,11 +166,16 @@ def _anywhere() -> list[Line]:
     return lines
 
 
+def _pixels(scenes: Protocol) -> str:
+    """The side of a protocol's scenes."""
+    return f"{scenes.name.removeprefix('scenes-')} pixels"
+
+
 def _large_scenes() -> list[Line]:
     """Birds in large scenes: one look at each side, RAM and DT-RAM."""
     lines = []
     for protocol in systems.SCENES:
-        scene = f"{protocol.name.removeprefix('scenes-')} pixels"
+        scene = _pixels(protocol)
         for system in protocol.systems:
             if system.startswith("one-look-"):
                 side = system.removeprefix("one-look-")
