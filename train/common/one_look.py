@@ -13,7 +13,7 @@ from agents.halting.act_resnet import ACTConfig, ACTResNet
 from agents.halting.sact import SACTResNet
 from agents.one_look import OneLook, OneLookConfig, side_of_flops
 from train.common.augment import Augmentation
-from train.common.backbone import pixel_scale, prepare_backbone
+from train.common.backbone import load_classifier, pixel_scale, prepare_backbone
 from train.common.files import read_json
 from train.common.options import (
     SGD,
@@ -160,7 +160,9 @@ def new_network(
     torch.manual_seed(seed)
     if isinstance(halting, NoHalting) or config.resnet is None:
         network = OneLook(config.at(side), task.class_names).to(task.device)
-        return network, prepare_backbone([network.encoder], encoder, bf16)
+        source = prepare_backbone([network.encoder], encoder, bf16)
+        load_classifier(network.classifier, encoder, network.class_names)
+        return network, source
     settings = ACTConfig(config.num_classes, config.resnet, side, **scale)
     kind = SACTResNet if halting.name == "sact" else ACTResNet
     halting_network = kind(settings, task.class_names).to(task.device)

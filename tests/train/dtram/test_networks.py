@@ -1,0 +1,58 @@
+"""What a new network begins as."""
+
+from pathlib import Path
+
+import torch
+
+from agents.one_look import OneLook, OneLookConfig
+from agents.resnet import ResNetOptions
+from train.common.one_look import NoHalting, new_network
+from train.common.options import ResNetEncoder
+from train.common.training_task import TrainingTask
+from train.dtram.networks import new_agent
+from train.dtram.options import RNN, StopOff, Values
+
+
+def look(folder: Path, task: TrainingTask, names: tuple[str, ...]) -> OneLook:
+    torch.manual_seed(1)
+    resnet = ResNetOptions("resnet10", width=8)
+    config = OneLookConfig(
+        len(names), (128, 128, 3), "resnet10", resnet, hidden_size=64, pixel_std=60.0
+    )
+    network = OneLook(config, names).eval()
+    torch.nn.init.normal_(network.classifier.bias)
+    network.save(folder, **task.metadata)
+    return network
+
+
+def test_an_agent_begins_as_the_one_look_network_that_its_weights_are_from(tmp_path: Path) -> None:
+    task = TrainingTask(
+        "DTRAM-BirdsSmall-v0", torch.device("cpu"), num_train=40, num_test=20, data_dir=tmp_path
+    )
+    begun = look(tmp_path / "look", task, task.class_names)
+    encoder = ResNetEncoder("resnet10", width=8, weights=str(tmp_path / "look"))
+    agent, source = new_agent(task, encoder, RNN(), Values(grid=16), StopOff(), False, seed=0)
+    agent.eval()
+    assert source.startswith("look, sha256")
+    state = agent.initial(5)
+    for step in range(3):  # each glimpse by itself, wherever it was taken
+        glimpse = torch.randint(256, (5, 32, 32, 3), dtype=torch.uint8)
+        state = agent.observe(glimpse, torch.rand(5, 2), state, step)
+        torch.testing.assert_close(agent.logits(state, step), begun(glimpse))
+
+    keywords = {"side": 64, "flops": None, "like": None, "bf16": False, "seed": 0}
+    again, _ = new_network(task, encoder, NoHalting(), **keywords)  # type: ignore[arg-type]
+    images = torch.randint(256, (5, 64, 64, 3), dtype=torch.uint8)
+    torch.testing.assert_close(again.eval()(images), begun(images))
+
+
+def test_of_other_classes_only_the_encoder_is_taken(tmp_path: Path) -> None:
+    task = TrainingTask(
+        "DTRAM-BirdsSmall-v0", torch.device("cpu"), num_train=40, num_test=20, data_dir=tmp_path
+    )
+    begun = look(tmp_path / "look", task, task.class_names[::-1])
+    encoder = ResNetEncoder("resnet10", width=8, weights=str(tmp_path / "look"))
+    agent, _ = new_agent(task, encoder, RNN(), Values(grid=16), StopOff(), False, seed=0)
+    assert torch.equal(agent.encoders()[0].trunk.conv1.weight, begun.encoder.trunk.conv1.weight)
+    assert not torch.equal(agent.classifier.bias, begun.classifier.bias)
+    assert agent.core.recurrent.weight.any()
