@@ -257,8 +257,20 @@ def _stage(
     return nn.Sequential(first, *rest)
 
 
+class _Pointwise(nn.Conv2d):
+    """A 1x1 convolution with a stride, computed as one without on the pixels that it reads.
+
+    oneDNN 3.12's own one, in few channels, writes beyond its memory on large images.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        down, across = self.stride
+        return nn.functional.conv2d(x[:, :, ::down, ::across], self.weight)
+
+
 def _conv(inplanes: int, planes: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(inplanes, planes, kernel, stride=stride, padding=kernel // 2, bias=False)
+    kind = _Pointwise if kernel == 1 and stride > 1 and inplanes < 64 else nn.Conv2d
+    return kind(inplanes, planes, kernel, stride=stride, padding=kernel // 2, bias=False)
 
 
 def learning_parameters(module: nn.Module) -> list[nn.Parameter]:

@@ -79,8 +79,8 @@ class Options(TrainingOptions):
 
     recipe: str = ""
     """named set of options to start from; other flags change it. One of mnist, mnist-cells,
-    mnist-conv, mnist-map, translated, cluttered, cluttered-100, birds-small, scenes, original,
-    ours"""
+    mnist-conv, mnist-map, translated, cluttered, cluttered-100, birds-curriculum, birds-small,
+    scenes, original, ours"""
 
     discount: float | None = None
     """γ of the reward; the environment's own if not given"""

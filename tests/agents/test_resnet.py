@@ -14,6 +14,7 @@ from agents.resnet import (
     PreActivationBottleneck,
     ResNetOptions,
     ResNetTrunk,
+    _conv,
     learning_parameters,
     parameter_groups,
 )
@@ -372,3 +373,11 @@ def test_frozen_norms_do_not_learn_and_all_else_does() -> None:
     assert fixed and {id(p) for p in learning_parameters(nn.Sequential(trunk))} == (
         everything - fixed
     )
+
+
+def test_narrow_shortcuts_are_strided_convolutions() -> None:
+    for stride, channels in ((2, 8), (2, 64)):
+        conv = _conv(channels, 16, 1, stride)
+        x = torch.randn(2, channels, 7, 6)
+        expected = nn.functional.conv2d(x, conv.weight, stride=stride)
+        torch.testing.assert_close(conv(x), expected)

@@ -13,7 +13,7 @@ from train.common.jobs import Runner, run_in_order
 from train.common.records import read_records, write_records
 from train.paper import claims, tables
 from train.paper.published import TITLES
-from train.paper.systems import ANYWHERE, BIRDS, BIRDS_4, MNIST
+from train.paper.systems import ANYWHERE, BIRDS, BIRDS_4, MNIST, SCENES
 from train.reproduce import Options, plan, protocols_of
 
 COMMITTED = Path(__file__).resolve().parents[2] / "benchmarks/results/tables"
@@ -84,7 +84,7 @@ def test_number_of_seeds_of_a_line() -> None:
 
 def test_claims_include_the_budget_of_four() -> None:
     found = protocols_of(Options(what=("claims",), data="drawn"), "claims")
-    assert found == [MNIST, *ANYWHERE, BIRDS, BIRDS_4]
+    assert found == [MNIST, *ANYWHERE, *SCENES, BIRDS, BIRDS_4]
 
 
 # -- records alone ---------------------------------------------------------------------------------

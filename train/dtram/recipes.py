@@ -50,6 +50,19 @@ _ANYWHERE: dict[str, Any] = {
 BIRD_STOP = StopAfter(max_mean_glimpses=None, epochs=60, batch_size=250)
 """For splits of some thousand images, where larger batches would leave too few updates."""
 
+_BIRDS: dict[str, Any] = {
+    "encoder": ResNetEncoder("resnet18", weights=BIRDS_LOOK, width=8, frozen_norms=True),
+    "locator": Values(grid=16, learning_rate=4e-3),
+    "location_reward": "drop",
+    "baseline": "none",
+    "m": 1,
+    "batch_size": 48,
+    "learning_rate": 1e-3,
+    "augment": Augmentation(affine=0.0, flip=True),
+    "bf16": True,
+    "stop": BIRD_STOP,
+}
+
 _PHOTOGRAPHS: dict[str, Any] = {
     "env_id": "DTRAM-CUB-v0",
     "env": ("image_size=512", "thumbnail_size=448", "glimpse_size=224"),
@@ -88,8 +101,8 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         "locator": Values(grid=26, learning_rate=4e-3),
         "stop": StopAfter(max_mean_glimpses=5.0),
     },
-    # Small drawn birds, whose species differ in small parts.
-    "birds-small": {
+    # Small drawn birds, whose species differ in small parts, learned from nothing in two stages.
+    "birds-curriculum": {
         "env_id": "DTRAM-BirdsSmall-v0",
         "encoder": PlainEncoder("cnn"),
         "locator": Cells(grid=8, entropy=0.04, gradient="state", hidden=128),
@@ -103,21 +116,14 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         "bf16": True,
         "stop": BIRD_STOP,
     },
-    # The same birds in large scenes. The agent begins as a network that looked once at small birds.
-    "scenes": {
-        "env_id": "DTRAM-Scenes-v0",
-        "encoder": ResNetEncoder("resnet18", weights=BIRDS_LOOK, width=8, frozen_norms=True),
-        "locator": Values(grid=16, learning_rate=4e-3),
-        "location_reward": "drop",
-        "baseline": "none",
-        "m": 1,
-        "batch_size": 48,
-        "epochs": 40,
-        "learning_rate": 1e-3,
-        "augment": Augmentation(affine=0.0, flip=True),
-        "bf16": True,
-        "stop": BIRD_STOP,
+    # The same birds, and in large scenes. The agent begins as a network that looked once at them.
+    "birds-small": {
+        **_BIRDS,
+        "env_id": "DTRAM-BirdsSmall-v0",
+        "env": ("glimpse_size=64", "thumbnail_size=32"),
+        "epochs": 24,
     },
+    "scenes": {**_BIRDS, "env_id": "DTRAM-Scenes-v0", "epochs": 40},
     # CUB as the original trains it: a network for each glimpse, Nesterov, 90 epochs a stage.
     "original": {
         **_PHOTOGRAPHS,

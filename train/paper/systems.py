@@ -179,7 +179,7 @@ _BIRD_ACT = ACT(ponder_cost=0.02, epochs=BIRD_STOP.epochs, batch_size=BIRD_STOP.
 
 
 def _bird_ram(**options: Any) -> System:
-    return System(REINFORCE, "birds-small", {"stop": StopOff(), **options})
+    return System(REINFORCE, "birds-curriculum", {"stop": StopOff(), **options})
 
 
 def _bird_look(like: str | None = None, **options: Any) -> System:
@@ -229,18 +229,26 @@ BIRDS_4 = Protocol(
 
 
 def _scenes(side: int) -> Protocol:
-    """Scenes of `side` pixels: one look at each side down to the thumbnail's, RAM and DT-RAM."""
-    sides = [s for s in (64, 128, 256, 512, 1024) if s <= side]
+    """Scenes of `side` pixels: one look at each side down to the thumbnail's, RAM and DT-RAM.
+
+    Of 128 pixels they are the small birds themselves, with crops as large as in the scenes.
+    """
+    small = side == 128
+    env_id = "DTRAM-BirdsSmall-v0" if small else "DTRAM-Scenes-v0"
+    recipe = "birds-small" if small else "scenes"
+    env = recipes.RECIPES[recipe]["env"] if small else (f"image_size={side}",)
+    sides = [s for s in (32, 64, 128, 256, 512, 1024) if (32 if small else 64) <= s <= side]
     looks = {f"one-look-{s}": System(ONE_LOOK, "scenes", {"side": s}) for s in sides}
+    if small:  # the network that all begin as
+        looks["one-look-128"] = System(ONE_LOOK, "birds-small")
     stopper = _stopper("ram", BIRD_STOP, augment=_FLIP, bf16=True)
-    ram = System(REINFORCE, "scenes", {"stop": StopOff()})
-    env = (f"image_size={side}",)
+    ram = System(REINFORCE, recipe, {"stop": StopOff()})
     return Protocol(
-        f"scenes-{side}", "DTRAM-Scenes-v0", 4, {**looks, "ram": ram, "dtram": stopper}, env
+        f"scenes-{side}", env_id, 3 if small else 4, {**looks, "ram": ram, "dtram": stopper}, env
     )
 
 
-SCENES = tuple(_scenes(side) for side in (256, 512, 1024))
+SCENES = tuple(_scenes(side) for side in (128, 256, 512, 1024))
 
 # -- photographs -----------------------------------------------------------------------------------
 

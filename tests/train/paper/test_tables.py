@@ -121,7 +121,9 @@ def test_published_figures_are_the_talks() -> None:
 def test_recipes_and_options_of_a_system() -> None:
     """As the commands of a reader: a recipe, then what a system changes."""
     words = BIRDS_4.run(Path("r"), "ram", 0).words()[2:-3]
-    expected = "--recipe birds-small --env-id DTRAM-BirdsSmall-v0 --env max_glimpses=4 --seed 0"
+    expected = (
+        "--recipe birds-curriculum --env-id DTRAM-BirdsSmall-v0 --env max_glimpses=4 --seed 0"
+    )
     assert words == [*expected.split(), "--stop", "off", "--curriculum", "2", "3", "4"]
     stop = systems.MNIST.run(Path("r"), "dtram-0", 0).words()
     assert "--stop after max_mean_glimpses=2.4 --discount 0.98 --trunk r/mnist" in " ".join(stop)
