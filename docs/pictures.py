@@ -1,4 +1,4 @@
-"""The pictures of the environment pages: GIFs of trained agents, stills of drawn images."""
+"""The pictures of the environment pages: trained agents at work, and drawn images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,8 +27,11 @@ AGENTS = {
     "DTRAM-ClutteredMNIST-v0": "pretrained/cluttered",
     "DTRAM-ClutteredMNIST100-v0": "pretrained/cluttered-100",
     "DTRAM-BirdsSmall-v0": "pretrained/birds-small",
+    "DTRAM-Scenes-v0": "pretrained/scenes",
     "DTRAM-Signpost-v0": "runs/signpost",
 }
+STILLS = {"DTRAM-Scenes-v0": 3}
+"""Numbers of images in a still in place of a GIF, which would be too large."""
 COMMANDS = {
     "DTRAM-Signpost-v0": (
         "python train/reinforce.py --env-id DTRAM-Signpost-v0 --locator cells grid=6 entropy=0.02 "
@@ -59,9 +62,12 @@ def captions(env_id: str) -> dict[str, str]:
     if env_id in AGENTS:
         made = COMMANDS.get(env_id)
         agent = f"DT-RAM trained by `{made}`" if made else f"the shipped `{AGENTS[env_id]}`"
-        found[f"{env_id}.gif"] = (
-            f"The first {EPISODES} test images with the glimpses of {agent}, numbered in order. "
-            "The agent sees only the pixels in the boxes."
+        count, sees = STILLS.get(env_id, EPISODES), "only the pixels in the boxes"
+        if registered(env_id)["first_glimpse"] == "thumbnail":
+            sees = "the whole image shrunk, and the pixels in the boxes"
+        found[f"{env_id}-glimpses.jpg" if env_id in STILLS else f"{env_id}.gif"] = (
+            f"The first {count} test images with the glimpses of {agent}, numbered in order. "
+            f"The agent sees {sees}."
         )
     if env_id in DIGITS:
         rows, columns = DIGITS[env_id]
@@ -97,7 +103,12 @@ def make_pictures(ids: Sequence[str]) -> None:
         for file in captions(env_id):
             path = IMAGES / file
             if path.suffix == ".gif":
-                write_gif(path, *episodes(make_id(env_id), agent_of(env_id)))
+                write_gif(path, *episodes(env_id))
+            elif path.stem.endswith("-glimpses"):
+                frames, times = episodes(env_id)
+                ends = [f for f, ms in zip(frames, times, strict=True) if ms == END_MS]
+                ends = ends[: STILLS[env_id]]
+                Image.fromarray(np.concatenate(ends, axis=1)).save(path, quality=75, optimize=True)
             else:
                 pixels = digits(env_id) if env_id in DIGITS else classes(env_id)
                 Image.fromarray(pixels).save(path, quality=85, optimize=True)
@@ -120,9 +131,14 @@ def agent_of(env_id: str) -> DTRAM | LookAndStop:
     return LookAndStop(agent) if env_id in POLICY_IDS else agent
 
 
-def episodes(env_id: str, policy: Any) -> tuple[list[np.ndarray], list[int]]:
+def episodes(env_id: str) -> tuple[list[np.ndarray], list[int]]:
     """Frames ``(h, w, 3)`` of the first test images, and the milliseconds to show each."""
-    env = gym.make(env_id, split="test", order="sequential", render_mode="rgb_array")
+    policy: Any = agent_of(env_id)
+    made = load_agent(ROOT / AGENTS[env_id]).about["env_options"]
+    made = {name: value for name, value in made.items() if name != "data"}
+    env = gym.make(
+        make_id(env_id), split="test", order="sequential", render_mode="rgb_array", **made
+    )
     assert isinstance(env.action_space, gym.spaces.Dict)
     frames: list[Any] = []
     times: list[int] = []
