@@ -281,7 +281,7 @@ class DTRAM(SavedNetwork):
                 f"step: an episode of this state has had all its {budget} glimpses; start each "
                 "episode from the state of `reset`"
             )
-        by_step = self.config.per_step or "thumbnail" in seen
+        by_step = self.config.per_step or "thumbnail" in seen or self.config.first_look is not None
         action, state = self._act_by_step(seen, state) if by_step else self._act(seen, state)
         if isinstance(obs["glimpse"], np.ndarray):
             return {name: value.cpu().numpy() for name, value in action.items()}, state

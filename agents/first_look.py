@@ -1,10 +1,11 @@
 """DT-RAM that chooses its locations on its first look, a thumbnail of the whole image.
 
 The talk's locator reads h_t, a vector, in which a place of the thumbnail is hard to find again.
-This one is a small convolutional network. It reads the thumbnail itself, once; and after each
-glimpse these features, a mask of what later glimpses have shown, and a few numbers made of h_t,
-which tell what to look for. It scores cells of the image, so that "the tail, wherever it is" is one
-filter. Encoder, core and the other heads are those of `DTRAM`. Nothing but glimpses enters.
+This one is a convolutional network in two parts. The first reads the thumbnail, once. The second
+reads its features after each glimpse, with a mask of what later glimpses have shown, and a few
+numbers made of h_t, which tell what to look for. It scores cells of the image, so that "the tail,
+wherever it is" is one filter. Encoder, core and the other heads are those of `DTRAM`. Nothing but
+glimpses enters.
 """
 
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from .dtram import DTRAM
 from .encoders import PixelScale
 from .location_policy import FORBIDDEN
 
-CONTEXT = 4  # numbers made of h_t that the locator reads at every pixel
+CONTEXT = 4  # numbers made of h_t that the locator reads at every position
 CLOSE = 0.5
 """No location is chosen within so many halves of a crop of an earlier one, along both axes."""
 
@@ -107,10 +108,12 @@ class FirstLookDTRAM(DTRAM):
         features, later = state.features, (state.time > 0)[:, None]
         assert self.config.first_look is not None
         side, extent = self.config.first_look.side, self.config.first_look.extent
+        reach = max(extent, 1 / len(self.position))  # so that every glimpse marks a position
         if not step:  # else no thumbnail comes any more
+            assert isinstance(self.locator, FirstLookLocator)
             read = self.locator.reader(adaptive_avg_pool2d(code.pixels, side)).to(features.dtype)
             features = torch.where(later[..., None, None], features, read)
-        across, down = ((self.position - x[:, None]).abs() < extent for x in code.location.T)
+        across, down = ((self.position - x[:, None]).abs() < reach for x in code.location.T)
         shown = (down[:, :, None] & across[:, None, :] & later[..., None])[:, None]
         near = (self.cell_centres - code.location[:, None]).abs() < CLOSE * extent
         return after._replace(

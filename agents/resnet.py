@@ -257,6 +257,10 @@ def _stage(
     return nn.Sequential(first, *rest)
 
 
+NARROW = 64
+"""1x1 convolutions of fewer input channels are `_Pointwise`; torchvision's networks have none."""
+
+
 class _Pointwise(nn.Conv2d):
     """A 1x1 convolution with a stride, computed as one without on the pixels that it reads.
 
@@ -269,7 +273,7 @@ class _Pointwise(nn.Conv2d):
 
 
 def _conv(inplanes: int, planes: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    kind = _Pointwise if kernel == 1 and stride > 1 and inplanes < 64 else nn.Conv2d
+    kind = _Pointwise if kernel == 1 and inplanes < NARROW else nn.Conv2d
     return kind(inplanes, planes, kernel, stride=stride, padding=kernel // 2, bias=False)
 
 

@@ -71,7 +71,8 @@ class Trajectory(NamedTuple):
     locations: Tensor  # (T, B, 2) l_{t-1}, where glimpse t was taken, in [-1, 1]
     logits: Tensor  # (T, B, K)
     location_mean: Tensor  # (T, B, 2) most probable location of π(l_t), the Gaussian's mean
-    sampled_locations: Tensor  # (T, B, 2) l_t as sampled, before clipping
+    # (T, B, 2) l_t as sampled, before clipping, and before the move of `Unroll.within_cell`
+    sampled_locations: Tensor
     location_log_prob: Tensor  # (T, B) log π(l_t)
     stop_logit: Tensor  # (T, B)
     stop: Tensor  # (T, B) bool, a_t as sampled

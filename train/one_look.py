@@ -80,7 +80,7 @@ class Options(TrainingOptions):
 def shrunk_images(task: TrainingTask, indices: Tensor, augment: Augmentation, side: int) -> Tensor:
     """Training images ``(B, side, side, C)`` uint8: augmented at full size, then shrunk."""
     store, in_store = task.augmented(task.images("train"), indices, augment)
-    return store.thumbnail(in_store, side)  # not augmented: it was shrunk before training
+    return store.thumbnail(in_store, side)
 
 
 def train_network(
@@ -135,7 +135,7 @@ def train(options: Options) -> Path:
         return run.show()
     print(f"images seen at {side}x{side}")
     splits = ("train", "validation", "test")
-    for split in splits[1:] if options.augment.changes_images else splits:
+    for split in splits[1:] if options.augment.copies_images else splits:
         data = task.images(split).data
         if data.image_shape[:2] != (side, side):
             data.prepare(side)  # shrinks the split once and keeps it

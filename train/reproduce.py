@@ -52,10 +52,11 @@ class Options:
     depth; table6: RAM by glimpses; table7: stopping by confidence; table8: curriculum; table9:
     intermediate supervision; clutter: digits at random places; scenes: birds in large scenes;
     figure7 and figure8: images by glimpses; curves: error against glimpses by discount, and against
-    FLOPs and time; claims: the learned stop against others, with intervals; all: everything"""
+    FLOPs and time; claims: DT-RAM against other ways to stop and one look; all: everything"""
     data: Literal["auto", "real", "drawn", "drawn-large"] = "auto"
-    """images of tables 3 to 9 and their figures: real (CUB and Cars); drawn (small drawn birds);
-    drawn-large (drawn birds and autos of 512 pixels, for a GPU); auto (real if here, else drawn)"""
+    """images of the photographs' tables, figures, curves and claims: real (CUB and Cars); drawn
+    (small drawn birds); drawn-large (drawn birds and autos of 512 pixels, for a GPU); auto (real if
+    here, else drawn)"""
     seeds: int = tables.CLAIM_SEEDS
     """runs of RAM, DT-RAM and RAM with ACT in tables and claims; all others are of seed 0"""
     runs: Path = Path("runs/reproduce")
@@ -132,6 +133,7 @@ def lines_of(options: Options, key: str) -> tuple[Line, ...]:
         for protocol in protocols_of(options, key)
         for system in protocol.systems
         if system in names.get(key, set(protocol.systems) - set(tables.IN_NO_CURVE))
+        or (key == "claims" and system in protocol.looks)
     )
 
 
@@ -180,15 +182,15 @@ def update_records(options: Options, reader: Reader, problems: list[str]) -> lis
 
 
 def write_claims(options: Options, reader: Reader, origin: Record) -> list[Path]:
-    """Writes the claims about the learned stop, from finished runs and the evidence in --out."""
+    """Writes the claims about DT-RAM, from finished runs and the evidence in --out."""
     path, new = options.folder / claims.EVIDENCE, []
     for line, seed, folder in finished_runs(options, ["claims"]):
         trunk = line.protocol.systems[line.system].trunk
         if trunk and has_results(ram := line.protocol.folder(options.runs, trunk, seed)):
             new += claims.compare(reader, line, seed, folder, ram)
             looks = {n: line.protocol.folder(options.runs, n, 0) for n in line.protocol.looks}
-            looks = {name: look for name, look in looks.items() if has_results(look)}
-            new += claims.compare_to_looks(reader, line, seed, folder, looks)
+            if all(map(has_results, looks.values())):
+                new += claims.compare_to_looks(reader, line, seed, folder, looks)
     rows = claims.rows(update_file(path, new, claims.KEY))
     if not rows:
         return []

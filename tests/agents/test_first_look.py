@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from agents.config import DTRAMConfig, FirstLookOptions
 from agents.first_look import FirstLookDTRAM
@@ -55,6 +56,24 @@ def test_it_remembers_the_thumbnail_and_what_later_glimpses_show() -> None:
         assert torch.equal(state.taken[b], (torch.arange(64) == cell).float())
     scores = agent.location_params(state)
     assert torch.equal(scores == FORBIDDEN, state.taken > 0)
+
+
+def test_each_glimpse_marks_a_position_however_small_it_is() -> None:
+    agent, index = make_agent(first_look=FirstLookOptions(0.05, LOOK, width=4)).eval(), range(64)
+    state = agent.initial(64)._replace(time=torch.ones(64, dtype=torch.int64))
+    glimpse = torch.zeros(64, LOOK, LOOK, 3, dtype=torch.uint8)
+    state = agent.observe(glimpse, agent.cell_centres[torch.tensor(index)], state, 1)
+    assert (state.seen.sum(dim=(1, 2, 3)) >= 1).all()
+
+
+def test_in_use_the_thumbnail_is_read_once() -> None:
+    agent, glimpse = make_agent().eval(), torch.zeros(1, LOOK, LOOK, 3, dtype=torch.uint8)
+    state, flops = agent.reset(1), []
+    for _ in range(3):
+        with FlopCounterMode(display=False) as counter:
+            _, state = agent.step({"glimpse": glimpse, "location": torch.zeros(1, 2)}, state)
+        flops.append(counter.get_total_flops())
+    assert flops[1] == flops[2] < flops[0]
 
 
 def test_a_batch_may_mix_new_and_running_episodes() -> None:

@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import resnet as torchvision_resnet
 
 from agents.resnet import (
+    NARROW,
     PreActivationBasic,
     PreActivationBottleneck,
     ResNetOptions,
@@ -375,9 +376,15 @@ def test_frozen_norms_do_not_learn_and_all_else_does() -> None:
     )
 
 
-def test_narrow_shortcuts_are_strided_convolutions() -> None:
-    for stride, channels in ((2, 8), (2, 64)):
+@pytest.mark.parametrize("channels", [8, NARROW])
+def test_narrow_convolutions_of_one_pixel_are_strided_ones(channels: int) -> None:
+    for stride in (1, 2):
         conv = _conv(channels, 16, 1, stride)
-        x = torch.randn(2, channels, 7, 6)
+        x = torch.randn(2, channels, 7, 6, requires_grad=True)
         expected = nn.functional.conv2d(x, conv.weight, stride=stride)
-        torch.testing.assert_close(conv(x), expected)
+        wanted = torch.autograd.grad(expected.square().sum(), (x, conv.weight))
+        found = conv(x)
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(
+            torch.autograd.grad(found.square().sum(), (x, conv.weight)), wanted
+        )

@@ -7,7 +7,7 @@ images' device.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -59,14 +59,9 @@ class Augmentation:
         require("Augmentation.scale_crop", self.scale_crop, 0 < low <= high <= 1, expected)
 
     @property
-    def changes_images(self) -> bool:
-        """Whether any change is switched on."""
-        return self != Augmentation(affine=0.0)
-
-    @property
-    def only_mirrors(self) -> bool:
-        """Whether `flip` alone is switched on."""
-        return self == Augmentation(affine=0.0, flip=True)
+    def copies_images(self) -> bool:
+        """Whether whole images are copied and changed: more than `flip` is switched on."""
+        return replace(self, flip=False) != Augmentation(affine=0.0)
 
     def __call__(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Augments a batch; draws no random numbers for what is switched off.
@@ -222,6 +217,7 @@ class MirroredStore:
         return self._turned(index, self.store.thumbnail(self.indices[index], side))
 
     def whole(self, index: Tensor) -> Tensor:
+        """Whole images, which must have one size."""
         return self._turned(index, self.store.whole(self.indices[index]))
 
     def _turned(self, index: Tensor, pixels: Tensor) -> Tensor:

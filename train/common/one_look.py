@@ -13,7 +13,7 @@ from agents.halting.act_resnet import ACTConfig, ACTResNet
 from agents.halting.sact import SACTResNet
 from agents.one_look import OneLook, OneLookConfig, side_of_flops
 from train.common.augment import Augmentation
-from train.common.backbone import load_classifier, pixel_scale, prepare_backbone
+from train.common.backbone import load_classifier, pixel_scale, prepare_backbone, weights_of
 from train.common.files import read_json
 from train.common.options import (
     SGD,
@@ -54,7 +54,7 @@ HALTING = (NoHalting, HaltingBlocks)
 Halting = Annotated[NoHalting | HaltingBlocks, words(*HALTING)]
 
 BIRDS_LOOK = "pretrained/birds-small-look"
-"""A shipped network that looks once at small birds: networks for scenes begin as it."""
+"""A shipped network that looks once at small birds, from whose weights others start."""
 _BIRDS: dict[str, Any] = {
     "augment": Augmentation(affine=0.0, flip=True),
     "side": 0,
@@ -167,4 +167,4 @@ def new_network(
     kind = SACTResNet if halting.name == "sact" else ACTResNet
     halting_network = kind(settings, task.class_names).to(task.device)
     assert isinstance(encoder, ResNetEncoder)
-    return halting_network, load_backbone(halting_network.trunk, encoder.weights)
+    return halting_network, load_backbone(halting_network.trunk, weights_of(encoder))

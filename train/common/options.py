@@ -132,8 +132,8 @@ class ResNetEncoder:
 
     name: Literal["resnet10", "resnet18", "resnet34", "resnet50"] = "resnet50"
     weights: str = "none"
-    """weights to start from: DEFAULT (torchvision's), a file, the folder of a one-look run (with
-    its classifier, if the classes are the same), or none"""
+    """weights to start from: DEFAULT (torchvision's), a file, the folder of a one-look run, or
+    none. Of a run with the same classes the classifier is taken, too, unless per_step or halting"""
     width: int = 64
     """channels of the stem; torchvision's is 64. Under 8, training can end in a segmentation fault
     on processors without AVX512 (oneDNN 3.12)"""

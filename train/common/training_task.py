@@ -192,10 +192,10 @@ class TrainingTask:
 
         If nothing but `flip` is switched on, images are not copied, and only glimpses are read.
         """
-        if not augment.changes_images:
-            return images.store, indices
         in_store = torch.arange(len(indices), device=self.device)
-        if augment.only_mirrors:
+        if not augment.copies_images:
+            if not augment.flip:
+                return images.store, indices
             flipped = torch.rand(len(indices), device=self.device) < 0.5
             return MirroredStore(images.store, indices, flipped), in_store
         if augment.compose:

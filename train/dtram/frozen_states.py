@@ -95,7 +95,7 @@ def frozen_states(
     with torch.random.fork_rng(devices=[task.device] if task.device.type == "cuda" else []):
         torch.manual_seed(seed)
         positions = torch.arange(len(chosen), device=task.device)
-        whole = augment.changes_images
+        whole = augment.copies_images
         batch = task.whole_image_batch_size if whole else task.eval_batch_size
         for part in positions.split(batch):
             store, in_store = task.augmented(images, chosen[part], augment)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from agents.config import FirstLookOptions
-from agents.cores import MapOptions
+from agents.cores import MapOptions, RNNCell
 from agents.dtram import DTRAM
 from agents.encoders import GlimpseResNet
 from agents.halting.act import HaltingRAM
@@ -106,20 +106,21 @@ def new_agent(
         config |= pixel_scale(encoder, task)
     agent = task.new_agent(**config)
     source = prepare_backbone(agent.encoders(), encoder, bf16)
-    shared = agent.config.answer == "state"
-    if shared and load_classifier(agent.classifier, encoder, agent.class_names):
+    own = task.classifier is None and agent.config.answer == "state"
+    if own and load_classifier(agent.classifier, encoder, agent.class_names):
         begin_without_memory(agent)
     return agent, source
 
 
 def begin_without_memory(agent: DTRAM) -> None:
     """Makes h_t depend on the pixels of glimpse t alone, until more is learned."""
+    assert isinstance(agent.core, RNNCell)
     nn.init.zeros_(agent.core.recurrent.weight)
     for encoder in agent.encoders():
         if isinstance(encoder, GlimpseResNet) and encoder.where is not None:
-            last = encoder.where[-1]
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
+            assert isinstance(encoder.where, nn.Sequential)
+            for parameter in encoder.where[-1].parameters():
+                nn.init.zeros_(parameter)
 
 
 def stopper_prior(stop: Stop) -> str:

@@ -15,7 +15,7 @@ from train.common.jobs import ProgramRun
 from train.common.one_look import HaltingBlocks
 from train.common.options import PlainEncoder, ResNetEncoder
 from train.dtram import recipes
-from train.dtram.options import ACT, Scan, StopAfter, StopOff
+from train.dtram.options import ACT, Scan, StopAfter, StopOff, Values
 from train.dtram.recipes import BIRD_STOP
 
 REINFORCE, ONE_LOOK = "reinforce.py", "one_look.py"
@@ -102,15 +102,14 @@ TRUNKS = {
     "ram-map": ", a map along a fixed scan (ours)",
 }
 """The trunks on MNIST, and what their labels add to the paper's network."""
+_OF_MAP = (2.4, 3.0)
 BUDGETS = {
-    trunk: {
-        f"dt{trunk}-{k}": bound
-        for k, bound in enumerate((2.4, 3.0) if trunk == "ram-map" else BOUNDS)
-    }
+    trunk: {f"dt{trunk}-{k}": b for k, b in enumerate(_OF_MAP if trunk == "ram-map" else BOUNDS)}
     for trunk in TRUNKS
 }
 """For each trunk the DT-RAMs on it, and their bounds on mean glimpses."""
-_STOPPERS = {"ram-map": {"augment": recipes.RECIPES["mnist-map"]["augment"]}}
+_CHANGED = {"ram-map": {"augment": recipes.RECIPES["mnist-map"]["augment"]}}
+"""Options of the stoppers on a trunk."""
 _SECOND: dict[str, Any] = {"stop": StopAfter(max_mean_glimpses=4.5), "discount": 0.999}
 
 MNIST = Protocol(
@@ -126,7 +125,7 @@ MNIST = Protocol(
         "ram-map": System(REINFORCE, "mnist-map", {"stop": StopOff()}),
         **{
             name: _stopper(
-                trunk, StopAfter(max_mean_glimpses=bound), discount=0.98, **_STOPPERS.get(trunk, {})
+                trunk, StopAfter(max_mean_glimpses=bound), discount=0.98, **_CHANGED.get(trunk, {})
             )
             for trunk, bounds in BUDGETS.items()
             for name, bound in bounds.items()
@@ -231,7 +230,7 @@ BIRDS_4 = Protocol(
 def _scenes(side: int) -> Protocol:
     """Scenes of `side` pixels: one look at each side down to the thumbnail's, RAM and DT-RAM.
 
-    Of 128 pixels they are the small birds themselves, with crops as large as in the scenes.
+    At 128 pixels these are the small birds, with crops as large as in the scenes.
     """
     small = side == 128
     env_id = "DTRAM-BirdsSmall-v0" if small else "DTRAM-Scenes-v0"
@@ -239,10 +238,12 @@ def _scenes(side: int) -> Protocol:
     env = recipes.RECIPES[recipe]["env"] if small else (f"image_size={side}",)
     sides = [s for s in (32, 64, 128, 256, 512, 1024) if (32 if small else 64) <= s <= side]
     looks = {f"one-look-{s}": System(ONE_LOOK, "scenes", {"side": s}) for s in sides}
-    if small:  # the network that all begin as
+    if small:  # all others start from this network's weights
         looks["one-look-128"] = System(ONE_LOOK, "birds-small")
     stopper = _stopper("ram", BIRD_STOP, augment=_FLIP, bf16=True)
-    ram = System(REINFORCE, recipe, {"stop": StopOff()})
+    # Cells of at most half a crop, so that some crop shows any part whole.
+    finer = {"locator": Values(grid=32, learning_rate=4e-3)} if side > 512 else {}
+    ram = System(REINFORCE, recipe, {"stop": StopOff(), **finer})
     return Protocol(
         f"scenes-{side}", env_id, 3 if small else 4, {**looks, "ram": ram, "dtram": stopper}, env
     )
@@ -303,7 +304,8 @@ BIRDS_LARGE = _photographs("birds-512", "DTRAM-Birds-v0", "resnet50", LARGE)
 AUTOS_LARGE = _photographs("autos-512", "DTRAM-Autos-v0", "resnet50", LARGE)
 
 DRAWN = (BIRDS, BIRDS_4, BIRDS_LARGE, AUTOS_LARGE)
-"""Protocols on drawn images, beside which no published figure stands."""
+"""Protocols on drawn images that can stand in for photographs."""
 PHOTOGRAPHS = (CUB_LARGE, CUB_MEDIUM, CUB_MEDIUM_DEEP, CARS_LARGE)
-ALL = (MNIST, *ANYWHERE, *SCENES, *DRAWN, *PHOTOGRAPHS)
-PROTOCOLS = {protocol.name: protocol for protocol in ALL}
+PROTOCOLS = {
+    protocol.name: protocol for protocol in (MNIST, *ANYWHERE, *SCENES, *DRAWN, *PHOTOGRAPHS)
+}

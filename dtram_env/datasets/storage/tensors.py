@@ -56,6 +56,8 @@ class TensorStore:
 
     def thumbnail(self, index: Tensor, side: int) -> Tensor:
         """Whole images shrunk to ``(B, side, side, C)`` uint8; the first call shrinks all."""
+        if self.sizes is None and self.height == self.width == side:
+            return self.whole(index)
         if side not in self._thumbnails:
             self._thumbnails[side] = box_resize(self.images, side, self.sizes)
         return self._thumbnails[side][index]
@@ -111,6 +113,8 @@ class FlatStore:
         return torch.where(inside[..., None], self._flat.take(offsets), 0)
 
     def thumbnail(self, index: Tensor, side: int) -> Tensor:
+        if self._host.equal_size == (side, side):
+            return self.whole(index)
         if side not in self._thumbnails:
             parts = np.array_split(np.arange(len(self)), max(1, len(self) // 512))
             made = [send(self._host.thumbnail(part, side), index.device) for part in parts]
