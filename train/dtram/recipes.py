@@ -4,6 +4,7 @@ What a recipe does not name is the program's default. The tables of the talk are
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from train.common.augment import Augmentation
@@ -60,7 +61,7 @@ _BIRDS: dict[str, Any] = {
     "learning_rate": 1e-3,
     "augment": Augmentation(affine=0.0, flip=True),
     "bf16": True,
-    "stop": BIRD_STOP,
+    "stop": replace(BIRD_STOP, max_mean_glimpses=2.8),
 }
 
 _PHOTOGRAPHS: dict[str, Any] = {
@@ -122,6 +123,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         "env_id": "DTRAM-BirdsSmall-v0",
         "env": ("glimpse_size=64", "thumbnail_size=32"),
         "epochs": 24,
+        "stop": replace(BIRD_STOP, max_mean_glimpses=2.5),
     },
     "scenes": {**_BIRDS, "env_id": "DTRAM-Scenes-v0", "epochs": 40},
     # CUB as the original trains it: a network for each glimpse, Nesterov, 90 epochs a stage.

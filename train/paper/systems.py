@@ -240,7 +240,7 @@ def _scenes(side: int) -> Protocol:
     looks = {f"one-look-{s}": System(ONE_LOOK, "scenes", {"side": s}) for s in sides}
     if small:  # all others start from this network's weights
         looks["one-look-128"] = System(ONE_LOOK, "birds-small")
-    stopper = _stopper("ram", BIRD_STOP, augment=_FLIP, bf16=True)
+    stopper = _stopper("ram", recipes.RECIPES[recipe]["stop"], augment=_FLIP, bf16=True)
     # Cells of at most half a crop, so that some crop shows any part whole.
     finer = {"locator": Values(grid=32, learning_rate=4e-3)} if side > 512 else {}
     ram = System(REINFORCE, recipe, {"stop": StopOff(), **finer})
