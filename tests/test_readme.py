@@ -16,6 +16,7 @@ PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.S)
 RESULTS = ROOT / "benchmarks" / "results"
 SHIPPED = {
     "mnist-conv": ("MNIST", 10_000),
+    "mnist-map": ("MNIST", 10_000),
     "mnist": ("MNIST", 10_000),
     "mnist-policy-only": ("MNIST", 10_000),
     "birds-small": ("Birds (drawn)", 2_000),
