@@ -70,7 +70,7 @@ def _results() -> str:
         shipped("**MNIST, the paper's network**", "mnist"),
         cited("DT-RAM as published", "1.46", "3.6"),
         shipped("MNIST, a map, one scan", "mnist-map"),
-        row("the same, trained for 9 minutes", "benchmarks/results/make_train.json", "make train"),
+        row("the same, a short training", "benchmarks/results/make_train.json", "make train"),
         looks_once("MNIST, two convolutions that look once", "mnist", "conv", "table2"),
         shipped("**MNIST in clutter, 60 pixels**, a map (RAM as published: 5.23 at 8)", "cluttered"),
         looks_once("the map's network, one look", "cluttered", "one-look", "clutter"),
