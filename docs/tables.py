@@ -68,7 +68,7 @@ def _results() -> str:
         shipped("MNIST, a map, one scan", "mnist-map"),
         row("the same, a short training", "benchmarks/results/make_train.json", "make train"),
         looks_once("MNIST, two convolutions that look once", "mnist", "conv", "table2"),
-        shipped("**MNIST in clutter, 60 pixels**, a map (RAM as published: 5.23 at 8)", "cluttered"),
+        shipped("**MNIST in clutter, 60 pixels**, a map (RAM: 5.23 at 8)", "cluttered"),
         looks_once("the map's network, one look", "cluttered", "one-look", "clutter"),
         shipped("**MNIST in clutter, 100 pixels**, a map (RAM: 10.83 at 8)", "cluttered-100"),
         shipped("**drawn birds**, 128 pixels", "birds-small"),
