@@ -3,6 +3,7 @@
     python train/reinforce.py                                    # MNIST, under 10 minutes on a CPU
     python train/reinforce.py --recipe mnist-conv                # MNIST, our best network
     python train/reinforce.py --recipe birds-small               # drawn birds
+    python train/reinforce.py --recipe scenes                    # the same in scenes of 512 pixels
     python train/reinforce.py --recipe original                  # CUB as the original trains it
     python train/reinforce.py --env-id DTRAM-ImageFolder-v0 --root photos --encoder cnn
     python train/reinforce.py --stop off --run-dir runs/ram      # RAM, a fixed number of glimpses
