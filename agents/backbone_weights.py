@@ -100,7 +100,7 @@ def _check_default(options: ResNetOptions) -> None:
         problem = "torchvision has none for resnet10; name another network"
         raise ValueError(f"backbone weights 'DEFAULT': {problem}, {way_out}")
     usual, own = asdict(ResNetOptions(name)), asdict(options)
-    fields = ["order", "width", "stem_stride", "norm", "channels"]
+    fields = ["order", "width", "stem_stride", "channels"]
     fields += ["stride_in"] * RESNETS[name].bottleneck
     other = [f"{k}={own[k]!r} instead of {usual[k]!r}" for k in fields if own[k] != usual[k]]
     if other:

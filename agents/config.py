@@ -164,9 +164,7 @@ def check_encoder(config: Any) -> None:
     wanted = config.encoder if residual else None
     named = config.resnet.name if config.resnet else None
     require("resnet", config.resnet, named == wanted, f"options of {wanted}")
-    batch = residual and config.resnet.norm == "batch"
-    expected = "False, unless encoder='resnet…' with norm='batch'"
-    require("frozen_norms", frozen, batch or not frozen, expected)
+    require("frozen_norms", frozen, residual or not frozen, "False, unless encoder='resnet…'")
 
 
 def check_pixel_scale(config: Any, channels: int) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dtram_env import optional
 
-from .cells import Norm, group_norm
+from .cells import Norm
 from .checks import require, require_at_least, require_one_of
 
 
@@ -46,8 +46,6 @@ class ResNetOptions:
     """order within a block: post (conv, norm, ReLU) or pre (norm, ReLU, conv)"""
     stride_in: str = "3x3"
     """convolution of a bottleneck that has the stride: 3x3, or 1x1 (the first)"""
-    norm: str = "batch"
-    """batch, or group: the same in training and in use, for glimpses that differ from thumbnails"""
     bn_momentum: float = 0.1
     """batch norm's momentum: weight of a new batch in the running statistics, in (0, 1]"""
     width: int = 64
@@ -63,7 +61,6 @@ class ResNetOptions:
 
     def __post_init__(self) -> None:
         require_one_of(self, name=RESNETS, order=("post", "pre"), stride_in=("3x3", "1x1"))
-        require_one_of(self, norm=("batch", "group"))
         require("stem_stride", self.stem_stride, self.stem_stride in (1, 2, 4), "1, 2 or 4")
         momentum = self.bn_momentum
         require("bn_momentum", momentum, 0 < momentum <= 1, "a number in (0, 1]")
@@ -141,8 +138,6 @@ class ResNetTrunk(nn.Module):
         architecture, width, stride = RESNETS[options.name], options.width, options.stem_stride
         block = _block_class(options)
         norm: Norm = partial(nn.BatchNorm2d, momentum=options.bn_momentum)
-        if options.norm == "group":
-            norm = group_norm
         self.out_features = options.out_features
 
         self.conv1 = _conv(options.channels, width, *((3, 1) if stride == 1 else (7, 2)))

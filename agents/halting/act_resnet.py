@@ -45,8 +45,6 @@ class ACTConfig:
         require("epsilon", self.epsilon, 0 < self.epsilon < 1, "a number in (0, 1)")
         check_pixel_scale(self, self.resnet.channels)
         require_at_least(self, self.resnet.smallest_image, "image_size")
-        norm = self.resnet.norm
-        require("resnet norm", norm, norm == "batch", "'batch' in a network that halts")
 
     @property
     def encoder(self) -> str:

@@ -70,11 +70,11 @@ def test_torch_files(
 
 def test_the_encoder_of_a_saved_one_look_network_is_taken(tmp_path: Path) -> None:
     torch.manual_seed(1)
-    options = ResNetOptions("resnet10", width=4, norm="group")
+    options = ResNetOptions("resnet10", width=4)
     config = OneLookConfig(2, (32, 32, 3), "resnet10", options, hidden_size=options.out_features)
     saved = OneLook(config, ("a", "b"))
     saved.save(tmp_path / "look")
-    trunk = network(norm="group")
+    trunk = network()
     assert load_backbone(trunk, tmp_path / "look").startswith("look, sha256 ")
     assert same(trunk.state_dict(), saved.encoder.trunk.state_dict())
     scale = pixel_scale(ResNetEncoder("resnet10", str(tmp_path / "look")), None)  # type: ignore[arg-type]

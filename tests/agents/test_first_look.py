@@ -122,7 +122,7 @@ def test_one_agent_in_every_way_of_running(thumbnail: int, tmp_path: Path) -> No
 
 
 def test_a_first_look_of_another_size_needs_the_step() -> None:
-    resnet = ResNetOptions("resnet10", width=8, stem_stride=1, norm="group")
+    resnet = ResNetOptions("resnet10", width=8, stem_stride=1)
     look = FirstLookOptions(LOOK / SIDE, 32)
     agent = make_agent(encoder="resnet10", resnet=resnet, thumbnail_size=32, first_look=look)
     first, centre = SENSOR._replace(thumbnail_size=32).first(images(), torch.arange(5))

@@ -143,8 +143,6 @@ class ResNetEncoder:
     """ReLU and batch norm after each convolution, or before"""
     stride_in: Literal["3x3", "1x1"] = "3x3"
     """the convolution of a bottleneck that carries the stride"""
-    norm: Literal["batch", "group"] = "batch"
-    """group: the same in training and in use, where thumbnails and crops share a small network"""
     bn_momentum: float = 0.1
     """weight of a batch in batch norm's running statistics"""
     frozen_norms: bool = False
@@ -156,7 +154,7 @@ class ResNetEncoder:
 
     def resnet(self, channels: int) -> ResNetOptions:
         """The network's settings for inputs with some number of channels."""
-        names = ("name", "order", "stride_in", "norm", "bn_momentum", "width", "stem_stride")
+        names = ("name", "order", "stride_in", "bn_momentum", "width", "stem_stride")
         return ResNetOptions(channels=channels, **{n: getattr(self, n) for n in names})
 
 
