@@ -110,12 +110,13 @@ class SavedNetwork(nn.Module):
             raise ValueError(f"{path}: not a {expected}; is it from another version of dtram?")
         kind = header.get("kind")
         if kind != cls.KIND:
-            way_out = "name another folder, or load a DT-RAM of any kind with agents.load_agent"
+            way_out = "agents.load_agent loads any DT-RAM, agents.loading.load_one_look the others"
             raise ValueError(f"{path}: expected a {cls.KIND}, found a {kind}; {way_out}")
         needed = {"config", "class_names", "weights_sha256", *cls.NEEDED}
-        settings = {field.name for field in fields(cls.CONFIG)}
-        problems = sorted(needed - header.keys())
-        problems += sorted(settings ^ header.get("config", {}).keys())
+        config = header.get("config", {})
+        problems = sorted(needed - header.keys()) + _unlike(config, cls.CONFIG)
+        for name, options in _NESTED.items():
+            problems += _unlike(config[name], options, f"{name}.") if config.get(name) else []
         if problems:
             problem = f"missing or unknown settings {problems}"
             way_out = "another version of dtram made it: train it again, or copy the model again"
@@ -129,14 +130,20 @@ class SavedNetwork(nn.Module):
         values: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in kept.items()
         }
-        if values.get("resnet"):
-            values["resnet"] = ResNetOptions(**values["resnet"])
         if "scan" in values:
             values["scan"] = tuple(map(tuple, values["scan"]))
-        for name, kind in (("map", MapOptions), ("first_look", FirstLookOptions)):
+        for name, kind in _NESTED.items():
             if values.get(name):
                 values[name] = kind(**values[name])
         return cls.CONFIG(**values)
+
+
+_NESTED = {"resnet": ResNetOptions, "map": MapOptions, "first_look": FirstLookOptions}
+
+
+def _unlike(settings: dict[str, Any], kind: type, prefix: str = "") -> list[str]:
+    """Names of the settings that are missing, or not of a kind's."""
+    return [prefix + k for k in sorted({field.name for field in fields(kind)} ^ settings.keys())]
 
 
 def kind_of(folder: str | Path) -> str:

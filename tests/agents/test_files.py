@@ -51,10 +51,14 @@ def test_model_json_lists_every_setting(tmp_path: Path, network: SavedNetwork) -
     ("change", "message"),
     [
         (lambda h: h["config"].update(teleport=True), r"unknown settings \['teleport'\]"),
+        (
+            lambda h: h["config"].update(resnet={"nam": 1}),
+            r"'resnet\.name'",
+        ),
         (lambda h: h["config"].pop("encoder"), r"missing or unknown settings \['encoder'\]"),
         (lambda h: h.pop("class_names"), r"missing or unknown settings \['class_names'\]"),
         (lambda h: h.update(format=2), "of format 1; is it from another version"),
-        (lambda h: h.update(kind="pump"), "found a pump; name another folder"),
+        (lambda h: h.update(kind="pump"), "found a pump; agents.load_agent loads any"),
         (lambda h: h["class_names"].pop(), "4 names for 5 classes"),
         (lambda h: h.update(weights_sha256="0"), r"model\.safetensors: not the weights"),
         (lambda h: h["config"].update(hidden_size=8), r"does not fit .* classifier\.weight"),
