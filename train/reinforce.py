@@ -79,9 +79,9 @@ class Options(TrainingOptions):
     """Trains DT-RAM on a registered environment."""
 
     recipe: str = ""
-    """named set of options to start from; other flags change it. One of mnist, mnist-cells,
-    mnist-conv, mnist-map, translated, cluttered, cluttered-100, birds-curriculum, birds-small,
-    scenes, original, ours"""
+    """named set of options to start from; other flags change it. One of mnist, mnist-conv,
+    mnist-map, translated, cluttered, cluttered-100, birds-curriculum, birds-small, scenes,
+    original, ours"""
 
     discount: float | None = None
     """γ of the reward; the environment's own if not given"""

@@ -23,7 +23,6 @@ _DIGITS: dict[str, Any] = {
     "augment": Augmentation(affine=1.0),
     "bf16": True,
 }
-_DIGIT_CELLS = Cells(grid=7, entropy=0.02, entropy_last=0.0, gradient="state")
 
 _MAP: dict[str, Any] = {
     "encoder": PlainEncoder("pixels"),
@@ -80,10 +79,12 @@ _PHOTOGRAPHS: dict[str, Any] = {
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     # The paper's network. Its locator learns slowly, or it soon forgets the scan of the warm-up.
     "mnist": {**_DIGITS, "locator": Gaussian(std=0.06, learning_rate=1e-4)},
-    # The same network, but locations are chosen among cells (ours).
-    "mnist-cells": {**_DIGITS, "locator": _DIGIT_CELLS},
-    # Cells, and two layers of convolutions that read a glimpse (ours).
-    "mnist-conv": {**_DIGITS, "locator": _DIGIT_CELLS, "encoder": PlainEncoder("conv")},
+    # Locations chosen among cells, and two layers of convolutions that read a glimpse (ours).
+    "mnist-conv": {
+        **_DIGITS,
+        "locator": Cells(grid=7, entropy=0.02, entropy_last=0.0, gradient="state"),
+        "encoder": PlainEncoder("conv"),
+    },
     # A map of the pixels seen along a fixed scan, read by a small convolutional network (ours).
     "mnist-map": {
         **_MAP,

@@ -97,7 +97,6 @@ BOUNDS = (2.4, 3.6)
 """Bounds on validation's mean glimpses; the talk's DT-RAM-1 takes 3.6."""
 TRUNKS = {
     "ram": "",
-    "ram-cells": ", locations in cells (ours)",
     "ram-conv": ", cells and convolutional encoder (ours)",
     "ram-map": ", a map along a fixed scan (ours)",
 }
@@ -120,7 +119,6 @@ MNIST = Protocol(
         "fc": System(ONE_LOOK, options={"encoder": PlainEncoder("mlp")}),
         "conv": System(ONE_LOOK, options={"encoder": PlainEncoder("conv")}),
         "ram": System(REINFORCE, "mnist", {"stop": StopOff()}),
-        "ram-cells": System(REINFORCE, "mnist-cells", {"stop": StopOff()}),
         "ram-conv": System(REINFORCE, "mnist-conv", {"stop": StopOff()}),
         "ram-map": System(REINFORCE, "mnist-map", {"stop": StopOff()}),
         **{
