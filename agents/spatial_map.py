@@ -203,9 +203,9 @@ class MapUnroll(nn.Module):
     """Trajectories of a `MapDTRAM` to learn from; used as `unroll.Unroll`.
 
     What a map holds does not depend on how it was read before, so no gradient has to pass from
-    glimpse to glimpse. The trajectories of a batch have lengths from 1 to T: a share of
-    (1 - t/T)^1.5 has more than t glimpses, as in use most images need few. Their paths are taken
-    without gradients, in evaluation mode. Then each trajectory's map is read once more, with
+    glimpse to glimpse. The trajectories of a batch have lengths from 1 to T: along a scan each as
+    often, else a share of (1 - t/T)^1.5 has more than t glimpses. Their paths are taken without
+    gradients, in evaluation mode. Then each trajectory's map is read once more, with
     gradients, after its last glimpse, and the locator scores each map once more after which a
     glimpse was taken. The batch norms see maps with few and with many glimpses mixed, as their
     averages later serve all. Images must come in random order, because the first ones of a batch
@@ -224,7 +224,12 @@ class MapUnroll(nn.Module):
 
     def mean_length(self, steps: int) -> float:
         """Mean number of glimpses of a trajectory, in a large batch."""
-        return sum(_going_on(steps))
+        return sum(self._going_on(steps))
+
+    def _going_on(self, steps: int) -> list[float]:
+        """Shares of the trajectories that have more than 0, 1 ... T - 1 glimpses."""
+        power = 1.5 if self.agent.config.locator_grid else 1.0
+        return [(1 - t / steps) ** power for t in range(steps)]
 
     def forward(self, store: TorchStore, index: Tensor, steps: int, m: int = 1) -> Trajectory:
         """Samples `m` trajectories of up to `steps` glimpses for each image; the fields are those
@@ -233,7 +238,7 @@ class MapUnroll(nn.Module):
         scan = not agent.config.locator_grid
         policy = CellLocations(agent.cell_centres, self.exploration)
         # So many trajectories have more than 0, 1 ... glimpses.
-        going_on = [m * max(1, round(images * share)) for share in _going_on(steps)] + [0]
+        going_on = [m * max(1, round(images * share)) for share in self._going_on(steps)] + [0]
         index = index.repeat_interleave(m)
         memory = agent.initial(len(index)).map
         noise = policy.noise(steps, memory.new_zeros(len(index), len(agent.cell_centres)))
@@ -305,11 +310,6 @@ class MapUnroll(nn.Module):
             scores = torch.where(before[: counts[t]] > FORBIDDEN, scores, FORBIDDEN)
             read[t] = read[t]._replace(scores=torch.cat([scores, before[counts[t] :]]))
         return read
-
-
-def _going_on(steps: int) -> list[float]:
-    """Shares of the trajectories that have more than 0, 1 ... T - 1 glimpses."""
-    return [(1 - t / steps) ** 1.5 for t in range(steps)]
 
 
 class _Read(NamedTuple):

@@ -8,6 +8,7 @@ images' device.
 
 import math
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -60,8 +61,24 @@ class Augmentation:
 
     @property
     def copies_images(self) -> bool:
-        """Whether whole images are copied and changed: more than `flip` is switched on."""
-        return replace(self, flip=False) != Augmentation(affine=0.0)
+        """Whether whole images are copied and changed: more is on than flip, colour, lighting."""
+        return replace(self, flip=False, colour=0.0, lighting=0.0) != Augmentation(affine=0.0)
+
+    def in_reading(self, store: TorchStore, indices: Tensor, side: int) -> "ChangedStore":
+        """Images at `indices` ``(B,)`` of a store, changed as they are read; nothing is copied.
+
+        It flips and colours only, see `copies_images`. An image's mean colour is that of its
+        thumbnail of `side` pixels.
+        """
+        flipped = torch.zeros(len(indices), dtype=torch.bool, device=indices.device)
+        colours = None
+        if self.colour or self.lighting:
+            thumbnails = store.thumbnail(indices, side).flatten(1, 2)
+            mean = thumbnails.float().mean(dim=1)
+            colours = random_colours(mean, self.colour, self.colour, self.colour, self.lighting)
+        if self.flip:
+            flipped = torch.rand(len(indices), device=indices.device) < 0.5
+        return ChangedStore(store, indices, flipped, colours)
 
     def __call__(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Augments a batch; draws no random numbers for what is switched off.
@@ -156,28 +173,45 @@ def random_colour(
     their order does not matter. Only RGB images change in saturation and get noise, of `lighting`
     standard deviations of ImageNet's colours along each of their principal components.
     """
-    batch, height, width, channels = images.shape
-    pixels = images.reshape(batch, height * width, channels).float()
-    area = height * width if sizes is None else sizes.prod(dim=1)[:, None]
+    area = math.prod(images.shape[1:3]) if sizes is None else sizes.prod(dim=1)[:, None]
+    mean = images.flatten(1, 2).float().sum(dim=1) / area
+    colours = random_colours(mean, brightness, contrast, saturation, lighting)
+    return _within(colours.change(images), sizes)
+
+
+class Colours(NamedTuple):
+    """Affine changes of the colours of B images: a pixel p becomes mix @ p + lift."""
+
+    mix: Tensor  # (B, C, C)
+    lift: Tensor  # (B, C)
+
+    def change(self, images: Tensor) -> Tensor:
+        """The same images ``(B, H, W, C)`` uint8 in other colours."""
+        pixels = images.flatten(1, 2).float()
+        changed = torch.baddbmm(self.lift[:, None], pixels, self.mix.mT)
+        return _to_bytes(changed).view(images.shape)
+
+
+def random_colours(
+    mean: Tensor, brightness: float, contrast: float, saturation: float, lighting: float
+) -> Colours:
+    """Draws the changes of `random_colour` for images of mean colour `mean` ``(B, C)``."""
+    batch, channels = mean.shape
     rgb = channels == 3
-    grey = pixels.new_tensor(LUMA if rgb else [1 / channels] * channels)
-    mean_grey = (pixels.sum(dim=1) / area) @ grey  # (B,)
+    grey = mean.new_tensor(LUMA if rgb else [1 / channels] * channels)
 
     def factor(reach: float) -> Tensor:
-        return 1 + reach * (2 * torch.rand(batch, device=images.device) - 1)
+        return 1 + reach * (2 * torch.rand(batch, device=mean.device) - 1)
 
-    # All three together are one affine map of a pixel: mix @ pixel + lift.
     brighter, harder = factor(brightness), factor(contrast)
     purer = factor(saturation if rgb else 0.0)[:, None, None]
-    mix = purer * torch.eye(channels, device=images.device) + (1 - purer) * grey
-    mix = mix * (brighter * harder)[:, None, None]
-    lift = (brighter * (1 - harder) * mean_grey)[:, None]
+    mix = purer * torch.eye(channels, device=mean.device) + (1 - purer) * grey
+    lift = (brighter * (1 - harder) * (mean @ grey))[:, None].expand(-1, channels)
     if rgb and lighting:
-        spread = pixels.new_tensor(PCA_SPREADS) * (255 * lighting)
-        noise = torch.randn(batch, 3, device=images.device) * spread
-        lift = lift + noise @ pixels.new_tensor(PCA_AXES).T
-    changed = torch.baddbmm(lift.expand(-1, channels)[:, None], pixels, mix.mT)
-    return _within(_to_bytes(changed).view(images.shape), sizes)
+        spread = mean.new_tensor(PCA_SPREADS) * (255 * lighting)
+        noise = torch.randn(batch, 3, device=mean.device) * spread
+        lift = lift + noise @ mean.new_tensor(PCA_AXES).T
+    return Colours(mix * (brighter * harder)[:, None, None], lift)
 
 
 def random_flip(images: Tensor, sizes: Tensor | None = None, probability: float = 0.5) -> Tensor:
@@ -191,15 +225,17 @@ def random_flip(images: Tensor, sizes: Tensor | None = None, probability: float 
     return images.gather(2, source[:, None, :, None].expand(images.shape))
 
 
-class MirroredStore:
-    """A store some of whose images ``(N,)`` are mirrored as they are read; it copies nothing.
+class ChangedStore:
+    """A store whose images ``(N,)`` are changed as they are read; it copies nothing.
 
     `indices` ``(N,)`` int64 are the images' places in `store`, `flipped` ``(N,)`` bool says which
-    are mirrored left to right.
+    are mirrored left to right, `colours` how their colours change.
     """
 
-    def __init__(self, store: TorchStore, indices: Tensor, flipped: Tensor) -> None:
-        self.store, self.indices, self.flipped = store, indices, flipped
+    def __init__(
+        self, store: TorchStore, indices: Tensor, flipped: Tensor, colours: Colours | None = None
+    ) -> None:
+        self.store, self.indices, self.flipped, self.colours = store, indices, flipped, colours
         self.on_host, self.channels = store.on_host, store.channels
 
     def __len__(self) -> int:
@@ -209,19 +245,33 @@ class MirroredStore:
         return self.store.size(self.indices[index])
 
     def crop(self, index: Tensor, top: Tensor, left: Tensor, side: int) -> Tensor:
-        _, width = self.size(index)
+        height, width = self.size(index)
         mirrored = torch.where(self.flipped[index], width - side - left, left)
-        return self._turned(index, self.store.crop(self.indices[index], top, mirrored, side))
+        pixels = self._changed(index, self.store.crop(self.indices[index], top, mirrored, side))
+        if self.colours is None:
+            return pixels
+        # What lies outside the image stays black.
+        steps = torch.arange(side, device=index.device)
+        y, x = top[:, None] + steps, left[:, None] + steps
+        down, across = (
+            (place >= 0) & (place < torch.as_tensor(end, device=place.device).view(-1, 1))
+            for place, end in ((y, height), (x, width))
+        )
+        return pixels * (down[:, :, None] & across[:, None, :])[..., None]
 
     def thumbnail(self, index: Tensor, side: int) -> Tensor:
-        return self._turned(index, self.store.thumbnail(self.indices[index], side))
+        return self._changed(index, self.store.thumbnail(self.indices[index], side))
 
     def whole(self, index: Tensor) -> Tensor:
         """Whole images, which must have one size."""
-        return self._turned(index, self.store.whole(self.indices[index]))
+        return self._changed(index, self.store.whole(self.indices[index]))
 
-    def _turned(self, index: Tensor, pixels: Tensor) -> Tensor:
-        return torch.where(self.flipped[index, None, None, None], pixels.flip(2), pixels)
+    def _changed(self, index: Tensor, pixels: Tensor) -> Tensor:
+        pixels = torch.where(self.flipped[index, None, None, None], pixels.flip(2), pixels)
+        if self.colours is None:
+            return pixels
+        with torch.autocast(pixels.device.type, enabled=False):
+            return Colours(*(part[index] for part in self.colours)).change(pixels)
 
 
 def random_crop(

@@ -22,7 +22,7 @@ from dtram_env.datasets.storage.drawn_store import DrawnStore
 from dtram_env.datasets.storage.tensors import TensorStore, make_store
 from dtram_env.sensor import margin
 from dtram_env.sensor_torch import TorchStore
-from train.common.augment import Augmentation, MirroredStore
+from train.common.augment import Augmentation
 from train.common.clutter import Composer
 
 
@@ -190,14 +190,14 @@ class TrainingTask:
     ) -> tuple[TorchStore, Tensor]:
         """A store with augmented copies of some images ``(B,)`` of a split, and their places in it.
 
-        If nothing but `flip` is switched on, images are not copied, and only glimpses are read.
+        Images are copied only if `Augmentation.copies_images`; else only glimpses are read.
         """
         in_store = torch.arange(len(indices), device=self.device)
         if not augment.copies_images:
-            if not augment.flip:
+            if augment == Augmentation(affine=0.0):
                 return images.store, indices
-            flipped = torch.rand(len(indices), device=self.device) < 0.5
-            return MirroredStore(images.store, indices, flipped), in_store
+            side = self.sensor.thumbnail_size or self.sensor.glimpse_size
+            return augment.in_reading(images.store, indices, side), in_store
         if augment.compose:
             change = replace(augment, compose=False)
             return TensorStore(self._composer(indices, change), self.margin), in_store

@@ -16,7 +16,7 @@ from train.common.augment import (
     PCA_AXES,
     PCA_SPREADS,
     Augmentation,
-    MirroredStore,
+    ChangedStore,
     crop_windows,
     random_affine,
     random_colour,
@@ -283,7 +283,7 @@ def test_a_mirrored_store_shows_mirrored_images(ragged: bool) -> None:
     if sizes is not None:
         images = padded(images, sizes)
     chosen, flipped = torch.tensor([2, 0, 3, 2]), torch.tensor([True, True, False, False])
-    mirrored = MirroredStore(TensorStore(images, 4, sizes), chosen, flipped)
+    mirrored = ChangedStore(TensorStore(images, 4, sizes), chosen, flipped)
     own = None if sizes is None else sizes[chosen]
     turned = random_flip(images[chosen], own, probability=1.0)
     copies = torch.where(flipped[:, None, None, None], turned, images[chosen])
@@ -297,6 +297,32 @@ def test_a_mirrored_store_shows_mirrored_images(ragged: bool) -> None:
     if not ragged:
         assert torch.equal(mirrored.whole(index), expected.whole(index))
     assert len(mirrored) == 4 and mirrored.channels == 3
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+def test_images_that_change_as_they_are_read_are_the_changed_images(ragged: bool) -> None:
+    sizes = torch.tensor([[9, 6], [8, 8], [6, 9], [9, 9]]) if ragged else None
+    images = noise_images(4, 9, 9, 3).clamp(110, 140)  # no colour leaves the range
+    if sizes is not None:
+        images = padded(images, sizes)
+    chosen, settings = torch.tensor([2, 0, 3, 1]), Augmentation(0.0, colour=0.1, lighting=0.1)
+    own = None if sizes is None else sizes[chosen]
+    torch.manual_seed(3)
+    store = settings.in_reading(TensorStore(images, 4, sizes), chosen, 9)
+    torch.manual_seed(3)
+    changed = settings(images[chosen], own)
+    assert not torch.equal(changed, images[chosen])
+    expected = TensorStore(changed, 4, own)
+    index = torch.tensor([3, 1, 0, 2, 1])
+    top, left = torch.tensor([-2, 0, 3, 1, 4]), torch.tensor([3, -2, 2, 0, 4])
+    # A thumbnail of an image that is not square has a slightly different mean.
+    for found, wanted in (
+        (store.crop(index, top, left, 4), expected.crop(index, top, left, 4)),
+        (store.thumbnail(index, 3), expected.thumbnail(index, 3)),
+    ):
+        assert (found.int() - wanted.int()).abs().max() <= 1
+    if not ragged:
+        assert torch.equal(store.whole(index), changed[index])
 
 
 # -- scale --------------------------------------------------------------------------------------
@@ -374,7 +400,8 @@ def test_switched_off_it_returns_the_images_and_draws_nothing(ragged: bool) -> N
     assert not off.copies_images
     for name, value in ALL.items():
         on = Augmentation(**{"affine": 0.0, name: value})
-        assert on.copies_images == (name != "flip") and on(images) is not images
+        in_reading = name in ("flip", "colour", "lighting")
+        assert on.copies_images != in_reading and on(images) is not images
 
 
 def test_autocast_changes_nothing() -> None:
