@@ -29,7 +29,7 @@ from train.common.files import read_json, write_text
 from train.common.jobs import ProgramRun, Runner, has_results, resumable, run_in_order
 from train.common.options import check, check_numbers
 from train.common.provenance import choose_device, provenance
-from train.common.records import check_destination, write_result
+from train.common.records import check_destination, read_records, write_result
 from train.paper import claims, systems, tables
 from train.paper.figures import FinishedRuns, cost_plot, discount_plot, histogram_figure
 from train.paper.published import TITLES
@@ -184,13 +184,14 @@ def update_records(options: Options, reader: Reader, problems: list[str]) -> lis
 def write_claims(options: Options, reader: Reader, origin: Record) -> list[Path]:
     """Writes the claims about DT-RAM, from finished runs and the evidence in --out."""
     path, new = options.folder / claims.EVIDENCE, []
+    before = read_records(path)
     for line, seed, folder in finished_runs(options, ["claims"]):
         trunk = line.protocol.systems[line.system].trunk
         if trunk and has_results(ram := line.protocol.folder(options.runs, trunk, seed)):
             new += claims.compare(reader, line, seed, folder, ram)
             looks = {n: line.protocol.folder(options.runs, n, 0) for n in line.protocol.looks}
-            if all(map(has_results, looks.values())):
-                new += claims.compare_to_looks(reader, line, seed, folder, looks)
+            if look := claims.best_look(reader, line, looks, before):
+                new += claims.compare_to_look(reader, line, seed, folder, look)
     rows = claims.rows(update_file(path, new, claims.KEY))
     if not rows:
         return []

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from agents.stopping import ConfidenceStop, FixedStop, StoppingRule
 from train.common import statistics
 from train.common.files import markdown_table, read_json
 from train.common.records import origin
+from train.common.run import has_results
 from train.paper import systems
 from train.paper.read_runs import Reader, Record
 from train.paper.tables import Line, label_of, line_of
@@ -74,26 +75,44 @@ def compare(reader: Reader, line: Line, seed: int, dtram: Path, ram: Path) -> li
     ]
 
 
-def compare_to_looks(
-    reader: Reader, line: Line, seed: int, dtram: Path, looks: Mapping[str, Path]
-) -> list[Record]:
-    """Evidence on a DT-RAM against the best of the networks that look once, by validation error.
+class BestLook(NamedTuple):
+    """The best of the networks that look once."""
 
-    `looks` are their run folders by system; without any there is no evidence.
+    system: str
+    wrong: np.ndarray  # (N,) bool, by test image
+
+
+def best_look(
+    reader: Reader, line: Line, looks: Mapping[str, Path], records: Sequence[Record]
+) -> BestLook | None:
+    """The best network that looks once, by validation error, of a line's protocol.
+
+    `looks` are their run folders by system. If one is missing, it is the one on record, in the
+    evidence on this line of any seed.
     """
-    if not looks:
-        return []
-    errors = {
-        name: read_json(f / "results.json")["validation"]["error"] for name, f in looks.items()
-    }
-    best = min(errors, key=errors.__getitem__)
+    if looks and all(map(has_results, looks.values())):
+        errors = {
+            name: read_json(f / "results.json")["validation"]["error"] for name, f in looks.items()
+        }
+        best = min(errors, key=errors.__getitem__)
+        return BestLook(best, ~reader.read(line_of(line.protocol, best), looks[best]).outcome.right)
+    key = {"protocol": line.protocol.name, "system": line.system, "against": LOOK}
+    for record in records:
+        if key.items() <= record.items():
+            return BestLook(record["look"], unpack(record)[1] > 0)
+    return None
+
+
+def compare_to_look(
+    reader: Reader, line: Line, seed: int, dtram: Path, look: BestLook
+) -> list[Record]:
+    """Evidence on a DT-RAM against a network that looks once."""
     reading = reader.read(line, dtram)
-    other = reader.read(line_of(line.protocol, best), looks[best])
-    missed = np.stack([~other.outcome.right] * 2)
     mean = float(reading.outcome.glimpses.mean())
     about = {"protocol": line.protocol.name, "system": line.system, "seed": seed}
-    about |= {"against": LOOK, "look": best, "data": reading.results["dataset"]}
-    packed = pack(~reading.outcome.right, mean, statistics.Mixture(missed, 0.0, 1.0))
+    about |= {"against": LOOK, "look": look.system, "data": reading.results["dataset"]}
+    other = statistics.Mixture(np.stack([look.wrong] * 2), 0.0, 1.0)
+    packed = pack(~reading.outcome.right, mean, other)
     return [{**about, **packed, **origin(reading.results)}]
 
 

@@ -1,15 +1,19 @@
 """Claims about the learned stop, by hand."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from train.common.statistics import Mixture
 from train.paper import claims
-from train.paper.claims import THRESHOLD, WHOLE
-from train.paper.read_runs import Record
+from train.paper.claims import LOOK, THRESHOLD, WHOLE
+from train.paper.read_runs import Reader, Record
+from train.paper.systems import SCENES
+from train.paper.tables import line_of
 
 
 def evidence(wrong: list[int], other: list[list[int]], share: float, glimpses: float) -> Record:
@@ -50,6 +54,18 @@ def test_evidence_is_the_same_after_json() -> None:
     assert (record["mean_glimpses"], record["other_mean_glimpses"]) == (2.25, 3.0)
     again, other = claims.unpack(record)
     assert np.array_equal(again, wrong) and np.array_equal(other, mixture.error)
+
+
+def test_the_best_look_is_that_on_record_if_its_run_is_elsewhere(tmp_path: Path) -> None:
+    line, reader = line_of(SCENES[1], "dtram"), Reader(torch.device("cpu"))
+    about = {"protocol": "scenes-256", "system": "dtram", "against": LOOK, "seed": 0}
+    record = {**about, "look": "one-look-256", **evidence([1, 0, 0], [[0, 1, 1]] * 2, 0.0, 2.0)}
+    found = claims.best_look(reader, line, {"one-look-256": tmp_path}, [record])
+    assert found is not None and found.system == "one-look-256"
+    assert found.wrong.tolist() == [False, True, True]
+    other = [{**record, "protocol": "scenes-512"}, {**record, "against": WHOLE}]
+    assert claims.best_look(reader, line, {"one-look-256": tmp_path}, other) is None
+    assert claims.best_look(reader, line, {}, []) is None
 
 
 def test_the_text_of_claims() -> None:
