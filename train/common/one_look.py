@@ -53,8 +53,9 @@ class HaltingBlocks:
 HALTING = (NoHalting, HaltingBlocks)
 Halting = Annotated[NoHalting | HaltingBlocks, words(*HALTING)]
 
-BIRDS_LOOK = "pretrained/birds-small-look"
-"""A shipped network that looks once at small birds, from whose weights others start."""
+BIRDS_LOOK, SCENES_LOOK = "pretrained/birds-small-look", "pretrained/scenes-look"
+"""Shipped networks from whose weights others start: they look once at small birds, and, begun as
+that network, at birds in scenes of 256 pixels."""
 _BIRDS: dict[str, Any] = {
     "augment": Augmentation(affine=0.0, flip=True),
     "side": 0,

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from train.common.augment import Augmentation
-from train.common.one_look import BIRDS_LOOK
+from train.common.one_look import BIRDS_LOOK, SCENES_LOOK
 from train.common.options import SGD, AdamW, Muon, PlainEncoder, ResNetEncoder
 from train.dtram.options import Cells, Gaussian, Map, Scan, StopAfter, Values
 
@@ -50,8 +50,8 @@ _ANYWHERE: dict[str, Any] = {
 BIRD_STOP = StopAfter(max_mean_glimpses=None, epochs=60, batch_size=250)
 """For splits of some thousand images, where larger batches would leave too few updates."""
 
+_BIRD_ENCODER = ResNetEncoder("resnet18", width=8, frozen_norms=True)
 _BIRDS: dict[str, Any] = {
-    "encoder": ResNetEncoder("resnet18", weights=BIRDS_LOOK, width=8, frozen_norms=True),
     "locator": Values(grid=16, learning_rate=4e-3),
     "location_reward": "drop",
     "baseline": "none",
@@ -121,12 +121,18 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
     # The same birds, and in large scenes. The agent begins as a network that looked once at them.
     "birds-small": {
         **_BIRDS,
+        "encoder": replace(_BIRD_ENCODER, weights=BIRDS_LOOK),
         "env_id": "DTRAM-BirdsSmall-v0",
         "env": ("glimpse_size=64", "thumbnail_size=32"),
         "epochs": 24,
         "stop": replace(BIRD_STOP, max_mean_glimpses=2.5),
     },
-    "scenes": {**_BIRDS, "env_id": "DTRAM-Scenes-v0", "epochs": 40},
+    "scenes": {
+        **_BIRDS,
+        "encoder": replace(_BIRD_ENCODER, weights=SCENES_LOOK),
+        "env_id": "DTRAM-Scenes-v0",
+        "epochs": 40,
+    },
     # CUB as the original trains it: a network for each glimpse, Nesterov, 90 epochs a stage.
     "original": {
         **_PHOTOGRAPHS,
