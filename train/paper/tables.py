@@ -76,13 +76,14 @@ NOTES = {
     "implementation of RAM, and its convolutional network. The figures of DRAW and of 3 and 6 "
     "layers are from their own papers.",
     "scenes": "The birds have the same size in pixels in every scene, and lie anywhere. All "
-    "networks start from one ResNet-18 of an eighth of the width, which learned to look "
-    "once at images of 128 pixels in 16 epochs; it is the line of 128x128 there. One "
-    "look then learns at each side for 12 epochs, after which its training error is "
-    "under 1 % at full size; DT-RAM learns for 40 (24 at 128 pixels). DT-RAM sees a "
-    "thumbnail of 64 pixels, then crops of 64 pixels, within a budget of 4; in images "
-    "of 128 pixels a thumbnail of 32 pixels, the same crops and a budget of 3. RAM is "
-    "the same network, stopped after a fixed number of glimpses.",
+    "networks start from one ResNet-18 of an eighth of the width, which learned to look once at "
+    "images of 128 pixels in 16 epochs; it is the line of 128x128 there. One look then learns "
+    "at each side for 12 epochs, after which its training error is under 1 % at full size. In "
+    "scenes DT-RAM starts from the network of scenes of 256 pixels so trained, and learns for "
+    "40 epochs; at 128 pixels from the first, for 24. It sees a thumbnail of 64 pixels, then "
+    "crops of 64 pixels, within a budget of 4; in images of 128 pixels a thumbnail of 32 "
+    "pixels, the same crops and a budget of 3. RAM is the same network, stopped after a fixed "
+    "number of glimpses.",
 }
 GLIMPSE_ONLY_NOTE = (
     "Without intermediate supervision only the last answer is learned. The classification of each "
