@@ -110,13 +110,18 @@ class SavedNetwork(nn.Module):
             raise ValueError(f"{path}: not a {expected}; is it from another version of dtram?")
         kind = header.get("kind")
         if kind != cls.KIND:
-            way_out = "agents.load_agent loads any DT-RAM, agents.loading.load_one_look the others"
+            way_out = (
+                "agents.load_agent loads any DT-RAM and RAM with ACT, "
+                "agents.loading.load_one_look a network that looks once"
+            )
             raise ValueError(f"{path}: expected a {cls.KIND}, found a {kind}; {way_out}")
         needed = {"config", "class_names", "weights_sha256", *cls.NEEDED}
         config = header.get("config", {})
         problems = sorted(needed - header.keys()) + _unlike(config, cls.CONFIG)
         for name, options in _NESTED.items():
-            problems += _unlike(config[name], options, f"{name}.") if config.get(name) else []
+            if given := config.get(name):
+                given = given if isinstance(given, dict) else {}
+                problems += _unlike(given, options, f"{name}.")
         if problems:
             problem = f"missing or unknown settings {problems}"
             way_out = "another version of dtram made it: train it again, or copy the model again"

@@ -203,13 +203,13 @@ class MapUnroll(nn.Module):
     """Trajectories of a `MapDTRAM` to learn from; used as `unroll.Unroll`.
 
     What a map holds does not depend on how it was read before, so no gradient has to pass from
-    glimpse to glimpse. The trajectories of a batch have lengths from 1 to T: along a scan each as
-    often, else a share of (1 - t/T)^1.5 has more than t glimpses. Their paths are taken without
-    gradients, in evaluation mode. Then each trajectory's map is read once more, with
-    gradients, after its last glimpse, and the locator scores each map once more after which a
-    glimpse was taken. The batch norms see maps with few and with many glimpses mixed, as their
-    averages later serve all. Images must come in random order, because the first ones of a batch
-    are looked at longest.
+    glimpse to glimpse. The trajectories of a batch have lengths from 1 to T. Along a scan all are
+    as frequent. Else a share of (1 - t/T)^1.5 has more than t glimpses, as in use most images need
+    few. Their paths are taken without gradients, in evaluation mode. Then each trajectory's map is
+    read once more, with gradients, after its last glimpse, and the locator scores each map once
+    more after which a glimpse was taken. The batch norms see maps with few and with many glimpses
+    mixed, as their averages later serve all. Images must come in random order, because the first
+    ones of a batch are looked at longest.
 
     Attributes:
         exploration: share of random cells; None: cells are sampled from the softmax of the scores.

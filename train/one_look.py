@@ -78,7 +78,7 @@ class Options(TrainingOptions):
 
 
 def shrunk_images(task: TrainingTask, indices: Tensor, augment: Augmentation, side: int) -> Tensor:
-    """Training images ``(B, side, side, C)`` uint8: augmented at full size, then shrunk."""
+    """Training images ``(B, side, side, C)`` uint8, augmented and shrunk."""
     store, in_store = task.augmented(task.images("train"), indices, augment)
     return store.thumbnail(in_store, side)
 

@@ -191,7 +191,7 @@ def write_claims(options: Options, reader: Reader, origin: Record) -> list[Path]
             new += claims.compare(reader, line, seed, folder, ram)
             looks = {n: line.protocol.folder(options.runs, n, 0) for n in line.protocol.looks}
             if look := claims.best_look(reader, line, looks, before):
-                new += claims.compare_to_look(reader, line, seed, folder, look)
+                new.append(claims.compare_to_look(reader, line, seed, folder, look))
     rows = claims.rows(update_file(path, new, claims.KEY))
     if not rows:
         return []

@@ -64,18 +64,18 @@ class Augmentation:
         """Whether whole images are copied and changed: more is on than flip, colour, lighting."""
         return replace(self, flip=False, colour=0.0, lighting=0.0) != Augmentation(affine=0.0)
 
-    def in_reading(self, store: TorchStore, indices: Tensor, side: int) -> "ChangedStore":
+    def change_store(self, store: TorchStore, indices: Tensor, side: int) -> "ChangedStore":
         """Images at `indices` ``(B,)`` of a store, changed as they are read; nothing is copied.
 
-        It flips and colours only, see `copies_images`. An image's mean colour is that of its
-        thumbnail of `side` pixels.
+        An image's mean colour is that of its thumbnail of `side` pixels. ValueError: more is
+        switched on than flip, colour and lighting.
         """
-        flipped = torch.zeros(len(indices), dtype=torch.bool, device=indices.device)
-        colours = None
+        require("augmentation", self, not self.copies_images, "flip, colour and lighting alone")
+        flipped = colours = None
         if self.colour or self.lighting:
-            thumbnails = store.thumbnail(indices, side).flatten(1, 2)
-            mean = thumbnails.float().mean(dim=1)
-            colours = random_colours(mean, self.colour, self.colour, self.colour, self.lighting)
+            with torch.autocast(indices.device.type, enabled=False):
+                mean = store.thumbnail(indices, side).float().mean(dim=(1, 2))
+                colours = draw_colours(mean, self.colour, self.colour, self.colour, self.lighting)
         if self.flip:
             flipped = torch.rand(len(indices), device=indices.device) < 0.5
         return ChangedStore(store, indices, flipped, colours)
@@ -175,7 +175,7 @@ def random_colour(
     """
     area = math.prod(images.shape[1:3]) if sizes is None else sizes.prod(dim=1)[:, None]
     mean = images.flatten(1, 2).float().sum(dim=1) / area
-    colours = random_colours(mean, brightness, contrast, saturation, lighting)
+    colours = draw_colours(mean, brightness, contrast, saturation, lighting)
     return _within(colours.change(images), sizes)
 
 
@@ -192,10 +192,13 @@ class Colours(NamedTuple):
         return _to_bytes(changed).view(images.shape)
 
 
-def random_colours(
+def draw_colours(
     mean: Tensor, brightness: float, contrast: float, saturation: float, lighting: float
 ) -> Colours:
-    """Draws the changes of `random_colour` for images of mean colour `mean` ``(B, C)``."""
+    """Draws the changes of `random_colour`, whose arguments these are.
+
+    `mean` ``(B, C)`` is the mean colour of each image, 0 ... 255.
+    """
     batch, channels = mean.shape
     rgb = channels == 3
     grey = mean.new_tensor(LUMA if rgb else [1 / channels] * channels)
@@ -229,11 +232,16 @@ class ChangedStore:
     """A store whose images ``(N,)`` are changed as they are read; it copies nothing.
 
     `indices` ``(N,)`` int64 are the images' places in `store`, `flipped` ``(N,)`` bool says which
-    are mirrored left to right, `colours` how their colours change.
+    are mirrored left to right, `colours` how their colours change; None: none is. A thumbnail's
+    pixels change after it was shrunk.
     """
 
     def __init__(
-        self, store: TorchStore, indices: Tensor, flipped: Tensor, colours: Colours | None = None
+        self,
+        store: TorchStore,
+        indices: Tensor,
+        flipped: Tensor | None = None,
+        colours: Colours | None = None,
     ) -> None:
         self.store, self.indices, self.flipped, self.colours = store, indices, flipped, colours
         self.on_host, self.channels = store.on_host, store.channels
@@ -246,17 +254,14 @@ class ChangedStore:
 
     def crop(self, index: Tensor, top: Tensor, left: Tensor, side: int) -> Tensor:
         height, width = self.size(index)
-        mirrored = torch.where(self.flipped[index], width - side - left, left)
-        pixels = self._changed(index, self.store.crop(self.indices[index], top, mirrored, side))
+        source = left
+        if self.flipped is not None:
+            source = torch.where(self.flipped[index], width - side - left, left)
+        pixels = self._changed(index, self.store.crop(self.indices[index], top, source, side))
         if self.colours is None:
             return pixels
         # What lies outside the image stays black.
-        steps = torch.arange(side, device=index.device)
-        y, x = top[:, None] + steps, left[:, None] + steps
-        down, across = (
-            (place >= 0) & (place < torch.as_tensor(end, device=place.device).view(-1, 1))
-            for place, end in ((y, height), (x, width))
-        )
+        down, across = _inside(top, height, side), _inside(left, width, side)
         return pixels * (down[:, :, None] & across[:, None, :])[..., None]
 
     def thumbnail(self, index: Tensor, side: int) -> Tensor:
@@ -267,11 +272,18 @@ class ChangedStore:
         return self._changed(index, self.store.whole(self.indices[index]))
 
     def _changed(self, index: Tensor, pixels: Tensor) -> Tensor:
-        pixels = torch.where(self.flipped[index, None, None, None], pixels.flip(2), pixels)
+        if self.flipped is not None:
+            pixels = torch.where(self.flipped[index, None, None, None], pixels.flip(2), pixels)
         if self.colours is None:
             return pixels
         with torch.autocast(pixels.device.type, enabled=False):
             return Colours(*(part[index] for part in self.colours)).change(pixels)
+
+
+def _inside(first: Tensor, size: Tensor | int, side: int) -> Tensor:
+    """Which of `side` lines from `first` ``(B,)`` are in images of `size`, ``(B, side)`` bool."""
+    line = first[:, None] + torch.arange(side, device=first.device)
+    return (line >= 0) & (line < (size[:, None] if isinstance(size, Tensor) else size))
 
 
 def random_crop(

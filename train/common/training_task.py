@@ -188,16 +188,17 @@ class TrainingTask:
     def augmented(
         self, images: Images, indices: Tensor, augment: Augmentation
     ) -> tuple[TorchStore, Tensor]:
-        """A store with augmented copies of some images ``(B,)`` of a split, and their places in it.
+        """A store that shows some images ``(B,)`` of a split augmented, and their places in it.
 
-        Images are copied only if `Augmentation.copies_images`; else only glimpses are read.
+        Images are copied only if `Augmentation.copies_images`; else only thumbnails and glimpses
+        are read.
         """
         in_store = torch.arange(len(indices), device=self.device)
         if not augment.copies_images:
             if augment == Augmentation(affine=0.0):
                 return images.store, indices
             side = self.sensor.thumbnail_size or self.sensor.glimpse_size
-            return augment.in_reading(images.store, indices, side), in_store
+            return augment.change_store(images.store, indices, side), in_store
         if augment.compose:
             change = replace(augment, compose=False)
             return TensorStore(self._composer(indices, change), self.margin), in_store

@@ -118,7 +118,8 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         "bf16": True,
         "stop": BIRD_STOP,
     },
-    # The same birds, and in large scenes. The agent begins as a network that looked once at them.
+    # The same birds, and in large scenes. The agent begins as a network that looked once, at the
+    # small birds or at scenes of 256 pixels.
     "birds-small": {
         **_BIRDS,
         "encoder": replace(_BIRD_ENCODER, weights=BIRDS_LOOK),

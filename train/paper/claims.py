@@ -85,10 +85,10 @@ class BestLook(NamedTuple):
 def best_look(
     reader: Reader, line: Line, looks: Mapping[str, Path], records: Sequence[Record]
 ) -> BestLook | None:
-    """The best network that looks once, by validation error, of a line's protocol.
+    """The best network that looks once of a line's protocol, by validation error.
 
-    `looks` are their run folders by system. If one is missing, it is the one on record, in the
-    evidence on this line of any seed.
+    `looks` are their run folders by system. If a run is missing, it is the one that the evidence in
+    `records` was made with; None if there is no such evidence.
     """
     if looks and all(map(has_results, looks.values())):
         errors = {
@@ -96,24 +96,20 @@ def best_look(
         }
         best = min(errors, key=errors.__getitem__)
         return BestLook(best, ~reader.read(line_of(line.protocol, best), looks[best]).outcome.right)
-    key = {"protocol": line.protocol.name, "system": line.system, "against": LOOK}
-    for record in records:
-        if key.items() <= record.items():
-            return BestLook(record["look"], unpack(record)[1] > 0)
-    return None
+    key = {"protocol": line.protocol.name, "against": LOOK}
+    on_record = (record for record in records if key.items() <= record.items())
+    found = next(on_record, None)
+    return None if found is None else BestLook(found["look"], unpack(found)[1] > 0)
 
 
-def compare_to_look(
-    reader: Reader, line: Line, seed: int, dtram: Path, look: BestLook
-) -> list[Record]:
+def compare_to_look(reader: Reader, line: Line, seed: int, dtram: Path, look: BestLook) -> Record:
     """Evidence on a DT-RAM against a network that looks once."""
     reading = reader.read(line, dtram)
     mean = float(reading.outcome.glimpses.mean())
     about = {"protocol": line.protocol.name, "system": line.system, "seed": seed}
     about |= {"against": LOOK, "look": look.system, "data": reading.results["dataset"]}
     other = statistics.Mixture(np.stack([look.wrong] * 2), 0.0, 1.0)
-    packed = pack(~reading.outcome.right, mean, other)
-    return [{**about, **packed, **origin(reading.results)}]
+    return {**about, **pack(~reading.outcome.right, mean, other), **origin(reading.results)}
 
 
 def rows(records: Sequence[Record]) -> list[dict[str, Any]]:
@@ -130,9 +126,13 @@ def claim(records: Sequence[Record]) -> dict[str, Any]:
     Raises:
         ValueError: the seeds were compared with different networks that look once.
     """
-    looks = {record.get("look", "") for record in records}
-    if len(looks) > 1:
-        raise ValueError(f"{EVIDENCE}: expected one best one look, found {', '.join(looks)}")
+    look = records[0].get("look", "")
+    others = {(one.get("look"), *one["other_wrong"]) for one in records if look}
+    if len(others) > 1:
+        raise ValueError(
+            f"{EVIDENCE}: seeds of {records[0]['protocol']} {records[0]['system']} were compared "
+            f"with {len(others)} networks that look once, expected one; delete the older records"
+        )
     wrong, other = (np.stack(each) for each in zip(*map(unpack, records), strict=True))
     differences = 100 * (wrong - other)  # (seeds, N)
     mean, low, high = statistics.paired_bootstrap(differences)
@@ -158,7 +158,7 @@ def claim(records: Sequence[Record]) -> dict[str, Any]:
         "protocol": protocol,
         "system": system,
         "label": label_of(systems.PROTOCOLS[protocol], system),
-        "against": f"{against} ({look})" if (look := looks.pop()) else against,
+        "against": f"{against} ({look})" if look else against,
         **{name: None if value is None else round(value, 4) for name, value in values.items()},
         "seeds": len(records),
         "seed_differences": [round(one, 4) for one in by_seed],

@@ -236,7 +236,7 @@ def _scenes(side: int) -> Protocol:
     env = recipes.RECIPES[recipe]["env"] if small else (f"image_size={side}",)
     sides = [s for s in (32, 64, 128, 256, 512, 1024) if (32 if small else 64) <= s <= side]
     looks = {f"one-look-{s}": System(ONE_LOOK, "scenes", {"side": s}) for s in sides}
-    if small:  # all others start from this network's weights
+    if small:  # the other looks start from this network's weights
         looks["one-look-128"] = System(ONE_LOOK, "birds-small")
     stopper = _stopper("ram", recipes.RECIPES[recipe]["stop"], augment=_FLIP, bf16=True)
     # Cells of at most half a crop, so that some crop shows any part whole.

@@ -17,6 +17,7 @@ from train.common.augment import (
     PCA_SPREADS,
     Augmentation,
     ChangedStore,
+    Colours,
     crop_windows,
     random_affine,
     random_colour,
@@ -302,27 +303,41 @@ def test_a_mirrored_store_shows_mirrored_images(ragged: bool) -> None:
 @pytest.mark.parametrize("ragged", [False, True])
 def test_images_that_change_as_they_are_read_are_the_changed_images(ragged: bool) -> None:
     sizes = torch.tensor([[9, 6], [8, 8], [6, 9], [9, 9]]) if ragged else None
-    images = noise_images(4, 9, 9, 3).clamp(110, 140)  # no colour leaves the range
+    images = noise_images(4, 9, 9, 3)
     if sizes is not None:
         images = padded(images, sizes)
-    chosen, settings = torch.tensor([2, 0, 3, 1]), Augmentation(0.0, colour=0.1, lighting=0.1)
+    chosen, settings = torch.tensor([2, 0, 3, 1]), Augmentation(0.0, flip=True, colour=0.5)
     own = None if sizes is None else sizes[chosen]
     torch.manual_seed(3)
-    store = settings.in_reading(TensorStore(images, 4, sizes), chosen, 9)
+    # The change is drawn from the mean colour, which a whole image of 9 pixels has exactly.
+    store = settings.change_store(TensorStore(images, 4, sizes), chosen, 9)
     torch.manual_seed(3)
     changed = settings(images[chosen], own)
-    assert not torch.equal(changed, images[chosen])
     expected = TensorStore(changed, 4, own)
-    index = torch.tensor([3, 1, 0, 2, 1])
-    top, left = torch.tensor([-2, 0, 3, 1, 4]), torch.tensor([3, -2, 2, 0, 4])
-    # A thumbnail of an image that is not square has a slightly different mean.
-    for found, wanted in (
-        (store.crop(index, top, left, 4), expected.crop(index, top, left, 4)),
-        (store.thumbnail(index, 3), expected.thumbnail(index, 3)),
-    ):
-        assert (found.int() - wanted.int()).abs().max() <= 1
+    index = torch.arange(4).repeat(4)
+    ends = torch.tensor([-2, -2, 7, 7]), torch.tensor([-2, 7, -2, 7])  # beyond all four borders
+    top, left = (end.repeat_interleave(4) for end in ends)
+    found, wanted = store.crop(index, top, left, 4), expected.crop(index, top, left, 4)
+    # A thumbnail's mean is rounded if its image has another size.
+    assert (found.int() - wanted.int()).abs().max() <= int(ragged)
     if not ragged:
         assert torch.equal(store.whole(index), changed[index])
+
+
+def test_what_lies_beyond_an_image_stays_black_if_it_gets_brighter() -> None:
+    images, lift = torch.zeros(1, 9, 9, 1, dtype=torch.uint8), torch.full((1, 1), 50.0)
+    store = ChangedStore(TensorStore(images, 4), torch.tensor([0]), None, Colours(lift[None], lift))
+    top, left = torch.tensor([-1, 7]), torch.tensor([-2, 6])
+    expected = torch.zeros(2, 4, 4, 1, dtype=torch.uint8)
+    expected[0, 1:, 2:], expected[1, :2, :3] = 50, 50
+    assert torch.equal(store.crop(torch.tensor([0, 0]), top, left, 4), expected)
+    assert store.thumbnail(torch.tensor([0]), 3).unique().tolist() == [50]
+
+
+def test_only_flips_and_colours_change_a_store() -> None:
+    store = TensorStore(noise_images(1, 9, 9, 3), 4)
+    with pytest.raises(ValueError, match="expected flip, colour and lighting alone"):
+        Augmentation(affine=0.5).change_store(store, torch.tensor([0]), 9)
 
 
 # -- scale --------------------------------------------------------------------------------------

@@ -68,6 +68,17 @@ def test_the_best_look_is_that_on_record_if_its_run_is_elsewhere(tmp_path: Path)
     assert claims.best_look(reader, line, {}, []) is None
 
 
+def test_seeds_that_were_compared_with_different_looks_make_no_claim() -> None:
+    first, second = (
+        evidence([1, 0], [[0, 1]] * 2, 0.0, 2.0),
+        evidence([1, 0], [[1, 1]] * 2, 0.0, 2.0),
+    )
+    looks = [{**one, "look": "one-look"} for one in (first, first, second)]
+    assert claim(LOOK, looks[:2])["against"] == "best one look (one-look)"
+    with pytest.raises(ValueError, match="with 2 networks that look once, expected one; delete"):
+        claim(LOOK, looks)
+
+
 def test_the_text_of_claims() -> None:
     text = claims.markdown([claim(WHOLE, FOUND), claim(THRESHOLD, FOUND[:1])], "python it")
     first, second = (line for line in text.splitlines() if line.startswith("| Birds"))
