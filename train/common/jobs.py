@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from train.common.files import read_json
-from train.common.options import flags
+from train.common.options import flags, json_values
 from train.common.provenance import python_command
-from train.common.run import has_results
+from train.common.run import check_same, has_results
 
 PROGRAMS = Path(__file__).resolve().parents[1]
 
@@ -32,20 +32,26 @@ class ProgramRun:
     folder: Path  # --run-dir
     options: Mapping[str, Any] = field(default_factory=dict)  # by name, see `options.flags`
     after: tuple[Path, ...] = ()  # folders of the runs that it reads, which must be finished first
+    recipe: Mapping[str, Any] = field(default_factory=dict)  # what its --recipe stands for
 
     @property
     def finished(self) -> bool:
         return has_results(self.folder)
 
     def check_options(self) -> None:
-        """Raises ValueError if the finished run was made with other options, but for `PLACES`."""
-        made = str(read_json(self.folder / "results.json").get("command", ""))
+        """Raises ValueError if the finished run was made with other options, but for `PLACES`, or
+        with another recipe of the same name."""
+        results = read_json(self.folder / "results.json")
+        made = str(results.get("command", ""))
         before, wanted = defining_words(shlex.split(made)[2:]), defining_words(self.words()[2:])
         if before != wanted:
             raise ValueError(
                 f"{self.folder}: made with {shlex.join(before)}, expected {shlex.join(wanted)}; "
                 "delete it to run anew, or choose other --runs"
             )
+        recipe = {k: v for k, v in self.recipe.items() if self.options.get(k) is None}
+        then = results.get("options", {})
+        check_same(self.folder, {name: then.get(name) for name in recipe}, json_values(recipe))
 
     def words(self) -> list[str]:
         """The command that makes it, or continues it."""

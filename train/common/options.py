@@ -281,8 +281,16 @@ LOCATIONS_OF_A_RUN = ("run_dir", "resume", "data_dir", "device", "recipe")
 
 def to_json(options: Any) -> dict[str, Any]:
     """The options that define a run, as JSON values."""
-    values = {k: v for k, v in asdict(options).items() if k not in LOCATIONS_OF_A_RUN}
-    return json.loads(json.dumps(values, default=str))
+    return json_values({k: v for k, v in vars(options).items() if k not in LOCATIONS_OF_A_RUN})
+
+
+def json_values(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options by name as JSON values; a group of settings is an object."""
+
+    def as_json(value: Any) -> Any:
+        return asdict(value) if is_dataclass(value) else str(value)
+
+    return json.loads(json.dumps(dict(options), default=as_json))
 
 
 def describe_options(options: Any) -> str:

@@ -61,7 +61,7 @@ class RunFolder:
             way_out = "add --resume to continue it, or choose another --run-dir"
             raise ValueError(f"{path}: holds a run already; {way_out}")
         if existing.exists():
-            _check_same(path, read_json(existing), options)
+            check_same(path, read_json(existing), options)
         elif resume:
             print(f"{path}: nothing to resume, a new run begins")
         try:
@@ -177,15 +177,15 @@ def has_results(folder: Path) -> bool:
     return (folder / "results.json").exists()
 
 
-def _check_same(path: Path, before: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-    """Raises ValueError if a run was started with other options."""
+def check_same(path: Path, before: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Raises ValueError if a run was started with other options than today's."""
     changed = sorted(
         f"--{name.replace('_', '-')} ({before.get(name)!r} then, {options.get(name)!r} now)"
         for name in before.keys() | options.keys()
         if before.get(name) != options.get(name)
     )
     if changed:
-        way_out = f"resume with the same ones, choose another --run-dir, or delete {path}"
+        way_out = f"keep to the same ones, choose another folder, or delete {path}"
         raise ValueError(f"{path}: was started with other options: {', '.join(changed)}; {way_out}")
 
 

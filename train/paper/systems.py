@@ -34,8 +34,12 @@ class System:
 
     def option(self, name: str) -> Any:
         """The value of an option; None where neither system nor recipe names it."""
-        recipe = RECIPES[self.program][self.recipe] if self.recipe else {}
-        return {**recipe, **self.options}.get(name)
+        return {**self.values, **self.options}.get(name)
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """The options of its recipe."""
+        return RECIPES[self.program][self.recipe] if self.recipe else {}
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,8 @@ class Protocol:
         needed = {"trunk": made.trunk, "like": made.like}
         read = {k: self.folder(runs, name, seed) for k, name in needed.items() if name is not None}
         label, folder = f"{self.name} {system} seed {seed}", self.folder(runs, system, seed)
-        return ProgramRun(label, made.program, folder, options | read, tuple(read.values()))
+        after = tuple(read.values())
+        return ProgramRun(label, made.program, folder, options | read, after, made.values)
 
     def folder(self, runs: Path, system: str, seed: int) -> Path:
         """Where the run of a system with a seed is."""

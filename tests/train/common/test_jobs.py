@@ -10,6 +10,7 @@ import pytest
 
 from train.common import jobs
 from train.common.jobs import ProgramRun, Runner, run_in_order
+from train.dtram.options import ACT, StopOff
 
 
 class Script(NamedTuple):
@@ -68,6 +69,22 @@ def test_a_finished_run_of_another_command_is_refused(words: str, tmp_path: Path
         job.check_options()
     with pytest.raises(ValueError, match=re.escape(message)):
         run_in_order([job], Runner(1))
+
+
+def test_a_finished_run_of_an_earlier_recipe_is_refused(tmp_path: Path) -> None:
+    """The command is the same, but the recipe's name stands for other options since."""
+    results = {"command": "python train/reinforce.py --recipe r --m 2 --resume"}
+    results["options"] = {"m": 2, "epochs": 24, "stop": {"name": "off"}}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+
+    def job(**recipe: object) -> ProgramRun:
+        return ProgramRun("a", "reinforce.py", tmp_path, {"recipe": "r", "m": 2}, recipe=recipe)
+
+    job(m=1, epochs=24, stop=StopOff()).check_options()  # --m overrides the recipe's
+    with pytest.raises(ValueError, match=re.escape("--epochs (24 then, 40 now)")):
+        job(m=1, epochs=40, stop=StopOff()).check_options()
+    with pytest.raises(ValueError, match=re.escape("--stop ({'name': 'off'} then, {'name'")):
+        job(stop=ACT()).check_options()
 
 
 def test_runs_follow_those_that_they_read(tmp_path: Path, monkeypatch) -> None:
