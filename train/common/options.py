@@ -288,7 +288,8 @@ def json_values(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options by name as JSON values; a group of settings is an object."""
 
     def as_json(value: Any) -> Any:
-        return asdict(value) if is_dataclass(value) else str(value)
+        is_group = is_dataclass(value) and not isinstance(value, type)
+        return asdict(value) if is_group else str(value)
 
     return json.loads(json.dumps(dict(options), default=as_json))
 
