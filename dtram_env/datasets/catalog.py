@@ -101,7 +101,7 @@ def drawn_cache(
     given = {key: getattr(options, key) for key in options.given()}
     drawing = replace(DRAWINGS[name], **given)
     figures = f"-figures{drawing.figure_size}" if drawing.figure_size else ""
-    counts = f"{drawing.num_classes}classes-{drawing.num_train}-{drawing.num_test}"
+    counts = f"{drawing.num_classes}classes-{drawing.count(part)}"
     folder = place / "cache" / f"{part}-{drawing.image_size}{figures}-{counts}-seed{drawing.seed}"
     return folder, DrawnStore(drawing, part)
 

@@ -49,9 +49,10 @@ class DrawnStore(Pictures):
         return DrawnStore(self.drawing, self.part, self.indices[indices])
 
     def fingerprint(self) -> dict[str, Any]:
-        # Settings that are None change no pixels, so caches from before `figure_size` stay valid.
-        settings = {name: v for name, v in asdict(self.drawing).items() if v is not None}
-        return {**settings, "part": self.part, "version": PIXELS_VERSION}
+        settings = asdict(self.drawing)
+        del settings["num_train"], settings["num_test"]  # the other part's changes no pixels
+        count = self.drawing.count(self.part)
+        return {**settings, "part": self.part, "count": count, "version": PIXELS_VERSION}
 
     def pixels(self, i: int) -> np.ndarray:
         return self.drawing.draw(self.part, int(self.indices[i]))

@@ -187,7 +187,7 @@ def test_as_a_program(run_python: Callable[..., str], tmp_path: Path) -> None:
     folder = tmp_path / "autos" / "cache"
     assert run_python(*words, str(tmp_path)) == f"autos: {folder}\n"
     for part, count in (("train", 12), ("test", 6)):
-        made = folder / f"{part}-96-10classes-12-6-seed0"
+        made = folder / f"{part}-96-10classes-{count}-seed0"
         assert read_meta(made)["images"] == count
         for side in (8, 16):
             assert (made / f"thumbnails-{side}.bin").stat().st_size == count * side * side * 3

@@ -121,8 +121,8 @@ def test_drawn_images_are_built_once(tmp_path: Path, capsys: pytest.CaptureFixtu
     )
     caches = sorted((tmp_path / "birds" / "cache").glob("*/"))
     assert [path.name for path in caches if path.name[0] != "."] == [
-        "test-96-10classes-40-8-seed0",
-        "train-96-10classes-40-8-seed0",
+        "test-96-10classes-8-seed0",
+        "train-96-10classes-40-seed0",
     ]
     assert (caches[-1] / "thumbnails-24.bin").exists()
     drawn = {split: load_few(split, tmp_path) for split in ("train", "validation", "test")}

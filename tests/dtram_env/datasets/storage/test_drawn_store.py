@@ -102,12 +102,14 @@ def test_once_it_is_built_it_is_the_same(tmp_path: Path, part: str) -> None:
     assert built.metadata() == {}
 
 
-def test_caches_from_before_figure_size_stay_valid() -> None:
-    expected = {"plan": "birds", "image_size": 96, "num_classes": 10, "num_train": 12}
-    expected |= {"num_test": 6, "seed": 0, "part": "train", "version": 1}
+def test_a_fingerprint_names_what_changes_the_pixels_of_its_part() -> None:
+    """So another number of test images leaves the cached training images valid."""
+    expected = {"plan": "birds", "image_size": 96, "num_classes": 10, "seed": 0}
+    expected |= {"figure_size": None, "part": "train", "count": 12, "version": 1}
     assert DrawnStore(DRAWING, "train").fingerprint() == expected
-    scene = DrawnStore(replace(DRAWING, image_size=192, figure_size=96), "train")
-    assert scene.fingerprint() == expected | {"image_size": 192, "figure_size": 96}
+    more = replace(DRAWING, num_test=7)
+    assert DrawnStore(more, "train").fingerprint() == expected
+    assert DrawnStore(more, "test").fingerprint() == expected | {"part": "test", "count": 7}
 
 
 def test_a_cache_of_another_drawing_is_another(
