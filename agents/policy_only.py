@@ -179,9 +179,6 @@ class LookAndStop:
         del action["prediction"]
         return action, state
 
-    def select(self, state: State, keep: Any) -> State:
-        return self.agent.select(state, keep)
-
 
 def _shared_state(network: DTRAM) -> dict[str, Tensor]:
     """The tensors of the modules in `SHARED`."""

@@ -93,7 +93,6 @@ class _Memory(NamedTuple):
 
     lstm: tuple[np.ndarray, ...] | None  # each (layers, B, H)
     start: np.ndarray  # (B,) bool, before the first glimpse
-    slots: np.ndarray  # (B,) of the environment, whose masks they are
 
 
 class Sb3Policy:
@@ -125,7 +124,7 @@ class Sb3Policy:
         self._env = env
 
     def reset(self, batch: int) -> _Memory:
-        return _Memory(None, np.ones(batch, dtype=np.bool_), np.arange(batch))
+        return _Memory(None, np.ones(batch, dtype=np.bool_))
 
     def step(self, observation: dict[str, Any], state: _Memory) -> tuple[Any, _Memory]:
         """Acts on a batch: returns actions of the model's own view, and the next state.
@@ -140,7 +139,7 @@ class Sb3Policy:
                     f"this {type(self.model).__name__} takes the environment's action masks; call "
                     "check_env(env) first, as dtram_env.evaluate does"
                 )
-            more["action_masks"] = to_host(self._env.action_masks())[state.slots]
+            more["action_masks"] = to_host(self._env.action_masks())
         seen = {key: to_host(values) for key, values in observation.items()}
         if self._normalizer is not None:
             seen = self._normalizer.normalize_obs(seen)
@@ -151,12 +150,7 @@ class Sb3Policy:
             deterministic=self.deterministic,
             **more,
         )
-        return action, _Memory(lstm, np.zeros_like(state.start), state.slots)
-
-    def select(self, state: _Memory, keep: Any) -> _Memory:
-        keep = np.asarray(keep)
-        lstm = None if state.lstm is None else tuple(part[:, keep] for part in state.lstm)
-        return _Memory(lstm, state.start[keep], state.slots[keep])
+        return action, _Memory(lstm, np.zeros_like(state.start))
 
 
 def _plain(space: spaces.Space) -> Any:

@@ -17,8 +17,7 @@ class Policy(Protocol[State]):
 
     `evaluate` calls ``state = reset(batch)``, then ``action, state = step(observation, state)``
     until all episodes have ended. All episodes of a batch begin together: with an autoreset, which
-    starts new episodes in some slots, the caller has to give those slots a new state. A caller that
-    drops ended episodes keeps the state of the others with `select`.
+    starts new episodes in some slots, the caller has to give those slots a new state.
 
     A policy may also define ``check_env(env)``. `evaluate` calls it first, with the unwrapped
     vector environment, and it raises `ValueError` if the policy was made for another environment:
@@ -33,16 +32,13 @@ class Policy(Protocol[State]):
 
         Args:
             observation: arrays or tensors of the environment's `observation_space`, batched.
-            state: the last result of `reset`, `step` or `select`.
+            state: the last result of `reset` or `step`.
 
         Returns:
             A native action, and the next state. The action has ``location (B, 2)`` in [-1, 1],
             ``stop (B,)`` 0 or 1, and ``prediction (B,)`` in [0, num_classes), which must be absent
             in policy-only environments.
         """
-
-    def select(self, state: State, keep: Any) -> State:
-        """The state of the episodes in `keep`: integers ``(K,)``, or bool ``(B,)``."""
 
 
 @dataclass(eq=False)
@@ -89,9 +85,6 @@ class _FixedPolicy:
             action["prediction"] = self._random.integers(self.num_classes, size=batch)
         action |= {"location": self._locations(state), "stop": self._stops(taken)}
         return action, taken
-
-    def select(self, state: np.ndarray, keep: Any) -> np.ndarray:
-        return state[np.asarray(keep)]
 
     def _locations(self, state: np.ndarray) -> np.ndarray:
         raise NotImplementedError

@@ -129,7 +129,7 @@ class Agent(nn.Module):
             Categorical(logits=self.prediction(h)),
         )
 
-    # The three methods of `dtram_env.Policy`.
+    # The two methods of `dtram_env.Policy`.
     def reset(self, batch: int) -> Tensor:
         return torch.zeros(batch, self.core.hidden_size, device=self.log_std.device)
 
@@ -145,9 +145,6 @@ class Agent(nn.Module):
             "prediction": prediction.logits.argmax(-1),
         }
         return greedy, h
-
-    def select(self, state: Tensor, keep: Any) -> Tensor:
-        return state[keep]
 
 
 def log_prob(

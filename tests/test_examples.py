@@ -224,4 +224,3 @@ def test_its_agent_is_a_policy(program: ModuleType) -> None:
     many = dtram_env.evaluate(agent, "DTRAM-Signpost-v0", num_envs=600, **keywords)
     assert one.images == many.images == 600
     assert (one.prediction == many.prediction).mean() > 0.99  # ties of an untrained network
-    assert torch.equal(agent.select(torch.arange(3), [0, 2]), torch.tensor([0, 2]))

@@ -263,7 +263,7 @@ def test_a_maskable_model_agrees_with_its_own_evaluate_policy() -> None:
     assert mean == pytest.approx(exact.mean_return, rel=1e-6)
 
 
-def test_sb3_policy_takes_tensors_and_keeps_the_episodes_it_is_told_to() -> None:
+def test_sb3_policy_takes_tensors_and_begins_anew_after_reset() -> None:
     model = make_model(RecurrentPPO, {"view": "discrete"})
     policy = Sb3Policy(model)
     task: dict[str, Any] = {"view": "discrete", "dataset": DATA}
@@ -274,18 +274,13 @@ def test_sb3_policy_takes_tensors_and_keeps_the_episodes_it_is_told_to() -> None
 
     observation, _ = gym.make_vec(ID, num_envs=6, **task).reset(seed=0)
     first, state = policy.step(observation, policy.reset(6))
-    keep = np.array([True, False, True, False, False, True])
-    rows = {key: value[keep] for key, value in observation.items()}
-    every, after = policy.step(observation, state)
-    some, kept = policy.step(rows, policy.select(state, keep))
-    np.testing.assert_array_equal(some, every[keep])
-    for one, other in zip(kept.lstm or (), after.lstm or (), strict=True):
-        assert one.shape == (2, 3, 8)  # layers, episodes, units
-        np.testing.assert_allclose(one, other[:, keep], rtol=1e-5, atol=1e-6)
+    _, after = policy.step(observation, state)
+    for before, now in zip(state.lstm or (), after.lstm or (), strict=True):
+        assert now.shape == (2, 6, 8) and (now != before).any()  # layers, episodes, units
     np.testing.assert_array_equal(policy.step(observation, policy.reset(6))[0], first)
 
 
-def test_selected_episodes_keep_their_masks() -> None:
+def test_masks_need_the_environment() -> None:
     model = make_model(MaskablePPO, {"view": "discrete", "mask_seen": True, "grid": 2})
     policy = Sb3Policy(model)
     env: Any = gym.make_vec(ID, num_envs=6, view="discrete", mask_seen=True, grid=2, dataset=DATA)
@@ -293,15 +288,11 @@ def test_selected_episodes_keep_their_masks() -> None:
     with pytest.raises(ValueError, match=r"call check_env\(env\) first"):
         policy.step(observation, policy.reset(6))
     policy.check_env(env.unwrapped)
-    # Each slot looks at another cell, so that their masks differ.
-    for cells in ([0, 1, 2, 3, 0, 1], [1, 2, 3, 0, 2, 3]):
+    # Each slot has looked at three of four cells, another one is left to each of four slots.
+    for cells in ([0, 1, 2, 3, 0, 1], [1, 2, 3, 0, 1, 2], [2, 3, 0, 1, 2, 3]):
         observation, *_ = env.step(np.array([[cell, 0, 0] for cell in cells]))
-    every, _ = policy.step(observation, policy.reset(6))
-    keep = np.array([5, 2, 4])
-    rows = {key: value[keep] for key, value in observation.items()}
-    some, _ = policy.step(rows, policy.select(policy.reset(6), keep))
-    np.testing.assert_array_equal(some, every[keep])
-    assert (env.unwrapped.action_masks()[keep] != env.unwrapped.action_masks()[:3]).any()
+    actions, _ = policy.step(observation, policy.reset(6))
+    assert actions[:, 0].tolist() == [3, 0, 1, 2, 3, 0]
 
 
 def test_sb3_policy_samples_unless_deterministic() -> None:

@@ -48,9 +48,6 @@ class Reader:
             "prediction": prediction * 1,
         }, None
 
-    def select(self, state: Any, keep: Any) -> Any:
-        return None
-
 
 @pytest.mark.parametrize("num_envs", [1, 7, 50, 64])
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
@@ -180,11 +177,7 @@ def test_sb3_counts_the_same_images_once(planted: Dataset, n: int) -> None:
     assert mean == pytest.approx(ours.mean_return) == 0.5 * 12 / 50
 
 
-def test_policies_select_and_repeat() -> None:
-    policy = ScanPolicy(4)
-    state = np.array([3, 1, 2])
-    np.testing.assert_array_equal(policy.select(state, np.array([True, False, True])), [3, 2])
-    np.testing.assert_array_equal(policy.select(state, [2, 0]), [2, 3])
+def test_policies_repeat() -> None:
     time = {"time": torch.ones(6, 1)}
     one, two = RandomPolicy(9, seed=4), RandomPolicy(9, seed=4)
     for _ in range(3):

@@ -190,9 +190,6 @@ def test_a_sequential_pass_counts_every_image(env_id: str, tree: Tree) -> None:
                 "prediction": np.abs(red[:, None] - [250, 200, 150]).argmin(axis=1),
             }, red
 
-        def select(self, red: np.ndarray, keep: np.ndarray) -> np.ndarray:
-            return red[keep]
-
     result = dtram_env.evaluate(
         Bright(),
         env_id,

@@ -229,8 +229,6 @@ def test_evaluate_policy_agrees_with_evaluate() -> None:
         def step(self, observation: Any, state: Any) -> tuple[Any, None]:
             return Aimless().predict(observation)[0], None
 
-        def select(self, state: Any, keep: Any) -> None: ...
-
     exact = evaluate(Policy(), ID, "validation", **keywords)
     assert len(rows) == exact.images == 600 and len(set(exact.num_glimpses)) > 1
     returns, lengths, successes = zip(*(rows[i] for i in range(600)), strict=True)
