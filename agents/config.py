@@ -120,7 +120,8 @@ class DTRAMConfig:
         require("location_embedding", value, self.resnet or value, "True, unless encoder='resnet…'")
 
     def _check_map(self) -> None:
-        require("map", self.map, (self.map is not None) == (self.core == "map"), "with core='map'")
+        expected = "MapOptions with core='map', else None"
+        require("map", self.map, (self.map is not None) == (self.core == "map"), expected)
         later = self.max_glimpses - 1
         whole = not self.scan or (self.map is not None and len(self.scan) == later)
         expected = f"(), or with a map {later} locations, of glimpses 2 ... T"

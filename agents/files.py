@@ -7,7 +7,7 @@ lists it::
     "stops": {"at-most-2.4": {"threshold": 0.82, "weights_sha256": "...", "discount": 0.98}},
     "default_stop": "at-most-2.4"
 
-`save_stop` writes them, and ``DTRAM.load(folder, stop="at-most-2.4")`` reads one. Without
+`save_stop` writes them, and ``load_agent(folder, stop="at-most-2.4")`` reads one. Without
 ``default_stop`` the default is the stop in ``model.safetensors``, with the ``stop_threshold`` of
 ``model.json``.
 """
@@ -105,9 +105,12 @@ class SavedNetwork(nn.Module):
             header = json.loads(path.read_text(encoding="utf-8"))
         except json.JSONDecodeError as error:
             raise ValueError(f"{path}: not valid JSON ({error}); copy the model again") from None
-        if not isinstance(header, dict) or header.get("format") != FORMAT_VERSION:
-            expected = f"{cls.KIND} of format {FORMAT_VERSION}"
-            raise ValueError(f"{path}: not a {expected}; is it from another version of dtram?")
+        found = header.get("format") if isinstance(header, dict) else None
+        if found != FORMAT_VERSION:
+            raise ValueError(
+                f"{path}: has format {found}, expected {FORMAT_VERSION}, as dtram saves a "
+                f"{cls.KIND}; train it again, or load it with the version that saved it"
+            )
         kind = header.get("kind")
         if kind != cls.KIND:
             way_out = (

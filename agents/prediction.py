@@ -77,7 +77,7 @@ def predict(agent: DTRAM, images: Sequence[GivenImage]) -> list[Prediction]:
     alone.
 
     Args:
-        agent: as `DTRAM.load` reads it; its `about` says how images are shown to it.
+        agent: as `load_agent` reads it; its `about` says how images are shown to it.
         images: arrays ``(H, W)`` or ``(H, W, C)`` uint8 (C: 1 grey, 3 RGB, 4 RGB and opacity) of
             any sizes, paths of image files, or Pillow's images, which are not changed.
 

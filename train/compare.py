@@ -68,7 +68,9 @@ class Options:
         for name in ("env_id", "algos", "seeds"):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
-                raise ValueError(f"--{name.replace('_', '-')}: expected at least one, each once")
+                given = " ".join(map(str, values))
+                expected = "expected at least one, each once"
+                raise ValueError(f"--{name.replace('_', '-')} {given}: {expected}")
         check("seeds", min(self.seeds), min(self.seeds) >= 0, "0 or more")
         check_numbers(self, "at least 1", "jobs", "total_timesteps")
 

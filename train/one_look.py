@@ -145,7 +145,7 @@ def train(options: Options) -> Path:
             train_network(options, task, network, run)
         about = {"recipe": options.recipe, "backbone": backbone, **run.about()}
         best = load_one_look(run.path, task.device)
-        results = report(run.path, task, best, options.encoder.name, about)
+        results = report(run.path, task, best, about)
         run.finish(results, "test_error")
     return run.show()
 

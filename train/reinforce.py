@@ -1,7 +1,7 @@
 """Trains DT-RAM, which looks at images through glimpses, on any registered environment.
 
     python train/reinforce.py                                    # MNIST, under 10 minutes on a CPU
-    python train/reinforce.py --recipe mnist-conv                # MNIST, our best network
+    python train/reinforce.py --recipe mnist-conv                # MNIST, our best small network
     python train/reinforce.py --recipe birds-small               # drawn birds
     python train/reinforce.py --recipe scenes                    # the same in scenes of 512 pixels
     python train/reinforce.py --recipe original                  # CUB as the original trains it
@@ -67,7 +67,7 @@ from train.dtram.report import glimpse_pictures, report
 from train.dtram.warm_up import scripted_scan, warm_up_objective
 
 STOPPER_LEARNING_RATE = 2e-3
-OF_THE_TRUNK = (
+OPTIONS_OF_THE_TRUNK = (
     *("encoder", "core", "locator", "curriculum", "glimpse_only", "scan_epochs", "location_reward"),
     *("supervision", "epochs", "batch_size", "learning_rate", "optimizer"),
 )
@@ -154,7 +154,7 @@ class Options(TrainingOptions):
         else:
             valid = isinstance(self.stop, StopAfter | ACT)
             check("stop", self.stop.name, valid, "after or act with --trunk")
-            for name in OF_THE_TRUNK:
+            for name in OPTIONS_OF_THE_TRUNK:
                 given = getattr(self, name) != getattr(Options(), name)
                 whose = f" (of --recipe {self.recipe})" if self.recipe else ""
                 expected = f"no value{whose}: with --trunk only the stopper learns"

@@ -25,6 +25,7 @@ from train.common.run import run_program  # isort: skip  # says what to install
 
 import tyro
 
+from dtram_env.optional import require
 from train.baselines.algorithms import table_row
 from train.baselines.comparison_run import ComparisonRun, dtram_curve
 from train.common.files import read_json
@@ -145,10 +146,7 @@ WHOLE_TASK_SPACES = {**SPACES, "dtram": DTRAM}
 
 def search(options: Options) -> dict[str, Any]:
     """Runs the trials that are missing; returns and writes the outcome."""
-    try:
-        import optuna
-    except ImportError:
-        raise ValueError("the search needs optuna: pip install -e '.[search]'") from None
+    optuna = require("optuna", "search")
     env_name = options.env_id.rpartition(":")[2]
     path = options.records or Path("runs/search", f"{env_name}.jsonl")
     check_destination(path)

@@ -57,7 +57,7 @@ def test_model_json_lists_every_setting(tmp_path: Path, network: SavedNetwork) -
         ),
         (lambda h: h["config"].pop("encoder"), r"missing or unknown settings \['encoder'\]"),
         (lambda h: h.pop("class_names"), r"missing or unknown settings \['class_names'\]"),
-        (lambda h: h.update(format=2), "of format 1; is it from another version"),
+        (lambda h: h.update(format=2), "has format 2, expected 1, as dtram saves"),
         (lambda h: h.update(kind="pump"), "found a pump; agents.load_agent loads any"),
         (lambda h: h["class_names"].pop(), "4 names for 5 classes"),
         (lambda h: h.update(weights_sha256="0"), r"model\.safetensors: not the weights"),

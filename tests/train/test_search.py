@@ -12,6 +12,7 @@ import pytest
 import tyro
 
 import dtram_env
+from dtram_env.optional import MissingDependencyError
 from train import search
 from train.baselines.algorithms import ENV_STEPS, reinforce_options, settings, table_row
 from train.common.jobs import ProgramRun, Runner
@@ -190,5 +191,5 @@ def test_a_failed_trial_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(ValueError, match=r"needs optuna: pip install -e '\.\[search\]'"):
+    with pytest.raises(MissingDependencyError, match=r"optuna is .*pip install 'dtram\[search\]'"):
         search.search(tiny())

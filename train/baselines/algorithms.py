@@ -1,6 +1,5 @@
 """The compared algorithms: the views that each can act in, and its hyper-parameters."""
 
-import importlib
 import tomllib
 from collections.abc import Mapping
 from copy import deepcopy
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from agents.sb3 import policy_settings
+from dtram_env.optional import require
 from train.common.records import RESULTS, read_records
 
 TABLE = Path(__file__).with_name("hyperparameters.toml")
@@ -33,13 +33,8 @@ class Algorithm(NamedTuple):
     learns: bool = True
 
     def load(self) -> type:
-        """Imports the class. Raises ValueError if its package is not installed."""
-        try:
-            return getattr(importlib.import_module(self.module), self.name)
-        except ImportError:
-            raise ValueError(
-                f"{self.name} is in sb3-contrib, which is not installed: pip install -e '.[sb3]'"
-            ) from None
+        """Imports the class. Raises MissingDependencyError if its package is not installed."""
+        return getattr(require(self.module, "sb3"), self.name)
 
 
 ALGORITHMS: dict[str, Algorithm] = {

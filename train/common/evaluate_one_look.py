@@ -86,7 +86,6 @@ def report(
     folder: Path,
     task: TrainingTask,
     network: OneLook | ACTResNet,
-    encoder: str,
     about: dict[str, Any],
 ) -> dict[str, Any]:
     """Evaluates the test split once; writes ``results.txt`` and ``test_images.safetensors``.
@@ -99,7 +98,7 @@ def report(
     if isinstance(network, ACTResNet):
         cost = halting_cost(network, images)
     else:
-        cost, encoder = {"flops": one_look_flops(network)}, network.config.encoder
+        cost = {"flops": one_look_flops(network)}
     if isinstance(network, SACTResNet):
         draw_ponder_maps(folder, network, images)
     validated = logits_of(network, validation).argmax(-1)
@@ -108,7 +107,7 @@ def report(
         **task.about_test(),
         "test_error": round(100 * error, 4),
         "validation": {"error": round(100 * validation_error, 4)},
-        "encoder": encoder,
+        "encoder": network.config.encoder,
         "side": network.config.image_shape[0],
         "parameters": sum(p.numel() for p in network.parameters()),
         **cost,

@@ -208,7 +208,7 @@ class TrainingOptions:
     """folder of all datasets; $DTRAM_DATA or ~/.cache/dtram if not given"""
     encoder: Encoder = PlainEncoder()
     """network that turns an image or glimpse into a vector: mlp (the paper's on MNIST), conv, cnn,
-    or a resnet with settings, as in resnet50 weights=DEFAULT width=64"""
+    pixels (with --core map), or a resnet with settings, as in resnet50 weights=DEFAULT width=64"""
     bf16: bool = False
     """train under autocast to bfloat16 if the device supports it in hardware"""
     augment: Annotated[Augmentation, words(Augmentation)] = field(default_factory=Augmentation)

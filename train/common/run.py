@@ -17,6 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from dtram_env.datasets import DatasetCorruptError
+from dtram_env.optional import MissingDependencyError
 from train.common.files import read_json, write_json, write_text
 from train.common.provenance import python_command
 
@@ -25,7 +26,7 @@ def run_program(main: Callable[[], object]) -> None:
     """Runs a program; an error that the user can fix ends it with one line on stderr."""
     try:
         main()
-    except (ValueError, DatasetCorruptError) as error:
+    except (ValueError, DatasetCorruptError, MissingDependencyError) as error:
         sys.exit(f"error: {error}")
     except OSError as error:
         # The system's errors store their file beside the text; ours name it in the text.

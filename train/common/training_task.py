@@ -36,13 +36,12 @@ def check_id(env_id: str) -> None:
 
 
 def describe_env(env_id: str, **keywords: Any) -> dict[str, Any]:
-    """An environment's entries in a result: track, dataset, classes, budget and classifier."""
+    """An environment's entries in a result: track, dataset, classes and classifier."""
     check_id(env_id)
     env = gym.make_vec(env_id, num_envs=1, **keywords).unwrapped
     assert isinstance(env, GlimpseVectorEnv)
     env.close()
-    names = ("dataset", "num_classes", "max_glimpses")
-    about = {name: getattr(env, name) for name in names}
+    about = {"dataset": env.dataset, "num_classes": env.num_classes}
     if not isinstance(env.classifier, FrozenClassifier):
         return about | {"track": "whole-task", "classifier": None, "classifier_flops": 0}
     flops = classifier_flops_per_glimpse(env.classifier.network)

@@ -11,6 +11,7 @@ from agents.config import FirstLookOptions
 from agents.cores import MapOptions, RNNCell
 from agents.dtram import DTRAM
 from agents.encoders import GlimpseResNet
+from agents.files import STOP_PARTS
 from agents.halting.act import HaltingRAM
 from agents.loading import load_agent
 from train.common.backbone import load_classifier, pixel_scale, prepare_backbone
@@ -32,7 +33,7 @@ from train.dtram.options import (
     Values,
 )
 
-OF_THE_TRUNK = (*ORIGIN, "train_seconds", "options")
+RESULTS_OF_THE_TRUNK = (*ORIGIN, "train_seconds", "options")
 """Entries that a stopper's results copy from its trunk's."""
 
 
@@ -140,7 +141,9 @@ def agent_on_trunk(folder: Path, task: TrainingTask, stop: Stop, bf16: bool, see
     if made != wanted:
         raise ValueError(f"{message} {made}, the environment is {wanted}; add --env-id {made}")
     if about["sensor"] != (wanted := task.metadata["sensor"]):
-        raise ValueError(f"{message} {about['sensor']}, the environment has {wanted}")
+        raise ValueError(
+            f"{message} {about['sensor']}, the environment has {wanted}; give the same --env"
+        )
     trained.check_spaces(task.observation_space, task.action_space, task.max_glimpses)
     plain = type(trained) in (DTRAM, HaltingRAM)
     check("stop", stop.name, plain or not isinstance(stop, ACT), f"after with a {trained.KIND}")
@@ -148,7 +151,7 @@ def agent_on_trunk(folder: Path, task: TrainingTask, stop: Stop, bf16: bool, see
     config = replace(trained.config, stopper_prior=stopper_prior(stop))
     agent = kind(config, class_names=trained.class_names).to(task.device)
     trunk, untrained = trained.state_dict(), agent.state_dict()
-    heads = {name for name in trunk if name.split(".")[0] in ("stopper", "baseline")}
+    heads = {name for name in trunk if name.split(".")[0] in STOP_PARTS}
     agent.load_state_dict(trunk | {name: untrained[name] for name in heads})
     resnets = [encoder for encoder in agent.encoders() if isinstance(encoder, GlimpseResNet)]
     check("bf16", bf16, bool(resnets) or not bf16, "no value: the trunk's encoder is no resnet")
@@ -165,5 +168,6 @@ def origin_of_trunk(folder: Path) -> dict[str, Any]:
             if results.get("trunk"):
                 return dict(results["trunk"])
             digest = read_json(folder / "model.json")["weights_sha256"]
-            return {name: results.get(name) for name in OF_THE_TRUNK} | {"weights_sha256": digest}
+            copied = {name: results.get(name) for name in RESULTS_OF_THE_TRUNK}
+            return copied | {"weights_sha256": digest}
     return {}

@@ -23,7 +23,8 @@ LIKELIHOOD_WEIGHT = 0.1  # of the scan: the warm-up is mostly for the encoder an
 def scripted_scan(later: int) -> Tensor:
     """Locations ``(later, 2)`` in [-1, 1] of glimpses 2, 3, ..., the first being at the centre.
 
-    With it, seven windows of 8 pixels cover most of a digit of 20. Later ones repeat the six.
+    With it, seven windows of 8 pixels cover most of a digit of 20. Later ones repeat the six. It is
+    not the path of ``--locator scan``.
     """
     require("later", later, later >= 1, "at least 1 glimpse after the first")
     return REACH * torch.tensor([_POINTS[k % len(_POINTS)] for k in range(later)]).float()

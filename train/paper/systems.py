@@ -215,7 +215,7 @@ BIRDS = Protocol(
         "sact-resnet": _bird_resnet(halting=HaltingBlocks("sact")),
     },
 )
-# A perfect agent needs 2.1 of 3 glimpses, so it saves at most 30 %. A budget of 4 leaves more room.
+# With crops of 32 a perfect agent needs 2.1 of 3 glimpses. A budget of 4 leaves more to save.
 BIRDS_4 = Protocol(
     "birds-small-4",
     BIRDS.env_id,

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ...checks import check_choice
+from ...optional import require
 from ..errors import DatasetCorruptError, DatasetNotFoundError, advising
 from ..fetch.archives import Archive, check_md5, unpack_archive
 from ..paths import SETTINGS
@@ -151,8 +152,7 @@ def _find(name: str, *folders: Path) -> Path | None:
 
 def _load(path: Path, variable: str) -> np.ndarray:
     """One variable of a MATLAB file, with at least one dimension."""
-    from scipy.io import loadmat  # slow to import
-
+    loadmat = require("scipy.io", "cars").loadmat  # slow to import
     try:
         return np.atleast_1d(loadmat(path, squeeze_me=True, variable_names=[variable])[variable])
     except KeyError as error:

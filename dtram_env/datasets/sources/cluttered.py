@@ -43,11 +43,11 @@ def read(folder: Path, part: str, patches: int, side: int) -> tuple[np.ndarray, 
     Images ``(N, side, side, 1)`` uint8 and labels ``(N,)`` int64, in MNIST's order.
     """
     digits, labels = mnist.read(folder, part)
-    return compose(digits, labels, part, patches, side), labels
+    return compose(digits, part, patches, side), labels
 
 
 def compose(
-    digits: np.ndarray, labels: np.ndarray, part: str, patches: int, side: int = 60, seed: int = 0
+    digits: np.ndarray, part: str, patches: int, side: int = 60, seed: int = 0
 ) -> np.ndarray:
     """Places digits and adds patches of others: ``(N, side, side, 1)`` uint8, digit i on image i.
 
@@ -55,7 +55,6 @@ def compose(
 
     Args:
         digits: ``(N, 28, 28, 1)`` uint8, all digits of the part.
-        labels: ``(N,)``, their classes; only the length is used.
         part: "train" or "test", which give different draws.
         patches: number of patches on an image, 0 or more.
         side: of the images, in pixels, 28 or more.
@@ -67,8 +66,6 @@ def compose(
             f"digits: expected uint8 of shape (N, {DIGIT}, {DIGIT}, 1), "
             f"got {digits.dtype} {digits.shape}"
         )
-    if labels.shape != (n,):
-        raise ValueError(f"labels: expected shape ({n},), one for each digit, got {labels.shape}")
     check_choice("part", part, PARTS)
     if side < DIGIT:
         raise ValueError(f"side={side}: expected {DIGIT} or more, the side of a digit")
