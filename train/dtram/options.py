@@ -149,8 +149,8 @@ class _LearnedStop:
     entropy: float = 5e-4
     """weight of the entropy bonus on stop decisions"""
     max_mean_glimpses: float | None = 3.5
-    """validation chooses the stop threshold with the lowest error within this bound; with none,
-    the one with the highest return"""
+    """validation chooses the stop threshold with the lowest cross-entropy within this bound; with
+    none, the one with the highest return"""
 
     def __post_init__(self) -> None:
         check_numbers(self, "0 or more", "entropy", option="stop")

@@ -12,6 +12,7 @@ from train.common.training import Selection
 from train.common.training_task import TrainingTask
 
 CANDIDATES = 100  # quantiles of the stop probabilities that are tried as thresholds
+OVER = 1e6  # added to the cross-entropy beyond the bound, so that it loses to any within
 
 
 def score_validation(task: TrainingTask, agent: DTRAM) -> Scores:
@@ -37,7 +38,8 @@ def select_by_error(scores: Scores, discount: float) -> Selection:
 def select_threshold(scores: Scores, discount: float, max_mean_glimpses: float | None) -> Selection:
     """Chooses the learned stop's threshold: 1/2, 1 (never) or a quantile of its probabilities.
 
-    Of those within the bound on mean glimpses: lowest error, then fewest glimpses. If none is:
+    Of those within the bound on mean glimpses: the lowest cross-entropy of the answers, then fewest
+    glimpses; some hundred images have too few errors to rank thresholds by. If none is within:
     fewest glimpses, and ``eval/bound_kept`` is 0. Without a bound: highest mean return.
     """
     p = torch.sigmoid(scores.stop_logit[:-1].flatten().double())
@@ -50,15 +52,17 @@ def select_threshold(scores: Scores, discount: float, max_mean_glimpses: float |
     bound = float("inf") if max_mean_glimpses is None else max_mean_glimpses
     candidates: list[tuple[tuple[float, ...], float, Selection]] = []
     for threshold in sorted(thresholds):
-        taken, prediction = scores.apply(LearnedStop(threshold))
-        error = float((prediction != scores.labels).double().mean())
+        taken, answer = scores.logits_at_stop(LearnedStop(threshold))
+        prediction = answer.argmax(dim=-1)
+        accuracy = float((prediction == scores.labels).double().mean())
+        loss = float(cross_entropy(answer.double(), scores.labels))
         glimpses = float(taken.double().mean())
         mean_return = float(grade(taken.double(), prediction, scores.labels, discount).mean())
         over = glimpses > bound
-        metrics = _metrics(1 - error, glimpses, mean_return)
+        metrics = _metrics(accuracy, glimpses, mean_return) | {"eval/loss": loss}
         metrics |= {"eval/stop_threshold": threshold, "eval/bound_kept": float(not over)}
-        rank: tuple[float, ...] = (over, glimpses, error) if over else (over, error, glimpses)
-        criterion = (error + over, glimpses)  # an epoch beyond the bound loses to any within it
+        rank: tuple[float, ...] = (over, glimpses, loss) if over else (over, loss, glimpses)
+        criterion = (loss + OVER * over, glimpses)
         if max_mean_glimpses is None:
             rank = criterion = (-mean_return, glimpses)
         candidates.append((rank, threshold, Selection(criterion, metrics, threshold)))

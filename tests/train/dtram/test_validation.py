@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from agents.unroll import Scores
-from train.dtram.validation import select_by_error, select_threshold
+from train.dtram.validation import OVER, select_by_error, select_threshold
 
 
 def scores_of(p: list[list[float]], right: list[list[int]]) -> Scores:
@@ -41,7 +41,10 @@ def test_the_threshold_by_hand(p, right, bound, discount, glimpses, accuracy, th
     assert found.metrics["eval/accuracy"] == pytest.approx(accuracy)
     assert threshold[0] - 1e-5 <= found.threshold <= threshold[1]
     assert found.metrics["eval/bound_kept"] == 1.0
-    first = 1 - accuracy if bound is not None else -found.metrics["eval/mean_return"]
+    # An answer's logits are 1 for the class it is sure of and 0 for the other.
+    loss = -torch.log_softmax(torch.tensor([1.0, 0.0]), 0)
+    by_hand = accuracy * loss[0].item() + (1 - accuracy) * loss[1].item()
+    first = by_hand if bound is not None else -found.metrics["eval/mean_return"]
     assert found.criterion == (pytest.approx(first), pytest.approx(glimpses))
 
 
@@ -62,10 +65,20 @@ def test_probabilities_that_are_all_tiny_or_all_near_1(p: float) -> None:
     assert late.metrics["eval/mean_glimpses"] == 3.0 and late.metrics["eval/accuracy"] == 1.0
 
 
+def test_of_equal_errors_the_surer_answer_is_chosen() -> None:
+    """Both answers are right; the second, of one glimpse more, is surer."""
+    scores = scores_of([[0.5] * 3, [0.9] * 3], [[1, 1, 1], [1, 1, 1]])
+    scores.logits[1] *= 2
+    found = select_threshold(scores, 0.9, 2.0)
+    assert found.metrics["eval/mean_glimpses"] == 2.0
+    assert found.criterion[0] == pytest.approx(torch.log1p(torch.tensor(-2.0).exp()).item())
+    assert select_threshold(scores, 0.9, 1.5).metrics["eval/mean_glimpses"] == 1.0
+
+
 def test_a_bound_that_cannot_be_kept_is_said() -> None:
     found = select_threshold(scores_of([[0.0] * 3, [0.0] * 3, [0.5] * 3], RIGHT), 0.9, 1.5)
     assert found.metrics["eval/bound_kept"] == 0.0
-    assert found.criterion[0] >= 1.0  # worse than any within the bound
+    assert found.criterion[0] >= OVER  # worse than any within the bound
 
 
 def test_a_trunk_is_judged_by_every_glimpse_but_the_first() -> None:
