@@ -29,7 +29,7 @@ _SMALL_BIRDS = _WHOLE_FIRST | {
 # Figures have the size that they have in SMALL_BIRDS, whatever the image size, 256 to 2048.
 _SCENES = _WHOLE_FIRST | {
     "glimpse_size": 64,
-    "max_glimpses": 4,
+    "max_glimpses": 6,
     "image_size": SCENES.image_size,
 }
 _PHOTOGRAPHS = _WHOLE_FIRST | {"glimpse_size": 96, "max_glimpses": 4, "image_size": 256}

@@ -323,7 +323,7 @@ EXPECTED = {
         "Birds (drawn)", (128, 128, 3), (32, 32, 3), 3, 20, "thumbnail", 2000
     ),
     "DTRAM-Scenes-v0": Known(
-        "Scenes (drawn)", (512, 512, 3), (64, 64, 3), 4, 20, "thumbnail", 2000
+        "Scenes (drawn)", (512, 512, 3), (64, 64, 3), 6, 20, "thumbnail", 2000
     ),
     "DTRAM-ImageFolder-v0": Known("photos", (None, None, 3), (96, 96, 3), 4, 3, "thumbnail", 12),
     "DTRAM-Signpost-v0": Known("Signpost", (28, 28, 1), (8, 8, 1), 4, 4, "center", 2000),

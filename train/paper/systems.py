@@ -248,7 +248,7 @@ def _scenes(side: int) -> Protocol:
     finer = {"locator": Values(grid=32, learning_rate=4e-3)} if side > 512 else {}
     ram = System(REINFORCE, recipe, {"stop": StopOff(), **finer})
     return Protocol(
-        f"scenes-{side}", env_id, 3 if small else 4, {**looks, "ram": ram, "dtram": stopper}, env
+        f"scenes-{side}", env_id, 3 if small else 6, {**looks, "ram": ram, "dtram": stopper}, env
     )
 
 

@@ -81,7 +81,7 @@ NOTES = {
     "at each side for 12 epochs, after which its training error is under 1 % at full size. In "
     "scenes DT-RAM starts from the network of scenes of 256 pixels so trained, and learns for "
     "40 epochs; at 128 pixels from the first, for 24. It sees a thumbnail of 64 pixels, then "
-    "crops of 64 pixels, within a budget of 4; in images of 128 pixels a thumbnail of 32 "
+    "crops of 64 pixels, within a budget of 6; in images of 128 pixels a thumbnail of 32 "
     "pixels, the same crops and a budget of 3. RAM is the same network, stopped after a fixed "
     "number of glimpses.",
 }
