@@ -76,14 +76,15 @@ NOTES = {
     "implementation of RAM, and its convolutional network. The figures of DRAW and of 3 and 6 "
     "layers are from their own papers.",
     "scenes": "The birds have the same size in pixels in every scene, and lie anywhere. All "
-    "networks start from one ResNet-18 of an eighth of the width, which learned to look once at "
-    "images of 128 pixels in 16 epochs; it is the line of 128x128 there. One look then learns "
-    "at each side for 12 epochs, after which its training error is under 1 % at full size. In "
-    "scenes DT-RAM starts from the network of scenes of 256 pixels so trained, and learns for "
-    "40 epochs; at 128 pixels from the first, for 24. It sees a thumbnail of 64 pixels, then "
-    "crops of 64 pixels, within a budget of 6; in images of 128 pixels a thumbnail of 32 "
-    "pixels, the same crops and a budget of 3. RAM is the same network, stopped after a fixed "
-    "number of glimpses.",
+    "networks are one ResNet-18 of an eighth of the width. At 128 pixels they start from one that "
+    "learned to look once at these images in 16 epochs, the line of 128x128. In scenes they start "
+    "from that network after 12 more epochs of one look at scenes of 256 pixels. One look then "
+    "learns at each side for 12 epochs, after which its training error is under 1 % at full size; "
+    "DT-RAM learns for 40 epochs, at 128 pixels for 24. It sees a thumbnail of 64 pixels, then "
+    "crops of 64 pixels, within a budget of 6; in images of 128 pixels a thumbnail of 32 pixels, "
+    "the same crops and a budget of 3. RAM is the same network, stopped after a fixed number of "
+    "glimpses. There are 10,000 test images of 256 and 512 pixels each, and 2,000 of the other "
+    "sides.",
 }
 GLIMPSE_ONLY_NOTE = (
     "Without intermediate supervision only the last answer is learned. The classification of each "
