@@ -130,7 +130,8 @@ class Sb3Policy:
         """Acts on a batch: returns actions of the model's own view, and the next state.
 
         Raises:
-            ValueError: the model takes action masks, and `check_env` was not called before.
+            ValueError: the model takes action masks, and `check_env` was not called before, or the
+                batch is not the environment's.
         """
         more = {}
         if self._masks:
@@ -139,7 +140,13 @@ class Sb3Policy:
                     f"this {type(self.model).__name__} takes the environment's action masks; call "
                     "check_env(env) first, as dtram_env.evaluate does"
                 )
-            more["action_masks"] = to_host(self._env.action_masks())
+            masks = to_host(self._env.action_masks())
+            if len(masks) != len(state.start):
+                raise ValueError(
+                    f"a batch of {len(state.start)}: expected one episode for each of the "
+                    f"environment's {len(masks)} slots, whose action masks they are"
+                )
+            more["action_masks"] = masks
         seen = {key: to_host(values) for key, values in observation.items()}
         if self._normalizer is not None:
             seen = self._normalizer.normalize_obs(seen)

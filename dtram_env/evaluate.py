@@ -2,6 +2,7 @@
 
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -76,8 +77,9 @@ def evaluate(
             method `check_env`, that is called with the environment first.
         id: a registered environment.
         split: the images.
-        num_envs: number of episodes side by side. It does not change the result of a policy that
-            treats each episode independently.
+        num_envs: number of episodes side by side; fewer where images are drawn on demand and not
+            so many are kept, so that each is drawn once. It does not change the result of a policy
+            that treats each episode independently.
         backend: "numpy" or "torch", the kind of arrays that the policy gets.
         device: device of the torch backend.
         seed: seed of the environment, for ``first_glimpse="random"``: two evaluations with the same
@@ -97,9 +99,9 @@ def evaluate(
             f"policy={policy!r}: expected an object with the methods of dtram_env.Policy "
             f"({'a class was given' if isinstance(policy, type) else ' and '.join(missing)})"
         )
-    env = gym.make_vec(
+    make = partial(
+        gym.make_vec,
         id,
-        num_envs=num_envs,
         split=split,
         order="sequential",
         autoreset_mode=AutoresetMode.DISABLED,
@@ -108,6 +110,11 @@ def evaluate(
         validate_actions=True,  # costs nothing here: every step waits for the device anyway
         **env_kwargs,
     )
+    env: Any = make(num_envs=num_envs)
+    kept = getattr(env.unwrapped.data.images, "kept", num_envs)  # of a `DrawnStore`
+    if kept < num_envs:
+        env.close()
+        env = make(num_envs=kept)
     with closing(env):
         if hasattr(policy, "check_env"):
             policy.check_env(env.unwrapped)

@@ -22,5 +22,7 @@ def require(module: str, extra: str) -> Any:
         if error.name is None or module.split(".")[0] != error.name.split(".")[0]:
             raise
         raise MissingDependencyError(
-            f"{module} is not installed: run `pip install 'dtram[{extra}]'`", name=module
+            f"{module} is not installed: run `pip install 'dtram[{extra}]'`, "
+            f"or in a clone `pip install -e '.[{extra}]'`",
+            name=module,
         ) from error

@@ -68,7 +68,7 @@ class Options:
         for name in ("env_id", "algos", "seeds"):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
-                given = " ".join(map(str, values))
+                given = " ".join(map(str, values)) or "none"
                 expected = "expected at least one, each once"
                 raise ValueError(f"--{name.replace('_', '-')} {given}: {expected}")
         check("seeds", min(self.seeds), min(self.seeds) >= 0, "0 or more")

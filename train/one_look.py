@@ -130,7 +130,7 @@ def train(options: Options) -> Path:
     network, backbone = new_network(task, options.encoder, options.halting, like=like, **keywords)
     options.check_batch_size(len(task.images("train")))
     side = network.config.image_shape[0]
-    run = open_run(options, task, network, "train/one_look.py", prefix="one-look_", side=side)
+    run = open_run(options, task, network, "train/one_look.py", prefix="one-look_")
     if run.finished:
         return run.show()
     print(f"images seen at {side}x{side}")

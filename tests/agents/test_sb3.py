@@ -288,6 +288,8 @@ def test_masks_need_the_environment() -> None:
     with pytest.raises(ValueError, match=r"call check_env\(env\) first"):
         policy.step(observation, policy.reset(6))
     policy.check_env(env.unwrapped)
+    with pytest.raises(ValueError, match=r"a batch of 2: expected .* environment's 6 slots"):
+        policy.step({key: value[:2] for key, value in observation.items()}, policy.reset(2))
     # Each slot has looked at three of four cells, another one is left to each of four slots.
     for cells in ([0, 1, 2, 3, 0, 1], [1, 2, 3, 0, 1, 2], [2, 3, 0, 1, 2, 3]):
         observation, *_ = env.step(np.array([[cell, 0, 0] for cell in cells]))

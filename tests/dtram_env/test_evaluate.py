@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from dtram_env import CenterPolicy, GlimpseEnv, GlimpseVectorEnv, RandomPolicy, ScanPolicy, evaluate
 from dtram_env.datasets import Dataset
+from dtram_env.datasets.drawn import Drawing
+from dtram_env.datasets.storage import drawn_store
 from dtram_env.views import grid_centres
 
 from .conftest import StopsWithClass2, make_dataset
@@ -62,6 +65,25 @@ def test_a_policy_that_reads_the_label(planted: Dataset, backend: str, num_envs:
     np.testing.assert_array_equal(result.label, planted.labels)
     np.testing.assert_array_equal(result.prediction, planted.labels)
     assert (result.dataset, result.split, result.env_id) == ("Planted", "test", ID)
+
+
+def test_images_that_are_drawn_on_demand_are_drawn_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[int] = []
+    draw = Drawing.draw
+
+    def counted(self: Drawing, part: str, index: int) -> np.ndarray:
+        drawn.append(index)
+        return draw(self, part, index)
+
+    monkeypatch.setattr(Drawing, "draw", counted)
+    monkeypatch.setattr(drawn_store, "_MEMORY", 3 * 96**2 * 4)  # bytes of four images
+    few: dict[str, Any] = {"num_classes": 10, "num_train": 20, "num_test": 11, "image_size": 96}
+    few |= {"glimpse_size": 24, "data_dir": str(tmp_path)}
+    result = evaluate(CenterPolicy(10, stop_after=3, guess=3), "DTRAM-Birds-v0", **few)
+    assert result.images == 11 and result.mean_glimpses == 3
+    assert sorted(drawn) == list(range(11))
 
 
 @pytest.mark.parametrize("num_envs", [1, 7, 64])

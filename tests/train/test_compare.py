@@ -199,7 +199,7 @@ def test_the_commands_of_the_runs(tmp_path: Path, policy_id: str) -> None:
     [
         ({"algos": ("pppo",)}, "--algos pppo: expected some of ppo, a2c, .*, dtram"),
         ({"algos": ("ppo", "ppo")}, "--algos ppo ppo: expected at least one, each once"),
-        ({"seeds": ()}, "--seeds : expected at least one, each once"),
+        ({"seeds": ()}, "--seeds none: expected at least one, each once"),
         ({"env_id": (WHOLE, WHOLE)}, f"--env-id {WHOLE} {WHOLE}: expected at least one, each once"),
         ({"jobs": 0}, "--jobs 0: expected at least 1"),
         ({"seeds": (0, -1)}, "--seeds -1: expected 0 or more"),

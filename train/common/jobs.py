@@ -44,14 +44,14 @@ class ProgramRun:
         results = read_json(self.folder / "results.json")
         made = str(results.get("command", ""))
         before, wanted = defining_words(shlex.split(made)[2:]), defining_words(self.words()[2:])
+        way_out = "delete it to run anew, or choose other --runs"
         if before != wanted:
-            raise ValueError(
-                f"{self.folder}: made with {shlex.join(before)}, expected {shlex.join(wanted)}; "
-                "delete it to run anew, or choose other --runs"
-            )
+            expected = f"expected {shlex.join(wanted)}; {way_out}"
+            raise ValueError(f"{self.folder}: made with {shlex.join(before)}, {expected}")
         recipe = {k: v for k, v in self.recipe.items() if self.options.get(k) is None}
         then = results.get("options", {})
-        check_same(self.folder, {name: then.get(name) for name in recipe}, json_values(recipe))
+        named = {name: then.get(name) for name in recipe}
+        check_same(self.folder, named, json_values(recipe), way_out)
 
     def words(self) -> list[str]:
         """The command that makes it, or continues it."""

@@ -178,7 +178,12 @@ def has_results(folder: Path) -> bool:
     return (folder / "results.json").exists()
 
 
-def check_same(path: Path, before: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+def check_same(
+    path: Path,
+    before: Mapping[str, Any],
+    options: Mapping[str, Any],
+    way_out: str = "resume with the same ones, choose another --run-dir, or delete it",
+) -> None:
     """Raises ValueError if a run was started with other options than today's."""
     changed = sorted(
         f"--{name.replace('_', '-')} ({before.get(name)!r} then, {options.get(name)!r} now)"
@@ -186,7 +191,6 @@ def check_same(path: Path, before: Mapping[str, Any], options: Mapping[str, Any]
         if before.get(name) != options.get(name)
     )
     if changed:
-        way_out = f"keep to the same ones, choose another folder, or delete {path}"
         raise ValueError(f"{path}: was started with other options: {', '.join(changed)}; {way_out}")
 
 

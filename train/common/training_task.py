@@ -93,7 +93,7 @@ class TrainingTask:
         # Saved with models and results. The folder of the data does not define the task.
         self.env_options = {k: v for k, v in self._keywords.items() if k != "data_dir"}
         env = self._environment("train")
-        if isinstance(env.data.images, DrawnStore):
+        if any(isinstance(e.data.images, DrawnStore) for e in (env, self._environment("test"))):
             env = self._build_cache(env)
         self.observation_space = env.single_observation_space
         self.action_space = env.single_action_space

@@ -12,7 +12,7 @@ from train.common.training import Selection
 from train.common.training_task import TrainingTask
 
 CANDIDATES = 100  # quantiles of the stop probabilities that are tried as thresholds
-OVER = 1e6  # added to the cross-entropy beyond the bound, so that it loses to any within
+OVER = 1e6  # beyond the bound; more than any cross-entropy within it
 
 
 def score_validation(task: TrainingTask, agent: DTRAM) -> Scores:
@@ -61,11 +61,10 @@ def select_threshold(scores: Scores, discount: float, max_mean_glimpses: float |
         over = glimpses > bound
         metrics = _metrics(accuracy, glimpses, mean_return) | {"eval/loss": loss}
         metrics |= {"eval/stop_threshold": threshold, "eval/bound_kept": float(not over)}
-        rank: tuple[float, ...] = (over, glimpses, loss) if over else (over, loss, glimpses)
-        criterion = (loss + OVER * over, glimpses)
+        criterion = (OVER + glimpses, loss) if over else (loss, glimpses)
         if max_mean_glimpses is None:
-            rank = criterion = (-mean_return, glimpses)
-        candidates.append((rank, threshold, Selection(criterion, metrics, threshold)))
+            criterion = (-mean_return, glimpses)
+        candidates.append((criterion, threshold, Selection(criterion, metrics, threshold)))
     return min(candidates, key=lambda candidate: candidate[:2])[2]
 
 

@@ -124,14 +124,21 @@ def claim(records: Sequence[Record]) -> dict[str, Any]:
     interval by a bootstrap over images and seeds, and half of Student's over seeds.
 
     Raises:
-        ValueError: the seeds were compared with different networks that look once.
+        ValueError: the seeds have different test images, or were compared with different networks
+            that look once.
     """
     look = records[0].get("look", "")
+    about = "{protocol} {system}".format_map(records[0])
+    if len(sizes := {one["images"] for one in records}) > 1:
+        raise ValueError(
+            f"{EVIDENCE}: seeds of {about} have {sorted(sizes)} test images, expected one number; "
+            "delete the older records"
+        )
     others = {(one.get("look"), *one["other_wrong"]) for one in records if look}
     if len(others) > 1:
         raise ValueError(
-            f"{EVIDENCE}: seeds of {records[0]['protocol']} {records[0]['system']} were compared "
-            f"with {len(others)} networks that look once, expected one; delete the older records"
+            f"{EVIDENCE}: seeds of {about} were compared with {len(others)} networks that look "
+            "once, expected one; delete the older records"
         )
     wrong, other = (np.stack(each) for each in zip(*map(unpack, records), strict=True))
     differences = 100 * (wrong - other)  # (seeds, N)

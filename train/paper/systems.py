@@ -233,8 +233,8 @@ BIRDS_4 = Protocol(
 def _scenes(side: int) -> Protocol:
     """Scenes of `side` pixels: one look at each side down to the thumbnail's, RAM and DT-RAM.
 
-    At 128 pixels these are the small birds, with crops as large as in the scenes. Up to 512 pixels,
-    more test images than the environment's own make the intervals of the claims narrow.
+    At 128 pixels these are the small birds, with crops as large as in the scenes. At 256 and
+    512 pixels, more test images than the environment's own make the claims' intervals narrow.
     """
     small = side == 128
     env_id = "DTRAM-BirdsSmall-v0" if small else "DTRAM-Scenes-v0"

@@ -25,8 +25,8 @@ class DrawnStore(Pictures):
     def __init__(self, drawing: Drawing, part: str, indices: np.ndarray | None = None) -> None:
         self.drawing, self.part = drawing, part
         self.indices = np.arange(drawing.count(part)) if indices is None else indices
-        capacity = max(1, _MEMORY // (3 * drawing.image_size**2))
-        self._drawn = lru_cache(capacity)(partial(_draw_read_only, drawing, part))
+        self.kept = max(1, _MEMORY // (3 * drawing.image_size**2))  # number of images
+        self._drawn = lru_cache(self.kept)(partial(_draw_read_only, drawing, part))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.drawing, self.part, self.indices)

@@ -135,6 +135,8 @@ def test_drawn_images_are_built_once(tmp_path: Path, capsys: pytest.CaptureFixtu
         np.testing.assert_array_equal(pixels[0].numpy(), drawn[split].image(2))
     TrainingTask("DTRAM-Birds-v0", CPU, **keywords)
     assert capsys.readouterr().out == ""
+    more = TrainingTask("DTRAM-Birds-v0", CPU, **{**keywords, "num_test": 9})
+    assert isinstance(more.images("test").data.images, MappedStore)
 
 
 def load_few(split: str, data_dir: Path) -> Any:

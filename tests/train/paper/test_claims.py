@@ -68,6 +68,13 @@ def test_the_best_look_is_that_on_record_if_its_run_is_elsewhere(tmp_path: Path)
     assert claims.best_look(reader, line, {}, []) is None
 
 
+def test_seeds_with_different_test_images_make_no_claim() -> None:
+    two = evidence([1, 0], [[0, 1]] * 2, 0.0, 2.0)
+    three = evidence([1, 0, 0], [[0, 1, 0]] * 2, 0.0, 2.0)
+    with pytest.raises(ValueError, match=r"have \[2, 3\] test images, expected one number; delete"):
+        claim(WHOLE, [two, three])
+
+
 def test_seeds_that_were_compared_with_different_looks_make_no_claim() -> None:
     first, second = (
         evidence([1, 0], [[0, 1]] * 2, 0.0, 2.0),
