@@ -29,3 +29,8 @@ def autocast(device_type: str, bf16: bool) -> AbstractContextManager[object]:
     if device_type == "meta":  # autocast does not know it
         return nullcontext()
     return torch.autocast(device_type, torch.bfloat16, enabled=bf16 and has_bf16(device_type))
+
+
+def to_bf16(tensor: torch.Tensor, bf16: bool) -> torch.Tensor:
+    """The tensor in bfloat16 where `autocast` computes in it, else as it is."""
+    return tensor.bfloat16() if bf16 and has_bf16(tensor.device.type) else tensor

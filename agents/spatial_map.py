@@ -22,7 +22,7 @@ from .cores import cells_of_scales, features_of_scales
 from .dtram import DTRAM
 from .encoders import PixelScale
 from .location_policy import FORBIDDEN, CellLocations
-from .precision import autocast
+from .precision import autocast, to_bf16
 from .unroll import GlimpseSensor, Trajectory
 
 
@@ -242,7 +242,7 @@ class MapUnroll(nn.Module):
         index = index.repeat_interleave(m)
         memory = agent.initial(len(index)).map
         noise = policy.noise(steps, memory.new_zeros(len(index), len(agent.cell_centres)))
-        memory = memory.bfloat16() if self.bf16 else memory
+        memory = to_bf16(memory, self.bf16)
         seen, location = self.sensor.first(store, index)
         path: list[tuple[Tensor, Tensor]] = []  # the map after a glimpse, and its place there
         read: list[_Read] = []

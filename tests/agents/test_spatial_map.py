@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import avg_pool2d, cross_entropy, pad, pixel_shuffle
 
+from agents import precision
 from agents.config import DTRAMConfig
 from agents.cores import MapOptions
 from agents.loading import load_agent
@@ -278,6 +279,24 @@ def test_a_scan_is_the_same_for_every_image(tmp_path: Path) -> None:
     assert length.tolist() == [3, 3, 2, 1, 0, 0]
     at_end = found.logits[length, range(6)]
     torch.testing.assert_close(learned.logits[length, range(6)], at_end)
+
+
+@pytest.mark.parametrize("has_bf16", [False, True])
+@pytest.mark.parametrize("locator_grid", [0, 14])
+def test_without_its_instructions_bfloat16_is_float32(
+    has_bf16: bool, locator_grid: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "has_bf16", lambda device_type: has_bf16)
+    scan = () if locator_grid else ((0.5, -0.5),) * 3
+    agent, store, found = make_agent(scan=scan, locator_grid=locator_grid), images(), []
+    for bf16 in (False, True):
+        torch.manual_seed(0)
+        agent.zero_grad()
+        unroll = MapUnroll(agent, GlimpseSensor(GLIMPSE), bf16)
+        unroll(store, torch.arange(6), 4).logits.sum().backward()
+        found.append(agent.classifier.weight.grad)
+    assert torch.equal(found[0], found[1]) is not has_bf16
+    torch.testing.assert_close(found[0], found[1], atol=0.3, rtol=0.3)
 
 
 def test_a_scan_is_jittered_about_its_locations() -> None:
