@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, max_pool2d
+from torch.nn.functional import max_pool2d
 
 from .precision import autocast
 from .resnet import ResNetOptions, ResNetTrunk
@@ -109,22 +109,17 @@ class GlimpseCNN(_GlimpseEncoder):
     3x3 convolutions, each followed by ReLU and all but the first by 2x2 max-pooling, until at most
     4 pixels a side remain. So textures of a few pixels are read at full resolution. The first layer
     has `FILTERS` channels, and each further one half of `FILTERS` more.
-
-    `made_for` is the side of other glimpses, in pixels, whose layers it has, so that weights
-    learned on those fit. Its own features are averaged to their resolution. 0: its own side.
     """
 
-    def make_what(self, shape: tuple[int, int, int], made_for: int = 0) -> int:
-        own_side, _, channels = shape
-        least = cnn_smallest(made_for) if made_for else 8
-        _check_side("cnn", own_side, least, "encoder='conv' takes 2x2")
-        side, width = made_for or own_side, FILTERS
+    def make_what(self, shape: tuple[int, int, int]) -> int:
+        side, _, channels = shape
+        _check_side("cnn", side, 8, "encoder='conv' takes 2x2")
+        width = FILTERS
         convs = [nn.Conv2d(channels, width, 3, padding=1)]
         while side > 4:
             convs.append(nn.Conv2d(width, width + FILTERS // 2, 3, padding=1))
             side, width = side // 2, width + FILTERS // 2
         self.convs = nn.ModuleList(convs).to(memory_format=torch.channels_last)  # as glimpses are
-        self._pooled_side = side
         return width * side**2
 
     def features(self, pixels: Tensor) -> Tensor:
@@ -132,17 +127,7 @@ class GlimpseCNN(_GlimpseEncoder):
         x = torch.relu(first(pixels.permute(0, 3, 1, 2)))
         for conv in rest:
             x = max_pool2d(torch.relu(conv(x)), 2)
-        if x.shape[-1] != self._pooled_side:
-            x = adaptive_avg_pool2d(x, self._pooled_side)
         return x.flatten(1)
-
-
-def cnn_smallest(made_for: int) -> int:
-    """Side in pixels of the smallest image that the layers for `made_for` pixels can pool."""
-    least, side = 1, made_for
-    while side > 4:
-        least, side = 2 * least, side // 2
-    return least
 
 
 class GlimpseResNet(nn.Module):

@@ -38,13 +38,6 @@ class Objective:
     """The options of the loss. Their defaults are those with which
     ``train/reinforce.py`` trains the trunk.
 
-    Glimpse-only answers. With a thumbnail first, the agent often classifies well after glimpse 1,
-    and later glimpses improve its answer only late in training. So each glimpse 2...T may also be
-    classified by itself, from an empty state. That answer soon shows whether the crop holds an
-    informative part. It is used in two ways: `glimpse_only_weight` adds its cross-entropy to the
-    loss, so the encoder learns to read crops; `glimpse_only_reward` is the share of a location's
-    reward that is the true class's probability in that answer, so the locator learns to find parts.
-
     Raises:
         ValueError: an option is unknown or out of range, or two options exclude each other.
     """
@@ -78,16 +71,6 @@ class Objective:
     """weight of an entropy bonus on the stop decisions, in nats"""
     location_entropy: float = 0.0
     """weight of an entropy bonus on the choice of a cell, in nats; 0 for a Gaussian policy"""
-    glimpse_only_weight: float = 0.0
-    """weight of the cross-entropy of the glimpse-only answers"""
-    glimpse_only_reward: float = 0.0
-    """share, in [0, 1], of a location's reward that comes from the glimpse-only answer; the rest is
-    mean_prob, which it needs"""
-
-    @property
-    def needs_glimpse_only(self) -> bool:
-        """Whether trajectories must have glimpse-only answers: ``Unroll(glimpse_only=True)``."""
-        return self.glimpse_only_weight > 0 or self.glimpse_only_reward > 0
 
     def __post_init__(self) -> None:
         require_one_of(
@@ -100,19 +83,17 @@ class Objective:
             location_learning=("policy_gradient", "value"),
         )
         require("discount", self.discount, 0 < self.discount <= 1, "a number in (0, 1]")
-        weights = "policy_weight", "baseline_weight", "stop_entropy", "location_entropy"
-        require_at_least(self, 0, *weights, "glimpse_only_weight")
+        require_at_least(
+            self, 0, "policy_weight", "baseline_weight", "stop_entropy", "location_entropy"
+        )
         learns_stop, reward = self.stop == "learned", self.location_reward
         fits = reward == "return" or not learns_stop
         require("location_reward", reward, fits, "'return' with stop='learned'")
         how = self.location_learning
         fits = how == "policy_gradient" or (reward not in ("return", "imitation"))
         require("location_learning", how, fits, "'policy_gradient' with this location_reward")
-        share, entropy = self.glimpse_only_reward, self.stop_entropy
-        require("glimpse_only_reward", share, 0 <= share <= 1, "a number in [0, 1]")
-        fits = reward == "mean_prob" or not share
-        require("glimpse_only_reward", share, fits, "0 unless location_reward='mean_prob'")
-        require("stop_entropy", entropy, learns_stop or not entropy, "0 with stop='off'")
+        fits = learns_stop or not self.stop_entropy
+        require("stop_entropy", self.stop_entropy, fits, "0 with stop='off'")
 
 
 def trained_heads(agent: DTRAM, objective: Objective) -> list[nn.Parameter]:
@@ -130,7 +111,7 @@ def trained_heads(agent: DTRAM, objective: Objective) -> list[nn.Parameter]:
 class Losses(NamedTuple):
     """The loss, its parts (means over trajectories, before their weights), and statistics."""
 
-    total: Tensor  # the weighted sum of the parts, and the glimpse-only and location entropy terms
+    total: Tensor  # the weighted sum of the parts, and the location entropy's term
     cross_entropy: Tensor
     policy: Tensor
     baseline: Tensor
@@ -181,7 +162,7 @@ def hybrid_loss(
 
     Raises:
         ValueError: ``leave_one_out`` with one trajectory an image; or the trajectory lacks the
-            glimpse-only answers or the location entropy that the objective needs.
+            location entropy that the objective needs.
     """
     if objective.baseline == "leave_one_out":
         require("baseline='leave_one_out' with m", m, m >= 2, "at least 2 trajectories")
@@ -236,9 +217,6 @@ def hybrid_loss(
         # No glimpse is taken at the last location.
         entropy = ((credit.taken - credit.last) * trajectory.location_entropy).sum(dim=0).mean()
         total = total - objective.location_entropy * entropy
-    if objective.glimpse_only_weight > 0 and trajectory.steps > 1:
-        log_p = _glimpse_only_log_prob(trajectory, labels)
-        total = total - objective.glimpse_only_weight * log_p.sum(dim=0).mean()
     with torch.no_grad():
         time = torch.arange(1, trajectory.steps + 1, device=labels.device)[:, None]
         right = (trajectory.prediction == labels).to(credit.last.dtype)
@@ -293,11 +271,6 @@ def _sampled_credit(
         log_p = _log_prob(trajectory.logits, labels)
         in_logs = objective.location_reward == "mean_log_prob"
         target = _mean_later(log_p.clamp(min=LEAST_REWARD_LOG_PROB) if in_logs else log_p.exp())
-        if objective.glimpse_only_reward > 0 and steps > 1:
-            alone = _glimpse_only_log_prob(trajectory, labels).exp()
-            share = objective.glimpse_only_reward
-            # No glimpse is taken at the last location, so its reward has no effect.
-            target = torch.cat([(1 - share) * target[:-1] + share * alone, target[-1:]])
     if objective.location_reward == "drop":
         target = _drops(_log_prob(trajectory.logits, labels).clamp(min=LEAST_REWARD_LOG_PROB))
     b = _others_mean(target, m) if objective.baseline == "leave_one_out" else value
@@ -344,14 +317,6 @@ def _drops(log_p: Tensor) -> Tensor:
     for t in range(len(log_p) - 2, -1, -1):
         drops.append(log_p[t + 1] - log_p[t] + DROP_DISCOUNT * drops[-1])
     return torch.stack(drops[::-1])
-
-
-def _glimpse_only_log_prob(trajectory: Trajectory, labels: Tensor) -> Tensor:
-    """``(T - 1, B)`` log-probability of the true class from each later glimpse alone."""
-    if trajectory.glimpse_only_logits is None:
-        expected = "a trajectory of Unroll(glimpse_only=True), which has glimpse_only_logits"
-        raise ValueError(f"glimpse_only_weight or glimpse_only_reward above 0: expected {expected}")
-    return _log_prob(trajectory.glimpse_only_logits, labels)
 
 
 def _log_prob(logits: Tensor, labels: Tensor) -> Tensor:

@@ -4,9 +4,7 @@ The talk's Table 2 has a fully connected and a convolutional one for MNIST; its 
 ResNets. A 1-step RAM whose glimpse is the whole image is the same network.
 """
 
-from bisect import bisect_left
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Self
 
 import torch
@@ -15,13 +13,12 @@ from torch import Tensor, nn
 from .checks import require, require_at_least, require_one_of
 from .config import check_encoder, check_pixel_scale
 from .cost import count_flops
-from .encoders import PixelScale, cnn_smallest, make_encoder
+from .encoders import PixelScale, make_encoder
 from .files import SavedNetwork
 from .resnet import RESNETS, ResNetOptions
 
 SMALLEST = {"mlp": 1, "conv": 2, "cnn": 8}
 """Smallest side of an image in pixels, by encoder; a residual one has `smallest_image`."""
-LARGEST_SIDE = 2048  # bound of the search in `side_of_flops`, in pixels
 
 
 @dataclass(frozen=True)
@@ -41,9 +38,6 @@ class OneLookConfig:
     where-path; or a name of `resnet.RESNETS`"""
     resnet: ResNetOptions | None = None
     """options of a residual encoder, whose name they repeat; None for the other encoders"""
-    made_for: int = 0
-    """with encoder="cnn": side of the glimpses, in pixels, whose layers it has, see
-    `encoders.GlimpseCNN`; 0: the layers for its own images"""
     hidden_size: int = 256
     """width of the code that the classifier reads, and of the layer before it"""
     frozen_norms: bool = False
@@ -58,9 +52,6 @@ class OneLookConfig:
         require_at_least(self, 1, "hidden_size")
         require_one_of(self, encoder=(*SMALLEST, *RESNETS))
         check_encoder(self)
-        least = SMALLEST["cnn"]
-        fits = self.made_for == 0 or (self.encoder == "cnn" and self.made_for >= least)
-        require("made_for", self.made_for, fits, f"0, or with encoder='cnn' at least {least}")
         (side, width, channels), least = self.image_shape, self.smallest_side
         expected = f"(s, s, channels), at least {least}x{least} pixels for encoder={self.encoder!r}"
         fits = side == width >= least and channels > 0
@@ -70,9 +61,7 @@ class OneLookConfig:
     @property
     def smallest_side(self) -> int:
         """Smallest side of an image, in pixels, that the encoder takes."""
-        if self.resnet:
-            return self.resnet.smallest_image
-        return cnn_smallest(self.made_for) if self.made_for else SMALLEST[self.encoder]
+        return self.resnet.smallest_image if self.resnet else SMALLEST[self.encoder]
 
     def at(self, side: int) -> Self:
         """The settings for images of another side, in pixels."""
@@ -126,8 +115,7 @@ def _make_encoder(config: OneLookConfig) -> nn.Module:
     if config.encoder == "mlp":
         scale = PixelScale(config.pixel_mean, config.pixel_std)
         return FullyConnected(config.image_shape, config.hidden_size, scale)
-    options = {"made_for": config.made_for} if config.made_for else {}
-    return make_encoder(config, config.image_shape, where_features=0, **options)
+    return make_encoder(config, config.image_shape, where_features=0)
 
 
 def one_look_flops(network: OneLook, side: int | None = None) -> int:
@@ -136,32 +124,3 @@ def one_look_flops(network: OneLook, side: int | None = None) -> int:
     shape = 1, side or own, side or own, channels
     image = torch.zeros(shape, dtype=torch.uint8, device=network.device)
     return count_flops(network, lambda: network(image))
-
-
-def side_of_flops(config: OneLookConfig, flops: float) -> int:
-    """Side of the image, in pixels, at which a network has at least this number of FLOPs.
-
-    FLOPs never fall as the side grows. Of all sides that reach the number it is the smallest, or,
-    if strides round several sides to equal FLOPs, the largest of those. The side in `config` does
-    not matter. If no side up to `LARGEST_SIDE` pixels has as many, it raises a ValueError.
-    """
-    with torch.random.fork_rng(devices=[]):  # the caller's random numbers must not change
-        residual = None if config.resnet is None else OneLook(config)  # the same at every side
-
-    @cache
-    def count(side: int) -> int:
-        if residual is not None:
-            return one_look_flops(residual, side)
-        with torch.device("meta"):  # shapes alone, as weights may be large
-            return one_look_flops(OneLook(config.at(side)))
-
-    low = high = config.smallest_side
-    while count(high) < flops:
-        low, high = high, 2 * high
-        if high > LARGEST_SIDE:
-            most = f"{count(low):,}, those of {config.encoder!r} on {low}x{low} pixels"
-            raise ValueError(f"flops={flops:g}: expected at most {most}")
-    side = bisect_left(range(high), flops, low, key=count)
-    while count(side + 1) == count(side):
-        side += 1
-    return side

@@ -79,7 +79,6 @@ class Trajectory(NamedTuple):
     value: Tensor  # (T, B) b_t
     location_entropy: Tensor | None = None  # (T, B) of π(l_t), in nats; None for the Gaussian
     location_score: Tensor | None = None  # (T, B) of the cell chosen; None for the Gaussian
-    glimpse_only_logits: Tensor | None = None  # (T - 1, B, K) of glimpses 2 ... T, see `Objective`
     # (T, B) bool, each one's last glimpse, whose logits alone have a gradient; None: all are T long
     supervised: Tensor | None = None
 
@@ -102,7 +101,6 @@ class Unroll(nn.Module):
         location_std: standard deviation of the Gaussian location policy, in image halves; not used
             if the agent chooses among cells.
         stop: whether stops are sampled; if not, the stopper is left out and its logits are 0.
-        glimpse_only: whether each later glimpse is also classified by itself, see `Objective`.
         bf16: whether encoder and core run under autocast to bfloat16; states stay float32.
 
     Attributes:
@@ -122,12 +120,11 @@ class Unroll(nn.Module):
         sensor: GlimpseSensor,
         location_std: float,
         stop: bool = True,
-        glimpse_only: bool = False,
         bf16: bool = False,
     ) -> None:
         super().__init__()
         self.agent, self.sensor, self.location_std, self.stop = agent, sensor, location_std, stop
-        self.glimpse_only, self.bf16 = glimpse_only, bf16
+        self.bf16 = bf16
         self.register_buffer("scripted_locations", None, persistent=False)
         self.exploration: float | None = None
         self.within_cell = False
@@ -154,7 +151,6 @@ class Unroll(nn.Module):
         states, locations, sampled_params, choices = [state], [location], [], []
         params = [agent.location_params(state)]
         noise = policy.noise(steps, params[0])
-        empty, glimpse_only_logits = agent.initial(batch), []
         for t in range(steps):
             sampled_params.append(params[t].detach())
             if script is not None:
@@ -171,9 +167,6 @@ class Unroll(nn.Module):
             location = location.clamp(-1.0, 1.0)
             code = self._encode(self.sensor(store, index, location), location, t + 1)
             state = self._update(code, state, t + 1)
-            if self.glimpse_only:
-                alone = self._update(code, empty, t + 1)
-                glimpse_only_logits.append(agent.logits(alone, t + 1))
             states.append(state)
             locations.append(location)
             params.append(agent.location_params(state))
@@ -203,7 +196,6 @@ class Unroll(nn.Module):
             value=agent.value(h),
             location_entropy=policy.entropy(location_params),
             location_score=score,
-            glimpse_only_logits=torch.stack(glimpse_only_logits) if glimpse_only_logits else None,
         )
 
     def _encode(self, seen: Tensor, location: Tensor, step: int) -> Tensor:

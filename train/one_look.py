@@ -2,7 +2,6 @@
 
     python train/one_look.py                                          # MNIST, fully connected
     python train/one_look.py --encoder conv
-    python train/one_look.py --env-id DTRAM-BirdsSmall-v0 --like runs/birds    # DT-RAM's compute
     python train/one_look.py --env-id DTRAM-BirdsSmall-v0 --encoder cnn --side 0   # full resolution
     python train/one_look.py --env-id DTRAM-BirdsSmall-v0 --encoder resnet34 width=16 --side 0 \\
       --halting sact                             # as many residual units as each position needs
@@ -30,7 +29,7 @@ from agents.one_look import OneLook
 from agents.resnet import learning_parameters
 from train.common.augment import Augmentation
 from train.common.evaluate_one_look import report, select_network
-from train.common.one_look import RECIPES, Halting, NoHalting, check_like, new_network
+from train.common.one_look import RECIPES, Halting, NoHalting, new_network
 from train.common.optimizers import Optimizers
 from train.common.options import PlainEncoder, TrainingOptions, check, check_numbers, command_line
 from train.common.training import TrainingRun, learn_only, open_run, open_task
@@ -48,12 +47,6 @@ class Options(TrainingOptions):
     side: int | None = None
     """pixels a side to which the whole image is shrunk; 0 keeps its shorter side; if not given, the
     side of the environment's thumbnail, or the image's own where there is none"""
-    flops: float | None = None
-    """floating-point operations of an image: choose the side with at least so many, and as few
-    more as possible"""
-    like: Path | None = None
-    """folder of a finished DT-RAM: take its encoder, and its mean floating-point operations as
-    --flops if neither --side nor --flops is given"""
     halting: Halting = field(default_factory=NoHalting)
     """blocks of a resnet halt: for the whole image (act) or separately at each position (sact);
     both take ponder_cost=0.005, the cost of a residual unit in nats"""
@@ -61,8 +54,6 @@ class Options(TrainingOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_numbers(self, "0 or more", "side")
-        check_numbers(self, "a positive number", "flops")
-        check("flops", self.flops, None in (self.side, self.flops), "none beside --side")
         halts = not isinstance(self.halting, NoHalting)
         if isinstance(self.encoder, PlainEncoder):
             check("bf16", self.bf16, not self.bf16, "not given, unless --encoder is a resnet")
@@ -71,8 +62,6 @@ class Options(TrainingOptions):
         per_step = self.encoder.per_step
         check("encoder per_step", per_step, not per_step, "false, as there is only one look")
         if halts:
-            for name in ("flops", "like"):
-                check(name, getattr(self, name), getattr(self, name) is None, "none with --halting")
             plain = not (self.bf16 or self.encoder.frozen_norms)
             check("halting", self.halting, plain, "none with --bf16 or frozen_norms=true")
 
@@ -125,9 +114,8 @@ def train(options: Options) -> Path:
     """Trains and evaluates a network; returns the run's folder."""
     task = open_task(options)
     task.check_whole()
-    like = None if options.like is None else check_like(options.like, task, options.encoder)
-    keywords = {name: getattr(options, name) for name in ("side", "flops", "bf16", "seed")}
-    network, backbone = new_network(task, options.encoder, options.halting, like=like, **keywords)
+    keywords = {name: getattr(options, name) for name in ("side", "bf16", "seed")}
+    network, backbone = new_network(task, options.encoder, options.halting, **keywords)
     options.check_batch_size(len(task.images("train")))
     side = network.config.image_shape[0]
     run = open_run(options, task, network, "train/one_look.py", prefix="one-look_")

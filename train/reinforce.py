@@ -68,8 +68,8 @@ from train.dtram.warm_up import scripted_scan, warm_up_objective
 
 STOPPER_LEARNING_RATE = 2e-3
 OPTIONS_OF_THE_TRUNK = (
-    *("encoder", "core", "locator", "curriculum", "glimpse_only", "scan_epochs", "location_reward"),
-    *("supervision", "epochs", "batch_size", "learning_rate", "optimizer"),
+    *("encoder", "core", "locator", "curriculum", "scan_epochs", "location_reward", "supervision"),
+    *("epochs", "batch_size", "learning_rate", "optimizer"),
 )
 """Options of the trunk's training, which ``--trunk`` leaves out."""
 
@@ -80,8 +80,7 @@ class Options(TrainingOptions):
 
     recipe: str = ""
     """named set of options to start from; other flags change it. One of mnist, mnist-conv,
-    mnist-map, translated, cluttered, cluttered-100, birds-curriculum, birds-small, scenes,
-    original, ours"""
+    mnist-map, translated, cluttered, cluttered-100, birds-small, scenes, original, ours"""
 
     discount: float | None = None
     """γ of the reward; the environment's own if not given"""
@@ -108,9 +107,6 @@ class Options(TrainingOptions):
     """reward of a location: the true class's mean later probability (the default), its mean
     log-probability, the drops in cross-entropy after it, or the return (the default, and the only
     one, with --stop joint)"""
-    glimpse_only: float = 0.0
-    """share of a location's reward that is the true class's probability given that glimpse alone;
-    above 0, these answers' cross-entropy is learned, too. Leads crops to the object early on"""
     scan_epochs: int = 0
     """warm-up: epochs at the start of a stage in which locations follow one scripted scan"""
     curriculum: tuple[int, ...] = ()
@@ -123,7 +119,6 @@ class Options(TrainingOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_numbers(self, "at least 1", "m", "env_steps")
-        check_numbers(self, "0 to 1", "glimpse_only")
         valid = self.m >= 2 or self.baseline != "leave_one_out" or self.trunk is not None
         check("m", self.m, valid, "at least 2 with leave_one_out")
 
@@ -132,14 +127,11 @@ class Options(TrainingOptions):
         kinds = (Cells, Values, Scan) if mapped else (Gaussian, Cells, Values)
         expected = "cells, values or scan with a map, gaussian, cells or values without"
         check("locator", self.locator.name, isinstance(self.locator, kinds), expected)
-        check("glimpse_only", self.glimpse_only, not (mapped and self.glimpse_only), "0 with a map")
         reward = self.location_reward
         check("location_reward", reward, not joint or reward in (None, "return"), "return")
         by_value = isinstance(self.locator, Values)
         fits = not (joint and (mapped or by_value))
         check("stop", self.stop.name, fits, "after or off with a map or values")
-        conflict = self.glimpse_only and (joint or reward not in (None, "mean_prob"))
-        check("glimpse_only", self.glimpse_only, not conflict, "0 unless locations earn mean_prob")
 
         valid = 0 <= self.scan_epochs < self.epochs and not (joint and self.scan_epochs)
         check("scan_epochs", self.scan_epochs, valid, "fewer than --epochs, 0 with --stop joint")
@@ -183,8 +175,6 @@ class Options(TrainingOptions):
             common,
             location_reward=self.location_reward or "mean_prob",
             location_learning="value" if isinstance(self.locator, Values) else "policy_gradient",
-            glimpse_only_weight=float(self.glimpse_only > 0),
-            glimpse_only_reward=self.glimpse_only,
         )
 
 
@@ -201,8 +191,7 @@ def train_trunk(
     if isinstance(agent, MapDTRAM):
         unroll = MapUnroll(agent, task.sensor, bf16)
     else:
-        stop, glimpse_only = isinstance(options.stop, StopJoint), objective.needs_glimpse_only
-        unroll = Unroll(agent, task.sensor, std, stop, glimpse_only, bf16)
+        unroll = Unroll(agent, task.sensor, std, isinstance(options.stop, StopJoint), bf16)
         unroll.within_cell = isinstance(options.locator, Values)
     epochs, batches = options.epochs, len(images) // options.batch_size
     env_steps = options.env_steps_of("trunk")

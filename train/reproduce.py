@@ -39,8 +39,9 @@ from train.paper.tables import SEVERAL_SEEDS, Line, Table, line_of
 from train.paper.write_tables import RUNS, make_row, write_csv, write_table
 
 KEYS = (*TITLES, "figure7", "figure8", "curves", "claims")
-OF_CARS = {"table4": "table3", "figure8": "figure7"}
-"""Tables and figures of Cars, and the same of CUB."""
+OF_CARS = ("table4", "figure8")
+SHOWN_BY = {"table3": "table6", "table4": "table6", "table5": "scenes", "figure8": "figure7"}
+"""Tables and figures that another one replaces if small drawn birds stand in for photographs."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,9 @@ class Options:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The tables and figures to make: small drawn birds stand once for CUB and Cars."""
+        """The tables and figures to make, without those that `SHOWN_BY` replaces."""
         asked = KEYS if "all" in self.what else tuple(dict.fromkeys(self.what))
-        return tuple(k for k in asked if k not in OF_CARS or self.drawn(k) is not systems.BIRDS)
+        return tuple(k for k in asked if k not in SHOWN_BY or self.drawn(k) is not systems.BIRDS)
 
     def drawn(self, key: str) -> Protocol | None:
         """The protocol on drawn images; None: real ones (ValueError if --data real lacks them)."""
@@ -117,8 +118,8 @@ def protocols_of(options: Options, key: str) -> list[Protocol]:
     birds = options.drawn(key) or systems.CUB_MEDIUM
     if key == "figure7":
         return [birds]
-    more = [systems.BIRDS_4] if key == "claims" and birds is systems.BIRDS else []
-    return [systems.MNIST, *systems.ANYWHERE, *systems.SCENES, birds, *more]
+    photographs = [] if birds is systems.BIRDS else [birds]
+    return [systems.MNIST, *systems.ANYWHERE, systems.BIRDS, *systems.SCENES, *photographs]
 
 
 def lines_of(options: Options, key: str) -> tuple[Line, ...]:
@@ -241,9 +242,9 @@ def reproduce(options: Options) -> list[Path]:
     Raises ValueError before anything is trained or written if a finished run was made with another
     command than its system's; and at the end if a run failed or something could not be written.
     """
-    for key, other in OF_CARS.items():
+    for key, other in SHOWN_BY.items():
         if {key, "all"} & {*options.what} and key not in options.keys:
-            print(f"{key}: not made; Cars are not here, and {other} shows the drawn birds already")
+            print(f"{key}: not made; {other} shows the small drawn birds")
     check_destination(options.folder)
     runs = plan(options)
     finished = [run for run in runs if run.finished]

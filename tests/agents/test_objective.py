@@ -185,16 +185,14 @@ def exact_gradient(agent: DTRAM, objective: Objective) -> Tensor:
     return flat_gradient(total / len(LABELS), agent)
 
 
-def sampled_gradients(
-    agent: DTRAM, objective: Objective, loss=hybrid_loss, chunks=60, steps=STEPS
-) -> Tensor:
+def sampled_gradients(agent: DTRAM, objective: Objective, loss=hybrid_loss, chunks=60) -> Tensor:
     """Gradients ``(chunks, P)`` of the loss on independent batches of trajectories."""
     torch.manual_seed(2)
-    unroll = Unroll(agent, LOOK, STD, glimpse_only=objective.needs_glimpse_only)
+    unroll = Unroll(agent, LOOK, STD)
     images, m = torch.arange(2).repeat(250), 4
     gradients = []
     for _ in range(chunks):
-        trajectory = unroll(None, images, steps, m)
+        trajectory = unroll(None, images, STEPS, m)
         total = loss(trajectory, LABELS[images], m, objective, agent.scalar_baseline).total
         gradients.append(flat_gradient(total, agent))
     return torch.stack(gradients)
@@ -238,45 +236,6 @@ def test_sampled_gradient_of_the_probability_rewards(baseline: str, reward: str)
     objective = talk(stop="off", baseline=baseline, location_reward=reward)
     exact = probability_gradient(agent, reward == "mean_log_prob")
     assert worst_deviation(sampled_gradients(agent, objective), exact) < LIMIT
-
-
-def glimpse_only_gradient(agent: DTRAM, share: float) -> Tensor:
-    """Exact gradient if a location is paid partly by the glimpse-only answer.
-
-    Two glimpses: `share` of the reward is the true class's probability given the second glimpse
-    alone, the rest its probability given both.
-    """
-    total = torch.zeros((), dtype=torch.float64)
-    anywhere = torch.zeros(4, 2)
-    for image, name in enumerate(LABELS):
-        label = name.expand(4)
-        pixels = LOOK.pixels[image].view(-1, 1, 1, 1)
-        first = agent.observe(pixels[[3] * 4], anywhere, agent.initial(4))
-        heads = agent.heads(first)
-        both = agent.logits(agent.observe(pixels, anywhere, first))
-        glimpse_only = agent.logits(agent.observe(pixels, anywhere, agent.initial(4)))
-        p = 0.5 * (1 + torch.erf(heads.location / (STD * math.sqrt(2))))
-        x, y = torch.arange(4) % 2 == 1, torch.arange(4) >= 2
-        chosen = torch.where(x, p[:, 0], 1 - p[:, 0]) * torch.where(y, p[:, 1], 1 - p[:, 1])
-        pay = share * glimpse_only.softmax(-1)[:, name] + (1 - share) * both.softmax(-1)[:, name]
-        ce = sum(cross_entropy(each, label, reduction="none") for each in (heads.logits, both))
-        ce = ce + 2.0 * cross_entropy(glimpse_only, label, reduction="none")
-        total = total + (chosen.detach() * (ce - torch.log(chosen) * pay.detach())).sum()
-    return flat_gradient(total / len(LABELS), agent)
-
-
-@pytest.mark.parametrize("baseline", ["leave_one_out", "none"])
-def test_sampled_gradient_of_the_glimpse_only_reward(baseline: str) -> None:
-    agent = toy_agent("state")
-    objective = talk(
-        stop="off",
-        baseline=baseline,
-        location_reward="mean_prob",
-        glimpse_only_weight=2.0,
-        glimpse_only_reward=0.4,
-    )
-    exact = glimpse_only_gradient(agent, 0.4)
-    assert worst_deviation(sampled_gradients(agent, objective, steps=2), exact) < LIMIT
 
 
 def multiplied(trajectory: Trajectory, labels: Tensor, m: int, objective: Objective, b: Tensor):
@@ -493,27 +452,6 @@ def test_imitation_is_maximum_likelihood_of_the_choices() -> None:
     assert log_prob.grad is not None and log_prob.grad[:, 0].tolist() == [-1.0, -1.0, 0.0]
 
 
-def glimpse_only_by_hand() -> Trajectory:
-    """Three glimpses, all answered wrong; of later ones by themselves p(true) = 1/2, then 1/4."""
-    glimpse_only = torch.tensor([[[0.25, 0.25, 0.5]], [[0.5, 0.25, 0.25]]]).log()
-    return trajectory_by_hand([0, 0, 0], [False] * 3)._replace(glimpse_only_logits=glimpse_only)
-
-
-def test_glimpse_only_answers_by_hand() -> None:
-    """Their cross-entropy is summed over glimpses 2 and 3: -log 1/2 - log 1/4."""
-    plain = talk(stop="off", baseline="none", location_reward="mean_prob")
-    label, nought = torch.tensor([2]), torch.zeros(())
-    trajectory = glimpse_only_by_hand()
-    without = hybrid_loss(trajectory, label, 1, plain, nought)
-    weighted = hybrid_loss(trajectory, label, 1, replace(plain, glimpse_only_weight=0.5), nought)
-    assert (weighted.total - without.total).item() == pytest.approx(0.5 * math.log(8))
-    paid = replace(plain, glimpse_only_reward=0.25)
-    credit = objective_module._sampled_credit(trajectory, label, 1, paid, torch.zeros(3, 1))
-    wrong = math.exp(-10) / (1 + 2 * math.exp(-10))  # p(true) of every glimpse with those before
-    advantage = credit.location_advantage[:, 0].tolist()
-    assert advantage == pytest.approx([0.25 / 2 + 0.75 * wrong, 0.25 / 4 + 0.75 * wrong, 0.0])
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -525,12 +463,6 @@ def test_glimpse_only_answers_by_hand() -> None:
         ({"supervision": "none"}, "supervision='none'"),
         ({"location_reward": "error"}, "location_reward='error'"),
         ({"policy_weight": -1.0}, "policy_weight=-1.0"),
-        ({"glimpse_only_weight": -1.0}, "glimpse_only_weight=-1.0"),
-        ({"glimpse_only_reward": 1.5}, r"glimpse_only_reward=1.5: expected a number in \[0, 1\]"),
-        (
-            {"location_reward": "return", "glimpse_only_reward": 0.5},
-            "expected 0 unless location_reward='mean_prob'",
-        ),
         ({"stop": "learned"}, "location_reward='mean_prob': expected 'return' with stop='learned'"),
         ({"stop_entropy": 0.1}, "stop_entropy=0.1: expected 0 with stop='off'"),
     ],
@@ -544,11 +476,6 @@ def test_impossible_options_are_errors(options, message) -> None:
     ("options", "message"),
     [
         ({"baseline": "leave_one_out"}, "baseline='leave_one_out' with m=1: expected at least 2"),
-        ({"stop": "off", "glimpse_only_weight": 1.0}, r"Unroll\(glimpse_only=True\)"),
-        (
-            {"stop": "off", "location_reward": "mean_prob", "glimpse_only_reward": 0.5},
-            r"Unroll\(glimpse_only=True\)",
-        ),
         ({"stop": "off", "location_entropy": 0.1}, "location_entropy=0.1: expected 0, or .*grid"),
     ],
 )

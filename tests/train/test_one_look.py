@@ -15,13 +15,12 @@ from torch.nn.functional import cross_entropy
 from agents.halting.act_resnet import ACTResNet
 from agents.halting.sact import SACTResNet
 from agents.loading import load_one_look
-from agents.one_look import OneLook, one_look_flops, side_of_flops
-from agents.resnet import ResNetOptions
+from agents.one_look import OneLook, one_look_flops
 from dtram_env.datasets.storage.thumbnails import box_resize
 from tests.train.runs import assert_same_run, metrics, read
 from train.common.augment import Augmentation
 from train.common.evaluate_one_look import halting_cost, predictions_and_rate
-from train.common.one_look import RECIPES, HaltingBlocks, NoHalting, check_like, new_network
+from train.common.one_look import RECIPES, HaltingBlocks, NoHalting, new_network
 from train.common.optimizers import one_cycle
 from train.common.options import AdamW, PlainEncoder, ResNetEncoder, command_line
 from train.common.training import epoch_order
@@ -56,7 +55,7 @@ def options(**changes: Any) -> Options:
 
 def network_of(task: TrainingTask, **changes: Any) -> OneLook | ACTResNet:
     """An untrained network; see `new_network`."""
-    settings = {"side": 14, "flops": None, "like": None, "bf16": False, "seed": 0, **changes}
+    settings = {"side": 14, "bf16": False, "seed": 0, **changes}
     encoder = settings.pop("encoder", PlainEncoder())
     return new_network(task, encoder, settings.pop("halting", NoHalting()), **settings)[0]
 
@@ -184,82 +183,19 @@ def test_nothing_random_is_drawn_without_augmentation(task: TrainingTask) -> Non
     assert torch.equal(torch.get_rng_state(), before)
 
 
-# -- the side, and --like ----------
+# -- the side ----------
 
 
 def side_of(task: TrainingTask, **changes: Any) -> int:
     return network_of(task, **changes).config.image_shape[0]
 
 
-def test_side_by_option_by_default_and_by_operations(task: TrainingTask) -> None:
+def test_side_by_option_and_by_default(task: TrainingTask) -> None:
     own = task.images("train").data.typical_size[0]
     assert side_of(task, side=9) == 9
     assert side_of(task, side=0) == side_of(task, side=None) == own
     thumbnail = TrainingTask("DTRAM-Signpost-v0", CPU, first_glimpse="thumbnail")
     assert side_of(thumbnail, side=None) == thumbnail.sensor.glimpse_size
-    flops = 2 * (12 * 12 * 256 + 256 * 256 + 256 * len(task.class_names))
-    assert side_of(task, side=None, flops=flops) == 12
-    assert side_of(task, side=None, flops=flops + 1) == 13
-
-
-def test_like_takes_a_dtrams_operations_and_width(
-    tmp_path: Path, task: TrainingTask, finished_run: Path
-) -> None:
-    like = check_like(finished_run, task, PlainEncoder())
-    assert like.flops == read(finished_run)["mean_flops"]
-    network = network_of(task, side=None, like=like)
-    assert (network.config.encoder, network.config.hidden_size) == ("mlp", 256)
-    found = network.config.image_shape[0]
-    assert found == side_of_flops(network.config, like.flops)
-    smaller = one_look_flops(OneLook(network.config.at(found - 1)))
-    assert one_look_flops(network) >= like.flops > smaller
-    assert side_of(task, side=0, like=like) == task.images("train").data.typical_size[0]
-    agent = task.new_agent(hidden_size=16)
-    agent.save(tmp_path, **task.metadata)
-    (tmp_path / "results.json").write_text(json.dumps({"mean_flops": 1e6}))
-    like = check_like(tmp_path, task, PlainEncoder())
-    assert network_of(task, side=None, like=like).config.hidden_size == 16
-
-
-def test_like_takes_a_residual_encoder_without_naming_it(
-    tmp_path: Path, task: TrainingTask
-) -> None:
-    resnet = ResNetOptions("resnet10", width=8, stem_stride=1, channels=1)
-    agent = task.new_agent(encoder="resnet10", resnet=resnet, hidden_size=resnet.out_features)
-    agent.save(tmp_path, **task.metadata)
-    (tmp_path / "results.json").write_text(json.dumps({"mean_flops": 1e6}))
-    network = network_of(task, side=20, like=check_like(tmp_path, task, PlainEncoder()))
-    assert network.config.resnet == resnet
-
-
-def test_like_takes_the_layers_of_a_cnn(tmp_path: Path, task: TrainingTask) -> None:
-    agent = task.new_agent(encoder="cnn", hidden_size=16)
-    agent.save(tmp_path, **task.metadata)
-    (tmp_path / "results.json").write_text(json.dumps({"mean_flops": 1e6}))
-    encoder = PlainEncoder("cnn")
-    network = network_of(task, encoder=encoder, side=20, like=check_like(tmp_path, task, encoder))
-    assert network.config.made_for == task.sensor.glimpse_size
-    ours = {k: v.shape for k, v in network.encoder.state_dict().items() if not k.startswith("join")}
-    theirs = {k: v.shape for k, v in agent.encoders()[0].state_dict().items()}
-    assert ours.items() <= theirs.items()
-
-
-def test_like_another_task_or_an_unfinished_run_is_an_error(
-    tmp_path: Path, task: TrainingTask, finished_run: Path
-) -> None:
-    def refuses(message: str, run: Path = finished_run, encoder: Any = None, **changes) -> None:
-        other = TrainingTask("DTRAM-Signpost-v0", CPU)
-        other.env_options |= changes.pop("env_options", {})
-        vars(other).update(changes)
-        with pytest.raises(ValueError, match=message):
-            check_like(run, other, encoder or PlainEncoder())
-
-    refuses("--env-id DTRAM-MNIST-v0: expected DTRAM-Signpost-v0", env_id="DTRAM-MNIST-v0")
-    refuses("--env num_classes 5: expected not given, as", env_options={"num_classes": 5})
-    refuses("--encoder conv: expected mlp with the options of", encoder=PlainEncoder("conv"))
-    refuses("--encoder resnet10 width=8 .*: expected mlp", encoder=NARROW)
-    task.new_agent().save(tmp_path, **task.metadata)
-    refuses(r"results\.json is missing", run=tmp_path)
 
 
 # -- networks that halt ----------
@@ -319,8 +255,6 @@ def test_the_recipes_are_valid() -> None:
     [
         (lambda: {"epochs": 0}, "--epochs 0: expected at least 1"),
         (lambda: {"side": -1}, "--side -1: expected 0 or more"),
-        (lambda: {"flops": 1e6}, "--flops 1000000.0: expected none beside --side"),
-        (lambda: {"side": None, "flops": 0.0}, "--flops 0.0: expected a positive number"),
         (lambda: {"learning_rate": float("nan")}, "--learning-rate nan"),
         (lambda: {"resume": True}, "--resume: expected with --run-dir"),
         (lambda: {"bf16": True}, "--bf16 True: expected not given, unless --encoder is a resnet"),
@@ -330,14 +264,6 @@ def test_the_recipes_are_valid() -> None:
             "--encoder per_step True: expected false",
         ),
         (lambda: HALTING | {"halting": HaltingBlocks(ponder_cost=-0.1)}, "ponder_cost -0.1"),
-        (
-            lambda: HALTING | {"halting": HaltingBlocks(), "side": None, "flops": 1e6},
-            "--flops 1000000.0: expected none with --halting",
-        ),
-        (
-            lambda: HALTING | {"halting": HaltingBlocks(), "like": Path("x")},
-            "--like x: expected none with --halting",
-        ),
         (
             lambda: {"halting": HaltingBlocks(), "encoder": ResNetEncoder(frozen_norms=True)},
             "--halting act: expected none with --bf16 or frozen_norms=true",

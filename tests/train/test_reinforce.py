@@ -348,8 +348,6 @@ TRUNK = {"trunk": Path("x"), "run_dir": Path("y")}
         (lambda: {"scan_epochs": 9999}, "--scan-epochs 9999"),
         (lambda: {"scan_epochs": 1, "stop": StopJoint()}, "0 with --stop joint"),
         (lambda: {"scan_epochs": 1, "env_steps": 9000}, "--scan-epochs 1: expected 0 with --env"),
-        (lambda: {"glimpse_only": 1.5}, "--glimpse-only 1.5: expected 0 to 1"),
-        (lambda: {"glimpse_only": 0.5, "location_reward": "return"}, "unless locations earn"),
         (lambda: {"env_steps": 0}, "--env-steps 0: expected at least 1"),
     ],
 )

@@ -13,7 +13,7 @@ from train.common.jobs import Runner, run_in_order
 from train.common.records import read_records, write_records
 from train.paper import claims, tables
 from train.paper.published import TITLES
-from train.paper.systems import ANYWHERE, BIRDS, BIRDS_4, MNIST, SCENES
+from train.paper.systems import ANYWHERE, BIRDS, BIRDS_LARGE, MNIST, SCENES
 from train.reproduce import Options, plan, protocols_of
 
 COMMITTED = Path(__file__).resolve().parents[2] / "benchmarks/results/tables"
@@ -30,7 +30,7 @@ def test_a_run_comes_after_the_runs_that_it_reads(tmp_path: Path) -> None:
     for seed in (0, 1):
         assert folders.index(f"mnist/ram/seed-{seed}") < folders.index(f"mnist/dtram-1/seed-{seed}")
     assert "mnist/fc/seed-0" in folders and "mnist/fc/seed-1" not in folders
-    assert BIRDS.needed("one-look-like") == ["ram", "dtram", "one-look-like"]
+    assert BIRDS.needed("dtram") == ["ram", "dtram"]
 
 
 def test_a_failed_run_is_named_by_the_runs_that_need_it(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_a_failed_run_is_named_by_the_runs_that_need_it(tmp_path: Path) -> None:
 
 def test_drawn_images_take_the_place_of_photographs(tmp_path: Path) -> None:
     options = Options(what=("table6",), runs=tmp_path, data_dir=tmp_path)
-    assert {run.folder.parts[-3] for run in plan(options)} == {"birds-small", "birds-small-4"}
+    assert {run.folder.parts[-3] for run in plan(options)} == {"birds-small"}
     with pytest.raises(ValueError, match=r"datasets download cub"):
         plan(replace(options, data="real"))
     # Table 2 shows MNIST and needs no photographs, whatever --data is.
@@ -58,13 +58,14 @@ def test_drawn_images_take_the_place_of_photographs(tmp_path: Path) -> None:
 
 
 def test_small_birds_stand_once_for_cub_and_cars(tmp_path: Path, capsys: Any) -> None:
-    options = Options(what=("table4", "figure8"), runs=tmp_path, **NO_RUNS)
+    options = Options(what=("table4", "table5", "figure8"), runs=tmp_path, **NO_RUNS)
     assert options.keys == ()
     assert reproduce.reproduce(options) == []
     printed = capsys.readouterr().out
-    assert "table4: not made" in printed and "table3 shows the drawn birds" in printed
-    assert "figure8: not made" in printed and "figure7 shows the drawn birds" in printed
-    large = replace(options, data="drawn-large")
+    assert "table4: not made; table6 shows the small drawn birds" in printed
+    assert "table5: not made; scenes shows the small drawn birds" in printed
+    assert "figure8: not made; figure7 shows the small drawn birds" in printed
+    large = replace(options, what=("table4", "figure8"), data="drawn-large")
     assert {run.folder.parts[-3] for run in plan(large)} == {"autos-512"}
 
 
@@ -82,9 +83,10 @@ def test_number_of_seeds_of_a_line() -> None:
         assert {run.folder.name for run in runs} == {"seed-0"}
 
 
-def test_claims_include_the_budget_of_four() -> None:
-    found = protocols_of(Options(what=("claims",), data="drawn"), "claims")
-    assert found == [MNIST, *ANYWHERE, *SCENES, BIRDS, BIRDS_4]
+def test_claims_are_of_these_protocols() -> None:
+    for data, more in (("drawn", []), ("drawn-large", [BIRDS_LARGE])):
+        found = protocols_of(Options(what=("claims",), data=data), "claims")  # type: ignore[arg-type]
+        assert found == [MNIST, *ANYWHERE, BIRDS, *SCENES, *more]
 
 
 # -- records alone ---------------------------------------------------------------------------------

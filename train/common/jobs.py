@@ -59,7 +59,7 @@ class ProgramRun:
         return [sys.executable, str(PROGRAMS / self.program), *given, "--resume"]
 
 
-PLACES = ("--run-dir", "--data-dir", "--trunk", "--like", "--device", "--resume")
+PLACES = ("--run-dir", "--data-dir", "--trunk", "--device", "--resume")
 """Flags that say where something is; a run that was moved is still the same."""
 
 

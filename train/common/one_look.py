@@ -1,34 +1,25 @@
 """The networks that ``train/one_look.py`` trains: recipes, halting, and the size of the image."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 import torch
 
 from agents.backbone_weights import load_backbone
-from agents.dtram import DTRAM
 from agents.halting.act_resnet import ACTConfig, ACTResNet
 from agents.halting.sact import SACTResNet
-from agents.one_look import OneLook, OneLookConfig, side_of_flops
+from agents.one_look import OneLook, OneLookConfig
 from train.common.augment import Augmentation
 from train.common.backbone import load_classifier, pixel_scale, prepare_backbone, weights_of
-from train.common.files import read_json
 from train.common.options import (
     SGD,
     Encoder,
-    PlainEncoder,
     ResNetEncoder,
-    check,
     check_numbers,
     words,
 )
-from train.common.run import has_results
 from train.common.training_task import TrainingTask
-
-IMAGE_KEYWORDS = ("image_size", "crop_to_box", "num_classes", "num_train", "num_test", "root")
-"""Keywords of an environment that change its images; all others change its glimpses."""
 
 
 @dataclass(frozen=True)
@@ -97,44 +88,12 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
 """Named sets of options for ``python train/one_look.py --recipe NAME``."""
 
 
-class Like(NamedTuple):
-    """Network and mean FLOPs of a DT-RAM, to be matched by a one-look network."""
-
-    network: dict[str, Any]  # fields of `OneLookConfig`
-    flops: float  # mean of an image on the test split
-
-
-def check_like(run_dir: Path, task: TrainingTask, encoder: Encoder) -> Like:
-    """Reads the finished DT-RAM that ``--like`` names; checks its images and its encoder."""
-    header = DTRAM.read_header(run_dir)
-    if not has_results(run_dir):
-        raise ValueError(f"--like {run_dir}: expected a finished run, results.json is missing")
-    name, expected = (str(e).rpartition(":")[2] for e in (task.env_id, header.get("env_id")))
-    check("env_id", name, name == expected, f"{expected}, as --like {run_dir}")
-    options = header.get("env_options", {})
-    for keyword in IMAGE_KEYWORDS:
-        value, wanted = task.env_options.get(keyword), options.get(keyword)
-        expected = "not given" if wanted is None else str(wanted)
-        check(f"env {keyword}", value, value == wanted, f"{expected}, as --like {run_dir}")
-    config = DTRAM.config_from(header)
-    own = config.resnet and replace(config.resnet, channels=task.channels)
-    asked = encoder.resnet(task.channels) if isinstance(encoder, ResNetEncoder) else None
-    agrees = encoder == PlainEncoder() or (encoder.name, asked) == (config.encoder, own)
-    expected = f"{config.encoder} with the options of {run_dir}; or leave them out"
-    check("encoder", encoder, agrees, expected)
-    network = {"encoder": config.encoder, "resnet": own, "hidden_size": config.hidden_size}
-    network["made_for"] = config.glimpse_shape[0] if config.encoder == "cnn" else 0
-    return Like(network, read_json(run_dir / "results.json")["mean_flops"])
-
-
 def new_network(
     task: TrainingTask,
     encoder: Encoder,
     halting: Halting,
     *,
     side: int | None,
-    flops: float | None,
-    like: Like | None,
     bf16: bool,
     seed: int,
 ) -> tuple[OneLook | ACTResNet, str]:
@@ -150,12 +109,7 @@ def new_network(
         frozen_norms=isinstance(encoder, ResNetEncoder) and encoder.frozen_norms,
         **scale,
     )
-    if like is not None:
-        config = replace(config, **like.network)
-        flops = flops or like.flops
-    if side is None and flops is not None:
-        side = side_of_flops(config, flops)
-    elif side is None and task.sensor.first_glimpse == "thumbnail":
+    if side is None and task.sensor.first_glimpse == "thumbnail":
         side = task.sensor.thumbnail_size or task.sensor.glimpse_size
     side = side or min(task.images("train").data.typical_size)
     torch.manual_seed(seed)

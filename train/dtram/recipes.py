@@ -103,23 +103,8 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         "locator": Values(grid=26, learning_rate=4e-3),
         "stop": StopAfter(max_mean_glimpses=5.0),
     },
-    # Small drawn birds, whose species differ in small parts, learned from nothing in two stages.
-    "birds-curriculum": {
-        "env_id": "DTRAM-BirdsSmall-v0",
-        "encoder": PlainEncoder("cnn"),
-        "locator": Cells(grid=8, entropy=0.04, gradient="state", hidden=128),
-        "glimpse_only": 0.5,
-        "curriculum": (2, 3),
-        "m": 4,
-        "batch_size": 48,
-        "epochs": 20,
-        "learning_rate": 1.5e-3,
-        "augment": Augmentation(affine=0.0, flip=True),
-        "bf16": True,
-        "stop": BIRD_STOP,
-    },
-    # The same birds, and in large scenes. The agent begins as a network that looked once, at the
-    # small birds or at scenes of 256 pixels.
+    # Small drawn birds, whose species differ in small parts, alone and in large scenes. The agent
+    # begins as a network that looked once, at the small birds or at scenes of 256 pixels.
     "birds-small": {
         **_BIRDS,
         "encoder": replace(_BIRD_ENCODER, weights=BIRDS_LOOK),

@@ -37,6 +37,5 @@ def warm_up_objective(objective: Objective) -> Objective:
         baseline="none",
         location_reward="imitation",
         location_entropy=0.0,
-        glimpse_only_reward=0.0,
         policy_weight=LIKELIHOOD_WEIGHT * objective.policy_weight,
     )

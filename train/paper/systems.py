@@ -30,7 +30,6 @@ class System:
     recipe: str = ""  # the program's --recipe; none if empty
     options: Mapping[str, Any] = field(default_factory=dict)  # by name; they change the recipe
     trunk: str | None = None  # system whose trained trunk it takes (--trunk)
-    like: str | None = None  # system whose encoder and mean FLOPs are matched (--like)
 
     def option(self, name: str) -> Any:
         """The value of an option; None where neither system nor recipe names it."""
@@ -57,11 +56,12 @@ class Protocol:
         made = self.systems[system]
         options: dict[str, Any] = {"recipe": made.recipe or None, "env_id": self.env_id}
         options |= {"env": self.env or None, "seed": seed, **made.options, "data_dir": data_dir}
-        needed = {"trunk": made.trunk, "like": made.like}
-        read = {k: self.folder(runs, name, seed) for k, name in needed.items() if name is not None}
+        trunk = self.folder(runs, made.trunk, seed) if made.trunk else None
         label, folder = f"{self.name} {system} seed {seed}", self.folder(runs, system, seed)
-        after = tuple(read.values())
-        return ProgramRun(label, made.program, folder, options | read, after, made.values)
+        after = (trunk,) if trunk else ()
+        return ProgramRun(
+            label, made.program, folder, options | {"trunk": trunk}, after, made.values
+        )
 
     def folder(self, runs: Path, system: str, seed: int) -> Path:
         """Where the run of a system with a seed is."""
@@ -74,7 +74,7 @@ class Protocol:
 
     def needed(self, system: str) -> list[str]:
         """The systems to be trained for one, in order, itself last."""
-        before = self.systems[system].trunk or self.systems[system].like
+        before = self.systems[system].trunk
         return [*(self.needed(before) if before else ()), system]
 
 
@@ -174,22 +174,29 @@ CLUTTERED = _digits_anywhere("cluttered", "DTRAM-ClutteredMNIST-v0", 60, 4.0)
 CLUTTERED_100 = _digits_anywhere("cluttered-100", "DTRAM-ClutteredMNIST100-v0", 100, 5.0)
 ANYWHERE = (TRANSLATED, CLUTTERED, CLUTTERED_100)
 
-# -- small drawn birds -----------------------------------------------------------------------------
+# -- small drawn birds, and the same birds in large scenes -----------------------------------------
 
 _FLIP = Augmentation(affine=0.0, flip=True)
-_BIRD_ACT = ACT(ponder_cost=0.02, epochs=BIRD_STOP.epochs, batch_size=BIRD_STOP.batch_size)
 
 
-def _bird_ram(**options: Any) -> System:
-    return System(REINFORCE, "birds-curriculum", {"stop": StopOff(), **options})
+def _looks(*sides: int, weights: str | None) -> dict[str, System]:
+    """Networks that look once, at images shrunk to `sides`."""
+    encoder = {"encoder": ResNetEncoder("resnet18", weights=weights, width=8)} if weights else {}
+    return {f"one-look-{s}": System(ONE_LOOK, "scenes", {"side": s, **encoder}) for s in sides}
 
 
-def _bird_look(like: str | None = None, **options: Any) -> System:
-    return System(ONE_LOOK, options={"augment": _FLIP, "epochs": 20, **options}, like=like)
+def _bird_ram(recipe: str, **options: Any) -> System:
+    return System(REINFORCE, recipe, {"stop": StopOff(), **options})
 
 
-def _bird_resnet(name: Any = "resnet34", side: int = 0, **options: Any) -> System:
-    return _bird_look(encoder=ResNetEncoder(name, width=8), side=side, **options)
+def _bird_dtram(recipe: str) -> System:
+    return _stopper("ram", recipes.RECIPES[recipe]["stop"], augment=_FLIP, bf16=True)
+
+
+def _halting(name: Any, ponder_cost: float) -> System:
+    """The network that looks once at small birds, with blocks that halt."""
+    halting = HaltingBlocks(name, ponder_cost=ponder_cost)
+    return System(ONE_LOOK, "birds-small", {"halting": halting, "bf16": False})
 
 
 BIRDS = Protocol(
@@ -197,65 +204,49 @@ BIRDS = Protocol(
     "DTRAM-BirdsSmall-v0",
     3,
     {
-        "one-look": _bird_look(encoder=PlainEncoder("cnn"), side=32),
-        "one-look-like": _bird_look(like="dtram"),
-        "one-look-full": _bird_look(like="dtram", side=0, epochs=12),
-        "ram": _bird_ram(),
-        # As many glimpses as the two stages of the curriculum: 33 x 3 against 20 x (2 + 3).
-        "ram-no-curriculum": _bird_ram(curriculum=(), epochs=33),
-        "ram-last": _bird_ram(supervision="last"),
-        "dtram": _stopper("ram", BIRD_STOP, augment=_FLIP),
-        **_by_discount(BIRD_STOP, without=0.98, augment=_FLIP),
-        "act": _stopper("ram", _BIRD_ACT, augment=_FLIP),
-        "one-look-resnet": _bird_resnet(),
-        "one-look-resnet-32": _bird_resnet(side=32),
-        "one-look-resnet18": System(ONE_LOOK, "birds-small"),
-        "one-look-resnet18-32": _bird_resnet("resnet18", side=32),
-        "act-resnet": _bird_resnet(halting=HaltingBlocks("act", ponder_cost=0.02)),
-        "sact-resnet": _bird_resnet(halting=HaltingBlocks("sact")),
+        **_looks(32, 64, weights=None),
+        "one-look-128": System(ONE_LOOK, "birds-small"),  # from its weights the others start
+        "ram": _bird_ram("birds-small"),
+        # As many glimpses in all as RAM: 14 x (2 + 3) against 24 x 3.
+        "ram-curriculum": _bird_ram("birds-small", curriculum=(2, 3), epochs=14),
+        "ram-last": _bird_ram("birds-small", supervision="last"),
+        "dtram": _bird_dtram("birds-small"),
+        **_by_discount(BIRD_STOP, without=0.98, augment=_FLIP, bf16=True),
+        "act": _stopper(
+            "ram",
+            ACT(ponder_cost=0.02, epochs=BIRD_STOP.epochs, batch_size=BIRD_STOP.batch_size),
+            augment=_FLIP,
+            bf16=True,
+        ),
+        "act-resnet": _halting("act", 0.02),
+        "sact-resnet": _halting("sact", 0.005),
     },
+    recipes.RECIPES["birds-small"]["env"],
 )
-# With crops of 32 a perfect agent needs 2.1 of 3 glimpses. A budget of 4 leaves more to save.
-BIRDS_4 = Protocol(
-    "birds-small-4",
-    BIRDS.env_id,
-    4,
-    {
-        "ram": _bird_ram(curriculum=(2, 3, 4)),
-        "dtram": _stopper("ram", replace(BIRD_STOP, max_mean_glimpses=2.5), augment=_FLIP),
-    },
-    ("max_glimpses=4",),
-)
-
-# -- the same birds in large scenes ----------------------------------------------------------------
 
 
 def _scenes(side: int) -> Protocol:
     """Scenes of `side` pixels: one look at each side down to the thumbnail's, RAM and DT-RAM.
 
-    At 128 pixels these are the small birds, with crops as large as in the scenes. At 256 and
-    512 pixels, more test images than the environment's own make the claims' intervals narrow.
+    At 256 and 512 pixels, more test images than the environment's own make the claims' intervals
+    narrow.
     """
-    small = side == 128
-    env_id = "DTRAM-BirdsSmall-v0" if small else "DTRAM-Scenes-v0"
-    recipe = "birds-small" if small else "scenes"
-    env = recipes.RECIPES[recipe]["env"] if small else (f"image_size={side}",)
-    env += ("num_test=10000",) if side in (256, 512) else ()
-    sides = [s for s in (32, 64, 128, 256, 512, 1024) if (32 if small else 64) <= s <= side]
-    look = {} if small else {"encoder": ResNetEncoder("resnet18", weights=SCENES_LOOK, width=8)}
-    looks = {f"one-look-{s}": System(ONE_LOOK, "scenes", {"side": s, **look}) for s in sides}
-    if small:  # the other looks start from this network's weights
-        looks["one-look-128"] = System(ONE_LOOK, "birds-small")
-    stopper = _stopper("ram", recipes.RECIPES[recipe]["stop"], augment=_FLIP, bf16=True)
     # Cells of at most half a crop, so that some crop shows any part whole.
     finer = {"locator": Values(grid=32, learning_rate=4e-3)} if side > 512 else {}
-    ram = System(REINFORCE, recipe, {"stop": StopOff(), **finer})
     return Protocol(
-        f"scenes-{side}", env_id, 3 if small else 6, {**looks, "ram": ram, "dtram": stopper}, env
+        f"scenes-{side}",
+        "DTRAM-Scenes-v0",
+        6,
+        {
+            **_looks(*(s for s in (64, 128, 256, 512, 1024) if s <= side), weights=SCENES_LOOK),
+            "ram": _bird_ram("scenes", **finer),
+            "dtram": _bird_dtram("scenes"),
+        },
+        (f"image_size={side}", *(("num_test=10000",) if side <= 512 else ())),
     )
 
 
-SCENES = tuple(_scenes(side) for side in (128, 256, 512, 1024))
+SCENES = tuple(_scenes(side) for side in (256, 512, 1024))
 
 # -- photographs -----------------------------------------------------------------------------------
 
@@ -309,9 +300,9 @@ CARS_LARGE = _photographs("cars-512", "DTRAM-Cars-v0", "resnet50", LARGE)
 BIRDS_LARGE = _photographs("birds-512", "DTRAM-Birds-v0", "resnet50", LARGE)
 AUTOS_LARGE = _photographs("autos-512", "DTRAM-Autos-v0", "resnet50", LARGE)
 
-DRAWN = (BIRDS, BIRDS_4, BIRDS_LARGE, AUTOS_LARGE)
+DRAWN = (BIRDS, BIRDS_LARGE, AUTOS_LARGE)
 """Protocols on drawn images that can stand in for photographs."""
 PHOTOGRAPHS = (CUB_LARGE, CUB_MEDIUM, CUB_MEDIUM_DEEP, CARS_LARGE)
 PROTOCOLS = {
-    protocol.name: protocol for protocol in (MNIST, *ANYWHERE, *SCENES, *DRAWN, *PHOTOGRAPHS)
+    protocol.name: protocol for protocol in (MNIST, *ANYWHERE, *DRAWN, *SCENES, *PHOTOGRAPHS)
 }

@@ -21,14 +21,14 @@ CLAIMED = (
 )
 """Systems about which something is claimed."""
 SEVERAL_SEEDS = (*CLAIMED, "act")
-IN_NO_CURVE = (
-    "ram-no-curriculum",
-    "ram-last",
-    "one-look-resnet-32",
-    "one-look-resnet18",
-    "one-look-resnet18-32",
-)
+IN_NO_CURVE = ("ram-curriculum", "ram-no-curriculum", "ram-last")
 """Systems that the curves do not show."""
+HALTING = {
+    "act": "RAM with ACT",
+    "act-resnet": "ResNet with ACT",
+    "sact-resnet": "ResNet with SACT",
+}
+"""Systems with adaptive computation time."""
 
 
 class Line(NamedTuple):
@@ -86,10 +86,6 @@ NOTES = {
     "glimpses. There are 10,000 test images of 256 and 512 pixels each, and 2,000 of the other "
     "sides.",
 }
-GLIMPSE_ONLY_NOTE = (
-    "Without intermediate supervision only the last answer is learned. The classification of each "
-    "later glimpse by itself is learned in both, because no part is found otherwise."
-)
 
 
 def table(key: str, drawn: Protocol | None = None) -> Table:
@@ -100,23 +96,22 @@ def table(key: str, drawn: Protocol | None = None) -> Table:
         return Table(key, title, "error", tuple(one_dataset[key]()), True, note)
     photographs = {"table3": systems.CUB_LARGE, "table4": systems.CARS_LARGE}
     protocol = drawn or photographs.get(key, systems.CUB_MEDIUM)
+    small = drawn is systems.BIRDS
     if key == "table5":
-        lines = _resolution_of_photographs() if drawn is None else _resolution_of_drawn(drawn)
+        lines = _resolution() if drawn is None else _resolution_of_drawn(drawn)
+    elif key == "table6" and small:
+        lines = _small_birds()
     elif key == "table8":
-        lines = _by_steps(published.TABLE_8, ("ram-no-curriculum", "ram"), protocol)
+        names = ("ram", "ram-curriculum") if small else ("ram-no-curriculum", "ram")
+        lines = _by_steps(published.TABLE_8, names, protocol)
     elif key == "table9":
         lines = _by_steps(published.TABLE_9, ("ram-last", "ram"), protocol)
     else:
         lines = _comparison(published.COMPARISONS[key], protocol)
     if drawn is not None:  # no figure of drawn images stands under a photograph's name
-        if key == "table6" and drawn is systems.BIRDS:
-            lines = [*lines, *_budget_of_four()]
-        if key == "table9" and drawn.systems["ram"].option("glimpse_only"):
-            note = f"{note} {GLIMPSE_ONLY_NOTE}"
         kind = "autos" if drawn is systems.AUTOS_LARGE else "birds"
-        small = "small " * (drawn is systems.BIRDS)
-        number = key.removeprefix("table")
-        title = f"The systems of the talk's Table {number}, accuracy on {small}drawn {kind}."
+        number, size = key.removeprefix("table"), "small " * small
+        title = f"The systems of the talk's Table {number}, accuracy on {size}drawn {kind}."
     return Table(key, title, "accuracy", tuple(lines), drawn is None, note)
 
 
@@ -127,7 +122,7 @@ def line_of(protocol: Protocol, system: str, label: str = "", **stop: Any) -> Li
 
 def label_of(protocol: Protocol, system: str) -> str:
     """The name of a DT-RAM in a list of several."""
-    if protocol in systems.SCENES:
+    if protocol in (systems.BIRDS, *systems.SCENES):
         return f"DT-RAM, {_pixels(protocol)}"
     if protocol is not systems.MNIST:
         return f"DT-RAM, budget of {protocol.max_glimpses}"
@@ -172,23 +167,37 @@ def _anywhere() -> list[Line]:
 
 
 def _pixels(scenes: Protocol) -> str:
-    """The side of a protocol's scenes."""
-    return f"{scenes.name.removeprefix('scenes-')} pixels"
+    """The side of the images of small birds or of scenes."""
+    return "128 pixels" if scenes is systems.BIRDS else f"{scenes.name.rpartition('-')[2]} pixels"
 
 
 def _large_scenes() -> list[Line]:
     """Birds in large scenes: one look at each side, RAM and DT-RAM."""
     lines = []
-    for protocol in systems.SCENES:
-        scene = _pixels(protocol)
-        for system in protocol.systems:
-            if system.startswith("one-look-"):
-                side = system.removeprefix("one-look-")
-                lines.append(line_of(protocol, system, f"{scene}: one look at {side}x{side}"))
-        for steps in range(2, protocol.max_glimpses + 1):
-            lines.append(line_of(protocol, "ram", f"{scene}: RAM, {steps} glimpses", steps=steps))
-        lines.append(line_of(protocol, "dtram", f"{scene}: DT-RAM"))
+    for protocol in (systems.BIRDS, *systems.SCENES):
+        scene = f"{_pixels(protocol)}: "
+        lines += [*_looks(protocol, f"{scene}one look"), *_glimpses(protocol, f"{scene}RAM")]
+        lines.append(line_of(protocol, "dtram", f"{scene}DT-RAM"))
     return lines
+
+
+def _looks(protocol: Protocol, label: str) -> list[Line]:
+    """One look at each side."""
+    sides = [n.removeprefix("one-look-") for n in protocol.systems if n.startswith("one-look-")]
+    return [line_of(protocol, f"one-look-{s}", f"{label} at {s}x{s}") for s in sides]
+
+
+def _glimpses(protocol: Protocol, label: str) -> list[Line]:
+    """RAM by number of glimpses, from 2 on."""
+    numbers = range(2, protocol.max_glimpses + 1)
+    return [line_of(protocol, "ram", f"{label}, {t} glimpses", steps=t) for t in numbers]
+
+
+def _small_birds() -> list[Line]:
+    """Table 6 on small drawn birds."""
+    protocol, more = systems.BIRDS, {"dtram": "DT-RAM", **HALTING}
+    lines = [*_looks(protocol, "One look"), *_glimpses(protocol, "RAM")]
+    return lines + [line_of(protocol, system, label) for system, label in more.items()]
 
 
 def _comparison(rows: Sequence[Published], protocol: Protocol) -> list[Line]:
@@ -199,21 +208,7 @@ def _comparison(rows: Sequence[Published], protocol: Protocol) -> list[Line]:
         for row in rows
         if (row.steps or 0) <= protocol.max_glimpses and (row.system or not drawn)
     ]
-    halting = {
-        "act": "RAM with ACT",
-        "one-look-resnet": "One look, ResNet",  # the one look of photographs is a ResNet's already
-        "act-resnet": "ResNet with ACT",
-        "sact-resnet": "ResNet with SACT",
-    }
-    more = [line_of(protocol, s, label) for s, label in halting.items() if s in protocol.systems]
-    return lines + more
-
-
-def _budget_of_four() -> list[Line]:
-    """Small drawn birds with one glimpse more in the budget."""
-    ram, protocol = "RAM, {} glimpses, budget of 4", systems.BIRDS_4
-    fixed = [line_of(protocol, "ram", ram.format(t), steps=t) for t in (2, 3, 4)]
-    return [*fixed, line_of(protocol, "dtram", "DT-RAM, budget of 4")]
+    return lines + [line_of(protocol, system, label) for system, label in HALTING.items()]
 
 
 def _by_steps(
@@ -221,7 +216,8 @@ def _by_steps(
 ) -> list[Line]:
     """Two ways to train RAM, by number of glimpses, from the curriculum's first stage on."""
     lines = []
-    first = protocol.systems["ram"].option("curriculum")[0]
+    curricula = [protocol.systems[name].option("curriculum") for name in names]
+    first = next((stages[0] for stages in curricula if stages), 1)
     for (how, values), system, other in zip(rows.items(), names, names[::-1], strict=True):
         for steps in range(first, protocol.max_glimpses + 1):
             label = f"{how}, {steps} glimpse{'s' * (steps > 1)}"
@@ -231,21 +227,13 @@ def _by_steps(
 
 
 def _resolution_of_drawn(protocol: Protocol) -> list[Line]:
-    """Table 5 on drawn images: one look at several resolutions and depths, and RAM."""
-    looks = {
-        "one-look": "first look alone",
-        "one-look-full": "one look, full resolution",
-        "one-look-resnet18-32": "ResNet-18, 32x32",
-        "one-look-resnet-32": "ResNet-34, 32x32",
-        "one-look-resnet18": "ResNet-18, 128x128",
-        "one-look-resnet": "ResNet-34, 128x128",
-    }
-    lines = [line_of(protocol, s, label) for s, label in looks.items() if s in protocol.systems]
+    """Table 5 on large drawn images: the first look alone, and RAM."""
     budget = protocol.max_glimpses
-    return [*lines, line_of(protocol, "ram", f"RAM, {budget} glimpses", steps=budget)]
+    ram = line_of(protocol, "ram", f"RAM, {budget} glimpses", steps=budget)
+    return [line_of(protocol, "one-look", "first look alone"), ram]
 
 
-def _resolution_of_photographs() -> list[Line]:
+def _resolution() -> list[Line]:
     """Table 5: resolution of the first look by depth of the network."""
     lines = []
     protocols = (systems.CUB_MEDIUM, systems.CUB_MEDIUM_DEEP, systems.CUB_LARGE)

@@ -19,7 +19,7 @@ def task() -> TrainingTask:
 
 @pytest.mark.parametrize("halts", [False, True])
 def test_validation_ranks_by_error_or_by_acts_loss(task: TrainingTask, halts: bool) -> None:
-    settings = {"side": 8, "flops": None, "like": None, "bf16": False, "seed": 0}
+    settings = {"side": 8, "bf16": False, "seed": 0}
     encoder, halting = (RESNET, HaltingBlocks()) if halts else (PlainEncoder(), NoHalting())
     network, _ = new_network(task, encoder, halting, **settings)
     images = task.images("validation")

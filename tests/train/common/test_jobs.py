@@ -54,7 +54,7 @@ def made_by(command: str, folder: Path, after: tuple[Path, ...] = ()) -> Program
     [
         "--seed 1 --trunk runs/a --stop act --run-dir runs/b --resume",
         "--seed 1 --trunk=elsewhere --device cuda --stop act",  # a run that was moved
-        "--run-dir runs/b --seed 1 --like x --stop act --data-dir d",
+        "--run-dir runs/b --seed 1 --stop act --data-dir d",
     ],
 )
 def test_a_finished_run_of_the_same_command_is_accepted(words: str, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def test_an_agent_begins_as_the_one_look_network_that_its_weights_are_from(tmp_p
         state = agent.observe(glimpse, torch.rand(5, 2), state, step)
         torch.testing.assert_close(agent.logits(state, step), begun(glimpse))
 
-    keywords = {"side": 64, "flops": None, "like": None, "bf16": False, "seed": 0}
+    keywords = {"side": 64, "bf16": False, "seed": 0}
     again, _ = new_network(task, encoder, NoHalting(), **keywords)  # type: ignore[arg-type]
     images = torch.randint(256, (5, 64, 64, 3), dtype=torch.uint8)
     torch.testing.assert_close(again.eval()(images), begun(images))

@@ -35,7 +35,6 @@ SMALL = replace(
             options={"stop": ACT(epochs=1, batch_size=900), "device": "cpu"},
             trunk="ram",
         ),
-        "like": System(ONE_LOOK, options=QUICK, like="dtram-1"),
     },
 )
 """MNIST's protocol with few systems, which learn for a moment on drawn glyphs."""

@@ -8,14 +8,19 @@ from train import one_look, reinforce
 from train.common.options import command_line
 from train.paper import published as talk
 from train.paper import systems, tables
-from train.paper.systems import BIRDS, BIRDS_4, PROTOCOLS, RECIPES, Protocol
+from train.paper.systems import BIRDS, PROTOCOLS, RECIPES, Protocol
+from train.reproduce import SHOWN_BY
 
 KEYS = (*(f"table{n}" for n in range(2, 10)), "clutter", "scenes")
-DRAWN = (None, *(p for p in systems.DRAWN if p is not BIRDS_4))  # that is of Table 6 and claims
+TABLES = [
+    pytest.param(key, drawn, id=f"{key}-{drawn.name if drawn else 'real'}")
+    for key in KEYS
+    for drawn in (None, *systems.DRAWN)
+    if not (drawn is BIRDS and key in SHOWN_BY)
+]
 
 
-@pytest.mark.parametrize("drawn", DRAWN, ids=[p.name if p else "real" for p in DRAWN])
-@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize(("key", "drawn"), TABLES)
 def test_every_line_names_a_known_system(key: str, drawn: Protocol | None) -> None:
     made = tables.table(key, drawn)
     assert len({line.name for line in made.lines}) == len(made.lines)
@@ -42,9 +47,11 @@ def test_every_system_is_options_of_its_program(protocol: Protocol) -> None:
             assert options.trunk == protocol.folder(Path("r"), system.trunk, 3)
 
 
-@pytest.mark.parametrize("drawn", DRAWN[1:], ids=[p.name for p in DRAWN[1:] if p])
+@pytest.mark.parametrize("drawn", systems.DRAWN, ids=[p.name for p in systems.DRAWN])
 def test_drawn_images_stand_under_their_own_name(drawn: Protocol) -> None:
     for key in KEYS[1:-2]:
+        if drawn is BIRDS and key in SHOWN_BY:
+            continue
         made = tables.table(key, drawn)
         assert "drawn" in made.title and "CUB" not in made.title and "Cars" not in made.title
         assert ("autos" in made.title) == (drawn is systems.AUTOS_LARGE)
@@ -120,15 +127,15 @@ def test_published_figures_are_the_talks() -> None:
 
 def test_recipes_and_options_of_a_system() -> None:
     """As the commands of a reader: a recipe, then what a system changes."""
-    words = BIRDS_4.run(Path("r"), "ram", 0).words()[2:-3]
-    expected = (
-        "--recipe birds-curriculum --env-id DTRAM-BirdsSmall-v0 --env max_glimpses=4 --seed 0"
-    )
-    assert words == [*expected.split(), "--stop", "off", "--curriculum", "2", "3", "4"]
+    words = BIRDS.run(Path("r"), "ram-curriculum", 0).words()[2:-3]
+    env = "--env-id DTRAM-BirdsSmall-v0 --env glimpse_size=64 thumbnail_size=32"
+    changes = "--seed 0 --stop off --curriculum 2 3 --epochs 14"
+    assert words == f"--recipe birds-small {env} {changes}".split()
     stop = systems.MNIST.run(Path("r"), "dtram-0", 0).words()
     assert "--stop after max_mean_glimpses=2.4 --discount 0.98 --trunk r/mnist" in " ".join(stop)
     assert systems.MNIST.systems["ram"].option("scan_epochs") == 12  # the recipe's
-    assert BIRDS.systems["ram-no-curriculum"].option("curriculum") == ()  # not the recipe's
+    ram = systems.CUB_LARGE.systems["ram-no-curriculum"]
+    assert ram.option("curriculum") == ()  # not the recipe's
 
 
 def test_a_depth_and_a_resolution_have_their_protocols() -> None:
@@ -139,16 +146,9 @@ def test_a_depth_and_a_resolution_have_their_protocols() -> None:
 
 
 def test_two_ways_to_train_are_compared_on_one_seed() -> None:
-    for key, other in (("table8", "ram-no-curriculum"), ("table9", "ram-last")):
+    for key, other in (("table8", "ram-curriculum"), ("table9", "ram-last")):
         pairs = {(line.system, line.beside) for line in tables.table(key, BIRDS).lines}
         assert pairs == {("ram", other), (other, "ram")}
-
-
-def test_table_9_notes_the_glimpses_classified_by_themselves() -> None:
-    """Small drawn birds keep that supervision, which the talk's network does not have."""
-    assert "by itself" in tables.table("table9", BIRDS).note
-    assert "by itself" not in tables.table("table9").note
-    assert "by itself" not in tables.table("table8", BIRDS).note
 
 
 def test_a_stop_is_named_by_its_bound_and_its_network() -> None:
@@ -156,15 +156,16 @@ def test_a_stop_is_named_by_its_bound_and_its_network() -> None:
     assert tables.label_of(systems.MNIST, "dtram-conv-1").startswith("DT-RAM at <= 3.6, cells and")
     second = tables.label_of(systems.MNIST, "dtram-2")
     assert second == "DT-RAM, discount 0.999, the paper's network"
-    assert tables.label_of(BIRDS_4, "dtram") == "DT-RAM, budget of 4"
+    assert tables.label_of(BIRDS, "dtram") == "DT-RAM, 128 pixels"
+    assert tables.label_of(systems.CUB_LARGE, "dtram") == "DT-RAM, budget of 3"
 
 
-def test_a_fourth_glimpse_stands_beside_the_budget_of_three() -> None:
-    lines = [line for line in tables.table("table6", BIRDS).lines if line.protocol is BIRDS_4]
-    assert [line.name for line in lines] == [
-        *(f"RAM, {t} glimpses, budget of 4" for t in (2, 3, 4)),
-        "DT-RAM, budget of 4",
-    ]
+def test_small_birds_are_those_of_the_scenes_table() -> None:
+    """Both tables read the same runs: one look at each side, RAM, DT-RAM."""
+    small = {(line.system, line.published.steps) for line in tables.table("table6", BIRDS).lines}
+    lines = tables.table("scenes").lines
+    scenes = {(line.system, line.published.steps) for line in lines if line.protocol is BIRDS}
+    assert {name for name, _ in small - scenes} == set(tables.HALTING) and scenes < small
 
 
 def test_statistics_of_a_missing_dataset(tmp_path: Path) -> None:

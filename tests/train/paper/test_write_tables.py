@@ -82,7 +82,7 @@ def test_our_own_lines_have_no_published_figures() -> None:
     found = make_row(MADE, conv, [])
     assert {name for name, value in found.items() if value is not None} == {"system"}
     birds = tables.table("table6", BIRDS)
-    assert make_row(birds, birds.lines[0], []) == {"system": "One look"}
+    assert make_row(birds, birds.lines[0], []) == {"system": "One look at 32x32"}
 
 
 def test_the_text_of_a_table(tmp_path: Path) -> None:
