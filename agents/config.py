@@ -9,7 +9,7 @@ from .encoders import ENCODERS
 from .resnet import RESNETS, ResNetOptions
 
 MAP_ENCODERS = ("pixels",)
-"""Encoders of what a map holds: pixels as they are."""
+"""Encoders for a map; pixels: normalised pixels."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class DTRAMConfig:
     stopper_evidence: bool = True
     """whether the stopper also reads the class probabilities and the time"""
     stopper_prior: str = "none"
-    """what f_a is added to: nothing (none), or a logit that grows with the classifier's confidence
+    """bias of the stop logit: none, or one that grows with the classifier's confidence
     (confidence); see `DTRAM.stop_logit`"""
 
     def __post_init__(self) -> None:
@@ -138,7 +138,7 @@ class DTRAMConfig:
         for shown in cells_of_scales(self):
             side = self.glimpse_shape[0]
             fits = side % shown == 0 or shown % side == 0
-            expected = f"{shown} times or divided by a whole number, its cells in the map"
+            expected = f"a multiple or a divisor of {shown}, the cells of the map that it covers"
             require("glimpse_shape", side, fits, expected)
         fixed = {"per_step": False, "answer": "state", "locator_input": "detached"}
         for name, value in fixed.items():

@@ -38,8 +38,8 @@ class MapOptions:
     width: int = 16
     """channels of the first convolution that reads the map"""
     pool: str = "none"
-    """how h_t is made of what was read: with weights of their own for each place (none), or from
-    the largest and the mean value of each feature (max_and_mean), for objects at any place"""
+    """pooling of what was read before h_t's linear layer: none, or the maximum and the mean of each
+    feature over the map (max_and_mean), for objects at any place"""
     dropout: float = 0.2
     """share of the features that are left out in training before h_t is made of them"""
 

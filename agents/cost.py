@@ -29,7 +29,7 @@ def flops_per_glimpse(agent: DTRAM) -> int:
 
 
 def flops_of_first_glimpse(agent: DTRAM) -> int:
-    """FLOPs of glimpse 1 of one image; it differs from the others if it is a larger thumbnail."""
+    """FLOPs of glimpse 1; a thumbnail may have another size, and a first-look locator reads it."""
     return _flops(agent, agent.config.thumbnail_size or agent.config.glimpse_shape[0], step=0)
 
 

@@ -185,9 +185,7 @@ ENCODERS: dict[str, type[nn.Module]] = {"mlp": GlimpseMLP, "conv": GlimpseConv, 
 """Encoders of glimpses of one size, by name; the residual ones are `resnet.RESNETS`."""
 
 
-def make_encoder(
-    config: Any, shape: tuple[int, int, int], where_features: int, **options: Any
-) -> nn.Module:
+def make_encoder(config: Any, shape: tuple[int, int, int], where_features: int) -> nn.Module:
     """The encoder that a `DTRAMConfig` or `OneLookConfig` names, for glimpses of a shape."""
     scale, width = PixelScale(config.pixel_mean, config.pixel_std), config.hidden_size
     if config.resnet:
@@ -195,4 +193,4 @@ def make_encoder(
         encoder.trunk.freeze_batch_norm(config.frozen_norms)
         return encoder
     made = ENCODERS[config.encoder]
-    return made(shape, width, where_features=where_features, scale=scale, **options)
+    return made(shape, width, where_features=where_features, scale=scale)

@@ -150,12 +150,12 @@ _NESTED = {"resnet": ResNetOptions, "map": MapOptions, "first_look": FirstLookOp
 
 
 def _unlike(settings: dict[str, Any], kind: type, prefix: str = "") -> list[str]:
-    """Names of the settings that are missing, or not of a kind's."""
+    """Names of settings that are missing from, or unknown to, the dataclass `kind`."""
     return [prefix + k for k in sorted({field.name for field in fields(kind)} ^ settings.keys())]
 
 
 def kind_of(folder: str | Path) -> str:
-    """The kind of a saved model; DT-RAM's if none can be read, whose loader then says why."""
+    """The kind of a saved model; DT-RAM's if unreadable, so that `DTRAM.load` raises the error."""
     try:
         return str(json.loads((Path(folder) / "model.json").read_text(encoding="utf-8"))["kind"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -3,9 +3,9 @@
 The talk's locator reads h_t, a vector, in which a place of the thumbnail is hard to find again.
 This one is a convolutional network in two parts. The first reads the thumbnail, once. The second
 reads its features after each glimpse, with a mask of what later glimpses have shown, and a few
-numbers made of h_t, which tell what to look for. It scores cells of the image, so that "the tail,
-wherever it is" is one filter. Encoder, core and the other heads are those of `DTRAM`. Nothing but
-glimpses enters.
+numbers made of h_t, which tell what to look for. It scores cells of the image, so one filter finds
+a part at any place. It sees no pixels but those of glimpses. Encoder, core and the other heads are
+those of `DTRAM`.
 """
 
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from .location_policy import FORBIDDEN
 
 CONTEXT = 4  # numbers made of h_t that the locator reads at every position
 CLOSE = 0.5
-"""No location is chosen within so many halves of a crop of an earlier one, along both axes."""
+"""Forbidden cells: this near to an earlier location 2...t along both axes, in half-crops."""
 
 
 class FirstLookState(NamedTuple):
@@ -109,7 +109,7 @@ class FirstLookDTRAM(DTRAM):
         assert self.config.first_look is not None
         side, extent = self.config.first_look.side, self.config.first_look.extent
         reach = max(extent, 1 / len(self.position))  # so that every glimpse marks a position
-        if not step:  # else no thumbnail comes any more
+        if not step:  # only glimpse 1 is a thumbnail
             assert isinstance(self.locator, FirstLookLocator)
             read = self.locator.reader(adaptive_avg_pool2d(code.pixels, side)).to(features.dtype)
             features = torch.where(later[..., None, None], features, read)

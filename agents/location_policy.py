@@ -6,8 +6,8 @@ what `DTRAM.location_params` returns, ``(..., 2)`` or ``(..., G * G)``.
 
 Scripted locations. Early in training the agent cannot classify yet, so the reward of a location
 tells the locator nothing. For this warm-up `unroll.Unroll.scripted_locations` gives targets for
-glimpses 2...T that replace sampled locations: choices are sampled with the parameters `about` the
-target. The locator learns to imitate them by maximum likelihood: `mean_log_prob` is its score, and
+glimpses 2...T, and locations are sampled from the policy `centred_at` the target. The locator
+learns to imitate them by maximum likelihood: `expected_log_prob` is its score, and
 ``Objective.location_reward="imitation"`` pays every choice 1.
 """
 
@@ -55,12 +55,12 @@ class GaussianLocations:
         """Entropy ``(...)`` in nats; None here, as it does not depend on the parameters."""
         return None
 
-    def about(self, target: Tensor, params: Tensor) -> Tensor:
-        """Parameters, shaped as `params`, of the policy about a scripted location ``(2,)``."""
+    def centred_at(self, target: Tensor, params: Tensor) -> Tensor:
+        """Parameters, shaped as `params`, of the policy whose mode is `target` ``(2,)``."""
         return target.expand_as(params)
 
-    def mean_log_prob(self, script: Tensor, params: Tensor) -> Tensor:
-        """Mean `log_prob` ``(...)`` of choices with the parameters `script`, up to a constant."""
+    def expected_log_prob(self, script: Tensor, params: Tensor) -> Tensor:
+        """Mean `log_prob` ``(...)`` of choices drawn with parameters `script`, up to a constant."""
         return self.log_prob(script, params)
 
 
@@ -71,8 +71,8 @@ class CellLocations:
     centres: Tensor
     """``(G * G, 2)`` in [-1, 1], the locations that it chooses among"""
     exploration: float | None = None
-    """share of choices that are random, and the others take the best cell; None: all are sampled
-    from the softmax"""
+    """share of random choices; all others take the cell with the largest score. None: all are
+    sampled from the softmax"""
 
     def noise(self, steps: int, params: Tensor) -> Tensor:
         # Gumbel noise: the cell with the largest sum of logit and noise is a draw of the softmax.
@@ -96,11 +96,11 @@ class CellLocations:
         log_p = torch.log_softmax(params, dim=-1)
         return -(log_p.exp() * log_p).sum(dim=-1)
 
-    def about(self, target: Tensor, params: Tensor) -> Tensor:
+    def centred_at(self, target: Tensor, params: Tensor) -> Tensor:
         squared_distance = (self.centres - target).square().sum(dim=-1)
         return (squared_distance / (-2 * SCRIPT_SPREAD**2)).expand_as(params)
 
-    def mean_log_prob(self, script: Tensor, params: Tensor) -> Tensor:
+    def expected_log_prob(self, script: Tensor, params: Tensor) -> Tensor:
         return (torch.softmax(script, dim=-1) * torch.log_softmax(params, dim=-1)).sum(dim=-1)
 
 

@@ -26,8 +26,8 @@ from .stopping import glimpses_taken
 from .unroll import Trajectory
 
 LEAST_REWARD_LOG_PROB = -3.0
-"""Lower bound, in nats, of the log-probability that is the reward with
-``location_reward="mean_log_prob"``, so that one misclassified image can't dominate a batch."""
+"""Lower bound, in nats, of log-probabilities in the location rewards mean_log_prob and drop, so
+that one misclassified image can't dominate a batch."""
 
 DROP_DISCOUNT = 0.5
 """Discount of later drops with ``location_reward="drop"`` (AdaptiveNN, Wang et al. 2025)."""
@@ -290,7 +290,7 @@ def _sampled_credit(
 def _exact_credit(
     trajectory: Trajectory, labels: Tensor, m: int, objective: Objective, value: Tensor
 ) -> Credit:
-    """Expectation over the stopping time, which changes no glimpse: one trajectory gives it."""
+    """Exact expectation over stopping times; stopping changes no glimpse, so one path is enough."""
     reward = rewards(trajectory, labels, objective.discount)
     values = expected_returns(trajectory.stop_logit, reward)
     with torch.no_grad():

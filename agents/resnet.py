@@ -257,9 +257,9 @@ NARROW = 64
 
 
 class _Pointwise(nn.Conv2d):
-    """A 1x1 convolution with a stride, computed as one without on the pixels that it reads.
+    """A strided 1x1 convolution, computed without stride on the subsampled input.
 
-    oneDNN 3.12's own one, in few channels, writes beyond its memory on large images.
+    oneDNN 3.12's strided kernel writes out of bounds for few channels on large images.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -293,7 +293,7 @@ def parameter_groups(
     dimensions is 0.
     """
     require("weight_decay", weight_decay, weight_decay >= 0, "at least 0")
-    # The parameters of batch norms have one dimension; those of these may have more.
+    # Unlike a batch norm's, the weights of these norms may have several dimensions.
     norms = [part for part in module.modules() if isinstance(part, nn.LayerNorm | nn.RMSNorm)]
     of_norms = {parameter for norm in norms for parameter in norm.parameters()}
     decay: list[nn.Parameter] = []

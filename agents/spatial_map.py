@@ -38,11 +38,11 @@ class Code(NamedTuple):
     """An encoded glimpse, as the core takes it."""
 
     patches: list[Tensor]  # of each scale (B, F, c, c), the pixels of its cells
-    location: Tensor  # (B, 2) of its centre, for which the map is 2 wide
+    location: Tensor  # (B, 2) of its centre, in [-1, 1] over the map
 
 
 class MapEncoder(nn.Module):
-    """Normalises the pixels of a glimpse; what is finer than the map's cells becomes channels."""
+    """Normalises a glimpse; the pixels within one cell of the map become channels."""
 
     def __init__(self, config: DTRAMConfig) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class MapCore(nn.Module):
         ).to(memory_format=torch.channels_last)
 
     def forward(self, code: Code, before: Tensor) -> Tensor:
-        """The map after a glimpse ``(B, F, R, R)``, which adds what was not seen at its scale."""
+        """The map after a glimpse ``(B, F, R, R)``; at each scale, cells already seen stay."""
         after = torch.empty_like(before)
         cells = torch.arange(before.shape[-1], device=before.device)
         levels = (memory.split(self.levels, dim=1) for memory in (before, after))
@@ -109,7 +109,7 @@ class MapCore(nn.Module):
 
 def _shifted(planes: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
     """Columns `source[:, 0]` and rows `source[:, 1]` ``(B, 2, n)`` of planes ``(B, F, m, m)``, and
-    where there are such ``(B, 1, n, n)``."""
+    a mask ``(B, 1, n, n)`` of the indices inside the plane."""
     features, side, new = *planes.shape[1:3], source.shape[-1]
     inside = (source >= 0) & (source < side)
     x, y = source.clamp(0, side - 1).unbind(1)
@@ -182,7 +182,7 @@ class MapDTRAM(DTRAM):
         options, grid = self.config.map, self.config.locator_grid
         assert options is not None
         side, pitch = options.glimpse_cells, options.cells // grid
-        before = (side - pitch) // 2  # of the window of the first cell, outside the map
+        before = (side - pitch) // 2  # cells of the first window outside the map
         new = (memory[:, self.core.levels[0] - 1, None] == 0) & (self.outside == 0)
         after = (grid - 1) * pitch + side - before - options.cells
         new = max_pool2d(pad(new.float(), (before, after, before, after)), side, pitch) > 0
@@ -203,13 +203,12 @@ class MapUnroll(nn.Module):
     """Trajectories of a `MapDTRAM` to learn from; used as `unroll.Unroll`.
 
     What a map holds does not depend on how it was read before, so no gradient has to pass from
-    glimpse to glimpse. The trajectories of a batch have lengths from 1 to T. Along a scan all are
-    as frequent. Else a share of (1 - t/T)^1.5 has more than t glimpses, as in use most images need
-    few. Their paths are taken without gradients, in evaluation mode. Then each trajectory's map is
-    read once more, with gradients, after its last glimpse, and the locator scores each map once
-    more after which a glimpse was taken. The batch norms see maps with few and with many glimpses
-    mixed, as their averages later serve all. Images must come in random order, because the first
-    ones of a batch are looked at longest.
+    glimpse to glimpse. A share (1 - t/T)^p of the trajectories has more than t glimpses: p = 1
+    along a scan, where all lengths are as frequent, else 1.5, as in use most images need few.
+    Glimpses are taken without gradients, in evaluation mode. Then the reader reads each
+    trajectory's last map with gradients, in one batch, so that batch norms see few and many
+    glimpses mixed. The locator scores again every map that was followed by a glimpse. The first
+    images of a batch get the longest trajectories, so batches must be shuffled.
 
     Attributes:
         exploration: share of random cells; None: cells are sampled from the softmax of the scores.

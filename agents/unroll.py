@@ -64,8 +64,8 @@ class GlimpseSensor(NamedTuple):
 class Trajectory(NamedTuple):
     """Glimpses t = 1 ... T of B = images x M trajectories, time first.
 
-    Trajectory b belongs to image ``b // M``. Everything is dense: entries after a trajectory's own
-    stop are what would have happened had it gone on.
+    Trajectory b belongs to image ``b // M``. All entries are filled: after its own stop, `Unroll`
+    continues a trajectory, and `MapUnroll` repeats its last values.
     """
 
     locations: Tensor  # (T, B, 2) l_{t-1}, where glimpse t was taken, in [-1, 1]
@@ -79,7 +79,8 @@ class Trajectory(NamedTuple):
     value: Tensor  # (T, B) b_t
     location_entropy: Tensor | None = None  # (T, B) of π(l_t), in nats; None for the Gaussian
     location_score: Tensor | None = None  # (T, B) of the cell chosen; None for the Gaussian
-    # (T, B) bool, each one's last glimpse, whose logits alone have a gradient; None: all are T long
+    # (T, B) bool, each trajectory's last glimpse, the only one with a cross-entropy; None: those of
+    # `Objective.supervision`
     supervised: Tensor | None = None
 
     @property
@@ -155,7 +156,7 @@ class Unroll(nn.Module):
             sampled_params.append(params[t].detach())
             if script is not None:
                 # No glimpse is taken at the last location, so any target serves.
-                sampled_params[t] = policy.about(script[min(t, len(script) - 1)], params[t])
+                sampled_params[t] = policy.centred_at(script[min(t, len(script) - 1)], params[t])
             choices.append(policy.choose(sampled_params[t], noise[t]))
             if t + 1 == steps:
                 break
@@ -176,7 +177,9 @@ class Unroll(nn.Module):
         if script is None:
             location_log_prob = policy.log_prob(choice, location_params)
         else:
-            location_log_prob = policy.mean_log_prob(torch.stack(sampled_params), location_params)
+            location_log_prob = policy.expected_log_prob(
+                torch.stack(sampled_params), location_params
+            )
         score = None
         if agent.config.locator_grid:
             score = location_params.gather(-1, choice[..., None]).squeeze(-1)

@@ -72,7 +72,7 @@ def _results() -> str:
         looks_once("the map's network, one look", "cluttered", "one-look", "clutter"),
         shipped("**MNIST in clutter, 100 pixels**, a map (RAM: 10.83 at 8)", "cluttered-100"),
         shipped("**drawn birds**, 128 pixels, crops of 64", "birds-small"),
-        looks_once("the same ResNet-18, one look", "scenes-128", "one-look-128", "scenes"),
+        looks_once("the same ResNet-18, one look", "birds-small", "one-look-128", "scenes"),
         shipped("**the same birds in scenes**, 512 pixels", "scenes"),
         looks_once("the same ResNet-18, one look", "scenes-512", "one-look-512", "scenes"),
     ]

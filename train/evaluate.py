@@ -1,7 +1,7 @@
 """Evaluates a trained DT-RAM through the registered environment, every image once.
 
     python train/evaluate.py pretrained/mnist               # a shipped model, test split
-    python train/evaluate.py pretrained/mnist --stop NAME   # another of its stop thresholds
+    python train/evaluate.py pretrained/mnist --stop NAME   # another of its saved stops
     python train/evaluate.py runs/mine --json               # one JSON object on standard output
     python train/evaluate.py runs/mine --confidence 0.98    # another stopping rule
 

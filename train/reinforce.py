@@ -87,8 +87,8 @@ class Options(TrainingOptions):
     locator: Locator = field(default_factory=Gaussian)
     """location policy: gaussian std=0.1 (the paper's), or cells grid=7 entropy=0; both take
     gradient=detached|state hidden=0 learning_rate=none (none: as the rest of the network). For a
-    map, or a thumbnail, also values grid=14 exploration=0.1 hidden=64, which learns what a cell
-    pays; for a map scan jitter=1, one path for all"""
+    map, or a thumbnail, also values grid=14 exploration=0.1 hidden=64, which predicts the reward of
+    each cell and looks at the best; for a map also scan jitter=1, one fixed path"""
     core: Core = field(default_factory=RNN)
     """recurrent core: rnn (the paper's), or a spatial memory, map cells=28 cell=1 window=0 width=16
     pool=none|max_and_mean dropout=0.2"""
@@ -100,7 +100,7 @@ class Options(TrainingOptions):
     """folder of a trained run, or of one of its stages (RUN/stages/trunk-4): only the stopper
     learns, on that trunk"""
     baseline: Literal["leave_one_out", "value", "scalar", "none"] = "leave_one_out"
-    """b_t, subtracted from the reward of a decision"""
+    """b_t, subtracted from the reward of a decision; not used with values or scan"""
     supervision: Literal["all", "taken", "last"] = "all"
     """cross-entropy at every glimpse up to the budget, at those taken, or at the last one"""
     location_reward: Literal["mean_prob", "mean_log_prob", "drop", "return"] | None = None
@@ -119,14 +119,16 @@ class Options(TrainingOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_numbers(self, "at least 1", "m", "env_steps")
-        valid = self.m >= 2 or self.baseline != "leave_one_out" or self.trunk is not None
-        check("m", self.m, valid, "at least 2 with leave_one_out")
+        compares = self.baseline == "leave_one_out" and self.learns_policy and self.trunk is None
+        check("m", self.m, self.m >= 2 or not compares, "at least 2 with leave_one_out")
 
         joint = isinstance(self.stop, StopJoint)
         mapped = isinstance(self.core, Map)
         kinds = (Cells, Values, Scan) if mapped else (Gaussian, Cells, Values)
         expected = "cells, values or scan with a map, gaussian, cells or values without"
         check("locator", self.locator.name, isinstance(self.locator, kinds), expected)
+        fits = not mapped or self.supervision == "all"
+        check("supervision", self.supervision, fits, "all with a map")
         reward = self.location_reward
         check("location_reward", reward, not joint or reward in (None, "return"), "return")
         by_value = isinstance(self.locator, Values)
@@ -152,6 +154,11 @@ class Options(TrainingOptions):
                 expected = f"no value{whose}: with --trunk only the stopper learns"
                 check(name, getattr(self, name), not given, expected)
 
+    @property
+    def learns_policy(self) -> bool:
+        """Whether the locator learns by policy gradient, which a baseline helps."""
+        return isinstance(self.locator, Gaussian | Cells)
+
     def env_steps_of(self, stage: str) -> int | None:
         """Glimpses that a stage may take; None without ``--env-steps``."""
         if self.env_steps is None or self.trunk is not None:
@@ -162,7 +169,8 @@ class Options(TrainingOptions):
 
     def objective(self, discount: float) -> Objective:
         """The loss of the trunk, or of everything with ``--stop joint``."""
-        common = Objective(discount, baseline=self.baseline, supervision=self.supervision)
+        baseline = self.baseline if self.learns_policy else "none"
+        common = Objective(discount, baseline=baseline, supervision=self.supervision)
         if isinstance(self.stop, StopJoint):
             return replace(
                 common,
@@ -220,7 +228,7 @@ def train_trunk(
         elif isinstance(unroll, MapUnroll) and isinstance(options.locator, Scan):
             unroll.jitter = 2 * options.locator.jitter / (task.image_size or 1)
         if epoch < options.scan_epochs and glimpses > 1:
-            # All trajectories of an image would be the same, so one is enough.
+            # The scan needs no baseline over an image's trajectories, so one is enough.
             epoch_objective, m = warm_up_objective(objective), 1
             unroll.scripted_locations = scripted_scan(glimpses - 1).to(task.device)
         elif isinstance(options.locator, Cells):

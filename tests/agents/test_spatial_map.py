@@ -356,7 +356,7 @@ def test_a_locator_of_values_finds_the_cell_that_pays() -> None:
         ({"map": {"dropout": 1.0}}, "dropout=1.0"),
         ({"map": {"extent": 0.0}}, "extent=0.0"),
         ({"map": {"pool": "sum"}}, "pool='sum'"),
-        ({"map": {"glimpse_cells": 3}}, "glimpse_shape=8: expected 3 times or divided"),
+        ({"map": {"glimpse_cells": 3}}, "glimpse_shape=8: expected a multiple or a divisor of 3"),
     ],
 )
 def test_bad_settings_are_named(changes: dict[str, Any], message: str) -> None:

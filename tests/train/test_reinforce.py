@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -344,6 +345,10 @@ TRUNK = {"trunk": Path("x"), "run_dir": Path("y")}
             lambda: {"stop": StopJoint(), "location_reward": "mean_prob"},
             "--location-reward mean_prob: expected return",
         ),
+        (
+            lambda: {"core": Map(), "locator": Scan(), "supervision": "last"},
+            "--supervision last: expected all with a map",
+        ),
         (lambda: {"resume": True}, "--resume: expected with --run-dir"),
         (lambda: {"scan_epochs": 9999}, "--scan-epochs 9999"),
         (lambda: {"scan_epochs": 1, "stop": StopJoint()}, "0 with --stop joint"),
@@ -419,6 +424,14 @@ def test_a_recipe_is_a_start_that_other_flags_change(name: str) -> None:
 
 def test_the_objectives_defaults_are_the_programs() -> None:
     assert Options().objective(discount=0.98) == Objective()
+
+
+@pytest.mark.parametrize(
+    ("locator", "core"), [(Values(), RNN()), (Values(), Map()), (Scan(), Map())]
+)
+def test_a_locator_without_a_policy_gradient_has_no_baseline(locator: Any, core: Any) -> None:
+    """So one trajectory an image is enough, whatever the baseline."""
+    assert Options(locator=locator, core=core, m=1).objective(0.98).baseline == "none"
 
 
 def test_there_are_at_most_35_flags(capsys) -> None:

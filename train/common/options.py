@@ -138,7 +138,7 @@ class ResNetEncoder:
     """channels of the stem; torchvision's is 64. Under 8, training can end in a segmentation fault
     on processors without AVX512 (oneDNN 3.12)"""
     stem_stride: int = 4
-    """pixels along a side of a position after the stem: 4; 2 or 1 for glimpses under 128 pixels"""
+    """stride of the stem: 4, 2 or 1; a glimpse's side must be at least 8 times this"""
     order: Literal["post", "pre"] = "post"
     """ReLU and batch norm after each convolution, or before"""
     stride_in: Literal["3x3", "1x1"] = "3x3"

@@ -268,16 +268,15 @@ def open_run(
     program: str,
     *,
     prefix: str = "",
-    **chosen: Any,
 ) -> TrainingRun:
     """The run in ``--run-dir``, or in a new folder named by environment, time and seed.
 
-    It prints the run's options, or that the run is finished. `program` is the program's path,
-    `prefix` begins the name of a new folder, and `chosen` has values for options left open.
+    It prints the run's options, or that the run is finished. `program` is the program's path, and
+    `prefix` begins the name of a new folder.
     """
     name = f"{prefix}{time.strftime('%Y-%m-%d_%H-%M-%S')}_seed{options.seed}"
     path = options.run_dir or Path("runs", task.env_id.rpartition(":")[2], name)
-    folder = path, to_json(options) | chosen, options.resume, task.device, program
+    folder = path, to_json(options), options.resume, task.device, program
     run = TrainingRun(*folder, model=model, seed=options.seed)
     print(f"{path}: finished already" if run.finished else describe_options(options))
     return run

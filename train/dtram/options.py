@@ -56,7 +56,7 @@ class Cells:
 
 @dataclass(frozen=True)
 class Values:
-    """A location policy for a map or a thumbnail: cells score the reward expected of a glimpse."""
+    """A location policy for a map or a thumbnail: predicts each cell's reward, takes the best."""
 
     name: Literal["values"] = "values"
     grid: int = 14

@@ -27,7 +27,6 @@ _DIGITS: dict[str, Any] = {
 _MAP: dict[str, Any] = {
     "encoder": PlainEncoder("pixels"),
     "location_reward": "drop",
-    "baseline": "none",
     "m": 1,
     "epochs": 30,
     "batch_size": 128,
@@ -54,7 +53,6 @@ _BIRD_ENCODER = ResNetEncoder("resnet18", width=8, frozen_norms=True)
 _BIRDS: dict[str, Any] = {
     "locator": Values(grid=16, learning_rate=4e-3),
     "location_reward": "drop",
-    "baseline": "none",
     "m": 1,
     "batch_size": 48,
     "learning_rate": 1e-3,
@@ -132,6 +130,5 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         "encoder": ResNetEncoder("resnet50", weights="DEFAULT"),
         "locator": Values(grid=32, learning_rate=1e-3),
         "location_reward": "drop",
-        "baseline": "none",
     },
 }

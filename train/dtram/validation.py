@@ -12,7 +12,7 @@ from train.common.training import Selection
 from train.common.training_task import TrainingTask
 
 CANDIDATES = 100  # quantiles of the stop probabilities that are tried as thresholds
-OVER = 1e6  # beyond the bound; more than any cross-entropy within it
+OVER = 1e6  # ranks thresholds beyond the bound after all others
 
 
 def score_validation(task: TrainingTask, agent: DTRAM) -> Scores:

@@ -2,7 +2,7 @@
 
 From its first weights a location policy looks at the middle of the image again and again, and the
 policy gradient moves it away more slowly than the rest of the network learns. During the first
-epochs of a stage (``--scan-epochs``) every image is therefore seen along the same path, with one
+epochs of a stage (``--scan-epochs``) every image is therefore seen near one path, with one
 trajectory an image, and the locator learns to follow that path by maximum likelihood. Then the
 policy gradient takes over from there.
 """

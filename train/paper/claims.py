@@ -1,7 +1,7 @@
 """Claims about DT-RAM, with intervals over images and seeds.
 
-A record of `EVIDENCE` says which test images one run got wrong, and which of them another way to
-stop did, or a network that looks once. So the seeds of several machines make one claim.
+A record of `EVIDENCE` has, for each test image, the errors of one DT-RAM and of what it is compared
+with. Records of several machines can be merged into one claim.
 """
 
 import base64

@@ -14,10 +14,10 @@ class Published(NamedTuple):
     value: float | None  # error (Table 2) or accuracy, %; None where the talk has none
     glimpses: float | None = None  # their mean number, if published
     with_box: float | None = None  # accuracy, %, with the ground-truth box
-    system: str = ""  # ours for it, see `train.paper.systems`; empty for one that is only cited
+    system: str = ""  # the name of our system, see `train.paper.systems`; empty: cited only
     steps: int | None = None  # number of glimpses, if it is fixed
     threshold: float | None = None  # confidence at which it stops, if it stops by confidence
-    other_version: float | None = None  # error, %, in the other published version of the source
+    other_version: float | None = None  # error, %, in the RAM paper's other version, or of tfRAM
 
 
 TITLES = {

@@ -12,7 +12,7 @@ from typing import Any
 from train.common import one_look
 from train.common.augment import Augmentation
 from train.common.jobs import ProgramRun
-from train.common.one_look import SCENES_LOOK, HaltingBlocks
+from train.common.one_look import BIRDS_LOOK, SCENES_LOOK, HaltingBlocks
 from train.common.options import PlainEncoder, ResNetEncoder
 from train.dtram import recipes
 from train.dtram.options import ACT, Scan, StopAfter, StopOff, Values
@@ -106,15 +106,17 @@ TRUNKS = {
     "ram-map": ", a map along a fixed scan (ours)",
 }
 """The trunks on MNIST, and what their labels add to the paper's network."""
-_OF_MAP = (2.4, 3.0)
-BUDGETS = {
-    trunk: {f"dt{trunk}-{k}": b for k, b in enumerate(_OF_MAP if trunk == "ram-map" else BOUNDS)}
+_MAP_BOUNDS = (2.4, 3.0)
+STOP_BOUNDS = {
+    trunk: {
+        f"dt{trunk}-{k}": b for k, b in enumerate(_MAP_BOUNDS if trunk == "ram-map" else BOUNDS)
+    }
     for trunk in TRUNKS
 }
 """For each trunk the DT-RAMs on it, and their bounds on mean glimpses."""
-_CHANGED = {"ram-map": {"augment": recipes.RECIPES["mnist-map"]["augment"]}}
+_STOPPER_OPTIONS = {"ram-map": {"augment": recipes.RECIPES["mnist-map"]["augment"]}}
 """Options of the stoppers on a trunk."""
-_SECOND: dict[str, Any] = {"stop": StopAfter(max_mean_glimpses=4.5), "discount": 0.999}
+_DTRAM_2: dict[str, Any] = {"stop": StopAfter(max_mean_glimpses=4.5), "discount": 0.999}
 
 MNIST = Protocol(
     "mnist",
@@ -128,13 +130,16 @@ MNIST = Protocol(
         "ram-map": System(REINFORCE, "mnist-map", {"stop": StopOff()}),
         **{
             name: _stopper(
-                trunk, StopAfter(max_mean_glimpses=bound), discount=0.98, **_CHANGED.get(trunk, {})
+                trunk,
+                StopAfter(max_mean_glimpses=bound),
+                discount=0.98,
+                **_STOPPER_OPTIONS.get(trunk, {}),
             )
-            for trunk, bounds in BUDGETS.items()
+            for trunk, bounds in STOP_BOUNDS.items()
             for name, bound in bounds.items()
         },
-        "dtram-2": _stopper("ram", **_SECOND),
-        "dtram-conv-2": _stopper("ram-conv", **_SECOND),
+        "dtram-2": _stopper("ram", **_DTRAM_2),
+        "dtram-conv-2": _stopper("ram-conv", **_DTRAM_2),
         **_by_discount(StopAfter(max_mean_glimpses=None)),
         "act": _stopper("ram", ACT(ponder_cost=0.01)),
     },
@@ -179,10 +184,14 @@ ANYWHERE = (TRANSLATED, CLUTTERED, CLUTTERED_100)
 _FLIP = Augmentation(affine=0.0, flip=True)
 
 
-def _looks(*sides: int, weights: str | None) -> dict[str, System]:
-    """Networks that look once, at images shrunk to `sides`."""
-    encoder = {"encoder": ResNetEncoder("resnet18", weights=weights, width=8)} if weights else {}
-    return {f"one-look-{s}": System(ONE_LOOK, "scenes", {"side": s, **encoder}) for s in sides}
+def _looks(*sides: int, weights: str) -> dict[str, System]:
+    """Networks that look once, at images shrunk to `sides`, from the weights of another."""
+    encoder = ResNetEncoder("resnet18", weights=weights, width=8)
+    names = {f"one-look-{side}": side for side in sides}
+    return {
+        name: System(ONE_LOOK, "scenes", {"side": side, "encoder": encoder})
+        for name, side in names.items()
+    }
 
 
 def _bird_ram(recipe: str, **options: Any) -> System:
@@ -204,8 +213,8 @@ BIRDS = Protocol(
     "DTRAM-BirdsSmall-v0",
     3,
     {
-        **_looks(32, 64, weights=None),
-        "one-look-128": System(ONE_LOOK, "birds-small"),  # from its weights the others start
+        **_looks(32, 64, weights=BIRDS_LOOK),
+        "one-look-128": System(ONE_LOOK, "birds-small"),  # from random weights, as `BIRDS_LOOK`
         "ram": _bird_ram("birds-small"),
         # As many glimpses in all as RAM: 14 x (2 + 3) against 24 x 3.
         "ram-curriculum": _bird_ram("birds-small", curriculum=(2, 3), epochs=14),

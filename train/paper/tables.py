@@ -17,7 +17,7 @@ CLAIMED = (
     "dtram-2",
     "dtram-conv-2",
     *systems.TRUNKS,
-    *(name for each in systems.BUDGETS.values() for name in each),
+    *(name for each in systems.STOP_BOUNDS.values() for name in each),
 )
 """Systems about which something is claimed."""
 SEVERAL_SEEDS = (*CLAIMED, "act")
@@ -129,7 +129,7 @@ def label_of(protocol: Protocol, system: str) -> str:
     made = protocol.systems[system]
     trunk = made.trunk or ""
     network = systems.TRUNKS.get(trunk) or ", the paper's network"
-    bound = systems.BUDGETS.get(trunk, {}).get(system)
+    bound = systems.STOP_BOUNDS.get(trunk, {}).get(system)
     if bound is not None:
         return f"DT-RAM at <= {bound}{network}"
     return f"DT-RAM, discount {made.options['discount']:g}{network}"
@@ -147,7 +147,7 @@ def _mnist() -> list[Line]:
     for trunk, network in systems.TRUNKS.items():
         if network:
             lines += [line_of(protocol, trunk, p.label + network, steps=p.steps) for p in ram]
-            for name, bound in systems.BUDGETS[trunk].items():
+            for name, bound in systems.STOP_BOUNDS[trunk].items():
                 lines.append(line_of(protocol, name, f"DT-RAM at <= {bound}{network}"))
     second = f"DT-RAM, discount 0.999{systems.TRUNKS['ram-conv']}"
     return [*lines, line_of(protocol, "dtram-conv-2", second)]

@@ -57,7 +57,7 @@ def test_evidence_is_the_same_after_json() -> None:
 
 
 def test_the_best_look_is_that_on_record_if_its_run_is_elsewhere(tmp_path: Path) -> None:
-    line, reader = line_of(SCENES[1], "dtram"), Reader(torch.device("cpu"))
+    line, reader = line_of(SCENES[0], "dtram"), Reader(torch.device("cpu"))
     about = {"protocol": "scenes-256", "system": "dtram", "against": LOOK, "seed": 0}
     record = {**about, "look": "one-look-256", **evidence([1, 0, 0], [[0, 1, 1]] * 2, 0.0, 2.0)}
     found = claims.best_look(reader, line, {"one-look-256": tmp_path}, [record])
@@ -89,6 +89,6 @@ def test_seeds_that_were_compared_with_different_looks_make_no_claim() -> None:
 def test_the_text_of_claims() -> None:
     text = claims.markdown([claim(WHOLE, FOUND), claim(THRESHOLD, FOUND[:1])], "python it")
     first, second = (line for line in text.splitlines() if line.startswith("| Birds"))
-    assert "| DT-RAM, budget of 3 | 37.50 | 2.50 | whole budget | 25.00 | 4.00 | 37.5 |" in first
+    assert "| DT-RAM, 128 pixels | 37.50 | 2.50 | whole budget | 25.00 | 4.00 | 37.5 |" in first
     assert first.endswith("| +12.50 ± 158.83 | 2 |") and second.endswith("|  | 1 |")
     assert "Made by `python it`." in text
