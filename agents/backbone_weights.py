@@ -20,20 +20,20 @@ from torch import Tensor
 from dtram_env.optional import require
 
 from .files import sha256_of
-from .resnet import RESNETS, ResNetOptions, ResNetTrunk
+from .resnet import RESNETS, ResNetBackbone, ResNetOptions
 
 _OWN = "encoder.trunk."  # prefix of an encoder's weights in a network that this package saved
 _MAX_LISTED = 20  # keys of one kind in an error message
 
 
-def load_backbone(trunk: ResNetTrunk, weights: str | Path | None) -> str:
+def load_backbone(backbone: ResNetBackbone, weights: str | Path | None) -> str:
     """Loads weights into a network; if they do not fit, the network stays unchanged.
 
     A file's keys are torchvision's. They may lie under "state_dict" or "model" and have the prefix
     "module."; the classifier `fc` is ignored. Of a saved network's folder the encoder is taken.
 
     Args:
-        trunk: the network, on any device.
+        backbone: the network, on any device.
         weights: "DEFAULT" for torchvision's weights of the network's name, which expect RGB pixels
             in [0, 1] with mean (0.485, 0.456, 0.406) and standard deviation (0.229, 0.224, 0.225);
             or the path of a safetensors file or of a state dict that `torch.save` wrote; or a
@@ -49,7 +49,7 @@ def load_backbone(trunk: ResNetTrunk, weights: str | Path | None) -> str:
     if weights is None or weights == "none":
         return "none"
     if weights == "DEFAULT":
-        path, source = _fetch_default(trunk.options)
+        path, source = _fetch_default(backbone.options)
     else:
         path = Path(weights)
         source = path.name
@@ -65,8 +65,8 @@ def load_backbone(trunk: ResNetTrunk, weights: str | Path | None) -> str:
     if Path(weights).is_dir():
         own = {k.removeprefix(_OWN): v for k, v in state.items() if k.startswith(_OWN)}
         state = own or state
-    _check_fit(trunk, state, path)
-    trunk.load_state_dict(state, strict=False)
+    _check_fit(backbone, state, path)
+    backbone.load_state_dict(state, strict=False)
     return f"{source}, sha256 {sha256_of(path)}"
 
 
@@ -141,8 +141,8 @@ def _unwrap(read: Any, path: Path) -> dict[str, Tensor]:
     return {key: value for key, value in named.items() if not key.startswith("fc.")}
 
 
-def _check_fit(trunk: ResNetTrunk, state: Mapping[str, Tensor], path: Path) -> None:
-    expected = trunk.state_dict()
+def _check_fit(backbone: ResNetBackbone, state: Mapping[str, Tensor], path: Path) -> None:
+    expected = backbone.state_dict()
     absent = [key for key in expected if key not in state]
     kinds = {
         # Old files lack the count of batches, which is not used here.
@@ -157,7 +157,7 @@ def _check_fit(trunk: ResNetTrunk, state: Mapping[str, Tensor], path: Path) -> N
     problems = "; ".join(f"{kind}: {_listed(keys)}" for kind, keys in kinds.items() if keys)
     if problems:
         way_out = "Give weights of such a network, or the options of the weights' network"
-        raise ValueError(f"{path}: does not fit {trunk.options}; {problems}. {way_out}")
+        raise ValueError(f"{path}: does not fit {backbone.options}; {problems}. {way_out}")
 
 
 def _listed(keys: list[str]) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
 from .precision import autocast
-from .resnet import ResNetOptions, ResNetTrunk
+from .resnet import ResNetBackbone, ResNetOptions
 
 WHERE_FEATURES = 128  # hidden units of a where-path
 WHERE_GAIN = 3.0
@@ -146,7 +146,7 @@ class GlimpseResNet(nn.Module):
     ) -> None:
         super().__init__()
         self.scale = scale
-        self.trunk = ResNetTrunk(options).to(memory_format=torch.channels_last)
+        self.trunk = ResNetBackbone(options).to(memory_format=torch.channels_last)
         self.project: nn.Module = nn.Identity()
         if self.trunk.out_features != out_features:
             self.project = nn.Linear(self.trunk.out_features, out_features)

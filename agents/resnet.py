@@ -123,7 +123,7 @@ class PreActivationBottleneck(PreActivationBasic):
     kernels = (1, 3, 1)
 
 
-class ResNetTrunk(nn.Module):
+class ResNetBackbone(nn.Module):
     """Turns images into feature vectors, averaged over the positions of the last stage.
 
     Parameters have torchvision's names, without `fc`, so its weights fit with ``order="post"``.
@@ -277,7 +277,7 @@ def learning_parameters(module: nn.Module) -> list[nn.Parameter]:
     frozen = {
         parameter
         for part in module.modules()
-        if isinstance(part, ResNetTrunk) and part.norms_frozen
+        if isinstance(part, ResNetBackbone) and part.norms_frozen
         for norm in part._norms()
         for parameter in norm.parameters()
     }

@@ -2,7 +2,7 @@
 
 Figurnov et al., "Spatially Adaptive Computation Time for Residual Networks" (2017, arXiv
 1612.02297), algorithm 1 and figure 3; the arithmetic is in `act`. The paper's *block* is a stage of
-`resnet.ResNetTrunk`, and its *residual unit* is a block of that stage.
+`resnet.ResNetBackbone`, and its *residual unit* is a block of that stage.
 """
 
 import math
@@ -17,7 +17,7 @@ from ..checks import require, require_at_least
 from ..config import check_pixel_scale
 from ..encoders import PixelScale
 from ..files import SavedNetwork
-from ..resnet import ResNetOptions, ResNetTrunk
+from ..resnet import ResNetBackbone, ResNetOptions
 from .act import EPSILON, HALTING_BIAS, Halt
 
 
@@ -113,7 +113,7 @@ class ACTResNet(SavedNetwork):
     def __init__(self, config: ACTConfig, class_names: tuple[str, ...] | None = None) -> None:
         super().__init__(config, class_names)
         self.scale = PixelScale(config.pixel_mean, config.pixel_std)
-        self.trunk = ResNetTrunk(config.resnet).to(memory_format=torch.channels_last)
+        self.trunk = ResNetBackbone(config.resnet).to(memory_format=torch.channels_last)
         width, bias = self.trunk.out_features, config.halting_bias
         self.scores = nn.ModuleList(
             nn.ModuleList(self.SCORE(width // 2 ** (3 - k), bias) for _ in units[1:])

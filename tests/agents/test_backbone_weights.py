@@ -16,14 +16,14 @@ from torchvision.models import Weights, WeightsEnum
 
 from agents.backbone_weights import load_backbone
 from agents.one_look import OneLook, OneLookConfig
-from agents.resnet import ResNetOptions, ResNetTrunk
+from agents.resnet import ResNetBackbone, ResNetOptions
 from train.common.backbone import pixel_scale
 from train.common.options import ResNetEncoder
 
 
-def network(seed: int = 0, **options: Any) -> ResNetTrunk:
+def network(seed: int = 0, **options: Any) -> ResNetBackbone:
     torch.manual_seed(seed)
-    return ResNetTrunk(ResNetOptions(**{"name": "resnet10", "width": 4, **options}))
+    return ResNetBackbone(ResNetOptions(**{"name": "resnet10", "width": 4, **options}))
 
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
@@ -221,7 +221,7 @@ def test_default_fetches_torchvisions_once(
     expected = {key: value for key, value in read.items() if not key.startswith("fc.")}
     digest = hashlib.sha256(served.read_bytes()).hexdigest()
     for _ in range(2):
-        trunk = ResNetTrunk(ResNetOptions("resnet18"))
+        trunk = ResNetBackbone(ResNetOptions("resnet18"))
         line = load_backbone(trunk, "DEFAULT")
         assert line == f"torchvision Local.LOCAL, sha256 {digest}"
         assert same(trunk.state_dict(), expected)
@@ -233,7 +233,7 @@ def test_default_fetches_torchvisions_once(
 def test_default_without_a_connection_names_the_alternatives(served: Path, tmp_path: Path) -> None:
     served.unlink()
     with pytest.raises(FileNotFoundError) as error:
-        load_backbone(ResNetTrunk(ResNetOptions("resnet18")), "DEFAULT")
+        load_backbone(ResNetBackbone(ResNetOptions("resnet18")), "DEFAULT")
     text = str(error.value)
     assert f"{served.as_uri()} could not be downloaded" in text
     assert f"put it here as {tmp_path / 'home/hub/checkpoints' / served.name}" in text
@@ -242,7 +242,7 @@ def test_default_without_a_connection_names_the_alternatives(served: Path, tmp_p
 
 def test_default_checks_what_it_fetched_and_what_was_there(served: Path, tmp_path: Path) -> None:
     served.write_bytes(served.read_bytes()[:-1] + b"x")
-    trunk = ResNetTrunk(ResNetOptions("resnet18"))
+    trunk = ResNetBackbone(ResNetOptions("resnet18"))
     with pytest.raises(FileNotFoundError, match=r"could not be downloaded .*invalid hash value"):
         load_backbone(trunk, "DEFAULT")
     kept = tmp_path / "home/hub/checkpoints" / served.name
@@ -272,9 +272,9 @@ def test_default_is_named_by_torchvision() -> None:
 )
 def test_default_is_for_torchvisions_network_alone(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        load_backbone(ResNetTrunk(ResNetOptions(**options)), "DEFAULT")
+        load_backbone(ResNetBackbone(ResNetOptions(**options)), "DEFAULT")
 
 
 def test_default_fits_a_basic_network_whatever_stride_in_says(served: Path) -> None:
-    trunk = ResNetTrunk(ResNetOptions("resnet18", stride_in="1x1"))
+    trunk = ResNetBackbone(ResNetOptions("resnet18", stride_in="1x1"))
     assert load_backbone(trunk, "DEFAULT").startswith("torchvision ")

@@ -13,18 +13,18 @@ from agents.resnet import (
     NARROW,
     PreActivationBasic,
     PreActivationBottleneck,
+    ResNetBackbone,
     ResNetOptions,
-    ResNetTrunk,
     _conv,
     learning_parameters,
     parameter_groups,
 )
 
 
-def trunk(**options: Any) -> ResNetTrunk:
+def trunk(**options: Any) -> ResNetBackbone:
     """A network with narrow layers and without zeros, so that every layer shows in its output."""
     torch.manual_seed(0)
-    made = ResNetTrunk(ResNetOptions(**{"width": 8, "zero_init": False, **options}))
+    made = ResNetBackbone(ResNetOptions(**{"width": 8, "zero_init": False, **options}))
     return stir(made).eval()
 
 
@@ -39,7 +39,7 @@ def stir(module: Any) -> Any:
     return module
 
 
-def macs(network: ResNetTrunk, side: int) -> int:
+def macs(network: ResNetBackbone, side: int) -> int:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(torch.zeros(1, network.options.channels, side, side))
     return counter.get_total_flops() // 2
@@ -50,7 +50,7 @@ def test_post_order_is_torchvisions_network(name: str) -> None:
     torch.manual_seed(1)
     theirs = stir(getattr(torchvision_resnet, name)(weights=None)).eval()
     theirs.fc = nn.Identity()
-    ours = ResNetTrunk(ResNetOptions(name)).eval()
+    ours = ResNetBackbone(ResNetOptions(name)).eval()
     assert list(ours.state_dict()) == list(theirs.state_dict())
     ours.load_state_dict(theirs.state_dict())
     pixels = torch.randn(2, 3, 64, 48)
@@ -61,7 +61,7 @@ def test_post_order_is_torchvisions_network(name: str) -> None:
 
 
 def test_the_initial_weights_follow_torchvisions_rule() -> None:
-    network = ResNetTrunk(ResNetOptions("resnet18"))
+    network = ResNetBackbone(ResNetOptions("resnet18"))
     weight = network.layer4[1].conv2.weight
     assert weight.std().item() == pytest.approx((2 / (512 * 9)) ** 0.5, rel=0.01)
     assert network.layer4[1].bn1.weight.eq(1).all() and network.layer4[1].bn2.weight.eq(0).all()
@@ -70,7 +70,7 @@ def test_the_initial_weights_follow_torchvisions_rule() -> None:
 # -- strides and sizes --------------------------------------------------------------------------
 
 
-def strides(network: ResNetTrunk) -> list[int]:
+def strides(network: ResNetBackbone) -> list[int]:
     return [network.get_submodule(f"layer3.0.conv{k}").stride[0] for k in (1, 2)]
 
 
@@ -121,9 +121,9 @@ def resnet50_macs(stride_in: str) -> int:
 
 
 def test_flops_equal_the_hand_worked_number() -> None:
-    network = ResNetTrunk(ResNetOptions()).eval()
+    network = ResNetBackbone(ResNetOptions()).eval()
     assert macs(network, 224) == resnet50_macs("3x3") == pytest.approx(4.09e9, rel=0.01)
-    network = ResNetTrunk(ResNetOptions(stride_in="1x1", order="pre")).eval()
+    network = ResNetBackbone(ResNetOptions(stride_in="1x1", order="pre")).eval()
     assert macs(network, 224) == resnet50_macs("1x1") == pytest.approx(3.86e9, rel=0.01)
 
 
@@ -178,7 +178,7 @@ def test_pre_order_has_one_norm_before_each_convolution_and_one_at_the_end() -> 
 def test_every_parameter_learns_from_zero_init(name: str, order: str, stem_stride: int) -> None:
     torch.manual_seed(0)
     options = ResNetOptions(name, order=order, width=4, stem_stride=stem_stride)
-    network = ResNetTrunk(options)
+    network = ResNetBackbone(options)
     before = {key: value.clone() for key, value in network.named_parameters()}
     optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
     pixels, target = torch.randn(4, 3, 40, 40), torch.randn(4, network.out_features)
@@ -194,10 +194,10 @@ def test_every_parameter_learns_from_zero_init(name: str, order: str, stem_strid
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 @pytest.mark.parametrize("order", ["post", "pre"])
 def test_zero_init_starts_blocks_as_their_shortcuts(name: str, order: str) -> None:
-    network = ResNetTrunk(ResNetOptions(name, order=order, width=4)).eval()
+    network = ResNetBackbone(ResNetOptions(name, order=order, width=4)).eval()
     first, second = network.layer3[0], network.layer3[1]
     x = torch.randn(2, second.conv1.in_channels, 6, 6)
-    other = ResNetTrunk(ResNetOptions(name, order, width=4, zero_init=False)).eval().layer3[1]
+    other = ResNetBackbone(ResNetOptions(name, order, width=4, zero_init=False)).eval().layer3[1]
     with torch.no_grad():
         if order == "post":  # a ReLU follows the sum
             x = x.relu()
@@ -359,7 +359,7 @@ def test_a_negative_decay_is_refused() -> None:
 
 
 def test_frozen_norms_do_not_learn_and_all_else_does() -> None:
-    trunk = ResNetTrunk(ResNetOptions("resnet10", width=4, stem_stride=1))
+    trunk = ResNetBackbone(ResNetOptions("resnet10", width=4, stem_stride=1))
     everything = {id(p) for p in trunk.parameters()}
     assert {id(p) for p in learning_parameters(trunk)} == everything
     trunk.freeze_batch_norm(True)
