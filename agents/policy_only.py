@@ -111,7 +111,7 @@ class FrozenClassifier:
         return probs, tuple(after)
 
 
-def agent_on(
+def agent_with_classifier(
     classifier: FrozenClassifier, max_glimpses: int, class_names: tuple[str, ...], **config: Any
 ) -> DTRAM:
     """A DT-RAM with a frozen classifier's modules; its locator, stopper and baseline are untrained.
@@ -134,7 +134,7 @@ def agent_on(
 class LookAndStop:
     """A DT-RAM as a `dtram_env.Policy` of policy-only environments: it gives no prediction.
 
-    The agent was trained on the environment's own classifier (`agent_on`).
+    The agent was trained on the environment's own classifier (`agent_with_classifier`).
     """
 
     def __init__(self, agent: DTRAM) -> None:

@@ -17,7 +17,7 @@ def has_bf16(device_type: str) -> bool:
     return any(has for name, has in torch.cpu.get_capabilities().items() if name.endswith("bf16"))
 
 
-def tell_of_bf16(device_type: str) -> None:
+def warn_without_bf16(device_type: str) -> None:
     """Prints a note if the device has no bfloat16 instructions, so float32 is used instead."""
     if not has_bf16(device_type):
         problem = f"this {device_type} has no instructions for bfloat16"

@@ -102,7 +102,7 @@ def errors_of_random_glimpses(
 def train(options: Options) -> Path:
     """Trains and evaluates a classifier; returns the run's folder."""
     task = open_task(options)
-    task.check_whole()
+    task.check_whole_task()
     options.check_batch_size(len(task.images("train")))
     torch.manual_seed(options.seed)
     scale = pixel_scale(options.encoder, task)

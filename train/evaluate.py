@@ -21,7 +21,7 @@ from train.common.run import run_program  # isort: skip  # says what to install
 import tyro
 
 from agents.stopping import ConfidenceStop, FixedStop, LearnedStop, StoppingRule
-from train.common.evaluation import evaluate_agent
+from train.common.evaluate_agent import evaluate_agent
 from train.common.options import check_numbers
 
 

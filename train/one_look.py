@@ -29,7 +29,7 @@ from agents.one_look import OneLook
 from agents.resnet import learning_parameters
 from train.common.augment import Augmentation
 from train.common.evaluate_one_look import report, select_network
-from train.common.one_look import RECIPES, Halting, NoHalting, new_network
+from train.common.one_look_networks import RECIPES, Halting, NoHalting, new_network
 from train.common.optimizers import Optimizers
 from train.common.options import PlainEncoder, TrainingOptions, check, check_numbers, command_line
 from train.common.training import TrainingRun, learn_only, open_run, open_task
@@ -113,7 +113,7 @@ def train_network(
 def train(options: Options) -> Path:
     """Trains and evaluates a network; returns the run's folder."""
     task = open_task(options)
-    task.check_whole()
+    task.check_whole_task()
     keywords = {name: getattr(options, name) for name in ("side", "bf16", "seed")}
     network, backbone = new_network(task, options.encoder, options.halting, **keywords)
     options.check_batch_size(len(task.images("train")))

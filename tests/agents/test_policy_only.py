@@ -19,7 +19,7 @@ import agents
 import dtram_env
 from agents.cost import classifier_flops_per_glimpse
 from agents.dtram import DTRAM, DTRAMConfig
-from agents.policy_only import POLICY_TABLE, FrozenClassifier, LookAndStop, agent_on
+from agents.policy_only import POLICY_TABLE, FrozenClassifier, LookAndStop, agent_with_classifier
 from dtram_env import GlimpseEnv, GlimpseVectorEnv
 
 ID = "agents:DTRAM-MNIST-Policy-v0"
@@ -313,7 +313,7 @@ def signpost(classifier: FrozenClassifier, **keywords: Any) -> GlimpseVectorEnv:
 
 def looker(classifier: FrozenClassifier, **config: Any) -> LookAndStop:
     torch.manual_seed(1)
-    agent = agent_on(classifier, 4, ("a", "b", "c", "d"), **config)
+    agent = agent_with_classifier(classifier, 4, ("a", "b", "c", "d"), **config)
     torch.nn.init.normal_(agent.stopper[-1].weight, std=2.0)
     return LookAndStop(agent)
 

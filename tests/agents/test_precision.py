@@ -53,8 +53,8 @@ def test_emulation_on_a_gpu_does_not_count(
 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
     assert not precision.has_bf16("cuda")
-    precision.tell_of_bf16("cuda")
+    precision.warn_without_bf16("cuda")
     assert "this cuda has no instructions for bfloat16" in capsys.readouterr().out
     capabilities["amx_bf16"] = True
-    precision.tell_of_bf16("cpu")
+    precision.warn_without_bf16("cpu")
     assert not capsys.readouterr().out

@@ -19,7 +19,7 @@ from torch import nn
 import agents
 import dtram_env
 from agents.dtram import DTRAM, DTRAMConfig
-from agents.policy_only import FrozenClassifier, LookAndStop, agent_on
+from agents.policy_only import FrozenClassifier, LookAndStop, agent_with_classifier
 from agents.sb3 import GlimpseExtractor, Sb3Agent, Sb3Policy, flops_per_glimpse, policy_settings
 from dtram_env.datasets import Dataset
 from dtram_env.sb3 import Sb3VecEnv
@@ -426,7 +426,7 @@ def test_sb3_agent_refuses_what_evaluate_refuses(keywords: dict[str, Any], messa
 
 def test_sb3_agent_refuses_another_classifier() -> None:
     own = FrozenClassifier(small_agent(), "own")
-    policy = LookAndStop(agent_on(own, 4, ("a", "b", "c", "d")))
+    policy = LookAndStop(agent_with_classifier(own, 4, ("a", "b", "c", "d")))
     other = small_agent()
     scatter(other, seed=5)
     for classifier in (own, FrozenClassifier(other, "other")):
@@ -462,7 +462,7 @@ def test_sb3_agent_refuses_what_it_was_not_made_for() -> None:
 @pytest.mark.parametrize("n", [7, 64])
 def test_sb3_agent_of_a_policy_only_agent_gives_the_results_of_evaluate(n: int) -> None:
     classifier = FrozenClassifier(small_agent(), "small")
-    policy = LookAndStop(agent_on(classifier, 4, ("a", "b", "c", "d"), locator_grid=4))
+    policy = LookAndStop(agent_with_classifier(classifier, 4, ("a", "b", "c", "d"), locator_grid=4))
     heads = torch.nn.ModuleList([policy.agent.locator, policy.agent.stopper])
     exact = vary(heads, policy, classifier=classifier)
     task: dict[str, Any] = {"dataset": DATA, "classifier": classifier, "view": "continuous"}

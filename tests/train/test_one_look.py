@@ -20,7 +20,7 @@ from dtram_env.datasets.storage.thumbnails import box_resize
 from tests.train.runs import assert_same_run, metrics, read
 from train.common.augment import Augmentation
 from train.common.evaluate_one_look import halting_cost, predictions_and_rate
-from train.common.one_look import RECIPES, HaltingBlocks, NoHalting, new_network
+from train.common.one_look_networks import RECIPES, HaltingBlocks, NoHalting, new_network
 from train.common.optimizers import one_cycle
 from train.common.options import AdamW, PlainEncoder, ResNetEncoder, command_line
 from train.common.training import epoch_order

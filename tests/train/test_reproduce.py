@@ -129,7 +129,7 @@ def test_claims_are_made_of_the_evidence_on_record(tmp_path: Path) -> None:
         assert [row["error"] for row in rows] == [row["error"] for row in committed]
         if not more:
             assert rows == committed
-    assert [(row["seeds"], row["half_of_students"]) for row in rows] == [(2, 0.0)] * 2
+    assert [(row["seeds"], row["student_half_width"]) for row in rows] == [(2, 0.0)] * 2
 
 
 @pytest.mark.parametrize("what", ["claims", "curves", "figure7"])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from train.baselines.algorithms import ALGORITHMS, number_of_trials, reinforce_options, table_row
-from train.common.evaluation import evaluate_agent
+from train.common.evaluate_agent import evaluate_agent
 from train.common.files import read_json, write_json
 from train.common.jobs import ProgramRun
 from train.common.records import origin

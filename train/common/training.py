@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from agents.objective import Losses
-from agents.precision import tell_of_bf16
+from agents.precision import warn_without_bf16
 from train.common.files import read_json, read_tensors, write_tensors
 from train.common.optimizers import Optimizers
 from train.common.options import TrainingOptions, describe_options, to_json
@@ -254,7 +254,7 @@ def open_task(options: TrainingOptions, **keywords: Any) -> TrainingTask:
     """The task that a program's options name, on their device."""
     device = choose_device(options.device)
     if options.bf16:
-        tell_of_bf16(device.type)
+        warn_without_bf16(device.type)
     try:
         return TrainingTask(options.env_id, device, **(options.env_keywords() | keywords))
     except TypeError as error:  # of `dtram_env.settings`, which names the keyword

@@ -13,7 +13,7 @@ import dtram_env
 from agents.cost import classifier_flops_per_glimpse
 from agents.dtram import DTRAM
 from agents.first_look import FirstLookDTRAM
-from agents.policy_only import POLICY_IDS, FrozenClassifier, agent_on
+from agents.policy_only import POLICY_IDS, FrozenClassifier, agent_with_classifier
 from agents.spatial_map import MapDTRAM
 from agents.unroll import GlimpseSensor
 from dtram_env import GlimpseVectorEnv, datasets
@@ -112,7 +112,7 @@ class TrainingTask:
         self.margin = margin(env.glimpse_size, env.num_scales)  # zeros around an image
         env.close()
 
-    def check_whole(self) -> None:
+    def check_whole_task(self) -> None:
         """Raises ValueError on a policy-only id, where a frozen classifier answers."""
         if self.classifier is not None:
             expected = "expected the id of the whole task, without 'Policy'"
@@ -235,7 +235,7 @@ class TrainingTask:
         """
         budget, names = self.max_glimpses, self.class_names
         if self.classifier is not None:
-            return agent_on(self.classifier, budget, names, **config).to(self.device)
+            return agent_with_classifier(self.classifier, budget, names, **config).to(self.device)
         spaces = self.observation_space, self.action_space
         kind = MapDTRAM if config.get("core") == "map" else DTRAM
         kind = FirstLookDTRAM if config.get("first_look") else kind

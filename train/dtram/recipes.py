@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from train.common.augment import Augmentation
-from train.common.one_look import BIRDS_LOOK, SCENES_LOOK
+from train.common.one_look_networks import BIRDS_LOOK, SCENES_LOOK
 from train.common.options import SGD, AdamW, Muon, PlainEncoder, ResNetEncoder
 from train.dtram.options import Cells, Gaussian, Map, Scan, StopAfter, Values
 

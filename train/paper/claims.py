@@ -121,7 +121,8 @@ def claim(records: Sequence[Record]) -> dict[str, Any]:
     """The claim that runs of several seeds support on one DT-RAM and what it is compared with.
 
     Errors are in percent. Their difference (negative: DT-RAM is better) is in points, with a 95 %
-    interval by a bootstrap over images and seeds, and half of Student's over seeds.
+    interval by a bootstrap over images and seeds, and the half-width of Student's t interval over
+    seeds.
 
     Raises:
         ValueError: the seeds have different test images, or were compared with different networks
@@ -158,7 +159,7 @@ def claim(records: Sequence[Record]) -> dict[str, Any]:
         "difference": mean,
         "low": low,
         "high": high,
-        "half_of_students": statistics.mean_interval(by_seed)[1],
+        "student_half_width": statistics.mean_interval(by_seed)[1],
     }
     return {
         "data": records[0]["data"],
@@ -186,7 +187,7 @@ def markdown(claims: Sequence[dict[str, Any]], command: str) -> str:
     """The claims as Markdown."""
     lines = []
     for one in claims:
-        fewer, half = one["fewer_glimpses"], one["half_of_students"]
+        fewer, half = one["fewer_glimpses"], one["student_half_width"]
         lines.append(
             {
                 "data": one["data"],

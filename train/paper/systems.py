@@ -9,17 +9,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from train.common import one_look
+from train.common import one_look_networks
 from train.common.augment import Augmentation
 from train.common.jobs import ProgramRun
-from train.common.one_look import BIRDS_LOOK, SCENES_LOOK, HaltingBlocks
+from train.common.one_look_networks import BIRDS_LOOK, SCENES_LOOK, HaltingBlocks
 from train.common.options import PlainEncoder, ResNetEncoder
 from train.dtram import recipes
 from train.dtram.options import ACT, Scan, StopAfter, StopOff, Values
 from train.dtram.recipes import BIRD_STOP
 
 REINFORCE, ONE_LOOK = "reinforce.py", "one_look.py"
-RECIPES = {REINFORCE: recipes.RECIPES, ONE_LOOK: one_look.RECIPES}  # by program
+RECIPES = {REINFORCE: recipes.RECIPES, ONE_LOOK: one_look_networks.RECIPES}  # by program
 
 
 @dataclass(frozen=True)

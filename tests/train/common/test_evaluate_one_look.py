@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from train.common.evaluate_one_look import halting_cost, logits_of, select_network
-from train.common.one_look import HaltingBlocks, NoHalting, new_network
+from train.common.one_look_networks import HaltingBlocks, NoHalting, new_network
 from train.common.options import PlainEncoder, ResNetEncoder
 from train.common.training_task import TrainingTask
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from train.common.augment import Augmentation
-from train.common.one_look import HALTING, HaltingBlocks
+from train.common.one_look_networks import HALTING, HaltingBlocks
 from train.common.options import (
     SGD,
     AdamW,

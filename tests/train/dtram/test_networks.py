@@ -6,7 +6,7 @@ import torch
 
 from agents.one_look import OneLook, OneLookConfig
 from agents.resnet import ResNetOptions
-from train.common.one_look import NoHalting, new_network
+from train.common.one_look_networks import NoHalting, new_network
 from train.common.options import ResNetEncoder
 from train.common.training_task import TrainingTask
 from train.dtram.networks import new_agent

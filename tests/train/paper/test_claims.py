@@ -41,10 +41,10 @@ def test_a_claim_by_hand() -> None:
     assert found["fewer_glimpses"] == 0.375
     assert found["seed_differences"] == [25.0, 0.0]
     # Student's t with 1 degree of freedom is 12.71; the standard error is 12.5.
-    assert found["half_of_students"] == pytest.approx(12.706 * 12.5, rel=1e-3)
+    assert found["student_half_width"] == pytest.approx(12.706 * 12.5, rel=1e-3)
     assert found["low"] <= found["difference"] <= found["high"]
     alone = claim(THRESHOLD, FOUND[:1])
-    assert alone["half_of_students"] is None and alone["fewer_glimpses"] is None
+    assert alone["student_half_width"] is None and alone["fewer_glimpses"] is None
 
 
 def test_evidence_is_the_same_after_json() -> None:
