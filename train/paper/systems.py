@@ -221,12 +221,6 @@ BIRDS = Protocol(
         "ram-last": _bird_ram("birds-small", supervision="last"),
         "dtram": _bird_dtram("birds-small"),
         **_by_discount(BIRD_STOP, without=0.98, augment=_FLIP, bf16=True),
-        "act": _stopper(
-            "ram",
-            ACT(ponder_cost=0.02, epochs=BIRD_STOP.epochs, batch_size=BIRD_STOP.batch_size),
-            augment=_FLIP,
-            bf16=True,
-        ),
         "act-resnet": _halting("act", 0.02),
         "sact-resnet": _halting("sact", 0.005),
     },

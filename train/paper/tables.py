@@ -195,9 +195,14 @@ def _glimpses(protocol: Protocol, label: str) -> list[Line]:
 
 def _small_birds() -> list[Line]:
     """Table 6 on small drawn birds."""
-    protocol, more = systems.BIRDS, {"dtram": "DT-RAM", **HALTING}
+    protocol = systems.BIRDS
     lines = [*_looks(protocol, "One look"), *_glimpses(protocol, "RAM")]
-    return lines + [line_of(protocol, system, label) for system, label in more.items()]
+    return [*lines, line_of(protocol, "dtram", "DT-RAM"), *_halting(protocol)]
+
+
+def _halting(protocol: Protocol) -> list[Line]:
+    """The systems with adaptive computation time."""
+    return [line_of(protocol, s, label) for s, label in HALTING.items() if s in protocol.systems]
 
 
 def _comparison(rows: Sequence[Published], protocol: Protocol) -> list[Line]:
@@ -208,7 +213,7 @@ def _comparison(rows: Sequence[Published], protocol: Protocol) -> list[Line]:
         for row in rows
         if (row.steps or 0) <= protocol.max_glimpses and (row.system or not drawn)
     ]
-    return lines + [line_of(protocol, system, label) for system, label in HALTING.items()]
+    return lines + _halting(protocol)
 
 
 def _by_steps(
