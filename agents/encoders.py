@@ -146,6 +146,7 @@ class GlimpseResNet(nn.Module):
     ) -> None:
         super().__init__()
         self.scale = scale
+        # `trunk` is its name in saved files.
         self.trunk = ResNetBackbone(options).to(memory_format=torch.channels_last)
         self.project: nn.Module = nn.Identity()
         if self.trunk.out_features != out_features:

@@ -22,7 +22,8 @@ from .location_policy import FORBIDDEN
 
 CONTEXT = 4  # numbers made of h_t that the locator reads at every position
 CLOSE = 0.5
-"""Forbidden cells: this near to an earlier location 2...t along both axes, in half-crops."""
+"""A cell is not chosen if its centre lies within this many half-crops of the location of a glimpse
+2...t, along both axes."""
 
 
 class FirstLookState(NamedTuple):

@@ -118,9 +118,8 @@ def _make_encoder(config: OneLookConfig) -> nn.Module:
     return make_encoder(config, config.image_shape, where_features=0)
 
 
-def one_look_flops(network: OneLook, side: int | None = None) -> int:
-    """FLOPs of one image, of another side if given, counted as in `cost`."""
-    own, _, channels = network.config.image_shape
-    shape = 1, side or own, side or own, channels
+def one_look_flops(network: OneLook) -> int:
+    """FLOPs of one image, counted as in `cost`."""
+    shape = 1, *network.config.image_shape
     image = torch.zeros(shape, dtype=torch.uint8, device=network.device)
     return count_flops(network, lambda: network(image))

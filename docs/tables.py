@@ -58,7 +58,7 @@ def _results() -> str:
     def looks_once(name: str, protocol: str, system: str, command: str) -> tuple[str, ...]:
         records = read_records(RESULTS / "tables" / "runs.jsonl")
         key = protocol, system, 0
-        found = next(r for r in records if (r["protocol"], r["system"], r["seed"]) == key)
+        found = {(r["protocol"], r["system"], r["seed"]): r for r in records}[key]
         figures = f"{found['error']:.2f}", "whole image", f"{found['flops'] / 1e6:.2f}"
         return name, *figures, f"`python train/reproduce.py {command}`"
 
@@ -172,9 +172,8 @@ def _image_side() -> str:
 
 
 def _drawn_parts() -> str:
-    small, full = (
-        _read(RESULTS / f"drawn_parts_{name}.json")["results"] for name in ("small", "full")
-    )
+    names = ("small", "scenes", "full")
+    found = [_read(RESULTS / f"drawn_parts_{name}.json")["results"] for name in names]
     kinds = (
         ("the thumbnail", 1, "thumbnail", "accuracy_of_first_look"),
         ("one discriminative part", 1, "parts", "accuracy_of_first_look"),
@@ -182,10 +181,11 @@ def _drawn_parts() -> str:
         ("random places", 2, "random", "accuracy"),
     )
     rows = [
-        (name, glimpses, f"{small[kind][key]:.1f}", f"{full[kind][key]:.1f}")
+        (name, glimpses, *(f"{profile[kind][key]:.1f}" for profile in found))
         for name, glimpses, kind, key in kinds
     ]
-    return _markdown(["input", "glimpses", "small: test accuracy %", "full: test accuracy %"], rows)
+    heads = ["input", "glimpses", *(f"{name}: test accuracy %" for name in names)]
+    return _markdown(heads, rows)
 
 
 TABLES: dict[str, Callable[[], str]] = {

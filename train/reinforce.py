@@ -100,7 +100,7 @@ class Options(TrainingOptions):
     """folder of a trained run, or of one of its stages (RUN/stages/trunk-4): only the stopper
     learns, on that trunk"""
     baseline: Literal["leave_one_out", "value", "scalar", "none"] = "leave_one_out"
-    """b_t, subtracted from the reward of a decision; not used with values or scan"""
+    """b_t, subtracted from the reward of a decision; locations have none with values or scan"""
     supervision: Literal["all", "taken", "last"] = "all"
     """cross-entropy at every glimpse up to the budget, at those taken, or at the last one"""
     location_reward: Literal["mean_prob", "mean_log_prob", "drop", "return"] | None = None
@@ -119,8 +119,10 @@ class Options(TrainingOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_numbers(self, "at least 1", "m", "env_steps")
-        compares = self.baseline == "leave_one_out" and self.learns_policy and self.trunk is None
-        check("m", self.m, self.m >= 2 or not compares, "at least 2 with leave_one_out")
+        samples_stops = isinstance(self.stop, StopAfter) and self.stop.gradient == "reinforce"
+        needs_baseline = samples_stops or (self.learns_policy and self.trunk is None)
+        fits = self.m >= 2 or self.baseline != "leave_one_out" or not needs_baseline
+        check("m", self.m, fits, "at least 2, unless with --baseline none, value or scalar")
 
         joint = isinstance(self.stop, StopJoint)
         mapped = isinstance(self.core, Map)

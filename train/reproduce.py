@@ -244,7 +244,11 @@ def reproduce(options: Options) -> list[Path]:
     """
     for key, other in SHOWN_BY.items():
         if {key, "all"} & {*options.what} and key not in options.keys:
-            print(f"{key}: not made; {other} shows the small drawn birds")
+            shown = other == "scenes" or options.drawn(other) is systems.BIRDS
+            why = (
+                f"{other} shows the small drawn birds" if shown else "its photographs are not here"
+            )
+            print(f"{key}: not made; {why}")
     check_destination(options.folder)
     runs = plan(options)
     finished = [run for run in runs if run.finished]

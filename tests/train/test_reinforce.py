@@ -319,6 +319,10 @@ TRUNK = {"trunk": Path("x"), "run_dir": Path("y")}
         (lambda: {"learning_rate": 0.0}, "--learning-rate 0.0"),
         (lambda: {"optimizer": Muon(weight_decay=-1.0)}, "--optimizer weight_decay -1.0"),
         (lambda: {"m": 1}, "--m 1: expected at least 2"),
+        *(
+            (lambda how=how: {"m": 1, "stop": StopAfter(gradient="reinforce"), **how}, "--m 1: exp")
+            for how in ({"trunk": Path("x")}, {"core": Map(), "locator": Scan()})
+        ),
         (lambda: {"seed": -1}, "--seed -1"),
         (lambda: {"stop": StopAfter(max_mean_glimpses=0.5)}, "--stop max_mean_glimpses 0.5"),
         (lambda: {"stop": StopAfter(epochs=0)}, "--stop epochs 0"),
@@ -426,12 +430,16 @@ def test_the_objectives_defaults_are_the_programs() -> None:
     assert Options().objective(discount=0.98) == Objective()
 
 
+@pytest.mark.parametrize("baseline", ["leave_one_out", "value", "scalar", "none"])
 @pytest.mark.parametrize(
     ("locator", "core"), [(Values(), RNN()), (Values(), Map()), (Scan(), Map())]
 )
-def test_a_locator_without_a_policy_gradient_has_no_baseline(locator: Any, core: Any) -> None:
-    """So one trajectory an image is enough, whatever the baseline."""
-    assert Options(locator=locator, core=core, m=1).objective(0.98).baseline == "none"
+def test_a_locator_without_a_policy_gradient_has_no_baseline(
+    locator: Any, core: Any, baseline: Any
+) -> None:
+    """So its trunk learns from one trajectory an image."""
+    options = Options(locator=locator, core=core, baseline=baseline, m=1)
+    assert options.objective(0.98).baseline == "none"
 
 
 def test_there_are_at_most_35_flags(capsys) -> None:

@@ -109,7 +109,9 @@ def histogram_figure(runs: FinishedRuns) -> list[Path]:
 
 def discount_plot(runs: FinishedRuns) -> list[Path]:
     """Test error against mean glimpses by discount, beside other stops: ``STEM-discount.png``."""
-    learned = [name for name in runs.folders if name == "dtram" or name.startswith("discount-")]
+    learned = [name for name in runs.folders if name.startswith("discount-")]
+    if "dtram" in runs.folders and "discount-0.98" not in runs.protocol.systems:
+        learned = ["dtram", *learned]
     if not learned or "ram" not in runs.folders:
         return []
     points: Points = defaultdict(list)
@@ -146,7 +148,8 @@ def cost_plot(runs: FinishedRuns) -> list[Path]:
     shown = [name for name in runs.folders if name not in IN_NO_CURVE]
     for name in shown:
         if name not in TRUNKS:
-            kind = LOOK if name in runs.protocol.looks else LEARNED
+            looks = name in runs.protocol.looks or runs.protocol.systems[name].program == ONE_LOOK
+            kind = LOOK if looks else LEARNED
             add(kind, name, runs.read(name), runs.images_per_second(name))
             continue
         for steps in range(1, runs.protocol.max_glimpses + 1):

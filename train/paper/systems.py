@@ -69,8 +69,9 @@ class Protocol:
 
     @property
     def looks(self) -> list[str]:
-        """The systems that look once."""
-        return [n for n, s in self.systems.items() if s.program == ONE_LOOK or n == "one-look"]
+        """The systems that look once, without those that halt."""
+        looks = [n for n, s in self.systems.items() if s.program == ONE_LOOK or n == "one-look"]
+        return [n for n in looks if not self.systems[n].option("halting")]
 
     def needed(self, system: str) -> list[str]:
         """The systems to be trained for one, in order, itself last."""
@@ -195,14 +196,16 @@ def _looks(*sides: int, weights: str) -> dict[str, System]:
 
 
 def _bird_ram(recipe: str, **options: Any) -> System:
+    """The trunk of small birds or scenes."""
     return System(REINFORCE, recipe, {"stop": StopOff(), **options})
 
 
 def _bird_dtram(recipe: str) -> System:
+    """The stopper of small birds or scenes."""
     return _stopper("ram", recipes.RECIPES[recipe]["stop"], augment=_FLIP, bf16=True)
 
 
-def _halting(name: Any, ponder_cost: float) -> System:
+def _halting_look(name: Any, ponder_cost: float) -> System:
     """The network that looks once at small birds, with blocks that halt."""
     halting = HaltingBlocks(name, ponder_cost=ponder_cost)
     return System(ONE_LOOK, "birds-small", {"halting": halting, "bf16": False})
@@ -216,13 +219,13 @@ BIRDS = Protocol(
         **_looks(32, 64, weights=BIRDS_LOOK),
         "one-look-128": System(ONE_LOOK, "birds-small"),  # from random weights, as `BIRDS_LOOK`
         "ram": _bird_ram("birds-small"),
-        # As many glimpses in all as RAM: 14 x (2 + 3) against 24 x 3.
+        # About as many glimpses in all as RAM: 14 x (2 + 3) against 24 x 3.
         "ram-curriculum": _bird_ram("birds-small", curriculum=(2, 3), epochs=14),
         "ram-last": _bird_ram("birds-small", supervision="last"),
         "dtram": _bird_dtram("birds-small"),
-        **_by_discount(BIRD_STOP, without=0.98, augment=_FLIP, bf16=True),
-        "act-resnet": _halting("act", 0.02),
-        "sact-resnet": _halting("sact", 0.005),
+        **_by_discount(BIRD_STOP, augment=_FLIP, bf16=True),
+        "act-resnet": _halting_look("act", 0.02),
+        "sact-resnet": _halting_look("sact", 0.005),
     },
     recipes.RECIPES["birds-small"]["env"],
 )
