@@ -115,7 +115,8 @@ class SavedNetwork(nn.Module):
         if kind != cls.KIND:
             way_out = (
                 "agents.load_agent loads any DT-RAM and RAM with ACT, "
-                "agents.loading.load_one_look a network that looks once"
+                "agents.loading.load_one_look a network that looks once. The test error of that "
+                "is in its results.json; --encoder ... weights=FOLDER starts from its weights"
             )
             raise ValueError(f"{path}: expected a {cls.KIND}, found a {kind}; {way_out}")
         needed = {"config", "class_names", "weights_sha256", *cls.NEEDED}

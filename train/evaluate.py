@@ -81,8 +81,9 @@ def main() -> None:
     if options.json:
         print(json.dumps(result))
         return
+    changed = "".join(f" {name}={value}" for name, value in result["env_options"].items())
     print(
-        f"{result['env_id']}: {result['dataset']}, {result['split']} split, "
+        f"{result['env_id']}{changed}: {result['dataset']}, {result['split']} split, "
         f"{result['images']:,} images: error {100 * result['error']:.2f} % at "
         f"{result['mean_glimpses']:.2f} mean glimpses, {result['mean_flops'] / 1e6:.2f} MFLOP "
         f"({result['stopping']})"

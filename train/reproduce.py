@@ -249,6 +249,8 @@ def reproduce(options: Options) -> list[Path]:
                 f"{other} shows the small drawn birds" if shown else "its photographs are not here"
             )
             print(f"{key}: not made; {why}")
+    if not options.keys:
+        raise ValueError("nothing to make: ask for the tables named above, or --data drawn-large")
     check_destination(options.folder)
     runs = plan(options)
     finished = [run for run in runs if run.finished]

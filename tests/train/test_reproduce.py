@@ -60,7 +60,8 @@ def test_drawn_images_take_the_place_of_photographs(tmp_path: Path) -> None:
 def test_small_birds_stand_once_for_cub_and_cars(tmp_path: Path, capsys: Any) -> None:
     options = Options(what=("table3", "table4", "table5", "figure8"), runs=tmp_path, **NO_RUNS)
     assert options.keys == ()
-    assert reproduce.reproduce(options) == []
+    with pytest.raises(ValueError, match="nothing to make: ask for the tables named above"):
+        reproduce.reproduce(options)
     printed = capsys.readouterr().out
     assert "table4: not made; table6 shows the small drawn birds" in printed
     assert "table3: not made; table6 shows the small drawn birds" in printed

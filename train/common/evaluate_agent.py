@@ -29,10 +29,11 @@ def evaluate_agent(
 ) -> dict[str, Any]:
     """Plays one episode for every image of a split, without sampling.
 
-    `folder` is a run's or a shipped model's, `stop` names one of its stop thresholds, and `rule`
-    replaces its own stop. Returns `Evaluation.to_dict`, the stopping rule and the origin. On the
-    test split with the model's own stop also ``differs_from_training``: number of images with
-    another prediction or number of glimpses than the training program wrote.
+    `folder` is a run's or a shipped model's, `stop` names one of its stops, and `rule` replaces its
+    own stop. Returns `Evaluation.to_dict`, the changed keywords of the environment, the stopping
+    rule and the origin. On the test split with the model's own stop also
+    ``differs_from_training``: number of images with another prediction or number of glimpses than
+    the training program wrote.
 
     Raises ValueError if the model names no environment, or `rule` needs more than its budget.
     """
@@ -43,7 +44,8 @@ def evaluate_agent(
     if "env_id" not in agent.about:
         raise ValueError(f"{folder}: its model.json names no environment (env_id)")
     env_id = agent.about["env_id"]
-    env_options = agent.about.get("env_options", {}) | {"data_dir": data_dir}
+    changed = agent.about.get("env_options", {})
+    env_options = changed | {"data_dir": data_dir}
     if isinstance(rule, FixedStop) and rule.glimpses > agent.config.max_glimpses:
         expected = f"at most the budget, {agent.config.max_glimpses}"
         raise ValueError(f"--fixed {rule.glimpses}: expected {expected}")
@@ -58,7 +60,8 @@ def evaluate_agent(
     policy = agent if spec.kwargs.get("classifier") is None else LookAndStop(agent)
     found = dtram_env.evaluate(policy, env_id, split, num_envs=num_envs, **env_options)
     flops = mean_flops(agent, found.mean_glimpses)
-    result = found.to_dict() | {"stopping": repr(agent.stopping), "mean_flops": round(flops)}
+    result = found.to_dict() | {"env_options": changed, "stopping": repr(agent.stopping)}
+    result["mean_flops"] = round(flops)
     default = named == header.get("default_stop")
     written = folder / f"test_images{'' if default else f'-{stop}'}.safetensors"
     comparable = env_options.get("first_glimpse") != "random"  # the environment draws its own

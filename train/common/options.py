@@ -244,7 +244,12 @@ class TrainingOptions:
     def check_batch_size(self, images: int) -> None:
         """Raises ValueError if a batch needs more images than there are."""
         fits = self.batch_size <= images
-        check("batch_size", self.batch_size, fits, f"at most {images}, the training images")
+        check(
+            "batch_size",
+            self.batch_size,
+            fits,
+            f"at most {images}, the training images; try --batch-size 16",
+        )
 
     def env_keywords(self) -> dict[str, Any]:
         """The keywords for `gym.make`."""
