@@ -179,8 +179,8 @@ NOTE = (
     "differences of seeds shows what seeds alone support. The confidence threshold's error at "
     "DT-RAM's mean glimpses is interpolated once, on the whole test split. All seeds are compared "
     "with one network that looks once, of seed 0; on digits the answers of such networks are not "
-    "on record, and only the tables show them. Which images each run got wrong, its command, commit, "
-    f"versions and hardware: [{EVIDENCE}]({EVIDENCE})."
+    "on record, and only the tables show them. Which images each run got wrong, its command, "
+    f"commit, versions and hardware: [{EVIDENCE}]({EVIDENCE})."
 )
 
 
