@@ -60,7 +60,8 @@ def evaluate_agent(
     policy = agent if spec.kwargs.get("classifier") is None else LookAndStop(agent)
     found = dtram_env.evaluate(policy, env_id, split, num_envs=num_envs, **env_options)
     flops = mean_flops(agent, found.mean_glimpses)
-    result = found.to_dict() | {"env_options": changed, "stopping": repr(agent.stopping)}
+    shown = {name: value for name, value in changed.items() if name != "data"}
+    result = found.to_dict() | {"env_options": shown, "stopping": repr(agent.stopping)}
     result["mean_flops"] = round(flops)
     default = named == header.get("default_stop")
     written = folder / f"test_images{'' if default else f'-{stop}'}.safetensors"
