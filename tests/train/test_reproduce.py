@@ -127,11 +127,11 @@ def test_claims_are_made_of_the_evidence_on_record(tmp_path: Path) -> None:
         write_records(tmp_path / claims.EVIDENCE, [*records, *more])
         reproduce.reproduce(options)
         rows = read_json(tmp_path / "claims.json")["rows"]
-        assert len(rows) == 2
+        assert len(rows) == len(committed) == 3
         assert [row["error"] for row in rows] == [row["error"] for row in committed]
         if not more:
             assert rows == committed
-    assert [(row["seeds"], row["student_half_width"]) for row in rows] == [(2, 0.0)] * 2
+    assert [(row["seeds"], row["student_half_width"]) for row in rows] == [(2, 0.0)] * 3
 
 
 @pytest.mark.parametrize("what", ["claims", "curves", "figure7"])
