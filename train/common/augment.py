@@ -206,15 +206,15 @@ def draw_colours(
     def factor(reach: float) -> Tensor:
         return 1 + reach * (2 * torch.rand(batch, device=mean.device) - 1)
 
-    light, contrasts = factor(brightness), factor(contrast)
-    pure = factor(saturation if rgb else 0.0)[:, None, None]
-    mix = pure * torch.eye(channels, device=mean.device) + (1 - pure) * grey
-    lift = (light * (1 - contrasts) * (mean @ grey))[:, None].expand(-1, channels)
+    by_brightness, by_contrast = factor(brightness), factor(contrast)
+    by_saturation = factor(saturation if rgb else 0.0)[:, None, None]
+    mix = by_saturation * torch.eye(channels, device=mean.device) + (1 - by_saturation) * grey
+    lift = (by_brightness * (1 - by_contrast) * (mean @ grey))[:, None].expand(-1, channels)
     if rgb and lighting:
         spread = mean.new_tensor(PCA_SPREADS) * (255 * lighting)
         noise = torch.randn(batch, 3, device=mean.device) * spread
         lift = lift + noise @ mean.new_tensor(PCA_AXES).T
-    return Colours(mix * (light * contrasts)[:, None, None], lift)
+    return Colours(mix * (by_brightness * by_contrast)[:, None, None], lift)
 
 
 def random_flip(images: Tensor, sizes: Tensor | None = None, probability: float = 0.5) -> Tensor:
