@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 
 from agents.precision import has_bf16
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 NOT_INSTALLED = "not installed"
 CODE = (":/", ":(exclude,top)benchmarks/results")
 """Files whose changes make a commit unclean: all except results (git pathspecs)."""
@@ -53,9 +55,10 @@ def provenance(device: torch.device) -> dict[str, Any]:
     }
 
 
-def python_command() -> str:
-    """The word that starts this Python from a shell: ``python`` if that is it, else its path."""
-    return "python" if shutil.which("python") == sys.executable else _relative(sys.executable)
+def command_line(program: str, words: Sequence[str]) -> str:
+    """The line for a shell in the current folder that runs a program, as ``"train/compare.py"``."""
+    python = "python" if shutil.which("python") == sys.executable else _relative(sys.executable)
+    return shlex.join([python, _relative(str(REPOSITORY / program)), *words])
 
 
 def _relative(word: str) -> str:

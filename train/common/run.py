@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 import shutil
 import signal
 import sys
@@ -19,7 +18,7 @@ from torch.utils.tensorboard.summary import hparams
 from dtram_env.datasets import DatasetCorruptError
 from dtram_env.optional import MissingDependencyError
 from train.common.files import read_json, write_json, write_text
-from train.common.provenance import python_command
+from train.common.provenance import command_line
 
 
 def run_program(main: Callable[[], object]) -> None:
@@ -53,7 +52,7 @@ class RunFolder:
         options: Mapping[str, Any],  # JSON values that define the run
         resume: bool,  # whether to continue the run in the folder
         device: torch.device,  # checkpoints hold the state of its random generator and the CPU's
-        program: str,  # its path, for the command that continues an interrupted run
+        program: str,  # its path in the repository, for the command that continues a run
     ) -> None:
         self.path, self.options, self.device, self.program = path, options, device, program
         self._purge_step: int | None = None
@@ -121,7 +120,7 @@ class RunFolder:
         words = [word for word in sys.argv[1:] if word != "--resume"]
         if not any(word.split("=")[0] == "--run-dir" for word in words):
             words += ["--run-dir", str(self.path)]
-        command = shlex.join([python_command(), self.program, *words, "--resume"])
+        command = command_line(self.program, [*words, "--resume"])
         print(f"\n{signalled.name}: saved. To go on: {command}", file=sys.stderr)
         raise SystemExit(128 + signalled)
 

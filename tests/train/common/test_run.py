@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from agents.objective import supervised_losses
 from train.common.files import read_json, write_json
 from train.common.optimizers import Optimizers
 from train.common.options import AdamW
-from train.common.provenance import choose_device, provenance, python_command
+from train.common.provenance import choose_device, command_line, provenance
 from train.common.run import Interrupt, RunFolder, run_program
 from train.common.training import Selection, TrainingRun
 
@@ -149,11 +150,16 @@ def test_the_command_of_an_interrupted_run(tmp_path: Path, monkeypatch, capsys) 
         assert stopped.value.code == 128 + signal.SIGTERM
         return capsys.readouterr().err.partition("To go on: ")[2].strip()
 
-    run, python = new_run(tmp_path), python_command()
-    expected = f"{python} train/reinforce.py --m 2 --run-dir {tmp_path} --resume"
+    run = new_run(tmp_path)
+    expected = command_line(
+        "train/reinforce.py", ["--m", "2", "--run-dir", str(tmp_path), "--resume"]
+    )
+    assert expected.endswith(f" train/reinforce.py --m 2 --run-dir {tmp_path} --resume")
     assert printed("--m", "2") == expected
     assert printed("--m", "2", "--resume", "--run-dir", str(tmp_path)) == expected
     assert printed(f"--run-dir={tmp_path}").endswith(f"py --run-dir={tmp_path} --resume")
+    monkeypatch.chdir(tmp_path)
+    assert Path(shlex.split(printed())[1]).is_file()
 
 
 # -- the bookkeeping of a training loop ----------
