@@ -244,9 +244,11 @@ def train_trunk(
             )
             optimizers.zero_grad()
             losses.total.backward()
+            locator_gradient = optimizers.gradient_norm(agent.locator)
             optimizers.clip_gradient()
             optimizers.step()
-            run.count(losses, env_steps=round(len(indices) * m * unroll.mean_length(glimpses)))
+            taken = round(len(indices) * m * unroll.mean_length(glimpses))
+            run.count(losses, env_steps=taken, locator_gradient=locator_gradient)
 
         scores = validation.score_validation(task, agent).limit(glimpses)
         if isinstance(options.stop, StopJoint):
@@ -257,7 +259,8 @@ def train_trunk(
         if run.is_best(selection):
             agent.stopping = agent.learned_stop(selection.threshold)
             agent.save(run.path, **task.metadata)
-        run.end_epoch(selection)
+        learned = {"stops": isinstance(options.stop, StopJoint), "looks": not agent.config.scan}
+        run.end_epoch(selection, validation.behaviour(scores, **learned))
 
 
 def train_stopper(options: Options, task: TrainingTask, agent: DTRAM, run: TrainingRun) -> None:
@@ -317,7 +320,8 @@ def train_stopper(options: Options, task: TrainingTask, agent: DTRAM, run: Train
         if run.is_best(selection):
             agent.stopping = agent.learned_stop(selection.threshold)
             agent.save(run.path, **task.metadata)
-        run.end_epoch(selection)
+        stops = not isinstance(stop, ACT)
+        run.end_epoch(selection, validation.behaviour(scores, stops=stops, looks=False))
 
 
 def train(options: Options) -> Path:

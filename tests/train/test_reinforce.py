@@ -228,7 +228,7 @@ def test_a_finished_run_leaves_everything_a_reader_asks_for(finished_run: Path) 
     chosen = results["learned"][str(results["stop_threshold"])]
     assert chosen == {name: results[name] for name in ("test_error", "mean_glimpses")}
     assert {"command", "commit", "date", "versions", "hardware", "train_seconds"} <= set(results)
-    assert results["options"]["seed"] == 0
+    assert results["options"]["seed"] == 0 and results["collapsed"] == []
     assert results["env_steps"] == 2 * 30 * 180 * 2 * 4 + 5400 * 4
     wrong = load_file(finished_run / "test_images.safetensors")["prediction"]
     labels = TrainingTask("DTRAM-Signpost-v0", CPU).images("test").labels
@@ -242,6 +242,10 @@ def test_metrics_and_tensorboard_have_sb3_names_pictures_and_hyperparameters(
     assert [row["step"] for row in rows] == [5400, 10800, 16200, 21600]
     assert all(0 <= row["eval/accuracy"] <= 1 for row in rows)
     assert all(1 <= row["eval/mean_glimpses"] <= 4 for row in rows)
+    trunk, stopper = rows[:2], rows[2:]
+    assert all(row["train/locator_gradient_norm"] > 0 < row["eval/location_std"] for row in trunk)
+    assert all("eval/stop_probability" not in row for row in trunk)
+    assert all(0 < row["eval/stop_probability"] < 1 for row in stopper)
     rates = [row["train/learning_rate"] for row in rows]
     assert rates[1] < rates[0] < 2e-3 and rates[3] < rates[2] < 2e-3
     events = EventAccumulator(str(finished_run))

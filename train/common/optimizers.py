@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 
 from agents.resnet import parameter_groups
@@ -43,6 +43,12 @@ class Optimizers:
     def clip_gradient(self) -> None:
         """Scales the gradient of all parameters together to at most `max_grad_norm`."""
         nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm)
+
+    def gradient_norm(self, module: nn.Module) -> Tensor:
+        """The norm ``()`` of the gradient of those of a module's parameters that learn."""
+        own = {id(parameter) for parameter in module.parameters()}
+        learning = [p.grad for p in self.parameters if id(p) in own and p.grad is not None]
+        return nn.utils.get_total_norm(learning).to(self.parameters[0])  # of no gradient: 0
 
     def step(self) -> None:
         """Steps every optimizer and its learning-rate schedule."""

@@ -50,6 +50,10 @@ LOGGED = {
 }
 """Fields of `Losses`, under the names that Stable-Baselines3 uses, where it has one."""
 
+LOCATOR_GRADIENT = "train/locator_gradient_norm"
+MEANS = (*LOGGED, LOCATOR_GRADIENT)
+"""Names of what is averaged over an epoch's batches."""
+
 
 class Selection(NamedTuple):
     """How good the current weights are on validation, and the stop threshold chosen there."""
@@ -71,7 +75,7 @@ class Progress:
     seconds: float = 0.0  # of training, with validation and checkpoints
     validation_seconds: float = 0.0
     best: list[float] | None = None  # criterion of the stage's best weights
-    sums: list[float] = field(default_factory=lambda: [0.0] * len(LOGGED))  # over the epoch
+    sums: list[float] = field(default_factory=lambda: [0.0] * len(MEANS))  # over the epoch
 
 
 class TrainingRun(RunFolder):
@@ -163,9 +167,16 @@ class TrainingRun(RunFolder):
         self._check_finite()  # before validation could choose such weights
         self._validation_began = time.perf_counter()
 
-    def count(self, losses: Losses, env_steps: int = 0) -> None:
-        """Adds a batch to the epoch's means; does not wait for the device."""
-        self._sums += torch.stack([getattr(losses, name).detach() for name in LOGGED.values()])
+    def count(
+        self, losses: Losses, env_steps: int = 0, locator_gradient: Tensor | None = None
+    ) -> None:
+        """Adds a batch to the epoch's means; does not wait for the device.
+
+        `locator_gradient` ``()`` is the norm of the locator's gradient, before it was clipped.
+        """
+        batch = [getattr(losses, name).detach() for name in LOGGED.values()]
+        batch.append(torch.zeros_like(batch[0]) if locator_gradient is None else locator_gradient)
+        self._sums += torch.stack(batch)
         self.progress.env_steps += env_steps
 
     def is_best(self, selection: Selection) -> bool:
@@ -176,14 +187,15 @@ class TrainingRun(RunFolder):
         self.progress.best = list(selection.criterion)
         return True
 
-    def end_epoch(self, selection: Selection) -> None:
-        """Logs the epoch, saves a checkpoint, and exits if a signal came."""
+    def end_epoch(self, selection: Selection, more: Mapping[str, float] | None = None) -> None:
+        """Logs the epoch, with `more` scalars; saves a checkpoint, and exits if a signal came."""
         progress, means = self.progress, self._means()
         progress.validation_seconds += time.perf_counter() - self._validation_began
         self._tick()
         scalars = means | {
             "train/learning_rate": self._optimizers.optimizers[-1].param_groups[0]["lr"],
             **selection.metrics,
+            **(more or {}),
             "time/time_elapsed": progress.seconds,
             "time/total_timesteps": progress.env_steps,
         }
@@ -195,7 +207,7 @@ class TrainingRun(RunFolder):
             flush=True,
         )
         progress.epoch, progress.batch = progress.epoch + 1, 0
-        progress.sums = [0.0] * len(LOGGED)
+        progress.sums = [0.0] * len(MEANS)
         self._save()
         if self._interrupt.signal is not None:
             self.leave(self._interrupt.signal)
@@ -221,7 +233,7 @@ class TrainingRun(RunFolder):
         """Means over the epoch so far; images per second since this process began or resumed it."""
         batch = self.progress.batch
         seconds = time.perf_counter() - self._began
-        found = dict(zip(LOGGED, (self._sums / max(batch, 1)).tolist(), strict=True))
+        found = dict(zip(MEANS, (self._sums / max(batch, 1)).tolist(), strict=True))
         return found | {"time/fps": (batch - self._first) * self._batch_size / seconds}
 
     def _check_finite(self) -> None:

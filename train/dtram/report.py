@@ -22,6 +22,7 @@ from agents.unroll import Scores, classify, score
 from dtram_env.rendering import crop_boxes, draw_episode
 from train.common.files import write_tensors, write_text
 from train.common.training_task import Images, TrainingTask
+from train.dtram.validation import collapses
 
 matplotlib.use("Agg")
 
@@ -50,6 +51,7 @@ def report(folder: Path, task: TrainingTask, agent: DTRAM, about: dict[str, Any]
         error, glimpses = scores.error_and_glimpses(rule)
         return {"test_error": percent(error), "mean_glimpses": round(glimpses, 4)}
 
+    learned = {"stops": stop["name"] in ("after", "joint"), "looks": not agent.config.scan}
     test_glimpses = scores.error_and_glimpses(agent.stopping)[1]
     chosen = validated.error_and_glimpses(agent.stopping)
     kept = {"validation": chosen[1], "test": test_glimpses}
@@ -60,6 +62,7 @@ def report(folder: Path, task: TrainingTask, agent: DTRAM, about: dict[str, Any]
         "discount": task.discount,
         "histogram": torch.bincount(taken, minlength=task.max_glimpses + 1)[1:].tolist(),
         "validation": {"error": percent(chosen[0]), "mean_glimpses": round(chosen[1], 4)},
+        "collapsed": collapses(validated, agent.stopping, **learned),
         "max_mean_glimpses": bound,
         "bound_kept": {split: mean <= bound for split, mean in kept.items() if bound is not None},
         "fixed": {t: row(FixedStop(t)) for t in range(1, task.max_glimpses + 1) if not act},
@@ -128,6 +131,10 @@ def table(results: dict[str, Any]) -> str:
     console.print(grid)
     for split in (split for split, kept in results["bound_kept"].items() if not kept):
         console.print(f"mean glimpses on {split}: over the bound {results['max_mean_glimpses']}")
+    if results["collapsed"]:
+        console.print(
+            f"collapsed: {', '.join(results['collapsed'])} (metrics.jsonl has its course)"
+        )
     seconds = (results.get("trunk") or {}).get("train_seconds")
     on_trunk = "" if seconds is None else f" (its trunk in {seconds:.0f} s)"
     hardware = results["hardware"]

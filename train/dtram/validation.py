@@ -1,17 +1,22 @@
-"""What validation says of DT-RAM's weights, and the stop threshold that it chooses."""
+"""What validation says of DT-RAM's weights, the stop threshold that it chooses, and whether a
+policy collapsed."""
 
 import torch
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from agents.dtram import DTRAM
 from agents.halting.act import ACTStop
-from agents.stopping import FixedStop, LearnedStop
+from agents.stopping import FixedStop, LearnedStop, StoppingRule
 from agents.unroll import Scores, score
 from dtram_env.episodes import grade
 from train.common.training import Selection
 from train.common.training_task import TrainingTask
 
 CANDIDATES = 100  # quantiles of the stop probabilities that are tried as thresholds
+NEARLY_ALL = 0.99  # share of the images with the same number of glimpses, if the stop collapsed
+CORNER = 0.9  # |x| and |y| beyond it are in a corner
+ONE_PLACE = 0.01  # standard deviation of locations over images, in image halves
 OVER = 1e6  # ranks thresholds beyond the bound after all others
 
 
@@ -77,6 +82,45 @@ def select_halting(scores: Scores, discount: float, ponder_cost: float) -> Selec
     loss = float(cross_entropy(answer, scores.labels) + ponder_cost * glimpses)
     metrics = _metrics(float(correct.mean()), glimpses, float((correct * discount**taken).mean()))
     return Selection((loss, glimpses), metrics | {"eval/loss": loss}, rule.threshold)
+
+
+def behaviour(scores: Scores, *, stops: bool = True, looks: bool = True) -> dict[str, float]:
+    """What the policies do, to log: ``eval/stop_probability``, the mean of p(stop) after glimpses
+    1 ... T - 1, and ``eval/location_std``, see `location_std`; 0 if there is one glimpse."""
+    several, found = len(scores.logits) > 1, {}
+    if stops:
+        before_last = torch.sigmoid(scores.stop_logit[:-1])
+        found["eval/stop_probability"] = float(before_last.mean()) if several else 0.0
+    if looks:
+        found["eval/location_std"] = float(location_std(scores).mean()) if several else 0.0
+    return found
+
+
+def location_std(scores: Scores) -> Tensor:
+    """Standard deviations ``(T - 1, 2)`` of the locations of glimpses 2 ... T over the images, in
+    image halves."""
+    return scores.locations[1:].std(dim=1, correction=0)
+
+
+def collapses(scores: Scores, rule: StoppingRule, *, stops: bool, looks: bool) -> list[str]:
+    """How the policies collapsed, a few words each; none if they did not.
+
+    `rule` is the stop in use; `stops` and `looks`: whether the agent learned it, and locations.
+    """
+    found, budget = [], len(scores.logits)
+    if stops and budget > 1:
+        taken = scores.apply(rule)[0]
+        if float((taken == 1).double().mean()) >= NEARLY_ALL:
+            found.append("it stops at once")
+        if float((taken == budget).double().mean()) >= NEARLY_ALL:
+            found.append("it never stops")
+    if looks and budget > 1:
+        in_corner = (scores.locations[1:].abs() > CORNER).all(dim=-1)
+        if float(in_corner.double().mean()) > 0.5:
+            found.append("it looks into a corner")
+        elif float(location_std(scores).max()) < ONE_PLACE:
+            found.append("it looks at the same places in every image")
+    return found
 
 
 def _metrics(accuracy: float, mean_glimpses: float, mean_return: float) -> dict[str, float]:

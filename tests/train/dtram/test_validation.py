@@ -3,8 +3,15 @@
 import pytest
 import torch
 
+from agents.stopping import LearnedStop
 from agents.unroll import Scores
-from train.dtram.validation import OVER, select_by_error, select_threshold
+from train.dtram.validation import (
+    OVER,
+    behaviour,
+    collapses,
+    select_by_error,
+    select_threshold,
+)
 
 
 def scores_of(p: list[list[float]], right: list[list[int]]) -> Scores:
@@ -102,3 +109,51 @@ def test_a_trunk_is_judged_by_every_glimpse_but_the_first() -> None:
     assert errors == pytest.approx([2 / 3, 1 / 3, 0.0])
     assert found.metrics["eval/mean_glimpses"] == 3.0
     assert found.metrics["eval/mean_return"] == pytest.approx(0.9**3)
+
+
+# -- what the policies do ----------
+
+
+def seen(p: list[list[float]], locations: list[list[list[float]]]) -> Scores:
+    """Two images with stop probabilities ``(T, 2)`` and locations ``(T, 2, 2)``."""
+    logit = torch.logit(torch.tensor(p).double())
+    logits = torch.zeros(*logit.shape, 3)
+    return Scores(torch.zeros(2, dtype=torch.int64), logits, logit, torch.tensor(locations))
+
+
+CENTRE, APART = [[0.0, 0.0], [0.0, 0.0]], [[0.2, 0.5], [0.6, 0.5]]
+
+
+def test_behaviour_by_hand() -> None:
+    scores = seen([[0.1, 0.3], [0.2, 0.6], [0.9, 0.9]], [CENTRE, APART, CENTRE])
+    found = behaviour(scores)
+    assert found["eval/stop_probability"] == pytest.approx(0.3)  # not of the last glimpse
+    # Of four deviations, one is not 0: 0.2 and 0.6 are 0.2 from their mean.
+    assert found["eval/location_std"] == pytest.approx(0.2 / 4)
+    assert set(behaviour(scores, looks=False)) == {"eval/stop_probability"}
+    alone = behaviour(scores.limit(1))
+    assert alone == {"eval/stop_probability": 0.0, "eval/location_std": 0.0}
+
+
+CORNER = [[-0.95, 0.99], [-1.0, 0.91]]
+EDGE = [[-0.95, 0.3], [0.1, 0.99]]
+
+
+@pytest.mark.parametrize(
+    ("p", "later", "expected"),
+    [
+        (0.4, APART, ["it never stops"]),
+        (0.6, APART, ["it stops at once"]),
+        (0.4, CORNER, ["it never stops", "it looks into a corner"]),
+        (0.6, CENTRE, ["it stops at once", "it looks at the same places in every image"]),
+        (0.6, EDGE, ["it stops at once"]),
+    ],
+)
+def test_collapses(p: float, later: list[list[float]], expected: list[str]) -> None:
+    scores = seen([[p, p]] * 3, [CENTRE, later, later])
+    rule = LearnedStop(0.5)
+    assert collapses(scores, rule, stops=True, looks=True) == expected
+    assert collapses(scores, rule, stops=False, looks=False) == []
+    healthy = seen([[0.4, 0.6], [0.6, 0.5], [0.5, 0.5]], [CENTRE, APART, EDGE])
+    assert collapses(healthy, rule, stops=True, looks=True) == []
+    assert collapses(scores.limit(1), rule, stops=True, looks=True) == []
