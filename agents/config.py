@@ -75,11 +75,17 @@ class DTRAMConfig:
     """whether the location's policy gradient reaches the state: state (yes) or detached (no)"""
     locator_hidden: int = 0
     """hidden units of the locator; 0 makes it linear, as in the paper"""
+    location_squash: str = "tanh"
+    """brings the Gaussian's mean into [-1, 1]: tanh, or hard_tanh (clips; the original code)"""
+    location_extent: float = 1.0
+    """bound on the Gaussian's mean, in image halves (13/14 in the original code)"""
     locator_grid: int = 0
     """the location policy chooses one of G x G cells; 0: it is a Gaussian, as in the paper"""
     scan: tuple[tuple[float, float], ...] = ()
     """with a map: locations (x, y) of glimpses 2 ... T, the same for every image, in place of a
     locator; empty: the locator chooses"""
+    stopper_input: str = "detached"
+    """whether the gradient of the stop decisions reaches the state: state (yes) or detached (no)"""
     stopper_hidden: int = 128
     """hidden units of the stopper; 0 makes it linear"""
     stopper_evidence: bool = True
@@ -101,8 +107,12 @@ class DTRAMConfig:
             answer=("state", "first_plus_mean"),
             core=CORES,
             locator_input=("state", "detached"),
+            location_squash=("tanh", "hard_tanh"),
+            stopper_input=("state", "detached"),
             stopper_prior=("none", "confidence"),
         )
+        extent = self.location_extent
+        require("location_extent", extent, 0 < extent <= 1, "a number in (0, 1]")
         check_encoder(self)
         check_pixel_scale(self, channels)
         self._check_map()

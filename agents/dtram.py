@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from gymnasium.spaces import Dict, Space
 from torch import Tensor, nn
-from torch.nn.functional import one_hot
+from torch.nn.functional import hardtanh, one_hot
 
 from dtram_env.views import grid_centres
 
@@ -217,7 +217,10 @@ class DTRAM(SavedNetwork):
         ``locator_grid`` the logit of every cell ``(B, G * G)``."""
         h = state.h if self.config.locator_input == "state" else state.h.detach()
         params = self.locator(h)
-        return params if self.config.locator_grid else torch.tanh(params)
+        if self.config.locator_grid:
+            return params
+        hard = self.config.location_squash == "hard_tanh"
+        return self.config.location_extent * (hardtanh(params) if hard else torch.tanh(params))
 
     def best_location(self, location_params: Tensor) -> Tensor:
         """Most probable location ``(..., 2)`` of a policy with these `location_params`."""
@@ -234,7 +237,8 @@ class DTRAM(SavedNetwork):
         return self.baseline(h.detach()).squeeze(-1)
 
     def stop_logit(self, h: Tensor, logits: Tensor, time: Tensor) -> Tensor:
-        """Logit of p(stop), f_a. No gradient reaches the state or the classifier.
+        """Logit of p(stop), f_a. Its gradient reaches the state if `stopper_input` says so, and
+        never the classifier.
 
         With `stopper_evidence` f_a reads, beside the state, the class log-probabilities, the log of
         the doubt 1 - max p, and the time. They are logarithms because the decision depends on
@@ -246,7 +250,8 @@ class DTRAM(SavedNetwork):
         Shapes: states `h` ``(..., H)``, the classifier's logits ``(..., K)``, and the number of
         glimpses taken, `time` ``(...)`` int64, 1 ... T_max.
         """
-        h = h.detach()
+        if self.config.stopper_input == "detached":
+            h = h.detach()
         log_p = torch.log_softmax(logits.detach(), dim=-1)
         log_doubt = torch.log1p(-log_p.amax(dim=-1, keepdim=True).exp()).clamp(min=LEAST_LOG_DOUBT)
         if self.config.stopper_evidence:

@@ -252,8 +252,8 @@ def train_trunk(
 
         scores = validation.score_validation(task, agent).limit(glimpses)
         if isinstance(options.stop, StopJoint):
-            bound = options.stop.max_mean_glimpses
-            selection = validation.select_threshold(scores, task.discount, bound)
+            how = options.stop.max_mean_glimpses, options.stop.threshold
+            selection = validation.select_threshold(scores, task.discount, *how)
         else:
             selection = validation.select_by_error(scores, task.discount)
         if run.is_best(selection):
@@ -314,9 +314,8 @@ def train_stopper(options: Options, task: TrainingTask, agent: DTRAM, run: Train
             scores = validation.score_validation(task, agent)
             selection = validation.select_halting(scores, task.discount, stop.ponder_cost)
         else:
-            bound = stop.max_mean_glimpses
-            scores = held_out.scores(agent)
-            selection = validation.select_threshold(scores, task.discount, bound)
+            scores, how = held_out.scores(agent), (stop.max_mean_glimpses, stop.threshold)
+            selection = validation.select_threshold(scores, task.discount, *how)
         if run.is_best(selection):
             agent.stopping = agent.learned_stop(selection.threshold)
             agent.save(run.path, **task.metadata)

@@ -115,6 +115,17 @@ def test_without_evidence_the_stopper_reads_the_state_alone() -> None:
     torch.testing.assert_close(first, agent.stopper(h).squeeze(-1))
 
 
+@pytest.mark.parametrize("into", ["detached", "state"])
+@pytest.mark.parametrize("evidence", [True, False])
+def test_where_the_gradient_of_a_stop_ends(into: str, evidence: bool) -> None:
+    agent = make_agent(stopper_input=into, stopper_evidence=evidence)
+    h, logits = torch.randn(3, 16, requires_grad=True), torch.randn(3, 5, requires_grad=True)
+    agent.stop_logit(h, logits, torch.tensor([1, 2, 3])).sum().backward()
+    assert (h.grad is not None) == (into == "state")
+    assert logits.grad is None
+    assert all(parameter.grad is not None for parameter in agent.stopper.parameters())
+
+
 @pytest.mark.parametrize("evidence", [True, False])
 def test_an_untrained_stopper_with_the_prior_is_a_confidence_threshold(evidence) -> None:
     torch.manual_seed(0)
@@ -241,6 +252,20 @@ def test_a_hidden_layer_of_the_locator_by_hand() -> None:
     torch.testing.assert_close(agent.locate(state), torch.tanh(expected))
 
 
+def test_the_bounds_of_a_mean_location_by_hand() -> None:
+    """The original code's: clipped, and the centre stays a pixel from the edge."""
+    agent = make_agent(hidden_size=2, location_squash="hard_tanh", location_extent=13 / 14)
+    with torch.no_grad():
+        agent.locator.weight.copy_(torch.eye(2))
+        agent.locator.bias.zero_()
+    state = agent.initial(2)._replace(h=torch.tensor([[0.5, -0.25], [3.0, -7.0]]))
+    by_hand = torch.tensor([[0.5, -0.25], [1.0, -1.0]]) * 13 / 14
+    torch.testing.assert_close(agent.locate(state), by_hand)
+    smooth = make_agent(hidden_size=2, location_extent=0.5)
+    smooth.load_state_dict(agent.state_dict())
+    torch.testing.assert_close(smooth.locate(state), torch.tanh(state.h) / 2)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -286,6 +311,9 @@ def test_other_spaces_are_one_error() -> None:
         ({"core": "lstm"}, r"core='lstm': expected one of \('rnn', 'map'\)"),
         ({"stopper_hidden": -1}, "stopper_hidden=-1"),
         ({"stopper_prior": "sure"}, "stopper_prior='sure'"),
+        ({"stopper_input": "core"}, "stopper_input='core'"),
+        ({"location_squash": "sigmoid"}, "location_squash='sigmoid'"),
+        ({"location_extent": 1.5}, "location_extent=1.5"),
         ({"locator_hidden": -1}, "locator_hidden=-1"),
         ({"locator_grid": -1}, "locator_grid=-1"),
         ({"pixel_std": 0}, "pixel_std=0"),

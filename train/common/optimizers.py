@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim.lr_scheduler import LinearLR, LRScheduler, MultiStepLR, OneCycleLR
 
 from agents.resnet import parameter_groups
 from train.common.options import SGD, Muon, Optimizer
@@ -17,7 +17,7 @@ MUON_SCALE = 20.0
 
 
 class Optimizers:
-    """The optimizers of a stage of `steps`, with gradient clipping and one-cycle schedules.
+    """The optimizers of a stage of `steps`, with gradient clipping and learning-rate schedules.
 
     The gradients of `parameters` are clipped together; for all else see `make_optimizers`.
     """
@@ -33,7 +33,8 @@ class Optimizers:
     ) -> None:
         self.parameters, self.max_grad_norm = parameters, settings.max_grad_norm
         self.optimizers = make_optimizers(module, learning_rate, settings, **keywords)
-        self.schedules = [one_cycle(optimizer, steps) for optimizer in self.optimizers]
+        name = settings.schedule if isinstance(settings, SGD) else "one_cycle"
+        self.schedules = [SCHEDULES[name](optimizer, steps) for optimizer in self.optimizers]
         self._parts: list[Any] = [*self.optimizers, *self.schedules]
 
     def zero_grad(self) -> None:
@@ -97,7 +98,7 @@ def make_optimizers(
         own: Any = {"lr": MUON_SCALE * learning_rate, "weight_decay": settings.weight_decay}
         optimizers.append(torch.optim.Muon(matrices, **own, adjust_lr_fn="original"))
     if groups and isinstance(settings, SGD):
-        optimizers.append(torch.optim.SGD(groups, momentum=0.9, nesterov=True))
+        optimizers.append(torch.optim.SGD(groups, momentum=0.9, nesterov=settings.nesterov))
     elif groups:
         optimizers.append(torch.optim.AdamW(groups, betas=(0.9, 0.99), fused=True))
     return optimizers
@@ -112,7 +113,7 @@ def hidden_matrices(module: nn.Module) -> list[nn.Parameter]:
     return [p for _, p in named if p.requires_grad and p.ndim == 2 and min(p.shape) >= NARROW]
 
 
-def one_cycle(optimizer: torch.optim.Optimizer, steps: int) -> OneCycleLR:
+def one_cycle(optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
     """Each group's rate rises from 4 % of its peak over 15 % of the steps, then falls to 0.1 %."""
     peaks: Any = [group["lr"] for group in optimizer.param_groups]
     return OneCycleLR(
@@ -124,3 +125,16 @@ def one_cycle(optimizer: torch.optim.Optimizer, steps: int) -> OneCycleLR:
         final_div_factor=40,
         cycle_momentum=False,
     )
+
+
+def linear(optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
+    """Each group's rate falls from its peak to a thousandth, by the same amount a step."""
+    return LinearLR(optimizer, start_factor=1.0, end_factor=1e-3, total_iters=steps)
+
+
+def by_thirds(optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
+    """Each group's rate is its peak in the first third of the steps, then a tenth, a hundredth."""
+    return MultiStepLR(optimizer, [-(-steps // 3), -(-2 * steps // 3)], gamma=0.1)
+
+
+SCHEDULES = {"one_cycle": one_cycle, "linear": linear, "steps": by_thirds}

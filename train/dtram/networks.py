@@ -30,6 +30,7 @@ from train.dtram.options import (
     Scan,
     Stop,
     StopAfter,
+    StopJoint,
     Values,
 )
 
@@ -54,8 +55,10 @@ def new_agent(
         "locator_hidden": locator.hidden,
         "locator_grid": 0 if isinstance(locator, Gaussian) else locator.grid,
         "scan": DIGIT_SCAN[: task.max_glimpses - 1] if isinstance(locator, Scan) else (),
-        "stopper_prior": stopper_prior(stop),
+        **stopper_settings(stop),
     }
+    if isinstance(locator, Gaussian):
+        config |= {"location_squash": locator.squash, "location_extent": locator.extent}
     if isinstance(core, Map):
         side, glimpse = task.image_size, task.sensor.glimpse_size
         fits = side is not None and task.channels == 1 and task.sensor.first_glimpse != "thumbnail"
@@ -124,9 +127,16 @@ def begin_without_memory(agent: DTRAM) -> None:
                 nn.init.zeros_(parameter)
 
 
-def stopper_prior(stop: Stop) -> str:
-    """What the stopper begins as: a threshold on confidence after the trunk, else even odds."""
-    return "confidence" if isinstance(stop, StopAfter) else "none"
+def stopper_settings(stop: Stop) -> dict[str, Any]:
+    """The fields of `DTRAMConfig` that make the stopper; RAM has one that it does not use."""
+    if not isinstance(stop, StopAfter | StopJoint):
+        stop = StopJoint()
+    return {
+        "stopper_input": stop.into if isinstance(stop, StopJoint) else "detached",
+        "stopper_evidence": stop.reads == "answer",
+        "stopper_hidden": stop.hidden,
+        "stopper_prior": stop.prior,
+    }
 
 
 def agent_on_trunk(folder: Path, task: TrainingTask, stop: Stop, bf16: bool, seed: int) -> DTRAM:
@@ -148,7 +158,7 @@ def agent_on_trunk(folder: Path, task: TrainingTask, stop: Stop, bf16: bool, see
     plain = type(trained) in (DTRAM, HaltingRAM)
     check("stop", stop.name, plain or not isinstance(stop, ACT), f"after with a {trained.KIND}")
     kind = HaltingRAM if isinstance(stop, ACT) else type(trained)
-    config = replace(trained.config, stopper_prior=stopper_prior(stop))
+    config = replace(trained.config, **stopper_settings(stop))
     agent = kind(config, class_names=trained.class_names).to(task.device)
     trunk, untrained = trained.state_dict(), agent.state_dict()
     heads = {name for name in trunk if name.split(".")[0] in STOP_PARTS}

@@ -17,11 +17,16 @@ class Gaussian:
     """whether the policy gradient stops at the recurrent state or flows into it"""
     hidden: int = 0
     """hidden units of the locator; 0 makes it linear, the paper's"""
+    squash: Literal["tanh", "hard_tanh"] = "tanh"
+    """brings the mean into [-1, 1]; hard_tanh clips, as the original code does"""
+    extent: float = 1.0
+    """bound on the mean, in image halves (13/14 in the original code)"""
     learning_rate: float | None = None
     """the locator's own peak; that of all other weights if none"""
 
     def __post_init__(self) -> None:
-        check_numbers(self, "a positive number", "std", "learning_rate", option="locator")
+        check_numbers(self, "a positive number", "std", "extent", "learning_rate", option="locator")
+        check_numbers(self, "0 to 1", "extent", option="locator")
         check_numbers(self, "0 or more", "hidden", option="locator")
 
 
@@ -151,23 +156,34 @@ class _LearnedStop:
     max_mean_glimpses: float | None = 3.5
     """validation chooses the stop threshold with the lowest cross-entropy within this bound; with
     none, the one with the highest return"""
+    threshold: float | None = None
+    """stop at a probability beyond this, in place of one that validation chooses"""
+    reads: Literal["answer", "state"] = "answer"
+    """the stopper reads the state, and the class probabilities and the time; or the state alone"""
+    hidden: int = 128
+    """hidden units of the stopper; 0 makes it linear"""
+    prior: Literal["confidence", "none"] = "confidence"
+    """it begins as a threshold on the classifier's confidence, or at even odds"""
 
     def __post_init__(self) -> None:
-        check_numbers(self, "0 or more", "entropy", option="stop")
+        check_numbers(self, "0 or more", "entropy", "hidden", option="stop")
         check_numbers(self, "at least 1", "max_mean_glimpses", option="stop")
+        check_numbers(self, "a probability, from 0 to 1", "threshold", option="stop")
 
 
 @dataclass(frozen=True)
 class StopJoint(_LearnedStop):
-    """Encoder, core and all heads learn together; the stopper begins at even odds."""
+    """Encoder, core and all heads learn together."""
 
     name: Literal["joint"] = "joint"
+    prior: Literal["confidence", "none"] = "none"
+    into: Literal["detached", "state"] = "detached"
+    """whether the gradient of the stop decisions ends at the recurrent state or flows into it"""
 
 
 @dataclass(frozen=True)
 class StopAfter(_LearnedStop):
-    """The stopper learns after the trunk, which stays as it is. It begins as a threshold on the
-    classifier's confidence."""
+    """The stopper learns after the trunk, which stays as it is."""
 
     name: Literal["after"] = "after"
     epochs: int = 20

@@ -40,8 +40,14 @@ def select_by_error(scores: Scores, discount: float) -> Selection:
     return Selection((sum(later) / len(later), errors[-1]), metrics)
 
 
-def select_threshold(scores: Scores, discount: float, max_mean_glimpses: float | None) -> Selection:
-    """Chooses the learned stop's threshold: 1/2, 1 (never) or a quantile of its probabilities.
+def select_threshold(
+    scores: Scores,
+    discount: float,
+    max_mean_glimpses: float | None,
+    fixed: float | None = None,
+) -> Selection:
+    """Chooses the learned stop's threshold: 1/2, 1 (never) or a quantile of its probabilities; or
+    takes the `fixed` one.
 
     Of those within the bound on mean glimpses: the lowest cross-entropy of the answers, then fewest
     glimpses; some hundred images have too few errors to rank thresholds by. If none is within:
@@ -54,6 +60,8 @@ def select_threshold(scores: Scores, discount: float, max_mean_glimpses: float |
         ranks = torch.linspace(0, len(ordered) - 1, CANDIDATES, device=p.device).long()
         thresholds |= set(ordered[ranks].tolist())
         thresholds.add(float(ordered[0]) * (1 - 1e-6))  # every image stops at once
+    if fixed is not None:
+        thresholds = {fixed}
     bound = float("inf") if max_mean_glimpses is None else max_mean_glimpses
     candidates: list[tuple[tuple[float, ...], float, Selection]] = []
     for threshold in sorted(thresholds):

@@ -8,7 +8,13 @@ import torch
 from torch import nn
 
 from agents.dtram import DTRAM, DTRAMConfig
-from train.common.optimizers import MUON_SCALE, hidden_matrices, make_optimizers, one_cycle
+from train.common.optimizers import (
+    MUON_SCALE,
+    Optimizers,
+    hidden_matrices,
+    make_optimizers,
+    one_cycle,
+)
 from train.common.options import SGD, AdamW, Muon
 
 MUON, ADAMW = Muon(weight_decay=0.0), AdamW(weight_decay=0.0)
@@ -143,3 +149,26 @@ def test_each_group_rises_from_4_percent_to_its_peak_and_falls_to_a_thousandth()
         assert share[0] == pytest.approx(0.04) and share[-1] == pytest.approx(0.001)
         assert share[: highest + 1] == sorted(share[: highest + 1])
         assert share[highest:] == sorted(share[highest:], reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("linear", [1.0, 0.8335, 0.667, 0.5005, 0.334, 0.1675, 0.001]),
+        ("steps", [1.0, 1.0, 0.1, 0.1, 0.01, 0.01, 0.01]),
+    ],
+)
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_the_original_codes_sgd(schedule: str, expected: list[float], nesterov: bool) -> None:
+    """Rates at the start and after each of 6 steps, of a peak of 2."""
+    module = nn.Linear(2, 2)
+    settings = SGD(schedule=schedule, nesterov=nesterov)
+    optimizers = Optimizers(module, list(module.parameters()), 6, 2.0, settings)
+    rates = []
+    for _ in range(6):
+        rates.append(optimizers.optimizers[0].param_groups[0]["lr"])
+        optimizers.step()
+    rates.append(optimizers.optimizers[0].param_groups[0]["lr"])
+    assert rates == pytest.approx([2 * share for share in expected])
+    group = optimizers.optimizers[0].param_groups[0]
+    assert (group["momentum"], group["nesterov"]) == (0.9, nesterov)

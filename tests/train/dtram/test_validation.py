@@ -62,6 +62,15 @@ def test_the_return_of_the_threshold_by_hand() -> None:
     assert early.metrics["eval/mean_return"] == pytest.approx(1 / 3)
 
 
+def test_a_given_threshold_is_kept() -> None:
+    """Beyond 0.75 the three images stop after 1, 2 and 3 glimpses, whatever the bound."""
+    for bound in (None, 3.0, 1.5):
+        found = select_threshold(scores_of(P, RIGHT), 0.9, bound, fixed=0.75)
+        assert found.threshold == 0.75
+        assert found.metrics["eval/mean_glimpses"] == pytest.approx(2.0)
+        assert found.metrics["eval/bound_kept"] == float(bound != 1.5)
+
+
 @pytest.mark.parametrize("p", [1e-6, 0.999])
 def test_probabilities_that_are_all_tiny_or_all_near_1(p: float) -> None:
     every = [[p, 1.1 * p if p < 0.5 else p - 1e-4, p]] * 2 + [[0.5] * 3]
