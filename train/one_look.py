@@ -6,7 +6,7 @@
     python train/one_look.py --env-id DTRAM-BirdsSmall-v0 --encoder resnet34 width=16 --side 0 \\
       --halting sact                             # as many residual units as each position needs
     python train/one_look.py --recipe birds-small   # a small ResNet-18 at full resolution
-    python train/one_look.py --recipe original   # CUB as the original trains its ResNet-50
+    python train/one_look.py --recipe original-cub   # CUB as the original trains its ResNet-50
 
 Validation chooses the weights. The test split is evaluated once, at the end.
 """

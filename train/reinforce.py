@@ -4,12 +4,13 @@
     python train/reinforce.py --recipe mnist-conv                # MNIST, our best small network
     python train/reinforce.py --recipe birds-small               # drawn birds
     python train/reinforce.py --recipe scenes                    # the same in scenes of 512 pixels
-    python train/reinforce.py --recipe original                  # CUB as the original trains it
+    python train/reinforce.py --recipe talk                      # MNIST, the talk's algorithm
+    python train/reinforce.py --recipe original                  # MNIST, the original's code
+    python train/reinforce.py --recipe original-cub              # CUB, the original's code
     python train/reinforce.py --env-id DTRAM-ImageFolder-v0 --root photos --encoder cnn
     python train/reinforce.py --stop off --run-dir runs/ram      # RAM, a fixed number of glimpses
     python train/reinforce.py --trunk runs/ram                   # a stopper on that trunk: DT-RAM
     python train/reinforce.py --trunk runs/ram --stop act ponder_cost=0.02
-    python train/reinforce.py --stop joint gradient=reinforce    # everything in one stage
     python train/reinforce.py --run-dir runs/mine --resume       # continue an interrupted run
 
 First the trunk (encoder, core, classifier, locator) learns with a fixed number of glimpses, then
@@ -79,8 +80,9 @@ class Options(TrainingOptions):
     """Trains DT-RAM on a registered environment."""
 
     recipe: str = ""
-    """named set of options to start from; other flags change it. One of mnist, mnist-conv,
-    mnist-map, translated, cluttered, cluttered-100, birds-small, scenes, original, ours"""
+    """named set of options to start from; other flags change it. One of talk, original, mnist,
+    mnist-conv, mnist-map, translated, cluttered, cluttered-100, birds-small, scenes, original-cub,
+    ours"""
 
     discount: float | None = None
     """γ of the reward; the environment's own if not given"""

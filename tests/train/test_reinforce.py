@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,12 @@ CHANGES = {
         "curriculum": (1, 2),
         "encoder": ResNetEncoder("resnet10", width=8, stem_stride=1, per_step=True),
         "stop": StopOff(),
+    },
+    "talk": RECIPES["talk"],
+    "original": {
+        **RECIPES["original"],
+        "batch_size": 60,
+        "stop": replace(RECIPES["original"]["stop"], epochs=4, batch_size=100),
     },
 }
 
@@ -453,6 +460,25 @@ def test_there_are_at_most_35_flags(capsys) -> None:
     flags = set(re.findall(r"^[│|+ ]*(--[a-z0-9-]+)", text, re.M))
     assert 20 < len(flags) <= 35
     assert all(name in text for name in RECIPES)
+
+
+def test_the_talk_learns_jointly_and_the_original_in_two_stages(
+    whole: Callable[[str], Path],
+) -> None:
+    talk, original = whole("talk"), whole("original")
+    assert not (talk / "stages").exists()
+    agent = DTRAM.load(talk)
+    assert (agent.config.stopper_input, agent.config.stopper_prior) == ("state", "none")
+    assert not agent.config.stopper_evidence
+    assert (agent.stopper[-1].weight != 0).any() and (agent.baseline.weight != 0).any()
+    assert all(0 < row["eval/stop_probability"] < 1 for row in metrics(talk))
+    assert all(row["eval/location_std"] > 0 for row in metrics(talk))
+    agent = DTRAM.load(original)
+    assert {path.name for path in (original / "stages").iterdir()} == {"trunk-4", "stopper"}
+    assert agent.stopping.threshold == 0.9 and agent.scalar_baseline != 0
+    assert agent.stopper[0].out_features == 256
+    trunk = DTRAM.load(original / "stages" / "trunk-4")
+    assert torch.equal(trunk.locator.weight, agent.locator.weight)
 
 
 # -- a budget of env steps ----------

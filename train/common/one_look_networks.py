@@ -70,7 +70,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         "epochs": 12,
     },
     # As the original trains its ResNet-50 on CUB, random crops included.
-    "original": {
+    "original-cub": {
         "env_id": "DTRAM-CUB-v0",
         "env": ("image_size=512", "thumbnail_size=448", "glimpse_size=224"),
         "encoder": ResNetEncoder("resnet50", weights="DEFAULT"),
@@ -78,7 +78,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         "augment": Augmentation(
             affine=0.0, flip=True, colour=0.4, lighting=0.1, scale_crop=(0.25, 1.0)
         ),
-        "optimizer": SGD(),
+        "optimizer": SGD(schedule="steps"),
         "learning_rate": 1e-2,
         "epochs": 90,
         "batch_size": 24,

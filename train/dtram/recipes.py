@@ -10,7 +10,7 @@ from typing import Any
 from train.common.augment import Augmentation
 from train.common.one_look_networks import BIRDS_LOOK, SCENES_LOOK
 from train.common.options import SGD, AdamW, Muon, PlainEncoder, ResNetEncoder
-from train.dtram.options import Cells, Gaussian, Map, Scan, StopAfter, Values
+from train.dtram.options import Cells, Gaussian, Map, Scan, StopAfter, StopJoint, Values
 
 _DIGITS: dict[str, Any] = {
     "location_reward": "mean_log_prob",
@@ -66,7 +66,7 @@ _PHOTOGRAPHS: dict[str, Any] = {
     "env": ("image_size=512", "thumbnail_size=448", "glimpse_size=224"),
     "batch_size": 24,
     "epochs": 90,
-    "optimizer": SGD(),
+    "optimizer": SGD(schedule="steps"),
     "learning_rate": 1e-3,
     # The original's, but for its random window.
     "augment": Augmentation(affine=0.0, flip=True, colour=0.4, lighting=0.1),
@@ -75,6 +75,35 @@ _PHOTOGRAPHS: dict[str, Any] = {
 }
 
 RECIPES: Mapping[str, Mapping[str, Any]] = {
+    # The slides as they stand: all modules learn jointly, by sampled decisions and their return.
+    "talk": {
+        "locator": Gaussian(std=0.1, gradient="state"),
+        "stop": StopJoint(gradient="reinforce", reads="state", into="state", entropy=0.0),
+        "baseline": "value",
+        "supervision": "taken",
+        "m": 4,
+        "augment": Augmentation(affine=0.0),
+    },
+    # MNIST as the original's code trains it: RAM first, then the stopper.
+    "original": {
+        "locator": Gaussian(std=0.22, gradient="state", squash="hard_tanh", extent=13 / 14),
+        "stop": StopAfter(
+            gradient="reinforce",
+            reads="state",
+            hidden=256,
+            prior="none",
+            entropy=0.0,
+            threshold=0.9,
+        ),
+        "baseline": "scalar",
+        "supervision": "last",
+        "location_reward": "return",
+        "m": 1,
+        "augment": Augmentation(affine=0.0),
+        "optimizer": SGD(weight_decay=0.0, nesterov=False, schedule="linear"),
+        "learning_rate": 0.01,
+        "batch_size": 20,
+    },
     # The paper's network. Its locator learns slowly, or it soon forgets the scan of the warm-up.
     "mnist": {**_DIGITS, "locator": Gaussian(std=0.06, learning_rate=1e-4)},
     # Locations chosen among cells, and two layers of convolutions that read a glimpse (ours).
@@ -118,7 +147,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         "epochs": 40,
     },
     # CUB as the original trains it: a network for each glimpse, Nesterov, 90 epochs a stage.
-    "original": {
+    "original-cub": {
         **_PHOTOGRAPHS,
         "encoder": ResNetEncoder("resnet50", weights="DEFAULT", per_step=True),
         "locator": Gaussian(std=0.24),

@@ -269,11 +269,11 @@ def _photographs(name: str, env_id: str, resnet: Any, sizes: tuple[int, int, int
     def ram(**options: Any) -> System:
         own = {"encoder": replace(encoder, per_step=True), "batch_size": batch_size}
         own |= {"curriculum": curriculum, "stop": StopOff()}
-        return System(REINFORCE, "original", {**own, **options})
+        return System(REINFORCE, "original-cub", {**own, **options})
 
     def look(**options: Any) -> System:
         own = {"encoder": encoder, "side": thumbnail, "batch_size": batch_size}
-        return System(ONE_LOOK, "original", {**own, **options})
+        return System(ONE_LOOK, "original-cub", {**own, **options})
 
     stop: dict[str, Any] = {"augment": _FLIP, "bf16": True}
     act = ACT(epochs=BIRD_STOP.epochs, batch_size=BIRD_STOP.batch_size)

@@ -46,14 +46,14 @@ def small_cub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_this_process: 
     return tmp_path
 
 
-@pytest.mark.parametrize("recipe", ["original", "ours"])
+@pytest.mark.parametrize("recipe", ["original-cub", "ours"])
 def test_recipes_of_photographs(
     recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From a tree in the official layout to the results, with a small network and images."""
     tree = make_cub(tmp_path / "cub", train=6, test=2)
     tree.publish(monkeypatch, cub)
-    encoder = f"resnet18 width=8 per_step={recipe == 'original'}".lower().split()
+    encoder = f"resnet18 width=8 per_step={recipe == 'original-cub'}".lower().split()
     words = ["--recipe", recipe, "--encoder", *encoder, "--epochs", "1", "--batch-size", "4"]
     words += ["--env", "image_size=96", "thumbnail_size=64", "glimpse_size=32"]
     words += ["--stop", "after", "epochs=1", "batch_size=4", "--device", "cpu"]
