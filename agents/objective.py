@@ -53,7 +53,8 @@ class Objective:
     """gradient of the stop decisions: reinforce (sampled) or exact (expectation over the stopping
     time); used with stop="learned" """
     supervision: str = "all"
-    """glimpses with a cross-entropy: those taken, the last one, or all up to the budget"""
+    """glimpses with a cross-entropy: those taken; the last one; all up to the budget; or rising:
+    all, with weight (t/T)² at glimpse t of T"""
     location_reward: str = "mean_prob"
     """reward of a location: return (the trajectory's); mean_prob, the true class's mean probability
     over the glimpses after it; mean_log_prob, its mean log-probability, which still grows where the
@@ -78,7 +79,7 @@ class Objective:
             stop=("learned", "off"),
             baseline=("value", "leave_one_out", "scalar", "none"),
             stop_gradient=("reinforce", "exact"),
-            supervision=("taken", "last", "all"),
+            supervision=("taken", "last", "all", "rising"),
             location_reward=("return", "mean_prob", "mean_log_prob", "drop", "imitation"),
             location_learning=("policy_gradient", "value"),
         )
@@ -179,7 +180,10 @@ def hybrid_loss(
     ce = cross_entropy(
         trajectory.logits.flatten(0, 1), labels.repeat(trajectory.steps), reduction="none"
     ).view_as(trajectory.value)
-    weight = {"taken": credit.taken, "last": credit.last, "all": torch.ones_like(credit.taken)}
+    time = torch.arange(1, trajectory.steps + 1, device=labels.device)[:, None]
+    ones = torch.ones_like(credit.taken)
+    weight = {"taken": credit.taken, "last": credit.last, "all": ones}
+    weight["rising"] = ones * (time / trajectory.steps).square()
     supervised = weight[objective.supervision]
     if trajectory.supervised is not None:
         supervised = trajectory.supervised.to(ce.dtype)
@@ -218,7 +222,6 @@ def hybrid_loss(
         entropy = ((credit.taken - credit.last) * trajectory.location_entropy).sum(dim=0).mean()
         total = total - objective.location_entropy * entropy
     with torch.no_grad():
-        time = torch.arange(1, trajectory.steps + 1, device=labels.device)[:, None]
         right = (trajectory.prediction == labels).to(credit.last.dtype)
         return Losses(
             total,
