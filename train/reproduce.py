@@ -230,6 +230,8 @@ def make(options: Options, reader: Reader, records: list[Record], key: str) -> l
     else:
         made = tables.table(key, options.drawn(key))
         rows = [make_row(made, line, records) for line in made.lines]
+        if not any("ours" in row for row in rows):
+            print(f"{key}: published figures only; no run is in {options.runs}, or on record")
     return [write_table(options.folder, made, rows, origin)]
 
 

@@ -111,6 +111,13 @@ def test_a_fresh_clone_makes_the_committed_tables(tmp_path: Path) -> None:
         assert before == after, path.name
 
 
+def test_a_table_without_our_figures_says_so(tmp_path: Path, capsys: Any) -> None:
+    options = Options(what=("table2",), runs=tmp_path / "none", out=tmp_path, **NO_RUNS)
+    reproduce.reproduce(options)
+    assert "table2: published figures only; no run is in" in capsys.readouterr().out
+    assert not any("ours" in row for row in read_json(tmp_path / "table2.json")["rows"])
+
+
 def test_claims_are_made_of_the_evidence_on_record(tmp_path: Path) -> None:
     """The committed rows of one system again; then with a second seed, which is the same run."""
     records = [
