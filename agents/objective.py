@@ -53,8 +53,7 @@ class Objective:
     """gradient of the stop decisions: reinforce (sampled) or exact (expectation over the stopping
     time); used with stop="learned" """
     supervision: str = "all"
-    """glimpses with a cross-entropy: those taken; the last one; all up to the budget; or rising:
-    all, with weight (t/T)² at glimpse t of T"""
+    """glimpses with a cross-entropy: those taken, the last one, or all up to the budget"""
     location_reward: str = "mean_prob"
     """reward of a location: return (the trajectory's); mean_prob, the true class's mean probability
     over the glimpses after it; mean_log_prob, its mean log-probability, which still grows where the
@@ -79,7 +78,7 @@ class Objective:
             stop=("learned", "off"),
             baseline=("value", "leave_one_out", "scalar", "none"),
             stop_gradient=("reinforce", "exact"),
-            supervision=("taken", "last", "all", "rising"),
+            supervision=("taken", "last", "all"),
             location_reward=("return", "mean_prob", "mean_log_prob", "drop", "imitation"),
             location_learning=("policy_gradient", "value"),
         )
@@ -180,10 +179,7 @@ def hybrid_loss(
     ce = cross_entropy(
         trajectory.logits.flatten(0, 1), labels.repeat(trajectory.steps), reduction="none"
     ).view_as(trajectory.value)
-    time = torch.arange(1, trajectory.steps + 1, device=labels.device)[:, None]
-    ones = torch.ones_like(credit.taken)
-    weight = {"taken": credit.taken, "last": credit.last, "all": ones}
-    weight["rising"] = ones * (time / trajectory.steps).square()
+    weight = {"taken": credit.taken, "last": credit.last, "all": torch.ones_like(credit.taken)}
     supervised = weight[objective.supervision]
     if trajectory.supervised is not None:
         supervised = trajectory.supervised.to(ce.dtype)
@@ -222,6 +218,7 @@ def hybrid_loss(
         entropy = ((credit.taken - credit.last) * trajectory.location_entropy).sum(dim=0).mean()
         total = total - objective.location_entropy * entropy
     with torch.no_grad():
+        time = torch.arange(1, trajectory.steps + 1, device=labels.device)[:, None]
         right = (trajectory.prediction == labels).to(credit.last.dtype)
         return Losses(
             total,

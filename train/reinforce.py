@@ -103,9 +103,8 @@ class Options(TrainingOptions):
     learns, on that trunk"""
     baseline: Literal["leave_one_out", "value", "scalar", "none"] = "leave_one_out"
     """b_t, subtracted from the reward of a decision; locations have none with values or scan"""
-    supervision: Literal["all", "taken", "last", "rising"] = "all"
-    """cross-entropy at every glimpse up to the budget, at those taken, at the last one, or at every
-    one with a weight that rises with its square"""
+    supervision: Literal["all", "taken", "last"] = "all"
+    """cross-entropy at every glimpse up to the budget, at those taken, or at the last one"""
     location_reward: Literal["mean_prob", "mean_log_prob", "drop", "return"] | None = None
     """reward of a location: the true class's mean later probability (the default), its mean
     log-probability, the drops in cross-entropy after it, or the return (the default, and the only

@@ -163,7 +163,6 @@ def exact_gradient(agent: DTRAM, objective: Objective) -> Tensor:
             paid = paid + survive * p * reward
             loss_here = cross_entropy(heads.logits, label, reduction="none")
             weight = {"taken": survive, "last": survive * p, "all": torch.ones_like(survive)}
-            weight["rising"] = torch.full_like(survive, (t / STEPS) ** 2)
             ce = ce + weight[objective.supervision].detach() * loss_here
             reached.append(survive.detach())
             stops.append(p.detach())
@@ -221,7 +220,7 @@ def test_sampled_gradient_is_the_exact_one(baseline: str, stop_gradient: str, re
     assert worst_deviation(sampled_gradients(agent, objective), exact) < LIMIT
 
 
-@pytest.mark.parametrize("supervision", ["taken", "last", "all", "rising"])
+@pytest.mark.parametrize("supervision", ["taken", "last", "all"])
 @pytest.mark.parametrize("stop", ["learned", "off"])
 def test_sampled_gradient_of_every_supervision(supervision: str, stop: str) -> None:
     agent = toy_agent("state")
@@ -369,9 +368,7 @@ def test_intermediate_supervision_by_hand() -> None:
     trajectory = trajectory_by_hand([0, 2, 2], [False, True, True])
     low = math.log(math.exp(10) + 2)  # of a wrong answer: the true class has logit 0
     high = low - 10
-    by_hand = {"taken": low + high, "last": high, "all": low + 2 * high}
-    by_hand["rising"] = low / 9 + high * 4 / 9 + high
-    for supervision, expected in by_hand.items():
+    for supervision, expected in {"taken": low + high, "last": high, "all": low + 2 * high}.items():
         losses = hybrid_loss(
             trajectory, torch.tensor([2]), 1, talk(supervision=supervision), torch.zeros(())
         )
