@@ -144,7 +144,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         **_BIRDS,
         "encoder": replace(_BIRD_ENCODER, weights=SCENES_LOOK),
         "env_id": "DTRAM-Scenes-v0",
-        "epochs": 40,
+        "epochs": 80,
     },
     # CUB as the original trains it: a network for each glimpse, Nesterov, 90 epochs a stage.
     "original-cub": {
