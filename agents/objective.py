@@ -272,7 +272,7 @@ def _sampled_credit(
         in_logs = objective.location_reward == "mean_log_prob"
         target = _mean_later(log_p.clamp(min=LEAST_REWARD_LOG_PROB) if in_logs else log_p.exp())
     if objective.location_reward == "drop":
-        target = _drops(_log_prob(trajectory.logits, labels).clamp(min=LEAST_REWARD_LOG_PROB))
+        target = gains_to_come(trajectory.logits, labels)
     b = _others_mean(target, m) if objective.baseline == "leave_one_out" else value
     advantage = target - b
     if objective.location_reward == "imitation":
@@ -311,12 +311,14 @@ def _exact_credit(
     )
 
 
-def _drops(log_p: Tensor) -> Tensor:
-    """``(T, B)`` discounted sum of the drops in cross-entropy after each location's glimpse."""
-    drops = [torch.zeros_like(log_p[0])]  # no glimpse is taken at the last location
+def gains_to_come(logits: Tensor, labels: Tensor) -> Tensor:
+    """``(T, B)`` discounted sum of the drops in cross-entropy that glimpses t + 1 ... T bring, in
+    nats; see `DROP_DISCOUNT`. Logits ``(T, B, K)``, labels ``(B,)``."""
+    log_p = _log_prob(logits, labels).clamp(min=LEAST_REWARD_LOG_PROB)
+    gains = [torch.zeros_like(log_p[0])]  # no glimpse comes after the last
     for t in range(len(log_p) - 2, -1, -1):
-        drops.append(log_p[t + 1] - log_p[t] + DROP_DISCOUNT * drops[-1])
-    return torch.stack(drops[::-1])
+        gains.append(log_p[t + 1] - log_p[t] + DROP_DISCOUNT * gains[-1])
+    return torch.stack(gains[::-1])
 
 
 def _log_prob(logits: Tensor, labels: Tensor) -> Tensor:

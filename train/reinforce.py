@@ -271,12 +271,10 @@ def train_stopper(options: Options, task: TrainingTask, agent: DTRAM, run: Train
     assert isinstance(stop, StopAfter | ACT)
     env_steps = options.env_steps_of("stopper")
     states = frozen_states(task, agent, "train", options.augment, options.seed, env_steps)
-    m = 1
-    if isinstance(stop, ACT):
-        parameters = list(agent.stopper.parameters())
-    else:
-        plain = Augmentation(affine=0.0)
-        held_out = frozen_states(task, agent, "validation", plain, options.seed)
+    held_out = frozen_states(task, agent, "validation", Augmentation(affine=0.0), options.seed)
+    objective, m = None, 1
+    parameters = list(agent.stopper.parameters())
+    if isinstance(stop, StopAfter) and stop.gradient != "value":
         # The exact gradient averages over all stopping times: one trajectory, no baseline.
         sampled = stop.gradient == "reinforce"
         m = options.m if sampled else 1
@@ -300,6 +298,8 @@ def train_stopper(options: Options, task: TrainingTask, agent: DTRAM, run: Train
         for indices in run.batches(len(states.labels), batch_size):
             if isinstance(stop, ACT):
                 losses = states.act_losses(agent, indices, stop.ponder_cost, task.discount)
+            elif objective is None:
+                losses = states.gain_losses(agent, indices, task.discount)
             else:
                 trajectory = states.trajectory(agent, indices.repeat_interleave(m))
                 losses = hybrid_loss(

@@ -338,6 +338,7 @@ TRUNK = {"trunk": Path("x"), "run_dir": Path("y")}
         (lambda: {"stop": StopAfter(max_mean_glimpses=0.5)}, "--stop max_mean_glimpses 0.5"),
         (lambda: {"stop": StopAfter(epochs=0)}, "--stop epochs 0"),
         (lambda: {"stop": StopJoint(entropy=-1.0)}, "--stop entropy -1.0"),
+        (lambda: {"stop": StopJoint(gradient="value")}, "--stop gradient value: expected exact or"),
         (lambda: {"stop": ACT(ponder_cost=-1.0), **TRUNK}, "--stop ponder_cost -1.0"),
         (lambda: {"stop": ACT()}, "--stop act: expected after, joint or off; act needs --trunk"),
         (lambda: {"stop": StopJoint(), **TRUNK}, "--stop joint: expected after or act"),
@@ -540,13 +541,15 @@ def on_trunk(trunk: Path, run_dir: Path, **changes) -> Options:
     return Options(**{**given, "stop": stop, "trunk": trunk, "run_dir": run_dir, **changes})
 
 
-@pytest.mark.parametrize("stop", ["after", "act"])
+@pytest.mark.parametrize("stop", ["after", "value", "act"])
 def test_the_trunk_stays_and_the_stop_learns(tmp_path: Path, finished_ram: Path, stop: str) -> None:
-    changes = {"stop": ACT(ponder_cost=0.2, epochs=2, batch_size=300)} if stop == "act" else {}
+    kinds = {"act": ACT(ponder_cost=0.2, epochs=2, batch_size=300)}
+    kinds["value"] = StopAfter(gradient="value", epochs=2, batch_size=300)
+    changes = {"stop": kinds[stop]} if stop in kinds else {}
     run = train(on_trunk(finished_ram, tmp_path / stop, **changes))
     agent, given = load_agent(run), DTRAM.load(finished_ram)
     assert isinstance(agent, HaltingRAM) == (stop == "act")
-    assert agent.config.stopper_prior == ("none" if stop == "act" else "confidence")
+    assert agent.config.stopper_prior == ("confidence" if stop == "after" else "none")
     before, after = trunk_of(given), trunk_of(agent)
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)

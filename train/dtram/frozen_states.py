@@ -11,7 +11,7 @@ from torch import Tensor
 
 from agents.dtram import DTRAM
 from agents.halting.act import halted_answer, ponder_cost_loss
-from agents.objective import Losses, supervised_losses
+from agents.objective import Losses, gains_to_come, supervised_losses
 from agents.unroll import Scores, Trajectory, deterministic_path
 from train.common.augment import Augmentation
 from train.common.training_task import TrainingTask
@@ -65,6 +65,15 @@ class FrozenStates(NamedTuple):
             mean_glimpses=taken.mean(),
             mean_return=(correct * discount**taken).mean(),
         )
+
+    def gain_losses(self, agent: DTRAM, indices: Tensor, discount: float) -> Losses:
+        """The squared error of the gain still to come, which the stopper's logit predicts, negated:
+        the less there is to gain, the sooner it stops (Wang et al. 2025, AdaptiveNN)."""
+        labels, logits = self.labels[indices], self.logits[:, indices]
+        error = self.stop_logit(agent, indices) + gains_to_come(logits, labels)
+        total = error[:-1].square().sum(dim=0).mean()  # the last glimpse decides nothing
+        correct = (logits[-1].argmax(dim=-1) == labels).float().mean()
+        return supervised_losses(total, correct, len(logits), discount)
 
     @torch.no_grad()
     def scores(self, agent: DTRAM) -> Scores:

@@ -135,7 +135,7 @@ def stopper_settings(stop: Stop) -> dict[str, Any]:
         "stopper_input": stop.into if isinstance(stop, StopJoint) else "detached",
         "stopper_evidence": stop.reads == "answer",
         "stopper_hidden": stop.hidden,
-        "stopper_prior": stop.prior,
+        "stopper_prior": "none" if stop.gradient == "value" else stop.prior,
     }
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from train.common.options import check_numbers, words
+from train.common.options import check, check_numbers, words
 
 
 @dataclass(frozen=True)
@@ -149,8 +149,9 @@ class _LearnedStop:
     """The options of a stop that DT-RAM learns."""
 
     name: str = ""
-    gradient: Literal["exact", "reinforce"] = "exact"
-    """expectation over the stopping time, or sampled"""
+    gradient: Literal["exact", "reinforce", "value"] = "exact"
+    """of the return: its expectation over the stopping time, or sampled; or value: the stopper
+    regresses the drop in cross-entropy still to come, without a prior (after the trunk only)"""
     entropy: float = 5e-4
     """weight of the entropy bonus on stop decisions"""
     max_mean_glimpses: float | None = 3.5
@@ -179,6 +180,10 @@ class StopJoint(_LearnedStop):
     prior: Literal["confidence", "none"] = "none"
     into: Literal["detached", "state"] = "detached"
     """whether the gradient of the stop decisions ends at the recurrent state or flows into it"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check("stop gradient", self.gradient, self.gradient != "value", "exact or reinforce")
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from agents.dtram import DTRAM, DTRAMConfig
 from agents.halting.act import ACTStop, HaltingRAM
-from agents.objective import Objective, hybrid_loss, trained_heads
+from agents.objective import Objective, gains_to_come, hybrid_loss, trained_heads
 from agents.unroll import Scores, score
 from train.common.augment import Augmentation
 from train.common.training import learn_only
@@ -55,6 +56,25 @@ def test_a_budget_takes_a_random_part_of_the_images(signpost: TrainingTask) -> N
     )
     assert some.h.shape[:2] == (4, 100) and len(some.labels) == 100
     assert not torch.equal(some.labels, others.labels)
+
+
+def test_the_gain_to_come_by_hand() -> None:
+    """The true class's probability goes 1/4, 1/2, 1/2; the stopper predicts 0.3 nats at first."""
+    half, quarter = math.log(0.5), math.log(0.25)
+    logits = torch.tensor([[[quarter, math.log(0.75)]], [[half, half]], [[half, half]]])
+    assert gains_to_come(logits, torch.tensor([0]))[:, 0].tolist() == pytest.approx(
+        [math.log(2), 0.0, 0.0]
+    )
+    falling = gains_to_come(logits.flip(0), torch.tensor([0]))[:, 0].tolist()
+    assert falling == pytest.approx([-0.5 * math.log(2), -math.log(2), 0.0])
+    agent = DTRAM(DTRAMConfig(2, (8, 8, 1), 3, hidden_size=1, stopper_hidden=0))
+    torch.nn.init.constant_(agent.stopper[0].bias, -0.3)
+    states = FrozenStates(torch.zeros(3, 1, 1), logits, torch.tensor([0]))
+    losses = states.gain_losses(agent, torch.tensor([0]), 0.9)
+    by_hand = (math.log(2) - 0.3) ** 2 + 0.3**2  # nothing is decided after the last glimpse
+    assert losses.total.item() == pytest.approx(by_hand, rel=1e-5)
+    losses.total.backward()
+    assert agent.stopper[0].bias.grad.item() == pytest.approx(2 * (math.log(2) - 0.3) - 2 * 0.3)
 
 
 @pytest.mark.parametrize("gradient", ["exact", "reinforce"])
