@@ -3,6 +3,7 @@
     python train/reproduce.py table2                   # MNIST
     python train/reproduce.py clutter                  # the RAM paper's digits at random places
     python train/reproduce.py scenes                   # drawn birds in large scenes
+    python train/reproduce.py ladder                   # from the talk's algorithm to ours, on MNIST
     python train/reproduce.py table6 table7            # CUB if it is here, else drawn birds
     python train/reproduce.py figure7 curves --data drawn
     python train/reproduce.py table2 claims --read-only --out benchmarks/results/tables
@@ -30,7 +31,7 @@ from train.common.jobs import ProgramRun, Runner, has_results, resumable, run_in
 from train.common.options import check, check_numbers
 from train.common.provenance import choose_device, provenance
 from train.common.records import check_destination, read_records, write_result
-from train.paper import claims, systems, tables
+from train.paper import claims, ladder, systems, tables
 from train.paper.figures import FinishedRuns, cost_plot, discount_plot, histogram_figure
 from train.paper.published import TITLES
 from train.paper.read_runs import Reader, Record, record_of, update_file
@@ -38,7 +39,7 @@ from train.paper.systems import Protocol
 from train.paper.tables import SEVERAL_SEEDS, Line, Table, line_of
 from train.paper.write_tables import RUNS, make_row, write_csv, write_table
 
-KEYS = (*TITLES, "figure7", "figure8", "curves", "claims")
+KEYS = (*TITLES, "ladder", "figure7", "figure8", "curves", "claims")
 OF_CARS = ("table4", "figure8")
 SHOWN_BY = {"table3": "table6", "table4": "table6", "table5": "scenes", "figure8": "figure7"}
 """Tables and figures that another one replaces if small drawn birds stand in for photographs."""
@@ -53,7 +54,8 @@ class Options:
     depth; table6: RAM by glimpses; table7: stopping by confidence; table8: curriculum; table9:
     intermediate supervision; clutter: digits at random places; scenes: birds in large scenes;
     figure7 and figure8: images by glimpses; curves: error against glimpses by discount, and against
-    FLOPs and time; claims: DT-RAM against other ways to stop and one look; all: everything"""
+    FLOPs and time; claims: DT-RAM against other ways to stop and one look; ladder: from the talk's
+    algorithm to ours, one change a row; all: everything"""
     data: Literal["auto", "real", "drawn", "drawn-large"] = "auto"
     """images of the photographs' tables, figures, curves and claims: real (CUB and Cars); drawn
     (small drawn birds); drawn-large (drawn birds and autos of 512 pixels, for a GPU); auto (real if
@@ -89,7 +91,7 @@ class Options:
 
     def drawn(self, key: str) -> Protocol | None:
         """The protocol on drawn images; None: real ones (ValueError if --data real lacks them)."""
-        if key in ("table1", "table2", "clutter", "scenes"):
+        if key in ("table1", "table2", "clutter", "scenes", "ladder"):
             return None
         name = "cars" if key in OF_CARS else "cub"
         ready = is_ready(name, self.data_dir)
@@ -128,6 +130,8 @@ def lines_of(options: Options, key: str) -> tuple[Line, ...]:
         return ()
     if key in TITLES:
         return tables.table(key, options.drawn(key)).lines
+    if key == "ladder":
+        return tuple(line_of(systems.LADDER, system) for system in systems.LADDER.systems)
     names = {"claims": tables.CLAIMED, "figure7": ("dtram",), "figure8": ("dtram",)}
     return tuple(
         line_of(protocol, system)
@@ -201,6 +205,20 @@ def write_claims(options: Options, reader: Reader, origin: Record) -> list[Path]
     return [write_text(path.with_suffix(".md"), claims.markdown(rows, origin["command"]))]
 
 
+def write_ladder(options: Options, reader: Reader, origin: Record) -> list[Path]:
+    """Writes the ladder, from finished runs and the records in --out."""
+    path = options.folder / ladder.RECORDS
+    new = [
+        ladder.measure(reader, line, seed, folder)
+        for line, seed, folder in finished_runs(options, ["ladder"])
+    ]
+    rows = ladder.rows(update_file(path, new, ladder.KEY))
+    if not rows:
+        return []
+    write_result(path.with_suffix(".json"), {"rows": rows, **origin})
+    return [write_text(path.with_suffix(".md"), ladder.markdown(rows, origin["command"]))]
+
+
 def write_figure(options: Options, reader: Reader, key: str) -> list[Path]:
     """Draws a figure or curves from finished runs of seed 0."""
     made = []
@@ -219,6 +237,8 @@ def make(options: Options, reader: Reader, records: list[Record], key: str) -> l
     origin = provenance(choose_device(options.device))
     if key == "claims":
         return write_claims(options, reader, origin)
+    if key == "ladder":
+        return write_ladder(options, reader, origin)
     if key not in TITLES:
         return write_figure(options, reader, key)
     if key == "table1":

@@ -45,7 +45,8 @@ class Reader:
         self._places = {} if data_dir is None else {"data_dir": str(data_dir)}
         self._tasks: dict[str, TrainingTask] = {}
         self.scores = cache(self._score)
-        """Scores of the network in one folder on the test split of the run in another."""
+        """Scores of the network in one folder on a split, test if not named, of the run in
+        another."""
 
     def read(self, line: Line, folder: Path) -> Reading:
         """Reads a line's run; ValueError if it is damaged or its trunk was trained again later."""
@@ -76,10 +77,10 @@ class Reader:
             self._tasks[key] = TrainingTask(env_id, self._device, **options, **self._places)
         return self._tasks[key]
 
-    def _score(self, trained: Path, folder: Path) -> Scores:
+    def _score(self, trained: Path, folder: Path, split: str = "test") -> Scores:
         task, agent = self.task(folder), load_agent(trained, self._device)
-        test = task.images("test")
-        return score(agent, task.sensor, test.store, test.labels, min(1000, task.eval_batch_size))
+        images, batch = task.images(split), min(1000, task.eval_batch_size)
+        return score(agent, task.sensor, images.store, images.labels, batch)
 
 
 def network_of(folder: Path, steps: int | None) -> Path:

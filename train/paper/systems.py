@@ -7,7 +7,7 @@ that a system does not name have its recipe's value, else the program's default.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from train.common import one_look_networks
 from train.common.augment import Augmentation
@@ -145,6 +145,60 @@ MNIST = Protocol(
         "act": _stopper("ram", ACT(ponder_cost=0.01)),
     },
 )
+
+# -- from the talk's algorithm to ours, on MNIST ---------------------------------------------------
+
+
+class Rung(NamedTuple):
+    """One change of training; it keeps those of the rungs before it."""
+
+    name: str
+    change: str  # in words
+    options: Mapping[str, Any]
+    recipe: str = "talk"  # another recipe keeps none
+
+
+def _rungs(epochs: int) -> tuple[Rung, ...]:
+    """The rungs, each trained for so many epochs, the last one included."""
+    bound = BOUNDS[1]
+    joint = replace(recipes.RECIPES["talk"]["stop"], max_mean_glimpses=bound)
+    after = StopAfter(reads="state", prior="none", entropy=0.0, max_mean_glimpses=bound)
+    answer = replace(after, reads="answer")
+    scan = {"location_reward": "mean_log_prob", "scan_epochs": epochs // 4}
+    muon = {name: recipes.RECIPES["mnist"][name] for name in ("optimizer", "learning_rate")}
+    locator = {"locator": recipes.RECIPES["mnist"]["locator"]}
+    augment = {"augment": recipes.RECIPES["mnist"]["augment"]}
+    on_map = {"epochs": epochs, "stop": StopAfter(max_mean_glimpses=bound)}
+    return (
+        Rung("talk", "the talk's algorithm", {"epochs": epochs, "stop": joint}),
+        Rung("all", "cross-entropy at every glimpse, taken or not", {"supervision": "all"}),
+        Rung("leave-one-out", "leave-one-out baseline", {"baseline": "leave_one_out"}),
+        Rung("exact", "exact stop gradient", {"stop": replace(joint, gradient="exact")}),
+        Rung("after", "stopper after the trunk, not joint", {"stop": after}),
+        Rung("answer", "stopper reads class probabilities and time", {"stop": answer}),
+        Rung(
+            "prior", "stopper begins as confidence", {"stop": replace(answer, prior="confidence")}
+        ),
+        Rung("probability", "locations paid by probability", {"location_reward": "mean_prob"}),
+        Rung("scan", "scripted warm-up, paid by log-probability", scan),
+        Rung("augment", "affine augmentation", augment),
+        Rung("muon", "Muon", muon),
+        Rung("locator", "narrow locations, learned slowly, from a detached state", locator),
+        Rung("map", "a map along a scan, in place of vector and locator", on_map, "mnist-map"),
+    )
+
+
+def _ladder(epochs: int) -> Protocol:
+    systems, options = {}, dict[str, Any]()
+    for rung in _rungs(epochs):
+        options = {**(options if rung.recipe == "talk" else {}), **rung.options}
+        systems[rung.name] = System(REINFORCE, rung.recipe, options)
+    return Protocol("ladder", "DTRAM-MNIST-v0", 7, systems)
+
+
+LADDER_EPOCHS = 24
+RUNGS = _rungs(LADDER_EPOCHS)
+LADDER = _ladder(LADDER_EPOCHS)
 
 # -- digits at random places, in clutter -----------------------------------------------------------
 
@@ -310,5 +364,6 @@ DRAWN = (BIRDS, BIRDS_LARGE, AUTOS_LARGE)
 """Protocols on drawn images that can stand in for photographs."""
 PHOTOGRAPHS = (CUB_LARGE, CUB_MEDIUM, CUB_MEDIUM_DEEP, CARS_LARGE)
 PROTOCOLS = {
-    protocol.name: protocol for protocol in (MNIST, *ANYWHERE, *DRAWN, *SCENES, *PHOTOGRAPHS)
+    protocol.name: protocol
+    for protocol in (MNIST, LADDER, *ANYWHERE, *DRAWN, *SCENES, *PHOTOGRAPHS)
 }

@@ -1,0 +1,101 @@
+"""The ladder from the talk's algorithm to ours: one change a rung, and its figures by hand."""
+
+import base64
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from train import reproduce
+from train.common.files import read_json
+from train.common.records import read_records
+from train.dtram.options import StopJoint
+from train.paper import ladder, systems
+from train.paper.systems import LADDER, PROTOCOLS, REINFORCE, RUNGS, System
+
+
+def test_each_rung_changes_one_option_or_two() -> None:
+    before: dict[str, Any] = {}
+    for rung in RUNGS:
+        system = LADDER.systems[rung.name]
+        if rung.recipe == "talk":
+            assert system.options == {**before, **rung.options}
+            assert 1 <= len(rung.options) <= 2
+            assert all(system.option(name) == value for name, value in rung.options.items())
+            before = dict(system.options)
+    talk = LADDER.systems["talk"].option("stop")
+    assert isinstance(talk, StopJoint) and talk.gradient == "reinforce" and talk.reads == "state"
+    epochs = {system.option("epochs") for system in LADDER.systems.values()}
+    assert epochs == {systems.LADDER_EPOCHS}
+
+
+def record(rung: str, seed: int, wrong: list[int], glimpses: float = 3.0) -> dict[str, Any]:
+    """A run that got images `wrong` of 8, in every column."""
+    mask = np.isin(np.arange(8), wrong)
+    column = {
+        "error": 100 * mask.mean(),
+        "mean_glimpses": glimpses,
+        "wrong": base64.b64encode(np.packbits(mask).tobytes()).decode(),
+    }
+    names = ("4", "7", "<= 2.4", "<= 3.6")
+    about = {"protocol": "ladder", "system": rung, "seed": seed, "images": 8}
+    columns = dict.fromkeys(names, column)
+    return about | {"columns": columns, "train_seconds": 60.0, "collapsed": []}
+
+
+def test_rows_by_hand() -> None:
+    records = [
+        record("talk", 0, [0, 1, 2]) | {"collapsed": ["it never stops"]},
+        record("talk", 1, [0]),
+        record("all", 0, [0, 1], glimpses=2.0),
+        record("all", 1, [0, 1, 2], glimpses=2.5),
+        record("exact", 0, []),
+    ]
+    talk, every, exact = ladder.rows(records)
+    assert talk["columns"]["7"] == {
+        "error": 25.0,
+        "spread": pytest.approx(12.5 * 2**0.5, abs=1e-4),
+        "mean_glimpses": 3.0,
+    }
+    assert talk["collapsed"] == ["it never stops"] and "difference" not in talk
+    # Seed 0 has one error fewer of 8, seed 1 two more.
+    assert every["difference"] == pytest.approx((-12.5 + 25) / 2)
+    assert every["low"] < every["difference"] < every["high"]
+    assert every["columns"]["<= 2.4"]["mean_glimpses"] == 2.25
+    assert exact["seeds"] == 1 and "difference" not in exact  # the rung before has no run
+    text = ladder.markdown([talk, every, exact], "python train/reproduce.py ladder")
+    assert "| the talk's algorithm |" in text and "it never stops" in text
+    assert "+6.25 (" in text
+
+
+def test_the_ladder_from_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_this_process: None
+) -> None:
+    quick = {"env_steps": 6_000, "batch_size": 60, "device": "cpu", "epochs": 1}
+    small = replace(
+        LADDER,
+        env_id="DTRAM-Signpost-v0",
+        max_glimpses=4,
+        systems={
+            name: System(REINFORCE, "talk", {**LADDER.systems[name].options, **quick})
+            for name in ("talk", "all")
+        },
+    )
+    monkeypatch.setattr(systems, "LADDER", small)
+    monkeypatch.setattr(systems, "PROTOCOLS", {**PROTOCOLS, "ladder": small})
+    options = reproduce.Options(what=("ladder",), runs=tmp_path / "runs", seeds=1, device="cpu")
+    (path,) = reproduce.reproduce(options)
+    assert path.name == "ladder.md"
+    rows = read_json(path.with_suffix(".json"))["rows"]
+    assert [row["rung"] for row in rows] == ["talk", "all"] and rows[1]["low"] <= rows[1]["high"]
+    records = read_records(path.with_suffix(".jsonl"))
+    for one in records:
+        results = read_json(small.folder(options.runs, one["system"], 0) / "results.json")
+        assert one["columns"]["4"]["error"] == pytest.approx(results["fixed"]["4"]["test_error"])
+        assert one["images"] == 2000 and one["command"] == results["command"]
+    again = reproduce.reproduce(
+        replace(options, read_only=True, runs=tmp_path / "none", out=path.parent)
+    )
+    assert read_json(again[0].with_suffix(".json"))["rows"] == rows

@@ -1,0 +1,138 @@
+"""From the talk's algorithm to ours on MNIST, one change a row: `train/reproduce.py ladder`.
+
+A record of `RECORDS` has, for each column, a run's error and the test images that it got wrong,
+so that two rungs can be compared image by image, and records of several machines joined.
+"""
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agents.stopping import FixedStop, LearnedStop, StoppingRule
+from train.common import statistics
+from train.common.files import markdown_table
+from train.common.records import origin
+from train.dtram.validation import select_threshold
+from train.paper.read_runs import Reader, Record
+from train.paper.systems import BOUNDS, LADDER, RUNGS
+from train.paper.tables import Line
+
+RECORDS = "ladder.jsonl"  # beside the tables
+KEY = ("protocol", "system", "seed")  # identifies a record
+FIXED = (4, 7)
+"""Numbers of glimpses after which the error is shown, beside that at each of `BOUNDS`."""
+COMPARED = f"<= {BOUNDS[1]}"
+"""The column whose error is compared with the rung before."""
+
+
+def measure(reader: Reader, line: Line, seed: int, folder: Path) -> Record:
+    """The record of a finished run: each column's error and mean glimpses, on the test split."""
+    reading, scores = reader.read(line, folder), reader.scores(folder, folder)
+    validated = reader.scores(folder, folder, "validation")
+    rules: dict[str, StoppingRule] = {str(t): FixedStop(t) for t in FIXED}
+    for bound in BOUNDS:
+        chosen = select_threshold(validated, reading.results["discount"], bound)
+        rules[f"<= {bound}"] = LearnedStop(chosen.threshold)
+    columns = {}
+    for name, rule in rules.items():
+        found = statistics.outcome(scores, rule)
+        columns[name] = {
+            "error": round(100 * float((~found.right).mean()), 4),
+            "mean_glimpses": round(float(found.glimpses.mean()), 4),
+            "wrong": base64.b64encode(np.packbits(~found.right).tobytes()).decode(),
+        }
+    return {
+        **{"protocol": LADDER.name, "system": line.system, "seed": seed},
+        "data": reading.results["dataset"],
+        "images": len(scores.labels),
+        "columns": columns,
+        "collapsed": reading.results["collapsed"],
+        "train_seconds": reading.results["train_seconds"],
+        **origin(reading.results),
+    }
+
+
+def rows(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """One row a rung that has records, in order; the difference is to the rung before."""
+    found: list[dict[str, Any]] = []
+    before: dict[int, Record] = {}
+    for rung in RUNGS:
+        runs = {one["seed"]: one for one in records if one["system"] == rung.name}
+        if runs:
+            row: dict[str, Any] = {"rung": rung.name, "change": rung.change, "seeds": len(runs)}
+            row["seconds"] = round(float(np.mean([one["train_seconds"] for one in runs.values()])))
+            row["collapsed"] = sorted({how for one in runs.values() for how in one["collapsed"]})
+            row["columns"] = {
+                name: _column(runs, name) for name in next(iter(runs.values()))["columns"]
+            }
+            row |= _difference(runs, before)
+            found.append(row)
+        before = runs
+    return found
+
+
+def _column(runs: dict[int, Record], name: str) -> dict[str, Any]:
+    """Mean error and glimpses over seeds, and the errors' standard deviation."""
+    errors = [one["columns"][name]["error"] for one in runs.values()]
+    glimpses = [one["columns"][name]["mean_glimpses"] for one in runs.values()]
+    return {
+        "error": round(float(np.mean(errors)), 4),
+        "spread": round(float(np.std(errors, ddof=1)), 4) if len(errors) > 1 else None,
+        "mean_glimpses": round(float(np.mean(glimpses)), 4),
+    }
+
+
+def _difference(runs: dict[int, Record], before: dict[int, Record]) -> dict[str, float]:
+    """The change of `COMPARED`'s error in points, on the seeds that both rungs have."""
+    seeds = sorted(runs.keys() & before.keys())
+    if not seeds:
+        return {}
+    pairs = [(_wrong(runs[seed]), _wrong(before[seed])) for seed in seeds]
+    differences = np.stack([100.0 * (new.astype(float) - old) for new, old in pairs])
+    names = ("difference", "low", "high")
+    return dict(
+        zip(names, (round(v, 4) for v in statistics.paired_bootstrap(differences)), strict=True)
+    )
+
+
+def _wrong(record: Record) -> np.ndarray:
+    """Which test images ``(N,)`` bool a run got wrong in the column that is compared."""
+    packed = np.frombuffer(base64.b64decode(record["columns"][COMPARED]["wrong"]), np.uint8)
+    return np.unpackbits(packed, count=record["images"]).astype(bool)
+
+
+def markdown(found: Sequence[dict[str, Any]], command: str) -> str:
+    """The ladder as Markdown."""
+    lines = []
+    for row in found:
+        line = {"change": row["change"]}
+        for name, one in row["columns"].items():
+            spread = "" if one["spread"] is None else f" ± {one['spread']:.2f}"
+            line[f"at {name}"] = f"{one['error']:.2f}{spread}"
+            if name not in map(str, FIXED):
+                line[f"at {name}"] += f" ({one['mean_glimpses']:.2f})"
+        interval = "difference" in row
+        line["change at " + COMPARED] = (
+            f"{row['difference']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f})"
+            if interval
+            else ""
+        )
+        line["seconds"] = f"{row['seconds']:,}"
+        line["seeds"] = str(row["seeds"])
+        line["collapsed"] = ", ".join(row["collapsed"])
+        lines.append(line)
+    table = markdown_table([*lines[0]], [[*line.values()] for line in lines])
+    epochs = LADDER.systems["talk"].option("epochs")
+    return (
+        "# From the talk's algorithm to ours, on MNIST\n\n"
+        f"Test error in percent after {epochs} epochs, each row with the changes of all above it. "
+        "In parentheses: mean glimpses, with the stop threshold that validation chose within the "
+        f"bound.\n\n{table}\n"
+        "± is the standard deviation over seeds. The change against the row above has a 95 % "
+        "interval over images and seeds. Seconds are of training, one thread. Each run's figures, "
+        f"command, commit, versions and hardware: [{RECORDS}]({RECORDS}).\n\n"
+        f"Made by `{command}`.\n"
+    )
