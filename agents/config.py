@@ -77,8 +77,8 @@ class DTRAMConfig:
     """hidden units of the locator; 0 makes it linear, as in the paper"""
     location_squash: str = "tanh"
     """brings the Gaussian's mean into [-1, 1]: tanh, or hard_tanh (clips; the original code)"""
-    location_extent: float = 1.0
-    """bound on the Gaussian's mean, in image halves (13/14 in the original code)"""
+    location_bound: float = 1.0
+    """largest |x| and |y| of the Gaussian's mean, in image halves (13/14 in the original code)"""
     locator_grid: int = 0
     """the location policy chooses one of G x G cells; 0: it is a Gaussian, as in the paper"""
     scan: tuple[tuple[float, float], ...] = ()
@@ -111,8 +111,11 @@ class DTRAMConfig:
             stopper_input=("state", "detached"),
             stopper_prior=("none", "confidence"),
         )
-        extent = self.location_extent
-        require("location_extent", extent, 0 < extent <= 1, "a number in (0, 1]")
+        bound = self.location_bound
+        require("location_bound", bound, 0 < bound <= 1, "a number in (0, 1]")
+        plain = (self.location_squash, bound) == ("tanh", 1.0) or not self.locator_grid
+        expected = "tanh and 1, unless the location policy is a Gaussian"
+        require("location_squash, location_bound", (self.location_squash, bound), plain, expected)
         check_encoder(self)
         check_pixel_scale(self, channels)
         self._check_map()
@@ -151,6 +154,7 @@ class DTRAMConfig:
             expected = f"a multiple or a divisor of {shown}, the cells of the map that it covers"
             require("glimpse_shape", side, fits, expected)
         fixed = {"per_step": False, "answer": "state", "locator_input": "detached"}
+        fixed["stopper_input"] = "detached"
         for name, value in fixed.items():
             found = getattr(self, name)
             require(name, found, found == value, f"{value!r} with a map")

@@ -220,7 +220,7 @@ class DTRAM(SavedNetwork):
         if self.config.locator_grid:
             return params
         hard = self.config.location_squash == "hard_tanh"
-        return self.config.location_extent * (hardtanh(params) if hard else torch.tanh(params))
+        return self.config.location_bound * (hardtanh(params) if hard else torch.tanh(params))
 
     def best_location(self, location_params: Tensor) -> Tensor:
         """Most probable location ``(..., 2)`` of a policy with these `location_params`."""

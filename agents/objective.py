@@ -313,7 +313,8 @@ def _exact_credit(
 
 def gains_to_come(logits: Tensor, labels: Tensor) -> Tensor:
     """``(T, B)`` discounted sum of the drops in cross-entropy that glimpses t + 1 ... T bring, in
-    nats; see `DROP_DISCOUNT`. Logits ``(T, B, K)``, labels ``(B,)``."""
+    nats; see `DROP_DISCOUNT`. Log-probabilities count as at least `LEAST_REWARD_LOG_PROB`. Logits
+    ``(T, B, K)``, labels ``(B,)``."""
     log_p = _log_prob(logits, labels).clamp(min=LEAST_REWARD_LOG_PROB)
     gains = [torch.zeros_like(log_p[0])]  # no glimpse comes after the last
     for t in range(len(log_p) - 2, -1, -1):

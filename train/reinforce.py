@@ -52,6 +52,7 @@ from train.dtram.networks import agent_on_trunk, new_agent, origin_of_trunk
 from train.dtram.options import (
     ACT,
     RNN,
+    AfterTrunk,
     Cells,
     Core,
     Gaussian,
@@ -68,6 +69,7 @@ from train.dtram.report import glimpse_pictures, report
 from train.dtram.warm_up import scripted_scan, warm_up_objective
 
 STOPPER_LEARNING_RATE = 2e-3
+LOCATOR_GRADIENT = "train/locator_gradient_norm"  # before it is clipped
 OPTIONS_OF_THE_TRUNK = (
     *("encoder", "core", "locator", "curriculum", "scan_epochs", "location_reward", "supervision"),
     *("epochs", "batch_size", "learning_rate", "optimizer"),
@@ -87,16 +89,18 @@ class Options(TrainingOptions):
     discount: float | None = None
     """γ of the reward; the environment's own if not given"""
     locator: Locator = field(default_factory=Gaussian)
-    """location policy: gaussian std=0.1 (the paper's), or cells grid=7 entropy=0; both take
-    gradient=detached|state hidden=0 learning_rate=none (none: as the rest of the network). For a
-    map, or a thumbnail, also values grid=14 exploration=0.1 hidden=64, which predicts the reward of
-    each cell and looks at the best; for a map also scan jitter=1, one fixed path"""
+    """location policy: gaussian std=0.1 squash=tanh|hard_tanh bound=1 (the paper's), or cells
+    grid=7 entropy=0; both take gradient=detached|state hidden=0 learning_rate=none (none: as the
+    rest). For a map, or a thumbnail, also values grid=14 exploration=0.1 hidden=64, which predicts
+    the reward of each cell and looks at the best; for a map also scan jitter=1, one fixed path"""
     core: Core = field(default_factory=RNN)
     """recurrent core: rnn (the paper's), or a spatial memory, map cells=28 cell=1 window=0 width=16
     pool=none|max_and_mean dropout=0.2"""
     stop: Stop = field(default_factory=StopAfter)
-    """when the stopper learns: after the trunk (max_mean_glimpses=3.5 entropy=0.0005 gradient=exact
-    epochs=20 batch_size=1000), joint with it, off (RAM), or act: Adaptive Computation Time on a
+    """when the stopper learns: after the trunk (epochs=20 batch_size=1000), or joint with it
+    (into=detached|state); both take max_mean_glimpses=3.5 threshold=none gradient=exact|reinforce
+    entropy=0.0005 prior=confidence|none reads=answer|state hidden=128. Or value: after the trunk,
+    from the drop in cross-entropy still to come; off (RAM); act: Adaptive Computation Time on a
     --trunk (ponder_cost=0.01)"""
     trunk: Path | None = None
     """folder of a trained run, or of one of its stages (RUN/stages/trunk-4): only the stopper
@@ -148,10 +152,10 @@ class Options(TrainingOptions):
 
         if self.trunk is None:
             valid = not isinstance(self.stop, ACT)
-            check("stop", "act", valid, "after, joint or off; act needs --trunk")
+            check("stop", "act", valid, "after, value, joint or off; act needs --trunk")
         else:
-            valid = isinstance(self.stop, StopAfter | ACT)
-            check("stop", self.stop.name, valid, "after or act with --trunk")
+            valid = isinstance(self.stop, AfterTrunk)
+            check("stop", self.stop.name, valid, "after, value or act with --trunk")
             for name in OPTIONS_OF_THE_TRUNK:
                 given = getattr(self, name) != getattr(Options(), name)
                 whose = f" (of --recipe {self.recipe})" if self.recipe else ""
@@ -167,7 +171,7 @@ class Options(TrainingOptions):
         """Glimpses that a stage may take; None without ``--env-steps``."""
         if self.env_steps is None or self.trunk is not None:
             return self.env_steps
-        stopper = self.env_steps // 4 if isinstance(self.stop, StopAfter) else 0
+        stopper = self.env_steps // 4 if isinstance(self.stop, AfterTrunk) else 0
         share = (self.env_steps - stopper) // max(1, len(self.curriculum))
         return stopper if stage == "stopper" else share
 
@@ -220,7 +224,8 @@ def train_trunk(
     own_rates = {} if own_rate is None else {"locator": own_rate}
     steps, rate, settings = epochs * batches, options.learning_rate, options.optimizer
     optimizers = Optimizers(agent, parameters, steps, rate, settings, own_rates=own_rates)
-    run.begin(optimizers, epochs)
+    learns_locations = glimpses > 1 and not agent.config.scan
+    run.begin(optimizers, epochs, more_means=[LOCATOR_GRADIENT] * learns_locations)
     for epoch in run.epochs():
         agent.train()
         epoch_objective, m = objective, options.m
@@ -246,16 +251,16 @@ def train_trunk(
             )
             optimizers.zero_grad()
             losses.total.backward()
-            locator_gradient = optimizers.gradient_norm(agent.locator)
+            norms = [optimizers.gradient_norm(agent.locator)] if learns_locations else []
             optimizers.clip_gradient()
             optimizers.step()
             taken = round(len(indices) * m * unroll.mean_length(glimpses))
-            run.count(losses, env_steps=taken, locator_gradient=locator_gradient)
+            run.count(losses, *norms, env_steps=taken)
 
         scores = validation.score_validation(task, agent).limit(glimpses)
         if isinstance(options.stop, StopJoint):
-            how = options.stop.max_mean_glimpses, options.stop.threshold
-            selection = validation.select_threshold(scores, task.discount, *how)
+            bound, fixed = options.stop.max_mean_glimpses, options.stop.threshold
+            selection = validation.select_threshold(scores, task.discount, bound, fixed)
         else:
             selection = validation.select_by_error(scores, task.discount)
         if run.is_best(selection):
@@ -268,13 +273,15 @@ def train_trunk(
 def train_stopper(options: Options, task: TrainingTask, agent: DTRAM, run: TrainingRun) -> None:
     """The last stage: the stopper learns on the frozen trunk, from states computed once."""
     stop = options.stop
-    assert isinstance(stop, StopAfter | ACT)
+    assert isinstance(stop, AfterTrunk)
     env_steps = options.env_steps_of("stopper")
     states = frozen_states(task, agent, "train", options.augment, options.seed, env_steps)
-    held_out = frozen_states(task, agent, "validation", Augmentation(affine=0.0), options.seed)
     objective, m = None, 1
     parameters = list(agent.stopper.parameters())
-    if isinstance(stop, StopAfter) and stop.gradient != "value":
+    if not isinstance(stop, ACT):
+        plain = Augmentation(affine=0.0)
+        held_out = frozen_states(task, agent, "validation", plain, options.seed)
+    if isinstance(stop, StopAfter):
         # The exact gradient averages over all stopping times: one trajectory, no baseline.
         sampled = stop.gradient == "reinforce"
         m = options.m if sampled else 1
@@ -316,12 +323,13 @@ def train_stopper(options: Options, task: TrainingTask, agent: DTRAM, run: Train
             scores = validation.score_validation(task, agent)
             selection = validation.select_halting(scores, task.discount, stop.ponder_cost)
         else:
-            scores, how = held_out.scores(agent), (stop.max_mean_glimpses, stop.threshold)
-            selection = validation.select_threshold(scores, task.discount, *how)
+            scores, bound = held_out.scores(agent), stop.max_mean_glimpses
+            fixed = stop.threshold if isinstance(stop, StopAfter) else None
+            selection = validation.select_threshold(scores, task.discount, bound, fixed)
         if run.is_best(selection):
             agent.stopping = agent.learned_stop(selection.threshold)
             agent.save(run.path, **task.metadata)
-        stops = not isinstance(stop, ACT)
+        stops = isinstance(stop, StopAfter)
         run.end_epoch(selection, validation.behaviour(scores, stops=stops, looks=False))
 
 
@@ -336,7 +344,7 @@ def train(options: Options) -> Path:
     if options.trunk is None:
         options.check_batch_size(len(task.images("train")))
         names = list(stages)
-    names += ["stopper"] if isinstance(options.stop, StopAfter | ACT) else []
+    names += ["stopper"] if isinstance(options.stop, AfterTrunk) else []
     if options.env_steps is not None:
         for stage in names:
             batch = 1 if stage == "stopper" else options.batch_size * options.m

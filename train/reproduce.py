@@ -15,7 +15,7 @@ and JSON. Drawn images stand under their own name and beside no published figure
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -55,13 +55,14 @@ class Options:
     intermediate supervision; clutter: digits at random places; scenes: birds in large scenes;
     figure7 and figure8: images by glimpses; curves: error against glimpses by discount, and against
     FLOPs and time; claims: DT-RAM against other ways to stop and one look; ladder: from the talk's
-    algorithm to ours, one change a row; all: everything"""
+    algorithm to ours, a change a row; all: everything"""
     data: Literal["auto", "real", "drawn", "drawn-large"] = "auto"
     """images of the photographs' tables, figures, curves and claims: real (CUB and Cars); drawn
     (small drawn birds); drawn-large (drawn birds and autos of 512 pixels, for a GPU); auto (real if
     here, else drawn)"""
     seeds: int = tables.CLAIM_SEEDS
-    """runs of RAM, DT-RAM and RAM with ACT in tables and claims; all others are of seed 0"""
+    """runs of RAM, DT-RAM and RAM with ACT in tables and claims, and of each row of the ladder; all
+    others are of seed 0"""
     runs: Path = Path("runs/reproduce")
     """folder of the runs: RUNS/PROTOCOL/SYSTEM/seed-N"""
     out: Path | None = None
@@ -146,7 +147,8 @@ def seeds_of(options: Options, line: Line) -> range:
     """The seeds of a line: none if it is only cited, seed 0 if it stands beside another."""
     if not line.system:
         return range(0)
-    return range(options.seeds if line.system in SEVERAL_SEEDS and not line.beside else 1)
+    several = line.protocol is systems.LADDER or line.system in SEVERAL_SEEDS
+    return range(options.seeds if several and not line.beside else 1)
 
 
 def plan(options: Options) -> list[ProgramRun]:
@@ -198,25 +200,27 @@ def write_claims(options: Options, reader: Reader, origin: Record) -> list[Path]
             if look := claims.best_look(reader, line, looks, before):
                 new.append(claims.compare_to_look(reader, line, seed, folder, look))
     rows = claims.rows(update_file(path, new, claims.KEY))
-    if not rows:
-        return []
-    write_result(path.with_suffix(".json"), {"rows": rows, **origin})
-    write_csv(path.with_suffix(".csv"), rows)
-    return [write_text(path.with_suffix(".md"), claims.markdown(rows, origin["command"]))]
+    if rows:
+        write_csv(path.with_suffix(".csv"), rows)
+    return write_rows(path, rows, claims.markdown, origin)
 
 
 def write_ladder(options: Options, reader: Reader, origin: Record) -> list[Path]:
     """Writes the ladder, from finished runs and the records in --out."""
     path = options.folder / ladder.RECORDS
-    new = [
-        ladder.measure(reader, line, seed, folder)
-        for line, seed, folder in finished_runs(options, ["ladder"])
-    ]
+    new = [ladder.measure(reader, *run) for run in finished_runs(options, ["ladder"])]
     rows = ladder.rows(update_file(path, new, ladder.KEY))
+    return write_rows(path, rows, ladder.markdown, origin)
+
+
+def write_rows(
+    path: Path, rows: list[Record], markdown: Callable[[list[Record], str], str], origin: Record
+) -> list[Path]:
+    """Writes rows beside their records at `path`, as JSON and Markdown; nothing without rows."""
     if not rows:
         return []
     write_result(path.with_suffix(".json"), {"rows": rows, **origin})
-    return [write_text(path.with_suffix(".md"), ladder.markdown(rows, origin["command"]))]
+    return [write_text(path.with_suffix(".md"), markdown(rows, origin["command"]))]
 
 
 def write_figure(options: Options, reader: Reader, key: str) -> list[Path]:

@@ -254,14 +254,14 @@ def test_a_hidden_layer_of_the_locator_by_hand() -> None:
 
 def test_the_bounds_of_a_mean_location_by_hand() -> None:
     """The original code's: clipped, and the centre stays a pixel from the edge."""
-    agent = make_agent(hidden_size=2, location_squash="hard_tanh", location_extent=13 / 14)
+    agent = make_agent(hidden_size=2, location_squash="hard_tanh", location_bound=13 / 14)
     with torch.no_grad():
         agent.locator.weight.copy_(torch.eye(2))
         agent.locator.bias.zero_()
     state = agent.initial(2)._replace(h=torch.tensor([[0.5, -0.25], [3.0, -7.0]]))
     by_hand = torch.tensor([[0.5, -0.25], [1.0, -1.0]]) * 13 / 14
     torch.testing.assert_close(agent.locate(state), by_hand)
-    smooth = make_agent(hidden_size=2, location_extent=0.5)
+    smooth = make_agent(hidden_size=2, location_bound=0.5)
     smooth.load_state_dict(agent.state_dict())
     torch.testing.assert_close(smooth.locate(state), torch.tanh(state.h) / 2)
 
@@ -313,7 +313,7 @@ def test_other_spaces_are_one_error() -> None:
         ({"stopper_prior": "sure"}, "stopper_prior='sure'"),
         ({"stopper_input": "core"}, "stopper_input='core'"),
         ({"location_squash": "sigmoid"}, "location_squash='sigmoid'"),
-        ({"location_extent": 1.5}, "location_extent=1.5"),
+        ({"location_bound": 1.5}, "location_bound=1.5"),
         ({"locator_hidden": -1}, "locator_hidden=-1"),
         ({"locator_grid": -1}, "locator_grid=-1"),
         ({"pixel_std": 0}, "pixel_std=0"),

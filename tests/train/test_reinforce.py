@@ -42,6 +42,7 @@ from train.dtram.options import (
     Map,
     Scan,
     StopAfter,
+    StopByValue,
     StopJoint,
     StopOff,
     Values,
@@ -250,8 +251,10 @@ def test_metrics_and_tensorboard_have_sb3_names_pictures_and_hyperparameters(
     assert all(0 <= row["eval/accuracy"] <= 1 for row in rows)
     assert all(1 <= row["eval/mean_glimpses"] <= 4 for row in rows)
     trunk, stopper = rows[:2], rows[2:]
-    assert all(row["train/locator_gradient_norm"] > 0 < row["eval/location_std"] for row in trunk)
+    of_locations = {"train/locator_gradient_norm", "eval/location_std"}
+    assert all(row[name] > 0 for row in trunk for name in of_locations)
     assert all("eval/stop_probability" not in row for row in trunk)
+    assert not any(of_locations & row.keys() for row in stopper)
     assert all(0 < row["eval/stop_probability"] < 1 for row in stopper)
     rates = [row["train/learning_rate"] for row in rows]
     assert rates[1] < rates[0] < 2e-3 and rates[3] < rates[2] < 2e-3
@@ -338,7 +341,7 @@ TRUNK = {"trunk": Path("x"), "run_dir": Path("y")}
         (lambda: {"stop": StopAfter(max_mean_glimpses=0.5)}, "--stop max_mean_glimpses 0.5"),
         (lambda: {"stop": StopAfter(epochs=0)}, "--stop epochs 0"),
         (lambda: {"stop": StopJoint(entropy=-1.0)}, "--stop entropy -1.0"),
-        (lambda: {"stop": StopJoint(gradient="value")}, "--stop gradient value: expected exact or"),
+        (lambda: {"stop": StopAfter(threshold=0.9)}, "--stop threshold 0.9: expected none, unless"),
         (lambda: {"stop": ACT(ponder_cost=-1.0), **TRUNK}, "--stop ponder_cost -1.0"),
         (lambda: {"stop": ACT()}, "--stop act: expected after, joint or off; act needs --trunk"),
         (lambda: {"stop": StopJoint(), **TRUNK}, "--stop joint: expected after or act"),
@@ -544,7 +547,7 @@ def on_trunk(trunk: Path, run_dir: Path, **changes) -> Options:
 @pytest.mark.parametrize("stop", ["after", "value", "act"])
 def test_the_trunk_stays_and_the_stop_learns(tmp_path: Path, finished_ram: Path, stop: str) -> None:
     kinds = {"act": ACT(ponder_cost=0.2, epochs=2, batch_size=300)}
-    kinds["value"] = StopAfter(gradient="value", epochs=2, batch_size=300)
+    kinds["value"] = StopByValue(epochs=2, batch_size=300)
     changes = {"stop": kinds[stop]} if stop in kinds else {}
     run = train(on_trunk(finished_ram, tmp_path / stop, **changes))
     agent, given = load_agent(run), DTRAM.load(finished_ram)

@@ -17,7 +17,7 @@ from typing import Any
 
 from train.common.files import read_json
 from train.common.options import flags, json_values
-from train.common.provenance import command_line
+from train.common.provenance import shell_command
 from train.common.run import check_same, has_results
 
 PROGRAMS = Path(__file__).resolve().parents[1]
@@ -98,7 +98,7 @@ def resumable(program: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        command = command_line(program, sys.argv[1:])
+        command = shell_command(program, sys.argv[1:])
         print(f"\ninterrupted; to continue: {command}", file=sys.stderr)
         raise SystemExit(128 + signal.SIGINT) from None
 

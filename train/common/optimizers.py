@@ -46,10 +46,9 @@ class Optimizers:
         nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm)
 
     def gradient_norm(self, module: nn.Module) -> Tensor:
-        """The norm ``()`` of the gradient of those of a module's parameters that learn."""
-        own = {id(parameter) for parameter in module.parameters()}
-        learning = [p.grad for p in self.parameters if id(p) in own and p.grad is not None]
-        return nn.utils.get_total_norm(learning).to(self.parameters[0])  # of no gradient: 0
+        """Norm ``()`` of the gradient of a module's parameters; 0 if they have none."""
+        found = [p.grad for p in module.parameters() if p.grad is not None]
+        return nn.utils.get_total_norm(found) if found else self.parameters[0].new_zeros(())
 
     def step(self) -> None:
         """Steps every optimizer and its learning-rate schedule."""

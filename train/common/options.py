@@ -173,7 +173,7 @@ class AdamW:
 
 @dataclass(frozen=True)
 class SGD:
-    """Momentum 0.9 and small weight decay, as in the original code."""
+    """SGD with momentum 0.9."""
 
     name: Literal["sgd"] = "sgd"
     weight_decay: float = 1e-4
@@ -220,7 +220,8 @@ class TrainingOptions:
     """augmentation of training images: affine=0.5 elastic=0 flip=false colour=0
     lighting=0 scale_crop=none compose=false"""
     optimizer: Optimizer = AdamW()
-    """adamw, sgd or muon, with weight_decay=... max_grad_norm=..."""
+    """adamw, sgd or muon, with weight_decay=... max_grad_norm=...; sgd also with
+    nesterov=true|false schedule=one_cycle|linear|steps"""
     learning_rate: float = 2e-3
     """peak of the learning-rate schedule, a one-cycle unless sgd has another"""
     epochs: int = 30

@@ -55,7 +55,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
     }
 
 
-def command_line(program: str, words: Sequence[str]) -> str:
+def shell_command(program: str, words: Sequence[str]) -> str:
     """The line for a shell in the current folder that runs a program, as ``"train/compare.py"``."""
     python = "python" if shutil.which("python") == sys.executable else _relative(sys.executable)
     return shlex.join([python, _relative(str(REPOSITORY / program)), *words])

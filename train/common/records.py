@@ -1,9 +1,12 @@
 """Results with their origin: what a file under benchmarks/results must say, and who writes it."""
 
+import base64
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from train.common.files import write_json, write_text
 from train.common.provenance import commit
@@ -67,3 +70,14 @@ def read_records(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError as error:
             raise ValueError(f"{path}, line {number}: not valid JSON ({error})") from None
     return records
+
+
+def pack_bits(values: np.ndarray) -> str:
+    """Booleans ``(N,)`` as text for JSON, eight a byte."""
+    return base64.b64encode(np.packbits(values).tobytes()).decode()
+
+
+def unpack_bits(text: str, count: int) -> np.ndarray:
+    """The booleans ``(count,)`` that `pack_bits` packed."""
+    packed = np.frombuffer(base64.b64decode(text), np.uint8)
+    return np.unpackbits(packed, count=count).astype(bool)

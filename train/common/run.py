@@ -18,7 +18,7 @@ from torch.utils.tensorboard.summary import hparams
 from dtram_env.datasets import DatasetCorruptError
 from dtram_env.optional import MissingDependencyError
 from train.common.files import read_json, write_json, write_text
-from train.common.provenance import command_line
+from train.common.provenance import shell_command
 
 
 def run_program(main: Callable[[], object]) -> None:
@@ -120,7 +120,7 @@ class RunFolder:
         words = [word for word in sys.argv[1:] if word != "--resume"]
         if not any(word.split("=")[0] == "--run-dir" for word in words):
             words += ["--run-dir", str(self.path)]
-        command = command_line(self.program, [*words, "--resume"])
+        command = shell_command(self.program, [*words, "--resume"])
         print(f"\n{signalled.name}: saved. To go on: {command}", file=sys.stderr)
         raise SystemExit(128 + signalled)
 

@@ -50,10 +50,6 @@ LOGGED = {
 }
 """Fields of `Losses`, under the names that Stable-Baselines3 uses, where it has one."""
 
-LOCATOR_GRADIENT = "train/locator_gradient_norm"
-MEANS = (*LOGGED, LOCATOR_GRADIENT)
-"""Names of what is averaged over an epoch's batches."""
-
 
 class Selection(NamedTuple):
     """How good the current weights are on validation, and the stop threshold chosen there."""
@@ -75,7 +71,7 @@ class Progress:
     seconds: float = 0.0  # of training, with validation and checkpoints
     validation_seconds: float = 0.0
     best: list[float] | None = None  # criterion of the stage's best weights
-    sums: list[float] = field(default_factory=lambda: [0.0] * len(MEANS))  # over the epoch
+    sums: list[float] = field(default_factory=list)  # over the epoch's batches; empty: none yet
 
 
 class TrainingRun(RunFolder):
@@ -116,13 +112,22 @@ class TrainingRun(RunFolder):
             stage = self.progress.stage + 1
             self.progress = replace(self.progress, stage=stage, epoch=0, batch=0, best=None)
 
-    def begin(self, optimizers: Optimizers, epochs: int, *, env_steps: int = 0) -> None:
+    def begin(
+        self,
+        optimizers: Optimizers,
+        epochs: int,
+        *,
+        env_steps: int = 0,
+        more_means: Sequence[str] = (),
+    ) -> None:
         """Begins a stage, or continues it from the latest checkpoint.
 
         `end_epoch` checks that the parameters of `optimizers` are finite; `env_steps` glimpses were
-        taken to prepare the stage.
+        taken to prepare the stage; `more_means` are names under which means are logged, beside
+        those of `LOGGED`.
         """
         self._optimizers, self._epochs = optimizers, epochs
+        self._names = (*LOGGED, *more_means)
         if self._resuming:
             self._resuming = False
             self._load_weights()  # again: the program has prepared the model for this stage
@@ -147,7 +152,8 @@ class TrainingRun(RunFolder):
         """
         progress, count = self.progress, count or images // batch_size
         order = epoch_order(self.seed, progress.stage, progress.epoch, images).to(self.device)
-        self._sums = torch.tensor(progress.sums, device=self.device, dtype=torch.float64)
+        sums = progress.sums or [0.0] * len(self._names)
+        self._sums = torch.tensor(sums, device=self.device, dtype=torch.float64)
         self._first, self._began = progress.batch, time.perf_counter()
         self._batch_size = batch_size
         shown = {"unit": "batch", "leave": False, "disable": None}
@@ -167,16 +173,13 @@ class TrainingRun(RunFolder):
         self._check_finite()  # before validation could choose such weights
         self._validation_began = time.perf_counter()
 
-    def count(
-        self, losses: Losses, env_steps: int = 0, locator_gradient: Tensor | None = None
-    ) -> None:
+    def count(self, losses: Losses, *more: Tensor, env_steps: int = 0) -> None:
         """Adds a batch to the epoch's means; does not wait for the device.
 
-        `locator_gradient` ``()`` is the norm of the locator's gradient, before it was clipped.
+        `more` are values ``()`` for the names in `begin`'s `more_means`.
         """
         batch = [getattr(losses, name).detach() for name in LOGGED.values()]
-        batch.append(torch.zeros_like(batch[0]) if locator_gradient is None else locator_gradient)
-        self._sums += torch.stack(batch)
+        self._sums += torch.stack([*batch, *more])
         self.progress.env_steps += env_steps
 
     def is_best(self, selection: Selection) -> bool:
@@ -207,7 +210,7 @@ class TrainingRun(RunFolder):
             flush=True,
         )
         progress.epoch, progress.batch = progress.epoch + 1, 0
-        progress.sums = [0.0] * len(MEANS)
+        progress.sums = []
         self._save()
         if self._interrupt.signal is not None:
             self.leave(self._interrupt.signal)
@@ -233,7 +236,7 @@ class TrainingRun(RunFolder):
         """Means over the epoch so far; images per second since this process began or resumed it."""
         batch = self.progress.batch
         seconds = time.perf_counter() - self._began
-        found = dict(zip(MEANS, (self._sums / max(batch, 1)).tolist(), strict=True))
+        found = dict(zip(self._names, (self._sums / max(batch, 1)).tolist(), strict=True))
         return found | {"time/fps": (batch - self._first) * self._batch_size / seconds}
 
     def _check_finite(self) -> None:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from agents.dtram import DTRAM
 from agents.halting.act import halted_answer, ponder_cost_loss
@@ -67,13 +68,15 @@ class FrozenStates(NamedTuple):
         )
 
     def gain_losses(self, agent: DTRAM, indices: Tensor, discount: float) -> Losses:
-        """The squared error of the gain still to come, which the stopper's logit predicts, negated:
-        the less there is to gain, the sooner it stops (Wang et al. 2025, AdaptiveNN)."""
+        """Regresses the stop logits of some images ``(B,)`` on minus `gains_to_come`, in nats, so
+        that it stops where little is left to gain: squared errors over glimpses 1 ... T - 1."""
         labels, logits = self.labels[indices], self.logits[:, indices]
         error = self.stop_logit(agent, indices) + gains_to_come(logits, labels)
-        total = error[:-1].square().sum(dim=0).mean()  # the last glimpse decides nothing
+        total = error[:-1].square().sum(dim=0).mean()
         correct = (logits[-1].argmax(dim=-1) == labels).float().mean()
-        return supervised_losses(total, correct, len(logits), discount)
+        losses = supervised_losses(total, correct, len(logits), discount)
+        answered = cross_entropy(logits[-1], labels)
+        return losses._replace(cross_entropy=answered, baseline=total.detach())
 
     @torch.no_grad()
     def scores(self, agent: DTRAM) -> Scores:

@@ -29,8 +29,9 @@ from train.dtram.options import (
     Map,
     Scan,
     Stop,
-    StopAfter,
+    StopByValue,
     StopJoint,
+    StopOff,
     Values,
 )
 
@@ -58,7 +59,7 @@ def new_agent(
         **stopper_settings(stop),
     }
     if isinstance(locator, Gaussian):
-        config |= {"location_squash": locator.squash, "location_extent": locator.extent}
+        config |= {"location_squash": locator.squash, "location_bound": locator.bound}
     if isinstance(core, Map):
         side, glimpse = task.image_size, task.sensor.glimpse_size
         fits = side is not None and task.channels == 1 and task.sensor.first_glimpse != "thumbnail"
@@ -129,13 +130,13 @@ def begin_without_memory(agent: DTRAM) -> None:
 
 def stopper_settings(stop: Stop) -> dict[str, Any]:
     """The fields of `DTRAMConfig` that make the stopper; RAM has one that it does not use."""
-    if not isinstance(stop, StopAfter | StopJoint):
+    if isinstance(stop, StopOff | ACT):
         stop = StopJoint()
     return {
         "stopper_input": stop.into if isinstance(stop, StopJoint) else "detached",
         "stopper_evidence": stop.reads == "answer",
         "stopper_hidden": stop.hidden,
-        "stopper_prior": "none" if stop.gradient == "value" else stop.prior,
+        "stopper_prior": "none" if isinstance(stop, StopByValue) else stop.prior,
     }
 
 

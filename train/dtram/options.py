@@ -19,14 +19,14 @@ class Gaussian:
     """hidden units of the locator; 0 makes it linear, the paper's"""
     squash: Literal["tanh", "hard_tanh"] = "tanh"
     """brings the mean into [-1, 1]; hard_tanh clips, as the original code does"""
-    extent: float = 1.0
-    """bound on the mean, in image halves (13/14 in the original code)"""
+    bound: float = 1.0
+    """largest |x| and |y| of the mean, in image halves (13/14 in the original code)"""
     learning_rate: float | None = None
     """the locator's own peak; that of all other weights if none"""
 
     def __post_init__(self) -> None:
-        check_numbers(self, "a positive number", "std", "extent", "learning_rate", option="locator")
-        check_numbers(self, "0 to 1", "extent", option="locator")
+        check_numbers(self, "a positive number", "std", "learning_rate", option="locator")
+        check("locator bound", self.bound, 0 < self.bound <= 1, "a number in (0, 1]")
         check_numbers(self, "0 or more", "hidden", option="locator")
 
 
@@ -145,35 +145,46 @@ Core = Annotated[RNN | Map, words(RNN, Map)]
 
 
 @dataclass(frozen=True)
-class _LearnedStop:
+class _Stopper:
     """The options of a stop that DT-RAM learns."""
 
     name: str = ""
-    gradient: Literal["exact", "reinforce", "value"] = "exact"
-    """of the return: its expectation over the stopping time, or sampled; or value: the stopper
-    regresses the drop in cross-entropy still to come, without a prior (after the trunk only)"""
-    entropy: float = 5e-4
-    """weight of the entropy bonus on stop decisions"""
     max_mean_glimpses: float | None = 3.5
     """validation chooses the stop threshold with the lowest cross-entropy within this bound; with
     none, the one with the highest return"""
-    threshold: float | None = None
-    """stop at a probability beyond this, in place of one that validation chooses"""
     reads: Literal["answer", "state"] = "answer"
     """the stopper reads the state, and the class probabilities and the time; or the state alone"""
     hidden: int = 128
     """hidden units of the stopper; 0 makes it linear"""
-    prior: Literal["confidence", "none"] = "confidence"
-    """it begins as a threshold on the classifier's confidence, or at even odds"""
 
     def __post_init__(self) -> None:
-        check_numbers(self, "0 or more", "entropy", "hidden", option="stop")
+        check_numbers(self, "0 or more", "hidden", option="stop")
         check_numbers(self, "at least 1", "max_mean_glimpses", option="stop")
-        check_numbers(self, "a probability, from 0 to 1", "threshold", option="stop")
 
 
 @dataclass(frozen=True)
-class StopJoint(_LearnedStop):
+class _StopByReturn(_Stopper):
+    """A stop that learns from the return."""
+
+    gradient: Literal["exact", "reinforce"] = "exact"
+    """expectation over the stopping time, or sampled"""
+    entropy: float = 5e-4
+    """weight of the entropy bonus on stop decisions"""
+    prior: Literal["confidence", "none"] = "confidence"
+    """it begins as a threshold on the classifier's confidence, or at even odds"""
+    threshold: float | None = None
+    """stop at a probability beyond this, in place of one that validation chooses"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_numbers(self, "0 or more", "entropy", option="stop")
+        check_numbers(self, "a probability, from 0 to 1", "threshold", option="stop")
+        fits = self.threshold is None or self.max_mean_glimpses is None
+        check("stop threshold", self.threshold, fits, "none, unless max_mean_glimpses=none")
+
+
+@dataclass(frozen=True)
+class StopJoint(_StopByReturn):
     """Encoder, core and all heads learn together."""
 
     name: Literal["joint"] = "joint"
@@ -181,16 +192,28 @@ class StopJoint(_LearnedStop):
     into: Literal["detached", "state"] = "detached"
     """whether the gradient of the stop decisions ends at the recurrent state or flows into it"""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check("stop gradient", self.gradient, self.gradient != "value", "exact or reinforce")
-
 
 @dataclass(frozen=True)
-class StopAfter(_LearnedStop):
+class StopAfter(_StopByReturn):
     """The stopper learns after the trunk, which stays as it is."""
 
     name: Literal["after"] = "after"
+    epochs: int = 20
+    """passes over the training split"""
+    batch_size: int = 1000
+    """images in a batch"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_numbers(self, "at least 1", "epochs", "batch_size", option="stop")
+
+
+@dataclass(frozen=True)
+class StopByValue(_Stopper):
+    """After the trunk, the stopper learns the drop in cross-entropy still to come; it stops where
+    little is left (Wang et al. 2025, AdaptiveNN)."""
+
+    name: Literal["value"] = "value"
     epochs: int = 20
     """passes over the training split"""
     batch_size: int = 1000
@@ -225,4 +248,10 @@ class ACT:
         check_numbers(self, "at least 1", "epochs", "batch_size", option="stop")
 
 
-Stop = Annotated[StopAfter | StopJoint | StopOff | ACT, words(StopAfter, StopJoint, StopOff, ACT)]
+AfterTrunk = StopAfter | StopByValue | ACT
+"""Stops that are learned after the trunk, on its states."""
+
+Stop = Annotated[
+    StopAfter | StopJoint | StopByValue | StopOff | ACT,
+    words(StopAfter, StopJoint, StopByValue, StopOff, ACT),
+]

@@ -51,7 +51,6 @@ def report(folder: Path, task: TrainingTask, agent: DTRAM, about: dict[str, Any]
         error, glimpses = scores.error_and_glimpses(rule)
         return {"test_error": percent(error), "mean_glimpses": round(glimpses, 4)}
 
-    learned = {"stops": stop["name"] in ("after", "joint"), "looks": not agent.config.scan}
     test_glimpses = scores.error_and_glimpses(agent.stopping)[1]
     chosen = validated.error_and_glimpses(agent.stopping)
     kept = {"validation": chosen[1], "test": test_glimpses}
@@ -62,7 +61,9 @@ def report(folder: Path, task: TrainingTask, agent: DTRAM, about: dict[str, Any]
         "discount": task.discount,
         "histogram": torch.bincount(taken, minlength=task.max_glimpses + 1)[1:].tolist(),
         "validation": {"error": percent(chosen[0]), "mean_glimpses": round(chosen[1], 4)},
-        "collapsed": collapses(validated, agent.stopping, **learned),
+        "collapsed": collapses(
+            validated, stops=stop["name"] in ("after", "joint"), farthest=farthest_location(agent)
+        ),
         "max_mean_glimpses": bound,
         "bound_kept": {split: mean <= bound for split, mean in kept.items() if bound is not None},
         "fixed": {t: row(FixedStop(t)) for t in range(1, task.max_glimpses + 1) if not act},
@@ -83,6 +84,15 @@ def report(folder: Path, task: TrainingTask, agent: DTRAM, about: dict[str, Any]
     figure = glimpse_figure(task, images, scores, taken, prediction)
     figure.savefig(folder / "glimpses.png", dpi=110)
     return results
+
+
+def farthest_location(agent: DTRAM) -> float | None:
+    """The largest |x| and |y| at which an agent can look; None along a scan."""
+    if agent.config.scan:
+        return None
+    if agent.config.locator_grid:
+        return min(1.0, float(agent.cell_centres.max()))
+    return agent.config.location_bound
 
 
 def images_per_second(task: TrainingTask, agent: DTRAM, images: Images) -> float:

@@ -7,15 +7,15 @@ from torch.nn.functional import cross_entropy
 
 from agents.dtram import DTRAM
 from agents.halting.act import ACTStop
-from agents.stopping import FixedStop, LearnedStop, StoppingRule
+from agents.stopping import FixedStop, LearnedStop
 from agents.unroll import Scores, score
 from dtram_env.episodes import grade
 from train.common.training import Selection
 from train.common.training_task import TrainingTask
 
 CANDIDATES = 100  # quantiles of the stop probabilities that are tried as thresholds
-NEARLY_ALL = 0.99  # share of the images with the same number of glimpses, if the stop collapsed
-CORNER = 0.9  # |x| and |y| beyond it are in a corner
+NEARLY_ALL = 0.99  # probability, mean over images, of the number of glimpses of a collapsed stop
+CORNER = 0.9  # |x| and |y| beyond this share of the farthest are in a corner
 ONE_PLACE = 0.01  # standard deviation of locations over images, in image halves
 OVER = 1e6  # ranks thresholds beyond the bound after all others
 
@@ -92,15 +92,17 @@ def select_halting(scores: Scores, discount: float, ponder_cost: float) -> Selec
     return Selection((loss, glimpses), metrics | {"eval/loss": loss}, rule.threshold)
 
 
-def behaviour(scores: Scores, *, stops: bool = True, looks: bool = True) -> dict[str, float]:
-    """What the policies do, to log: ``eval/stop_probability``, the mean of p(stop) after glimpses
-    1 ... T - 1, and ``eval/location_std``, see `location_std`; 0 if there is one glimpse."""
-    several, found = len(scores.logits) > 1, {}
-    if stops:
-        before_last = torch.sigmoid(scores.stop_logit[:-1])
-        found["eval/stop_probability"] = float(before_last.mean()) if several else 0.0
-    if looks:
-        found["eval/location_std"] = float(location_std(scores).mean()) if several else 0.0
+def behaviour(scores: Scores, *, stops: bool, looks: bool) -> dict[str, float]:
+    """What the policies do, to log; nothing of a policy that did not learn, or with one glimpse.
+
+    ``eval/stop_probability`` is the mean of p(stop) after glimpses 1 ... T - 1, and
+    ``eval/location_std`` the mean of `location_std`.
+    """
+    found = {}
+    if stops and len(scores.logits) > 1:
+        found["eval/stop_probability"] = float(torch.sigmoid(scores.stop_logit[:-1]).mean())
+    if looks and len(scores.logits) > 1:
+        found["eval/location_std"] = float(location_std(scores).mean())
     return found
 
 
@@ -110,20 +112,27 @@ def location_std(scores: Scores) -> Tensor:
     return scores.locations[1:].std(dim=1, correction=0)
 
 
-def collapses(scores: Scores, rule: StoppingRule, *, stops: bool, looks: bool) -> list[str]:
+def collapses(scores: Scores, *, stops: bool, farthest: float | None) -> list[str]:
     """How the policies collapsed, a few words each; none if they did not.
 
-    `rule` is the stop in use; `stops` and `looks`: whether the agent learned it, and locations.
+    Args:
+        scores: of the agent on a split.
+        stops: whether it learned a probability of stopping. It is judged as it is, because a
+            threshold that validation chose can hide that all probabilities are near 0.
+        farthest: the largest |x| and |y| at which it can look, in image halves; None if it learned
+            no locations.
     """
-    found, budget = [], len(scores.logits)
-    if stops and budget > 1:
-        taken = scores.apply(rule)[0]
-        if float((taken == 1).double().mean()) >= NEARLY_ALL:
+    found: list[str] = []
+    if len(scores.logits) == 1:
+        return found
+    if stops:
+        p = torch.sigmoid(scores.stop_logit[:-1].double())
+        if float(p[0].mean()) >= NEARLY_ALL:
             found.append("it stops at once")
-        if float((taken == budget).double().mean()) >= NEARLY_ALL:
+        if float((1 - p).prod(dim=0).mean()) >= NEARLY_ALL:
             found.append("it never stops")
-    if looks and budget > 1:
-        in_corner = (scores.locations[1:].abs() > CORNER).all(dim=-1)
+    if farthest is not None:
+        in_corner = (scores.locations[1:].abs() > CORNER * farthest).all(dim=-1)
         if float(in_corner.double().mean()) > 0.5:
             found.append("it looks into a corner")
         elif float(location_std(scores).max()) < ONE_PLACE:

@@ -4,7 +4,6 @@ A record of `EVIDENCE` has, for each test image, the errors of one DT-RAM and of
 with. Records of several machines can be merged into one claim.
 """
 
-import base64
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
@@ -16,7 +15,7 @@ import numpy as np
 from agents.stopping import ConfidenceStop, FixedStop, StoppingRule
 from train.common import statistics
 from train.common.files import markdown_table, read_json
-from train.common.records import origin
+from train.common.records import origin, pack_bits, unpack_bits
 from train.common.run import has_results
 from train.paper import systems
 from train.paper.read_runs import Reader, Record
@@ -29,9 +28,7 @@ THRESHOLD, WHOLE, LOOK = "confidence threshold", "whole budget", "best one look"
 
 def pack(wrong: np.ndarray, mean_glimpses: float, other: statistics.Mixture) -> Record:
     """The errors ``(N,)`` bool of a learned stop and of another way to stop, packed for JSON."""
-
-    bits = [np.packbits(each).tobytes() for each in (wrong, *other.wrong)]
-    first, *others = (base64.b64encode(each).decode() for each in bits)
+    first, *others = (pack_bits(each) for each in (wrong, *other.wrong))
     return {
         "images": len(wrong),
         "mean_glimpses": mean_glimpses,
@@ -45,8 +42,7 @@ def pack(wrong: np.ndarray, mean_glimpses: float, other: statistics.Mixture) -> 
 def unpack(record: Record) -> tuple[np.ndarray, np.ndarray]:
     """Errors ``(N,)`` bool of the learned stop, and the other's expected errors in [0, 1]."""
     texts = [record["wrong"], *record["other_wrong"]]
-    packed = np.stack([np.frombuffer(base64.b64decode(text), np.uint8) for text in texts])
-    wrong = np.unpackbits(packed, axis=1, count=record["images"]).astype(bool)
+    wrong = np.stack([unpack_bits(text, record["images"]) for text in texts])
     return wrong[0], statistics.Mixture(wrong[1:], record["other_share"], 0.0).error
 
 

@@ -1,10 +1,10 @@
-"""From the talk's algorithm to ours on MNIST, one change a row: `train/reproduce.py ladder`.
+"""From the talk's algorithm to ours on MNIST, a change a row: `train/reproduce.py ladder`.
 
 A record of `RECORDS` has, for each column, a run's error and the test images that it got wrong,
 so that two rungs can be compared image by image, and records of several machines joined.
 """
 
-import base64
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 from agents.stopping import FixedStop, LearnedStop, StoppingRule
 from train.common import statistics
 from train.common.files import markdown_table
-from train.common.records import origin
+from train.common.records import origin, pack_bits, unpack_bits
 from train.dtram.validation import select_threshold
 from train.paper.read_runs import Reader, Record
 from train.paper.systems import BOUNDS, LADDER, RUNGS
@@ -42,7 +42,7 @@ def measure(reader: Reader, line: Line, seed: int, folder: Path) -> Record:
         columns[name] = {
             "error": round(100 * float((~found.right).mean()), 4),
             "mean_glimpses": round(float(found.glimpses.mean()), 4),
-            "wrong": base64.b64encode(np.packbits(~found.right).tobytes()).decode(),
+            "wrong": pack_bits(~found.right),
         }
     return {
         **{"protocol": LADDER.name, "system": line.system, "seed": seed},
@@ -64,7 +64,8 @@ def rows(records: Sequence[Record]) -> list[dict[str, Any]]:
         if runs:
             row: dict[str, Any] = {"rung": rung.name, "change": rung.change, "seeds": len(runs)}
             row["seconds"] = round(float(np.mean([one["train_seconds"] for one in runs.values()])))
-            row["collapsed"] = sorted({how for one in runs.values() for how in one["collapsed"]})
+            counts = Counter(how for one in runs.values() for how in one["collapsed"])
+            row["collapsed"] = [f"{count} of {len(runs)}: {how}" for how, count in counts.items()]
             row["columns"] = {
                 name: _column(runs, name) for name in next(iter(runs.values()))["columns"]
             }
@@ -100,8 +101,7 @@ def _difference(runs: dict[int, Record], before: dict[int, Record]) -> dict[str,
 
 def _wrong(record: Record) -> np.ndarray:
     """Which test images ``(N,)`` bool a run got wrong in the column that is compared."""
-    packed = np.frombuffer(base64.b64decode(record["columns"][COMPARED]["wrong"]), np.uint8)
-    return np.unpackbits(packed, count=record["images"]).astype(bool)
+    return unpack_bits(record["columns"][COMPARED]["wrong"], record["images"])
 
 
 def markdown(found: Sequence[dict[str, Any]], command: str) -> str:
@@ -128,11 +128,11 @@ def markdown(found: Sequence[dict[str, Any]], command: str) -> str:
     epochs = LADDER.systems["talk"].option("epochs")
     return (
         "# From the talk's algorithm to ours, on MNIST\n\n"
-        f"Test error in percent after {epochs} epochs, each row with the changes of all above it. "
-        "In parentheses: mean glimpses, with the stop threshold that validation chose within the "
-        f"bound.\n\n{table}\n"
+        f"Test error in percent after {epochs} epochs. Each row keeps the changes of those above "
+        "it; the map is a recipe of its own, mnist-map. In parentheses: mean glimpses, with the "
+        f"stop threshold that validation chose within the bound.\n\n{table}\n"
         "± is the standard deviation over seeds. The change against the row above has a 95 % "
-        "interval over images and seeds. Seconds are of training, one thread. Each run's figures, "
+        "interval over images and seeds. Seconds are of training. Each run's figures, "
         f"command, commit, versions and hardware: [{RECORDS}]({RECORDS}).\n\n"
         f"Made by `{command}`.\n"
     )

@@ -150,12 +150,12 @@ MNIST = Protocol(
 
 
 class Rung(NamedTuple):
-    """One change of training; it keeps those of the rungs before it."""
+    """A row of the ladder: what it changes, beside the changes of the rows before."""
 
     name: str
     change: str  # in words
     options: Mapping[str, Any]
-    recipe: str = "talk"  # another recipe keeps none
+    recipe: str = "talk"  # with another recipe, none of the changes before stay
 
 
 def _rungs(epochs: int) -> tuple[Rung, ...]:
@@ -163,6 +163,7 @@ def _rungs(epochs: int) -> tuple[Rung, ...]:
     bound = BOUNDS[1]
     joint = replace(recipes.RECIPES["talk"]["stop"], max_mean_glimpses=bound)
     after = StopAfter(reads="state", prior="none", entropy=0.0, max_mean_glimpses=bound)
+    by_return = {"location_reward": "return"}  # as with a joint stopper
     answer = replace(after, reads="answer")
     scan = {"location_reward": "mean_log_prob", "scan_epochs": epochs // 4}
     muon = {name: recipes.RECIPES["mnist"][name] for name in ("optimizer", "learning_rate")}
@@ -174,7 +175,7 @@ def _rungs(epochs: int) -> tuple[Rung, ...]:
         Rung("all", "cross-entropy at every glimpse, taken or not", {"supervision": "all"}),
         Rung("leave-one-out", "leave-one-out baseline", {"baseline": "leave_one_out"}),
         Rung("exact", "exact stop gradient", {"stop": replace(joint, gradient="exact")}),
-        Rung("after", "stopper after the trunk, not joint", {"stop": after}),
+        Rung("after", "stopper after the trunk, not joint", {"stop": after, **by_return}),
         Rung("answer", "stopper reads class probabilities and time", {"stop": answer}),
         Rung(
             "prior", "stopper begins as confidence", {"stop": replace(answer, prior="confidence")}

@@ -20,7 +20,7 @@ CLAIMED = (
     *(name for each in systems.STOP_BOUNDS.values() for name in each),
 )
 """Systems about which something is claimed."""
-SEVERAL_SEEDS = (*CLAIMED, "act", *systems.LADDER.systems)
+SEVERAL_SEEDS = (*CLAIMED, "act")
 IN_NO_CURVE = ("ram-curriculum", "ram-no-curriculum", "ram-last")
 """Systems that the curves do not show."""
 HALTING = {

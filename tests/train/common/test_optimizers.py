@@ -151,6 +151,19 @@ def test_each_group_rises_from_4_percent_to_its_peak_and_falls_to_a_thousandth()
         assert share[highest:] == sorted(share[highest:], reverse=True)
 
 
+def test_the_norm_of_a_gradient_by_hand() -> None:
+    module = nn.ModuleDict({"a": nn.Linear(1, 1), "b": nn.Linear(1, 1), "none": nn.Flatten()})
+    optimizers = Optimizers(module, list(module.parameters()), 6, 1.0, AdamW(max_grad_norm=1.0))
+    module["a"].weight.grad = torch.tensor([[3.0]])
+    module["a"].bias.grad = torch.tensor([-4.0])
+    module["b"].weight.grad = torch.tensor([[12.0]])
+    assert optimizers.gradient_norm(module["a"]).item() == pytest.approx(5)
+    assert optimizers.gradient_norm(module).item() == pytest.approx(13)
+    assert optimizers.gradient_norm(module["none"]).item() == 0
+    optimizers.clip_gradient()
+    assert optimizers.gradient_norm(module).item() == pytest.approx(1)
+
+
 @pytest.mark.parametrize(
     ("schedule", "expected"),
     [

@@ -28,14 +28,14 @@ from train.common.options import (
     to_words,
     words,
 )
-from train.dtram.options import ACT, Cells, Gaussian, StopAfter, StopJoint, StopOff
+from train.dtram.options import ACT, Cells, Gaussian, StopAfter, StopByValue, StopJoint, StopOff
 
 GROUPS: dict[str, tuple[type, ...]] = {
     "encoder": (PlainEncoder, ResNetEncoder),
     "optimizer": (AdamW, SGD, Muon),
     "augment": (Augmentation,),
     "locator": (Gaussian, Cells),
-    "stop": (StopAfter, StopJoint, StopOff, ACT),
+    "stop": (StopAfter, StopJoint, StopByValue, StopOff, ACT),
     "halting": HALTING,
 }
 """The dataclasses of each option that takes words."""
@@ -63,13 +63,15 @@ SETTINGS: dict[type, dict[str, st.SearchStrategy[Any]]] = {
         "std": POSITIVE,
         "gradient": st.sampled_from(["detached", "state"]),
         "squash": st.sampled_from(["tanh", "hard_tanh"]),
-        "extent": st.floats(0.01, 1),
+        "bound": st.floats(0.01, 1),
     },
     Cells: {"grid": st.integers(1, 99), "entropy_last": st.none() | POSITIVE},
     StopAfter: {"max_mean_glimpses": st.none() | st.floats(1, 9), "epochs": st.integers(1, 99)},
+    StopByValue: {"max_mean_glimpses": st.none() | st.floats(1, 9), "hidden": st.integers(0, 9)},
     StopJoint: {
         "gradient": st.sampled_from(["exact", "reinforce"]),
         "entropy": POSITIVE,
+        "max_mean_glimpses": st.none(),
         "threshold": st.none() | st.floats(0, 1),
         "reads": st.sampled_from(["answer", "state"]),
         "into": st.sampled_from(["detached", "state"]),

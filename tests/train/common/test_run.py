@@ -17,7 +17,7 @@ from agents.objective import supervised_losses
 from train.common.files import read_json, write_json
 from train.common.optimizers import Optimizers
 from train.common.options import AdamW
-from train.common.provenance import choose_device, command_line, provenance
+from train.common.provenance import choose_device, provenance, shell_command
 from train.common.run import Interrupt, RunFolder, run_program
 from train.common.training import Selection, TrainingRun
 
@@ -151,7 +151,7 @@ def test_the_command_of_an_interrupted_run(tmp_path: Path, monkeypatch, capsys) 
         return capsys.readouterr().err.partition("To go on: ")[2].strip()
 
     run = new_run(tmp_path)
-    expected = command_line(
+    expected = shell_command(
         "train/reinforce.py", ["--m", "2", "--run-dir", str(tmp_path), "--resume"]
     )
     assert expected.endswith(f" train/reinforce.py --m 2 --run-dir {tmp_path} --resume")

@@ -73,6 +73,8 @@ def test_the_gain_to_come_by_hand() -> None:
     losses = states.gain_losses(agent, torch.tensor([0]), 0.9)
     by_hand = (math.log(2) - 0.3) ** 2 + 0.3**2  # nothing is decided after the last glimpse
     assert losses.total.item() == pytest.approx(by_hand, rel=1e-5)
+    assert losses.baseline.item() == pytest.approx(by_hand, rel=1e-5)
+    assert losses.cross_entropy.item() == pytest.approx(math.log(2))
     losses.total.backward()
     assert agent.stopper[0].bias.grad.item() == pytest.approx(2 * (math.log(2) - 0.3) - 2 * 0.3)
 

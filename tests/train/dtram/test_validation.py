@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from agents.stopping import LearnedStop
 from agents.unroll import Scores
 from train.dtram.validation import (
     OVER,
@@ -135,34 +134,45 @@ CENTRE, APART = [[0.0, 0.0], [0.0, 0.0]], [[0.2, 0.5], [0.6, 0.5]]
 
 def test_behaviour_by_hand() -> None:
     scores = seen([[0.1, 0.3], [0.2, 0.6], [0.9, 0.9]], [CENTRE, APART, CENTRE])
-    found = behaviour(scores)
+    found = behaviour(scores, stops=True, looks=True)
     assert found["eval/stop_probability"] == pytest.approx(0.3)  # not of the last glimpse
     # Of four deviations, one is not 0: 0.2 and 0.6 are 0.2 from their mean.
     assert found["eval/location_std"] == pytest.approx(0.2 / 4)
-    assert set(behaviour(scores, looks=False)) == {"eval/stop_probability"}
-    alone = behaviour(scores.limit(1))
-    assert alone == {"eval/stop_probability": 0.0, "eval/location_std": 0.0}
+    assert set(behaviour(scores, stops=True, looks=False)) == {"eval/stop_probability"}
+    assert behaviour(scores.limit(1), stops=True, looks=True) == {}
 
 
 CORNER = [[-0.95, 0.99], [-1.0, 0.91]]
 EDGE = [[-0.95, 0.3], [0.1, 0.99]]
+SAME = "it looks at the same places in every image"
 
 
 @pytest.mark.parametrize(
-    ("p", "later", "expected"),
+    ("p", "later", "farthest", "expected"),
     [
-        (0.4, APART, ["it never stops"]),
-        (0.6, APART, ["it stops at once"]),
-        (0.4, CORNER, ["it never stops", "it looks into a corner"]),
-        (0.6, CENTRE, ["it stops at once", "it looks at the same places in every image"]),
-        (0.6, EDGE, ["it stops at once"]),
+        (1e-6, APART, 1.0, ["it never stops"]),
+        (1 - 1e-6, APART, 1.0, ["it stops at once"]),
+        (1e-6, CORNER, 1.0, ["it never stops", "it looks into a corner"]),
+        (0.999, CENTRE, 1.0, ["it stops at once", SAME]),
+        (0.5, EDGE, 1.0, []),
+        (0.5, [[6 / 7, -6 / 7]] * 2, 6 / 7, ["it looks into a corner"]),  # of 7x7 cells
+        (0.5, [[4 / 7, -6 / 7], [0, 0]], 6 / 7, []),
+        (0.5, CENTRE, None, []),
     ],
 )
-def test_collapses(p: float, later: list[list[float]], expected: list[str]) -> None:
+def test_collapses(
+    p: float, later: list[list[float]], farthest: float | None, expected: list[str]
+) -> None:
     scores = seen([[p, p]] * 3, [CENTRE, later, later])
-    rule = LearnedStop(0.5)
-    assert collapses(scores, rule, stops=True, looks=True) == expected
-    assert collapses(scores, rule, stops=False, looks=False) == []
-    healthy = seen([[0.4, 0.6], [0.6, 0.5], [0.5, 0.5]], [CENTRE, APART, EDGE])
-    assert collapses(healthy, rule, stops=True, looks=True) == []
-    assert collapses(scores.limit(1), rule, stops=True, looks=True) == []
+    assert collapses(scores, stops=True, farthest=farthest) == expected
+    assert collapses(scores, stops=False, farthest=None) == []
+    assert collapses(scores.limit(1), stops=True, farthest=1.0) == []
+
+
+def test_a_threshold_within_a_bound_does_not_hide_that_it_never_stops() -> None:
+    torch.manual_seed(0)
+    p = (1e-6 * (1 + torch.rand(7, 2))).tolist()
+    scores = seen(p, [CENTRE, *[APART] * 6])
+    found = select_threshold(scores, 0.98, 3.5)
+    assert found.metrics["eval/bound_kept"] == 1 and found.metrics["eval/mean_glimpses"] <= 3.5
+    assert collapses(scores, stops=True, farthest=1.0) == ["it never stops"]

@@ -1,19 +1,21 @@
 """The ladder from the talk's algorithm to ours: one change a rung, and its figures by hand."""
 
-import base64
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from agents.objective import Objective
 from train import reproduce
 from train.common.files import read_json
-from train.common.records import read_records
+from train.common.records import pack_bits, read_records
 from train.dtram.options import StopJoint
 from train.paper import ladder, systems
 from train.paper.systems import LADDER, PROTOCOLS, REINFORCE, RUNGS, System
+from train.reinforce import Options
 
 
 def test_each_rung_changes_one_option_or_two() -> None:
@@ -31,13 +33,38 @@ def test_each_rung_changes_one_option_or_two() -> None:
     assert epochs == {systems.LADDER_EPOCHS}
 
 
+def test_each_rung_trains_otherwise_and_keeps_the_rest() -> None:
+    """By the options of the program, defaults included, and by the loss that they make."""
+
+    def options_of(name: str) -> Options:
+        system = LADDER.systems[name]
+        return Options(**{**system.values, **system.options})
+
+    names = [rung.name for rung in RUNGS if rung.recipe == "talk"]
+    losses = {name: options_of(name).objective(0.98) for name in names}
+    assert losses["talk"] == Objective(
+        stop="learned",
+        stop_gradient="reinforce",
+        supervision="taken",
+        baseline="value",
+        location_reward="return",
+    )
+    for before, name in pairwise(names):
+        old, new = vars(options_of(before)), vars(options_of(name))
+        changed = {key for key in old if old[key] != new[key]}
+        in_loss = losses[before] != losses[name]
+        assert changed and (in_loss or changed & {"stop", "augment", "optimizer", "locator"}), name
+    assert losses["after"].location_reward == losses["exact"].location_reward == "return"
+    assert losses["probability"].location_reward == "mean_prob"
+
+
 def record(rung: str, seed: int, wrong: list[int], glimpses: float = 3.0) -> dict[str, Any]:
     """A run that got images `wrong` of 8, in every column."""
     mask = np.isin(np.arange(8), wrong)
     column = {
         "error": 100 * mask.mean(),
         "mean_glimpses": glimpses,
-        "wrong": base64.b64encode(np.packbits(mask).tobytes()).decode(),
+        "wrong": pack_bits(mask),
     }
     names = ("4", "7", "<= 2.4", "<= 3.6")
     about = {"protocol": "ladder", "system": rung, "seed": seed, "images": 8}
@@ -59,7 +86,7 @@ def test_rows_by_hand() -> None:
         "spread": pytest.approx(12.5 * 2**0.5, abs=1e-4),
         "mean_glimpses": 3.0,
     }
-    assert talk["collapsed"] == ["it never stops"] and "difference" not in talk
+    assert talk["collapsed"] == ["1 of 2: it never stops"] and "difference" not in talk
     # Seed 0 has one error fewer of 8, seed 1 two more.
     assert every["difference"] == pytest.approx((-12.5 + 25) / 2)
     assert every["low"] < every["difference"] < every["high"]
