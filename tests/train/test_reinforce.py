@@ -343,8 +343,11 @@ TRUNK = {"trunk": Path("x"), "run_dir": Path("y")}
         (lambda: {"stop": StopJoint(entropy=-1.0)}, "--stop entropy -1.0"),
         (lambda: {"stop": StopAfter(threshold=0.9)}, "--stop threshold 0.9: expected none, unless"),
         (lambda: {"stop": ACT(ponder_cost=-1.0), **TRUNK}, "--stop ponder_cost -1.0"),
-        (lambda: {"stop": ACT()}, "--stop act: expected after, joint or off; act needs --trunk"),
-        (lambda: {"stop": StopJoint(), **TRUNK}, "--stop joint: expected after or act"),
+        (
+            lambda: {"stop": ACT()},
+            "--stop act: expected after, value, joint or off; act needs --trunk",
+        ),
+        (lambda: {"stop": StopJoint(), **TRUNK}, "--stop joint: expected after, value or act"),
         (lambda: {"curriculum": (2, 4), **TRUNK}, "--curriculum .*: expected no value"),
         (lambda: {"locator": Cells(grid=3), **TRUNK}, "--locator cells grid=3: expected no value"),
         (
