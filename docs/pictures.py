@@ -24,6 +24,7 @@ LARGEST = 300_000  # bytes of a file
 AGENTS = {
     "DTRAM-MNIST-v0": "pretrained/mnist-conv",
     "DTRAM-MNIST-Policy-v0": "pretrained/mnist-policy-only",
+    "DTRAM-TranslatedMNIST-v0": "pretrained/translated",
     "DTRAM-ClutteredMNIST-v0": "pretrained/cluttered",
     "DTRAM-ClutteredMNIST100-v0": "pretrained/cluttered-100",
     "DTRAM-BirdsSmall-v0": "pretrained/birds-small",

@@ -21,6 +21,7 @@ SHIPPED = {
     "mnist-policy-only": ("MNIST", 10_000),
     "birds-small": ("Birds (drawn)", 2_000),
     "scenes": ("Scenes (drawn)", 10_000),
+    "translated": ("TranslatedMNIST", 10_000),
     "cluttered": ("ClutteredMNIST", 10_000),
     "cluttered-100": ("ClutteredMNIST100", 10_000),
 }
