@@ -150,8 +150,8 @@ class _Stopper:
 
     name: str = ""
     max_mean_glimpses: float | None = 3.5
-    """validation chooses the stop threshold with the lowest cross-entropy within this bound; with
-    none, the one with the highest return"""
+    """validation chooses the stop threshold: within this bound the most glimpses, unless more raise
+    the cross-entropy clearly; with none, the one with the highest return"""
     reads: Literal["answer", "state"] = "answer"
     """the stopper reads the state, and the class probabilities and the time; or the state alone"""
     hidden: int = 128

@@ -143,7 +143,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         "env_id": "DTRAM-BirdsSmall-v0",
         "env": ("glimpse_size=64", "thumbnail_size=32"),
         "epochs": 24,
-        "stop": replace(BIRD_STOP, max_mean_glimpses=2.5),
+        "stop": replace(BIRD_STOP, max_mean_glimpses=2.4),
     },
     "scenes": {
         **_BIRDS,

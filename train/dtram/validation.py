@@ -1,6 +1,8 @@
 """What validation says of DT-RAM's weights, the stop threshold that it chooses, and whether a
 policy collapsed."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -17,6 +19,7 @@ CANDIDATES = 100  # quantiles of the stop probabilities that are tried as thresh
 NEARLY_ALL = 0.99  # probability, mean over images, of the number of glimpses of a collapsed stop
 CORNER = 0.9  # |x| and |y| beyond this share of the farthest are in a corner
 ONE_PLACE = 0.01  # standard deviation of locations over images, in image halves
+WORSE = 2.0  # standard errors beyond which a cross-entropy counts as higher
 OVER = 1e6  # ranks thresholds beyond the bound after all others
 
 
@@ -49,10 +52,53 @@ def select_threshold(
     """Chooses the learned stop's threshold: 1/2, 1 (never) or a quantile of its probabilities; or
     takes the `fixed` one.
 
-    Of those within the bound on mean glimpses: the lowest cross-entropy of the answers, then fewest
-    glimpses; some hundred images have too few errors to rank thresholds by. If none is within:
-    fewest glimpses, and ``eval/bound_kept`` is 0. Without a bound: highest mean return.
+    Of those within the bound on mean glimpses: the one with the most glimpses whose cross-entropy
+    is not higher than the lowest by more than `WORSE` standard errors of the paired difference.
+    Some hundred images cannot rank thresholds that answer a few images otherwise, and there more
+    glimpses are safer. Weights are ranked by that lowest cross-entropy. If no threshold is within
+    the bound: fewest glimpses, and ``eval/bound_kept`` is 0. Without a bound: highest mean return.
     """
+    bound = float("inf") if max_mean_glimpses is None else max_mean_glimpses
+    found = [_at_threshold(scores, t, discount) for t in _candidates(scores, fixed)]
+    within = [one for one in found if one.glimpses <= bound]
+    if max_mean_glimpses is None:
+        chosen = min(found, key=lambda one: (-one.metrics["eval/mean_return"], one.glimpses))
+        criterion = (-chosen.metrics["eval/mean_return"], chosen.glimpses)
+    elif not within:
+        chosen = min(found, key=lambda one: (one.glimpses, one.loss))
+        criterion = (OVER + chosen.glimpses, chosen.loss)
+    else:
+        best = min(within, key=lambda one: (one.loss, one.glimpses))
+        equal = [one for one in within if not one.is_worse(best)]
+        chosen = max(equal, key=lambda one: (one.glimpses, -one.threshold))
+        criterion = (best.loss, chosen.glimpses)
+    metrics = {**chosen.metrics, "eval/bound_kept": float(chosen.glimpses <= bound)}
+    return Selection(criterion, metrics, chosen.threshold)
+
+
+class _Candidate(NamedTuple):
+    """A threshold on validation."""
+
+    threshold: float
+    losses: Tensor  # (N,) cross-entropy of the answers
+    glimpses: float  # mean
+    metrics: dict[str, float]
+
+    @property
+    def loss(self) -> float:
+        return float(self.losses.mean())
+
+    def is_worse(self, other: "_Candidate") -> bool:
+        """Whether its cross-entropy is higher by more than `WORSE` standard errors."""
+        difference = self.losses - other.losses
+        error = difference.std(correction=0) / len(difference) ** 0.5
+        return bool(difference.mean() > WORSE * error)
+
+
+def _candidates(scores: Scores, fixed: float | None) -> list[float]:
+    """The thresholds that are tried, in order."""
+    if fixed is not None:
+        return [fixed]
     p = torch.sigmoid(scores.stop_logit[:-1].flatten().double())
     thresholds = {0.5, 1.0}  # no probability exceeds 1
     if len(p):
@@ -60,25 +106,19 @@ def select_threshold(
         ranks = torch.linspace(0, len(ordered) - 1, CANDIDATES, device=p.device).long()
         thresholds |= set(ordered[ranks].tolist())
         thresholds.add(float(ordered[0]) * (1 - 1e-6))  # every image stops at once
-    if fixed is not None:
-        thresholds = {fixed}
-    bound = float("inf") if max_mean_glimpses is None else max_mean_glimpses
-    candidates: list[tuple[tuple[float, ...], float, Selection]] = []
-    for threshold in sorted(thresholds):
-        taken, answer = scores.logits_at_stop(LearnedStop(threshold))
-        prediction = answer.argmax(dim=-1)
-        accuracy = float((prediction == scores.labels).double().mean())
-        loss = float(cross_entropy(answer.double(), scores.labels))
-        glimpses = float(taken.double().mean())
-        mean_return = float(grade(taken.double(), prediction, scores.labels, discount).mean())
-        over = glimpses > bound
-        metrics = _metrics(accuracy, glimpses, mean_return) | {"eval/loss": loss}
-        metrics |= {"eval/stop_threshold": threshold, "eval/bound_kept": float(not over)}
-        criterion = (OVER + glimpses, loss) if over else (loss, glimpses)
-        if max_mean_glimpses is None:
-            criterion = (-mean_return, glimpses)
-        candidates.append((criterion, threshold, Selection(criterion, metrics, threshold)))
-    return min(candidates, key=lambda candidate: candidate[:2])[2]
+    return sorted(thresholds)
+
+
+def _at_threshold(scores: Scores, threshold: float, discount: float) -> _Candidate:
+    taken, answer = scores.logits_at_stop(LearnedStop(threshold))
+    prediction = answer.argmax(dim=-1)
+    accuracy = float((prediction == scores.labels).double().mean())
+    losses = cross_entropy(answer.double(), scores.labels, reduction="none")
+    glimpses = float(taken.double().mean())
+    mean_return = float(grade(taken.double(), prediction, scores.labels, discount).mean())
+    metrics = _metrics(accuracy, glimpses, mean_return) | {"eval/loss": float(losses.mean())}
+    metrics["eval/stop_threshold"] = threshold
+    return _Candidate(threshold, losses, glimpses, metrics)
 
 
 def select_halting(scores: Scores, discount: float, ponder_cost: float) -> Selection:
