@@ -172,6 +172,21 @@ def _image_side() -> str:
     return _markdown(heads, rows)
 
 
+def _scene_side() -> str:
+    rows = []
+    for side, row in _read(RESULTS / "scene_side.json")["figures"].items():
+        cells = [f"{row['dtram_mflop']:.1f}", f"{row['one_look_mflop']:.1f}"]
+        cells.append(f"{row['share_of_flops']:.3f}")
+        for times in (row["batches_of_1"], row["batches_of_64"]):
+            cells += [f"{times['dtram_ms']:.1f}", f"{times['one_look_ms']:.1f}"]
+            cells.append(f"{times['share_of_time']:.3f}")
+        rows.append((side, *cells))
+    heads = ["side of the scene"]
+    for what in ("MFLOP", "ms, one at a time", "ms, in batches of 64"):
+        heads += [f"{what}: 3 looks", "one look", "share"]
+    return _markdown(heads, rows)
+
+
 def _drawn_parts() -> str:
     names = ("small", "scenes", "full")
     found = [_read(RESULTS / f"drawn_parts_{name}.json")["results"] for name in names]
@@ -197,5 +212,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "dynamic_saving": _dynamic_saving,
     "image_cache": _image_cache,
     "image_side": _image_side,
+    "scene_side": _scene_side,
     "drawn_parts": _drawn_parts,
 }
