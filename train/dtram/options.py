@@ -184,6 +184,20 @@ class _StopByReturn(_Stopper):
 
 
 @dataclass(frozen=True)
+class _StopperAfter(_Stopper):
+    """A stopper that learns after the trunk, which stays as it is."""
+
+    epochs: int = 20
+    """passes over the training split"""
+    batch_size: int = 1000
+    """images in a batch"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_numbers(self, "at least 1", "epochs", "batch_size", option="stop")
+
+
+@dataclass(frozen=True)
 class StopJoint(_StopByReturn):
     """Encoder, core and all heads learn together."""
 
@@ -194,34 +208,18 @@ class StopJoint(_StopByReturn):
 
 
 @dataclass(frozen=True)
-class StopAfter(_StopByReturn):
-    """The stopper learns after the trunk, which stays as it is."""
+class StopAfter(_StopperAfter, _StopByReturn):
+    """The stopper learns from the return, after the trunk."""
 
     name: Literal["after"] = "after"
-    epochs: int = 20
-    """passes over the training split"""
-    batch_size: int = 1000
-    """images in a batch"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_numbers(self, "at least 1", "epochs", "batch_size", option="stop")
 
 
 @dataclass(frozen=True)
-class StopByValue(_Stopper):
+class StopByValue(_StopperAfter):
     """After the trunk, the stopper learns the drop in cross-entropy still to come; it stops where
     little is left (Wang et al. 2025, AdaptiveNN)."""
 
     name: Literal["value"] = "value"
-    epochs: int = 20
-    """passes over the training split"""
-    batch_size: int = 1000
-    """images in a batch"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_numbers(self, "at least 1", "epochs", "batch_size", option="stop")
 
 
 @dataclass(frozen=True)
