@@ -1,12 +1,10 @@
 """Trains DT-RAM, which looks at images through glimpses, on any registered environment.
 
     python train/reinforce.py                                    # MNIST, under 10 minutes on a CPU
-    python train/reinforce.py --recipe mnist-conv                # MNIST, our best small network
     python train/reinforce.py --recipe birds-small               # drawn birds
     python train/reinforce.py --recipe scenes                    # the same in scenes of 512 pixels
     python train/reinforce.py --recipe talk                      # MNIST, the talk's algorithm
-    python train/reinforce.py --recipe original                  # MNIST, the original's code
-    python train/reinforce.py --recipe original-cub              # CUB, the original's code
+    python train/reinforce.py --recipe original                  # its code; CUB: original-cub
     python train/reinforce.py --env-id DTRAM-ImageFolder-v0 --root photos --encoder cnn
     python train/reinforce.py --stop off --run-dir runs/ram      # RAM, a fixed number of glimpses
     python train/reinforce.py --trunk runs/ram                   # a stopper on that trunk: DT-RAM
@@ -98,10 +96,10 @@ class Options(TrainingOptions):
     pool=none|max_and_mean dropout=0.2"""
     stop: Stop = field(default_factory=StopAfter)
     """when the stopper learns: after the trunk (epochs=20 batch_size=1000), or joint with it
-    (into=detached|state); both take max_mean_glimpses=3.5 threshold=none gradient=exact|reinforce
-    entropy=0.0005 prior=confidence|none reads=answer|state hidden=128. Or value: after the trunk,
-    from the drop in cross-entropy still to come; off (RAM); act: Adaptive Computation Time on a
-    --trunk (ponder_cost=0.01)"""
+    (into=detached|state ram_epochs=0); both take max_mean_glimpses=3.5 threshold=none
+    gradient=exact|reinforce entropy=0.0005 prior=confidence|none reads=answer|state hidden=128. Or
+    value: after the trunk, from the drop in cross-entropy still to come; off (RAM); act: Adaptive
+    Computation Time on a --trunk (ponder_cost=0.01)"""
     trunk: Path | None = None
     """folder of a trained run, or of one of its stages (RUN/stages/trunk-4): only the stopper
     learns, on that trunk"""
@@ -143,6 +141,9 @@ class Options(TrainingOptions):
         fits = not (joint and (mapped or by_value))
         check("stop", self.stop.name, fits, "after or off with a map or values")
 
+        if isinstance(self.stop, StopJoint):
+            ram, end = self.stop.ram_epochs, 1 if self.env_steps else self.epochs
+            check("stop ram_epochs", ram, ram < end, "fewer than --epochs, 0 with --env-steps")
         valid = 0 <= self.scan_epochs < self.epochs and not (joint and self.scan_epochs)
         check("scan_epochs", self.scan_epochs, valid, "fewer than --epochs, 0 with --stop joint")
         fits = not (self.scan_epochs and (mapped or by_value))
@@ -202,12 +203,13 @@ def train_trunk(
     images = task.images("train")
     objective = options.objective(task.discount)
     std = options.locator.std if isinstance(options.locator, Gaussian) else 1.0  # cells: unused
+    joint = isinstance(options.stop, StopJoint)
     unroll: Unroll | MapUnroll
     bf16 = options.bf16 and isinstance(options.encoder, PlainEncoder)  # a ResNet casts itself
     if isinstance(agent, MapDTRAM):
         unroll = MapUnroll(agent, task.sensor, bf16)
     else:
-        unroll = Unroll(agent, task.sensor, std, isinstance(options.stop, StopJoint), bf16)
+        unroll = Unroll(agent, task.sensor, std, joint, bf16)
         unroll.within_cell = isinstance(options.locator, Values)
     epochs, batches = options.epochs, len(images) // options.batch_size
     env_steps = options.env_steps_of("trunk")
@@ -230,8 +232,9 @@ def train_trunk(
         agent.train()
         epoch_objective, m = objective, options.m
         progress = epoch / max(1, epochs - 1)
+        stops = isinstance(options.stop, StopJoint) and epoch >= options.stop.ram_epochs
         if isinstance(unroll, Unroll):
-            unroll.scripted_locations = None
+            unroll.scripted_locations, unroll.stop = None, stops
         if isinstance(options.locator, Values):
             unroll.exploration = options.locator.exploration_at(progress)
         elif isinstance(unroll, MapUnroll) and isinstance(options.locator, Scan):
@@ -243,6 +246,8 @@ def train_trunk(
         elif isinstance(options.locator, Cells):
             entropy = options.locator.entropy_at(progress)
             epoch_objective = replace(objective, location_entropy=entropy)
+        if not stops:
+            epoch_objective = replace(epoch_objective, stop="off", stop_entropy=0.0)
         for indices in run.batches(len(images), options.batch_size, batches):
             store, in_store = task.augmented(images, indices, options.augment)
             trajectory = unroll(store, in_store, glimpses, m)
@@ -263,10 +268,10 @@ def train_trunk(
             selection = validation.select_threshold(scores, task.discount, bound, fixed)
         else:
             selection = validation.select_by_error(scores, task.discount)
-        if run.is_best(selection):
+        if stops == joint and run.is_best(selection):
             agent.stopping = agent.learned_stop(selection.threshold)
             agent.save(run.path, **task.metadata)
-        learned = {"stops": isinstance(options.stop, StopJoint), "looks": not agent.config.scan}
+        learned = {"stops": joint, "looks": not agent.config.scan}
         run.end_epoch(selection, validation.behaviour(scores, **learned))
 
 
@@ -329,8 +334,8 @@ def train_stopper(options: Options, task: TrainingTask, agent: DTRAM, run: Train
         if run.is_best(selection):
             agent.stopping = agent.learned_stop(selection.threshold)
             agent.save(run.path, **task.metadata)
-        stops = isinstance(stop, StopAfter)
-        run.end_epoch(selection, validation.behaviour(scores, stops=stops, looks=False))
+        learned = {"stops": isinstance(stop, StopAfter), "looks": False}
+        run.end_epoch(selection, validation.behaviour(scores, **learned))
 
 
 def train(options: Options) -> Path:

@@ -321,6 +321,16 @@ def test_a_locator_with_a_rate_of_nearly_nothing_stays_where_it_began(
     assert not torch.allclose(agent.classifier.weight, began.classifier.weight, atol=1e-3)
 
 
+def test_before_a_joint_stop_every_trajectory_takes_the_whole_budget(
+    tmp_path: Path, small_options
+) -> None:
+    stop = StopJoint(gradient="reinforce", ram_epochs=1)
+    options = small_options(run_dir=tmp_path / "a", epochs=2, stop=stop)
+    agent = DTRAM.load(train(options))
+    lengths = [row["rollout/ep_len_mean"] for row in metrics(tmp_path / "a")]
+    assert lengths[0] == agent.config.max_glimpses and lengths[1] < lengths[0]
+
+
 # -- options ----------
 
 TRUNK = {"trunk": Path("x"), "run_dir": Path("y")}
@@ -341,6 +351,9 @@ TRUNK = {"trunk": Path("x"), "run_dir": Path("y")}
         (lambda: {"stop": StopAfter(max_mean_glimpses=0.5)}, "--stop max_mean_glimpses 0.5"),
         (lambda: {"stop": StopAfter(epochs=0)}, "--stop epochs 0"),
         (lambda: {"stop": StopJoint(entropy=-1.0)}, "--stop entropy -1.0"),
+        (lambda: {"stop": StopJoint(ram_epochs=-1)}, "--stop ram_epochs -1"),
+        (lambda: {"stop": StopJoint(ram_epochs=9), "epochs": 9}, "--stop ram_epochs 9: expected"),
+        (lambda: {"stop": StopJoint(ram_epochs=1), "env_steps": 9}, "0 with --env-steps"),
         (lambda: {"stop": StopAfter(threshold=0.9)}, "--stop threshold 0.9: expected none, unless"),
         (lambda: {"stop": ACT(ponder_cost=-1.0), **TRUNK}, "--stop ponder_cost -1.0"),
         (

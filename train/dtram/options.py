@@ -205,6 +205,12 @@ class StopJoint(_StopByReturn):
     prior: Literal["confidence", "none"] = "none"
     into: Literal["detached", "state"] = "detached"
     """whether the gradient of the stop decisions ends at the recurrent state or flows into it"""
+    ram_epochs: int = 0
+    """epochs before it, without stops: all trajectories take the whole budget"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_numbers(self, "0 or more", "ram_epochs", option="stop")
 
 
 @dataclass(frozen=True)
