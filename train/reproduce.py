@@ -4,6 +4,7 @@
     python train/reproduce.py clutter                  # the RAM paper's digits at random places
     python train/reproduce.py scenes                   # drawn birds in large scenes
     python train/reproduce.py ladder                   # from the talk's algorithm to ours, on MNIST
+    python train/reproduce.py stops                    # ways to stop on one trunk
     python train/reproduce.py table6 table7            # CUB if it is here, else drawn birds
     python train/reproduce.py figure7 curves --data drawn
     python train/reproduce.py table2 claims --read-only --out benchmarks/results/tables
@@ -30,8 +31,8 @@ from train.common.files import read_json, write_text
 from train.common.jobs import ProgramRun, Runner, has_results, resumable, run_in_order
 from train.common.options import check, check_numbers
 from train.common.provenance import choose_device, provenance
-from train.common.records import check_destination, read_records, write_result
-from train.paper import claims, ladder, systems, tables
+from train.common.records import RESULTS, check_destination, read_records, write_result
+from train.paper import claims, ladder, stops, systems, tables
 from train.paper.figures import FinishedRuns, cost_plot, discount_plot, histogram_figure
 from train.paper.published import TITLES
 from train.paper.read_runs import Reader, Record, record_of, update_file
@@ -39,7 +40,7 @@ from train.paper.systems import Protocol
 from train.paper.tables import SEVERAL_SEEDS, Line, Table, line_of
 from train.paper.write_tables import RUNS, make_row, write_csv, write_table
 
-KEYS = (*TITLES, "ladder", "figure7", "figure8", "curves", "claims")
+KEYS = (*TITLES, "ladder", "stops", "figure7", "figure8", "curves", "claims")
 OF_CARS = ("table4", "figure8")
 SHOWN_BY = {"table3": "table6", "table4": "table6", "table5": "scenes", "figure8": "figure7"}
 """Tables and figures that another one replaces if small drawn birds stand in for photographs."""
@@ -55,14 +56,14 @@ class Options:
     intermediate supervision; clutter: digits at random places; scenes: birds in large scenes;
     figure7 and figure8: images by glimpses; curves: error against glimpses by discount, and against
     FLOPs and time; claims: DT-RAM against other ways to stop and one look; ladder: from the talk's
-    algorithm to ours, a change a row; all: everything"""
+    algorithm to ours, a change a row; stops: ways to stop on one trunk; all: everything"""
     data: Literal["auto", "real", "drawn", "drawn-large"] = "auto"
     """images of the photographs' tables, figures, curves and claims: real (CUB and Cars); drawn
     (small drawn birds); drawn-large (drawn birds and autos of 512 pixels, for a GPU); auto (real if
     here, else drawn)"""
     seeds: int = tables.CLAIM_SEEDS
-    """runs of RAM, DT-RAM and RAM with ACT in tables and claims, and of each row of the ladder; all
-    others are of seed 0"""
+    """runs of RAM, DT-RAM and RAM with ACT in tables and claims, and of rows of ladder and stops;
+    all others are of seed 0"""
     runs: Path = Path("runs/reproduce")
     """folder of the runs: RUNS/PROTOCOL/SYSTEM/seed-N"""
     out: Path | None = None
@@ -92,7 +93,7 @@ class Options:
 
     def drawn(self, key: str) -> Protocol | None:
         """The protocol on drawn images; None: real ones (ValueError if --data real lacks them)."""
-        if key in ("table1", "table2", "clutter", "scenes", "ladder"):
+        if key in ("table1", "table2", "clutter", "scenes", "ladder", "stops"):
             return None
         name = "cars" if key in OF_CARS else "cub"
         ready = is_ready(name, self.data_dir)
@@ -133,6 +134,8 @@ def lines_of(options: Options, key: str) -> tuple[Line, ...]:
         return tables.table(key, options.drawn(key)).lines
     if key == "ladder":
         return tuple(line_of(systems.LADDER, system) for system in systems.LADDER.systems)
+    if key == "stops":
+        return tuple(line_of(p, name) for p in stops.PROTOCOLS for name in stops.systems_of(p))
     names = {"claims": tables.CLAIMED, "figure7": ("dtram",), "figure8": ("dtram",)}
     return tuple(
         line_of(protocol, system)
@@ -143,11 +146,11 @@ def lines_of(options: Options, key: str) -> tuple[Line, ...]:
     )
 
 
-def seeds_of(options: Options, line: Line) -> range:
-    """The seeds of a line: none if it is only cited, seed 0 if it stands beside another."""
+def seeds_of(options: Options, key: str, line: Line) -> range:
+    """The seeds of a table's line: none if it is only cited, seed 0 if it stands beside another."""
     if not line.system:
         return range(0)
-    several = line.protocol is systems.LADDER or line.system in SEVERAL_SEEDS
+    several = key in ("ladder", "stops") or line.system in SEVERAL_SEEDS
     return range(options.seeds if several and not line.beside else 1)
 
 
@@ -157,17 +160,30 @@ def plan(options: Options) -> list[ProgramRun]:
     for key in options.keys:
         only_seed_0 = key.startswith("figure") or key == "curves"
         for line in lines_of(options, key):
-            for seed in range(1) if only_seed_0 else seeds_of(options, line):
+            for seed in range(1) if only_seed_0 else seeds_of(options, key, line):
                 for name in line.protocol.needed(line.system):
                     run = line.protocol.run(options.runs, name, seed, options.data_dir)
                     runs.setdefault(run.folder, run)
     return list(runs.values())
 
 
+def estimate(waiting: Sequence[ProgramRun]) -> str:
+    """How long runs will take, by the records of earlier runs of the same systems."""
+    seconds = {
+        (record["protocol"], record["system"]): record["train_seconds"]
+        for name in (RUNS, ladder.RECORDS)
+        for record in read_records(RESULTS / "tables" / name)
+    }
+    found = [seconds.get((run.folder.parts[-3], run.folder.parts[-2])) for run in waiting]
+    hours, unknown = sum(one or 0 for one in found) / 3600, found.count(None)
+    beside = f", and {unknown} runs of which no time is on record" if unknown else ""
+    return f"about {hours:.1f} hours of one thread{beside}"
+
+
 def finished_runs(options: Options, keys: Sequence[str]) -> Iterator[tuple[Line, int, Path]]:
     """The finished runs of tables or claims: line, seed and folder."""
-    for line in [line for key in keys for line in lines_of(options, key)]:
-        for seed in seeds_of(options, line):
+    for key, line in [(each, line) for each in keys for line in lines_of(options, each)]:
+        for seed in seeds_of(options, key, line):
             folder = line.protocol.folder(options.runs, line.system, seed)
             if has_results(folder):
                 yield line, seed, folder
@@ -213,6 +229,19 @@ def write_ladder(options: Options, reader: Reader, origin: Record) -> list[Path]
     return write_rows(path, rows, ladder.markdown, origin)
 
 
+def write_stops(options: Options, reader: Reader, origin: Record) -> list[Path]:
+    """Writes the ways to stop, from finished runs and the records in --out."""
+    path = options.folder / stops.RECORDS
+    new = [
+        record
+        for protocol in stops.PROTOCOLS
+        for seed in range(options.seeds)
+        for record in stops.measure(reader, protocol, options.runs, seed)
+    ]
+    rows = stops.rows(update_file(path, new, stops.KEY))
+    return write_rows(path, rows, stops.markdown, origin)
+
+
 def write_rows(
     path: Path, rows: list[Record], markdown: Callable[[list[Record], str], str], origin: Record
 ) -> list[Path]:
@@ -243,6 +272,8 @@ def make(options: Options, reader: Reader, records: list[Record], key: str) -> l
         return write_claims(options, reader, origin)
     if key == "ladder":
         return write_ladder(options, reader, origin)
+    if key == "stops":
+        return write_stops(options, reader, origin)
     if key not in TITLES:
         return write_figure(options, reader, key)
     if key == "table1":
@@ -281,6 +312,8 @@ def reproduce(options: Options) -> list[Path]:
     runs = plan(options)
     finished = [run for run in runs if run.finished]
     print(f"{len(runs)} runs, {len(finished)} finished", flush=True)
+    if not options.read_only and (waiting := [run for run in runs if not run.finished]):
+        print(estimate(waiting), flush=True)
     if options.data == "auto" and any(map(options.drawn, options.keys)):
         print("photographs are not on this machine: drawn images in their place", flush=True)
     for run in finished:

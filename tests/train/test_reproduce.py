@@ -75,11 +75,13 @@ def test_number_of_seeds_of_a_line() -> None:
     options = Options(seeds=3)
     lines = {line.name: line for line in tables.table("table2").lines}
     for name, count in (("RAM, 4 glimpses", 3), ("DT-RAM-1", 3), ("RAM with ACT", 3)):
-        assert list(reproduce.seeds_of(options, lines[name])) == list(range(count))
-    assert list(reproduce.seeds_of(options, lines["Convolutional, 2 layers"])) == [0]
+        assert list(reproduce.seeds_of(options, "table2", lines[name])) == list(range(count))
+    assert list(reproduce.seeds_of(options, "table2", lines["Convolutional, 2 layers"])) == [0]
     for line in tables.table("table9", BIRDS).lines:
-        assert list(reproduce.seeds_of(options, line)) == [0]
-    assert not list(reproduce.seeds_of(options, tables.table("table3").lines[0]))  # only cited
+        assert list(reproduce.seeds_of(options, "table8", line)) == [0]
+    assert not list(
+        reproduce.seeds_of(options, "table3", tables.table("table3").lines[0])
+    )  # only cited
     for key in ("curves", "figure7"):
         runs = plan(Options(what=(key,), data="drawn"))  # type: ignore[arg-type]
         assert {run.folder.name for run in runs} == {"seed-0"}
@@ -109,6 +111,16 @@ def test_a_fresh_clone_makes_the_committed_tables(tmp_path: Path) -> None:
         elif path.suffix == ".md":
             before, after = before.rpartition(b"Made by")[0], after.rpartition(b"Made by")[0]
         assert before == after, path.name
+
+
+def test_how_long_runs_will_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reproduce, "RESULTS", tmp_path)
+    record = {"protocol": "mnist", "system": "ram", "train_seconds": 5400.0}
+    write_records(tmp_path / "tables" / "runs.jsonl", [record])
+    runs = [MNIST.run(tmp_path, name, seed) for name in ("ram", "fc") for seed in (0, 1)]
+    assert reproduce.estimate(runs[:2]) == "about 3.0 hours of one thread"
+    expected = "about 3.0 hours of one thread, and 2 runs of which no time is on record"
+    assert reproduce.estimate(runs) == expected
 
 
 def test_a_table_without_our_figures_says_so(tmp_path: Path, capsys: Any) -> None:

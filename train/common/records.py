@@ -2,6 +2,7 @@
 
 import base64
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -81,3 +82,13 @@ def unpack_bits(text: str, count: int) -> np.ndarray:
     """The booleans ``(count,)`` that `pack_bits` packed."""
     packed = np.frombuffer(base64.b64decode(text), np.uint8)
     return np.unpackbits(packed, count=count).astype(bool)
+
+
+def pack_floats(values: np.ndarray) -> str:
+    """Floats ``(N,)`` as text for JSON, in single precision, compressed."""
+    return base64.b64encode(zlib.compress(values.astype("<f4").tobytes(), 9)).decode()
+
+
+def unpack_floats(text: str) -> np.ndarray:
+    """The floats ``(N,)`` that `pack_floats` packed."""
+    return np.frombuffer(zlib.decompress(base64.b64decode(text)), "<f4").astype(np.float64)

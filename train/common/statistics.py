@@ -55,13 +55,19 @@ def mixture_at(scores: Scores, rules: Sequence[StoppingRule], mean_glimpses: flo
     """
     found = [outcome(scores, rule) for rule in rules]
     means = np.array([each.glimpses.mean() for each in found])
-    below, above = means <= mean_glimpses, means >= mean_glimpses
+    low, high, share = nearest(means, mean_glimpses)
+    met = float((1 - share) * means[low] + share * means[high])
+    return Mixture(np.stack([~found[k].right for k in (low, high)]), share, met)
+
+
+def nearest(means: np.ndarray, wanted: float) -> tuple[int, int, float]:
+    """Indices of the nearest of `means` ``(R,)`` below and above `wanted`, and the share of the
+    second in [0, 1] with which they mix to it. Outside their range both are the one at that end."""
+    below, above = means <= wanted, means >= wanted
     low = np.where(below, means, -np.inf).argmax() if below.any() else means.argmin()
     high = np.where(above, means, np.inf).argmin() if above.any() else means.argmax()
     between = means[high] - means[low]
-    share = float((mean_glimpses - means[low]) / between) if between > 0 else 0.0
-    met = float((1 - share) * means[low] + share * means[high])
-    return Mixture(np.stack([~found[k].right for k in (low, high)]), share, met)
+    return int(low), int(high), float((wanted - means[low]) / between) if between > 0 else 0.0
 
 
 def paired_bootstrap(differences: np.ndarray) -> tuple[float, float, float]:

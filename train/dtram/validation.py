@@ -59,7 +59,8 @@ def select_threshold(
     the bound: fewest glimpses, and ``eval/bound_kept`` is 0. Without a bound: highest mean return.
     """
     bound = float("inf") if max_mean_glimpses is None else max_mean_glimpses
-    found = [_at_threshold(scores, t, discount) for t in _candidates(scores, fixed)]
+    tried = stop_thresholds(scores) if fixed is None else [fixed]
+    found = [_at_threshold(scores, t, discount) for t in tried]
     within = [one for one in found if one.glimpses <= bound]
     if max_mean_glimpses is None:
         chosen = min(found, key=lambda one: (-one.metrics["eval/mean_return"], one.glimpses))
@@ -95,10 +96,8 @@ class _Candidate(NamedTuple):
         return bool(difference.mean() > WORSE * error)
 
 
-def _candidates(scores: Scores, fixed: float | None) -> list[float]:
-    """The thresholds that are tried, in order."""
-    if fixed is not None:
-        return [fixed]
+def stop_thresholds(scores: Scores) -> list[float]:
+    """Thresholds of a learned stop, in order: 1/2, 1 (never) and quantiles of its probabilities."""
     p = torch.sigmoid(scores.stop_logit[:-1].flatten().double())
     thresholds = {0.5, 1.0}  # no probability exceeds 1
     if len(p):

@@ -15,7 +15,7 @@ from train.common.jobs import ProgramRun
 from train.common.one_look_networks import BIRDS_LOOK, SCENES_LOOK, HaltingBlocks
 from train.common.options import PlainEncoder, ResNetEncoder
 from train.dtram import recipes
-from train.dtram.options import ACT, Scan, StopAfter, StopOff, Values
+from train.dtram.options import ACT, AfterTrunk, Scan, StopAfter, StopByValue, StopOff, Values
 from train.dtram.recipes import BIRD_STOP
 
 REINFORCE, ONE_LOOK = "reinforce.py", "one_look.py"
@@ -83,7 +83,7 @@ DISCOUNTS = (0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999)
 """Discounts of the curve of error against mean glimpses."""
 
 
-def _stopper(trunk: str, stop: StopAfter | ACT, **options: Any) -> System:
+def _stopper(trunk: str, stop: AfterTrunk, **options: Any) -> System:
     """A system that only learns when to stop, on the trunk of another."""
     return System(REINFORCE, options={"stop": stop, **options}, trunk=trunk)
 
@@ -95,6 +95,29 @@ def _by_discount(stop: StopAfter, without: float | None = None, **options: Any) 
         for discount in DISCOUNTS
         if discount != without
     }
+
+
+PONDER_COSTS = (0.003, 0.01, 0.03, 0.1)
+WAYS_TO_STOP = {
+    "learned, exact gradient": ("discount-0.98",),
+    "learned, sampled gradient": ("sampled",),
+    "value of going on": ("value",),
+    "ACT": tuple(f"act-{cost:g}" for cost in PONDER_COSTS),
+}
+"""Ways to stop that are compared on the trunk "ram", and the systems that learned them. Each ACT
+has its own cost of a glimpse."""
+
+
+def _other_ways(after: StopAfter, **options: Any) -> dict[str, System]:
+    """The systems of `WAYS_TO_STOP` but the first, for as many epochs as `after`."""
+    learns: Any = {"epochs": after.epochs, "batch_size": after.batch_size}
+    stops: list[AfterTrunk] = [
+        replace(after, gradient="reinforce"),
+        StopByValue(**learns),
+        *(ACT(ponder_cost=cost, **learns) for cost in PONDER_COSTS),
+    ]
+    names = [name for systems in list(WAYS_TO_STOP.values())[1:] for name in systems]
+    return {name: _stopper("ram", stop, **options) for name, stop in zip(names, stops, strict=True)}
 
 
 # -- MNIST -----------------------------------------------------------------------------------------
@@ -142,6 +165,7 @@ MNIST = Protocol(
         "dtram-2": _stopper("ram", **_DTRAM_2),
         "dtram-conv-2": _stopper("ram-conv", **_DTRAM_2),
         **_by_discount(StopAfter(max_mean_glimpses=None)),
+        **_other_ways(StopAfter(max_mean_glimpses=None)),
         "act": _stopper("ram", ACT(ponder_cost=0.01)),
     },
 )
@@ -279,6 +303,7 @@ BIRDS = Protocol(
         "ram-last": _bird_ram("birds-small", supervision="last"),
         "dtram": _bird_dtram("birds-small"),
         **_by_discount(BIRD_STOP, augment=_FLIP, bf16=True),
+        **_other_ways(BIRD_STOP, augment=_FLIP, bf16=True),
         "act-resnet": _halting_look("act", 0.02),
         "sact-resnet": _halting_look("sact", 0.005),
     },

@@ -21,7 +21,10 @@ CLAIMED = (
 )
 """Systems about which something is claimed."""
 SEVERAL_SEEDS = (*CLAIMED, "act")
-IN_NO_CURVE = ("ram-curriculum", "ram-no-curriculum", "ram-last")
+IN_NO_CURVE = (
+    *("ram-curriculum", "ram-no-curriculum", "ram-last"),
+    *(name for way in list(systems.WAYS_TO_STOP.values())[1:] for name in way),
+)
 """Systems that the curves do not show."""
 HALTING = {
     "act": "RAM with ACT",
