@@ -74,7 +74,7 @@ def test_small_birds_stand_once_for_cub_and_cars(tmp_path: Path, capsys: Any) ->
 def test_number_of_seeds_of_a_line() -> None:
     options = Options(seeds=3)
     lines = {line.name: line for line in tables.table("table2").lines}
-    for name, count in (("RAM, 4 glimpses", 3), ("DT-RAM-1", 3), ("RAM with ACT", 3)):
+    for name, count in (("RAM, 4 glimpses", 3), ("DT-RAM-1, its code", 3), ("RAM with ACT", 3)):
         assert list(reproduce.seeds_of(options, "table2", lines[name])) == list(range(count))
     assert list(reproduce.seeds_of(options, "table2", lines["Convolutional, 2 layers"])) == [0]
     for line in tables.table("table9", BIRDS).lines:

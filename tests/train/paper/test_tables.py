@@ -64,7 +64,7 @@ def published(key: str) -> list[float]:
 def test_published_figures_are_the_talks() -> None:
     """As its tables have them, from top to bottom, and RAM's on MNIST as its own paper does."""
     ram = [3.79, 1.51, 1.54, 1.34, 1.12, 1.07]
-    assert published("table2") == [1.69, 1.21, *ram, 1.46, 1.12]
+    assert published("table2") == [1.69, 1.21, *ram, 1.46, 1.46, 1.12, 1.12]
     cub = [73.9, 75.7, 81.0, 82.0, 84.1, 84.1, 84.2, 84.3, 85.4]
     assert published("table3") == [*cub, 84.5, 86.0, 86.0]
     cars = [78.0, 82.7, 88.4, 91.3, 91.5, 92.6]
@@ -87,8 +87,10 @@ def test_published_figures_are_the_talks() -> None:
         if line.name.startswith("DT-RAM") and line.published.value
     }
     assert glimpses == {
-        ("table2", "DT-RAM-1"): 3.6,
-        ("table2", "DT-RAM-2"): 5.2,
+        ("table2", "DT-RAM-1, the talk's algorithm"): 3.6,
+        ("table2", "DT-RAM-1, its code"): 3.6,
+        ("table2", "DT-RAM-2, the talk's algorithm"): 5.2,
+        ("table2", "DT-RAM-2, its code"): 5.2,
         ("table3", "DT-RAM"): 1.9,
         ("table4", "DT-RAM"): 1.9,
         ("table6", "DT-RAM"): 3.6,
@@ -154,8 +156,6 @@ def test_two_ways_to_train_are_compared_on_one_seed() -> None:
 def test_a_stop_is_named_by_its_bound_and_its_network() -> None:
     assert tables.label_of(systems.MNIST, "dtram-0") == "DT-RAM at <= 2.4, the paper's network"
     assert tables.label_of(systems.MNIST, "dtram-conv-1").startswith("DT-RAM at <= 3.6, cells and")
-    second = tables.label_of(systems.MNIST, "dtram-2")
-    assert second == "DT-RAM, discount 0.999, the paper's network"
     assert tables.label_of(BIRDS, "dtram") == "DT-RAM, 128 pixels"
     assert tables.label_of(systems.CUB_LARGE, "dtram") == "DT-RAM, budget of 3"
 

@@ -16,7 +16,7 @@ from train.paper.tables import Line
 from train.paper.write_tables import make_row, write_table
 
 MADE = tables.table("table2")
-(DTRAM_1,) = (line for line in MADE.lines if line.system == "dtram-1")
+(TALK_1,) = (line for line in MADE.lines if line.system == "talk-1")
 (RAM_4,) = (line for line in MADE.lines if line.name == "RAM, 4 glimpses")
 ORIGIN = {
     "command": "python it",
@@ -36,23 +36,23 @@ def record(seed: int, error: float, line: Line = RAM_4, **changes: Any) -> Recor
 def test_a_record_by_hand() -> None:
     outcome = Outcome(np.array([True, True, True, False]), np.array([1, 2, 2, 4]))
     results = {"dataset": "MNIST", "train_seconds": 3.0, **ORIGIN}
-    found = record_of(DTRAM_1, 2, Reading(outcome, 12.4, results))
-    key = {"protocol": "mnist", "system": "dtram-1", "steps": None, "confidence": None, "seed": 2}
+    found = record_of(TALK_1, 2, Reading(outcome, 12.4, results))
+    key = {"protocol": "mnist", "system": "talk-1", "steps": None, "confidence": None, "seed": 2}
     figures = {"error": 25.0, "mean_glimpses": 2.25, "flops": 12, "train_seconds": 3.0}
     assert found == {**key, "data": "MNIST", **figures, **ORIGIN}
     halting = {**results, "units": [2.5, 3.0], "units_of_each_block": [3, 4]}
-    found = record_of(DTRAM_1, 2, Reading(outcome, 12.4, halting))
+    found = record_of(TALK_1, 2, Reading(outcome, 12.4, halting))
     assert (found["units"], found["of_units"]) == (5.5, 7)
 
 
 def test_a_new_record_replaces_the_old_one_of_its_key(tmp_path: Path) -> None:
     path = tmp_path / "runs.jsonl"
     gone = [record(0, 1.0, system="gone"), record(0, 1.0, protocol="gone")]
-    update_file(path, [record(1, 1.0), record(0, 2.0), record(0, 3.0, DTRAM_1), *gone])
+    update_file(path, [record(1, 1.0), record(0, 2.0), record(0, 3.0, TALK_1), *gone])
     found = update_file(path, [record(1, 4.0), record(2, 5.0)])
     assert read_records(path) == found
     errors = [(one["system"], one["seed"], one["error"]) for one in found]
-    assert errors == [("dtram-1", 0, 3.0), ("ram", 0, 2.0), ("ram", 1, 4.0), ("ram", 2, 5.0)]
+    assert errors == [("ram", 0, 2.0), ("ram", 1, 4.0), ("ram", 2, 5.0), ("talk-1", 0, 3.0)]
     # The number of glimpses and the confidence are in the key.
     others = [record(1, 9.0, steps=5), record(1, 9.0, steps=None, confidence=0.0)]
     found = update_file(path, others)
@@ -89,26 +89,30 @@ def test_the_text_of_a_table(tmp_path: Path) -> None:
     """† marks runs beyond their bound of 3.6, and runs in float32 are listed."""
     plain = {**ORIGIN["hardware"], "bf16": False}  # type: ignore[dict-item]
     records = [
-        record(0, 1.0, DTRAM_1, mean_glimpses=3.5),
-        record(1, 1.2, DTRAM_1, mean_glimpses=3.625),
+        record(0, 1.0, TALK_1, mean_glimpses=3.5),
+        record(1, 1.2, TALK_1, mean_glimpses=3.625),
         record(0, 1.0, hardware=plain),
     ]
     act = Line(RAM_4.published, MNIST, "act", label="ACT")
     records.append(record(0, 1.0, act, units=5.25, of_units=16))
-    rows = [make_row(MADE, line, records) for line in (DTRAM_1, RAM_4, act, MADE.lines[0])]
+    rows = [make_row(MADE, line, records) for line in (TALK_1, RAM_4, act, MADE.lines[0])]
     path = write_table(tmp_path, MADE._replace(note="A note."), rows, ORIGIN)
     text = path.read_text(encoding="utf-8")
-    (dtram,) = (line for line in text.splitlines() if line.startswith("| DT-RAM-1 |"))
+    (dtram,) = (line for line in text.splitlines() if line.startswith("| DT-RAM-1, the talk"))
     assert "| 1.10 ± 0.14 |" in dtram and "| 3.56 † |" in dtram and "| -0.36 |" in dtram
     assert "\nA note.\n" in text and "Measured on MNIST." in text and "`python it`" in text
-    assert "these runs take more: mnist/dtram-1/seed-1 3.625." in text
+    assert "these runs take more: mnist/talk-1/seed-1 3.625." in text
     assert "no bfloat16 instructions: mnist/ram/seed-0." in text
     assert "| ACT, 5.2 of 16 units |" in text
     found = read_json(tmp_path / "table2.json")
     assert found["rows"] == rows and found["commit"] == "d0"
     head, first, *_ = (tmp_path / "table2.csv").read_text(encoding="utf-8").splitlines()
     assert head.startswith("system,published,") and "published_with_box" not in head
-    assert first.startswith("DT-RAM-1,1.46,") and "1.0 1.2" in first and ",2," in first
+    assert (
+        first.startswith('"DT-RAM-1, the talk\'s algorithm",1.46,')
+        and "1.0 1.2" in first
+        and ",2," in first
+    )
 
 
 def test_a_table_of_unknown_origin_is_not_committed() -> None:
