@@ -133,7 +133,7 @@ def lines_of(options: Options, key: str) -> tuple[Line, ...]:
     if key in TITLES:
         return tables.table(key, options.drawn(key)).lines
     if key == "ladder":
-        return tuple(line_of(systems.LADDER, system) for system in systems.LADDER.systems)
+        return tuple(line_of(systems.LADDER, rung.name) for rung in systems.RUNGS)
     if key == "stops":
         return tuple(line_of(p, name) for p in stops.PROTOCOLS for name in stops.systems_of(p))
     names = {"claims": tables.CLAIMED, "figure7": ("dtram",), "figure8": ("dtram",)}

@@ -13,7 +13,7 @@ import numpy as np
 
 from agents.stopping import FixedStop, LearnedStop, StoppingRule
 from train.common import statistics
-from train.common.files import markdown_table
+from train.common.files import markdown_table, read_json
 from train.common.records import origin, pack_bits, unpack_bits
 from train.dtram.validation import select_threshold
 from train.paper.read_runs import Reader, Record
@@ -44,13 +44,17 @@ def measure(reader: Reader, line: Line, seed: int, folder: Path) -> Record:
             "mean_glimpses": round(float(found.glimpses.mean()), 4),
             "wrong": pack_bits(~found.right),
         }
+    seconds, trunk = reading.results["train_seconds"], LADDER.systems[line.system].trunk
+    if trunk:
+        of_trunk = LADDER.folder(folder.parents[2], trunk, seed) / "results.json"
+        seconds += read_json(of_trunk)["train_seconds"]
     return {
         **{"protocol": LADDER.name, "system": line.system, "seed": seed},
         "data": reading.results["dataset"],
         "images": len(scores.labels),
         "columns": columns,
         "collapsed": reading.results["collapsed"],
-        "train_seconds": reading.results["train_seconds"],
+        "train_seconds": round(seconds, 1),
         **origin(reading.results),
     }
 

@@ -196,35 +196,38 @@ class Rung(NamedTuple):
     change: str  # in words
     options: Mapping[str, Any]
     recipe: str = "talk"  # with another recipe, none of the changes before stay
+    on_trunk: bool = False  # whether it only learns to stop, on the trunk that such rungs share
 
 
 def _rungs(epochs: int) -> tuple[Rung, ...]:
     """The rungs, each trained for so many epochs, the last one included."""
-    bound = BOUNDS[1]
-    joint = replace(recipes.RECIPES["talk"]["stop"], max_mean_glimpses=bound)
-    after = StopAfter(reads="state", prior="none", entropy=0.0, max_mean_glimpses=bound)
-    by_return = {"location_reward": "return"}  # as with a joint stopper
-    answer = replace(after, reads="answer")
+    bound, talk = BOUNDS[1], recipes.RECIPES["talk"]
+    joint = replace(talk["stop"], max_mean_glimpses=bound, ram_epochs=2 * epochs // 3)
+    at_once = replace(joint, ram_epochs=0)
+    after = StopAfter(
+        gradient="reinforce", reads="state", prior="none", entropy=0.0, max_mean_glimpses=bound
+    )
+    exact = replace(after, gradient="exact")
+    answer = replace(exact, reads="answer")
+    prior = replace(answer, prior="confidence")
     scan = {"location_reward": "mean_log_prob", "scan_epochs": epochs // 4}
-    muon = {name: recipes.RECIPES["mnist"][name] for name in ("optimizer", "learning_rate")}
-    locator = {"locator": recipes.RECIPES["mnist"]["locator"]}
-    augment = {"augment": recipes.RECIPES["mnist"]["augment"]}
+    ours = recipes.RECIPES["mnist"]
+    muon = {name: ours[name] for name in ("optimizer", "learning_rate")}
     on_map = {"epochs": epochs, "stop": StopAfter(max_mean_glimpses=bound)}
     return (
-        Rung("talk", "the talk's algorithm", {"epochs": epochs, "stop": joint}),
+        Rung("talk", "the talk's algorithm", {"epochs": epochs, "stop": at_once}),
+        Rung("ram-first", "no stops in the first two thirds of the epochs", {"stop": joint}),
         Rung("all", "cross-entropy at every glimpse, taken or not", {"supervision": "all"}),
         Rung("leave-one-out", "leave-one-out baseline", {"baseline": "leave_one_out"}),
-        Rung("exact", "exact stop gradient", {"stop": replace(joint, gradient="exact")}),
-        Rung("after", "stopper after the trunk, not joint", {"stop": after, **by_return}),
-        Rung("answer", "stopper reads class probabilities and time", {"stop": answer}),
-        Rung(
-            "prior", "stopper begins as confidence", {"stop": replace(answer, prior="confidence")}
-        ),
+        Rung("after", "stopper after the trunk, not joint", {"stop": after}, on_trunk=True),
+        Rung("exact", "exact stop gradient", {"stop": exact}, on_trunk=True),
+        Rung("answer", "stopper reads class probabilities", {"stop": answer}, on_trunk=True),
+        Rung("prior", "stopper begins as confidence", {"stop": prior}, on_trunk=True),
         Rung("probability", "locations paid by probability", {"location_reward": "mean_prob"}),
         Rung("scan", "scripted warm-up, paid by log-probability", scan),
-        Rung("augment", "affine augmentation", augment),
         Rung("muon", "Muon", muon),
-        Rung("locator", "narrow locations, learned slowly, from a detached state", locator),
+        Rung("locator", "narrow locations, from a detached state", {"locator": ours["locator"]}),
+        Rung("augment", "affine augmentation", {"augment": ours["augment"]}),
         Rung("map", "a map along a scan, in place of vector and locator", on_map, "mnist-map"),
     )
 
@@ -233,7 +236,13 @@ def _ladder(epochs: int) -> Protocol:
     systems, options = {}, dict[str, Any]()
     for rung in _rungs(epochs):
         options = {**(options if rung.recipe == "talk" else {}), **rung.options}
-        systems[rung.name] = System(REINFORCE, rung.recipe, options)
+        if not rung.on_trunk:
+            systems[rung.name] = System(REINFORCE, rung.recipe, options)
+            continue
+        of_trunk = {**options, "stop": StopOff(), "location_reward": "return"}
+        systems.setdefault("trunk", System(REINFORCE, rung.recipe, of_trunk))
+        shared = {name: systems["trunk"].option(name) for name in ("baseline", "m")}
+        systems[rung.name] = _stopper("trunk", options["stop"], **shared)
     return Protocol("ladder", "DTRAM-MNIST-v0", 7, systems)
 
 

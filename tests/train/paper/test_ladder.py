@@ -12,34 +12,23 @@ from agents.objective import Objective
 from train import reproduce
 from train.common.files import read_json
 from train.common.records import pack_bits, read_records
-from train.dtram.options import StopJoint
 from train.paper import ladder, systems
 from train.paper.systems import LADDER, PROTOCOLS, REINFORCE, RUNGS, System
 from train.reinforce import Options
 
 
-def test_each_rung_changes_one_option_or_two() -> None:
-    before: dict[str, Any] = {}
-    for rung in RUNGS:
-        system = LADDER.systems[rung.name]
-        if rung.recipe == "talk":
-            assert system.options == {**before, **rung.options}
-            assert 1 <= len(rung.options) <= 2
-            assert all(system.option(name) == value for name, value in rung.options.items())
-            before = dict(system.options)
-    talk = LADDER.systems["talk"].option("stop")
-    assert isinstance(talk, StopJoint) and talk.gradient == "reinforce" and talk.reads == "state"
-    epochs = {system.option("epochs") for system in LADDER.systems.values()}
-    assert epochs == {systems.LADDER_EPOCHS}
+def options_of(name: str) -> Options:
+    """The options of a rung's run, defaults included; of both runs if it has a trunk."""
+    system = LADDER.systems[name]
+    options = {**system.values, **system.options}
+    if system.trunk:
+        trunk = LADDER.systems[system.trunk]
+        options = {**trunk.values, **trunk.options, **options}
+    return Options(**options)
 
 
 def test_each_rung_trains_otherwise_and_keeps_the_rest() -> None:
-    """By the options of the program, defaults included, and by the loss that they make."""
-
-    def options_of(name: str) -> Options:
-        system = LADDER.systems[name]
-        return Options(**{**system.values, **system.options})
-
+    """By the options of the program, and by the loss that they make."""
     names = [rung.name for rung in RUNGS if rung.recipe == "talk"]
     losses = {name: options_of(name).objective(0.98) for name in names}
     assert losses["talk"] == Objective(
@@ -49,13 +38,27 @@ def test_each_rung_trains_otherwise_and_keeps_the_rest() -> None:
         baseline="value",
         location_reward="return",
     )
-    for before, name in pairwise(names):
-        old, new = vars(options_of(before)), vars(options_of(name))
+    for before, rung in pairwise(rung for rung in RUNGS if rung.recipe == "talk"):
+        old, new = vars(options_of(before.name)), vars(options_of(rung.name))
         changed = {key for key in old if old[key] != new[key]}
-        in_loss = losses[before] != losses[name]
-        assert changed and (in_loss or changed & {"stop", "augment", "optimizer", "locator"}), name
-    assert losses["after"].location_reward == losses["exact"].location_reward == "return"
+        implied = {"location_reward"} if rung.name == "after" else set()  # as with a joint stop
+        assert changed == rung.options.keys() | implied, rung.name
+    assert losses["after"].location_reward == "return"
     assert losses["probability"].location_reward == "mean_prob"
+    epochs = {options_of(name).epochs for name in (*names, "map")}
+    assert epochs == {systems.LADDER_EPOCHS}
+
+
+def test_rungs_that_only_learn_to_stop_share_a_trunk() -> None:
+    shared = [rung.name for rung in RUNGS if rung.on_trunk]
+    assert shared == ["after", "exact", "answer", "prior"]
+    for name in shared:
+        assert LADDER.needed(name) == ["trunk", name]
+        words = " ".join(LADDER.run(Path("r"), name, 0).words())
+        assert (
+            "--m 4 --baseline leave_one_out" in words or "--baseline leave_one_out --m 4" in words
+        )
+    assert "trunk" not in {rung.name for rung in RUNGS}
 
 
 def record(rung: str, seed: int, wrong: list[int], glimpses: float = 3.0) -> dict[str, Any]:
@@ -76,8 +79,8 @@ def test_rows_by_hand() -> None:
     records = [
         record("talk", 0, [0, 1, 2]) | {"collapsed": ["it never stops"]},
         record("talk", 1, [0]),
-        record("all", 0, [0, 1], glimpses=2.0),
-        record("all", 1, [0, 1, 2], glimpses=2.5),
+        record("ram-first", 0, [0, 1], glimpses=2.0),
+        record("ram-first", 1, [0, 1, 2], glimpses=2.5),
         record("exact", 0, []),
     ]
     talk, every, exact = ladder.rows(records)
@@ -101,26 +104,31 @@ def test_the_ladder_from_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_this_process: None
 ) -> None:
     quick = {"env_steps": 6_000, "batch_size": 60, "device": "cpu", "epochs": 1}
-    small = replace(
-        LADDER,
-        env_id="DTRAM-Signpost-v0",
-        max_glimpses=4,
-        systems={
-            name: System(REINFORCE, "talk", {**LADDER.systems[name].options, **quick})
-            for name in ("talk", "all")
-        },
+    talk, trunk = (
+        System(REINFORCE, "talk", {**LADDER.systems[name].options, **quick})
+        for name in ("talk", "trunk")
     )
-    monkeypatch.setattr(systems, "LADDER", small)
+    made = LADDER.systems["after"]
+    stop = replace(made.options["stop"], epochs=1, batch_size=900)
+    after = replace(made, options={**made.options, "stop": stop, "device": "cpu"})
+    of_test = {"talk": talk, "trunk": trunk, "after": after}
+    small = replace(LADDER, env_id="DTRAM-Signpost-v0", max_glimpses=4, systems=of_test)
+    for module in (systems, ladder):
+        monkeypatch.setattr(module, "LADDER", small)
+        monkeypatch.setattr(module, "RUNGS", [r for r in RUNGS if r.name in of_test])
     monkeypatch.setattr(systems, "PROTOCOLS", {**PROTOCOLS, "ladder": small})
     options = reproduce.Options(what=("ladder",), runs=tmp_path / "runs", seeds=1, device="cpu")
     (path,) = reproduce.reproduce(options)
     assert path.name == "ladder.md"
     rows = read_json(path.with_suffix(".json"))["rows"]
-    assert [row["rung"] for row in rows] == ["talk", "all"] and rows[1]["low"] <= rows[1]["high"]
+    assert [row["rung"] for row in rows] == ["talk", "after"]
+    assert rows[1]["low"] <= rows[1]["high"]
     records = read_records(path.with_suffix(".jsonl"))
     for one in records:
         results = read_json(small.folder(options.runs, one["system"], 0) / "results.json")
         assert one["columns"]["4"]["error"] == pytest.approx(results["fixed"]["4"]["test_error"])
+        seconds = results["train_seconds"]
+        assert (one["train_seconds"] > seconds) == (one["system"] == "after")
         assert one["images"] == 2000 and one["command"] == results["command"]
     again = reproduce.reproduce(
         replace(options, read_only=True, runs=tmp_path / "none", out=path.parent)
