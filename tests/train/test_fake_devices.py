@@ -1,61 +1,43 @@
-"""Device faults without a GPU: training steps on tensors that have a device and no data.
-
-On a fake ``cuda`` device a mix of devices is an error, and so is every read of a value by the host;
-it has no backward pass. On ``meta`` the whole step runs.
-"""
+"""Device faults without a GPU: training on tensors that have a device and no data."""
 
 import copy
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
-    FakeTensorMode,
+    DynamicOutputShapeException,
 )
+from torch.nn.functional import cross_entropy
 
 from agents.dtram import DTRAM
-from agents.objective import hybrid_loss
+from agents.halting.act import ponder_cost_loss
+from agents.halting.act_resnet import ACTOutput
+from agents.objective import Objective, hybrid_loss
 from agents.spatial_map import MapDTRAM, MapUnroll
-from agents.unroll import Trajectory, Unroll
+from agents.unroll import Trajectory, Unroll, classify, score
+from dtram_env.datasets.sources.cluttered import COMPOSITIONS
 from dtram_env.datasets.storage.mapped import MappedStore
 from dtram_env.datasets.storage.tensors import FlatStore, HostStore, TensorStore
 from tests.dtram_env.datasets.trees import make_folder
+from tests.fake_devices import device_without_data
 from train.common.augment import Augmentation
+from train.common.clutter import Composer
+from train.common.one_look_networks import HaltingBlocks, NoHalting, new_network
 from train.common.optimizers import Optimizers
 from train.common.options import ResNetEncoder
 from train.common.training_task import Images, TrainingTask
+from train.dtram.frozen_states import FrozenStates
 from train.dtram.networks import new_agent
-from train.dtram.options import StopJoint, Values
+from train.dtram.options import ACT, AfterTrunk, StopAfter, StopByValue, StopJoint, Values
 from train.dtram.recipes import RECIPES
 from train.reinforce import Options
 
 CPU = torch.device("cpu")
 FEW, BATCH, GLIMPSES = 12, 8, 3
-
-
-@contextmanager
-def device_without_data(name: str) -> Iterator[torch.device]:
-    """``"cuda"`` with fake tensors, or ``"meta"``."""
-    overwrite = torch.__future__.get_overwrite_module_params_on_conversion()
-    torch.__future__.set_overwrite_module_params_on_conversion(True)
-    try:
-        with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
-            patch.setattr(Tensor, "pin_memory", lambda tensor: tensor)  # fake tensors have none
-            if name == "cuda":
-                stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
-            else:
-                # Neither of them knows the device.
-                patch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
-                adamw = torch.optim.AdamW
-                patch.setattr(torch.optim, "AdamW", lambda p, fused, **k: adamw(p, **k))
-            yield torch.device(name)
-    finally:
-        torch.__future__.set_overwrite_module_params_on_conversion(overwrite)
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +97,18 @@ def agent_of(task: TrainingTask, options: Options) -> DTRAM:
     return new_agent(task, *made, options.seed)[0]
 
 
+def update(network: nn.Module, loss: Tensor, options: Options) -> None:
+    """The gradient and the optimizer's step, on meta; a fake device has no backward pass."""
+    assert loss.shape == ()
+    if loss.device.type == "meta":
+        parameters = list(network.parameters())
+        optimizers = Optimizers(network, parameters, 9, options.learning_rate, options.optimizer)
+        optimizers.zero_grad()
+        loss.backward()
+        optimizers.clip_gradient()
+        optimizers.step()
+
+
 def step(task: TrainingTask, options: Options, agent: DTRAM, device: torch.device) -> None:
     """A whole training step of the trunk; on a fake device, up to the loss."""
     there, images = moved(task, device)
@@ -126,18 +120,12 @@ def step(task: TrainingTask, options: Options, agent: DTRAM, device: torch.devic
     else:
         unroll = Unroll(agent, there.sensor, 0.1, joint, options.bf16)
     objective, m = options.objective(0.98), options.m
-    parameters = [p for p in agent.parameters() if p.requires_grad]
     indices = torch.randperm(len(images), device=device)[:BATCH]
     store, in_store = there.augmented(images, indices, options.augment)
     trajectory = unroll(store, in_store, GLIMPSES, m)
     losses = hybrid_loss(trajectory, images.labels[indices], m, objective, agent.scalar_baseline)
-    assert losses.total.device.type == device.type and losses.total.shape == ()
-    if device.type == "meta":
-        optimizers = Optimizers(agent, parameters, 9, options.learning_rate, options.optimizer)
-        optimizers.zero_grad()
-        losses.total.backward()
-        optimizers.clip_gradient()
-        optimizers.step()
+    assert losses.total.device.type == device.type
+    update(agent, losses.total, options)
 
 
 @pytest.mark.parametrize("device", ["cuda", "meta"])
@@ -150,6 +138,106 @@ def test_a_training_step_of_every_recipe(open_task, recipe: str, device: str) ->
     agent = agent_of(task, options)
     with device_without_data(device) as there:
         step(task, options, agent, there)
+
+
+@pytest.mark.parametrize("device", ["cuda", "meta"])
+@pytest.mark.parametrize(
+    "augment",
+    [
+        Augmentation(affine=1.0, elastic=0.5, flip=True),
+        Augmentation(colour=0.4, lighting=0.1),
+        Augmentation(scale_crop=(0.3, 1.0)),
+    ],
+)
+def test_augmentation_of_images_of_any_size(open_task, augment: Augmentation, device: str) -> None:
+    with device_without_data(device) as there:
+        task, images = moved(open_task("DTRAM-ImageFolder-v0"), there)
+        indices = torch.randperm(len(images), device=there)[:BATCH]
+        store, in_store = task.augmented(images, indices, augment)
+        assert store.thumbnail(in_store, 16).device.type == device
+        centre = torch.zeros(len(indices), 2, device=there)
+        assert task.sensor(store, in_store, centre).device.type == device
+
+
+@pytest.mark.parametrize("device", ["cuda", "meta"])
+@pytest.mark.parametrize("dataset", COMPOSITIONS)
+def test_digits_composed_anew(dataset: str, device: str) -> None:
+    with device_without_data(device) as there:
+        digits = torch.zeros(FEW, 28, 28, 1, dtype=torch.uint8, device=there)
+        composer = Composer(dataset, digits)
+        images = composer(torch.randperm(FEW, device=there), Augmentation(elastic=0.5))
+        assert images.device.type == device and len(images) == FEW
+
+
+@pytest.mark.parametrize("device", ["cuda", "meta"])
+@pytest.mark.parametrize(
+    "stop", [StopAfter(), StopAfter(gradient="reinforce"), StopByValue(), ACT()]
+)
+def test_a_step_of_every_stopper(open_task, stop: AfterTrunk, device: str) -> None:
+    task = open_task("DTRAM-Signpost-v0")
+    options = options_of("mnist")
+    agent = agent_of(task, options)
+    with device_without_data(device) as there:
+        agent = agent.to(there)
+        states = FrozenStates(
+            torch.zeros(GLIMPSES, FEW, agent.config.hidden_size, device=there),
+            torch.zeros(GLIMPSES, FEW, agent.config.num_classes, device=there),
+            torch.zeros(FEW, dtype=torch.int64, device=there),
+        )
+        indices = torch.randperm(FEW, device=there)[:BATCH]
+        if isinstance(stop, ACT):
+            losses = states.act_losses(agent, indices, stop.ponder_cost, 0.98)
+        elif isinstance(stop, StopByValue):
+            losses = states.gain_losses(agent, indices, 0.98)
+        else:
+            objective = Objective(
+                stop="learned",
+                location_reward="return",
+                baseline="value",
+                stop_gradient=stop.gradient,
+                stop_entropy=stop.entropy,
+            )
+            trajectory, labels = states.trajectory(agent, indices), states.labels[indices]
+            losses = hybrid_loss(trajectory, labels, 1, objective, agent.scalar_baseline)
+        update(agent, losses.total, options)
+
+
+@pytest.mark.parametrize("device", ["cuda", "meta"])
+@pytest.mark.parametrize("halting", [NoHalting(), HaltingBlocks("act"), HaltingBlocks("sact")])
+def test_a_step_of_one_look(open_task, halting: Any, device: str) -> None:
+    task = open_task("DTRAM-ImageFolder-v0")
+    encoder = ResNetEncoder("resnet18", width=8)
+    network, _ = new_network(task, encoder, halting, side=32, bf16=False, seed=0)
+    with device_without_data(device) as there:
+        network = network.to(there)
+        output = network(torch.zeros(BATCH, 32, 32, 3, dtype=torch.uint8, device=there))
+        labels = torch.zeros(BATCH, dtype=torch.int64, device=there)
+        if isinstance(output, ACTOutput):
+            loss = ponder_cost_loss(output.logits, labels, output.ponder, 0.01)
+        else:
+            loss = cross_entropy(output, labels)
+        update(network, loss, Options())
+
+
+def test_scores_wait_for_nothing(open_task) -> None:
+    task = open_task("DTRAM-Signpost-v0")
+    agent = agent_of(task, options_of("mnist-conv"))
+    with device_without_data("cuda") as there:
+        _, images = moved(task, there)
+        found = score(agent.to(there).eval(), task.sensor, images.store, images.labels)
+        assert {part.device.type for part in found} == {"cuda"}
+
+
+def test_classify_waits_only_to_drop_stopped_images(open_task) -> None:
+    task = open_task("DTRAM-Signpost-v0")
+    agent = agent_of(task, options_of("mnist-conv"))
+    with device_without_data("cuda") as there:
+        _, images = moved(task, there)
+        index = torch.arange(FEW, device=there)
+        with pytest.raises(DynamicOutputShapeException) as caught:
+            classify(agent.to(there).eval(), task.sensor, images.store, index)
+    line = [frame for frame in caught.traceback if frame.path.name == "unroll.py"][-1]
+    assert "running[stops]" in str(line.statement)
 
 
 def test_a_tensor_left_on_the_host_is_found(open_task) -> None:

@@ -19,7 +19,7 @@ from agents.unroll import GlimpseSensor
 from dtram_env import GlimpseVectorEnv, datasets
 from dtram_env.datasets import Dataset
 from dtram_env.datasets.storage.drawn_store import DrawnStore
-from dtram_env.datasets.storage.tensors import TensorStore, make_store
+from dtram_env.datasets.storage.tensors import FlatStore, TensorStore, make_store
 from dtram_env.sensor import margin
 from dtram_env.sensor_torch import TorchStore
 from train.common.augment import Augmentation
@@ -70,7 +70,11 @@ class Images:
         if isinstance(height, int):
             return self.store.whole(indices), None
         assert isinstance(height, Tensor) and isinstance(width, Tensor)
-        corner, tallest, widest = torch.zeros_like(indices), int(height.max()), int(width.max())
+        if isinstance(self.store, FlatStore):  # the batch's own would make the host wait
+            tallest, widest = self.store.largest
+        else:
+            tallest, widest = int(height.max()), int(width.max())
+        corner = torch.zeros_like(indices)
         padded = self.store.crop(indices, corner, corner, max(tallest, widest))
         return padded[:, :tallest, :widest], torch.stack([height, width], dim=1)
 

@@ -92,6 +92,7 @@ class FlatStore:
             image = store.image(i).reshape(-1)
             self._flat[start : start + len(image)] = send(image, device)
         self._starts, self._sizes = send(starts, device), send(store.sizes, device)
+        self.largest = tuple(store.sizes.max(axis=0).tolist())  # height, width
         self._thumbnails: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
