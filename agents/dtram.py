@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from gymnasium.spaces import Dict, Space
 from torch import Tensor, nn
-from torch.nn.functional import hardtanh, one_hot
+from torch.nn.functional import hardtanh
 
 from dtram_env.views import grid_centres
 
@@ -255,7 +255,8 @@ class DTRAM(SavedNetwork):
         log_p = torch.log_softmax(logits.detach(), dim=-1)
         log_doubt = torch.log1p(-log_p.amax(dim=-1, keepdim=True).exp()).clamp(min=LEAST_LOG_DOUBT)
         if self.config.stopper_evidence:
-            clock = one_hot(time - 1, self.config.max_glimpses).to(h.dtype)
+            steps = torch.arange(1, self.config.max_glimpses + 1, device=h.device)
+            clock = (time[..., None] == steps).to(h.dtype)
             evidence = EVIDENCE_SCALE * log_p.clamp(min=LEAST_LOG_PROB), EVIDENCE_SCALE * log_doubt
             h = torch.cat([STATE_SCALE * h, *evidence, clock], dim=-1)
         logit = self.stopper(h)

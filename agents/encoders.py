@@ -7,7 +7,6 @@ non-linearity. Its where-path of `where_features` hidden units reads the locatio
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,21 +23,25 @@ little influence beside the many pixels of a glimpse."""
 FILTERS = 16  # channels of the first convolution of `GlimpseConv` and `GlimpseCNN`
 
 
-@dataclass(frozen=True)
-class PixelScale:
+class PixelScale(nn.Module):
     """Normalises pixels: ``(pixel - mean) / std``, as numbers or one for each channel."""
 
-    mean: float | tuple[float, ...] = 0.0
-    std: float | tuple[float, ...] = 255.0
+    mean: Tensor
+    std: Tensor
 
-    def __call__(self, pixels: Tensor, dtype: torch.dtype) -> Tensor:
+    def __init__(
+        self, mean: float | tuple[float, ...] = 0.0, std: float | tuple[float, ...] = 255.0
+    ) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean), persistent=False)
+        self.register_buffer("std", torch.tensor(std), persistent=False)
+
+    def forward(self, pixels: Tensor, dtype: torch.dtype) -> Tensor:
         """Scales pixels ``(B, H, W, C)``; the scales of a glimpse are stacked as channels."""
 
-        def each(value: float | tuple[float, ...]) -> Tensor | float:
-            if not isinstance(value, tuple):
-                return value
-            repeated = value * (pixels.shape[-1] // len(value))
-            return torch.tensor(repeated, dtype=dtype, device=pixels.device)
+        def each(values: Tensor) -> Tensor:
+            count = 1 if values.ndim == 0 else pixels.shape[-1] // len(values)
+            return values.to(dtype).repeat(count) if count > 1 else values.to(dtype)
 
         return (pixels.to(dtype) - each(self.mean)) / each(self.std)
 
