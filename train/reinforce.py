@@ -96,7 +96,7 @@ class Options(TrainingOptions):
     pool=none|max_and_mean dropout=0.2"""
     stop: Stop = field(default_factory=StopAfter)
     """when the stopper learns: after the trunk (epochs=20 batch_size=1000), or joint with it
-    (into=detached|state ram_epochs=0); both take max_mean_glimpses=3.5 threshold=none
+    (into=detached|state ram_share=0); both take max_mean_glimpses=3.5 threshold=none
     gradient=exact|reinforce entropy=0.0005 prior=confidence|none reads=answer|state hidden=128. Or
     value: after the trunk, from the drop in cross-entropy still to come; off (RAM); act: Adaptive
     Computation Time on a --trunk (ponder_cost=0.01)"""
@@ -141,9 +141,6 @@ class Options(TrainingOptions):
         fits = not (joint and (mapped or by_value))
         check("stop", self.stop.name, fits, "after or off with a map or values")
 
-        if isinstance(self.stop, StopJoint):
-            ram, end = self.stop.ram_epochs, 1 if self.env_steps else self.epochs
-            check("stop ram_epochs", ram, ram < end, "fewer than --epochs, 0 with --env-steps")
         valid = 0 <= self.scan_epochs < self.epochs and not (joint and self.scan_epochs)
         check("scan_epochs", self.scan_epochs, valid, "fewer than --epochs, 0 with --stop joint")
         fits = not (self.scan_epochs and (mapped or by_value))
@@ -232,7 +229,8 @@ def train_trunk(
         agent.train()
         epoch_objective, m = objective, options.m
         progress = epoch / max(1, epochs - 1)
-        stops = isinstance(options.stop, StopJoint) and epoch >= options.stop.ram_epochs
+        ram_share = getattr(options.stop, "ram_share", 1.0)
+        stops = joint and epoch >= ram_share * epochs
         if isinstance(unroll, Unroll):
             unroll.scripted_locations, unroll.stop = None, stops
         if isinstance(options.locator, Values):

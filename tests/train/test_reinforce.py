@@ -324,7 +324,7 @@ def test_a_locator_with_a_rate_of_nearly_nothing_stays_where_it_began(
 def test_before_a_joint_stop_every_trajectory_takes_the_whole_budget(
     tmp_path: Path, small_options
 ) -> None:
-    stop = StopJoint(gradient="reinforce", ram_epochs=1)
+    stop = StopJoint(gradient="reinforce", ram_share=0.5)
     options = small_options(run_dir=tmp_path / "a", epochs=2, stop=stop)
     agent = DTRAM.load(train(options))
     lengths = [row["rollout/ep_len_mean"] for row in metrics(tmp_path / "a")]
@@ -351,9 +351,7 @@ TRUNK = {"trunk": Path("x"), "run_dir": Path("y")}
         (lambda: {"stop": StopAfter(max_mean_glimpses=0.5)}, "--stop max_mean_glimpses 0.5"),
         (lambda: {"stop": StopAfter(epochs=0)}, "--stop epochs 0"),
         (lambda: {"stop": StopJoint(entropy=-1.0)}, "--stop entropy -1.0"),
-        (lambda: {"stop": StopJoint(ram_epochs=-1)}, "--stop ram_epochs -1"),
-        (lambda: {"stop": StopJoint(ram_epochs=9), "epochs": 9}, "--stop ram_epochs 9: expected"),
-        (lambda: {"stop": StopJoint(ram_epochs=1), "env_steps": 9}, "0 with --env-steps"),
+        (lambda: {"stop": StopJoint(ram_share=1.0)}, "--stop ram_share 1.0: expected 0 or more"),
         (lambda: {"stop": StopAfter(threshold=0.9)}, "--stop threshold 0.9: expected none, unless"),
         (lambda: {"stop": ACT(ponder_cost=-1.0), **TRUNK}, "--stop ponder_cost -1.0"),
         (
@@ -591,6 +589,18 @@ def test_the_trunk_stays_and_the_stop_learns(tmp_path: Path, finished_ram: Path,
     digest = json.loads((finished_ram / "model.json").read_text())["weights_sha256"]
     assert second["trunk"]["weights_sha256"] == digest
     assert second["trunk"]["options"]["stop"] == {"name": "off"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_talks_algorithm_finds_the_best_policy_of_signpost(tmp_path: Path, seed: int) -> None:
+    """Joint, sampled and from the first epoch on. Half of the images need a second glimpse."""
+    stop = replace(RECIPES["talk"]["stop"], ram_share=0.0, max_mean_glimpses=None)
+    changes = {"locator": Gaussian(std=0.35, gradient="state"), "stop": stop, "epochs": 15}
+    options = {**RECIPES["talk"], **changes, "env_id": "DTRAM-Signpost-v0", "seed": seed}
+    results = read(train(Options(recipe="talk", run_dir=tmp_path / "run", **options)))
+    assert results["test_error"] == 0.0 and results["collapsed"] == []
+    assert results["mean_glimpses"] == pytest.approx(1.5, abs=0.05)
 
 
 @pytest.mark.slow

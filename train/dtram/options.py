@@ -205,12 +205,12 @@ class StopJoint(_StopByReturn):
     prior: Literal["confidence", "none"] = "none"
     into: Literal["detached", "state"] = "detached"
     """whether the gradient of the stop decisions ends at the recurrent state or flows into it"""
-    ram_epochs: int = 0
-    """epochs before it, without stops: all trajectories take the whole budget"""
+    ram_share: float = 0.0
+    """share of the epochs before it, in which all trajectories take the whole budget"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_numbers(self, "0 or more", "ram_epochs", option="stop")
+        check("stop ram_share", self.ram_share, 0 <= self.ram_share < 1, "0 or more, less than 1")
 
 
 @dataclass(frozen=True)

@@ -76,12 +76,12 @@ _PHOTOGRAPHS: dict[str, Any] = {
 
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     # The slides as they stand: all modules learn jointly, by sampled decisions and their return.
-    # Before that, two thirds of the epochs are without stops; else it learns to stop at once.
+    # Before that, 60 % of the epochs are without stops; else it learns to stop at once.
     "talk": {
         "epochs": 36,
         "locator": Gaussian(std=0.1, gradient="state", learning_rate=1e-4),
         "stop": StopJoint(
-            gradient="reinforce", reads="state", into="state", entropy=0.0, ram_epochs=24
+            gradient="reinforce", reads="state", into="state", entropy=0.0, ram_share=0.6
         ),
         "baseline": "value",
         "supervision": "taken",

@@ -202,8 +202,8 @@ class Rung(NamedTuple):
 def _rungs(epochs: int) -> tuple[Rung, ...]:
     """The rungs, each trained for so many epochs, the last one included."""
     bound, talk = BOUNDS[1], recipes.RECIPES["talk"]
-    joint = replace(talk["stop"], max_mean_glimpses=bound, ram_epochs=2 * epochs // 3)
-    at_once = replace(joint, ram_epochs=0)
+    joint = replace(talk["stop"], max_mean_glimpses=bound)
+    at_once = replace(joint, ram_share=0.0)
     after = StopAfter(
         gradient="reinforce", reads="state", prior="none", entropy=0.0, max_mean_glimpses=bound
     )
@@ -216,7 +216,7 @@ def _rungs(epochs: int) -> tuple[Rung, ...]:
     on_map = {"epochs": epochs, "stop": StopAfter(max_mean_glimpses=bound)}
     return (
         Rung("talk", "the talk's algorithm", {"epochs": epochs, "stop": at_once}),
-        Rung("ram-first", "no stops in the first two thirds of the epochs", {"stop": joint}),
+        Rung("ram-first", "no stops in the first 60 % of the epochs", {"stop": joint}),
         Rung("all", "cross-entropy at every glimpse, taken or not", {"supervision": "all"}),
         Rung("leave-one-out", "leave-one-out baseline", {"baseline": "leave_one_out"}),
         Rung("after", "stopper after the trunk, not joint", {"stop": after}, on_trunk=True),

@@ -75,7 +75,7 @@ SETTINGS: dict[type, dict[str, st.SearchStrategy[Any]]] = {
         "threshold": st.none() | st.floats(0, 1),
         "reads": st.sampled_from(["answer", "state"]),
         "into": st.sampled_from(["detached", "state"]),
-        "ram_epochs": st.integers(0, 9),
+        "ram_share": st.floats(0, 0.99),
     },
     StopOff: {},
     ACT: {"ponder_cost": POSITIVE},
