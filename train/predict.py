@@ -29,7 +29,7 @@ from agents.loading import load_agent
 from agents.prediction import Prediction, predict_each
 from agents.stopping import LearnedStop
 from dtram_env.datasets.sources.folder import SUFFIXES
-from dtram_env.datasets.storage.decode import decode, large_images_allowed, opened, upright_size
+from dtram_env.datasets.storage.decode import decode, opened, pillow_limits, upright_size
 from dtram_env.rendering import draw_episode
 from train.common.options import check_numbers
 from train.common.provenance import choose_device
@@ -156,7 +156,7 @@ def picture_names(given: Sequence[Path], paths: Sequence[Path]) -> list[Path]:
 def draw(path: Path, answer: Prediction, picture: Path) -> None:
     """Writes the picture of an answer: the image, its glimpses in boxes, and the class."""
     way_out = "Do not change it while this program runs."
-    with large_images_allowed(), opened(str(path), way_out) as file:
+    with pillow_limits(), opened(str(path), way_out) as file:
         height, width = upright_size(file)
         pixels = decode(file, min(height, width, MAX_PICTURE))
     y, x = pixels.shape[0] / height, pixels.shape[1] / width
