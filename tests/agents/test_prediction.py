@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
 import dtram_env
 from agents import DTRAM, DTRAMConfig, FixedStop, LearnedStop
@@ -228,7 +228,10 @@ def test_a_photograph_is_turned_upright(tmp_path: Path) -> None:
     np.testing.assert_array_equal(turned.probabilities, same.probabilities)
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+TURNABLE = ("jpg", "png", "webp", "tif", *(["avif"] if features.check("avif") else []))
+
+
+@pytest.mark.parametrize("suffix", TURNABLE)
 def test_a_turned_image_is_upright_however_it_is_given(tmp_path: Path, suffix: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -304,6 +307,17 @@ def test_images_that_cannot_be_read_are_reported_one_by_one(tmp_path: Path) -> N
     answers = dict(predict_each(grey_agent(), paths, failed.__setitem__))
     assert sorted(answers) == [1] and sorted(failed) == [0, 2, 3, 4, 5]
     assert all(str(tmp_path / names[i]) in str(error) for i, error in failed.items())
+
+
+def test_a_bad_limit_of_pixels_is_no_images_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damage(tmp_path)
+    monkeypatch.setenv("DTRAM_MAX_PIXELS", "many")
+    failed: dict[int, Exception] = {}
+    with pytest.raises(ValueError, match=r"DTRAM_MAX_PIXELS=many: expected a number of pixels"):
+        dict(predict_each(grey_agent(), [tmp_path / "whole.png"], failed.__setitem__))
+    assert not failed
 
 
 @pytest.mark.parametrize(

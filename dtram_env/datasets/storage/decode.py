@@ -252,10 +252,12 @@ def pillow_limits() -> Iterator[None]:
     """Replaces Pillow's limits while files are read.
 
     `opened` checks the number of pixels. Texts and colour profiles of a PNG may be as large as all
-    of them together, since they do not change the pixels.
+    of them together, since they do not change the pixels. ValueError if `max_pixels` is not set to
+    a number.
     """
     from PIL import Image, PngImagePlugin
 
+    max_pixels()  # a bad setting is one error, and not one for each file
     with _limits:
         before = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK
         Image.MAX_IMAGE_PIXELS = None
