@@ -12,8 +12,9 @@ from PIL import Image
 from dtram_env.datasets.errors import DatasetCorruptError
 from dtram_env.datasets.storage.decode import (
     decode,
-    large_images_allowed,
     opened,
+    pillow_limits,
+    reading,
     resized,
     upright_size,
 )
@@ -85,10 +86,10 @@ def predict(agent: DTRAM, images: Sequence[GivenImage]) -> list[Prediction]:
         An answer for each image, in order.
 
     Raises:
-        ValueError: there are no images; one of them is not an image, or has another type; or the
-            model does not say how its images are shown.
+        ValueError: there are no images; one of them has another type, or is too large or too
+            narrow; or the model does not say how its images are shown.
         FileNotFoundError: a file is missing.
-        dtram_env.datasets.DatasetCorruptError: a file is damaged, or not an image.
+        dtram_env.datasets.DatasetCorruptError: an image is damaged, or a file is not an image.
     """
     answers = dict(predict_each(agent, images))
     return [answers[i] for i in range(len(images))]
@@ -113,7 +114,7 @@ def predict_each(
 
     def read_all(index: Sequence[int], read: Callable[[str, GivenImage], Any]) -> dict[int, Any]:
         found = {}
-        with large_images_allowed():
+        with pillow_limits():
             for i in index:
                 try:
                     found[i] = read(f"images[{i}]", images[i])
@@ -123,7 +124,7 @@ def predict_each(
                     failed(i, error)
         return found
 
-    sizes = read_all(range(len(images)), _read_size)
+    sizes = read_all(range(len(images)), shown.read_size)
     for index in _batches(shown, sizes):
         pixels = read_all(index, shown.read)
         if pixels:
@@ -145,6 +146,18 @@ class Preparation:
         """Zeros around images, in pixels."""
         return margin(self.sensor.glimpse_size, self.sensor.num_scales)
 
+    def read_size(self, name: str, image: GivenImage) -> tuple[int, int]:
+        """Height and width of a given image, upright; errors call it `name`."""
+        if isinstance(image, str | os.PathLike):
+            with opened(os.fspath(image), _MEND) as file:
+                size = upright_size(file)
+                resized(*size, self.image_size)  # raises for an extreme aspect
+            return size
+        size = upright_size(image) if isinstance(image, Image.Image) else _array_size(name, image)
+        with reading(name, _MEND):
+            resized(*size, self.image_size)
+        return size
+
     def read(self, name: str, image: GivenImage) -> np.ndarray:
         """Pixels ``(H, W, channels)`` uint8 of a given image; errors call it `name`."""
         if isinstance(image, str | os.PathLike):
@@ -154,11 +167,8 @@ class Preparation:
             if isinstance(image, np.ndarray):
                 grey = image.ndim == 3 and image.shape[2] == 1
                 image = Image.fromarray(image[..., 0] if grey else image)
-            try:
-                copy = image.copy()  # the given image must not change
-            except (OSError, SyntaxError, ValueError, EOFError) as error:
-                raise ValueError(f"{name}: damaged ({error}). {_MEND}") from error
-            pixels = decode(copy, self.image_size)
+            with reading(name, _MEND):
+                pixels = decode(image.copy(), self.image_size)  # the given one must not change
         if self.channels == 1:
             return np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
         return pixels
@@ -190,13 +200,8 @@ def preparation_of(agent: DTRAM) -> Preparation:
     return Preparation(sensor, channels, given["image_size"])
 
 
-def _read_size(name: str, image: GivenImage) -> tuple[int, int]:
-    """Height and width of a given image, upright; ValueError if it is not an image."""
-    if isinstance(image, str | os.PathLike):
-        with opened(os.fspath(image), _MEND) as file:
-            return upright_size(file)
-    if isinstance(image, Image.Image):
-        return upright_size(image)
+def _array_size(name: str, image: Any) -> tuple[int, int]:
+    """Height and width of a given array; ValueError if it is none, or not an image."""
     if not isinstance(image, np.ndarray):
         expected = "an array, the path of a file, or a Pillow image"
         raise ValueError(f"{name}: expected {expected}, got {type(image).__name__}")

@@ -1,7 +1,9 @@
 """Pictures of an episode: the enlarged image with a numbered box for each glimpse."""
 
+import contextlib
 from collections.abc import Sequence
-from typing import Any
+from functools import lru_cache
+from typing import Any, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -21,6 +23,15 @@ COLOURS = (
     (160, 110, 60),
 )
 _LINE = 18  # height of the caption, in pixels
+_CAPTION_SIZE = 10  # of its font
+_Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
+# Tried in order if Pillow's own font lacks a character of the caption.
+FONTS = (
+    *("DejaVuSans.ttf", "NotoSans-Regular.ttf", "LiberationSans-Regular.ttf", "Arial.ttf"),
+    *("NotoSansCJK-Regular.ttc", "NotoSansCJKsc-Regular.otf", "DroidSansFallbackFull.ttf"),
+    *("wqy-microhei.ttc", "wqy-zenhei.ttc", "Arial Unicode.ttf", "PingFang.ttc", "msyh.ttc"),
+    *("YuGothM.ttc", "msgothic.ttc", "malgun.ttf", "Nirmala.ttf", "unifont.ttf"),
+)
 
 
 def draw_episode(
@@ -39,7 +50,8 @@ def draw_episode(
         boxes: ``(left, top, width, height)`` in pixels of the image, one per glimpse, in order, as
             `crop_boxes` makes them. They may reach beyond the image.
         caption: a line of text below the picture, cut off if it is too long; "" draws an empty
-            line, None draws none.
+            line, None draws none. The first font that has its characters is used: Pillow's own, or
+            one of `FONTS` on this machine. Characters that none has are written as escapes.
         size: largest side of the picture, in pixels. The image is enlarged by the largest integer
             factor that fits; a larger image is shrunk to `size`.
     """
@@ -73,10 +85,35 @@ def draw_episode(
         draw.rectangle((x0, y0, place[2] + 2, place[3] + 2), fill=colour)
         draw.text((x0 + 3, y0 + 1), str(number), fill=(0, 0, 0), font=font)
     if caption:
-        font = ImageFont.load_default(size=10)
+        caption, font = _readable(caption)
         draw.rectangle((0, shown[1], shown[0], shown[1] + line), fill=(0, 0, 0))
         draw.text((4, shown[1] + 3), caption, fill=(255, 255, 255), font=font)
     return np.array(canvas)
+
+
+@lru_cache(maxsize=256)
+def _readable(text: str) -> tuple[str, _Font]:
+    """A text without characters that its font lacks, and the font, which lacks the fewest."""
+    font = ImageFont.load_default(size=_CAPTION_SIZE)
+    if _lacking(text, font):
+        font = min([font, *_system_fonts()], key=lambda font: len(_lacking(text, font)))
+    escapes = {ord(character): ascii(character)[1:-1] for character in _lacking(text, font)}
+    return text.translate(escapes), font
+
+
+def _lacking(text: str, font: _Font) -> set[str]:
+    """The characters that a font draws as the box of an unknown one, or that are not printable."""
+    box = bytes(font.getmask("\U0010ffff"))  # not a character
+    return {c for c in set(text) - {" "} if not c.isprintable() or bytes(font.getmask(c)) == box}
+
+
+@lru_cache(maxsize=1)
+def _system_fonts() -> list[ImageFont.FreeTypeFont]:
+    found = []
+    for name in FONTS:
+        with contextlib.suppress(OSError):
+            found.append(ImageFont.truetype(name, _CAPTION_SIZE))
+    return found
 
 
 def crop_boxes(

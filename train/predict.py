@@ -28,8 +28,8 @@ from PIL import Image
 from agents.loading import load_agent
 from agents.prediction import Prediction, predict_each
 from agents.stopping import LearnedStop
-from dtram_env.datasets.sources.folder import SUFFIXES
-from dtram_env.datasets.storage.decode import decode, large_images_allowed, opened, upright_size
+from dtram_env.datasets.sources.folder import SUFFIXES, find_images
+from dtram_env.datasets.storage.decode import decode, opened, pillow_limits, upright_size
 from dtram_env.rendering import draw_episode
 from train.common.options import check_numbers
 from train.common.provenance import choose_device
@@ -74,7 +74,7 @@ def predict(options: Options) -> dict[str, Any]:
     agent = load_agent(options.run_dir, choose_device(options.device), options.stop)
     if options.threshold is not None:
         agent.stopping = LearnedStop(options.threshold)
-    paths = find_images(options.images)
+    paths = given_images(options.images)
     pictures: list[Path | None] = [None] * len(paths)
     if options.pictures:
         is_run = (options.run_dir / "options.json").exists()
@@ -121,18 +121,13 @@ def describe(answer: dict[str, Any]) -> str:
     return text if answer["picture"] is None else f"{text}, {answer['picture']}"
 
 
-def find_images(given: Sequence[Path]) -> list[Path]:
+def given_images(given: Sequence[Path]) -> list[Path]:
     """The given files, and the images in given folders and their subfolders, sorted in each."""
-
-    def is_image(path: Path, folder: Path) -> bool:
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        return path.suffix.lower() in SUFFIXES and not hidden and not path.is_dir()
-
     found: list[Path] = []
     for path in given:
         inside = [path]
         if path.is_dir():
-            inside = sorted(below for below in path.rglob("*") if is_image(below, path))
+            inside = [path / below for below in find_images(path)[""]]
         if not inside:
             raise ValueError(f"{path}: expected images in it, files in {', '.join(SUFFIXES)}")
         found += inside
@@ -156,7 +151,7 @@ def picture_names(given: Sequence[Path], paths: Sequence[Path]) -> list[Path]:
 def draw(path: Path, answer: Prediction, picture: Path) -> None:
     """Writes the picture of an answer: the image, its glimpses in boxes, and the class."""
     way_out = "Do not change it while this program runs."
-    with large_images_allowed(), opened(str(path), way_out) as file:
+    with pillow_limits(), opened(str(path), way_out) as file:
         height, width = upright_size(file)
         pixels = decode(file, min(height, width, MAX_PICTURE))
     y, x = pixels.shape[0] / height, pixels.shape[1] / width

@@ -12,6 +12,10 @@ class DatasetCorruptError(RuntimeError):
     """A file of a dataset differs from the published one: it is short or was changed."""
 
 
+class ImageRefusedError(ValueError):
+    """An intact image that cannot be used, because of its size or its range of values."""
+
+
 class BuiltinDataWarning(UserWarning):
     """The images are drawn, because the requested dataset is not on this machine."""
 

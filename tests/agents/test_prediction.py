@@ -1,5 +1,6 @@
 """Predictions of the user's own images equal those of the environment, image by image."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
 import dtram_env
 from agents import DTRAM, DTRAMConfig, FixedStop, LearnedStop
@@ -227,6 +228,27 @@ def test_a_photograph_is_turned_upright(tmp_path: Path) -> None:
     np.testing.assert_array_equal(turned.probabilities, same.probabilities)
 
 
+TURNABLE = ("jpg", "png", "webp", "tif", *(["avif"] if features.check("avif") else []))
+
+
+@pytest.mark.parametrize("suffix", TURNABLE)
+def test_a_turned_image_is_upright_however_it_is_given(tmp_path: Path, suffix: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / f"turned.{suffix}"
+    Image.fromarray(draw(0, 40, 80)).save(path, exif=exif)
+    with Image.open(path) as file, Image.open(path) as loaded:
+        upright = np.asarray(ImageOps.exif_transpose(file))
+        loaded.load()
+        with Image.open(path) as unloaded:
+            first, *others = predict(grey_agent(), [upright, path, unloaded, loaded])
+            again = predict(grey_agent(), [unloaded])
+    assert upright.shape == (80, 40, 3)
+    for answer in [*others, *again]:
+        assert answer.boxes == first.boxes
+        np.testing.assert_allclose(answer.probabilities, first.probabilities, atol=1e-6)
+
+
 def test_a_pillow_image_is_not_changed(tmp_path: Path) -> None:
     Image.fromarray(draw(0, 400, 600)).save(tmp_path / "large.jpg")
     with Image.open(tmp_path / "large.jpg") as file:
@@ -252,6 +274,10 @@ def test_the_agents_mode_does_not_change() -> None:
         ([np.zeros((0, 8), np.uint8)], ValueError, r"got \(0, 8\)"),
         (["{tmp}/missing.png"], FileNotFoundError, "missing.png: no such file"),
         (["{tmp}"], DatasetCorruptError, "damaged, or no image"),
+        (["{tmp}/fifo.png"], DatasetCorruptError, r"fifo\.png: .* \(not a regular file\)"),
+        ([draw(0, 8, 8), draw(0, 2, 300)], ValueError, r"images\[1\]: 300 x 2 pixels, expected"),
+        (["{tmp}/long.png"], ValueError, r"long\.png: 300 x 2 pixels, expected a longer side"),
+        ([Image.new("F", (8, 8), -1)], ValueError, r"images\[0\]: grey values from -1 to -1"),
         (["{tmp}/text.png"], DatasetCorruptError, "text.png: damaged, or no image"),
         (["{tmp}/half.png"], DatasetCorruptError, "half.png: damaged"),
     ],
@@ -265,6 +291,8 @@ def test_bad_images_are_named(tmp_path: Path, images: Any, error: Any, message: 
 
 
 def damage(folder: Path) -> None:
+    os.mkfifo(folder / "fifo.png")
+    Image.fromarray(draw(0, 2, 300)).save(folder / "long.png")
     (folder / "text.png").write_text("not an image")
     Image.fromarray(draw(0, 80, 80)).save(folder / "whole.png")
     content = (folder / "whole.png").read_bytes()
@@ -273,12 +301,23 @@ def damage(folder: Path) -> None:
 
 def test_images_that_cannot_be_read_are_reported_one_by_one(tmp_path: Path) -> None:
     damage(tmp_path)
-    names = ["text.png", "whole.png", "half.png", "missing.png"]
+    names = ["text.png", "whole.png", "half.png", "missing.png", "long.png", "fifo.png"]
     failed: dict[int, Exception] = {}
     paths = [tmp_path / name for name in names]
     answers = dict(predict_each(grey_agent(), paths, failed.__setitem__))
-    assert sorted(answers) == [1] and sorted(failed) == [0, 2, 3]
+    assert sorted(answers) == [1] and sorted(failed) == [0, 2, 3, 4, 5]
     assert all(str(tmp_path / names[i]) in str(error) for i, error in failed.items())
+
+
+def test_a_bad_limit_of_pixels_is_no_images_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damage(tmp_path)
+    monkeypatch.setenv("DTRAM_MAX_PIXELS", "many")
+    failed: dict[int, Exception] = {}
+    with pytest.raises(ValueError, match=r"DTRAM_MAX_PIXELS=many: expected a number of pixels"):
+        dict(predict_each(grey_agent(), [tmp_path / "whole.png"], failed.__setitem__))
+    assert not failed
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,14 @@
 """Pictures: pixels by hand; frames of both environments; the window."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import gymnasium as gym
+import matplotlib
 import numpy as np
 import pytest
 
-from dtram_env import GlimpseEnv, GlimpseVectorEnv
+from dtram_env import GlimpseEnv, GlimpseVectorEnv, rendering
 from dtram_env.datasets import Dataset
 from dtram_env.rendering import COLOURS, crop_boxes, draw_episode, episode_caption
 
@@ -53,6 +57,52 @@ def test_captions() -> None:
     names = ("cat", "dog")
     assert episode_caption(1, None, 0, names) == "1: says ?, is cat"
     assert episode_caption(3, 1, 0, names, over=True) == "3 end: says dog, is cat"
+
+
+@pytest.fixture
+def one_font(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    # Beside Pillow's own, which is ASCII, a font with letters of Europe and without Chinese ones.
+    path = str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"))
+    monkeypatch.setattr(rendering, "FONTS", ("missing.ttf", path))
+    for cached in (rendering._system_fonts, rendering._readable):
+        cached.cache_clear()
+    yield
+    for cached in (rendering._system_fonts, rendering._readable):
+        cached.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("caption", "readable"),
+    [
+        ("cat, 0.93", "cat, 0.93"),
+        ("piñón Жα", "piñón Жα"),
+        ("n\u0303", "n\u0303"),
+        ("鳥", r"\u9ce5"),
+        ("ñ 鳥", r"ñ \u9ce5"),
+        ("a\nb\x00", r"a\nb\x00"),
+        ("caf\udce9", r"caf\udce9"),
+    ],
+)
+def test_a_caption_has_no_characters_that_its_font_lacks(
+    one_font: None, caption: str, readable: str
+) -> None:
+    image = np.zeros((20, 200, 1), np.uint8)
+    frame = draw_episode(image, [], caption)
+    np.testing.assert_array_equal(frame, draw_episode(image, [], readable))
+    assert rendering._readable(caption)[0] == readable
+    assert rendering._lacking(*rendering._readable(caption)) == set()
+
+
+def test_captions_of_unknown_characters_differ(
+    one_font: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = np.zeros((20, 200, 1), np.uint8)
+    for one, other in ("ñé", "鳥魚"):
+        assert (draw_episode(image, [], one) != draw_episode(image, [], other)).any()
+    monkeypatch.setattr(rendering, "FONTS", ())
+    for cached in (rendering._system_fonts, rendering._readable):
+        cached.cache_clear()
+    assert rendering._readable("piñón")[0] == r"pi\xf1\xf3n"
 
 
 def test_bad_images_are_refused() -> None:

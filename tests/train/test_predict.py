@@ -17,7 +17,7 @@ from agents.dtram import DTRAM
 from dtram_env.rendering import COLOURS
 from train.common.run import run_program
 from train.common.training_task import TrainingTask
-from train.predict import Options, find_images, main, picture_names, predict
+from train.predict import Options, given_images, main, picture_names, predict
 
 ROOT = Path(__file__).resolve().parents[2]
 ENV_ID = "DTRAM-ImageFolder-v0"
@@ -168,7 +168,6 @@ def test_unreadable_files_are_named_and_skipped(
     mixed = tmp_path / "mixed"
     shutil.copytree(images / "test" / "owl", mixed / "deep")
     (mixed / "bad.png").write_text("not an image")
-    (mixed / "notes.txt").write_text("no image, and not treated as one")
     missing = tmp_path / "missing.jpg"
     status = run_main(monkeypatch, model, mixed, missing, "--json", "--no-pictures")
     printed = capsys.readouterr()
@@ -226,12 +225,15 @@ def test_bad_options_are_named(options: dict[str, Any], message: str) -> None:
 
 
 def test_folders_are_searched_in_order(tmp_path: Path) -> None:
-    for name in ("b.JPG", "a.png", "sub/c.webp", "sub/.hidden.png", ".dot/d.png", "notes.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+    names = ("b.JPG", "a.png", "sub/c.webp", "sub/.hidden.png", ".dot/d.png", "notes.txt")
+    for name in (*names, "@eaDir/a.png/thumb.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     single = Path("elsewhere.img")
     expected = [tmp_path / "a.png", tmp_path / "b.JPG", tmp_path / "sub" / "c.webp"]
-    assert find_images([single, tmp_path]) == [single, *expected]
+    (tmp_path / "sub" / "up").symlink_to(tmp_path)
+    with pytest.warns(UserWarning, match=r"left out 1 file: 1 \.txt"):
+        assert given_images([single, tmp_path]) == [single, *expected]
 
 
 def test_no_two_pictures_have_one_name(tmp_path: Path) -> None:

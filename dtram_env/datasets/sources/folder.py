@@ -1,7 +1,10 @@
 """The user's own images: one folder per class, with a test part in its own folder or drawn."""
 
+import errno
 import os
-from collections.abc import Iterator
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +14,18 @@ from ..errors import DatasetNotFoundError
 from ..splits import PARTS, stratified_split
 from .listing import ImageList
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+# Read if Pillow can: AVIF if it was built so, HEIF with a plugin.
+OPTIONAL_SUFFIXES = (".avif", ".heic", ".heif")
 # The first of these that exists is used.
 TRAIN_NAMES = ("train", "training")
 TEST_NAMES = ("test", "testing", "val", "valid", "validation")
 
+# Folders that file servers and operating systems make, in lower case.
+_NO_CLASSES = {
+    *("@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "__macosx"),
+    *("$recycle.bin", "system volume information", "lost+found"),
+}
 _TEST_SHARE = 0.2  # of the images, where the test part is drawn
 _LAYOUT = "Expected ROOT/CLASS/IMAGE, or ROOT/train/CLASS/IMAGE and ROOT/test/CLASS/IMAGE"
 
@@ -23,8 +33,11 @@ _LAYOUT = "Expected ROOT/CLASS/IMAGE, or ROOT/train/CLASS/IMAGE and ROOT/test/CL
 def listing(root: Path, part: str) -> ImageList:
     """Lists the images of a part, by class and then by path.
 
-    Images are all files below a class's folder that end in one of `SUFFIXES`; case does not matter.
-    They are not opened. Hidden files and folders, whose names begin with a dot, are ignored.
+    Images are all files below a class's folder that end in one of `SUFFIXES`, or of
+    `OPTIONAL_SUFFIXES` where Pillow reads them; case does not matter. They are not opened. A
+    warning counts the other files. Hidden files and folders, whose names begin with a dot, folders
+    that file servers and operating systems make, such as ``@eaDir``, and links that lead back to a
+    folder above them are ignored.
 
     There are two layouts. If `root` has folders called as in `TRAIN_NAMES` and `TEST_NAMES`, these
     are the parts and contain the classes' folders; everything else in `root` is ignored. Otherwise
@@ -89,7 +102,7 @@ def _class_names(folder: Path) -> tuple[str, ...]:
     hint = ""
     if names and names[0].lower() in TRAIN_NAMES:
         hint = f" For a drawn test part use root={str(folder / names[0])!r}."
-    if loose := sum(_is_image(name) for name in os.listdir(folder)):
+    if loose := sum(is_image(name) and name[0] != "." for name in os.listdir(folder)):
         hint += f" {loose} images lie in it directly: put them into a folder for each class."
     raise ValueError(
         f"root: expected at least two classes, as folders in {folder}, found {found}. "
@@ -115,33 +128,83 @@ def _check_every_class(root: Path, labels: np.ndarray, names: tuple[str, ...]) -
 def _images(root: Path, folder: Path, names: tuple[str, ...]) -> tuple[list[str], np.ndarray]:
     """Paths of the classes' images, relative to `root`, and their labels."""
     present = set(_folders(folder))
-    of_class = [sorted(_below(root, folder / name)) if name in present else [] for name in names]
+    found = find_images(folder, [name for name in names if name in present])
+    place = "" if folder == root else f"{folder.name}/"
+    of_class = [[place + path for path in found.get(name, [])] for name in names]
     labels = np.repeat(np.arange(len(names)), [len(paths) for paths in of_class])
     return [path for paths in of_class for path in paths], labels.astype(np.int64)
 
 
-def _below(root: Path, folder: Path) -> Iterator[str]:
-    """Paths of all images below a folder, relative to `root`; follows links."""
-    place = folder.relative_to(root).as_posix()
+def find_images(root: Path, folders: Sequence[str] = ("",)) -> dict[str, list[str]]:
+    """Paths of all images below each of some folders of `root`, relative to `root`, sorted.
+
+    A warning counts the other files. Follows links, but not back to a folder above them.
+    """
+    found: dict[str, list[str]] = {}
+    others: Counter[str] = Counter()
+    for folder in folders:
+        paths = sorted(_files_below(root / folder, (root.resolve(),)))
+        found[folder] = [f"{folder}/{path}".lstrip("/") for path in paths if is_image(path)]
+        others.update(Path(path).suffix.lower() for path in paths if not is_image(path))
+    if others:
+        kinds = [f"{n} {kind or 'without a suffix'}" for kind, n in others.most_common(5)]
+        more = [f"{len(others) - 5} more kinds"] * (len(others) > 5)
+        warnings.warn(
+            f"{root}: left out {others.total()} file{'s' * (others.total() > 1)}: "
+            f"{', '.join(kinds + more)}. Images end in {', '.join(SUFFIXES)}, or "
+            f"{', '.join(OPTIONAL_SUFFIXES)} if Pillow reads them",
+            stacklevel=2,
+        )
+    return found
+
+
+def is_image(path: str) -> bool:
+    """Whether a file's name says that it is an image that Pillow reads."""
+    suffix = Path(path).suffix.lower()
+    if suffix in OPTIONAL_SUFFIXES:
+        from PIL import Image
+
+        return suffix in Image.registered_extensions()
+    return suffix in SUFFIXES
+
+
+def _files_below(folder: Path, above: tuple[Path, ...]) -> Iterator[str]:
+    """Paths of all files below a folder, relative to it; `above` are the folders passed."""
+    passed = (*above, folder.resolve())
     with os.scandir(folder) as entries:
         for entry in entries:
-            if not entry.is_dir():
-                if _is_image(entry.name):
-                    yield f"{place}/{entry.name}"
-            # Following a link to a folder that contains it would never end.
-            elif not entry.name.startswith(".") and not (
-                entry.is_symlink() and folder.resolve().is_relative_to(Path(entry).resolve())
-            ):
-                yield from _below(root, folder / entry.name)
+            if _is_folder(entry, passed):
+                below = _files_below(folder / entry.name, passed)
+                yield from (f"{entry.name}/{path}" for path in below)
+            elif not (entry.name.startswith(".") or _is_directory(entry) or _is_endless(entry)):
+                yield entry.name
 
 
 def _folders(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+        return sorted(entry.name for entry in entries if _is_folder(entry, (folder.resolve(),)))
 
 
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+def _is_folder(entry: os.DirEntry[str], passed: Sequence[Path]) -> bool:
+    """Whether an entry is a folder of the user's, and no link to one that contains it."""
+    name = entry.name.lower()
+    if name.startswith(".") or name in _NO_CLASSES or not _is_directory(entry):
+        return False
+    target = Path(entry).resolve() if entry.is_symlink() else None
+    return target is None or not any(path.is_relative_to(target) for path in passed)
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    # Of a link that leads to itself `is_dir` raises an error.
+    return os.path.isdir(entry) if entry.is_symlink() else entry.is_dir()
+
+
+def _is_endless(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a link that leads to itself."""
+    try:
+        return entry.is_symlink() and not os.stat(entry)
+    except OSError as error:
+        return error.errno == errno.ELOOP
 
 
 def _draw(labels: np.ndarray, test_share: float, seed: int) -> np.ndarray:

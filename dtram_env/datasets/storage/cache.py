@@ -18,7 +18,7 @@ import numpy as np
 
 from ..errors import DatasetCorruptError
 from ..paths import locked
-from .decode import large_images_allowed
+from .decode import pillow_limits
 from .mapped import FORMAT, MappedStore, lock_name, read_meta
 from .writing import CORES, check_free_space, reserve, run_all, write_at
 
@@ -71,6 +71,7 @@ def build_cache(
     Raises:
         DatasetNotFoundError: an image is missing, or the folder cannot be written or is full.
         DatasetCorruptError: an image or the cache is damaged; a new cache is not left behind.
+        ImageRefusedError: an image is too large, too narrow, or of an unclear range of values.
     """
     store = open_cache(folder, source)  # without the lock: the folder may be read-only
     if store is None:
@@ -96,7 +97,7 @@ def _build(
     if processes:
         workers = ProcessPoolExecutor(CORES, mp_context=multiprocessing.get_context("spawn"))
     try:
-        with large_images_allowed(), workers as pool:
+        with pillow_limits(), workers as pool:
             found = run_all(pool, source.size, range(count), label, progress=False)
             sizes = np.array(found, dtype=np.int32).reshape(count, 2)
             lengths = sizes.astype(np.int64).prod(axis=1) * source.channels

@@ -34,9 +34,15 @@ def box_resize(images: np.ndarray, side: int) -> np.ndarray:
     at_once = max(1, _BLOCK // (height * width * channels))
     for start in range(0, count, at_once):
         part = images[start : start + at_once].reshape(-1, height, width * channels)
-        taken = part.take(rows.reshape(-1), axis=1).astype(dtype)
-        tall = row_shares @ taken.reshape(len(part), *rows.shape, -1)
-        tall = tall.reshape(len(part), -1, width * channels)[:, :side]
+        values = len(part) * rows.shape[1] * width * channels  # under one group of rows
+        groups = max(1, _BLOCK // values)
+        tall = np.concatenate(
+            [
+                row_shares[i : i + groups] @ _rows_of(part, rows[i : i + groups]).astype(dtype)
+                for i in range(0, len(rows), groups)
+            ],
+            axis=1,
+        ).reshape(len(part), -1, width * channels)[:, :side]
         taken = tall.take(columns.reshape(-1), axis=2)
         taken = taken.reshape(len(part), side, *columns.shape).swapaxes(1, 2)
         total = (taken @ column_shares).swapaxes(1, 2).reshape(len(part), side, -1)
@@ -44,6 +50,11 @@ def box_resize(images: np.ndarray, side: int) -> np.ndarray:
         means = (2 * means + area) // (2 * area)
         out[start : start + at_once] = means.reshape(-1, side, side, channels)
     return out
+
+
+def _rows_of(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Rows ``(G, K)`` of images ``(N, H, L)``, as ``(N, G, K, L)``."""
+    return images.take(rows.reshape(-1), axis=1).reshape(len(images), *rows.shape, -1)
 
 
 @lru_cache(maxsize=64)

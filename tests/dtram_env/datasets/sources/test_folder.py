@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from dtram_env.datasets import DatasetNotFoundError
 from dtram_env.datasets.sources.folder import _draw, listing
@@ -84,13 +85,49 @@ def test_what_counts_as_an_image(tmp_path: Path) -> None:
     root = touch(
         tmp_path,
         *("a/1.jpg", "a/2.JPEG", "a/3.Png", "a/4.webp", "a/5.bmp", "a/6.tif", "a/7.TIFF"),
-        *("a/8.gif", "a/notes.txt", "a/.hidden.jpg", "a/.cache/9.jpg", "a/jpg", "a/x.jpg.json"),
+        *("a/8.gif", "a/9.jfif", "a/.hidden.jpg", "a/.cache/9.jpg"),
         *("b/1.jpg", ".thumbnails/1.jpg", "loose.jpg"),
     )
     train, test = both(root)
-    names = ("1.jpg", "2.JPEG", "3.Png", "4.webp", "5.bmp", "6.tif", "7.TIFF", "8.gif")
+    names = ("1.jpg", "2.JPEG", "3.Png", "4.webp", "5.bmp", "6.tif", "7.TIFF", "8.gif", "9.jfif")
     assert sorted(train + test) == [*(f"a/{name}" for name in names), "b/1.jpg"]
     assert listing(root, "train").class_names == ("a", "b")
+
+
+def test_one_line_counts_the_files_that_are_left_out(tmp_path: Path) -> None:
+    root = touch(
+        tmp_path,
+        *("a/1.jpg", "b/1.jpg", "a/notes.txt", "b/jpg", "b/x.jpg.json", "a/deep/y.json"),
+        *("a/1.mp4", "a/2.MP4", "a/3.mp4", "a/.DS_Store", "b/@eaDir/1.jpg/thumb.db"),
+    )
+    with pytest.warns(UserWarning, match="left out") as warned:
+        listing(root, "train")
+    assert len(warned) == 1
+    message = str(warned[0].message)
+    kinds = ("3 .mp4", "2 .json", "1 .txt", "1 without a suffix")
+    assert message.startswith(f"{root}: left out 7 files: ")
+    assert set(message.split(": ")[2].split(". ")[0].split(", ")) == set(kinds)
+
+
+@pytest.mark.parametrize("suffix", [".avif", ".heic"])
+def test_kinds_that_pillow_may_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    root = touch(tmp_path, "a/1.jpg", "b/1.jpg", f"b/2{suffix}")
+    monkeypatch.setattr(Image, "registered_extensions", lambda: {suffix: "X"})
+    train, test = both(root)
+    assert sorted(train + test) == ["a/1.jpg", "b/1.jpg", f"b/2{suffix}"]
+    monkeypatch.setattr(Image, "registered_extensions", lambda: {})
+    with pytest.warns(UserWarning, match=rf"left out 1 file: 1 \{suffix}\. Images end in"):
+        assert listing(root, "train").paths == ("a/1.jpg", "b/1.jpg")
+
+
+@pytest.mark.parametrize("name", ["@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found", "__MACOSX"])
+def test_folders_of_file_servers_hold_no_images(tmp_path: Path, name: str) -> None:
+    paths = (f"{name}/a/1.jpg", f"a/{name}/1.jpg/thumb.jpg", f"a/x/{name}/1.jpg")
+    root = touch(tmp_path, "a/1.jpg", "b/1.jpg", *paths)
+    assert listing(root, "train").class_names == ("a", "b")
+    assert listing(root, "train").paths == ("a/1.jpg", "b/1.jpg")
 
 
 def test_nested_folders_and_links(tmp_path: Path) -> None:
@@ -99,12 +136,33 @@ def test_nested_folders_and_links(tmp_path: Path) -> None:
     (root / "a/link.jpg").symlink_to(other / "3.jpg")
     (root / "a/linked").symlink_to(other)
     (root / "c").symlink_to(other)
-    (root / "a/x/up").symlink_to(root / "a")  # leads to itself for ever
     train, test = both(root)
     assert sorted(train + test) == [
         *("a/2.jpg", "a/link.jpg", "a/linked/3.jpg", "a/linked/deep/4.jpg", "a/x/y/1.jpg"),
         *("b/1.jpg", "b/2.jpg", "c/3.jpg", "c/deep/4.jpg"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("link", "target"),
+    [
+        ("a/x/up", "root/a"),
+        ("a/x/root", "root"),
+        ("a/above", "."),
+        ("itself", "root"),  # among the classes
+        ("a/loop", "root/a/loop"),
+        ("a/loop.jpg", "root/a/loop.jpg"),
+        ("a/there", "other"),  # other/back leads to root/a
+        ("a/beside", "other/sub"),  # other/sub/back leads to root
+    ],
+)
+def test_links_that_lead_round(tmp_path: Path, link: str, target: str) -> None:
+    root = touch(tmp_path / "root", "a/x/1.jpg", "b/1.jpg")
+    (tmp_path / "other" / "sub").mkdir(parents=True)
+    (tmp_path / "other" / "back").symlink_to(root / "a")
+    (tmp_path / "other" / "sub" / "back").symlink_to(root)
+    (root / link).symlink_to(tmp_path / target)
+    assert listing(root, "train").paths == ("a/x/1.jpg", "b/1.jpg")
 
 
 def test_classes_are_sorted_by_their_characters(tmp_path: Path) -> None:
@@ -145,6 +203,7 @@ def test_the_test_part_may_lack_a_class(tmp_path: Path) -> None:
     assert listed.labels.tolist() == [2] and listed.class_names == ("a", "b", "c")
 
 
+@pytest.mark.filterwarnings("ignore:.* left out:UserWarning")
 @pytest.mark.parametrize(
     ("paths", "message"),
     [
@@ -169,6 +228,7 @@ def test_a_class_of_the_test_part_that_is_not_trained(tmp_path: Path) -> None:
         listing(tmp_path, "test")
 
 
+@pytest.mark.filterwarnings("ignore:.* left out:UserWarning")
 @pytest.mark.parametrize(
     ("paths", "root", "part", "message"),
     [

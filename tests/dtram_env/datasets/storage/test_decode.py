@@ -2,17 +2,29 @@
 
 import os
 import re
+import struct
+import threading
+import warnings
+import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from dtram_env.datasets import DatasetCorruptError, DatasetNotFoundError
+from dtram_env.datasets.errors import ImageRefusedError
 from dtram_env.datasets.sources.listing import ImageList
-from dtram_env.datasets.storage.decode import DecodedImages, large_images_allowed
+from dtram_env.datasets.storage import decode as storage_decode
+from dtram_env.datasets.storage.decode import (
+    DecodedImages,
+    opened,
+    pillow_limits,
+    upright_size,
+)
 
 ORIENTATION = 0x0112
 FIX = "Do this and that."
@@ -110,9 +122,90 @@ def test_16_bit_grey_is_cut_to_its_upper_bits(tmp_path: Path, suffix: str) -> No
     assert decode(path)[0, :, 1].tolist() == [0, 0, 0xAB, 0xFF]
 
 
-def test_floating_point_grey(tmp_path: Path) -> None:
-    Image.fromarray(np.array([[-3.0, 7.9, 300.0]], np.float32)).save(tmp_path / "a.tif")
-    assert decode(tmp_path / "a.tif")[0, :, 2].tolist() == [0, 7, 255]
+# Values of the file, and the grey that is read.
+@pytest.mark.parametrize(
+    ("dtype", "values", "white", "expected"),
+    [
+        ("float32", [0, 0.5, 1], 1, [0, 128, 255]),
+        ("float32", [0, 7.9, 255], None, [0, 8, 255]),
+        ("float32", [0, 2048, 4095], 4095, [0, 128, 255]),
+        ("float32", [0, 32768, 65535], 65535, [0, 128, 255]),
+        ("uint16", [0, 15, 4095], 4095, [0, 0, 255]),
+        ("uint16", [0, 15, 255], 255, [0, 15, 255]),
+        ("uint16", [0, 15, 4096], None, [0, 0, 16]),
+        ("int32", [0, 200, 255], 255, [0, 200, 255]),
+        ("int32", [16, 160, 4000], 4095, [1, 10, 250]),
+        ("int32", [0, 255, 65535], None, [0, 0, 255]),
+        ("float32", [0, 0, 0], None, [0, 0, 0]),
+        ("uint16", [0, 0, 0], None, [0, 0, 0]),
+    ],
+)
+def test_white_is_the_least_range_that_holds_all_values(
+    tmp_path: Path, dtype: str, values: list[float], white: int | None, expected: list[int]
+) -> None:
+    Image.fromarray(np.array([values], dtype)).save(tmp_path / "a.tif")
+    warns = warnings.catch_warnings()
+    kind = "floats" if dtype == "float32" else "16 or 32 bits"
+    message = f"images of {kind} whose largest value is at most {white} are read with {white} as"
+    with pytest.warns(UserWarning, match=message) if white else warns:
+        assert decode(tmp_path / "a.tif")[0, :, 1].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values", "found"),
+    [
+        ("float32", [-3, 7], "-3 to 7"),
+        ("float32", [0, 70000], "0 to 70000"),
+        ("float32", [0, np.nan], "nan to nan"),
+        ("float32", [0, np.inf], "0 to inf"),
+        ("int32", [-1, 9], "-1 to 9"),
+        ("int32", [0, 65536], "0 to 65536"),
+    ],
+)
+def test_values_of_no_known_range_are_refused(
+    tmp_path: Path, dtype: str, values: list[float], found: str
+) -> None:
+    Image.fromarray(np.array([values], dtype)).save(tmp_path / "a.tif")
+    message = rf"a\.tif: grey values from {found}, expected 0 to 65535\. Convert it to 8 bits\."
+    with pytest.raises(ImageRefusedError, match=message):
+        decode(tmp_path / "a.tif")
+
+
+def test_a_transparent_value_of_16_bit_grey_is_white(tmp_path: Path) -> None:
+    values = np.array([[0, 0xABCD, 0xFFFF]], np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.png", transparency=0xABCD)
+    assert decode(tmp_path / "a.png")[0, :, 1].tolist() == [0, 255, 255]
+    values = np.array([[0, 2048, 0xFFFF]], np.uint16)  # 12 bits, but for the transparent pixel
+    Image.fromarray(values).save(tmp_path / "b.png", transparency=0xFFFF)
+    with pytest.warns(UserWarning, match="4095 as white"):
+        assert decode(tmp_path / "b.png")[0, :, 1].tolist() == [0, 128, 255]
+
+
+def write_16_bit_colour(path: Path, pixels: np.ndarray) -> None:
+    """Pillow reads 16-bit colour and cannot write it: a PNG by hand."""
+    height, width, channels = pixels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    header = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+            for name, data in chunks
+        )
+    )
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_16_bit_colour(tmp_path: Path, channels: int) -> None:
+    pixels = np.full((2, 3, channels), 0xFFFF, np.uint16)
+    pixels[..., 0] = 0x12FF
+    write_16_bit_colour(tmp_path / "a.png", pixels)
+    assert (decode(tmp_path / "a.png")[..., 0] == 0x12).all()
+    pixels[..., : 3 if channels > 2 else 1] = 0xFFF
+    write_16_bit_colour(tmp_path / "b.png", pixels)
+    with pytest.raises(ImageRefusedError, match=r"b\.png: 16-bit values of at most 4095"):
+        decode(tmp_path / "b.png")
 
 
 def test_the_first_frame_of_an_animation(tmp_path: Path) -> None:
@@ -162,6 +255,85 @@ def test_a_turned_jpeg_is_resized_upright(tmp_path: Path) -> None:
     assert (small[:, :18] > 250).all() and (small[:, 22:] < 5).all()
 
 
+@pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize(
+    ("mode", "compression"),
+    [
+        *(("RGB", name) for name in ("raw", "tiff_lzw", "tiff_deflate", "packbits")),
+        *((mode, name) for mode in ("L", "P", "RGBA", "CMYK", "I;16") for name in ("raw", "zip")),
+        ("1", "group4"),
+    ],
+)
+def test_turned_tiffs_are_upright(
+    tmp_path: Path, mode: str, compression: str, orientation: int, loaded: bool
+) -> None:
+    grey = np.zeros((5, 8), np.uint8)
+    grey[1, 2:] = 255
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](grey)))
+    compression = compression.replace("zip", "tiff_adobe_deflate")
+    if mode == "I;16":
+        stored = Image.fromarray(np.asarray(stored).astype(np.uint16) * 257)
+    stored.convert(mode).save(tmp_path / "a.tif", exif=exif, compression=compression)
+    expected = np.stack([grey] * 3, -1)
+    np.testing.assert_array_equal(decode(tmp_path / "a.tif"), expected)
+    with (tmp_path / "a.tif").open("rb") as stream, Image.open(stream) as file:
+        if loaded:
+            file.load()
+        assert upright_size(file) == (5, 8)
+        np.testing.assert_array_equal(storage_decode.decode(file), expected)
+        assert upright_size(file) == (5, 8)
+
+
+def test_a_tiff_that_only_its_xmp_turns(tmp_path: Path) -> None:
+    pixels = random_pixels(5, 8, 3)
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    info[700] = b'<x tiff:Orientation="6"/>'
+    Image.fromarray(np.ascontiguousarray(STORED[6](pixels))).save(tmp_path / "a.tif", tiffinfo=info)
+    np.testing.assert_array_equal(decode(tmp_path / "a.tif"), pixels)
+
+
+# A signed rational resolution cannot be written back; the orientation before it is 6.
+ODD_TAG = struct.pack("<HHIHHHHIi", 0x112, 3, 1, 6, 0, 0x11A, 9, 1, -1) + b"\0" * 4
+ODD_EXIF = b"Exif\0\0II*\0\x08\0\0\0\x02\0" + ODD_TAG
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_an_odd_tag_does_not_hide_the_orientation(tmp_path: Path, suffix: str) -> None:
+    Image.new("RGB", (16, 8)).save(tmp_path / f"a.{suffix}", exif=ODD_EXIF)
+    assert decode(tmp_path / f"a.{suffix}").shape == (16, 8, 3)
+
+
+def text(size: int, compressed: bool) -> PngImagePlugin.PngInfo:
+    info = PngImagePlugin.PngInfo()
+    info.add_text("about", "x" * size, zip=compressed)
+    return info
+
+
+@pytest.mark.parametrize(
+    ("suffix", "metadata"),
+    [
+        *((suffix, {"exif": b"Exif\0\0 garbage"}) for suffix in ("jpg", "png", "webp")),
+        *((suffix, {"exif": ODD_EXIF[:24]}) for suffix in ("jpg", "png", "webp")),
+        *((suffix, {"icc_profile": bytes(2 << 20)}) for suffix in ("jpg", "png", "webp", "tif")),
+        ("png", {"pnginfo": text(2 << 20, compressed=True)}),
+        ("png", {"pnginfo": text(2 << 20, compressed=False)}),
+        ("tif", {"tiffinfo": {34665: 99_999_999}}),  # an EXIF block beyond the end of the file
+    ],
+)
+def test_odd_metadata_damages_no_image(
+    tmp_path: Path, suffix: str, metadata: dict[str, Any]
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, about the metadata
+        Image.new("RGB", (16, 8), "white").save(path, **metadata)
+        with pillow_limits():
+            np.testing.assert_array_equal(decode(path), np.full((8, 16, 3), 255))
+
+
 def test_published_boxes_count_pixels_as_they_are_stored(tmp_path: Path) -> None:
     pixels = random_pixels(5, 8, 3)
     save_turned(tmp_path / "a.png", pixels, 6)
@@ -197,6 +369,20 @@ def test_the_shorter_side_is_exact_and_the_aspect_stays(
     assert pixels.shape == (*expected, 3) and (pixels == colour).all()
     if height * width < 10_000:
         assert decode(tmp_path / "a.png").shape == (height, width, 3)
+
+
+@pytest.mark.parametrize(("width", "height"), [(2, 201), (3000, 2)])
+def test_an_extreme_aspect_is_refused(tmp_path: Path, width: int, height: int) -> None:
+    """At its own size it is small; its shorter side enlarged to 256 pixels it is not."""
+    Image.new("RGB", (width, height)).save(tmp_path / "a.png")
+    assert decode(tmp_path / "a.png").shape == (height, width, 3)
+    images = DecodedImages(listed(tmp_path, "a.png"), image_size=256)
+    message = rf"a\.png: {width} x {height} pixels, expected a longer side of at most 100 times"
+    for look in (images.size, images.pixels):
+        with pytest.raises(ImageRefusedError, match=message):
+            look(0)
+    Image.new("RGB", (200, 2)).save(tmp_path / "a.png")
+    assert decode(tmp_path / "a.png", image_size=8).shape == (8, 800, 3)
 
 
 def test_nothing_is_resized_that_has_the_size(tmp_path: Path) -> None:
@@ -357,11 +543,98 @@ def test_a_missing_file(tmp_path: Path) -> None:
         images.fingerprint()
 
 
-def test_images_of_any_number_of_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error", [KeyError(274), struct.error("bad"), TypeError("x"), IndexError()]
+)
+def test_every_error_of_a_reader_names_the_file(tmp_path: Path, error: Exception) -> None:
+    Image.new("L", (4, 3)).save(tmp_path / "a.png")
+    with (
+        pytest.raises(DatasetCorruptError, match=rf"a\.png: damaged, or no image .* {FIX}"),
+        opened(str(tmp_path / "a.png"), FIX),
+    ):
+        raise error
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_regular_file(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    """Opening a FIFO would wait for a writer."""
+    make(tmp_path / "a.png")
+    images = DecodedImages(listed(tmp_path, "a.png"))
+    for look in (images.size, images.pixels):
+        with pytest.raises(DatasetCorruptError, match=r"a\.png: damaged, .*\(not a regular file\)"):
+            look(0)
+
+
+# --- Very large images
+
+
+def test_the_number_of_pixels_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("L", (40, 30)).save(tmp_path / "a.png")
+    monkeypatch.setenv("DTRAM_MAX_PIXELS", "1199")
+    message = r"a\.png: 40 x 30 pixels, expected at most 1,199 .* set DTRAM_MAX_PIXELS=1200 to read"
+    with pytest.raises(ImageRefusedError, match=message):
+        decode(tmp_path / "a.png")
+    monkeypatch.setenv("DTRAM_MAX_PIXELS", "1200")
+    assert decode(tmp_path / "a.png").shape == (30, 40, 3)
+
+
+def test_a_small_file_of_many_pixels_is_refused(tmp_path: Path) -> None:
+    """Only its header is written: it says 40,000 x 40,000 pixels."""
+    with (tmp_path / "a.ppm").open("wb") as file:
+        file.write(b"P6 40000 40000 255\n")
+    images = DecodedImages(listed(tmp_path, "a.ppm"))
+    for look in (images.size, images.pixels):
+        with (
+            pytest.raises(ImageRefusedError, match=r"takes up to 25\.6 GB of memory"),
+            pillow_limits(),
+        ):
+            look(0)
+
+
+@pytest.mark.parametrize("value", ["", "0", "-1", "1e9", "none"])
+def test_a_bad_limit_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    Image.new("L", (4, 3)).save(tmp_path / "a.png")
+    monkeypatch.setenv("DTRAM_MAX_PIXELS", value)
+    with pytest.raises(ValueError, match=f"DTRAM_MAX_PIXELS={value}: expected a number of pixels"):
+        decode(tmp_path / "a.png")
+
+
+def test_our_limits_replace_pillows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("L", (40, 30)).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(Image.DecompressionBombError):
-        decode(tmp_path / "a.png")
-    with large_images_allowed():
+    with pillow_limits():
         assert decode(tmp_path / "a.png").shape == (30, 40, 3)
-    assert Image.MAX_IMAGE_PIXELS == 100
+    assert Image.MAX_IMAGE_PIXELS == 100 and PngImagePlugin.MAX_TEXT_CHUNK == 1 << 20
+
+
+def test_very_large_images_are_open_one_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage_decode, "_ALONE", 50)
+    for name, size in (("small.png", (7, 7)), ("large.png", (8, 8))):
+        Image.new("L", size).save(tmp_path / name)
+    opening = [threading.Event() for _ in range(2)]
+
+    def look(name: str, event: threading.Event) -> None:
+        with opened(str(tmp_path / name), FIX):
+            event.set()
+
+    with ThreadPoolExecutor(2) as pool:
+        with opened(str(tmp_path / "large.png"), FIX):
+            pool.submit(look, "small.png", opening[0])
+            pool.submit(look, "large.png", opening[1])
+            assert opening[0].wait(10) and not opening[1].wait(0.2)
+        assert opening[1].wait(10)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "LA", "RGBA", "CMYK", "1", "F"])
+def test_bands_are_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    image = (
+        Image.fromarray(random_pixels(9, 7, 4))
+        .convert("L" if mode == "F" else "RGBA")
+        .convert(mode)
+    )
+    image.save(tmp_path / "a.tif")
+    whole = decode(tmp_path / "a.tif")
+    monkeypatch.setattr(storage_decode, "_BAND", 15)  # two rows
+    np.testing.assert_array_equal(decode(tmp_path / "a.tif"), whole)
