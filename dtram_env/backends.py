@@ -47,8 +47,11 @@ class Backend:
         return values
 
     def asarray(self, values: Any) -> Any:
-        """A user's array, tensor, list or number as an array of this backend."""
-        return np.asarray(values)
+        """A user's array, tensor, list or number as an array of this backend, without gradient.
+
+        Raises `ValueError` or `TypeError` if it cannot be one.
+        """
+        return host_array(values)
 
     def full(self, shape: int | tuple[int, ...], value: Any, dtype: Any) -> Any:
         """A new array filled with `value`."""
@@ -138,9 +141,12 @@ class TorchBackend(Backend):
         return send(values, self.device)
 
     def asarray(self, values: Any) -> Any:
-        if isinstance(values, self.xp.Tensor):
-            return values.to(self.device)
-        return self.array(np.asarray(values))
+        if not isinstance(values, self.xp.Tensor):
+            values = self.array(host_array(values))
+        # torch compares no larger unsigned integers.
+        larger = (self.xp.uint16, self.xp.uint32, self.xp.uint64)
+        dtype = self.xp.int64 if values.dtype in larger else values.dtype
+        return values.detach().to(self.device, dtype)
 
     def full(self, shape: int | tuple[int, ...], value: Any, dtype: Any) -> Any:
         shape = (shape,) if isinstance(shape, int) else shape
@@ -173,6 +179,29 @@ BACKENDS = {"numpy": Backend, "torch": TorchBackend}
 def to_host(values: Any) -> np.ndarray:
     """A tensor as an array on the host; an array unchanged."""
     return values if isinstance(values, np.ndarray) else values.cpu().numpy()
+
+
+def host_array(values: Any) -> np.ndarray:
+    """A user's array, tensor, list or number as an array that torch can read as well.
+
+    Its bytes have the machine's order, its strides are positive, and its floating-point numbers
+    have at most 64 bits. Raises `ValueError` or `TypeError` if it cannot be one: also if it hides
+    items behind a mask, or holds other things than numbers.
+    """
+    if np.ma.is_masked(values):
+        raise ValueError("some items are masked; give numbers for them with .filled()")
+    if hasattr(values, "detach"):  # a tensor; torch may be missing
+        values = values.detach().cpu()
+        if str(values.dtype) == "torch.bfloat16":  # numpy has no such type
+            values = values.float()
+    try:
+        array = np.asarray(values)
+    except RuntimeError as error:  # such as a list of tensors with gradients
+        raise ValueError(str(error)) from None
+    if array.dtype.kind not in "biufc":
+        raise TypeError(f"its items are {array.dtype}")
+    wide = array.dtype.kind == "f" and array.dtype.itemsize > 8
+    return np.asarray(array, np.float64 if wide else array.dtype.newbyteorder("="), order="C")
 
 
 def read_array(b: Backend, values: Any, field: str, kinds: str, *shapes: tuple[int, ...]) -> Any:

@@ -1,9 +1,12 @@
 """What the scalar and the vector environment share: attributes, parts, masks and pictures."""
 
+import os
 from collections.abc import Sequence
+from enum import Enum
 from typing import Any
 
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.error import ResetNeeded
 
 from .backends import Backend
@@ -17,6 +20,19 @@ from .views import GridActions
 
 class EnvBase:
     """Public attributes and internal parts of both environment classes."""
+
+    _spec: EnvSpec | None = None
+
+    @property
+    def spec(self) -> EnvSpec | None:
+        """How Gymnasium made the environment, in values that JSON has, so that `to_json` works."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        if spec is not None:
+            spec.kwargs = {name: _json_value(name, value) for name, value in spec.kwargs.items()}
+        self._spec = spec
 
     def _set_up(
         self, settings: EnvSettings, b: Backend, num_envs: int, shards: Sequence[tuple[int, int]]
@@ -83,9 +99,21 @@ class EnvBase:
         from .rendering import crop_boxes, draw_episode, episode_caption  # imports Pillow
 
         image, names = self.data.image(index), self.class_names
+        one_size = None not in self.image_shape
         whole_first = self.first_glimpse == "thumbnail"
         boxes = crop_boxes(locations, image.shape, self.glimpse_size, whole_first)
         caption = episode_caption(t, prediction, int(self.data.labels[index]), names, ended)
         if self.data.stands_in_for is not None:
             caption = f"drawn, not {self.data.stands_in_for}! {caption}"
-        return draw_episode(image, boxes, caption)
+        return draw_episode(image, boxes, caption, square=not one_size)
+
+
+def _json_value(name: str, value: Any) -> Any:
+    """A keyword of `gym.make` as a value that JSON has, if there is one; both mean the same."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, np.generic):
+        return value.item()
+    return str(value) if name == "device" else value

@@ -97,7 +97,8 @@ class Belief:
             raise ValueError(
                 f"classifier {name!r} gave probabilities of shape {found}: expected {expected}"
             )
-        return self._b.cast(probs, self._b.xp.float32), *state
+        # Without gradients, which would keep every step of the episode in memory.
+        return tuple(map(self._b.asarray, (self._b.cast(probs, self._b.xp.float32), *state)))
 
     def _replace(self, mask: Any, new: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(map(self._b.select, [mask] * len(new), new, self._parts))

@@ -89,7 +89,7 @@ class GlimpseEnv(EnvBase, gym.Env[dict[str, np.ndarray], Any]):
     | `image_index`  | always       | index of the image within the split                            |
     | `num_glimpses` | always       | glimpses taken                                                 |
     | `repeat`       | sequential   | whether this image was shown before in this pass; do not count it again |
-    | `dataset`      | at reset     | name of the data (also an attribute); names of drawn data end in "(drawn)" |
+    | `dataset`      | at reset, not vectorized | name of the data (also an attribute); names of drawn data end in "(drawn)" |
     | `box`          | CUB, Cars    | left, top, width, height of the object, in pixels of the image |
     | `part_boxes`   | Birds, Autos, Scenes | the same for each part, `(P, 4)`; `env.data.metadata` holds them for all images |
     | `discriminative` | Birds, Autos, Scenes | which parts distinguish the species from similar ones, `(P,)` bool |

@@ -63,7 +63,10 @@ class Episodes:
         self._b, self._settings, self._trackers = b, settings, trackers
         self._first_t = b.full(num_envs, int(settings.first_glimpse != "choose"), b.xp.int64)
         self._centre = b.full((num_envs, 2), 0, b.xp.float32)
-        self._no_reward = b.full(num_envs, 0, b.reward_dtype)
+        # The reward of a right answer after 0, 1, 2, … glimpses. Powers of arrays would differ from
+        # those of numbers, the scalar environment's, in the last bit.
+        paid = [grade(t, 0, 0, settings.discount) for t in range(settings.max_glimpses + 1)]
+        self._paid = b.cast(b.array(np.array(paid)), b.reward_dtype)
         self.index = self.label = b.full(num_envs, 0, b.xp.int64)
         self.t, self.location = self._first_t, self._centre
         self.ended = b.full(num_envs, False, b.boolean)
@@ -91,8 +94,8 @@ class Episodes:
         """
         ended = ends(self.t, stop, self._settings.max_glimpses) & active
         moving = active & ~ended
-        reward = grade(self.t, prediction, self.label, self._settings.discount)
-        reward = self._b.select(ended, reward, self._no_reward)
+        right = ended & (prediction == self.label)
+        reward = self._b.select(right, self._paid[self.t], 0)
         self.t = self.t + moving
         self.location = self._b.select(moving, location, self.location)
         self.ended = self.ended | ended

@@ -40,6 +40,7 @@ def draw_episode(
     caption: str | None = None,
     *,
     size: int = 280,
+    square: bool = False,
 ) -> np.ndarray:
     """Draws an image with boxes, numbered and coloured in the order of the glimpses.
 
@@ -54,6 +55,8 @@ def draw_episode(
             one of `FONTS` on this machine. Characters that none has are written as escapes.
         size: largest side of the picture, in pixels. The image is enlarged by the largest integer
             factor that fits; a larger image is shrunk to `size`.
+        square: whether black bars make the picture `size` on both sides, so that pictures of images
+            of several sizes have one size.
     """
     if image.ndim != 3 or image.shape[2] not in (1, 3) or image.dtype != np.uint8:
         raise ValueError(
@@ -66,16 +69,18 @@ def draw_episode(
     pixels = np.broadcast_to(image, (height, width, 3))
     picture = Image.fromarray(pixels).resize(shown, Image.Resampling.NEAREST)
     line = 0 if caption is None else _LINE
-    canvas = Image.new("RGB", (shown[0], shown[1] + line))
-    canvas.paste(picture, (0, 0))
+    width, height = (size, size) if square else shown
+    x, y = (width - shown[0]) // 2, (height - shown[1]) // 2  # of the picture's corner
+    canvas = Image.new("RGB", (width, height + line))
+    canvas.paste(picture, (x, y))
     draw = ImageDraw.Draw(canvas)
     corners = []
     for number, (left, top, box_width, box_height) in enumerate(boxes, start=1):
         colour = COLOURS[(number - 1) % len(COLOURS)]
         # A box that reaches beyond the image is cut off at its edge.
-        x0, y0 = max(round(left * zoom), 0), max(round(top * zoom), 0)
-        x1 = max(min(round((left + box_width) * zoom), shown[0]) - 1, x0)
-        y1 = max(min(round((top + box_height) * zoom), shown[1]) - 1, y0)
+        x0, y0 = x + max(round(left * zoom), 0), y + max(round(top * zoom), 0)
+        x1 = max(x + min(round((left + box_width) * zoom), shown[0]) - 1, x0)
+        y1 = max(y + min(round((top + box_height) * zoom), shown[1]) - 1, y0)
         draw.rectangle((x0, y0, x1, y1), outline=colour, width=2)
         corners.append((x0, y0, colour))
     # Numbers are drawn after all boxes, so that no box hides one.
@@ -86,8 +91,8 @@ def draw_episode(
         draw.text((x0 + 3, y0 + 1), str(number), fill=(0, 0, 0), font=font)
     if caption:
         caption, font = _readable(caption)
-        draw.rectangle((0, shown[1], shown[0], shown[1] + line), fill=(0, 0, 0))
-        draw.text((4, shown[1] + 3), caption, fill=(255, 255, 255), font=font)
+        draw.rectangle((0, height, width, height + line), fill=(0, 0, 0))
+        draw.text((4, height + 3), caption, fill=(255, 255, 255), font=font)
     return np.array(canvas)
 
 

@@ -89,7 +89,8 @@ class Sb3VecEnv(VecEnv):
             raise ValueError("options['image_index']: expected for every slot, or for none")
         options = {"image_index": np.array(fixed)} if fixed else None
         observation, infos = self.venv.reset(seed=self._seeds[0], options=options)
-        self.reset_infos = _split(infos, range(self.num_envs))
+        data = {"dataset": self.venv.dataset}  # as of one environment
+        self.reset_infos = [info | data for info in _split(infos, range(self.num_envs))]
         self._reset_seeds()
         return observation
 

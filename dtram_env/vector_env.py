@@ -23,7 +23,7 @@ class GlimpseVectorEnv(EnvBase, gym.vector.VectorEnv[Any, Any, Any]):
     A *slot* is one environment of the batch, 0 to ``num_envs - 1``, and shows one episode after
     another. Spaces, rewards and infos are those of `GlimpseEnv`, batched: every array has the slots
     first. As in Gymnasium's own vector environments, infos are arrays, each with a mask ``_key`` of
-    the slots that have a value.
+    the slots that have a value. All are numbers; the name of the data is the attribute `dataset`.
 
     `autoreset_mode` (kept in ``metadata["autoreset_mode"]``) decides how a slot goes on after its
     episode has ended:
@@ -43,10 +43,14 @@ class GlimpseVectorEnv(EnvBase, gym.vector.VectorEnv[Any, Any, Any]):
 
     With ``backend="torch"`` observations, rewards (float32), terminations and infos are tensors on
     `device`, and actions may be tensors or arrays. Neither `step` nor `reset` waits for the device.
-    Three things therefore differ: `prediction` and `is_success` are always present (read them under
-    their masks); only `reset` returns ``infos["dataset"]``; and ``infos["final_obs"]`` is one
-    batched observation of all slots, valid where ``_final_obs`` is True. Both backends show the
-    same images.
+    Two things therefore differ: `prediction` and `is_success` are always present (read them under
+    their masks); and ``infos["final_obs"]`` is one batched observation of all slots, valid where
+    ``_final_obs`` is True. Both backends show the same images.
+
+    Wrappers that compute with numpy, as Gymnasium's vector `RecordEpisodeStatistics`, raise a
+    `TypeError` on tensors. They are not needed for returns and lengths: the reward at the end of an
+    episode is its return, and ``infos["num_glimpses"]`` its length. Where they are wanted, put
+    ``gymnasium.wrappers.vector.ArrayConversion(env, env_xp=torch, target_xp=numpy)`` between.
 
     Args:
         dataset: name or `datasets.Dataset`; this and all other keywords are those of `GlimpseEnv`.
@@ -57,7 +61,8 @@ class GlimpseVectorEnv(EnvBase, gym.vector.VectorEnv[Any, Any, Any]):
         validate_actions: whether the values of actions are checked; None: with numpy only. With
             torch the check waits for the device, once per step (and once in a `reset` with images
             given as a tensor). Without it a NaN location counts as 0, the centre.
-        render_mode: None, or "rgb_array": `render` returns the frames of the first 16 slots.
+        render_mode: None, or "rgb_array": `render` returns the frames of the first 16 slots
+            (`max_rendered`). Gymnasium's vector `RecordVideo` and `HumanRendering` need them all.
 
     Raises:
         ValueError: an argument has a wrong value; the message names it.
@@ -129,9 +134,7 @@ class GlimpseVectorEnv(EnvBase, gym.vector.VectorEnv[Any, Any, Any]):
             mask = self._all
         self._start(mask, fixed)
         self._started = True
-        infos = self._describe(mask)
-        self._add_dataset(infos, mask)
-        return self._observe(), infos
+        return self._observe(), self._describe(mask)
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Acts in all slots; the class docstring describes slots whose episode has ended.
@@ -171,8 +174,6 @@ class GlimpseVectorEnv(EnvBase, gym.vector.VectorEnv[Any, Any, Any]):
         if mode is not AutoresetMode.DISABLED:
             restarted = finished if mode is AutoresetMode.SAME_STEP else ~active
             self._start(restarted, None)
-            if b.on_host and restarted.any():
-                self._add_dataset(infos, restarted)
         infos |= self._describe(self._all)
         truncations = b.full(self.num_envs, False, b.boolean)
         return self._observe(), rewards, terminations, truncations, infos
@@ -240,11 +241,6 @@ class GlimpseVectorEnv(EnvBase, gym.vector.VectorEnv[Any, Any, Any]):
                 column = b.cast(b.select(mask, column, 0), column.dtype)
             self._add(infos, key, column, mask)
         return infos
-
-    def _add_dataset(self, infos: dict[str, Any], mask: Any) -> None:
-        names = np.full(self.num_envs, None, dtype=object)
-        names[mask if self._b.on_host else ...] = self.dataset
-        self._add(infos, "dataset", names, mask)
 
     def _add_final(self, infos: dict[str, Any], finished: Any, answers: dict[str, Any]) -> None:
         """Adds the last observations and infos of episodes that are about to be replaced."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from gymnasium import spaces
 
-from .backends import Backend, read_array
+from .backends import Backend, host_array, read_array
 
 VIEWS = ("native", "continuous", "discrete", "single")
 GRID_VIEWS = ("discrete", "single")  # their locations are the cells of a grid
@@ -239,6 +239,8 @@ def _valid(b: Backend, values: Any, bound: int | None) -> Any:
 
 
 def _clip(b: Backend, location: Any) -> Any:
+    if b.kind(location) != "f":  # unsigned integers have no -1
+        location = b.cast(location, b.xp.float32)
     return b.cast(b.xp.clip(location, -1, 1), b.xp.float32)
 
 
@@ -261,15 +263,23 @@ def _one_location(location: np.ndarray, field: str) -> np.ndarray:
 
 
 def _one_integer(value: Any, bound: int, field: str) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:  # not an integer, but perhaps a whole floating-point number
-        array = np.asarray(value)
-        whole = array.shape == () and array.dtype.kind in "iubf" and array == np.floor(array)
-        number = int(array) if whole and np.isfinite(array) else -1
+    number = _whole(value)
     if not 0 <= number < bound:
         raise ValueError(f"{field} = {value}: expected {_expected(bound)}")
     return number
+
+
+def _whole(value: Any) -> int:
+    """The integer that a number, an array or a tensor is; -1 if it is none."""
+    if isinstance(value, int | np.integer):
+        return int(value)
+    try:
+        array = host_array(value)
+    except (TypeError, ValueError):
+        return -1
+    if array.shape or array.dtype.kind == "c" or not np.isfinite(array):
+        return -1
+    return int(array) if array == np.floor(array) else -1
 
 
 def _expected(bound: int | None) -> str:

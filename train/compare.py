@@ -28,7 +28,7 @@ from train.baselines.algorithms import ALGORITHMS, ENV_STEPS, table_row
 from train.baselines.comparison_run import ComparisonRun
 from train.baselines.summary import has_result, markdown, write_comparison
 from train.common.jobs import Runner, resumable
-from train.common.options import check, check_numbers
+from train.common.options import EnvOptions, check, check_numbers
 from train.common.provenance import provenance
 from train.common.records import check_destination, read_records
 from train.common.training_task import describe_env
@@ -42,6 +42,10 @@ class Options:
 
     env_id: tuple[str, ...] = ("agents:DTRAM-MNIST-Policy-v0",)
     """registered environments"""
+    env: tuple[str, ...] = ()
+    """keywords of the environments, as in max_glimpses=4; each setting needs its own --runs"""
+    root: Path | None = None
+    """folder of your own images (DTRAM-ImageFolder-v0)"""
     algos: tuple[str, ...] = ("ppo", "random", "scan", "dtram")
     """names of algorithms, listed above"""
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -79,13 +83,15 @@ def plan(options: Options) -> list[ComparisonRun]:
     """All runs, seed by seed, so that an interrupted comparison has some of every algorithm."""
     runs = []
     for env_id in options.env_id:
-        track = describe_env(env_id, data="real", data_dir=options.data_dir)["track"]
+        environment = EnvOptions(env_id, options.env, options.root, options.data_dir)
+        keywords = environment.env_words() | environment.env_folders()
+        track = describe_env(env_id, data="real", **keywords)["track"]
         steps = options.total_timesteps or ENV_STEPS[track]
         for algo in options.algos:
             table_row(track, algo)  # refuses an algorithm before any run starts
         for seed, algo in itertools.product(options.seeds, options.algos):
             folder = options.runs / env_id.rpartition(":")[2] / algo / f"seed-{seed}"
-            runs.append(ComparisonRun(env_id, track, algo, seed, steps, folder, options.data_dir))
+            runs.append(ComparisonRun(track, algo, seed, steps, folder, environment))
     return runs
 
 

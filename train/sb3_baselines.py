@@ -2,6 +2,7 @@
 
     python train/sb3_baselines.py --algo ppo                          # policy-only MNIST
     python train/sb3_baselines.py --algo a2c --env-id DTRAM-MNIST-v0  # the whole task
+    python train/sb3_baselines.py --env-id DTRAM-ImageFolder-v0 --root photos --env max_glimpses=3
     python train/sb3_baselines.py --algo dqn --run-dir runs/dqn --resume   # continue a run
     python train/sb3_baselines.py --algo scan                         # needs no training
 
@@ -33,13 +34,13 @@ from train.baselines import algorithms
 from train.baselines.algorithms import ALGORITHMS, ENV_STEPS, Settings
 from train.baselines.callback import ValidationCallback, curve_point
 from train.common.files import write_text
-from train.common.options import check, check_numbers, json_or_text, to_json
+from train.common.options import EnvOptions, check, check_numbers, json_or_text, to_json
 from train.common.provenance import choose_device, provenance
 from train.common.training_task import describe_env
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(EnvOptions):
     """Trains and evaluates a baseline."""
 
     algo: Annotated[str, tyro.conf.arg(metavar=f"{{{','.join(ALGORITHMS)}}}")] = "ppo"
@@ -60,8 +61,6 @@ class Options:
     """other hyper-parameters, as in learning_rate=1e-4 env.grid=3 network.width=64"""
     eval_points: int = 20
     """number of validations after the one before training"""
-    data_dir: Path | None = None
-    """folder of all datasets; $DTRAM_DATA or ~/.cache/dtram if not given"""
     seed: int = 0
     """seed of everything random"""
     device: str = "cpu"
@@ -87,7 +86,14 @@ class Options:
             name, equals, value = word.partition("=")
             if not equals:
                 raise ValueError(f"--set {word}: expected NAME=VALUE")
+            if name in ("env.root", "env.data_dir"):
+                option = name.removeprefix("env.").replace("_", "-")
+                raise ValueError(f"--set {word}: use --{option} {value}")
             found[name] = json_or_text(value)
+        for key, value in self.env_words().items():
+            if f"env.{key}" in found:
+                raise ValueError(f"--env {key}={value}: expected it there or in --set, not in both")
+            found[f"env.{key}"] = value
         own = {"env.view": self.view, "env.observe": self.observe, "num_envs": self.num_envs}
         return found | {name: value for name, value in own.items() if value is not None}
 
@@ -117,21 +123,24 @@ class Experiment(NamedTuple):
 
 def prepare(options: Options) -> Experiment:
     """Reads hyper-parameters and environment. Raises ValueError if they do not go together."""
-    base: dict[str, Any] = {"data": "real", "data_dir": options.data_dir}
+    changes = options.changes()
+    base: dict[str, Any] = {"data": "real", **options.env_folders()}
     if options.classifier is not None:
         base["classifier"] = str(options.classifier)
     track = describe_env(options.env_id, **base)["track"]
-    chosen = algorithms.settings(track, options.algo, options.changes())
-    own = {"split", "order", "autoreset_mode", "backend", "device", *base} & chosen.env.keys()
-    if own:
+    chosen = algorithms.settings(track, options.algo, changes)
+    own = {"split", "order", "autoreset_mode", "backend", "device", "data", "classifier"}
+    if own := own & chosen.env.keys():
         raise ValueError(f"--set env.{min(own)}=…: the program sets it itself; leave it out")
     try:
         about = describe_env(options.env_id, **base, **chosen.env)
     except TypeError as error:
-        raise ValueError(f"--set env.…: {error}") from None
+        raise ValueError(f"--env, or --set env.…: {error}") from None
     steps = options.total_timesteps or ENV_STEPS[track]
     steps *= ALGORITHMS[options.algo].learns
-    return Experiment(options, chosen, base | chosen.env, about, steps)
+    # The default grid covers a typical image, and splits of photographs differ in that.
+    grid = {} if about["grid"] is None else {"grid": about["grid"]}
+    return Experiment(options, chosen, base | chosen.env | grid, about, steps)
 
 
 def learn(experiment: Experiment, run: RunFolder, model: Any) -> tuple[dict[str, Any], Any]:
@@ -167,6 +176,9 @@ def train(options: Options) -> Path:
     defining = to_json(options)
     defining |= {"total_timesteps": experiment.steps, "hyperparameters": chosen.row}
     del defining["verbose"]
+    for name in ("env", "root"):
+        if not defining[name]:  # as in a run of a version without them
+            del defining[name]
     name = f"{options.algo}_{time.strftime('%Y-%m-%d_%H-%M-%S')}_seed{options.seed}"
     run_dir = options.run_dir or Path("runs", options.env_id.rpartition(":")[2], name)
     run = RunFolder(run_dir, defining, options.resume, device, "train/sb3_baselines.py")

@@ -30,7 +30,7 @@ from train.baselines.algorithms import table_row
 from train.baselines.comparison_run import ComparisonRun, dtram_curve
 from train.common.files import read_json
 from train.common.jobs import Runner, resumable
-from train.common.options import check, check_numbers
+from train.common.options import EnvOptions, check, check_numbers
 from train.common.provenance import choose_device, provenance
 from train.common.records import check_destination, read_records, write_records
 from train.common.training_task import describe_env
@@ -41,7 +41,7 @@ SEED_OF_TRIALS = 100  # not one of the seeds that results are made with
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(EnvOptions):
     """Searches the hyper-parameters of an algorithm."""
 
     algo: str = "ppo"
@@ -55,8 +55,6 @@ class Options:
     records: Path | None = None
     """JSON Lines file where the outcome replaces the algorithm's earlier one;
     runs/search/ENV_ID.jsonl if not given"""
-    data_dir: Path | None = None
-    """folder of all datasets; $DTRAM_DATA or ~/.cache/dtram if not given"""
     seed: int = 0
     """seed of the sampler"""
 
@@ -152,7 +150,8 @@ def search(options: Options) -> dict[str, Any]:
     check_destination(path)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     origin = provenance(choose_device("cpu"))
-    track = describe_env(options.env_id, data="real", data_dir=options.data_dir)["track"]
+    keywords = options.env_words() | options.env_folders()
+    track = describe_env(options.env_id, data="real", **keywords)["track"]
     row = table_row(track, options.algo)
     space = (WHOLE_TASK_SPACES if track == "whole-task" else SPACES)[options.algo]
     sampler = optuna.samplers.TPESampler(seed=options.seed, n_startup_trials=RANDOM_TRIALS)
@@ -179,11 +178,14 @@ def run_trial(
 ) -> dict[str, Any]:
     """Makes the run of a trial, unless it is finished; returns its row and best validation."""
     # A hash of all that defines the trial names its folder, so an interrupted search finds it.
-    defining = json.dumps([row, changes, options.steps], sort_keys=True)
+    task = options.env_words() | options.env_folders()
+    task.pop("data_dir", None)
+    defining = json.dumps([row, changes, options.steps, *filter(None, [task])], sort_keys=True)
     name = f"trial-{hashlib.sha256(defining.encode()).hexdigest()[:8]}"
     folder = Path("runs/search", options.env_id.rpartition(":")[2], options.algo, name)
-    what = options.env_id, track, options.algo, SEED_OF_TRIALS, options.steps
-    trial = ComparisonRun(*what, folder, options.data_dir)
+    environment = EnvOptions(options.env_id, options.env, options.root, options.data_dir)
+    what = track, options.algo, SEED_OF_TRIALS, options.steps
+    trial = ComparisonRun(*what, folder, environment)
     run = trial.program_run(changes, eval_points=5)
     print("finished already" if run.finished else f"see {folder}.log", flush=True)
     runner = Runner(jobs=1)

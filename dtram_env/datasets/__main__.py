@@ -5,6 +5,7 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
+from ..output import for_any_reader
 from . import (
     DATASETS,
     DatasetCorruptError,
@@ -21,9 +22,10 @@ NATIVE = "native"
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns the exit code."""
-    options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        with for_any_reader():
+            options = _parser().parse_args(arguments)
+            options.run(options)
     except (DatasetNotFoundError, DatasetCorruptError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1

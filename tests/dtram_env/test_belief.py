@@ -105,6 +105,21 @@ def test_the_budget_ends_an_episode_with_the_classifiers_answer() -> None:
     assert reward == 0.25 * (answer == TOY.labels[0])
 
 
+def test_a_classifier_that_learns_leaves_no_graph() -> None:
+    class Learning(Tally):
+        weight = torch.ones((), requires_grad=True)
+
+        def step(self, observation: Any, state: Any) -> Any:
+            probs, votes = super().step(observation, state)
+            return probs * self.weight, votes
+
+    env: Any = gym.make_vec(
+        "DTRAM-Signpost-v0", num_envs=2, backend="torch", classifier=Learning(4), view="single"
+    )
+    env.reset(seed=0)
+    assert not env.step(np.zeros(2, np.int64))[0]["probs"].requires_grad
+
+
 @pytest.mark.parametrize("view", ["native", "single"])
 def test_first_glimpse_choose(view: str) -> None:
     env = make(**grid(view), first_glimpse="choose", max_glimpses=1)

@@ -5,13 +5,17 @@ import pickle
 import warnings
 from collections.abc import Callable
 from itertools import product
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env as gymnasium_check
+from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.env_checker import check_env as sb3_check
 
 import dtram_env
@@ -20,6 +24,7 @@ from dtram_env.datasets import Dataset
 from dtram_env.datasets.storage.thumbnails import box_resize
 
 from .conftest import TOY, actions_of, assert_same
+from .datasets.trees import make_folder
 
 IDS = dtram_env.ENV_IDS
 VIEWS = ("native", "continuous", "discrete")
@@ -374,6 +379,36 @@ def test_two_of_an_id_with_one_seed_and_a_copy_agree(env_id: str, keywords_of: K
             # A pickle leaves out drawn or mapped images, and keeps their metadata.
             assert isinstance(envs[0].data.images, np.ndarray) or len(pickled) < 2_000_000
             envs.append(pickle.loads(pickled))
+
+
+PATHS: dict[str, Any] = {"root": Path("photos"), "data_dir": Path("data")}
+NUMBERS: dict[str, Any] = {"max_glimpses": np.int64(3), "discount": np.float32(0.5)}
+
+
+@pytest.mark.parametrize(
+    ("make", "keywords"),
+    [
+        (gym.make, PATHS),
+        (gym.make_vec, PATHS),
+        (gym.make, NUMBERS),
+        (gym.make_vec, NUMBERS),
+        (gym.make_vec, {"autoreset_mode": AutoresetMode.SAME_STEP}),
+        (gym.make_vec, {"backend": "torch", "device": torch.device("cpu")}),
+    ],
+)
+def test_specs_are_json(
+    make: Any, keywords: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Paths, numbers of numpy, modes and devices; the environment can be made again from it."""
+    make_folder(tmp_path / "photos", train=3, test=1)
+    monkeypatch.chdir(tmp_path)
+    env_id = "DTRAM-ImageFolder-v0" if "root" in keywords else "DTRAM-Signpost-v0"
+    spec = make(env_id, **keywords).spec
+    read = EnvSpec.from_json(spec.to_json())
+    assert read.kwargs == spec.kwargs
+    again, first = make(read).unwrapped, make(env_id, **keywords).unwrapped
+    for name in ("dataset", "max_glimpses", "discount", "autoreset_mode", "device"):
+        assert getattr(again, name, None) == getattr(first, name, None)
 
 
 def test_ids_are_found_without_an_import() -> None:

@@ -21,6 +21,23 @@ def test_an_image_is_enlarged_by_a_whole_number() -> None:
     assert draw_episode(image, [], "", size=32).shape == (20 + 18, 30, 3)
 
 
+@pytest.mark.parametrize(("height", "width"), [(2, 4), (4, 2), (1, 40), (90, 30), (7, 7)])
+def test_bars_make_pictures_of_one_size(height: int, width: int) -> None:
+    """The picture without bars lies in the middle, boxes and all; the caption is below."""
+    image = np.full((height, width, 3), 200, np.uint8)
+    boxes = [(1, 0, 2, 2), (-1, -1, 3, 3)]
+    plain = draw_episode(image, boxes, size=40)
+    frame = draw_episode(image, boxes, "text", size=40, square=True)
+    assert frame.shape == (40 + 18, 40, 3) and frame[40:].any()
+    top, left = (40 - plain.shape[0]) // 2, (40 - plain.shape[1]) // 2
+    inside = frame[top : top + plain.shape[0], left : left + plain.shape[1]]
+    untouched = (plain == 200).all(-1)
+    assert (inside[untouched] == 200).all() and (plain[~untouched] == inside[~untouched]).any()
+    bars = frame[:40].copy()
+    bars[top : top + plain.shape[0], left : left + plain.shape[1]] = 0
+    assert not (bars == 200).any()
+
+
 def test_boxes_have_their_colours_in_visiting_order() -> None:
     image = np.zeros((20, 20, 3), np.uint8)
     frame = draw_episode(image, [(2, 4, 6, 6), (10, 10, 6, 6)], size=200)

@@ -15,6 +15,7 @@ import torch
 
 import dtram_env
 from agents.dtram import DTRAM
+from tests.dtram_env.datasets.trees import make_folder
 from train.baselines.comparison_run import area_under
 from train.common.files import write_json
 from train.common.jobs import ProgramRun, Runner
@@ -192,6 +193,23 @@ def test_the_commands_of_the_runs(tmp_path: Path, policy_id: str) -> None:
     full = {"algos": ("ppo",), "seeds": (0,), "total_timesteps": None}
     planned = plan(tiny(tmp_path, env_id=(WHOLE, policy_id), **full))
     assert [run.steps for run in planned] == [1_000_000, 300_000]
+
+
+def test_keywords_of_the_environment_reach_every_program(tmp_path: Path) -> None:
+    make_folder(tmp_path / "photos", train=12, test=2)
+    task = {"env_id": ("DTRAM-ImageFolder-v0",), "root": tmp_path / "photos"}
+    task |= {"data_dir": tmp_path / "data", "env": ("max_glimpses=2", "image_size=32")}
+    options = tiny(tmp_path / "runs", algos=("scan", "dtram"), seeds=(0,), **task)
+    for run in plan(options):
+        words = " ".join(run.program_run().words())
+        assert f" --root {tmp_path}/photos --data-dir {tmp_path}/data " in words
+        assert " --env max_glimpses=2 image_size=32 " in words
+    small = ("max_glimpses=2", "image_size=32", "glimpse_size=8")
+    scan = tiny(tmp_path / "runs", **{**task, "algos": ("scan",), "seeds": (0,), "env": small})
+    compare(scan)
+    record = records_of(tmp_path / "runs" / "DTRAM-ImageFolder-v0.jsonl")["scan", 0]
+    assert "problem" not in record and record["dataset"] == "photos"
+    assert record["hyperparameters"]["env"]["max_glimpses"] == 2 == len(record["histogram"])
 
 
 @pytest.mark.parametrize(

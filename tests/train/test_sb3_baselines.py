@@ -21,6 +21,7 @@ import dtram_env
 from agents.cost import classifier_flops_per_glimpse
 from agents.policy_only import FrozenClassifier
 from agents.sb3 import Sb3Policy, flops_per_glimpse
+from tests.dtram_env.datasets.trees import make_folder
 from train import sb3_baselines
 from train.baselines.algorithms import ALGORITHMS, settings
 from train.baselines.callback import ValidationCallback
@@ -168,6 +169,30 @@ def test_the_shipped_policy_only_id(tmp_path: Path, mnist_folder: Path, algo: st
     assert found["view"] == {"dqn": "single", "scan": "native"}[algo]
     assert sum(found["histogram"]) == 10_000
     assert found["mean_return"] <= 0.98 * found["accuracy"]
+
+
+@pytest.mark.parametrize("algo", ["ppo", "scan"])
+def test_own_images_and_keywords_of_the_environment(tmp_path: Path, algo: str) -> None:
+    make_folder(tmp_path / "photos", train=12, test=2)
+    made = small(
+        algo,
+        "DTRAM-ImageFolder-v0",
+        root=tmp_path / "photos",
+        data_dir=tmp_path / "data",
+        env=("max_glimpses=2", "image_size=32", "glimpse_size=8"),
+        observe="glimpse" if algo == "ppo" else None,  # images of several sizes have no canvas
+        eval_points=1,
+        run_dir=tmp_path / "run",
+    )
+    found = results_of(train(made))
+    assert (found["dataset"], found["images"], len(found["histogram"])) == ("photos", 6, 2)
+    env = found["hyperparameters"]["env"]
+    assert {key: env[key] for key in ("max_glimpses", "image_size", "glimpse_size")} == {
+        "max_glimpses": 2,
+        "image_size": 32,
+        "glimpse_size": 8,
+    }
+    assert found["options"]["root"] == str(tmp_path / "photos")
 
 
 # --- Resuming
@@ -436,6 +461,14 @@ WHOLE_ID = ("--env-id", WHOLE)
         (
             ("--algo", "ppo", *WHOLE_ID, "--set", "env.gird=3"),
             "'gird' is no keyword of GlimpseVectorEnv; did you mean 'grid'?",
+        ),
+        (
+            ("--algo", "ppo", "--env-id", "DTRAM-ImageFolder-v0", "--set", "env.root=photos"),
+            "--set env.root=photos: use --root photos",
+        ),
+        (
+            ("--algo", "ppo", *WHOLE_ID, "--set", "env.grid=3", "--env", "grid=4"),
+            "--env grid=4: expected it there or in --set, not in both",
         ),
         (
             ("--algo", "scan", *WHOLE_ID, "--set", "env.split=test"),

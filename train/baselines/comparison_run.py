@@ -8,10 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from train.baselines.algorithms import ALGORITHMS, number_of_trials, reinforce_options, table_row
+from train.baselines.algorithms import (
+    ALGORITHMS,
+    number_of_trials,
+    reinforce_options,
+    settings,
+    table_row,
+)
 from train.common.evaluate_agent import evaluate_agent
 from train.common.files import read_json, write_json
 from train.common.jobs import ProgramRun
+from train.common.options import EnvOptions
 from train.common.records import origin
 
 START_OF_DTRAM = {"env_steps": 0, "return": 0.0}
@@ -22,13 +29,17 @@ START_OF_DTRAM = {"env_steps": 0, "return": 0.0}
 class ComparisonRun:
     """One algorithm with one seed on one environment."""
 
-    env_id: str
     track: str  # of the environment
     algo: str  # a key of `ALGORITHMS`, or "dtram"
     seed: int
     steps: int  # env steps, if the algorithm learns
     folder: Path  # of the run
-    data_dir: Path | None  # of all datasets
+    environment: EnvOptions  # how all programs make the environment
+
+    @property
+    def env_id(self) -> str:
+        """The environment."""
+        return self.environment.env_id
 
     @property
     def env_name(self) -> str:
@@ -44,7 +55,9 @@ class ComparisonRun:
         """
         name = f"{self.env_name} {self.algo} seed {self.seed}"
         options: dict[str, Any] = {"env_id": self.env_id, "seed": self.seed}
-        options["data_dir"] = self.data_dir
+        options |= {name: getattr(self.environment, name) for name in ("root", "data_dir")}
+        if self.environment.env:
+            options["env"] = self.environment.env
         if self.algo == "dtram":
             row = {**table_row(self.track, self.algo), **(changes or {})}
             options |= {"device": "cpu", "env_steps": self.steps, **reinforce_options(row)}
@@ -78,7 +91,7 @@ class ComparisonRun:
         row = table_row(self.track, self.algo)
         if self.algo == "dtram":
             found, start = self._dtram(results), [START_OF_DTRAM]
-        elif results["hyperparameters"] != row:
+        elif results["hyperparameters"] != (row := self._baseline_row()):
             way_out = "delete it to run anew, or choose other --runs"
             raise ValueError(f"made with other hyper-parameters than the table's; {way_out}")
         else:
@@ -88,14 +101,19 @@ class ComparisonRun:
             "env_id": self.env_name,
             "hyperparameters": row,
             "area": area_under([*start, *found["curve"]], found["env_steps"]),
-            "tries": number_of_trials(self.env_name, self.algo, row),
+            "tries": number_of_trials(self.env_name, self.algo, table_row(self.track, self.algo)),
         }
+
+    def _baseline_row(self) -> dict[str, Any]:
+        """The table's row of a baseline, with the environment's keywords."""
+        changes = {f"env.{key}": value for key, value in self.environment.env_words().items()}
+        return settings(self.track, self.algo, changes).row
 
     def _dtram(self, results: Mapping[str, Any]) -> dict[str, Any]:
         """A run of DT-RAM, evaluated through the environment like the others."""
         kept = self.folder / "evaluation.json"
         if not kept.exists():
-            write_json(kept, evaluate_agent(self.folder, data_dir=self.data_dir))
+            write_json(kept, evaluate_agent(self.folder, data_dir=self.environment.data_dir))
         found = read_json(kept)
         seconds = results["train_seconds"] - results["validation_seconds"]
         return found | {

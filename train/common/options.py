@@ -198,8 +198,8 @@ Optimizer = Annotated[AdamW | SGD | Muon, words(AdamW, SGD, Muon)]
 
 
 @dataclass(frozen=True)
-class TrainingOptions:
-    """The environment, how a network is trained, and where the run is stored."""
+class EnvOptions:
+    """The environment of a program."""
 
     env_id: str = "DTRAM-MNIST-v0"
     """registered environment"""
@@ -207,10 +207,39 @@ class TrainingOptions:
     """keywords of the environment, as in max_glimpses=4 image_size=256; its docs page lists them"""
     root: Path | None = None
     """folder of your own images (DTRAM-ImageFolder-v0)"""
-    data: Literal["real", "builtin"] = "real"
-    """builtin: the drawn stand-in of CUB or Cars, under its own name"""
     data_dir: Path | None = None
     """folder of all datasets; $DTRAM_DATA or ~/.cache/dtram if not given"""
+
+    def env_words(self) -> dict[str, Any]:
+        """The keywords of ``--env``."""
+        found: dict[str, Any] = {}
+        for word in self.env:
+            key, equals, text = word.partition("=")
+            if not equals or not key.isidentifier():
+                raise ValueError(f"--env {word}: expected KEY=VALUE")
+            if key in ("root", "data_dir") or (key in ("discount", "data") and hasattr(self, key)):
+                raise ValueError(f"--env {word}: use --{key.replace('_', '-')} {text}")
+            if key in ("data", "split", "view", "num_envs", "backend", "order"):
+                raise ValueError(f"--env {word}: the program sets {key} itself; leave it out")
+            found[key] = json_or_text(text)
+        return found
+
+    def env_folders(self) -> dict[str, str]:
+        """The keywords that name folders, of those given."""
+        found: dict[str, str] = {}
+        if self.root is not None:
+            found["root"] = str(self.root.expanduser().resolve())
+        if self.data_dir is not None:
+            found["data_dir"] = str(self.data_dir)
+        return found
+
+
+@dataclass(frozen=True)
+class TrainingOptions(EnvOptions):
+    """The environment, how a network is trained, and where the run is stored."""
+
+    data: Literal["real", "builtin"] = "real"
+    """builtin: the drawn stand-in of CUB or Cars, under its own name"""
     encoder: Encoder = PlainEncoder()
     """network that turns an image or glimpse into a vector: mlp (the paper's on MNIST), conv, cnn,
     pixels (with --core map), or a resnet with settings, as in resnet50 weights=DEFAULT width=64"""
@@ -259,20 +288,7 @@ class TrainingOptions:
 
     def env_keywords(self) -> dict[str, Any]:
         """The keywords for `gym.make`."""
-        found: dict[str, Any] = {}
-        for word in self.env:
-            key, equals, text = word.partition("=")
-            if not equals or not key.isidentifier():
-                raise ValueError(f"--env {word}: expected KEY=VALUE")
-            if key == "discount" and hasattr(self, "discount"):
-                raise ValueError(f"--env {word}: use --discount {text}")
-            if key in ("data", "data_dir", "root", "split", "view", "num_envs", "backend", "order"):
-                raise ValueError(f"--env {word}: the program sets {key} itself; leave it out")
-            found[key] = json_or_text(text)
-        if self.root is not None:
-            found["root"] = str(self.root.expanduser().resolve())
-        if self.data_dir is not None:
-            found["data_dir"] = str(self.data_dir)
+        found = self.env_words() | self.env_folders()
         return found if self.data == "real" else {**found, "data": self.data}
 
 

@@ -17,14 +17,19 @@ from torch.utils.tensorboard.summary import hparams
 
 from dtram_env.datasets import DatasetCorruptError
 from dtram_env.optional import MissingDependencyError
+from dtram_env.output import for_any_reader
 from train.common.files import read_json, write_json, write_text
 from train.common.provenance import shell_command
 
 
 def run_program(main: Callable[[], object]) -> None:
-    """Runs a program; an error that the user can fix ends it with one line on stderr."""
+    """Runs a program; an error that the user can fix ends it with one line on stderr.
+
+    It ends without a line if nobody reads its output any more, as after ``| head``.
+    """
     try:
-        main()
+        with for_any_reader():
+            main()
     except (ValueError, DatasetCorruptError, MissingDependencyError) as error:
         sys.exit(f"error: {error}")
     except OSError as error:

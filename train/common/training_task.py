@@ -36,12 +36,15 @@ def check_id(env_id: str) -> None:
 
 
 def describe_env(env_id: str, **keywords: Any) -> dict[str, Any]:
-    """An environment's entries in a result: track, dataset, classes and classifier."""
+    """An environment's entries in a result: track, dataset, classes and classifier; and its grid.
+
+    The split is the training one.
+    """
     check_id(env_id)
     env = gym.make_vec(env_id, num_envs=1, **keywords).unwrapped
     assert isinstance(env, GlimpseVectorEnv)
     env.close()
-    about = {"dataset": env.dataset, "num_classes": env.num_classes}
+    about = {"dataset": env.dataset, "num_classes": env.num_classes, "grid": env.grid}
     if not isinstance(env.classifier, FrozenClassifier):
         return about | {"track": "whole-task", "classifier": None, "classifier_flops": 0}
     flops = classifier_flops_per_glimpse(env.classifier.network)

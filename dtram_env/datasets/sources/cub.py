@@ -64,20 +64,22 @@ def fetch(folder: Path, progress: bool | None = None) -> None:
 def listing(folder: Path, part: str) -> ImageList:
     """Lists the images of "train" (5,994) or "test" (5,794), in the order of ``images.txt``.
 
-    `folder` contains ``CUB_200_2011/`` as its archive unpacks, or is that folder itself. Raises
-    `DatasetNotFoundError` if a list is missing, and `DatasetCorruptError` if lists contradict each
-    other or the published counts, or name an image that is missing.
+    `folder` contains ``CUB_200_2011/`` as its archive unpacks, once or in a folder of that name, or
+    is that folder itself. Raises `DatasetNotFoundError` if a list is missing, and
+    `DatasetCorruptError` if lists contradict each other or the published counts, or name an image
+    that is missing.
     """
     check_choice("part", part, COUNTS)
     tree, command = _tree(folder), fetch_command(NAME, folder)
-    if not any((tree / name).is_file() for name in _LISTS):
+    if not _has_a_list(tree):
         if (folder / ARCHIVE.name).is_file():
             raise DatasetNotFoundError(
                 f"{folder / ARCHIVE.name}: not unpacked yet. Unpack it with {command}."
             )
         raise DatasetNotFoundError(
-            f"{folder}: no {ARCHIVE.inside} with CUB-200-2011's lists and images. Fetch it with "
-            f"{command}, or put {ARCHIVE.name} or the folder {ARCHIVE.inside} there by hand."
+            f"{folder}: no {ARCHIVE.inside} with CUB-200-2011's {', '.join(_LISTS)} and images. "
+            f"Fetch it with {command}, or put {ARCHIVE.name} or the folder {ARCHIVE.inside} there "
+            "by hand."
         )
     with advising(f"Fetch it again with {command}."):
         files, classes, split, boxes, names = (
@@ -110,9 +112,14 @@ def listing(folder: Path, part: str) -> ImageList:
 
 def _tree(folder: Path) -> Path:
     """The folder that holds the lists, or will hold them."""
-    if not (folder / ARCHIVE.inside).is_dir() and (folder / "images.txt").is_file():
-        return folder
-    return folder / ARCHIVE.inside
+    inside = folder / ARCHIVE.inside
+    # Some programs unpack an archive into a new folder of its name.
+    places = (inside, inside / ARCHIVE.inside, folder)
+    return next((place for place in places if _has_a_list(place)), inside)
+
+
+def _has_a_list(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in _LISTS)
 
 
 def _read_list(path: Path, kind: Callable[[str], Any], columns: int) -> Lines:

@@ -1,6 +1,9 @@
 """``python -m dtram_env.datasets``: list, download, build; an error is its message, exit code 1."""
 
+import os
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +13,10 @@ from dtram_env.datasets import DATASETS
 from dtram_env.datasets.__main__ import main
 from dtram_env.datasets.sources import cars, cub, mnist
 from dtram_env.datasets.storage.mapped import read_meta
+from dtram_env.output import READER_GONE
 from tests.dtram_env.datasets.trees import Tree, make_cars, make_cub, make_folder
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -53,6 +59,20 @@ def test_list(run: Callable, tmp_path: Path, cub_tree: Tree) -> None:
     assert state["cars"] == f"not fetched ({tmp_path / 'cars'})"
     assert state["birds"] == state["signpost"] == "drawn, needs no files"
     assert state["imagefolder"] == "yours, needs no other files"
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", ["list", "--help"])
+def test_a_reader_that_stops_reading(command: str, unbuffered: str) -> None:
+    """As ``| head``: no message. argparse ignores it itself where its text is not buffered."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    words = [sys.executable, "-m", "dtram_env.datasets", command]
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    done = subprocess.run(words, stdout=writer, stderr=subprocess.PIPE, env=environment, cwd=ROOT)
+    os.close(writer)
+    assert done.stderr == b"" and done.returncode in (0, READER_GONE)
+    assert done.returncode == READER_GONE or command == "--help"
 
 
 # --- download

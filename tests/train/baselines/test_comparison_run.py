@@ -10,6 +10,7 @@ import pytest
 from train.baselines import comparison_run
 from train.baselines.comparison_run import ComparisonRun, area_under
 from train.common.jobs import Runner
+from train.common.options import EnvOptions
 from train.sb3_baselines import Options as BaselineOptions
 from train.sb3_baselines import train as train_baseline
 
@@ -56,7 +57,7 @@ def test_area_under_the_learning_curve(curve: Any, steps: int, area: float) -> N
 )
 def test_results_that_cannot_be_read_are_a_record_too(tmp_path: Path, results, said: str) -> None:
     folder = tmp_path / "seed-0"
-    run = ComparisonRun(WHOLE, "whole-task", "random", 0, 10, folder, None)
+    run = ComparisonRun("whole-task", "random", 0, 10, folder, EnvOptions(WHOLE))
     assert run.record("failed: why")["problem"] == "failed: why"
     assert run.record()["problem"] == "not run"
     if isinstance(results, dict):
@@ -76,7 +77,7 @@ def test_a_policy_only_dtram_is_evaluated_with_its_classifier(
     row = {"m": 2, "batch_size": 180, "stop": "after epochs=1"}
     monkeypatch.setattr(comparison_run, "table_row", lambda track, algo: row)
     folder = tmp_path / policy_id / "dtram" / "seed-0"
-    run = ComparisonRun(policy_id, "policy-only", "dtram", 0, STEPS, folder, None)
+    run = ComparisonRun("policy-only", "dtram", 0, STEPS, folder, EnvOptions(policy_id))
     Runner(jobs=1).run([run.program_run()])
     record = run.record()
     assert "problem" not in record and record["hyperparameters"] == row

@@ -278,8 +278,11 @@ def test_keywords_of_the_environment() -> None:
         ("glimpse-size=3", "--env glimpse-size=3: expected KEY=VALUE"),
         *(
             (f"{key}=x", f"--env {key}=x: the program sets {key} itself; leave it out")
-            for key in ("data", "data_dir", "root", "split", "view", "num_envs", "backend")
+            for key in ("split", "view", "num_envs", "backend", "order")
         ),
+        ("data=builtin", "--env data=builtin: use --data builtin"),
+        ("data_dir=x", "--env data_dir=x: use --data-dir x"),
+        ("root=x", "--env root=x: use --root x"),
     ],
 )
 def test_wrong_keywords_are_named(word: str, message: str) -> None:

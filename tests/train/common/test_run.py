@@ -5,6 +5,7 @@ import json
 import os
 import shlex
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 
 from agents.objective import supervised_losses
+from dtram_env.output import READER_GONE
 from train.common.files import read_json, write_json
 from train.common.optimizers import Optimizers
 from train.common.options import AdamW
@@ -22,6 +24,7 @@ from train.common.run import Interrupt, RunFolder, run_program
 from train.common.training import Selection, TrainingRun
 
 CPU = torch.device("cpu")
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def new_run(path: Path, options: dict[str, Any] | None = None, resume: bool = False) -> RunFolder:
@@ -79,6 +82,19 @@ def test_programs_end_in_one_line(error: BaseException, status: object) -> None:
     with pytest.raises(SystemExit) as stopped:
         run_program(main)
     assert stopped.value.code == status
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("program", ["compare.py", "evaluate.py"])
+def test_a_reader_that_stops_reading(program: str, unbuffered: str) -> None:
+    """As ``| head``: no message."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    words = [sys.executable, str(ROOT / "train" / program), "--help"]
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    done = subprocess.run(words, stdout=writer, stderr=subprocess.PIPE, env=environment)
+    os.close(writer)
+    assert (done.stderr, done.returncode) == (b"", READER_GONE)
 
 
 def test_nothing_to_resume_is_printed(tmp_path: Path, capsys) -> None:

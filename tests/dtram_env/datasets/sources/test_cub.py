@@ -90,6 +90,24 @@ def test_the_folder_itself(whole: Tree) -> None:
     assert cub.listing(whole.root, "test").paths == cub.listing(whole.folder, "test").paths
 
 
+@pytest.mark.parametrize("given", ["", "CUB_200_2011", "CUB_200_2011/CUB_200_2011"])
+def test_unpacked_twice(tree: Tree, given: str) -> None:
+    twice = tree.folder / "CUB_200_2011" / "CUB_200_2011"
+    tree.root.rename(tree.folder / "aside")
+    twice.parent.mkdir()
+    (tree.folder / "aside").rename(twice)
+    assert cub.ready(tree.folder / given)
+    listed = cub.listing(tree.folder / given, "test")
+    assert listed.root == twice and list(listed.paths) == tree.paths["test"]
+
+
+def test_a_folder_without_lists_names_them(tmp_path: Path) -> None:
+    (tmp_path / "cub" / "CUB_200_2011" / "images").mkdir(parents=True)
+    names = ", ".join(cub._LISTS)
+    with pytest.raises(DatasetNotFoundError, match=f"cub: no CUB_200_2011 with .*{names} and im"):
+        cub.listing(tmp_path / "cub", "test")
+
+
 def test_class_ids_not_image_folders_give_the_label(tree: Tree) -> None:
     edit(tree.root / "image_class_labels.txt", lambda text: text.replace("1 1\n", "1 3\n", 1))
     assert cub.listing(tree.folder, "test").labels.tolist() == [2, 1, 2]
