@@ -176,9 +176,6 @@ def train(options: Options) -> Path:
     defining = to_json(options)
     defining |= {"total_timesteps": experiment.steps, "hyperparameters": chosen.row}
     del defining["verbose"]
-    for name in ("env", "root"):
-        if not defining[name]:  # as in a run of a version without them
-            del defining[name]
     name = f"{options.algo}_{time.strftime('%Y-%m-%d_%H-%M-%S')}_seed{options.seed}"
     run_dir = options.run_dir or Path("runs", options.env_id.rpartition(":")[2], name)
     run = RunFolder(run_dir, defining, options.resume, device, "train/sb3_baselines.py")
