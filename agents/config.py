@@ -22,7 +22,7 @@ MAP_ENCODERS = ("pixels",)
 """Encoders for a map; pixels: normalised pixels."""
 
 LARGEST_BUDGET = 10_000  # glimpses
-LARGEST_BUDGET_PER_STEP = 100  # glimpses with weights of their own
+LARGEST_BUDGET_PER_STEP = 32  # glimpses with weights of their own
 LARGEST_GRID = 1024  # cells along a side
 
 
