@@ -19,11 +19,10 @@ from torch import Tensor
 
 from dtram_env.optional import require
 
-from .files import sha256_of
+from .files import listed, sha256_of
 from .resnet import RESNETS, ResNetBackbone, ResNetOptions
 
 _OWN = "encoder.trunk."  # prefix of an encoder's weights in a network that this package saved
-_MAX_LISTED = 20  # keys of one kind in an error message
 
 
 def load_backbone(backbone: ResNetBackbone, weights: str | Path | None) -> str:
@@ -153,13 +152,14 @@ def _check_fit(backbone: ResNetBackbone, state: Mapping[str, Tensor], path: Path
             for key, value in state.items()
             if key in expected and value.shape != expected[key].shape
         ],
+        "integers": [
+            key
+            for key, value in state.items()
+            if key in expected and expected[key].is_floating_point() > value.is_floating_point()
+        ],
+        "not finite": [key for key, value in state.items() if not value.isfinite().all()],
     }
-    problems = "; ".join(f"{kind}: {_listed(keys)}" for kind, keys in kinds.items() if keys)
+    problems = "; ".join(f"{kind}: {listed(keys)}" for kind, keys in kinds.items() if keys)
     if problems:
         way_out = "Give weights of such a network, or the options of the weights' network"
         raise ValueError(f"{path}: does not fit {backbone.options}; {problems}. {way_out}")
-
-
-def _listed(keys: list[str]) -> str:
-    more = f" and {len(keys) - _MAX_LISTED} more" if len(keys) > _MAX_LISTED else ""
-    return ", ".join(keys[:_MAX_LISTED]) + more

@@ -3,13 +3,27 @@
 from dataclasses import dataclass
 from typing import Any
 
-from .checks import require, require_at_least, require_one_of
+from .checks import (
+    LARGEST_SHAPE,
+    LARGEST_SIDE,
+    LARGEST_WIDTH,
+    MOST_CHANNELS,
+    MOST_CLASSES,
+    require,
+    require_one_of,
+    require_range,
+    require_types,
+)
 from .cores import CORES, MapOptions, cells_of_scales
 from .encoders import ENCODERS
 from .resnet import RESNETS, ResNetOptions
 
 MAP_ENCODERS = ("pixels",)
 """Encoders for a map; pixels: normalised pixels."""
+
+LARGEST_BUDGET = 10_000  # glimpses
+LARGEST_BUDGET_PER_STEP = 32  # glimpses with weights of their own
+LARGEST_GRID = 1024  # cells along a side
 
 
 @dataclass(frozen=True)
@@ -24,9 +38,11 @@ class FirstLookOptions:
     """channels of the first convolution that reads it"""
 
     def __post_init__(self) -> None:
+        require_types(self)
         require("extent", self.extent, 0 < self.extent <= 1, "a number in (0, 1]")
         require("side", self.side, self.side > 0 and self.side % 4 == 0, "a multiple of 4")
-        require_at_least(self, 1, "width")
+        require_range(self, 1, LARGEST_SIDE, "side")
+        require_range(self, 1, LARGEST_WIDTH, "width")
 
 
 @dataclass(frozen=True)
@@ -95,12 +111,18 @@ class DTRAMConfig:
     (confidence); see `DTRAM.stop_logit`"""
 
     def __post_init__(self) -> None:
+        require_types(self)
         side, width, channels = self.glimpse_shape
-        square = side == width and side > 0 and channels > 0
-        require("glimpse_shape", self.glimpse_shape, square, "(g, g, channels), all positive")
-        require_at_least(self, 2, "num_classes")
-        require_at_least(self, 1, "max_glimpses", "hidden_size")
-        require_at_least(self, 0, "locator_hidden", "locator_grid", "stopper_hidden")
+        square = 0 < side == width <= LARGEST_SIDE and 0 < channels <= MOST_CHANNELS
+        expected = f"(g, g, channels), all positive, at most {LARGEST_SHAPE}"
+        require("glimpse_shape", self.glimpse_shape, square, expected)
+        require_range(self, 2, MOST_CLASSES, "num_classes")
+        budget = LARGEST_BUDGET_PER_STEP if self.per_step else LARGEST_BUDGET
+        require_range(self, 1, budget, "max_glimpses")
+        require_range(self, 1, LARGEST_WIDTH, "hidden_size")
+        require_range(self, 0, LARGEST_WIDTH, "locator_hidden", "stopper_hidden")
+        require_range(self, 0, LARGEST_GRID, "locator_grid")
+        require_range(self, 0, LARGEST_SIDE, "thumbnail_size")
         require_one_of(
             self,
             encoder=MAP_ENCODERS if self.core == "map" else (*ENCODERS, *RESNETS),
@@ -139,6 +161,8 @@ class DTRAMConfig:
         whole = not self.scan or (self.map is not None and len(self.scan) == later)
         expected = f"(), or with a map {later} locations, of glimpses 2 ... T"
         require("scan", self.scan, whole, expected)
+        inside = all(abs(value) <= 1 for location in self.scan for value in location)
+        require("scan", self.scan, inside, "locations (x, y), each from -1 to 1")
         if self.map is None:
             return
         cells, grid, quarter = self.map.cells, self.locator_grid, self.map.cells // 4
@@ -184,9 +208,9 @@ def check_encoder(config: Any) -> None:
 
 def check_pixel_scale(config: Any, channels: int) -> None:
     """Raises ValueError unless `pixel_mean` and `pixel_std` fit images of so many channels."""
-    for name, least in (("pixel_mean", -float("inf")), ("pixel_std", 0.0)):
+    for name in ("pixel_mean", "pixel_std"):
         value = getattr(config, name)
-        each = value if isinstance(value, tuple) else (value,)
-        fits = all(v > least for v in each) and len(each) in (1, channels)
-        expected = f"a {'positive ' * (least == 0)}number, or {channels}, one a channel"
+        each, positive = value if isinstance(value, tuple) else (value,), name == "pixel_std"
+        fits = all(v > 0 or not positive for v in each) and len(each) in (1, channels)
+        expected = f"a {'positive ' * positive}number, or {channels}, one a channel"
         require(name, value, fits, expected)

@@ -6,10 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .checks import require, require_at_least, require_one_of
+from .checks import LARGEST_WIDTH, require, require_one_of, require_range, require_types
 
 CORES = ("rnn", "map")
 """Names of the cores."""
+
+MOST_CELLS = 256  # along a side of a map
 
 
 class RNNCell(nn.Module):
@@ -44,9 +46,11 @@ class MapOptions:
     """share of the features that are left out in training before h_t is made of them"""
 
     def __post_init__(self) -> None:
+        require_types(self)
         require_one_of(self, pool=("none", "max_and_mean"))
-        require_at_least(self, 4, "cells", "width")
-        require_at_least(self, 1, "glimpse_cells")
+        require_range(self, 4, MOST_CELLS, "cells")
+        require_range(self, 4, LARGEST_WIDTH, "width")
+        require_range(self, 1, MOST_CELLS, "glimpse_cells")
         for name in ("cells", "window"):
             require(name, getattr(self, name), getattr(self, name) % 4 == 0, "a multiple of 4")
         fits = 0 <= self.window <= self.cells

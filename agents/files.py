@@ -21,9 +21,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from .checks import require
 from .config import FirstLookOptions
 from .cores import MapOptions
 from .resnet import ResNetOptions
@@ -32,6 +34,9 @@ FORMAT_VERSION = 1
 DTRAM_KIND = "DT-RAM"
 STOP_PARTS = ("stopper", "baseline", "scalar_baseline")
 """Modules and parameters of a DT-RAM that each of its stops has for itself."""
+_MAX_LISTED = 20  # tensors in an error message
+_STOP_NAME = re.compile(r"[\w.-]+", re.ASCII)
+_STOP_NAME_EXPECTED = "letters, digits, '.', '_' and '-' only"
 
 
 class SavedNetwork(nn.Module):
@@ -49,9 +54,7 @@ class SavedNetwork(nn.Module):
         super().__init__()
         self.config = config
         self.class_names = class_names or tuple(map(str, range(config.num_classes)))
-        names, classes = len(self.class_names), config.num_classes
-        if names != classes:
-            raise ValueError(f"class_names: {names} names for {classes} classes")
+        _check_names(self.class_names, config.num_classes)
 
     @property
     def device(self) -> torch.device:
@@ -87,10 +90,13 @@ class SavedNetwork(nn.Module):
 
     @classmethod
     def _load(cls, folder: str | Path, header: dict[str, Any]) -> Self:
-        network = cls(cls.config_from(header), tuple(header["class_names"]))
+        made_of = cls.config_from(header), tuple(header["class_names"])
+        with torch.device("meta"):  # shapes without memory, so that absurd ones cost nothing
+            expected = cls(*made_of).state_dict()
         path = Path(folder, "model.safetensors")
-        own = network.state_dict()
-        network.load_state_dict(_read_weights(path, header["weights_sha256"], own))
+        weights = _read_weights(path, header["weights_sha256"], expected)
+        network = cls(*made_of)
+        network.load_state_dict(weights)
         return network
 
     @classmethod
@@ -103,7 +109,7 @@ class SavedNetwork(nn.Module):
                 raise FileNotFoundError(f"{folder}: no saved model, {name} is missing{why}")
         try:
             header = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # also bytes that are not UTF-8
             raise ValueError(f"{path}: not valid JSON ({error}); copy the model again") from None
         found = header.get("format") if isinstance(header, dict) else None
         if found != FORMAT_VERSION:
@@ -121,26 +127,26 @@ class SavedNetwork(nn.Module):
             raise ValueError(f"{path}: expected a {cls.KIND}, found a {kind}; {way_out}")
         needed = {"config", "class_names", "weights_sha256", *cls.NEEDED}
         config = header.get("config", {})
+        config = config if isinstance(config, dict) else {}
         problems = sorted(needed - header.keys()) + _unlike(config, cls.CONFIG)
         for name, options in _NESTED.items():
             if given := config.get(name):
                 given = given if isinstance(given, dict) else {}
                 problems += _unlike(given, options, f"{name}.")
+        way_out = "another version of dtram made it: train it again, or copy the model again"
         if problems:
-            problem = f"missing or unknown settings {problems}"
-            way_out = "another version of dtram made it: train it again, or copy the model again"
-            raise ValueError(f"{path}: {problem}; {way_out}")
+            raise ValueError(f"{path}: missing or unknown settings {problems}; {way_out}")
+        try:
+            _check_names(header["class_names"], cls.config_from(header).num_classes)
+            _check_stops(header)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}; {way_out}") from None
         return header
 
     @classmethod
     def config_from(cls, header: dict[str, Any]) -> Any:
         """The settings in a header that `read_header` returned."""
-        kept = header["config"]
-        values: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in kept.items()
-        }
-        if "scan" in values:
-            values["scan"] = tuple(map(tuple, values["scan"]))
+        values = {name: _as_tuple(value) for name, value in header["config"].items()}
         for name, kind in _NESTED.items():
             if values.get(name):
                 values[name] = kind(**values[name])
@@ -155,11 +161,42 @@ def _unlike(settings: dict[str, Any], kind: type, prefix: str = "") -> list[str]
     return [prefix + k for k in sorted({field.name for field in fields(kind)} ^ settings.keys())]
 
 
+def _as_tuple(value: Any) -> Any:
+    """A list of JSON as a tuple, with the lists in it."""
+    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
+
+
+def _check_names(names: Any, classes: int) -> None:
+    """Raises ValueError unless `names` are texts, one for each class."""
+    texts = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+    require("class_names", names, texts, "a list of texts")
+    if len(names) != classes:
+        raise ValueError(f"class_names: {len(names)} names for {classes} classes")
+
+
+def _check_stops(header: dict[str, Any]) -> None:
+    """Raises ValueError unless the stops in a header are as `save_stop` writes them."""
+    stops, default = header.get("stops", {}), header.get("default_stop")
+    require("stops", stops, isinstance(stops, dict), "an object with an object for each stop")
+    known = default is None or default in list(stops)
+    require("default_stop", default, known, f"one of {list(stops)}")
+    numbers = {"stop_threshold": header.get("stop_threshold", 0)}
+    for name, stop in stops.items():
+        require("name of a stop", name, _STOP_NAME.fullmatch(name), _STOP_NAME_EXPECTED)
+        whole = isinstance(stop, dict) and stop.keys() >= {"threshold", "weights_sha256"}
+        require(f"stops.{name}", stop, whole, "an object with threshold and weights_sha256")
+        numbers[f"stops.{name}.threshold"] = stop["threshold"]
+        numbers[f"stops.{name}.discount"] = stop.get("discount", 1)
+    for name, value in numbers.items():
+        fits = isinstance(value, int | float) and 0 <= value <= 1
+        require(name, value, fits, "a number from 0 to 1")
+
+
 def kind_of(folder: str | Path) -> str:
     """The kind of a saved model; DT-RAM's if unreadable, so that `DTRAM.load` raises the error."""
     try:
         return str(json.loads((Path(folder) / "model.json").read_text(encoding="utf-8"))["kind"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return DTRAM_KIND
 
 
@@ -181,8 +218,7 @@ def save_stop(
             the agent's trunk is not the saved one.
     """
     folder = Path(folder)
-    if not re.fullmatch(r"[\w.-]+", name, flags=re.ASCII):
-        raise ValueError(f"name={name!r}: expected letters, digits, '.', '_' and '-' only")
+    require("name", name, _STOP_NAME.fullmatch(name), _STOP_NAME_EXPECTED)
     header, own = agent.read_header(folder), agent.state_dict()
     saved = _read_weights(folder / "model.safetensors", header["weights_sha256"], own)
     changed = [k for k, v in own.items() if not _of_stop(k) and not v.cpu().equal(saved[k])]
@@ -252,17 +288,44 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
 
 
 def _read_weights(path: Path, sha256: str, expected: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Reads tensors; ValueError unless the file has this SHA-256 and the expected shapes."""
+    """Reads tensors.
+
+    The shapes in the file's header are compared before the tensors are read.
+
+    Raises:
+        ValueError: the file has another SHA-256, other shapes or types than those expected, or
+            values that are not finite.
+    """
     if sha256_of(path) != sha256:
         problem = "not the weights that model.json beside it was written for"
         raise ValueError(f"{path}: {problem}; copy both files of one model")
-    weights = load_file(path)
-    shapes, wanted = ({k: v.shape for k, v in part.items()} for part in (weights, expected))
-    wrong = sorted(k for k in shapes | wanted if shapes.get(k) != wanted.get(k))
-    if wrong:
-        problem = f"missing, unknown or of another shape: {', '.join(wrong)}"
-        raise ValueError(f"{path}: does not fit model.json beside it; {problem}")
+    try:
+        with safe_open(path, "pt") as file:
+            shapes = {k: tuple(file.get_slice(k).get_shape()) for k in file.keys()}  # noqa: SIM118
+        wanted = {k: tuple(v.shape) for k, v in expected.items()}
+        unlike = [k for k in shapes | wanted if shapes.get(k) != wanted.get(k)]
+        problem = "does not fit model.json beside it; missing, unknown or of another shape"
+        _refuse(path, problem, unlike)
+        weights = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: damaged ({error}); copy the model again") from None
+    other = [f"{k} ({v.dtype})" for k, v in weights.items() if v.dtype != expected[k].dtype]
+    _refuse(path, "copy the model again; these have another type than the network's", other)
+    broken = [k for k, v in weights.items() if not v.isfinite().all()]
+    _refuse(path, "train the model again; these have values that are not finite", broken)
     return weights
+
+
+def _refuse(path: Path, problem: str, names: list[str]) -> None:
+    """Raises ValueError if there are names of tensors with a problem."""
+    if names:
+        raise ValueError(f"{path}: {problem}: {listed(sorted(names))}")
+
+
+def listed(names: list[str]) -> str:
+    """The first names of a list in one text."""
+    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+    return ", ".join(names[:_MAX_LISTED]) + more
 
 
 def sha256_of(path: Path) -> str:

@@ -10,7 +10,17 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from .checks import require, require_at_least, require_one_of
+from .checks import (
+    LARGEST_SHAPE,
+    LARGEST_SIDE,
+    LARGEST_WIDTH,
+    MOST_CHANNELS,
+    MOST_CLASSES,
+    require,
+    require_one_of,
+    require_range,
+    require_types,
+)
 from .config import check_encoder, check_pixel_scale
 from .cost import count_flops
 from .encoders import PixelScale, make_encoder
@@ -48,13 +58,15 @@ class OneLookConfig:
     """their standard deviation, or that of each channel; it divides the difference"""
 
     def __post_init__(self) -> None:
-        require_at_least(self, 2, "num_classes")
-        require_at_least(self, 1, "hidden_size")
+        require_types(self)
+        require_range(self, 2, MOST_CLASSES, "num_classes")
+        require_range(self, 1, LARGEST_WIDTH, "hidden_size")
         require_one_of(self, encoder=(*SMALLEST, *RESNETS))
         check_encoder(self)
         (side, width, channels), least = self.image_shape, self.smallest_side
         expected = f"(s, s, channels), at least {least}x{least} pixels for encoder={self.encoder!r}"
-        fits = side == width >= least and channels > 0
+        expected += f", at most {LARGEST_SHAPE}"
+        fits = least <= side == width <= LARGEST_SIDE and 0 < channels <= MOST_CHANNELS
         require("image_shape", self.image_shape, fits, expected)
         check_pixel_scale(self, channels)
 

@@ -22,6 +22,7 @@ from dtram_env.datasets.storage.tensors import TensorStore
 from dtram_env.rendering import crop_boxes
 from dtram_env.sensor import margin
 
+from .checks import LARGEST_SIDE, require
 from .config import DTRAMConfig
 from .cost import flops_of_first_glimpse, flops_per_glimpse
 from .dtram import DTRAM
@@ -30,6 +31,7 @@ from .unroll import GlimpseSensor, classify
 GivenImage: TypeAlias = np.ndarray | str | os.PathLike[str] | Image.Image
 Box: TypeAlias = tuple[int, int, int, int]
 
+_FIRST = ("center", "random", "thumbnail")  # first glimpses that a DT-RAM can begin with
 _MEND = "Give a whole image file, or leave it out."
 _MAX_GLIMPSE_VALUES = 8_000_000  # pixels times channels that the network reads at once
 _MAX_BATCH_BYTES = 256 << 20  # of a batch's images
@@ -183,7 +185,18 @@ def preparation_of(agent: DTRAM) -> Preparation:
             f"about['sensor']={given!r}: expected {', '.join(expected)}, as in a trained model's "
             "model.json; set agent.about['sensor'] if you know how its images were shown"
         )
+    least = {"glimpse_size": 1, "num_scales": 1, "thumbnail_size": 0, "image_size": 1}
+    for name, value in given.items():
+        if name == "first_glimpse":
+            require(f"about['sensor'].{name}", value, value in _FIRST, f"one of {_FIRST}")
+        elif (name, value) != ("image_size", None):
+            fits = type(value) is int and least[name] <= value <= LARGEST_SIDE
+            range_ = f"an integer from {least[name]} to {LARGEST_SIDE:,}"
+            require(f"about['sensor'].{name}", value, fits, range_)
     sensor = GlimpseSensor(*(given[name] for name in GlimpseSensor._fields))
+    side = sensor.glimpse_size * 2 ** (sensor.num_scales - 1)
+    largest = f"a coarsest crop of at most {LARGEST_SIDE:,} pixels"
+    require("about['sensor'].num_scales", sensor.num_scales, side <= LARGEST_SIDE, largest)
     shape, thumbnail_size = agent.config.glimpse_shape, agent.config.thumbnail_size
     fits = (sensor.glimpse_size, sensor.thumbnail_size) == (shape[0], thumbnail_size)
     if not fits or shape[2] % sensor.num_scales:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dtram_env import optional
 
 from .cells import Norm
-from .checks import require, require_at_least, require_one_of
+from .checks import MOST_CHANNELS, require, require_one_of, require_range, require_types
 
 
 class Architecture(NamedTuple):
@@ -34,6 +34,8 @@ RESNETS: dict[str, Architecture] = {
     "resnet50": Architecture(True, (3, 4, 6, 3)),
 }
 """The networks by name: torchvision's, and a shorter one for small images."""
+
+LARGEST_STEM = 1024  # channels
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,13 @@ class ResNetOptions:
     """channels of the images"""
 
     def __post_init__(self) -> None:
+        require_types(self)
         require_one_of(self, name=RESNETS, order=("post", "pre"), stride_in=("3x3", "1x1"))
         require("stem_stride", self.stem_stride, self.stem_stride in (1, 2, 4), "1, 2 or 4")
         momentum = self.bn_momentum
         require("bn_momentum", momentum, 0 < momentum <= 1, "a number in (0, 1]")
-        require_at_least(self, 1, "width", "channels")
+        require_range(self, 1, LARGEST_STEM, "width")
+        require_range(self, 1, MOST_CHANNELS, "channels")
 
     @property
     def out_features(self) -> int:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
-from ..checks import require, require_at_least
+from ..checks import LARGEST_SIDE, MOST_CLASSES, require, require_range, require_types
 from ..config import check_pixel_scale
 from ..encoders import PixelScale
 from ..files import SavedNetwork
@@ -41,10 +41,11 @@ class ACTConfig:
     """their standard deviation, or that of each channel; it divides the difference"""
 
     def __post_init__(self) -> None:
-        require_at_least(self, 2, "num_classes")
+        require_types(self)
+        require_range(self, 2, MOST_CLASSES, "num_classes")
         require("epsilon", self.epsilon, 0 < self.epsilon < 1, "a number in (0, 1)")
         check_pixel_scale(self, self.resnet.channels)
-        require_at_least(self, self.resnet.smallest_image, "image_size")
+        require_range(self, self.resnet.smallest_image, LARGEST_SIDE, "image_size")
 
     @property
     def encoder(self) -> str:

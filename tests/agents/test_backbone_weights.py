@@ -112,6 +112,23 @@ def test_a_mismatch_lists_every_key_and_loads_nothing(
     assert same(trunk.state_dict(), network().state_dict())
 
 
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.full((4, 3, 7, 7), torch.nan), "; not finite: conv1.weight. Give"),
+        (torch.zeros(4, 3, 7, 7, dtype=torch.int8), "; integers: conv1.weight. Give"),
+    ],
+)
+def test_weights_that_no_network_has(
+    tmp_path: Path, wanted: dict[str, Tensor], value: Tensor, message: str
+) -> None:
+    save_file(wanted | {"conv1.weight": value}, tmp_path / "w.safetensors")
+    trunk = network()
+    with pytest.raises(ValueError, match=message):
+        load_backbone(trunk, tmp_path / "w.safetensors")
+    assert same(trunk.state_dict(), network().state_dict())
+
+
 def test_long_lists_are_cut(tmp_path: Path) -> None:
     save_file({f"k{i:02}": torch.zeros(1) for i in range(25)}, tmp_path / "w.safetensors")
     with pytest.raises(ValueError, match=r"unexpected: k00, .*, k19 and 5 more\. Give"):

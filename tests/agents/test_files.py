@@ -1,20 +1,25 @@
 """Models on disk: what is written and checked, and several stops on one trunk."""
 
 import json
+import math
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from torch import nn
 
-from agents.config import DTRAMConfig
+from agents.config import DTRAMConfig, FirstLookOptions
+from agents.cores import MapOptions
 from agents.dtram import DTRAM
-from agents.files import SavedNetwork, save_stop
+from agents.files import SavedNetwork, save_stop, sha256_of
+from agents.halting.act_resnet import ACTConfig, ACTResNet
 from agents.loading import load_agent, load_one_look
 from agents.one_look import OneLook, OneLookConfig
+from agents.resnet import ResNetOptions
 from agents.stopping import FixedStop, LearnedStop
 
 CONFIG = DTRAMConfig(num_classes=5, glimpse_shape=(8, 8, 2), max_glimpses=4, hidden_size=16)
@@ -62,6 +67,15 @@ def test_model_json_lists_every_setting(tmp_path: Path, network: SavedNetwork) -
         (lambda h: h["class_names"].pop(), "4 names for 5 classes"),
         (lambda h: h.update(weights_sha256="0"), r"model\.safetensors: not the weights"),
         (lambda h: h["config"].update(hidden_size=8), r"does not fit .* classifier\.weight"),
+        (lambda h: h["config"].update(hidden_size=60_000), r"does not fit .* classifier\.weight"),
+        (lambda h: h.update(config=[]), r"missing or unknown settings \['answer'|\['encoder'"),
+        (lambda h: h.update(class_names=5), "class_names=5: expected a list of texts"),
+        (lambda h: h.update(class_names=[0, 1, 2, 3, 4]), r"class_names=\[0, 1.*a list of texts"),
+        (lambda h: h.update(stops=[1]), r"stops=\[1\]: expected an object"),
+        (lambda h: h.update(stops={"a": {"threshold": 1}}), "stops.a=.*: expected an object with"),
+        (lambda h: h.update(stops={"../a": {}}), "name of a stop='../a': expected letters"),
+        (lambda h: h.update(default_stop="a"), r"default_stop='a': expected one of \[\]"),
+        (lambda h: h.update(stop_threshold=float("nan")), "stop_threshold=nan: expected a number"),
     ],
 )
 def test_bad_headers_are_named(
@@ -69,15 +83,142 @@ def test_bad_headers_are_named(
 ) -> None:
     network.save(tmp_path)
     change_header(tmp_path, change)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as error:
+        type(network).load(tmp_path)
+    assert str(error.value).startswith(str(tmp_path))
+
+
+NOT_NUMBERS = (math.nan, math.inf, -math.inf, 10**400, "1", [], {}, [[1]])
+ABSURD: dict[Any, tuple[Any, ...]] = {
+    int: (*NOT_NUMBERS, 1.5, True, None, -1, 10**6 + 1, 10**9),
+    float: (*NOT_NUMBERS, True, None, -(10**9), 10**9),
+    str: (0, None, "", "teleport"),
+    bool: (0, 1, None, "true"),
+}
+MORE: dict[str, tuple[Any, ...]] = {
+    "max_glimpses": (0, 10_001),
+    "glimpse_shape": ([8, 8], [8, 9, 1], [8, 8, 0], [8193, 8193, 1], [8, 8, 257], [8, 8, "1"], 8),
+    "image_shape": ([8, 8], [8, 9, 1], [8, 8, 0], [8193, 8193, 1], [8, 8, 257], [8, 8, 1.5], None),
+    "pixel_mean": (*NOT_NUMBERS, None, [0.0, math.nan], [0.0] * 4),
+    "pixel_std": (*NOT_NUMBERS, None, 0, -1.0, [1.0, math.inf]),
+    "scan": ([0, 0], [[0, 2]], [["x", 0]], "scan", [[0, 0, 0]]),
+    "resnet": ([], 0),
+    "map": ([], 0),
+    "first_look": ([], 0),
+    "location_bound": (0, 1.1),
+    "epsilon": (0, 1),
+}
+ACT = ACTConfig(3, ResNetOptions("resnet10", width=4, stem_stride=1))
+
+
+@pytest.mark.parametrize("config", [CONFIG, ONE_LOOK, ACT], ids=["DTRAM", "OneLook", "ACT"])
+def test_every_setting_has_a_type_and_a_range(config: Any) -> None:
+    kinds = {DTRAMConfig: DTRAM, OneLookConfig: OneLook, ACTConfig: ACTResNet}
+    saved = json.loads(json.dumps(asdict(config)))
+    for field in fields(config):
+        for value in MORE.get(field.name, ()) + ABSURD.get(field.type, ()):
+            header = {"config": saved | {field.name: value}}
+            with pytest.raises((ValueError, TypeError)) as error:
+                kinds[type(config)].config_from(header)
+            assert f"{field.name}=" in str(error.value), (field.name, value)
+
+
+def test_few_glimpses_may_have_weights_of_their_own() -> None:
+    replace(CONFIG, per_step=True, max_glimpses=32)
+    with pytest.raises(ValueError, match="max_glimpses=33: expected at least 1, at most 32"):
+        replace(CONFIG, per_step=True, max_glimpses=33)
+
+
+@pytest.mark.parametrize(
+    ("kind", "saved"),
+    [
+        (MapOptions, {"extent": 0.5, "glimpse_cells": 8}),
+        (FirstLookOptions, {"extent": 0.5, "side": 8}),
+        (ResNetOptions, {}),
+    ],
+)
+def test_every_option_of_a_part_has_a_type_and_a_range(kind: Any, saved: dict[str, Any]) -> None:
+    for field in fields(kind):
+        for value in ABSURD[field.type]:
+            with pytest.raises(ValueError, match=f"^{field.name}="):
+                kind(**saved | {field.name: value})
+
+
+def test_shapes_are_compared_before_a_network_is_built(
+    tmp_path: Path, network: SavedNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The largest settings need no memory: no tensor with values is made."""
+    network.save(tmp_path)
+    change_header(tmp_path, lambda h: h["config"].update(hidden_size=2**16))
+
+    def load_file(path: Path) -> None:
+        raise AssertionError("tensors were read")
+
+    monkeypatch.setattr("agents.files.load_file", load_file)
+    made = []
+    monkeypatch.setattr(nn.Linear, "reset_parameters", lambda self: made.append(self.weight))
+    with pytest.raises(ValueError, match="does not fit"):
+        type(network).load(tmp_path)
+    assert len(made) > 1 and all(weight.is_meta for weight in made)
+
+
+def rewrite_weights(folder: Path, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    path = folder / "model.safetensors"
+    save_file({k: change(v) for k, v in load_file(path).items()}, path)
+    change_header(folder, lambda h: h.update(weights_sha256=sha256_of(path)))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: v * torch.nan, "train the model again; .* not finite: .*classifier.bias"),
+        (lambda v: v.fill_(-torch.inf), "train the model again; .* not finite: .*classifier.bias"),
+        (
+            lambda v: v.to(torch.int8),
+            r"copy the model .* another type .*classifier.bias \(torch.int8\)",
+        ),
+        (
+            lambda v: v.double(),
+            r"copy the model .* another type .*classifier.bias \(torch.float64\)",
+        ),
+    ],
+)
+def test_weights_that_no_network_has_are_named(
+    tmp_path: Path, network: SavedNetwork, change: Any, message: str
+) -> None:
+    network.save(tmp_path)
+    rewrite_weights(tmp_path, change)
+    with pytest.raises(ValueError, match=rf"model\.safetensors: {message}"):
         type(network).load(tmp_path)
 
 
-def test_a_header_that_is_not_json_is_named(tmp_path: Path) -> None:
+def test_a_weights_file_that_is_no_safetensors_is_named(tmp_path: Path) -> None:
     make_agent().save(tmp_path)
-    (tmp_path / "model.json").write_text('{"format": 1, "conf')
-    with pytest.raises(ValueError, match=r"model\.json: not valid JSON"):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"\xff" * 100)
+    change_header(tmp_path, lambda h: h.update(weights_sha256=sha256_of(path)))
+    with pytest.raises(ValueError, match=r"model\.safetensors: damaged .*copy the model again"):
         DTRAM.load(tmp_path)
+
+
+def test_loading_draws_as_many_random_numbers_as_building(tmp_path: Path) -> None:
+    """So what a run draws after it loaded a trunk stays the same."""
+    make_agent().save(tmp_path)
+    torch.manual_seed(0)
+    DTRAM(CONFIG)
+    after = torch.get_rng_state()
+    torch.manual_seed(0)
+    DTRAM.load(tmp_path)
+    assert torch.equal(torch.get_rng_state(), after)
+
+
+@pytest.mark.parametrize("text", [b'{"format": 1, "conf', b"\xff\xfe{", b"[" * 100_000, b""])
+def test_a_header_that_is_not_json_is_named(tmp_path: Path, text: bytes) -> None:
+    make_agent().save(tmp_path)
+    (tmp_path / "model.json").write_bytes(text)
+    for load in (DTRAM.load, OneLook.load, load_agent, load_one_look):
+        with pytest.raises(ValueError, match=r"model\.json: not valid JSON"):
+            load(tmp_path)
 
 
 def test_a_missing_model_is_named(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """How cells are chosen: sampled from the softmax, or the best one but for a share at random."""
 
+import math
+
 import pytest
 import torch
 
@@ -21,3 +23,14 @@ def test_shares_of_the_cells(exploration: float | None) -> None:
         expected = torch.tensor([third, third + 1 - exploration, 0.0, third])
     torch.testing.assert_close(found, expected, atol=0.01, rtol=0)
     assert found[2] == 0
+
+
+def test_the_gradient_of_the_entropy_by_hand() -> None:
+    """Two cells with probabilities 1/4 and 3/4: dH/dz = -p (log p + H)."""
+    params = torch.tensor([0.0, math.log(3)], requires_grad=True)
+    entropy = CellLocations(CENTRES[:2]).entropy(params)
+    assert entropy is not None
+    expected = math.log(4) / 4 + 3 * math.log(4 / 3) / 4
+    assert entropy.item() == pytest.approx(expected)
+    slope = (math.log(4) - expected) / 4
+    assert torch.autograd.grad(entropy, params)[0].tolist() == pytest.approx([slope, -slope])

@@ -12,7 +12,13 @@ from torch.nn.functional import cross_entropy, logsigmoid
 
 from agents import objective as objective_module
 from agents.dtram import DTRAM, DTRAMConfig
-from agents.objective import Objective, expected_returns, hybrid_loss, rewards
+from agents.objective import (
+    Objective,
+    expected_returns,
+    hybrid_loss,
+    rewards,
+    supervised_losses,
+)
 from agents.stopping import glimpses_taken
 from agents.unroll import Trajectory, Unroll
 
@@ -485,10 +491,44 @@ def test_trajectories_that_lack_what_the_objective_needs(options, message) -> No
         hybrid_loss(trajectory, torch.tensor([2]), 1, talk(**options), torch.zeros(()))
 
 
+@pytest.mark.parametrize("stop_gradient", ["reinforce", "exact"])
+def test_stop_entropy_by_hand(stop_gradient: str) -> None:
+    """Two decisions, with probabilities 1/4 and 9/10; the third stop is forced."""
+    first = math.log(4) / 4 + 3 * math.log(4 / 3) / 4
+    second = 9 * math.log(10 / 9) / 10 + math.log(10) / 10
+    # The second decision was reached, or it is with probability 3/4.
+    reached = 1.0 if stop_gradient == "reinforce" else 0.75
+    expected = first + reached * second
+    logit = torch.tensor([[-math.log(3)], [math.log(9)], [1.0]], requires_grad=True)
+    trajectory = trajectory_by_hand([0, 1, 2], [False, True, False])._replace(stop_logit=logit)
+    totals = []
+    for weight in (0.0, 0.5):
+        objective = talk(stop_entropy=weight, stop_gradient=stop_gradient)
+        losses = hybrid_loss(trajectory, torch.tensor([2]), 1, objective, torch.zeros(()))
+        assert losses.stop_entropy.item() == pytest.approx(expected, rel=1e-5)
+        totals.append(losses.total)
+    bonus = totals[0] - totals[1]
+    assert bonus.item() == pytest.approx(0.5 * expected, rel=1e-4)
+    # dH/dlogit = -logit p (1 - p), and how often a decision is reached is a constant.
+    slope = [math.log(3) * 3 / 16, -math.log(9) * 9 / 100 * reached, 0.0]
+    (gradient,) = torch.autograd.grad(bonus, logit)
+    assert gradient[:, 0].tolist() == pytest.approx([0.5 * x for x in slope], abs=1e-6)
+
+
+def test_losses_of_cross_entropy_alone_by_hand() -> None:
+    loss = torch.tensor(1.5, requires_grad=True)
+    found = supervised_losses(loss, torch.tensor(0.75), 3, 0.9)
+    assert found.total is loss and not found.cross_entropy.requires_grad
+    assert found.mean_return.item() == pytest.approx(0.75 * 0.729)
+    assert [part.item() for part in found] == pytest.approx(
+        [1.5, 1.5, 0.0, 0.0, 0.0, 0.54675, 3.0, 0.75]
+    )
+
+
 def test_location_entropy_of_every_location_with_a_glimpse() -> None:
     """By hand: three glimpses, so two choices, of 4 equally probable cells each."""
     trajectory = trajectory_by_hand([0, 1, 2], [False, False, False])
-    spread = torch.full((3, 1), math.log(4.0))
+    spread = torch.full((3, 1), math.log(4.0), requires_grad=True)
     trajectory = trajectory._replace(location_entropy=spread)
     label = torch.tensor([2])
     plain, paid = (
@@ -496,3 +536,4 @@ def test_location_entropy_of_every_location_with_a_glimpse() -> None:
         for w in (0.0, 0.5)
     )
     assert (plain - paid).item() == pytest.approx(0.5 * 2 * math.log(4.0), abs=1e-5)
+    assert torch.autograd.grad(plain - paid, spread)[0][:, 0].tolist() == [0.5, 0.5, 0.0]

@@ -327,6 +327,13 @@ def test_a_bad_limit_of_pixels_is_no_images_fault(
         ({"glimpse": 8}, "expected glimpse_size, num_scales"),
         ({**GlimpseSensor(9)._asdict(), "image_size": 28}, "does not fit this model"),
         ({**GlimpseSensor(8, 2)._asdict(), "image_size": 28}, "does not fit this model"),
+        ({**GlimpseSensor(8)._asdict(), "image_size": 10**9}, "image_size=1000000000: expected an"),
+        ({**GlimpseSensor(8)._asdict(), "image_size": 0}, "image_size=0: expected an integer from"),
+        ({**GlimpseSensor(8)._asdict(), "image_size": "28"}, "image_size='28': expected an integ"),
+        ({**GlimpseSensor(8, 0)._asdict(), "image_size": 28}, "num_scales=0: expected an integer"),
+        ({**GlimpseSensor(8, 12)._asdict(), "image_size": 28}, "num_scales=12: expected a coars"),
+        ({**GlimpseSensor(8, 1, "x")._asdict(), "image_size": 28}, "first_glimpse='x': expected"),
+        ({**GlimpseSensor(None)._asdict(), "image_size": 28}, "glimpse_size=None: expected an"),
     ],
 )
 def test_a_model_that_does_not_say_how_images_are_shown(given: Any, message: str) -> None:

@@ -44,6 +44,15 @@ def test_confidence_stop_reads_the_largest_probability() -> None:
     assert stops.tolist() == [[False, True], [True, False], [False, False]]
 
 
+def test_a_tie_with_the_threshold_goes_on() -> None:
+    """Both rules stop when the threshold is exceeded: two equal classes have 1/2 each."""
+    logits, logit = torch.zeros(1, 1, 2), torch.zeros(1, 1)
+    below = 0.5 - 2.0**-20
+    for rule in (ConfidenceStop, LearnedStop):
+        assert not rule(0.5).stops(TIME[:1], logits, logit).item()
+        assert rule(below).stops(TIME[:1], logits, logit).item()
+
+
 def test_without_a_stop_the_budget_is_used() -> None:
     assert glimpses_taken(torch.zeros(4, 3, dtype=torch.bool)).tolist() == [4, 4, 4]
 

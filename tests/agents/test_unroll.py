@@ -24,12 +24,17 @@ def pixels() -> np.ndarray:
 
 
 @pytest.fixture
-def agent() -> DTRAM:
+def agent(pixels: np.ndarray) -> DTRAM:
+    """An agent whose answer to an image changes from glimpse to glimpse."""
     torch.manual_seed(0)
     agent = DTRAM(DTRAMConfig(3, (6, 6, 1), T_MAX, hidden_size=24))
-    for head in (agent.locator, *agent.stopper):
+    for head in (agent.locator, agent.classifier, *agent.stopper):
         for parameter in head.parameters():
             torch.nn.init.normal_(parameter, std=0.7)
+    # With mean logits of 0 the classes are about as frequent.
+    logits = score(agent, GlimpseSensor(6), tensor_store(pixels), torch.zeros(40).long()).logits
+    with torch.no_grad():
+        agent.classifier.bias -= logits.mean(dim=(0, 1))
     return agent
 
 
@@ -152,6 +157,21 @@ def test_the_gradient_of_a_cell_is_one_minus_its_probability(pixels, grid_agent)
     torch.testing.assert_close(grid_agent.locator.bias.grad, (chosen - p).sum(0))
 
 
+def test_the_entropy_of_the_choice_of_a_cell_has_a_gradient(pixels, grid_agent) -> None:
+    """d H / d logit_j = -p_j (log p_j + H), summed into the locator's bias."""
+    store, index = tensor_store(pixels), torch.arange(5)
+    trajectory = Unroll(grid_agent, GlimpseSensor(6), 0.3)(store, index, 1, 1)
+    trajectory.location_entropy.sum().backward()
+    with torch.no_grad():
+        seen = GlimpseSensor(6)(store, index, torch.zeros(5, 2))
+        state = grid_agent.observe(seen, torch.zeros(5, 2), grid_agent.initial(5))
+        p = grid_agent.location_params(state).softmax(-1)
+        entropy = -(p * p.log()).sum(-1, keepdim=True)
+        expected = -(p * (p.log() + entropy)).sum(0)
+    assert expected.abs().max() > 0.01
+    torch.testing.assert_close(grid_agent.locator.bias.grad, expected)
+
+
 def test_score_takes_glimpses_at_the_most_probable_cell(pixels, grid_agent) -> None:
     store = tensor_store(pixels)
     scores = score(grid_agent, GlimpseSensor(6), store, torch.zeros(40, dtype=torch.int64))
@@ -194,9 +214,14 @@ def test_classify_agrees_with_score(pixels, agent, kind) -> None:
     answer, probability, glimpses, locations = classify(
         agent, GlimpseSensor(6), store, torch.arange(40)
     )
+    said = scores.logits.argmax(-1)  # (T, 40)
     for n, count in enumerate(glimpses.tolist()):
         torch.testing.assert_close(locations[n, :count], scores.locations[:count, n])
         assert (locations[n, count:] == 0).all()
+        assert answer[n] == said[count - 1, n]
+    at_stop = said[glimpses - 1, torch.arange(40)]
+    for other in (0, T_MAX - 1):  # another glimpse's answers would be others
+        assert (at_stop != said[other]).sum() > 3 or (glimpses == other + 1).all()
     assert glimpses.tolist() == taken.tolist()
     assert answer.tolist() == prediction.tolist()
     assert probability.sum(1).tolist() == pytest.approx([1.0] * 40)
@@ -208,6 +233,9 @@ def test_score_counts_errors(pixels, agent) -> None:
     store = tensor_store(pixels)
     scores = score(agent, GlimpseSensor(6), store, torch.zeros(40, dtype=torch.int64))
     taken, prediction = scores.apply(FixedStop(3))
+    said = scores.logits.argmax(-1)
+    assert prediction.tolist() == said[2].tolist()
+    assert all((said[2] != said[t]).sum() > 3 for t in (0, 1, 4))
     error, glimpses = scores.error_and_glimpses(FixedStop(3))
     assert error == (prediction != 0).double().mean().item()
     assert glimpses == 3.0

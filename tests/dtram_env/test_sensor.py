@@ -56,6 +56,20 @@ def test_nan_on_tensors_counts_as_zero(shape: tuple[int, int, int]) -> None:
     assert torch.equal(seen, sensor_torch.glimpse(store, index, zero, 2, 2))
 
 
+def test_corners_of_float32_coordinates_are_computed_in_float64() -> None:
+    """Just left of the centre of 3 pixels a side of 2 begins at floor(1 - 1.5 * 2**-25) = 0.
+
+    In float32 1 - 2**-25 is 1, and the result would be 1.
+    """
+    just_left = np.array([-(2.0**-25), 0.0], dtype=np.float32)
+    assert sensor.corner(just_left, 3, 2).tolist() == [0, 1]
+    assert sensor_torch.corner(torch.from_numpy(just_left), 3, 2).tolist() == [0, 1]
+    store = ArrayStore(ramp(3, 3), sensor.margin(2, 1))
+    location = np.stack([just_left, just_left], axis=1)
+    crops = sensor.glimpse(store, np.zeros(2, np.int64), location, 2)[..., 0]
+    np.testing.assert_array_equal(crops, [[[11, 12], [21, 22]], [[22, 23], [32, 33]]])
+
+
 def test_x_is_the_column_and_y_the_row() -> None:
     # x = 0.5 of width 8 is column 6, y = -0.5 of height 6 is row 1.5: left 5, top floor(1) = 1.
     assert glimpse_of(ramp(), (0.5, -0.5), 2)[0, 0, 0] == 26

@@ -5,10 +5,11 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 from stable_baselines3 import PPO
 
-from dtram_env import GlimpseEnv
+from dtram_env import GlimpseEnv, GlimpseVectorEnv
 from dtram_env.datasets import Dataset
 from dtram_env.views import grid_centres
 
@@ -56,6 +57,36 @@ def test_discrete_actions_by_hand(toy: Dataset) -> None:
     assert env.step([1, 0, 3])[0]["location"].tolist() == [0.5, -0.5]
     _, reward, terminated, _, info = env.step(np.array([0, 1, int(toy.labels[0])]))
     assert (reward, terminated, info["is_success"]) == (0.25, True, True)
+
+
+BACKENDS = [{}, {"backend": "torch", "device": "cpu"}]
+
+
+@pytest.mark.parametrize("backend", BACKENDS, ids=["numpy", "torch"])
+def test_continuous_locations_outside_the_image_are_clipped_in_batches(
+    toy: Dataset, backend: dict[str, Any]
+) -> None:
+    env = GlimpseVectorEnv(toy, num_envs=2, glimpse_size=4, view="continuous", **backend)
+    env.reset(seed=0)
+    actions = np.zeros((2, 8), np.float32)
+    actions[:, :2] = [1.5, -7], [-1.25, 0.25]
+    if backend:
+        actions = torch.from_numpy(actions)
+    location = env.step(actions)[0]["location"].tolist()
+    assert location == [[1, -1], [-1, 0.25]]
+
+
+@pytest.mark.parametrize("backend", BACKENDS, ids=["numpy", "torch"])
+def test_unchecked_cells_are_clipped_in_batches(toy: Dataset, backend: dict[str, Any]) -> None:
+    """An index beyond the grid could read other memory, and -1 would be the last cell."""
+    keywords = {"view": "discrete", "grid": 2, "validate_actions": False, **backend}
+    env = GlimpseVectorEnv(toy, num_envs=3, glimpse_size=4, **keywords)
+    env.reset(seed=0)
+    actions = np.array([[4, 0, 0], [-1, 0, 0], [2, 0, 0]])
+    if backend:
+        actions = torch.from_numpy(actions)
+    location = env.step(actions)[0]["location"].tolist()
+    assert location == [[0.5, 0.5], [-0.5, -0.5], [-0.5, 0.5]]
 
 
 @pytest.mark.parametrize(

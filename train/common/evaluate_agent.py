@@ -15,6 +15,7 @@ from agents.stopping import FixedStop, StoppingRule
 from train.common.files import read_tensors
 from train.common.provenance import choose_device, provenance
 from train.common.run import has_results
+from train.common.training_task import read_task
 
 
 def evaluate_agent(
@@ -35,7 +36,8 @@ def evaluate_agent(
     ``differs_from_training``: number of images with another prediction or number of glimpses than
     the training program wrote.
 
-    Raises ValueError if the model names no environment, or `rule` needs more than its budget.
+    Raises ValueError if the model names no environment of this project, or `rule` needs more than
+    its budget.
     """
     chosen_device = choose_device(device)
     agent = load_agent(folder, chosen_device, stop)
@@ -43,8 +45,7 @@ def evaluate_agent(
         print(f"{folder}: unfinished; evaluating its best model so far", file=sys.stderr)
     if "env_id" not in agent.about:
         raise ValueError(f"{folder}: its model.json names no environment (env_id)")
-    env_id = agent.about["env_id"]
-    changed = agent.about.get("env_options", {})
+    env_id, changed = read_task(agent.about, folder / "model.json")
     env_options = changed | {"data_dir": data_dir}
     if isinstance(rule, FixedStop) and rule.glimpses > agent.config.max_glimpses:
         expected = f"at most the budget, {agent.config.max_glimpses}"

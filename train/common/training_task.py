@@ -1,7 +1,9 @@
 """A registered environment's images, labels and glimpse sensor on a device, ready for training."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -10,6 +12,8 @@ import torch
 from torch import Tensor
 
 import dtram_env
+from agents.checks import LARGEST_SIDE, MOST_CLASSES
+from agents.config import LARGEST_BUDGET
 from agents.cost import classifier_flops_per_glimpse
 from agents.dtram import DTRAM
 from agents.first_look import FirstLookDTRAM
@@ -25,11 +29,54 @@ from dtram_env.sensor_torch import TorchStore
 from train.common.augment import Augmentation
 from train.common.clutter import Composer
 
+LARGEST = {
+    "max_glimpses": LARGEST_BUDGET,
+    "glimpse_size": LARGEST_SIDE,
+    "num_scales": 16,
+    "thumbnail_size": LARGEST_SIDE,
+    "image_size": LARGEST_SIDE,
+    "num_classes": MOST_CLASSES,
+    "num_train": 10**7,
+    "num_test": 10**7,
+}
+"""Largest numbers that a saved model or result may give to its environment."""
+TASK_KEYWORDS = (*LARGEST, "discount", "first_glimpse", "crop_to_box", "classifier")
+TASK_KEYWORDS += ("dataset", "data", "root", "download")
+"""Keywords of an environment that define its task; none says where files are written."""
 
-def check_id(env_id: str) -> None:
+
+def read_task(about: Mapping[str, Any], source: Path) -> tuple[str, dict[str, Any]]:
+    """The id and the changed keywords of the environment that a saved model or result names.
+
+    The file may come from a stranger. `gym.make` imports the module of an id ``module:NAME``, and
+    keywords such as ``data_dir`` write files.
+
+    Raises:
+        ValueError: the id is not one of this project's, or a keyword is not of `TASK_KEYWORDS` or
+            too large. The message names `source`, the file.
+    """
+    env_id: Any = about.get("env_id")
+    options = about.get("env_options", {})
+    way_out = "copy the file again, or train again"
+    try:
+        check_id(env_id)
+    except ValueError as error:
+        raise ValueError(f"{source}: env_id: {error}; {way_out}") from None
+    if not isinstance(options, dict) or not options.keys() <= set(TASK_KEYWORDS):
+        expected = f"an object with keywords of the task only, {', '.join(TASK_KEYWORDS)}"
+        raise ValueError(f"{source}: env_options={options!r}: expected {expected}; {way_out}")
+    for name, most in LARGEST.items():
+        value = options.get(name)
+        if value is not None and not (type(value) is int and 0 < value <= most):
+            expected = f"an integer from 1 to {most:,}"
+            raise ValueError(f"{source}: env_options.{name}={value!r}: expected {expected}")
+    return env_id, dict(options)
+
+
+def check_id(env_id: Any) -> None:
     """Raises ValueError unless `env_id` is one of this project's ids, with or without package."""
     known = (*dtram_env.ENV_IDS, *POLICY_IDS)
-    package, _, name = env_id.rpartition(":")
+    package, _, name = str(env_id).rpartition(":")
     if name not in known or package not in ("", "agents", "dtram_env"):
         names = ", ".join(known)
         raise ValueError(f"environment {env_id!r}: expected one of this package's, as {names}")

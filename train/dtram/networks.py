@@ -19,7 +19,7 @@ from train.common.files import read_json
 from train.common.options import Encoder, ResNetEncoder, check
 from train.common.records import ORIGIN
 from train.common.run import has_results
-from train.common.training_task import TrainingTask
+from train.common.training_task import TrainingTask, read_task
 from train.dtram.options import (
     ACT,
     DIGIT_SCAN,
@@ -147,6 +147,8 @@ def agent_on_trunk(folder: Path, task: TrainingTask, stop: Stop, bf16: bool, see
         raise ValueError(f"--trunk {folder}: expected a finished run; results.json is missing")
     trained = load_agent(folder, task.device)
     about = {**task.metadata, **trained.about}
+    if "env_id" in trained.about:
+        read_task(trained.about, folder / "model.json")
     made, wanted = (name.rpartition(":")[2] for name in (about["env_id"], task.env_id))
     message = f"--trunk {folder}: was made for"
     if made != wanted:

@@ -68,6 +68,13 @@ def test_halting_by_hand(
     assert (end.taken.item(), end.ponder.item()) == (taken, pytest.approx(ponder))
 
 
+def test_scores_that_sum_to_one_minus_epsilon_halt() -> None:
+    """Numbers that float32 has: 1/2 + 1/4 = 1 - 1/4."""
+    weights, end = halt(torch.tensor([0.5, 0.25, 0.125, 0.5]), epsilon=0.25)
+    assert weights.tolist() == [0.5, 0.5, 0.0, 0.0]
+    assert (end.taken.item(), end.remainder.item(), end.ponder.item()) == (2, 0.5, 2.5)
+
+
 @given(
     st.lists(st.lists(st.floats(0, 1), min_size=3, max_size=3), min_size=1, max_size=7),
     st.sampled_from([0.01, 0.1, 0.5]),

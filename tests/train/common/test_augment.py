@@ -77,6 +77,25 @@ def test_shift_is_uniform_and_bounded_in_pixels() -> None:
     assert moved.mean(0).abs().max() < 0.15
 
 
+@pytest.mark.parametrize("shape", [(84, 28), (28, 84)])
+@pytest.mark.parametrize("ragged", [False, True])
+def test_shift_is_in_pixels_along_both_sides_of_an_oblong(
+    shape: tuple[int, int], ragged: bool
+) -> None:
+    torch.manual_seed(0)
+    height, width = shape
+    images = torch.zeros(2000, height, width, 1, dtype=torch.uint8)
+    down, across = height // 2, width // 2
+    images[:, down - 2 : down + 2, across - 2 : across + 2] = 255
+    sizes = torch.tensor(shape).expand(2000, 2) if ragged else None
+    moved = random_affine(images, sizes, shift=3, rotation=0, scale=0, shear=0)[..., 0].double()
+    for axis, side in ((1, height), (2, width)):
+        place = torch.arange(side) - (side - 1) / 2
+        centre = (moved.sum(3 - axis) * place).sum(1) / moved.sum((1, 2))
+        assert centre.abs().max() < 3.05
+        assert centre.std().item() == pytest.approx(3 / math.sqrt(3), rel=0.05)
+
+
 def test_scale_changes_the_area_within_bounds() -> None:
     torch.manual_seed(0)
     area = (

@@ -58,6 +58,36 @@ def test_a_step_of_a_matrix_is_nearly_orthogonal_and_scaled() -> None:
     assert values.min() > 0.5 and values.max() < 1.5
 
 
+def test_muon_decays_matrices_by_hand() -> None:
+    """Without a gradient only the decay is left, by 1 - rate * decay at each step."""
+    agent = small_agent()
+    before = agent.core.recurrent.weight.detach().clone()
+    optimizers = make_optimizers(agent, 1e-3, Muon(weight_decay=0.5))
+    for parameter in agent.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    for _ in range(2):
+        optimizers[0].step()
+    factor = (1 - 1e-3 * MUON_SCALE * 0.5) ** 2
+    torch.testing.assert_close(agent.core.recurrent.weight, factor * before, rtol=1e-5, atol=0)
+
+
+def test_muon_looks_ahead_by_hand() -> None:
+    """With gradients G and -0.95 G the momentum is 0.0475 G - 0.0475 G = 0 after two steps.
+
+    Nesterov's step then follows the second gradient alone, back to the start.
+    """
+    agent = small_agent()
+    weight = agent.core.recurrent.weight
+    before, gradient = weight.detach().clone(), torch.randn_like(weight)
+    optimizers = make_optimizers(agent, 1e-3, MUON)
+    moved = []
+    for factor in (1.0, -0.95):
+        weight.grad = factor * gradient
+        optimizers[0].step()
+        moved.append((weight - before).norm().item())
+    assert moved[1] < 0.05 * moved[0]
+
+
 def test_the_other_weights_move_as_with_adamw_alone() -> None:
     agent, other = small_agent(), small_agent()
     for module, settings in ((agent, MUON), (other, ADAMW)):

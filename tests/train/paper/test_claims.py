@@ -2,16 +2,20 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from train.common.statistics import Mixture
+from agents.unroll import Scores
+from train.common import statistics
+from train.common.records import ORIGIN
+from train.common.statistics import Mixture, Outcome
 from train.paper import claims
 from train.paper.claims import LOOK, THRESHOLD, WHOLE
-from train.paper.read_runs import Reader, Record
+from train.paper.read_runs import Reader, Reading, Record
 from train.paper.systems import SCENES
 from train.paper.tables import line_of
 
@@ -66,6 +70,26 @@ def test_the_best_look_is_that_on_record_if_its_run_is_elsewhere(tmp_path: Path)
     other = [{**record, "protocol": "scenes-512"}, {**record, "against": WHOLE}]
     assert claims.best_look(reader, line, {"one-look-256": tmp_path}, other) is None
     assert claims.best_look(reader, line, {}, []) is None
+
+
+def test_the_whole_budget_is_a_point_of_the_confidence_curve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DT-RAM takes 2 of 3 glimpses; the only threshold stops at 1, so half get the whole budget."""
+    logits = torch.zeros(3, 4, 2)
+    logits[:2, :, 1] = logits[2, :, 0] = 9.0  # wrong until the last glimpse
+    scores = Scores(torch.zeros(4).long(), logits, torch.zeros(3, 4), torch.zeros(3, 4, 2))
+    results = {"dataset": "Birds (drawn)", **dict.fromkeys(ORIGIN)}
+    right = np.array([True, True, False, False])
+    reading = Reading(Outcome(right, np.array([1, 2, 2, 3])), 1.0, results)
+    reader: Any = SimpleNamespace(read=lambda *_: reading, scores=lambda *_: scores)
+    monkeypatch.setattr(statistics, "confidences", lambda scores: [0.0])
+    line = line_of(SCENES[0], "dtram")
+    threshold, whole = claims.compare(reader, line, 0, tmp_path, tmp_path)
+    assert threshold["against"] == THRESHOLD and whole["against"] == WHOLE
+    assert (threshold["other_mean_glimpses"], threshold["other_share"]) == (2.0, 0.5)
+    assert claims.unpack(threshold)[1].tolist() == [0.5] * 4
+    assert whole["other_mean_glimpses"] == 3.0 and claims.unpack(whole)[1].tolist() == [0.0] * 4
 
 
 def test_seeds_with_different_test_images_make_no_claim() -> None:

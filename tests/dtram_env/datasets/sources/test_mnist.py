@@ -2,6 +2,7 @@
 
 import gzip
 import shutil
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,18 @@ def folder(mnist_folder: Path, tmp_path: Path) -> Path:
         suffix = "" if source.exists() else ".gz"
         (tmp_path / "mnist" / (name + suffix)).symlink_to(mnist_folder / (name + suffix))
     return tmp_path
+
+
+@pytest.mark.parametrize("present", [*combinations(NAMES, 0), *combinations(NAMES, 1)])
+def test_some_of_the_files_are_not_all(tmp_path: Path, present: tuple[str, ...]) -> None:
+    for name in present:
+        (tmp_path / name).touch()
+    assert not mnist.ready(tmp_path)
+    for name in NAMES[:-1]:
+        (tmp_path / name).touch()
+    assert mnist.ready(tmp_path) == (present == (NAMES[-1],))
+    (tmp_path / f"{NAMES[-1]}.gz").touch()
+    assert mnist.ready(tmp_path)
 
 
 def replace(path: Path, data: bytes) -> None:
