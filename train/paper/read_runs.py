@@ -14,7 +14,7 @@ from agents.unroll import Scores, score
 from train.common.files import read_json, read_tensors
 from train.common.records import origin, read_records, write_records
 from train.common.statistics import Outcome, outcome
-from train.common.training_task import TrainingTask
+from train.common.training_task import TrainingTask, read_task
 from train.paper import systems
 from train.paper.tables import Line
 
@@ -71,7 +71,7 @@ class Reader:
     def task(self, folder: Path) -> TrainingTask:
         """The task of a finished run."""
         results = read_json(folder / "results.json")
-        env_id, options = results["env_id"], results["env_options"]
+        env_id, options = read_task(results, folder / "results.json")
         key = f"{env_id} {sorted(options.items())}"
         if key not in self._tasks:
             self._tasks[key] = TrainingTask(env_id, self._device, **options, **self._places)
