@@ -210,7 +210,7 @@ def test_a_picture_of_the_whole_image(env_id: str, tree: Tree) -> None:
     image = env.data.image(1)
     boxes = crop_boxes(np.zeros((0, 2)), (48, 32, 3), 8, whole_first=True)
     caption = f"1: says ?, is {tree.class_names[info['label']]}"
-    np.testing.assert_array_equal(env.render(), draw_episode(image, boxes, caption))
+    np.testing.assert_array_equal(env.render(), draw_episode(image, boxes, caption, square=True))
 
 
 def test_no_canvas_of_images_of_different_sizes(env_id: str, tree: Tree) -> None:

@@ -19,6 +19,7 @@ from agents.resnet import ResNetBackbone, ResNetOptions
 from train import predict, reinforce
 from train.baselines.comparison_run import ComparisonRun
 from train.common.files import read_json
+from train.common.options import EnvOptions
 from train.evaluate import Options, evaluate
 
 RESNET = ResNetOptions("resnet10", width=4, stem_stride=1, channels=1)
@@ -106,7 +107,8 @@ def test_the_comparison_shows_a_strangers_model_as_a_problem(
 ) -> None:
     folder = plant(finished_run, env_id="notes:DTRAM-Signpost-v0")
     monkeypatch.setattr("train.common.jobs.ProgramRun.check_options", lambda self: None)
-    run = ComparisonRun("DTRAM-Signpost-v0", "whole-task", "dtram", 0, 10, folder, None)
+    environment = EnvOptions("DTRAM-Signpost-v0")
+    run = ComparisonRun("whole-task", "dtram", 0, 10, folder, environment)
     assert "environment 'notes:DTRAM-Signpost-v0'" in run.record()["problem"]
     assert not ran.exists()
 
