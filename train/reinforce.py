@@ -261,11 +261,12 @@ def train_trunk(
             run.count(losses, *norms, env_steps=taken)
 
         scores = validation.score_validation(task, agent).limit(glimpses)
-        if isinstance(options.stop, StopJoint):
+        if stops and isinstance(options.stop, StopJoint):
             bound, fixed = options.stop.max_mean_glimpses, options.stop.threshold
             selection = validation.select_threshold(scores, task.discount, bound, fixed)
         else:
-            selection = validation.select_by_error(scores, task.discount)
+            last_only = options.supervision == "last"
+            selection = validation.select_by_error(scores, task.discount, last_only)
         if stops == joint and run.is_best(selection):
             agent.stopping = agent.learned_stop(selection.threshold)
             agent.save(run.path, **task.metadata)

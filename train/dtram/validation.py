@@ -30,16 +30,17 @@ def score_validation(task: TrainingTask, agent: DTRAM) -> Scores:
     return score(agent, task.sensor, images.store, images.labels, task.eval_batch_size)
 
 
-def select_by_error(scores: Scores, discount: float) -> Selection:
+def select_by_error(scores: Scores, discount: float, last_only: bool = False) -> Selection:
     """Ranks a trunk's weights by the mean error after 2, 3, ... T glimpses; ties by that after T.
 
     A stop may come after any of them, and the first glimpse is not chosen by the location policy.
+    With `last_only`, where only the answer after T was taught, that one's error ranks alone.
     """
     steps = len(scores.logits)
     errors = [scores.error_and_glimpses(FixedStop(t))[0] for t in range(1, steps + 1)]
     metrics = {f"eval/error_at_{t}": error for t, error in enumerate(errors, start=1)}
     metrics |= _metrics(1 - errors[-1], float(steps), discount**steps * (1 - errors[-1]))
-    later = errors[1:] or errors
+    later = errors[-1:] if last_only else errors[1:] or errors
     return Selection((sum(later) / len(later), errors[-1]), metrics)
 
 

@@ -119,6 +119,8 @@ def test_a_trunk_is_judged_by_every_glimpse_but_the_first() -> None:
     assert errors == pytest.approx([2 / 3, 1 / 3, 0.0])
     assert found.metrics["eval/mean_glimpses"] == 3.0
     assert found.metrics["eval/mean_return"] == pytest.approx(0.9**3)
+    taught_once = select_by_error(scores_of(P, RIGHT[::-1]), 0.9, last_only=True)
+    assert taught_once.criterion == (pytest.approx(2 / 3),) * 2
 
 
 # -- what the policies do ----------
