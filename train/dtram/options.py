@@ -206,7 +206,8 @@ class StopJoint(_StopByReturn):
     into: Literal["detached", "state"] = "detached"
     """whether the gradient of the stop decisions ends at the recurrent state or flows into it"""
     ram_share: float = 0.0
-    """share of the epochs before it, in which all trajectories take the whole budget"""
+    """share of the epochs, the first ones, that are without stops: every trajectory takes the whole
+    budget"""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -44,17 +44,18 @@ def measure(reader: Reader, line: Line, seed: int, folder: Path) -> Record:
             "mean_glimpses": round(float(found.glimpses.mean()), 4),
             "wrong": pack_bits(~found.right),
         }
-    seconds, trunk = reading.results["train_seconds"], LADDER.systems[line.system].trunk
+    of_trunk, trunk = 0.0, LADDER.systems[line.system].trunk
     if trunk:
-        of_trunk = LADDER.folder(folder.parents[2], trunk, seed) / "results.json"
-        seconds += read_json(of_trunk)["train_seconds"]
+        results = read_json(LADDER.folder(folder.parents[2], trunk, seed) / "results.json")
+        of_trunk = results["train_seconds"]
     return {
         **{"protocol": LADDER.name, "system": line.system, "seed": seed},
         "data": reading.results["dataset"],
         "images": len(scores.labels),
         "columns": columns,
         "collapsed": reading.results["collapsed"],
-        "train_seconds": round(seconds, 1),
+        "train_seconds": reading.results["train_seconds"],
+        "trunk_seconds": of_trunk,
         **origin(reading.results),
     }
 
@@ -67,7 +68,8 @@ def rows(records: Sequence[Record]) -> list[dict[str, Any]]:
         runs = {one["seed"]: one for one in records if one["system"] == rung.name}
         if runs:
             row: dict[str, Any] = {"rung": rung.name, "change": rung.change, "seeds": len(runs)}
-            row["seconds"] = round(float(np.mean([one["train_seconds"] for one in runs.values()])))
+            seconds = [one["train_seconds"] + one["trunk_seconds"] for one in runs.values()]
+            row["seconds"] = round(float(np.mean(seconds)))
             counts = Counter(how for one in runs.values() for how in one["collapsed"])
             row["collapsed"] = [f"{count} of {len(runs)}: {how}" for how, count in counts.items()]
             row["columns"] = {
