@@ -45,7 +45,7 @@ from train.common.training import TrainingRun, learn_only, open_run, open_task
 from train.common.training_task import TrainingTask
 from train.dtram import validation
 from train.dtram.curriculum import begin_stage, check_stages, epochs_of_budget, stage_parameters
-from train.dtram.frozen_states import frozen_states
+from train.dtram.frozen_states import frozen_states, learning_classifier
 from train.dtram.networks import agent_on_trunk, new_agent, origin_of_trunk
 from train.dtram.options import (
     ACT,
@@ -95,11 +95,11 @@ class Options(TrainingOptions):
     """recurrent core: rnn (the paper's), or a spatial memory, map cells=28 cell=1 window=0 width=16
     pool=none|max_and_mean dropout=0.2"""
     stop: Stop = field(default_factory=StopAfter)
-    """when the stopper learns: after the trunk (epochs=20 batch_size=1000), or joint with it
-    (into=detached|state ram_share=0); both take max_mean_glimpses=3.5 threshold=none
-    gradient=exact|reinforce entropy=0.0005 prior=confidence|none reads=answer|state hidden=128. Or
-    value: after the trunk, from the drop in cross-entropy still to come; off (RAM); act: Adaptive
-    Computation Time on a --trunk (ponder_cost=0.01)"""
+    """when the stopper learns: after the trunk (epochs=20 batch_size=1000 classifier=frozen|learns)
+    or joint with it (into=detached|state ram_share=0); both take max_mean_glimpses=3.5
+    threshold=none gradient=exact|reinforce entropy=0.0005 prior=confidence|none reads=answer|state
+    hidden=128. Or value: after the trunk, from the drop in cross-entropy still to come; off (RAM);
+    act: Adaptive Computation Time on a --trunk (ponder_cost=0.01)"""
     trunk: Path | None = None
     """folder of a trained run, or of one of its stages (RUN/stages/trunk-4): only the stopper
     learns, on that trunk"""
@@ -108,9 +108,8 @@ class Options(TrainingOptions):
     supervision: Literal["all", "taken", "last"] = "all"
     """cross-entropy at every glimpse up to the budget, at those taken, or at the last one"""
     location_reward: Literal["mean_prob", "mean_log_prob", "drop", "return"] | None = None
-    """reward of a location: the true class's mean later probability (the default), its mean
-    log-probability, the drops in cross-entropy after it, or the return (the default, and the only
-    one, with --stop joint)"""
+    """reward of a location: the true class's mean later probability (the default), or its log, the
+    drops in cross-entropy after it, or the return (the default, and the only one, if joint)"""
     scan_epochs: int = 0
     """warm-up: epochs at the start of a stage in which locations follow one scripted scan"""
     curriculum: tuple[int, ...] = ()
@@ -219,10 +218,9 @@ def train_trunk(
     answers = task.classifier is None  # else a frozen classifier answers in the agent's place
     parameters = stage_parameters(agent, objective, glimpses, before, answers)
     learn_only(agent, parameters)  # the optimizers leave out all other parameters
-    own_rate = options.locator.learning_rate
-    own_rates = {} if own_rate is None else {"locator": own_rate}
-    steps, rate, settings = epochs * batches, options.learning_rate, options.optimizer
-    optimizers = Optimizers(agent, parameters, steps, rate, settings, own_rates=own_rates)
+    rate, own = options.learning_rate, options.locator.learning_rate
+    steps, rates = epochs * batches, {} if own is None else {"locator": own}
+    optimizers = Optimizers(agent, parameters, steps, rate, options.optimizer, own_rates=rates)
     learns_locations = glimpses > 1 and not agent.config.scan
     run.begin(optimizers, epochs, more_means=[LOCATOR_GRADIENT] * learns_locations)
     for epoch in run.epochs():
@@ -299,6 +297,9 @@ def train_stopper(options: Options, task: TrainingTask, agent: DTRAM, run: Train
             stop_entropy=stop.entropy,
         )
         parameters = trained_heads(agent, objective)
+        if stop.classifier == "learns":
+            parameters += learning_classifier(task, agent)
+            states, held_out = (part._replace(answers_learn=True) for part in (states, held_out))
     learn_only(agent, parameters)
     batch_size = min(stop.batch_size, len(states.labels))
     steps = stop.epochs * (len(states.labels) // batch_size)

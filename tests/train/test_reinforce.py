@@ -497,6 +497,8 @@ def test_the_talk_learns_jointly_and_the_original_in_two_stages(
     assert agent.stopper[0].out_features == 256
     trunk = DTRAM.load(original / "stages" / "trunk-4")
     assert torch.equal(trunk.locator.weight, agent.locator.weight)
+    assert torch.equal(trunk.core.recurrent.weight, agent.core.recurrent.weight)
+    assert not torch.equal(trunk.classifier.weight, agent.classifier.weight)
 
 
 # -- a budget of env steps ----------

@@ -7,7 +7,7 @@ stopping only decides where it ends.
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from agents.dtram import DTRAM
@@ -15,6 +15,7 @@ from agents.halting.act import halted_answer, ponder_cost_loss
 from agents.objective import Losses, gains_to_come, supervised_losses
 from agents.unroll import Scores, Trajectory, deterministic_path
 from train.common.augment import Augmentation
+from train.common.options import check
 from train.common.training_task import TrainingTask
 
 
@@ -24,15 +25,22 @@ class FrozenStates(NamedTuple):
     h: Tensor  # (T, N, H)
     logits: Tensor  # (T, N, K) of the classifier after each glimpse
     labels: Tensor  # (N,) int64
+    answers_learn: bool = False  # whether the classifier learns on, and reads h anew
 
     @property
     def env_steps(self) -> int:
         """Glimpses that were taken."""
         return self.h.shape[0] * self.h.shape[1]
 
+    def answers(self, agent: DTRAM, indices: Tensor) -> Tensor:
+        """The classifier's logits ``(T, B, K)`` for some images ``(B,)``."""
+        if self.answers_learn:
+            return agent.classifier(self.h[:, indices])
+        return self.logits[:, indices]
+
     def stop_logit(self, agent: DTRAM, indices: Tensor) -> Tensor:
         """The stopper's logits ``(T, B)`` for some images ``(B,)``."""
-        h, logits = self.h[:, indices], self.logits[:, indices]
+        h, logits = self.h[:, indices], self.answers(agent, indices)
         time = torch.arange(1, len(h) + 1, device=h.device)[:, None].expand(h.shape[:2])
         return agent.stop_logit(h, logits, time)
 
@@ -43,7 +51,7 @@ class FrozenStates(NamedTuple):
         centre = zeros[..., None].expand(-1, -1, 2)
         return Trajectory(
             locations=centre,
-            logits=self.logits[:, indices],
+            logits=self.answers(agent, indices),
             location_mean=centre,
             sampled_locations=centre,
             location_log_prob=zeros,
@@ -83,7 +91,21 @@ class FrozenStates(NamedTuple):
         """The scores of all images under the stopper as it is; locations are left out."""
         every = torch.arange(len(self.labels), device=self.labels.device)
         nowhere = self.h.new_zeros(*self.h.shape[:2], 2)
-        return Scores(self.labels, self.logits, self.stop_logit(agent, every), nowhere)
+        answers = self.answers(agent, every)
+        return Scores(self.labels, answers, self.stop_logit(agent, every), nowhere)
+
+
+def learning_classifier(task: TrainingTask, agent: DTRAM) -> list[nn.Parameter]:
+    """The parameters of a classifier that can answer from the state alone.
+
+    Raises:
+        ValueError: the agent has no such classifier.
+    """
+    alone = agent.config.answer == "state" and not agent.config.per_step
+    fits = alone and task.classifier is None and isinstance(agent.classifier, nn.Module)
+    expected = "frozen, unless one classifier of the agent's own reads the state"
+    check("stop classifier", "learns", fits, expected)
+    return list(agent.classifier.parameters())
 
 
 @torch.no_grad()

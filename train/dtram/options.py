@@ -219,6 +219,8 @@ class StopAfter(_StopperAfter, _StopByReturn):
     """The stopper learns from the return, after the trunk."""
 
     name: Literal["after"] = "after"
+    classifier: Literal["frozen", "learns"] = "frozen"
+    """whether the classifier stays as it is, or learns on where the agent stops"""
 
 
 @dataclass(frozen=True)

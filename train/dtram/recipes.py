@@ -88,9 +88,10 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         "m": 4,
         "augment": Augmentation(affine=0.0),
     },
-    # MNIST after the original's code: RAM first, then the stopper. Departures: the first glimpse is
-    # at the centre, not learned; the classifier is frozen with the rest; the stopper has AdamW;
-    # gradients are clipped; 30 epochs, where it has 800.
+    # MNIST after the original's code: RAM first, then the stopper and the classifier. Its momentum
+    # is damped: its rate of 0.01 is 0.001 here; batches are five times as large, with five times
+    # the rate. Departures: the first glimpse is at the centre, not learned; the second stage has
+    # AdamW; gradients are clipped; 100 epochs, where it has 800.
     "original": {
         "locator": Gaussian(
             std=0.22 * 13 / 14, gradient="state", squash="hard_tanh", bound=13 / 14
@@ -103,15 +104,17 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
             entropy=0.0,
             threshold=0.9,
             max_mean_glimpses=None,
+            classifier="learns",
         ),
+        "epochs": 100,
         "baseline": "scalar",
         "supervision": "last",
         "location_reward": "return",
         "m": 1,
         "augment": Augmentation(affine=0.0),
         "optimizer": SGD(weight_decay=0.0, nesterov=False, schedule="linear"),
-        "learning_rate": 0.01,
-        "batch_size": 20,
+        "learning_rate": 0.005,
+        "batch_size": 100,
     },
     # The paper's network. Its locator learns slowly, or it soon forgets the scan of the warm-up.
     "mnist": {**_DIGITS, "locator": Gaussian(std=0.06, learning_rate=1e-4)},

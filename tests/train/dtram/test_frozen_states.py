@@ -14,7 +14,7 @@ from agents.unroll import Scores, score
 from train.common.augment import Augmentation
 from train.common.training import learn_only
 from train.common.training_task import TrainingTask
-from train.dtram.frozen_states import FrozenStates, frozen_states
+from train.dtram.frozen_states import FrozenStates, frozen_states, learning_classifier
 from train.dtram.validation import score_validation, select_halting
 
 PLAIN = Augmentation(affine=0.0)
@@ -35,6 +35,27 @@ def test_states_are_those_of_the_deterministic_pass(signpost: TrainingTask) -> N
     trajectory = states.trajectory(agent, indices)
     losses = hybrid_loss(trajectory, states.labels[:100], 1, objective, agent.scalar_baseline)
     torch.testing.assert_close(losses.mean_return, _expected_return(scores, signpost.discount))
+
+
+def test_a_classifier_that_learns_on_answers_anew(signpost: TrainingTask) -> None:
+    torch.manual_seed(0)
+    agent = signpost.new_agent(hidden_size=16)
+    frozen = frozen_states(signpost, agent, "train", PLAIN, seed=0)
+    learns, some = frozen._replace(answers_learn=True), torch.arange(5)
+    parameters = learning_classifier(signpost, agent)
+    with torch.no_grad():
+        agent.classifier.bias += 1.0
+    torch.testing.assert_close(learns.trajectory(agent, some).logits, frozen.logits[:, :5] + 1.0)
+    torch.testing.assert_close(learns.scores(agent).logits, frozen.logits + 1.0)
+    torch.testing.assert_close(frozen.trajectory(agent, some).logits, frozen.logits[:, :5])
+    gradients = torch.autograd.grad(learns.trajectory(agent, some).logits.sum(), parameters)
+    torch.testing.assert_close(gradients[1], torch.full_like(agent.classifier.bias, 4.0 * 5))
+
+
+def test_a_classifier_for_each_glimpse_cannot_learn_on(signpost: TrainingTask) -> None:
+    agent = signpost.new_agent(hidden_size=16, answer="first_plus_mean", per_step=True)
+    with pytest.raises(ValueError, match="stop classifier learns: expected frozen"):
+        learning_classifier(signpost, agent)
 
 
 def _expected_return(scores: Scores, discount: float) -> Tensor:
