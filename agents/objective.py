@@ -143,6 +143,7 @@ class Credit(NamedTuple):
     taken: Tensor  # probability s_t that glimpse t is taken
     last: Tensor  # probability s_t p_t that glimpse t is the last
     location_advantage: Tensor  # of l_t; 0 if no location was chosen
+    first_advantage: Tensor  # (B,) of l_0, where the agent chooses it
     stop_advantage: Tensor  # of a_t; 0 if no stop was decided
     baseline_target: Tensor  # the value that b_t regresses
     expected_return: Tensor  # (B,) the sampled return, or its expectation over T, with gradient
@@ -161,9 +162,15 @@ def hybrid_loss(
         scalar_baseline: ``()``, the learned number of ``baseline="scalar"``.
 
     Raises:
-        ValueError: ``leave_one_out`` with one trajectory an image; or the trajectory lacks the
-            location entropy that the objective needs.
+        ValueError: ``leave_one_out`` with one trajectory an image; the trajectory lacks the
+            location entropy that the objective needs; or the agent chose the first location, and
+            the objective has no reward or baseline for it.
     """
+    if trajectory.first_log_prob is not None:
+        fits = objective.location_reward == "return" and objective.baseline != "value"
+        given = f"{objective.baseline} and {objective.location_reward}"
+        expected = "leave_one_out, scalar or none, and return"
+        require("first_glimpse='choose' with baseline and location_reward", given, fits, expected)
     if objective.baseline == "leave_one_out":
         require("baseline='leave_one_out' with m", m, m >= 2, "at least 2 trajectories")
     labels = labels.repeat_interleave(m)
@@ -196,6 +203,8 @@ def hybrid_loss(
     else:
         log_stop = logsigmoid(torch.where(trajectory.stop, 1.0, -1.0) * trajectory.stop_logit)
         policy_gain = (score + log_stop * credit.stop_advantage).sum(dim=0)
+    if trajectory.first_log_prob is not None:
+        policy_gain = policy_gain + trajectory.first_log_prob * credit.first_advantage
     policy_loss = -policy_gain.mean()
 
     baseline_loss = stop_entropy = ce_loss.new_zeros(())
@@ -281,6 +290,7 @@ def _sampled_credit(
         taken=reached,
         last=last,
         location_advantage=(time < num_glimpses) * advantage,
+        first_advantage=advantage[0],
         stop_advantage=reached * (time < steps) * advantage if learned else torch.zeros_like(b),
         baseline_target=target,
         expected_return=paid,
@@ -300,11 +310,14 @@ def _exact_credit(
         reached = torch.cat([torch.ones_like(survives[:1]), survives[:-1]])
         # b_t predicts the return on reaching t; l_t matters only if the agent goes on after t.
         after = torch.cat([values[1:], torch.zeros_like(values[:1])])
-        b = _others_mean(after, m) if objective.baseline == "leave_one_out" else value
+        leave_one_out = objective.baseline == "leave_one_out"
+        b = _others_mean(after, m) if leave_one_out else value
+        first = _others_mean(values, m)[0] if leave_one_out else value[0]
     return Credit(
         taken=reached,
         last=reached * p,
         location_advantage=survives * (after.detach() - b),
+        first_advantage=values[0].detach() - first,
         stop_advantage=torch.zeros_like(reached),
         baseline_target=values.detach(),
         expected_return=values[0],

@@ -47,7 +47,7 @@ class GlimpseSensor(NamedTuple):
         if self.first_glimpse in ("center", "thumbnail"):
             return torch.zeros(len(index), 2, device=index.device)
         if self.first_glimpse != "random":
-            expected = "'center', 'random' or 'thumbnail' in the dense unroll"
+            expected = "'center', 'random' or 'thumbnail', as this agent needs one to begin"
             raise ValueError(f"first_glimpse={self.first_glimpse!r}: expected {expected}")
         if not fixed:
             return torch.rand(len(index), 2, device=index.device) * 2 - 1
@@ -79,6 +79,8 @@ class Trajectory(NamedTuple):
     value: Tensor  # (T, B) b_t
     location_entropy: Tensor | None = None  # (T, B) of π(l_t), in nats; None for the Gaussian
     location_score: Tensor | None = None  # (T, B) of the cell chosen; None for the Gaussian
+    # (B,) log π(l_0) of a first location that the agent chose; None: the task gives glimpse 1
+    first_log_prob: Tensor | None = None
     # (T, B) bool, each trajectory's last glimpse, the only one with a cross-entropy; None: those of
     # `Objective.supervision`
     supervised: Tensor | None = None
@@ -143,12 +145,23 @@ class Unroll(nn.Module):
         policy: LocationPolicy = GaussianLocations(self.location_std)
         if agent.config.locator_grid:
             policy = CellLocations(agent.cell_centres, self.exploration)
-        # Nothing is sampled before glimpse 1, so an image's trajectories share it.
-        seen, location = self.sensor.first(store, index)
-        state = self._update(self._encode(seen, location, 0), agent.initial(len(index)), 0)
-        state = type(state)(*(part.repeat_interleave(m, dim=0) for part in state))
-        location = location.repeat_interleave(m, dim=0)
-        index = index.repeat_interleave(m)
+        first_log_prob = None
+        if self.sensor.first_glimpse == "choose":
+            index = index.repeat_interleave(m)
+            start = agent.initial(batch)
+            first = agent.location_params(start)
+            choice = policy.choose(first.detach(), policy.noise(1, first)[0])
+            first_log_prob = policy.log_prob(choice, first)
+            location = policy.location(choice).clamp(-1.0, 1.0)
+            code = self._encode(self.sensor(store, index, location), location, 0)
+            state = self._update(code, start, 0)
+        else:
+            # Nothing is sampled before glimpse 1, so an image's trajectories share it.
+            seen, location = self.sensor.first(store, index)
+            state = self._update(self._encode(seen, location, 0), agent.initial(len(index)), 0)
+            state = type(state)(*(part.repeat_interleave(m, dim=0) for part in state))
+            location = location.repeat_interleave(m, dim=0)
+            index = index.repeat_interleave(m)
         states, locations, sampled_params, choices = [state], [location], [], []
         params = [agent.location_params(state)]
         noise = policy.noise(steps, params[0])
@@ -199,6 +212,7 @@ class Unroll(nn.Module):
             value=agent.value(h),
             location_entropy=policy.entropy(location_params),
             location_score=score,
+            first_log_prob=first_log_prob,
         )
 
     def _encode(self, seen: Tensor, location: Tensor, step: int) -> Tensor:
@@ -284,7 +298,7 @@ def deterministic_path(
     agent: DTRAM, sensor: GlimpseSensor, store: TorchStore, index: Tensor
 ) -> Iterator[PathStep]:
     """Takes glimpses of the images at `index` until the budget, each at the mean location."""
-    seen, location = sensor.first(store, index, fixed=True)
+    seen, location = _first(agent, sensor, store, index)
     state = agent.initial(len(index))
     for step in range(agent.config.max_glimpses):
         if step:
@@ -293,6 +307,16 @@ def deterministic_path(
         heads = agent.heads(state, step)
         yield PathStep(location, state, heads)
         location = heads.location.clamp(-1.0, 1.0)
+
+
+def _first(
+    agent: DTRAM, sensor: GlimpseSensor, store: TorchStore, index: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Glimpse 1 and its location ``(B, 2)`` when the agent is used."""
+    if sensor.first_glimpse != "choose":
+        return sensor.first(store, index, fixed=True)
+    location = agent.locate(agent.initial(len(index)))
+    return sensor(store, index, location), location
 
 
 class Classified(NamedTuple):
@@ -316,7 +340,7 @@ def classify(agent: DTRAM, sensor: GlimpseSensor, store: TorchStore, index: Tens
     taken = torch.zeros_like(index)
     locations = torch.zeros(len(index), budget, 2, device=index.device)
     running = torch.arange(len(index), device=index.device)  # positions in `index`
-    seen, location = sensor.first(store, index, fixed=True)
+    seen, location = _first(agent, sensor, store, index)
     state = agent.initial(len(index))
     for t in range(1, budget + 1):
         if t > 1:

@@ -90,9 +90,10 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
     },
     # MNIST after the original's code: RAM first, then the stopper and the classifier. Its momentum
     # is damped: its rate of 0.01 is 0.001 here; batches are five times as large, with five times
-    # the rate. Departures: the first glimpse is at the centre, not learned; the second stage has
-    # AdamW; gradients are clipped; 100 epochs, where it has 800.
+    # the rate. Departures: the second stage has AdamW; gradients are clipped; 100 epochs, where it
+    # has 800.
     "original": {
+        "env": ("first_glimpse=choose",),
         "locator": Gaussian(
             std=0.22 * 13 / 14, gradient="state", squash="hard_tanh", bound=13 / 14
         ),
