@@ -92,8 +92,8 @@ class Options(TrainingOptions):
     rest). For a map, or a thumbnail, also values grid=14 exploration=0.1 hidden=64, which predicts
     the reward of each cell and looks at the best; for a map also scan jitter=1, one fixed path"""
     core: Core = field(default_factory=RNN)
-    """recurrent core: rnn (the paper's), or a spatial memory, map cells=28 cell=1 window=0 width=16
-    pool=none|max_and_mean dropout=0.2"""
+    """recurrent core: rnn init=none (the paper's), or a spatial memory, map cells=28 cell=1
+    window=0 width=16 pool=none|max_and_mean dropout=0.2"""
     stop: Stop = field(default_factory=StopAfter)
     """when the stopper learns: after the trunk (epochs=20 batch_size=1000 classifier=frozen|learns)
     or joint with it (into=detached|state ram_share=0); both take max_mean_glimpses=3.5

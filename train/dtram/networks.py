@@ -23,6 +23,7 @@ from train.common.training_task import TrainingTask, read_task
 from train.dtram.options import (
     ACT,
     DIGIT_SCAN,
+    RNN,
     Core,
     Gaussian,
     Locator,
@@ -110,6 +111,10 @@ def new_agent(
     if task.classifier is None:
         config |= pixel_scale(encoder, task)
     agent = task.new_agent(**config)
+    if isinstance(core, RNN) and core.init is not None:
+        for name, parameter in agent.named_parameters():
+            if name.partition(".")[0] not in STOP_PARTS:
+                nn.init.uniform_(parameter, -core.init, core.init)
     source = prepare_backbone(agent.encoders(), encoder, bf16)
     own = task.classifier is None and agent.config.answer == "state"
     if own and load_classifier(agent.classifier, encoder, agent.class_names):
@@ -164,7 +169,7 @@ def agent_on_trunk(folder: Path, task: TrainingTask, stop: Stop, bf16: bool, see
     config = replace(trained.config, **stopper_settings(stop))
     agent = kind(config, class_names=trained.class_names).to(task.device)
     trunk, untrained = trained.state_dict(), agent.state_dict()
-    heads = {name for name in trunk if name.split(".")[0] in STOP_PARTS}
+    heads = {name for name in trunk if name.partition(".")[0] in STOP_PARTS}
     agent.load_state_dict(trunk | {name: untrained[name] for name in heads})
     resnets = [encoder for encoder in agent.encoders() if isinstance(encoder, GlimpseResNet)]
     check("bf16", bf16, bool(resnets) or not bf16, "no value: the trunk's encoder is no resnet")

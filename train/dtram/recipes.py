@@ -10,7 +10,7 @@ from typing import Any
 from train.common.augment import Augmentation
 from train.common.one_look_networks import BIRDS_LOOK, SCENES_LOOK
 from train.common.options import SGD, AdamW, Muon, PlainEncoder, ResNetEncoder
-from train.dtram.options import Cells, Gaussian, Map, Scan, StopAfter, StopJoint, Values
+from train.dtram.options import RNN, Cells, Gaussian, Map, Scan, StopAfter, StopJoint, Values
 
 _DIGITS: dict[str, Any] = {
     "location_reward": "mean_log_prob",
@@ -94,6 +94,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
     # has 800.
     "original": {
         "env": ("first_glimpse=choose",),
+        "core": RNN(init=0.1),
         "locator": Gaussian(
             std=0.22 * 13 / 14, gradient="state", squash="hard_tanh", bound=13 / 14
         ),
