@@ -1,5 +1,6 @@
-"""What a program prints, to a reader that may stop reading, as `head` does."""
+"""What a program prints, to any reader: it may stop reading, as `head` does, or lack characters."""
 
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -10,7 +11,13 @@ READER_GONE = 141  # a shell's code for SIGPIPE, which ends other programs then
 
 @contextmanager
 def for_any_reader() -> Iterator[None]:
-    """Ends the program without a message once nobody reads what it prints."""
+    """Ends the program without a message once nobody reads what it prints.
+
+    Characters that a stream's encoding lacks are printed as escapes, such as ``\\u03b3``.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         try:
             yield

@@ -36,7 +36,7 @@ from train.baselines.callback import ValidationCallback, curve_point
 from train.common.files import write_text
 from train.common.options import EnvOptions, check, check_numbers, json_or_text, to_json
 from train.common.provenance import choose_device, provenance
-from train.common.training_task import describe_env
+from train.common.training_task import check_splits, describe_env
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,7 @@ def prepare(options: Options) -> Experiment:
         raise ValueError(f"--set env.{min(own)}=…: the program sets it itself; leave it out")
     try:
         about = describe_env(options.env_id, **base, **chosen.env)
+        check_splits(options.env_id, **base, **chosen.env)
     except TypeError as error:
         raise ValueError(f"--env, or --set env.…: {error}") from None
     steps = options.total_timesteps or ENV_STEPS[track]

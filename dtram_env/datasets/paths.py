@@ -17,6 +17,11 @@ def data_root(data_dir: str | Path | None = None) -> Path:
     return Path(chosen or Path("~", ".cache", "dtram")).expanduser().resolve()
 
 
+def text(name: str) -> str:
+    """The name of a file as text, the same in every locale; bytes that are not UTF-8 as \\xNN."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
 @contextmanager
 def locked(lock_file: Path, dataset: str = "") -> Iterator[None]:
     """Lets one process at a time run the body; a process that dies frees the lock.

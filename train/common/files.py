@@ -14,10 +14,10 @@ _WAY_OUT = "delete the run and start it again"
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Writes a UTF-8 file whole or not at all; returns the path."""
+    """Writes a UTF-8 file whole or not at all; returns the path. Other bytes become escapes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".tmp")
-    aside.write_text(text, encoding="utf-8")
+    aside.write_text(text, encoding="utf-8", errors="backslashreplace")
     os.replace(aside, path)
     return path
 

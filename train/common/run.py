@@ -48,7 +48,7 @@ class RunFolder:
     the run is unfinished, and ``results.json`` once it is finished.
 
     Raises ValueError if the folder holds a run and `resume` is false, if the run has other options,
-    or if the folder cannot be written.
+    if its name is not UTF-8, or if the folder cannot be written.
     """
 
     def __init__(
@@ -61,6 +61,10 @@ class RunFolder:
     ) -> None:
         self.path, self.options, self.device, self.program = path, options, device, program
         self._purge_step: int | None = None
+        if os.fsencode(path) != str(path).encode(errors="replace"):
+            expected = "a name in UTF-8, as TensorBoard and safetensors need"
+            way_out = "choose another, or set PYTHONUTF8=1 if it is UTF-8 and your locale is not"
+            raise ValueError(f"--run-dir {path}: expected {expected}; {way_out}")
         existing = path / "options.json"
         if existing.exists() and not resume:
             way_out = "add --resume to continue it, or choose another --run-dir"
@@ -89,8 +93,8 @@ class RunFolder:
     def finish(self, results: Mapping[str, Any], *metrics: str) -> None:
         """Writes ``results.json``, `metrics` of it to TensorBoard; removes the checkpoints."""
         if metrics:
-            plain = (bool, int, float, str)
-            flat = {k: v if isinstance(v, plain) else str(v) for k, v in self.options.items()}
+            numbers = (bool, int, float)
+            flat = {k: v if isinstance(v, numbers) else _utf8(v) for k, v in self.options.items()}
             final = {f"hparam/{name}": results[name] for name in metrics}
             assert self.writer.file_writer is not None
             for summary in hparams(flat, final):
@@ -175,6 +179,11 @@ class RunFolder:
 
     def _checkpoints(self) -> list[Path]:
         return sorted(self.path.glob("checkpoint-[0-9]*"))
+
+
+def _utf8(value: Any) -> str:
+    """A value as text that TensorBoard can write; other bytes of names of files are escaped."""
+    return str(value).encode("utf-8", "backslashreplace").decode()
 
 
 def has_results(folder: Path) -> bool:

@@ -36,7 +36,7 @@ from train.common.optimizers import Optimizers
 from train.common.options import TrainingOptions, describe_options, to_json
 from train.common.provenance import choose_device, provenance
 from train.common.run import Interrupt, RunFolder
-from train.common.training_task import TrainingTask
+from train.common.training_task import TrainingTask, check_splits
 
 LOGGED = {
     "train/loss": "total",
@@ -266,12 +266,15 @@ class TrainingRun(RunFolder):
 
 
 def open_task(options: TrainingOptions, **keywords: Any) -> TrainingTask:
-    """The task that a program's options name, on their device."""
+    """The task that a program's options name, on their device; all of its splits can be read."""
     device = choose_device(options.device)
     if options.bf16:
         warn_without_bf16(device.type)
+    keywords = options.env_keywords() | keywords
     try:
-        return TrainingTask(options.env_id, device, **(options.env_keywords() | keywords))
+        task = TrainingTask(options.env_id, device, **keywords)
+        check_splits(options.env_id, **{"data": "real", **keywords})
+        return task
     except TypeError as error:  # of `dtram_env.settings`, which names the keyword
         raise ValueError(f"--env {shlex.join(options.env)}: {error}") from None
 

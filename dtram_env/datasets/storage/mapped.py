@@ -13,6 +13,7 @@ A cache folder holds one official part of a dataset, decoded. `cache` makes it:
 
 import json
 import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -32,11 +33,21 @@ FORMAT = 2  # raise it when the files change: a cache of another format is made 
 class MappedStore(Pictures):
     """A store that reads a finished cache; it uses memory only for the pixels that are read.
 
-    `indices` ``(M,)`` int64 are the images of the cache that the store has; None: all.
+    `indices` ``(M,)`` int64 are the images of the cache that the store has; None: all. `meta` is
+    the content of ``meta.json`` that the cache must still have; None: any.
+
+    Raises:
+        DatasetCorruptError: there is no finished cache, or one of other images.
     """
 
-    def __init__(self, folder: Path, indices: np.ndarray | None = None) -> None:
-        self.folder = folder
+    def __init__(
+        self,
+        folder: Path,
+        indices: np.ndarray | None = None,
+        meta: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.folder, self.meta = folder, read_meta(folder) if meta is None else meta
+        self._check_unchanged()
         sizes = np.load(folder / "sizes.npy").astype(np.int64)
         lengths = sizes.prod(axis=1) * self.channels
         self.indices = np.arange(len(sizes)) if indices is None else indices
@@ -47,14 +58,14 @@ class MappedStore(Pictures):
         self._thumbnails: dict[int, np.ndarray] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.folder, self.indices)
+        return type(self), (self.folder, self.indices, self.meta)
 
     def __len__(self) -> int:
         return len(self.indices)
 
     @cached_property
     def channels(self) -> int:
-        return int(read_meta(self.folder)["channels"])
+        return int(self.meta["channels"])
 
     @cached_property
     def equal_size(self) -> tuple[int, int] | None:
@@ -72,7 +83,7 @@ class MappedStore(Pictures):
         return flat.reshape(height, width, self.channels)
 
     def select(self, indices: np.ndarray) -> "MappedStore":
-        return MappedStore(self.folder, self.indices[indices])
+        return MappedStore(self.folder, self.indices[indices], self.meta)
 
     def metadata(self) -> dict[str, np.ndarray]:
         """Known values of the store's images: arrays ``(M, …)`` by name."""
@@ -83,26 +94,43 @@ class MappedStore(Pictures):
 
     def thumbnail(self, index: np.ndarray, side: int) -> np.ndarray:
         """Whole images shrunk to ``(B, side, side, C)`` uint8; read from disk once prepared."""
-        path = self.folder / thumbnails_name(side)
         if side not in self._thumbnails:
-            if not path.exists():
+            if not (self.folder / thumbnails_name(side)).exists():
                 return super().thumbnail(index, side)
-            try:
-                self._thumbnails[side] = _map(path, (self._count, side, side, self.channels))
-            except ValueError as error:
-                raise DatasetCorruptError(
-                    f"{path}: damaged ({error}). Delete this file; it is made again when needed."
-                ) from error
+            self._map_thumbnails(side)
         return self._thumbnails[side][self.indices[index]]
 
     def prepare(self, thumbnail_size: int, label: str = "", progress: bool | None = None) -> None:
         """Writes thumbnails of every image of the cache to disk, unless they are there."""
+        if thumbnail_size not in self._thumbnails:
+            if not (self.folder / thumbnails_name(thumbnail_size)).exists():
+                self._write_thumbnails(thumbnail_size, label, progress)
+            self._map_thumbnails(thumbnail_size)
+
+    def _check_unchanged(self) -> None:
+        """Raises `DatasetCorruptError` if the folder holds no cache, or one of other images."""
+        if not self.meta or read_meta(self.folder) != self.meta:
+            raise DatasetCorruptError(
+                f"{self.folder}: no longer the cache of these images, which were changed, or their "
+                "cache deleted. Make the environment again."
+            )
+
+    def _map_thumbnails(self, side: int) -> None:
+        path = self.folder / thumbnails_name(side)
+        try:
+            mapped = _map(path, (self._count, side, side, self.channels))
+        except ValueError as error:
+            raise DatasetCorruptError(
+                f"{path}: damaged ({error}). Delete this file; it is made again when needed."
+            ) from error
+        self._check_unchanged()
+        self._thumbnails[side] = mapped
+
+    def _write_thumbnails(self, thumbnail_size: int, label: str, progress: bool | None) -> None:
         final = self.folder / thumbnails_name(thumbnail_size)
-        if final.exists():
-            return
         aside = final.with_name(f"{final.name}.new")
         length, count = thumbnail_size**2 * self.channels, self._count
-        every = MappedStore(self.folder)
+        every = MappedStore(self.folder, None, self.meta)
 
         def write(i: int) -> None:
             write_at(aside, i * length, box_resize(every.image(i)[None], thumbnail_size))

@@ -16,7 +16,7 @@ from torch import nn
 
 from agents.objective import supervised_losses
 from dtram_env.output import READER_GONE
-from train.common.files import read_json, write_json
+from train.common.files import read_json, write_json, write_text
 from train.common.optimizers import Optimizers
 from train.common.options import AdamW
 from train.common.provenance import choose_device, provenance, shell_command
@@ -29,6 +29,24 @@ ROOT = Path(__file__).resolve().parents[3]
 
 def new_run(path: Path, options: dict[str, Any] | None = None, resume: bool = False) -> RunFolder:
     return RunFolder(path, options or {}, resume, CPU, "train/reinforce.py")
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9", b"\xff/run"])
+def test_a_folder_whose_name_is_not_utf8_is_refused_at_once(tmp_path: Path, name: bytes) -> None:
+    path = tmp_path / os.fsdecode(name)
+    with pytest.raises(ValueError, match=r"--run-dir .*[\udce9\udcff].*: expected a name in UTF-8"):
+        new_run(path)
+    assert not path.exists()
+
+
+def test_options_that_are_not_utf8_are_written(tmp_path: Path) -> None:
+    run = new_run(tmp_path, {"root": os.fsdecode(b"caf\xe9")})
+    write_text(tmp_path / "results.txt", f"{run.options['root']} γ\n")
+    run.finish({"error": 1}, "error")
+    assert (tmp_path / "results.txt").read_bytes() == "caf\\udce9 γ\n".encode()
+    assert os.fsencode(read_json(tmp_path / "options.json")["root"]) == b"caf\xe9"
+    (events,) = tmp_path.glob("events*")
+    assert rb"caf\udce9" in events.read_bytes()
 
 
 def test_a_checkpoint_restores_state_files_and_generator(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def tree(whole: Tree, tmp_path: Path) -> Tree:
 
 
 def edit(path: Path, change: Callable[[str], str | bytes]) -> None:
-    changed = change(path.read_text())
+    changed = change(path.read_text(encoding="utf-8"))
     path.write_bytes(changed if isinstance(changed, bytes) else changed.encode())
 
 
