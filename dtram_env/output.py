@@ -10,13 +10,18 @@ READER_GONE = 141  # a shell's code for SIGPIPE, which ends other programs then
 
 @contextmanager
 def for_any_reader() -> Iterator[None]:
-    """Ends the program without a message once nobody reads what it prints."""
+    """Ends the program without a message once nobody reads what it prints.
+
+    Streams that were closed before it began, as by ``2>&-``, take everything.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # the new file gets the stream's number, which is free
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
     try:
         try:
             yield
         finally:  # also after `--help`, which ends the program
-            if sys.stdout is not None:
-                sys.stdout.flush()
+            sys.stdout.flush()
     except BrokenPipeError:
         # Python flushes once more as it ends; this takes everything.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
