@@ -152,16 +152,16 @@ def learn(experiment: Experiment, run: RunFolder, model: Any) -> tuple[dict[str,
     options, steps = experiment.options, experiment.steps
     evaluate = partial(experiment.evaluate, split="validation")
     callback = ValidationCallback(run, steps, options.eval_points, evaluate)
-    callback.restore(model)
-    formats = ["tensorboard", "csv", *(["stdout"] if options.verbose else [])]
-    folder, suffix = str(run.path), f"-{model.num_timesteps}"  # else a resumed run overwrites them
-    logger = Logger(folder, [make_output_format(name, folder, suffix) for name in formats])
-    model.set_logger(logger)
-    with Interrupt() as interrupt, closing(logger), closing(model.env):
-        callback.interrupt = interrupt
-        if left := max(0, steps - model.num_timesteps):
-            shown = sys.stderr.isatty()
-            model.learn(left, callback, reset_num_timesteps=False, progress_bar=shown)
+    with Interrupt() as callback.interrupt, closing(model.env):
+        callback.restore(model)
+        formats = ["tensorboard", "csv", *(["stdout"] if options.verbose else [])]
+        suffix = f"-{model.num_timesteps}"  # else a resumed run overwrites them
+        outputs = [make_output_format(name, str(run.path), suffix) for name in formats]
+        with closing(Logger(str(run.path), outputs)) as logger:
+            model.set_logger(logger)
+            if left := max(0, steps - model.num_timesteps):
+                shown = sys.stderr.isatty()
+                model.learn(left, callback, reset_num_timesteps=False, progress_bar=shown)
         callback.save()  # an interruption of the test below then costs no training
     seconds = round(callback.seconds, 1)
     result = {"env_steps": model.num_timesteps, "train_seconds": seconds}

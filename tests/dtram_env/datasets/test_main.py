@@ -214,21 +214,10 @@ def test_ctrl_c_is_one_line(run: Callable, monkeypatch: pytest.MonkeyPatch, word
 @pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGKILL])
 def test_a_build_that_is_interrupted(tmp_path: Path, name: signal.Signals) -> None:
     """By Ctrl-C, which the terminal sends to all processes, or killed; no worker stays."""
-    words = [
-        "-m",
-        "dtram_env.datasets",
-        "build",
-        "birds",
-        "--num-train",
-        "2000",
-        "--num-test",
-        "10",
-        "--data-dir",
-    ]
+    few = ["--num-train", "2000", "--num-test", "10", "--data-dir", str(tmp_path)]
+    words = [sys.executable, "-m", "dtram_env.datasets", "build", "birds", *few]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(
-        [sys.executable, *words, str(tmp_path)], cwd=ROOT, start_new_session=True, **streams
-    ) as process:
+    with subprocess.Popen(words, cwd=ROOT, start_new_session=True, **streams) as process:
         try:
             while not list(tmp_path.rglob("pixels.bin")):
                 assert process.poll() is None
