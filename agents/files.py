@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from .checks import require
@@ -275,7 +275,8 @@ def _of_stop(key: str) -> bool:
 def _write_weights(path: Path, weights: dict[str, Tensor]) -> str:
     """Writes tensors by a rename; returns the file's SHA-256."""
     aside = path.with_name(path.name + ".tmp")
-    save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, aside)
+    # Unlike `save_file`, which makes files that only their owner can read.
+    aside.write_bytes(save({k: v.detach().cpu().contiguous() for k, v in weights.items()}))
     sha256 = sha256_of(aside)
     os.replace(aside, path)
     return sha256

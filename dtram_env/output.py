@@ -13,8 +13,12 @@ READER_GONE = 141  # a shell's code for SIGPIPE, which ends other programs then
 def for_any_reader() -> Iterator[None]:
     """Ends the program without a message once nobody reads what it prints.
 
-    Characters that a stream's encoding lacks are printed as escapes, such as ``\\u03b3``.
+    Streams that were closed before it began, as by ``2>&-``, take everything. Characters that a
+    stream's encoding lacks are printed as escapes, such as ``\\u03b3``.
     """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # the new file gets the stream's number, which is free
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -22,8 +26,7 @@ def for_any_reader() -> Iterator[None]:
         try:
             yield
         finally:  # also after `--help`, which ends the program
-            if sys.stdout is not None:
-                sys.stdout.flush()
+            sys.stdout.flush()
     except BrokenPipeError:
         # Python flushes once more as it ends; this takes everything.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

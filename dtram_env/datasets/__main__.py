@@ -1,6 +1,7 @@
 """``python -m dtram_env.datasets``: lists the datasets; downloads, decodes or draws one."""
 
 import argparse
+import signal
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -29,6 +30,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (DatasetNotFoundError, DatasetCorruptError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command begins again", file=sys.stderr)
+        return 128 + signal.SIGINT
     return 0
 
 

@@ -45,4 +45,6 @@ def locked(lock_file: Path, dataset: str = "") -> Iterator[None]:
 
 def shows_progress(progress: bool | None) -> bool:
     """Whether to show progress bars; None: only if standard error is a terminal."""
+    if sys.stderr is None:  # closed, as by ``2>&-``
+        return False
     return sys.stderr.isatty() if progress is None else progress

@@ -45,7 +45,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture
 def draw_in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draws datasets in threads: for few images that is faster than starting processes."""
-    monkeypatch.setattr(cache, "ProcessPoolExecutor", lambda n, mp_context: ThreadPoolExecutor(n))
+    monkeypatch.setattr(cache, "process_pool", ThreadPoolExecutor)
 
 
 @pytest.fixture(scope="session")

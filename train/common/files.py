@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 _WAY_OUT = "delete the run and start it again"
@@ -47,7 +47,8 @@ def markdown_table(
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> Path:
     """Writes a safetensors file; see `write_text`."""
     aside = path.with_name(path.name + ".tmp")
-    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, aside)
+    # Unlike `save_file`, which makes files that only their owner can read.
+    aside.write_bytes(save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}))
     os.replace(aside, path)
     return path
 

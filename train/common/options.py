@@ -266,10 +266,12 @@ class TrainingOptions(EnvOptions):
     resume: bool = False
     """continue the run in --run-dir, or start it if there is none; a finished run only prints its
     result"""
+    save_minutes: float = 10.0
+    """longest time between two checkpoints; there is one after every epoch, too"""
 
     def __post_init__(self) -> None:
         check_numbers(self, "at least 1", "epochs", "batch_size")
-        check_numbers(self, "a positive number", "learning_rate")
+        check_numbers(self, "a positive number", "learning_rate", "save_minutes")
         check_numbers(self.optimizer, "a positive number", "max_grad_norm", option="optimizer")
         check_numbers(self.optimizer, "0 or more", "weight_decay", option="optimizer")
         check("seed", self.seed, 0 <= self.seed < 2**31, "0 or more, below 2**31")
@@ -302,7 +304,7 @@ def json_or_text(text: str) -> Any:
         return text
 
 
-LOCATIONS_OF_A_RUN = ("run_dir", "resume", "data_dir", "device", "recipe")
+LOCATIONS_OF_A_RUN = ("run_dir", "resume", "data_dir", "device", "recipe", "save_minutes")
 """Options that say where a run is stored or how it was called; they do not change its result."""
 
 

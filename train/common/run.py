@@ -1,11 +1,15 @@
 """The folder of a run: options, metrics, TensorBoard, checkpoints; and signals."""
 
+import itertools
 import json
+import math
 import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from types import FrameType
@@ -19,14 +23,18 @@ from dtram_env.datasets import DatasetCorruptError
 from dtram_env.optional import MissingDependencyError
 from dtram_env.output import for_any_reader
 from train.common.files import read_json, write_json, write_text
+from train.common.lock import RunLock
 from train.common.provenance import shell_command
+from train.common.signals import Handlers, end_with_parent, restore_handlers, set_handlers
 
 
 def run_program(main: Callable[[], object]) -> None:
     """Runs a program; an error that the user can fix ends it with one line on stderr.
 
-    It ends without a line if nobody reads its output any more, as after ``| head``.
+    It ends without a line if nobody reads its output any more, as after ``| head``, and with the
+    program that started it, see `end_with_parent`.
     """
+    end_with_parent()
     try:
         with for_any_reader():
             main()
@@ -41,14 +49,28 @@ def run_program(main: Callable[[], object]) -> None:
         sys.exit(128 + signal.SIGINT)
 
 
+def new_folder(parent: Path, name: str) -> Path:
+    """Makes a folder, which no other process gets; ``NAME-2`` ... if `name` is taken."""
+    for number in itertools.count(1):
+        path = parent / (name if number == 1 else f"{name}-{number}")
+        parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir()
+            return path
+        except FileExistsError:
+            continue
+    raise AssertionError
+
+
 class RunFolder:
-    """The folder of one training run.
+    """The folder of one training run, which no other process writes into (`RunLock`).
 
     It holds ``options.json``, ``metrics.jsonl``, TensorBoard's files, the latest checkpoint while
     the run is unfinished, and ``results.json`` once it is finished.
 
-    Raises ValueError if the folder holds a run and `resume` is false, if the run has other options,
-    if its name is not UTF-8, or if the folder cannot be written.
+    A finished run is left as it is. Raises ValueError if the folder holds a run and `resume` is
+    false, if the run has other options, if another process writes it, if its name is not UTF-8, or
+    if it cannot be written.
     """
 
     def __init__(
@@ -58,27 +80,48 @@ class RunFolder:
         resume: bool,  # whether to continue the run in the folder
         device: torch.device,  # checkpoints hold the state of its random generator and the CPU's
         program: str,  # its path in the repository, for the command that continues a run
+        save_minutes: float = math.inf,  # for `save_is_due`
     ) -> None:
         self.path, self.options, self.device, self.program = path, options, device, program
+        self._save_seconds, self._saved = 60 * save_minutes, time.monotonic()
         self._purge_step: int | None = None
+        self._lock: RunLock | None = None
         if os.fsencode(path) != str(path).encode(errors="replace"):
             expected = "a name in UTF-8, as TensorBoard and safetensors need"
             way_out = "choose another, or set PYTHONUTF8=1 if it is UTF-8 and your locale is not"
             raise ValueError(f"--run-dir {path}: expected {expected}; {way_out}")
-        existing = path / "options.json"
-        if existing.exists() and not resume:
-            way_out = "add --resume to continue it, or choose another --run-dir"
-            raise ValueError(f"{path}: holds a run already; {way_out}")
-        if existing.exists():
-            check_same(path, read_json(existing), options)
-        elif resume:
-            print(f"{path}: nothing to resume, a new run begins")
         try:
             path.mkdir(parents=True, exist_ok=True)
-            write_json(existing, dict(options))
+            if not self.finished:
+                self._lock = RunLock(path, shell_command(program, sys.argv[1:]))
         except OSError as error:
             expected = f"expected a folder that can be made and written ({error.strerror})"
             raise ValueError(f"--run-dir {path}: {expected}; choose another") from None
+        try:
+            self._open(resume)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, resume: bool) -> None:
+        """Begins or continues the run; this process has the lock, unless the run is finished."""
+        existing = self.path / "options.json"
+        if existing.exists():
+            if not resume:
+                way_out = "add --resume to continue it, or choose another --run-dir"
+                raise ValueError(f"{self.path}: holds a run already; {way_out}")
+            check_same(self.path, read_json(existing), self.options)
+        else:
+            if resume:
+                print(f"{self.path}: nothing to resume, a new run begins")
+            write_json(existing, dict(self.options))
+        if self.finished:
+            self._remove_checkpoints()  # of a run that was killed as it ended
+
+    def close(self) -> None:
+        """Lets other processes write into the folder."""
+        if self._lock is not None:
+            self._lock.release()
 
     @cached_property
     def writer(self) -> SummaryWriter:
@@ -102,9 +145,11 @@ class RunFolder:
             for name, value in final.items():
                 self.writer.add_scalar(name, value)
         write_json(self.path / "results.json", dict(results))
-        for folder in self._checkpoints():
-            shutil.rmtree(folder)
+        self._remove_checkpoints()
         self.writer.close()
+        self.close()
+        with suppress(OSError):
+            (self.path / ".lock").unlink()  # no process writes into a finished run
 
     def log(self, step: int, scalars: Mapping[str, float]) -> None:
         """Adds a line to ``metrics.jsonl`` and the same scalars to TensorBoard."""
@@ -126,6 +171,7 @@ class RunFolder:
     def leave(self, signalled: signal.Signals) -> NoReturn:
         """Prints the command that continues the run; exits with the signal's usual status."""
         self.writer.close()
+        self.close()
         words = [word for word in sys.argv[1:] if word != "--resume"]
         if not any(word.split("=")[0] == "--run-dir" for word in words):
             words += ["--run-dir", str(self.path)]
@@ -155,6 +201,12 @@ class RunFolder:
         os.replace(aside, self.path / f"checkpoint-{number:06d}")
         for old in before:
             shutil.rmtree(old)
+        self._saved = time.monotonic()
+
+    @property
+    def save_is_due(self) -> bool:
+        """Whether the latest checkpoint is older than `save_minutes`."""
+        return time.monotonic() - self._saved >= self._save_seconds
 
     @property
     def checkpoint(self) -> Path | None:
@@ -179,6 +231,11 @@ class RunFolder:
 
     def _checkpoints(self) -> list[Path]:
         return sorted(self.path.glob("checkpoint-[0-9]*"))
+
+    def _remove_checkpoints(self) -> None:
+        """Removes all, complete or not; a disk that is read-only keeps them."""
+        for folder in self.path.glob("checkpoint*"):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _utf8(value: Any) -> str:
@@ -208,20 +265,21 @@ def check_same(
 
 
 class Interrupt:
-    """Stores Ctrl-C or SIGTERM in `signal`, read between two batches; a second acts as usual."""
+    """Stores a signal of `ENDINGS` in `signal`, read between two batches.
+
+    A second one acts as usual.
+    """
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
-        self._before: dict[signal.Signals, Any] = {}
+        self._before: Handlers = {}
 
     def __enter__(self) -> Self:
-        for name in (signal.SIGINT, signal.SIGTERM):
-            self._before[name] = signal.signal(name, self._note)
+        self._before = set_handlers(self._note)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for name, handler in self._before.items():
-            signal.signal(name, handler)
+        restore_handlers(self._before)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = signal.Signals(number)

@@ -14,8 +14,9 @@ A program writes its own loop around these calls::
                     ...                                  # save the model
                 run.end_epoch(selection)
 
-On Ctrl-C or SIGTERM the run finishes its batch, saves a checkpoint, prints the command that
-continues it, and exits. On the CPU the continued run equals an uninterrupted one bit for bit.
+On Ctrl-C, SIGTERM, SIGHUP or SIGQUIT the run finishes its batch, saves a checkpoint, prints the
+command that continues it, and exits. On the CPU the continued run equals an uninterrupted one bit
+for bit.
 """
 
 import shlex
@@ -35,7 +36,7 @@ from train.common.files import read_json, read_tensors, write_tensors
 from train.common.optimizers import Optimizers
 from train.common.options import TrainingOptions, describe_options, to_json
 from train.common.provenance import choose_device, provenance
-from train.common.run import Interrupt, RunFolder
+from train.common.run import Interrupt, RunFolder, new_folder
 from train.common.training_task import TrainingTask, check_splits
 
 LOGGED = {
@@ -81,20 +82,24 @@ class TrainingRun(RunFolder):
     """
 
     def __init__(self, *folder: Any, model: nn.Module, seed: int) -> None:
-        super().__init__(*folder)
         self.model, self.seed = model, seed
         self.progress = Progress()
-        self._origin = provenance(self.device)
+        self._resuming = False
         self._interrupt = Interrupt()
+        super().__init__(*folder)
+        self._origin = provenance(self.device)
         self._clock = time.perf_counter()  # progress.seconds counts up to this moment
-        latest = None if self.finished else self.checkpoint
-        self._resuming = latest is not None
-        if latest is not None:
-            self.progress = Progress(**read_json(latest / "state.json"))
+
+    def _open(self, resume: bool) -> None:
+        super()._open(resume)
+        if self.finished:
+            return
+        if self.checkpoint is not None:
+            self._resuming = True
+            self.progress = Progress(**read_json(self.checkpoint / "state.json"))
             self._load_weights()
             print(f"{self.path}: continuing after {self.progress.images:,} images")
-        if not self.finished:
-            self.rewind(self.progress.images)
+        self.rewind(self.progress.images)
 
     def __enter__(self) -> Self:
         self._clock = time.perf_counter()
@@ -103,6 +108,7 @@ class TrainingRun(RunFolder):
 
     def __exit__(self, *exception: object) -> None:
         self._interrupt.__exit__(*exception)
+        self.close()
 
     def stages(self, names: Sequence[str]) -> Iterator[str]:
         """Yields the names of the unfinished stages, in order."""
@@ -147,7 +153,8 @@ class TrainingRun(RunFolder):
     def batches(self, images: int, batch_size: int, count: int | None = None) -> Iterator[Tensor]:
         """Yields the epoch's batches of image numbers ``(batch_size,)`` int64, in a new order.
 
-        There are `count`, or ``images // batch_size``. A signal ends the program after a batch.
+        There are `count`, or ``images // batch_size``. A signal ends the program after a batch, and
+        after a batch a checkpoint is saved if one is due.
         Raises ValueError if the loss or a weight is no longer finite after them.
         """
         progress, count = self.progress, count or images // batch_size
@@ -165,11 +172,15 @@ class TrainingRun(RunFolder):
                 bar.update()
                 if progress.batch % 50 == 0 and not bar.disable:
                     bar.set_postfix_str(describe(self._means()))
-                if progress.batch < count and self._interrupt.signal is not None:
-                    bar.close()
+                if progress.batch == count:
+                    break
+                signalled = self._interrupt.signal
+                if signalled is not None or self.save_is_due:
                     progress.sums = self._sums.tolist()
                     self._save()
-                    self.leave(self._interrupt.signal)
+                if signalled is not None:
+                    bar.close()
+                    self.leave(signalled)
         self._check_finite()  # before validation could choose such weights
         self._validation_began = time.perf_counter()
 
@@ -293,8 +304,8 @@ def open_run(
     `prefix` begins the name of a new folder.
     """
     name = f"{prefix}{time.strftime('%Y-%m-%d_%H-%M-%S')}_seed{options.seed}"
-    path = options.run_dir or Path("runs", task.env_id.rpartition(":")[2], name)
-    folder = path, to_json(options), options.resume, task.device, program
+    path = options.run_dir or new_folder(Path("runs", task.env_id.rpartition(":")[2]), name)
+    folder = path, to_json(options), options.resume, task.device, program, options.save_minutes
     run = TrainingRun(*folder, model=model, seed=options.seed)
     print(f"{path}: finished already" if run.finished else describe_options(options))
     return run

@@ -5,11 +5,10 @@ is complete, whatever was interrupted. If several processes start, one writes an
 """
 
 import json
-import multiprocessing
 import os
 import shutil
 from collections.abc import Iterable
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +17,7 @@ import numpy as np
 
 from ..errors import DatasetCorruptError
 from ..paths import locked
+from ..processes import process_pool
 from .decode import pillow_limits
 from .mapped import FORMAT, MappedStore, lock_name, read_meta
 from .writing import CORES, check_free_space, reserve, run_all, write_at
@@ -93,9 +93,7 @@ def _build(
     shutil.rmtree(aside, ignore_errors=True)  # left by a killed process, since we hold the lock
     aside.mkdir()
     count = len(source)
-    workers: Executor = ThreadPoolExecutor(CORES)
-    if processes:
-        workers = ProcessPoolExecutor(CORES, mp_context=multiprocessing.get_context("spawn"))
+    workers: Executor = process_pool(CORES) if processes else ThreadPoolExecutor(CORES)
     try:
         with pillow_limits(), workers as pool:
             found = run_all(pool, source.size, range(count), label, progress=False)
