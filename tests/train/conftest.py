@@ -20,6 +20,7 @@ from train.common import training
 from train.common.jobs import ProgramRun, Runner
 from train.common.options import command_line
 from train.common.run import Interrupt
+from train.common.signals import ENDINGS, restore_handlers
 from train.dtram.options import StopAfter, StopOff
 from train.dtram.recipes import RECIPES
 from train.reinforce import Options
@@ -148,3 +149,11 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
                     calls[job.program]()
 
     monkeypatch.setattr(Runner, "run", run)
+
+
+@pytest.fixture
+def no_signal_ignored() -> Iterator[None]:
+    """As in a terminal; what a shell starts in the background ignores Ctrl-C."""
+    before = {name: signal.signal(name, signal.default_int_handler) for name in ENDINGS}
+    yield
+    restore_handlers(before)

@@ -176,6 +176,7 @@ def test_metrics_can_be_rewound(tmp_path: Path) -> None:
     assert rows == [{"step": 1, "eval/accuracy": 0.1}, {"step": 2, "eval/accuracy": 0.2}]
 
 
+@pytest.mark.usefixtures("no_signal_ignored")
 @pytest.mark.parametrize("name", ENDINGS)
 def test_a_signal_sets_the_flag_and_handlers_are_restored(name: signal.Signals) -> None:
     before = signal.getsignal(name)

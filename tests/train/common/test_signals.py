@@ -50,6 +50,7 @@ def python(lines: str, *words: str, **settings: object) -> Iterator[subprocess.P
             process.kill()
 
 
+@pytest.mark.usefixtures("no_signal_ignored")
 @pytest.mark.parametrize("name", ENDINGS)
 def test_a_signal_that_is_ignored_stays_ignored(name: signal.Signals) -> None:
     """As nohup ignores SIGHUP."""
