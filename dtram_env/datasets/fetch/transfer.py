@@ -37,9 +37,9 @@ def transfer(
 
     Bytes in `part` count as the beginning of the file, and stay there on failure. An answer of more
     than `most` bytes is cut off; it is another file. `attempts` says how often the transfer may
-    break off; each must add bytes. `patience` is the longest wait for
-    the answer, and for each of its bytes, in seconds; None: 4. Raises `SourceError`: no answer, no
-    progress, too many interruptions, or another file than published.
+    break off; each must add bytes. `patience` is the longest wait for the answer, and for each of
+    its bytes, in seconds; None: 4. Raises `SourceError`: no answer, no progress, too many
+    interruptions, or another file than published.
     """
     name = url.rsplit("/", 1)[-1]
     for _ in range(attempts):
