@@ -107,8 +107,8 @@ class Unroll(nn.Module):
     Attributes:
         scripted_locations: ``(T - 1 or more, 2)`` targets for glimpses 2, 3, ... that replace
             sampled locations during warm-up, see `location_policy`; None: the agent samples them.
-        exploration: share of random cells, where scores of cells are values; None: cells are
-            sampled from the softmax of the scores.
+        exploration: share of random cells, where scores of cells are values, also as a tensor
+            ``()``; None: cells are sampled from the softmax of the scores.
         within_cell: whether a glimpse is taken anywhere in the cell chosen, not at its centre, so
             that crops differ from epoch to epoch.
     """
@@ -127,7 +127,7 @@ class Unroll(nn.Module):
         self.agent, self.sensor, self.location_std, self.stop = agent, sensor, location_std, stop
         self.bf16 = bf16
         self.register_buffer("scripted_locations", None, persistent=False)
-        self.exploration: float | None = None
+        self.exploration: float | Tensor | None = None
         self.within_cell = False
 
     def mean_length(self, steps: int) -> float:

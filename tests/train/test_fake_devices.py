@@ -1,6 +1,7 @@
 """Device faults without a GPU: training on tensors that have a device and no data."""
 
 import copy
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +24,7 @@ from dtram_env.datasets.sources.cluttered import COMPOSITIONS
 from dtram_env.datasets.storage.mapped import MappedStore
 from dtram_env.datasets.storage.tensors import FlatStore, HostStore, TensorStore
 from tests.dtram_env.datasets.trees import make_folder
-from tests.fake_devices import device_without_data
+from tests.fake_devices import NoCopies, device_without_data
 from train.common.augment import Augmentation
 from train.common.clutter import Composer
 from train.common.one_look_networks import HaltingBlocks, NoHalting, new_network
@@ -113,15 +114,21 @@ def step(task: TrainingTask, options: Options, agent: DTRAM, device: torch.devic
     """A whole training step of the trunk; on a fake device, up to the loss."""
     there, images = moved(task, device)
     agent = agent.to(device)
+    with NoCopies() if device.type == "cuda" else nullcontext():
+        _step(there, images, options, agent)
+
+
+def _step(task: TrainingTask, images: Images, options: Options, agent: DTRAM) -> None:
+    device = task.device
     joint = isinstance(options.stop, StopJoint)
     unroll: MapUnroll | Unroll
     if isinstance(agent, MapDTRAM):
-        unroll = MapUnroll(agent, there.sensor, options.bf16)
+        unroll = MapUnroll(agent, task.sensor, options.bf16)
     else:
-        unroll = Unroll(agent, there.sensor, 0.1, joint, options.bf16)
+        unroll = Unroll(agent, task.sensor, 0.1, joint, options.bf16)
     objective, m = options.objective(0.98), options.m
     indices = torch.randperm(len(images), device=device)[:BATCH]
-    store, in_store = there.augmented(images, indices, options.augment)
+    store, in_store = task.augmented(images, indices, options.augment)
     trajectory = unroll(store, in_store, GLIMPSES, m)
     losses = hybrid_loss(trajectory, images.labels[indices], m, objective, agent.scalar_baseline)
     assert losses.total.device.type == device.type

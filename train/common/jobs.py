@@ -59,8 +59,11 @@ class ProgramRun:
         return [sys.executable, str(PROGRAMS / self.program), *given, "--resume"]
 
 
-PLACES = ("--run-dir", "--data-dir", "--trunk", "--device", "--resume")
-"""Flags that say where something is; a run that was moved is still the same."""
+PLACES = (
+    *("--run-dir", "--data-dir", "--trunk", "--resume"),
+    *("--device", "--compile", "--no-compile"),
+)
+"""Flags that say where something is or what computes it; a run that was moved is still the same."""
 
 
 def defining_words(words: Sequence[str]) -> list[str]:
