@@ -93,7 +93,7 @@ class MapCore(nn.Module):
             source = (cells - first[..., None]) // (side // patch.shape[-1])
             found, inside = _shifted(patch.to(old.dtype), source)
             unseen = old[:, -1:] == 0
-            torch.where(inside & unseen, found, old[:, :-1], out=new[:, :-1])
+            new[:, :-1] = torch.where(inside & unseen, found, old[:, :-1])
             new[:, -1:] = inside | ~unseen
         return after
 

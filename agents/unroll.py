@@ -56,6 +56,11 @@ class GlimpseSensor(NamedTuple):
         place = (index[:, None] + 1).double() * steps.to(index.device)
         return (place.frac() * 2 - 1).float()
 
+    def make_tables(self, store: TorchStore, index: Tensor) -> None:
+        """Makes a store keep what it needs for glimpses of the images at `index` ``(B,)`` and all
+        others: tables that a compiled step made would end with it."""
+        self(store, index, self.first(store, index, fixed=True)[1])
+
     def __call__(self, store: TorchStore, index: Tensor, location: Tensor) -> Tensor:
         """Glimpses ``(B, g, g, C * num_scales)`` uint8 of images `index` at `location`."""
         return glimpse(store, index, location, self.glimpse_size, self.num_scales)

@@ -3,8 +3,11 @@
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from dtram_env.datasets.storage.tensors import send
 
 Part = TypeVar("Part", bound=Callable[..., Any])
 
@@ -23,4 +26,4 @@ def compiled(part: Part, on: bool, device: torch.device) -> Part:
 def changing(value: float, device: torch.device) -> Tensor:
     """A number ``()`` that changes from epoch to epoch: unlike a float it is no constant of a
     `compiled` step."""
-    return torch.tensor(value, device=device)
+    return send(np.asarray(value, np.float32), device)
