@@ -64,9 +64,13 @@ def test_images_of_any_size(
     play(ragged, cuda, "SameStep", first_glimpse=first, order=order, num_scales=2)
 
 
-def test_a_frozen_classifier_answers(cuda: torch.device) -> None:
-    network = DTRAM(DTRAMConfig(5, (4, 4, 1), 2, hidden_size=8))
-    play(TOY, cuda, "SameStep", classifier=FrozenClassifier(network, "new"))
+@pytest.fixture
+def frozen() -> FrozenClassifier:
+    return FrozenClassifier(DTRAM(DTRAMConfig(5, (4, 4, 1), 2, hidden_size=8)), "new")
+
+
+def test_a_frozen_classifier_answers(frozen: FrozenClassifier, cuda: torch.device) -> None:
+    play(TOY, cuda, "SameStep", classifier=frozen)
 
 
 def test_a_check_of_actions_waits_for_the_device(cuda: torch.device) -> None:
