@@ -95,7 +95,9 @@ def _build(
     count = len(source)
     workers: Executor = ThreadPoolExecutor(CORES)
     if processes:
-        workers = ProcessPoolExecutor(CORES, mp_context=multiprocessing.get_context("spawn"))
+        # Few images are drawn sooner than a process imports what the program does.
+        most = min(CORES, 1 + count // 100)
+        workers = ProcessPoolExecutor(most, mp_context=multiprocessing.get_context("spawn"))
     try:
         with pillow_limits(), workers as pool:
             found = run_all(pool, source.size, range(count), label, progress=False)
