@@ -70,7 +70,7 @@ class CellLocations:
 
     centres: Tensor
     """``(G * G, 2)`` in [-1, 1], the locations that it chooses among"""
-    exploration: float | None = None
+    exploration: float | Tensor | None = None
     """share of random choices; all others take the cell with the largest score. None: all are
     sampled from the softmax"""
 

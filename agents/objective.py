@@ -69,8 +69,9 @@ class Objective:
     """weight of the baseline's squared error"""
     stop_entropy: float = 0.0
     """weight of an entropy bonus on the stop decisions, in nats"""
-    location_entropy: float = 0.0
-    """weight of an entropy bonus on the choice of a cell, in nats; 0 for a Gaussian policy"""
+    location_entropy: float | Tensor = 0.0
+    """weight of an entropy bonus on the choice of a cell, in nats; 0 for a Gaussian policy. A
+    tensor ``()`` is not checked"""
 
     def __post_init__(self) -> None:
         require_one_of(
@@ -83,9 +84,9 @@ class Objective:
             location_learning=("policy_gradient", "value"),
         )
         require("discount", self.discount, 0 < self.discount <= 1, "a number in (0, 1]")
-        require_at_least(
-            self, 0, "policy_weight", "baseline_weight", "stop_entropy", "location_entropy"
-        )
+        numbers = ["policy_weight", "baseline_weight", "stop_entropy"]
+        numbers += [] if isinstance(self.location_entropy, Tensor) else ["location_entropy"]
+        require_at_least(self, 0, *numbers)
         learns_stop, reward = self.stop == "learned", self.location_reward
         fits = reward == "return" or not learns_stop
         require("location_reward", reward, fits, "'return' with stop='learned'")
@@ -219,7 +220,7 @@ def hybrid_loss(
         + objective.baseline_weight * baseline_loss
         - objective.stop_entropy * stop_entropy
     )
-    if objective.location_entropy > 0:
+    if isinstance(objective.location_entropy, Tensor) or objective.location_entropy > 0:
         if trajectory.location_entropy is None:
             expected = "0, or an agent whose location policy chooses among cells (locator_grid)"
             raise ValueError(f"location_entropy={objective.location_entropy}: expected {expected}")

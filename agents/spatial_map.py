@@ -93,7 +93,7 @@ class MapCore(nn.Module):
             source = (cells - first[..., None]) // (side // patch.shape[-1])
             found, inside = _shifted(patch.to(old.dtype), source)
             unseen = old[:, -1:] == 0
-            torch.where(inside & unseen, found, old[:, :-1], out=new[:, :-1])
+            new[:, :-1] = torch.where(inside & unseen, found, old[:, :-1])
             new[:, -1:] = inside | ~unseen
         return after
 
@@ -218,7 +218,7 @@ class MapUnroll(nn.Module):
     def __init__(self, agent: MapDTRAM, sensor: GlimpseSensor, bf16: bool = False) -> None:
         super().__init__()
         self.agent, self.sensor, self.bf16 = agent, sensor, bf16
-        self.exploration: float | None = None
+        self.exploration: float | Tensor | None = None
         self.jitter = 0.0
 
     def mean_length(self, steps: int) -> float:

@@ -56,6 +56,13 @@ class GlimpseSensor(NamedTuple):
         place = (index[:, None] + 1).double() * steps.to(index.device)
         return (place.frac() * 2 - 1).float()
 
+    def make_tables(self, store: TorchStore, index: Tensor) -> None:
+        """Makes a store keep what it needs for glimpses of the images at `index` ``(B,)`` and all
+        others: tables that a compiled step made would end with it."""
+        if self.first_glimpse == "thumbnail":
+            self.first(store, index)
+        self(store, index, torch.zeros(len(index), 2, device=index.device))
+
     def __call__(self, store: TorchStore, index: Tensor, location: Tensor) -> Tensor:
         """Glimpses ``(B, g, g, C * num_scales)`` uint8 of images `index` at `location`."""
         return glimpse(store, index, location, self.glimpse_size, self.num_scales)
@@ -109,8 +116,8 @@ class Unroll(nn.Module):
     Attributes:
         scripted_locations: ``(T - 1 or more, 2)`` targets for glimpses 2, 3, ... that replace
             sampled locations during warm-up, see `location_policy`; None: the agent samples them.
-        exploration: share of random cells, where scores of cells are values; None: cells are
-            sampled from the softmax of the scores.
+        exploration: share of random cells, where scores of cells are values, also as a tensor
+            ``()``; None: cells are sampled from the softmax of the scores.
         within_cell: whether a glimpse is taken anywhere in the cell chosen, not at its centre, so
             that crops differ from epoch to epoch.
     """
@@ -129,7 +136,7 @@ class Unroll(nn.Module):
         self.agent, self.sensor, self.location_std, self.stop = agent, sensor, location_std, stop
         self.bf16 = bf16
         self.register_buffer("scripted_locations", None, persistent=False)
-        self.exploration: float | None = None
+        self.exploration: float | Tensor | None = None
         self.within_cell = False
 
     def mean_length(self, steps: int) -> float:

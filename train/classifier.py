@@ -24,6 +24,7 @@ from agents.objective import supervised_losses
 from agents.stopping import LearnedStop
 from agents.unroll import logits_along
 from train.common.backbone import pixel_scale
+from train.common.compiled import compiled
 from train.common.files import write_text
 from train.common.optimizers import Optimizers
 from train.common.options import PlainEncoder, TrainingOptions, check, check_numbers, command_line
@@ -57,6 +58,7 @@ def train_classifier(
     learn_only(network, parameters)
     steps = options.epochs * (len(images) // options.batch_size)
     optimizers = Optimizers(network, parameters, steps, options.learning_rate, options.optimizer)
+    logits_of = compiled(logits_along, options.compile, task.device)
     run.begin(optimizers, options.epochs)
     for _ in run.epochs():
         network.train()
@@ -65,7 +67,7 @@ def train_classifier(
             in_store = in_store.repeat_interleave(options.m)
             labels = images.labels[indices].repeat_interleave(options.m)
             locations = torch.rand(glimpses, len(in_store), 2, device=task.device) * 2 - 1
-            logits = logits_along(network, task.sensor, store, in_store, locations)
+            logits = logits_of(network, task.sensor, store, in_store, locations)
             loss = cross_entropy(logits.flatten(0, 1), labels.repeat(glimpses))
             optimizers.zero_grad()
             loss.backward()

@@ -28,6 +28,7 @@ from agents.objective import supervised_losses
 from agents.one_look import OneLook
 from agents.resnet import learning_parameters
 from train.common.augment import Augmentation
+from train.common.compiled import compiled
 from train.common.evaluate_one_look import report, select_network
 from train.common.one_look_networks import RECIPES, Halting, NoHalting, new_network
 from train.common.optimizers import Optimizers
@@ -83,12 +84,13 @@ def train_network(
     steps = options.epochs * (len(images) // options.batch_size)
     rate, settings = options.learning_rate, options.optimizer
     optimizers = Optimizers(network, parameters, steps, rate, settings, decay_norms=False)
+    forward = compiled(network, options.compile, task.device)
     run.begin(optimizers, options.epochs)
     for _ in run.epochs():
         network.train()
         for indices in run.batches(len(images), options.batch_size):
             labels = images.labels[indices]
-            output = network(shrunk_images(task, indices, options.augment, side))
+            output = forward(shrunk_images(task, indices, options.augment, side))
             if isinstance(output, ACTOutput):
                 logits = output.logits
                 loss = ponder_cost_loss(logits, labels, output.ponder, ponder_cost)

@@ -25,13 +25,13 @@ from typing import Literal
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 from train.common.run import run_program  # isort: skip  # says what to install
 
-
 from agents.dtram import DTRAM
 from agents.loading import load_agent
 from agents.objective import Objective, hybrid_loss, trained_heads
 from agents.spatial_map import MapDTRAM, MapUnroll
 from agents.unroll import Unroll
 from train.common.augment import Augmentation
+from train.common.compiled import changing, compiled
 from train.common.optimizers import Optimizers
 from train.common.options import (
     AdamW,
@@ -207,12 +207,13 @@ def train_trunk(
     else:
         unroll = Unroll(agent, task.sensor, std, joint, bf16)
         unroll.within_cell = isinstance(options.locator, Values)
+    how = options.compile, task.device
+    sample, loss = compiled(unroll, *how), compiled(hybrid_loss, *how)
     epochs, batches = options.epochs, len(images) // options.batch_size
     env_steps = options.env_steps_of("trunk")
     if env_steps is not None:
         a_step = round(options.batch_size * options.m * unroll.mean_length(glimpses))
-        affordable = env_steps // a_step
-        epochs, batches = epochs_of_budget(affordable, batches)
+        epochs, batches = epochs_of_budget(env_steps // a_step, batches)
 
     begin_stage(agent, before)
     answers = task.classifier is None  # else a frozen classifier answers in the agent's place
@@ -232,7 +233,7 @@ def train_trunk(
         if isinstance(unroll, Unroll):
             unroll.scripted_locations, unroll.stop = None, stops
         if isinstance(options.locator, Values):
-            unroll.exploration = options.locator.exploration_at(progress)
+            unroll.exploration = changing(options.locator.exploration_at(progress), task.device)
         elif isinstance(unroll, MapUnroll) and isinstance(options.locator, Scan):
             unroll.jitter = 2 * options.locator.jitter / (task.image_size or 1)
         if epoch < options.scan_epochs and glimpses > 1:
@@ -240,16 +241,15 @@ def train_trunk(
             epoch_objective, m = warm_up_objective(objective), 1
             unroll.scripted_locations = scripted_scan(glimpses - 1).to(task.device)
         elif isinstance(options.locator, Cells):
-            entropy = options.locator.entropy_at(progress)
+            entropy = changing(options.locator.entropy_at(progress), task.device)
             epoch_objective = replace(objective, location_entropy=entropy)
         if not stops:
             epoch_objective = replace(epoch_objective, stop="off", stop_entropy=0.0)
         for indices in run.batches(len(images), options.batch_size, batches):
             store, in_store = task.augmented(images, indices, options.augment)
-            trajectory = unroll(store, in_store, glimpses, m)
-            losses = hybrid_loss(
-                trajectory, images.labels[indices], m, epoch_objective, agent.scalar_baseline
-            )
+            trajectory = sample(store, in_store, glimpses, m)
+            labels = images.labels[indices]
+            losses = loss(trajectory, labels, m, epoch_objective, agent.scalar_baseline)
             optimizers.zero_grad()
             losses.total.backward()
             norms = [optimizers.gradient_norm(agent.locator)] if learns_locations else []

@@ -15,7 +15,7 @@ import tyro
 from agents.policy_only import POLICY_IDS
 from dtram_env.datasets.storage import cache
 from dtram_env.registration import TABLE
-from train import classifier, reinforce, sb3_baselines
+from train import classifier, reinforce
 from train.common import training
 from train.common.jobs import ProgramRun, Runner
 from train.common.options import command_line
@@ -136,6 +136,8 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """`Runner` calls programs in this process, which saves the time of their start."""
+    from train import sb3_baselines  # a GPU's machine may lack Stable-Baselines3
+
     calls: dict[str, Callable[[], object]] = {
         "reinforce.py": lambda: reinforce.train(command_line(Options, None, RECIPES)),
         "sb3_baselines.py": lambda: sb3_baselines.train(tyro.cli(sb3_baselines.Options)),

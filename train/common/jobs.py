@@ -60,8 +60,11 @@ class ProgramRun:
         return [sys.executable, str(PROGRAMS / self.program), *given, "--resume"]
 
 
-PLACES = ("--run-dir", "--data-dir", "--trunk", "--device", "--resume", "--save-minutes")
-"""Flags that do not change a run's result; a run that was moved is still the same."""
+PLACES = (
+    *("--run-dir", "--data-dir", "--trunk", "--resume", "--save-minutes"),
+    *("--device", "--compile", "--no-compile"),
+)
+"""Flags that say where something is or what computes it; a run that was moved is still the same."""
 
 
 def defining_words(words: Sequence[str]) -> list[str]:

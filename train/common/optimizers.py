@@ -97,7 +97,9 @@ def make_optimizers(
         own: Any = {"lr": MUON_SCALE * learning_rate, "weight_decay": settings.weight_decay}
         optimizers.append(torch.optim.Muon(matrices, **own, adjust_lr_fn="original"))
     if groups and isinstance(settings, SGD):
-        optimizers.append(torch.optim.SGD(groups, momentum=0.9, nesterov=settings.nesterov))
+        optimizers.append(
+            torch.optim.SGD(groups, momentum=0.9, nesterov=settings.nesterov, fused=True)
+        )
     elif groups:
         optimizers.append(torch.optim.AdamW(groups, betas=(0.9, 0.99), fused=True))
     return optimizers

@@ -245,6 +245,9 @@ class TrainingOptions(EnvOptions):
     pixels (with --core map), or a resnet with settings, as in resnet50 weights=DEFAULT width=64"""
     bf16: bool = False
     """train under autocast to bfloat16 if the device supports it in hardware"""
+    compile: bool = False
+    """compile the training step by torch.compile, which takes a minute at the start; on a GPU its
+    kernels are launched as CUDA graphs"""
     augment: Annotated[Augmentation, words(Augmentation)] = field(default_factory=Augmentation)
     """augmentation of training images: affine=0.5 elastic=0 flip=false colour=0
     lighting=0 scale_crop=none compose=false"""
@@ -304,8 +307,11 @@ def json_or_text(text: str) -> Any:
         return text
 
 
-LOCATIONS_OF_A_RUN = ("run_dir", "resume", "data_dir", "device", "recipe", "save_minutes")
-"""Options that say where a run is stored or how it was called; they do not change its result."""
+LOCATIONS_OF_A_RUN = (
+    *("run_dir", "resume", "data_dir", "device", "compile", "recipe", "save_minutes"),
+)
+"""Options that say where a run is stored, what computes it or how it was called; they do not change
+its result, but for rounding and the draws of a compiled step."""
 
 
 def to_json(options: Any) -> dict[str, Any]:

@@ -74,7 +74,10 @@ def _version(package: str) -> str:
 
 
 def commit() -> str:
-    """The checkout's commit, with "+changes" if files of `CODE` differ or a module is new."""
+    """The checkout's commit, with "+changes" if files of `CODE` differ or a module is new.
+
+    In a copy without git's folder it is $DTRAM_COMMIT, or "unknown".
+    """
     here = Path(__file__).resolve().parent
 
     def git(*words: str) -> str:
@@ -91,7 +94,7 @@ def commit() -> str:
         changed = [line for line in status if line[:2] != "??" or line.endswith(".py")]
         return git("rev-parse", "HEAD") + ("+changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+        return os.environ.get("DTRAM_COMMIT", "unknown")
 
 
 def _processor() -> str:

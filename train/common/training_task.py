@@ -222,7 +222,9 @@ class TrainingTask:
             data = env.data
             env.close()
             labels = torch.tensor(data.labels, dtype=torch.int64, device=self.device)
-            self._splits[split] = Images(data, make_store(data, self.margin, self.device), labels)
+            store = make_store(data, self.margin, self.device)
+            self.sensor.make_tables(store, labels[:1] * 0)
+            self._splits[split] = Images(data, store, labels)
         return self._splits[split]
 
     @property

@@ -93,7 +93,9 @@ def _build(
     shutil.rmtree(aside, ignore_errors=True)  # left by a killed process, since we hold the lock
     aside.mkdir()
     count = len(source)
-    workers: Executor = process_pool(CORES) if processes else ThreadPoolExecutor(CORES)
+    # Few images are drawn sooner than a process imports what the program does.
+    most = min(CORES, 1 + count // 100)
+    workers: Executor = process_pool(most) if processes else ThreadPoolExecutor(CORES)
     try:
         with pillow_limits(), workers as pool:
             found = run_all(pool, source.size, range(count), label, progress=False)
