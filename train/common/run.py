@@ -18,6 +18,7 @@ from torch.utils.tensorboard.summary import hparams
 from dtram_env.datasets import DatasetCorruptError
 from dtram_env.optional import MissingDependencyError
 from dtram_env.output import for_any_reader
+from train.common import distributed
 from train.common.files import read_json, write_json, write_text
 from train.common.provenance import shell_command
 
@@ -25,17 +26,19 @@ from train.common.provenance import shell_command
 def run_program(main: Callable[[], object]) -> None:
     """Runs a program; an error that the user can fix ends it with one line on stderr.
 
-    It ends without a line if nobody reads its output any more, as after ``| head``.
+    It ends without a line if nobody reads its output any more, as after ``| head``. Of several
+    processes with the same error one prints it.
     """
     try:
         with for_any_reader():
             main()
-    except (ValueError, DatasetCorruptError, MissingDependencyError) as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        # The system's errors store their file beside the text; ours name it in the text.
-        stored = error.strerror and error.filename
-        sys.exit(f"error: {error.filename}: {error.strerror}" if stored else f"error: {error}")
+        distributed.leave()
+    except (ValueError, DatasetCorruptError, MissingDependencyError, OSError) as error:
+        text = f"error: {error}"
+        if isinstance(error, OSError) and error.strerror and error.filename:
+            # The system's errors store their file beside the text; ours name it in the text.
+            text = f"error: {error.filename}: {error.strerror}"
+        sys.exit(text if distributed.says(text) else 1)
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
@@ -49,6 +52,8 @@ class RunFolder:
 
     Raises ValueError if the folder holds a run and `resume` is false, if the run has other options,
     or if the folder cannot be written.
+
+    Of several processes, see `distributed`, the main one alone reads and writes the folder.
     """
 
     def __init__(
@@ -60,7 +65,12 @@ class RunFolder:
         program: str,  # its path in the repository, for the command that continues a run
     ) -> None:
         self.path, self.options, self.device, self.program = path, options, device, program
+        self.is_main = distributed.is_main()
         self._purge_step: int | None = None
+        distributed.from_main(lambda: self._open(resume))
+
+    def _open(self, resume: bool) -> None:
+        path, options = self.path, self.options
         existing = path / "options.json"
         if existing.exists() and not resume:
             way_out = "add --resume to continue it, or choose another --run-dir"
@@ -84,7 +94,7 @@ class RunFolder:
     @property
     def finished(self) -> bool:
         """Whether the run has its results, which are written last."""
-        return has_results(self.path)
+        return distributed.from_main(lambda: has_results(self.path))
 
     def finish(self, results: Mapping[str, Any], *metrics: str) -> None:
         """Writes ``results.json``, `metrics` of it to TensorBoard; removes the checkpoints."""
@@ -104,6 +114,8 @@ class RunFolder:
 
     def log(self, step: int, scalars: Mapping[str, float]) -> None:
         """Adds a line to ``metrics.jsonl`` and the same scalars to TensorBoard."""
+        if not self.is_main:
+            return
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **scalars}) + "\n")
         for name, value in scalars.items():
@@ -113,7 +125,7 @@ class RunFolder:
         """Removes metrics logged after `step`, because a resumed run logs them again."""
         self._purge_step = step + 1
         path = self.path / "metrics.jsonl"
-        if path.exists():
+        if self.is_main and path.exists():
             lines = path.read_text(encoding="utf-8").splitlines()
             whole = [line for line in lines if line.endswith("}")]  # a kill may cut off the last
             kept = [line + "\n" for line in whole if json.loads(line)["step"] <= step]
@@ -121,13 +133,19 @@ class RunFolder:
 
     def leave(self, signalled: signal.Signals) -> NoReturn:
         """Prints the command that continues the run; exits with the signal's usual status."""
+        distributed.summed(torch.zeros(1))  # all wait until the main process has saved
+        if not self.is_main:
+            raise SystemExit(128 + signalled)
         self.writer.close()
+        print(f"\n{signalled.name}: saved. To go on: {self.way_to_resume()}", file=sys.stderr)
+        raise SystemExit(128 + signalled)
+
+    def way_to_resume(self) -> str:
+        """The command that continues the run."""
         words = [word for word in sys.argv[1:] if word != "--resume"]
         if not any(word.split("=")[0] == "--run-dir" for word in words):
             words += ["--run-dir", str(self.path)]
-        command = shell_command(self.program, [*words, "--resume"])
-        print(f"\n{signalled.name}: saved. To go on: {command}", file=sys.stderr)
-        raise SystemExit(128 + signalled)
+        return shell_command(self.program, [*words, "--resume"])
 
     # -- checkpoints ----------------------------------------------------------------------------
 
@@ -137,6 +155,8 @@ class RunFolder:
         The checkpoint is renamed when it is complete, so a kill leaves a valid one; then the
         previous one is removed.
         """
+        if not self.is_main:
+            return
         before = self._checkpoints()
         number = int(before[-1].name.rpartition("-")[2]) + 1 if before else 1
         aside = self.path / "checkpoint.tmp"
@@ -168,7 +188,7 @@ class RunFolder:
 
     def restore_generators(self) -> None:
         """Sets torch's random generators to their states in the latest checkpoint."""
-        saved = self.load_checkpoint("generators.pt")
+        saved = distributed.from_main(lambda: self.load_checkpoint("generators.pt"))
         torch.set_rng_state(saved["cpu"])
         if "cuda" in saved and self.device.type == "cuda":
             torch.cuda.set_rng_state(saved["cuda"], self.device)
