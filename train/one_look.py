@@ -7,6 +7,9 @@
       --halting sact                             # as many residual units as each position needs
     python train/one_look.py --recipe birds-small   # a small ResNet-18 at full resolution
     python train/one_look.py --recipe original-cub   # CUB as the original trains its ResNet-50
+    torchrun --nproc-per-node 4 train/one_look.py …  # on 4 GPUs
+    torchrun --nproc-per-node 4 --nnodes 2 --rdzv-backend c10d --rdzv-endpoint HOST1:29400 \\
+      train/one_look.py …                            # on two machines, both run this
 
 Validation chooses the weights. The test split is evaluated once, at the end.
 """
@@ -132,6 +135,7 @@ def train(options: Options) -> Path:
         data = task.images(split).data
         if data.image_shape[:2] != (side, side):
             data.prepare(side)  # shrinks the split once and keeps it
+    distributed.meet("prepared")
 
     with run:
         for _ in run.stages(["one-look"]):

@@ -10,8 +10,8 @@
     python train/reinforce.py --trunk runs/ram                   # a stopper on that trunk: DT-RAM
     python train/reinforce.py --trunk runs/ram --stop act ponder_cost=0.02
     python train/reinforce.py --run-dir runs/mine --resume       # continue an interrupted run
-    torchrun --nproc-per-node 4 train/reinforce.py …             # the same on 4 GPUs
-    torchrun --nproc-per-node 4 --nnodes 2 --rdzv-backend c10d --rdzv-endpoint HOST1:29400 \
+    torchrun --nproc-per-node 4 train/reinforce.py …             # on 4 GPUs
+    torchrun --nproc-per-node 4 --nnodes 2 --rdzv-backend c10d --rdzv-endpoint HOST1:29400 \\
       train/reinforce.py …                                       # on two machines, both run this
 
 First the trunk (encoder, core, classifier, locator) learns with a fixed number of glimpses, then

@@ -46,13 +46,19 @@ def local_process() -> int:
     return int(os.environ["LOCAL_RANK"]) if launched() else 0
 
 
+def local_processes() -> int:
+    """Processes on this machine."""
+    return int(os.environ["LOCAL_WORLD_SIZE"]) if launched() else 1
+
+
 def launcher() -> list[str]:
     """The words after ``python`` that start as many processes again."""
     if not launched():
         return []
     machines = int(os.environ.get("GROUP_WORLD_SIZE", 1))
-    place = ["--nnodes", str(machines), "--rdzv-endpoint", os.environ["MASTER_ADDR"] + ":29400"]
-    here = ["--nproc-per-node", os.environ["LOCAL_WORLD_SIZE"]]
+    place = ["--nnodes", str(machines), "--rdzv-backend", "c10d"]
+    place += ["--rdzv-endpoint", os.environ["MASTER_ADDR"] + ":29400"]
+    here = ["--nproc-per-node", str(local_processes())]
     return ["-m", "torch.distributed.run", *(place if machines > 1 else []), *here]
 
 
@@ -73,19 +79,26 @@ def quiet() -> None:
 
 
 def join(device: torch.device) -> None:
-    """Joins the processes that torchrun started, once all of them have come so far."""
+    """Joins the processes that torchrun started, once all of them have prepared their data."""
     global _store
     if not launched() or joined():
         return
-    store, process, count = next(dist.rendezvous("env://", timeout=BEFORE_TRAINING))
-    store.set(f"ready-{process}", "")
-    store.wait([f"ready-{k}" for k in range(count)], BEFORE_TRAINING)
+    _store, process, count = next(dist.rendezvous("env://", timeout=BEFORE_TRAINING))
+    meet("joined")
     backend = "gloo"
     if device.type == "cuda":
         torch.cuda.set_device(device)
         backend = "cpu:gloo,cuda:nccl"
-    dist.init_process_group(backend, store=store, rank=process, world_size=count, timeout=PATIENCE)
-    _store = store
+    group: Any = {"store": _store, "rank": process, "world_size": count, "timeout": PATIENCE}
+    dist.init_process_group(backend, **group)
+
+
+def meet(place: str) -> None:
+    """Waits until all processes are at a place of the program, however long that takes."""
+    if _store is not None:
+        _store.set(f"{place}-{os.environ['RANK']}", "")
+        all_here = [f"{place}-{k}" for k in range(int(os.environ["WORLD_SIZE"]))]
+        _store.wait(all_here, BEFORE_TRAINING)
 
 
 def leave() -> bool:

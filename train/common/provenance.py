@@ -36,6 +36,10 @@ def choose_device(name: str) -> torch.device:
             expected = "auto, cuda or cpu with torchrun, where each process takes its own"
             raise ValueError(f"--device {name}: expected {expected}")
         if name == "cuda":
+            started, gpus = distributed.local_processes(), torch.cuda.device_count()
+            if started > gpus > 0:
+                expected = f"at most {gpus}, the GPUs of this machine"
+                raise ValueError(f"--nproc-per-node {started}: expected {expected}")
             name = f"cuda:{distributed.local_process()}"
     try:
         device = torch.device(name)

@@ -249,8 +249,9 @@ class TrainingRun(RunFolder):
 
     def show(self) -> Path:
         """Prints the result of the finished run; returns its folder."""
-        print((self.path / "results.txt").read_text(encoding="utf-8"), end="")
-        print(f"model and results: {self.path}")
+        if self.is_main:
+            print((self.path / "results.txt").read_text(encoding="utf-8"), end="")
+            print(f"model and results: {self.path}")
         return self.path
 
     def about(self) -> dict[str, Any]:
@@ -301,17 +302,15 @@ class TrainingRun(RunFolder):
 
 
 def open_task(options: TrainingOptions, **keywords: Any) -> TrainingTask:
-    """The task that a program's options name, on their device; joins the other processes."""
+    """The task that a program's options name, on their device."""
     distributed.quiet()
     device = choose_device(options.device)
     if options.bf16:
         warn_without_bf16(device.type)
     try:
-        task = TrainingTask(options.env_id, device, **(options.env_keywords() | keywords))
+        return TrainingTask(options.env_id, device, **(options.env_keywords() | keywords))
     except TypeError as error:  # of `dtram_env.settings`, which names the keyword
         raise ValueError(f"--env {shlex.join(options.env)}: {error}") from None
-    distributed.join(device)
-    return task
 
 
 def open_run(
@@ -325,8 +324,9 @@ def open_run(
     """The run in ``--run-dir``, or in a new folder named by environment, time and seed.
 
     It prints the run's options, or that the run is finished. `program` is the program's path, and
-    `prefix` begins the name of a new folder.
+    `prefix` begins the name of a new folder. From here on several processes train together.
     """
+    distributed.join(task.device)
     name = f"{prefix}{time.strftime('%Y-%m-%d_%H-%M-%S')}_seed{options.seed}"
     path = options.run_dir or Path("runs", task.env_id.rpartition(":")[2], name)
     path = distributed.from_main(lambda: path)  # each process has a clock of its own
