@@ -156,8 +156,8 @@ def process_of(launcher: int, number: int) -> int:
     return found
 
 
-SHORT = ["--env-id", "DTRAM-Signpost-v0", "--device", "cpu", "--batch-size", "60", "--epochs", "5"]
-SHORT += ["--stop", "after", "epochs=2", "batch_size=900"]
+SHORT = ["--env-id", "DTRAM-Signpost-v0", "--device", "cpu", "--batch-size", "300", "--epochs", "8"]
+SHORT += ["--stop", "after", "epochs=1", "batch_size=900"]
 
 
 @pytest.mark.slow

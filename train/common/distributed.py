@@ -262,23 +262,28 @@ class SharedBatchNorm(nn.BatchNorm2d):
 
 
 class _Normalise(torch.autograd.Function):
-    """Batch norm of the processes' features ``(B, C, H, W)``, and its statistics ``(C,)``."""
+    """Batch norm of the processes' features ``(B, C, H, W)``, and its statistics ``(C,)``.
+
+    Sums are of float64, so that they do not depend on how the images are shared. On the CPU torch's
+    own batch norm is less exact: with channels last its outputs can be wrong by a thousandth.
+    """
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, epsilon: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         values, over = x.float(), (0, 2, 3)
-        count = torch.tensor([x.numel() / x.shape[1]], device=x.device)
-        sums = summed(torch.cat([values.sum(over), count]))
-        mean, count = sums[:-1] / sums[-1], sums[-1]
+        sums = values.sum(over, dtype=torch.float64)
+        sums = summed(torch.cat([sums, sums.new_full((1,), x.numel() / x.shape[1])]))
+        count = sums[-1]
+        mean = (sums[:-1] / count).float()
         centred = values - mean[:, None, None]
-        variance = summed(centred.square().sum(over)) / count
-        scale = (variance + epsilon).rsqrt()
+        squares = summed(centred.square().sum(over, dtype=torch.float64))
+        scale = (squares / count + epsilon).rsqrt().float()
         normal = centred * scale[:, None, None]
         ctx.save_for_backward(normal, scale, weight, count)
         y = normal * weight[:, None, None] + bias[:, None, None]
-        unbiased = variance * count / (count - 1)
+        unbiased = (squares / (count - 1)).float()
         ctx.mark_non_differentiable(mean, unbiased)
         return y.to(x.dtype), mean, unbiased
 
@@ -286,8 +291,10 @@ class _Normalise(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         normal, scale, weight, count = ctx.saved_tensors
         over, values = (0, 2, 3), gradient.float()
-        of_bias, of_weight = values.sum(over), (values * normal).sum(over)
-        means = summed(torch.stack([of_bias, of_weight])) / count
-        offset, slope = means[..., None, None]
+        own = torch.stack(
+            [part.sum(over, dtype=torch.float64) for part in (values, values * normal)]
+        )
+        of_bias, of_weight = own.float()
+        offset, slope = (summed(own) / count).float()[..., None, None]
         of_x = (values - offset - normal * slope) * (weight * scale)[:, None, None]
         return of_x.to(gradient.dtype), of_weight, of_bias, None
