@@ -22,6 +22,7 @@ batch, and all decide the same: the loss comes from `distributed.spread`, valida
 """
 
 import shlex
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -112,10 +113,15 @@ class TrainingRun(RunFolder):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: object
     ) -> None:
-        self._interrupt.__exit__()
-        if distributed.is_lost(error):
-            problem = "another process of this run ended or does not answer"
-            raise ValueError(f"{problem}; to go on: {self.way_to_resume()}") from error
+        try:
+            if distributed.is_lost(error):
+                problem = "another process of this run ended or does not answer"
+                text = f"error: {problem}; to go on: {self.way_to_resume()}"
+                if distributed.says(text):  # before torchrun's SIGTERM can end this process, too
+                    print(text, file=sys.stderr, flush=True)
+                raise SystemExit(1) from error
+        finally:
+            self._interrupt.__exit__()
 
     def stages(self, names: Sequence[str]) -> Iterator[str]:
         """Yields the names of the unfinished stages, in order."""
