@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dtram_env.episodes import ends
 from dtram_env.sensor_torch import TorchStore, glimpse
 
+from . import draws
 from .dtram import DTRAM, Heads, State
 from .location_policy import CellLocations, GaussianLocations, LocationPolicy
 from .precision import autocast
@@ -50,7 +51,7 @@ class GlimpseSensor(NamedTuple):
             expected = "'center', 'random' or 'thumbnail', as this agent needs one to begin"
             raise ValueError(f"first_glimpse={self.first_glimpse!r}: expected {expected}")
         if not fixed:
-            return torch.rand(len(index), 2, device=index.device) * 2 - 1
+            return draws.rand(len(index), 2, device=index.device) * 2 - 1
         # Multiples of two irrational numbers cover the square evenly (Weyl's sequence).
         steps = torch.tensor([0.7548776662466927, 0.5698402909980532], dtype=torch.float64)
         place = (index[:, None] + 1).double() * steps.to(index.device)
@@ -182,9 +183,8 @@ class Unroll(nn.Module):
                 break
             location = policy.location(choices[t])
             if self.within_cell:
-                location = (
-                    location + (2 * torch.rand_like(location) - 1) / agent.config.locator_grid
-                )
+                place = 2 * draws.rand(batch, 2, device=location.device) - 1
+                location = location + place / agent.config.locator_grid
             location = location.clamp(-1.0, 1.0)
             code = self._encode(self.sensor(store, index, location), location, t + 1)
             state = self._update(code, state, t + 1)
@@ -215,7 +215,7 @@ class Unroll(nn.Module):
             sampled_locations=policy.location(choice),
             location_log_prob=location_log_prob,
             stop_logit=stop_logit,
-            stop=torch.rand_like(stop_logit) < torch.sigmoid(stop_logit.detach()),
+            stop=draws.rand(steps, batch, dim=1, device=h.device) < stop_logit.detach().sigmoid(),
             value=agent.value(h),
             location_entropy=policy.entropy(location_params),
             location_score=score,
@@ -278,14 +278,22 @@ class Scores(NamedTuple):
 
 @torch.no_grad()
 def score(
-    agent: DTRAM, sensor: GlimpseSensor, store: TorchStore, labels: Tensor, batch_size: int = 2000
+    agent: DTRAM,
+    sensor: GlimpseSensor,
+    store: TorchStore,
+    labels: Tensor,
+    batch_size: int = 2000,
+    indices: Tensor | None = None,
 ) -> Scores:
     """Runs every image to the budget once, `batch_size` at a time, with locations at their means.
 
-    The labels are ``(N,)`` int64 on the store's device. The caller sets the agent's mode.
+    The labels are ``(N,)`` int64 on the store's device, of the images at `indices` ``(N,)`` int64,
+    or of the first N. The caller sets the agent's mode.
     """
     parts = []
-    for index in torch.arange(len(labels), device=labels.device).split(batch_size):
+    if indices is None:
+        indices = torch.arange(len(labels), device=labels.device)
+    for index in indices.split(batch_size):
         path = deterministic_path(agent, sensor, store, index)
         of_steps = [(step.heads.logits, step.heads.stop_logit, step.location) for step in path]
         parts.append([torch.stack(column) for column in zip(*of_steps, strict=True)])

@@ -22,6 +22,7 @@ from torch.utils.tensorboard.summary import hparams
 from dtram_env.datasets import DatasetCorruptError
 from dtram_env.optional import MissingDependencyError
 from dtram_env.output import for_any_reader
+from train.common import distributed
 from train.common.files import read_json, write_json, write_text
 from train.common.lock import RunLock
 from train.common.provenance import shell_command
@@ -32,18 +33,20 @@ def run_program(main: Callable[[], object]) -> None:
     """Runs a program; an error that the user can fix ends it with one line on stderr.
 
     It ends without a line if nobody reads its output any more, as after ``| head``, and with the
-    program that started it, see `end_with_parent`.
+    program that started it, see `end_with_parent`. Of several processes with the same error one
+    prints it.
     """
     end_with_parent()
     try:
         with for_any_reader():
             main()
-    except (ValueError, DatasetCorruptError, MissingDependencyError) as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        # The system's errors store their file beside the text; ours name it in the text.
-        stored = error.strerror and error.filename
-        sys.exit(f"error: {error.filename}: {error.strerror}" if stored else f"error: {error}")
+        distributed.leave()
+    except (ValueError, DatasetCorruptError, MissingDependencyError, OSError) as error:
+        text = f"error: {error}"
+        if isinstance(error, OSError) and error.strerror and error.filename:
+            # The system's errors store their file beside the text; ours name it in the text.
+            text = f"error: {error.filename}: {error.strerror}"
+        sys.exit(text if distributed.says(text) else 1)
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
@@ -71,6 +74,8 @@ class RunFolder:
     A finished run is left as it is. Raises ValueError if the folder holds a run and `resume` is
     false, if the run has other options, if another process writes it, if its name is not UTF-8, or
     if it cannot be written.
+
+    Of several processes, see `distributed`, the main one alone reads and writes the folder.
     """
 
     def __init__(
@@ -84,16 +89,22 @@ class RunFolder:
     ) -> None:
         self.path, self.options, self.device, self.program = path, options, device, program
         self._save_seconds, self._saved = 60 * save_minutes, time.monotonic()
+        self.is_main = distributed.is_main()
         self._purge_step: int | None = None
         self._lock: RunLock | None = None
         if os.fsencode(path) != str(path).encode(errors="replace"):
             expected = "a name in UTF-8, as TensorBoard and safetensors need"
             way_out = "choose another, or set PYTHONUTF8=1 if it is UTF-8 and your locale is not"
             raise ValueError(f"--run-dir {path}: expected {expected}; {way_out}")
+        distributed.from_main(lambda: self._begin(resume))
+
+    def _begin(self, resume: bool) -> None:
+        """Takes the lock, and begins or continues the run."""
+        path = self.path
         try:
             path.mkdir(parents=True, exist_ok=True)
-            if not self.finished:
-                self._lock = RunLock(path, shell_command(program, sys.argv[1:]))
+            if not has_results(path):
+                self._lock = RunLock(path, shell_command(self.program, sys.argv[1:]))
         except OSError as error:
             expected = f"expected a folder that can be made and written ({error.strerror})"
             raise ValueError(f"--run-dir {path}: {expected}; choose another") from None
@@ -115,7 +126,7 @@ class RunFolder:
             if resume:
                 print(f"{self.path}: nothing to resume, a new run begins")
             write_json(existing, dict(self.options))
-        if self.finished:
+        if has_results(self.path):
             self._remove_checkpoints()  # of a run that was killed as it ended
 
     def close(self) -> None:
@@ -131,7 +142,7 @@ class RunFolder:
     @property
     def finished(self) -> bool:
         """Whether the run has its results, which are written last."""
-        return has_results(self.path)
+        return distributed.from_main(lambda: has_results(self.path))
 
     def finish(self, results: Mapping[str, Any], *metrics: str) -> None:
         """Writes ``results.json``, `metrics` of it to TensorBoard; removes the checkpoints."""
@@ -153,6 +164,8 @@ class RunFolder:
 
     def log(self, step: int, scalars: Mapping[str, float]) -> None:
         """Adds a line to ``metrics.jsonl`` and the same scalars to TensorBoard."""
+        if not self.is_main:
+            return
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **scalars}) + "\n")
         for name, value in scalars.items():
@@ -162,7 +175,7 @@ class RunFolder:
         """Removes metrics logged after `step`, because a resumed run logs them again."""
         self._purge_step = step + 1
         path = self.path / "metrics.jsonl"
-        if path.exists():
+        if self.is_main and path.exists():
             lines = path.read_text(encoding="utf-8").splitlines()
             whole = [line for line in lines if line.endswith("}")]  # a kill may cut off the last
             kept = [line + "\n" for line in whole if json.loads(line)["step"] <= step]
@@ -170,14 +183,20 @@ class RunFolder:
 
     def leave(self, signalled: signal.Signals) -> NoReturn:
         """Prints the command that continues the run; exits with the signal's usual status."""
+        distributed.summed(torch.zeros(1))  # all wait until the main process has saved
+        if not self.is_main:
+            raise SystemExit(128 + signalled)
         self.writer.close()
         self.close()
+        print(f"\n{signalled.name}: saved. To go on: {self.way_to_resume()}", file=sys.stderr)
+        raise SystemExit(128 + signalled)
+
+    def way_to_resume(self) -> str:
+        """The command that continues the run."""
         words = [word for word in sys.argv[1:] if word != "--resume"]
         if not any(word.split("=")[0] == "--run-dir" for word in words):
             words += ["--run-dir", str(self.path)]
-        command = shell_command(self.program, [*words, "--resume"])
-        print(f"\n{signalled.name}: saved. To go on: {command}", file=sys.stderr)
-        raise SystemExit(128 + signalled)
+        return shell_command(self.program, [*words, "--resume"])
 
     # -- checkpoints ----------------------------------------------------------------------------
 
@@ -187,6 +206,8 @@ class RunFolder:
         The checkpoint is renamed when it is complete, so a kill leaves a valid one; then the
         previous one is removed.
         """
+        if not self.is_main:
+            return
         before = self._checkpoints()
         number = int(before[-1].name.rpartition("-")[2]) + 1 if before else 1
         aside = self.path / "checkpoint.tmp"
@@ -224,7 +245,7 @@ class RunFolder:
 
     def restore_generators(self) -> None:
         """Sets torch's random generators to their states in the latest checkpoint."""
-        saved = self.load_checkpoint("generators.pt")
+        saved = distributed.from_main(lambda: self.load_checkpoint("generators.pt"))
         torch.set_rng_state(saved["cpu"])
         if "cuda" in saved and self.device.type == "cuda":
             torch.cuda.set_rng_state(saved["cuda"], self.device)

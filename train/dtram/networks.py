@@ -14,6 +14,8 @@ from agents.encoders import GlimpseResNet
 from agents.files import STOP_PARTS
 from agents.halting.act import HaltingRAM
 from agents.loading import load_agent
+from agents.spatial_map import MapDTRAM, MapUnroll
+from agents.unroll import GlimpseSensor, Unroll
 from train.common.backbone import load_classifier, pixel_scale, prepare_backbone
 from train.common.files import read_json
 from train.common.options import Encoder, ResNetEncoder, check
@@ -176,6 +178,19 @@ def agent_on_trunk(folder: Path, task: TrainingTask, stop: Stop, bf16: bool, see
     for encoder in resnets:
         encoder.bf16 = bf16
     return agent.eval()
+
+
+def new_unroll(
+    agent: DTRAM, sensor: GlimpseSensor, locator: Locator, stops: bool, bf16: bool
+) -> Unroll | MapUnroll:
+    """What samples an agent's trajectories, and with `stops` their ends, to learn from."""
+    bf16 = bf16 and agent.config.resnet is None  # a ResNet casts itself
+    if isinstance(agent, MapDTRAM):
+        return MapUnroll(agent, sensor, bf16)
+    std = locator.std if isinstance(locator, Gaussian) else 1.0  # cells: unused
+    unroll = Unroll(agent, sensor, std, stops, bf16)
+    unroll.within_cell = isinstance(locator, Values)
+    return unroll
 
 
 def origin_of_trunk(folder: Path) -> dict[str, Any]:
