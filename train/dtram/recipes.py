@@ -78,14 +78,16 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
     # The slides as they stand: all modules learn jointly, by sampled decisions and their return.
     # Before that, 60 % of the epochs are without stops; else it learns to stop at once.
     "talk": {
-        "epochs": 36,
-        "locator": Gaussian(std=0.1, gradient="state", learning_rate=1e-4),
+        "epochs": 24,
+        "locator": Gaussian(std=0.2, learning_rate=1e-3),
         "stop": StopJoint(
             gradient="reinforce", reads="state", into="state", entropy=0.0, ram_share=0.6
         ),
         "baseline": "value",
         "supervision": "taken",
         "m": 4,
+        "batch_size": 96,
+        "learning_rate": 3e-3,
         "augment": Augmentation(affine=0.0),
     },
     # MNIST after the original's code: RAM first, then the stopper and the classifier. Its momentum

@@ -124,7 +124,9 @@ def table(results: dict[str, Any]) -> str:
     chosen = results["stop_threshold"]
     near = 0.9995 < chosen < 1  # three digits would say "p > 1"
     threshold = f"1 - {1 - chosen:.1e}" if near else f"{chosen:.3g}"
-    learned = f"DT-RAM, learned stop, p > {threshold} (chosen on validation)"
+    given = results["options"]["stop"].get("threshold") is not None
+    how = "given" if given else "chosen on validation"
+    learned = f"DT-RAM, learned stop, p > {threshold} ({how})"
     names = {
         "off": "RAM, no stop learned: the whole budget",
         "act": f"ACT, sum of halting scores > {threshold}",

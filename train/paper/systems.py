@@ -226,7 +226,7 @@ def _rungs(epochs: int) -> tuple[Rung, ...]:
         Rung("probability", "locations paid by probability", {"location_reward": "mean_prob"}),
         Rung("scan", "scripted warm-up, paid by log-probability", scan),
         Rung("muon", "Muon", muon),
-        Rung("locator", "narrow locations, from a detached state", {"locator": ours["locator"]}),
+        Rung("locator", "narrow locations, a slow locator", {"locator": ours["locator"]}),
         Rung("augment", "affine augmentation", {"augment": ours["augment"]}),
         Rung("map", "a map along a scan, in place of vector and locator", on_map, "mnist-map"),
     )
