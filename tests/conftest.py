@@ -44,14 +44,14 @@ def run_python() -> Callable[..., str]:
 
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
 
-    def run(*words: str) -> str:
+    def run(*words: str, timeout: float = 600) -> str:
         done = subprocess.run(
             [sys.executable, *words],
             cwd=ROOT,
             capture_output=True,
             text=True,
             env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-            timeout=600,
+            timeout=timeout,
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
