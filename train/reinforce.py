@@ -67,7 +67,7 @@ from train.dtram.report import glimpse_pictures, report
 from train.dtram.warm_up import scripted_scan, warm_up_objective
 
 STOPPER_LEARNING_RATE = 2e-3
-LOCATOR_GRADIENT = "train/locator_gradient_norm"  # before it is clipped
+OF_LOCATIONS = ("train/locator_gradient_norm", "train/locations_outside")  # norm before clipping
 OPTIONS_OF_THE_TRUNK = (
     *("encoder", "core", "locator", "curriculum", "scan_epochs", "location_reward", "supervision"),
     *("epochs", "batch_size", "learning_rate", "optimizer"),
@@ -211,8 +211,7 @@ def train_trunk(
     env_steps = options.env_steps_of("trunk")
     if env_steps is not None:
         a_step = round(options.batch_size * options.m * unroll.mean_length(glimpses))
-        affordable = env_steps // a_step
-        epochs, batches = epochs_of_budget(affordable, batches)
+        epochs, batches = epochs_of_budget(env_steps // a_step, batches)
 
     begin_stage(agent, before)
     answers = task.classifier is None  # else a frozen classifier answers in the agent's place
@@ -221,14 +220,13 @@ def train_trunk(
     rate, own = options.learning_rate, options.locator.learning_rate
     steps, rates = epochs * batches, {} if own is None else {"locator": own}
     optimizers = Optimizers(agent, parameters, steps, rate, options.optimizer, own_rates=rates)
-    learns_locations = glimpses > 1 and not agent.config.scan
-    run.begin(optimizers, epochs, more_means=[LOCATOR_GRADIENT] * learns_locations)
+    locates = glimpses > 1 and not agent.config.scan
+    run.begin(optimizers, epochs, more_means=OF_LOCATIONS * locates)
     for epoch in run.epochs():
         agent.train()
         epoch_objective, m = objective, options.m
         progress = epoch / max(1, epochs - 1)
-        ram_share = getattr(options.stop, "ram_share", 1.0)
-        stops = joint and epoch >= ram_share * epochs
+        stops = joint and epoch >= getattr(options.stop, "ram_share", 1.0) * epochs
         if isinstance(unroll, Unroll):
             unroll.scripted_locations, unroll.stop = None, stops
         if isinstance(options.locator, Values):
@@ -252,11 +250,11 @@ def train_trunk(
             )
             optimizers.zero_grad()
             losses.total.backward()
-            norms = [optimizers.gradient_norm(agent.locator)] if learns_locations else []
+            means = [optimizers.gradient_norm(agent.locator), trajectory.outside] if locates else []
             optimizers.clip_gradient()
             optimizers.step()
             taken = round(len(indices) * m * unroll.mean_length(glimpses))
-            run.count(losses, *norms, env_steps=taken)
+            run.count(losses, *means, env_steps=taken)
 
         scores = validation.score_validation(task, agent).limit(glimpses)
         if stops and isinstance(options.stop, StopJoint):
@@ -268,8 +266,10 @@ def train_trunk(
         if stops == joint and run.is_best(selection):
             agent.stopping = agent.learned_stop(selection.threshold)
             agent.save(run.path, **task.metadata)
-        learned = {"stops": joint, "looks": not agent.config.scan}
-        run.end_epoch(selection, validation.behaviour(scores, **learned))
+        farthest = validation.farthest_location(agent)
+        found = validation.behaviour(scores, stops=joint, farthest=farthest)
+        warnings = validation.collapses(scores, stops=stops, farthest=farthest)
+        run.end_epoch(selection, found, warnings if epoch >= options.scan_epochs else [])
 
 
 def train_stopper(options: Options, task: TrainingTask, agent: DTRAM, run: TrainingRun) -> None:
@@ -334,8 +334,8 @@ def train_stopper(options: Options, task: TrainingTask, agent: DTRAM, run: Train
         if run.is_best(selection):
             agent.stopping = agent.learned_stop(selection.threshold)
             agent.save(run.path, **task.metadata)
-        learned = {"stops": isinstance(stop, StopAfter), "looks": False}
-        run.end_epoch(selection, validation.behaviour(scores, **learned))
+        stops = isinstance(stop, StopAfter)
+        run.end_epoch(selection, validation.behaviour(scores, stops=stops, farthest=None))
 
 
 def train(options: Options) -> Path:
