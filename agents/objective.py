@@ -120,6 +120,7 @@ class Losses(NamedTuple):
     mean_return: Tensor  # of R, or of its expectation if the stop gradient is exact
     mean_glimpses: Tensor
     accuracy: Tensor  # at the end of the trajectory
+    outside: Tensor  # of the locations, see `Trajectory.outside`
 
 
 def supervised_losses(
@@ -132,7 +133,8 @@ def supervised_losses(
     zero = torch.zeros_like(accuracy)
     mean_return, mean_glimpses = accuracy * discount**glimpses, zero + glimpses
     entropy = cross_entropy.detach()
-    return Losses(cross_entropy, entropy, zero, zero, zero, mean_return, mean_glimpses, accuracy)
+    statistics = mean_return, mean_glimpses, accuracy, zero
+    return Losses(cross_entropy, entropy, zero, zero, zero, *statistics)
 
 
 class Credit(NamedTuple):
@@ -239,6 +241,7 @@ def hybrid_loss(
             credit.expected_return.detach().mean(),
             (credit.last * time).sum(dim=0).mean(),
             (credit.last * right).sum(dim=0).mean(),
+            trajectory.outside,
         )
 
 

@@ -103,6 +103,12 @@ class Trajectory(NamedTuple):
         """``(T, B)`` int64, y_t."""
         return self.logits.argmax(dim=-1)
 
+    @property
+    def outside(self) -> Tensor:
+        """Share ``()`` of the locations of glimpses 2 ... T that were sampled outside the image and
+        then clipped to its edge; NaN if T is 1."""
+        return (self.sampled_locations[:-1].abs() > 1).any(dim=-1).float().mean()
+
 
 class Unroll(nn.Module):
     """The whole T-step unroll as one module with one `forward`.

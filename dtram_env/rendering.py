@@ -41,6 +41,7 @@ def draw_episode(
     *,
     size: int = 280,
     square: bool = False,
+    path: bool = False,
 ) -> np.ndarray:
     """Draws an image with boxes, numbered and coloured in the order of the glimpses.
 
@@ -57,6 +58,8 @@ def draw_episode(
             factor that fits; a larger image is shrunk to `size`.
         square: whether black bars make the picture `size` on both sides, so that pictures of images
             of several sizes have one size.
+        path: whether a line leads from the middle of each box to that of the next one, in the next
+            one's colour.
     """
     if image.ndim != 3 or image.shape[2] not in (1, 3) or image.dtype != np.uint8:
         raise ValueError(
@@ -74,7 +77,7 @@ def draw_episode(
     canvas = Image.new("RGB", (width, height + line))
     canvas.paste(picture, (x, y))
     draw = ImageDraw.Draw(canvas)
-    corners = []
+    corners, middles = [], []
     for number, (left, top, box_width, box_height) in enumerate(boxes, start=1):
         colour = COLOURS[(number - 1) % len(COLOURS)]
         # A box that reaches beyond the image is cut off at its edge.
@@ -83,6 +86,9 @@ def draw_episode(
         y1 = max(y + min(round((top + box_height) * zoom), shown[1]) - 1, y0)
         draw.rectangle((x0, y0, x1, y1), outline=colour, width=2)
         corners.append((x0, y0, colour))
+        middles.append((x + (left + box_width / 2) * zoom, y + (top + box_height / 2) * zoom))
+        if path and number > 1:
+            draw.line(middles[-2:], fill=colour, width=2)
     # Numbers are drawn after all boxes, so that no box hides one.
     font = ImageFont.load_default(size=max(10, max(shown) // 14))
     for number, (x0, y0, colour) in enumerate(corners, start=1):
@@ -90,14 +96,14 @@ def draw_episode(
         draw.rectangle((x0, y0, place[2] + 2, place[3] + 2), fill=colour)
         draw.text((x0 + 3, y0 + 1), str(number), fill=(0, 0, 0), font=font)
     if caption:
-        caption, font = _readable(caption)
+        caption, font = readable(caption)
         draw.rectangle((0, height, width, height + line), fill=(0, 0, 0))
         draw.text((4, height + 3), caption, fill=(255, 255, 255), font=font)
     return np.array(canvas)
 
 
 @lru_cache(maxsize=256)
-def _readable(text: str) -> tuple[str, _Font]:
+def readable(text: str) -> tuple[str, _Font]:
     """A text without characters that its font lacks, and the font, which lacks the fewest."""
     font = ImageFont.load_default(size=_CAPTION_SIZE)
     if _lacking(text, font):
@@ -138,11 +144,16 @@ def crop_boxes(
 
 
 def episode_caption(
-    step: int, prediction: int | None, label: int, class_names: Sequence[str], over: bool = False
+    step: int,
+    prediction: int | None,
+    label: int | None,
+    class_names: Sequence[str],
+    over: bool = False,
 ) -> str:
-    """The caption of a frame: glimpses taken, last prediction (None: none yet), true class."""
+    """The caption of a frame: glimpses taken, last prediction, true class; None is not known."""
     said = "?" if prediction is None else class_names[prediction]
-    return f"{step}{' end' if over else ''}: says {said}, is {class_names[label]}"
+    truth = "" if label is None else f", is {class_names[label]}"
+    return f"{step}{' end' if over else ''}: says {said}{truth}"
 
 
 class Window:

@@ -1,8 +1,7 @@
 """Trains DT-RAM, which looks at images through glimpses, on any registered environment.
 
     python train/reinforce.py                                    # MNIST, under 10 minutes on a CPU
-    python train/reinforce.py --recipe birds-small               # drawn birds
-    python train/reinforce.py --recipe scenes                    # the same in scenes of 512 pixels
+    python train/reinforce.py --recipe birds-small               # birds; scenes: in large scenes
     python train/reinforce.py --recipe talk                      # MNIST, the talk's algorithm
     python train/reinforce.py --recipe original                  # its code; CUB: original-cub
     python train/reinforce.py --env-id DTRAM-ImageFolder-v0 --root photos --encoder cnn
@@ -71,7 +70,7 @@ from train.dtram.report import glimpse_pictures, report
 from train.dtram.warm_up import scripted_scan, warm_up_objective
 
 STOPPER_LEARNING_RATE = 2e-3
-LOCATOR_GRADIENT = "train/locator_gradient_norm"  # before it is clipped
+OF_LOCATIONS = ("train/locator_gradient_norm", "train/locations_outside")  # norm before clipping
 OPTIONS_OF_THE_TRUNK = (
     *("encoder", "core", "locator", "curriculum", "scan_epochs", "location_reward", "supervision"),
     *("epochs", "batch_size", "learning_rate", "optimizer"),
@@ -218,7 +217,7 @@ def train_trunk(
     steps, rates = epochs * batches, {"locator": options.locator.learning_rate}
     how = options.learning_rate, options.optimizer
     optimizers = Optimizers(agent, parameters, steps, *how, own_rates=rates)
-    learns_locations = glimpses > 1 and not agent.config.scan
+    locates = glimpses > 1 and not agent.config.scan
 
     def loss(store: Any, in_store: Tensor, labels: Tensor, m: int, objective: Objective) -> Losses:
         trajectory = sample(store, in_store, glimpses, m)
@@ -226,11 +225,10 @@ def train_trunk(
 
     partly = options.scan_epochs > 0 or getattr(options.stop, "ram_share", 0) > 0 or glimpses == 1
     batch_loss = distributed.spread(agent, loss, partly)
-    run.begin(optimizers, epochs, more_means=[LOCATOR_GRADIENT] * learns_locations)
+    run.begin(optimizers, epochs, more_means=OF_LOCATIONS * locates)
     for epoch in run.epochs():
         agent.train()
-        epoch_objective, m = objective, options.m
-        progress = epoch / max(1, epochs - 1)
+        epoch_objective, m, progress = objective, options.m, epoch / max(1, epochs - 1)
         stops = joint and epoch >= getattr(options.stop, "ram_share", 1.0) * epochs
         if isinstance(unroll, Unroll):
             unroll.scripted_locations, unroll.stop = None, stops
@@ -252,11 +250,11 @@ def train_trunk(
             losses = batch_loss(store, in_store, images.labels[indices], m, epoch_objective)
             optimizers.zero_grad()
             losses.total.backward()
-            norms = [optimizers.gradient_norm(agent.locator)] if learns_locations else []
+            means = [optimizers.gradient_norm(agent.locator), losses.outside] if locates else []
             optimizers.clip_gradient()
             optimizers.step()
             taken = round(options.batch_size * m * unroll.mean_length(glimpses))
-            run.count(losses, *norms, env_steps=taken)
+            run.count(losses, *means, env_steps=taken)
 
         scores = validation.score_validation(task, agent).limit(glimpses)
         if stops and isinstance(options.stop, StopJoint):
@@ -268,8 +266,10 @@ def train_trunk(
         if stops == joint and run.is_best(selection):
             agent.stopping = agent.learned_stop(selection.threshold)
             run.save_model(agent, **task.metadata)
-        learned = {"stops": joint, "looks": not agent.config.scan}
-        run.end_epoch(selection, validation.behaviour(scores, **learned))
+        farthest = validation.farthest_location(agent)
+        found = validation.behaviour(scores, stops=joint, farthest=farthest)
+        warnings = validation.collapses(scores, stops=stops, farthest=farthest)
+        run.end_epoch(selection, found, warnings if epoch >= options.scan_epochs else [])
 
 
 def train_stopper(options: Options, task: TrainingTask, agent: DTRAM, run: TrainingRun) -> None:
@@ -336,8 +336,8 @@ def train_stopper(options: Options, task: TrainingTask, agent: DTRAM, run: Train
         if run.is_best(selection):
             agent.stopping = agent.learned_stop(selection.threshold)
             run.save_model(agent, **task.metadata)
-        learned = {"stops": isinstance(stop, StopAfter), "looks": False}
-        run.end_epoch(selection, validation.behaviour(scores, **learned))
+        stops = isinstance(stop, StopAfter)
+        run.end_epoch(selection, validation.behaviour(scores, stops=stops, farthest=None))
 
 
 def train(options: Options) -> Path:

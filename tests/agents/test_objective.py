@@ -557,7 +557,7 @@ def test_losses_of_cross_entropy_alone_by_hand() -> None:
     assert found.total is loss and not found.cross_entropy.requires_grad
     assert found.mean_return.item() == pytest.approx(0.75 * 0.729)
     assert [part.item() for part in found] == pytest.approx(
-        [1.5, 1.5, 0.0, 0.0, 0.0, 0.54675, 3.0, 0.75]
+        [1.5, 1.5, 0.0, 0.0, 0.0, 0.54675, 3.0, 0.75, 0.0]
     )
 
 

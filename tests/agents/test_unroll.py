@@ -56,6 +56,8 @@ def test_glimpses_are_those_of_the_recorded_locations(pixels, agent) -> None:
         torch.testing.assert_close(agent.heads(state).logits, trajectory.logits[t])
     assert torch.equal(trajectory.locations[0], torch.zeros(12, 2))
     assert torch.equal(trajectory.locations[1:], trajectory.sampled_locations[:-1].clamp(-1, 1))
+    at_an_edge = (trajectory.locations[1:].abs() == 1).any(dim=-1).float().mean()
+    assert 0 < trajectory.outside < 1 and torch.equal(trajectory.outside, at_an_edge)
 
 
 def test_all_heads_read_the_same_states(pixels, agent) -> None:

@@ -64,6 +64,17 @@ def test_many_boxes_and_boxes_beyond_the_edge() -> None:
     assert tuple(frame[20, 0]) == COLOURS[0]  # the ninth has the first colour again
 
 
+def test_a_path_joins_the_middles_of_the_boxes() -> None:
+    """Boxes of 4 pixels about (4, 10) and (16, 10), ten times enlarged."""
+    image, boxes = np.zeros((20, 20, 3), np.uint8), [(2, 8, 4, 4), (14, 8, 4, 4)]
+    without, frame = (draw_episode(image, boxes, size=200, path=path) for path in (False, True))
+    changed = (frame != without).any(-1)
+    assert set(np.flatnonzero(changed.any(1))) <= {99, 100, 101}
+    columns = np.flatnonzero(changed.any(0))
+    assert abs(columns[0] - 40) <= 1 and abs(columns[-1] - 160) <= 1
+    assert tuple(frame[100, 100]) == COLOURS[1] and not without[100, 100].any()
+
+
 def test_crop_boxes_are_those_of_the_sensor() -> None:
     boxes = crop_boxes(np.array([[0, 0], [0.4, -0.5], [9, 1]]), (14, 10, 1), 4)
     assert boxes == [(3, 5, 4, 4), (5, 2, 4, 4), (8, 12, 4, 4)]
@@ -74,6 +85,7 @@ def test_captions() -> None:
     names = ("cat", "dog")
     assert episode_caption(1, None, 0, names) == "1: says ?, is cat"
     assert episode_caption(3, 1, 0, names, over=True) == "3 end: says dog, is cat"
+    assert episode_caption(2, 0, None, names) == "2: says cat"
 
 
 @pytest.fixture
@@ -81,10 +93,10 @@ def one_font(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     # Beside Pillow's own, which is ASCII, a font with letters of Europe and without Chinese ones.
     path = str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"))
     monkeypatch.setattr(rendering, "FONTS", ("missing.ttf", path))
-    for cached in (rendering._system_fonts, rendering._readable):
+    for cached in (rendering._system_fonts, rendering.readable):
         cached.cache_clear()
     yield
-    for cached in (rendering._system_fonts, rendering._readable):
+    for cached in (rendering._system_fonts, rendering.readable):
         cached.cache_clear()
 
 
@@ -106,8 +118,8 @@ def test_a_caption_has_no_characters_that_its_font_lacks(
     image = np.zeros((20, 200, 1), np.uint8)
     frame = draw_episode(image, [], caption)
     np.testing.assert_array_equal(frame, draw_episode(image, [], readable))
-    assert rendering._readable(caption)[0] == readable
-    assert rendering._lacking(*rendering._readable(caption)) == set()
+    assert rendering.readable(caption)[0] == readable
+    assert rendering._lacking(*rendering.readable(caption)) == set()
 
 
 def test_captions_of_unknown_characters_differ(
@@ -117,9 +129,9 @@ def test_captions_of_unknown_characters_differ(
     for one, other in ("ñé", "鳥魚"):
         assert (draw_episode(image, [], one) != draw_episode(image, [], other)).any()
     monkeypatch.setattr(rendering, "FONTS", ())
-    for cached in (rendering._system_fonts, rendering._readable):
+    for cached in (rendering._system_fonts, rendering.readable):
         cached.cache_clear()
-    assert rendering._readable("piñón")[0] == r"pi\xf1\xf3n"
+    assert rendering.readable("piñón")[0] == r"pi\xf1\xf3n"
 
 
 def test_bad_images_are_refused() -> None:

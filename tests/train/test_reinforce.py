@@ -32,7 +32,7 @@ from train.common.options import Muon, PlainEncoder, ResNetEncoder, command_line
 from train.common.run import RunFolder
 from train.common.training import epoch_order
 from train.common.training_task import TrainingTask
-from train.dtram import frozen_states
+from train.dtram import frozen_states, validation
 from train.dtram.networks import agent_on_trunk, new_agent
 from train.dtram.options import (
     ACT,
@@ -253,6 +253,9 @@ def test_metrics_and_tensorboard_have_sb3_names_pictures_and_hyperparameters(
     trunk, stopper = rows[:2], rows[2:]
     of_locations = {"train/locator_gradient_norm", "eval/location_std"}
     assert all(row[name] > 0 for row in trunk for name in of_locations)
+    shares = {"train/locations_outside", "eval/locations_in_corner"}
+    assert all(0 <= row[name] < 1 for row in trunk for name in shares)
+    of_locations |= shares
     assert all("eval/stop_probability" not in row for row in trunk)
     assert not any(of_locations & row.keys() for row in stopper)
     assert all(0 < row["eval/stop_probability"] < 1 for row in stopper)
@@ -271,9 +274,22 @@ def test_metrics_and_tensorboard_have_sb3_names_pictures_and_hyperparameters(
         "eval/accuracy",
         "eval/mean_glimpses",
         "hparam/test_error",
+        "eval/stop_probability",
+        *of_locations,
     } <= set(tags["scalars"])
     assert set(tags["images"]) == {"glimpses/trunk-4", "glimpses/stopper"}
     assert any("hparams" in name for name in events.summary_metadata)
+
+
+def test_an_epoch_warns_of_locations_that_do_not_depend_on_the_image(
+    tmp_path: Path, small_options, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """Not during the warm-up, in which locations follow one scan, nor in the stopper's epochs."""
+    monkeypatch.setattr(validation, "ONE_PLACE", 3.0)  # locations are in [-1, 1]
+    train(small_options(run_dir=tmp_path / "run", **BUDGET | CHANGES["warm-up"]))
+    lines = capsys.readouterr().out.splitlines()
+    warned = [line.split(":")[0] for line in lines if "s; warning: it looks at the same" in line]
+    assert warned == ["trunk-4 2/2"]
 
 
 def test_a_finished_run_is_not_trained_again(finished_run: Path, small_options, capsys) -> None:

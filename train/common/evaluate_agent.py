@@ -9,6 +9,7 @@ import torch
 
 import dtram_env
 from agents.cost import mean_flops
+from agents.dtram import DTRAM
 from agents.loading import load_agent
 from agents.policy_only import LookAndStop
 from agents.stopping import FixedStop, StoppingRule
@@ -16,6 +17,24 @@ from train.common.files import read_tensors
 from train.common.provenance import choose_device, provenance
 from train.common.run import has_results
 from train.common.training_task import read_task
+
+
+def load_policy(
+    folder: Path, device: torch.device, stop: str | None
+) -> tuple[DTRAM, DTRAM | LookAndStop, str, dict[str, Any]]:
+    """A saved DT-RAM, and as a policy of its environment, whose id and changed keywords follow.
+
+    Raises as `evaluate_agent`.
+    """
+    agent = load_agent(folder, device, stop)
+    if (folder / "options.json").exists() and not has_results(folder):
+        print(f"{folder}: unfinished; taking its best model so far", file=sys.stderr)
+    if "env_id" not in agent.about:
+        raise ValueError(f"{folder}: its model.json names no environment (env_id)")
+    env_id, changed = read_task(agent.about, folder / "model.json")
+    spec = gym.spec(env_id.rpartition(":")[2])  # registered by importing agents
+    whole_task = spec.kwargs.get("classifier") is None
+    return agent, agent if whole_task else LookAndStop(agent), env_id, changed
 
 
 def evaluate_agent(
@@ -40,12 +59,7 @@ def evaluate_agent(
     its budget.
     """
     chosen_device = choose_device(device)
-    agent = load_agent(folder, chosen_device, stop)
-    if (folder / "options.json").exists() and not has_results(folder):
-        print(f"{folder}: unfinished; evaluating its best model so far", file=sys.stderr)
-    if "env_id" not in agent.about:
-        raise ValueError(f"{folder}: its model.json names no environment (env_id)")
-    env_id, changed = read_task(agent.about, folder / "model.json")
+    agent, policy, env_id, changed = load_policy(folder, chosen_device, stop)
     env_options = changed | {"data_dir": data_dir}
     if isinstance(rule, FixedStop) and rule.glimpses > agent.config.max_glimpses:
         expected = f"at most the budget, {agent.config.max_glimpses}"
@@ -57,8 +71,6 @@ def evaluate_agent(
     own_stop = agent.stopping
     agent.stopping = rule or own_stop
 
-    spec = gym.spec(env_id.rpartition(":")[2])  # registered by importing agents
-    policy = agent if spec.kwargs.get("classifier") is None else LookAndStop(agent)
     found = dtram_env.evaluate(policy, env_id, split, num_envs=num_envs, **env_options)
     flops = mean_flops(agent, found.mean_glimpses)
     shown = {name: value for name, value in changed.items() if name != "data"}

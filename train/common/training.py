@@ -230,8 +230,16 @@ class TrainingRun(RunFolder):
         self.progress.best = list(selection.criterion)
         return True
 
-    def end_epoch(self, selection: Selection, more: Mapping[str, float] | None = None) -> None:
-        """Logs the epoch, with `more` scalars; saves a checkpoint, and exits if a signal came."""
+    def end_epoch(
+        self,
+        selection: Selection,
+        more: Mapping[str, float] | None = None,
+        warnings: Sequence[str] = (),
+    ) -> None:
+        """Logs the epoch, with `more` scalars, and prints it, with `warnings` of a few words each.
+
+        It saves a checkpoint, and exits if a signal came.
+        """
         progress, means = self.progress, self._means()
         progress.validation_seconds += time.perf_counter() - self._validation_began
         self._tick()
@@ -246,7 +254,8 @@ class TrainingRun(RunFolder):
         print(
             f"{self._name} {progress.epoch + 1}/{self._epochs}: train {describe(means)}; "
             f"validation error {100 * (1 - selection.metrics['eval/accuracy']):.2f} % at "
-            f"{selection.metrics['eval/mean_glimpses']:.2f}; {progress.seconds:.0f} s",
+            f"{selection.metrics['eval/mean_glimpses']:.2f}; {progress.seconds:.0f} s"
+            f"{''.join(f'; warning: {warning}' for warning in warnings)}",
             flush=True,
         )
         progress.epoch, progress.batch = progress.epoch + 1, 0

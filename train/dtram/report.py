@@ -22,7 +22,7 @@ from agents.unroll import Scores, classify, score
 from dtram_env.rendering import crop_boxes, draw_episode
 from train.common.files import write_tensors, write_text
 from train.common.training_task import Images, TrainingTask
-from train.dtram.validation import collapses
+from train.dtram.validation import collapses, farthest_location
 
 matplotlib.use("Agg")
 
@@ -84,15 +84,6 @@ def report(folder: Path, task: TrainingTask, agent: DTRAM, about: dict[str, Any]
     figure = glimpse_figure(task, images, scores, taken, prediction)
     figure.savefig(folder / "glimpses.png", dpi=110)
     return results
-
-
-def farthest_location(agent: DTRAM) -> float | None:
-    """The largest |x| and |y| at which an agent can look; None along a scan."""
-    if agent.config.scan:
-        return None
-    if agent.config.locator_grid:
-        return min(1.0, float(agent.cell_centres.max()))
-    return agent.config.location_bound
 
 
 def images_per_second(task: TrainingTask, agent: DTRAM, images: Images) -> float:

@@ -139,24 +139,40 @@ def select_halting(scores: Scores, discount: float, ponder_cost: float) -> Selec
     return Selection((loss, glimpses), metrics | {"eval/loss": loss}, rule.threshold)
 
 
-def behaviour(scores: Scores, *, stops: bool, looks: bool) -> dict[str, float]:
+def behaviour(scores: Scores, *, stops: bool, farthest: float | None) -> dict[str, float]:
     """What the policies do, to log; nothing of a policy that did not learn, or with one glimpse.
 
-    ``eval/stop_probability`` is the mean of p(stop) after glimpses 1 ... T - 1, and
-    ``eval/location_std`` the mean of `location_std`.
+    ``eval/stop_probability`` is the mean of p(stop) after glimpses 1 ... T - 1,
+    ``eval/location_std`` the mean of `location_std`, and ``eval/locations_in_corner`` that of
+    `in_corner`. The arguments are those of `collapses`.
     """
     found = {}
     if stops and len(scores.logits) > 1:
         found["eval/stop_probability"] = float(torch.sigmoid(scores.stop_logit[:-1]).mean())
-    if looks and len(scores.logits) > 1:
+    if farthest is not None and len(scores.logits) > 1:
         found["eval/location_std"] = float(location_std(scores).mean())
+        found["eval/locations_in_corner"] = in_corner(scores, farthest)
     return found
+
+
+def farthest_location(agent: DTRAM) -> float | None:
+    """The largest |x| and |y| at which an agent can look; None along a scan."""
+    if agent.config.scan:
+        return None
+    if agent.config.locator_grid:
+        return min(1.0, float(agent.cell_centres.max()))
+    return agent.config.location_bound
 
 
 def location_std(scores: Scores) -> Tensor:
     """Standard deviations ``(T - 1, 2)`` of the locations of glimpses 2 ... T over the images, in
     image halves."""
     return scores.locations[1:].std(dim=1, correction=0)
+
+
+def in_corner(scores: Scores, farthest: float) -> float:
+    """Share of the locations of glimpses 2 ... T whose |x| and |y| are near `farthest`."""
+    return float((scores.locations[1:].abs() > CORNER * farthest).all(dim=-1).double().mean())
 
 
 def collapses(scores: Scores, *, stops: bool, farthest: float | None) -> list[str]:
@@ -179,8 +195,7 @@ def collapses(scores: Scores, *, stops: bool, farthest: float | None) -> list[st
         if float((1 - p).prod(dim=0).mean()) >= NEARLY_ALL:
             found.append("it never stops")
     if farthest is not None:
-        in_corner = (scores.locations[1:].abs() > CORNER * farthest).all(dim=-1)
-        if float(in_corner.double().mean()) > 0.5:
+        if in_corner(scores, farthest) > 0.5:
             found.append("it looks into a corner")
         elif float(location_std(scores).max()) < ONE_PLACE:
             found.append("it looks at the same places in every image")

@@ -138,12 +138,15 @@ CENTRE, APART = [[0.0, 0.0], [0.0, 0.0]], [[0.2, 0.5], [0.6, 0.5]]
 
 def test_behaviour_by_hand() -> None:
     scores = seen([[0.1, 0.3], [0.2, 0.6], [0.9, 0.9]], [CENTRE, APART, CENTRE])
-    found = behaviour(scores, stops=True, looks=True)
+    found = behaviour(scores, stops=True, farthest=0.6)
     assert found["eval/stop_probability"] == pytest.approx(0.3)  # not of the last glimpse
     # Of four deviations, one is not 0: 0.2 and 0.6 are 0.2 from their mean.
     assert found["eval/location_std"] == pytest.approx(0.2 / 4)
-    assert set(behaviour(scores, stops=True, looks=False)) == {"eval/stop_probability"}
-    assert behaviour(scores.limit(1), stops=True, looks=True) == {}
+    assert found["eval/locations_in_corner"] == 0.0
+    assert set(behaviour(scores, stops=True, farthest=None)) == {"eval/stop_probability"}
+    assert behaviour(scores.limit(1), stops=True, farthest=1.0) == {}
+    # Of the later locations one of four has |x| and |y| beyond 0.9 times the farthest, 0.55.
+    assert behaviour(scores, stops=False, farthest=0.55)["eval/locations_in_corner"] == 0.25
 
 
 CORNER = [[-0.95, 0.99], [-1.0, 0.91]]
