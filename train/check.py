@@ -54,7 +54,7 @@ class Answer(NamedTuple):
 class Options(TrainingOptions):
     """Goes through a check list where training stays at chance."""
 
-    updates: int = 200
+    updates: int = 400
     """updates of each of the three short trainings"""
 
     def __post_init__(self) -> None:
@@ -114,8 +114,9 @@ def learning_by_heart(options: Options, task: TrainingTask) -> Answer:
     error = error_of(task, agent, images, batch)
     number = f"error {error:.1%} on {len(batch)} training images after {options.updates} updates"
     change = (
-        f"expected at most {BY_HEART:.0%}: try --learning-rate {options.learning_rate / 4:g} and "
-        f"{options.learning_rate * 4:g}, then another --encoder; longer training will not help"
+        f"expected at most {BY_HEART:.0%}: --updates {2 * options.updates} if it is near, else "
+        f"--learning-rate {options.learning_rate / 4:g} and {options.learning_rate * 4:g}, then "
+        "another --encoder"
     )
     return Answer(
         "Can one batch be learned by heart?", number, "nothing" if error <= BY_HEART else change

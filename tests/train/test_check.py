@@ -77,7 +77,7 @@ def test_a_batch_is_learned_by_heart_at_a_sound_rate(
     assert "on 32 training images after" in answer.number
     assert (answer.change == "nothing") == learns
     if not learns:
-        assert "try --learning-rate 2.5e-10 and 4e-09" in answer.change
+        assert "--learning-rate 2.5e-10 and 4e-09" in answer.change
 
 
 @pytest.mark.parametrize(
