@@ -1,4 +1,4 @@
-"""``python -m dtram_env.datasets``: lists the datasets; downloads, decodes or draws one."""
+"""``python -m dtram_env.datasets``: lists the datasets; downloads, decodes, draws or checks one."""
 
 import argparse
 import sys
@@ -15,6 +15,7 @@ from . import (
     build,
     data_root,
     download,
+    verify,
 )
 
 NATIVE = "native"
@@ -41,8 +42,10 @@ def _parser() -> argparse.ArgumentParser:
     fetch.set_defaults(run=_download)
     make = commands.add_parser("build", help="decode or draw a whole dataset, once")
     make.set_defaults(run=_build)
+    check = commands.add_parser("verify", help="compare a dataset's caches with their checksums")
+    check.set_defaults(run=_verify)
     root = "folder of all datasets (default: $DTRAM_DATA, else ~/.cache/dtram)"
-    for command in (show, fetch, make):
+    for command in (show, fetch, make, check):
         if command is not show:
             command.add_argument("name", choices=sorted(DATASETS))
         command.add_argument("--data-dir", type=Path, help=root)
@@ -82,6 +85,11 @@ def _state(info: DatasetInfo, folder: Path) -> str:
 def _download(options: argparse.Namespace) -> None:
     place = download(options.name, data_dir=options.data_dir)
     print(f"{options.name}: {place or _state(DATASETS[options.name], Path())}")
+
+
+def _verify(options: argparse.Namespace) -> None:
+    for folder in verify(options.name, data_dir=options.data_dir):
+        print(f"{options.name}: {folder} is as it was made")
 
 
 def _build(options: argparse.Namespace) -> None:

@@ -15,12 +15,13 @@ from torch import nn
 from agents.config import DTRAMConfig, FirstLookOptions
 from agents.cores import MapOptions
 from agents.dtram import DTRAM
-from agents.files import SavedNetwork, save_stop, sha256_of
+from agents.files import SavedNetwork, save_stop
 from agents.halting.act_resnet import ACTConfig, ACTResNet
 from agents.loading import load_agent, load_one_look
 from agents.one_look import OneLook, OneLookConfig
 from agents.resnet import ResNetOptions
 from agents.stopping import FixedStop, LearnedStop
+from dtram_env.files import sha256_of
 
 CONFIG = DTRAMConfig(num_classes=5, glimpse_shape=(8, 8, 2), max_glimpses=4, hidden_size=16)
 ONE_LOOK = OneLookConfig(num_classes=5, image_shape=(4, 4, 1), hidden_size=5)

@@ -1,30 +1,28 @@
-"""Text, JSON and tensors on disk; each file is written under another name, then renamed."""
+"""Text, JSON and tensors of runs; `dtram_env.files` says how they are written."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-_WAY_OUT = "delete the run and start it again"
+from agents.files import write_tensors
+from dtram_env.files import write_json, write_text
 
+__all__ = [
+    "WAY_OUT",
+    "markdown_table",
+    "read_json",
+    "read_tensors",
+    "write_json",
+    "write_tensors",
+    "write_text",
+]
 
-def write_text(path: Path, text: str) -> Path:
-    """Writes a UTF-8 file whole or not at all; returns the path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".tmp")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)
-    return path
-
-
-def write_json(path: Path, value: Any) -> Path:
-    """Writes JSON, one value on each line; see `write_text`."""
-    return write_text(path, json.dumps(value, indent=2) + "\n")
+WAY_OUT = "delete the run and start it again"
 
 
 def read_json(path: Path) -> Any:
@@ -32,7 +30,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not valid JSON ({error}); {_WAY_OUT}") from None
+        raise ValueError(f"{path}: not valid JSON ({error}); {WAY_OUT}") from None
 
 
 def markdown_table(
@@ -44,17 +42,9 @@ def markdown_table(
     return "\n".join([first, rule, *lines]) + "\n"
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor]) -> Path:
-    """Writes a safetensors file; see `write_text`."""
-    aside = path.with_name(path.name + ".tmp")
-    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, aside)
-    os.replace(aside, path)
-    return path
-
-
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Reads a safetensors file; an error names a missing or damaged one."""
     try:
         return load_file(path)
     except (SafetensorError, FileNotFoundError) as error:
-        raise ValueError(f"{path}: missing or damaged ({error}); {_WAY_OUT}") from None
+        raise ValueError(f"{path}: missing or damaged ({error}); {WAY_OUT}") from None

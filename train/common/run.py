@@ -1,7 +1,7 @@
 """The folder of a run: options, metrics, TensorBoard, checkpoints; and signals."""
 
+import io
 import json
-import os
 import shutil
 import signal
 import sys
@@ -16,10 +16,13 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from dtram_env.datasets import DatasetCorruptError
+from dtram_env.files import replacing, sha256_of
 from dtram_env.optional import MissingDependencyError
 from dtram_env.output import for_any_reader
-from train.common.files import read_json, write_json, write_text
+from train.common.files import WAY_OUT, read_json, write_json, write_text
 from train.common.provenance import shell_command
+
+CHECKSUMS = "checksums.json"  # of a checkpoint's other files
 
 
 def run_program(main: Callable[[], object]) -> None:
@@ -98,7 +101,7 @@ class RunFolder:
             for name, value in final.items():
                 self.writer.add_scalar(name, value)
         write_json(self.path / "results.json", dict(results))
-        for folder in self._checkpoints():
+        for folder in self.path.glob("*checkpoint-*"):  # also one that a killed process began
             shutil.rmtree(folder)
         self.writer.close()
 
@@ -134,21 +137,20 @@ class RunFolder:
     def save_checkpoint(self, write: Callable[[Path], None], state: dict[str, Any]) -> None:
         """Saves what `write` writes into a folder, JSON values, and torch's random generators.
 
-        The checkpoint is renamed when it is complete, so a kill leaves a valid one; then the
-        previous one is removed.
+        ``checksums.json`` has the SHA-256 of each file. The checkpoint is renamed when it is
+        complete and on the disk, so a crash leaves a valid one; then the previous one is removed.
         """
         before = self._checkpoints()
         number = int(before[-1].name.rpartition("-")[2]) + 1 if before else 1
-        aside = self.path / "checkpoint.tmp"
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir()
-        write(aside)
         states = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             states["cuda"] = torch.cuda.get_rng_state(self.device)
-        torch.save(states, aside / "generators.pt")
-        write_json(aside / "state.json", state)
-        os.replace(aside, self.path / f"checkpoint-{number:06d}")
+        with replacing(self.path / f"checkpoint-{number:06d}") as aside:
+            aside.mkdir()
+            write(aside)
+            save_states(aside / "generators.pt", states)
+            write_json(aside / "state.json", state)
+            write_json(aside / CHECKSUMS, {p.name: sha256_of(p) for p in sorted(aside.iterdir())})
         for old in before:
             shutil.rmtree(old)
 
@@ -158,11 +160,22 @@ class RunFolder:
         return max(self._checkpoints(), default=None)
 
     def load_state(self) -> dict[str, Any] | None:
-        """JSON values of the latest checkpoint; None if there is none."""
-        return None if self.checkpoint is None else read_json(self.checkpoint / "state.json")
+        """JSON values of the latest checkpoint, None if there is none; first checks its files.
+
+        Raises ValueError if a file is missing or was changed.
+        """
+        folder = self.checkpoint
+        if folder is None:
+            return None
+        for name, expected in read_json(folder / CHECKSUMS).items():
+            path = folder / name
+            if not path.is_file() or sha256_of(path) != expected:
+                problem = f"missing or damaged, expected a file with SHA-256 {expected}"
+                raise ValueError(f"{path}: {problem}; {WAY_OUT}")
+        return read_json(folder / "state.json")
 
     def load_checkpoint(self, name: str) -> Any:
-        """A file of the latest checkpoint that ``torch.save`` wrote."""
+        """A file of the latest checkpoint that `save_states` wrote."""
         assert self.checkpoint is not None
         return torch.load(self.checkpoint / name, weights_only=True)
 
@@ -175,6 +188,13 @@ class RunFolder:
 
     def _checkpoints(self) -> list[Path]:
         return sorted(self.path.glob("checkpoint-[0-9]*"))
+
+
+def save_states(path: Path, states: Any) -> None:
+    """Writes tensors in nested containers, as ``torch.save`` does."""
+    content = io.BytesIO()  # torch's own writing does not say why it failed
+    torch.save(states, content)
+    path.write_bytes(content.getbuffer())
 
 
 def has_results(folder: Path) -> bool:

@@ -31,11 +31,11 @@ from tqdm import tqdm
 
 from agents.objective import Losses
 from agents.precision import warn_without_bf16
-from train.common.files import read_json, read_tensors, write_tensors
+from train.common.files import read_tensors, write_tensors
 from train.common.optimizers import Optimizers
 from train.common.options import TrainingOptions, describe_options, to_json
 from train.common.provenance import choose_device, provenance
-from train.common.run import Interrupt, RunFolder
+from train.common.run import Interrupt, RunFolder, save_states
 from train.common.training_task import TrainingTask
 
 LOGGED = {
@@ -87,10 +87,10 @@ class TrainingRun(RunFolder):
         self._origin = provenance(self.device)
         self._interrupt = Interrupt()
         self._clock = time.perf_counter()  # progress.seconds counts up to this moment
-        latest = None if self.finished else self.checkpoint
-        self._resuming = latest is not None
-        if latest is not None:
-            self.progress = Progress(**read_json(latest / "state.json"))
+        state = None if self.finished else self.load_state()
+        self._resuming = state is not None
+        if state is not None:
+            self.progress = Progress(**state)
             self._load_weights()
             print(f"{self.path}: continuing after {self.progress.images:,} images")
         if not self.finished:
@@ -260,7 +260,7 @@ class TrainingRun(RunFolder):
 
         def write(folder: Path) -> None:
             write_tensors(folder / "weights.safetensors", self.model.state_dict())
-            torch.save(self._optimizers.state_dict(), folder / "training.pt")
+            save_states(folder / "training.pt", self._optimizers.state_dict())
 
         self.save_checkpoint(write, asdict(self.progress))
 

@@ -3,10 +3,13 @@
 import importlib.metadata
 import json
 import os
+import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +52,15 @@ def test_only_the_latest_checkpoint_stays_and_a_half_written_one_is_ignored(tmp_
     run = new_run(tmp_path)
     for epoch in range(12):
         run.save_checkpoint(lambda folder: None, {"epoch": epoch})
-    (tmp_path / "checkpoint.tmp").mkdir()
-    (tmp_path / "checkpoint.tmp" / "state.json").write_text('{"ste')
+    begun = tmp_path / ".checkpoint-000013.new"
+    begun.mkdir()
+    (begun / "state.json").write_text('{"ste')
     assert run.load_state() == {"epoch": 11}
     run.save_checkpoint(lambda folder: None, {})
-    assert [p.name for p in sorted(tmp_path.glob("checkpoint*"))] == ["checkpoint-000013"]
+    assert [p.name for p in sorted(tmp_path.glob("*checkpoint*"))] == ["checkpoint-000013"]
+    begun.mkdir()
     run.finish({"error": 1})
-    assert run.finished and not list(tmp_path.glob("checkpoint*"))
+    assert run.finished and not list(tmp_path.glob("*checkpoint*"))
 
 
 def test_a_checkpoint_killed_while_it_is_written_leaves_the_one_before(tmp_path: Path) -> None:
@@ -224,21 +229,61 @@ def test_checkpoints_are_loaded_without_pickled_code(tmp_path: Path) -> None:
     run, _ = linear_run(tmp_path, epochs=1)
     assert run.checkpoint is not None
     names = {path.name for path in run.checkpoint.iterdir()}
-    assert names == {"state.json", "generators.pt", "training.pt", "weights.safetensors"}
+    written = {"state.json", "generators.pt", "training.pt", "weights.safetensors"}
+    assert names == {"checksums.json", *written}
     for name in ("generators.pt", "training.pt"):
         torch.load(run.checkpoint / name, weights_only=True)
+
+
+def damages(content: bytes) -> Iterator[bytes]:
+    """A file cut off, emptied, grown, and with one bit changed at its start, middle and end."""
+    yield from (content[:-10], b"", content + b"x")
+    for place in (0, len(content) // 2, len(content) - 1):
+        yield content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     run, _ = linear_run(tmp_path, epochs=1)
     assert run.checkpoint is not None
-    weights = run.checkpoint / "weights.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-10])
-    with pytest.raises(ValueError, match=r"weights.safetensors: missing or damaged .*start it"):
-        linear_run(tmp_path, epochs=2, resume=True)
-    weights.unlink()
-    with pytest.raises(ValueError, match=r"weights.safetensors: missing or damaged"):
-        linear_run(tmp_path, epochs=2, resume=True)
+    for path in list(run.checkpoint.iterdir()):
+        content = path.read_bytes()
+        for damaged in damages(content):
+            path.write_bytes(damaged)
+            with pytest.raises(ValueError, match=rf"{re.escape(str(run.checkpoint))}.*start it ag"):
+                linear_run(tmp_path, epochs=2, resume=True)
+        path.unlink()
+        with pytest.raises((ValueError, FileNotFoundError), match=re.escape(str(path))):
+            linear_run(tmp_path, epochs=2, resume=True)
+        path.write_bytes(content)
+    linear_run(tmp_path, epochs=2, resume=True)
+
+
+def test_a_checkpoint_is_on_the_disk_before_the_one_before_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = new_run(tmp_path)
+    run.save_checkpoint(lambda folder: None, {})
+    first, events = run.checkpoint, []
+    flush, remove, replace = os.fsync, shutil.rmtree, os.replace
+
+    def note(event: str, call: Callable[..., None]) -> Callable[..., None]:
+        def noted(target: Any, *others: Any, **options: Any) -> None:
+            path = os.readlink(f"/proc/self/fd/{target}") if event == "flush" else target
+            events.append((event, Path(path).name))
+            call(target, *others, **options)
+
+        return noted
+
+    monkeypatch.setattr(os, "fsync", note("flush", flush))
+    monkeypatch.setattr(os, "replace", note("rename", replace))
+    monkeypatch.setattr(shutil, "rmtree", note("remove", remove))
+    run.save_checkpoint(lambda folder: (folder / "a.txt").write_text("a"), {})
+    renamed = events.index(("rename", ".checkpoint-000002.new"))
+    for name in (".checkpoint-000002.new", "a.txt", "generators.pt", "state.json"):
+        assert ("flush", name) in events[:renamed]
+    assert first is not None
+    removed = events.index(("remove", first.name))
+    assert ("flush", tmp_path.name) in events[renamed:removed]
 
 
 def test_the_best_weights_have_the_smallest_criterion(tmp_path: Path) -> None:
