@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from dtram_env.files import replacing, sha256_of, write_json
+from dtram_env.files import read_json, replacing, sha256_of, write_json
 
 from .checks import require
 from .config import FirstLookOptions
@@ -106,11 +106,8 @@ class SavedNetwork(nn.Module):
             if not path.with_name(name).is_file():
                 why = _why_no_model(path.parent)
                 raise FileNotFoundError(f"{folder}: no saved model, {name} is missing{why}")
-        try:
-            header = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:  # also bytes that are not UTF-8
-            raise ValueError(f"{path}: not valid JSON ({error}); copy the model again") from None
-        found = header.get("format") if isinstance(header, dict) else None
+        header = read_json(path, dict[str, Any], "copy the model again")
+        found = header.get("format")
         if found != FORMAT_VERSION:
             raise ValueError(
                 f"{path}: has format {found}, expected {FORMAT_VERSION}, as dtram saves a "

@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Iterable
+from dataclasses import is_dataclass
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints, is_typeddict
 
@@ -35,8 +36,8 @@ def misfit(value: Any, kind: Any, name: str = "") -> str | None:
     """What of a JSON value is not of a kind, as ``"curve[2].error='x': expected …"``; None: fits.
 
     A kind is bool, int, float (which takes integers), str, None, ``list[…]``, ``dict[str, …]``, a
-    union, ``Annotated[…, least, most]`` for a range of numbers, ``Any``, or a TypedDict: of its
-    keys, those that are not required may be missing, and others may be there.
+    union, ``Annotated[…, least, most]`` for a range of numbers, ``Any``, a dataclass, or a
+    TypedDict: of its keys, those that are not required may be missing, and others may be there.
 
     >>> misfit({"a": [1, -2]}, dict[str, list[Annotated[int, 0, 9]]])
     'a[1]=-2: expected from 0 to 9'
@@ -45,12 +46,14 @@ def misfit(value: Any, kind: Any, name: str = "") -> str | None:
     shown = f"{name or 'the whole'}={_short(value)}: expected"
     if kind is Any:
         return None
-    if is_typeddict(kind):
+    if is_typeddict(kind) or is_dataclass(kind):
         if not isinstance(value, dict):
             return f"{shown} an object"
-        if missing := sorted(kind.__required_keys__ - value.keys()):
-            return f"{_inside(name, missing[0])}: missing"
         hints = get_type_hints(kind, include_extras=True)
+        needed = hints.keys() if is_dataclass(kind) else kind.__required_keys__
+        wrong = (needed - value.keys()) | (value.keys() - needed if is_dataclass(kind) else set())
+        if wrong:
+            return f"{_inside(name, min(wrong))}: missing or unknown"
         found = (misfit(value[k], hints[k], _inside(name, k)) for k in hints if k in value)
         return next(filter(None, found), None)
     if origin is Annotated:

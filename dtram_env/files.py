@@ -33,11 +33,28 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(aside, path)
         _flush(path.parent)
     except OSError as error:
-        if error.errno and str(error.filename or aside).startswith(str(aside)):
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        raise
+        if error.filename and str(error.filename).startswith(str(aside)):
+            error.filename = str(path)
+        raise _named(error, path) from error
     finally:
         _remove(aside)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An `OSError` of the block that names no file, such as that of a full disk, names `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise _named(error, path) from error
+
+
+def _named(error: OSError, path: Path) -> OSError:
+    if type(error) is OSError and not error.errno:  # of NumPy
+        return OSError(f"{path}: {error}")
+    if error.errno and error.filename is None:
+        return OSError(error.errno, error.strerror, str(path))
+    return error
 
 
 def write_text(path: Path, text: str) -> Path:
@@ -55,43 +72,45 @@ def write_json(path: Path, value: Any) -> Path:
 class Record(dict[str, Any]):
     """An object of a JSON file; a missing key is a `ValueError` that names the file and the key."""
 
-    path: Path
-    name = ""  # of the object in the file, as ``"options."``
+    place = ""  # the file, and the object in it, as ``"results.json: options."``
     way_out = ""
 
     def __missing__(self, key: str) -> Any:
-        raise ValueError(f"{self.path}: {self.name}{key}: missing; {self.way_out}")
+        raise ValueError(f"{self.place}{key}: missing; {self.way_out}")
 
 
 def read_json(path: Path, kind: Any, way_out: str) -> Record:
-    """Reads a JSON file with an object, which is of a kind, see `misfit`.
+    """Reads a JSON file, see `parse_json`; raises `OSError` if there is none."""
+    return parse_json(path.read_bytes(), str(path), kind, way_out)
 
-    Raises:
-        OSError: there is no such file.
-        ValueError: it is damaged. The error names the file, the key, and `way_out`, what to do.
+
+def parse_json(text: bytes, source: str, kind: Any, way_out: str) -> Record:
+    """Reads a JSON object, which is of a kind, see `misfit`.
+
+    Raises ValueError if it is damaged; it names `source`, the key, and `way_out`, what to do.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        record: Record = _as_records(value, path, "", way_out)
+        value = json.loads(text.decode())
+        record: Record = _as_records(value, source, "", way_out)
         problem = misfit(value, dict[str, Any]) or misfit(value, kind)
     except (ValueError, RecursionError) as error:
         problem = f"not valid JSON ({error})"
     if problem:
-        raise ValueError(f"{path}: {problem}; {way_out}") from None
+        raise ValueError(f"{source}: {problem}; {way_out}") from None
     return record
 
 
-def _as_records(value: Any, path: Path, name: str, way_out: str) -> Any:
+def _as_records(value: Any, source: str, name: str, way_out: str) -> Any:
     """JSON with its objects as records; ValueError if a number is not finite or too large."""
     if isinstance(value, float | int) and not abs(value) < LARGEST:
         expected = "expected a finite number that fits 64 bits"
         raise ValueError(f"{name or 'the whole'}={str(value)[:60]}: {expected}")
     inside = f"{name}." if name else ""
     if isinstance(value, list):
-        return [_as_records(v, path, f"{name}[{i}]", way_out) for i, v in enumerate(value)]
+        return [_as_records(v, source, f"{name}[{i}]", way_out) for i, v in enumerate(value)]
     if isinstance(value, dict):
-        record = Record({k: _as_records(v, path, inside + k, way_out) for k, v in value.items()})
-        record.path, record.name, record.way_out = path, inside, way_out
+        record = Record({k: _as_records(v, source, inside + k, way_out) for k, v in value.items()})
+        record.place, record.way_out = f"{source}: {inside}", way_out
         return record
     return value
 

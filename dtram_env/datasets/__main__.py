@@ -5,12 +5,11 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
-from ..output import for_any_reader
+from ..output import for_any_reader, in_one_line
 from . import (
     DATASETS,
     DatasetCorruptError,
     DatasetInfo,
-    DatasetNotFoundError,
     ImageOptions,
     build,
     data_root,
@@ -27,8 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
         with for_any_reader():
             options = _parser().parse_args(arguments)
             options.run(options)
-    except (DatasetNotFoundError, DatasetCorruptError, ValueError) as error:
-        print(error, file=sys.stderr)
+    except (OSError, DatasetCorruptError, ValueError) as error:
+        print(in_one_line(error), file=sys.stderr)
         return 1
     return 0
 

@@ -76,7 +76,7 @@ def test_model_json_lists_every_setting(tmp_path: Path, network: SavedNetwork) -
         (lambda h: h.update(stops={"a": {"threshold": 1}}), "stops.a=.*: expected an object with"),
         (lambda h: h.update(stops={"../a": {}}), "name of a stop='../a': expected letters"),
         (lambda h: h.update(default_stop="a"), r"default_stop='a': expected one of \[\]"),
-        (lambda h: h.update(stop_threshold=float("nan")), "stop_threshold=nan: expected a number"),
+        (lambda h: h.update(stop_threshold=float("nan")), "stop_threshold=nan: expected a finite"),
     ],
 )
 def test_bad_headers_are_named(

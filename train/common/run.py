@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle
 import shutil
 import signal
 import sys
@@ -16,10 +17,18 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from dtram_env.datasets import DatasetCorruptError
-from dtram_env.files import replacing, sha256_of
+from dtram_env.files import naming, replacing, sha256_of
 from dtram_env.optional import MissingDependencyError
-from dtram_env.output import for_any_reader
-from train.common.files import WAY_OUT, read_json, write_json, write_text
+from dtram_env.output import for_any_reader, in_one_line
+from train.common.files import (
+    WAY_OUT,
+    Record,
+    Step,
+    read_json,
+    read_json_lines,
+    write_json,
+    write_text,
+)
 from train.common.provenance import shell_command
 
 CHECKSUMS = "checksums.json"  # of a checkpoint's other files
@@ -33,12 +42,8 @@ def run_program(main: Callable[[], object]) -> None:
     try:
         with for_any_reader():
             main()
-    except (ValueError, DatasetCorruptError, MissingDependencyError) as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        # The system's errors store their file beside the text; ours name it in the text.
-        stored = error.strerror and error.filename
-        sys.exit(f"error: {error.filename}: {error.strerror}" if stored else f"error: {error}")
+    except (ValueError, OSError, DatasetCorruptError, MissingDependencyError) as error:
+        sys.exit(f"error: {in_one_line(error)}")
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
@@ -70,7 +75,8 @@ class RunFolder:
             raise ValueError(f"{path}: holds a run already; {way_out}")
         if existing.exists():
             check_same(path, read_json(existing), options)
-        elif resume:
+            return  # nothing is written into a finished run, which may be on a read-only disk
+        if resume:
             print(f"{path}: nothing to resume, a new run begins")
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -107,20 +113,23 @@ class RunFolder:
 
     def log(self, step: int, scalars: Mapping[str, float]) -> None:
         """Adds a line to ``metrics.jsonl`` and the same scalars to TensorBoard."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        path = self.path / "metrics.jsonl"
+        with naming(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **scalars}) + "\n")
-        for name, value in scalars.items():
-            self.writer.add_scalar(name, value, step)
+        with naming(self.path):  # a file of TensorBoard
+            for name, value in scalars.items():
+                self.writer.add_scalar(name, value, step)
 
     def rewind(self, step: int) -> None:
         """Removes metrics logged after `step`, because a resumed run logs them again."""
         self._purge_step = step + 1
         path = self.path / "metrics.jsonl"
         if path.exists():
-            lines = path.read_text(encoding="utf-8").splitlines()
-            whole = [line for line in lines if line.endswith("}")]  # a kill may cut off the last
-            kept = [line + "\n" for line in whole if json.loads(line)["step"] <= step]
-            write_text(path, "".join(kept))
+            content = path.read_bytes()
+            if not content.endswith(b"\n"):  # a kill may cut off the last line
+                path.write_bytes(content[: content.rfind(b"\n") + 1])
+            kept = [line for line in read_json_lines(path, Step) if line["step"] <= step]
+            write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def leave(self, signalled: signal.Signals) -> NoReturn:
         """Prints the command that continues the run; exits with the signal's usual status."""
@@ -159,25 +168,31 @@ class RunFolder:
         """Folder of the latest checkpoint; None if there is none."""
         return max(self._checkpoints(), default=None)
 
-    def load_state(self) -> dict[str, Any] | None:
+    def load_state(self, kind: Any = dict[str, Any]) -> Record | None:
         """JSON values of the latest checkpoint, None if there is none; first checks its files.
 
-        Raises ValueError if a file is missing or was changed.
+        Raises ValueError if a file is missing or was changed, or the values are of another kind,
+        see `read_json`.
         """
         folder = self.checkpoint
         if folder is None:
             return None
-        for name, expected in read_json(folder / CHECKSUMS).items():
+        for name, expected in read_json(folder / CHECKSUMS, dict[str, str]).items():
             path = folder / name
             if not path.is_file() or sha256_of(path) != expected:
                 problem = f"missing or damaged, expected a file with SHA-256 {expected}"
                 raise ValueError(f"{path}: {problem}; {WAY_OUT}")
-        return read_json(folder / "state.json")
+        return read_json(folder / "state.json", kind)
 
     def load_checkpoint(self, name: str) -> Any:
         """A file of the latest checkpoint that `save_states` wrote."""
         assert self.checkpoint is not None
-        return torch.load(self.checkpoint / name, weights_only=True)
+        path = self.checkpoint / name
+        try:
+            return torch.load(path, weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+            problem = f"damaged, or holds more than tensors ({str(error)[:200]})"
+            raise ValueError(f"{path}: {problem}; {WAY_OUT}") from None
 
     def restore_generators(self) -> None:
         """Sets torch's random generators to their states in the latest checkpoint."""

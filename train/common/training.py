@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from agents.objective import Losses
 from agents.precision import warn_without_bf16
-from train.common.files import read_tensors, write_tensors
+from train.common.files import Count, Seconds, read_tensors, write_tensors
 from train.common.optimizers import Optimizers
 from train.common.options import TrainingOptions, describe_options, to_json
 from train.common.provenance import choose_device, provenance
@@ -63,13 +63,13 @@ class Selection(NamedTuple):
 class Progress:
     """How much of a run is done; saved in every checkpoint."""
 
-    stage: int = 0
-    epoch: int = 0
-    batch: int = 0
-    images: int = 0
-    env_steps: int = 0
-    seconds: float = 0.0  # of training, with validation and checkpoints
-    validation_seconds: float = 0.0
+    stage: Count = 0
+    epoch: Count = 0
+    batch: Count = 0
+    images: Count = 0
+    env_steps: Count = 0
+    seconds: Seconds = 0.0  # of training, with validation and checkpoints
+    validation_seconds: Seconds = 0.0
     best: list[float] | None = None  # criterion of the stage's best weights
     sums: list[float] = field(default_factory=list)  # over the epoch's batches; empty: none yet
 
@@ -87,7 +87,7 @@ class TrainingRun(RunFolder):
         self._origin = provenance(self.device)
         self._interrupt = Interrupt()
         self._clock = time.perf_counter()  # progress.seconds counts up to this moment
-        state = None if self.finished else self.load_state()
+        state = None if self.finished else self.load_state(Progress)
         self._resuming = state is not None
         if state is not None:
             self.progress = Progress(**state)

@@ -45,10 +45,19 @@ def test_area_under_the_learning_curve(curve: Any, steps: int, area: float) -> N
     ("results", "said"),
     [
         ('{"env_steps": 3', "not valid JSON"),
-        ("[1]", "results.json: expected an object"),
+        ("[1]", "results.json: the whole=[1]: expected an object"),
+        ("[" * 10**5, "results.json: not valid JSON"),
+        (
+            '{"train_seconds": NaN}',
+            "results.json: not valid JSON (train_seconds=nan",
+        ),
+        ({"env_steps": 10**18}, "results.json: env_steps=1000000000000000000: expected from 0 to"),
+        ({"curve": [{"env_steps": 0}]}, "results.json: curve[0].error: missing"),
+        ({"versions": "2.9"}, "results.json: versions='2.9': expected an object"),
+        ({"command": None}, "results.json: command=None: expected a text"),
         ({"command": "python train/sb3_baselines.py --algo ppo"}, "made with --algo ppo, expected"),
-        ({}, "no 'hyperparameters' in its results"),
-        ({"hyperparameters": {}, "env_steps": 0}, "no 'curve' in its results"),
+        ({}, "results.json: hyperparameters: missing"),
+        ({"hyperparameters": {}, "env_steps": 0}, "results.json: classifier: missing"),
         (
             {"hyperparameters": {"stop_after": 2}},
             "made with other hyper-parameters than the table's; delete it to run anew",

@@ -4,26 +4,32 @@ import importlib.metadata
 import json
 import os
 import re
+import resource
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from agents.objective import supervised_losses
+from agents.one_look import OneLook, OneLookConfig
+from dtram_env.datasets.storage.cache import build_cache
 from dtram_env.output import READER_GONE
-from train.common.files import read_json, write_json
+from tests.dtram_env.datasets.images import Given
+from train.common.files import read_json, write_json, write_tensors, write_text
 from train.common.optimizers import Optimizers
 from train.common.options import AdamW
 from train.common.provenance import choose_device, provenance, shell_command
-from train.common.run import Interrupt, RunFolder, run_program
+from train.common.run import Interrupt, RunFolder, run_program, save_states
 from train.common.training import Selection, TrainingRun
 
 CPU = torch.device("cpu")
@@ -284,6 +290,77 @@ def test_a_checkpoint_is_on_the_disk_before_the_one_before_goes(
     assert first is not None
     removed = events.index(("remove", first.name))
     assert ("flush", tmp_path.name) in events[renamed:removed]
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No file can grow, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def save_agent(run: RunFolder) -> Path:
+    OneLook(OneLookConfig(2, (4, 4, 1), hidden_size=2)).save(run.path / "model")
+    return run.path / "model" / "model.safetensors"
+
+
+def log(run: RunFolder) -> Path:
+    run.log(2, {"a": 1.0})
+    return run.path / "metrics.jsonl"
+
+
+def checkpoint(run: RunFolder) -> Path:
+    tensors = {"a": torch.zeros(9)}
+    run.save_checkpoint(lambda folder: save_states(folder / "a.pt", tensors), {"epoch": 1})
+    return Path(run.path, "checkpoint-000002")
+
+
+def weights(run: RunFolder) -> Path:
+    return write_tensors(run.path / "a.safetensors", {"a": torch.zeros(9)})
+
+
+def results(run: RunFolder) -> Path:
+    return write_json(run.path / "b.json", {"a": 1})
+
+
+def cache(run: RunFolder) -> Path:
+    build_cache(run.path / "cache", Given([np.ones((3, 4, 1), np.uint8)]))
+    return run.path / "cache"
+
+
+@pytest.mark.parametrize("write", [save_agent, log, checkpoint, weights, results, cache])
+def test_a_full_disk_is_an_error_with_the_file_and_nothing_half_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], write: Callable[[RunFolder], Path]
+) -> None:
+    run = new_run(tmp_path / "run")
+    run.log(1, {"a": 1.0})
+    run.save_checkpoint(lambda folder: None, {"epoch": 0})
+    path = run.path / write(new_run(tmp_path / "other")).relative_to(tmp_path / "other")
+    before = set(tmp_path.rglob("*"))
+    with full_disk(), pytest.raises(SystemExit) as stopped:
+        run_program(lambda: write(run))
+    assert str(stopped.value.code).startswith(f"error: {path}: ")
+    assert "\n" not in str(stopped.value.code) and capsys.readouterr().err == ""
+    made = {found.name for found in set(tmp_path.rglob("*")) - before}
+    assert made <= {"model", ".cache.lock"}  # an empty folder, and a lock
+    assert run.load_state() == {"epoch": 0}
+
+
+def test_a_finished_run_is_shown_where_nothing_can_be_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, model = linear_run(tmp_path, epochs=9)
+    write_text(tmp_path / "results.txt", "the result\n")
+    run.finish({})
+    capsys.readouterr()
+    with full_disk():
+        again = TrainingRun(tmp_path, {}, True, CPU, "train/a.py", model=model, seed=5)
+        assert again.finished and again.show() == tmp_path
+    assert capsys.readouterr().out == f"the result\nmodel and results: {tmp_path}\n"
 
 
 def test_the_best_weights_have_the_smallest_criterion(tmp_path: Path) -> None:
