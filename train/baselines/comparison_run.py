@@ -86,7 +86,7 @@ class ComparisonRun:
         if not self.program_run().finished:
             return identity | {"problem": problem or "not run"}
         try:
-            return identity | self._finished()
+            return self._finished() | identity
         except (OSError, ValueError) as error:
             return identity | {"problem": f"{self.folder}: {error}"[:500]}
 

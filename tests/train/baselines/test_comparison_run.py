@@ -9,6 +9,7 @@ import pytest
 
 from train.baselines import comparison_run
 from train.baselines.comparison_run import ComparisonRun, area_under
+from train.baselines.summary import markdown
 from train.common.jobs import Runner
 from train.common.options import EnvOptions
 from train.sb3_baselines import Options as BaselineOptions
@@ -95,3 +96,26 @@ def test_a_policy_only_dtram_is_evaluated_with_its_classifier(
     baseline = BaselineOptions(algo="scan", env_id=policy_id, run_dir=tmp_path / "scan")
     other = json.loads((train_baseline(baseline) / "results.json").read_text())
     assert record["classifier"] == made["classifier"] == other["classifier"] is not None
+
+
+def test_whatever_is_damaged_in_a_run_it_is_a_row(tmp_path: Path, in_this_process) -> None:
+    """Each value of the results in turn is missing or of another type."""
+    runs = [
+        ComparisonRun("whole-task", "scan", seed, 10, tmp_path / f"{seed}", EnvOptions(WHOLE))
+        for seed in (0, 1)
+    ]
+    Runner(jobs=1).run([run.program_run() for run in runs])
+    run, other = runs[0], runs[1].record()
+    assert "problem" not in run.record() and "problem" not in other
+    path = run.folder / "results.json"
+    whole = json.loads(path.read_text())
+    shown = {"test_error", "mean_return", "curve", "versions", "hardware", "commit", "dataset"}
+    for key in whole:
+        damaged = [{**whole, key: value} for value in (None, {}, [], "x", -1)]
+        for results in (*damaged, {k: v for k, v in whole.items() if k != key}):
+            path.write_text(json.dumps(results))
+            record = run.record()
+            named = key in record.get("problem", "")
+            assert named or key not in shown or type(results.get(key)) is type(whole[key]), record
+            if "problem" not in record and key not in shown:
+                assert "scan" in markdown([record, other], "command")
