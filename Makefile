@@ -4,11 +4,12 @@
 # make test-gymnasium    the default tests on the oldest supported Gymnasium, then on the newest
 # make lint     lint, format check and types only
 # make bench    the benchmarks
+# make gpu      whatever needs a GPU, in 9 minutes; ARGS=--dry-run: in seconds, without one
 # make docs     generated pages, their doctests, and HTML in docs/_build/html
 # make clean    remove the virtual environment and caches; keep runs/ and downloaded data
 #
-# Every command creates .venv if it is missing and updates it when pyproject.toml changes. PYTHON is
-# the interpreter that creates it, 3.11.4 or newer: make train PYTHON=python3.12
+# Every command but gpu creates .venv if it is missing and updates it when pyproject.toml changes.
+# PYTHON is the interpreter that creates it, 3.11.4 or newer: make train PYTHON=python3.12
 
 PYTHON ?= python3
 VENV := .venv
@@ -25,7 +26,7 @@ ifneq ($(shell [ "$$(cat $(READY) 2>&1)" = "$(CURDIR)" ] && $(PY) -c "" 2>&1 && 
 $(shell rm -f $(READY) $(BENCH_READY) $(DOCS_READY))
 endif
 
-.PHONY: train test test-all test-gymnasium lint bench docs clean mnist
+.PHONY: train test test-all test-gymnasium lint bench gpu docs clean mnist
 .DELETE_ON_ERROR:
 
 # An interrupted run continues, and a finished one prints its result again. The checksum of the code
@@ -56,10 +57,14 @@ lint: $(READY)
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-# drawn_parts.py trains networks for minutes: run it by hand. timing.py is what the others share.
+# drawn_parts.py and gpu.py take minutes: they are run by hand. timing.py is what the others share.
 bench: $(BENCH_READY) mnist
-	set -e; for program in $(filter-out %/drawn_parts.py %/timing.py,$(wildcard benchmarks/*.py)); do \
+	set -e; for program in $(filter-out %/drawn_parts.py %/gpu.py %/timing.py,$(wildcard benchmarks/*.py)); do \
 	  echo "== $$program"; $(PY) $$program; done
+
+# Installs nothing: the machine may have no network, and packages of its own.
+gpu:
+	$(if $(wildcard $(PY)),$(PY),$(PYTHON)) benchmarks/gpu.py $(ARGS)
 
 docs: $(DOCS_READY) mnist
 	$(PY) docs/build.py

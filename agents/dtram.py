@@ -142,7 +142,6 @@ class DTRAM(SavedNetwork):
         observation_space = getattr(env, "single_observation_space", env.observation_space)
         action_space = getattr(env, "single_action_space", env.action_space)
         self.check_spaces(observation_space, action_space, env.max_glimpses)
-        check_first_glimpse(env)
 
     # -- the recurrence -------------------------------------------------------------------------
 
@@ -288,7 +287,21 @@ class DTRAM(SavedNetwork):
                 "episode from the state of `reset`"
             )
         by_step = self.config.per_step or "thumbnail" in seen or self.config.first_look is not None
-        action, state = self._act_by_step(seen, state) if by_step else self._act(seen, state)
+        action, after = self._act_by_step(seen, state) if by_step else self._act(seen, state)
+        # With first_glimpse="choose" nothing is seen at time 0, and the agent only says where.
+        time = torch.as_tensor(obs.get("time", 1), device=self.device)
+        begins = time.reshape(-1, 1) == 0
+        if self.device.type != "cpu" or begins.any():
+            action["stop"] = action["stop"] * ~begins[:, 0]
+            action["location"] = torch.where(begins, self.locate(state), action["location"])
+            columns = zip(state, after, strict=True)
+            after = type(state)(
+                *(
+                    torch.where(begins.view(-1, *[1] * (old.ndim - 1)), old, new)
+                    for old, new in columns
+                )
+            )
+        state = after
         if isinstance(obs["glimpse"], np.ndarray):
             return {name: value.cpu().numpy() for name, value in action.items()}, state
         return action, state
@@ -354,13 +367,6 @@ class DTRAM(SavedNetwork):
         agent.stopping = cls.learned_stop(load_stop(folder, header, agent, stop))
         agent.about = {key: value for key, value in header.items() if key not in _MODEL_KEYS}
         return agent.to(device).eval()
-
-
-def check_first_glimpse(env: Any) -> None:
-    """Raises a ValueError if an environment gives no glimpse at reset."""
-    if env.first_glimpse == "choose":
-        expected = "'center', 'random' or 'thumbnail', as a DT-RAM needs a glimpse at reset"
-        raise ValueError(f"first_glimpse='choose': expected {expected}")
 
 
 def _layers(inputs: int, hidden: int, outputs: int) -> nn.Sequential:

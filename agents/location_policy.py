@@ -18,6 +18,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from . import draws
+
 FORBIDDEN = -1e4
 """Score of a cell that must not be chosen: its probability is 0, and a finite number keeps the
 entropy's gradient finite."""
@@ -35,7 +37,7 @@ class GaussianLocations:
     def noise(self, steps: int, params: Tensor) -> Tensor:
         """Random numbers ``(steps, *params.shape)`` for the choices of `steps` glimpses."""
         shape = (steps, *params.shape)
-        return self.std * torch.randn(shape, device=params.device, dtype=params.dtype)
+        return self.std * draws.randn(*shape, dim=1, device=params.device, dtype=params.dtype)
 
     def choose(self, params: Tensor, noise: Tensor) -> Tensor:
         """Samples a choice, given the noise of one glimpse."""
@@ -70,20 +72,21 @@ class CellLocations:
 
     centres: Tensor
     """``(G * G, 2)`` in [-1, 1], the locations that it chooses among"""
-    exploration: float | None = None
+    exploration: float | Tensor | None = None
     """share of random choices; all others take the cell with the largest score. None: all are
     sampled from the softmax"""
 
     def noise(self, steps: int, params: Tensor) -> Tensor:
         # Gumbel noise: the cell with the largest sum of logit and noise is a draw of the softmax.
-        uniform = torch.rand((steps, *params.shape), device=params.device, dtype=params.dtype)
+        like = {"device": params.device, "dtype": params.dtype}
+        uniform = draws.rand(steps, *params.shape, dim=1, **like)
         return -torch.log(-torch.log(uniform.clamp(min=1e-20)))
 
     def choose(self, params: Tensor, noise: Tensor) -> Tensor:
         if self.exploration is None:
             return (params + noise).argmax(dim=-1)
         allowed = noise.masked_fill(params <= FORBIDDEN, -torch.inf)
-        explores = torch.rand_like(params[..., 0]) < self.exploration
+        explores = draws.rand(*params.shape[:-1], device=params.device) < self.exploration
         return torch.where(explores, allowed.argmax(dim=-1), params.argmax(dim=-1))
 
     def location(self, choice: Tensor) -> Tensor:

@@ -69,8 +69,9 @@ class Objective:
     """weight of the baseline's squared error"""
     stop_entropy: float = 0.0
     """weight of an entropy bonus on the stop decisions, in nats"""
-    location_entropy: float = 0.0
-    """weight of an entropy bonus on the choice of a cell, in nats; 0 for a Gaussian policy"""
+    location_entropy: float | Tensor = 0.0
+    """weight of an entropy bonus on the choice of a cell, in nats; 0 for a Gaussian policy. A
+    tensor ``()`` is not checked"""
 
     def __post_init__(self) -> None:
         require_one_of(
@@ -83,9 +84,9 @@ class Objective:
             location_learning=("policy_gradient", "value"),
         )
         require("discount", self.discount, 0 < self.discount <= 1, "a number in (0, 1]")
-        require_at_least(
-            self, 0, "policy_weight", "baseline_weight", "stop_entropy", "location_entropy"
-        )
+        numbers = ["policy_weight", "baseline_weight", "stop_entropy"]
+        numbers += [] if isinstance(self.location_entropy, Tensor) else ["location_entropy"]
+        require_at_least(self, 0, *numbers)
         learns_stop, reward = self.stop == "learned", self.location_reward
         fits = reward == "return" or not learns_stop
         require("location_reward", reward, fits, "'return' with stop='learned'")
@@ -143,6 +144,7 @@ class Credit(NamedTuple):
     taken: Tensor  # probability s_t that glimpse t is taken
     last: Tensor  # probability s_t p_t that glimpse t is the last
     location_advantage: Tensor  # of l_t; 0 if no location was chosen
+    first_advantage: Tensor  # (B,) of l_0, where the agent chooses it
     stop_advantage: Tensor  # of a_t; 0 if no stop was decided
     baseline_target: Tensor  # the value that b_t regresses
     expected_return: Tensor  # (B,) the sampled return, or its expectation over T, with gradient
@@ -161,9 +163,15 @@ def hybrid_loss(
         scalar_baseline: ``()``, the learned number of ``baseline="scalar"``.
 
     Raises:
-        ValueError: ``leave_one_out`` with one trajectory an image; or the trajectory lacks the
-            location entropy that the objective needs.
+        ValueError: ``leave_one_out`` with one trajectory an image; the trajectory lacks the
+            location entropy that the objective needs; or the agent chose the first location, and
+            the objective has no reward or baseline for it.
     """
+    if trajectory.first_log_prob is not None:
+        fits = objective.location_reward == "return" and objective.baseline != "value"
+        given = f"{objective.baseline} and {objective.location_reward}"
+        expected = "leave_one_out, scalar or none, and return"
+        require("first_glimpse='choose' with baseline and location_reward", given, fits, expected)
     if objective.baseline == "leave_one_out":
         require("baseline='leave_one_out' with m", m, m >= 2, "at least 2 trajectories")
     labels = labels.repeat_interleave(m)
@@ -196,6 +204,8 @@ def hybrid_loss(
     else:
         log_stop = logsigmoid(torch.where(trajectory.stop, 1.0, -1.0) * trajectory.stop_logit)
         policy_gain = (score + log_stop * credit.stop_advantage).sum(dim=0)
+    if trajectory.first_log_prob is not None:
+        policy_gain = policy_gain + trajectory.first_log_prob * credit.first_advantage
     policy_loss = -policy_gain.mean()
 
     baseline_loss = stop_entropy = ce_loss.new_zeros(())
@@ -210,7 +220,7 @@ def hybrid_loss(
         + objective.baseline_weight * baseline_loss
         - objective.stop_entropy * stop_entropy
     )
-    if objective.location_entropy > 0:
+    if isinstance(objective.location_entropy, Tensor) or objective.location_entropy > 0:
         if trajectory.location_entropy is None:
             expected = "0, or an agent whose location policy chooses among cells (locator_grid)"
             raise ValueError(f"location_entropy={objective.location_entropy}: expected {expected}")
@@ -281,6 +291,7 @@ def _sampled_credit(
         taken=reached,
         last=last,
         location_advantage=(time < num_glimpses) * advantage,
+        first_advantage=advantage[0],
         stop_advantage=reached * (time < steps) * advantage if learned else torch.zeros_like(b),
         baseline_target=target,
         expected_return=paid,
@@ -300,11 +311,14 @@ def _exact_credit(
         reached = torch.cat([torch.ones_like(survives[:1]), survives[:-1]])
         # b_t predicts the return on reaching t; l_t matters only if the agent goes on after t.
         after = torch.cat([values[1:], torch.zeros_like(values[:1])])
-        b = _others_mean(after, m) if objective.baseline == "leave_one_out" else value
+        leave_one_out = objective.baseline == "leave_one_out"
+        b = _others_mean(after, m) if leave_one_out else value
+        first = _others_mean(values, m)[0] if leave_one_out else value[0]
     return Credit(
         taken=reached,
         last=reached * p,
         location_advantage=survives * (after.detach() - b),
+        first_advantage=values[0].detach() - first,
         stop_advantage=torch.zeros_like(reached),
         baseline_target=values.detach(),
         expected_return=values[0],

@@ -20,7 +20,7 @@ from torch import Tensor
 from dtram_env import GlimpseEnv, GlimpseVectorEnv
 from dtram_env.registration import TABLE
 
-from .dtram import DTRAM, State, check_first_glimpse
+from .dtram import DTRAM, State
 
 # id -> (id with the same images and sensor, shipped classifier, SHA-256 of its weights)
 POLICY_TABLE: dict[str, tuple[str, str, str]] = {
@@ -168,7 +168,9 @@ class LookAndStop:
                 "a DT-RAM reads glimpses as images and gives native actions; leave out view=, "
                 "observe= and glimpse_format="
             )
-        check_first_glimpse(env)
+        if env.first_glimpse == "choose":
+            expected = "'center', 'random' or 'thumbnail', as this DT-RAM needs one at reset"
+            raise ValueError(f"first_glimpse='choose': expected {expected}")
 
     def reset(self, batch: int) -> State:
         return self.agent.reset(batch)

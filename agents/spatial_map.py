@@ -16,6 +16,7 @@ from torch.nn.functional import max_pool2d, pad, pixel_unshuffle
 
 from dtram_env.sensor_torch import TorchStore, corner
 
+from . import draws
 from .cells import cell_scorer, convolution
 from .config import DTRAMConfig
 from .cores import cells_of_scales, features_of_scales
@@ -78,7 +79,7 @@ class MapCore(nn.Module):
             *(convolution(sum(self.levels), width), convolution(width, width), nn.MaxPool2d(2)),
             *(convolution(width, 2 * width), convolution(2 * width, 2 * width), nn.MaxPool2d(2)),
             *(convolution(2 * width, 4 * width), convolution(4 * width, 4 * width)),
-            *(nn.Flatten() if fixed else MaxAndMean(), nn.Dropout(options.dropout)),
+            *(nn.Flatten() if fixed else MaxAndMean(), draws.Dropout(options.dropout)),
             *(nn.Linear(out, config.hidden_size), nn.ReLU()),
         ).to(memory_format=torch.channels_last)
 
@@ -93,7 +94,7 @@ class MapCore(nn.Module):
             source = (cells - first[..., None]) // (side // patch.shape[-1])
             found, inside = _shifted(patch.to(old.dtype), source)
             unseen = old[:, -1:] == 0
-            torch.where(inside & unseen, found, old[:, :-1], out=new[:, :-1])
+            new[:, :-1] = torch.where(inside & unseen, found, old[:, :-1])
             new[:, -1:] = inside | ~unseen
         return after
 
@@ -218,7 +219,7 @@ class MapUnroll(nn.Module):
     def __init__(self, agent: MapDTRAM, sensor: GlimpseSensor, bf16: bool = False) -> None:
         super().__init__()
         self.agent, self.sensor, self.bf16 = agent, sensor, bf16
-        self.exploration: float | None = None
+        self.exploration: float | Tensor | None = None
         self.jitter = 0.0
 
     def mean_length(self, steps: int) -> float:
@@ -236,8 +237,10 @@ class MapUnroll(nn.Module):
         agent, training, images = self.agent, self.agent.training, len(index)
         scan = not agent.config.locator_grid
         policy = CellLocations(agent.cell_centres, self.exploration)
-        # So many trajectories have more than 0, 1 ... glimpses.
-        going_on = [m * max(1, round(images * share)) for share in self._going_on(steps)] + [0]
+        # So many images, and trajectories of those here, have more than 0, 1 ... glimpses.
+        shares, whole = self._going_on(steps), draws.whole_batch(images)
+        further = [max(1, round(whole * share)) for share in shares]
+        going_on = [m * draws.own_images(count) for count in further] + [0]
         index = index.repeat_interleave(m)
         memory = agent.initial(len(index)).map
         noise = policy.noise(steps, memory.new_zeros(len(index), len(agent.cell_centres)))
@@ -251,7 +254,9 @@ class MapUnroll(nn.Module):
                 count = going_on[t]
                 if t:
                     if scan:
-                        location = agent.scan[t - 1] + self.jitter * torch.randn_like(location)
+                        with draws.first_images(further[t - 1], m):
+                            shift = draws.randn(*location.shape, device=location.device)
+                        location = agent.scan[t - 1] + self.jitter * shift
                     else:
                         location = policy.location(read[-1].choice)
                     location = location[:count]
@@ -263,7 +268,8 @@ class MapUnroll(nn.Module):
                     continue
                 h = agent.core.read(*path[-1]).float()
                 scores = agent.score_cells(memory)
-                choice = policy.choose(scores, noise[t, :count])
+                with draws.first_images(further[t], m):
+                    choice = policy.choose(scores, noise[t, :count])
                 read.append(_Read(location, h, agent.classifier(h), scores, choice))
         agent.train(training)
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dtram_env.episodes import ends
 from dtram_env.sensor_torch import TorchStore, glimpse
 
+from . import draws
 from .dtram import DTRAM, Heads, State
 from .location_policy import CellLocations, GaussianLocations, LocationPolicy
 from .precision import autocast
@@ -47,14 +48,21 @@ class GlimpseSensor(NamedTuple):
         if self.first_glimpse in ("center", "thumbnail"):
             return torch.zeros(len(index), 2, device=index.device)
         if self.first_glimpse != "random":
-            expected = "'center', 'random' or 'thumbnail' in the dense unroll"
+            expected = "'center', 'random' or 'thumbnail', as this agent needs one to begin"
             raise ValueError(f"first_glimpse={self.first_glimpse!r}: expected {expected}")
         if not fixed:
-            return torch.rand(len(index), 2, device=index.device) * 2 - 1
+            return draws.rand(len(index), 2, device=index.device) * 2 - 1
         # Multiples of two irrational numbers cover the square evenly (Weyl's sequence).
         steps = torch.tensor([0.7548776662466927, 0.5698402909980532], dtype=torch.float64)
         place = (index[:, None] + 1).double() * steps.to(index.device)
         return (place.frac() * 2 - 1).float()
+
+    def make_tables(self, store: TorchStore, index: Tensor) -> None:
+        """Makes a store keep what it needs for glimpses of the images at `index` ``(B,)`` and all
+        others: tables that a compiled step made would end with it."""
+        if self.first_glimpse == "thumbnail":
+            self.first(store, index)
+        self(store, index, torch.zeros(len(index), 2, device=index.device))
 
     def __call__(self, store: TorchStore, index: Tensor, location: Tensor) -> Tensor:
         """Glimpses ``(B, g, g, C * num_scales)`` uint8 of images `index` at `location`."""
@@ -79,6 +87,8 @@ class Trajectory(NamedTuple):
     value: Tensor  # (T, B) b_t
     location_entropy: Tensor | None = None  # (T, B) of π(l_t), in nats; None for the Gaussian
     location_score: Tensor | None = None  # (T, B) of the cell chosen; None for the Gaussian
+    # (B,) log π(l_0) of a first location that the agent chose; None: the task gives glimpse 1
+    first_log_prob: Tensor | None = None
     # (T, B) bool, each trajectory's last glimpse, the only one with a cross-entropy; None: those of
     # `Objective.supervision`
     supervised: Tensor | None = None
@@ -107,8 +117,8 @@ class Unroll(nn.Module):
     Attributes:
         scripted_locations: ``(T - 1 or more, 2)`` targets for glimpses 2, 3, ... that replace
             sampled locations during warm-up, see `location_policy`; None: the agent samples them.
-        exploration: share of random cells, where scores of cells are values; None: cells are
-            sampled from the softmax of the scores.
+        exploration: share of random cells, where scores of cells are values, also as a tensor
+            ``()``; None: cells are sampled from the softmax of the scores.
         within_cell: whether a glimpse is taken anywhere in the cell chosen, not at its centre, so
             that crops differ from epoch to epoch.
     """
@@ -127,7 +137,7 @@ class Unroll(nn.Module):
         self.agent, self.sensor, self.location_std, self.stop = agent, sensor, location_std, stop
         self.bf16 = bf16
         self.register_buffer("scripted_locations", None, persistent=False)
-        self.exploration: float | None = None
+        self.exploration: float | Tensor | None = None
         self.within_cell = False
 
     def mean_length(self, steps: int) -> float:
@@ -143,12 +153,23 @@ class Unroll(nn.Module):
         policy: LocationPolicy = GaussianLocations(self.location_std)
         if agent.config.locator_grid:
             policy = CellLocations(agent.cell_centres, self.exploration)
-        # Nothing is sampled before glimpse 1, so an image's trajectories share it.
-        seen, location = self.sensor.first(store, index)
-        state = self._update(self._encode(seen, location, 0), agent.initial(len(index)), 0)
-        state = type(state)(*(part.repeat_interleave(m, dim=0) for part in state))
-        location = location.repeat_interleave(m, dim=0)
-        index = index.repeat_interleave(m)
+        first_log_prob = None
+        if self.sensor.first_glimpse == "choose":
+            index = index.repeat_interleave(m)
+            start = agent.initial(batch)
+            first = agent.location_params(start)
+            choice = policy.choose(first.detach(), policy.noise(1, first)[0])
+            first_log_prob = policy.log_prob(choice, first)
+            location = policy.location(choice).clamp(-1.0, 1.0)
+            code = self._encode(self.sensor(store, index, location), location, 0)
+            state = self._update(code, start, 0)
+        else:
+            # Nothing is sampled before glimpse 1, so an image's trajectories share it.
+            seen, location = self.sensor.first(store, index)
+            state = self._update(self._encode(seen, location, 0), agent.initial(len(index)), 0)
+            state = type(state)(*(part.repeat_interleave(m, dim=0) for part in state))
+            location = location.repeat_interleave(m, dim=0)
+            index = index.repeat_interleave(m)
         states, locations, sampled_params, choices = [state], [location], [], []
         params = [agent.location_params(state)]
         noise = policy.noise(steps, params[0])
@@ -162,9 +183,8 @@ class Unroll(nn.Module):
                 break
             location = policy.location(choices[t])
             if self.within_cell:
-                location = (
-                    location + (2 * torch.rand_like(location) - 1) / agent.config.locator_grid
-                )
+                place = 2 * draws.rand(batch, 2, device=location.device) - 1
+                location = location + place / agent.config.locator_grid
             location = location.clamp(-1.0, 1.0)
             code = self._encode(self.sensor(store, index, location), location, t + 1)
             state = self._update(code, state, t + 1)
@@ -195,10 +215,11 @@ class Unroll(nn.Module):
             sampled_locations=policy.location(choice),
             location_log_prob=location_log_prob,
             stop_logit=stop_logit,
-            stop=torch.rand_like(stop_logit) < torch.sigmoid(stop_logit.detach()),
+            stop=draws.rand(steps, batch, dim=1, device=h.device) < stop_logit.detach().sigmoid(),
             value=agent.value(h),
             location_entropy=policy.entropy(location_params),
             location_score=score,
+            first_log_prob=first_log_prob,
         )
 
     def _encode(self, seen: Tensor, location: Tensor, step: int) -> Tensor:
@@ -257,14 +278,22 @@ class Scores(NamedTuple):
 
 @torch.no_grad()
 def score(
-    agent: DTRAM, sensor: GlimpseSensor, store: TorchStore, labels: Tensor, batch_size: int = 2000
+    agent: DTRAM,
+    sensor: GlimpseSensor,
+    store: TorchStore,
+    labels: Tensor,
+    batch_size: int = 2000,
+    indices: Tensor | None = None,
 ) -> Scores:
     """Runs every image to the budget once, `batch_size` at a time, with locations at their means.
 
-    The labels are ``(N,)`` int64 on the store's device. The caller sets the agent's mode.
+    The labels are ``(N,)`` int64 on the store's device, of the images at `indices` ``(N,)`` int64,
+    or of the first N. The caller sets the agent's mode.
     """
     parts = []
-    for index in torch.arange(len(labels), device=labels.device).split(batch_size):
+    if indices is None:
+        indices = torch.arange(len(labels), device=labels.device)
+    for index in indices.split(batch_size):
         path = deterministic_path(agent, sensor, store, index)
         of_steps = [(step.heads.logits, step.heads.stop_logit, step.location) for step in path]
         parts.append([torch.stack(column) for column in zip(*of_steps, strict=True)])
@@ -284,7 +313,7 @@ def deterministic_path(
     agent: DTRAM, sensor: GlimpseSensor, store: TorchStore, index: Tensor
 ) -> Iterator[PathStep]:
     """Takes glimpses of the images at `index` until the budget, each at the mean location."""
-    seen, location = sensor.first(store, index, fixed=True)
+    seen, location = _first(agent, sensor, store, index)
     state = agent.initial(len(index))
     for step in range(agent.config.max_glimpses):
         if step:
@@ -293,6 +322,16 @@ def deterministic_path(
         heads = agent.heads(state, step)
         yield PathStep(location, state, heads)
         location = heads.location.clamp(-1.0, 1.0)
+
+
+def _first(
+    agent: DTRAM, sensor: GlimpseSensor, store: TorchStore, index: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Glimpse 1 and its location ``(B, 2)`` when the agent is used."""
+    if sensor.first_glimpse != "choose":
+        return sensor.first(store, index, fixed=True)
+    location = agent.locate(agent.initial(len(index)))
+    return sensor(store, index, location), location
 
 
 class Classified(NamedTuple):
@@ -316,7 +355,7 @@ def classify(agent: DTRAM, sensor: GlimpseSensor, store: TorchStore, index: Tens
     taken = torch.zeros_like(index)
     locations = torch.zeros(len(index), budget, 2, device=index.device)
     running = torch.arange(len(index), device=index.device)  # positions in `index`
-    seen, location = sensor.first(store, index, fixed=True)
+    seen, location = _first(agent, sensor, store, index)
     state = agent.initial(len(index))
     for t in range(1, budget + 1):
         if t > 1:

@@ -23,10 +23,8 @@ which keeps the shares of genera with 0, 1 and 2 discriminative parts. ``--every
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -39,6 +37,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clon
 
 from benchmarks.timing import BenchmarkOptions, run_benchmark
 from dtram_env.datasets.drawn import AUTOS, BIRDS, SCENES, SMALL_BIRDS, Drawing
+from dtram_env.datasets.processes import process_pool
 from dtram_env.datasets.storage.thumbnails import box_resize
 from train.common.options import check
 from train.common.provenance import choose_device
@@ -159,8 +158,7 @@ def draw_crops(task: Task, part: str, folder: Path, processes: int) -> dict[str,
     if processes == 1:
         list(map(draw, chunks))
     else:
-        context = get_context("spawn")  # torch's threads do not survive a fork
-        with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        with process_pool(processes) as pool:
             list(pool.map(draw, chunks))
     crops = np.load(file, mmap_mode="r")
     return {kind: crops[:, which] for kind, which in KINDS.items()}

@@ -6,12 +6,13 @@
 Random locations, random answers, steady state: actions are drawn before the clock starts. A vector
 step counts as one env-step for every slot, as Gymnasium counts; "useful" leaves out the steps in
 which a slot only restarts. The fraction of a bare gather is the time to cut the same number of
-crops out of random images, and do nothing else, over the time of a step.
+crops out of random images, and do nothing else, over the time of a step. The rows by batch size are
+the torch backend's, beside the device's own limit: a copy of as many glimpses.
 """
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 
-from benchmarks.timing import BenchmarkOptions, best_rate, run_benchmark
+from benchmarks.timing import BenchmarkOptions, best_rate, doubling, run_benchmark
 from dtram_env import GlimpseVectorEnv, sensor
+from train.common.provenance import choose_device
 
 POOL = 32  # batches of actions, used in turn
 MODES = ("NextStep", "Disabled", "SameStep")
@@ -45,14 +47,49 @@ class Options(BenchmarkOptions):
     """rounds of each measurement; the best is reported"""
     device: str = "cpu"
     """where the torch backend runs"""
-    torch: bool = True
-    """measure the torch backend too"""
+    batch_sizes: tuple[int, ...] = ()
+    """slots of the torch backend, one after another; if not given, 128, 256 ... 65536 on a GPU, up
+    to 1024 on the CPU"""
+    host: bool = True
+    """measure the numpy backend, the torch backend's modes, the scalar class and the peer"""
     seed: int = 0
     """seed of images and actions"""
 
 
 def run(options: Options) -> dict[str, Any]:
     """Runs every measurement, prints a line for each, and returns the content of ``--json``."""
+    device = choose_device(options.device)
+    figures = compare(options) if options.host else []
+    rows = [by_size(options, size) for size in options.batch_sizes or doubling(device)]
+    return {"figures": figures, "rows": rows}
+
+
+def by_size(options: Options, batch_size: int) -> dict[str, Any]:
+    """The torch backend with so many slots, which stop with probability 1/2 after a glimpse."""
+    options = replace(options, num_envs=batch_size)
+    env = make_vector(options, 1)
+    shape = (batch_size, *env.reset()[0]["glimpse"].shape[1:])
+    seen, to = (torch.zeros(shape, dtype=torch.uint8, device=options.device) for _ in range(2))
+    copies = rate_over([seen], to.copy_, options, 20, batch_size)["per_s"]
+    figure = vector(options, "NextStep", 0.5, "torch")
+    row = {
+        "device": options.device,
+        "batch_size": batch_size,
+        "steps_per_second": round(figure["per_s"]),
+        "glimpses_per_second": round(figure["useful_per_s"]),
+        "copied_glimpses_per_second": round(copies),
+        "fraction_of_copy": round(figure["useful_per_s"] / copies, 4),
+    }
+    print(
+        f"{batch_size:9,d} slots, torch on {options.device}: {row['glimpses_per_second']:14,d} "
+        f"glimpses/s; a copy of as many: {row['copied_glimpses_per_second']:14,d} glimpses/s",
+        flush=True,
+    )
+    return row
+
+
+def compare(options: Options) -> list[dict[str, Any]]:
+    """Backends, modes, the scalar class and the peer."""
     figures: list[dict[str, Any]] = []
     gather = bare_gather(options)
     report(figures, "bare gather", gather)
@@ -63,7 +100,7 @@ def run(options: Options) -> dict[str, Any]:
             report(figures, f"vector, numpy, {mode}, P(stop)={stop}", figure)
             if (mode, stop) == ("NextStep", 0.0):
                 without_stop = figure["per_s"]
-    for mode in MODES if options.torch else ():
+    for mode in MODES:
         figure = vector(options, mode, 0.5, "torch")
         report(figures, f"vector, torch on {options.device}, {mode}, P(stop)=0.5", figure)
     report(figures, "scalar, unwrapped, P(stop)=0.5", scalar(options, wrapped=False))
@@ -73,7 +110,7 @@ def run(options: Options) -> dict[str, Any]:
         # The peer's episodes have no stop and last the whole step limit: so must ours.
         peer["ratio_of_ours"] = without_stop / peer["per_s"]
         report(figures, "ap-gym's image classification, vector, no stop", peer)
-    return {"figures": figures}
+    return figures
 
 
 def rate_over(
@@ -81,8 +118,8 @@ def rate_over(
 ) -> dict[str, Any]:
     """Env-steps a second of a `use` of `num_envs` slots, with prepared items in turn."""
     turn = cycle(items)
-    device = options.device if options.torch else "cpu"
-    rate = best_rate(lambda: use(next(turn)), options.seconds, options.rounds, calls, device)
+    seconds, rounds, device = options.seconds, options.rounds, options.device
+    rate = best_rate(lambda: use(next(turn)), seconds, rounds, calls, device)
     return {"per_s": num_envs * rate}
 
 

@@ -16,9 +16,7 @@ decoding and one look, "all looks" adds decoding the file and two looks.
 import ctypes
 import sys
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +39,7 @@ from benchmarks.timing import (
     seconds_of,
     status_of_process,
 )
+from dtram_env.datasets.processes import process_pool
 from dtram_env.datasets.sources.listing import ImageList
 from dtram_env.datasets.storage.cache import build_cache
 from dtram_env.datasets.storage.decode import DecodedImages
@@ -189,8 +188,7 @@ def end_to_end(row: dict[str, Any], looks: int) -> dict[str, float]:
 def run(options: Options) -> dict[str, Any]:
     """Measures all, each in a process of its own; returns the content of ``--json``."""
     figures: dict[str, Any] = {name: {} for name in options.encoders}
-    alone = ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1)
-    with alone:
+    with process_pool(1, max_tasks_per_child=1) as alone:
         for side in options.sides:
             with tempfile.TemporaryDirectory() as place:
                 photo, cache = make_files(Path(place), side, options.look)

@@ -57,6 +57,11 @@ def run_benchmark(
     run_program(main)
 
 
+def doubling(device: torch.device) -> tuple[int, ...]:
+    """Batch sizes 128, 256 ... 65,536, on the CPU up to 1,024."""
+    return tuple(128 * 2**k for k in range(10 if device.type == "cuda" else 4))
+
+
 def seconds_of(work: Callable[[], object]) -> float:
     """Seconds that `work` takes."""
     began = time.perf_counter()

@@ -58,9 +58,9 @@ def _named(error: OSError, path: Path) -> OSError:
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Writes a UTF-8 file, see `replacing`; returns the path."""
+    """Writes a UTF-8 file, see `replacing`; returns the path. Other bytes become escapes."""
     with replacing(path) as aside:
-        aside.write_text(text, encoding="utf-8")
+        aside.write_text(text, encoding="utf-8", errors="backslashreplace")
     return path
 
 

@@ -133,7 +133,12 @@ class EnvSettings:
                 f"split={self.split!r}: the dataset given is the split {source.split!r}"
             )
         if len(source) == 0:
-            raise ValueError(f"dataset {source.name!r}, split {source.split!r}: it has no images")
+            hint = ""
+            if source.split == "validation":
+                hint = "; it is a tenth of the training images, so add some until there are 10"
+            raise ValueError(
+                f"dataset {source.name!r}, split {source.split!r}: it has no images{hint}"
+            )
         return source
 
     def _fit_to_images(self) -> None:

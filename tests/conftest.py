@@ -33,6 +33,11 @@ hypothesis.settings.register_profile("dtram", deadline=None)
 hypothesis.settings.load_profile("dtram")
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+
+
 @pytest.fixture(scope="session")
 def run_python() -> Callable[..., str]:
     """Runs Python from the repository's folder, on one thread; what it printed."""

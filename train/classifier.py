@@ -12,18 +12,23 @@ distribution is favoured. Validation chooses the weights; the test split is eval
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 from train.common.run import run_program  # isort: skip  # says what to install
 
 import torch
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from agents import draws
 from agents.dtram import DTRAM
-from agents.objective import supervised_losses
+from agents.objective import Losses, supervised_losses
 from agents.stopping import LearnedStop
 from agents.unroll import logits_along
+from train.common import distributed
 from train.common.backbone import pixel_scale
+from train.common.compiled import compiled
 from train.common.files import write_text
 from train.common.optimizers import Optimizers
 from train.common.options import PlainEncoder, TrainingOptions, check, check_numbers, command_line
@@ -57,6 +62,16 @@ def train_classifier(
     learn_only(network, parameters)
     steps = options.epochs * (len(images) // options.batch_size)
     optimizers = Optimizers(network, parameters, steps, options.learning_rate, options.optimizer)
+    logits_of = compiled(logits_along, options.compile, task.device)
+
+    def loss(store: Any, in_store: Tensor, labels: Tensor) -> Losses:
+        uniform = draws.rand(glimpses, len(in_store), 2, dim=1, device=task.device)
+        logits = logits_of(network, task.sensor, store, in_store, uniform * 2 - 1)
+        total = cross_entropy(logits.flatten(0, 1), labels.repeat(glimpses))
+        correct = (logits[-1].detach().argmax(-1) == labels).float().mean()
+        return supervised_losses(total, correct, glimpses, task.discount)
+
+    batch_loss = distributed.spread(network, loss)
     run.begin(optimizers, options.epochs)
     for _ in run.epochs():
         network.train()
@@ -64,23 +79,19 @@ def train_classifier(
             store, in_store = task.augmented(images, indices, options.augment)
             in_store = in_store.repeat_interleave(options.m)
             labels = images.labels[indices].repeat_interleave(options.m)
-            locations = torch.rand(glimpses, len(in_store), 2, device=task.device) * 2 - 1
-            logits = logits_along(network, task.sensor, store, in_store, locations)
-            loss = cross_entropy(logits.flatten(0, 1), labels.repeat(glimpses))
+            losses = batch_loss(store, in_store, labels)
             optimizers.zero_grad()
-            loss.backward()
+            losses.total.backward()
             optimizers.clip_gradient()
             optimizers.step()
-            correct = (logits[-1].detach().argmax(-1) == labels).float().mean()
-            losses = supervised_losses(loss, correct, glimpses, task.discount)
-            run.count(losses, env_steps=len(in_store) * glimpses)
+            run.count(losses, env_steps=options.batch_size * options.m * glimpses)
 
         errors = errors_of_random_glimpses(task, network, task.images("validation"))
         metrics = {f"eval/error_at_{t}": e for t, e in enumerate(errors, start=1)}
         metrics |= {"eval/accuracy": 1 - errors[-1], "eval/mean_glimpses": float(len(errors))}
         selection = Selection((sum(errors) / len(errors), errors[-1]), metrics)
         if run.is_best(selection):
-            network.save(run.path, **task.metadata)
+            run.save_model(network, **task.metadata)
         run.end_epoch(selection)
 
 
@@ -114,6 +125,8 @@ def train(options: Options) -> Path:
     with run:
         for _ in run.stages(["classifier"]):
             train_classifier(options, task, network, run)
+        if not distributed.leave():
+            return run.path
         best = DTRAM.load(run.path, task.device)
         found = errors_of_random_glimpses(task, best, task.images("test"))
         percent = {t: round(100 * error, 4) for t, error in enumerate(found, start=1)}

@@ -7,6 +7,9 @@
       --halting sact                             # as many residual units as each position needs
     python train/one_look.py --recipe birds-small   # a small ResNet-18 at full resolution
     python train/one_look.py --recipe original-cub   # CUB as the original trains its ResNet-50
+    torchrun --nproc-per-node 4 train/one_look.py …  # on 4 GPUs
+    torchrun --nproc-per-node 4 --nnodes 2 --rdzv-backend c10d --rdzv-endpoint HOST1:29400 \\
+      train/one_look.py …                            # on two machines, both run this
 
 Validation chooses the weights. The test split is evaluated once, at the end.
 """
@@ -24,10 +27,12 @@ from torch.nn.functional import cross_entropy
 from agents.halting.act import ponder_cost_loss
 from agents.halting.act_resnet import ACTOutput, ACTResNet
 from agents.loading import load_one_look
-from agents.objective import supervised_losses
+from agents.objective import Losses, supervised_losses
 from agents.one_look import OneLook
 from agents.resnet import learning_parameters
+from train.common import distributed
 from train.common.augment import Augmentation
+from train.common.compiled import compiled
 from train.common.evaluate_one_look import report, select_network
 from train.common.one_look_networks import RECIPES, Halting, NoHalting, new_network
 from train.common.optimizers import Optimizers
@@ -83,30 +88,35 @@ def train_network(
     steps = options.epochs * (len(images) // options.batch_size)
     rate, settings = options.learning_rate, options.optimizer
     optimizers = Optimizers(network, parameters, steps, rate, settings, decay_norms=False)
+    forward = compiled(network, options.compile, task.device)
+
+    def loss(seen: Tensor, labels: Tensor) -> Losses:
+        output = forward(seen)
+        halts = isinstance(output, ACTOutput)
+        logits = output.logits if halts else output
+        entropy = total = cross_entropy(logits, labels)
+        if halts:
+            total = ponder_cost_loss(logits, labels, output.ponder, ponder_cost)
+        correct = (logits.detach().argmax(-1) == labels).float().mean()
+        losses = supervised_losses(total, correct, 1, task.discount)
+        return losses._replace(cross_entropy=entropy.detach())
+
+    batch_loss = distributed.spread(network, loss)
     run.begin(optimizers, options.epochs)
     for _ in run.epochs():
         network.train()
         for indices in run.batches(len(images), options.batch_size):
-            labels = images.labels[indices]
-            output = network(shrunk_images(task, indices, options.augment, side))
-            if isinstance(output, ACTOutput):
-                logits = output.logits
-                loss = ponder_cost_loss(logits, labels, output.ponder, ponder_cost)
-            else:
-                logits, loss = output, cross_entropy(output, labels)
+            seen = shrunk_images(task, indices, options.augment, side)
+            losses = batch_loss(seen, images.labels[indices])
             optimizers.zero_grad()
-            loss.backward()
+            losses.total.backward()
             optimizers.clip_gradient()
             optimizers.step()
-            correct = (logits.detach().argmax(-1) == labels).float().mean()
-            losses = supervised_losses(loss, correct, 1, task.discount)
-            if isinstance(output, ACTOutput):  # its loss has the ponder cost, too
-                losses = losses._replace(cross_entropy=cross_entropy(logits.detach(), labels))
-            run.count(losses, env_steps=len(indices))  # a look counts as a glimpse
+            run.count(losses, env_steps=options.batch_size)  # a look counts as a glimpse
 
         selection = select_network(network, task.images("validation"), ponder_cost)
         if run.is_best(selection):
-            network.save(run.path, **task.metadata)
+            run.save_model(network, **task.metadata)
         run.end_epoch(selection)
 
 
@@ -127,10 +137,13 @@ def train(options: Options) -> Path:
         data = task.images(split).data
         if data.image_shape[:2] != (side, side):
             data.prepare(side)  # shrinks the split once and keeps it
+    distributed.meet("prepared")
 
     with run:
         for _ in run.stages(["one-look"]):
             train_network(options, task, network, run)
+        if not distributed.leave():
+            return run.path
         about = {"recipe": options.recipe, "backbone": backbone, **run.about()}
         best = load_one_look(run.path, task.device)
         results = report(run.path, task, best, about)

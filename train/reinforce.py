@@ -8,8 +8,10 @@
     python train/reinforce.py --env-id DTRAM-ImageFolder-v0 --root photos --encoder cnn
     python train/reinforce.py --stop off --run-dir runs/ram      # RAM, a fixed number of glimpses
     python train/reinforce.py --trunk runs/ram                   # a stopper on that trunk: DT-RAM
-    python train/reinforce.py --trunk runs/ram --stop act ponder_cost=0.02
     python train/reinforce.py --run-dir runs/mine --resume       # continue an interrupted run
+    torchrun --nproc-per-node 4 train/reinforce.py …             # on 4 GPUs
+    torchrun --nproc-per-node 4 --nnodes 2 --rdzv-backend c10d --rdzv-endpoint HOST1:29400 \\
+      train/reinforce.py …                                       # on two machines, both run this
 
 First the trunk (encoder, core, classifier, locator) learns with a fixed number of glimpses, then
 the stopper learns on the frozen trunk. The loss and its gradient are in agents/objective.py. The
@@ -20,22 +22,24 @@ the end.
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 from train.common.run import run_program  # isort: skip  # says what to install
 
+from torch import Tensor
 
 from agents.dtram import DTRAM
 from agents.loading import load_agent
-from agents.objective import Objective, hybrid_loss, trained_heads
-from agents.spatial_map import MapDTRAM, MapUnroll
+from agents.objective import Losses, Objective, hybrid_loss, trained_heads
+from agents.spatial_map import MapUnroll
 from agents.unroll import Unroll
+from train.common import distributed
 from train.common.augment import Augmentation
+from train.common.compiled import changing, compiled
 from train.common.optimizers import Optimizers
 from train.common.options import (
     AdamW,
-    PlainEncoder,
     TrainingOptions,
     check,
     check_numbers,
@@ -46,7 +50,7 @@ from train.common.training_task import TrainingTask
 from train.dtram import validation
 from train.dtram.curriculum import begin_stage, check_stages, epochs_of_budget, stage_parameters
 from train.dtram.frozen_states import frozen_states, learning_classifier
-from train.dtram.networks import agent_on_trunk, new_agent, origin_of_trunk
+from train.dtram.networks import agent_on_trunk, new_agent, new_unroll, origin_of_trunk
 from train.dtram.options import (
     ACT,
     RNN,
@@ -92,8 +96,8 @@ class Options(TrainingOptions):
     rest). For a map, or a thumbnail, also values grid=14 exploration=0.1 hidden=64, which predicts
     the reward of each cell and looks at the best; for a map also scan jitter=1, one fixed path"""
     core: Core = field(default_factory=RNN)
-    """recurrent core: rnn (the paper's), or a spatial memory, map cells=28 cell=1 window=0 width=16
-    pool=none|max_and_mean dropout=0.2"""
+    """recurrent core: rnn init=none (the paper's), or a spatial memory, map cells=28 cell=1
+    window=0 width=16 pool=none|max_and_mean dropout=0.2"""
     stop: Stop = field(default_factory=StopAfter)
     """when the stopper learns: after the trunk (epochs=20 batch_size=1000 classifier=frozen|learns)
     or joint with it (into=detached|state ram_share=0); both take max_mean_glimpses=3.5
@@ -196,43 +200,42 @@ def train_trunk(
 ) -> None:
     """Trains the trunk with `glimpses` glimpses an image; `before`: those of the previous stage of
     the curriculum, 0 for the first."""
-    images = task.images("train")
-    objective = options.objective(task.discount)
-    std = options.locator.std if isinstance(options.locator, Gaussian) else 1.0  # cells: unused
+    images, objective = task.images("train"), options.objective(task.discount)
     joint = isinstance(options.stop, StopJoint)
-    unroll: Unroll | MapUnroll
-    bf16 = options.bf16 and isinstance(options.encoder, PlainEncoder)  # a ResNet casts itself
-    if isinstance(agent, MapDTRAM):
-        unroll = MapUnroll(agent, task.sensor, bf16)
-    else:
-        unroll = Unroll(agent, task.sensor, std, joint, bf16)
-        unroll.within_cell = isinstance(options.locator, Values)
+    unroll = new_unroll(agent, task.sensor, options.locator, joint, options.bf16)
+    sample = compiled(unroll, options.compile, task.device)
+    loss_of = compiled(hybrid_loss, options.compile, task.device)
     epochs, batches = options.epochs, len(images) // options.batch_size
     env_steps = options.env_steps_of("trunk")
     if env_steps is not None:
         a_step = round(options.batch_size * options.m * unroll.mean_length(glimpses))
-        affordable = env_steps // a_step
-        epochs, batches = epochs_of_budget(affordable, batches)
+        epochs, batches = epochs_of_budget(env_steps // a_step, batches)
 
     begin_stage(agent, before)
     answers = task.classifier is None  # else a frozen classifier answers in the agent's place
     parameters = stage_parameters(agent, objective, glimpses, before, answers)
     learn_only(agent, parameters)  # the optimizers leave out all other parameters
-    rate, own = options.learning_rate, options.locator.learning_rate
-    steps, rates = epochs * batches, {} if own is None else {"locator": own}
-    optimizers = Optimizers(agent, parameters, steps, rate, options.optimizer, own_rates=rates)
+    steps, rates = epochs * batches, {"locator": options.locator.learning_rate}
+    how = options.learning_rate, options.optimizer
+    optimizers = Optimizers(agent, parameters, steps, *how, own_rates=rates)
     learns_locations = glimpses > 1 and not agent.config.scan
+
+    def loss(store: Any, in_store: Tensor, labels: Tensor, m: int, objective: Objective) -> Losses:
+        trajectory = sample(store, in_store, glimpses, m)
+        return loss_of(trajectory, labels, m, objective, agent.scalar_baseline)
+
+    partly = options.scan_epochs > 0 or getattr(options.stop, "ram_share", 0) > 0 or glimpses == 1
+    batch_loss = distributed.spread(agent, loss, partly)
     run.begin(optimizers, epochs, more_means=[LOCATOR_GRADIENT] * learns_locations)
     for epoch in run.epochs():
         agent.train()
         epoch_objective, m = objective, options.m
         progress = epoch / max(1, epochs - 1)
-        ram_share = getattr(options.stop, "ram_share", 1.0)
-        stops = joint and epoch >= ram_share * epochs
+        stops = joint and epoch >= getattr(options.stop, "ram_share", 1.0) * epochs
         if isinstance(unroll, Unroll):
             unroll.scripted_locations, unroll.stop = None, stops
         if isinstance(options.locator, Values):
-            unroll.exploration = options.locator.exploration_at(progress)
+            unroll.exploration = changing(options.locator.exploration_at(progress), task.device)
         elif isinstance(unroll, MapUnroll) and isinstance(options.locator, Scan):
             unroll.jitter = 2 * options.locator.jitter / (task.image_size or 1)
         if epoch < options.scan_epochs and glimpses > 1:
@@ -240,22 +243,19 @@ def train_trunk(
             epoch_objective, m = warm_up_objective(objective), 1
             unroll.scripted_locations = scripted_scan(glimpses - 1).to(task.device)
         elif isinstance(options.locator, Cells):
-            entropy = options.locator.entropy_at(progress)
+            entropy = changing(options.locator.entropy_at(progress), task.device)
             epoch_objective = replace(objective, location_entropy=entropy)
         if not stops:
             epoch_objective = replace(epoch_objective, stop="off", stop_entropy=0.0)
         for indices in run.batches(len(images), options.batch_size, batches):
             store, in_store = task.augmented(images, indices, options.augment)
-            trajectory = unroll(store, in_store, glimpses, m)
-            losses = hybrid_loss(
-                trajectory, images.labels[indices], m, epoch_objective, agent.scalar_baseline
-            )
+            losses = batch_loss(store, in_store, images.labels[indices], m, epoch_objective)
             optimizers.zero_grad()
             losses.total.backward()
             norms = [optimizers.gradient_norm(agent.locator)] if learns_locations else []
             optimizers.clip_gradient()
             optimizers.step()
-            taken = round(len(indices) * m * unroll.mean_length(glimpses))
+            taken = round(options.batch_size * m * unroll.mean_length(glimpses))
             run.count(losses, *norms, env_steps=taken)
 
         scores = validation.score_validation(task, agent).limit(glimpses)
@@ -267,7 +267,7 @@ def train_trunk(
             selection = validation.select_by_error(scores, task.discount, last_only)
         if stops == joint and run.is_best(selection):
             agent.stopping = agent.learned_stop(selection.threshold)
-            agent.save(run.path, **task.metadata)
+            run.save_model(agent, **task.metadata)
         learned = {"stops": joint, "looks": not agent.config.scan}
         run.end_epoch(selection, validation.behaviour(scores, **learned))
 
@@ -304,19 +304,21 @@ def train_stopper(options: Options, task: TrainingTask, agent: DTRAM, run: Train
     batch_size = min(stop.batch_size, len(states.labels))
     steps = stop.epochs * (len(states.labels) // batch_size)
     optimizers = Optimizers(agent, parameters, steps, STOPPER_LEARNING_RATE, AdamW())
+
+    def loss(indices: Tensor) -> Losses:
+        if isinstance(stop, ACT):
+            return states.act_losses(agent, indices, stop.ponder_cost, task.discount)
+        if objective is None:
+            return states.gain_losses(agent, indices, task.discount)
+        trajectory, labels = states.trajectory(agent, indices, m), states.labels[indices]
+        return hybrid_loss(trajectory, labels, m, objective, agent.scalar_baseline)
+
+    batch_loss = distributed.spread(agent, loss)
     run.begin(optimizers, stop.epochs, env_steps=states.env_steps)
     for _ in run.epochs():
         agent.train()
         for indices in run.batches(len(states.labels), batch_size):
-            if isinstance(stop, ACT):
-                losses = states.act_losses(agent, indices, stop.ponder_cost, task.discount)
-            elif objective is None:
-                losses = states.gain_losses(agent, indices, task.discount)
-            else:
-                trajectory = states.trajectory(agent, indices.repeat_interleave(m))
-                losses = hybrid_loss(
-                    trajectory, states.labels[indices], m, objective, agent.scalar_baseline
-                )
+            losses = batch_loss(indices)
             optimizers.zero_grad()
             losses.total.backward()
             optimizers.clip_gradient()
@@ -333,7 +335,7 @@ def train_stopper(options: Options, task: TrainingTask, agent: DTRAM, run: Train
             selection = validation.select_threshold(scores, task.discount, bound, fixed)
         if run.is_best(selection):
             agent.stopping = agent.learned_stop(selection.threshold)
-            agent.save(run.path, **task.metadata)
+            run.save_model(agent, **task.metadata)
         learned = {"stops": isinstance(stop, StopAfter), "looks": False}
         run.end_epoch(selection, validation.behaviour(scores, **learned))
 
@@ -345,10 +347,9 @@ def train(options: Options) -> Path:
     curriculum = options.curriculum or (task.max_glimpses,)
     check_stages(curriculum, task.max_glimpses)
     stages = {f"trunk-{t}": t for t in curriculum}
-    names = []
     if options.trunk is None:
         options.check_batch_size(len(task.images("train")))
-        names = list(stages)
+    names = list(stages) if options.trunk is None else []
     names += ["stopper"] if isinstance(options.stop, AfterTrunk) else []
     if options.env_steps is not None:
         for stage in names:
@@ -374,15 +375,14 @@ def train(options: Options) -> Path:
                 glimpses = stages[stage]
                 before = max((t for t in curriculum if t < glimpses), default=0)
                 train_trunk(options, task, agent, run, glimpses, before)
-            best = load_agent(run.path, task.device)  # the next stage starts from the best epoch
+            best = distributed.from_main(lambda: load_agent(run.path))  # starts the next stage
             agent.load_state_dict(best.state_dict())
             agent.stopping = best.stopping
             if len(names) > 1:
-                agent.save(run.path / "stages" / stage, **task.metadata)
-            pictures = glimpse_pictures(task, agent.eval(), "validation")
-            run.writer.add_image(
-                f"glimpses/{stage}", pictures, run.progress.images, dataformats="HWC"
-            )
+                run.save_model(agent, "stages", stage, **task.metadata)
+            run.add_picture(f"glimpses/{stage}", lambda: glimpse_pictures(task, agent))
+        if not distributed.leave():
+            return run.path
         # Ctrl-C is ignored during the report, which takes a few seconds.
         about = {
             "recipe": options.recipe,

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
-from train.common.run import Interrupt, RunFolder, run_program  # isort: skip  # says what to install
+from train.common.run import Interrupt, RunFolder, new_folder, run_program  # isort: skip
 
 import torch
 import tyro
@@ -39,7 +39,7 @@ from train.baselines.callback import ValidationCallback, curve_point, load_weigh
 from train.common.files import write_text
 from train.common.options import EnvOptions, check, check_numbers, json_or_text, to_json
 from train.common.provenance import choose_device, provenance
-from train.common.training_task import describe_env
+from train.common.training_task import check_splits, describe_env
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,16 @@ class Options(EnvOptions):
     """folder of this run; runs/ENV_ID/ALGO_DATE_TIME_seedN if not given"""
     resume: bool = False
     """continue the run in --run-dir if there is one; a finished run prints its result"""
+    save_minutes: float = 10.0
+    """longest time between two checkpoints, if a rollout is shorter; there is one at every
+    validation, too"""
     verbose: bool = False
     """print SB3's tables too"""
 
     def __post_init__(self) -> None:
         check("algo", self.algo, self.algo in ALGORITHMS, f"one of {', '.join(ALGORITHMS)}")
         check_numbers(self, "at least 1", "total_timesteps", "num_envs", "eval_points")
+        check_numbers(self, "a positive number", "save_minutes")
         check("seed", self.seed, 0 <= self.seed < 2**31, "0 or more, below 2**31")
         if self.resume and self.run_dir is None:
             raise ValueError("--resume: expected with --run-dir, the run to continue")
@@ -137,6 +141,7 @@ def prepare(options: Options) -> Experiment:
         raise ValueError(f"--set env.{min(own)}=…: the program sets it itself; leave it out")
     try:
         about = describe_env(options.env_id, **base, **chosen.env)
+        check_splits(options.env_id, **base, **chosen.env)
     except TypeError as error:
         raise ValueError(f"--env, or --set env.…: {error}") from None
     steps = options.total_timesteps or ENV_STEPS[track]
@@ -151,16 +156,16 @@ def learn(experiment: Experiment, run: RunFolder, model: Any) -> tuple[dict[str,
     options, steps = experiment.options, experiment.steps
     evaluate = partial(experiment.evaluate, split="validation")
     callback = ValidationCallback(run, steps, options.eval_points, evaluate)
-    callback.restore(model)
-    formats = ["tensorboard", "csv", *(["stdout"] if options.verbose else [])]
-    folder, suffix = str(run.path), f"-{model.num_timesteps}"  # else a resumed run overwrites them
-    logger = Logger(folder, [make_output_format(name, folder, suffix) for name in formats])
-    model.set_logger(logger)
-    with Interrupt() as interrupt, closing(logger), closing(model.env):
-        callback.interrupt = interrupt
-        if left := max(0, steps - model.num_timesteps):
-            shown = sys.stderr.isatty()
-            model.learn(left, callback, reset_num_timesteps=False, progress_bar=shown)
+    with Interrupt() as callback.interrupt, closing(model.env):
+        callback.restore(model)
+        formats = ["tensorboard", "csv", *(["stdout"] if options.verbose else [])]
+        suffix = f"-{model.num_timesteps}"  # else a resumed run overwrites them
+        outputs = [make_output_format(name, str(run.path), suffix) for name in formats]
+        with closing(Logger(str(run.path), outputs)) as logger:
+            model.set_logger(logger)
+            if left := max(0, steps - model.num_timesteps):
+                shown = sys.stderr.isatty()
+                model.learn(left, callback, reset_num_timesteps=False, progress_bar=shown)
         callback.save()  # an interruption of the test below then costs no training
     seconds = round(callback.seconds, 1)
     result = {"env_steps": model.num_timesteps, "train_seconds": seconds}
@@ -172,22 +177,32 @@ def learn(experiment: Experiment, run: RunFolder, model: Any) -> tuple[dict[str,
 def train(options: Options) -> Path:
     """Trains, evaluates and reports; returns the run's folder."""
     experiment = prepare(options)
-    chosen, about = experiment.chosen, experiment.about
     device = choose_device(options.device)
     origin = provenance(device)
     # Made before the folder: an error of the algorithm must not leave a folder behind.
     untrained = experiment.untrained(device)
     defining = to_json(options)
-    defining |= {"total_timesteps": experiment.steps, "hyperparameters": chosen.row}
+    defining |= {"total_timesteps": experiment.steps, "hyperparameters": experiment.chosen.row}
     del defining["verbose"]
     name = f"{options.algo}_{time.strftime('%Y-%m-%d_%H-%M-%S')}_seed{options.seed}"
-    run_dir = options.run_dir or Path("runs", options.env_id.rpartition(":")[2], name)
-    run = RunFolder(run_dir, defining, options.resume, device, "train/sb3_baselines.py")
+    parent = Path("runs", options.env_id.rpartition(":")[2])
+    run_dir = options.run_dir or new_folder(parent, name)
+    how = options.resume, device, "train/sb3_baselines.py", options.save_minutes
+    run = RunFolder(run_dir, defining, *how)
     if run.finished:
         print(f"{run_dir}: finished already")
         print((run_dir / "results.txt").read_text(encoding="utf-8"), end="")
         return run_dir
+    with closing(run):
+        make_results(experiment, run, untrained, origin)
+    return run_dir
 
+
+def make_results(
+    experiment: Experiment, run: RunFolder, untrained: Any, origin: dict[str, Any]
+) -> None:
+    """Trains and evaluates an untrained model, and writes the results of the run."""
+    options, chosen, about = experiment.options, experiment.chosen, experiment.about
     flops = about["classifier_flops"]
     if experiment.steps:
         result, model = learn(experiment, run, untrained)
@@ -209,7 +224,7 @@ def train(options: Options) -> Path:
         "flops_per_image": round(flops * found.mean_glimpses),
         **result,
         "hyperparameters": chosen.row,
-        "options": defining,
+        "options": run.options,
         **origin,
     }
     line = (
@@ -218,10 +233,9 @@ def train(options: Options) -> Path:
         f"{found.mean_return:.4f}; {result['env_steps']:,} env steps in "
         f"{result['train_seconds']:.0f} s\n"
     )
-    write_text(run_dir / "results.txt", line)
+    write_text(run.path / "results.txt", line)
     run.finish(results)
     print(line, end="")
-    return run_dir
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from ..checks import check_choice
 from .catalog import DATASETS, DRAWINGS, DatasetInfo, ImageOptions, drawn_cache, user_folders
 from .dataset import Dataset
 from .errors import BuiltinDataWarning, DatasetCorruptError, DatasetNotFoundError
-from .paths import data_root
+from .paths import data_root, text
 from .splits import SPLITS, split_indices, stratified_split
 from .storage import mapped
 from .storage.cache import build_cache
@@ -37,7 +37,8 @@ __all__ = [
 ]
 
 DATA = ("auto", "real", "builtin")
-_loaded: dict[tuple[str, str, str | None, Path | None, ImageOptions], Dataset] = {}
+_Key = tuple[str, str, str | None, Path | None, ImageOptions]
+_loaded: dict[_Key, tuple[object, Dataset]] = {}  # with `Part.state`
 _lock = threading.RLock()
 
 
@@ -50,7 +51,7 @@ def load(
     data: str = "auto",
     options: ImageOptions | None = None,
 ) -> Dataset:
-    """Loads one split of a dataset; a process gets the same object for the same arguments.
+    """Loads one split of a dataset; a process gets the same object while its files do not change.
 
     Args:
         name: a name in `DATASETS`, in upper or lower case.
@@ -126,9 +127,6 @@ def build(
             data = load(name, split, data_dir=data_dir, data="real", options=options)
             for side in thumbnail_sizes:
                 data.prepare(side)
-    with _lock:  # forgets stores that draw, because the cache is faster
-        for key in [key for key in _loaded if key[0] == name]:
-            del _loaded[key]
     return (user_folders(folder, options)[1] if name == "imagefolder" else folder) / "cache"
 
 
@@ -222,16 +220,18 @@ def _load(
     _check_options(name, options, stands_in_for)
     root = data_root(data_dir) if info.uses_disk else None
     key = (name, split, stands_in_for, root, options)
-    if key not in _loaded:
-        part = info.read(_folder(name, data_dir), "test" if split == "test" else "train", options)
+    if key in _loaded and not info.cached:
+        return _loaded[key][1]
+    part = info.read(_folder(name, data_dir), "test" if split == "test" else "train", options)
+    if key not in _loaded or _loaded[key][0] != part.state:
         if split in ("train", "validation"):
             count = info.validation_count or len(part.labels) // 10
             part = part.select(split_indices(split, part.labels, count))
-        title = info.title if options.root is None else Path(options.root).name
-        _loaded[key] = Dataset(
-            title, split, **vars(part), drawn=info.drawn, stands_in_for=stands_in_for
-        )
-    return _loaded[key]
+        title = info.title if options.root is None else text(Path(options.root).name)
+        what = part.images, part.labels, part.class_names, part.metadata
+        data = Dataset(title, split, *what, drawn=info.drawn, stands_in_for=stands_in_for)
+        _loaded[key] = part.state, data
+    return _loaded[key][1]
 
 
 def _check_options(name: str, options: ImageOptions, stands_in_for: str | None = None) -> None:

@@ -1,6 +1,7 @@
 """``python -m dtram_env.datasets``: lists the datasets; downloads, decodes, draws or checks one."""
 
 import argparse
+import signal
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -29,6 +30,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, DatasetCorruptError, ValueError) as error:
         print(in_one_line(error), file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command begins again", file=sys.stderr)
+        return 128 + signal.SIGINT
     return 0
 
 

@@ -1,6 +1,7 @@
 """The table of datasets, and how each is read."""
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
@@ -48,13 +49,14 @@ class Part:
     labels: np.ndarray
     class_names: tuple[str, ...]
     metadata: Mapping[str, np.ndarray] = field(default_factory=dict)
+    state: object = None  # of the files that were read; another one if they change
 
     def select(self, indices: np.ndarray) -> "Part":
         """The images at ``indices`` ``(M,)``, in that order."""
         images = self.images
         images = images[indices] if isinstance(images, np.ndarray) else images.select(indices)
         metadata = {name: values[indices] for name, values in self.metadata.items()}
-        return Part(images, self.labels[indices], self.class_names, metadata)
+        return replace(self, images=images, labels=self.labels[indices], metadata=metadata)
 
 
 Reader = Callable[[Path, str, ImageOptions], Part]
@@ -114,7 +116,7 @@ def user_folders(place: Path, options: ImageOptions) -> tuple[Path, Path]:
             'gym.make("DTRAM-ImageFolder-v0", root="photos") or --root photos'
         )
     root = Path(options.root)
-    return root, place / f"{root.name}-{hashlib.sha256(str(root).encode()).hexdigest()[:12]}"
+    return root, place / f"{root.name}-{hashlib.sha256(os.fsencode(root)).hexdigest()[:12]}"
 
 
 def _arrays(
@@ -140,7 +142,8 @@ def _decoded(listed: ImageList, place: Path, part: str, options: ImageOptions) -
     cache = place / "cache" / f"{part}-{size}{'-box' * options.crop_to_box}"
     images = DecodedImages(listed, options.image_size, options.crop_to_box)
     store = build_cache(cache, images, label=f"decoding {place.name}, {part}")
-    return Part(store, listed.labels, listed.class_names, store.metadata())
+    state = store.meta, listed.class_names, listed.labels.tobytes()
+    return Part(store, listed.labels, listed.class_names, store.metadata(), state)
 
 
 def _drawn(name: str, title: str, description: str) -> DatasetInfo:
@@ -150,8 +153,9 @@ def _drawn(name: str, title: str, description: str) -> DatasetInfo:
         cache, drawn = drawn_cache(name, options, place, part)
         drawing, layout = drawn.drawing, drawn.drawing.layout(part)
         metadata = {"part_boxes": layout.part_boxes, "discriminative": layout.discriminative}
-        images = open_cache(cache, drawn) or drawn
-        return Part(images, drawing.labels(part), drawing.class_names, metadata)
+        built = open_cache(cache, drawn)
+        state = built and built.meta
+        return Part(built or drawn, drawing.labels(part), drawing.class_names, metadata, state)
 
     options = frozenset({"image_size", "num_classes", "num_train", "num_test"})
     env_id = f"DTRAM-{title}-v0"

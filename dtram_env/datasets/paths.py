@@ -17,6 +17,11 @@ def data_root(data_dir: str | Path | None = None) -> Path:
     return Path(chosen or Path("~", ".cache", "dtram")).expanduser().resolve()
 
 
+def text(name: str) -> str:
+    """The name of a file as text, the same in every locale; bytes that are not UTF-8 as \\xNN."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
 @contextmanager
 def locked(lock_file: Path, dataset: str = "") -> Iterator[None]:
     """Lets one process at a time run the body; a process that dies frees the lock.
@@ -40,4 +45,6 @@ def locked(lock_file: Path, dataset: str = "") -> Iterator[None]:
 
 def shows_progress(progress: bool | None) -> bool:
     """Whether to show progress bars; None: only if standard error is a terminal."""
+    if sys.stderr is None:  # closed, as by ``2>&-``
+        return False
     return sys.stderr.isatty() if progress is None else progress

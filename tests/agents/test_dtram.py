@@ -17,7 +17,9 @@ from agents.cost import flops_per_glimpse
 from agents.dtram import DTRAM, EVEN_DOUBT, DTRAMConfig
 from agents.encoders import GlimpseConv, GlimpseMLP
 from agents.stopping import ConfidenceStop, LearnedStop
+from agents.unroll import classify, score
 from dtram_env.views import grid_centres
+from train.common.training_task import TrainingTask
 
 CONFIG = DTRAMConfig(num_classes=5, glimpse_shape=(8, 8, 2), max_glimpses=4, hidden_size=16)
 
@@ -271,7 +273,6 @@ def test_the_bounds_of_a_mean_location_by_hand() -> None:
     [
         ({"max_glimpses": 3}, "'max_glimpses': 4.*'max_glimpses': 3"),
         ({"glimpse_size": 6}, r"\(6, 6, 1\)"),
-        ({"first_glimpse": "choose"}, "first_glimpse='choose'"),
         ({"first_glimpse": "thumbnail", "thumbnail_size": 10}, "'thumbnail_size': 10"),
         ({"view": "continuous"}, "view='native'"),
     ],
@@ -349,3 +350,33 @@ def test_pixels_are_scaled_by_the_saved_mean_and_deviation(tmp_path: Path) -> No
     loaded = DTRAM.load(tmp_path)
     assert (loaded.config.pixel_mean, loaded.config.pixel_std) == (10.0, 50.0)
     assert torch.equal(loaded.encoder(white, where), scaled.encoder(white, where))
+
+
+def test_an_agent_that_chooses_its_first_location_acts_as_it_is_scored() -> None:
+    """At time 0 the environment shows nothing: the agent looks somewhere, and nothing else."""
+    task = TrainingTask("DTRAM-Signpost-v0", torch.device("cpu"), first_glimpse="choose")
+    torch.manual_seed(0)
+    agent = task.new_agent(hidden_size=16).eval()
+    torch.nn.init.constant_(agent.locator.bias, 0.1)
+    torch.nn.init.normal_(agent.stopper[-1].weight)
+    images = task.images("validation")
+    scores = score(agent, task.sensor, images.store, images.labels)
+    agent.stopping = LearnedStop(torch.sigmoid(scores.stop_logit[0]).median().item())
+    taken, prediction = scores.apply(agent.stopping)
+    assert len(set(taken.tolist())) > 1
+    first = torch.full((600, 2), math.tanh(0.1))  # of a state that is still 0
+    torch.testing.assert_close(scores.locations[0], first)
+    for backend in ("numpy", "torch"):
+        found = dtram_env.evaluate(
+            agent,
+            "DTRAM-Signpost-v0",
+            "validation",
+            num_envs=70,
+            backend=backend,
+            first_glimpse="choose",
+        )
+        assert found.num_glimpses.tolist() == taken.tolist()
+        assert found.prediction.tolist() == prediction.tolist()
+    found = classify(agent, task.sensor, images.store, torch.arange(600))
+    assert found.num_glimpses.tolist() == taken.tolist()
+    assert found.prediction.tolist() == prediction.tolist()

@@ -46,6 +46,7 @@ class CellLook(NamedTuple):
     """A sensor whose glimpse is one number: the pixel of the location's quadrant."""
 
     pixels: Tensor  # (N, 4) uint8
+    first_glimpse: str = "center"
 
     def first_location(self, index: Tensor, fixed: bool = False) -> Tensor:
         return torch.full((len(index), 2), 0.5, dtype=torch.float64)
@@ -60,6 +61,15 @@ class CellLook(NamedTuple):
 
 def cell_of(location: Tensor) -> Tensor:
     return (location[:, 0] > 0).long() + 2 * (location[:, 1] > 0).long()
+
+
+def probability_of_cell(mean: Tensor, cell: Tensor) -> Tensor:
+    """Probability ``(P,)`` that a location with a mean ``(P, 2)`` lies in a quadrant ``(P,)``."""
+    right = 0.5 * (1 + torch.erf(mean / (STD * math.sqrt(2))))  # P(coordinate > 0)
+    x, y = cell % 2 == 1, cell >= 2
+    return torch.where(x, right[:, 0], 1 - right[:, 0]) * torch.where(
+        y, right[:, 1], 1 - right[:, 1]
+    )
 
 
 class PixelEncoder(nn.Module):
@@ -129,11 +139,7 @@ def probability_gradient(agent: DTRAM, in_logs: bool = False) -> Tensor:
             said = heads.logits.softmax(-1)[:, LABELS[image]].detach()
             right.append(said.log().clamp(min=-3) if in_logs else said)
             if t + 1 < STEPS:
-                p = 0.5 * (1 + torch.erf(heads.location / (STD * math.sqrt(2))))
-                x, y = paths[:, t] % 2 == 1, paths[:, t] >= 2
-                choices.append(
-                    torch.where(x, p[:, 0], 1 - p[:, 0]) * torch.where(y, p[:, 1], 1 - p[:, 1])
-                )
+                choices.append(probability_of_cell(heads.location, paths[:, t]))
         constant = torch.stack(choices).prod(0).detach()
         gain = sum(
             torch.log(choices[t]) * torch.stack(right[t + 1 :]).mean(0) for t in range(STEPS - 1)
@@ -142,20 +148,22 @@ def probability_gradient(agent: DTRAM, in_logs: bool = False) -> Tensor:
     return flat_gradient(total / len(LABELS), agent)
 
 
-def exact_gradient(agent: DTRAM, objective: Objective) -> Tensor:
+def exact_gradient(agent: DTRAM, objective: Objective, look: CellLook = LOOK) -> Tensor:
     """Gradient of the expected loss, by going through every path and every stopping time.
 
     Written without the module under test: probabilities of quadrants from the normal distribution,
     returns and survival by their definitions.
     """
-    paths = torch.tensor(list(itertools.product(range(4), repeat=STEPS - 1)))  # (16, 2)
+    chooses = look.first_glimpse == "choose"
+    cells = torch.tensor(list(itertools.product(range(4) if chooses else [3], *[range(4)] * 2)))
     total = torch.zeros((), dtype=torch.float64)
     for image in range(len(LABELS)):
-        label = LABELS[image].expand(len(paths))
-        cells = torch.cat([torch.full((len(paths), 1), 3), paths], dim=1)
-        state, anywhere = agent.initial(len(paths)), torch.zeros(len(paths), 2)
-        path_probability = torch.ones(len(paths), dtype=torch.float64)
-        survive = torch.ones(len(paths), dtype=torch.float64)
+        label = LABELS[image].expand(len(cells))
+        state, anywhere = agent.initial(len(cells)), torch.zeros(len(cells), 2)
+        path_probability = torch.ones(len(cells), dtype=torch.float64)
+        if chooses:
+            path_probability = probability_of_cell(agent.locate(state), cells[:, 0])
+        survive = torch.ones(len(cells), dtype=torch.float64)
         paid, ce, squared = 0.0, 0.0, 0.0
         reached, baselines, rewards_, stops = [], [], [], []
         for t in range(1, STEPS + 1):
@@ -176,11 +184,8 @@ def exact_gradient(agent: DTRAM, objective: Objective) -> Tensor:
             baselines.append({"value": heads.value}.get(objective.baseline, agent.scalar_baseline))
             survive = survive * (1 - p)
             if t < STEPS:
-                z = heads.location / (STD * math.sqrt(2))
-                right = 0.5 * (1 + torch.erf(z))  # P(coordinate > 0), (16, 2)
-                x, y = paths[:, t - 1] % 2 == 1, paths[:, t - 1] >= 2
-                path_probability = path_probability * torch.where(x, right[:, 0], 1 - right[:, 0])
-                path_probability = path_probability * torch.where(y, right[:, 1], 1 - right[:, 1])
+                chosen = probability_of_cell(heads.location, cells[:, t])
+                path_probability = path_probability * chosen
         if objective.baseline in ("value", "scalar"):
             for t in range(STEPS):
                 for end in range(t, STEPS):  # every stopping time from t on
@@ -191,10 +196,12 @@ def exact_gradient(agent: DTRAM, objective: Objective) -> Tensor:
     return flat_gradient(total / len(LABELS), agent)
 
 
-def sampled_gradients(agent: DTRAM, objective: Objective, loss=hybrid_loss, chunks=60) -> Tensor:
+def sampled_gradients(
+    agent: DTRAM, objective: Objective, loss=hybrid_loss, chunks=60, look: CellLook = LOOK
+) -> Tensor:
     """Gradients ``(chunks, P)`` of the loss on independent batches of trajectories."""
     torch.manual_seed(2)
-    unroll = Unroll(agent, LOOK, STD)
+    unroll = Unroll(agent, look, STD)
     images, m = torch.arange(2).repeat(250), 4
     gradients = []
     for _ in range(chunks):
@@ -224,6 +231,18 @@ def test_sampled_gradient_is_the_exact_one(baseline: str, stop_gradient: str, re
     exact = exact_gradient(agent, objective)
     assert exact.abs().max() > 0.01
     assert worst_deviation(sampled_gradients(agent, objective), exact) < LIMIT
+
+
+@pytest.mark.parametrize("baseline", ["leave_one_out", "scalar", "none"])
+@pytest.mark.parametrize("stop_gradient", ["reinforce", "exact"])
+def test_sampled_gradient_of_a_first_location_that_is_chosen(
+    baseline: str, stop_gradient: str
+) -> None:
+    agent, look = toy_agent("state"), LOOK._replace(first_glimpse="choose")
+    objective = talk(discount=GAMMA, baseline=baseline, stop_gradient=stop_gradient)
+    exact = exact_gradient(agent, objective, look)
+    assert (exact - exact_gradient(agent, objective)).abs().max() > 0.01
+    assert worst_deviation(sampled_gradients(agent, objective, look=look), exact) < LIMIT
 
 
 @pytest.mark.parametrize("supervision", ["taken", "last", "all"])
@@ -489,6 +508,23 @@ def test_trajectories_that_lack_what_the_objective_needs(options, message) -> No
     trajectory = trajectory_by_hand([0, 0], [False] * 2)
     with pytest.raises(ValueError, match=message):
         hybrid_loss(trajectory, torch.tensor([2]), 1, talk(**options), torch.zeros(()))
+
+
+@pytest.mark.parametrize(
+    ("options", "given"),
+    [
+        ({"baseline": "value"}, "value and return"),
+        (
+            {"stop": "off", "location_reward": "mean_prob", "baseline": "none"},
+            "none and mean_prob",
+        ),
+    ],
+)
+def test_a_first_location_needs_a_return_and_a_baseline_without_it(options, given) -> None:
+    chosen = trajectory_by_hand([0, 0], [False] * 2)._replace(first_log_prob=torch.zeros(1))
+    expected = f"choose.*{given}': expected leave_one_out, scalar or none, and return"
+    with pytest.raises(ValueError, match=expected):
+        hybrid_loss(chosen, torch.tensor([2]), 1, talk(**options), torch.zeros(()))
 
 
 @pytest.mark.parametrize("stop_gradient", ["reinforce", "exact"])

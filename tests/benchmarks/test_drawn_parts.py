@@ -133,7 +133,7 @@ def test_bad_options() -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "benchmarks/results").glob("drawn_parts_*.json")))
 def test_committed_results(path: Path) -> None:
     """The thumbnail is at least 20 points below the parts, and below their first crop alone."""
-    found = json.loads(path.read_text())
+    found = json.loads(path.read_text(encoding="utf-8"))
     thumbnail, parts = found["results"]["thumbnail"], found["results"]["parts"]
     assert parts["accuracy"] - thumbnail["accuracy"] >= 20
     assert parts["accuracy_of_first_look"] - thumbnail["accuracy"] >= 20

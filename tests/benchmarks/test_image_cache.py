@@ -23,7 +23,7 @@ def run_main(program: Any, monkeypatch: pytest.MonkeyPatch, json_file: Path, wor
     command = [program.__file__, *words.split(), "--json", str(json_file)]
     monkeypatch.setattr(sys, "argv", command)
     run_benchmark(program.Options, program.run, None)
-    return json.loads(json_file.read_text())
+    return json.loads(json_file.read_text(encoding="utf-8"))
 
 
 # -- dynamic_saving -------------------------------------------------------------------------------

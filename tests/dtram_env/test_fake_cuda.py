@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
+from agents.dtram import DTRAM, DTRAMConfig
+from agents.policy_only import FrozenClassifier
 from dtram_env import GlimpseVectorEnv
 from dtram_env.datasets import Dataset
 from dtram_env.datasets.storage import tensors
@@ -26,7 +28,9 @@ def cuda() -> Iterator[torch.device]:
 
 def play(data: Dataset, device: torch.device, mode: str, **task: Any) -> GlimpseVectorEnv:
     """Three steps and a reset of some images; everything that comes back is on the device."""
-    host = GlimpseVectorEnv(data, num_envs=4, glimpse_size=4, max_glimpses=2, **task)
+    any_answers = {"classifier": TALLY} if "classifier" in task else {}
+    same = {**task, **any_answers}
+    host = GlimpseVectorEnv(data, num_envs=4, glimpse_size=4, max_glimpses=2, **same)
     env = GlimpseVectorEnv(
         *(data,),
         **{"num_envs": 4, "glimpse_size": 4, "max_glimpses": 2, "autoreset_mode": mode, **task},
@@ -58,6 +62,15 @@ def test_images_of_any_size(
     flat = FlatStore(ragged.images, cuda)
     monkeypatch.setattr(tensors, "make_store", lambda *_: flat)
     play(ragged, cuda, "SameStep", first_glimpse=first, order=order, num_scales=2)
+
+
+@pytest.fixture
+def frozen() -> FrozenClassifier:
+    return FrozenClassifier(DTRAM(DTRAMConfig(5, (4, 4, 1), 2, hidden_size=8)), "new")
+
+
+def test_a_frozen_classifier_answers(frozen: FrozenClassifier, cuda: torch.device) -> None:
+    play(TOY, cuda, "SameStep", classifier=frozen)
 
 
 def test_a_check_of_actions_waits_for_the_device(cuda: torch.device) -> None:

@@ -361,14 +361,14 @@ def test_an_unchecked_nan_location_is_the_centre() -> None:
     np.testing.assert_array_equal(glimpse[2], expected)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.gpu
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("task", VIEWS, ids=task_id)
 def test_a_gpu_is_never_waited_for_and_gives_the_same(task: dict[str, Any], mode: str) -> None:
     compare_devices(TOY, task, mode)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.gpu
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("task", STARTS[:5], ids=task_id)
 def test_nor_for_images_of_different_sizes(

@@ -15,11 +15,12 @@ import tyro
 from agents.policy_only import POLICY_IDS
 from dtram_env.datasets.storage import cache
 from dtram_env.registration import TABLE
-from train import classifier, reinforce, sb3_baselines
+from train import classifier, reinforce
 from train.common import training
 from train.common.jobs import ProgramRun, Runner
 from train.common.options import command_line
 from train.common.run import Interrupt
+from train.common.signals import ENDINGS, restore_handlers
 from train.dtram.options import StopAfter, StopOff
 from train.dtram.recipes import RECIPES
 from train.reinforce import Options
@@ -45,7 +46,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture
 def draw_in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draws datasets in threads: for few images that is faster than starting processes."""
-    monkeypatch.setattr(cache, "ProcessPoolExecutor", lambda n, mp_context: ThreadPoolExecutor(n))
+    monkeypatch.setattr(cache, "process_pool", ThreadPoolExecutor)
 
 
 @pytest.fixture(scope="session")
@@ -135,6 +136,8 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """`Runner` calls programs in this process, which saves the time of their start."""
+    from train import sb3_baselines  # a GPU's machine may lack Stable-Baselines3
+
     calls: dict[str, Callable[[], object]] = {
         "reinforce.py": lambda: reinforce.train(command_line(Options, None, RECIPES)),
         "sb3_baselines.py": lambda: sb3_baselines.train(tyro.cli(sb3_baselines.Options)),
@@ -148,3 +151,11 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
                     calls[job.program]()
 
     monkeypatch.setattr(Runner, "run", run)
+
+
+@pytest.fixture
+def no_signal_ignored() -> Iterator[None]:
+    """As in a terminal; what a shell starts in the background ignores Ctrl-C."""
+    before = {name: signal.signal(name, signal.default_int_handler) for name in ENDINGS}
+    yield
+    restore_handlers(before)

@@ -1,7 +1,13 @@
-"""Device faults without a GPU: training on tensors that have a device and no data."""
+"""Device faults without a GPU: training on tensors that have a device and no data.
+
+Where there is a GPU, the same steps run on it.
+"""
 
 import copy
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +16,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
+    FakeTensor,
 )
 from torch.nn.functional import cross_entropy
 
@@ -23,16 +30,19 @@ from dtram_env.datasets.sources.cluttered import COMPOSITIONS
 from dtram_env.datasets.storage.mapped import MappedStore
 from dtram_env.datasets.storage.tensors import FlatStore, HostStore, TensorStore
 from tests.dtram_env.datasets.trees import make_folder
-from tests.fake_devices import device_without_data
+from tests.fake_devices import NoCopies, device_without_data
 from train.common.augment import Augmentation
 from train.common.clutter import Composer
+from train.common.compiled import changing, compiled
 from train.common.one_look_networks import HaltingBlocks, NoHalting, new_network
 from train.common.optimizers import Optimizers
 from train.common.options import ResNetEncoder
+from train.common.training import learn_only
 from train.common.training_task import Images, TrainingTask
+from train.dtram.curriculum import stage_parameters
 from train.dtram.frozen_states import FrozenStates
 from train.dtram.networks import new_agent
-from train.dtram.options import ACT, AfterTrunk, StopAfter, StopByValue, StopJoint, Values
+from train.dtram.options import ACT, AfterTrunk, Cells, StopAfter, StopByValue, StopJoint, Values
 from train.dtram.recipes import RECIPES
 from train.reinforce import Options
 
@@ -75,6 +85,7 @@ def moved(task: TrainingTask, device: torch.device) -> tuple[TrainingTask, Image
         store = FlatStore(images.store.store, device)
     there = copy.copy(task)
     there.device = device
+    task.sensor.make_tables(store, labels[:1])
     return there, replace(images, store=store, labels=labels)
 
 
@@ -98,9 +109,9 @@ def agent_of(task: TrainingTask, options: Options) -> DTRAM:
 
 
 def update(network: nn.Module, loss: Tensor, options: Options) -> None:
-    """The gradient and the optimizer's step, on meta; a fake device has no backward pass."""
+    """The gradient and the optimizer's step; a fake device has no backward pass."""
     assert loss.shape == ()
-    if loss.device.type == "meta":
+    if not isinstance(loss, FakeTensor):
         parameters = list(network.parameters())
         optimizers = Optimizers(network, parameters, 9, options.learning_rate, options.optimizer)
         optimizers.zero_grad()
@@ -113,31 +124,119 @@ def step(task: TrainingTask, options: Options, agent: DTRAM, device: torch.devic
     """A whole training step of the trunk; on a fake device, up to the loss."""
     there, images = moved(task, device)
     agent = agent.to(device)
-    joint = isinstance(options.stop, StopJoint)
+    with NoCopies() if device.type == "cuda" else nullcontext():
+        steps(there, images, options, agent)
+
+
+def steps(
+    task: TrainingTask,
+    images: Images,
+    options: Options,
+    agent: DTRAM,
+    progress: Sequence[float] = (0.0,),
+    compile: bool = False,
+) -> None:
+    """Training steps of the trunk, when these shares of the epochs are done."""
+    device, joint = task.device, isinstance(options.stop, StopJoint)
     unroll: MapUnroll | Unroll
     if isinstance(agent, MapDTRAM):
-        unroll = MapUnroll(agent, there.sensor, options.bf16)
+        unroll = MapUnroll(agent, task.sensor, options.bf16)
     else:
-        unroll = Unroll(agent, there.sensor, 0.1, joint, options.bf16)
-    objective, m = options.objective(0.98), options.m
-    indices = torch.randperm(len(images), device=device)[:BATCH]
-    store, in_store = there.augmented(images, indices, options.augment)
-    trajectory = unroll(store, in_store, GLIMPSES, m)
-    losses = hybrid_loss(trajectory, images.labels[indices], m, objective, agent.scalar_baseline)
-    assert losses.total.device.type == device.type
-    update(agent, losses.total, options)
+        unroll = Unroll(agent, task.sensor, 0.1, joint, options.bf16)
+    sample, loss = compiled(unroll, compile, device), compiled(hybrid_loss, compile, device)
+    for share in progress:
+        objective, m = options.objective(0.98), options.m
+        if isinstance(options.locator, Values):
+            unroll.exploration = changing(options.locator.exploration_at(share), device)
+        elif isinstance(options.locator, Cells):
+            entropy = changing(options.locator.entropy_at(share), device)
+            objective = replace(objective, location_entropy=entropy)
+        indices = torch.randperm(len(images), device=device)[:BATCH]
+        store, in_store = task.augmented(images, indices, options.augment)
+        trajectory = sample(store, in_store, GLIMPSES, m)
+        losses = loss(trajectory, images.labels[indices], m, objective, agent.scalar_baseline)
+        assert losses.total.device.type == device.type
+        update(agent, losses.total, options)
+
+
+def task_of(recipe: str) -> str:
+    """The id of the small task on which the tests train a recipe."""
+    resnet = isinstance(RECIPES[recipe].get("encoder"), ResNetEncoder)
+    return "DTRAM-ImageFolder-v0" if resnet else "DTRAM-Signpost-v0"
 
 
 @pytest.mark.parametrize("device", ["cuda", "meta"])
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_training_step_of_every_recipe(open_task, recipe: str, device: str) -> None:
-    resnet = isinstance(RECIPES[recipe].get("encoder"), ResNetEncoder)
-    env_id = "DTRAM-ImageFolder-v0" if resnet else "DTRAM-Signpost-v0"
     options = options_of(recipe, bf16=device == "cuda" and RECIPES[recipe].get("bf16", False))
-    task = open_task(env_id)
+    task = open_task(task_of(recipe))
     agent = agent_of(task, options)
     with device_without_data(device) as there:
         step(task, options, agent, there)
+
+
+@pytest.mark.parametrize("device", ["cuda", "meta"])
+def test_a_policy_only_step(open_task, mnist_folder: Path, device: str) -> None:
+    task, options = open_task("DTRAM-MNIST-Policy-v0"), options_of("mnist", bf16=False)
+    agent = agent_of(task, options)
+    task.images("train")  # read before tensors lose their data
+    learn_only(agent, stage_parameters(agent, options.objective(0.98), GLIMPSES, 0, answers=False))
+    with device_without_data(device) as there:
+        step(task, options, agent, there)
+    learned = {name for name, p in agent.named_parameters() if p.grad is not None}
+    assert learned == (set() if device == "cuda" else {"locator.weight", "locator.bias"})
+
+
+COMPILED = ("talk", "mnist-conv", "mnist-map", "birds-small")
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # the compiler reads it
+@pytest.mark.parametrize("recipe", COMPILED)
+def test_a_compiled_step_is_whole_and_compiled_once(
+    open_task, recipe: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compile = torch.compile
+
+    def traced(part: Any, mode: str | None, dynamic: bool) -> Any:
+        return compile(part, backend="eager", fullgraph=True, dynamic=dynamic)
+
+    monkeypatch.setattr(torch, "compile", traced)
+    torch._dynamo.reset()
+    task, options = open_task(task_of(recipe)), options_of(recipe, bf16=False)
+    agent = agent_of(task, options)
+    with device_without_data("meta") as there:
+        there_too, images = moved(task, there)
+        with torch._dynamo.config.patch(error_on_recompile=True):
+            steps(there_too, images, options, agent.to(there), (0.1, 0.2), compile=True)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_step_on_a_gpu_waits_for_nothing(open_task, recipe: str) -> None:
+    task, options = open_task(task_of(recipe)), options_of(recipe)
+    there, images = moved(task, torch.device("cuda"))
+    agent = agent_of(task, options).to(there.device)
+    steps(there, images, options, agent)  # libraries begin, and wait
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        steps(there, images, options, agent)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert all(torch.isfinite(p).all() for p in agent.parameters())
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore")  # of the compiler
+@pytest.mark.parametrize("recipe", COMPILED)
+def test_compiled_steps_on_a_gpu(open_task, recipe: str) -> None:
+    task, options = open_task(task_of(recipe)), options_of(recipe)
+    there, images = moved(task, torch.device("cuda"))
+    agent = agent_of(task, options).to(there.device)
+    before = [p.detach().clone() for p in agent.encoder.parameters()]
+    steps(there, images, options, agent, (0.1, 0.2, 0.3, 0.4), compile=True)
+    assert all(torch.isfinite(p).all() for p in agent.parameters())
+    learned = zip(before, agent.encoder.parameters(), strict=True)
+    assert not before or any(not torch.equal(old, new) for old, new in learned)
 
 
 @pytest.mark.parametrize("device", ["cuda", "meta"])
@@ -246,6 +345,21 @@ def test_a_tensor_left_on_the_host_is_found(open_task) -> None:
     left = agent._buffers.pop("cell_centres")
     agent.cell_centres = left  # no longer a buffer: it does not follow the module
     with device_without_data("cuda") as there, pytest.raises(RuntimeError, match="two devices"):
+        step(task, options, agent, there)
+
+
+def test_a_copy_that_the_host_waits_for_is_found(
+    open_task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, options, loss = open_task("DTRAM-Signpost-v0"), options_of("mnist"), hybrid_loss
+    agent = agent_of(task, options)
+
+    def waits(trajectory: Trajectory, labels: Tensor, *args: Any) -> Any:
+        value = trajectory.value * trajectory.value.new_tensor([0.5])
+        return loss(trajectory._replace(value=value), labels, *args)
+
+    monkeypatch.setitem(globals(), "hybrid_loss", waits)
+    with device_without_data("cuda") as there, pytest.raises(AssertionError, match="new_tensor"):
         step(task, options, agent, there)
 
 

@@ -781,3 +781,21 @@ def test_values_refuse_what_needs_a_softmax(small_options, changes, message: str
 def test_exploration_falls_in_the_first_quarter() -> None:
     falls = [Values(exploration=0.2).exploration_at(part / 8) for part in range(9)]
     assert falls == pytest.approx([1, 0.5, *[0.2] * 7])
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # the compiler reads it
+def test_a_compiled_step_is_the_same_step(
+    small_options, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compile, parts = torch.compile, []
+
+    def traced(part: Any, mode: str | None, dynamic: bool) -> Any:
+        parts.append(part)
+        return compile(part, backend="eager", fullgraph=True, dynamic=dynamic)
+
+    monkeypatch.setattr(torch, "compile", traced)
+    torch._dynamo.reset()
+    folder = train(small_options(run_dir=tmp_path / "compiled", compile=True))
+    assert len(parts) == 2
+    for name in ("options.json", "model.safetensors"):
+        assert (folder / name).read_bytes() == (finished_run / name).read_bytes()

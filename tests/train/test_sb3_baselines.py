@@ -246,6 +246,21 @@ def test_a_checkpoint_has_all_that_was_learned(
         assert model.replay_buffer.size() * 16 == 160
 
 
+def test_checkpoints_by_time(tmp_path: Path, policy_id: str, monkeypatch) -> None:
+    """After every rollout of 64 env steps, also where none is validated."""
+    saved, save = [], RunFolder.save_checkpoint
+
+    def record(self: RunFolder, write: Any, state: dict[str, Any]) -> None:
+        saved.append((state["env_steps"], len(state["curve"])))
+        save(self, write, state)
+
+    monkeypatch.setattr(RunFolder, "save_checkpoint", record)
+    small_one = small("ppo", policy_id, run_dir=tmp_path / "a", eval_points=1, save_minutes=1e-9)
+    train(small_one)
+    assert saved == [(0, 1), (0, 1), (64, 1), (128, 1), (192, 1), (256, 2)]
+    assert "save_minutes" not in results_of(tmp_path / "a")["options"]
+
+
 def restored(options: Options, folder: Path) -> tuple[Any, ValidationCallback]:
     """A model and its callback, from the folder's latest checkpoint or new ones."""
     experiment, device = prepare(options), torch.device("cpu")
@@ -256,6 +271,7 @@ def restored(options: Options, folder: Path) -> tuple[Any, ValidationCallback]:
     callback = ValidationCallback(run, 256, 4, lambda p: experiment.evaluate(p, "validation"))
     callback.restore(model)
     run.writer.close()
+    run.close()
     return model, callback
 
 

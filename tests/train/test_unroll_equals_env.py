@@ -64,10 +64,15 @@ def compare(
     index = indices.repeat_interleave(m)
     obs, infos = env.reset(options={"image_index": index.numpy()})
     np.testing.assert_array_equal(infos["label"], labels.numpy())
+    if task.sensor.first_glimpse == "choose":
+        assert len(trajectory.locations[0].unique(dim=0)) == images_shown * m
+        nothing = np.zeros(images_shown * m, dtype=np.int64)
+        start = {"location": trajectory.locations[0].numpy(), "stop": nothing}
+        obs, *_ = env.step({**start, "prediction": nothing})
     total = np.zeros(images_shown * m)
     running = np.ones(images_shown * m, dtype=bool)
     for t in range(task.max_glimpses):
-        if t == 0:
+        if t == 0 and task.sensor.first_glimpse != "choose":
             seen, _ = task.sensor.first(store, index)
         else:
             seen = task.sensor(store, index, trajectory.locations[t])
@@ -97,7 +102,12 @@ def compare(
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"glimpse_size": 7, "num_scales": 2, "discount": 0.9, "max_glimpses": 3}]
+    "options",
+    [
+        {},
+        {"glimpse_size": 7, "num_scales": 2, "discount": 0.9, "max_glimpses": 3},
+        {"first_glimpse": "choose"},
+    ],
 )
 @pytest.mark.parametrize("env_id", ["DTRAM-Signpost-v0", "DTRAM-MNIST-v0"])
 def test_same_actions_same_glimpses_and_rewards(

@@ -110,9 +110,11 @@ class ValidationCallback(BaseCallback):
     def _on_rollout_start(self) -> None:
         if self.model.num_timesteps >= len(self.curve) * self._steps / self._points:
             self.save()
-        if self.interrupt is not None and self.interrupt.signal is not None:
+        signalled = None if self.interrupt is None else self.interrupt.signal
+        if signalled is not None or self._run.save_is_due:
             self.save(validate=False)
-            self._run.leave(self.interrupt.signal)
+        if signalled is not None:
+            self._run.leave(signalled)
 
     def _on_step(self) -> bool:
         return True

@@ -7,14 +7,18 @@ images' device.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
+from agents import draws
 from agents.checks import require
+from dtram_env.datasets.storage.tensors import send
 from dtram_env.sensor_torch import TorchStore
 
 # Weights of red, green and blue in perceived brightness (ITU-R BT.601).
@@ -77,7 +81,7 @@ class Augmentation:
                 mean = store.thumbnail(indices, side).float().mean(dim=(1, 2))
                 colours = draw_colours(mean, self.colour, self.colour, self.colour, self.lighting)
         if self.flip:
-            flipped = torch.rand(len(indices), device=indices.device) < 0.5
+            flipped = draws.rand(len(indices), device=indices.device) < 0.5
         return ChangedStore(store, indices, flipped, colours)
 
     def __call__(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:
@@ -124,7 +128,7 @@ def random_affine(
     batch, height, width, channels = images.shape
 
     def draw(largest: float) -> Tensor:
-        return (torch.rand(batch, device=images.device) * 2 - 1) * (largest * strength)
+        return (draws.rand(batch, device=images.device) * 2 - 1) * (largest * strength)
 
     angle, size, shears = draw(math.radians(rotation)), 1 + draw(scale), draw(shear)
     cos, sin = size * torch.cos(angle), size * torch.sin(angle)
@@ -145,9 +149,9 @@ def _smooth_noise(batch: int, height: int, width: int, device: torch.device) -> 
     Normal displacements of knots, spread to the pixels about them by Gaussians.
     """
     down, across = (_knot_weights(side, device) for side in (height, width))
-    knots = torch.randn(batch, 2, down.shape[1], across.shape[1], device=device)
+    knots = draws.randn(batch, 2, down.shape[1], across.shape[1], device=device)
     pixels = down @ knots @ across.T
-    return pixels.permute(0, 2, 3, 1) * pixels.new_tensor([2 / width, 2 / height])
+    return torch.stack([pixels[:, 0] * (2 / width), pixels[:, 1] * (2 / height)], dim=-1)
 
 
 def _knot_weights(side: int, device: torch.device) -> Tensor:
@@ -201,25 +205,25 @@ def draw_colours(
     """
     batch, channels = mean.shape
     rgb = channels == 3
-    grey = mean.new_tensor(LUMA if rgb else [1 / channels] * channels)
+    grey = _sent(LUMA if rgb else [1 / channels] * channels, mean.device)
 
     def factor(reach: float) -> Tensor:
-        return 1 + reach * (2 * torch.rand(batch, device=mean.device) - 1)
+        return 1 + reach * (2 * draws.rand(batch, device=mean.device) - 1)
 
     by_brightness, by_contrast = factor(brightness), factor(contrast)
     by_saturation = factor(saturation if rgb else 0.0)[:, None, None]
     mix = by_saturation * torch.eye(channels, device=mean.device) + (1 - by_saturation) * grey
     lift = (by_brightness * (1 - by_contrast) * (mean @ grey))[:, None].expand(-1, channels)
     if rgb and lighting:
-        spread = mean.new_tensor(PCA_SPREADS) * (255 * lighting)
-        noise = torch.randn(batch, 3, device=mean.device) * spread
-        lift = lift + noise @ mean.new_tensor(PCA_AXES).T
+        spread = _sent(PCA_SPREADS, mean.device) * (255 * lighting)
+        noise = draws.randn(batch, 3, device=mean.device) * spread
+        lift = lift + noise @ _sent(PCA_AXES, mean.device).T
     return Colours(mix * (by_brightness * by_contrast)[:, None, None], lift)
 
 
 def random_flip(images: Tensor, sizes: Tensor | None = None, probability: float = 0.5) -> Tensor:
     """Mirrors images ``(B, H, W, C)`` left to right, each within its own width."""
-    flipped = torch.rand(len(images), device=images.device) < probability
+    flipped = draws.rand(len(images), device=images.device) < probability
     if sizes is None:
         return torch.where(flipped[:, None, None, None], images.flip(2), images)
     column = torch.arange(images.shape[2], device=images.device)
@@ -295,7 +299,7 @@ def random_crop(
 ) -> Tensor:
     """Resamples a window of each image (`crop_windows`) bilinearly to ``(B, side, side, C)``."""
     if sizes is None:
-        sizes = torch.tensor(images.shape[1:3], device=images.device).expand(len(images), 2)
+        sizes = _sent(images.shape[1:3], images.device).long().expand(len(images), 2)
     top, left, height, width = crop_windows(sizes, area, aspect)
     vertical = _resampling(top, height, images.shape[1], side)  # (B, side, H)
     horizontal = _resampling(left, width, images.shape[2], side)  # (B, side, W)
@@ -314,7 +318,7 @@ def crop_windows(
     """
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(shape, device=sizes.device)
+        return low + (high - low) * draws.rand(*shape, device=sizes.device)
 
     batch, (height, width) = len(sizes), sizes.unbind(dim=1)
     areas = uniform(*area, batch, TRIES) * sizes.prod(dim=1, keepdim=True)
@@ -328,14 +332,14 @@ def crop_windows(
     first = fits.long().argmax(dim=1)
     window = tried[torch.arange(batch, device=sizes.device), first]  # (B, 2)
     room = sizes - window
-    corner = (torch.rand(batch, 2, device=sizes.device) * (room + 1)).long().minimum(room)
+    corner = (draws.rand(batch, 2, device=sizes.device) * (room + 1)).long().minimum(room)
     corner = torch.where((first == TRIES)[:, None], room // 2, corner)
     return corner[:, 0], corner[:, 1], window[:, 0], window[:, 1]
 
 
 def _about_own_centre(theta: Tensor, sizes: Tensor, height: int, width: int) -> Tensor:
     """Turns maps ``(B, 2, 3)`` of `affine_grid` into maps about each image's centre, in pixels."""
-    half = theta.new_tensor([width, height]) / 2
+    half = _sent([width, height], theta.device) / 2
     # In pixels from the padded image's top left: p -> turn @ (p - centre) + centre + shift.
     centre = sizes.flip(1).to(theta.dtype) / 2
     turn, shift = theta[:, :, :2], theta[:, :, 2] * half
@@ -358,6 +362,11 @@ def _resampling(start: Tensor, length: Tensor, size: int, side: int) -> Tensor:
     weight = (1 - (place + 0.5 - centre).abs() / step.clamp(min=1)).clamp(min=0)
     weight = weight * ((place >= start) & (place < start + length))
     return weight / weight.sum(dim=2, keepdim=True)
+
+
+def _sent(numbers: Sequence[Any], device: torch.device) -> Tensor:
+    """Numbers as float32 on a device, which the host does not wait for."""
+    return send(np.asarray(numbers, np.float32), device)
 
 
 def _to_bytes(values: Tensor) -> Tensor:

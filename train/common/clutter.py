@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from agents import draws
 from agents.checks import require
 from dtram_env.datasets.sources.cluttered import COMPOSITIONS, DIGIT, PATCH
 
@@ -36,7 +37,7 @@ class Composer:
         batch, device = len(index), index.device
 
         def draw(end: int, count: int) -> Tensor:
-            return torch.randint(end, (batch, count), device=device)
+            return draws.randint(end, batch, count, device=device)
 
         canvas = torch.zeros(batch, self.side * self.side, dtype=torch.int16, device=device)
         digit = change(self.digits[index]).view(batch, 1, DIGIT, DIGIT)

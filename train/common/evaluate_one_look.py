@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from agents.halting.act_resnet import ACTOutput, ACTResNet
 from agents.halting.sact import SACTResNet, draw_maps
 from agents.one_look import OneLook, one_look_flops
+from train.common import distributed
 from train.common.files import write_tensors, write_text
 from train.common.training import Selection
 from train.common.training_task import Images, TrainingTask
@@ -21,18 +22,23 @@ LARGEST_BATCH = 1000
 
 @torch.no_grad()
 def outputs(network: OneLook | ACTResNet, images: Images) -> Iterator[Any]:
-    """Yields a network's output for each batch of a split; sets evaluation mode."""
+    """Yields a network's output for each batch of a split; sets evaluation mode.
+
+    Several processes share the images.
+    """
     network.eval()
     side, _, channels = network.config.image_shape
     batch = max(1, min(LARGEST_BATCH, 8_000_000 // (side * side * channels)))
-    for indices in torch.arange(len(images), device=network.device).split(batch):
+    own = distributed.own(torch.arange(len(images), device=network.device))
+    for indices in own.split(batch):
         yield network(images.store.thumbnail(indices, side))
 
 
 def logits_of(network: OneLook | ACTResNet, images: Images) -> Tensor:
     """Logits ``(N, K)`` of a split; sets evaluation mode."""
     found = outputs(network, images)
-    return torch.cat([one.logits if isinstance(one, ACTOutput) else one for one in found])
+    own = torch.cat([one.logits if isinstance(one, ACTOutput) else one for one in found])
+    return distributed.gathered(own, len(images))
 
 
 def predictions_and_rate(network: OneLook | ACTResNet, images: Images) -> tuple[Tensor, float]:
@@ -62,7 +68,8 @@ def halting_cost(network: ACTResNet, images: Images) -> dict[str, Any]:
     found = list(outputs(network, images))
 
     def mean(name: str) -> Any:
-        return torch.cat([getattr(one, name) for one in found]).double().mean(dim=0).tolist()
+        own = torch.cat([getattr(one, name) for one in found])
+        return distributed.gathered(own, len(images)).double().mean(dim=0).tolist()
 
     return {
         "ponder": round(mean("ponder"), 4),

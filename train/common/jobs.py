@@ -19,6 +19,7 @@ from train.common.files import read_json
 from train.common.options import flags, json_values
 from train.common.provenance import shell_command
 from train.common.run import check_same, has_results
+from train.common.signals import restore_handlers, set_handlers, start_child
 
 PROGRAMS = Path(__file__).resolve().parents[1]
 
@@ -59,8 +60,11 @@ class ProgramRun:
         return [sys.executable, str(PROGRAMS / self.program), *given, "--resume"]
 
 
-PLACES = ("--run-dir", "--data-dir", "--trunk", "--device", "--resume")
-"""Flags that say where something is; a run that was moved is still the same."""
+PLACES = (
+    *("--run-dir", "--data-dir", "--trunk", "--resume", "--save-minutes"),
+    *("--device", "--compile", "--no-compile"),
+)
+"""Flags that say where something is or what computes it; a run that was moved is still the same."""
 
 
 def defining_words(words: Sequence[str]) -> list[str]:
@@ -104,7 +108,10 @@ def resumable(program: str) -> Iterator[None]:
 
 
 class Runner:
-    """Makes runs, several side by side, and ends their processes when it is interrupted."""
+    """Makes runs, several side by side.
+
+    Their processes save and end when this one is interrupted, or dies.
+    """
 
     def __init__(self, jobs: int) -> None:
         self._jobs = jobs
@@ -115,7 +122,7 @@ class Runner:
 
     def run(self, jobs: Sequence[ProgramRun]) -> None:
         """Makes unfinished runs, in order; on a signal KeyboardInterrupt, when all are saved."""
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        before = set_handlers(signal.default_int_handler)
         try:
             with ThreadPoolExecutor(self._jobs) as pool:
                 try:
@@ -124,7 +131,7 @@ class Runner:
                     self._stop()
                     raise
         finally:
-            signal.signal(signal.SIGTERM, before)
+            restore_handlers(before)
 
     def _make(self, job: ProgramRun) -> None:
         job.folder.mkdir(parents=True, exist_ok=True)
@@ -136,17 +143,10 @@ class Runner:
             with self._lock:
                 if self._stopped:
                     return
-                # Its own session: Ctrl-C in the terminal does not reach it, `_stop` sends it once.
-                process = subprocess.Popen(
-                    job.words(),
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    env=threads,
-                    start_new_session=True,
-                )
+                process = start_child(job.words(), threads, stdout=output, stderr=output)
                 self._processes.append(process)
             status = process.wait()
+            self._close_input(process)
         if self._stopped:
             return
         if status == 0 and job.finished:
@@ -163,7 +163,13 @@ class Runner:
         with self._lock:
             self._stopped = True
             for process in self._processes:
-                process.send_signal(signal.SIGINT)  # does nothing to one that has ended
+                self._close_input(process)
+
+    @staticmethod
+    def _close_input(process: subprocess.Popen[bytes]) -> None:
+        """Ends a run that `start_child` started, after it has saved."""
+        assert process.stdin is not None
+        process.stdin.close()
 
 
 def _reason(log: str) -> str:

@@ -69,18 +69,19 @@ def make_optimizers(
     learning_rate: float,
     settings: Optimizer,
     *,
-    own_rates: Mapping[str, float] | None = None,
+    own_rates: Mapping[str, float | None] | None = None,
     decay_norms: bool = True,
 ) -> list[torch.optim.Optimizer]:
     """AdamW or SGD alone, or Muon for hidden matrices and AdamW for the rest.
 
     Parameters that require no gradient are left out. `learning_rate` is the peak; `own_rates` has
-    those of submodules by name, which must not nest and which Muon does not update. `decay_norms`:
-    whether weight decay applies to norms and biases.
+    those of submodules by name, which must not nest and which Muon does not update; None: as the
+    rest. `decay_norms`: whether weight decay applies to norms and biases.
     """
     rates = {
         parameter: rate
         for name, rate in (own_rates or {}).items()
+        if rate is not None
         for parameter in module.get_submodule(name).parameters()
     }
     hidden = hidden_matrices(module) if isinstance(settings, Muon) else []
@@ -97,7 +98,9 @@ def make_optimizers(
         own: Any = {"lr": MUON_SCALE * learning_rate, "weight_decay": settings.weight_decay}
         optimizers.append(torch.optim.Muon(matrices, **own, adjust_lr_fn="original"))
     if groups and isinstance(settings, SGD):
-        optimizers.append(torch.optim.SGD(groups, momentum=0.9, nesterov=settings.nesterov))
+        optimizers.append(
+            torch.optim.SGD(groups, momentum=0.9, nesterov=settings.nesterov, fused=True)
+        )
     elif groups:
         optimizers.append(torch.optim.AdamW(groups, betas=(0.9, 0.99), fused=True))
     return optimizers

@@ -245,6 +245,9 @@ class TrainingOptions(EnvOptions):
     pixels (with --core map), or a resnet with settings, as in resnet50 weights=DEFAULT width=64"""
     bf16: bool = False
     """train under autocast to bfloat16 if the device supports it in hardware"""
+    compile: bool = False
+    """compile the training step by torch.compile, which takes a minute at the start; on a GPU its
+    kernels are launched as CUDA graphs"""
     augment: Annotated[Augmentation, words(Augmentation)] = field(default_factory=Augmentation)
     """augmentation of training images: affine=0.5 elastic=0 flip=false colour=0
     lighting=0 scale_crop=none compose=false"""
@@ -266,10 +269,12 @@ class TrainingOptions(EnvOptions):
     resume: bool = False
     """continue the run in --run-dir, or start it if there is none; a finished run only prints its
     result"""
+    save_minutes: float = 10.0
+    """longest time between two checkpoints; there is one after every epoch, too"""
 
     def __post_init__(self) -> None:
         check_numbers(self, "at least 1", "epochs", "batch_size")
-        check_numbers(self, "a positive number", "learning_rate")
+        check_numbers(self, "a positive number", "learning_rate", "save_minutes")
         check_numbers(self.optimizer, "a positive number", "max_grad_norm", option="optimizer")
         check_numbers(self.optimizer, "0 or more", "weight_decay", option="optimizer")
         check("seed", self.seed, 0 <= self.seed < 2**31, "0 or more, below 2**31")
@@ -302,8 +307,11 @@ def json_or_text(text: str) -> Any:
         return text
 
 
-LOCATIONS_OF_A_RUN = ("run_dir", "resume", "data_dir", "device", "recipe")
-"""Options that say where a run is stored or how it was called; they do not change its result."""
+LOCATIONS_OF_A_RUN = (
+    *("run_dir", "resume", "data_dir", "device", "compile", "recipe", "save_minutes"),
+)
+"""Options that say where a run is stored, what computes it or how it was called; they do not change
+its result, but for rounding and the draws of a compiled step."""
 
 
 def to_json(options: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from agents.precision import has_bf16
+from train.common import distributed
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NOT_INSTALLED = "not installed"
@@ -24,9 +25,22 @@ CODE = (":/", ":(exclude,top)benchmarks/results")
 
 
 def choose_device(name: str) -> torch.device:
-    """The device with a name, if it is usable here; "auto" is the GPU if any, else the CPU."""
+    """The device with a name, if it is usable here; "auto" is the GPU if any, else the CPU.
+
+    With torchrun each process of a machine has a GPU of its own.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if distributed.launched():
+        if ":" in name:
+            expected = "auto, cuda or cpu with torchrun, where each process takes its own"
+            raise ValueError(f"--device {name}: expected {expected}")
+        if name == "cuda":
+            started, gpus = distributed.local_processes(), torch.cuda.device_count()
+            if started > gpus > 0:
+                expected = f"at most {gpus}, the GPUs of this machine"
+                raise ValueError(f"--nproc-per-node {started}: expected {expected}")
+            name = f"cuda:{distributed.local_process()}"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -51,6 +65,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
             "processor": _processor(),
             "cpu_threads": torch.get_num_threads(),
             "bf16": has_bf16(device.type),
+            **({"processes": distributed.processes()} if distributed.joined() else {}),
         },
     }
 
@@ -58,7 +73,8 @@ def provenance(device: torch.device) -> dict[str, Any]:
 def shell_command(program: str, words: Sequence[str]) -> str:
     """The line for a shell in the current folder that runs a program, as ``"train/compare.py"``."""
     python = "python" if shutil.which("python") == sys.executable else _relative(sys.executable)
-    return shlex.join([python, _relative(str(REPOSITORY / program)), *words])
+    program = _relative(str(REPOSITORY / program))
+    return shlex.join([python, *distributed.launcher(), program, *words])
 
 
 def _relative(word: str) -> str:
@@ -74,12 +90,19 @@ def _version(package: str) -> str:
 
 
 def commit() -> str:
-    """The checkout's commit, with "+changes" if files of `CODE` differ or a module is new."""
+    """The checkout's commit, with "+changes" if files of `CODE` differ or a module is new.
+
+    In a copy without git's folder it is $DTRAM_COMMIT, or "unknown".
+    """
     here = Path(__file__).resolve().parent
 
     def git(*words: str) -> str:
         return subprocess.run(
-            ["git", "-C", str(here), *words], capture_output=True, text=True, check=True
+            ["git", "-C", str(here), *words],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=True,
         ).stdout.strip()
 
     try:
@@ -87,7 +110,7 @@ def commit() -> str:
         changed = [line for line in status if line[:2] != "??" or line.endswith(".py")]
         return git("rev-parse", "HEAD") + ("+changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+        return os.environ.get("DTRAM_COMMIT", "unknown")
 
 
 def _processor() -> str:

@@ -1,12 +1,17 @@
 """The folder of a run: options, metrics, TensorBoard, checkpoints; and signals."""
 
 import io
+import itertools
 import json
+import math
+import os
 import pickle
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from types import FrameType
@@ -20,6 +25,7 @@ from dtram_env.datasets import DatasetCorruptError
 from dtram_env.files import naming, replacing, sha256_of
 from dtram_env.optional import MissingDependencyError
 from dtram_env.output import for_any_reader, in_one_line
+from train.common import distributed
 from train.common.files import (
     WAY_OUT,
     Record,
@@ -29,7 +35,9 @@ from train.common.files import (
     write_json,
     write_text,
 )
+from train.common.lock import RunLock
 from train.common.provenance import shell_command
+from train.common.signals import Handlers, end_with_parent, restore_handlers, set_handlers
 
 CHECKSUMS = "checksums.json"  # of a checkpoint's other files
 
@@ -37,26 +45,47 @@ CHECKSUMS = "checksums.json"  # of a checkpoint's other files
 def run_program(main: Callable[[], object]) -> None:
     """Runs a program; an error that the user can fix ends it with one line on stderr.
 
-    It ends without a line if nobody reads its output any more, as after ``| head``.
+    It ends without a line if nobody reads its output any more, as after ``| head``, and with the
+    program that started it, see `end_with_parent`. Of several processes with the same error one
+    prints it.
     """
+    end_with_parent()
     try:
         with for_any_reader():
             main()
+        distributed.leave()
     except (ValueError, OSError, DatasetCorruptError, MissingDependencyError) as error:
-        sys.exit(f"error: {in_one_line(error)}")
+        text = f"error: {in_one_line(error)}"
+        sys.exit(text if distributed.says(text) else 1)
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
 
 
+def new_folder(parent: Path, name: str) -> Path:
+    """Makes a folder, which no other process gets; ``NAME-2`` ... if `name` is taken."""
+    for number in itertools.count(1):
+        path = parent / (name if number == 1 else f"{name}-{number}")
+        parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir()
+            return path
+        except FileExistsError:
+            continue
+    raise AssertionError
+
+
 class RunFolder:
-    """The folder of one training run.
+    """The folder of one training run, which no other process writes into (`RunLock`).
 
     It holds ``options.json``, ``metrics.jsonl``, TensorBoard's files, the latest checkpoint while
     the run is unfinished, and ``results.json`` once it is finished.
 
-    Raises ValueError if the folder holds a run and `resume` is false, if the run has other options,
-    or if the folder cannot be written.
+    A finished run is left as it is. Raises ValueError if the folder holds a run and `resume` is
+    false, if the run has other options, if another process writes it, if its name is not UTF-8, or
+    if it cannot be written.
+
+    Of several processes, see `distributed`, the main one alone reads and writes the folder.
     """
 
     def __init__(
@@ -66,24 +95,54 @@ class RunFolder:
         resume: bool,  # whether to continue the run in the folder
         device: torch.device,  # checkpoints hold the state of its random generator and the CPU's
         program: str,  # its path in the repository, for the command that continues a run
+        save_minutes: float = math.inf,  # for `save_is_due`
     ) -> None:
         self.path, self.options, self.device, self.program = path, options, device, program
+        self._save_seconds, self._saved = 60 * save_minutes, time.monotonic()
+        self.is_main = distributed.is_main()
         self._purge_step: int | None = None
-        existing = path / "options.json"
-        if existing.exists() and not resume:
-            way_out = "add --resume to continue it, or choose another --run-dir"
-            raise ValueError(f"{path}: holds a run already; {way_out}")
-        if existing.exists():
-            check_same(path, read_json(existing), options)
-            return  # nothing is written into a finished run, which may be on a read-only disk
-        if resume:
-            print(f"{path}: nothing to resume, a new run begins")
+        self._lock: RunLock | None = None
+        if os.fsencode(path) != str(path).encode(errors="replace"):
+            expected = "a name in UTF-8, as TensorBoard and safetensors need"
+            way_out = "choose another, or set PYTHONUTF8=1 if it is UTF-8 and your locale is not"
+            raise ValueError(f"--run-dir {path}: expected {expected}; {way_out}")
+        distributed.from_main(lambda: self._begin(resume))
+
+    def _begin(self, resume: bool) -> None:
+        """Takes the lock, and begins or continues the run."""
+        path = self.path
         try:
             path.mkdir(parents=True, exist_ok=True)
-            write_json(existing, dict(options))
+            if not has_results(path):
+                self._lock = RunLock(path, shell_command(self.program, sys.argv[1:]))
         except OSError as error:
             expected = f"expected a folder that can be made and written ({error.strerror})"
             raise ValueError(f"--run-dir {path}: {expected}; choose another") from None
+        try:
+            self._open(resume)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, resume: bool) -> None:
+        """Begins or continues the run; this process has the lock, unless the run is finished."""
+        existing = self.path / "options.json"
+        if existing.exists():
+            if not resume:
+                way_out = "add --resume to continue it, or choose another --run-dir"
+                raise ValueError(f"{self.path}: holds a run already; {way_out}")
+            check_same(self.path, read_json(existing), self.options)
+        else:
+            if resume:
+                print(f"{self.path}: nothing to resume, a new run begins")
+            write_json(existing, dict(self.options))
+        if has_results(self.path):
+            self._remove_checkpoints()  # of a run that was killed as it ended
+
+    def close(self) -> None:
+        """Lets other processes write into the folder."""
+        if self._lock is not None:
+            self._lock.release()
 
     @cached_property
     def writer(self) -> SummaryWriter:
@@ -93,13 +152,13 @@ class RunFolder:
     @property
     def finished(self) -> bool:
         """Whether the run has its results, which are written last."""
-        return has_results(self.path)
+        return distributed.from_main(lambda: has_results(self.path))
 
     def finish(self, results: Mapping[str, Any], *metrics: str) -> None:
         """Writes ``results.json``, `metrics` of it to TensorBoard; removes the checkpoints."""
         if metrics:
-            plain = (bool, int, float, str)
-            flat = {k: v if isinstance(v, plain) else str(v) for k, v in self.options.items()}
+            numbers = (bool, int, float)
+            flat = {k: v if isinstance(v, numbers) else _utf8(v) for k, v in self.options.items()}
             final = {f"hparam/{name}": results[name] for name in metrics}
             assert self.writer.file_writer is not None
             for summary in hparams(flat, final):
@@ -107,12 +166,16 @@ class RunFolder:
             for name, value in final.items():
                 self.writer.add_scalar(name, value)
         write_json(self.path / "results.json", dict(results))
-        for folder in self.path.glob("*checkpoint-*"):  # also one that a killed process began
-            shutil.rmtree(folder)
+        self._remove_checkpoints()
         self.writer.close()
+        self.close()
+        with suppress(OSError):
+            (self.path / ".lock").unlink()  # no process writes into a finished run
 
     def log(self, step: int, scalars: Mapping[str, float]) -> None:
         """Adds a line to ``metrics.jsonl`` and the same scalars to TensorBoard."""
+        if not self.is_main:
+            return
         path = self.path / "metrics.jsonl"
         with naming(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **scalars}) + "\n")
@@ -124,7 +187,7 @@ class RunFolder:
         """Removes metrics logged after `step`, because a resumed run logs them again."""
         self._purge_step = step + 1
         path = self.path / "metrics.jsonl"
-        if path.exists():
+        if self.is_main and path.exists():
             content = path.read_bytes()
             if not content.endswith(b"\n"):  # a kill may cut off the last line
                 path.write_bytes(content[: content.rfind(b"\n") + 1])
@@ -133,13 +196,20 @@ class RunFolder:
 
     def leave(self, signalled: signal.Signals) -> NoReturn:
         """Prints the command that continues the run; exits with the signal's usual status."""
+        distributed.summed(torch.zeros(1))  # all wait until the main process has saved
+        if not self.is_main:
+            raise SystemExit(128 + signalled)
         self.writer.close()
+        self.close()
+        print(f"\n{signalled.name}: saved. To go on: {self.way_to_resume()}", file=sys.stderr)
+        raise SystemExit(128 + signalled)
+
+    def way_to_resume(self) -> str:
+        """The command that continues the run."""
         words = [word for word in sys.argv[1:] if word != "--resume"]
         if not any(word.split("=")[0] == "--run-dir" for word in words):
             words += ["--run-dir", str(self.path)]
-        command = shell_command(self.program, [*words, "--resume"])
-        print(f"\n{signalled.name}: saved. To go on: {command}", file=sys.stderr)
-        raise SystemExit(128 + signalled)
+        return shell_command(self.program, [*words, "--resume"])
 
     # -- checkpoints ----------------------------------------------------------------------------
 
@@ -149,6 +219,8 @@ class RunFolder:
         ``checksums.json`` has the SHA-256 of each file. The checkpoint is renamed when it is
         complete and on the disk, so a crash leaves a valid one; then the previous one is removed.
         """
+        if not self.is_main:
+            return
         before = self._checkpoints()
         number = int(before[-1].name.rpartition("-")[2]) + 1 if before else 1
         states = {"cpu": torch.get_rng_state()}
@@ -162,6 +234,12 @@ class RunFolder:
             write_json(aside / CHECKSUMS, {p.name: sha256_of(p) for p in sorted(aside.iterdir())})
         for old in before:
             shutil.rmtree(old)
+        self._saved = time.monotonic()
+
+    @property
+    def save_is_due(self) -> bool:
+        """Whether the latest checkpoint is older than `save_minutes`."""
+        return time.monotonic() - self._saved >= self._save_seconds
 
     @property
     def checkpoint(self) -> Path | None:
@@ -196,13 +274,23 @@ class RunFolder:
 
     def restore_generators(self) -> None:
         """Sets torch's random generators to their states in the latest checkpoint."""
-        saved = self.load_checkpoint("generators.pt")
+        saved = distributed.from_main(lambda: self.load_checkpoint("generators.pt"))
         torch.set_rng_state(saved["cpu"])
         if "cuda" in saved and self.device.type == "cuda":
             torch.cuda.set_rng_state(saved["cuda"], self.device)
 
     def _checkpoints(self) -> list[Path]:
         return sorted(self.path.glob("checkpoint-[0-9]*"))
+
+    def _remove_checkpoints(self) -> None:
+        """Removes all, complete or not; a disk that is read-only keeps them."""
+        for folder in self.path.glob("*checkpoint-*"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _utf8(value: Any) -> str:
+    """A value as text that TensorBoard can write; other bytes of names of files are escaped."""
+    return str(value).encode("utf-8", "backslashreplace").decode()
 
 
 def save_states(path: Path, states: Any) -> None:
@@ -234,20 +322,21 @@ def check_same(
 
 
 class Interrupt:
-    """Stores Ctrl-C or SIGTERM in `signal`, read between two batches; a second acts as usual."""
+    """Stores a signal of `ENDINGS` in `signal`, read between two batches.
+
+    A second one acts as usual.
+    """
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
-        self._before: dict[signal.Signals, Any] = {}
+        self._before: Handlers = {}
 
     def __enter__(self) -> Self:
-        for name in (signal.SIGINT, signal.SIGTERM):
-            self._before[name] = signal.signal(name, self._note)
+        self._before = set_handlers(self._note)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for name, handler in self._before.items():
-            signal.signal(name, handler)
+        restore_handlers(self._before)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = signal.Signals(number)

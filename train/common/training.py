@@ -14,29 +14,38 @@ A program writes its own loop around these calls::
                     ...                                  # save the model
                 run.end_epoch(selection)
 
-On Ctrl-C or SIGTERM the run finishes its batch, saves a checkpoint, prints the command that
-continues it, and exits. On the CPU the continued run equals an uninterrupted one bit for bit.
+On Ctrl-C, SIGTERM, SIGHUP or SIGQUIT the run finishes its batch, saves a checkpoint, prints the
+command that continues it, and exits. On the CPU the continued run equals an uninterrupted one bit
+for bit.
+
+With several processes (`distributed`) all of them run the same loop. Each gets its share of every
+batch, and all decide the same: the loss comes from `distributed.spread`, validation is gathered.
 """
 
 import shlex
+import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from agents import draws
+from agents.files import SavedNetwork
 from agents.objective import Losses
 from agents.precision import warn_without_bf16
+from train.common import distributed
 from train.common.files import Count, Seconds, read_tensors, write_tensors
 from train.common.optimizers import Optimizers
 from train.common.options import TrainingOptions, describe_options, to_json
 from train.common.provenance import choose_device, provenance
-from train.common.run import Interrupt, RunFolder, save_states
-from train.common.training_task import TrainingTask
+from train.common.run import Interrupt, RunFolder, new_folder, save_states
+from train.common.training_task import TrainingTask, check_splits
 
 LOGGED = {
     "train/loss": "total",
@@ -81,28 +90,47 @@ class TrainingRun(RunFolder):
     """
 
     def __init__(self, *folder: Any, model: nn.Module, seed: int) -> None:
-        super().__init__(*folder)
         self.model, self.seed = model, seed
         self.progress = Progress()
+        self._resuming = False
+        self._interrupt, self._shared_signal = Interrupt(), distributed.SharedSignal()
+        super().__init__(*folder)
         self._origin = provenance(self.device)
-        self._interrupt = Interrupt()
         self._clock = time.perf_counter()  # progress.seconds counts up to this moment
-        state = None if self.finished else self.load_state(Progress)
-        self._resuming = state is not None
-        if state is not None:
-            self.progress = Progress(**state)
+        try:
+            if not self.finished:
+                self._continue()
+        except BaseException:
+            self.close()
+            raise
+
+    def _continue(self) -> None:
+        """Loads the latest checkpoint, if there is one."""
+        if (latest := distributed.from_main(lambda: self.load_state(Progress))) is not None:
+            self._resuming = True
+            self.progress = Progress(**latest)
             self._load_weights()
             print(f"{self.path}: continuing after {self.progress.images:,} images")
-        if not self.finished:
-            self.rewind(self.progress.images)
+        self.rewind(self.progress.images)
 
     def __enter__(self) -> Self:
         self._clock = time.perf_counter()
         self._interrupt.__enter__()
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self._interrupt.__exit__(*exception)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
+        try:
+            if distributed.is_lost(error):
+                problem = "another process of this run ended or does not answer"
+                text = f"error: {problem}; to go on: {self.way_to_resume()}"
+                if distributed.says(text):  # before torchrun's SIGTERM can end this process, too
+                    print(text, file=sys.stderr, flush=True)
+                raise SystemExit(1) from error
+        finally:
+            self._interrupt.__exit__()
+            self.close()
 
     def stages(self, names: Sequence[str]) -> Iterator[str]:
         """Yields the names of the unfinished stages, in order."""
@@ -131,7 +159,8 @@ class TrainingRun(RunFolder):
         if self._resuming:
             self._resuming = False
             self._load_weights()  # again: the program has prepared the model for this stage
-            optimizers.load_state_dict(self.load_checkpoint("training.pt"))
+            saved = distributed.from_main(lambda: self.load_checkpoint("training.pt"))
+            optimizers.load_state_dict(saved)
             self.restore_generators()
         else:
             self.progress.env_steps += env_steps
@@ -147,39 +176,50 @@ class TrainingRun(RunFolder):
     def batches(self, images: int, batch_size: int, count: int | None = None) -> Iterator[Tensor]:
         """Yields the epoch's batches of image numbers ``(batch_size,)`` int64, in a new order.
 
-        There are `count`, or ``images // batch_size``. A signal ends the program after a batch.
-        Raises ValueError if the loss or a weight is no longer finite after them.
+        There are `count`, or ``images // batch_size``. Of several processes each gets its share of
+        a batch. A signal ends the program after a batch, and after a batch a checkpoint is saved if
+        one is due. Raises ValueError if the loss or a weight is no longer finite after them, or if
+        a batch has no image for one of the processes.
         """
+        if batch_size < distributed.processes():
+            expected = f"at least {distributed.processes()}, an image for each process"
+            raise ValueError(f"--batch-size {batch_size}: expected {expected}")
         progress, count = self.progress, count or images // batch_size
         order = epoch_order(self.seed, progress.stage, progress.epoch, images).to(self.device)
         sums = progress.sums or [0.0] * len(self._names)
         self._sums = torch.tensor(sums, device=self.device, dtype=torch.float64)
         self._first, self._began = progress.batch, time.perf_counter()
         self._batch_size = batch_size
-        shown = {"unit": "batch", "leave": False, "disable": None}
+        shown = {"unit": "batch", "leave": False, "disable": None if self.is_main else True}
         name = f"{self._name} epoch {progress.epoch + 1}/{self._epochs}"
         with tqdm(total=count, initial=progress.batch, desc=name, **shown) as bar:
             for batch in range(progress.batch, count):
-                yield order[batch * batch_size : (batch + 1) * batch_size]
+                with draws.sharing(distributed.share_of(batch_size)):
+                    yield distributed.own(order[batch * batch_size : (batch + 1) * batch_size])
                 progress.batch, progress.images = batch + 1, progress.images + batch_size
                 bar.update()
                 if progress.batch % 50 == 0 and not bar.disable:
                     bar.set_postfix_str(describe(self._means()))
-                if progress.batch < count and self._interrupt.signal is not None:
-                    bar.close()
+                if progress.batch == count:
+                    break
+                got = self._shared_signal(self._interrupt.signal)
+                if got is not None or self.save_is_due:
                     progress.sums = self._sums.tolist()
                     self._save()
-                    self.leave(self._interrupt.signal)
+                if got is not None:
+                    bar.close()
+                    self.leave(got)
         self._check_finite()  # before validation could choose such weights
         self._validation_began = time.perf_counter()
 
     def count(self, losses: Losses, *more: Tensor, env_steps: int = 0) -> None:
         """Adds a batch to the epoch's means; does not wait for the device.
 
-        `more` are values ``()`` for the names in `begin`'s `more_means`.
+        `losses` are means over this process's share of the batch; `more` are values ``()`` for the
+        names in `begin`'s `more_means`, and `env_steps` glimpses, of the whole batch.
         """
         batch = [getattr(losses, name).detach() for name in LOGGED.values()]
-        self._sums += torch.stack([*batch, *more])
+        self._sums += distributed.mean_of_batch(torch.stack([*batch, *more]))
         self.progress.env_steps += env_steps
 
     def is_best(self, selection: Selection) -> bool:
@@ -212,13 +252,24 @@ class TrainingRun(RunFolder):
         progress.epoch, progress.batch = progress.epoch + 1, 0
         progress.sums = []
         self._save()
-        if self._interrupt.signal is not None:
-            self.leave(self._interrupt.signal)
+        if (got := self._shared_signal(self._interrupt.signal, now=True)) is not None:
+            self.leave(got)
+
+    def save_model(self, network: SavedNetwork, *inside: str, **about: Any) -> None:
+        """Saves a model in the run's folder, or `inside` it; see `SavedNetwork.save`."""
+        if self.is_main:
+            network.save(self.path.joinpath(*inside), **about)
+
+    def add_picture(self, name: str, draw: Callable[[], np.ndarray]) -> None:
+        """Draws pixels ``(H, W, 3)`` for TensorBoard."""
+        if self.is_main:
+            self.writer.add_image(name, draw(), self.progress.images, dataformats="HWC")
 
     def show(self) -> Path:
         """Prints the result of the finished run; returns its folder."""
-        print((self.path / "results.txt").read_text(encoding="utf-8"), end="")
-        print(f"model and results: {self.path}")
+        if self.is_main:
+            print((self.path / "results.txt").read_text(encoding="utf-8"), end="")
+            print(f"model and results: {self.path}")
         return self.path
 
     def about(self) -> dict[str, Any]:
@@ -248,8 +299,11 @@ class TrainingRun(RunFolder):
             )
 
     def _load_weights(self) -> None:
-        assert self.checkpoint is not None
-        self.model.load_state_dict(read_tensors(self.checkpoint / "weights.safetensors"))
+        def read() -> dict[str, Tensor]:
+            assert self.checkpoint is not None
+            return read_tensors(self.checkpoint / "weights.safetensors")
+
+        self.model.load_state_dict(distributed.from_main(read))
 
     def _tick(self) -> None:
         before, self._clock = self._clock, time.perf_counter()
@@ -266,12 +320,16 @@ class TrainingRun(RunFolder):
 
 
 def open_task(options: TrainingOptions, **keywords: Any) -> TrainingTask:
-    """The task that a program's options name, on their device."""
+    """The task that a program's options name, on their device; all of its splits can be read."""
+    distributed.quiet()
     device = choose_device(options.device)
     if options.bf16:
         warn_without_bf16(device.type)
+    keywords = options.env_keywords() | keywords
     try:
-        return TrainingTask(options.env_id, device, **(options.env_keywords() | keywords))
+        task = TrainingTask(options.env_id, device, **keywords)
+        check_splits(options.env_id, **{"data": "real", **keywords})
+        return task
     except TypeError as error:  # of `dtram_env.settings`, which names the keyword
         raise ValueError(f"--env {shlex.join(options.env)}: {error}") from None
 
@@ -287,11 +345,16 @@ def open_run(
     """The run in ``--run-dir``, or in a new folder named by environment, time and seed.
 
     It prints the run's options, or that the run is finished. `program` is the program's path, and
-    `prefix` begins the name of a new folder.
+    `prefix` begins the name of a new folder. From here on several processes train together.
     """
+    distributed.join(task.device)
     name = f"{prefix}{time.strftime('%Y-%m-%d_%H-%M-%S')}_seed{options.seed}"
-    path = options.run_dir or Path("runs", task.env_id.rpartition(":")[2], name)
-    folder = path, to_json(options), options.resume, task.device, program
+
+    def new_path() -> Path:  # each process has a clock of its own
+        return new_folder(Path("runs", task.env_id.rpartition(":")[2]), name)
+
+    path = options.run_dir or distributed.from_main(new_path)
+    folder = path, to_json(options), options.resume, task.device, program, options.save_minutes
     run = TrainingRun(*folder, model=model, seed=options.seed)
     print(f"{path}: finished already" if run.finished else describe_options(options))
     return run

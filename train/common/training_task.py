@@ -99,6 +99,13 @@ def describe_env(env_id: str, **keywords: Any) -> dict[str, Any]:
     return about | {"track": "policy-only", "classifier": name, "classifier_flops": flops}
 
 
+def check_splits(env_id: str, **keywords: Any) -> None:
+    """Opens each split that a run reads, so that an error of one comes before the training."""
+    with torch.random.fork_rng(devices=[]):  # as in `TrainingTask`
+        for split in ("train", "validation", "test"):
+            gym.make_vec(env_id, num_envs=1, split=split, **keywords).close()
+
+
 @dataclass(frozen=True)
 class Images:
     """One split: its images, in memory or on disk, and its labels on the device."""
@@ -215,7 +222,9 @@ class TrainingTask:
             data = env.data
             env.close()
             labels = torch.tensor(data.labels, dtype=torch.int64, device=self.device)
-            self._splits[split] = Images(data, make_store(data, self.margin, self.device), labels)
+            store = make_store(data, self.margin, self.device)
+            self.sensor.make_tables(store, labels[:1] * 0)
+            self._splits[split] = Images(data, store, labels)
         return self._splits[split]
 
     @property

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from agents import draws
 from agents.dtram import DTRAM
 from agents.halting.act import halted_answer, ponder_cost_loss
 from agents.objective import Losses, gains_to_come, supervised_losses
 from agents.unroll import Scores, Trajectory, deterministic_path
+from train.common import distributed
 from train.common.augment import Augmentation
 from train.common.options import check
 from train.common.training_task import TrainingTask
@@ -44,10 +46,13 @@ class FrozenStates(NamedTuple):
         time = torch.arange(1, len(h) + 1, device=h.device)[:, None].expand(h.shape[:2])
         return agent.stop_logit(h, logits, time)
 
-    def trajectory(self, agent: DTRAM, indices: Tensor) -> Trajectory:
-        """Trajectories of some images with the stopper's decisions; no location is scored."""
+    def trajectory(self, agent: DTRAM, indices: Tensor, m: int = 1) -> Trajectory:
+        """`m` trajectories of each of some images with the stopper's decisions; no location is
+        scored."""
+        indices = indices.repeat_interleave(m)
         stop_logit = self.stop_logit(agent, indices)
         zeros = torch.zeros_like(stop_logit)
+        uniform = draws.rand(*zeros.shape, dim=1, device=zeros.device)
         centre = zeros[..., None].expand(-1, -1, 2)
         return Trajectory(
             locations=centre,
@@ -56,7 +61,7 @@ class FrozenStates(NamedTuple):
             sampled_locations=centre,
             location_log_prob=zeros,
             stop_logit=stop_logit,
-            stop=torch.rand_like(stop_logit) < torch.sigmoid(stop_logit.detach()),
+            stop=uniform < torch.sigmoid(stop_logit.detach()),
             value=agent.value(self.h[:, indices]),
         )
 
@@ -117,23 +122,30 @@ def frozen_states(
     seed: int,
     env_steps: int | None = None,
 ) -> FrozenStates:
-    """Runs the trunk over a split, or over a random part of it with `env_steps` glimpses."""
+    """Runs the trunk over a split, or over a random part of it with `env_steps` glimpses.
+
+    Several processes share the images; each gets the states of all.
+    """
     agent.eval()
     images, budget = task.images(split), agent.config.max_glimpses
     chosen = torch.arange(len(images), device=task.device)
     if env_steps is not None and env_steps // budget < len(images):
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
         chosen = order[: env_steps // budget].sort().values.to(task.device)
-    h = torch.empty(budget, len(chosen), agent.config.hidden_size, device=task.device)
-    logits = torch.empty(budget, len(chosen), agent.config.num_classes, device=task.device)
+    h = torch.zeros(budget, len(chosen), agent.config.hidden_size, device=task.device)
+    logits = torch.zeros(budget, len(chosen), agent.config.num_classes, device=task.device)
     with torch.random.fork_rng(devices=[task.device] if task.device.type == "cuda" else []):
         torch.manual_seed(seed)
         positions = torch.arange(len(chosen), device=task.device)
         whole = augment.copies_images
         batch = task.whole_image_batch_size if whole else task.eval_batch_size
         for part in positions.split(batch):
-            store, in_store = task.augmented(images, chosen[part], augment)
+            own = distributed.own(part)
+            if not len(own):  # only in the last part, after which nothing is drawn
+                break
+            with draws.sharing(distributed.share_of(len(part))):
+                store, in_store = task.augmented(images, chosen[own], augment)
             for t, step in enumerate(deterministic_path(agent, task.sensor, store, in_store)):
                 # Not `heads`: HaltingRAM's mix the answers of earlier glimpses.
-                h[t, part], logits[t, part] = step.state.h, agent.logits(step.state, t)
-    return FrozenStates(h, logits, images.labels[chosen])
+                h[t, own], logits[t, own] = step.state.h, agent.logits(step.state, t)
+    return FrozenStates(distributed.summed(h), distributed.summed(logits), images.labels[chosen])

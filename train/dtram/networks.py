@@ -14,6 +14,8 @@ from agents.encoders import GlimpseResNet
 from agents.files import STOP_PARTS
 from agents.halting.act import HaltingRAM
 from agents.loading import load_agent
+from agents.spatial_map import MapDTRAM, MapUnroll
+from agents.unroll import GlimpseSensor, Unroll
 from train.common.backbone import load_classifier, pixel_scale, prepare_backbone
 from train.common.files import read_json
 from train.common.options import Encoder, ResNetEncoder, check
@@ -23,6 +25,7 @@ from train.common.training_task import TrainingTask, read_task
 from train.dtram.options import (
     ACT,
     DIGIT_SCAN,
+    RNN,
     Core,
     Gaussian,
     Locator,
@@ -110,6 +113,10 @@ def new_agent(
     if task.classifier is None:
         config |= pixel_scale(encoder, task)
     agent = task.new_agent(**config)
+    if isinstance(core, RNN) and core.init is not None:
+        for name, parameter in agent.named_parameters():
+            if name.partition(".")[0] not in STOP_PARTS:
+                nn.init.uniform_(parameter, -core.init, core.init)
     source = prepare_backbone(agent.encoders(), encoder, bf16)
     own = task.classifier is None and agent.config.answer == "state"
     if own and load_classifier(agent.classifier, encoder, agent.class_names):
@@ -164,13 +171,26 @@ def agent_on_trunk(folder: Path, task: TrainingTask, stop: Stop, bf16: bool, see
     config = replace(trained.config, **stopper_settings(stop))
     agent = kind(config, class_names=trained.class_names).to(task.device)
     trunk, untrained = trained.state_dict(), agent.state_dict()
-    heads = {name for name in trunk if name.split(".")[0] in STOP_PARTS}
+    heads = {name for name in trunk if name.partition(".")[0] in STOP_PARTS}
     agent.load_state_dict(trunk | {name: untrained[name] for name in heads})
     resnets = [encoder for encoder in agent.encoders() if isinstance(encoder, GlimpseResNet)]
     check("bf16", bf16, bool(resnets) or not bf16, "no value: the trunk's encoder is no resnet")
     for encoder in resnets:
         encoder.bf16 = bf16
     return agent.eval()
+
+
+def new_unroll(
+    agent: DTRAM, sensor: GlimpseSensor, locator: Locator, stops: bool, bf16: bool
+) -> Unroll | MapUnroll:
+    """What samples an agent's trajectories, and with `stops` their ends, to learn from."""
+    bf16 = bf16 and agent.config.resnet is None  # a ResNet casts itself
+    if isinstance(agent, MapDTRAM):
+        return MapUnroll(agent, sensor, bf16)
+    std = locator.std if isinstance(locator, Gaussian) else 1.0  # cells: unused
+    unroll = Unroll(agent, sensor, std, stops, bf16)
+    unroll.within_cell = isinstance(locator, Values)
+    return unroll
 
 
 def origin_of_trunk(folder: Path) -> dict[str, Any]:

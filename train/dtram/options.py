@@ -120,6 +120,12 @@ class RNN:
     """The paper's core: one vector, which a matrix and a ReLU update."""
 
     name: Literal["rnn"] = "rnn"
+    init: float | None = None
+    """the trunk's weights begin at random within ±init (0.1 in the original code on MNIST); if
+    none, each layer within its own range"""
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "a positive number", "init", option="core")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 from train.common.augment import Augmentation
 from train.common.one_look_networks import BIRDS_LOOK, SCENES_LOOK
 from train.common.options import SGD, AdamW, Muon, PlainEncoder, ResNetEncoder
-from train.dtram.options import Cells, Gaussian, Map, Scan, StopAfter, StopJoint, Values
+from train.dtram.options import RNN, Cells, Gaussian, Map, Scan, StopAfter, StopJoint, Values
 
 _DIGITS: dict[str, Any] = {
     "location_reward": "mean_log_prob",
@@ -90,9 +90,11 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
     },
     # MNIST after the original's code: RAM first, then the stopper and the classifier. Its momentum
     # is damped: its rate of 0.01 is 0.001 here; batches are five times as large, with five times
-    # the rate. Departures: the first glimpse is at the centre, not learned; the second stage has
-    # AdamW; gradients are clipped; 100 epochs, where it has 800.
+    # the rate. Departures: the second stage has AdamW; gradients are clipped; 100 epochs, where it
+    # has 800.
     "original": {
+        "env": ("first_glimpse=choose",),
+        "core": RNN(init=0.1),
         "locator": Gaussian(
             std=0.22 * 13 / 14, gradient="state", squash="hard_tanh", bound=13 / 14
         ),

@@ -222,9 +222,11 @@ def glimpse_figure(
     return figure
 
 
-def glimpse_pictures(task: TrainingTask, agent: DTRAM, split: str) -> np.ndarray:
-    """`glimpse_figure` of a split's first thousand images as pixels ``(H, W, 3)``."""
-    images = task.images(split)
+def glimpse_pictures(task: TrainingTask, agent: DTRAM) -> np.ndarray:
+    """`glimpse_figure` of the first thousand validation images as pixels ``(H, W, 3)``; puts the
+    agent into evaluation mode."""
+    agent.eval()
+    images = task.images("validation")
     count = min(1000, len(images), 4 * task.eval_batch_size)
     scores = score(agent, task.sensor, images.store, images.labels[:count], task.eval_batch_size)
     taken, prediction = scores.apply(agent.stopping)

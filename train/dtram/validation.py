@@ -12,6 +12,7 @@ from agents.halting.act import ACTStop
 from agents.stopping import FixedStop, LearnedStop
 from agents.unroll import Scores, score
 from dtram_env.episodes import grade
+from train.common import distributed
 from train.common.training import Selection
 from train.common.training_task import TrainingTask
 
@@ -24,10 +25,16 @@ OVER = 1e6  # ranks thresholds beyond the bound after all others
 
 
 def score_validation(task: TrainingTask, agent: DTRAM) -> Scores:
-    """One deterministic pass over the validation split; puts the agent into evaluation mode."""
+    """One deterministic pass over the validation split; puts the agent into evaluation mode.
+
+    Several processes share the images.
+    """
     agent.eval()
-    images = task.images("validation")
-    return score(agent, task.sensor, images.store, images.labels, task.eval_batch_size)
+    images, batch = task.images("validation"), task.eval_batch_size
+    own = distributed.own(torch.arange(len(images), device=task.device))
+    scores = score(agent, task.sensor, images.store, images.labels[own], batch, own)
+    parts = (distributed.gathered(part, len(images), dim=1) for part in scores[1:])
+    return Scores(images.labels, *parts)
 
 
 def select_by_error(scores: Scores, discount: float, last_only: bool = False) -> Selection:

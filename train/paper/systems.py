@@ -149,7 +149,7 @@ def _published() -> dict[str, System]:
     """The talk's algorithm, and that of its code, with both discounts."""
     talk, original = recipes.RECIPES["talk"], recipes.RECIPES["original"]
     found = {"original-ram": System(REINFORCE, "original", {"stop": StopOff()})}
-    learns = {name: original[name] for name in ("baseline", "m")}
+    learns = {name: original[name] for name in ("env", "baseline", "m")}
     for name, discount in _TALKS_DISCOUNTS.items():
         stop = replace(talk["stop"], max_mean_glimpses=PUBLISHED_MEANS[name])
         options = {"stop": stop, "discount": discount}

@@ -28,6 +28,7 @@ class Archive:
     md5: str
     inside: str  # the folder in it that holds the dataset
     url: str = ""  # where it can be downloaded; empty if it no longer can
+    size: int = 0  # bytes, if it can be downloaded
 
 
 def check_md5(path: Path, md5: str, fix: str) -> None:
@@ -57,7 +58,8 @@ def bring_archive(
         check(part)  # complete, if a process was killed while it unpacked
         return part
     try:  # more patience for a gigabyte from one host than for a small file with several hosts
-        transfer(archive.url, part, check, progress, attempts=20, patience=20.0)
+        most = archive.size
+        transfer(archive.url, part, check, progress, most=most, attempts=20, patience=20.0)
     except SourceError as error:
         raise DatasetNotFoundError(
             f"{dataset}: {archive.url} did not give {archive.name}: {error}.\n"

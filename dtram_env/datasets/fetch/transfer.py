@@ -29,21 +29,23 @@ def transfer(
     check: Callable[[Path], T],
     progress: bool,
     *,
+    most: int,
     attempts: int = 4,
     patience: float | None = None,
 ) -> T:
     """Downloads `url` into `part` and resumes until ``check(part)`` accepts it; returns its result.
 
-    Bytes in `part` count as the beginning of the file, and stay there on failure. `attempts` says
-    how often the transfer may break off; each must add bytes. `patience` is the longest wait for
-    the answer, and for each of its bytes, in seconds; None: 4. Raises `SourceError`: no answer, no
-    progress, too many interruptions, or another file than published.
+    Bytes in `part` count as the beginning of the file, and stay there on failure. An answer of more
+    than `most` bytes is cut off; it is another file. `attempts` says how often the transfer may
+    break off; each must add bytes. `patience` is the longest wait for the answer, and for each of
+    its bytes, in seconds; None: 4. Raises `SourceError`: no answer, no progress, too many
+    interruptions, or another file than published.
     """
     name = url.rsplit("/", 1)[-1]
     for _ in range(attempts):
         before = _size(part)
         try:
-            _download(url, part, progress, patience or CONNECT_SECONDS)
+            _download(url, part, progress, patience or CONNECT_SECONDS, most)
             return check(part)
         except DatasetCorruptError as error:
             part.unlink(missing_ok=True)
@@ -55,8 +57,11 @@ def transfer(
     raise SourceError(f"{name}: the transfer broke {attempts} times")
 
 
-def _download(url: str, part: Path, progress: bool, seconds: float) -> None:
-    """Downloads `url` into `part`, after the bytes that are there; an error keeps what arrived."""
+def _download(url: str, part: Path, progress: bool, seconds: float, most: int) -> None:
+    """Downloads `url` into `part`, after the bytes that are there; an error keeps what arrived.
+
+    Raises `DatasetCorruptError` if there are more than `most` bytes.
+    """
     have = _size(part)
     headers = {"User-Agent": "dtram"} | ({"Range": f"bytes={have}-"} if have else {})
     try:
@@ -75,6 +80,9 @@ def _download(url: str, part: Path, progress: bool, seconds: float) -> None:
         bar = tqdm(None, name, total, initial=have, unit="B", unit_scale=True, disable=not progress)
         with bar, part.open("ab" if have else "wb") as out:
             while chunk := response.read(1 << 16):
+                have += len(chunk)
+                if have > most:
+                    raise DatasetCorruptError(f"{part}: more than the expected {most} bytes")
                 out.write(chunk)
                 bar.update(len(chunk))
     if total is not None and _size(part) != total:

@@ -21,6 +21,7 @@ ARCHIVE = Archive(
     md5="97eceeb196236b17998738112f37df78",
     inside="CUB_200_2011",
     url="https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",
+    size=1_150_585_339,
 )
 
 Lines = dict[int, list[Any]]  # the values on each line of a list, by the id that begins it

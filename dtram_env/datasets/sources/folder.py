@@ -11,6 +11,7 @@ import numpy as np
 
 from ...checks import check_choice
 from ..errors import DatasetNotFoundError
+from ..paths import text
 from ..splits import PARTS, stratified_split
 from .listing import ImageList
 
@@ -43,7 +44,8 @@ def listing(root: Path, part: str) -> ImageList:
     are the parts and contain the classes' folders; everything else in `root` is ignored. Otherwise
     the folders of `root` are the classes, and a fifth of the images is drawn for the test part,
     from each class its share, but each class keeps a training image. The draw depends only on the
-    paths, so an additional file changes it. Classes are sorted by their characters.
+    paths, so an additional file changes it. Classes are sorted by their characters, and bytes of
+    their names that are not UTF-8 are written as in ``caf\\xe9``.
 
     Raises:
         ValueError: unknown part; fewer than two classes; a class without training images; a class
@@ -66,7 +68,7 @@ def listing(root: Path, part: str) -> ImageList:
             raise ValueError(
                 f"root={str(root)!r}: {test.name} has a class {unknown[0]!r} that {train.name} "
                 f"lacks. Add a folder with images of it to {train.name}, or remove it from "
-                f"{test.name}."
+                f"{test.name}. {_drawn_part(train)}"
             )
         paths, labels = _images(root, test, names)  # it may lack a class
     else:
@@ -76,12 +78,19 @@ def listing(root: Path, part: str) -> ImageList:
         indices = np.flatnonzero(_draw(labels, _TEST_SHARE, seed=0) == (part == "test"))
         paths, labels = [paths[i] for i in indices], labels[indices]
     if not paths:
+        if parts and (loose := _loose_images(parts[1])):
+            raise DatasetNotFoundError(
+                f"root={str(root)!r}: {parts[1].name} has no images in folders of classes, but "
+                f"{loose} images lie in it directly, so that their classes are unknown. Put them "
+                f"into a folder for each class, as in {train.name}. {_drawn_part(train)}"
+            )
         more = f" to {parts[1]}" if parts else ""
         raise DatasetNotFoundError(
             f"root={str(root)!r}: no image for the {part} part. Add images{more}."
         )
     fix = f"Replace it with an intact image or remove it from {root}."
-    return ImageList(root, tuple(paths), labels, names, boxes=None, fix=fix)
+    shown = tuple(map(text, names))
+    return ImageList(root, tuple(paths), labels, shown, boxes=None, fix=fix)
 
 
 def _parts(root: Path) -> tuple[Path, Path] | None:
@@ -101,13 +110,22 @@ def _class_names(folder: Path) -> tuple[str, ...]:
     found = f"one, {names[0]!r}" if names else "none"
     hint = ""
     if names and names[0].lower() in TRAIN_NAMES:
-        hint = f" For a drawn test part use root={str(folder / names[0])!r}."
-    if loose := sum(is_image(name) and name[0] != "." for name in os.listdir(folder)):
+        hint = f" {_drawn_part(folder / names[0])}"
+    if loose := _loose_images(folder):
         hint += f" {loose} images lie in it directly: put them into a folder for each class."
     raise ValueError(
         f"root: expected at least two classes, as folders in {folder}, found {found}. "
         f"{_LAYOUT}.{hint}"
     )
+
+
+def _loose_images(folder: Path) -> int:
+    """Number of images that lie in a folder directly."""
+    return sum(is_image(name) and name[0] != "." for name in os.listdir(folder))
+
+
+def _drawn_part(train: Path) -> str:
+    return f"For a test part drawn from the training images use root={str(train)!r}."
 
 
 def _check_every_class(root: Path, labels: np.ndarray, names: tuple[str, ...]) -> None:
@@ -143,9 +161,13 @@ def find_images(root: Path, folders: Sequence[str] = ("",)) -> dict[str, list[st
     found: dict[str, list[str]] = {}
     others: Counter[str] = Counter()
     for folder in folders:
-        paths = sorted(_files_below(root / folder, (root.resolve(),)))
-        found[folder] = [f"{folder}/{path}".lstrip("/") for path in paths if is_image(path)]
-        others.update(Path(path).suffix.lower() for path in paths if not is_image(path))
+        images = []
+        for path in _files_below(root / folder, (root.resolve(),)):
+            if is_image(path):
+                images.append(f"{folder}/{path}".lstrip("/"))
+            else:
+                others[_suffix(path)] += 1
+        found[folder] = sorted(images, key=os.fsencode)  # in the same order in every locale
     if others:
         kinds = [f"{n} {kind or 'without a suffix'}" for kind, n in others.most_common(5)]
         more = [f"{len(others) - 5} more kinds"] * (len(others) > 5)
@@ -160,12 +182,16 @@ def find_images(root: Path, folders: Sequence[str] = ("",)) -> dict[str, list[st
 
 def is_image(path: str) -> bool:
     """Whether a file's name says that it is an image that Pillow reads."""
-    suffix = Path(path).suffix.lower()
+    suffix = _suffix(path)
     if suffix in OPTIONAL_SUFFIXES:
         from PIL import Image
 
         return suffix in Image.registered_extensions()
     return suffix in SUFFIXES
+
+
+def _suffix(path: str) -> str:
+    return os.path.splitext(path)[1].lower()
 
 
 def _files_below(folder: Path, above: tuple[Path, ...]) -> Iterator[str]:
@@ -182,7 +208,8 @@ def _files_below(folder: Path, above: tuple[Path, ...]) -> Iterator[str]:
 
 def _folders(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if _is_folder(entry, (folder.resolve(),)))
+        names = [entry.name for entry in entries if _is_folder(entry, (folder.resolve(),))]
+    return sorted(names, key=os.fsencode)
 
 
 def _is_folder(entry: os.DirEntry[str], passed: Sequence[Path]) -> bool:

@@ -4,9 +4,8 @@ The cache is written beside its final folder and renamed at the end: a folder un
 is complete, whatever was interrupted. If several processes start, one writes and the others wait.
 """
 
-import multiprocessing
 from collections.abc import Iterable
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +15,7 @@ import numpy as np
 from ...files import replacing, write_json
 from ..errors import DatasetCorruptError
 from ..paths import locked
+from ..processes import process_pool
 from .decode import pillow_limits
 from .mapped import FORMAT, MappedStore, damaged, describe, lock_name, read_meta
 from .writing import CORES, check_free_space, reserve, run_all, write_at
@@ -84,9 +84,9 @@ def _build(
 ) -> None:
     """Writes the cache beside `folder` and renames it; the caller holds the lock."""
     count = len(source)
-    workers: Executor = ThreadPoolExecutor(CORES)
-    if processes:
-        workers = ProcessPoolExecutor(CORES, mp_context=multiprocessing.get_context("spawn"))
+    # Few images are drawn sooner than a process imports what the program does.
+    most = min(CORES, 1 + count // 100)
+    workers: Executor = process_pool(most) if processes else ThreadPoolExecutor(CORES)
     with replacing(folder) as aside:
         aside.mkdir()
         with pillow_limits(), workers as pool:

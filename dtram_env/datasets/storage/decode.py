@@ -62,18 +62,20 @@ class DecodedImages:
 
     def name(self, i: int) -> str:
         """Path of an image's file."""
-        return str(self.listing.root / self.listing.paths[i])
+        return os.path.join(self.listing.root, self.listing.paths[i])
 
     def fingerprint(self) -> dict[str, Any]:
         """Identifies the images by their files' paths, sizes and times, and by the options."""
         digest = hashlib.sha256()
+        root = os.fspath(self.listing.root)
         for i, path in enumerate(self.listing.paths):
             try:
-                status = (self.listing.root / path).stat()
+                status = os.stat(f"{root}/{path}")
             except OSError as error:
                 missing = f"{self.name(i)}: no such file. {self.listing.fix}"
                 raise DatasetNotFoundError(missing) from error
-            digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+            about = f"\0{status.st_size}\0{status.st_mtime_ns}\n"
+            digest.update(os.fsencode(path) + about.encode())
         if self.listing.boxes is not None:  # the cache holds them too
             digest.update(np.ascontiguousarray(self.listing.boxes, dtype="<f8").tobytes())
         options = {"image_size": self.image_size, "crop_to_box": self.crop_to_box}

@@ -15,7 +15,7 @@ A store that opens the folder compares the sizes of the files, and the content o
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property, partial
@@ -37,30 +37,39 @@ FORMAT = 3  # raise it when the files change: a cache of another format is made 
 class MappedStore(Pictures):
     """A store that reads a finished cache; it uses memory only for the pixels that are read.
 
-    `indices` ``(M,)`` int64 are the images of the cache that the store has; None: all.
+    `indices` ``(M,)`` int64 are the images of the cache that the store has; None: all. `meta` is
+    the content of ``meta.json`` without its files, which the cache must still have; None: any.
+
+    Raises:
+        DatasetCorruptError: there is no finished cache, or one of other images.
     """
 
-    def __init__(self, folder: Path, indices: np.ndarray | None = None) -> None:
-        self.folder = folder
-        self._meta = read_meta(folder)
-        sizes = np.load(check_file(folder, self._meta, "sizes.npy")).astype(np.int64)
+    def __init__(
+        self,
+        folder: Path,
+        indices: np.ndarray | None = None,
+        meta: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.folder, self.meta = folder, _without_files(read_meta(folder)) if meta is None else meta
+        self._files = self._read_files()
+        sizes = np.load(check_file(folder, self._files, "sizes.npy")).astype(np.int64)
         lengths = sizes.prod(axis=1) * self.channels
         self.indices = np.arange(len(sizes)) if indices is None else indices
         self.sizes = sizes[self.indices]
         self.starts = (np.cumsum(lengths) - lengths)[self.indices]
-        self.pixels = _map(check_file(folder, self._meta, "pixels.bin"), (int(lengths.sum()),))
+        self.pixels = _map(check_file(folder, self._files, "pixels.bin"), (int(lengths.sum()),))
         self._count = len(sizes)
         self._thumbnails: dict[int, np.ndarray] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.folder, self.indices)
+        return type(self), (self.folder, self.indices, self.meta)
 
     def __len__(self) -> int:
         return len(self.indices)
 
     @cached_property
     def channels(self) -> int:
-        return self._meta["channels"]
+        return int(self.meta["channels"])
 
     @cached_property
     def equal_size(self) -> tuple[int, int] | None:
@@ -78,59 +87,75 @@ class MappedStore(Pictures):
         return flat.reshape(height, width, self.channels)
 
     def select(self, indices: np.ndarray) -> "MappedStore":
-        return MappedStore(self.folder, self.indices[indices])
+        return MappedStore(self.folder, self.indices[indices], self.meta)
 
     def metadata(self) -> dict[str, np.ndarray]:
         """Known values of the store's images: arrays ``(M, …)`` by name."""
         found = {}
-        for name in sorted(self._meta["files"]):
+        for name in sorted(self._files):
             if name.startswith("metadata-"):
-                path = check_file(self.folder, self._meta, name)
+                path = check_file(self.folder, self._files, name)
                 found[path.stem.removeprefix("metadata-")] = np.load(path)[self.indices]
         return found
 
     def thumbnail(self, index: np.ndarray, side: int) -> np.ndarray:
         """Whole images shrunk to ``(B, side, side, C)`` uint8; read from disk once prepared."""
-        if side not in self._thumbnails:
-            name = thumbnails_name(side)
-            if not self._has(name):
-                return super().thumbnail(index, side)
-            shape = self._count, side, side, self.channels
-            try:
-                self._thumbnails[side] = _map(check_file(self.folder, self._meta, name), shape)
-            except ValueError as error:
-                way_out = "Delete this file; it is made again when needed."
-                problem = f"{self.folder / name}: damaged ({error}). {way_out}"
-                raise DatasetCorruptError(problem) from error
+        if side not in self._thumbnails and not self._map_thumbnails(side):
+            return super().thumbnail(index, side)
         return self._thumbnails[side][self.indices[index]]
 
     def prepare(self, thumbnail_size: int, label: str = "", progress: bool | None = None) -> None:
         """Writes thumbnails of every image of the cache to disk, unless they are there."""
+        if thumbnail_size not in self._thumbnails and not self._map_thumbnails(thumbnail_size):
+            self._write_thumbnails(thumbnail_size, label, progress)
+            self._map_thumbnails(thumbnail_size)
+
+    def _read_files(self) -> dict[str, Any]:
+        """The files in ``meta.json``, which may have been made after this object.
+
+        Raises `DatasetCorruptError` if the folder holds no cache, or one of other images.
+        """
+        meta = read_meta(self.folder)
+        if not meta or _without_files(meta) != self.meta:
+            raise DatasetCorruptError(
+                f"{self.folder}: no longer the cache of these images, which were changed, or their "
+                "cache deleted. Make the environment again."
+            )
+        return meta["files"]
+
+    def _map_thumbnails(self, side: int) -> bool:
+        """Maps the thumbnails of one size; whether the cache has them."""
+        name, shape = thumbnails_name(side), (self._count, side, side, self.channels)
+        if not (self.folder / name).exists() or name not in (files := self._read_files()):
+            return False
+        try:
+            mapped = _map(check_file(self.folder, files, name), shape)
+        except ValueError as error:
+            way_out = "Delete this file; it is made again when needed."
+            problem = f"{self.folder / name}: damaged ({error}). {way_out}"
+            raise DatasetCorruptError(problem) from error
+        self._read_files()  # what was mapped belongs to these images
+        self._thumbnails[side] = mapped
+        return True
+
+    def _write_thumbnails(self, thumbnail_size: int, label: str, progress: bool | None) -> None:
         name = thumbnails_name(thumbnail_size)
-        if self._has(name):
-            return
         length, count = thumbnail_size**2 * self.channels, self._count
-        every = MappedStore(self.folder)
 
         def write(aside: Path, i: int) -> None:
             write_at(aside, i * length, box_resize(every.image(i)[None], thumbnail_size))
 
         label = f"{label or self.folder.name}, thumbnails {thumbnail_size}"
         with locked(lock_name(self.folder)), ThreadPoolExecutor(CORES) as pool:
-            if not self._has(name):  # no other process wrote them
+            every = MappedStore(self.folder, None, self.meta)
+            meta = read_meta(self.folder)
+            if name not in meta["files"] or not (self.folder / name).exists():
                 check_free_space(self.folder, count * length)
                 with replacing(self.folder / name) as aside:
                     reserve(aside, count * length)
                     run_all(pool, partial(write, aside), range(count), label, progress)
-                self._meta = read_meta(self.folder)
-                self._meta["files"][name] = describe(self.folder / name)
-                write_json(self.folder / "meta.json", self._meta)
-
-    def _has(self, name: str) -> bool:
-        """Whether the cache has a file, which may have been made after this object."""
-        if name not in self._meta.get("files", {}):
-            self._meta = read_meta(self.folder)
-        return name in self._meta.get("files", {}) and (self.folder / name).exists()
+                meta["files"][name] = describe(self.folder / name)
+                write_json(self.folder / "meta.json", meta)
 
 
 def thumbnails_name(side: int) -> str:
@@ -175,12 +200,17 @@ def describe(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
 
 
-def check_file(folder: Path, meta: dict[str, Any], name: str, content: bool = False) -> Path:
-    """Path of a file of a cache; raises `ValueError` if it is not as its ``meta.json`` says.
+def _without_files(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells caches of other images apart; the files grow by thumbnails."""
+    return {key: value for key, value in meta.items() if key != "files"}
+
+
+def check_file(folder: Path, files: Mapping[str, Any], name: str, content: bool = False) -> Path:
+    """Path of a file of a cache; raises `ValueError` if it is not as ``meta.json`` lists it.
 
     The content of a large file is compared if `content` is true, else only its size.
     """
-    path, expected = folder / name, meta.get("files", {}).get(name)
+    path, expected = folder / name, files.get(name)
     if expected is None:
         raise ValueError(f"{name} is not listed in meta.json")
     found = path.stat().st_size
@@ -201,7 +231,7 @@ def verify(folder: Path) -> None:
         if not meta:
             raise ValueError("meta.json is damaged, or of another version")
         for name in sorted(meta["files"]):
-            check_file(folder, meta, name, content=True)
+            check_file(folder, meta["files"], name, content=True)
 
 
 @contextmanager

@@ -188,7 +188,7 @@ def box_resize(images: Tensor, side: int, sizes: Tensor | None = None) -> Tensor
     if sizes is None:
         if height == width and height % side == 0:
             return area_average(images.contiguous(), height // side)
-        heights, widths = (torch.tensor([n], device=images.device) for n in (height, width))
+        heights, widths = (torch.full((1,), n, device=images.device) for n in (height, width))
     else:
         heights, widths = sizes.unbind(-1)
     rows, row_shares = _taps(heights, side, height)

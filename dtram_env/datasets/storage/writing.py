@@ -53,4 +53,8 @@ def run_all(
     parts = (items[i : i + _AT_ONCE] for i in range(0, len(items), _AT_ONCE))
     results = chain.from_iterable(pool.map(work, part) for part in parts)
     hidden = not shows_progress(progress)
-    return list(tqdm(results, label, len(items), unit="image", disable=hidden))
+    try:
+        return list(tqdm(results, label, len(items), unit="image", disable=hidden))
+    except BaseException:
+        pool.shutdown(cancel_futures=True)  # else all that was submitted would be done first
+        raise

@@ -2,11 +2,14 @@
 
 import http.server
 import threading
+from contextlib import suppress
 from typing import Any, Self
 
 
 class Server(http.server.ThreadingHTTPServer):
     """Serves `content` with ranges, records the requests and breaks off `breaks` answers.
+
+    It repeats each answer for ever if it is `endless`.
 
     A context manager that serves from a thread while it is open.
     """
@@ -16,6 +19,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.content = dict(content)
         self.asked: list[tuple[str, str | None]] = []
         self.breaks = 0
+        self.endless = False
         self.ranges = True
 
     @property
@@ -55,6 +59,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         else:
             self.send_response(200)
         data = data[start:]
+        if self.server.endless:
+            self.end_headers()
+            with suppress(ConnectionError):  # the client had enough
+                while True:
+                    self.wfile.write(data)
+            return
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         if self.server.breaks:

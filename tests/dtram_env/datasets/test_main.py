@@ -2,13 +2,16 @@
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import dtram_env.datasets.__main__ as program
 from dtram_env.datasets import DATASETS
 from dtram_env.datasets.__main__ import main
 from dtram_env.datasets.sources import cars, cub, mnist
@@ -214,6 +217,40 @@ def test_bad_options(
     with pytest.raises(SystemExit) as stopped:
         run(f"build birds {option}")
     assert stopped.value.code == 2 and words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", ["build birds", "download cub"])
+def test_ctrl_c_is_one_line(run: Callable, monkeypatch: pytest.MonkeyPatch, words: str) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(program, words.split()[0], interrupt)
+    assert run(words) == (130, "", "\ninterrupted; the same command begins again\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGKILL])
+def test_a_build_that_is_interrupted(tmp_path: Path, name: signal.Signals) -> None:
+    """By Ctrl-C, which the terminal sends to all processes, or killed; no worker stays."""
+    few = ["--num-train", "2000", "--num-test", "10", "--data-dir", str(tmp_path)]
+    words = [sys.executable, "-m", "dtram_env.datasets", "build", "birds", *few]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(words, cwd=ROOT, start_new_session=True, **streams) as process:
+        try:
+            while not list(tmp_path.rglob("pixels.bin")):
+                assert process.poll() is None
+                time.sleep(0.1)
+            if name is signal.SIGKILL:
+                process.kill()
+            else:
+                os.killpg(process.pid, name)
+            said, errors = process.communicate(timeout=120)  # until nobody has the streams open
+        finally:
+            process.kill()
+    assert said == "" and "Traceback" not in errors
+    if name is signal.SIGINT:
+        assert process.returncode == 130
+        assert errors == "\ninterrupted; the same command begins again\n"
 
 
 @pytest.mark.slow

@@ -2,15 +2,19 @@
 
 import json
 import re
+import signal
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
 from train.common import jobs
 from train.common.jobs import ProgramRun, Runner, run_in_order
+from train.common.signals import ENDINGS
 from train.dtram.options import ACT, StopOff
+
+COMMON = Path(jobs.__file__).parent
 
 
 class Script(NamedTuple):
@@ -137,32 +141,33 @@ def test_finished_runs_are_left_alone(tmp_path: Path) -> None:
     assert not made.problems
 
 
-def test_a_signal_is_handed_on_and_waited_for(tmp_path: Path, run_python: Any) -> None:
+@pytest.mark.parametrize("name", ENDINGS)
+def test_a_signal_is_handed_on_and_waited_for(tmp_path: Path, name) -> None:
     """The run has time to save, and the signal's handler is restored."""
     saved = tmp_path / "saved"
-    child = (
+    lines = (
         "import signal, sys, time, pathlib, os\n"
+        f"sys.path.append({str(COMMON)!r})\n"
+        "from signals import end_with_parent\n"
         "def leave(*_):\n"
-        f"    time.sleep(0.5); pathlib.Path({str(saved)!r}).touch(); sys.exit(130)\n"
-        "signal.signal(signal.SIGINT, leave)\n"
-        "os.kill(os.getppid(), signal.SIGTERM)\n"
-        "time.sleep(60)\n"
+        f"    time.sleep(0.3); pathlib.Path({str(saved)!r}).touch(); sys.exit(130)\n"
+        "signal.signal(signal.SIGTERM, leave)\n"
+        "end_with_parent()\n"
+        f"os.kill(os.getppid(), {int(name)})\n"
+        "while True: time.sleep(0.01)\n"
     )
-    out = run_python(
-        "-c",
-        "import signal, sys\n"
-        "from pathlib import Path\n"
-        "from types import SimpleNamespace\n"
-        "from train.common.jobs import Runner\n"
-        f"words = [sys.executable, '-c', {child!r}]\n"
-        f"folder = Path({str(tmp_path / 'a')!r})\n"
-        "job = SimpleNamespace(name='a', folder=folder, finished=False, words=lambda: words)\n"
-        "try: Runner(jobs=1).run([job])\n"
-        "except KeyboardInterrupt: print('interrupted')\n"
-        "assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL\n",
-    )
-    assert out.split()[-1] == "interrupted"
-    assert saved.exists()
+
+    def unhandled(*_: object) -> None:
+        raise AssertionError("not handled by the runner")
+
+    before = signal.signal(name, unhandled)  # else it might end these tests
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Runner(jobs=1).run([Script("a", tmp_path / "a", lines)])
+        assert saved.exists()
+        assert signal.getsignal(name) is unhandled
+    finally:
+        signal.signal(name, before)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import math
 import os
 import re
 import resource
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,8 @@ from train.common.files import read_json, write_json, write_tensors, write_text
 from train.common.optimizers import Optimizers
 from train.common.options import AdamW
 from train.common.provenance import choose_device, provenance, shell_command
-from train.common.run import Interrupt, RunFolder, run_program, save_states
+from train.common.run import Interrupt, RunFolder, new_folder, run_program, save_states
+from train.common.signals import ENDINGS
 from train.common.training import Selection, TrainingRun
 
 CPU = torch.device("cpu")
@@ -40,12 +43,31 @@ def new_run(path: Path, options: dict[str, Any] | None = None, resume: bool = Fa
     return RunFolder(path, options or {}, resume, CPU, "train/reinforce.py")
 
 
+@pytest.mark.parametrize("name", [b"caf\xe9", b"\xff/run"])
+def test_a_folder_whose_name_is_not_utf8_is_refused_at_once(tmp_path: Path, name: bytes) -> None:
+    path = tmp_path / os.fsdecode(name)
+    with pytest.raises(ValueError, match=r"--run-dir .*[\udce9\udcff].*: expected a name in UTF-8"):
+        new_run(path)
+    assert not path.exists()
+
+
+def test_options_that_are_not_utf8_are_written(tmp_path: Path) -> None:
+    run = new_run(tmp_path, {"root": os.fsdecode(b"caf\xe9")})
+    write_text(tmp_path / "results.txt", f"{run.options['root']} γ\n")
+    run.finish({"error": 1}, "error")
+    assert (tmp_path / "results.txt").read_bytes() == "caf\\udce9 γ\n".encode()
+    assert os.fsencode(read_json(tmp_path / "options.json")["root"]) == b"caf\xe9"
+    (events,) = tmp_path.glob("events*")
+    assert rb"caf\udce9" in events.read_bytes()
+
+
 def test_a_checkpoint_restores_state_files_and_generator(tmp_path: Path) -> None:
     run = new_run(tmp_path)
     assert run.load_state() is None and run.checkpoint is None
     torch.manual_seed(3)
     run.save_checkpoint(lambda folder: (folder / "a.txt").write_text("a"), {"epoch": 2})
     expected = torch.rand(5)
+    run.close()
     torch.manual_seed(99)
     again = new_run(tmp_path, resume=True)
     assert again.load_state() == {"epoch": 2}
@@ -67,6 +89,36 @@ def test_only_the_latest_checkpoint_stays_and_a_half_written_one_is_ignored(tmp_
     begun.mkdir()
     run.finish({"error": 1})
     assert run.finished and not list(tmp_path.glob("*checkpoint*"))
+
+
+def test_a_run_killed_as_it_ends_leaves_no_checkpoint(tmp_path: Path, monkeypatch) -> None:
+    """Its results are written; the next call removes what the kill left."""
+    run = new_run(tmp_path)
+    run.save_checkpoint(lambda folder: None, {})
+    (tmp_path / ".checkpoint-000002.new").mkdir()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shutil, "rmtree", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+        run.finish({"error": 1})
+    assert len(list(tmp_path.glob("*checkpoint*"))) == 2
+    assert new_run(tmp_path, resume=True).finished
+    assert not list(tmp_path.glob("*checkpoint*"))
+
+
+def test_a_finished_run_is_only_read(tmp_path: Path) -> None:
+    """It can be shown from a disk that is read-only, and by several processes."""
+    new_run(tmp_path).finish({"error": 1})
+    before = {path: path.stat() for path in [tmp_path, *tmp_path.iterdir()]}
+    runs = [new_run(tmp_path, resume=True) for _ in range(2)]
+    assert all(run.finished for run in runs)
+    assert {path: path.stat() for path in [tmp_path, *tmp_path.iterdir()]} == before
+    assert not list(tmp_path.glob(".lock*"))
+
+
+def test_programs_that_begin_in_one_second_get_folders_of_their_own(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(12) as pool:
+        made = list(pool.map(lambda _: new_folder(tmp_path / "runs", "now_seed0"), range(12)))
+    assert {path.name for path in made} == {"now_seed0", *(f"now_seed0-{n}" for n in range(2, 13))}
+    assert all(path.is_dir() for path in made)
 
 
 def test_a_checkpoint_killed_while_it_is_written_leaves_the_one_before(tmp_path: Path) -> None:
@@ -133,7 +185,8 @@ def test_metrics_can_be_rewound(tmp_path: Path) -> None:
     assert rows == [{"step": 1, "eval/accuracy": 0.1}, {"step": 2, "eval/accuracy": 0.2}]
 
 
-@pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.usefixtures("no_signal_ignored")
+@pytest.mark.parametrize("name", ENDINGS)
 def test_a_signal_sets_the_flag_and_handlers_are_restored(name: signal.Signals) -> None:
     before = signal.getsignal(name)
     with Interrupt() as interrupt:
@@ -192,11 +245,18 @@ def test_the_command_of_an_interrupted_run(tmp_path: Path, monkeypatch, capsys) 
 # -- the bookkeeping of a training loop ----------
 
 
-def linear_run(path: Path, epochs: int, resume: bool = False) -> tuple[TrainingRun, nn.Module]:
+def linear_run(
+    path: Path,
+    epochs: int,
+    resume: bool = False,
+    save_minutes: float = math.inf,
+    killed: Callable[[TrainingRun], bool] = lambda run: False,  # asked after each batch
+) -> tuple[TrainingRun, nn.Module]:
     """A loop of two stages of two epochs on a linear model; killed after so many epochs."""
     torch.manual_seed(0)
     model = nn.Linear(3, 2)
-    run = TrainingRun(path, {}, resume, CPU, "train/a.py", model=model, seed=5)
+    how = resume, CPU, "train/a.py", save_minutes
+    run = TrainingRun(path, {}, *how, model=model, seed=5)
     with run:
         for stage in run.stages(["one", "two"]):
             parameters = list(model.parameters())
@@ -206,6 +266,8 @@ def linear_run(path: Path, epochs: int, resume: bool = False) -> tuple[TrainingR
                 if (run.progress.stage, epoch) == divmod(epochs, 2):
                     return run, model
                 for indices in run.batches(6, 2):
+                    if killed(run):
+                        return run, model
                     loss = (model(torch.randn(2, 3)) - indices[:, None]).square().mean()
                     optimizers.zero_grad()
                     loss.backward()
@@ -228,6 +290,29 @@ def test_a_loop_that_stopped_continues_bit_for_bit(tmp_path: Path, epochs: int) 
     assert run.progress.env_steps == whole.progress.env_steps == 4 * 6 + 2 * 7
     logged = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "cut")]
     losses = [[json.loads(line)["train/loss"] for line in text.splitlines()] for text in logged]
+    assert losses[0] == losses[1] and len(losses[0]) == 4
+
+
+@pytest.mark.parametrize(
+    ("save_minutes", "saved"), [(1e-9, (1, 1)), (30, (0, 0)), (math.inf, (0, 0))]
+)
+def test_checkpoints_by_time(tmp_path: Path, save_minutes: float, saved: tuple[int, int]) -> None:
+    """Killed in the second batch of the second epoch: that batch alone, or the epoch, is lost."""
+    whole, expected = linear_run(tmp_path / "whole", epochs=9)
+
+    def in_second_batch(run: TrainingRun) -> bool:
+        return (run.progress.epoch, run.progress.batch) == (1, 1)
+
+    cut, _ = linear_run(tmp_path / "cut", 9, False, save_minutes, in_second_batch)
+    state = cut.load_state()
+    assert state is not None and state["epoch"] == 1
+    assert (state["batch"], len(state["sums"]) > 0) == saved
+    torch.manual_seed(77)
+    run, model = linear_run(tmp_path / "cut", 9, True, save_minutes)
+    for a, b in zip(expected.parameters(), model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    logged = [run.path / "metrics.jsonl" for run in (whole, run)]
+    losses = [[json.loads(x)["train/loss"] for x in p.read_text().splitlines()] for p in logged]
     assert losses[0] == losses[1] and len(losses[0]) == 4
 
 

@@ -7,10 +7,10 @@ import torch
 from agents.one_look import OneLook, OneLookConfig
 from agents.resnet import ResNetOptions
 from train.common.one_look_networks import NoHalting, new_network
-from train.common.options import ResNetEncoder
+from train.common.options import PlainEncoder, ResNetEncoder
 from train.common.training_task import TrainingTask
 from train.dtram.networks import new_agent
-from train.dtram.options import RNN, StopOff, Values
+from train.dtram.options import RNN, Gaussian, StopOff, Values
 
 
 def look(folder: Path, task: TrainingTask, names: tuple[str, ...]) -> OneLook:
@@ -56,3 +56,19 @@ def test_of_other_classes_only_the_encoder_is_taken(tmp_path: Path) -> None:
     assert torch.equal(agent.encoders()[0].trunk.conv1.weight, begun.encoder.trunk.conv1.weight)
     assert not torch.equal(agent.classifier.bias, begun.classifier.bias)
     assert agent.core.recurrent.weight.any()
+
+
+def test_the_originals_weights_begin_within_a_tenth(signpost: TrainingTask) -> None:
+    def made(core: RNN) -> dict[str, torch.Tensor]:
+        network = (signpost, PlainEncoder("mlp"), core, Gaussian(), StopOff())
+        agent, _ = new_agent(*network, False, seed=0)
+        return dict(agent.named_parameters())
+
+    plain, original = made(RNN()), made(RNN(init=0.1))
+    for name, weights in original.items():
+        if name.startswith(("stopper", "baseline", "scalar_baseline")):
+            torch.testing.assert_close(weights, plain[name])
+        else:
+            assert weights.abs().max() <= 0.1
+            if weights.numel() > 200:
+                assert weights.abs().max() > 0.09 and weights.abs().mean().sub(0.05).abs() < 0.01

@@ -41,7 +41,8 @@ def test_every_system_is_options_of_its_program(protocol: Protocol) -> None:
         options = command_line(kind.Options, None, RECIPES[system.program], words[2:])
         assert (options.env_id, options.seed, options.resume) == (protocol.env_id, 3, True)
         assert options.run_dir == Path("r") / protocol.name / name / "seed-3"
-        assert options.env == system.options.get("env", protocol.env)
+        of_recipe = system.values.get("env", ())
+        assert options.env == system.options.get("env", protocol.env or of_recipe)
         assert system.option("stop") in (None, getattr(options, "stop", None))
         if system.trunk is not None:
             assert options.trunk == protocol.folder(Path("r"), system.trunk, 3)

@@ -43,7 +43,8 @@ def server(data: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with Server({f"/{NAME}": data}) as server:
         md5 = hashlib.md5(data).hexdigest()
-        monkeypatch.setattr(cub, "ARCHIVE", replace(cub.ARCHIVE, md5=md5, url=server.url + NAME))
+        local = {"md5": md5, "url": server.url + NAME, "size": len(data)}
+        monkeypatch.setattr(cub, "ARCHIVE", replace(cub.ARCHIVE, **local))
         yield server
 
 
@@ -86,6 +87,13 @@ def test_resumes(server: Server, folder: Path, tree: Tree, data: bytes) -> None:
     assert [wanted for _, wanted in server.asked] == [
         f"bytes={start}-" for start in (100, second, third)
     ]
+
+
+def test_an_endless_answer_is_cut_off(server: Server, folder: Path) -> None:
+    server.endless = True
+    with pytest.raises(DatasetNotFoundError, match=f"sent another {NAME} than published"):
+        cub.fetch(folder)
+    assert len(server.asked) == 1 and {path.name for path in folder.iterdir()} == {".lock"}
 
 
 def test_a_complete_part_is_not_requested_again(

@@ -111,6 +111,37 @@ def test_a_whole_part_needs_no_more_bytes(server: Server, folder: Path) -> None:
     assert len(server.asked) == 2  # the first was answered 416
 
 
+@pytest.mark.parametrize("before", [0, 1234])
+def test_an_endless_answer_is_cut_off(
+    server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch, before: int
+) -> None:
+    """At what the file can have; then the next source is asked."""
+    folder.mkdir(parents=True)
+    (folder / "images.gz.part").write_bytes(PACKED["/images.gz"][:before])
+    longest, unlink = [], Path.unlink
+
+    def record(path: Path, missing_ok: bool = False) -> None:
+        if path.exists() and path.suffix == ".part":
+            longest.append(path.stat().st_size)
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", record)
+    with Server(PACKED) as endless:
+        endless.endless = True
+        fetch(folder, Mirror(endless.url), Mirror(server.url))
+        assert len(endless.asked) == (2 if before else 1)
+    assert_landed(folder)
+    assert 200_000 < max(longest) <= FILES[0].most_packed < 302_000
+
+
+@pytest.mark.parametrize("content", [b"", np.random.default_rng(2).bytes(5_000_000)])
+def test_the_bound_of_a_packed_file(content: bytes) -> None:
+    """Noise grows by being packed; the published files were packed with their names."""
+    packed = gzip.compress(content, compresslevel=0) + 256 * b"n"
+    assert len(packed) > len(content)
+    assert len(packed) <= RawFile("noise", len(content), "").most_packed
+
+
 def test_a_wrong_part_is_dropped(server: Server, folder: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "images.gz.part").write_bytes(b"of another file")

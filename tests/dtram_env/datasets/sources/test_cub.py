@@ -35,7 +35,7 @@ def tree(whole: Tree, tmp_path: Path) -> Tree:
 
 
 def edit(path: Path, change: Callable[[str], str | bytes]) -> None:
-    changed = change(path.read_text())
+    changed = change(path.read_text(encoding="utf-8"))
     path.write_bytes(changed if isinstance(changed, bytes) else changed.encode())
 
 
@@ -51,6 +51,7 @@ def drop_line(number: int) -> Callable[[str], str]:
 def test_published_counts() -> None:
     assert cub.COUNTS == {"train": 5994, "test": 5794} and cub.NUM_CLASSES == 200
     assert cub.ARCHIVE.md5 == "97eceeb196236b17998738112f37df78"
+    assert cub.ARCHIVE.size == 1_150_585_339
 
 
 @pytest.mark.parametrize("part", ["train", "test"])

@@ -1,6 +1,7 @@
 """The user's own images: which files, which classes, and a reproducible draw of the test part."""
 
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dtram_env.datasets import DatasetNotFoundError
+from dtram_env.datasets import (
+    DatasetCorruptError,
+    DatasetNotFoundError,
+    ImageOptions,
+    load,
+)
 from dtram_env.datasets.sources.folder import _draw, listing
+from dtram_env.datasets.storage.decode import DecodedImages
 from tests.dtram_env.datasets.trees import make_folder
 
 
@@ -172,6 +179,36 @@ def test_classes_are_sorted_by_their_characters(tmp_path: Path) -> None:
     assert listing(root, "train").class_names == ("10", "9", "B", "b", "é")
 
 
+def test_names_of_any_bytes(tmp_path: Path) -> None:
+    """They are read, and what is not UTF-8 becomes an escape in the names of classes."""
+    names = [b"caf\xe9", "niño".encode(), "鳥".encode(), b"\xff\xfe"]
+    for name in map(os.fsdecode, names):
+        make = tmp_path / "mine" / name
+        make.mkdir(parents=True)
+        for i in range(5):
+            Image.new("L", (4, 3)).save(make / os.fsdecode(b"\xe9%d.png" % i))
+    listed = listing(tmp_path / "mine", "train")
+    assert listed.class_names == ("caf\\xe9", "niño", "鳥", "\\xff\\xfe")
+    paths = [os.fsencode(path) for part in both(tmp_path / "mine") for path in part]
+    assert sorted(paths) == sorted(b"%b/\xe9%d.png" % (name, i) for name in names for i in range(5))
+    images = DecodedImages(listed)
+    assert images.fingerprint() and images.pixels(0).shape == (3, 4, 3)
+    (tmp_path / "mine" / listed.paths[0]).write_bytes(b"")
+    with pytest.raises(DatasetCorruptError, match=r"caf\udce9/\udce9\d\.png: damaged"):
+        images.pixels(0)
+    (tmp_path / "mine" / listed.paths[0]).unlink()
+    with pytest.raises(DatasetNotFoundError, match=r"caf\udce9/\udce9\d\.png: no such file"):
+        images.fingerprint()
+
+
+def test_a_root_of_any_bytes(tmp_path: Path) -> None:
+    root = tmp_path / os.fsdecode(b"n\xed\xf1os")
+    make_folder(root)
+    options = ImageOptions(root=str(root))
+    data = load("imagefolder", "test", data_dir=tmp_path / "data", options=options)
+    assert data.name == "n\\xed\\xf1os" and len(data) == 6
+
+
 @pytest.mark.parametrize(
     ("folders", "test_folder"),
     [
@@ -240,6 +277,12 @@ def test_a_class_of_the_test_part_that_is_not_trained(tmp_path: Path) -> None:
             "",
             "test",
             r"no image for the test part.* to .*/test\.",
+        ),
+        (
+            ("train/a/1.jpg", "train/b/1.jpg", "test/1.jpg", "test/2.jpg"),
+            "",
+            "test",
+            r"test has no images in folders of classes, but 2 images lie in it .*root='.*/train'",
         ),
         (("a/1.jpg", "b/1.jpg"), "", "test", r"for the test part\. Add images\."),
     ],

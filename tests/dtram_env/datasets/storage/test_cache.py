@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from PIL import Image
 
 from dtram_env.datasets import DatasetCorruptError, DatasetNotFoundError
 from dtram_env.datasets.sources.listing import ImageList
+from dtram_env.datasets.storage import cache
 from dtram_env.datasets.storage.cache import build_cache, open_cache
 from dtram_env.datasets.storage.decode import DecodedImages
 from dtram_env.datasets.storage.mapped import MappedStore, thumbnails_name, verify
@@ -96,6 +98,23 @@ def test_a_changed_file_makes_it_anew(tmp_path: Path, photographs: ImageList) ->
     store = build_cache(folder, DecodedImages(photographs))
     assert store.image(3).shape == (5, 7, 3) and (store.image(3) > 245).all()
     assert (store.image(2) == 80).all()
+
+
+@pytest.mark.parametrize(("count", "most"), [(5, 1), (250, 3)])
+def test_few_images_start_few_processes(
+    count: int, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+
+    def threads(number: int) -> ThreadPoolExecutor:
+        started.append(number)
+        return ThreadPoolExecutor(number)
+
+    monkeypatch.setattr(cache, "process_pool", threads)
+    monkeypatch.setattr(cache, "CORES", 4)
+    source = Given([np.zeros((2, 2, 1), np.uint8)] * count)
+    build_cache(tmp_path / "a", source, processes=True)
+    assert started == [most]
 
 
 def test_there_is_none(tmp_path: Path) -> None:

@@ -1,0 +1,51 @@
+"""The lock of a run's folder, which one process at a time writes into."""
+
+import os
+import platform
+import time
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from train.common.files import read_json, write_json
+
+
+class RunLock:
+    """The right to write into a run's folder, until `release` or the end of the process.
+
+    The system locks ``.lock``, and frees it if the process dies. ``.lock.json`` names the holder.
+
+    Raises ValueError, which names the holder, if another process (or this one) has the lock.
+    """
+
+    def __init__(self, folder: Path, command: str) -> None:
+        self._file, self._holder = FileLock(folder / ".lock"), folder / ".lock.json"
+        try:
+            self._file.acquire(timeout=0)
+        except Timeout:
+            raise ValueError(f"{folder}: {_in_use(self._holder)}") from None
+        try:
+            since = time.strftime("%Y-%m-%d %H:%M:%S")
+            process = {"pid": os.getpid(), "host": platform.node()}
+            write_json(self._holder, {**process, "since": since, "command": command})
+        except OSError:
+            self._file.release()
+            raise
+
+    def release(self) -> None:
+        """Lets other processes write; does nothing the second time."""
+        if self._file.is_locked:
+            self._holder.unlink(missing_ok=True)
+            self._file.release()
+
+
+def _in_use(holder: Path) -> str:
+    """Who holds a lock, and what to do."""
+    try:
+        found = read_json(holder)
+        who = f"process {found['pid']} on {found['host']} since {found['since']}"
+        stop, command = f"kill {found['pid']}", f". It runs {found['command']}"
+    except (OSError, ValueError, KeyError, TypeError):  # it has just begun, or just ended
+        who, stop, command = "another process", "kill", ""
+    way_out = f"wait for it, end it with `{stop}` (it saves), or choose another --run-dir"
+    return f"in use by {who}; {way_out}{command}"
