@@ -17,9 +17,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from dtram_env.files import sha256_of
 from dtram_env.optional import require
 
-from .files import listed, sha256_of
+from .files import listed
 from .resnet import RESNETS, ResNetBackbone, ResNetOptions
 
 _OWN = "encoder.trunk."  # prefix of an encoder's weights in a network that this package saved

@@ -12,9 +12,7 @@ lists it::
 ``model.json``.
 """
 
-import hashlib
 import json
-import os
 import re
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -24,6 +22,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
+
+from dtram_env.files import read_json, replacing, sha256_of, write_json
 
 from .checks import require
 from .config import FirstLookOptions
@@ -66,17 +66,16 @@ class SavedNetwork(nn.Module):
 
         The values of `about` are kept in ``model.json`` (the environment's id, its options, ...).
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        weights = write_tensors(Path(folder, "model.safetensors"), self.state_dict())
         header = {
             "format": FORMAT_VERSION,
-            "weights_sha256": _write_weights(folder / "model.safetensors", self.state_dict()),
+            "weights_sha256": sha256_of(weights),
             "kind": self.KIND,
             "config": asdict(self.config),
             "class_names": list(self.class_names),
             **about,
         }
-        _write_json(folder / "model.json", header)
+        write_json(Path(folder, "model.json"), header)
 
     @classmethod
     def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> Self:
@@ -107,11 +106,8 @@ class SavedNetwork(nn.Module):
             if not path.with_name(name).is_file():
                 why = _why_no_model(path.parent)
                 raise FileNotFoundError(f"{folder}: no saved model, {name} is missing{why}")
-        try:
-            header = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:  # also bytes that are not UTF-8
-            raise ValueError(f"{path}: not valid JSON ({error}); copy the model again") from None
-        found = header.get("format") if isinstance(header, dict) else None
+        header = read_json(path, dict[str, Any], "copy the model again")
+        found = header.get("format")
         if found != FORMAT_VERSION:
             raise ValueError(
                 f"{path}: has format {found}, expected {FORMAT_VERSION}, as dtram saves a "
@@ -226,13 +222,13 @@ def save_stop(
         differ = ", ".join(changed)
         raise ValueError(f"{folder}: the stop was learned on another trunk; {differ} differ")
     weights = {k: v for k, v in own.items() if _of_stop(k)}
-    sha256 = _write_weights(folder / f"stop-{name}.safetensors", weights)
+    sha256 = sha256_of(write_tensors(folder / f"stop-{name}.safetensors", weights))
     threshold = agent.stopping.threshold  # type: ignore[union-attr]
     stop = {"threshold": threshold, "weights_sha256": sha256, **metadata}
     header["stops"] = header.get("stops", {}) | {name: stop}
     if default:
         header["default_stop"] = name
-    _write_json(folder / "model.json", header)
+    write_json(folder / "model.json", header)
 
 
 def load_stop(
@@ -272,20 +268,13 @@ def _of_stop(key: str) -> bool:
     return key.partition(".")[0] in STOP_PARTS
 
 
-def _write_weights(path: Path, weights: dict[str, Tensor]) -> str:
-    """Writes tensors by a rename; returns the file's SHA-256."""
-    aside = path.with_name(path.name + ".tmp")
-    # Unlike `save_file`, which makes files that only their owner can read.
-    aside.write_bytes(save({k: v.detach().cpu().contiguous() for k, v in weights.items()}))
-    sha256 = sha256_of(aside)
-    os.replace(aside, path)
-    return sha256
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    aside = path.with_name(path.name + ".tmp")
-    aside.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    os.replace(aside, path)
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> Path:
+    """Writes a safetensors file, see `replacing`; returns the path."""
+    # Python's own writing says why it failed, and the file has the usual permissions.
+    content = save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
+    with replacing(path) as aside:
+        aside.write_bytes(content)
+    return path
 
 
 def _read_weights(path: Path, sha256: str, expected: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -327,9 +316,3 @@ def listed(names: list[str]) -> str:
     """The first names of a list in one text."""
     more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
     return ", ".join(names[:_MAX_LISTED]) + more
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal digits."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

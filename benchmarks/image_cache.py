@@ -43,7 +43,7 @@ from dtram_env.datasets import Dataset
 from dtram_env.datasets.sources.listing import ImageList
 from dtram_env.datasets.storage.cache import build_cache
 from dtram_env.datasets.storage.decode import DecodedImages, resized
-from dtram_env.datasets.storage.mapped import FORMAT, MappedStore, thumbnails_name
+from dtram_env.datasets.storage.mapped import FORMAT, MappedStore, describe, thumbnails_name
 
 FILE_SIZE = (375, 500)  # height and width of the photographs
 
@@ -85,10 +85,12 @@ def make_empty_cache(folder: Path, options: Options) -> None:
     folder.mkdir()
     np.save(folder / "sizes.npy", np.full((count, 2), size, dtype=np.int32))
     lengths = {"pixels.bin": size[0] * size[1] * 3, thumbnails_name(side): side * side * 3}
+    files = {"sizes.npy": describe(folder / "sizes.npy")}
     for name, length in lengths.items():
         with (folder / name).open("wb") as file:
             file.truncate(count * length)
-    meta = {"format": FORMAT, "channels": 3, "images": count, "source": {}}
+        files[name] = {"bytes": count * length, "sha256": "not computed"}
+    meta = {"format": FORMAT, "channels": 3, "images": count, "files": files, "source": {}}
     (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
 

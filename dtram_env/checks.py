@@ -2,7 +2,9 @@
 
 import operator
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import is_dataclass
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 
 def check_choice(name: str, value: Any, allowed: Iterable[Any]) -> None:
@@ -28,3 +30,71 @@ def check_options(options: dict[str, Any], *known: str) -> None:
     for key in options:
         if key not in known:
             raise ValueError(f"options[{key!r}]: unknown; expected {' or '.join(map(repr, known))}")
+
+
+def misfit(value: Any, kind: Any, name: str = "") -> str | None:
+    """What of a JSON value is not of a kind, as ``"curve[2].error='x': expected …"``; None: fits.
+
+    A kind is bool, int, float (which takes integers), str, None, ``list[…]``, ``dict[str, …]``, a
+    union, ``Annotated[…, least, most]`` for a range of numbers, ``Any``, a dataclass, or a
+    TypedDict: of its keys, those that are not required may be missing, and others may be there.
+
+    >>> misfit({"a": [1, -2]}, dict[str, list[Annotated[int, 0, 9]]])
+    'a[1]=-2: expected from 0 to 9'
+    """
+    origin, parts = get_origin(kind), get_args(kind)
+    shown = f"{name or 'the whole'}={_short(value)}: expected"
+    if kind is Any:
+        return None
+    if is_typeddict(kind) or is_dataclass(kind):
+        if not isinstance(value, dict):
+            return f"{shown} an object"
+        hints = get_type_hints(kind, include_extras=True)
+        needed = hints.keys() if is_dataclass(kind) else kind.__required_keys__
+        wrong = (needed - value.keys()) | (value.keys() - needed if is_dataclass(kind) else set())
+        if wrong:
+            return f"{_inside(name, min(wrong))}: missing or unknown"
+        found = (misfit(value[k], hints[k], _inside(name, k)) for k in hints if k in value)
+        return next(filter(None, found), None)
+    if origin is Annotated:
+        base, least, most = parts
+        problem = misfit(value, base, name)
+        if problem is None and not least <= value <= most:
+            problem = f"{shown} from {least:,} to {most:,}"
+        return problem
+    if origin in (UnionType, Union):
+        problems = [misfit(value, part, name) for part in parts]
+        return None if None in problems else next(filter(None, problems))
+    if origin is list:
+        if not isinstance(value, list):
+            return f"{shown} a list"
+        found = (misfit(v, parts[0], f"{name}[{i}]") for i, v in enumerate(value))
+        return next(filter(None, found), None)
+    if origin is dict:
+        if not isinstance(value, dict):
+            return f"{shown} an object"
+        found = (misfit(v, parts[1], _inside(name, k)) for k, v in value.items())
+        return next(filter(None, found), None)
+    kinds = (int, float) if kind is float else (kind,)
+    fits = isinstance(value, kinds) and (kind is bool or not isinstance(value, bool))
+    return None if fits else f"{shown} {_WORDS[kind]}"
+
+
+_WORDS = {
+    bool: "true or false",
+    int: "an integer",
+    float: "a number",
+    str: "a text",
+    dict: "an object",
+    list: "a list",
+    type(None): "null",
+}
+
+
+def _inside(name: str, key: str) -> str:
+    return f"{name}.{key}" if name else key
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"

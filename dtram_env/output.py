@@ -9,6 +9,13 @@ from contextlib import contextmanager
 READER_GONE = 141  # a shell's code for SIGPIPE, which ends other programs then
 
 
+def in_one_line(error: BaseException) -> str:
+    """An error's text; the system stores the file of its errors beside the text."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
 @contextmanager
 def for_any_reader() -> Iterator[None]:
     """Ends the program without a message once nobody reads what it prints.

@@ -110,7 +110,7 @@ def make_records(options: Options) -> list[dict[str, Any]]:
 def compare(options: Options) -> Path:
     """Writes a comparison and returns the path of its Markdown; an error if no run has a result."""
     if options.records:
-        records = [record for path in options.records for record in read_records(path)]
+        records: list[dict[str, Any]] = [r for path in options.records for r in read_records(path)]
         out = options.out or options.records[0].parent
         check_destination(out)
     else:

@@ -10,7 +10,6 @@ named on standard error and skipped, and the exit status is then 1.
 """
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from agents.prediction import Prediction, predict_each
 from agents.stopping import LearnedStop
 from dtram_env.datasets.sources.folder import SUFFIXES, find_images
 from dtram_env.datasets.storage.decode import decode, opened, pillow_limits, upright_size
+from dtram_env.files import replacing
 from dtram_env.rendering import draw_episode
 from train.common.options import check_numbers
 from train.common.provenance import choose_device
@@ -161,10 +161,8 @@ def draw(path: Path, answer: Prediction, picture: Path) -> None:
     ]
     caption = f"{answer.class_name}, {answer.probability:.2f}"
     drawn = draw_episode(pixels, boxes, caption, size=max(MIN_PICTURE, *pixels.shape[:2]))
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    aside = picture.with_name(f".{picture.name}.tmp")
-    Image.fromarray(np.asarray(drawn)).save(aside, format="PNG")
-    os.replace(aside, picture)
+    with replacing(picture) as aside:
+        Image.fromarray(np.asarray(drawn)).save(aside, format="PNG")
 
 
 def main() -> None:

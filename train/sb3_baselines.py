@@ -9,6 +9,9 @@
 Hyper-parameters are those of train/baselines/hyperparameters.toml. Validation chooses the weights,
 out of twenty-one points of the run. The test split is evaluated once, at the end, by
 `dtram_env.evaluate`.
+
+A run is continued from arrays and weights, and nothing in its folder is unpickled. Its result
+best_model.zip is a file of SB3: SB3's own PPO.load(...) unpickles it, so load only files you trust.
 """
 
 import sys
@@ -32,7 +35,7 @@ from agents import sb3
 from dtram_env.sb3 import Sb3VecEnv
 from train.baselines import algorithms
 from train.baselines.algorithms import ALGORITHMS, ENV_STEPS, Settings
-from train.baselines.callback import ValidationCallback, curve_point
+from train.baselines.callback import ValidationCallback, curve_point, load_weights
 from train.common.files import write_text
 from train.common.options import EnvOptions, check, check_numbers, json_or_text, to_json
 from train.common.provenance import choose_device, provenance
@@ -167,7 +170,8 @@ def learn(experiment: Experiment, run: RunFolder, model: Any) -> tuple[dict[str,
     seconds = round(callback.seconds, 1)
     result = {"env_steps": model.num_timesteps, "train_seconds": seconds}
     result |= {"curve": callback.curve, "validation": callback.best}
-    return result, type(model).load(callback.best_path, device=model.device)
+    load_weights(model, callback.best_path)
+    return result, model
 
 
 def train(options: Options) -> Path:

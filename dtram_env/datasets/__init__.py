@@ -14,6 +14,7 @@ from .dataset import Dataset
 from .errors import BuiltinDataWarning, DatasetCorruptError, DatasetNotFoundError
 from .paths import data_root, text
 from .splits import SPLITS, split_indices, stratified_split
+from .storage import mapped
 from .storage.cache import build_cache
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "is_ready",
     "load",
     "stratified_split",
+    "verify",
 ]
 
 DATA = ("auto", "real", "builtin")
@@ -112,10 +114,7 @@ def build(
         ValueError, DatasetNotFoundError, DatasetCorruptError: as `load`, or it has no cache.
     """
     name, options = name.lower(), options or ImageOptions()
-    info = _info(name)
-    if not info.cached:
-        raise ValueError(f"dataset {name!r}: it is held in memory, there is no cache to build")
-    folder = _folder(name, data_dir)
+    folder = _cached_folder(name, data_dir)
     for part, split in (("train", "train+validation"), ("test", "test")):
         if name in DRAWINGS:
             _check_options(name, options)
@@ -152,6 +151,26 @@ def download(
     except DatasetNotFoundError as error:
         raise DatasetNotFoundError(f"{error}\n{_no_data_hint()}") from error.__cause__
     return folder
+
+
+def verify(name: str, *, data_dir: str | Path | None = None) -> list[Path]:
+    """Compares every file of a dataset's caches with its checksum; returns the caches' folders.
+
+    `load` compares sizes only, because that takes no time. `download` checks downloaded files.
+
+    Raises:
+        ValueError: unknown name, or a dataset without a cache.
+        DatasetNotFoundError: no cache is there yet.
+        DatasetCorruptError: a file is missing or was changed; the error says what to delete.
+    """
+    folder = _cached_folder(name, data_dir)
+    found = sorted(path.parent for path in folder.glob("**/cache/[!.]*/meta.json"))
+    if not found:
+        made = f"`python -m dtram_env.datasets build {name}` makes one"
+        raise DatasetNotFoundError(f"{folder}: there is no cache to verify; {made}")
+    for cache in found:
+        mapped.verify(cache)
+    return found
 
 
 def is_ready(name: str, data_dir: str | Path | None = None) -> bool:
@@ -230,6 +249,13 @@ def _check_options(name: str, options: ImageOptions, stands_in_for: str | None =
 
 def _folder(name: str, data_dir: str | Path | None) -> Path:
     return data_root(data_dir) / (_info(name).folder or name)
+
+
+def _cached_folder(name: str, data_dir: str | Path | None) -> Path:
+    """The folder of a dataset that has caches in it; raises ValueError for another one."""
+    if not _info(name).cached:
+        raise ValueError(f"dataset {name!r}: it is held in memory and has no cache")
+    return _folder(name, data_dir)
 
 
 def _info(name: str) -> DatasetInfo:

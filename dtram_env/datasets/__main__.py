@@ -1,4 +1,4 @@
-"""``python -m dtram_env.datasets``: lists the datasets; downloads, decodes or draws one."""
+"""``python -m dtram_env.datasets``: lists the datasets; downloads, decodes, draws or checks one."""
 
 import argparse
 import signal
@@ -6,16 +6,16 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
-from ..output import for_any_reader
+from ..output import for_any_reader, in_one_line
 from . import (
     DATASETS,
     DatasetCorruptError,
     DatasetInfo,
-    DatasetNotFoundError,
     ImageOptions,
     build,
     data_root,
     download,
+    verify,
 )
 
 NATIVE = "native"
@@ -27,8 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
         with for_any_reader():
             options = _parser().parse_args(arguments)
             options.run(options)
-    except (DatasetNotFoundError, DatasetCorruptError, ValueError) as error:
-        print(error, file=sys.stderr)
+    except (OSError, DatasetCorruptError, ValueError) as error:
+        print(in_one_line(error), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\ninterrupted; the same command begins again", file=sys.stderr)
@@ -45,8 +45,10 @@ def _parser() -> argparse.ArgumentParser:
     fetch.set_defaults(run=_download)
     make = commands.add_parser("build", help="decode or draw a whole dataset, once")
     make.set_defaults(run=_build)
+    check = commands.add_parser("verify", help="compare a dataset's caches with their checksums")
+    check.set_defaults(run=_verify)
     root = "folder of all datasets (default: $DTRAM_DATA, else ~/.cache/dtram)"
-    for command in (show, fetch, make):
+    for command in (show, fetch, make, check):
         if command is not show:
             command.add_argument("name", choices=sorted(DATASETS))
         command.add_argument("--data-dir", type=Path, help=root)
@@ -86,6 +88,11 @@ def _state(info: DatasetInfo, folder: Path) -> str:
 def _download(options: argparse.Namespace) -> None:
     place = download(options.name, data_dir=options.data_dir)
     print(f"{options.name}: {place or _state(DATASETS[options.name], Path())}")
+
+
+def _verify(options: argparse.Namespace) -> None:
+    for folder in verify(options.name, data_dir=options.data_dir):
+        print(f"{options.name}: {folder} is as it was made")
 
 
 def _build(options: argparse.Namespace) -> None:

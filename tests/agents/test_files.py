@@ -16,12 +16,13 @@ from torch import nn
 from agents.config import DTRAMConfig, FirstLookOptions
 from agents.cores import MapOptions
 from agents.dtram import DTRAM
-from agents.files import SavedNetwork, save_stop, sha256_of
+from agents.files import SavedNetwork, save_stop
 from agents.halting.act_resnet import ACTConfig, ACTResNet
 from agents.loading import load_agent, load_one_look
 from agents.one_look import OneLook, OneLookConfig
 from agents.resnet import ResNetOptions
 from agents.stopping import FixedStop, LearnedStop
+from dtram_env.files import sha256_of
 
 CONFIG = DTRAMConfig(num_classes=5, glimpse_shape=(8, 8, 2), max_glimpses=4, hidden_size=16)
 ONE_LOOK = OneLookConfig(num_classes=5, image_shape=(4, 4, 1), hidden_size=5)
@@ -76,7 +77,7 @@ def test_model_json_lists_every_setting(tmp_path: Path, network: SavedNetwork) -
         (lambda h: h.update(stops={"a": {"threshold": 1}}), "stops.a=.*: expected an object with"),
         (lambda h: h.update(stops={"../a": {}}), "name of a stop='../a': expected letters"),
         (lambda h: h.update(default_stop="a"), r"default_stop='a': expected one of \[\]"),
-        (lambda h: h.update(stop_threshold=float("nan")), "stop_threshold=nan: expected a number"),
+        (lambda h: h.update(stop_threshold=float("nan")), "stop_threshold=nan: expected a finite"),
     ],
 )
 def test_bad_headers_are_named(

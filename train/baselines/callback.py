@@ -1,18 +1,40 @@
 """Validation, checkpoints and signals while an algorithm of Stable-Baselines3 learns."""
 
+import pickle
 import shutil
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
+import numpy as np
+from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.save_util import load_from_zip_file, recursive_setattr
 
 import dtram_env
 from agents.sb3 import Sb3Policy
+from dtram_env.files import replacing
+from train.common.files import WAY_OUT, Count, CurvePoint, Seconds
 from train.common.run import Interrupt, RunFolder
+
+BUFFER = "replay_buffer.npz"
+_DAMAGE = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, EOFError),
+    *(pickle.UnpicklingError, zipfile.BadZipFile),
+)
+"""What readers of SB3's and NumPy's files raise if those are damaged."""
+
+
+class State(TypedDict):
+    """What a checkpoint holds beside the weights."""
+
+    env_steps: Count
+    updates: Count
+    curve: list[CurvePoint]
+    best: CurvePoint | None
+    seconds: Seconds
 
 
 def curve_point(env_steps: int, found: dtram_env.Evaluation, seconds: float) -> dict[str, float]:
@@ -52,24 +74,20 @@ class ValidationCallback(BaseCallback):
     def restore(self, model: Any) -> None:
         """Loads the latest checkpoint, if there is one, into an untrained model and this object."""
         self.model = model
-        folder, saved = self._run.checkpoint, self._run.load_state()
+        folder, saved = self._run.checkpoint, self._run.load_state(State)
         self._run.rewind(-1 if saved is None else saved["env_steps"])
         if folder is None or saved is None:
             return
-        model.set_parameters(folder / "model.zip", device=model.device)
-        # `set_parameters` leaves out some tensors: SAC's entropy coefficient.
-        _, _, others = load_from_zip_file(folder / "model.zip", device=model.device)
-        for name, value in (others or {}).items():
-            if value is not None:
-                recursive_setattr(model, f"{name}.data", value.data)
+        load_weights(model, folder / "model.zip")
         # best_model.zip may be of a later validation, which the checkpoint does not have.
-        shutil.copyfile(folder / "best_model.zip", self.best_path)
+        with replacing(self.best_path) as aside:
+            shutil.copyfile(folder / "best_model.zip", aside)
         # With the first seed, the run would draw its first images and noise once more.
         model.set_random_seed((model.seed or 0) + saved["env_steps"])
         model.num_timesteps = saved["env_steps"]
         model._n_updates = saved["updates"]
-        if isinstance(model, OffPolicyAlgorithm):
-            model.load_replay_buffer(folder / "replay_buffer.pkl")
+        if buffer := getattr(model, "replay_buffer", None):
+            load_buffer(buffer, folder / BUFFER)
         self.curve, self.best, self.seconds = saved["curve"], saved["best"], saved["seconds"]
         print(f"{self._run.path}: continuing after {model.num_timesteps:,} env steps")
 
@@ -115,7 +133,8 @@ class ValidationCallback(BaseCallback):
         self._run.log(self.model.num_timesteps, scalars)
         if self.best is None or point["return"] > self.best["return"]:
             self.best = point
-            self.model.save(self.best_path)
+            with replacing(self.best_path) as aside:
+                self.model.save(aside)
         print(
             f"{point['env_steps']:>9,} env steps: validation return {point['return']:.4f}, error "
             f"{100 * point['error']:.2f} % at {point['mean_glimpses']:.2f}; {self.seconds:.0f} s",
@@ -125,5 +144,50 @@ class ValidationCallback(BaseCallback):
     def _write(self, folder: Path) -> None:
         self.model.save(folder / "model.zip")
         shutil.copyfile(self.best_path, folder / "best_model.zip")
-        if isinstance(self.model, OffPolicyAlgorithm):
-            self.model.save_replay_buffer(folder / "replay_buffer.pkl")
+        if buffer := getattr(self.model, "replay_buffer", None):
+            save_buffer(buffer, folder / BUFFER)
+
+
+def load_weights(model: Any, path: Path) -> None:
+    """Loads the weights of a model that SB3 saved into a model of that kind; unpickles nothing.
+
+    SB3's own ``load`` unpickles the file's other content. Raises ValueError if the weights are
+    damaged or another model's.
+    """
+    try:
+        _, weights, others = load_from_zip_file(path, load_data=False, device=model.device)
+        names, other_names = model._get_torch_save_params()
+        model.set_parameters({name: (weights or {})[name] for name in names}, device=model.device)
+        for name in other_names:  # SAC's entropy coefficient, which `set_parameters` leaves out
+            recursive_setattr(model, f"{name}.data", (others or {})[name].data)
+    except _DAMAGE as error:
+        raise ValueError(f"{path}: missing or damaged ({error}); {WAY_OUT}") from None
+
+
+def save_buffer(buffer: ReplayBuffer, path: Path) -> None:
+    """Writes the arrays of a replay buffer, as far as they are filled, as a NumPy archive."""
+    filled: dict[str, Any] = {n: values[: buffer.size()] for n, values in _arrays(buffer).items()}
+    with path.open("wb") as file:
+        np.savez(file, **filled, pos=np.array(buffer.pos), full=np.array(buffer.full))
+
+
+def load_buffer(buffer: ReplayBuffer, path: Path) -> None:
+    """Reads what `save_buffer` wrote into a new buffer of that kind; unpickles nothing."""
+    try:
+        with np.load(path) as saved:
+            for name, values in _arrays(buffer).items():
+                values[: len(saved[name])] = saved[name]
+            buffer.pos, buffer.full = int(saved["pos"]), bool(saved["full"])
+    except _DAMAGE as error:
+        raise ValueError(f"{path}: missing or damaged ({error}); {WAY_OUT}") from None
+
+
+def _arrays(buffer: ReplayBuffer) -> dict[str, np.ndarray]:
+    """Arrays with a row for each step; those of observations have the names of the parts, too."""
+    found: dict[str, Any] = {}
+    for name, value in vars(buffer).items():
+        if isinstance(value, dict):
+            found |= {f"{name}.{key}": part for key, part in value.items()}
+        else:
+            found[name] = value
+    return {name: value for name, value in found.items() if isinstance(value, np.ndarray)}

@@ -4,10 +4,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import numpy as np
 
+from dtram_env.checks import misfit
 from train.baselines.algorithms import (
     ALGORITHMS,
     number_of_trials,
@@ -16,7 +17,14 @@ from train.baselines.algorithms import (
     table_row,
 )
 from train.common.evaluate_agent import evaluate_agent
-from train.common.files import read_json, write_json
+from train.common.files import (
+    Count,
+    CurvePoint,
+    Seconds,
+    read_json,
+    read_json_lines,
+    write_json,
+)
 from train.common.jobs import ProgramRun
 from train.common.options import EnvOptions
 from train.common.records import origin
@@ -78,15 +86,12 @@ class ComparisonRun:
         if not self.program_run().finished:
             return identity | {"problem": problem or "not run"}
         try:
-            return identity | self._finished()
-        except (OSError, ValueError, KeyError) as error:
-            text = f"no {error} in its results" if isinstance(error, KeyError) else str(error)
-            return identity | {"problem": f"{self.folder}: {text}"[:500]}
+            return self._finished() | identity
+        except (OSError, ValueError) as error:
+            return identity | {"problem": f"{self.folder}: {error}"[:500]}
 
     def _finished(self) -> dict[str, Any]:
         results = read_json(self.folder / "results.json")
-        if not isinstance(results, dict):
-            raise ValueError("results.json: expected an object; delete it to run anew")
         self.program_run().check_options()
         row = table_row(self.track, self.algo)
         if self.algo == "dtram":
@@ -97,6 +102,8 @@ class ComparisonRun:
         else:
             found, start = {k: value for k, value in results.items() if k != "options"}, []
             found["learns_from"] = "reward" if ALGORITHMS[self.algo].learns else "nothing"
+        if problem := misfit(found, Finished):
+            raise ValueError(f"results.json: {problem}; delete it to run anew")
         return found | {
             "env_id": self.env_name,
             "hyperparameters": row,
@@ -131,12 +138,58 @@ class ComparisonRun:
         }
 
 
+class Versions(TypedDict):
+    """What a table shows of them."""
+
+    torch: str
+
+
+class Hardware(TypedDict):
+    """What a table shows of it."""
+
+    processor: str
+
+
+class Finished(TypedDict):
+    """What tables and plots need of a finished run's record."""
+
+    dataset: str
+    split: str
+    track: str
+    classifier: str | None
+    view: str
+    observe: str
+    learns_from: str
+    env_steps: Count
+    test_error: Annotated[float, 0, 100]
+    mean_glimpses: float
+    mean_return: float
+    train_seconds: Seconds
+    flops_per_image: float
+    curve: list[CurvePoint]
+    versions: Versions
+    hardware: Hardware
+    commit: str
+
+
+Validated = TypedDict(
+    "Validated",
+    {
+        "time/total_timesteps": Count,
+        "eval/mean_return": float,
+        "eval/accuracy": float,
+        "eval/mean_glimpses": float,
+        "time/time_elapsed": Seconds,
+    },
+)
+"""What the curve needs of a line of ``metrics.jsonl``."""
+
+
 def dtram_curve(folder: Path) -> list[dict[str, float]]:
     """The learning curve of a run of DT-RAM: for each epoch a point as of `curve_point`.
 
     In the stopper's stage all have the env steps of the whole run: it takes its glimpses first.
     """
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [
         {
             "env_steps": row["time/total_timesteps"],
@@ -145,7 +198,7 @@ def dtram_curve(folder: Path) -> list[dict[str, float]]:
             "mean_glimpses": row["eval/mean_glimpses"],
             "seconds": row["time/time_elapsed"],
         }
-        for row in map(json.loads, lines)
+        for row in read_json_lines(folder / "metrics.jsonl", Validated)
     ]
 
 
@@ -156,6 +209,8 @@ def area_under(curve: Sequence[Mapping[str, float]], steps: int) -> float:
     several points have the same env steps, the line from the left ends in the first of them. With
     0 steps, nothing is learned and the last point counts.
     """
+    if not curve:
+        raise ValueError("curve: expected at least one point")
     x, y = (np.array([point[key] for point in curve]) for key in ("env_steps", "return"))
     if steps == 0:
         return float(y[-1])

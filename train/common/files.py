@@ -1,38 +1,100 @@
-"""Text, JSON and tensors on disk; each file is written under another name, then renamed."""
+"""Text, JSON and tensors of runs; `dtram_env.files` says how they are written."""
 
-import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor
 
-_WAY_OUT = "delete the run and start it again"
+from agents.files import write_tensors
+from dtram_env import files
+from dtram_env.files import Record, write_json, write_text
+
+__all__ = [
+    "WAY_OUT",
+    "Count",
+    "CurvePoint",
+    "Record",
+    "Results",
+    "Seconds",
+    "Step",
+    "markdown_table",
+    "read_json",
+    "read_json_lines",
+    "read_tensors",
+    "write_json",
+    "write_tensors",
+    "write_text",
+]
+
+WAY_OUT = "delete the run and start it again"
 
 
-def write_text(path: Path, text: str) -> Path:
-    """Writes a UTF-8 file whole or not at all; returns the path. Other bytes become escapes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".tmp")
-    aside.write_text(text, encoding="utf-8", errors="backslashreplace")
-    os.replace(aside, path)
-    return path
+Count = Annotated[int, 0, 10**15]
+Share = Annotated[float, 0, 1]
+Seconds = Annotated[float, 0, 10**12]
 
 
-def write_json(path: Path, value: Any) -> Path:
-    """Writes JSON, one value on each line; see `write_text`."""
-    return write_text(path, json.dumps(value, indent=2) + "\n")
+CurvePoint = TypedDict(  # "return" is a keyword of Python
+    "CurvePoint",
+    {
+        "env_steps": Count,
+        "return": Share,
+        "error": Share,
+        "mean_glimpses": Annotated[float, 0, 10**6],
+        "seconds": Seconds,
+    },
+)
+"""A point of a learning curve."""
 
 
-def read_json(path: Path) -> Any:
-    """Reads JSON; an error names a damaged file."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not valid JSON ({error}); {_WAY_OUT}") from None
+class Results(TypedDict, total=False):
+    """What programs read of results and records; a missing key is an error where it is read."""
+
+    options: dict[str, Any]
+    command: str
+    commit: str
+    date: str
+    versions: dict[str, Any]
+    hardware: dict[str, Any]
+    python: str
+    dataset: str
+    test_error: Annotated[float, 0, 100]
+    error: Annotated[float, 0, 100]
+    mean_glimpses: Annotated[float, 0, 10**6]
+    mean_return: Share
+    env_steps: Count
+    train_seconds: Seconds
+    validation_seconds: Seconds
+    flops_per_glimpse: Annotated[float, 0, 10**18]
+    flops: Annotated[float, 0, 10**18]
+    flops_per_image: Annotated[float, 0, 10**18]
+    classifier: str | None
+    hyperparameters: dict[str, Any]
+    curve: list[CurvePoint]
+
+
+class Step(TypedDict):
+    """A line of ``metrics.jsonl``."""
+
+    step: Annotated[int, -1, 10**15]
+
+
+KINDS = {"results.json": Results, "evaluation.json": Results}
+
+
+def read_json(path: Path, kind: Any = None) -> Record:
+    """Reads a JSON object, by default of the kind in `KINDS`; see `dtram_env.files.read_json`."""
+    return files.read_json(path, kind or KINDS.get(path.name, dict[str, Any]), WAY_OUT)
+
+
+def read_json_lines(path: Path, kind: Any = dict[str, Any]) -> list[Record]:
+    """Reads JSON Lines, each an object of a kind; an error names a damaged line."""
+    lines = path.read_bytes().splitlines()
+    places = (f"{path}, line {number}" for number in range(1, len(lines) + 1))
+    return [files.parse_json(*pair, kind, WAY_OUT) for pair in zip(lines, places, strict=True)]
 
 
 def markdown_table(
@@ -44,18 +106,9 @@ def markdown_table(
     return "\n".join([first, rule, *lines]) + "\n"
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor]) -> Path:
-    """Writes a safetensors file; see `write_text`."""
-    aside = path.with_name(path.name + ".tmp")
-    # Unlike `save_file`, which makes files that only their owner can read.
-    aside.write_bytes(save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}))
-    os.replace(aside, path)
-    return path
-
-
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Reads a safetensors file; an error names a missing or damaged one."""
     try:
         return load_file(path)
     except (SafetensorError, FileNotFoundError) as error:
-        raise ValueError(f"{path}: missing or damaged ({error}); {_WAY_OUT}") from None
+        raise ValueError(f"{path}: missing or damaged ({error}); {WAY_OUT}") from None

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from train.common.files import write_json, write_text
+from train.common.files import Record, Results, read_json_lines, write_json, write_text
 from train.common.provenance import commit
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
@@ -60,17 +60,11 @@ def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> Path:
     return write_text(path, "".join(json.dumps(record) + "\n" for record in records))
 
 
-def read_records(path: Path) -> list[dict[str, Any]]:
+def read_records(path: Path) -> list[Record]:
     """Reads JSON Lines; an empty list if there is no file. An error names a damaged line."""
     if not path.exists():
         return []
-    records = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {number}: not valid JSON ({error})") from None
-    return records
+    return read_json_lines(path, Results)
 
 
 def pack_bits(values: np.ndarray) -> str:

@@ -1,9 +1,11 @@
 """The folder of a run: options, metrics, TensorBoard, checkpoints; and signals."""
 
+import io
 import itertools
 import json
 import math
 import os
+import pickle
 import shutil
 import signal
 import sys
@@ -20,13 +22,24 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from dtram_env.datasets import DatasetCorruptError
+from dtram_env.files import naming, replacing, sha256_of
 from dtram_env.optional import MissingDependencyError
-from dtram_env.output import for_any_reader
+from dtram_env.output import for_any_reader, in_one_line
 from train.common import distributed
-from train.common.files import read_json, write_json, write_text
+from train.common.files import (
+    WAY_OUT,
+    Record,
+    Step,
+    read_json,
+    read_json_lines,
+    write_json,
+    write_text,
+)
 from train.common.lock import RunLock
 from train.common.provenance import shell_command
 from train.common.signals import Handlers, end_with_parent, restore_handlers, set_handlers
+
+CHECKSUMS = "checksums.json"  # of a checkpoint's other files
 
 
 def run_program(main: Callable[[], object]) -> None:
@@ -41,11 +54,8 @@ def run_program(main: Callable[[], object]) -> None:
         with for_any_reader():
             main()
         distributed.leave()
-    except (ValueError, DatasetCorruptError, MissingDependencyError, OSError) as error:
-        text = f"error: {error}"
-        if isinstance(error, OSError) and error.strerror and error.filename:
-            # The system's errors store their file beside the text; ours name it in the text.
-            text = f"error: {error.filename}: {error.strerror}"
+    except (ValueError, OSError, DatasetCorruptError, MissingDependencyError) as error:
+        text = f"error: {in_one_line(error)}"
         sys.exit(text if distributed.says(text) else 1)
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
@@ -166,20 +176,23 @@ class RunFolder:
         """Adds a line to ``metrics.jsonl`` and the same scalars to TensorBoard."""
         if not self.is_main:
             return
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        path = self.path / "metrics.jsonl"
+        with naming(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **scalars}) + "\n")
-        for name, value in scalars.items():
-            self.writer.add_scalar(name, value, step)
+        with naming(self.path):  # a file of TensorBoard
+            for name, value in scalars.items():
+                self.writer.add_scalar(name, value, step)
 
     def rewind(self, step: int) -> None:
         """Removes metrics logged after `step`, because a resumed run logs them again."""
         self._purge_step = step + 1
         path = self.path / "metrics.jsonl"
         if self.is_main and path.exists():
-            lines = path.read_text(encoding="utf-8").splitlines()
-            whole = [line for line in lines if line.endswith("}")]  # a kill may cut off the last
-            kept = [line + "\n" for line in whole if json.loads(line)["step"] <= step]
-            write_text(path, "".join(kept))
+            content = path.read_bytes()
+            if not content.endswith(b"\n"):  # a kill may cut off the last line
+                path.write_bytes(content[: content.rfind(b"\n") + 1])
+            kept = [line for line in read_json_lines(path, Step) if line["step"] <= step]
+            write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def leave(self, signalled: signal.Signals) -> NoReturn:
         """Prints the command that continues the run; exits with the signal's usual status."""
@@ -203,23 +216,22 @@ class RunFolder:
     def save_checkpoint(self, write: Callable[[Path], None], state: dict[str, Any]) -> None:
         """Saves what `write` writes into a folder, JSON values, and torch's random generators.
 
-        The checkpoint is renamed when it is complete, so a kill leaves a valid one; then the
-        previous one is removed.
+        ``checksums.json`` has the SHA-256 of each file. The checkpoint is renamed when it is
+        complete and on the disk, so a crash leaves a valid one; then the previous one is removed.
         """
         if not self.is_main:
             return
         before = self._checkpoints()
         number = int(before[-1].name.rpartition("-")[2]) + 1 if before else 1
-        aside = self.path / "checkpoint.tmp"
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir()
-        write(aside)
         states = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             states["cuda"] = torch.cuda.get_rng_state(self.device)
-        torch.save(states, aside / "generators.pt")
-        write_json(aside / "state.json", state)
-        os.replace(aside, self.path / f"checkpoint-{number:06d}")
+        with replacing(self.path / f"checkpoint-{number:06d}") as aside:
+            aside.mkdir()
+            write(aside)
+            save_states(aside / "generators.pt", states)
+            write_json(aside / "state.json", state)
+            write_json(aside / CHECKSUMS, {p.name: sha256_of(p) for p in sorted(aside.iterdir())})
         for old in before:
             shutil.rmtree(old)
         self._saved = time.monotonic()
@@ -234,14 +246,31 @@ class RunFolder:
         """Folder of the latest checkpoint; None if there is none."""
         return max(self._checkpoints(), default=None)
 
-    def load_state(self) -> dict[str, Any] | None:
-        """JSON values of the latest checkpoint; None if there is none."""
-        return None if self.checkpoint is None else read_json(self.checkpoint / "state.json")
+    def load_state(self, kind: Any = dict[str, Any]) -> Record | None:
+        """JSON values of the latest checkpoint, None if there is none; first checks its files.
+
+        Raises ValueError if a file is missing or was changed, or the values are of another kind,
+        see `read_json`.
+        """
+        folder = self.checkpoint
+        if folder is None:
+            return None
+        for name, expected in read_json(folder / CHECKSUMS, dict[str, str]).items():
+            path = folder / name
+            if not path.is_file() or sha256_of(path) != expected:
+                problem = f"missing or damaged, expected a file with SHA-256 {expected}"
+                raise ValueError(f"{path}: {problem}; {WAY_OUT}")
+        return read_json(folder / "state.json", kind)
 
     def load_checkpoint(self, name: str) -> Any:
-        """A file of the latest checkpoint that ``torch.save`` wrote."""
+        """A file of the latest checkpoint that `save_states` wrote."""
         assert self.checkpoint is not None
-        return torch.load(self.checkpoint / name, weights_only=True)
+        path = self.checkpoint / name
+        try:
+            return torch.load(path, weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+            problem = f"damaged, or holds more than tensors ({str(error)[:200]})"
+            raise ValueError(f"{path}: {problem}; {WAY_OUT}") from None
 
     def restore_generators(self) -> None:
         """Sets torch's random generators to their states in the latest checkpoint."""
@@ -255,13 +284,20 @@ class RunFolder:
 
     def _remove_checkpoints(self) -> None:
         """Removes all, complete or not; a disk that is read-only keeps them."""
-        for folder in self.path.glob("checkpoint*"):
+        for folder in self.path.glob("*checkpoint-*"):
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def _utf8(value: Any) -> str:
     """A value as text that TensorBoard can write; other bytes of names of files are escaped."""
     return str(value).encode("utf-8", "backslashreplace").decode()
+
+
+def save_states(path: Path, states: Any) -> None:
+    """Writes tensors in nested containers, as ``torch.save`` does."""
+    content = io.BytesIO()  # torch's own writing does not say why it failed
+    torch.save(states, content)
+    path.write_bytes(content.getbuffer())
 
 
 def has_results(folder: Path) -> bool:

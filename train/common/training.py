@@ -40,11 +40,11 @@ from agents.files import SavedNetwork
 from agents.objective import Losses
 from agents.precision import warn_without_bf16
 from train.common import distributed
-from train.common.files import read_tensors, write_tensors
+from train.common.files import Count, Seconds, read_tensors, write_tensors
 from train.common.optimizers import Optimizers
 from train.common.options import TrainingOptions, describe_options, to_json
 from train.common.provenance import choose_device, provenance
-from train.common.run import Interrupt, RunFolder, new_folder
+from train.common.run import Interrupt, RunFolder, new_folder, save_states
 from train.common.training_task import TrainingTask, check_splits
 
 LOGGED = {
@@ -72,13 +72,13 @@ class Selection(NamedTuple):
 class Progress:
     """How much of a run is done; saved in every checkpoint."""
 
-    stage: int = 0
-    epoch: int = 0
-    batch: int = 0
-    images: int = 0
-    env_steps: int = 0
-    seconds: float = 0.0  # of training, with validation and checkpoints
-    validation_seconds: float = 0.0
+    stage: Count = 0
+    epoch: Count = 0
+    batch: Count = 0
+    images: Count = 0
+    env_steps: Count = 0
+    seconds: Seconds = 0.0  # of training, with validation and checkpoints
+    validation_seconds: Seconds = 0.0
     best: list[float] | None = None  # criterion of the stage's best weights
     sums: list[float] = field(default_factory=list)  # over the epoch's batches; empty: none yet
 
@@ -106,7 +106,7 @@ class TrainingRun(RunFolder):
 
     def _continue(self) -> None:
         """Loads the latest checkpoint, if there is one."""
-        if (latest := distributed.from_main(self.load_state)) is not None:
+        if (latest := distributed.from_main(lambda: self.load_state(Progress))) is not None:
             self._resuming = True
             self.progress = Progress(**latest)
             self._load_weights()
@@ -323,7 +323,7 @@ class TrainingRun(RunFolder):
 
         def write(folder: Path) -> None:
             write_tensors(folder / "weights.safetensors", self.model.state_dict())
-            torch.save(self._optimizers.state_dict(), folder / "training.pt")
+            save_states(folder / "training.pt", self._optimizers.state_dict())
 
         self.save_checkpoint(write, asdict(self.progress))
 

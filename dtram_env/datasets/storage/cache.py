@@ -4,9 +4,6 @@ The cache is written beside its final folder and renamed at the end: a folder un
 is complete, whatever was interrupted. If several processes start, one writes and the others wait.
 """
 
-import json
-import os
-import shutil
 from collections.abc import Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
@@ -15,11 +12,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ...files import replacing, write_json
 from ..errors import DatasetCorruptError
 from ..paths import locked
 from ..processes import process_pool
 from .decode import pillow_limits
-from .mapped import FORMAT, MappedStore, lock_name, read_meta
+from .mapped import FORMAT, MappedStore, damaged, describe, lock_name, read_meta
 from .writing import CORES, check_free_space, reserve, run_all, write_at
 
 
@@ -44,14 +42,10 @@ def open_cache(folder: Path, source: ImageSource) -> MappedStore | None:
     meta = read_meta(folder)
     if not meta or meta["source"] != source.fingerprint():
         return None
-    try:
+    with damaged(folder):
         store = MappedStore(folder)
         store.metadata()
         return store
-    except (OSError, ValueError, EOFError, IndexError) as error:
-        raise DatasetCorruptError(
-            f"{folder}: damaged cache ({error}). Delete this folder; it is made again when needed."
-        ) from error
 
 
 def build_cache(
@@ -89,14 +83,12 @@ def _build(
     folder: Path, source: ImageSource, label: str, progress: bool | None, processes: bool
 ) -> None:
     """Writes the cache beside `folder` and renames it; the caller holds the lock."""
-    aside = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(aside, ignore_errors=True)  # left by a killed process, since we hold the lock
-    aside.mkdir()
     count = len(source)
     # Few images are drawn sooner than a process imports what the program does.
     most = min(CORES, 1 + count // 100)
     workers: Executor = process_pool(most) if processes else ThreadPoolExecutor(CORES)
-    try:
+    with replacing(folder) as aside:
+        aside.mkdir()
         with pillow_limits(), workers as pool:
             found = run_all(pool, source.size, range(count), label, progress=False)
             sizes = np.array(found, dtype=np.int32).reshape(count, 2)
@@ -109,13 +101,9 @@ def _build(
             write = partial(_write_one, source, aside / "pixels.bin")
             places = zip(range(count), np.cumsum(lengths) - lengths, sizes, strict=True)
             run_all(pool, write, list(places), label, progress)
-        known = {"format": FORMAT, "channels": source.channels, "images": count}
-        meta = {**known, "source": source.fingerprint()}
-        (aside / "meta.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)  # a cache of other images
-        os.replace(aside, folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        files = {path.name: describe(path) for path in sorted(aside.iterdir())}
+        known = {"format": FORMAT, "channels": source.channels, "images": count, "files": files}
+        write_json(aside / "meta.json", {**known, "source": source.fingerprint()})
 
 
 def _write_one(source: ImageSource, path: Path, place: tuple[int, int, np.ndarray]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dtram_env.datasets.storage.mapped import FORMAT, thumbnails_name
+from dtram_env.datasets.storage.mapped import FORMAT, describe, thumbnails_name
 
 
 class Given:
@@ -77,9 +77,12 @@ def black_cache(
     """Writes a finished cache of black images as sparse files, which use no disk space."""
     folder.mkdir()
     np.save(folder / "sizes.npy", np.full((count, 2), side, np.int32))
+    listed = {"sizes.npy": describe(folder / "sizes.npy")}
     files = {"pixels.bin": side} | ({thumbnails_name(thumbnail): thumbnail} if thumbnail else {})
     for name, pixels in files.items():
         with (folder / name).open("wb") as file:
-            file.truncate(count * pixels * pixels * 3)
-    meta = {"format": FORMAT, "channels": 3, "images": count, "source": source or {}}
+            file.truncate(length := count * pixels * pixels * 3)
+        listed[name] = {"bytes": length, "sha256": "not computed, as it takes long"}
+    meta = {"format": FORMAT, "channels": 3, "images": count, "files": listed}
+    meta["source"] = source or {}
     (folder / "meta.json").write_text(json.dumps(meta))

@@ -144,6 +144,24 @@ def test_build_cub(run: Callable, tmp_path: Path, cub_tree: Tree) -> None:
     assert names == {"sizes.npy", "pixels.bin", "metadata-box.npy", "meta.json", "thumbnails-9.bin"}
 
 
+def test_verify(run: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_folder(tmp_path / "photos")
+    code, _, said = run("verify imagefolder")
+    assert code == 1 and said.count("\n") == 1 and "there is no cache to verify; `python" in said
+    assert run(f"build imagefolder --root {tmp_path / 'photos'} --image-size 16")[0] == 0
+    code, out, _ = run("verify imagefolder")
+    assert code == 0 and out.count(" is as it was made\n") == 2
+    (pixels,) = tmp_path.rglob("test-16/pixels.bin")
+    content = bytearray(pixels.read_bytes())
+    content[7] ^= 1
+    pixels.write_bytes(content)
+    code, _, said = run("verify imagefolder")
+    assert code == 1 and said.count("\n") == 1
+    assert said.startswith(f"{pixels.parent}: damaged cache (pixels.bin was changed, expected SHA")
+    code, _, said = run("verify mnist")
+    assert (code, said) == (1, "dataset 'mnist': it is held in memory and has no cache\n")
+
+
 def test_build_cars(run: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_cars(tmp_path / "cars").publish(monkeypatch, cars)
     assert run("build cars --image-size 16 --thumbnail-size 4")[0] == 0
@@ -162,7 +180,7 @@ def test_build_a_folder(run: Callable, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ("build mnist", "dataset 'mnist': it is held in memory, there is no cache to build"),
+        ("build mnist", "dataset 'mnist': it is held in memory and has no cache"),
         ("build cub", "cub: not all its files are in"),
         ("build imagefolder", "root=None: expected the folder of your images"),
         ("build imagefolder --root nowhere", "nowhere': no such folder"),

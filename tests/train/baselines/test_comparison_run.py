@@ -9,6 +9,7 @@ import pytest
 
 from train.baselines import comparison_run
 from train.baselines.comparison_run import ComparisonRun, area_under
+from train.baselines.summary import markdown
 from train.common.jobs import Runner
 from train.common.options import EnvOptions
 from train.sb3_baselines import Options as BaselineOptions
@@ -45,10 +46,19 @@ def test_area_under_the_learning_curve(curve: Any, steps: int, area: float) -> N
     ("results", "said"),
     [
         ('{"env_steps": 3', "not valid JSON"),
-        ("[1]", "results.json: expected an object"),
+        ("[1]", "results.json: the whole=[1]: expected an object"),
+        ("[" * 10**5, "results.json: not valid JSON"),
+        (
+            '{"train_seconds": NaN}',
+            "results.json: not valid JSON (train_seconds=nan",
+        ),
+        ({"env_steps": 10**18}, "results.json: env_steps=1000000000000000000: expected from 0 to"),
+        ({"curve": [{"env_steps": 0}]}, "results.json: curve[0].error: missing"),
+        ({"versions": "2.9"}, "results.json: versions='2.9': expected an object"),
+        ({"command": None}, "results.json: command=None: expected a text"),
         ({"command": "python train/sb3_baselines.py --algo ppo"}, "made with --algo ppo, expected"),
-        ({}, "no 'hyperparameters' in its results"),
-        ({"hyperparameters": {}, "env_steps": 0}, "no 'curve' in its results"),
+        ({}, "results.json: hyperparameters: missing"),
+        ({"hyperparameters": {}, "env_steps": 0}, "results.json: classifier: missing"),
         (
             {"hyperparameters": {"stop_after": 2}},
             "made with other hyper-parameters than the table's; delete it to run anew",
@@ -86,3 +96,26 @@ def test_a_policy_only_dtram_is_evaluated_with_its_classifier(
     baseline = BaselineOptions(algo="scan", env_id=policy_id, run_dir=tmp_path / "scan")
     other = json.loads((train_baseline(baseline) / "results.json").read_text())
     assert record["classifier"] == made["classifier"] == other["classifier"] is not None
+
+
+def test_whatever_is_damaged_in_a_run_it_is_a_row(tmp_path: Path, in_this_process) -> None:
+    """Each value of the results in turn is missing or of another type."""
+    runs = [
+        ComparisonRun("whole-task", "scan", seed, 10, tmp_path / f"{seed}", EnvOptions(WHOLE))
+        for seed in (0, 1)
+    ]
+    Runner(jobs=1).run([run.program_run() for run in runs])
+    run, other = runs[0], runs[1].record()
+    assert "problem" not in run.record() and "problem" not in other
+    path = run.folder / "results.json"
+    whole = json.loads(path.read_text())
+    shown = {"test_error", "mean_return", "curve", "versions", "hardware", "commit", "dataset"}
+    for key in whole:
+        damaged = [{**whole, key: value} for value in (None, {}, [], "x", -1)]
+        for results in (*damaged, {k: v for k, v in whole.items() if k != key}):
+            path.write_text(json.dumps(results))
+            record = run.record()
+            named = key in record.get("problem", "")
+            assert named or key not in shown or type(results.get(key)) is type(whole[key]), record
+            if "problem" not in record and key not in shown:
+                assert "scan" in markdown([record, other], "command")

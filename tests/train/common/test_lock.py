@@ -24,6 +24,7 @@ def test_a_second_writer_is_refused_and_told_who_writes(tmp_path: Path, monkeypa
     monkeypatch.setattr(sys, "argv", ["reinforce.py", "--m", "3"])
     first = open_run(tmp_path)
     first.log(1, {"eval/accuracy": 0.5})
+    first.writer.flush()  # another thread writes
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     found = json.loads(before[".lock.json"])
     assert (found["pid"], found["host"]) == (os.getpid(), platform.node())

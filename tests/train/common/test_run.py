@@ -4,27 +4,34 @@ import importlib.metadata
 import json
 import math
 import os
+import re
+import resource
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from agents.objective import supervised_losses
+from agents.one_look import OneLook, OneLookConfig
+from dtram_env.datasets.storage.cache import build_cache
 from dtram_env.output import READER_GONE
-from train.common.files import read_json, write_json, write_text
+from tests.dtram_env.datasets.images import Given
+from train.common.files import read_json, write_json, write_tensors, write_text
 from train.common.optimizers import Optimizers
 from train.common.options import AdamW
 from train.common.provenance import choose_device, provenance, shell_command
-from train.common.run import Interrupt, RunFolder, new_folder, run_program
+from train.common.run import Interrupt, RunFolder, new_folder, run_program, save_states
 from train.common.signals import ENDINGS
 from train.common.training import Selection, TrainingRun
 
@@ -73,26 +80,28 @@ def test_only_the_latest_checkpoint_stays_and_a_half_written_one_is_ignored(tmp_
     run = new_run(tmp_path)
     for epoch in range(12):
         run.save_checkpoint(lambda folder: None, {"epoch": epoch})
-    (tmp_path / "checkpoint.tmp").mkdir()
-    (tmp_path / "checkpoint.tmp" / "state.json").write_text('{"ste')
+    begun = tmp_path / ".checkpoint-000013.new"
+    begun.mkdir()
+    (begun / "state.json").write_text('{"ste')
     assert run.load_state() == {"epoch": 11}
     run.save_checkpoint(lambda folder: None, {})
-    assert [p.name for p in sorted(tmp_path.glob("checkpoint*"))] == ["checkpoint-000013"]
+    assert [p.name for p in sorted(tmp_path.glob("*checkpoint*"))] == ["checkpoint-000013"]
+    begun.mkdir()
     run.finish({"error": 1})
-    assert run.finished and not list(tmp_path.glob("checkpoint*"))
+    assert run.finished and not list(tmp_path.glob("*checkpoint*"))
 
 
 def test_a_run_killed_as_it_ends_leaves_no_checkpoint(tmp_path: Path, monkeypatch) -> None:
     """Its results are written; the next call removes what the kill left."""
     run = new_run(tmp_path)
     run.save_checkpoint(lambda folder: None, {})
-    (tmp_path / "checkpoint.tmp").mkdir()
+    (tmp_path / ".checkpoint-000002.new").mkdir()
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(shutil, "rmtree", lambda *_, **__: signal.raise_signal(signal.SIGINT))
         run.finish({"error": 1})
-    assert len(list(tmp_path.glob("checkpoint*"))) == 2
+    assert len(list(tmp_path.glob("*checkpoint*"))) == 2
     assert new_run(tmp_path, resume=True).finished
-    assert not list(tmp_path.glob("checkpoint*"))
+    assert not list(tmp_path.glob("*checkpoint*"))
 
 
 def test_a_finished_run_is_only_read(tmp_path: Path) -> None:
@@ -311,21 +320,132 @@ def test_checkpoints_are_loaded_without_pickled_code(tmp_path: Path) -> None:
     run, _ = linear_run(tmp_path, epochs=1)
     assert run.checkpoint is not None
     names = {path.name for path in run.checkpoint.iterdir()}
-    assert names == {"state.json", "generators.pt", "training.pt", "weights.safetensors"}
+    written = {"state.json", "generators.pt", "training.pt", "weights.safetensors"}
+    assert names == {"checksums.json", *written}
     for name in ("generators.pt", "training.pt"):
         torch.load(run.checkpoint / name, weights_only=True)
+
+
+def damages(content: bytes) -> Iterator[bytes]:
+    """A file cut off, emptied, grown, and with one bit changed at its start, middle and end."""
+    yield from (content[:-10], b"", content + b"x")
+    for place in (0, len(content) // 2, len(content) - 1):
+        yield content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     run, _ = linear_run(tmp_path, epochs=1)
     assert run.checkpoint is not None
-    weights = run.checkpoint / "weights.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-10])
-    with pytest.raises(ValueError, match=r"weights.safetensors: missing or damaged .*start it"):
-        linear_run(tmp_path, epochs=2, resume=True)
-    weights.unlink()
-    with pytest.raises(ValueError, match=r"weights.safetensors: missing or damaged"):
-        linear_run(tmp_path, epochs=2, resume=True)
+    for path in list(run.checkpoint.iterdir()):
+        content = path.read_bytes()
+        for damaged in damages(content):
+            path.write_bytes(damaged)
+            with pytest.raises(ValueError, match=rf"{re.escape(str(run.checkpoint))}.*start it ag"):
+                linear_run(tmp_path, epochs=2, resume=True)
+        path.unlink()
+        with pytest.raises((ValueError, FileNotFoundError), match=re.escape(str(path))):
+            linear_run(tmp_path, epochs=2, resume=True)
+        path.write_bytes(content)
+    linear_run(tmp_path, epochs=2, resume=True)
+
+
+def test_a_checkpoint_is_on_the_disk_before_the_one_before_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = new_run(tmp_path)
+    run.save_checkpoint(lambda folder: None, {})
+    first, events = run.checkpoint, []
+    flush, remove, replace = os.fsync, shutil.rmtree, os.replace
+
+    def note(event: str, call: Callable[..., None]) -> Callable[..., None]:
+        def noted(target: Any, *others: Any, **options: Any) -> None:
+            path = os.readlink(f"/proc/self/fd/{target}") if event == "flush" else target
+            events.append((event, Path(path).name))
+            call(target, *others, **options)
+
+        return noted
+
+    monkeypatch.setattr(os, "fsync", note("flush", flush))
+    monkeypatch.setattr(os, "replace", note("rename", replace))
+    monkeypatch.setattr(shutil, "rmtree", note("remove", remove))
+    run.save_checkpoint(lambda folder: (folder / "a.txt").write_text("a"), {})
+    renamed = events.index(("rename", ".checkpoint-000002.new"))
+    for name in (".checkpoint-000002.new", "a.txt", "generators.pt", "state.json"):
+        assert ("flush", name) in events[:renamed]
+    assert first is not None
+    removed = events.index(("remove", first.name))
+    assert ("flush", tmp_path.name) in events[renamed:removed]
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No file can grow, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def save_agent(run: RunFolder) -> Path:
+    OneLook(OneLookConfig(2, (4, 4, 1), hidden_size=2)).save(run.path / "model")
+    return run.path / "model" / "model.safetensors"
+
+
+def log(run: RunFolder) -> Path:
+    run.log(2, {"a": 1.0})
+    return run.path / "metrics.jsonl"
+
+
+def checkpoint(run: RunFolder) -> Path:
+    tensors = {"a": torch.zeros(9)}
+    run.save_checkpoint(lambda folder: save_states(folder / "a.pt", tensors), {"epoch": 1})
+    return Path(run.path, "checkpoint-000002")
+
+
+def weights(run: RunFolder) -> Path:
+    return write_tensors(run.path / "a.safetensors", {"a": torch.zeros(9)})
+
+
+def results(run: RunFolder) -> Path:
+    return write_json(run.path / "b.json", {"a": 1})
+
+
+def cache(run: RunFolder) -> Path:
+    build_cache(run.path / "cache", Given([np.ones((3, 4, 1), np.uint8)]))
+    return run.path / "cache"
+
+
+@pytest.mark.parametrize("write", [save_agent, log, checkpoint, weights, results, cache])
+def test_a_full_disk_is_an_error_with_the_file_and_nothing_half_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], write: Callable[[RunFolder], Path]
+) -> None:
+    run = new_run(tmp_path / "run")
+    run.log(1, {"a": 1.0})
+    run.save_checkpoint(lambda folder: None, {"epoch": 0})
+    path = run.path / write(new_run(tmp_path / "other")).relative_to(tmp_path / "other")
+    before = set(tmp_path.rglob("*"))
+    with full_disk(), pytest.raises(SystemExit) as stopped:
+        run_program(lambda: write(run))
+    assert str(stopped.value.code).startswith(f"error: {path}: ")
+    assert "\n" not in str(stopped.value.code) and capsys.readouterr().err == ""
+    made = {found.name for found in set(tmp_path.rglob("*")) - before}
+    assert made <= {"model", ".cache.lock"}  # an empty folder, and a lock
+    assert run.load_state() == {"epoch": 0}
+
+
+def test_a_finished_run_is_shown_where_nothing_can_be_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, model = linear_run(tmp_path, epochs=9)
+    write_text(tmp_path / "results.txt", "the result\n")
+    run.finish({})
+    capsys.readouterr()
+    with full_disk():
+        again = TrainingRun(tmp_path, {}, True, CPU, "train/a.py", model=model, seed=5)
+        assert again.finished and again.show() == tmp_path
+    assert capsys.readouterr().out == f"the result\nmodel and results: {tmp_path}\n"
 
 
 def test_the_best_weights_have_the_smallest_criterion(tmp_path: Path) -> None:

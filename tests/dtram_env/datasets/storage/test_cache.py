@@ -23,7 +23,7 @@ from dtram_env.datasets.sources.listing import ImageList
 from dtram_env.datasets.storage import cache
 from dtram_env.datasets.storage.cache import build_cache, open_cache
 from dtram_env.datasets.storage.decode import DecodedImages
-from dtram_env.datasets.storage.mapped import MappedStore, thumbnails_name
+from dtram_env.datasets.storage.mapped import MappedStore, thumbnails_name, verify
 from dtram_env.datasets.storage.thumbnails import box_resize
 from tests.dtram_env.datasets.images import Given, black_cache, ragged_images
 
@@ -106,11 +106,11 @@ def test_few_images_start_few_processes(
 ) -> None:
     started: list[int] = []
 
-    def threads(number: int, mp_context: object) -> ThreadPoolExecutor:
+    def threads(number: int) -> ThreadPoolExecutor:
         started.append(number)
         return ThreadPoolExecutor(number)
 
-    monkeypatch.setattr(cache, "ProcessPoolExecutor", threads)
+    monkeypatch.setattr(cache, "process_pool", threads)
     monkeypatch.setattr(cache, "CORES", 4)
     source = Given([np.zeros((2, 2, 1), np.uint8)] * count)
     build_cache(tmp_path / "a", source, processes=True)
@@ -168,6 +168,67 @@ def test_a_short_file_is_named_with_what_to_do(tmp_path: Path, name: str, keep: 
             call(tmp_path / "a", source)
     shutil.rmtree(tmp_path / "a")
     assert len(build_cache(tmp_path / "a", source)) == 12
+
+
+DAMAGES = {
+    "short": lambda content: content[:-1],
+    "long": lambda content: content + b"x",
+    "first bit": lambda content: bytes([content[0] ^ 1]) + content[1:],
+    "last bit": lambda content: content[:-1] + bytes([content[-1] ^ 1]),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize(
+    "name", ["pixels.bin", "sizes.npy", "metadata-box.npy", "thumbnails-3.bin"]
+)
+def test_a_changed_file_is_found(tmp_path: Path, name: str, damage: str) -> None:
+    """At once if it is small or its size changed, by `verify` in any case."""
+    source, folder = Given(IMAGES, {"box": np.eye(12)}), tmp_path / "a"
+    build_cache(folder, source, [3])
+    verify(folder)
+    path = folder / name
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    with pytest.raises(DatasetCorruptError, match=re.escape(name)):
+        verify(folder)
+    if name.endswith(".npy") or (name == "pixels.bin" and damage in ("short", "long")):
+        with pytest.raises(DatasetCorruptError, match=re.escape(name)):
+            open_cache(folder, source)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("{", "["),
+        ('"format": 3', '"format": 1e999'),
+        ('"channels": 3', '"channels": 1'),
+        ('"channels": 3', '"channels": null'),
+        ('"images": 12', '"pictures": 12'),
+        ('"bytes": ', '"bytes": 1'),
+        ('"sha256": "', '"sha256": "x'),
+        ('"source": {', '"source": {"x": ' + "[" * 10**5 + "]" * 10**5 + ","),
+    ],
+)
+def test_a_changed_index_is_found(tmp_path: Path, old: str, new: str) -> None:
+    source, folder = Given(IMAGES, {"box": np.eye(12)}), tmp_path / "a"
+    build_cache(folder, source)
+    meta = (folder / "meta.json").read_text()
+    assert old in meta
+    (folder / "meta.json").write_text(meta.replace(old, new, 1))
+    try:
+        assert open_cache(folder, source) is None
+    except DatasetCorruptError as error:
+        assert str(error).startswith(f"{folder}: damaged cache (")
+
+
+def test_thumbnails_that_the_index_lacks_are_made_again(tmp_path: Path) -> None:
+    """A kill between the two renames leaves such a file."""
+    folder = tmp_path / "a"
+    build_cache(folder, Given(IMAGES))
+    (folder / "thumbnails-3.bin").write_bytes(b"x" * (12 * 3 * 3 * 3))
+    store = build_cache(folder, Given(IMAGES), [3])
+    np.testing.assert_array_equal(store.thumbnail(np.array([5]), 3), box_resize(IMAGES[5][None], 3))
+    verify(folder)
 
 
 def test_a_missing_file_is_named_with_what_to_do(tmp_path: Path) -> None:
@@ -297,10 +358,10 @@ def test_killed_half_way_nothing_bears_the_final_name(tmp_path: Path) -> None:
 
 def test_thumbnails_killed_half_way_are_made_again(tmp_path: Path) -> None:
     build_cache(tmp_path / "a", Given(IMAGES))
-    (tmp_path / "a" / "thumbnails-3.bin.new").write_bytes(b"x" * 10_000)
+    (tmp_path / "a" / ".thumbnails-3.bin.new").write_bytes(b"x" * 10_000)
     store = build_cache(tmp_path / "a", Given(IMAGES), [3])
     assert (tmp_path / "a" / "thumbnails-3.bin").stat().st_size == 12 * 3 * 3 * 3
-    assert not (tmp_path / "a" / "thumbnails-3.bin.new").exists()
+    assert names(tmp_path / "a") == ["meta.json", "pixels.bin", "sizes.npy", "thumbnails-3.bin"]
     np.testing.assert_array_equal(store.thumbnail(np.array([5]), 3), box_resize(IMAGES[5][None], 3))
 
 
