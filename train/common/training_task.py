@@ -23,7 +23,7 @@ from agents.unroll import GlimpseSensor
 from dtram_env import GlimpseVectorEnv, datasets
 from dtram_env.datasets import Dataset
 from dtram_env.datasets.storage.drawn_store import DrawnStore
-from dtram_env.datasets.storage.tensors import FlatStore, TensorStore, make_store
+from dtram_env.datasets.storage.tensors import FlatStore, HostStore, TensorStore, make_store
 from dtram_env.sensor import margin
 from dtram_env.sensor_torch import TorchStore
 from train.common.augment import Augmentation
@@ -223,7 +223,8 @@ class TrainingTask:
             env.close()
             labels = torch.tensor(data.labels, dtype=torch.int64, device=self.device)
             store = make_store(data, self.margin, self.device)
-            self.sensor.make_tables(store, labels[:1] * 0)
+            if not isinstance(store, HostStore):
+                self.sensor.make_tables(store, labels[:1] * 0)
             self._splits[split] = Images(data, store, labels)
         return self._splits[split]
 

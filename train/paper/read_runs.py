@@ -127,7 +127,7 @@ def record_of(line: Line, seed: int, reading: Reading) -> Record:
         "mean_glimpses": reading.mean_glimpses,
         "flops": round(reading.flops),
         **units,
-        "train_seconds": results.get("train_seconds"),
+        "train_seconds": results["train_seconds"],
         **origin(results),
     }
 

@@ -43,8 +43,19 @@ def record(env_id: str, algo: str, seed: int, paid: float | None, **changes: Any
         "env_steps": 4096,
         "train_seconds": 3.0,
         "flops_per_image": 2_500_000,
-        "curve": [{"env_steps": 0, "return": 0.0}, {"env_steps": 4096, "return": paid}],
+        "curve": [curve_point(0, 0.0), curve_point(4096, paid)],
         **changes,
+    }
+
+
+def curve_point(env_steps: int, paid: float) -> dict[str, float]:
+    """A point of a learning curve."""
+    return {
+        "env_steps": env_steps,
+        "return": paid,
+        "error": 1 - paid,
+        "mean_glimpses": 2.0,
+        "seconds": env_steps / 1000,
     }
 
 
