@@ -1,5 +1,5 @@
 # make train    fetch MNIST, train DT-RAM on it, evaluate it
-# make test     lint, types and the default tests: what every change must pass (4 minutes on 2 cores)
+# make test     lint, types and the default tests: what every change must pass (6 minutes on 2 cores)
 # make test-all          the same with the slow tests
 # make test-gymnasium    the default tests on the oldest supported Gymnasium, then on the newest
 # make lint     lint, format check and types only
