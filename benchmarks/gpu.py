@@ -2,7 +2,7 @@
 
     make gpu                                           # 9 minutes; ARGS=--dry-run: seconds, no GPU
     python benchmarks/gpu.py --parts mnist --minutes 4 # with any Python that has the packages
-    python benchmarks/gpu.py --out /tmp/gpu            # a checkout with changes, or without .git
+    python benchmarks/gpu.py --out gpu-results         # a checkout with changes, or without .git
 
 It needs no network and installs nothing. MNIST is read from $DTRAM_DATA (or ~/.cache/dtram), where
 the drawn birds are cached, too. A part that takes longer than its share of the minutes is ended,

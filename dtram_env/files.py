@@ -19,7 +19,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """A path beside `path` to write a file or a folder to; it replaces `path` when the block ends.
 
     The content is on the disk before the rename, so that after a crash `path` is the old or the new
-    one. If the block fails, nothing is left of what it wrote, and an `OSError` names `path`.
+    file; of a folder that is replaced, both may be gone. If the block fails, nothing is left of
+    what it wrote, and an `OSError` names `path`.
     """
     aside = path.with_name(f".{path.name}.new")
     try:

@@ -23,14 +23,14 @@ from tqdm import tqdm
 
 from agents.dtram import DTRAM
 from agents.objective import Objective, hybrid_loss
-from agents.unroll import Unroll, deterministic_path
+from agents.unroll import deterministic_path
 from train.common.augment import Augmentation
 from train.common.optimizers import Optimizers
 from train.common.options import TrainingOptions, check_numbers
 from train.common.training import learn_only, open_task
 from train.common.training_task import Images, TrainingTask
 from train.dtram.curriculum import stage_parameters
-from train.dtram.networks import new_agent
+from train.dtram.networks import new_agent, new_unroll
 from train.dtram.options import RNN, Gaussian, StopOff
 
 BATCH = 32  # images to learn by heart, and images in a batch at most
@@ -193,8 +193,10 @@ def train(
     how = RNN(), Gaussian(), StopOff(), options.bf16, options.seed
     agent, _ = new_agent(task, options.encoder, *how)
     steps = glimpses or task.max_glimpses
-    images, unroll = task.images("train"), Unroll(agent, task.sensor, Gaussian().std, stop=False)
-    objective = Objective(task.discount, baseline="none", location_reward="mean_prob")
+    images = task.images("train")
+    unroll = new_unroll(agent, task.sensor, Gaussian(), False, options.bf16)
+    reward = "return" if task.sensor.first_glimpse == "choose" else "mean_prob"
+    objective = Objective(task.discount, baseline="none", location_reward=reward)
     parameters = stage_parameters(agent, objective, steps, 0, answers=True)
     learn_only(agent, parameters)
     rate, settings = options.learning_rate, options.optimizer

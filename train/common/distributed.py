@@ -23,10 +23,11 @@ from agents.objective import Losses
 
 T = TypeVar("T")
 
-PATIENCE = timedelta(seconds=50)
-"""For a process that does not answer, until the others end, too."""
+PATIENCE = timedelta(minutes=10)
+"""How long a process waits for another that lives but does not answer; one that dies is noticed at
+once. One may compile its step, or save to a slow disk, while the others wait."""
 BEFORE_TRAINING = timedelta(days=1)
-"""For one that still prepares its data."""
+"""How long they wait for one that still prepares its data."""
 
 _store: dist.Store | None = None  # what the processes share beside tensors
 
@@ -110,8 +111,8 @@ def leave() -> bool:
 
 def says(text: str) -> bool:
     """Whether this process prints an error; one does if several have the same."""
-    if not launched() or _store is None:
-        return local_process() == 0
+    if _store is None:  # each has its own reason, as far as they know
+        return True
     try:
         return _store.add(text, 1) == 1
     except RuntimeError:  # the process that keeps the store has ended

@@ -24,6 +24,7 @@ from agents.policy_only import LookAndStop
 from agents.stopping import LearnedStop
 from dtram_env import GlimpseVectorEnv, sensor
 from dtram_env.backends import to_host
+from dtram_env.files import replacing
 from dtram_env.rendering import COLOURS, crop_boxes, draw_episode, episode_caption, readable
 from train.common.files import write_text
 
@@ -167,7 +168,7 @@ def _bars(episode: Episode, look: Look) -> list[tuple[str, float, tuple[int, int
         every = [one.belief for one in episode.looks if one.belief is not None]
         for k in np.argsort(-np.max(every, axis=0), kind="stable")[:BARS].tolist():
             colour = RIGHT if k == episode.label else OTHER
-            if k != episode.label is not None and k == episode.prediction:
+            if episode.label is not None and k == episode.prediction != episode.label:
                 colour = WRONG
             bars.append((episode.class_names[k], float(look.belief[k]), colour))
     if look.stop is not None:
@@ -191,7 +192,8 @@ def write_film(folder: Path, title: str, episodes: Sequence[Episode]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     first, *others = frames
     how: dict[str, Any] = {"append_images": others, "duration": durations, "loop": 0}
-    first.save(folder / "watch.gif", save_all=True, **how)
+    with replacing(folder / "watch.gif") as aside:
+        first.save(aside, format="GIF", save_all=True, **how)
     rows = []
     for episode, film in zip(episodes, films, strict=True):
         pictures = "".join(f'<img alt="" src="data:image/png;base64,{_png(f)}">' for f in film)

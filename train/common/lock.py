@@ -44,8 +44,10 @@ def _in_use(holder: Path) -> str:
     try:
         found = read_json(holder)
         who = f"process {found['pid']} on {found['host']} since {found['since']}"
-        stop, command = f"kill {found['pid']}", f". It runs {found['command']}"
+        here = found["host"] == platform.node()
+        stop = f"end it with `kill {found['pid']}` (it saves)" if here else "end it there"
+        command = f". It runs {found['command']}"
     except (OSError, ValueError, KeyError, TypeError):  # it has just begun, or just ended
-        who, stop, command = "another process", "kill", ""
-    way_out = f"wait for it, end it with `{stop}` (it saves), or choose another --run-dir"
+        who, stop, command = "another process", "end it", ""
+    way_out = f"wait for it, {stop}, or choose another --run-dir"
     return f"in use by {who}; {way_out}{command}"

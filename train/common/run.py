@@ -190,18 +190,18 @@ class RunFolder:
         if self.is_main and path.exists():
             content = path.read_bytes()
             if not content.endswith(b"\n"):  # a kill may cut off the last line
-                path.write_bytes(content[: content.rfind(b"\n") + 1])
+                with replacing(path) as aside:
+                    aside.write_bytes(content[: content.rfind(b"\n") + 1])
             kept = [line for line in read_json_lines(path, Step) if line["step"] <= step]
             write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def leave(self, signalled: signal.Signals) -> NoReturn:
         """Prints the command that continues the run; exits with the signal's usual status."""
-        distributed.summed(torch.zeros(1))  # all wait until the main process has saved
-        if not self.is_main:
-            raise SystemExit(128 + signalled)
-        self.writer.close()
-        self.close()
-        print(f"\n{signalled.name}: saved. To go on: {self.way_to_resume()}", file=sys.stderr)
+        if self.is_main:
+            self.writer.close()
+            self.close()
+            print(f"\n{signalled.name}: saved. To go on: {self.way_to_resume()}", file=sys.stderr)
+        distributed.summed(torch.zeros(1))  # all wait: torchrun ends them once one has ended
         raise SystemExit(128 + signalled)
 
     def way_to_resume(self) -> str:
@@ -219,6 +219,7 @@ class RunFolder:
         ``checksums.json`` has the SHA-256 of each file. The checkpoint is renamed when it is
         complete and on the disk, so a crash leaves a valid one; then the previous one is removed.
         """
+        self._saved = time.monotonic()
         if not self.is_main:
             return
         before = self._checkpoints()
@@ -234,7 +235,6 @@ class RunFolder:
             write_json(aside / CHECKSUMS, {p.name: sha256_of(p) for p in sorted(aside.iterdir())})
         for old in before:
             shutil.rmtree(old)
-        self._saved = time.monotonic()
 
     @property
     def save_is_due(self) -> bool:

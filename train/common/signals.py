@@ -70,4 +70,8 @@ def end_with_parent() -> None:
 def _wait_for_parent() -> None:
     while os.read(0, 1):  # nothing is ever written; the end of file is what counts
         pass
-    signal.raise_signal(signal.SIGTERM)
+    main = threading.main_thread().ident
+    if main is not None and hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(main, signal.SIGTERM)  # it interrupts what the main thread waits for
+    else:
+        signal.raise_signal(signal.SIGTERM)
