@@ -126,7 +126,12 @@ def check_what_is_shared() -> None:
         values = torch.arange(2.0 * images).view(2, images)
         own = distributed.own(torch.arange(images))
         assert torch.equal(distributed.gathered(values[:, own], images, dim=1), values)
-    assert distributed.from_main(dist.get_rank) == 0
+    torch.manual_seed(process)  # as if only the main process had drawn
+    number, drawn = distributed.from_main(lambda: (dist.get_rank(), torch.rand(3)))
+    following = torch.rand(3)
+    torch.manual_seed(0)
+    assert number == 0 and torch.equal(torch.rand(3), drawn)
+    assert torch.equal(torch.rand(3), following)
     with draws.sharing(distributed.share_of(7)):
         own_mean = torch.arange(7.0)[process::count].mean()
         torch.testing.assert_close(distributed.mean_of_batch(own_mean), torch.tensor(3.0))

@@ -129,17 +129,23 @@ def is_lost(error: BaseException | None) -> bool:
 
 
 def from_main(make: Callable[[], T]) -> T:
-    """What a function returns, or raises, in the main process; it is called there alone."""
+    """What a function returns, or raises, in the main process; it is called there alone.
+
+    What it draws of torch's random numbers on the CPU, as a network does that is made, counts as
+    drawn in all processes.
+    """
     if not joined():
         return make()
-    found: list[Any] = [None]
+    found: list[Any] = [None, None, None]
     if is_main():
         try:
-            found = [(make(), None)]
+            found[0] = make()
         except Exception as error:
-            found = [(None, error)]
+            found[1] = error
+        found[2] = torch.get_rng_state()
     dist.broadcast_object_list(found, src=0)
-    value, problem = found[0]
+    value, problem, drawn = found
+    torch.set_rng_state(drawn)
     if problem is not None:
         raise problem
     return value

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from agents import draws
 from dtram_env.datasets.storage.tensors import TensorStore
 from train.common.augment import (
     LUMA,
@@ -231,7 +232,7 @@ def test_the_order_of_the_three_does_not_matter() -> None:
 
 def test_the_three_together_are_the_three_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = iter([0.75, 0.1, 0.9])  # factors 1.2, 0.68, 1.32
-    monkeypatch.setattr(torch, "rand", lambda shape, device: torch.full(shape, next(drawn)))
+    monkeypatch.setattr(draws, "rand", lambda n, device: torch.full((n,), next(drawn)))
     images = noise_images(1, 5, 6, 3).clamp(100, 140)
     x, luma = images[0].double() * 1.2, torch.tensor(LUMA).double()
     x = 0.68 * x + 0.32 * (x @ luma).mean()
