@@ -110,7 +110,7 @@ def leave() -> bool:
 
 
 def says(text: str) -> bool:
-    """Whether this process prints an error; one does if several have the same."""
+    """Whether this process prints an error: once they train together, one of those that have it."""
     if _store is None:  # each has its own reason, as far as they know
         return True
     try:

@@ -46,8 +46,8 @@ def run_program(main: Callable[[], object]) -> None:
     """Runs a program; an error that the user can fix ends it with one line on stderr.
 
     It ends without a line if nobody reads its output any more, as after ``| head``, and with the
-    program that started it, see `end_with_parent`. Of several processes with the same error one
-    prints it.
+    program that started it, see `end_with_parent`. Of several processes that train together and
+    have the same error one prints it.
     """
     end_with_parent()
     try:
