@@ -26,10 +26,10 @@ from agents.dtram import DTRAM
 from agents.objective import Losses, supervised_losses
 from agents.stopping import LearnedStop
 from agents.unroll import logits_along
+from dtram_env.files import write_text
 from train.common import distributed
 from train.common.backbone import pixel_scale
 from train.common.compiled import compiled
-from train.common.files import write_text
 from train.common.optimizers import Optimizers
 from train.common.options import PlainEncoder, TrainingOptions, check, check_numbers, command_line
 from train.common.training import Selection, TrainingRun, learn_only, open_run, open_task

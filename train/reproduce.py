@@ -27,7 +27,8 @@ from train.common.run import run_program  # isort: skip  # says what to install
 import tyro
 
 from dtram_env.datasets import DATASETS, is_ready
-from train.common.files import read_json, write_text
+from dtram_env.files import write_text
+from train.common.files import read_json
 from train.common.jobs import ProgramRun, Runner, has_results, resumable, run_in_order
 from train.common.options import check, check_numbers
 from train.common.provenance import choose_device, provenance

@@ -32,11 +32,11 @@ from stable_baselines3.common.vec_env import VecMonitor
 
 import dtram_env
 from agents import sb3
+from dtram_env.files import write_text
 from dtram_env.sb3 import Sb3VecEnv
 from train.baselines import algorithms
 from train.baselines.algorithms import ALGORITHMS, ENV_STEPS, Settings
 from train.baselines.callback import ValidationCallback, curve_point, load_weights
-from train.common.files import write_text
 from train.common.options import EnvOptions, check, check_numbers, json_or_text, to_json
 from train.common.provenance import choose_device, provenance
 from train.common.training_task import check_splits, describe_env

@@ -15,9 +15,9 @@ import torch
 
 import dtram_env
 from agents.dtram import DTRAM
+from dtram_env.files import write_json
 from tests.dtram_env.datasets.trees import make_folder
 from train.baselines.comparison_run import area_under
-from train.common.files import write_json
 from train.common.jobs import ProgramRun, Runner
 from train.common.records import read_records
 from train.compare import Options, compare, plan

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from dtram_env.files import write_json
 from train import reproduce
-from train.common.files import read_json, write_json
+from train.common.files import read_json
 from train.common.jobs import Runner, run_in_order
 from train.common.records import read_records, write_records
 from train.paper import claims, tables

@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypedDict
 import numpy as np
 
 from dtram_env.checks import misfit
+from dtram_env.files import write_json
 from train.baselines.algorithms import (
     ALGORITHMS,
     number_of_trials,
@@ -17,14 +18,7 @@ from train.baselines.algorithms import (
     table_row,
 )
 from train.common.evaluate_agent import evaluate_agent
-from train.common.files import (
-    Count,
-    CurvePoint,
-    Seconds,
-    read_json,
-    read_json_lines,
-    write_json,
-)
+from train.common.files import Count, CurvePoint, Seconds, read_json, read_json_lines
 from train.common.jobs import ProgramRun
 from train.common.options import EnvOptions
 from train.common.records import origin

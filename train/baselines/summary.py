@@ -10,7 +10,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from train.common.files import markdown_table, write_text
+from dtram_env.files import write_text
+from train.common.files import markdown_table
 from train.common.records import write_records
 from train.common.statistics import interquartile_mean, mean_interval, stratified_bootstrap
 

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from agents.files import write_tensors
 from agents.halting.act_resnet import ACTOutput, ACTResNet
 from agents.halting.sact import SACTResNet, draw_maps
 from agents.one_look import OneLook, one_look_flops
+from dtram_env.files import write_text
 from train.common import distributed
-from train.common.files import write_tensors, write_text
 from train.common.training import Selection
 from train.common.training_task import Images, TrainingTask
 

@@ -1,4 +1,4 @@
-"""Text, JSON and tensors of runs; `dtram_env.files` says how they are written."""
+"""Reading the JSON and tensors of runs; `dtram_env.files` and `agents.files` write them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,26 +8,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from agents.files import write_tensors
 from dtram_env import files
-from dtram_env.files import Record, write_json, write_text
-
-__all__ = [
-    "WAY_OUT",
-    "Count",
-    "CurvePoint",
-    "Record",
-    "Results",
-    "Seconds",
-    "Step",
-    "markdown_table",
-    "read_json",
-    "read_json_lines",
-    "read_tensors",
-    "write_json",
-    "write_tensors",
-    "write_text",
-]
+from dtram_env.files import Record
 
 WAY_OUT = "delete the run and start it again"
 

@@ -24,9 +24,8 @@ from agents.policy_only import LookAndStop
 from agents.stopping import LearnedStop
 from dtram_env import GlimpseVectorEnv, sensor
 from dtram_env.backends import to_host
-from dtram_env.files import replacing
+from dtram_env.files import replacing, write_text
 from dtram_env.rendering import COLOURS, crop_boxes, draw_episode, episode_caption, readable
-from train.common.files import write_text
 
 BARS = 7  # classes with a bar, those of the highest belief at any glimpse
 PICTURE, GLIMPSE, GAP, LINE = 280, 96, 8, 18  # pixels

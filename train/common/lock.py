@@ -7,7 +7,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from train.common.files import read_json, write_json
+from dtram_env.files import write_json
+from train.common.files import read_json
 
 
 class RunLock:

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from train.common.files import Record, Results, read_json_lines, write_json, write_text
+from dtram_env.files import Record, write_json, write_text
+from train.common.files import Results, read_json_lines
 from train.common.provenance import commit
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"

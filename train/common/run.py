@@ -22,19 +22,11 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from dtram_env.datasets import DatasetCorruptError
-from dtram_env.files import naming, replacing, sha256_of
+from dtram_env.files import Record, naming, replacing, sha256_of, write_json, write_text
 from dtram_env.optional import MissingDependencyError
 from dtram_env.output import for_any_reader, in_one_line
 from train.common import distributed
-from train.common.files import (
-    WAY_OUT,
-    Record,
-    Step,
-    read_json,
-    read_json_lines,
-    write_json,
-    write_text,
-)
+from train.common.files import WAY_OUT, Step, read_json, read_json_lines
 from train.common.lock import RunLock
 from train.common.provenance import shell_command
 from train.common.signals import Handlers, end_with_parent, restore_handlers, set_handlers

@@ -36,11 +36,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from agents import draws
-from agents.files import SavedNetwork
+from agents.files import SavedNetwork, write_tensors
 from agents.objective import Losses
 from agents.precision import warn_without_bf16
 from train.common import distributed
-from train.common.files import Count, Seconds, read_tensors, write_tensors
+from train.common.files import Count, Seconds, read_tensors
 from train.common.optimizers import Optimizers
 from train.common.options import TrainingOptions, describe_options, to_json
 from train.common.provenance import choose_device, provenance

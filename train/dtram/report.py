@@ -17,10 +17,11 @@ from torch import Tensor
 
 from agents.cost import flops_of_first_glimpse, flops_per_glimpse, mean_flops
 from agents.dtram import DTRAM
+from agents.files import write_tensors
 from agents.stopping import ConfidenceStop, FixedStop, LearnedStop, StoppingRule
 from agents.unroll import Scores, classify, score
+from dtram_env.files import write_text
 from dtram_env.rendering import crop_boxes, draw_episode
-from train.common.files import write_tensors, write_text
 from train.common.training_task import Images, TrainingTask
 from train.dtram.validation import collapses, farthest_location
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from pandas import DataFrame
 
-from train.common.files import markdown_table, write_text
+from dtram_env.files import write_text
+from train.common.files import markdown_table
 from train.common.records import write_result
 from train.paper.read_runs import Record, records_of
 from train.paper.tables import Line, Table

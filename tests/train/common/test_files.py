@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from train.common.files import read_tensors, write_json, write_tensors, write_text
+from agents.files import write_tensors
+from dtram_env.files import write_json, write_text
+from train.common.files import read_tensors
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])

@@ -22,12 +22,14 @@ import pytest
 import torch
 from torch import nn
 
+from agents.files import write_tensors
 from agents.objective import supervised_losses
 from agents.one_look import OneLook, OneLookConfig
 from dtram_env.datasets.storage.cache import build_cache
+from dtram_env.files import write_json, write_text
 from dtram_env.output import READER_GONE
 from tests.dtram_env.datasets.images import Given
-from train.common.files import read_json, write_json, write_tensors, write_text
+from train.common.files import read_json
 from train.common.optimizers import Optimizers
 from train.common.options import AdamW
 from train.common.provenance import choose_device, provenance, shell_command
