@@ -8,7 +8,6 @@ from typing import Any, get_args, get_origin
 LARGEST = 1e6  # absolute value of a number in a setting
 LARGEST_WIDTH = 2**16  # units of a layer
 LARGEST_SIDE, MOST_CHANNELS = 2**13, 2**8  # of images, in pixels, and of glimpses of all scales
-LARGEST_SHAPE = (LARGEST_SIDE, LARGEST_SIDE, MOST_CHANNELS)
 MOST_CLASSES = 10**6
 _NUMBER = f"at most {LARGEST:,.0f}"
 _NAMES: dict[Any, str] = {
@@ -44,6 +43,20 @@ def require_range(settings: object, least: int, most: int, *names: str) -> None:
     for name in names:
         value = getattr(settings, name)
         require(name, value, least <= value <= most, f"at least {least}, at most {most:,}")
+
+
+def require_sizes(settings: object, shape: str, least: int, expected: str) -> None:
+    """Raises ValueError unless a network for images of `shape` can be made.
+
+    `settings` have `num_classes`, `hidden_size` and the attribute `shape`, ``(side, side,
+    channels)`` with a side of at least `least` pixels, which `expected` says in words.
+    """
+    side, width, channels = getattr(settings, shape)
+    fits = least <= side == width <= LARGEST_SIDE and 0 < channels <= MOST_CHANNELS
+    largest = (LARGEST_SIDE, LARGEST_SIDE, MOST_CHANNELS)
+    require(shape, getattr(settings, shape), fits, f"{expected}, at most {largest}")
+    require_range(settings, 2, MOST_CLASSES, "num_classes")
+    require_range(settings, 1, LARGEST_WIDTH, "hidden_size")
 
 
 def require_types(settings: Any) -> None:

@@ -4,14 +4,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from .checks import (
-    LARGEST_SHAPE,
     LARGEST_SIDE,
     LARGEST_WIDTH,
-    MOST_CHANNELS,
-    MOST_CLASSES,
     require,
     require_one_of,
     require_range,
+    require_sizes,
     require_types,
 )
 from .cores import CORES, MapOptions, cells_of_scales
@@ -112,14 +110,10 @@ class DTRAMConfig:
 
     def __post_init__(self) -> None:
         require_types(self)
-        side, width, channels = self.glimpse_shape
-        square = 0 < side == width <= LARGEST_SIDE and 0 < channels <= MOST_CHANNELS
-        expected = f"(g, g, channels), all positive, at most {LARGEST_SHAPE}"
-        require("glimpse_shape", self.glimpse_shape, square, expected)
-        require_range(self, 2, MOST_CLASSES, "num_classes")
+        require_sizes(self, "glimpse_shape", 1, "(g, g, channels), all positive")
+        side, _, channels = self.glimpse_shape
         budget = LARGEST_BUDGET_PER_STEP if self.per_step else LARGEST_BUDGET
         require_range(self, 1, budget, "max_glimpses")
-        require_range(self, 1, LARGEST_WIDTH, "hidden_size")
         require_range(self, 0, LARGEST_WIDTH, "locator_hidden", "stopper_hidden")
         require_range(self, 0, LARGEST_GRID, "locator_grid")
         require_range(self, 0, LARGEST_SIDE, "thumbnail_size")

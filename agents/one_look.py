@@ -10,17 +10,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from .checks import (
-    LARGEST_SHAPE,
-    LARGEST_SIDE,
-    LARGEST_WIDTH,
-    MOST_CHANNELS,
-    MOST_CLASSES,
-    require,
-    require_one_of,
-    require_range,
-    require_types,
-)
+from .checks import require_one_of, require_sizes, require_types
 from .config import check_encoder, check_pixel_scale
 from .cost import count_flops
 from .encoders import PixelScale, make_encoder
@@ -59,16 +49,12 @@ class OneLookConfig:
 
     def __post_init__(self) -> None:
         require_types(self)
-        require_range(self, 2, MOST_CLASSES, "num_classes")
-        require_range(self, 1, LARGEST_WIDTH, "hidden_size")
         require_one_of(self, encoder=(*SMALLEST, *RESNETS))
         check_encoder(self)
-        (side, width, channels), least = self.image_shape, self.smallest_side
+        least = self.smallest_side
         expected = f"(s, s, channels), at least {least}x{least} pixels for encoder={self.encoder!r}"
-        expected += f", at most {LARGEST_SHAPE}"
-        fits = least <= side == width <= LARGEST_SIDE and 0 < channels <= MOST_CHANNELS
-        require("image_shape", self.image_shape, fits, expected)
-        check_pixel_scale(self, channels)
+        require_sizes(self, "image_shape", least, expected)
+        check_pixel_scale(self, self.image_shape[2])
 
     @property
     def smallest_side(self) -> int:
