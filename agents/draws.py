@@ -22,21 +22,22 @@ class Share:
     """A process's share of a batch."""
 
     process: int
-    """its number"""
+    """number of this process"""
     processes: int
-    """that share the batch"""
+    """number of processes that share the batch"""
     images: int
-    """in the whole batch"""
+    """number of images in the whole batch"""
     rows: int | None = None
-    """of a tensor for each image; None: as many as fit"""
+    """number of rows that a tensor has for each image, M for trajectories; None: its rows divided
+    by the images of this process"""
 
     def own(self, images: int) -> int:
-        """How many of the first images of the whole batch are here."""
+        """How many of the first `images` images of the whole batch this process holds."""
         return len(range(self.process, images, self.processes))
 
     @property
     def part(self) -> float:
-        """The share's part of the images."""
+        """Fraction of the whole batch's images that this process holds, in [0, 1]."""
         return self.own(self.images) / self.images
 
 
@@ -45,7 +46,7 @@ _share: Share | None = None
 
 @contextmanager
 def sharing(share: Share | None) -> Iterator[None]:
-    """The batches within are shares, or whole ones with None."""
+    """Inside, each batch is this process's share of one, or with None a whole batch."""
     global _share
     before, _share = _share, share
     try:
@@ -56,23 +57,23 @@ def sharing(share: Share | None) -> Iterator[None]:
 
 @contextmanager
 def first_images(images: int, rows: int) -> Iterator[None]:
-    """The tensors within have `rows` rows for each of the first `images` of the whole batch."""
+    """Inside, tensors have `rows` rows for each of the first `images` images of the whole batch."""
     with sharing(_share and replace(_share, images=images, rows=rows)):
         yield
 
 
 def whole_batch(images: int) -> int:
-    """Images of the whole batch, of which `images` are here."""
+    """Number of images in the whole batch, of which this process holds `images`."""
     return images if _share is None else _share.images
 
 
 def own_images(images: int) -> int:
-    """How many of the first `images` of the whole batch are here."""
+    """How many of the first `images` images of the whole batch this process holds."""
     return images if _share is None else _share.own(images)
 
 
 def part_of_batch() -> float:
-    """The part of the whole batch's images that is here."""
+    """Fraction of the whole batch's images that this process holds, in [0, 1]."""
     return 1.0 if _share is None else _share.part
 
 

@@ -2,8 +2,9 @@
 
     python train/check.py --env-id DTRAM-ImageFolder-v0 --root photos --encoder cnn
 
-For each question it prints a number and what to change. It takes the options that all training
-programs share, but its trainings are short (``--updates``) and nothing is saved.
+For each question it prints a number and what to change. Give it the environment, encoder,
+augmentation, optimizer and learning rate that you train with. Its trainings are short
+(``--updates``), with a Gaussian locator and without a stop, and nothing is saved.
 """
 
 import sys
@@ -26,7 +27,7 @@ from agents.objective import Objective, hybrid_loss
 from agents.unroll import deterministic_path
 from train.common.augment import Augmentation
 from train.common.optimizers import Optimizers
-from train.common.options import TrainingOptions, check_numbers
+from train.common.options import LearningOptions, check_numbers
 from train.common.training import learn_only, open_task
 from train.common.training_task import Images, TrainingTask
 from train.dtram.curriculum import stage_parameters
@@ -51,7 +52,7 @@ class Answer(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Options(TrainingOptions):
+class Options(LearningOptions):
     """Goes through a check list where training stays at chance."""
 
     updates: int = 400

@@ -27,7 +27,7 @@ PATIENCE = timedelta(minutes=10)
 """How long a process waits for another that lives but does not answer; one that dies is noticed at
 once. One may compile its step, or save to a slow disk, while the others wait."""
 BEFORE_TRAINING = timedelta(days=1)
-"""How long they wait for one that still prepares its data."""
+"""How long processes wait for one that still prepares its data."""
 
 _store: dist.Store | None = None  # what the processes share beside tensors
 
@@ -159,7 +159,7 @@ def summed(tensor: Tensor) -> Tensor:
 
 
 def mean_of_batch(means: Tensor) -> Tensor:
-    """Means over a whole batch, of those over this process's share of it."""
+    """Means over a whole batch, from the means over each process's share of it."""
     return summed(means * draws.part_of_batch()) if joined() else means
 
 
@@ -174,9 +174,9 @@ def own(indices: Tensor) -> Tensor:
 
 
 def gathered(part: Tensor, images: int, dim: int = 0) -> Tensor:
-    """The values of all images, of those that each process found for its `own` ones.
+    """Joins each process's values of its `own` images into one tensor of all images.
 
-    Dimension `dim` is the batch, of `images` images in all.
+    Dimension `dim` of `part` are this process's images; that of the result all `images` images.
     """
     if not joined():
         return part
@@ -194,9 +194,9 @@ class SharedSignal:
         self._work: Any = None
 
     def __call__(self, got: Signals | None, now: bool = False) -> Signals | None:
-        """The signal, if there was one a call ago; with `now`, in this call.
+        """The signal that some process had at the last call; with `now`, at this one.
 
-        Without `now` nothing waits for slower processes.
+        Without `now` no process waits for slower ones.
         """
         if not joined():
             return got

@@ -235,8 +235,8 @@ class EnvOptions:
 
 
 @dataclass(frozen=True)
-class TrainingOptions(EnvOptions):
-    """The environment, how a network is trained, and where the run is stored."""
+class LearningOptions(EnvOptions):
+    """The environment, and how a network learns from its images."""
 
     data: Literal["real", "builtin"] = "real"
     """builtin: the drawn stand-in of CUB or Cars, under its own name"""
@@ -245,9 +245,6 @@ class TrainingOptions(EnvOptions):
     pixels (with --core map), or a resnet with settings, as in resnet50 weights=DEFAULT width=64"""
     bf16: bool = False
     """train under autocast to bfloat16 if the device supports it in hardware"""
-    compile: bool = False
-    """compile the training step by torch.compile, which takes a minute at the start; on a GPU its
-    kernels are launched as CUDA graphs"""
     augment: Annotated[Augmentation, words(Augmentation)] = field(default_factory=Augmentation)
     """augmentation of training images: affine=0.5 elastic=0 flip=false colour=0
     lighting=0 scale_crop=none compose=false"""
@@ -256,14 +253,35 @@ class TrainingOptions(EnvOptions):
     nesterov=true|false schedule=one_cycle|linear|steps"""
     learning_rate: float = 2e-3
     """peak of the learning-rate schedule, a one-cycle unless sgd has another"""
-    epochs: int = 30
-    """passes over the training split, in each stage of the trunk; --stop has the stopper's"""
     batch_size: int = 96
     """images in a batch"""
     seed: int = 0
     """seed of all random numbers"""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 ..."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "at least 1", "batch_size")
+        check_numbers(self, "a positive number", "learning_rate")
+        check_numbers(self.optimizer, "a positive number", "max_grad_norm", option="optimizer")
+        check_numbers(self.optimizer, "0 or more", "weight_decay", option="optimizer")
+        check("seed", self.seed, 0 <= self.seed < 2**31, "0 or more, below 2**31")
+
+    def env_keywords(self) -> dict[str, Any]:
+        """The keywords for `gym.make`."""
+        found = self.env_words() | self.env_folders()
+        return found if self.data == "real" else {**found, "data": self.data}
+
+
+@dataclass(frozen=True)
+class TrainingOptions(LearningOptions):
+    """The options of a training run: how long it is, and where it is stored."""
+
+    compile: bool = False
+    """compile the training step by torch.compile, which takes a minute at the start; on a GPU its
+    kernels are launched as CUDA graphs"""
+    epochs: int = 30
+    """passes over the training split, in each stage of the trunk; --stop has the stopper's"""
     run_dir: Path | None = None
     """folder of this run; runs/ENV_ID/DATE_TIME_seedN if not given"""
     resume: bool = False
@@ -273,11 +291,9 @@ class TrainingOptions(EnvOptions):
     """longest time between two checkpoints; there is one after every epoch, too"""
 
     def __post_init__(self) -> None:
-        check_numbers(self, "at least 1", "epochs", "batch_size")
-        check_numbers(self, "a positive number", "learning_rate", "save_minutes")
-        check_numbers(self.optimizer, "a positive number", "max_grad_norm", option="optimizer")
-        check_numbers(self.optimizer, "0 or more", "weight_decay", option="optimizer")
-        check("seed", self.seed, 0 <= self.seed < 2**31, "0 or more, below 2**31")
+        super().__post_init__()
+        check_numbers(self, "at least 1", "epochs")
+        check_numbers(self, "a positive number", "save_minutes")
         if self.resume and self.run_dir is None:
             raise ValueError("--resume: expected with --run-dir, the run to continue")
 
@@ -290,11 +306,6 @@ class TrainingOptions(EnvOptions):
             fits,
             f"at most {images}, the training images; try --batch-size 16",
         )
-
-    def env_keywords(self) -> dict[str, Any]:
-        """The keywords for `gym.make`."""
-        found = self.env_words() | self.env_folders()
-        return found if self.data == "real" else {**found, "data": self.data}
 
 
 def json_or_text(text: str) -> Any:
