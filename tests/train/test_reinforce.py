@@ -510,6 +510,8 @@ def test_the_talk_learns_jointly_and_the_original_in_two_stages(
     agent = DTRAM.load(original)
     assert {path.name for path in (original / "stages").iterdir()} == {"trunk-4", "stopper"}
     assert agent.stopping.threshold == 0.9 and agent.scalar_baseline != 0
+    assert "p > 0.9 (given)" in (original / "results.txt").read_text(encoding="utf-8")
+    assert "(chosen on validation)" in (talk / "results.txt").read_text(encoding="utf-8")
     assert agent.stopper[0].out_features == 256
     trunk = DTRAM.load(original / "stages" / "trunk-4")
     assert torch.equal(trunk.locator.weight, agent.locator.weight)
