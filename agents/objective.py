@@ -147,6 +147,7 @@ class Credit(NamedTuple):
     last: Tensor  # probability s_t p_t that glimpse t is the last
     location_advantage: Tensor  # of l_t; 0 if no location was chosen
     first_advantage: Tensor  # (B,) of l_0, where the agent chooses it
+    first_target: Tensor  # (B,) the value that b_0 regresses
     stop_advantage: Tensor  # of a_t; 0 if no stop was decided
     baseline_target: Tensor  # the value that b_t regresses
     expected_return: Tensor  # (B,) the sampled return, or its expectation over T, with gradient
@@ -167,24 +168,25 @@ def hybrid_loss(
     Raises:
         ValueError: ``leave_one_out`` with one trajectory an image; the trajectory lacks the
             location entropy that the objective needs; or the agent chose the first location, and
-            the objective has no reward or baseline for it.
+            the objective has no reward for it.
     """
-    if trajectory.first_log_prob is not None:
-        fits = objective.location_reward == "return" and objective.baseline != "value"
-        given = f"{objective.baseline} and {objective.location_reward}"
-        expected = "leave_one_out, scalar or none, and return"
-        require("first_glimpse='choose' with baseline and location_reward", given, fits, expected)
+    if trajectory.first is not None:
+        reward, paid = objective.location_reward, ("return", "mean_prob", "mean_log_prob")
+        expected = f"one of {', '.join(paid)}"
+        require("first_glimpse='choose' with location_reward", reward, reward in paid, expected)
     if objective.baseline == "leave_one_out":
         require("baseline='leave_one_out' with m", m, m >= 2, "at least 2 trajectories")
     labels = labels.repeat_interleave(m)
     exact = objective.stop == "learned" and objective.stop_gradient == "exact"
     value = trajectory.value
+    first_value = trajectory.first.value if trajectory.first else torch.zeros_like(value[0])
     if objective.baseline == "scalar":
-        value = scalar_baseline.expand_as(value)
+        value, first_value = (scalar_baseline.expand_as(part) for part in (value, first_value))
     elif objective.baseline != "value":
-        value = torch.zeros_like(value)
+        value, first_value = torch.zeros_like(value), torch.zeros_like(first_value)
     find_credit = _exact_credit if exact else _sampled_credit
-    credit = find_credit(trajectory, labels, m, objective, value.detach())
+    baseline = value.detach(), first_value.detach()
+    credit = find_credit(trajectory, labels, m, objective, *baseline)
 
     ce = cross_entropy(
         trajectory.logits.flatten(0, 1), labels.repeat(trajectory.steps), reduction="none"
@@ -206,14 +208,16 @@ def hybrid_loss(
     else:
         log_stop = logsigmoid(torch.where(trajectory.stop, 1.0, -1.0) * trajectory.stop_logit)
         policy_gain = (score + log_stop * credit.stop_advantage).sum(dim=0)
-    if trajectory.first_log_prob is not None:
-        policy_gain = policy_gain + trajectory.first_log_prob * credit.first_advantage
+    if trajectory.first:
+        policy_gain = policy_gain + trajectory.first.log_prob * credit.first_advantage
     policy_loss = -policy_gain.mean()
 
     baseline_loss = stop_entropy = ce_loss.new_zeros(())
     if objective.baseline in ("value", "scalar"):
-        squared_error = credit.taken * (value - credit.baseline_target).square()
-        baseline_loss = squared_error.sum(dim=0).mean()
+        squared_error = (credit.taken * (value - credit.baseline_target).square()).sum(dim=0)
+        if trajectory.first:
+            squared_error = squared_error + (first_value - credit.first_target).square()
+        baseline_loss = squared_error.mean()
     if objective.stop == "learned":
         stop_entropy = _stop_entropy(trajectory, credit.taken)
     total = (
@@ -267,7 +271,12 @@ def expected_returns(stop_logit: Tensor, reward: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _sampled_credit(
-    trajectory: Trajectory, labels: Tensor, m: int, objective: Objective, value: Tensor
+    trajectory: Trajectory,
+    labels: Tensor,
+    m: int,
+    objective: Objective,
+    value: Tensor,
+    first_value: Tensor,
 ) -> Credit:
     """REINFORCE: the stopping time T is the sampled one, or the last glimpse when stop is off."""
     steps, batch = trajectory.value.shape
@@ -279,30 +288,38 @@ def _sampled_credit(
     num_glimpses = glimpses_taken(stop)
     reached, last = (part.to(value.dtype) for part in (time <= num_glimpses, time == num_glimpses))
     paid = (last * rewards(trajectory, labels, objective.discount)).sum(dim=0)
-    target = paid.expand(steps, batch)
+    target, first_target = paid.expand(steps, batch), paid
     if objective.location_reward in ("mean_prob", "mean_log_prob"):
         log_p = _log_prob(trajectory.logits, labels)
         in_logs = objective.location_reward == "mean_log_prob"
-        target = _mean_later(log_p.clamp(min=LEAST_REWARD_LOG_PROB) if in_logs else log_p.exp())
+        reward = log_p.clamp(min=LEAST_REWARD_LOG_PROB) if in_logs else log_p.exp()
+        target, first_target = _mean_later(reward), reward.mean(dim=0)
     if objective.location_reward == "drop":
         target = gains_to_come(trajectory.logits, labels)
-    b = _others_mean(target, m) if objective.baseline == "leave_one_out" else value
-    advantage = target - b
+    if objective.baseline == "leave_one_out":
+        value, first_value = _others_mean(target, m), _others_mean(first_target[None], m)[0]
+    advantage = target - value
     if objective.location_reward == "imitation":
         advantage = torch.ones_like(advantage)
     return Credit(
         taken=reached,
         last=last,
         location_advantage=(time < num_glimpses) * advantage,
-        first_advantage=advantage[0],
-        stop_advantage=reached * (time < steps) * advantage if learned else torch.zeros_like(b),
+        first_advantage=first_target - first_value,
+        first_target=first_target,
+        stop_advantage=reached * (time < steps) * advantage if learned else torch.zeros_like(value),
         baseline_target=target,
         expected_return=paid,
     )
 
 
 def _exact_credit(
-    trajectory: Trajectory, labels: Tensor, m: int, objective: Objective, value: Tensor
+    trajectory: Trajectory,
+    labels: Tensor,
+    m: int,
+    objective: Objective,
+    value: Tensor,
+    first_value: Tensor,
 ) -> Credit:
     """Exact expectation over stopping times; stopping changes no glimpse, so one path is enough."""
     reward = rewards(trajectory, labels, objective.discount)
@@ -314,14 +331,14 @@ def _exact_credit(
         reached = torch.cat([torch.ones_like(survives[:1]), survives[:-1]])
         # b_t predicts the return on reaching t; l_t matters only if the agent goes on after t.
         after = torch.cat([values[1:], torch.zeros_like(values[:1])])
-        leave_one_out = objective.baseline == "leave_one_out"
-        b = _others_mean(after, m) if leave_one_out else value
-        first = _others_mean(values, m)[0] if leave_one_out else value[0]
+        if objective.baseline == "leave_one_out":
+            value, first_value = _others_mean(after, m), _others_mean(values, m)[0]
     return Credit(
         taken=reached,
         last=reached * p,
-        location_advantage=survives * (after.detach() - b),
-        first_advantage=values[0].detach() - first,
+        location_advantage=survives * (after.detach() - value),
+        first_advantage=values[0].detach() - first_value,
+        first_target=values[0].detach(),
         stop_advantage=torch.zeros_like(reached),
         baseline_target=values.detach(),
         expected_return=values[0],

@@ -69,6 +69,13 @@ class GlimpseSensor(NamedTuple):
         return glimpse(store, index, location, self.glimpse_size, self.num_scales)
 
 
+class FirstChoice(NamedTuple):
+    """The first location of B trajectories, l_0, where the agent chooses it before any glimpse."""
+
+    log_prob: Tensor  # (B,) log π(l_0)
+    value: Tensor  # (B,) b_0
+
+
 class Trajectory(NamedTuple):
     """Glimpses t = 1 ... T of B = images x M trajectories, time first.
 
@@ -87,8 +94,7 @@ class Trajectory(NamedTuple):
     value: Tensor  # (T, B) b_t
     location_entropy: Tensor | None = None  # (T, B) of π(l_t), in nats; None for the Gaussian
     location_score: Tensor | None = None  # (T, B) of the cell chosen; None for the Gaussian
-    # (B,) log π(l_0) of a first location that the agent chose; None: the task gives glimpse 1
-    first_log_prob: Tensor | None = None
+    first: FirstChoice | None = None  # None: the task gives the first glimpse
     # (T, B) bool, each trajectory's last glimpse, the only one with a cross-entropy; None: those of
     # `Objective.supervision`
     supervised: Tensor | None = None
@@ -159,13 +165,13 @@ class Unroll(nn.Module):
         policy: LocationPolicy = GaussianLocations(self.location_std)
         if agent.config.locator_grid:
             policy = CellLocations(agent.cell_centres, self.exploration)
-        first_log_prob = None
+        first = None
         if self.sensor.first_glimpse == "choose":
             index = index.repeat_interleave(m)
             start = agent.initial(batch)
-            first = agent.location_params(start)
-            choice = policy.choose(first.detach(), policy.noise(1, first)[0])
-            first_log_prob = policy.log_prob(choice, first)
+            where = agent.location_params(start)
+            choice = policy.choose(where.detach(), policy.noise(1, where)[0])
+            first = FirstChoice(policy.log_prob(choice, where), agent.value(start.h))
             location = policy.location(choice).clamp(-1.0, 1.0)
             code = self._encode(self.sensor(store, index, location), location, 0)
             state = self._update(code, start, 0)
@@ -225,7 +231,7 @@ class Unroll(nn.Module):
             value=agent.value(h),
             location_entropy=policy.entropy(location_params),
             location_score=score,
-            first_log_prob=first_log_prob,
+            first=first,
         )
 
     def _encode(self, seen: Tensor, location: Tensor, step: int) -> Tensor:

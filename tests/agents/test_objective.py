@@ -20,7 +20,7 @@ from agents.objective import (
     supervised_losses,
 )
 from agents.stopping import glimpses_taken
-from agents.unroll import Trajectory, Unroll
+from agents.unroll import FirstChoice, Trajectory, Unroll
 
 TALK = {
     "stop": "learned",
@@ -116,34 +116,35 @@ def flat_gradient(loss: Tensor, agent: DTRAM) -> Tensor:
     )
 
 
-def probability_gradient(agent: DTRAM, in_logs: bool = False) -> Tensor:
+def probability_gradient(agent: DTRAM, in_logs: bool, chooses: bool) -> Tensor:
     """Exact gradient if a location is paid by the mean later probability of the true class.
 
-    If `in_logs`, it is paid by the logarithm, bounded below by -3.
+    If `in_logs`, it is paid by the logarithm, bounded below by -3; if `chooses`, the first location
+    is chosen, too.
 
     Written as an expectation over paths: Σ_t E[log-probability's gradient times what is paid]
     is the gradient of Σ_t P(path up to t) times the (constant) mean of what follows.
     """
-    paths = torch.tensor(list(itertools.product(range(4), repeat=STEPS - 1)))
+    cells = torch.tensor(list(itertools.product(range(4) if chooses else [3], *[range(4)] * 2)))
     total = torch.zeros((), dtype=torch.float64)
     for image in range(len(LABELS)):
-        cells = torch.cat([torch.full((len(paths), 1), 3), paths], dim=1)
-        state, anywhere = agent.initial(len(paths)), torch.zeros(len(paths), 2)
-        ce, right, choices = 0.0, [], []
+        state, anywhere = agent.initial(len(cells)), torch.zeros(len(cells), 2)
+        ce, right = 0.0, []
+        choices = [probability_of_cell(agent.locate(state), cells[:, 0])]
+        if not chooses:
+            choices = [torch.ones(len(cells), dtype=torch.float64)]
         for t in range(STEPS):
             seen = LOOK.pixels[image][cells[:, t]].view(-1, 1, 1, 1)
             state = agent.observe(seen, anywhere, state)
             heads = agent.heads(state)
-            label = LABELS[image].expand(len(paths))
+            label = LABELS[image].expand(len(cells))
             ce = ce + cross_entropy(heads.logits, label, reduction="none")
             said = heads.logits.softmax(-1)[:, LABELS[image]].detach()
             right.append(said.log().clamp(min=-3) if in_logs else said)
             if t + 1 < STEPS:
-                choices.append(probability_of_cell(heads.location, paths[:, t]))
+                choices.append(probability_of_cell(heads.location, cells[:, t + 1]))
         constant = torch.stack(choices).prod(0).detach()
-        gain = sum(
-            torch.log(choices[t]) * torch.stack(right[t + 1 :]).mean(0) for t in range(STEPS - 1)
-        )
+        gain = sum(torch.log(choices[t]) * torch.stack(right[t:]).mean(0) for t in range(STEPS))
         total = total + (constant * (ce - gain)).sum()
     return flat_gradient(total / len(LABELS), agent)
 
@@ -166,6 +167,7 @@ def exact_gradient(agent: DTRAM, objective: Objective, look: CellLook = LOOK) ->
         survive = torch.ones(len(cells), dtype=torch.float64)
         paid, ce, squared = 0.0, 0.0, 0.0
         reached, baselines, rewards_, stops = [], [], [], []
+        first_value = {"value": agent.value(state.h)}.get(objective.baseline, agent.scalar_baseline)
         for t in range(1, STEPS + 1):
             seen = LOOK.pixels[image][cells[:, t - 1]].view(-1, 1, 1, 1)
             state = agent.observe(seen, anywhere, state)
@@ -191,6 +193,9 @@ def exact_gradient(agent: DTRAM, objective: Objective, look: CellLook = LOOK) ->
                 for end in range(t, STEPS):  # every stopping time from t on
                     ends_there = reached[end] * stops[end]
                     squared = squared + ends_there * (baselines[t] - rewards_[end]).square()
+                if chooses:
+                    ends_there = reached[t] * stops[t]
+                    squared = squared + ends_there * (first_value - rewards_[t]).square()
         constant = path_probability.detach()
         total = total + (-path_probability * paid + constant * (ce + squared)).sum()
     return flat_gradient(total / len(LABELS), agent)
@@ -233,7 +238,7 @@ def test_sampled_gradient_is_the_exact_one(baseline: str, stop_gradient: str, re
     assert worst_deviation(sampled_gradients(agent, objective), exact) < LIMIT
 
 
-@pytest.mark.parametrize("baseline", ["leave_one_out", "scalar", "none"])
+@pytest.mark.parametrize("baseline", ["value", "leave_one_out", "scalar", "none"])
 @pytest.mark.parametrize("stop_gradient", ["reinforce", "exact"])
 def test_sampled_gradient_of_a_first_location_that_is_chosen(
     baseline: str, stop_gradient: str
@@ -256,18 +261,26 @@ def test_sampled_gradient_of_every_supervision(supervision: str, stop: str) -> N
 
 @pytest.mark.parametrize("reward", ["mean_prob", "mean_log_prob"])
 @pytest.mark.parametrize("baseline", ["leave_one_out", "none"])
-def test_sampled_gradient_of_the_probability_rewards(baseline: str, reward: str) -> None:
-    agent = toy_agent("state")
+@pytest.mark.parametrize("first_glimpse", ["center", "choose"])
+def test_sampled_gradient_of_the_probability_rewards(
+    first_glimpse: str, baseline: str, reward: str
+) -> None:
+    agent, look = toy_agent("state"), LOOK._replace(first_glimpse=first_glimpse)
     objective = talk(stop="off", baseline=baseline, location_reward=reward)
-    exact = probability_gradient(agent, reward == "mean_log_prob")
-    assert worst_deviation(sampled_gradients(agent, objective), exact) < LIMIT
+    exact = probability_gradient(agent, reward == "mean_log_prob", first_glimpse == "choose")
+    assert worst_deviation(sampled_gradients(agent, objective, look=look), exact) < LIMIT
 
 
 def multiplied(trajectory: Trajectory, labels: Tensor, m: int, objective: Objective, b: Tensor):
     """The peers' fault: log π(l) and log π(a) multiplied instead of added."""
     right = hybrid_loss(trajectory, labels, m, objective, b)
     credit = objective_module._sampled_credit(
-        trajectory, labels.repeat_interleave(m), m, objective, trajectory.value.detach()
+        trajectory,
+        labels.repeat_interleave(m),
+        m,
+        objective,
+        trajectory.value.detach(),
+        trajectory.value[0],
     )
     log_stop = logsigmoid(torch.where(trajectory.stop, 1.0, -1.0) * trajectory.stop_logit)
     added = trajectory.location_log_prob * credit.location_advantage
@@ -433,7 +446,7 @@ def test_mean_log_prob_by_hand() -> None:
     trajectory = trajectory._replace(logits=said.clamp(min=1e-9).log()[:, None])
     objective = talk(stop="off", baseline="none", location_reward="mean_log_prob")
     label, nothing = torch.tensor([1]), torch.zeros(3, 1)
-    credit = objective_module._sampled_credit(trajectory, label, 1, objective, nothing)
+    credit = objective_module._sampled_credit(trajectory, label, 1, objective, nothing, nothing[0])
     paid = [(math.log(0.25) - 3) / 2, -3.0, 0.0]  # the last one's location is not looked at
     assert credit.location_advantage[:, 0].tolist() == pytest.approx(paid, abs=1e-5)
 
@@ -445,7 +458,7 @@ def test_the_drops_in_cross_entropy_by_hand() -> None:
     trajectory = trajectory._replace(logits=said.clamp(min=1e-9).log()[:, None])
     objective = talk(stop="off", baseline="none", location_reward="drop")
     label, nothing = torch.tensor([1]), torch.zeros(3, 1)
-    credit = objective_module._sampled_credit(trajectory, label, 1, objective, nothing)
+    credit = objective_module._sampled_credit(trajectory, label, 1, objective, nothing, nothing[0])
     last = -3 - math.log(0.25)
     paid = [-math.log(2) + 0.5 * last, last, 0.0]
     assert credit.location_advantage[:, 0].tolist() == pytest.approx(paid, abs=1e-5)
@@ -510,21 +523,14 @@ def test_trajectories_that_lack_what_the_objective_needs(options, message) -> No
         hybrid_loss(trajectory, torch.tensor([2]), 1, talk(**options), torch.zeros(()))
 
 
-@pytest.mark.parametrize(
-    ("options", "given"),
-    [
-        ({"baseline": "value"}, "value and return"),
-        (
-            {"stop": "off", "location_reward": "mean_prob", "baseline": "none"},
-            "none and mean_prob",
-        ),
-    ],
-)
-def test_a_first_location_needs_a_return_and_a_baseline_without_it(options, given) -> None:
-    chosen = trajectory_by_hand([0, 0], [False] * 2)._replace(first_log_prob=torch.zeros(1))
-    expected = f"choose.*{given}': expected leave_one_out, scalar or none, and return"
+@pytest.mark.parametrize("reward", ["drop", "imitation"])
+def test_a_first_location_needs_a_reward_that_pays_it(reward: str) -> None:
+    first = FirstChoice(torch.zeros(1), torch.zeros(1))
+    chosen = trajectory_by_hand([0, 0], [False] * 2)._replace(first=first)
+    expected = f"choose.*{reward}': expected one of return, mean_prob, mean_log_prob"
     with pytest.raises(ValueError, match=expected):
-        hybrid_loss(chosen, torch.tensor([2]), 1, talk(**options), torch.zeros(()))
+        objective = talk(stop="off", location_reward=reward)
+        hybrid_loss(chosen, torch.tensor([2]), 1, objective, torch.zeros(()))
 
 
 @pytest.mark.parametrize("stop_gradient", ["reinforce", "exact"])
