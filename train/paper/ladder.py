@@ -110,8 +110,8 @@ def _wrong(record: Record) -> np.ndarray:
     return unpack_bits(record["columns"][COMPARED]["wrong"], record["images"])
 
 
-def markdown(found: Sequence[dict[str, Any]], command: str) -> str:
-    """The ladder as Markdown."""
+def table(found: Sequence[dict[str, Any]]) -> str:
+    """The ladder's rows as a Markdown table."""
     lines = []
     for row in found:
         line = {"change": row["change"]}
@@ -130,13 +130,17 @@ def markdown(found: Sequence[dict[str, Any]], command: str) -> str:
         line["seeds"] = str(row["seeds"])
         line["collapsed"] = ", ".join(row["collapsed"])
         lines.append(line)
-    table = markdown_table([*lines[0]], [[*line.values()] for line in lines])
+    return markdown_table([*lines[0]], [[*line.values()] for line in lines])
+
+
+def markdown(found: Sequence[dict[str, Any]], command: str) -> str:
+    """The ladder as a page."""
     epochs = LADDER.systems["talk"].option("epochs")
     return (
         "# From the talk's algorithm to ours, on MNIST\n\n"
         f"Test error in percent after {epochs} epochs. Each row keeps the changes of those above "
         "it; the map is a recipe of its own, mnist-map. In parentheses: mean glimpses, with the "
-        f"stop threshold that validation chose within the bound.\n\n{table}\n"
+        f"stop threshold that validation chose within the bound.\n\n{table(found)}\n"
         "± is the standard deviation over seeds. The change against the row above has a 95 % "
         "interval over images and seeds. Seconds are of training. Each run's figures, "
         f"command, commit, versions and hardware: [{RECORDS}]({RECORDS}).\n\n"

@@ -216,7 +216,7 @@ def _rungs(epochs: int) -> tuple[Rung, ...]:
     on_map = {"epochs": epochs, "stop": StopAfter(max_mean_glimpses=bound)}
     return (
         Rung("talk", "the talk's algorithm", {"epochs": epochs, "stop": at_once}),
-        Rung("ram-first", "no stops in the first 60 % of the epochs", {"stop": joint}),
+        Rung("ram-first", "no stops in the first 65 % of the epochs", {"stop": joint}),
         Rung("all", "cross-entropy at every glimpse, taken or not", {"supervision": "all"}),
         Rung("leave-one-out", "leave-one-out baseline", {"baseline": "leave_one_out"}),
         Rung("after", "stopper after the trunk, not joint", {"stop": after}, on_trunk=True),
@@ -224,6 +224,7 @@ def _rungs(epochs: int) -> tuple[Rung, ...]:
         Rung("answer", "stopper reads class probabilities", {"stop": answer}, on_trunk=True),
         Rung("prior", "stopper begins as confidence", {"stop": prior}, on_trunk=True),
         Rung("probability", "locations paid by probability", {"location_reward": "mean_prob"}),
+        Rung("center", "the first glimpse at the centre", {"env": ("first_glimpse=center",)}),
         Rung("scan", "scripted warm-up, paid by log-probability", scan),
         Rung("muon", "Muon", muon),
         Rung("locator", "narrow locations, a slow locator", {"locator": ours["locator"]}),
@@ -241,12 +242,12 @@ def _ladder(epochs: int) -> Protocol:
             continue
         of_trunk = {**options, "stop": StopOff(), "location_reward": "return"}
         systems.setdefault("trunk", System(REINFORCE, rung.recipe, of_trunk))
-        shared = {name: systems["trunk"].option(name) for name in ("baseline", "m")}
+        shared = {name: systems["trunk"].option(name) for name in ("env", "baseline", "m")}
         systems[rung.name] = _stopper("trunk", options["stop"], **shared)
     return Protocol("ladder", "DTRAM-MNIST-v0", 7, systems)
 
 
-LADDER_EPOCHS = 24
+LADDER_EPOCHS = 12
 RUNGS = _rungs(LADDER_EPOCHS)
 LADDER = _ladder(LADDER_EPOCHS)
 
