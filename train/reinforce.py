@@ -98,11 +98,10 @@ class Options(TrainingOptions):
     """recurrent core: rnn init=none (the paper's), or a spatial memory, map cells=28 cell=1
     window=0 width=16 pool=none|max_and_mean dropout=0.2"""
     stop: Stop = field(default_factory=StopAfter)
-    """when the stopper learns: after the trunk (epochs=20 batch_size=1000 classifier=frozen|learns)
-    or joint with it (into=detached|state ram_share=0); both take max_mean_glimpses=3.5
+    """after the trunk (epochs=20 batch_size=1000 classifier=frozen|learns) or joint with it
+    (into=detached|state ram_share=0 learning_rate=none); both take max_mean_glimpses=3.5
     threshold=none gradient=exact|reinforce entropy=0.0005 prior=confidence|none reads=answer|state
-    hidden=128. Or value: after the trunk, from the drop in cross-entropy still to come; off (RAM);
-    act: Adaptive Computation Time on a --trunk (ponder_cost=0.01)"""
+    hidden=128. Or value (learns the later drop of cross-entropy); act (ponder_cost=0.01); off"""
     trunk: Path | None = None
     """folder of a trained run, or of one of its stages (RUN/stages/trunk-4): only the stopper
     learns, on that trunk"""
@@ -214,8 +213,9 @@ def train_trunk(
     answers = task.classifier is None  # else a frozen classifier answers in the agent's place
     parameters = stage_parameters(agent, objective, glimpses, before, answers)
     learn_only(agent, parameters)  # the optimizers leave out all other parameters
-    steps, rates = epochs * batches, {"locator": options.locator.learning_rate}
-    how = options.learning_rate, options.optimizer
+    steps, how = epochs * batches, (options.learning_rate, options.optimizer)
+    heads = {"locator": options.locator, "stopper": options.stop}
+    rates = {name: getattr(head, "learning_rate", None) for name, head in heads.items()}
     optimizers = Optimizers(agent, parameters, steps, *how, own_rates=rates)
     locates = glimpses > 1 and not agent.config.scan
 

@@ -323,17 +323,26 @@ def test_a_diverged_run_says_so(tmp_path: Path, small_options, stop) -> None:
     assert not (tmp_path / "run" / "model.json").exists()  # such weights are not the best so far
 
 
-def test_a_locator_with_a_rate_of_nearly_nothing_stays_where_it_began(
-    tmp_path: Path, small_options
+@pytest.mark.parametrize(
+    ("head", "settings"),
+    [
+        ("locator", {"locator": Gaussian(gradient="state", learning_rate=1e-12)}),
+        ("stopper", {"stop": StopJoint(learning_rate=1e-12)}),
+    ],
+)
+def test_a_head_with_a_rate_of_nearly_nothing_stays_where_it_began(
+    tmp_path: Path, small_options, head: str, settings: dict[str, Any]
 ) -> None:
-    locator = Gaussian(gradient="state", learning_rate=1e-12)
-    options = small_options(run_dir=tmp_path / "a", locator=locator, **BUDGET | {"stop": StopOff()})
+    options = small_options(
+        run_dir=tmp_path / "a", **BUDGET | {"stop": StopOff(), "m": 2} | settings
+    )
     agent = DTRAM.load(train(options))
     task = TrainingTask("DTRAM-Signpost-v0", CPU)
-    began, _ = new_agent(
-        task, options.encoder, options.core, locator, options.stop, False, options.seed
-    )
-    assert torch.allclose(agent.locator.weight, began.locator.weight, atol=1e-6)
+    how = options.encoder, options.core, options.locator, options.stop
+    began, _ = new_agent(task, *how, False, options.seed)
+    weights = dict(agent.get_submodule(head).named_parameters())
+    for name, first in began.get_submodule(head).named_parameters():
+        assert torch.allclose(weights[name], first, atol=1e-6)
     assert not torch.allclose(agent.classifier.weight, began.classifier.weight, atol=1e-3)
 
 
@@ -614,10 +623,11 @@ def test_the_trunk_stays_and_the_stop_learns(tmp_path: Path, finished_ram: Path,
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_talks_algorithm_finds_the_best_policy_of_signpost(tmp_path: Path, seed: int) -> None:
-    """Joint, sampled and from the first epoch on. Half of the images need a second glimpse."""
+    """Joint, sampled and from the first epoch on. Half of the images need a second glimpse; the
+    first one is at the centre."""
     stop = replace(RECIPES["talk"]["stop"], ram_share=0.0, max_mean_glimpses=None)
     changes = {"locator": Gaussian(std=0.35, gradient="state"), "stop": stop, "epochs": 15}
-    options = {**RECIPES["talk"], **changes, "env_id": "DTRAM-Signpost-v0", "seed": seed}
+    options = {**RECIPES["talk"], **changes, "env_id": "DTRAM-Signpost-v0", "seed": seed, "env": ()}
     results = read(train(Options(recipe="talk", run_dir=tmp_path / "run", **options)))
     assert results["test_error"] == 0.0 and results["collapsed"] == []
     assert results["mean_glimpses"] == pytest.approx(1.5, abs=0.05)
@@ -736,6 +746,7 @@ def test_the_program_solves_signpost(tmp_path: Path, seed: int) -> None:
     options = Options(
         env_id="DTRAM-Signpost-v0",
         locator=Cells(grid=6, entropy=0.02),
+        stop=StopAfter(max_mean_glimpses=None),
         m=8,
         seed=seed,
         device="cpu",

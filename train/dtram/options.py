@@ -214,9 +214,12 @@ class StopJoint(_StopByReturn):
     ram_share: float = 0.0
     """share of the epochs, the first ones, that are without stops: every trajectory takes the whole
     budget"""
+    learning_rate: float | None = None
+    """peak of the stopper's learning rate; none: as the rest"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_numbers(self, "a positive number", "learning_rate", option="stop")
         check("stop ram_share", self.ram_share, 0 <= self.ram_share < 1, "0 or more, less than 1")
 
 

@@ -76,6 +76,7 @@ SETTINGS: dict[type, dict[str, st.SearchStrategy[Any]]] = {
         "reads": st.sampled_from(["answer", "state"]),
         "into": st.sampled_from(["detached", "state"]),
         "ram_share": st.floats(0, 0.99),
+        "learning_rate": st.none() | POSITIVE,
     },
     StopOff: {},
     ACT: {"ponder_cost": POSITIVE},
