@@ -76,13 +76,18 @@ _PHOTOGRAPHS: dict[str, Any] = {
 
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     # The slides as they stand: all modules learn jointly, by sampled decisions and their return.
-    # Before that, 65 % of the epochs are without stops; else it learns to stop at once.
+    # Before that, 75 % of the epochs are without stops; else it learns to stop at once.
     "talk": {
         "env": ("first_glimpse=choose",),
         "epochs": 40,
         "locator": Gaussian(std=0.2, learning_rate=1e-3),
         "stop": StopJoint(
-            gradient="reinforce", reads="state", into="state", entropy=0.0, ram_share=0.65
+            gradient="reinforce",
+            reads="state",
+            into="state",
+            entropy=0.0,
+            ram_share=0.75,
+            learning_rate=6e-3,
         ),
         "baseline": "value",
         "supervision": "taken",

@@ -216,7 +216,7 @@ def _rungs(epochs: int) -> tuple[Rung, ...]:
     on_map = {"epochs": epochs, "stop": StopAfter(max_mean_glimpses=bound)}
     return (
         Rung("talk", "the talk's algorithm", {"epochs": epochs, "stop": at_once}),
-        Rung("ram-first", "no stops in the first 65 % of the epochs", {"stop": joint}),
+        Rung("ram-first", "no stops in the first 75 % of the epochs", {"stop": joint}),
         Rung("all", "cross-entropy at every glimpse, taken or not", {"supervision": "all"}),
         Rung("leave-one-out", "leave-one-out baseline", {"baseline": "leave_one_out"}),
         Rung("after", "stopper after the trunk, not joint", {"stop": after}, on_trunk=True),
