@@ -76,7 +76,7 @@ _PHOTOGRAPHS: dict[str, Any] = {
 
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     # The slides as they stand: all modules learn jointly, by sampled decisions and their return.
-    # Before that, 75 % of the epochs are without stops; else it learns to stop at once.
+    # Before that, 75 % of the epochs are without stops, so that later glimpses are learned, too.
     "talk": {
         "env": ("first_glimpse=choose",),
         "epochs": 40,
