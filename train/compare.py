@@ -10,6 +10,9 @@ Algorithms: ppo, a2c, dqn, sac, recurrent_ppo, maskable_ppo, random, center, sca
 It writes one JSON record for each run, and from the records Markdown, CSV and two plots; --records
 makes those again. Interrupted, the same command continues. A failed run is a row that says why, and
 the next call tries it again. The exit status is 1 if no run has a result.
+
+Calls at the same time may share --runs and --out: a run is trained by one of them, and the tables
+are of the algorithms of the call that ended last. With all --algos, --read-only then shows all.
 """
 
 import itertools
@@ -124,7 +127,7 @@ def compare(options: Options) -> Path:
             print(markdown(records, command))
         raise ValueError("no run has a result; no tables are written")
     written = write_comparison(out, records, command)
-    print(written.read_text(encoding="utf-8"))
+    print(markdown(records, command))
     print(f"records, tables and plots: {out}")
     if failed:
         print(f"{failed} of {len(records)} runs have no result; see the table", file=sys.stderr)

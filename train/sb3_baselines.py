@@ -151,6 +151,14 @@ def prepare(options: Options) -> Experiment:
     return Experiment(options, chosen, base | chosen.env | grid, about, steps)
 
 
+def defining_options(experiment: Experiment) -> dict[str, Any]:
+    """The options that define a run, as JSON values; `baselines.trained` reads them."""
+    found = to_json(experiment.options)
+    found |= {"total_timesteps": experiment.steps, "hyperparameters": experiment.chosen.row}
+    del found["verbose"]
+    return found
+
+
 def learn(experiment: Experiment, run: RunFolder, model: Any) -> tuple[dict[str, Any], Any]:
     """Trains a model, or continues its training; returns results and the best model."""
     options, steps = experiment.options, experiment.steps
@@ -181,14 +189,11 @@ def train(options: Options) -> Path:
     origin = provenance(device)
     # Made before the folder: an error of the algorithm must not leave a folder behind.
     untrained = experiment.untrained(device)
-    defining = to_json(options)
-    defining |= {"total_timesteps": experiment.steps, "hyperparameters": experiment.chosen.row}
-    del defining["verbose"]
     name = f"{options.algo}_{time.strftime('%Y-%m-%d_%H-%M-%S')}_seed{options.seed}"
     parent = Path("runs", options.env_id.rpartition(":")[2])
     run_dir = options.run_dir or new_folder(parent, name)
     how = options.resume, device, "train/sb3_baselines.py", options.save_minutes
-    run = RunFolder(run_dir, defining, *how)
+    run = RunFolder(run_dir, defining_options(experiment), *how)
     if run.finished:
         print(f"{run_dir}: finished already")
         print((run_dir / "results.txt").read_text(encoding="utf-8"), end="")

@@ -30,6 +30,7 @@ from train.baselines.algorithms import table_row
 from train.baselines.comparison_run import ComparisonRun, dtram_curve
 from train.common.files import read_json
 from train.common.jobs import Runner, resumable
+from train.common.lock import in_turn
 from train.common.options import EnvOptions, check, check_numbers
 from train.common.provenance import choose_device, provenance
 from train.common.records import check_destination, read_records, write_records
@@ -166,8 +167,9 @@ def search(options: Options) -> dict[str, Any]:
     best = max(trials, key=lambda trial: trial["validation"]["return"])
     about = {name: getattr(options, name) for name in ("algo", "steps", "seed")}
     outcome = {"env_id": env_name, **about, "best": best, "trials": trials, **origin}
-    others = [other for other in read_records(path) if other["algo"] != options.algo]
-    write_records(path, [*others, outcome])
+    with in_turn(path.with_name(".lock")):
+        others = [other for other in read_records(path) if other["algo"] != options.algo]
+        write_records(path, [*others, outcome])
     print(f"\nbest of {len(trials)}: validation return {best['validation']['return']:.4f}; {path}")
     print(as_toml(track, options.algo, best["row"]))
     return outcome

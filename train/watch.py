@@ -1,10 +1,11 @@
-"""Shows what a trained DT-RAM looks at: its glimpses in order, what it believes after each, and how
+"""Shows what a trained policy looks at: its glimpses in order, what it believes after each, and how
 sure it is that it should stop.
 
     python train/watch.py runs/mine                       # the first test images
     python train/watch.py runs/mine --index 3 17          # these
     python train/watch.py runs/mine --hardest             # wrong answers, then the most glimpses
     python train/watch.py pretrained/mnist-conv digit.png # your own images
+    python train/watch.py runs/ppo                        # a run of train/sb3_baselines.py
 
 It writes ``watch.gif`` and ``watch.html``, one page with all pictures inside, and opens the page if
 there is a display. `train/common/film.py` shows any other policy in the same way.
@@ -33,6 +34,7 @@ from agents.prediction import preparation_of
 from dtram_env import GlimpseVectorEnv
 from dtram_env.datasets import Dataset
 from dtram_env.datasets.storage.decode import pillow_limits
+from train.baselines.trained import is_baseline, load_baseline
 from train.common.evaluate_agent import load_policy
 from train.common.film import Episode, record, write_film
 from train.common.provenance import choose_device
@@ -42,12 +44,12 @@ SHOWN = 6  # images, unless --index or files say which
 
 @dataclass(frozen=True)
 class Options:
-    """Shows what a trained DT-RAM looks at."""
+    """Shows what a trained policy looks at."""
 
     run_dir: Annotated[Path, tyro.conf.Positional]
     """folder of a run or of a shipped model"""
     files: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
-    """your own image files, in place of images of the split"""
+    """your own image files, in place of images of the split; for a DT-RAM only"""
     index: tuple[int, ...] = ()
     """numbers of images in the split"""
     hardest: bool = False
@@ -75,13 +77,20 @@ class Options:
 
 def watch(options: Options) -> Path:
     """Records the episodes and writes the GIF and the page; returns the page's path."""
-    device = choose_device(options.device)
+    device, run_dir = choose_device(options.device), options.run_dir
+    baseline = is_baseline(run_dir)
+    if baseline and (options.files or options.stop is not None):
+        expected = "expected images of its split, as --index or --hardest, without FILE and --stop"
+        raise ValueError(f"{run_dir}: a run of train/sb3_baselines.py; {expected}")
     if options.files:
-        agent = load_agent(options.run_dir, device, options.stop)
+        agent = load_agent(run_dir, device, options.stop)
         episodes = own_episodes(agent, options.files)
-        what = "your images"
+        what = f"your images, {agent.stopping}"
     else:
-        agent, policy, env_id, changed = load_policy(options.run_dir, device, options.stop)
+        if baseline:
+            policy, env_id, changed = load_baseline(run_dir, device, options.data_dir)
+        else:
+            agent, policy, env_id, changed = load_policy(run_dir, device, options.stop)
         keywords = {**changed, "split": options.split, "data_dir": options.data_dir}
         images = options.index
         if options.hardest:
@@ -92,9 +101,10 @@ def watch(options: Options) -> Path:
             first = range(min(SHOWN, env.num_images))
             episodes = [record(policy, env, image) for image in images or first]
             what = f"{env.dataset}, {env.split} split"
-    is_run = (options.run_dir / "options.json").exists()
-    folder = options.out or (options.run_dir if is_run else Path()) / "watch"
-    return write_film(folder, f"{options.run_dir}: {what}, {agent.stopping}", episodes)
+            what += "" if baseline else f", {agent.stopping}"
+    is_run = (run_dir / "options.json").exists()
+    folder = options.out or (run_dir if is_run else Path()) / "watch"
+    return write_film(folder, f"{run_dir}: {what}", episodes)
 
 
 def hardest_images(policy: Any, env_id: str, keywords: dict[str, Any]) -> tuple[int, ...]:

@@ -380,13 +380,13 @@ def test_return_by_hand(predictions, stops, glimpses, reward) -> None:
 
 def test_only_decisions_that_were_made_are_scored() -> None:
     """Stopping at glimpse 2 of 4: l_1 was chosen; a_1 and a_2 were decided; nothing else."""
-    trajectory = trajectory_by_hand([0, 2, 2, 2], [False, True, True, True], value=0.25)
+    trajectory = trajectory_by_hand([0, 2, 2, 2], [False, True, True, True], value=0.1)
     objective = talk(discount=0.5)
     total = hybrid_loss(trajectory, torch.tensor([2]), 1, objective, torch.zeros(())).total
     location, stop = torch.autograd.grad(
         total, [trajectory.location_log_prob, trajectory.stop_logit]
     )
-    advantage = 0.5**2 - 0.25
+    advantage = 0.5**2 - 0.1
     assert location[:, 0].tolist() == pytest.approx([-advantage, 0, 0, 0])
     # d log σ(-x) / dx = -1/2 (went on), d log σ(x) / dx = 1/2 (stopped), at x = 0
     assert stop[:, 0].tolist() == pytest.approx([advantage / 2, -advantage / 2, 0, 0])

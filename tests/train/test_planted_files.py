@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from agents.backbone_weights import load_backbone
@@ -27,6 +28,7 @@ from tests.dtram_env.datasets.images import Given
 from train import predict, reinforce, sb3_baselines
 from train.baselines.algorithms import ALGORITHMS
 from train.baselines.comparison_run import ComparisonRun
+from train.baselines.trained import load_baseline
 from train.common.files import read_json
 from train.common.options import EnvOptions
 from train.evaluate import Options, evaluate
@@ -207,6 +209,7 @@ def test_a_checkpoint_of_a_baseline(
         ALGORITHMS[algo].load().load(next(folder.glob("checkpoint-*/model.zip")))
     assert ran.exists()
     ran.unlink()
+    load_baseline(folder, torch.device("cpu"))
     resumed = replace(made, run_dir=folder, resume=True)
     if algo == "dqn":
         with pytest.raises(ValueError, match=r"replay_buffer\.npz: missing or damaged \(Obj"):

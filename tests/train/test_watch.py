@@ -18,6 +18,8 @@ from train import watch
 from train.common.film import Episode
 from train.common.run import run_program
 from train.common.training_task import TrainingTask
+from train.sb3_baselines import Options as BaselineOptions
+from train.sb3_baselines import train as train_baseline
 from train.watch import SHOWN, Options, hardest_images, main, own_episodes
 
 
@@ -122,3 +124,16 @@ def test_the_page_is_opened_where_there_is_a_display(
 def test_only_one_way_to_choose_images() -> None:
     with pytest.raises(ValueError, match="FILE and --hardest: expected at most one"):
         Options(Path("run"), (Path("a.png"),), hardest=True)
+
+
+def test_a_run_of_a_baseline_is_shown(tmp_path: Path, written: list[list[Episode]]) -> None:
+    run = train_baseline(BaselineOptions("DTRAM-Signpost-v0", algo="scan", run_dir=tmp_path))
+    page = watch.watch(Options(run, index=(9, 3), device="cpu"))
+    assert page == tmp_path / "watch" / "watch.html"
+    assert [episode.title for episode in written[0]] == ["Signpost 9", "Signpost 3"]
+    assert all(episode.looks and episode.prediction is not None for episode in written[0])
+    for given in ({"files": (Path("a.png"),)}, {"stop": "early"}):
+        with pytest.raises(
+            ValueError, match=r"a run of train/sb3_baselines.py; expected images of"
+        ):
+            watch.watch(Options(run, device="cpu", **given))

@@ -89,11 +89,10 @@ def settings(track: str, algo: str, changes: Mapping[str, Any] | None = None) ->
         if name == "gamma":
             raise ValueError(f"--set {name}={value}: expected no gamma; the environment discounts")
         (row.setdefault(group, {}) if group else row)[key] = value
-    rest = dict(row)
-    env, num_envs, network = rest.pop("env", {}), rest.pop("num_envs", 1), rest.pop("network", {})
-    if not isinstance(num_envs, int) or num_envs < 1:
-        raise ValueError(f"--set num_envs={num_envs}: expected an integer of at least 1")
-    view, views = env.get("view", "native"), ALGORITHMS[algo].views
+    found = read_row(row)
+    if not isinstance(found.num_envs, int) or found.num_envs < 1:
+        raise ValueError(f"--set num_envs={found.num_envs}: expected an integer of at least 1")
+    view, views = found.env.get("view", "native"), ALGORITHMS[algo].views
     if view not in views:
         takes = " or ".join(f"{VIEW_WORDS[v]} (--view {v})" for v in views)
         fitting = {name: other for name, other in ALGORITHMS.items() if view in other.views}
@@ -102,6 +101,13 @@ def settings(track: str, algo: str, changes: Mapping[str, Any] | None = None) ->
             f"--algo {algo} takes {takes}, not --view {view} on the {track} track; "
             f"with --view {view}: --algo {', '.join(others)}"
         )
+    return found
+
+
+def read_row(row: dict[str, Any]) -> Settings:
+    """The groups of hyper-parameters in a row."""
+    rest = dict(row)
+    env, num_envs, network = rest.pop("env", {}), rest.pop("num_envs", 1), rest.pop("network", {})
     return Settings(row, env, num_envs, network, rest)
 
 

@@ -20,7 +20,7 @@ from train.common.files import WAY_OUT, Count, CurvePoint, Seconds
 from train.common.run import Interrupt, RunFolder
 
 BUFFER = "replay_buffer.npz"
-_DAMAGE = (
+DAMAGE = (
     *(OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, EOFError),
     *(pickle.UnpicklingError, zipfile.BadZipFile),
 )
@@ -160,7 +160,7 @@ def load_weights(model: Any, path: Path) -> None:
         model.set_parameters({name: (weights or {})[name] for name in names}, device=model.device)
         for name in other_names:  # SAC's entropy coefficient, which `set_parameters` leaves out
             recursive_setattr(model, f"{name}.data", (others or {})[name].data)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise ValueError(f"{path}: missing or damaged ({error}); {WAY_OUT}") from None
 
 
@@ -178,7 +178,7 @@ def load_buffer(buffer: ReplayBuffer, path: Path) -> None:
             for name, values in _arrays(buffer).items():
                 values[: len(saved[name])] = saved[name]
             buffer.pos, buffer.full = int(saved["pos"]), bool(saved["full"])
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise ValueError(f"{path}: missing or damaged ({error}); {WAY_OUT}") from None
 
 

@@ -20,6 +20,7 @@ from train.baselines.algorithms import (
 from train.common.evaluate_agent import evaluate_agent
 from train.common.files import Count, CurvePoint, Seconds, read_json, read_json_lines
 from train.common.jobs import ProgramRun
+from train.common.lock import in_turn
 from train.common.options import EnvOptions
 from train.common.records import origin
 
@@ -114,7 +115,10 @@ class ComparisonRun:
         """A run of DT-RAM, evaluated through the environment like the others."""
         kept = self.folder / "evaluation.json"
         if not kept.exists():
-            write_json(kept, evaluate_agent(self.folder, data_dir=self.environment.data_dir))
+            with in_turn(self.folder / ".evaluation.lock"):
+                if not kept.exists():  # another comparison may just have written it
+                    found = evaluate_agent(self.folder, data_dir=self.environment.data_dir)
+                    write_json(kept, found)
         found = read_json(kept)
         seconds = results["train_seconds"] - results["validation_seconds"]
         return found | {

@@ -10,8 +10,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dtram_env.files import write_text
+from dtram_env.files import replacing, write_text
 from train.common.files import markdown_table
+from train.common.lock import in_turn
 from train.common.records import write_records
 from train.common.statistics import interquartile_mean, mean_interval, stratified_bootstrap
 
@@ -55,14 +56,20 @@ DTRAM_NOTES = (
 
 
 def write_comparison(folder: Path, records: Records, command: str) -> Path:
-    """Writes records (.jsonl), summary (.csv, .md) and two plots; returns the Markdown's path."""
+    """Writes records (.jsonl), summary (.csv, .md) and two plots; returns the Markdown's path.
+
+    Processes that write into one folder wait for each other, so all files are of one of them.
+    """
     names = list(dict.fromkeys(record["env_id"] for record in records))
     name = names[0] if len(names) == 1 else "comparison"
-    write_records(folder / f"{name}.jsonl", records)
-    write_text(folder / f"{name}.csv", summarise(records).to_csv(index=False, lineterminator="\n"))
-    for draw in (learning_curves, error_by_glimpses):
-        _plot(records, draw).savefig(folder / f"{name}-{draw.__name__}.png", dpi=110)
-    return write_text(folder / f"{name}.md", markdown(records, command))
+    table = summarise(records).to_csv(index=False, lineterminator="\n")
+    with in_turn(folder / ".lock"):
+        write_records(folder / f"{name}.jsonl", records)
+        write_text(folder / f"{name}.csv", table)
+        for draw in (learning_curves, error_by_glimpses):
+            with replacing(folder / f"{name}-{draw.__name__}.png") as aside:
+                _plot(records, draw).savefig(aside, format="png", dpi=110)
+        return write_text(folder / f"{name}.md", markdown(records, command))
 
 
 # -- tables ----------------------------------------------------------------------------------------

@@ -1,8 +1,10 @@
-"""The lock of a run's folder, which one process at a time writes into."""
+"""Locks: one process at a time writes into a run's folder, or into a file of records."""
 
 import os
 import platform
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -52,3 +54,11 @@ def _in_use(holder: Path) -> str:
         who, stop, command = "another process", "end it", ""
     way_out = f"wait for it, {stop}, or choose another --run-dir"
     return f"in use by {who}; {way_out}{command}"
+
+
+@contextmanager
+def in_turn(file: Path) -> Iterator[None]:
+    """Waits until no other process runs a block with the same lock `file`, which is left behind."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(file):
+        yield

@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
@@ -21,7 +22,7 @@ from agents.files import write_tensors
 from agents.stopping import ConfidenceStop, FixedStop, LearnedStop, StoppingRule
 from agents.unroll import Scores, classify, score
 from dtram_env.files import write_text
-from dtram_env.rendering import crop_boxes, draw_episode
+from dtram_env.rendering import crop_boxes, draw_episode, readable
 from train.common.training_task import Images, TrainingTask
 from train.dtram.validation import collapses, farthest_location
 
@@ -131,7 +132,7 @@ def table(results: dict[str, Any]) -> str:
     for confidence, row in results["confidence"].items():
         add(f"confidence > {confidence:g}", row)
     output = io.StringIO()
-    console = Console(file=output, width=100)
+    console = Console(file=output, width=100, markup=False, emoji=False)  # names as they are
     console.print(grid)
     for split in (split for split, kept in results["bound_kept"].items() if not kept):
         console.print(f"mean glimpses on {split}: over the bound {results['max_mean_glimpses']}")
@@ -176,10 +177,20 @@ def error_plot(results: dict[str, Any], path: Path) -> None:
         axes.set_yticks(ticks, [f"{t:g}" for t in ticks], minor=False)
         axes.set_yticks([], minor=True)
     title = f"{results['dataset']}, {results['images']:,} test images"
-    axes.set(xlabel="mean number of glimpses", ylabel="test error %", title=title)
+    axes.set(xlabel="mean number of glimpses", ylabel="test error %")
+    set_title(axes, title)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=120)
+
+
+def set_title(axes: Axes, text: str, width: int = 80, **style: Any) -> None:
+    """Sets a title with names of the user's own data, in lines of `width` letters: a $ begins no
+    formula, and characters that the font lacks are shown as `readable` shows them."""
+    text, font = readable(text)
+    if isinstance(path := getattr(font, "path", None), str):  # not Pillow's own font
+        style["font"] = Path(path)
+    axes.set_title(textwrap.fill(text, width), parse_math=False, **style)
 
 
 def glimpse_figure(
@@ -208,7 +219,7 @@ def glimpse_figure(
             answer, label = (task.class_names[int(k[n])] for k in (prediction, images.labels))
             said = answer if answer == label else f"{answer} (is {label})"
             color = "black" if answer == label else "crimson"
-            axes.set_title(textwrap.fill(said, TITLE_WIDTH), fontsize=8, color=color, pad=2)
+            set_title(axes, said, TITLE_WIDTH, fontsize=8, color=color, pad=2)
         share = 100 * counts[t] / len(taken)
         text = f"{t} glimpse{'s' * (t > 1)}\n{share:.1f} %"
         side = {"transform": cells[0].transAxes, "ha": "right", "va": "center", "fontsize": 9}

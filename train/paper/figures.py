@@ -17,7 +17,7 @@ from train.common.files import read_json
 from train.common.provenance import provenance
 from train.common.records import RESULTS, check_origin, origin, write_result
 from train.common.statistics import confidences
-from train.dtram.report import glimpse_figure, images_per_second
+from train.dtram.report import glimpse_figure, images_per_second, set_title
 from train.paper.read_runs import Reader, Reading, network_of
 from train.paper.systems import ONE_LOOK, TRUNKS, Protocol
 from train.paper.tables import IN_NO_CURVE, line_of
@@ -102,7 +102,8 @@ def histogram_figure(runs: FinishedRuns) -> list[Path]:
     bars = axes.bar(numbers, 100 * counts / counts.sum())
     axes.bar_label(bars, fmt="%.1f", fontsize=8)
     axes.set_xticks(numbers)
-    axes.set(xlabel="glimpses", ylabel="% of test images", title=task.dataset)
+    axes.set(xlabel="glimpses", ylabel="% of test images")
+    set_title(axes, task.dataset)
     figure.savefig(pictures[1], dpi=110)
     return pictures
 
@@ -190,7 +191,8 @@ def _plot(
             if joined or not row["name"].startswith("discount-"):  # they have their own curve
                 place = (row[key], row["test_error"])
                 axes.annotate(row["name"], place, (4, 4), textcoords="offset points", fontsize=7)
-    axes.set(xlabel=label, ylabel="test error %", title=title, yscale="log")
+    axes.set(xlabel=label, ylabel="test error %", yscale="log")
+    set_title(axes, title)
     axes.set_xscale("linear" if joined else "log")
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("{x:g}")

@@ -12,6 +12,7 @@ from agents.loading import load_agent
 from agents.stopping import ConfidenceStop, FixedStop
 from agents.unroll import Scores, score
 from train.common.files import read_json, read_tensors
+from train.common.lock import in_turn
 from train.common.records import origin, read_records, write_records
 from train.common.statistics import Outcome, outcome
 from train.common.training_task import TrainingTask, read_task
@@ -138,15 +139,16 @@ def update_file(path: Path, new: list[Record], key: tuple[str, ...] = KEY) -> li
     Records of systems that are no longer in `systems.PROTOCOLS` are dropped.
     """
     known = {name: protocol.systems for name, protocol in systems.PROTOCOLS.items()}
-    found = {
-        tuple(record[name] for name in key): record
-        for record in [*read_records(path), *new]
-        if record["system"] in known.get(record["protocol"], ())
-    }
-    order = sorted(found, key=lambda values: [(value is not None, value or 0) for value in values])
-    records = [found[values] for values in order]
-    if records:
-        write_records(path, records)
+    with in_turn(path.with_name(".lock")):
+        found = {
+            tuple(record[name] for name in key): record
+            for record in [*read_records(path), *new]
+            if record["system"] in known.get(record["protocol"], ())
+        }
+        order = sorted(found, key=lambda values: [(v is not None, v or 0) for v in values])
+        records = [found[values] for values in order]
+        if records:
+            write_records(path, records)
     return records
 
 

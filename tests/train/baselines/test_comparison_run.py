@@ -2,6 +2,9 @@
 
 import json
 import shlex
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +99,31 @@ def test_a_policy_only_dtram_is_evaluated_with_its_classifier(
     baseline = BaselineOptions(algo="scan", env_id=policy_id, run_dir=tmp_path / "scan")
     other = json.loads((train_baseline(baseline) / "results.json").read_text())
     assert record["classifier"] == made["classifier"] == other["classifier"] is not None
+
+
+def test_two_comparisons_evaluate_a_run_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluated = []
+
+    def evaluate(folder: Path, data_dir: Path | None) -> dict[str, Any]:
+        evaluated.append(folder)
+        time.sleep(0.1)
+        return {"mean_glimpses": 2.0}
+
+    def read(_: int) -> dict[str, Any]:
+        barrier.wait()
+        return run._dtram({"python": "3", "classifier": None, "env_steps": 1, **spent})
+
+    monkeypatch.setattr(comparison_run, "evaluate_agent", evaluate)
+    spent = {"train_seconds": 1, "validation_seconds": 0, "flops_per_glimpse": 3}
+    run = ComparisonRun("whole-task", "dtram", 0, STEPS, tmp_path, EnvOptions(WHOLE))
+    (tmp_path / "metrics.jsonl").touch()
+    barrier = threading.Barrier(2)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(read, range(2))
+    assert first == second and first["flops_per_image"] == 6
+    assert evaluated == [tmp_path]
 
 
 def test_whatever_is_damaged_in_a_run_it_is_a_row(tmp_path: Path, in_this_process) -> None:

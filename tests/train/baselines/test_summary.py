@@ -1,12 +1,16 @@
 """The tables and plots of a comparison, against numbers worked out by hand."""
 
 import io
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
+from train.baselines import summary
 from train.baselines.summary import (
     COLUMNS,
     WITH_INTERVAL,
@@ -194,7 +198,7 @@ def test_all_files_take_what_failed_and_what_is_perfect(tmp_path: Path, paid: fl
         assert write_comparison(folder, made, "command") == folder / f"{name}.md"
         names = {path.name.removeprefix(name) for path in folder.iterdir()}
         assert names == {
-            *(".jsonl", ".csv", ".md"),
+            *(".jsonl", ".csv", ".md", ".lock"),
             *("-learning_curves.png", "-error_by_glimpses.png"),
         }
         for figure in folder.glob("*.png"):
@@ -203,6 +207,34 @@ def test_all_files_take_what_failed_and_what_is_perfect(tmp_path: Path, paid: fl
         ppo, dqn = pd.read_csv(folder / f"{name}.csv").to_dict("records")[:2]
         assert ppo["mean_return"] == paid and pd.isna(ppo["problems"])
         assert dqn["problems"] == "seed 0: error: it broke" and pd.isna(dqn["mean_return"])
+
+
+def test_files_that_are_written_at_the_same_time_are_of_one_writer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(summary, "_plot", lambda records, draw: Slow(records[0]["algo"]))
+
+    def write(algo: str) -> None:
+        barrier.wait()
+        write_comparison(tmp_path, [record("A", algo, 0, 0.5)], algo)
+
+    algos, barrier = ("ppo", "scan"), threading.Barrier(2)
+    for _ in range(3):
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(write, algos))
+        (last,) = (one["algo"] for one in read_records(tmp_path / "A.jsonl"))
+        assert pd.read_csv(tmp_path / "A.csv")["algo"].tolist() == [last]
+        assert f"Made by `{last}`" in (tmp_path / "A.md").read_text()
+        for picture in tmp_path.glob("*.png"):
+            assert picture.read_text() == last
+
+
+class Slow(str):
+    """What stands for a figure that takes a while to draw."""
+
+    def savefig(self, path: Path, **keywords: Any) -> None:
+        time.sleep(0.02)
+        path.write_text(self, encoding="utf-8")
 
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)

@@ -1,5 +1,6 @@
 """Records and rows by hand: keys, means over runs, and the text of a table."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,13 @@ def test_a_new_record_replaces_the_old_one_of_its_key(tmp_path: Path) -> None:
     assert len(found) == 6
     assert [one["seed"] for one in records_of(RAM_4, found)] == [0, 1, 2]
     assert [one["seed"] for one in records_of(RAM_4._replace(beside="ram-last"), found)] == [0]
+
+
+def test_records_that_are_added_at_the_same_time_are_all_kept(tmp_path: Path) -> None:
+    path, seeds = tmp_path / "runs.jsonl", range(8)
+    with ThreadPoolExecutor(len(seeds)) as pool:
+        list(pool.map(lambda seed: update_file(path, [record(seed, 1.0)]), seeds))
+    assert [one["seed"] for one in read_records(path)] == [*seeds]
 
 
 def test_means_over_runs_by_hand() -> None:
