@@ -1,6 +1,7 @@
 """Runs in processes of their own: commands, failures, signals, finished runs."""
 
 import json
+import os
 import re
 import signal
 import sys
@@ -218,7 +219,7 @@ def test_runs_on_ray_save_when_the_program_is_interrupted(tmp_path: Path) -> Non
     def interrupt() -> None:
         while not begun.exists():
             time.sleep(0.01)
-        signal.raise_signal(signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)  # to the main thread, which waits
 
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
