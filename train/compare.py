@@ -30,7 +30,7 @@ import tyro
 from train.baselines.algorithms import ALGORITHMS, ENV_STEPS, table_row
 from train.baselines.comparison_run import ComparisonRun
 from train.baselines.summary import has_result, markdown, write_comparison
-from train.common.jobs import Runner, resumable
+from train.common.jobs import JobOptions, resumable, run_in_order
 from train.common.options import EnvOptions, check, check_numbers
 from train.common.provenance import provenance
 from train.common.records import check_destination, read_records
@@ -40,7 +40,7 @@ NAMES = (*ALGORITHMS, "dtram")
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(JobOptions):
     """Compares algorithms on one or more environments."""
 
     env_id: tuple[str, ...] = ("agents:DTRAM-MNIST-Policy-v0",)
@@ -55,8 +55,6 @@ class Options:
     """each algorithm is run once with each"""
     total_timesteps: int | None = None
     """env steps of a run; 300,000 on policy-only ids and 1,000,000 on others if not given"""
-    jobs: int = 1
-    """runs side by side; with more than one, each has one thread"""
     runs: Path = Path("runs/compare")
     """folder of the runs: RUNS/ENV_ID/ALGO/seed-N"""
     out: Path | None = None
@@ -70,6 +68,7 @@ class Options:
     """folder of all datasets; $DTRAM_DATA or ~/.cache/dtram if not given"""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in self.algos:
             check("algos", name, name in NAMES, f"some of {', '.join(NAMES)}")
         for name in ("env_id", "algos", "seeds"):
@@ -79,7 +78,7 @@ class Options:
                 expected = "expected at least one, each once"
                 raise ValueError(f"--{name.replace('_', '-')} {given}: {expected}")
         check("seeds", min(self.seeds), min(self.seeds) >= 0, "0 or more")
-        check_numbers(self, "at least 1", "jobs", "total_timesteps")
+        check_numbers(self, "at least 1", "total_timesteps")
 
 
 def plan(options: Options) -> list[ComparisonRun]:
@@ -102,12 +101,12 @@ def make_records(options: Options) -> list[dict[str, Any]]:
     """Makes the runs that are missing, unless ``--read-only``, and reads all of them."""
     planned = plan(options)
     jobs = [run.program_run() for run in planned]
-    runner = Runner(options.jobs)
+    problems: dict[Path, str] = {}
     if not options.read_only:
         print(f"{len(jobs)} runs, {sum(job.finished for job in jobs)} finished", flush=True)
         with resumable("train/compare.py"):
-            runner.run(jobs)
-    return [run.record(runner.problems.get(run.folder, "")) for run in planned]
+            problems = run_in_order(jobs, options)
+    return [run.record(problems.get(run.folder, "")) for run in planned]
 
 
 def compare(options: Options) -> Path:

@@ -29,7 +29,7 @@ import tyro
 from dtram_env.datasets import DATASETS, is_ready
 from dtram_env.files import write_text
 from train.common.files import read_json
-from train.common.jobs import ProgramRun, Runner, has_results, resumable, run_in_order
+from train.common.jobs import JobOptions, ProgramRun, has_results, resumable, run_in_order
 from train.common.options import check, check_numbers
 from train.common.provenance import choose_device, provenance
 from train.common.records import RESULTS, check_destination, read_records, write_result
@@ -48,7 +48,7 @@ SHOWN_BY = {"table3": "table6", "table4": "table6", "table5": "scenes", "figure8
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(JobOptions):
     """Writes the talk's tables with our figures."""
 
     what: Annotated[tuple[str, ...], tyro.conf.Positional] = ("table2",)
@@ -69,8 +69,6 @@ class Options:
     """folder of the runs: RUNS/PROTOCOL/SYSTEM/seed-N"""
     out: Path | None = None
     """folder of tables and figures; RUNS/tables if not given"""
-    jobs: int = 1
-    """runs at a time; with more than one, each has one thread"""
     read_only: bool = False
     """train nothing; use finished runs and the records in --out"""
     data_dir: Path | None = None
@@ -79,12 +77,13 @@ class Options:
     """device on which finished networks are evaluated"""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for key in self.what:
             if key not in (*KEYS, "all"):
                 raise ValueError(f"{key}: expected some of {', '.join(KEYS)}, or all")
         usable = self.out is None or self.out.is_dir() or not self.out.exists()
         check("out", self.out, usable, "a folder, this is a file")
-        check_numbers(self, "at least 1", "seeds", "jobs")
+        check_numbers(self, "at least 1", "seeds")
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -319,11 +318,11 @@ def reproduce(options: Options) -> list[Path]:
         print("photographs are not on this machine: drawn images in their place", flush=True)
     for run in finished:
         run.check_options()
-    runner = Runner(options.jobs)
+    failed: dict[Path, str] = {}
     if not options.read_only:
         with resumable("train/reproduce.py"):
-            run_in_order(runs, runner)
-    problems = [f"{folder}: {problem}" for folder, problem in runner.problems.items()]
+            failed = run_in_order(runs, options)
+    problems = [f"{folder}: {problem}" for folder, problem in failed.items()]
     reader = Reader(choose_device(options.device), options.data_dir)
     records = update_records(options, reader, problems)
     made = []

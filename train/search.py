@@ -29,7 +29,7 @@ from dtram_env.optional import require
 from train.baselines.algorithms import table_row
 from train.baselines.comparison_run import ComparisonRun, dtram_curve
 from train.common.files import read_json
-from train.common.jobs import Runner, resumable
+from train.common.jobs import JobOptions, ProgramRun, resumable, run_in_order
 from train.common.lock import in_turn
 from train.common.options import EnvOptions, check, check_numbers
 from train.common.provenance import choose_device, provenance
@@ -42,7 +42,7 @@ SEED_OF_TRIALS = 100  # not one of the seeds that results are made with
 
 
 @dataclass(frozen=True)
-class Options(EnvOptions):
+class Options(EnvOptions, JobOptions):
     """Searches the hyper-parameters of an algorithm."""
 
     algo: str = "ppo"
@@ -51,6 +51,9 @@ class Options(EnvOptions):
     """registered environment"""
     trials: int = MAX_TRIALS
     """number of trials, at most 10"""
+    jobs: int = 1
+    """trials that are drawn before the first of them ends, and run side by side; with more than
+    one, each has one thread"""
     steps: int = 100_000
     """env steps of a trial"""
     records: Path | None = None
@@ -60,6 +63,7 @@ class Options(EnvOptions):
     """seed of the sampler"""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check("algo", self.algo, self.algo in SPACES, f"one of {', '.join(SPACES)}")
         check("trials", self.trials, 1 <= self.trials <= MAX_TRIALS, f"1 to {MAX_TRIALS}")
         check_numbers(self, "at least 1", "steps")
@@ -157,13 +161,22 @@ def search(options: Options) -> dict[str, Any]:
     space = (WHOLE_TASK_SPACES if track == "whole-task" else SPACES)[options.algo]
     sampler = optuna.samplers.TPESampler(seed=options.seed, n_startup_trials=RANDOM_TRIALS)
     study = optuna.create_study(direction="maximize", sampler=sampler)
-    trials = []
-    for number in range(1, options.trials + 1):
-        trial = study.ask()
-        changes = draw(trial, space) if number > 1 else {}
-        print(f"{number} of {options.trials}: {changes or 'the row of the table'}", end="; ")
-        trials.append(run_trial(options, track, row, changes))
-        study.tell(trial, trials[-1]["validation"]["return"])
+    trials: list[dict[str, Any]] = []
+    while len(trials) < options.trials:
+        asked = [study.ask() for _ in range(min(options.jobs, options.trials - len(trials)))]
+        drawn = [draw(trial, space) if trial.number else {} for trial in asked]
+        runs = [trial_run(options, track, row, changes) for changes in drawn]
+        for trial, changes, run in zip(asked, drawn, runs, strict=True):
+            where = "finished already" if run.finished else f"see {run.log}"
+            what = changes or "the row of the table"
+            print(f"{trial.number + 1} of {options.trials}: {what}; {where}", flush=True)
+        with resumable("train/search.py"):
+            problems = run_in_order(runs, options)
+        for folder, problem in problems.items():
+            raise ValueError(f"{folder}: {problem}")
+        for trial, changes, run in zip(asked, drawn, runs, strict=True):
+            trials.append(read_trial(options.algo, row, changes, run.folder))
+            study.tell(trial, trials[-1]["validation"]["return"])
     best = max(trials, key=lambda trial: trial["validation"]["return"])
     about = {name: getattr(options, name) for name in ("algo", "steps", "seed")}
     outcome = {"env_id": env_name, **about, "best": best, "trials": trials, **origin}
@@ -175,10 +188,10 @@ def search(options: Options) -> dict[str, Any]:
     return outcome
 
 
-def run_trial(
+def trial_run(
     options: Options, track: str, row: dict[str, Any], changes: dict[str, Any]
-) -> dict[str, Any]:
-    """Makes the run of a trial, unless it is finished; returns its row and best validation."""
+) -> ProgramRun:
+    """The run of a trial."""
     # A hash of all that defines the trial names its folder, so an interrupted search finds it.
     task = options.env_words() | options.env_folders()
     task.pop("data_dir", None)
@@ -188,14 +201,14 @@ def run_trial(
     environment = EnvOptions(options.env_id, options.env, options.root, options.data_dir)
     what = track, options.algo, SEED_OF_TRIALS, options.steps
     trial = ComparisonRun(*what, folder, environment)
-    run = trial.program_run(changes, eval_points=5)
-    print("finished already" if run.finished else f"see {folder}.log", flush=True)
-    runner = Runner(jobs=1)
-    with resumable("train/search.py"):
-        runner.run([run])
-    if not run.finished:
-        raise ValueError(f"{folder}: {runner.problems[folder]}")
-    if options.algo != "dtram":
+    return trial.program_run(changes, eval_points=5)
+
+
+def read_trial(
+    algo: str, row: dict[str, Any], changes: dict[str, Any], folder: Path
+) -> dict[str, Any]:
+    """The row and the best validation of a trial whose run is finished."""
+    if algo != "dtram":
         found = read_json(folder / "results.json")
         row, best = found["hyperparameters"], found["validation"]
     else:

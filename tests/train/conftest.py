@@ -2,8 +2,9 @@
 
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ import tyro
 from agents.policy_only import POLICY_IDS
 from dtram_env.datasets.storage import cache
 from dtram_env.registration import TABLE
-from train import classifier, reinforce
-from train.common import training
-from train.common.jobs import ProgramRun, Runner
+from train import classifier, one_look, reinforce
+from train.common import jobs, training
+from train.common.jobs import ProgramRun
 from train.common.options import command_line
 from train.common.run import Interrupt
 from train.common.signals import ENDINGS, restore_handlers
@@ -135,22 +136,26 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`Runner` calls programs in this process, which saves the time of their start."""
+    """Runs are made in this process, which saves the time of their start."""
     from train import sb3_baselines  # a GPU's machine may lack Stable-Baselines3
 
     calls: dict[str, Callable[[], object]] = {
         "reinforce.py": lambda: reinforce.train(command_line(Options, None, RECIPES)),
+        "one_look.py": lambda: one_look.train(
+            command_line(one_look.Options, None, one_look.RECIPES)
+        ),
         "sb3_baselines.py": lambda: sb3_baselines.train(tyro.cli(sb3_baselines.Options)),
     }
 
-    def run(self: Runner, jobs: Sequence[ProgramRun]) -> None:
-        for job in jobs:
-            if not job.finished:
-                with monkeypatch.context() as patch:
-                    patch.setattr(sys, "argv", job.words()[1:])
-                    calls[job.program]()
+    def submit(run: ProgramRun) -> Future[str]:
+        made: Future[str] = Future()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", run.words()[1:])
+            calls[run.program]()
+        made.set_result("")
+        return made
 
-    monkeypatch.setattr(Runner, "run", run)
+    monkeypatch.setattr(jobs, "workers", lambda options: nullcontext(submit))
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +17,8 @@ from agents.dtram import DTRAM
 from dtram_env.files import write_json
 from tests.dtram_env.datasets.trees import make_folder
 from train.baselines.comparison_run import area_under
-from train.common.jobs import ProgramRun, Runner
+from train.common import jobs
+from train.common.jobs import ProgramRun
 from train.common.records import read_records
 from train.compare import Options, compare, plan
 
@@ -75,13 +75,13 @@ def no_run_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         pytest.fail("a run was started")
 
-    monkeypatch.setattr(Runner, "_make", refuse)
+    monkeypatch.setattr(jobs, "make", refuse)
 
 
 def test_it_leaves_and_prints_everything(made: Made) -> None:
     first, *lines = made.said.splitlines()
     assert first == "4 runs, 0 finished"
-    assert sum(line.endswith(" s") and ": done in " in line for line in lines) == 3
+    assert sum(line.endswith(": done") for line in lines) == 3
     assert lines[-1] == f"records, tables and plots: {made.runs}"
     assert {path.name.removeprefix(WHOLE) for path in made.runs.iterdir() if path.is_file()} == {
         *(".jsonl", ".csv", ".md", ".lock"),
@@ -182,7 +182,18 @@ def test_the_commands_of_the_runs(tmp_path: Path, policy_id: str) -> None:
     words = {(r.env_id, r.algo): r.program_run().words()[1:] for r in planned if r.seed == 1}
     assert words[WHOLE, "ppo"] == [
         str(ROOT / "train" / "sb3_baselines.py"),
-        *("--env-id", WHOLE, "--seed", "1", "--algo", "ppo", "--total-timesteps", str(STEPS)),
+        *(
+            "--env-id",
+            WHOLE,
+            "--seed",
+            "1",
+            "--device",
+            "cpu",
+            "--algo",
+            "ppo",
+            "--total-timesteps",
+            str(STEPS),
+        ),
         *("--run-dir", str(tmp_path / WHOLE / "ppo" / "seed-1"), "--resume"),
     ]
     assert "--total-timesteps" not in words[WHOLE, "scan"]
@@ -233,10 +244,10 @@ def test_bad_input_is_named_before_anything_runs(tmp_path: Path, changes, messag
 
 
 def test_interrupted_it_says_how_to_go_on(tmp_path: Path, monkeypatch, capsys) -> None:
-    def interrupt(self: Runner, jobs: Sequence[ProgramRun]) -> None:
+    def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Runner, "run", interrupt)
+    monkeypatch.setattr("train.compare.run_in_order", interrupt)
     monkeypatch.setattr(sys, "argv", ["compare.py", "--algos", "dtram"])
     with pytest.raises(SystemExit) as stopped:
         compare(tiny(tmp_path))

@@ -10,7 +10,6 @@ import pytest
 from dtram_env.files import write_json
 from train import reproduce
 from train.common.files import read_json
-from train.common.jobs import Runner, run_in_order
 from train.common.records import read_records, write_records
 from train.paper import claims, tables
 from train.paper.published import TITLES
@@ -32,18 +31,6 @@ def test_a_run_comes_after_the_runs_that_it_reads(tmp_path: Path) -> None:
         assert folders.index(f"mnist/ram/seed-{seed}") < folders.index(f"mnist/dtram-1/seed-{seed}")
     assert "mnist/fc/seed-0" in folders and "mnist/fc/seed-1" not in folders
     assert BIRDS.needed("dtram") == ["ram", "dtram"]
-
-
-def test_a_failed_run_is_named_by_the_runs_that_need_it(tmp_path: Path) -> None:
-    class Failing(Runner):
-        def run(self, jobs: Any) -> None:
-            self.problems |= {job.folder: "failed: no room" for job in jobs}
-
-    jobs = [MNIST.run(tmp_path, name, 0) for name in ("ram", "dtram-1")]
-    runner = Failing(jobs=1)
-    run_in_order(jobs, runner)
-    assert runner.problems[jobs[0].folder] == "failed: no room"
-    assert "mnist/ram/seed-0 is not finished" in runner.problems[jobs[1].folder]
 
 
 def test_drawn_images_take_the_place_of_photographs(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import dtram_env
 from dtram_env.optional import MissingDependencyError
 from train import search
 from train.baselines.algorithms import ENV_STEPS, reinforce_options, settings, table_row
-from train.common.jobs import ProgramRun, Runner
+from train.common.jobs import JobOptions, ProgramRun, run_in_order
 from train.common.options import command_line, flags
 from train.common.records import read_records
 from train.common.run import run_program
@@ -70,16 +70,16 @@ def test_interrupted_it_continues_with_the_trial_that_is_missing(
     assert outcome_of(tiny(records=Path("again.jsonl"))) == whole
     assert "finished already" in capsys.readouterr().out
     Path("runs/search").rename("elsewhere")
-    run, made = Runner.run, []
+    made: list[ProgramRun] = []
 
-    def counted(self: Runner, jobs: Sequence[ProgramRun]) -> None:
+    def counted(jobs: Sequence[ProgramRun], options: JobOptions) -> dict[Path, str]:
         missing = [job for job in jobs if not job.finished]
         made.extend(missing)
         if missing and len(made) == 3:
             raise KeyboardInterrupt
-        run(self, jobs)
+        return run_in_order(jobs, options)
 
-    monkeypatch.setattr(Runner, "run", counted)
+    monkeypatch.setattr(search, "run_in_order", counted)
     monkeypatch.setattr(sys, "argv", ["search.py", "--algo", "scan", "--env-id", WHOLE])
     with pytest.raises(SystemExit) as stopped:
         search.search(tiny(records=Path("cut.jsonl")))

@@ -57,13 +57,13 @@ class ComparisonRun:
         `eval_points` is a baseline's number of validations; the program's default if None.
         """
         name = f"{self.env_name} {self.algo} seed {self.seed}"
-        options: dict[str, Any] = {"env_id": self.env_id, "seed": self.seed}
+        options: dict[str, Any] = {"env_id": self.env_id, "seed": self.seed, "device": "cpu"}
         options |= {name: getattr(self.environment, name) for name in ("root", "data_dir")}
         if self.environment.env:
             options["env"] = self.environment.env
         if self.algo == "dtram":
             row = {**table_row(self.track, self.algo), **(changes or {})}
-            options |= {"device": "cpu", "env_steps": self.steps, **reinforce_options(row)}
+            options |= {"env_steps": self.steps, **reinforce_options(row)}
             return ProgramRun(name, "reinforce.py", self.folder, options)
         options |= {"algo": self.algo, "eval_points": eval_points}
         if ALGORITHMS[self.algo].learns:

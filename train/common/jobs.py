@@ -1,22 +1,20 @@
-"""Runs made in processes of their own: command lines, several side by side, failures."""
+"""Runs made in processes of their own: command lines, order, several side by side, failures."""
 
 import os
 import re
 import shlex
 import signal
-import subprocess
 import sys
 import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from train.common.files import read_json
-from train.common.options import flags, json_values
+from train.common.options import check_numbers, flags, json_values
 from train.common.provenance import shell_command
 from train.common.run import check_same, has_results
 from train.common.signals import restore_handlers, set_handlers, start_child
@@ -38,6 +36,16 @@ class ProgramRun:
     @property
     def finished(self) -> bool:
         return has_results(self.folder)
+
+    @property
+    def log(self) -> Path:
+        """What its program printed, one attempt after another."""
+        return self.folder.with_name(self.folder.name + ".log")
+
+    @property
+    def takes_gpu(self) -> bool:
+        """Whether it computes on a GPU where there is one."""
+        return self.options.get("device") != "cpu"
 
     def check_options(self) -> None:
         """Raises ValueError if the finished run was made with other options, but for `PLACES`, or
@@ -82,18 +90,111 @@ def defining_words(words: Sequence[str]) -> list[str]:
     return kept
 
 
-def run_in_order(jobs: Sequence[ProgramRun], runner: "Runner") -> None:
-    """Makes runs that are not finished, each after those that it reads; see `check_options`."""
-    for job in jobs:
-        if job.finished:
-            job.check_options()
-    waiting = [job for job in jobs if not job.finished]
-    while ready := [job for job in waiting if all(map(has_results, job.after))]:
-        runner.run(ready)
-        waiting = [job for job in waiting if job not in ready]
-    for job in waiting:
-        unmade = next(folder for folder in job.after if not has_results(folder))
-        runner.problems[job.folder] = f"not run, as {unmade} is not finished"
+@dataclass(frozen=True)
+class JobOptions:
+    """Where a program's runs are made."""
+
+    jobs: int = 1
+    """runs side by side; with more than one, each has one thread"""
+    ray: str | None = None
+    """make the runs on a Ray cluster of any size: auto, or the address of its head, which is
+    started by `ray start --head`, and other machines by `ray start --address=HEAD:6379`. All need
+    this clone, its packages, the data and the runs at the same paths. A run takes one CPU, and one
+    GPU if the cluster has any; if its machine is lost, it continues on another"""
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "at least 1", "jobs")
+
+
+def run_in_order(runs: Sequence[ProgramRun], options: JobOptions) -> dict[Path, str]:
+    """Makes runs that are not finished, each after those that it reads.
+
+    Returns why runs have no results, by folder. On a signal KeyboardInterrupt, when all are saved.
+    """
+    problems: dict[Path, str] = {}
+    # Two trials of a search may be the same run.
+    waiting = list({run.folder: run for run in runs if not run.finished}.values())
+    making: dict[Future[str], ProgramRun] = {}
+    done: set[Path] = set()  # a shared disk may show their results later
+
+    def unmade(run: ProgramRun) -> list[Path]:
+        return [folder for folder in run.after if folder not in done and not has_results(folder)]
+
+    if not waiting:
+        return problems
+    with workers(options) as submit:
+        before = set_handlers(signal.default_int_handler)
+        try:
+            while True:
+                ready = [run for run in waiting if not unmade(run)]
+                making |= {submit(run): run for run in ready}
+                waiting = [run for run in waiting if run not in ready]
+                if not making:
+                    break
+                for made in wait(making, return_when=FIRST_COMPLETED).done:
+                    run = making.pop(made)
+                    if problem := made.result():
+                        problems[run.folder] = f"failed: {problem}"
+                        print(f"{run.name}: failed: {problem} (see {run.log})", flush=True)
+                    else:
+                        done.add(run.folder)
+                        print(f"{run.name}: done", flush=True)
+        finally:
+            restore_handlers(before)
+    for run in waiting:
+        problems[run.folder] = f"not run, as {unmade(run)[0]} is not finished"
+    return problems
+
+
+Submit = Callable[[ProgramRun], Future[str]]
+"""Has a run made; the future's result is that of `make`."""
+
+
+def workers(options: JobOptions) -> AbstractContextManager[Submit]:
+    """What makes runs; if it is left by an exception, they are saved and end first."""
+    if options.ray is None:
+        return threads(options.jobs)
+    from train.common.ray_tasks import ray_tasks
+
+    return ray_tasks(options.ray)
+
+
+@contextmanager
+def threads(jobs: int) -> Iterator[Submit]:
+    """Makes some runs side by side on this machine."""
+    stop = threading.Event()
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            yield lambda run: pool.submit(make, run, stop, one_thread=jobs > 1)
+        except BaseException:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def make(run: ProgramRun, stop: threading.Event, one_thread: bool = True) -> str:
+    """Makes a run by its program, or continues it; returns why it failed, "" if it did not.
+
+    The program saves and ends if `stop` is set, or this is interrupted or dies.
+    """
+    run.folder.mkdir(parents=True, exist_ok=True)
+    environment = os.environ | ({"OMP_NUM_THREADS": "1"} if one_thread else {})
+    before = run.log.stat().st_size if run.log.exists() else 0  # what earlier attempts said
+    with run.log.open("ab") as output:
+        process = start_child(run.words(), environment, stdout=output, stderr=output)
+        assert process.stdin is not None
+        try:
+            while process.poll() is None and not stop.wait(0.05):
+                pass
+        finally:
+            process.stdin.close()  # see `start_child`
+            status = process.wait()
+    if status == 0 and run.finished:
+        return ""
+    if status < 0:  # killed by a signal: the log's last line is not the reason
+        return f"ended by {signal.Signals(-status).name}"
+    said = run.log.read_bytes()[before:].decode(errors="replace")
+    return _reason(said) or f"exit status {status}"
 
 
 @contextmanager
@@ -105,71 +206,6 @@ def resumable(program: str) -> Iterator[None]:
         command = shell_command(program, sys.argv[1:])
         print(f"\ninterrupted; to continue: {command}", file=sys.stderr)
         raise SystemExit(128 + signal.SIGINT) from None
-
-
-class Runner:
-    """Makes runs, several side by side.
-
-    Their processes save and end when this one is interrupted, or dies.
-    """
-
-    def __init__(self, jobs: int) -> None:
-        self._jobs = jobs
-        self._lock = threading.Lock()
-        self._processes: list[subprocess.Popen[bytes]] = []
-        self._stopped = False
-        self.problems: dict[Path, str] = {}
-
-    def run(self, jobs: Sequence[ProgramRun]) -> None:
-        """Makes unfinished runs, in order; on a signal KeyboardInterrupt, when all are saved."""
-        before = set_handlers(signal.default_int_handler)
-        try:
-            with ThreadPoolExecutor(self._jobs) as pool:
-                try:
-                    list(pool.map(self._make, [job for job in jobs if not job.finished]))
-                except KeyboardInterrupt:
-                    self._stop()
-                    raise
-        finally:
-            restore_handlers(before)
-
-    def _make(self, job: ProgramRun) -> None:
-        job.folder.mkdir(parents=True, exist_ok=True)
-        began = time.perf_counter()
-        log = job.folder.with_name(job.folder.name + ".log")
-        threads = os.environ | ({"OMP_NUM_THREADS": "1"} if self._jobs > 1 else {})
-        before = log.stat().st_size if log.exists() else 0  # what earlier attempts said
-        with log.open("ab") as output:
-            with self._lock:
-                if self._stopped:
-                    return
-                process = start_child(job.words(), threads, stdout=output, stderr=output)
-                self._processes.append(process)
-            status = process.wait()
-            self._close_input(process)
-        if self._stopped:
-            return
-        if status == 0 and job.finished:
-            print(f"{job.name}: done in {time.perf_counter() - began:.0f} s", flush=True)
-            return
-        said = log.read_bytes()[before:].decode(errors="replace")
-        problem = _reason(said) or f"exit status {status}"
-        if status < 0:  # killed by a signal: the log's last line is not the reason
-            problem = f"ended by {signal.Signals(-status).name}"
-        self.problems[job.folder] = f"failed: {problem}"
-        print(f"{job.name}: failed: {problem} (see {log})", flush=True)
-
-    def _stop(self) -> None:
-        with self._lock:
-            self._stopped = True
-            for process in self._processes:
-                self._close_input(process)
-
-    @staticmethod
-    def _close_input(process: subprocess.Popen[bytes]) -> None:
-        """Ends a run that `start_child` started, after it has saved."""
-        assert process.stdin is not None
-        process.stdin.close()
 
 
 def _reason(log: str) -> str:

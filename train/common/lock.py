@@ -4,7 +4,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -40,6 +40,13 @@ class RunLock:
         if self._file.is_locked:
             self._holder.unlink(missing_ok=True)
             self._file.release()
+
+
+def wait_until_free(folder: Path, seconds: float) -> None:
+    """Waits while another process writes into a run's folder, but no longer than some seconds."""
+    if (folder / ".lock").exists():
+        with suppress(Timeout), FileLock(folder / ".lock").acquire(timeout=seconds):
+            pass
 
 
 def _in_use(holder: Path) -> str:

@@ -13,7 +13,7 @@ import pytest
 from train.baselines import comparison_run
 from train.baselines.comparison_run import ComparisonRun, area_under
 from train.baselines.summary import markdown
-from train.common.jobs import Runner
+from train.common.jobs import JobOptions, run_in_order
 from train.common.options import EnvOptions
 from train.sb3_baselines import Options as BaselineOptions
 from train.sb3_baselines import train as train_baseline
@@ -91,7 +91,7 @@ def test_a_policy_only_dtram_is_evaluated_with_its_classifier(
     monkeypatch.setattr(comparison_run, "table_row", lambda track, algo: row)
     folder = tmp_path / policy_id / "dtram" / "seed-0"
     run = ComparisonRun("policy-only", "dtram", 0, STEPS, folder, EnvOptions(policy_id))
-    Runner(jobs=1).run([run.program_run()])
+    run_in_order([run.program_run()], JobOptions())
     record = run.record()
     assert "problem" not in record and record["hyperparameters"] == row
     made = json.loads((folder / "results.json").read_text())
@@ -132,7 +132,7 @@ def test_whatever_is_damaged_in_a_run_it_is_a_row(tmp_path: Path, in_this_proces
         ComparisonRun("whole-task", "scan", seed, 10, tmp_path / f"{seed}", EnvOptions(WHOLE))
         for seed in (0, 1)
     ]
-    Runner(jobs=1).run([run.program_run() for run in runs])
+    run_in_order([run.program_run() for run in runs], JobOptions())
     run, other = runs[0], runs[1].record()
     assert "problem" not in run.record() and "problem" not in other
     path = run.folder / "results.json"

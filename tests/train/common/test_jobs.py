@@ -1,35 +1,31 @@
 """Runs in processes of their own: commands, failures, signals, finished runs."""
 
 import json
+import os
 import re
 import signal
 import sys
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
+from dtram_env.optional import MissingDependencyError
 from train.common import jobs
-from train.common.jobs import ProgramRun, Runner, run_in_order
+from train.common.jobs import JobOptions, ProgramRun, run_in_order
 from train.common.signals import ENDINGS
 from train.dtram.options import ACT, StopOff
 
 COMMON = Path(jobs.__file__).parent
 
 
-class Script(NamedTuple):
+def script(folder: Path, lines: str, after: tuple[Path, ...] = ()) -> ProgramRun:
     """A run that is a few lines of Python."""
-
-    name: str
-    folder: Path
-    lines: str
-
-    @property
-    def finished(self) -> bool:
-        return (self.folder / "results.json").exists()
-
-    def words(self) -> list[str]:
-        return [sys.executable, "-c", self.lines]
+    program = folder.with_suffix(".py")
+    program.write_text(lines)
+    return ProgramRun(folder.name, str(program), folder, after=after)
 
 
 def test_the_command_of_a_run(tmp_path: Path) -> None:
@@ -71,8 +67,6 @@ def test_a_finished_run_of_another_command_is_refused(words: str, tmp_path: Path
     message = f"{tmp_path}: made with {words}, expected --seed 1 --stop act; delete it to run anew"
     with pytest.raises(ValueError, match=re.escape(message)):
         job.check_options()
-    with pytest.raises(ValueError, match=re.escape(message)):
-        run_in_order([job], Runner(1))
 
 
 def test_a_finished_run_of_an_earlier_recipe_is_refused(tmp_path: Path) -> None:
@@ -91,30 +85,62 @@ def test_a_finished_run_of_an_earlier_recipe_is_refused(tmp_path: Path) -> None:
         job(stop=ACT()).check_options()
 
 
-def test_runs_follow_those_that_they_read(tmp_path: Path, monkeypatch) -> None:
-    """A run is left out if a run that it reads has failed."""
-    made: list[list[str]] = []
+def results(folder: Path) -> str:
+    """Lines of Python that finish a run."""
+    return f"import pathlib; pathlib.Path({str(folder / 'results.json')!r}).touch()"
 
-    class FakeRunner(Runner):
-        def run(self, ready) -> None:
-            made.append([job.name for job in ready])
-            for job in ready:
-                if job.name != "fails":
-                    job.folder.mkdir()
-                    (job.folder / "results.json").touch()
 
-    folders = {name: tmp_path / name for name in ("trunk", "stop", "fails", "reads")}
-    after = {"stop": (folders["trunk"],), "reads": (folders["trunk"], folders["fails"])}
+@pytest.fixture
+def ray_ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Ends the Ray that a test has started."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # else it writes a token into $HOME
+    ray = pytest.importorskip("ray", reason="ray is not installed")
+    yield
+    ray.shutdown()
+
+
+ON_RAY = JobOptions(ray="local")  # a cluster of this machine alone, whatever else is running
+
+
+@pytest.mark.parametrize(
+    "options", [JobOptions(), JobOptions(jobs=3), pytest.param(ON_RAY, marks=pytest.mark.slow)]
+)
+def test_runs_follow_those_that_they_read(
+    tmp_path: Path, options: JobOptions, capsys, request: pytest.FixtureRequest
+) -> None:
+    """A run is left out if a run that it reads has failed; all others are made."""
+    if options.ray:
+        request.getfixturevalue("ray_ends")
+    trunk, stop, fails, reads = (tmp_path / name for name in ("trunk", "stop", "fails", "reads"))
     runs = [
-        ProgramRun(name, "reinforce.py", folders[name], after=after.get(name, ()))
-        for name in ("reads", "stop", "trunk", "fails")
+        script(reads, "exit('not to be run')", after=(trunk, fails)),
+        script(stop, f"open({str(trunk / 'results.json')!r}); {results(stop)}", after=(trunk,)),
+        script(trunk, f"import time; time.sleep(0.3); {results(trunk)}"),
+        script(fails, "exit('error: no room')"),
     ]
-    runner = FakeRunner(1)
-    run_in_order(runs, runner)
-    assert made == [["trunk", "fails"], ["stop"]]
-    assert runner.problems == {
-        folders["reads"]: f"not run, as {folders['fails']} is not finished",
+    assert run_in_order([*runs, runs[2]], options) == {
+        fails: "failed: error: no room",
+        reads: f"not run, as {fails} is not finished",
     }
+    said = capsys.readouterr().out.splitlines()
+    assert sorted(line for line in said if not line.startswith("Ray: 1 machines, ")) == [
+        f"fails: failed: error: no room (see {fails}.log)",
+        "stop: done",
+        "trunk: done",  # once, though it was asked for twice
+    ]
+    assert not reads.exists()
+
+
+def test_as_many_runs_side_by_side_as_asked_for(tmp_path: Path) -> None:
+    """Each of two waits for the other: they end only if both run at a time."""
+    a, b = tmp_path / "a", tmp_path / "b"
+
+    def meets(mine: Path, other: Path) -> ProgramRun:
+        wait = f"while not os.path.exists({str(other / 'here')!r}): time.sleep(0.01)"
+        lines = f"import os, time\nopen({str(mine / 'here')!r}, 'w')\n{wait}\n{results(mine)}"
+        return script(mine, lines)
+
+    assert run_in_order([meets(a, b), meets(b, a)], JobOptions(jobs=2)) == {}
 
 
 @pytest.mark.parametrize(
@@ -127,18 +153,22 @@ def test_runs_follow_those_that_they_read(tmp_path: Path, monkeypatch) -> None:
     ],
 )
 def test_the_problem_of_a_failed_run(lines: str, problem: str, tmp_path: Path) -> None:
-    made = Runner(jobs=1)
-    script = Script("a", tmp_path / "a", lines)
-    made.run([script])
-    assert made.problems == {script.folder: problem}
+    assert run_in_order([script(tmp_path / "a", lines)], JobOptions()) == {tmp_path / "a": problem}
 
 
 def test_finished_runs_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a/results.json").touch()
-    made = Runner(jobs=1)
-    made.run([Script("a", tmp_path / "a", "raise SystemExit(3)")])
-    assert not made.problems
+    assert not run_in_order([script(tmp_path / "a", "raise SystemExit(3)")], JobOptions())
+
+
+def test_without_ray_the_error_has_the_install_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingDependencyError, match=r"ray is not .*pip install 'dtram\[ray\]'"):
+        run_in_order([script(tmp_path / "a", "")], JobOptions(ray="auto"))
+    assert not (tmp_path / "a").exists()
 
 
 @pytest.mark.parametrize("name", ENDINGS)
@@ -163,11 +193,38 @@ def test_a_signal_is_handed_on_and_waited_for(tmp_path: Path, name) -> None:
     before = signal.signal(name, unhandled)  # else it might end these tests
     try:
         with pytest.raises(KeyboardInterrupt):
-            Runner(jobs=1).run([Script("a", tmp_path / "a", lines)])
+            run_in_order([script(tmp_path / "a", lines)], JobOptions())
         assert saved.exists()
         assert signal.getsignal(name) is unhandled
     finally:
         signal.signal(name, before)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_ends")
+def test_runs_on_ray_save_when_the_program_is_interrupted(tmp_path: Path) -> None:
+    begun, saved = tmp_path / "begun", tmp_path / "saved"
+    lines = (
+        "import signal, sys, time, pathlib\n"
+        f"sys.path.append({str(COMMON)!r})\n"
+        "from signals import end_with_parent\n"
+        "def leave(*_):\n"
+        f"    time.sleep(0.3); pathlib.Path({str(saved)!r}).touch(); sys.exit(130)\n"
+        "signal.signal(signal.SIGTERM, leave)\n"
+        "end_with_parent()\n"
+        f"pathlib.Path({str(begun)!r}).touch()\n"
+        "while True: time.sleep(0.01)\n"
+    )
+
+    def interrupt() -> None:
+        while not begun.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)  # to the main thread, which waits
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        run_in_order([script(tmp_path / "a", lines)], ON_RAY)
+    assert saved.exists()
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,15 @@ import platform
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from train.common.lock import RunLock
+from train.common.lock import RunLock, wait_until_free
 from train.common.run import RunFolder
 
 
@@ -94,3 +96,25 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
             process.kill()
     RunLock(tmp_path, "").release()
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_run_is_waited_for_until_it_is_free(tmp_path: Path) -> None:
+    def waited(seconds: float) -> float:
+        began = time.monotonic()
+        wait_until_free(tmp_path, seconds)
+        return time.monotonic() - began
+
+    def hold() -> None:
+        lock = RunLock(tmp_path, "")
+        held.set()
+        free.wait()
+        lock.release()
+
+    assert waited(60) < 30 and not list(tmp_path.iterdir())  # nobody has begun it
+    held, free = threading.Event(), threading.Event()
+    threading.Thread(target=hold).start()
+    held.wait()
+    assert waited(0.2) >= 0.2  # in vain
+    threading.Timer(0.2, free.set).start()
+    assert waited(60) < 30
+    RunLock(tmp_path, "").release()

@@ -1,6 +1,5 @@
 """Runs of the paper's systems that take a second, in this process."""
 
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -9,13 +8,11 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from train import one_look, reinforce, reproduce
-from train.common.jobs import ProgramRun, Runner
-from train.common.options import command_line
+from train import reinforce, reproduce
 from train.dtram import report
 from train.dtram.options import ACT, StopAfter, StopOff
 from train.paper import systems, tables
-from train.paper.systems import MNIST, ONE_LOOK, PROTOCOLS, RECIPES, REINFORCE, System
+from train.paper.systems import MNIST, ONE_LOOK, PROTOCOLS, REINFORCE, System
 
 QUICK: dict[str, Any] = {"epochs": 1, "learning_rate": 5e-3, "device": "cpu"}
 TRUNK = {**QUICK, "stop": StopOff(), "curriculum": (2, 4), "batch_size": 180, "env_steps": 20_000}
@@ -38,22 +35,6 @@ SMALL = replace(
     },
 )
 """MNIST's protocol with few systems, which learn for a moment on drawn glyphs."""
-
-
-@pytest.fixture
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`Runner` makes its runs in this process, one after another."""
-
-    def here(self: Runner, jobs: list[ProgramRun]) -> None:
-        for job in jobs:
-            if not job.finished:
-                program: Any = {REINFORCE: reinforce, ONE_LOOK: one_look}[job.program]
-                with pytest.MonkeyPatch.context() as patch:
-                    patch.setattr(sys, "argv", job.words()[1:])  # the command on record
-                    recipes = RECIPES[job.program]
-                    program.train(command_line(program.Options, None, recipes, job.words()[2:]))
-
-    monkeypatch.setattr(Runner, "run", here)
 
 
 @pytest.fixture
