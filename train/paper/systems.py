@@ -190,11 +190,12 @@ MNIST = Protocol(
 
 
 class Rung(NamedTuple):
-    """A row of the ladder: what it changes, beside the changes of the rows before."""
+    """A row of the ladder: what it changes, beside the changes kept in the rows before."""
 
     name: str
     change: str  # in words
     options: Mapping[str, Any]
+    kept: bool = True  # whether it stays in the rows after
     recipe: str = "talk"  # with another recipe, none of the changes before stay
     on_trunk: bool = False  # whether it only learns to stop, on the trunk that such rungs share
 
@@ -207,10 +208,13 @@ def _rungs(epochs: int) -> tuple[Rung, ...]:
     after = StopAfter(
         gradient="reinforce", reads="state", prior="none", entropy=0.0, max_mean_glimpses=bound
     )
+    on_trunk = {"stop": after, "location_reward": "return"}  # as with a joint stop
     exact = replace(after, gradient="exact")
     answer = replace(exact, reads="answer")
     prior = replace(answer, prior="confidence")
-    scan = {"location_reward": "mean_log_prob", "scan_epochs": epochs // 4}
+    center = {"env": ("first_glimpse=center",)}
+    scan = {**center, "location_reward": "mean_log_prob", "scan_epochs": epochs // 4}
+    by_probability = {"location_reward": "mean_prob"}
     ours = recipes.RECIPES["mnist"]
     muon = {name: ours[name] for name in ("optimizer", "learning_rate")}
     on_map = {"epochs": epochs, "stop": StopAfter(max_mean_glimpses=bound)}
@@ -219,31 +223,35 @@ def _rungs(epochs: int) -> tuple[Rung, ...]:
         Rung("ram-first", "no stops in the first 75 % of the epochs", {"stop": joint}),
         Rung("all", "cross-entropy at every glimpse, taken or not", {"supervision": "all"}),
         Rung("leave-one-out", "leave-one-out baseline", {"baseline": "leave_one_out"}),
-        Rung("after", "stopper after the trunk, not joint", {"stop": after}, on_trunk=True),
+        Rung("after", "stopper after the trunk, not joint", on_trunk, on_trunk=True),
         Rung("exact", "exact stop gradient", {"stop": exact}, on_trunk=True),
         Rung("answer", "stopper reads class probabilities", {"stop": answer}, on_trunk=True),
         Rung("prior", "stopper begins as confidence", {"stop": prior}, on_trunk=True),
-        Rung("probability", "locations paid by probability", {"location_reward": "mean_prob"}),
-        Rung("center", "the first glimpse at the centre", {"env": ("first_glimpse=center",)}),
-        Rung("scan", "scripted warm-up, paid by log-probability", scan),
-        Rung("muon", "Muon", muon),
-        Rung("locator", "narrow locations, a slow locator", {"locator": ours["locator"]}),
+        Rung("probability", "locations paid by probability", by_probability, kept=False),
+        Rung("center", "the first glimpse at the centre", center, kept=False),
+        Rung("scan", "the same, and a scripted warm-up, paid by log-probability", scan, kept=False),
+        Rung(
+            "narrow", "narrow locations, a slow locator", {"locator": ours["locator"]}, kept=False
+        ),
         Rung("augment", "affine augmentation", {"augment": ours["augment"]}),
-        Rung("map", "a map along a scan, in place of vector and locator", on_map, "mnist-map"),
+        Rung("muon", "Muon", muon, kept=False),
+        Rung(
+            "map", "a map along a scan, in place of vector and locator", on_map, recipe="mnist-map"
+        ),
     )
 
 
 def _ladder(epochs: int) -> Protocol:
     systems, options = {}, dict[str, Any]()
     for rung in _rungs(epochs):
-        options = {**(options if rung.recipe == "talk" else {}), **rung.options}
+        own = {**(options if rung.recipe == "talk" else {}), **rung.options}
+        options = own if rung.kept else options
         if not rung.on_trunk:
-            systems[rung.name] = System(REINFORCE, rung.recipe, options)
+            systems[rung.name] = System(REINFORCE, rung.recipe, own)
             continue
-        of_trunk = {**options, "stop": StopOff(), "location_reward": "return"}
-        systems.setdefault("trunk", System(REINFORCE, rung.recipe, of_trunk))
+        systems.setdefault("trunk", System(REINFORCE, rung.recipe, {**own, "stop": StopOff()}))
         shared = {name: systems["trunk"].option(name) for name in ("env", "baseline", "m")}
-        systems[rung.name] = _stopper("trunk", options["stop"], **shared)
+        systems[rung.name] = _stopper("trunk", own["stop"], **shared)
     return Protocol("ladder", "DTRAM-MNIST-v0", 7, systems)
 
 
