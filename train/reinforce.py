@@ -293,7 +293,7 @@ def train_stopper(options: Options, task: TrainingTask, agent: DTRAM, run: Train
             location_reward="return",
             baseline=options.baseline if sampled else "none",
             stop_gradient=stop.gradient,
-            supervision=options.supervision,
+            supervision="last",  # for a classifier that learns
             stop_entropy=stop.entropy,
         )
         parameters = trained_heads(agent, objective)

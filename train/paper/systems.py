@@ -149,7 +149,7 @@ def _published() -> dict[str, System]:
     """The talk's algorithm, and that of its code, with both discounts."""
     talk, original = recipes.RECIPES["talk"], recipes.RECIPES["original"]
     found = {"original-ram": System(REINFORCE, "original", {"stop": StopOff()})}
-    learns = {name: original[name] for name in ("env", "baseline", "m")}
+    learns = {name: original[name] for name in ("env", "augment", "baseline", "m")}
     for name, discount in _TALKS_DISCOUNTS.items():
         stop = replace(talk["stop"], max_mean_glimpses=PUBLISHED_MEANS[name])
         options = {"stop": stop, "discount": discount}
@@ -220,7 +220,11 @@ def _rungs(epochs: int) -> tuple[Rung, ...]:
     on_map = {"epochs": epochs, "stop": StopAfter(max_mean_glimpses=bound)}
     return (
         Rung("talk", "the talk's algorithm", {"epochs": epochs, "stop": at_once}),
-        Rung("ram-first", "no stops in the first 75 % of the epochs", {"stop": joint}),
+        Rung(
+            "ram-first",
+            f"no stops in the first {joint.ram_share:.0%} of the epochs",
+            {"stop": joint},
+        ),
         Rung("all", "cross-entropy at every glimpse, taken or not", {"supervision": "all"}),
         Rung("leave-one-out", "leave-one-out baseline", {"baseline": "leave_one_out"}),
         Rung("after", "stopper after the trunk, not joint", on_trunk, on_trunk=True),
@@ -229,7 +233,12 @@ def _rungs(epochs: int) -> tuple[Rung, ...]:
         Rung("prior", "stopper begins as confidence", {"stop": prior}, on_trunk=True),
         Rung("probability", "locations paid by probability", by_probability, kept=False),
         Rung("center", "the first glimpse at the centre", center, kept=False),
-        Rung("scan", "the same, and a scripted warm-up, paid by log-probability", scan, kept=False),
+        Rung(
+            "scan",
+            "the first glimpse at the centre, a scripted warm-up, log-probability",
+            scan,
+            kept=False,
+        ),
         Rung(
             "narrow", "narrow locations, a slow locator", {"locator": ours["locator"]}, kept=False
         ),
@@ -250,7 +259,8 @@ def _ladder(epochs: int) -> Protocol:
             systems[rung.name] = System(REINFORCE, rung.recipe, own)
             continue
         systems.setdefault("trunk", System(REINFORCE, rung.recipe, {**own, "stop": StopOff()}))
-        shared = {name: systems["trunk"].option(name) for name in ("env", "baseline", "m")}
+        names = ("env", "augment", "baseline", "m")
+        shared = {name: systems["trunk"].option(name) for name in names}
         systems[rung.name] = _stopper("trunk", own["stop"], **shared)
     return Protocol("ladder", "DTRAM-MNIST-v0", 7, systems)
 

@@ -53,6 +53,10 @@ def test_rungs_that_only_learn_to_stop_share_a_trunk() -> None:
     assert shared == ["after", "exact", "answer", "prior"]
     for name in shared:
         assert LADDER.needed(name) == ["trunk", name]
+        # All that a stopper's training reads beside the trunk.
+        both = [System(REINFORCE, "", LADDER.systems[name].options), LADDER.systems["trunk"]]
+        for option in ("env", "augment", "baseline", "m"):
+            assert both[0].option(option) == both[1].option(option), option
         words = " ".join(LADDER.run(Path("r"), name, 0).words())
         assert (
             "--m 4 --baseline leave_one_out" in words or "--baseline leave_one_out --m 4" in words
