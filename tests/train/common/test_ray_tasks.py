@@ -16,7 +16,7 @@ from train.common.files import read_json
 
 ROOT = Path(__file__).resolve().parents[3]
 ENV = "DTRAM-Signpost-v0"
-SIX_RUNS = ["--env-id", ENV, "--algos", "dtram", "ppo", "--total-timesteps", "60000"]
+SIX_RUNS = ["--env-id", ENV, "--algos", "dtram", "ppo", "--total-timesteps", "20000"]
 
 
 @pytest.fixture
@@ -68,12 +68,15 @@ def test_a_lost_machine_changes_no_figure(tmp_path: Path, cluster: Any) -> None:
     lost = cluster.add_node(num_cpus=1)
     (raylet,) = lost.all_processes["raylet"]
     comparison = start_compare(tmp_path / "ray", "--ray", cluster.address)
-    while (folder := run_with_checkpoint(tmp_path / "ray", raylet.process.pid)) is None:
-        assert comparison.poll() is None, comparison.communicate()[0]
-        time.sleep(0.05)
-    cluster.remove_node(lost, allow_graceful=False)
-    assert not (folder / "results.json").exists(), "the run ended before its machine was lost"
-    said, _ = comparison.communicate()
+    try:
+        while (folder := run_with_checkpoint(tmp_path / "ray", raylet.process.pid)) is None:
+            assert comparison.poll() is None, comparison.communicate()[0]
+            time.sleep(0.05)
+        cluster.remove_node(lost, allow_graceful=False)
+        assert not (folder / "results.json").exists(), "it ended before its machine was lost"
+        said, _ = comparison.communicate()
+    finally:
+        comparison.kill()
     assert comparison.returncode == 0, said
     assert "Ray: 2 machines, 2 CPUs, " in said
     assert said.count(": done\n") == 6 and ": failed: " not in said
