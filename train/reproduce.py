@@ -29,10 +29,12 @@ import tyro
 from dtram_env.datasets import DATASETS, is_ready
 from dtram_env.files import write_text
 from train.common.files import read_json
-from train.common.jobs import JobOptions, ProgramRun, has_results, resumable, run_in_order
+from train.common.jobs import JobOptions, resumable, run_in_order
 from train.common.options import check, check_numbers
+from train.common.program_run import ProgramRun
 from train.common.provenance import choose_device, provenance
 from train.common.records import RESULTS, check_destination, read_records, write_result
+from train.common.run import has_results
 from train.paper import claims, ladder, stops, systems, tables
 from train.paper.figures import FinishedRuns, cost_plot, discount_plot, histogram_figure
 from train.paper.published import TITLES

@@ -29,9 +29,10 @@ from dtram_env.optional import require
 from train.baselines.algorithms import table_row
 from train.baselines.comparison_run import ComparisonRun, dtram_curve
 from train.common.files import read_json
-from train.common.jobs import JobOptions, ProgramRun, resumable, run_in_order
+from train.common.jobs import JobOptions, resumable, run_in_order
 from train.common.lock import in_turn
 from train.common.options import EnvOptions, check, check_numbers
+from train.common.program_run import ProgramRun
 from train.common.provenance import choose_device, provenance
 from train.common.records import check_destination, read_records, write_records
 from train.common.training_task import describe_env
@@ -172,8 +173,8 @@ def search(options: Options) -> dict[str, Any]:
             print(f"{trial.number + 1} of {options.trials}: {what}; {where}", flush=True)
         with resumable("train/search.py"):
             problems = run_in_order(runs, options)
-        for folder, problem in problems.items():
-            raise ValueError(f"{folder}: {problem}")
+        if problems:
+            raise ValueError("; ".join(f"{folder}: {why}" for folder, why in problems.items()))
         for trial, changes, run in zip(asked, drawn, runs, strict=True):
             trials.append(read_trial(options.algo, row, changes, run.folder))
             study.tell(trial, trials[-1]["validation"]["return"])

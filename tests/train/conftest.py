@@ -18,8 +18,8 @@ from dtram_env.datasets.storage import cache
 from dtram_env.registration import TABLE
 from train import classifier, one_look, reinforce
 from train.common import jobs, training
-from train.common.jobs import ProgramRun
 from train.common.options import command_line
+from train.common.program_run import ProgramRun
 from train.common.run import Interrupt
 from train.common.signals import ENDINGS, restore_handlers
 from train.dtram.options import StopAfter, StopOff

@@ -18,7 +18,7 @@ from dtram_env.files import write_json
 from tests.dtram_env.datasets.trees import make_folder
 from train.baselines.comparison_run import area_under
 from train.common import jobs
-from train.common.jobs import ProgramRun
+from train.common.program_run import ProgramRun
 from train.common.records import read_records
 from train.compare import Options, compare, plan
 

@@ -145,7 +145,7 @@ def test_the_comparison_shows_a_strangers_model_as_a_problem(
     finished_run: Path, ran: Path, plant: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = plant(finished_run, env_id="notes:DTRAM-Signpost-v0")
-    monkeypatch.setattr("train.common.jobs.ProgramRun.check_options", lambda self: None)
+    monkeypatch.setattr("train.common.program_run.ProgramRun.check_options", lambda self: None)
     environment = EnvOptions("DTRAM-Signpost-v0")
     run = ComparisonRun("whole-task", "dtram", 0, 10, folder, environment)
     assert "environment 'notes:DTRAM-Signpost-v0'" in run.record()["problem"]

@@ -15,8 +15,9 @@ import dtram_env
 from dtram_env.optional import MissingDependencyError
 from train import search
 from train.baselines.algorithms import ENV_STEPS, reinforce_options, settings, table_row
-from train.common.jobs import JobOptions, ProgramRun, run_in_order
+from train.common.jobs import JobOptions, run_in_order
 from train.common.options import command_line, flags
+from train.common.program_run import ProgramRun
 from train.common.records import read_records
 from train.common.run import run_program
 from train.dtram.recipes import RECIPES

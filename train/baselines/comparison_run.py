@@ -19,9 +19,9 @@ from train.baselines.algorithms import (
 )
 from train.common.evaluate_agent import evaluate_agent
 from train.common.files import Count, CurvePoint, Seconds, read_json, read_json_lines
-from train.common.jobs import ProgramRun
 from train.common.lock import in_turn
 from train.common.options import EnvOptions
+from train.common.program_run import ProgramRun
 from train.common.records import origin
 
 START_OF_DTRAM = {"env_steps": 0, "return": 0.0}

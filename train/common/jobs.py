@@ -1,93 +1,20 @@
-"""Runs made in processes of their own: command lines, order, several side by side, failures."""
+"""Many runs: their order, side by side on this machine or on a cluster, failures."""
 
-import os
-import re
-import shlex
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from train.common.files import read_json
-from train.common.options import check_numbers, flags, json_values
+from train.common.options import check_numbers
+from train.common.program_run import ProgramRun, make
 from train.common.provenance import shell_command
-from train.common.run import check_same, has_results
-from train.common.signals import restore_handlers, set_handlers, start_child
-
-PROGRAMS = Path(__file__).resolve().parents[1]
-
-
-@dataclass(frozen=True)
-class ProgramRun:
-    """A run of a training program."""
-
-    name: str  # for messages
-    program: str  # file name in train/
-    folder: Path  # --run-dir
-    options: Mapping[str, Any] = field(default_factory=dict)  # by name, see `options.flags`
-    after: tuple[Path, ...] = ()  # folders of the runs that it reads, which must be finished first
-    recipe: Mapping[str, Any] = field(default_factory=dict)  # what its --recipe stands for
-
-    @property
-    def finished(self) -> bool:
-        return has_results(self.folder)
-
-    @property
-    def log(self) -> Path:
-        """What its program printed, one attempt after another."""
-        return self.folder.with_name(self.folder.name + ".log")
-
-    @property
-    def takes_gpu(self) -> bool:
-        """Whether it computes on a GPU where there is one."""
-        return self.options.get("device") != "cpu"
-
-    def check_options(self) -> None:
-        """Raises ValueError if the finished run was made with other options, but for `PLACES`, or
-        with another recipe of the same name."""
-        results = read_json(self.folder / "results.json")
-        made = str(results.get("command", ""))
-        before, wanted = defining_words(shlex.split(made)[2:]), defining_words(self.words()[2:])
-        way_out = "delete it to run anew, or choose other --runs"
-        if before != wanted:
-            expected = f"expected {shlex.join(wanted)}; {way_out}"
-            raise ValueError(f"{self.folder}: made with {shlex.join(before)}, {expected}")
-        recipe = {k: v for k, v in self.recipe.items() if self.options.get(k) is None}
-        then = results.get("options", {})
-        named = {name: then.get(name) for name in recipe}
-        check_same(self.folder, named, json_values(recipe), way_out)
-
-    def words(self) -> list[str]:
-        """The command that makes it, or continues it."""
-        given = flags({**self.options, "run_dir": self.folder})
-        return [sys.executable, str(PROGRAMS / self.program), *given, "--resume"]
-
-
-PLACES = (
-    *("--run-dir", "--data-dir", "--trunk", "--resume", "--save-minutes"),
-    *("--device", "--compile", "--no-compile"),
-)
-"""Flags that say where something is or what computes it; a run that was moved is still the same."""
-
-
-def defining_words(words: Sequence[str]) -> list[str]:
-    """The words of a command line that define a run.
-
-    >>> defining_words(["--seed", "1", "--run-dir", "runs/a", "--stop", "act", "--resume"])
-    ['--seed', '1', '--stop', 'act']
-    """
-    kept, keeps = [], True
-    for word in words:
-        if word.startswith("--"):
-            keeps = word.partition("=")[0] not in PLACES
-        if keeps:
-            kept.append(word)
-    return kept
+from train.common.ray_tasks import Submit, ray_tasks
+from train.common.run import has_results
+from train.common.signals import restore_handlers, set_handlers
 
 
 @dataclass(frozen=True)
@@ -122,9 +49,9 @@ def run_in_order(runs: Sequence[ProgramRun], options: JobOptions) -> dict[Path, 
 
     if not waiting:
         return problems
-    with workers(options) as submit:
-        before = set_handlers(signal.default_int_handler)
-        try:
+    before = set_handlers(signal.default_int_handler)
+    try:
+        with workers(options) as submit:
             while True:
                 ready = [run for run in waiting if not unmade(run)]
                 making |= {submit(run): run for run in ready}
@@ -133,30 +60,30 @@ def run_in_order(runs: Sequence[ProgramRun], options: JobOptions) -> dict[Path, 
                     break
                 for made in wait(making, return_when=FIRST_COMPLETED).done:
                     run = making.pop(made)
-                    if problem := made.result():
+                    if problem := outcome(made):
                         problems[run.folder] = f"failed: {problem}"
                         print(f"{run.name}: failed: {problem} (see {run.log})", flush=True)
                     else:
                         done.add(run.folder)
                         print(f"{run.name}: done", flush=True)
-        finally:
-            restore_handlers(before)
+    finally:
+        restore_handlers(before)
     for run in waiting:
         problems[run.folder] = f"not run, as {unmade(run)[0]} is not finished"
     return problems
 
 
-Submit = Callable[[ProgramRun], Future[str]]
-"""Has a run made; the future's result is that of `make`."""
+def outcome(made: Future[str]) -> str:
+    """Why a run failed, "" if it did not; an error of the worker itself is a reason, too."""
+    try:
+        return made.result()
+    except Exception as error:
+        return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def workers(options: JobOptions) -> AbstractContextManager[Submit]:
     """What makes runs; if it is left by an exception, they are saved and end first."""
-    if options.ray is None:
-        return threads(options.jobs)
-    from train.common.ray_tasks import ray_tasks
-
-    return ray_tasks(options.ray)
+    return threads(options.jobs) if options.ray is None else ray_tasks(options.ray)
 
 
 @contextmanager
@@ -172,31 +99,6 @@ def threads(jobs: int) -> Iterator[Submit]:
             raise
 
 
-def make(run: ProgramRun, stop: threading.Event, one_thread: bool = True) -> str:
-    """Makes a run by its program, or continues it; returns why it failed, "" if it did not.
-
-    The program saves and ends if `stop` is set, or this is interrupted or dies.
-    """
-    run.folder.mkdir(parents=True, exist_ok=True)
-    environment = os.environ | ({"OMP_NUM_THREADS": "1"} if one_thread else {})
-    before = run.log.stat().st_size if run.log.exists() else 0  # what earlier attempts said
-    with run.log.open("ab") as output:
-        process = start_child(run.words(), environment, stdout=output, stderr=output)
-        assert process.stdin is not None
-        try:
-            while process.poll() is None and not stop.wait(0.05):
-                pass
-        finally:
-            process.stdin.close()  # see `start_child`
-            status = process.wait()
-    if status == 0 and run.finished:
-        return ""
-    if status < 0:  # killed by a signal: the log's last line is not the reason
-        return f"ended by {signal.Signals(-status).name}"
-    said = run.log.read_bytes()[before:].decode(errors="replace")
-    return _reason(said) or f"exit status {status}"
-
-
 @contextmanager
 def resumable(program: str) -> Iterator[None]:
     """Exits on KeyboardInterrupt with the command that continues, as of ``"train/compare.py"``."""
@@ -206,13 +108,3 @@ def resumable(program: str) -> Iterator[None]:
         command = shell_command(program, sys.argv[1:])
         print(f"\ninterrupted; to continue: {command}", file=sys.stderr)
         raise SystemExit(128 + signal.SIGINT) from None
-
-
-def _reason(log: str) -> str:
-    """The last line of a failed run's log, or the whole message if tyro printed an error box."""
-    _, box, framed = log.rpartition("\u256d")
-    lines = [re.sub("[\u2500-\u257f]+", "", line).strip() for line in framed.splitlines()]
-    if box:  # the first line is its title
-        said = [line for line in lines[1:] if line and not line.startswith("For full helptext")]
-        return " ".join(said)[:200]
-    return next((line[:200] for line in reversed(lines) if line), "")

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import chdir, contextmanager
 from pathlib import Path
@@ -10,9 +10,15 @@ from threading import Event
 from typing import Any
 
 from dtram_env.optional import require
-from train.common.jobs import ProgramRun, Submit, make
 from train.common.lock import wait_until_free
+from train.common.program_run import ProgramRun, make
 from train.common.provenance import REPOSITORY
+
+Submit = Callable[[ProgramRun], Future[str]]
+"""Has a run made; the future's result is that of `make`."""
+
+RETRIES = 5
+"""Times that a run is tried again whose machine or worker was lost."""
 
 LEASE = 120.0
 """Seconds that a run waits for its folder: a shared disk may keep the lock of a lost machine."""
@@ -32,7 +38,7 @@ def ray_tasks(address: str) -> Iterator[Submit]:
     machines = sum(node["Alive"] for node in ray.nodes())
     cpus, gpus = int(there.get("CPU", 0)), int(there.get("GPU", 0))
     print(f"Ray: {machines} machines, {cpus} CPUs, {gpus} GPUs", flush=True)
-    task = ray.remote(max_retries=-1)(make_there)
+    task = ray.remote(max_retries=RETRIES)(make_there)
     made: list[Any] = []
 
     def submit(run: ProgramRun) -> Future[str]:

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 from train.common import one_look_networks
 from train.common.augment import Augmentation
-from train.common.jobs import ProgramRun
 from train.common.one_look_networks import BIRDS_LOOK, SCENES_LOOK, HaltingBlocks
 from train.common.options import PlainEncoder, ResNetEncoder
+from train.common.program_run import ProgramRun
 from train.dtram import recipes
 from train.dtram.options import ACT, AfterTrunk, Scan, StopAfter, StopByValue, StopOff, Values
 from train.dtram.recipes import BIRD_STOP

@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 
 from dtram_env.optional import MissingDependencyError
-from train.common import jobs
-from train.common.jobs import JobOptions, ProgramRun, run_in_order
+from train.common import program_run
+from train.common.jobs import JobOptions, run_in_order
+from train.common.program_run import ProgramRun
 from train.common.signals import ENDINGS
 from train.dtram.options import ACT, StopOff
 
-COMMON = Path(jobs.__file__).parent
+COMMON = Path(program_run.__file__).parent
 
 
 def script(folder: Path, lines: str, after: tuple[Path, ...] = ()) -> ProgramRun:
@@ -242,4 +243,4 @@ def test_runs_on_ray_save_when_the_program_is_interrupted(tmp_path: Path) -> Non
     ],
 )
 def test_the_reason_of_a_failure_is_its_last_words(log: str, reason: str) -> None:
-    assert jobs._reason(log) == reason
+    assert program_run._reason(log) == reason
