@@ -5,10 +5,11 @@ For a trajectory of T glimpses with return ``R = γ^T 1[y_T = y*]`` (slides "Mor
 
     loss = Σ_t CE_t - Σ [log π(l_t) + log π(a_t)] (R - b_t) + Σ_t (b_t - R)²
 
-The sums run over decisions that the agent made: l_t for t < T, a_t for t <= min(T, T_max - 1). That
-loss is ``Objective(stop="learned", location_reward="return", stop_gradient="reinforce")``. By
-default, a location earns the true class's later probability in place of R, and the gradient of the
-stops is exact.
+The sums run over decisions that the agent made: l_t for t < T, a_t for t <= min(T, T_max - 1); an
+agent that chooses its first location has l_0 and b_0, too. That loss is
+``Objective(stop="learned", location_reward="return", stop_gradient="reinforce")``. By default, a
+location earns the true class's later probability in place of R, and the gradient of the stops is
+exact.
 """
 
 from dataclasses import dataclass

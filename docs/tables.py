@@ -75,7 +75,7 @@ def _results() -> str:
         on_record(
             "MNIST, the original's code (published: 1.46 at 3.6)", "mnist", "original-1", "table2"
         ),
-        shipped("**MNIST, the same network**, our training", "mnist"),
+        shipped("**MNIST, the paper's network**, our training", "mnist"),
         shipped("MNIST, a map, one scan", "mnist-map"),
         row("the same, a short training", "benchmarks/results/make_train.json", "make train"),
         on_record("MNIST, two convolutions that look once", "mnist", "conv", "table2"),

@@ -196,8 +196,7 @@ def train(
     steps = glimpses or task.max_glimpses
     images = task.images("train")
     unroll = new_unroll(agent, task.sensor, Gaussian(), False, options.bf16)
-    reward = "return" if task.sensor.first_glimpse == "choose" else "mean_prob"
-    objective = Objective(task.discount, baseline="none", location_reward=reward)
+    objective = Objective(task.discount, baseline="none")
     parameters = stage_parameters(agent, objective, steps, 0, answers=True)
     learn_only(agent, parameters)
     rate, settings = options.learning_rate, options.optimizer

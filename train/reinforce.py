@@ -98,10 +98,10 @@ class Options(TrainingOptions):
     """recurrent core: rnn init=none (the paper's), or a spatial memory, map cells=28 cell=1
     window=0 width=16 pool=none|max_and_mean dropout=0.2"""
     stop: Stop = field(default_factory=StopAfter)
-    """after the trunk (epochs=20 batch_size=1000 classifier=frozen|learns) or joint with it
-    (into=detached|state ram_share=0 learning_rate=none); both take max_mean_glimpses=3.5
+    """after: learned after the trunk (epochs=20 batch_size=1000 classifier=frozen|learns); joint:
+    with it (into=detached|state ram_share=0 learning_rate=none); both: max_mean_glimpses=3.5
     threshold=none gradient=exact|reinforce entropy=0.0005 prior=confidence|none reads=answer|state
-    hidden=128. Or value (learns the later drop of cross-entropy); act (ponder_cost=0.01); off"""
+    hidden=128; value: from the later drop of cross-entropy; act: ponder_cost=0.01; off: RAM"""
     trunk: Path | None = None
     """folder of a trained run, or of one of its stages (RUN/stages/trunk-4): only the stopper
     learns, on that trunk"""

@@ -53,8 +53,8 @@ class Options(EnvOptions, JobOptions):
     trials: int = MAX_TRIALS
     """number of trials, at most 10"""
     jobs: int = 1
-    """trials that are drawn before the first of them ends, and run side by side; with more than
-    one, each has one thread"""
+    """trials that are drawn before the first of them ends, and run side by side, also with --ray;
+    with more than one, each has one thread"""
     steps: int = 100_000
     """env steps of a trial"""
     records: Path | None = None

@@ -444,11 +444,14 @@ def test_mean_log_prob_by_hand() -> None:
     said = torch.tensor([[0.5, 0.5, 0.0], [0.75, 0.25, 0.0], [0.999, 0.001, 0.0]])
     trajectory = trajectory_by_hand([0, 0, 0], [False] * 3)
     trajectory = trajectory._replace(logits=said.clamp(min=1e-9).log()[:, None])
-    objective = talk(stop="off", baseline="none", location_reward="mean_log_prob")
-    label, nothing = torch.tensor([1]), torch.zeros(3, 1)
-    credit = objective_module._sampled_credit(trajectory, label, 1, objective, nothing, nothing[0])
+    objective = talk(stop="off", baseline="value", location_reward="mean_log_prob")
+    label, nothing, before = torch.tensor([1]), torch.zeros(3, 1), torch.tensor([0.5])
+    credit = objective_module._sampled_credit(trajectory, label, 1, objective, nothing, before)
     paid = [(math.log(0.25) - 3) / 2, -3.0, 0.0]  # the last one's location is not looked at
     assert credit.location_advantage[:, 0].tolist() == pytest.approx(paid, abs=1e-5)
+    first = (math.log(0.5) + math.log(0.25) - 3) / 3  # l_0 is paid by all three
+    assert credit.first_target.tolist() == pytest.approx([first], abs=1e-5)
+    assert credit.first_advantage.tolist() == pytest.approx([first - 0.5], abs=1e-5)
 
 
 def test_the_drops_in_cross_entropy_by_hand() -> None:

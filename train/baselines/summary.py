@@ -58,7 +58,7 @@ DTRAM_NOTES = (
 def write_comparison(folder: Path, records: Records, command: str) -> Path:
     """Writes records (.jsonl), summary (.csv, .md) and two plots; returns the Markdown's path.
 
-    Processes that write into one folder wait for each other, so all files are of one of them.
+    Processes that write into one folder wait for each other, so all files come from one process.
     """
     names = list(dict.fromkeys(record["env_id"] for record in records))
     name = names[0] if len(names) == 1 else "comparison"

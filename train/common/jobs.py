@@ -22,12 +22,13 @@ class JobOptions:
     """Where a program's runs are made."""
 
     jobs: int = 1
-    """runs side by side; with more than one, each has one thread"""
+    """runs side by side on this machine; with more than one, each has one thread"""
     ray: str | None = None
     """make the runs on a Ray cluster of any size: auto, or the address of its head, which is
     started by `ray start --head`, and other machines by `ray start --address=HEAD:6379`. All need
     this clone, its packages, the data and the runs at the same paths. A run takes one CPU, and one
-    GPU if the cluster has any; if its machine is lost, it continues on another"""
+    GPU if it computes on one and the cluster has any; if its machine is lost, it continues on
+    another. The cluster's room, not --jobs, says how many run side by side"""
 
     def __post_init__(self) -> None:
         check_numbers(self, "at least 1", "jobs")

@@ -65,7 +65,7 @@ def _in_use(holder: Path) -> str:
 
 @contextmanager
 def in_turn(file: Path) -> Iterator[None]:
-    """Waits until no other process runs a block with the same lock `file`, which is left behind."""
+    """Holds the lock `file`; waits while another process holds it. The file stays."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file):
         yield

@@ -112,7 +112,9 @@ def _wrong(record: Record) -> np.ndarray:
 
 
 def table(found: Sequence[dict[str, Any]]) -> str:
-    """The ladder's rows as a Markdown table."""
+    """The ladder's rows as a Markdown table; empty without rows."""
+    if not found:
+        return ""
     lines = []
     for row in found:
         line = {"change": row["change"]}
@@ -139,8 +141,8 @@ def markdown(found: Sequence[dict[str, Any]], command: str) -> str:
     epochs = LADDER.systems["talk"].option("epochs")
     return (
         "# From the talk's algorithm to ours, on MNIST\n\n"
-        f"Test error in percent after {epochs} epochs. Each row keeps the changes of those above "
-        "it, but for those not kept; the map is a recipe of its own, mnist-map. In parentheses: "
+        f"Test error in percent after {epochs} epochs. Each row has all changes kept so far, and "
+        "its own; the map is a recipe of its own, mnist-map. In parentheses: "
         "mean glimpses, with the stop threshold that validation chose within the bound.\n\n"
         f"{table(found)}\n"
         "± is the standard deviation over seeds. The change against the last row kept has a 95 % "

@@ -9,11 +9,12 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dtram_env.optional import MissingDependencyError
-from train.common import program_run
+from train.common import jobs, program_run
 from train.common.jobs import JobOptions, run_in_order
 from train.common.program_run import ProgramRun
 from train.common.signals import ENDINGS
@@ -137,11 +138,27 @@ def test_as_many_runs_side_by_side_as_asked_for(tmp_path: Path) -> None:
     a, b = tmp_path / "a", tmp_path / "b"
 
     def meets(mine: Path, other: Path) -> ProgramRun:
-        wait = f"while not os.path.exists({str(other / 'here')!r}): time.sleep(0.01)"
+        there = f"os.path.exists({str(other / 'here')!r})"
+        wait = f"for _ in range(3000):\n    if {there}: break\n    time.sleep(0.01)\nelse: exit(1)"
         lines = f"import os, time\nopen({str(mine / 'here')!r}, 'w')\n{wait}\n{results(mine)}"
         return script(mine, lines)
 
     assert run_in_order([meets(a, b), meets(b, a)], JobOptions(jobs=2)) == {}
+
+
+def test_an_error_of_a_worker_is_the_problem_of_its_run(tmp_path: Path, monkeypatch) -> None:
+    """As where a machine lacks a package; the other run is made."""
+    made = jobs.make
+
+    def make(run: ProgramRun, *rest: Any, **keywords: Any) -> str:
+        if run.folder.name == "a":
+            raise OSError("no such\nmachine")
+        return made(run, *rest, **keywords)
+
+    monkeypatch.setattr(jobs, "make", make)
+    runs = [script(tmp_path / name, results(tmp_path / name)) for name in "ab"]
+    assert run_in_order(runs, JobOptions()) == {runs[0].folder: "failed: OSError: no such machine"}
+    assert runs[1].finished
 
 
 @pytest.mark.parametrize(
