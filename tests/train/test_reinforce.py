@@ -625,7 +625,8 @@ def test_the_trunk_stays_and_the_stop_learns(tmp_path: Path, finished_ram: Path,
 def test_the_talks_algorithm_finds_the_best_policy_of_signpost(tmp_path: Path, seed: int) -> None:
     """Joint, sampled and from the first epoch on. Half of the images need a second glimpse; the
     first one is at the centre."""
-    stop = replace(RECIPES["talk"]["stop"], ram_share=0.0, max_mean_glimpses=None)
+    stop = RECIPES["talk"]["stop"]
+    stop = replace(stop, ram_share=0.0, learning_rate=None, max_mean_glimpses=None)
     changes = {"locator": Gaussian(std=0.35, gradient="state"), "stop": stop, "epochs": 15}
     changes |= {"env_id": "DTRAM-Signpost-v0", "env": (), "bf16": False}
     options = {**RECIPES["talk"], **changes, "seed": seed}
