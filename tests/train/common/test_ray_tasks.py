@@ -16,7 +16,9 @@ from train.common.files import read_json
 
 ROOT = Path(__file__).resolve().parents[3]
 ENV = "DTRAM-Signpost-v0"
-SIX_RUNS = ["--env-id", ENV, "--algos", "dtram", "ppo", "--total-timesteps", "20000"]
+# A resumed DT-RAM goes on exactly; the episodes of other algorithms would start anew.
+SIX_RUNS = ["--env-id", ENV, "--algos", "dtram", "--total-timesteps", "20000"]
+SIX_RUNS += ["--seeds", *"012345"]
 
 
 @pytest.fixture
