@@ -138,6 +138,13 @@ def supervised_losses(
     return Losses(cross_entropy, entropy, zero, zero, zero, *statistics)
 
 
+class Baseline(NamedTuple):
+    """What is subtracted from what a decision earned."""
+
+    later: Tensor  # (T, B) b_t
+    first: Tensor  # (B,) b_0, of a first location that the agent chooses
+
+
 class Credit(NamedTuple):
     """What each decision of the trajectories earned; detached, ``(T, B)`` unless noted.
 
@@ -172,22 +179,22 @@ def hybrid_loss(
             the objective has no reward for it.
     """
     if trajectory.first is not None:
-        reward, paid = objective.location_reward, ("return", "mean_prob", "mean_log_prob")
-        expected = f"one of {', '.join(paid)}"
-        require("first_glimpse='choose' with location_reward", reward, reward in paid, expected)
+        fits, expected = objective.location_reward != "drop", "return, mean_prob or mean_log_prob"
+        given = "first_glimpse='choose' with location_reward"
+        require(given, objective.location_reward, fits, expected)
     if objective.baseline == "leave_one_out":
         require("baseline='leave_one_out' with m", m, m >= 2, "at least 2 trajectories")
     labels = labels.repeat_interleave(m)
     exact = objective.stop == "learned" and objective.stop_gradient == "exact"
     value = trajectory.value
-    first_value = trajectory.first.value if trajectory.first else torch.zeros_like(value[0])
+    b = Baseline(value, trajectory.first.value if trajectory.first else torch.zeros_like(value[0]))
     if objective.baseline == "scalar":
-        value, first_value = (scalar_baseline.expand_as(part) for part in (value, first_value))
+        b = Baseline(*(scalar_baseline.expand_as(part) for part in b))
     elif objective.baseline != "value":
-        value, first_value = torch.zeros_like(value), torch.zeros_like(first_value)
+        b = Baseline(*map(torch.zeros_like, b))
     find_credit = _exact_credit if exact else _sampled_credit
-    baseline = value.detach(), first_value.detach()
-    credit = find_credit(trajectory, labels, m, objective, *baseline)
+    constant = Baseline(*(part.detach() for part in b))
+    credit = find_credit(trajectory, labels, m, objective, constant)
 
     ce = cross_entropy(
         trajectory.logits.flatten(0, 1), labels.repeat(trajectory.steps), reduction="none"
@@ -215,9 +222,9 @@ def hybrid_loss(
 
     baseline_loss = stop_entropy = ce_loss.new_zeros(())
     if objective.baseline in ("value", "scalar"):
-        squared_error = (credit.taken * (value - credit.baseline_target).square()).sum(dim=0)
+        squared_error = (credit.taken * (b.later - credit.baseline_target).square()).sum(dim=0)
         if trajectory.first:
-            squared_error = squared_error + (first_value - credit.first_target).square()
+            squared_error = squared_error + (b.first - credit.first_target).square()
         baseline_loss = squared_error.mean()
     if objective.stop == "learned":
         stop_entropy = _stop_entropy(trajectory, credit.taken)
@@ -272,12 +279,7 @@ def expected_returns(stop_logit: Tensor, reward: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _sampled_credit(
-    trajectory: Trajectory,
-    labels: Tensor,
-    m: int,
-    objective: Objective,
-    value: Tensor,
-    first_value: Tensor,
+    trajectory: Trajectory, labels: Tensor, m: int, objective: Objective, b: Baseline
 ) -> Credit:
     """REINFORCE: the stopping time T is the sampled one, or the last glimpse when stop is off."""
     steps, batch = trajectory.value.shape
@@ -287,7 +289,9 @@ def _sampled_credit(
     if trajectory.supervised is not None:
         stop = trajectory.supervised
     num_glimpses = glimpses_taken(stop)
-    reached, last = (part.to(value.dtype) for part in (time <= num_glimpses, time == num_glimpses))
+    reached, last = (
+        part.to(b.later.dtype) for part in (time <= num_glimpses, time == num_glimpses)
+    )
     paid = (last * rewards(trajectory, labels, objective.discount)).sum(dim=0)
     target, first_target = paid.expand(steps, batch), paid
     if objective.location_reward in ("mean_prob", "mean_log_prob"):
@@ -298,29 +302,26 @@ def _sampled_credit(
     if objective.location_reward == "drop":
         target = gains_to_come(trajectory.logits, labels)
     if objective.baseline == "leave_one_out":
-        value, first_value = _others_mean(target, m), _others_mean(first_target[None], m)[0]
-    advantage = target - value
-    if objective.location_reward == "imitation":
-        advantage = torch.ones_like(advantage)
+        b = Baseline(_others_mean(target, m), _others_mean(first_target[None], m)[0])
+    advantage, first_advantage = target - b.later, first_target - b.first
+    if objective.location_reward == "imitation":  # the script begins with glimpse 2
+        advantage, first_advantage = torch.ones_like(advantage), torch.zeros_like(first_advantage)
     return Credit(
         taken=reached,
         last=last,
         location_advantage=(time < num_glimpses) * advantage,
-        first_advantage=first_target - first_value,
+        first_advantage=first_advantage,
         first_target=first_target,
-        stop_advantage=reached * (time < steps) * advantage if learned else torch.zeros_like(value),
+        stop_advantage=reached * (time < steps) * advantage
+        if learned
+        else torch.zeros_like(b.later),
         baseline_target=target,
         expected_return=paid,
     )
 
 
 def _exact_credit(
-    trajectory: Trajectory,
-    labels: Tensor,
-    m: int,
-    objective: Objective,
-    value: Tensor,
-    first_value: Tensor,
+    trajectory: Trajectory, labels: Tensor, m: int, objective: Objective, b: Baseline
 ) -> Credit:
     """Exact expectation over stopping times; stopping changes no glimpse, so one path is enough."""
     reward = rewards(trajectory, labels, objective.discount)
@@ -333,12 +334,12 @@ def _exact_credit(
         # b_t predicts the return on reaching t; l_t matters only if the agent goes on after t.
         after = torch.cat([values[1:], torch.zeros_like(values[:1])])
         if objective.baseline == "leave_one_out":
-            value, first_value = _others_mean(after, m), _others_mean(values, m)[0]
+            b = Baseline(_others_mean(after, m), _others_mean(values, m)[0])
     return Credit(
         taken=reached,
         last=reached * p,
-        location_advantage=survives * (after.detach() - value),
-        first_advantage=values[0].detach() - first_value,
+        location_advantage=survives * (after.detach() - b.later),
+        first_advantage=values[0].detach() - b.first,
         first_target=values[0].detach(),
         stop_advantage=torch.zeros_like(reached),
         baseline_target=values.detach(),

@@ -54,6 +54,8 @@ SENSOR, AUGMENT = "dtram_env/test_sensor.py", "train/common/test_augment.py"
 OPTIMIZERS, CELLS = "train/common/test_optimizers.py", "agents/test_location_policy.py"
 MNIST, CLAIMS = "dtram_env/datasets/sources/test_mnist.py", "train/paper/test_claims.py"
 
+CHOSEN = "first_location_that_is_chosen"
+
 CHANGES: dict[str, list[tuple[str, str, str, str]]] = {
     "dtram_env/episodes.py": [
         ("(t >= max_glimpses)", "(t > max_glimpses)", EPISODES, "ends_on"),
@@ -119,6 +121,11 @@ CHANGES: dict[str, list[tuple[str, str, str, str]]] = {
         ("probability[ended] = torch", "probability[running[: len(ended)]] = torch", UNROLL, "agr"),
     ],
     "agents/objective.py": [
+        ("first_target - b.first", "first_target", OBJECTIVE, "mean_log_prob_by_hand"),
+        (" reward.mean(dim=0)", " reward[0]", OBJECTIVE, "mean_log_prob_by_hand"),
+        ("values[0].detach() - b.first", "values[0].detach()", OBJECTIVE, CHOSEN),
+        ("squared_error = squared_error + (b", "(b", OBJECTIVE, CHOSEN),
+        (", torch.zeros_like(first_advantage)", ", first_advantage", OBJECTIVE, "look_first"),
         ("-(p * logsigmoid(logit) + ", "-(", OBJECTIVE, "stop_entropy_by_hand"),
         (" + (1 - p) * logsigmoid(-logit))", ")", OBJECTIVE, "stop_entropy_by_hand"),
         ("(taken[:-1] * entropy)", "entropy", OBJECTIVE, "stop_entropy_by_hand"),

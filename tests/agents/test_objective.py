@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy, logsigmoid
 from agents import objective as objective_module
 from agents.dtram import DTRAM, DTRAMConfig
 from agents.objective import (
+    Baseline,
     Objective,
     expected_returns,
     hybrid_loss,
@@ -22,6 +23,7 @@ from agents.objective import (
 from agents.stopping import glimpses_taken
 from agents.unroll import FirstChoice, Trajectory, Unroll
 
+FIRST = FirstChoice(torch.zeros(1), torch.zeros(1))
 TALK = {
     "stop": "learned",
     "baseline": "value",
@@ -279,8 +281,7 @@ def multiplied(trajectory: Trajectory, labels: Tensor, m: int, objective: Object
         labels.repeat_interleave(m),
         m,
         objective,
-        trajectory.value.detach(),
-        trajectory.value[0],
+        Baseline(trajectory.value.detach(), trajectory.value[0]),
     )
     log_stop = logsigmoid(torch.where(trajectory.stop, 1.0, -1.0) * trajectory.stop_logit)
     added = trajectory.location_log_prob * credit.location_advantage
@@ -446,7 +447,9 @@ def test_mean_log_prob_by_hand() -> None:
     trajectory = trajectory._replace(logits=said.clamp(min=1e-9).log()[:, None])
     objective = talk(stop="off", baseline="value", location_reward="mean_log_prob")
     label, nothing, before = torch.tensor([1]), torch.zeros(3, 1), torch.tensor([0.5])
-    credit = objective_module._sampled_credit(trajectory, label, 1, objective, nothing, before)
+    credit = objective_module._sampled_credit(
+        trajectory, label, 1, objective, Baseline(nothing, before)
+    )
     paid = [(math.log(0.25) - 3) / 2, -3.0, 0.0]  # the last one's location is not looked at
     assert credit.location_advantage[:, 0].tolist() == pytest.approx(paid, abs=1e-5)
     first = (math.log(0.5) + math.log(0.25) - 3) / 3  # l_0 is paid by all three
@@ -461,7 +464,9 @@ def test_the_drops_in_cross_entropy_by_hand() -> None:
     trajectory = trajectory._replace(logits=said.clamp(min=1e-9).log()[:, None])
     objective = talk(stop="off", baseline="none", location_reward="drop")
     label, nothing = torch.tensor([1]), torch.zeros(3, 1)
-    credit = objective_module._sampled_credit(trajectory, label, 1, objective, nothing, nothing[0])
+    credit = objective_module._sampled_credit(
+        trajectory, label, 1, objective, Baseline(nothing, nothing[0])
+    )
     last = -3 - math.log(0.25)
     paid = [-math.log(2) + 0.5 * last, last, 0.0]
     assert credit.location_advantage[:, 0].tolist() == pytest.approx(paid, abs=1e-5)
@@ -526,14 +531,25 @@ def test_trajectories_that_lack_what_the_objective_needs(options, message) -> No
         hybrid_loss(trajectory, torch.tensor([2]), 1, talk(**options), torch.zeros(()))
 
 
-@pytest.mark.parametrize("reward", ["drop", "imitation"])
-def test_a_first_location_needs_a_reward_that_pays_it(reward: str) -> None:
-    first = FirstChoice(torch.zeros(1), torch.zeros(1))
-    chosen = trajectory_by_hand([0, 0], [False] * 2)._replace(first=first)
-    expected = f"choose.*{reward}': expected one of return, mean_prob, mean_log_prob"
+def test_a_first_location_needs_a_reward_that_pays_it() -> None:
+    chosen = trajectory_by_hand([0, 0], [False] * 2)._replace(first=FIRST)
+    expected = "choose.*drop': expected return, mean_prob or mean_log_prob"
     with pytest.raises(ValueError, match=expected):
-        objective = talk(stop="off", location_reward=reward)
+        objective = talk(stop="off", location_reward="drop")
         hybrid_loss(chosen, torch.tensor([2]), 1, objective, torch.zeros(()))
+
+
+def test_a_script_does_not_say_where_to_look_first() -> None:
+    """In the warm-up the choice of the first location has no gradient."""
+    log_prob = torch.zeros(1, requires_grad=True)
+    chosen = trajectory_by_hand([0, 0], [False] * 2)._replace(
+        first=FIRST._replace(log_prob=log_prob)
+    )
+    for reward, gradient in (("return", -(0.9**2)), ("imitation", 0.0)):
+        objective = talk(stop="off", baseline="none", location_reward=reward, discount=0.9)
+        total = hybrid_loss(chosen, torch.tensor([0]), 1, objective, torch.zeros(())).total
+        (found,) = torch.autograd.grad(total, log_prob)
+        assert found.item() == pytest.approx(gradient)
 
 
 @pytest.mark.parametrize("stop_gradient", ["reinforce", "exact"])

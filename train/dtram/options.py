@@ -229,7 +229,8 @@ class StopAfter(_StopperAfter, _StopByReturn):
 
     name: Literal["after"] = "after"
     classifier: Literal["frozen", "learns"] = "frozen"
-    """whether the classifier stays as it is, or learns on where the agent stops"""
+    """whether the classifier stays as it is, or goes on learning at the glimpse where the agent
+    stops"""
 
 
 @dataclass(frozen=True)
