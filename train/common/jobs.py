@@ -50,7 +50,7 @@ def run_in_order(runs: Sequence[ProgramRun], options: JobOptions) -> dict[Path, 
 
     if not waiting:
         return problems
-    before = set_handlers(signal.default_int_handler)
+    before = set_handlers(interrupt_once)
     try:
         with workers(options) as submit:
             while True:
@@ -61,7 +61,7 @@ def run_in_order(runs: Sequence[ProgramRun], options: JobOptions) -> dict[Path, 
                     break
                 for made in wait(making, return_when=FIRST_COMPLETED).done:
                     run = making.pop(made)
-                    if problem := outcome(made):
+                    if problem := problem_of(made):
                         problems[run.folder] = f"failed: {problem}"
                         print(f"{run.name}: failed: {problem} (see {run.log})", flush=True)
                     else:
@@ -74,8 +74,14 @@ def run_in_order(runs: Sequence[ProgramRun], options: JobOptions) -> dict[Path, 
     return problems
 
 
-def outcome(made: Future[str]) -> str:
-    """Why a run failed, "" if it did not; an error of the worker itself is a reason, too."""
+def interrupt_once(*_: object) -> None:
+    """Handles a signal by KeyboardInterrupt; later signals do not disturb the saving."""
+    set_handlers(lambda *_: None)
+    raise KeyboardInterrupt
+
+
+def problem_of(made: Future[str]) -> str:
+    """Why a run failed, or "". An error of the worker itself is a reason, too."""
     try:
         return made.result()
     except Exception as error:
@@ -83,7 +89,7 @@ def outcome(made: Future[str]) -> str:
 
 
 def workers(options: JobOptions) -> AbstractContextManager[Submit]:
-    """What makes runs; if it is left by an exception, they are saved and end first."""
+    """A context in which runs are started. An exception that leaves it first has them save."""
     return threads(options.jobs) if options.ray is None else ray_tasks(options.ray)
 
 

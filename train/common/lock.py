@@ -2,6 +2,7 @@
 
 import os
 import platform
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -65,7 +66,15 @@ def _in_use(holder: Path) -> str:
 
 @contextmanager
 def in_turn(file: Path) -> Iterator[None]:
-    """Holds the lock `file`; waits while another process holds it. The file stays."""
+    """Holds the lock `file`; while another process holds it, says so and waits. The file stays."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(file):
+    lock = FileLock(file)
+    try:
+        lock.acquire(timeout=10)
+    except Timeout:
+        print(f"{file}: held by another process; waiting for it", file=sys.stderr)
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()

@@ -15,7 +15,7 @@ from train.common.program_run import ProgramRun, make
 from train.common.provenance import REPOSITORY
 
 Submit = Callable[[ProgramRun], Future[str]]
-"""Has a run made; the future's result is that of `make`."""
+"""Starts a run; the future's result is what `make` returns."""
 
 RETRIES = 5
 """Times that a run is tried again whose machine or worker was lost."""
@@ -74,7 +74,7 @@ def connect(ray: Any, address: str) -> None:
 
 
 def make_there(run: ProgramRun, folder: Path) -> str:
-    """Makes a run on some machine of the cluster, in the folder of the program that asks for it."""
+    """Makes a run on the machine that Ray chose, in the working folder of the calling program."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # by which Ray cancels a task
     with chdir(folder):
         wait_until_free(run.folder, LEASE)

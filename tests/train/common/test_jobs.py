@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,27 @@ def script(folder: Path, lines: str, after: tuple[Path, ...] = ()) -> ProgramRun
     return ProgramRun(folder.name, str(program), folder, after=after)
 
 
+def endless(saved: Path, begins: str, ends: str = "pass") -> str:
+    """Lines of a run without an end, which takes a while to save when it is told to."""
+    return (
+        "import signal, sys, time, pathlib, os\n"
+        f"sys.path.append({str(COMMON)!r})\n"
+        "from signals import end_with_parent\n"
+        "def leave(*_):\n"
+        f"    {ends}; time.sleep(0.3); pathlib.Path({str(saved)!r}).touch(); sys.exit(130)\n"
+        "signal.signal(signal.SIGTERM, leave)\n"
+        "end_with_parent()\n"
+        f"{begins}\n"
+        "while True: time.sleep(0.01)\n"
+    )
+
+
 def test_the_command_of_a_run(tmp_path: Path) -> None:
     run = ProgramRun("a", "reinforce.py", tmp_path / "r", {"m": 2, "flip": True, "root": None})
     program, *rest = run.words()[1:]
     assert Path(program).name == "reinforce.py"
     assert rest == ["--m", "2", "--flip", "--run-dir", str(tmp_path / "r"), "--resume"]
+    assert run.takes_gpu and not replace(run, options={"device": "cpu"}).takes_gpu
     assert not run.finished
     (tmp_path / "r").mkdir()
     (tmp_path / "r/results.json").touch()
@@ -191,19 +208,9 @@ def test_without_ray_the_error_has_the_install_line(
 
 @pytest.mark.parametrize("name", ENDINGS)
 def test_a_signal_is_handed_on_and_waited_for(tmp_path: Path, name) -> None:
-    """The run has time to save, and the signal's handler is restored."""
-    saved = tmp_path / "saved"
-    lines = (
-        "import signal, sys, time, pathlib, os\n"
-        f"sys.path.append({str(COMMON)!r})\n"
-        "from signals import end_with_parent\n"
-        "def leave(*_):\n"
-        f"    time.sleep(0.3); pathlib.Path({str(saved)!r}).touch(); sys.exit(130)\n"
-        "signal.signal(signal.SIGTERM, leave)\n"
-        "end_with_parent()\n"
-        f"os.kill(os.getppid(), {int(name)})\n"
-        "while True: time.sleep(0.01)\n"
-    )
+    """The run has time to save, even if the signal comes again, and its handler is restored."""
+    saved, again = tmp_path / "saved", f"os.kill(os.getppid(), {int(name)})"
+    lines = endless(saved, begins=again, ends=again)
 
     def unhandled(*_: object) -> None:
         raise AssertionError("not handled by the runner")
@@ -222,17 +229,7 @@ def test_a_signal_is_handed_on_and_waited_for(tmp_path: Path, name) -> None:
 @pytest.mark.usefixtures("ray_ends")
 def test_runs_on_ray_save_when_the_program_is_interrupted(tmp_path: Path) -> None:
     begun, saved = tmp_path / "begun", tmp_path / "saved"
-    lines = (
-        "import signal, sys, time, pathlib\n"
-        f"sys.path.append({str(COMMON)!r})\n"
-        "from signals import end_with_parent\n"
-        "def leave(*_):\n"
-        f"    time.sleep(0.3); pathlib.Path({str(saved)!r}).touch(); sys.exit(130)\n"
-        "signal.signal(signal.SIGTERM, leave)\n"
-        "end_with_parent()\n"
-        f"pathlib.Path({str(begun)!r}).touch()\n"
-        "while True: time.sleep(0.01)\n"
-    )
+    lines = endless(saved, begins=f"pathlib.Path({str(begun)!r}).touch()")
 
     def interrupt() -> None:
         while not begun.exists():
