@@ -2,6 +2,7 @@
 
 Install:  python3 -m venv .venv-rllib && .venv-rllib/bin/pip install -e '.[train]' "ray[rllib]"
 Run:      OMP_NUM_THREADS=1 .venv-rllib/bin/python examples/rllib_ppo.py
+Cluster:  the same with --ray auto --num-env-runners 2
 
 RLlib pins an older gymnasium, so it gets its own venv. Its stock networks accept one vector and no
 Dict action, hence `view="discrete"` and the connector `FlattenObservations`. With
@@ -37,10 +38,14 @@ def main() -> None:
     parser.add_argument("--total-timesteps", type=int, default=100_000)
     parser.add_argument("--num-envs", type=int, default=64)
     parser.add_argument("--num-env-runners", type=int, default=0, help="0: in this process")
+    parser.add_argument("--ray", help="auto or a cluster's address; none: this machine alone")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
 
-    ray.init(include_dashboard=False, num_cpus=options.num_env_runners + 1)
+    if options.ray:
+        ray.init(options.ray)
+    else:
+        ray.init(include_dashboard=False, num_cpus=options.num_env_runners + 1)
     register_env("dtram", make_env)
     config = (
         PPOConfig()

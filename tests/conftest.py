@@ -4,8 +4,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 # Parallel test processes share the cores; torch reads this when it is first imported.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -65,3 +66,15 @@ def mnist_folder() -> Path:
     folder = datasets.download("mnist")
     assert folder is not None
     return folder
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A Ray cluster whose first machine, of one CPU, is processes of this one."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # else it looks for a token in $HOME
+    pytest.importorskip("ray", reason="ray is not installed")
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    yield made
+    made.shutdown()

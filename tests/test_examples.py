@@ -136,6 +136,19 @@ def test_runs_if_its_library_is_installed(
 
 
 @pytest.mark.slow
+def test_rllib_samples_on_two_machines(
+    mnist_folder: Path, cluster: Any, run_python: Callable[..., str]
+) -> None:
+    """Each runner needs a CPU, and each machine has one."""
+    if not installed(LIBRARIES["rllib_ppo.py"]):
+        pytest.skip("RLlib is not installed")
+    cluster.add_node(num_cpus=1)
+    where = ["--ray", cluster.address, "--num-env-runners", "2"]
+    said = run_python("examples/rllib_ppo.py", *where, "--total-timesteps", "8192")
+    assert len(re.findall(r"^ *[\d,]+ steps  return [-\d.]+  glimpses [\d.]+$", said, re.M)) == 2
+
+
+@pytest.mark.slow
 def test_the_zoo_runs_if_it_is_installed(
     mnist_folder: Path, tmp_path: Path, run_python: Callable[..., str]
 ) -> None:

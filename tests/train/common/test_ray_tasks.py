@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,18 +18,6 @@ ENV = "DTRAM-Signpost-v0"
 # A resumed DT-RAM goes on exactly; the episodes of other algorithms would start anew.
 SIX_RUNS = ["--env-id", ENV, "--algos", "dtram", "--total-timesteps", "20000"]
 SIX_RUNS += ["--seeds", *"012345"]
-
-
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The first machine, of one CPU; it is processes of this one."""
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # else it looks for a token in $HOME
-    pytest.importorskip("ray", reason="ray is not installed")
-    from ray.cluster_utils import Cluster
-
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    yield made
-    made.shutdown()
 
 
 def start_compare(runs: Path, *words: str) -> subprocess.Popen[str]:
