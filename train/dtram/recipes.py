@@ -76,17 +76,17 @@ _PHOTOGRAPHS: dict[str, Any] = {
 
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     # The slides as they stand: all modules learn jointly, by sampled decisions and their return.
-    # Before that, 75 % of the epochs are without stops, so that later glimpses are learned, too.
+    # Before that, 70 % of the epochs are without stops, so that later glimpses are learned, too.
     "talk": {
         "env": ("first_glimpse=choose",),
-        "epochs": 40,
-        "locator": Gaussian(std=0.2, learning_rate=1e-3),
+        "epochs": 60,
+        "locator": Gaussian(std=0.1, gradient="state", learning_rate=1e-3),
         "stop": StopJoint(
             gradient="reinforce",
             reads="state",
             into="state",
             entropy=0.0,
-            ram_share=0.75,
+            ram_share=0.7,
             learning_rate=6e-3,
         ),
         "baseline": "value",

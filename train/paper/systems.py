@@ -240,7 +240,10 @@ def _rungs(epochs: int) -> tuple[Rung, ...]:
             kept=False,
         ),
         Rung(
-            "narrow", "narrow locations, a slow locator", {"locator": ours["locator"]}, kept=False
+            "narrow",
+            "narrow, slow and detached locations",
+            {"locator": ours["locator"]},
+            kept=False,
         ),
         Rung("augment", "affine augmentation", {"augment": ours["augment"]}),
         Rung("muon", "Muon", muon, kept=False),
