@@ -19,6 +19,7 @@ from torch import Tensor
 
 from dtram_env import GlimpseEnv, GlimpseVectorEnv
 from dtram_env.registration import TABLE
+from dtram_env.suite import best_return
 
 from .dtram import DTRAM, State
 
@@ -206,6 +207,7 @@ def register_all() -> None:
                 env_id,
                 entry_point=f"{__name__}:make_env",
                 vector_entry_point=f"{__name__}:make_vector_env",
+                reward_threshold=best_return(env_id),
                 kwargs={**TABLE[whole], "classifier": classifier, "classifier_sha256": sha256},
             )
 

@@ -20,6 +20,7 @@ from agents import POLICY_IDS
 from agents.policy_only import POLICY_TABLE
 from dtram_env import GlimpseEnv, GlimpseVectorEnv, datasets
 from dtram_env.observation_builder import FORMATS, OBSERVATIONS
+from dtram_env.suite import SUITE
 from dtram_env.views import GRID_VIEWS, VIEWS
 
 from . import pictures, samples
@@ -93,7 +94,7 @@ def page(env_id: str, opened: Opener) -> str:
         parts.append(_wrap(samples.stand_in_text(env_id)))
     for file, caption in pictures.captions(env_id).items():
         parts += [f"![{env_id}](../images/{file})", _wrap(f"*{caption}*")]
-    parts += [_defaults(env_id), "## Example", _example(env_id, env)]
+    parts += [_defaults(env_id), *_scores(env_id), "## Example", _example(env_id, env)]
     parts += ["## Data", _data(env_id, env, opened)]
     parts += ["## Spaces", _actions(env_id, opened), _observations(env_id, opened)]
     parts += ["## Version History", _sections(GlimpseEnv)["Version History"]]
@@ -120,6 +121,19 @@ def _defaults(env_id: str) -> str:
         return table
     results = f"../../pretrained/{POLICY_TABLE[env_id][1]}/results.json"
     return f"{table}\n\nThe classifier's own errors after random glimpses: [results]({results})."
+
+
+def _scores(env_id: str) -> list[str]:
+    """What the scores 0 and 1 of an id of the suite stand for."""
+    return [
+        _wrap(
+            f"In [the suite](../protocol.md#the-suite) ({found.skill}) a score of 0 is a mean "
+            f"return of {found.random:.4f}, the random policy's, and 1 is {found.best:.4f}: "
+            f"{'the best policy' if found.known else 'the best one'} {found.best_policy}."
+        )
+        for found in SUITE
+        if found.env_id == make_id(env_id)
+    ]
 
 
 def _example(env_id: str, env: GlimpseEnv) -> str:

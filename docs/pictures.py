@@ -42,12 +42,16 @@ COMMANDS = {
 EPISODES = 6
 STEP_MS, END_MS = 600, 1800  # duration of a frame, and of the last frame of an episode
 
-DIGITS = {
+SMALL_IMAGES = {
     "DTRAM-TranslatedMNIST-v0": (2, 6),
     "DTRAM-ClutteredMNIST-v0": (2, 6),
     "DTRAM-ClutteredMNIST100-v0": (2, 6),
+    "DTRAM-WideSignpost-v0": (2, 6),
+    "DTRAM-NoisySignpost-v0": (2, 12),
+    "DTRAM-Patience-v0": (2, 12),
+    "DTRAM-Pair-v0": (2, 12),
 }
-"""Rows and columns of digits that are shown."""
+"""Rows and columns of images that are shown."""
 DRAWINGS: dict[str, Drawing] = {
     "DTRAM-Birds-v0": BIRDS,
     "DTRAM-BirdsSmall-v0": SMALL_BIRDS,
@@ -70,8 +74,8 @@ def captions(env_id: str) -> dict[str, str]:
             f"The first {count} test images with the glimpses of {agent}, numbered in order. "
             f"The agent sees {sees}."
         )
-    if env_id in DIGITS:
-        rows, columns = DIGITS[env_id]
+    if env_id in SMALL_IMAGES:
+        rows, columns = SMALL_IMAGES[env_id]
         found[f"{env_id}.png"] = f"The first {rows * columns} test images."
     if env_id in DRAWINGS:
         side, drawing = registered(env_id)["glimpse_size"], DRAWINGS[env_id]
@@ -97,7 +101,7 @@ def make_pictures(ids: Sequence[str]) -> None:
         FileNotFoundError: an agent is missing; the message says how to train it.
         ValueError: an id without a picture, or a file that is too large.
     """
-    known = list(dict.fromkeys((*AGENTS, *DIGITS, *DRAWINGS)))
+    known = list(dict.fromkeys((*AGENTS, *SMALL_IMAGES, *DRAWINGS)))
     for env_id in ids or known:
         if env_id not in known:
             raise ValueError(f"--pictures {env_id}: expected some of {', '.join(known)}")
@@ -111,7 +115,7 @@ def make_pictures(ids: Sequence[str]) -> None:
                 ends = ends[: STILLS[env_id]]
                 Image.fromarray(np.concatenate(ends, axis=1)).save(path, quality=75, optimize=True)
             else:
-                pixels = digits(env_id) if env_id in DIGITS else classes(env_id)
+                pixels = small_images(env_id) if env_id in SMALL_IMAGES else classes(env_id)
                 Image.fromarray(pixels).save(path, quality=85, optimize=True)
             size = path.stat().st_size
             if size > LARGEST:
@@ -176,9 +180,9 @@ def write_gif(path: Path, frames: list[np.ndarray], times: list[int]) -> None:
     )
 
 
-def digits(env_id: str) -> np.ndarray:
+def small_images(env_id: str) -> np.ndarray:
     """The first images of a test split in rows and columns, ``(h, w)`` uint8, enlarged twice."""
-    rows, columns = DIGITS[env_id]
+    rows, columns = SMALL_IMAGES[env_id]
     images = datasets.load(registered(env_id)["dataset"], "test").images
     assert isinstance(images, np.ndarray)
     framed = np.pad(images[: rows * columns, ..., 0], ((0, 0), (1, 1), (1, 1)), constant_values=90)

@@ -15,7 +15,7 @@ import numpy as np
 from agents import POLICY_IDS
 from dtram_env import GlimpseEnv, datasets
 from dtram_env.datasets.drawn import AUTOS, BIRDS, SCENES
-from dtram_env.datasets.sources import cluttered, fashion, signpost
+from dtram_env.datasets.sources import cluttered, fashion, pair, patience, signpost
 
 # The example of ImageFolder runs these lines to make a folder of images.
 FOLDER = (
@@ -50,10 +50,20 @@ _IMAGES = {
         "differ only in the texture of one or two parts."
     ),
     "signpost": "Drawn glyphs and arrows; no download.",
+    "noisysignpost": "Drawn glyphs and arrows, with noise; no download.",
+    "widesignpost": "Drawn glyphs and arrows on larger images; no download.",
+    "patience": "A drawn glyph at one of seven places; no download.",
+    "pair": "Drawn glyphs of which two are to be added; no download.",
     "imagefolder": (
         "Your own images: `root` has one folder a class, or folders `train` and `test` that have "
         "one folder a class each. [Bring your images](../bring_your_images.md) explains the splits."
     ),
+}
+_STORIES = {  # modules whose docstring tells what the images show
+    **dict.fromkeys(("signpost", "noisysignpost", "widesignpost"), signpost),
+    **dict.fromkeys(OF_MNIST, cluttered),
+    "patience": patience,
+    "pair": pair,
 }
 _PARTS = {"cub": BIRDS, "birds": BIRDS, "cars": AUTOS, "autos": AUTOS, "scenes": SCENES}
 
@@ -128,10 +138,8 @@ def data_text(env_id: str, env: GlimpseEnv) -> list[str]:
     """Paragraphs on an id's images, classes, metadata and place on disk."""
     name = dataset_of(env_id)
     parts = [" ".join([_IMAGES[name], _size(env), *_classes(name, env)])]
-    if name == "signpost":
-        parts += _story(signpost)
-    elif name in OF_MNIST:
-        parts += _story(cluttered)
+    if name in _STORIES:
+        parts += _story(_STORIES[name])
     elif name in _PARTS:
         parts.append(_metadata(env_id))
         parts.append(f"{_cache(env_id)} [Data](../data.md) gives the sizes.")

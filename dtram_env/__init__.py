@@ -9,12 +9,14 @@ from .env import GlimpseEnv
 from .evaluate import Evaluation, evaluate
 from .policy import CenterPolicy, Policy, RandomPolicy, ScanPolicy
 from .registration import ENV_IDS, register_all
+from .suite import SUITE, evaluate_suite
 from .vector_env import GlimpseVectorEnv
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ENV_IDS",
+    "SUITE",
     "CenterPolicy",
     "Classifier",
     "Evaluation",
@@ -25,6 +27,7 @@ __all__ = [
     "ScanPolicy",
     "__version__",
     "evaluate",
+    "evaluate_suite",
 ]
 
 register_all()

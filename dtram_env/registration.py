@@ -5,6 +5,7 @@ from typing import Any
 import gymnasium as gym
 
 from .datasets.drawn import SCENES, SMALL_BIRDS
+from .suite import best_return
 
 # Values are names and numbers only, because `gym.make` copies them deeply.
 _COMMON: dict[str, Any] = {
@@ -48,6 +49,10 @@ TABLE: dict[str, dict[str, Any]] = {
     "DTRAM-Scenes-v0": {"dataset": "Scenes", **_SCENES},
     "DTRAM-ImageFolder-v0": {"dataset": "ImageFolder", **_PHOTOGRAPHS},
     "DTRAM-Signpost-v0": {"dataset": "Signpost", **_COMMON, "max_glimpses": 4},
+    "DTRAM-NoisySignpost-v0": {"dataset": "NoisySignpost", **_COMMON, "max_glimpses": 4},
+    "DTRAM-WideSignpost-v0": {"dataset": "WideSignpost", **_COMMON, "max_glimpses": 4},
+    "DTRAM-Patience-v0": {"dataset": "Patience", **_COMMON},
+    "DTRAM-Pair-v0": {"dataset": "Pair", **_COMMON, "max_glimpses": 4},
 }
 
 ENV_IDS: tuple[str, ...] = tuple(TABLE)
@@ -61,5 +66,6 @@ def register_all() -> None:
                 env_id,
                 entry_point="dtram_env.env:GlimpseEnv",
                 vector_entry_point="dtram_env.vector_env:GlimpseVectorEnv",
+                reward_threshold=best_return(env_id),
                 kwargs=dict(keywords),
             )

@@ -2,6 +2,7 @@
 
     python train/compare.py --algos ppo dqn random scan dtram --seeds 0 1 2     # policy-only MNIST
     python train/compare.py --env-id DTRAM-MNIST-v0 --algos ppo a2c dtram --jobs 2
+    python train/compare.py --suite --algos ppo scan --seeds 0              # scores from 0 to 1
     python train/compare.py --algos ppo scan --read-only      # only runs that are finished
     python train/compare.py --records benchmarks/results/comparison/DTRAM-MNIST-v0.jsonl
 
@@ -28,6 +29,7 @@ from train.common.run import run_program  # isort: skip  # says what to install
 import torch
 import tyro
 
+from dtram_env import suite
 from train.baselines.algorithms import ALGORITHMS, ENV_STEPS, table_row
 from train.baselines.comparison_run import ComparisonRun
 from train.baselines.summary import has_result, markdown, write_comparison
@@ -46,6 +48,8 @@ class Options(JobOptions):
 
     env_id: tuple[str, ...] = ("agents:DTRAM-MNIST-Policy-v0",)
     """registered environments"""
+    suite: bool = False
+    """all environments of `dtram_env.SUITE`, in place of --env-id"""
     env: tuple[str, ...] = ()
     """keywords of the environments, as in max_glimpses=4; each setting needs its own --runs"""
     root: Path | None = None
@@ -55,7 +59,7 @@ class Options(JobOptions):
     seeds: tuple[int, ...] = (0, 1, 2)
     """each algorithm is run once with each"""
     total_timesteps: int | None = None
-    """env steps of a run; 300,000 on policy-only ids and 1,000,000 on others if not given"""
+    """env steps of a run; 1,000,000 if not given, 300,000 on policy-only ids and with --suite"""
     runs: Path = Path("runs/compare")
     """folder of the runs: RUNS/ENV_ID/ALGO/seed-N"""
     out: Path | None = None
@@ -70,6 +74,8 @@ class Options(JobOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.suite:
+            object.__setattr__(self, "env_id", tuple(found.env_id for found in suite.SUITE))
         for name in self.algos:
             check("algos", name, name in NAMES, f"some of {', '.join(NAMES)}")
         for name in ("env_id", "algos", "seeds"):
@@ -89,7 +95,8 @@ def plan(options: Options) -> list[ComparisonRun]:
         environment = EnvOptions(env_id, options.env, options.root, options.data_dir)
         keywords = environment.env_words() | environment.env_folders()
         track = describe_env(env_id, data="real", **keywords)["track"]
-        steps = options.total_timesteps or ENV_STEPS[track]
+        default = suite.ENV_STEPS if options.suite else ENV_STEPS[track]
+        steps = options.total_timesteps or default
         for algo in options.algos:
             table_row(track, algo)  # refuses an algorithm before any run starts
         for seed, algo in itertools.product(options.seeds, options.algos):

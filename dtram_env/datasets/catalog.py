@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from .drawn import AUTOS, BIRDS, SCENES, Drawing
-from .sources import cars, cluttered, cub, fashion, folder, mnist, signpost
+from .sources import cars, cluttered, cub, fashion, folder, mnist, pair, patience, signpost
 from .sources.listing import ImageList
 from .storage.cache import build_cache, open_cache
 from .storage.decode import DecodedImages
@@ -180,14 +180,48 @@ def _from_mnist(title: str, description: str) -> DatasetInfo:
     )
 
 
+def _puzzle(
+    title: str,
+    draw: Callable[[str], tuple[np.ndarray, np.ndarray]],
+    class_names: tuple[str, ...],
+    description: str,
+) -> DatasetInfo:
+    """A small drawn dataset, made in memory."""
+    read = _arrays(lambda place, part: draw(part), class_names)
+    return DatasetInfo(title, description, f"DTRAM-{title}-v0", read, drawn=True)
+
+
 DATASETS: dict[str, DatasetInfo] = {
     "mnist": _from_mnist("MNIST", "handwritten digits, 28x28x1, 60,000 + 10,000 images, 55 MB"),
-    "signpost": DatasetInfo(
+    "signpost": _puzzle(
         "Signpost",
+        signpost.draw,
+        signpost.CLASS_NAMES,
         "drawn glyphs and arrows, 28x28x1, 6,000 + 2,000 images",
-        "DTRAM-Signpost-v0",
-        _arrays(lambda place, part: signpost.draw(part), signpost.CLASS_NAMES),
-        drawn=True,
+    ),
+    "noisysignpost": _puzzle(
+        "NoisySignpost",
+        partial(signpost.draw, version=signpost.NOISY),
+        signpost.CLASS_NAMES,
+        "the same with 3 of 16 pixels turned",
+    ),
+    "widesignpost": _puzzle(
+        "WideSignpost",
+        partial(signpost.draw, version=signpost.WIDE),
+        signpost.CLASS_NAMES,
+        "the same on 100x100x1",
+    ),
+    "patience": _puzzle(
+        "Patience",
+        patience.draw,
+        patience.CLASS_NAMES,
+        "a drawn glyph at one of 7 places, 40x40x1, 5,600 + 2,240 images",
+    ),
+    "pair": _puzzle(
+        "Pair",
+        pair.draw,
+        pair.CLASS_NAMES,
+        "drawn glyphs to be added, 28x28x1, 6,400 + 2,000 images",
     ),
     "fashionmnist": DatasetInfo(
         "FashionMNIST",

@@ -332,6 +332,10 @@ EXPECTED = {
     ),
     "DTRAM-ImageFolder-v0": Known("photos", (None, None, 3), (96, 96, 3), 4, 3, "thumbnail", 12),
     "DTRAM-Signpost-v0": Known("Signpost", (28, 28, 1), (8, 8, 1), 4, 4, "center", 2000),
+    "DTRAM-NoisySignpost-v0": Known("NoisySignpost", (28, 28, 1), (8, 8, 1), 4, 4, "center", 2000),
+    "DTRAM-WideSignpost-v0": Known("WideSignpost", (100, 100, 1), (8, 8, 1), 4, 4, "center", 2000),
+    "DTRAM-Patience-v0": Known("Patience", (40, 40, 1), (8, 8, 1), 7, 4, "center", 2240),
+    "DTRAM-Pair-v0": Known("Pair", (28, 28, 1), (8, 8, 1), 4, 4, "center", 2000),
 }
 
 

@@ -15,6 +15,7 @@ import torch
 import dtram_env
 from agents.dtram import DTRAM
 from dtram_env.files import write_json
+from dtram_env.suite import SUITE
 from tests.dtram_env.datasets.trees import make_folder
 from train.baselines.comparison_run import area_under
 from train.common import jobs
@@ -76,6 +77,12 @@ def no_run_starts(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.fail("a run was started")
 
     monkeypatch.setattr(jobs, "make", refuse)
+
+
+def test_the_suite_is_planned_with_its_own_env_steps(tmp_path: Path) -> None:
+    runs = plan(Options(suite=True, algos=("ppo", "scan"), seeds=(0,), runs=tmp_path))
+    assert [run.env_id for run in runs[::2]] == [found.env_id for found in SUITE]
+    assert {run.steps for run in runs} == {300_000}
 
 
 def test_it_leaves_and_prints_everything(made: Made) -> None:

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dtram_env.files import replacing, write_text
+from dtram_env.suite import SUITE
 from train.common.files import markdown_table
 from train.common.lock import in_turn
 from train.common.records import write_records
@@ -46,6 +47,10 @@ NOTES = (
 FEW_SEEDS = (
     "With fewer than 4 seeds the interquartile mean is the mean of all, and its interval is their "
     "range, which is too narrow."
+)
+SUITE_NOTES = (
+    "Scores: 0 is the return of the random policy, 1 that of the best policy known "
+    "(`dtram_env.SUITE`); means over seeds, no mean over skills without a result on each."
 )
 DTRAM_NOTES = (
     "dtram is first validated after an epoch of its training; for the area, its return before that "
@@ -119,6 +124,24 @@ def over_environments(records: Records) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["track", "algo", "environments", *IQM])
 
 
+def suite_scores(records: Records) -> pd.DataFrame:
+    """Mean score over the seeds of each algorithm (rows) on each skill of the suite (columns).
+
+    NaN where it has no result; empty unless the records have at least two of its environments.
+    """
+    challenges = {challenge.env_id.rpartition(":")[2]: challenge for challenge in SUITE}
+    rows = []
+    for record in records:
+        if has_result(record) and record["env_id"] in challenges:
+            challenge = challenges[record["env_id"]]
+            score = challenge.score(record["mean_return"])
+            rows.append({"algo": record["algo"], "skill": challenge.skill, "score": score})
+    table = pd.DataFrame(rows, columns=["algo", "skill", "score"])
+    table = table.pivot_table("score", "algo", "skill", aggfunc="mean", sort=False)
+    skills = [challenge.skill for challenge in SUITE if challenge.skill in table.columns]
+    return table[skills] if len(skills) > 1 else pd.DataFrame()
+
+
 def _interquartile(strata: Sequence[np.ndarray]) -> dict[str, Any]:
     mean, interval = interquartile_mean(np.concatenate(strata)), stratified_bootstrap(strata)
     return dict(zip(IQM, (mean, *interval), strict=True))
@@ -135,13 +158,25 @@ def markdown(records: Records, command: str) -> str:
         sections.append(
             f"## Over the {rows['environments'].iloc[0]} environments, {track}\n\n{table}"
         )
-    notes = [NOTES]
+    scores = suite_scores(records)
+    if len(scores):
+        sections.append(f"## Scores on the suite\n\n{_suite(scores)}")
+    notes = [NOTES, *([SUITE_NOTES] if len(scores) else [])]
     if summary["seeds"].between(1, 3).any():
         notes.append(FEW_SEEDS)
     if ((summary["algo"] == "dtram") & (summary["seeds"] > 0)).any():
         notes.append(DTRAM_NOTES)
     notes += _origins(records)
     return "\n".join([*sections, "\n".join(notes), "", f"Made by `{command}`.\n"])
+
+
+def _suite(scores: pd.DataFrame) -> str:
+    means = scores.mean(axis=1, skipna=False)
+    lines = [
+        [str(algo), *("" if np.isnan(v) else f"{v:.2f}" for v in [*scores.loc[algo], means[algo]])]
+        for algo in means.sort_values(ascending=False, kind="stable").index
+    ]
+    return markdown_table(["algorithm", *map(str, scores.columns), "mean"], lines)
 
 
 def _environment(name: str, rows: pd.DataFrame) -> str:
@@ -225,8 +260,13 @@ def error_by_glimpses(axes: Axes, by_algorithm: Mapping[str, Records]) -> None:
 def _plot(records: Records, draw: Callable[[Axes, Mapping[str, Records]], None]) -> Figure:
     """A figure with axes for each environment, where `draw` shows its finished runs."""
     names = list(dict.fromkeys(record["env_id"] for record in records))
-    figure = Figure(figsize=(6.5 * len(names), 4.2), layout="constrained")
-    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+    columns = min(len(names), 3)
+    lines = -(-len(names) // columns)
+    figure = Figure(figsize=(6.5 * columns, 4.2 * lines), layout="constrained")
+    grid = figure.subplots(lines, columns, squeeze=False).flatten()
+    for axes in grid[len(names) :]:
+        axes.set_axis_off()
+    for axes, name in zip(grid, names, strict=False):
         runs: dict[str, list[Mapping[str, Any]]] = {}
         for record in records:
             if record["env_id"] == name and has_result(record):

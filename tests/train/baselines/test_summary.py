@@ -10,12 +10,14 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from dtram_env.suite import random_return
 from train.baselines import summary
 from train.baselines.summary import (
     COLUMNS,
     WITH_INTERVAL,
     markdown,
     over_environments,
+    suite_scores,
     summarise,
     write_comparison,
 )
@@ -184,6 +186,36 @@ def test_tracks_are_not_pooled() -> None:
     assert both["iqm_return"].tolist() == [pytest.approx(0.3)]
     assert over_environments([*records, other]).equals(both)
     assert over_environments([records[0], other]).empty
+
+
+# --- Scores on the suite
+
+
+def test_scores_of_the_suite() -> None:
+    """Signpost's random policy earns r = 0.2405..., its best one 0.9702."""
+    pair, signpost = "DTRAM-Pair-v0", "DTRAM-Signpost-v0"
+    low, high = random_return(4, 4), 0.98 * 1.98 / 2
+    records = [
+        record(signpost, "ppo", 0, low),
+        record(signpost, "ppo", 1, high),
+        record(pair, "ppo", 0, 0.98**2),
+        record(signpost, "scan", 0, low + 0.9 * (high - low)),
+        record(pair, "scan", 0, None),
+        record("DTRAM-Birds-v0", "ppo", 0, 0.5),  # not in the suite
+    ]
+    scores = suite_scores(records)
+    assert list(scores.columns) == ["where to look", "to remember what was seen"]
+    assert scores.loc["ppo"].tolist() == pytest.approx([0.5, 1.0])
+    assert scores.loc["scan"].iloc[0] == pytest.approx(0.9) and pd.isna(scores.loc["scan"].iloc[1])
+    text = markdown(records, "c")
+    assert "| ppo | 0.50 | 1.00 | 0.75 |" in text and "| scan | 0.90 |  |  |" in text
+    assert "Scores: 0 is the return of the random policy" in text
+
+
+def test_one_environment_of_the_suite_has_no_table() -> None:
+    records = [record("DTRAM-Pair-v0", "ppo", 0, 0.9), record("DTRAM-Birds-v0", "ppo", 0, 0.5)]
+    assert suite_scores(records).empty
+    assert "suite" not in markdown(records, "c")
 
 
 # --- The files

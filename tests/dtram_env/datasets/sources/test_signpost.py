@@ -7,7 +7,7 @@ import pytest
 
 from dtram_env import sensor
 from dtram_env.datasets import SPLITS, load
-from dtram_env.datasets.sources import signpost
+from dtram_env.datasets.sources import glyphs, signpost
 
 CENTRE = np.zeros(2, dtype=np.float32)
 
@@ -28,15 +28,15 @@ def look(split: str, location: np.ndarray) -> np.ndarray:
 
 
 def test_shapes_are_clearly_different() -> None:
-    glyphs, arrows = signpost._shapes()
-    shapes = np.concatenate([glyphs, arrows]).reshape(8, 64)
+    drawn, arrows = glyphs.shapes()
+    shapes = np.concatenate([drawn, arrows]).reshape(8, 64)
     assert shapes.max() == 1 and set(shapes.sum(axis=1)) <= set(range(18, 45))
     apart = (shapes[:, None] != shapes[None]).sum(axis=2) + 64 * np.eye(8, dtype=int)
     assert apart.min() >= 14  # of 64 pixels
 
 
 def test_arrows_point_where_their_name_says() -> None:
-    _, arrows = signpost._shapes()
+    _, arrows = glyphs.shapes()
     rows, columns = np.indices((8, 8)) - 3.5
     for (x, y), arrow in zip([(-1, 0), (1, 0), (0, -1), (0, 1)], arrows, strict=True):
         # The head is wider than the shaft, so the ink's centre lies towards it.
@@ -48,17 +48,17 @@ def test_arrows_point_where_their_name_says() -> None:
 @pytest.mark.parametrize("split", SPLITS)
 def test_the_location_shows_the_class(split: str) -> None:
     """The sensor shows the class of every image at the layout's location."""
-    glyphs, _ = signpost._shapes()
+    drawn, _ = glyphs.shapes()
     layout = signpost.layout(split)
-    seen = read_glyph(look(split, layout.location), glyphs)
+    seen = read_glyph(look(split, layout.location), drawn)
     assert np.array_equal(seen, load("signpost", split).labels)
 
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_the_centre_shows_the_class_or_the_way(split: str) -> None:
-    glyphs, arrows = signpost._shapes()
+    drawn, arrows = glyphs.shapes()
     layout = signpost.layout(split)
-    seen = read_glyph(look(split, CENTRE), np.concatenate([glyphs, arrows]))
+    seen = read_glyph(look(split, CENTRE), np.concatenate([drawn, arrows]))
     assert np.array_equal(seen, np.where(layout.easy, layout.labels, 4 + layout.direction))
 
 
@@ -82,10 +82,10 @@ def test_the_centre_of_a_hard_image_has_no_information() -> None:
 
 def test_decoys_have_no_information() -> None:
     """Three other places show the class as often as chance, on easy and hard images."""
-    glyphs, _ = signpost._shapes()
+    drawn, _ = glyphs.shapes()
     layout = signpost.layout("train+validation")
     for k, step in enumerate([(-9, 0), (9, 0), (0, -9), (0, 9)]):
-        seen = read_glyph(look("train+validation", np.array(step) / 14), glyphs)
+        seen = read_glyph(look("train+validation", np.array(step) / 14), drawn)
         assert seen.min() >= 0  # every place carries a glyph
         decoy = layout.direction != k
         share = (seen == layout.labels)[decoy].mean()
@@ -111,6 +111,35 @@ def test_an_image_does_not_depend_on_the_others(monkeypatch: pytest.MonkeyPatch)
     fewer, fewer_labels = signpost.draw("test")
     assert np.array_equal(images[:400], fewer)
     assert np.array_equal(labels[:400], fewer_labels)
+
+
+@pytest.mark.parametrize(
+    ("version", "digest"),
+    [(signpost.NOISY, "b3d0d46fa855ac9a"), (signpost.WIDE, "6ae9b1a65df0dbb0")],
+    ids=["noisy", "wide"],
+)
+def test_the_other_versions_never_change(version: signpost.Version, digest: str) -> None:
+    images, labels = signpost.draw("test", version=version)
+    found = hashlib.sha256(images.tobytes() + labels.astype("<i8").tobytes()).hexdigest()
+    assert found[:16] == digest
+
+
+def test_three_of_sixteen_pixels_are_turned() -> None:
+    """Pixels in no box have ink only where they were turned."""
+    images, _ = signpost.draw("train", version=signpost.NOISY)
+    corner = images[:, :6, :6] > 100
+    assert abs(corner.mean() - 3 / 16) < 4 * np.sqrt(3 / 16 * 13 / 16 / corner.size)
+
+
+def test_the_wide_version_shows_the_class_far_away() -> None:
+    layout = signpost.layout("test", version=signpost.WIDE)
+    images, labels = signpost.draw("test", version=signpost.WIDE)
+    drawn, _ = glyphs.shapes()
+    for k, (x, y) in enumerate([(-40, 0), (40, 0), (0, -40), (0, 40)]):
+        shown = layout.direction == k
+        box = images[shown, 50 + y - 4 : 50 + y + 4, 50 + x - 4 : 50 + x + 4]
+        assert np.array_equal(read_glyph(box, drawn), labels[shown])
+        assert np.allclose(layout.location[shown], np.array([x, y]) / 50)
 
 
 def test_seeds_and_parts_differ_and_repeat() -> None:

@@ -1,0 +1,143 @@
+"""A suite of environments, one skill each, and a score from 0 to 1 on every one.
+
+    results = dtram_env.evaluate_suite(make_policy)  # make_policy(env_id) -> dtram_env.Policy
+    for result in results:
+        print(f"{result.challenge.skill:30} {result.score:.2f}")
+
+A score of 0 is the return of `RandomPolicy`, 1 that of the best policy: the best possible one where
+it is known, else the best on record. `gym.spec(env_id).reward_threshold` is that return, too.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .checks import check_choice
+from .evaluate import Evaluation, evaluate
+from .policy import Policy
+
+
+@dataclass(frozen=True)
+class Challenge:
+    """An environment of the suite, and what its scores 0 and 1 stand for."""
+
+    env_id: str  # with the package that registers it, as for `gym.make`
+    skill: str  # what an algorithm has to learn there
+    random: float  # mean return of `RandomPolicy` on the test split
+    best: float  # mean return of the best policy
+    best_policy: str  # which one that is
+
+    @property
+    def known(self) -> bool:
+        """Whether no policy can earn more than `best`."""
+        return not self.best_policy.startswith("on record")
+
+    def score(self, mean_return: float) -> float:
+        """The score in [0, 1] of a mean return on the test split."""
+        return float(np.clip((mean_return - self.random) / (self.best - self.random), 0, 1))
+
+
+@dataclass(frozen=True)
+class SuiteResult:
+    """What a policy earned on an environment of the suite."""
+
+    challenge: Challenge
+    evaluation: Evaluation
+
+    @property
+    def score(self) -> float:
+        """In [0, 1]."""
+        return self.challenge.score(self.evaluation.mean_return)
+
+
+def random_return(num_classes: int, max_glimpses: int, discount: float = 0.98) -> float:
+    """The expected return of `RandomPolicy` on the whole task, in closed form.
+
+    It stops with probability 1/2 after each glimpse, at the last one surely, and guesses.
+    """
+    stops = 0.5 ** np.arange(1, max_glimpses + 1)
+    stops[-1] *= 2
+    return float(stops @ discount ** np.arange(1, max_glimpses + 1)) / num_classes
+
+
+_ARROW = 0.98 * (1 + 0.98) / 2  # half of the images after one glimpse, half after two
+SUITE = (
+    Challenge(
+        "dtram_env:DTRAM-Signpost-v0",
+        "where to look",
+        random_return(4, 4),
+        _ARROW,
+        "follows the arrow",
+    ),
+    Challenge(
+        "dtram_env:DTRAM-WideSignpost-v0",
+        "where to look, far away",
+        random_return(4, 4),
+        _ARROW,
+        "follows the arrow",
+    ),
+    Challenge(
+        "dtram_env:DTRAM-NoisySignpost-v0",
+        "where to look, in noise",
+        random_return(4, 4),
+        0.968759,
+        "takes the nearest shapes, follows the arrow",
+    ),
+    Challenge(
+        "dtram_env:DTRAM-Patience-v0",
+        "when to stop",
+        random_return(4, 7),
+        float(np.mean(0.98 ** np.arange(1, 8))),
+        "looks at one place after the other",
+    ),
+    Challenge(
+        "dtram_env:DTRAM-Pair-v0",
+        "to remember what was seen",
+        random_return(4, 4),
+        0.98**2,
+        "adds the centre and the right",
+    ),
+    Challenge(
+        "agents:DTRAM-MNIST-Policy-v0",
+        "where and when, on digits",
+        0.8275,
+        0.9325,
+        "on record: DT-RAM, mean of 3 seeds",
+    ),
+)
+"""The environments, from the simplest skill on."""
+ENV_STEPS = 300_000
+"""How long an algorithm learns on each, for a score to be compared with others."""
+
+
+def best_return(env_id: str) -> float | None:
+    """The best return of an id, without its package; None if it is not in the suite."""
+    best = {challenge.env_id.split(":")[1]: challenge.best for challenge in SUITE}
+    return best.get(env_id)
+
+
+def evaluate_suite(
+    make_policy: Callable[[str], Policy[Any]],
+    env_ids: Sequence[str] | None = None,
+    **keywords: Any,
+) -> list[SuiteResult]:
+    """Runs a policy on the test split of each environment, every image exactly once.
+
+    Args:
+        make_policy: returns the trained policy of an id, ``package:DTRAM-…-v0``.
+        env_ids: some of the suite's ids, all if not given.
+        **keywords: of `evaluate` and of the environments, such as ``backend`` or ``view``.
+
+    Raises:
+        ValueError: an id is not in the suite; further as `evaluate`.
+    """
+    known = {challenge.env_id: challenge for challenge in SUITE}
+    for env_id in env_ids or ():
+        check_choice("env_ids", env_id, known)
+    results = []
+    for env_id in env_ids or known:
+        found = evaluate(make_policy(env_id), env_id, "test", **keywords)
+        results.append(SuiteResult(known[env_id], found))
+    return results

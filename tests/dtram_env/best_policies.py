@@ -1,0 +1,67 @@
+"""The best policies of the drawn puzzles: they read glyphs exactly, and know the rules."""
+
+from typing import Any
+
+import numpy as np
+
+from dtram_env.datasets.sources import glyphs, pair, patience
+
+_SHAPES = np.concatenate(glyphs.shapes()).reshape(8, 64)
+EMPTY = -1
+
+
+def nearest_shape(windows: Any) -> np.ndarray:
+    """The glyph, 0 to 3, or arrow, 4 to 7, nearest to windows ``(B, 8, 8, 1)``; `EMPTY`: no ink."""
+    ink = np.asarray(windows).reshape(-1, 64) > 100
+    shape = (ink[:, None] != _SHAPES).sum(axis=2).argmin(axis=1)
+    return np.where(ink.any(axis=1), shape, EMPTY)
+
+
+class _Puzzle:
+    """Its state counts the glimpses seen."""
+
+    def reset(self, batch: int) -> np.ndarray:
+        return np.zeros(batch, dtype=np.int64)
+
+
+class FollowArrow(_Puzzle):
+    """Signpost: stops at a glyph; an arrow says where it is, `reach` image halves away."""
+
+    def __init__(self, reach: float) -> None:
+        self.reach = reach
+
+    def step(self, observation: dict[str, Any], taken: np.ndarray) -> tuple[Any, np.ndarray]:
+        shape, taken = nearest_shape(observation["glimpse"]), taken + 1
+        return {
+            "location": (glyphs.STEPS[shape % 4] * self.reach).astype(np.float32),
+            "stop": ((shape < 4) | (taken > 1)).astype(np.int64),
+            "prediction": shape % 4,
+        }, taken
+
+
+class ReadInOrder(_Puzzle):
+    """Patience: looks at the seven places one after the other, and stops when it sees a glyph."""
+
+    def step(self, observation: dict[str, Any], taken: np.ndarray) -> tuple[Any, np.ndarray]:
+        shape, taken = nearest_shape(observation["glimpse"]), taken + 1
+        place = patience.PLACES[np.minimum(taken, len(patience.PLACES) - 1)]
+        return {
+            "location": (2 * place / patience.SIZE).astype(np.float32),
+            "stop": (shape != EMPTY).astype(np.int64),
+            "prediction": shape % 4,
+        }, taken
+
+
+class AddTwo:
+    """Pair: remembers the glyph at the centre, its state, and adds the one on its right."""
+
+    def reset(self, batch: int) -> np.ndarray:
+        return np.full(batch, EMPTY)
+
+    def step(self, observation: dict[str, Any], first: np.ndarray) -> tuple[Any, np.ndarray]:
+        shape = nearest_shape(observation["glimpse"])
+        return {
+            "location": np.tile(np.float32([2 * pair.REACH / pair.SIZE, 0]), (len(first), 1)),
+            "stop": (first != EMPTY).astype(np.int64),
+            "prediction": (first + shape) % 4,
+        }, shape

@@ -1,0 +1,109 @@
+"""Patience and Pair: the images show what their pages say."""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dtram_env import sensor
+from dtram_env.datasets import SPLITS, load
+from dtram_env.datasets.sources import glyphs, pair, patience
+
+EMPTY = 4
+
+
+def seen_at(name: str, split: str, pixels: np.ndarray) -> np.ndarray:
+    """The glyph ``(N,)`` in a glimpse at ``pixels`` (x, y) from the centre; `EMPTY`: noise only."""
+    data = load(name, split)
+    location = np.broadcast_to(2 * pixels / data.images.shape[1], (len(data), 2))
+    return glyph_in(
+        sensor.glimpse(data.store(sensor.margin(8, 1)), np.arange(len(data)), location, 8)
+    )
+
+
+def glyph_in(windows: np.ndarray) -> np.ndarray:
+    """The glyph ``(B,)`` that windows ``(B, 8, 8, 1)`` show exactly; `EMPTY`, or -1: neither."""
+    drawn, _ = glyphs.shapes()
+    known = np.concatenate([drawn, np.zeros((1, 8, 8), np.uint8)]).astype(bool)
+    same = ((windows[..., 0] > 100)[:, None] == known).all(axis=(2, 3))
+    return np.where(same.any(axis=1), same.argmax(axis=1), -1)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_patience_shows_one_glyph_where_the_layout_says(split: str) -> None:
+    layout, labels = patience.layout(split), load("patience", split).labels
+    assert np.array_equal(layout.labels, labels)
+    for k, pixels in enumerate(patience.PLACES):
+        expected = np.where(layout.place == k, labels, EMPTY)
+        assert np.array_equal(seen_at("patience", split, pixels), expected)
+    exact = 2 * patience.PLACES[layout.place] / 40
+    assert np.allclose(layout.location, exact) and layout.location.dtype == np.float32
+
+
+def test_no_glimpse_sees_two_places_of_patience() -> None:
+    """A glimpse of 8 pixels that touches a box of 8 cannot reach the next one, 16 pixels away."""
+    apart = np.abs(patience.PLACES[:, None] - patience.PLACES[None]).max(axis=2)
+    assert (apart[~np.eye(7, dtype=bool)] >= 16).all()
+
+
+def test_going_on_is_better_than_a_guess_in_patience() -> None:
+    """After t empty places the glyph is equally likely at each of the 7 - t others."""
+    for discount, better in ((0.62, True), (0.61, False)):
+        on = [np.mean(discount ** np.arange(1, n + 1)) for n in range(1, 7)]
+        assert (min(on) > 1 / 4) == better
+
+
+@pytest.mark.parametrize("split", ["test", "train+validation"])
+def test_classes_and_places_are_balanced(split: str) -> None:
+    layout = patience.layout(split)
+    pairs = np.bincount(4 * layout.place + layout.labels, minlength=28)
+    assert (pairs == len(layout.labels) // 28).all()
+
+
+@pytest.mark.parametrize("split", ["test", "train+validation"])
+def test_pair_adds_the_centre_and_the_right(split: str) -> None:
+    centre = seen_at("pair", split, np.array([0, 0]))
+    right = seen_at("pair", split, np.array([9, 0]))
+    labels = load("pair", split).labels
+    assert np.array_equal((centre + right) % 4, labels)
+    for one in (centre, right):  # every glyph is as frequent with every class
+        assert (np.bincount(4 * one + labels, minlength=16) == len(labels) // 16).all()
+
+
+@pytest.mark.parametrize("pixels", [(-9, 0), (0, -9), (0, 9)])
+def test_the_other_glyphs_of_pair_say_nothing(pixels: tuple[int, int]) -> None:
+    """Glyph and class are independent (chi-square), also where the centre is known."""
+    other = seen_at("pair", "train+validation", np.array(pixels))
+    centre = seen_at("pair", "train+validation", np.array([0, 0]))
+    labels = load("pair", "train+validation").labels
+    assert other.min() >= 0 and other.max() < EMPTY
+    table = np.bincount(16 * centre + 4 * other + labels, minlength=64)
+    expected = len(labels) / 64
+    assert ((table - expected) ** 2 / expected).sum() < 108  # 63 degrees of freedom, p = 0.0003
+
+
+@pytest.mark.parametrize(
+    ("puzzle", "digest"), [(patience, "a02fc8c08c3b1d8e"), (pair, "d28729a9f2a98ebb")]
+)
+def test_the_drawing_never_changes(puzzle: Any, digest: str) -> None:
+    """A changed digest means another dataset: raise the version of its environment."""
+    images, labels = puzzle.draw("test")
+    found = hashlib.sha256(images.tobytes() + labels.astype("<i8").tobytes()).hexdigest()
+    assert found[:16] == digest
+
+
+@pytest.mark.parametrize("puzzle", [patience, pair])
+def test_seeds_parts_and_puzzles_differ(puzzle: Any) -> None:
+    images, labels = puzzle.draw("test", seed=3)
+    assert np.array_equal(images, puzzle.draw("test", seed=3)[0])
+    assert not np.array_equal(labels, puzzle.draw("test", seed=4)[1])
+    assert not np.array_equal(labels, puzzle.draw("train", seed=3)[1][: len(labels)])
+
+
+@pytest.mark.parametrize("puzzle", [patience, pair])
+def test_bad_input(puzzle: Any) -> None:
+    with pytest.raises(ValueError, match="part='validation': expected one of 'train', 'test'"):
+        puzzle.draw("validation")
+    with pytest.raises(ValueError, match="seed=-1: expected 0 to"):
+        puzzle.draw("test", seed=-1)

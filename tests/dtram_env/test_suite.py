@@ -1,0 +1,80 @@
+"""The suite: the policies that its scores stand for earn exactly 0 and 1."""
+
+from typing import Any
+
+import gymnasium as gym
+import pytest
+
+import agents  # noqa: F401 - registers the policy-only ids
+import dtram_env
+from dtram_env.suite import SUITE, Challenge, best_return, random_return
+
+from .best_policies import AddTwo, FollowArrow, ReadInOrder
+
+BEST: dict[str, Any] = {
+    "dtram_env:DTRAM-Signpost-v0": FollowArrow(9 / 14),
+    "dtram_env:DTRAM-WideSignpost-v0": FollowArrow(40 / 50),
+    "dtram_env:DTRAM-NoisySignpost-v0": FollowArrow(9 / 14),
+    "dtram_env:DTRAM-Patience-v0": ReadInOrder(),
+    "dtram_env:DTRAM-Pair-v0": AddTwo(),
+}
+WHOLE_TASK = [challenge for challenge in SUITE if "Policy" not in challenge.env_id]
+
+
+def ids(challenge: Any) -> str:
+    return str(challenge.env_id)
+
+
+def test_the_best_policies_score_one() -> None:
+    assert list(BEST) == [challenge.env_id for challenge in SUITE if challenge.known]
+    for result in dtram_env.evaluate_suite(BEST.__getitem__, list(BEST)):
+        found = result.evaluation
+        assert found.mean_return == pytest.approx(result.challenge.best, abs=1e-6)
+        assert result.score == pytest.approx(1, abs=2e-6)
+        if "Noisy" not in result.challenge.env_id:
+            assert found.error == 0
+    assert found.mean_glimpses == 2  # Pair
+
+
+def test_glimpses_of_the_best_policies() -> None:
+    results = dtram_env.evaluate_suite(BEST.__getitem__, list(BEST)[:1] + list(BEST)[3:4])
+    assert [result.evaluation.mean_glimpses for result in results] == [1.5, 4.0]
+    assert results[1].evaluation.histogram.tolist() == [320] * 7
+
+
+@pytest.mark.parametrize("challenge", WHOLE_TASK, ids=ids)
+def test_the_random_policy_scores_zero(challenge: Challenge) -> None:
+    """Within four standard errors; the return of an episode is 0, or about 1 with p = 1 / K."""
+    classes = gym.make(challenge.env_id).unwrapped.num_classes
+    policy = dtram_env.RandomPolicy(classes)
+    found = dtram_env.evaluate(policy, challenge.env_id)
+    bound = 4 * (1 / classes * (1 - 1 / classes) / found.images) ** 0.5
+    assert found.mean_return == pytest.approx(challenge.random, abs=bound)
+
+
+def test_the_random_return_in_closed_form() -> None:
+    """With 3 glimpses of a coin: stops after 1, 2, 3 with probability 1/2, 1/4, 1/4."""
+    assert random_return(2, 3, discount=0.5) == (1 / 2 / 2 + 1 / 4 / 4 + 1 / 4 / 8) / 2
+    assert random_return(5, 1, discount=0.9) == pytest.approx(0.9 / 5)
+
+
+def test_a_score_lies_between_zero_and_one() -> None:
+    challenge = Challenge("x:y", "", random=0.2, best=0.7, best_policy="on record: z")
+    assert [challenge.score(r) for r in (0.1, 0.2, 0.45, 0.7, 0.8)] == pytest.approx(
+        [0, 0, 0.5, 1, 1]
+    )
+    assert not challenge.known
+
+
+@pytest.mark.parametrize("challenge", SUITE, ids=ids)
+def test_the_registration_has_the_best_return(challenge: Challenge) -> None:
+    package, name = challenge.env_id.split(":")
+    assert package == ("agents" if "Policy" in name else "dtram_env")
+    assert gym.spec(name).reward_threshold == challenge.best == best_return(name)
+    assert 0 < challenge.random < challenge.best < 1
+    assert best_return("DTRAM-Birds-v0") is gym.spec("DTRAM-Birds-v0").reward_threshold is None
+
+
+def test_an_unknown_id_is_named_before_anything_runs() -> None:
+    with pytest.raises(ValueError, match="env_ids='DTRAM-Chess-v0': expected one of 'dtram_env:"):
+        dtram_env.evaluate_suite(BEST.__getitem__, ["dtram_env:DTRAM-Pair-v0", "DTRAM-Chess-v0"])
