@@ -14,6 +14,7 @@ lists it::
 
 import json
 import re
+from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -260,8 +261,14 @@ def _why_no_model(folder: Path) -> str:
         return ", there is no such folder"
     if not folder.is_dir():
         return "; expected the folder of a model, this is a file"
-    inside = sorted(path.parent.name for path in folder.glob("*/model.json"))
-    return f"; these folders in it have models: {', '.join(inside)}" if inside else ""
+    if inside := sorted(path.parent.name for path in folder.glob("*/model.json")):
+        return f"; these folders in it have models: {', '.join(inside)}"
+    with suppress(OSError, ValueError):
+        if "algo" in read_json(folder / "options.json", dict[str, Any], ""):
+            its = "its test error is in its results.json, and train/watch.py shows what it looks at"
+            return f"; it is a run of train/sb3_baselines.py: {its}"
+        return "; it is a run that has not been validated yet: continue it with --resume"
+    return ""
 
 
 def _of_stop(key: str) -> bool:

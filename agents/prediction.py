@@ -12,6 +12,7 @@ from PIL import Image
 from dtram_env.datasets.errors import DatasetCorruptError
 from dtram_env.datasets.storage.decode import (
     decode,
+    loaded_copy,
     opened,
     pillow_limits,
     reading,
@@ -170,7 +171,7 @@ class Preparation:
                 grey = image.ndim == 3 and image.shape[2] == 1
                 image = Image.fromarray(image[..., 0] if grey else image)
             with reading(name, _MEND):
-                pixels = decode(image.copy(), self.image_size)  # the given one must not change
+                pixels = decode(loaded_copy(image), self.image_size)
         if self.channels == 1:
             return np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
         return pixels

@@ -201,7 +201,9 @@ def host_array(values: Any) -> np.ndarray:
     if array.dtype.kind not in "biufc":
         raise TypeError(f"its items are {array.dtype}")
     wide = array.dtype.kind == "f" and array.dtype.itemsize > 8
-    return np.asarray(array, np.float64 if wide else array.dtype.newbyteorder("="), order="C")
+    array = np.asarray(array, np.float64 if wide else array.dtype.newbyteorder("="), order="C")
+    # An array of one item counts as contiguous whatever its stride is.
+    return array.copy() if min(array.strides, default=0) < 0 else array
 
 
 def read_array(b: Backend, values: Any, field: str, kinds: str, *shapes: tuple[int, ...]) -> Any:

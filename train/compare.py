@@ -12,8 +12,8 @@ It writes one JSON record for each run, and from the records Markdown, CSV and t
 makes those again. Interrupted, the same command continues. A failed run is a row that says why, and
 the next call tries it again. The exit status is 1 if no run has a result.
 
-Calls at the same time may share --runs and --out. One of them trains a run that both have; in the
-other's table it has failed, and says why. The call that ends last writes the tables, with its own
+Calls at the same time may share --runs and --out. One of them trains a run that both have; the
+other's table says that it is in use. The call that ends last writes the tables, with its own
 --algos. Afterwards --read-only with all --algos makes one table of all.
 """
 

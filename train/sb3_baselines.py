@@ -32,7 +32,7 @@ from stable_baselines3.common.vec_env import VecMonitor
 
 import dtram_env
 from agents import sb3
-from dtram_env.files import write_text
+from dtram_env.files import naming, write_text
 from dtram_env.sb3 import Sb3VecEnv
 from train.baselines import algorithms
 from train.baselines.algorithms import ALGORITHMS, ENV_STEPS, Settings
@@ -136,7 +136,7 @@ def prepare(options: Options) -> Experiment:
         base["classifier"] = str(options.classifier)
     track = describe_env(options.env_id, **base)["track"]
     chosen = algorithms.settings(track, options.algo, changes)
-    own = {"split", "order", "autoreset_mode", "backend", "device", "data", "classifier"}
+    own = {"split", "order", "autoreset_mode", "backend", "device", "data"}
     if own := own & chosen.env.keys():
         raise ValueError(f"--set env.{min(own)}=…: the program sets it itself; leave it out")
     try:
@@ -173,7 +173,8 @@ def learn(experiment: Experiment, run: RunFolder, model: Any) -> tuple[dict[str,
             model.set_logger(logger)
             if left := max(0, steps - model.num_timesteps):
                 shown = sys.stderr.isatty()
-                model.learn(left, callback, reset_num_timesteps=False, progress_bar=shown)
+                with naming(run.path):  # SB3's logs
+                    model.learn(left, callback, reset_num_timesteps=False, progress_bar=shown)
         callback.save()  # an interruption of the test below then costs no training
     seconds = round(callback.seconds, 1)
     result = {"env_steps": model.num_timesteps, "train_seconds": seconds}

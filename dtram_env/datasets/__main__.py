@@ -6,6 +6,7 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
+from ..optional import MissingDependencyError
 from ..output import for_any_reader, in_one_line
 from . import (
     DATASETS,
@@ -27,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
         with for_any_reader():
             options = _parser().parse_args(arguments)
             options.run(options)
-    except (OSError, DatasetCorruptError, ValueError) as error:
+    except (OSError, DatasetCorruptError, ValueError, MissingDependencyError) as error:
         print(in_one_line(error), file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -240,9 +240,16 @@ def test_whoever_can_read_one_file_can_read_all(tmp_path: Path, umask: int, mode
 def test_a_missing_model_is_named(tmp_path: Path) -> None:
     for name in ("two", "one"):
         make_agent().save(tmp_path / "several" / name)
-    (tmp_path / "empty").mkdir()
+    runs = {"empty": None, "baseline": '{"algo": "ppo"}', "begun": "{}", "damaged": "{"}
+    for name, options in runs.items():
+        (tmp_path / name).mkdir()
+        if options is not None:
+            (tmp_path / name / "options.json").write_text(options)
     for folder, message in (
         ("empty", r"no saved model, model\.json is missing$"),
+        ("damaged", r"no saved model, model\.json is missing$"),
+        ("baseline", r"a run of train/sb3_baselines\.py: .* train/watch\.py shows"),
+        ("begun", r"a run that has not been validated yet: continue it with --resume$"),
         ("several", r"these folders in it have models: one, two$"),
         ("several/one/model.json", "expected the folder of a model, this is a file"),
         ("nowhere", "there is no such folder"),

@@ -249,6 +249,21 @@ def test_a_turned_image_is_upright_however_it_is_given(tmp_path: Path, suffix: s
         np.testing.assert_allclose(answer.probabilities, first.probabilities, atol=1e-6)
 
 
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "I;16"])
+def test_a_turned_plain_tiff_is_upright_before_it_is_loaded(tmp_path: Path, mode: str) -> None:
+    """Pillow maps it into memory with its sides swapped, so that all rows are cut off wrongly."""
+    exif, path = Image.Exif(), tmp_path / "turned.tif"
+    exif[0x0112] = 6
+    pixels = draw(0, 40, 80)
+    image = Image.fromarray(pixels[..., 0].astype(np.uint16) * 257 if ";" in mode else pixels)
+    (image if ";" in mode else image.convert(mode)).save(path, exif=exif)
+    with Image.open(path) as file:
+        first, second = predict(grey_agent(), [path, file])
+        assert file.filename == str(path)  # nothing of it was changed
+    assert first.boxes == second.boxes
+    np.testing.assert_array_equal(first.probabilities, second.probabilities)
+
+
 def test_a_pillow_image_is_not_changed(tmp_path: Path) -> None:
     Image.fromarray(draw(0, 400, 600)).save(tmp_path / "large.jpg")
     with Image.open(tmp_path / "large.jpg") as file:

@@ -507,14 +507,15 @@ def action_of(view: str, stop: int) -> Any:
 
 
 def environments(view: str) -> list[tuple[Any, tuple[int, ...]]]:
-    """A scalar environment and one of each backend, with the shape of their batches."""
+    """A scalar environment and some of each backend, with the shape of their batches."""
     task = {"glimpse_size": 4, "view": view, **({"grid": 2} if view == "discrete" else {})}
     vectors = [
-        GlimpseVectorEnv(TOY, num_envs=2, backend=backend, validate_actions=True, **task)
+        GlimpseVectorEnv(TOY, num_envs=n, backend=backend, validate_actions=True, **task)
         for backend in ("numpy", "torch")
+        for n in (1, 2)
     ]
     made: list[tuple[Any, tuple[int, ...]]] = [(GlimpseEnv(TOY, **task), ())]
-    made += [(env, (2,)) for env in vectors]
+    made += [(env, (env.num_envs,)) for env in vectors]
     for env, _ in made:
         env.reset(seed=0)
     return made

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -193,6 +194,18 @@ def test_own_images_and_keywords_of_the_environment(tmp_path: Path, algo: str) -
         "glimpse_size": 8,
     }
     assert found["options"]["root"] == str(tmp_path / "photos")
+
+
+def test_the_classifier_is_a_keyword_of_the_environment_too(
+    policy_id: str, small_classifier: Path, tmp_path: Path
+) -> None:
+    """So that train/compare.py can hand it to every program."""
+    other = tmp_path / "other"
+    shutil.copytree(small_classifier, other)
+    for changes in ({"env": (f"classifier={other}",)}, {"classifier": other}):
+        experiment = prepare(small("ppo", policy_id, **changes))
+        assert experiment.about["classifier"].startswith("other-")
+        assert experiment.env["classifier"] == str(other)
 
 
 # --- Resuming

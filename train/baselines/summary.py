@@ -10,9 +10,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dtram_env.files import replacing, write_text
+from dtram_env.files import write_text
 from dtram_env.suite import SUITE
-from train.common.files import markdown_table
+from train.common.files import markdown_table, save_figure
 from train.common.lock import in_turn
 from train.common.records import write_records
 from train.common.statistics import interquartile_mean, mean_interval, stratified_bootstrap
@@ -72,8 +72,7 @@ def write_comparison(folder: Path, records: Records, command: str) -> Path:
         write_records(folder / f"{name}.jsonl", records)
         write_text(folder / f"{name}.csv", table)
         for draw in (learning_curves, error_by_glimpses):
-            with replacing(folder / f"{name}-{draw.__name__}.png") as aside:
-                _plot(records, draw).savefig(aside, format="png", dpi=110)
+            save_figure(_plot(records, draw), folder / f"{name}-{draw.__name__}.png")
         return write_text(folder / f"{name}.md", markdown(records, command))
 
 

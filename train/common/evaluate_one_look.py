@@ -15,6 +15,7 @@ from agents.halting.sact import SACTResNet, draw_maps
 from agents.one_look import OneLook, one_look_flops
 from dtram_env.files import write_text
 from train.common import distributed
+from train.common.files import save_figure
 from train.common.training import Selection
 from train.common.training_task import Images, TrainingTask
 
@@ -87,7 +88,7 @@ def draw_ponder_maps(folder: Path, network: SACTResNet, images: Images) -> None:
     seen = images.store.thumbnail(indices, network.config.image_size)
     maps = network(seen).maps
     for k, image in enumerate(seen.cpu().numpy()):
-        draw_maps(image, [one[k] for one in maps]).savefig(folder / f"ponder-{k}.png", dpi=110)
+        save_figure(draw_maps(image, [one[k] for one in maps]), folder / f"ponder-{k}.png")
 
 
 def report(

@@ -1,15 +1,19 @@
-"""Reading the JSON and tensors of runs; `dtram_env.files` and `agents.files` write them."""
+"""Reading the JSON and tensors of runs; `dtram_env.files` and `agents.files` write them. Tables and
+pictures."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from dtram_env import files
-from dtram_env.files import Record
+from dtram_env.files import Record, replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 WAY_OUT = "delete the run and start it again"
 
@@ -86,6 +90,12 @@ def markdown_table(
     rule = "|" + "---|" * text_columns + "---:|" * (len(heads) - text_columns)
     first, *lines = (f"| {' | '.join(cells)} |" for cells in (heads, *rows))
     return "\n".join([first, rule, *lines]) + "\n"
+
+
+def save_figure(figure: "Figure", path: Path, dpi: int = 110) -> None:
+    """Writes a PNG file, see `dtram_env.files.replacing`."""
+    with replacing(path) as aside:
+        figure.savefig(aside, format="png", dpi=dpi)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -28,7 +28,7 @@ from dtram_env.files import replacing, write_text
 from dtram_env.rendering import COLOURS, crop_boxes, draw_episode, episode_caption, readable
 
 BARS = 7  # classes with a bar, those of the highest belief at any glimpse
-PICTURE, GLIMPSE, GAP, LINE = 280, 96, 8, 18  # pixels
+PICTURE, GLIMPSE, GAP, LINE, NAME = 280, 96, 8, 18, 110  # pixels
 SECONDS, LAST_SECONDS = 1.0, 2.5  # that a frame of the GIF stays; the last one of an episode longer
 RIGHT, WRONG, OTHER, STOP = (60, 180, 75), (230, 25, 75), (110, 130, 160), (240, 240, 240)
 
@@ -152,7 +152,8 @@ def draw_look(episode: Episode, number: int) -> np.ndarray:
     for name, share, fill in _bars(episode, look):
         text, font = readable(name[:20])
         draw.text((x, y + 2), text, fill=(255, 255, 255), font=font)
-        start, room = x + 110, width - 110 - 40 - 2 * GAP
+        start, room = x + NAME, width - NAME - 40 - 2 * GAP
+        draw.rectangle((start, y, frame.width, y + LINE), fill=(0, 0, 0))  # ends a long name
         draw.rectangle((start, y + 3, start + max(round(share * room), 1), y + LINE - 5), fill=fill)
         text, font = readable(f"{share:.2f}")
         draw.text((start + room + 6, y + 2), text, fill=(255, 255, 255), font=font)

@@ -62,8 +62,8 @@ def run_in_order(runs: Sequence[ProgramRun], options: JobOptions) -> dict[Path, 
                 for made in wait(making, return_when=FIRST_COMPLETED).done:
                     run = making.pop(made)
                     if problem := problem_of(made):
-                        problems[run.folder] = f"failed: {problem}"
-                        print(f"{run.name}: failed: {problem} (see {run.log})", flush=True)
+                        problems[run.folder] = problem
+                        print(f"{run.name}: {problem} (see {run.log})", flush=True)
                     else:
                         done.add(run.folder)
                         print(f"{run.name}: done", flush=True)
@@ -81,11 +81,11 @@ def interrupt_once(*_: object) -> None:
 
 
 def problem_of(made: Future[str]) -> str:
-    """Why a run failed, or "". An error of the worker itself is a reason, too."""
+    """Why a run has no results, or "". An error of the worker itself is a reason, too."""
     try:
         return made.result()
     except Exception as error:
-        return " ".join(f"{type(error).__name__}: {error}".split())
+        return " ".join(f"failed: {type(error).__name__}: {error}".split())
 
 
 def workers(options: JobOptions) -> AbstractContextManager[Submit]:

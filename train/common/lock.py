@@ -13,6 +13,8 @@ from filelock import FileLock, Timeout
 from dtram_env.files import write_json
 from train.common.files import read_json
 
+IN_USE = "in use by"  # begins what `RunLock` says of a folder that another process writes
+
 
 class RunLock:
     """The right to write into a run's folder, until `release` or the end of the process.
@@ -61,7 +63,7 @@ def _in_use(holder: Path) -> str:
     except (OSError, ValueError, KeyError, TypeError):  # it has just begun, or just ended
         who, stop, command = "another process", "end it", ""
     way_out = f"wait for it, {stop}, or choose another --run-dir"
-    return f"in use by {who}; {way_out}{command}"
+    return f"{IN_USE} {who}; {way_out}{command}"
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from train.common.files import read_json
+from train.common.lock import IN_USE
 from train.common.options import flags, json_values
 from train.common.run import check_same, has_results
 from train.common.signals import start_child
@@ -88,7 +89,9 @@ def defining_words(words: Sequence[str]) -> list[str]:
 
 
 def make(run: ProgramRun, stop: threading.Event, one_thread: bool = True) -> str:
-    """Makes a run by its program, or continues it; returns why it failed, "" if it did not.
+    """Makes a run by its program, or continues it; returns why it has no results, "" if it has.
+
+    If another call is making the run, that begins with `IN_USE`.
 
     The program saves and ends if `stop` is set, or if this process is interrupted or dies.
     """
@@ -107,9 +110,12 @@ def make(run: ProgramRun, stop: threading.Event, one_thread: bool = True) -> str
     if status == 0 and run.finished:
         return ""
     if status < 0:  # killed by a signal: the log's last line is not the reason
-        return f"ended by {signal.Signals(-status).name}"
+        return f"failed: ended by {signal.Signals(-status).name}"
     said = run.log.read_bytes()[before:].decode(errors="replace")
-    return _reason(said) or f"exit status {status}"
+    _, in_use, holder = said.rstrip().rpartition("\n")[2].partition(f": {IN_USE} ")
+    if in_use:
+        return f"{IN_USE} another call ({holder.partition(';')[0]}); call again when it has ended"
+    return f"failed: {_reason(said) or f'exit status {status}'}"
 
 
 def _reason(log: str) -> str:

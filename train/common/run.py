@@ -9,9 +9,10 @@ import pickle
 import shutil
 import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from types import FrameType
@@ -43,7 +44,7 @@ def run_program(main: Callable[[], object]) -> None:
     """
     end_with_parent()
     try:
-        with for_any_reader():
+        with for_any_reader(), one_error_of_tensorboard():
             main()
         distributed.leave()
     except (ValueError, OSError, DatasetCorruptError, MissingDependencyError) as error:
@@ -52,6 +53,23 @@ def run_program(main: Callable[[], object]) -> None:
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
+
+
+@contextmanager
+def one_error_of_tensorboard() -> Iterator[None]:
+    """Its thread prints nothing if it cannot write; the program gets that error too."""
+    before = threading.excepthook
+
+    def report(failed: Any) -> None:
+        of_tensorboard = type(failed.thread).__module__.startswith("tensorboard.")
+        if not (of_tensorboard and issubclass(failed.exc_type, OSError)):
+            before(failed)
+
+    threading.excepthook = report
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def new_folder(parent: Path, name: str) -> Path:
@@ -148,21 +166,26 @@ class RunFolder:
 
     def finish(self, results: Mapping[str, Any], *metrics: str) -> None:
         """Writes ``results.json``, `metrics` of it to TensorBoard; removes the checkpoints."""
-        if metrics:
-            numbers = (bool, int, float)
-            flat = {k: v if isinstance(v, numbers) else _utf8(v) for k, v in self.options.items()}
-            final = {f"hparam/{name}": results[name] for name in metrics}
-            assert self.writer.file_writer is not None
-            for summary in hparams(flat, final):
-                self.writer.file_writer.add_summary(summary)
-            for name, value in final.items():
-                self.writer.add_scalar(name, value)
+        with naming(self.path):  # a file of TensorBoard
+            if metrics:
+                self._log_options({f"hparam/{name}": results[name] for name in metrics})
+            self.writer.flush()
         write_json(self.path / "results.json", dict(results))
         self._remove_checkpoints()
         self.writer.close()
         self.close()
         with suppress(OSError):
             (self.path / ".lock").unlink()  # no process writes into a finished run
+
+    def _log_options(self, final: Mapping[str, Any]) -> None:
+        """Adds the options and the final metrics to TensorBoard's table of hyper-parameters."""
+        numbers = (bool, int, float)
+        flat = {k: v if isinstance(v, numbers) else _utf8(v) for k, v in self.options.items()}
+        assert self.writer.file_writer is not None
+        for summary in hparams(flat, final):
+            self.writer.file_writer.add_summary(summary)
+        for name, value in final.items():
+            self.writer.add_scalar(name, value)
 
     def log(self, step: int, scalars: Mapping[str, float]) -> None:
         """Adds a line to ``metrics.jsonl`` and the same scalars to TensorBoard."""

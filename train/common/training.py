@@ -39,6 +39,7 @@ from agents import draws
 from agents.files import SavedNetwork, write_tensors
 from agents.objective import Losses
 from agents.precision import warn_without_bf16
+from dtram_env.files import naming
 from train.common import distributed
 from train.common.files import Count, Seconds, read_tensors
 from train.common.optimizers import Optimizers
@@ -272,7 +273,9 @@ class TrainingRun(RunFolder):
     def add_picture(self, name: str, draw: Callable[[], np.ndarray]) -> None:
         """Draws pixels ``(H, W, 3)`` for TensorBoard."""
         if self.is_main:
-            self.writer.add_image(name, draw(), self.progress.images, dataformats="HWC")
+            picture = draw()
+            with naming(self.path):  # a file of TensorBoard
+                self.writer.add_image(name, picture, self.progress.images, dataformats="HWC")
 
     def show(self) -> Path:
         """Prints the result of the finished run; returns its folder."""

@@ -23,6 +23,7 @@ from agents.stopping import ConfidenceStop, FixedStop, LearnedStop, StoppingRule
 from agents.unroll import Scores, classify, score
 from dtram_env.files import write_text
 from dtram_env.rendering import crop_boxes, draw_episode, readable
+from train.common.files import save_figure
 from train.common.training_task import Images, TrainingTask
 from train.dtram.validation import collapses, farthest_location
 
@@ -84,7 +85,7 @@ def report(folder: Path, task: TrainingTask, agent: DTRAM, about: dict[str, Any]
     write_text(folder / "results.txt", table(results))
     error_plot(results, folder / "error_by_glimpses.png")
     figure = glimpse_figure(task, images, scores, taken, prediction)
-    figure.savefig(folder / "glimpses.png", dpi=110)
+    save_figure(figure, folder / "glimpses.png")
     return results
 
 
@@ -181,7 +182,7 @@ def error_plot(results: dict[str, Any], path: Path) -> None:
     set_title(axes, title)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path, dpi=120)
 
 
 def set_title(axes: Axes, text: str, width: int = 80, **style: Any) -> None:

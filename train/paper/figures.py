@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from agents.loading import load_agent, load_one_look
 from agents.stopping import ConfidenceStop, FixedStop, StoppingRule
 from train.common.evaluate_one_look import predictions_and_rate
-from train.common.files import read_json
+from train.common.files import read_json, save_figure
 from train.common.provenance import provenance
 from train.common.records import RESULTS, check_origin, origin, write_result
 from train.common.statistics import confidences
@@ -96,7 +96,7 @@ def histogram_figure(runs: FinishedRuns) -> list[Path]:
     runs.write_json(".json", ["dtram"], histogram=counts.tolist())
     pictures = [runs.path(".png"), runs.path("-histogram.png")]
     figure = glimpse_figure(task, task.images("test"), scores, taken, prediction)
-    figure.savefig(pictures[0], dpi=110)
+    save_figure(figure, pictures[0])
     figure = Figure(figsize=(4.5, 3.2), layout="constrained")
     axes = figure.add_subplot()
     bars = axes.bar(numbers, 100 * counts / counts.sum())
@@ -104,7 +104,7 @@ def histogram_figure(runs: FinishedRuns) -> list[Path]:
     axes.set_xticks(numbers)
     axes.set(xlabel="glimpses", ylabel="% of test images")
     set_title(axes, task.dataset)
-    figure.savefig(pictures[1], dpi=110)
+    save_figure(figure, pictures[1])
     return pictures
 
 
@@ -199,5 +199,5 @@ def _plot(
     axes.tick_params(which="minor", labelsize=6)
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize=8)
-    figure.savefig(runs.path(ending), dpi=110)
+    save_figure(figure, runs.path(ending))
     return runs.path(ending)

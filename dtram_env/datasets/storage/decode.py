@@ -140,7 +140,7 @@ def decode(
     """
     from PIL import Image
 
-    is_deep = any(";16" in str(tile) for tile in getattr(file, "tile", ()))  # empty once loaded
+    is_deep = _is_deep(file)
     height, width = upright_size(file, upright)
     left, top, right, bottom = box or (0, 0, width, height)
     target = resized(bottom - top, right - left, image_size)
@@ -160,6 +160,25 @@ def decode(
     if (image.height, image.width) != target:
         image = image.resize((target[1], target[0]), Image.Resampling.BICUBIC, reducing_gap=3.0)
     return np.asarray(image)
+
+
+def loaded_copy(image: Image.Image) -> Image.Image:
+    """A copy of a Pillow image for `decode`, which may change it.
+
+    Raises `ImageRefusedError` as `decode`, which cannot tell 16-bit colour once it is loaded.
+    """
+    given: Any = image
+    is_deep, path = _is_deep(image), getattr(given, "filename", None)
+    if path:
+        given.filename = ""  # else Pillow maps plain TIFFs into memory, and turned ones wrongly
+    try:
+        copy = image.copy()
+    finally:
+        if path:
+            given.filename = path
+    if is_deep:
+        _check_16_bit_colour(copy)
+    return copy
 
 
 def upright_size(file: Image.Image, upright: bool = True) -> tuple[int, int]:
@@ -361,6 +380,11 @@ def _scaled(grey: Image.Image, white: int) -> np.ndarray:
     is_float = values.dtype.kind == "f"
     scaled = np.rint(values * (255 / white)) if is_float else values // ((white + 1) // 256)
     return np.where(values == clear, 255, scaled).astype(np.uint8)
+
+
+def _is_deep(file: Image.Image) -> bool:
+    """Whether a file has 16 bits a value; False once it is loaded."""
+    return any(";16" in str(tile) for tile in getattr(file, "tile", ()))
 
 
 def _check_16_bit_colour(file: Image.Image) -> None:

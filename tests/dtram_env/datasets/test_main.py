@@ -168,6 +168,14 @@ def test_build_cars(run: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert caches(tmp_path) == ["test-16", "train-16"]
 
 
+def test_build_cars_without_scipy(run: Callable, tmp_path: Path, monkeypatch) -> None:
+    make_cars(tmp_path / "cars").publish(monkeypatch, cars)
+    monkeypatch.setitem(sys.modules, "scipy.io", None)
+    code, _, said = run("build cars")
+    assert code == 1 and said.startswith("scipy.io is not installed: run `pip install 'dtram[cars")
+    assert said.count("\n") == 1
+
+
 def test_build_a_folder(run: Callable, tmp_path: Path) -> None:
     make_folder(tmp_path / "my photos")
     code, out, _ = run(f"build imagefolder --root {shlex.quote(str(tmp_path / 'my photos'))}")

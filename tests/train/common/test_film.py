@@ -15,7 +15,17 @@ from agents.stopping import LearnedStop
 from agents.unroll import classify, deterministic_path
 from dtram_env import CenterPolicy, GlimpseVectorEnv, ScanPolicy
 from dtram_env.datasets import Dataset
-from train.common.film import RIGHT, WRONG, Episode, Look, draw_look, record, write_film
+from train.common.film import (
+    GAP,
+    NAME,
+    RIGHT,
+    WRONG,
+    Episode,
+    Look,
+    draw_look,
+    record,
+    write_film,
+)
 from train.common.training_task import TrainingTask
 
 ID = "DTRAM-Signpost-v0"
@@ -118,6 +128,14 @@ def test_bars_are_as_long_as_the_belief() -> None:
     assert width(draw_look(episode_of([0.25, 0.75], label=None), 1), RIGHT) == 0
     stops = draw_look(episode_of([1.0, 0.0], stop=0.5), 1)
     assert (stops != sure).any()  # one more bar, below the others
+
+
+@pytest.mark.parametrize("long", ["W" * 40, "\U000f0000" * 20])  # the second is written as escapes
+def test_a_long_name_ends_before_its_bar(long: str) -> None:
+    short, cut = episode_of([0.1, 0.9]), episode_of([0.1, 0.9])
+    cut.class_names = (long, "heron")
+    bars = [draw_look(one, 1)[112:, 280 + GAP + NAME :] for one in (short, cut)]
+    np.testing.assert_array_equal(*bars)
 
 
 def test_the_gif_shows_every_look_and_the_page_needs_no_other_file(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import re
 import signal
 import sys
@@ -17,6 +18,7 @@ import pytest
 from dtram_env.optional import MissingDependencyError
 from train.common import jobs, program_run
 from train.common.jobs import JobOptions, run_in_order
+from train.common.lock import RunLock
 from train.common.program_run import ProgramRun
 from train.common.signals import ENDINGS
 from train.dtram.options import ACT, StopOff
@@ -189,6 +191,22 @@ def test_an_error_of_a_worker_is_the_problem_of_its_run(tmp_path: Path, monkeypa
 )
 def test_the_problem_of_a_failed_run(lines: str, problem: str, tmp_path: Path) -> None:
     assert run_in_order([script(tmp_path / "a", lines)], JobOptions()) == {tmp_path / "a": problem}
+
+
+def test_a_run_that_another_call_makes(tmp_path: Path, capsys) -> None:
+    """It has not failed: `RunLock` refuses its folder, and names who writes."""
+    folder = tmp_path / "a"
+    folder.mkdir()
+    lock = RunLock(folder, "python train/sb3_baselines.py")
+    with pytest.raises(ValueError) as refused:
+        RunLock(folder, "")
+    since = json.loads((folder / ".lock.json").read_text())["since"]
+    holder = f"process {os.getpid()} on {platform.node()} since {since}"
+    problem = f"in use by another call ({holder}); call again when it has ended"
+    run = script(folder, f"print(1); exit({f'error: {refused.value}'!r})")
+    assert run_in_order([run], JobOptions()) == {folder: problem}
+    assert capsys.readouterr().out == f"a: {problem} (see {run.log})\n"
+    lock.release()
 
 
 def test_finished_runs_are_left_alone(tmp_path: Path) -> None:

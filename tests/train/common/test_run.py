@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch import nn
 
 from agents.files import write_tensors
@@ -29,7 +30,7 @@ from dtram_env.datasets.storage.cache import build_cache
 from dtram_env.files import write_json, write_text
 from dtram_env.output import READER_GONE
 from tests.dtram_env.datasets.images import Given
-from train.common.files import read_json
+from train.common.files import read_json, save_figure
 from train.common.optimizers import Optimizers
 from train.common.options import AdamW
 from train.common.provenance import choose_device, provenance, shell_command
@@ -414,12 +415,24 @@ def results(run: RunFolder) -> Path:
     return write_json(run.path / "b.json", {"a": 1})
 
 
+def figure(run: RunFolder) -> Path:
+    save_figure(Figure(), run.path / "a.png")
+    return run.path / "a.png"
+
+
+def finish(run: RunFolder) -> Path:
+    run.finish({"test_error": 1.0}, "test_error")
+    return run.path  # a file of TensorBoard, whose name nobody knows
+
+
 def cache(run: RunFolder) -> Path:
     build_cache(run.path / "cache", Given([np.ones((3, 4, 1), np.uint8)]))
     return run.path / "cache"
 
 
-@pytest.mark.parametrize("write", [save_agent, log, checkpoint, weights, results, cache])
+@pytest.mark.parametrize(
+    "write", [save_agent, log, checkpoint, weights, results, figure, finish, cache]
+)
 def test_a_full_disk_is_an_error_with_the_file_and_nothing_half_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], write: Callable[[RunFolder], Path]
 ) -> None:

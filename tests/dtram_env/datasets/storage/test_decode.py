@@ -21,6 +21,7 @@ from dtram_env.datasets.sources.listing import ImageList
 from dtram_env.datasets.storage import decode as storage_decode
 from dtram_env.datasets.storage.decode import (
     DecodedImages,
+    loaded_copy,
     opened,
     pillow_limits,
     upright_size,
@@ -206,6 +207,8 @@ def test_16_bit_colour(tmp_path: Path, channels: int) -> None:
     write_16_bit_colour(tmp_path / "b.png", pixels)
     with pytest.raises(ImageRefusedError, match=r"b\.png: 16-bit values of at most 4095"):
         decode(tmp_path / "b.png")
+    with Image.open(tmp_path / "b.png") as file, pytest.raises(ImageRefusedError, match="16-bit"):
+        loaded_copy(file)
 
 
 def test_the_first_frame_of_an_animation(tmp_path: Path) -> None:
