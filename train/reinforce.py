@@ -204,8 +204,7 @@ def train_trunk(
     sample = compiled(unroll, options.compile, task.device)
     loss_of = compiled(hybrid_loss, options.compile, task.device)
     epochs, batches = options.epochs, len(images) // options.batch_size
-    env_steps = options.env_steps_of("trunk")
-    if env_steps is not None:
+    if (env_steps := options.env_steps_of("trunk")) is not None:
         a_step = round(options.batch_size * options.m * unroll.mean_length(glimpses))
         epochs, batches = epochs_of_budget(env_steps // a_step, batches)
 
@@ -216,20 +215,21 @@ def train_trunk(
     steps, how = epochs * batches, (options.learning_rate, options.optimizer)
     heads = {"locator": options.locator, "stopper": options.stop}
     rates = {name: getattr(head, "learning_rate", None) for name, head in heads.items()}
-    optimizers = Optimizers(agent, parameters, steps, *how, own_rates=rates)
+    ram_epochs = options.stop.ram_epochs(epochs) if isinstance(options.stop, StopJoint) else 0
+    optimizers = Optimizers(agent, parameters, steps, *how, ram_epochs * batches, own_rates=rates)
     locates = glimpses > 1 and not agent.config.scan
 
     def loss(store: Any, in_store: Tensor, labels: Tensor, m: int, objective: Objective) -> Losses:
         trajectory = sample(store, in_store, glimpses, m)
         return loss_of(trajectory, labels, m, objective, agent.scalar_baseline)
 
-    partly = options.scan_epochs > 0 or getattr(options.stop, "ram_share", 0) > 0 or glimpses == 1
+    partly = glimpses == 1 or max(options.scan_epochs, ram_epochs) > 0
     batch_loss = distributed.spread(agent, loss, partly)
     run.begin(optimizers, epochs, more_means=OF_LOCATIONS * locates)
     for epoch in run.epochs():
         agent.train()
         epoch_objective, m, progress = objective, options.m, epoch / max(1, epochs - 1)
-        stops = joint and epoch >= getattr(options.stop, "ram_share", 1.0) * epochs
+        stops = joint and epoch >= ram_epochs
         if isinstance(unroll, Unroll):
             unroll.scripted_locations, unroll.stop = None, stops
         if isinstance(options.locator, Values):

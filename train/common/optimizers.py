@@ -1,17 +1,21 @@
 """The optimizers that ``--optimizer`` names, and their learning-rate schedule."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LinearLR, LRScheduler, MultiStepLR, OneCycleLR
+from torch.optim.lr_scheduler import LambdaLR, LinearLR, LRScheduler, MultiStepLR, OneCycleLR
 
 from agents.resnet import parameter_groups
 from train.common.options import SGD, Muon, Optimizer
 
 NARROW = 16
 """AdamW, not Muon, updates matrices with fewer rows or columns: they have few directions."""
+LATER_PEAK = 1 / 3
+"""Peak of the second of `two_cycles`, as a share of the first one's."""
 MUON_SCALE = 20.0
 """Muon's learning rate divided by AdamW's; the spectral norm of Muon's step is its rate."""
 
@@ -19,7 +23,9 @@ MUON_SCALE = 20.0
 class Optimizers:
     """The optimizers of a stage of `steps`, with gradient clipping and learning-rate schedules.
 
-    The gradients of `parameters` are clipped together; for all else see `make_optimizers`.
+    The gradients of `parameters` are clipped together; for all else see `make_optimizers`. If what
+    is learned changes after `first` steps, a one-cycle schedule ends there, and a lower one follows
+    (`two_cycles`).
     """
 
     def __init__(
@@ -29,12 +35,16 @@ class Optimizers:
         steps: int,
         learning_rate: float,
         settings: Optimizer,
+        first: int = 0,
         **keywords: Any,
     ) -> None:
         self.parameters, self.max_grad_norm = parameters, settings.max_grad_norm
         self.optimizers = make_optimizers(module, learning_rate, settings, **keywords)
         name = settings.schedule if isinstance(settings, SGD) else "one_cycle"
-        self.schedules = [SCHEDULES[name](optimizer, steps) for optimizer in self.optimizers]
+        schedule = SCHEDULES[name]
+        if first and name == "one_cycle":
+            schedule = partial(two_cycles, first=first)
+        self.schedules = [schedule(optimizer, steps) for optimizer in self.optimizers]
         self._parts: list[Any] = [*self.optimizers, *self.schedules]
 
     def zero_grad(self) -> None:
@@ -129,6 +139,22 @@ def one_cycle(optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
     )
 
 
+def two_cycles(optimizer: torch.optim.Optimizer, steps: int, first: int) -> LRScheduler:
+    """`one_cycle` over the `first` steps, then over the others with a peak of `LATER_PEAK`."""
+
+    def share(step: int, steps: int) -> float:
+        rise = 0.15 * steps
+        low, done = (0.04, step / rise) if step < rise else (1e-3, (steps - step) / (steps - rise))
+        return low + (1 - low) * (1 - math.cos(math.pi * done)) / 2
+
+    def factor(step: int) -> float:
+        if step < first:
+            return share(step, first)
+        return LATER_PEAK * share(min(step, steps) - first, steps - first)
+
+    return LambdaLR(optimizer, factor)
+
+
 def linear(optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
     """Each group's rate falls from its peak to a thousandth, by the same amount a step."""
     return LinearLR(optimizer, start_factor=1.0, end_factor=1e-3, total_iters=steps)
@@ -139,4 +165,8 @@ def by_thirds(optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
     return MultiStepLR(optimizer, [-(-steps // 3), -(-2 * steps // 3)], gamma=0.1)
 
 
-SCHEDULES = {"one_cycle": one_cycle, "linear": linear, "steps": by_thirds}
+SCHEDULES: dict[str, Callable[[torch.optim.Optimizer, int], LRScheduler]] = {
+    "one_cycle": one_cycle,
+    "linear": linear,
+    "steps": by_thirds,
+}

@@ -1,5 +1,6 @@
 """The options that only DT-RAM has: where it looks next, and how it learns to stop."""
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -213,7 +214,7 @@ class StopJoint(_StopByReturn):
     """whether the gradient of the stop decisions ends at the recurrent state or flows into it"""
     ram_share: float = 0.0
     """share of the epochs, the first ones, that are without stops: every trajectory takes the whole
-    budget"""
+    budget. The learning rate falls to its end there, then has a second cycle at a third"""
     learning_rate: float | None = None
     """peak of the stopper's learning rate; none: as the rest"""
 
@@ -221,6 +222,10 @@ class StopJoint(_StopByReturn):
         super().__post_init__()
         check_numbers(self, "a positive number", "learning_rate", option="stop")
         check("stop ram_share", self.ram_share, 0 <= self.ram_share < 1, "0 or more, less than 1")
+
+    def ram_epochs(self, epochs: int) -> int:
+        """The number of epochs without stops."""
+        return math.ceil(self.ram_share * epochs)
 
 
 @dataclass(frozen=True)

@@ -76,18 +76,18 @@ _PHOTOGRAPHS: dict[str, Any] = {
 
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     # The slides as they stand: all modules learn jointly, by sampled decisions and their return.
-    # Before that, 70 % of the epochs are without stops, so that later glimpses are learned, too.
+    # Before that, two thirds of the epochs are without stops: later glimpses are learned, too.
     "talk": {
         "env": ("first_glimpse=choose",),
-        "epochs": 60,
+        "epochs": 36,
         "locator": Gaussian(std=0.1, gradient="state", learning_rate=1e-3),
         "stop": StopJoint(
             gradient="reinforce",
             reads="state",
             into="state",
             entropy=0.0,
-            ram_share=0.7,
-            learning_rate=6e-3,
+            ram_share=0.66,
+            learning_rate=18e-3,
         ),
         "baseline": "value",
         "supervision": "taken",

@@ -15,7 +15,16 @@ from train.common.one_look_networks import BIRDS_LOOK, SCENES_LOOK, HaltingBlock
 from train.common.options import PlainEncoder, ResNetEncoder
 from train.common.program_run import ProgramRun
 from train.dtram import recipes
-from train.dtram.options import ACT, AfterTrunk, Scan, StopAfter, StopByValue, StopOff, Values
+from train.dtram.options import (
+    ACT,
+    AfterTrunk,
+    Gaussian,
+    Scan,
+    StopAfter,
+    StopByValue,
+    StopOff,
+    Values,
+)
 from train.dtram.recipes import BIRD_STOP
 
 REINFORCE, ONE_LOOK = "reinforce.py", "one_look.py"
@@ -203,6 +212,7 @@ class Rung(NamedTuple):
 def _rungs(epochs: int) -> tuple[Rung, ...]:
     """The rungs, each trained for so many epochs, the last one included."""
     bound, talk = BOUNDS[1], recipes.RECIPES["talk"]
+    wide = Gaussian(std=0.2, learning_rate=1e-3)
     joint = replace(talk["stop"], max_mean_glimpses=bound)
     at_once = replace(joint, ram_share=0.0)
     after = StopAfter(
@@ -219,7 +229,11 @@ def _rungs(epochs: int) -> tuple[Rung, ...]:
     muon = {name: ours[name] for name in ("optimizer", "learning_rate")}
     on_map = {"epochs": epochs, "stop": StopAfter(max_mean_glimpses=bound)}
     return (
-        Rung("talk", "the talk's algorithm", {"epochs": epochs, "stop": at_once}),
+        Rung(
+            "talk",
+            "the talk's algorithm, locations of std 0.2",
+            {"epochs": epochs, "stop": at_once, "locator": wide},
+        ),
         Rung(
             "ram-first",
             f"no stops in the first {joint.ram_share:.0%} of the epochs",
@@ -231,6 +245,12 @@ def _rungs(epochs: int) -> tuple[Rung, ...]:
         Rung("exact", "exact stop gradient", {"stop": exact}, on_trunk=True),
         Rung("answer", "stopper reads class probabilities", {"stop": answer}, on_trunk=True),
         Rung("prior", "stopper begins as confidence", {"stop": prior}, on_trunk=True),
+        Rung(
+            "state",
+            "std 0.1, the locator's gradient into the state",
+            {"locator": talk["locator"]},
+            kept=False,
+        ),
         Rung("probability", "locations paid by probability", by_probability, kept=False),
         Rung("center", "the first glimpse at the centre", center, kept=False),
         Rung(

@@ -181,6 +181,24 @@ def test_each_group_rises_from_4_percent_to_its_peak_and_falls_to_a_thousandth()
         assert share[highest:] == sorted(share[highest:], reverse=True)
 
 
+def test_a_second_cycle_has_a_third_of_the_peak() -> None:
+    """Of 100 steps 60 belong to the first cycle; by cosines, so half way up is half way up."""
+    module = nn.Linear(2, 2)
+    optimizers = Optimizers(module, list(module.parameters()), 100, 2.0, ADAMW, 60)
+    rates = []
+    for _ in range(101):
+        rates.append(optimizers.optimizers[0].param_groups[0]["lr"] / 2)
+        optimizers.step()
+    assert rates[0] == pytest.approx(0.04) and rates[9] == pytest.approx(1)
+    assert rates[60] == pytest.approx(0.04 / 3) and rates[66] == pytest.approx(1 / 3)
+    assert rates[63] == pytest.approx((0.04 + 1) / 2 / 3)  # half of the rise of 6 steps
+    assert rates[83] == pytest.approx((1e-3 + 1) / 2 / 3)  # half of the fall of 34
+    assert rates[59] < 0.003 and rates[100] == pytest.approx(1e-3 / 3)
+    for start, peak, end in ((0, 9, 59), (60, 66, 100)):
+        assert rates[start : peak + 1] == sorted(rates[start : peak + 1])
+        assert rates[peak : end + 1] == sorted(rates[peak : end + 1], reverse=True)
+
+
 def test_the_norm_of_a_gradient_by_hand() -> None:
     module = nn.ModuleDict({"a": nn.Linear(1, 1), "b": nn.Linear(1, 1), "none": nn.Flatten()})
     optimizers = Optimizers(module, list(module.parameters()), 6, 1.0, AdamW(max_grad_norm=1.0))

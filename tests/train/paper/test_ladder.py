@@ -104,7 +104,7 @@ def test_rows_by_hand() -> None:
     assert every["columns"]["<= 2.4"]["mean_glimpses"] == 2.25
     assert exact["seeds"] == 1 and "difference" not in exact  # the rung before has no run
     text = ladder.markdown([talk, every, exact], "python train/reproduce.py ladder")
-    assert "| the talk's algorithm |" in text and "it never stops" in text
+    assert "| the talk's algorithm, locations of std 0.2 |" in text and "it never stops" in text
     assert "+6.25 (" in text
 
 
