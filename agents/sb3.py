@@ -19,6 +19,7 @@ from dtram_env.backends import to_host
 from dtram_env.observation_builder import SMALL_IMAGE
 from dtram_env.optional import require
 
+from .checks import require as check
 from .cost import count_flops
 from .dtram import DTRAM, State
 from .encoders import WHERE_GAIN
@@ -26,6 +27,9 @@ from .policy_only import LookAndStop
 
 require("stable_baselines3", "train")
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN  # noqa: E402
+
+MOST_UNITS = 2**13
+"""Of a layer: a run's options.json may be anybody's, and its network is made before it is read."""
 
 
 class GlimpseExtractor(BaseFeaturesExtractor):
@@ -78,8 +82,14 @@ def policy_settings(width: int = 256, what_features: int = 128, **more: Any) -> 
     """``policy_kwargs`` for a "MultiInputPolicy" or "MultiInputLstmPolicy" on this task.
 
     `width` units have the features and the one hidden layer after them; `what_features` is the
-    extractor's. Further policy keywords override these.
+    extractor's. Further policy keywords override these. Sizes out of range are a ValueError.
     """
+    sizes = {"width": width, "what_features": what_features}
+    if "lstm_hidden_size" in more:
+        sizes["lstm_hidden_size"] = more["lstm_hidden_size"]
+    for name, size in sizes.items():
+        fits = isinstance(size, int) and 1 <= size <= MOST_UNITS
+        check(name, size, fits, f"an integer from 1 to {MOST_UNITS:,}")
     return {
         "features_extractor_class": GlimpseExtractor,
         "features_extractor_kwargs": {"features_dim": width, "what_features": what_features},

@@ -193,6 +193,10 @@ def test_policy_settings() -> None:
         "activation_fn": nn.ReLU,
     }
     assert policy_settings(9)["net_arch"] == [9]
+    for name in ("width", "what_features", "lstm_hidden_size"):
+        for size in (0, 10**9, 2.5):
+            with pytest.raises(ValueError, match=f"{name}={size}: expected an integer from 1 to"):
+                policy_settings(**{name: size})
 
 
 # --- An SB3 model behind `dtram_env.evaluate`
