@@ -80,14 +80,14 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
     "talk": {
         "env": ("first_glimpse=choose",),
         "epochs": 36,
-        "locator": Gaussian(std=0.1, gradient="state", learning_rate=1e-3),
+        "locator": Gaussian(std=0.12, gradient="state", learning_rate=1e-3),
         "stop": StopJoint(
             gradient="reinforce",
             reads="state",
             into="state",
             entropy=0.0,
             ram_share=0.66,
-            learning_rate=18e-3,
+            learning_rate=6e-3,
         ),
         "baseline": "value",
         "supervision": "taken",

@@ -214,7 +214,7 @@ def _rungs(epochs: int) -> tuple[Rung, ...]:
     bound, talk = BOUNDS[1], recipes.RECIPES["talk"]
     wide = Gaussian(std=0.2, learning_rate=1e-3)
     joint = replace(talk["stop"], max_mean_glimpses=bound)
-    at_once = replace(joint, ram_share=0.0, learning_rate=6e-3)  # as in the second cycle
+    at_once = replace(joint, ram_share=0.0)
     after = StopAfter(
         gradient="reinforce", reads="state", prior="none", entropy=0.0, max_mean_glimpses=bound
     )
@@ -247,7 +247,7 @@ def _rungs(epochs: int) -> tuple[Rung, ...]:
         Rung("prior", "stopper begins as confidence", {"stop": prior}, on_trunk=True),
         Rung(
             "state",
-            "std 0.1, the locator's gradient into the state",
+            "std 0.12, the locator's gradient into the state",
             {"locator": talk["locator"]},
             kept=False,
         ),
