@@ -213,7 +213,7 @@ def _rungs(epochs: int) -> tuple[Rung, ...]:
     """The rungs, each trained for so many epochs, the last one included."""
     bound, talk = BOUNDS[1], recipes.RECIPES["talk"]
     wide = Gaussian(std=0.2, learning_rate=1e-3)
-    joint = replace(talk["stop"], max_mean_glimpses=bound)
+    joint = replace(talk["stop"], max_mean_glimpses=bound, ram_share=0.75)
     at_once = replace(joint, ram_share=0.0)
     after = StopAfter(
         gradient="reinforce", reads="state", prior="none", entropy=0.0, max_mean_glimpses=bound
