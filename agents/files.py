@@ -264,7 +264,8 @@ def _why_no_model(folder: Path) -> str:
     if inside := sorted(path.parent.name for path in folder.glob("*/model.json")):
         return f"; these folders in it have models: {', '.join(inside)}"
     with suppress(OSError, ValueError):
-        if "algo" in read_json(folder / "options.json", dict[str, Any], ""):
+        made_by_sb3 = "algo" in read_json(folder / "options.json", dict[str, Any], "")
+        if made_by_sb3 and (folder / "results.json").exists():
             its = "its test error is in its results.json, and train/watch.py shows what it looks at"
             return f"; it is a run of train/sb3_baselines.py: {its}"
         return "; it is a run that has not been validated yet: continue it with --resume"

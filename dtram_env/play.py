@@ -2,14 +2,14 @@
 
     python -m dtram_env.play                                  # ten digits of MNIST
     python -m dtram_env.play DTRAM-Signpost-v0 --episodes 5
-    python -m dtram_env.play DTRAM-Scenes-v0 --agent pretrained/scenes   # against an agent
 
 The window shows what has been seen so far, coarse scales and a thumbnail enlarged, and the rest
 dark. Answer with a digit, or choose a class by the arrow keys and Enter; on policy-only ids Enter
-stops. Escape ends the game. It needs pygame, and for ``--agent`` torch (extras render and train).
+stops. Escape ends the game. It needs pygame (extra render).
 """
 
 import argparse
+import sys
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -20,8 +20,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from . import sensor
-from .evaluate import Evaluation, evaluate
-from .optional import require
+from .checks import check_integer
+from .optional import MissingDependencyError, require
+from .output import in_one_line
 from .rendering import COLOURS, Window, crop_boxes, draw_episode, readable
 
 _SIDE = 560  # largest side of the picture, in pixels
@@ -58,7 +59,10 @@ class Game:
         self.score = Score()
         self.asks_class: bool = self.env.classifier is None
         self.names: tuple[str, ...] = self.env.class_names if self.asks_class else ()
+        if self.env.view != "native" or "glimpse" not in self.env.observation_space.spaces:
+            raise ValueError("play shows native views only; leave out view= and observe=")
         self.selected = 0
+        self.belief = ""
         self.over = True
 
     def start(self, seed: int | None = None) -> None:
@@ -102,6 +106,10 @@ class Game:
 
     def _see(self, observation: dict[str, np.ndarray]) -> None:
         """Adds what a glimpse shows, where nothing finer was seen."""
+        if "probs" in observation:  # what the frozen classifier believes
+            best = np.argsort(-observation["probs"])[:3]
+            names = self.env.class_names
+            self.belief = ", ".join(f"{names[k]} {observation['probs'][k]:.2f}" for k in best)
         if not self.info["num_glimpses"]:  # the agent chooses the first location
             return
         height, width = self.coarse.shape
@@ -139,14 +147,17 @@ class Game:
             truth = self.env.class_names[self.info["label"]]
             said = "right" if self.score.right[-1] else "wrong"
             return f"{said}, it is {truth}: {self.score.rewards[-1]:.3f}. Click to go on"
-        how = "choose a class" if self.asks_class else "Enter stops"
-        return f"glimpse {taken} of {budget}: {'click to look, or ' * self.can_look}{how}"
+        how = ["click to look"] * self.can_look
+        if taken:
+            how.append("choose a class" if self.asks_class else f"Enter stops ({self.belief})")
+        return f"glimpse {taken} of {budget}: {', or '.join(how)}"
 
     def frame(self) -> np.ndarray:
         """The picture ``(h, w, 3)`` uint8: what was seen, or at the end the whole image."""
         image = self.env.data.image(self.info["image_index"]) if self.over else self.seen
+        locations, side = np.array(self.locations).reshape(-1, 2), self.env.glimpse_size
         boxes = crop_boxes(
-            np.array(self.locations).reshape(-1, 2), self.coarse.shape, self.env.glimpse_size
+            locations, self.coarse.shape, side, self.env.first_glimpse == "thumbnail"
         )
         # Numbers would hide what the player has to see, so they come at the end.
         picture = draw_episode(image, boxes if self.over else [], size=_SIDE)
@@ -157,8 +168,9 @@ class Game:
         self.shown = picture.shape[:2]
         if not self.over:
             zoom = self.shown[0] / len(self.coarse)
-            for number, (left, top, side, _) in enumerate(boxes):
-                corners = np.array([left, top, left + side, top + side]) * zoom + (-1, -1, 0, 0)
+            for number, (left, top, width, height) in enumerate(boxes):
+                corners = np.array([left, top, left + width, top + height]) * zoom
+                corners += (-1, -1, 0, 0)
                 draw.rectangle(corners.round().tolist(), outline=COLOURS[number % len(COLOURS)])
         caption, font = readable(self.caption())
         draw.text((6, height - _LINE + 4), caption, fill=(255, 255, 255), font=font)
@@ -176,7 +188,7 @@ def handle(game: Game, event: Any, pygame: Any) -> bool:
     """Applies an event of the window; False if it ends the game."""
     if event.type == pygame.QUIT:
         return False
-    if event.type == pygame.MOUSEBUTTONDOWN:
+    if event.type == pygame.MOUSEBUTTONDOWN and event.button == 1:  # 4 and 5 are the wheel
         height, width = game.shown
         x, y = event.pos
         if game.over:
@@ -228,17 +240,11 @@ def play(
         while True:
             window.show(game.frame())
             for event in (events or pygame.event.get)():
-                seen = event.type in (pygame.MOUSEBUTTONDOWN, pygame.KEYDOWN)
+                clicked = event.type == pygame.MOUSEBUTTONDOWN and event.button == 1
+                seen = clicked or event.type == pygame.KEYDOWN
                 done = seen and len(game.score.images) == episodes
                 if done or not handle(game, event, pygame):
                     return game.score
-
-
-def score_of(found: Evaluation, images: list[int]) -> Score:
-    """The score of an evaluated policy on some of the images."""
-    right = found.prediction[images] == found.label[images]
-    glimpses, rewards = found.num_glimpses[images], found.reward[images]
-    return Score(list(images), right.tolist(), glimpses.tolist(), rewards.tolist())
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -246,27 +252,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m dtram_env.play", description=(__doc__ or "").splitlines()[0]
     )
-    parser.add_argument("env_id", nargs="?", help="registered id; the agent's, or DTRAM-MNIST-v0")
+    parser.add_argument("env_id", nargs="?", default="DTRAM-MNIST-v0", help="registered id")
     parser.add_argument("--episodes", type=int, default=10, help="number of images")
     parser.add_argument("--seed", type=int, help="of the images; random if not given")
     parser.add_argument("--split", default="test", help="train, validation or test")
-    parser.add_argument("--agent", help="folder of a trained model: its score on the same images")
     options = parser.parse_args(arguments)
-    env_id, keywords = options.env_id or "DTRAM-MNIST-v0", dict[str, Any]()
-    agent: Any = None
-    if options.agent:
-        agents = require("agents", "train")
-        agent = agents.load_agent(options.agent)
-        env_id = options.env_id or agent.about["env_id"]
-        keywords = dict(agent.about["env_options"])
-        if env_id.rpartition(":")[2] in agents.POLICY_IDS:
-            agent = agents.LookAndStop(agent)
-    found = play(env_id, options.episodes, options.seed, options.split, **keywords)
+    try:
+        check_integer("--episodes", options.episodes, 1)
+        found = play(options.env_id, options.episodes, options.seed, options.split)
+    except (OSError, ValueError, gym.error.Error, MissingDependencyError) as error:
+        sys.exit(f"error: {in_one_line(error)}")
     print(f"you: {found}")
-    if agent is not None and found.images:
-        result = evaluate(agent, env_id, options.split, progress=True, **keywords)
-        print(f"{options.agent}, the same images: {score_of(result, found.images)}")
-    best = gym.spec(env_id).reward_threshold
+    best = gym.spec(options.env_id.rpartition(":")[2]).reward_threshold
     if best is not None:
         print(f"the best policy known earns {best:.3f} on average")
 

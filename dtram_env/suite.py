@@ -1,5 +1,6 @@
 """A suite of environments, one skill each, and a score from 0 to 1 on every one.
 
+    import agents  # registers the policy-only id; dtram_agents in the wheel
     results = dtram_env.evaluate_suite(make_policy)  # make_policy(env_id) -> dtram_env.Policy
     for result in results:
         print(f"{result.challenge.skill:30} {result.score:.2f}")
@@ -12,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 
 from .checks import check_choice
@@ -23,16 +25,12 @@ from .policy import Policy
 class Challenge:
     """An environment of the suite, and what its scores 0 and 1 stand for."""
 
-    env_id: str  # with the package that registers it, as for `gym.make`
+    env_id: str
     skill: str  # what an algorithm has to learn there
     random: float  # mean return of `RandomPolicy` on the test split
     best: float  # mean return of the best policy
-    best_policy: str  # which one that is
-
-    @property
-    def known(self) -> bool:
-        """Whether no policy can earn more than `best`."""
-        return not self.best_policy.startswith("on record")
+    best_policy: str  # which one that is, in words
+    known: bool = True  # whether no policy can earn more; else it is the best on record
 
     def score(self, mean_return: float) -> float:
         """The score in [0, 1] of a mean return on the test split."""
@@ -65,46 +63,48 @@ def random_return(num_classes: int, max_glimpses: int, discount: float = 0.98) -
 _ARROW = 0.98 * (1 + 0.98) / 2  # half of the images after one glimpse, half after two
 SUITE = (
     Challenge(
-        "dtram_env:DTRAM-Signpost-v0",
+        "DTRAM-Signpost-v0",
         "where to look",
         random_return(4, 4),
         _ARROW,
-        "follows the arrow",
+        "one that follows the arrow",
     ),
     Challenge(
-        "dtram_env:DTRAM-WideSignpost-v0",
+        "DTRAM-WideSignpost-v0",
         "where to look, far away",
         random_return(4, 4),
         _ARROW,
-        "follows the arrow",
+        "one that follows the arrow",
     ),
     Challenge(
-        "dtram_env:DTRAM-NoisySignpost-v0",
+        "DTRAM-NoisySignpost-v0",
         "where to look, in noise",
         random_return(4, 4),
         0.968759,
-        "takes the nearest shapes, follows the arrow",
+        "one that takes the nearest shapes and follows the arrow",
+        known=False,
     ),
     Challenge(
-        "dtram_env:DTRAM-Patience-v0",
+        "DTRAM-Patience-v0",
         "when to stop",
         random_return(4, 7),
         float(np.mean(0.98 ** np.arange(1, 8))),
-        "looks at one place after the other",
+        "one that looks at one place after the other",
     ),
     Challenge(
-        "dtram_env:DTRAM-Pair-v0",
+        "DTRAM-Pair-v0",
         "to remember what was seen",
         random_return(4, 4),
         0.98**2,
-        "adds the centre and the right",
+        "one that adds the two glyphs",
     ),
     Challenge(
-        "agents:DTRAM-MNIST-Policy-v0",
+        "DTRAM-MNIST-Policy-v0",
         "where and when, on digits",
         0.8275,
         0.9325,
-        "on record: DT-RAM, mean of 3 seeds",
+        "DT-RAM, the mean of 3 seeds",
+        known=False,
     ),
 )
 """The environments, from the simplest skill on."""
@@ -113,9 +113,8 @@ ENV_STEPS = 300_000
 
 
 def best_return(env_id: str) -> float | None:
-    """The best return of an id, without its package; None if it is not in the suite."""
-    best = {challenge.env_id.split(":")[1]: challenge.best for challenge in SUITE}
-    return best.get(env_id)
+    """The best return of an id; None if it is not in the suite."""
+    return {challenge.env_id: challenge.best for challenge in SUITE}.get(env_id)
 
 
 def evaluate_suite(
@@ -126,18 +125,22 @@ def evaluate_suite(
     """Runs a policy on the test split of each environment, every image exactly once.
 
     Args:
-        make_policy: returns the trained policy of an id, ``package:DTRAM-…-v0``.
+        make_policy: returns the trained policy of an id.
         env_ids: some of the suite's ids, all if not given.
         **keywords: of `evaluate` and of the environments, such as ``backend`` or ``view``.
 
     Raises:
-        ValueError: an id is not in the suite; further as `evaluate`.
+        ValueError: an id is not in the suite, or not registered; further as `evaluate`.
     """
     known = {challenge.env_id: challenge for challenge in SUITE}
     for env_id in env_ids or ():
         check_choice("env_ids", env_id, known)
+    chosen = list(env_ids or known)
+    if missing := [env_id for env_id in chosen if env_id not in gym.registry]:
+        way_out = "import agents first (dtram_agents, from the wheel)"
+        raise ValueError(f"env_ids={missing[0]!r}: not registered; {way_out}")
     results = []
-    for env_id in env_ids or known:
+    for env_id in chosen:
         found = evaluate(make_policy(env_id), env_id, "test", **keywords)
         results.append(SuiteResult(known[env_id], found))
     return results

@@ -19,7 +19,7 @@ other's table says that it is in use. The call that ends last writes the tables,
 
 import itertools
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,10 @@ class Options(JobOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.suite:
+            defaults = {f.name: f.default for f in fields(Options)}
+            for name in ("env_id", "env", "root", "total_timesteps"):
+                same = getattr(self, name) == defaults[name]
+                check(name, getattr(self, name), same, "no value with --suite, which sets it")
             object.__setattr__(self, "env_id", tuple(found.env_id for found in suite.SUITE))
         for name in self.algos:
             check("algos", name, name in NAMES, f"some of {', '.join(NAMES)}")

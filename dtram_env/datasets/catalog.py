@@ -203,7 +203,7 @@ DATASETS: dict[str, DatasetInfo] = {
         "NoisySignpost",
         partial(signpost.draw, version=signpost.NOISY),
         signpost.CLASS_NAMES,
-        "the same with 3 of 16 pixels turned",
+        "the same with noise",
     ),
     "widesignpost": _puzzle(
         "WideSignpost",

@@ -245,6 +245,7 @@ def test_a_missing_model_is_named(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         if options is not None:
             (tmp_path / name / "options.json").write_text(options)
+    (tmp_path / "baseline" / "results.json").write_text("{}")
     for folder, message in (
         ("empty", r"no saved model, model\.json is missing$"),
         ("damaged", r"no saved model, model\.json is missing$"),

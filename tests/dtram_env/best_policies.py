@@ -10,10 +10,10 @@ _SHAPES = np.concatenate(glyphs.shapes()).reshape(8, 64)
 EMPTY = -1
 
 
-def nearest_shape(windows: Any) -> np.ndarray:
+def nearest_shape(windows: Any, shapes: int = 8) -> np.ndarray:
     """The glyph, 0 to 3, or arrow, 4 to 7, nearest to windows ``(B, 8, 8, 1)``; `EMPTY`: no ink."""
     ink = np.asarray(windows).reshape(-1, 64) > 100
-    shape = (ink[:, None] != _SHAPES).sum(axis=2).argmin(axis=1)
+    shape = (ink[:, None] != _SHAPES[:shapes]).sum(axis=2).argmin(axis=1)
     return np.where(ink.any(axis=1), shape, EMPTY)
 
 
@@ -31,12 +31,13 @@ class FollowArrow(_Puzzle):
         self.reach = reach
 
     def step(self, observation: dict[str, Any], taken: np.ndarray) -> tuple[Any, np.ndarray]:
-        shape, taken = nearest_shape(observation["glimpse"]), taken + 1
+        glimpse, first = observation["glimpse"], taken == 0
+        shape = np.where(first, nearest_shape(glimpse), nearest_shape(glimpse, 4))
         return {
             "location": (glyphs.STEPS[shape % 4] * self.reach).astype(np.float32),
-            "stop": ((shape < 4) | (taken > 1)).astype(np.int64),
+            "stop": ((shape < 4) | ~first).astype(np.int64),
             "prediction": shape % 4,
-        }, taken
+        }, taken + 1
 
 
 class ReadInOrder(_Puzzle):

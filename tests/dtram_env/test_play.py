@@ -7,9 +7,9 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-import dtram_env
+import agents  # noqa: F401 - registers the policy-only id
 from dtram_env.datasets.sources import signpost
-from dtram_env.play import Game, handle, main, play, score_of
+from dtram_env.play import Game, handle, main, play
 
 pygame = pytest.importorskip("pygame")
 SIGNPOST = "DTRAM-Signpost-v0"
@@ -133,12 +133,42 @@ def test_a_perfect_player_earns_the_best_return() -> None:
     assert str(found).endswith(f"error 0 %, {1 + hard.mean():.2f} glimpses")
 
 
-def test_an_agents_score_is_of_the_same_images() -> None:
-    found = dtram_env.evaluate(dtram_env.RandomPolicy(4), SIGNPOST)
-    score = score_of(found, [5, 3])
-    assert score.rewards == found.reward[[5, 3]].tolist()
-    assert score.glimpses == found.num_glimpses[[5, 3]].tolist()
-    assert score.right == (found.prediction == found.label)[[5, 3]].tolist()
+def test_a_policy_only_game_shows_what_the_classifier_believes() -> None:
+    game = game_of("agents:DTRAM-MNIST-Policy-v0")
+    assert not game.names and game.caption().startswith("glimpse 1 of 7: click to look, or Enter")
+    assert game.belief.count(",") == 2
+    handle(game, key(pygame.K_RETURN), pygame)
+    assert game.over and len(game.score.rewards) == 1
+
+
+def test_nothing_is_answered_before_the_first_glimpse() -> None:
+    game = game_of(first_glimpse="choose")
+    assert game.caption() == "glimpse 0 of 4: click to look"
+
+
+def test_the_mouse_wheel_does_nothing() -> None:
+    game = game_of()
+    wheel = pygame.event.Event(pygame.MOUSEBUTTONDOWN, pos=(10, 10), button=4)
+    assert handle(game, wheel, pygame) and game.info["num_glimpses"] == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["DTRAM-Chess-v0"], "DTRAM-Chess"),
+        ([SIGNPOST, "--episodes", "0"], "--episodes=0: expected an integer of at least 1"),
+        ([SIGNPOST, "--split", "all"], "split='all': expected one of"),
+    ],
+)
+def test_bad_input_is_one_line(words: list[str], message: str) -> None:
+    with pytest.raises(SystemExit, match=message) as error:
+        main(words)
+    assert "\n" not in str(error.value)
+
+
+def test_other_views_are_refused() -> None:
+    with pytest.raises(ValueError, match="play shows native views only"):
+        play(SIGNPOST, view="discrete")
 
 
 def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,20 +3,22 @@
 from typing import Any
 
 import gymnasium as gym
+import pandas as pd
 import pytest
 
 import agents  # noqa: F401 - registers the policy-only ids
 import dtram_env
 from dtram_env.suite import SUITE, Challenge, best_return, random_return
+from train.common.records import RESULTS
 
 from .best_policies import AddTwo, FollowArrow, ReadInOrder
 
 BEST: dict[str, Any] = {
-    "dtram_env:DTRAM-Signpost-v0": FollowArrow(9 / 14),
-    "dtram_env:DTRAM-WideSignpost-v0": FollowArrow(40 / 50),
-    "dtram_env:DTRAM-NoisySignpost-v0": FollowArrow(9 / 14),
-    "dtram_env:DTRAM-Patience-v0": ReadInOrder(),
-    "dtram_env:DTRAM-Pair-v0": AddTwo(),
+    "DTRAM-Signpost-v0": FollowArrow(9 / 14),
+    "DTRAM-WideSignpost-v0": FollowArrow(40 / 50),
+    "DTRAM-NoisySignpost-v0": FollowArrow(9 / 14),
+    "DTRAM-Patience-v0": ReadInOrder(),
+    "DTRAM-Pair-v0": AddTwo(),
 }
 WHOLE_TASK = [challenge for challenge in SUITE if "Policy" not in challenge.env_id]
 
@@ -26,7 +28,13 @@ def ids(challenge: Any) -> str:
 
 
 def test_the_best_policies_score_one() -> None:
-    assert list(BEST) == [challenge.env_id for challenge in SUITE if challenge.known]
+    assert list(BEST) == [
+        challenge.env_id for challenge in SUITE if "Policy" not in challenge.env_id
+    ]
+    assert [c.env_id for c in SUITE if not c.known] == [
+        "DTRAM-NoisySignpost-v0",
+        "DTRAM-MNIST-Policy-v0",
+    ]
     for result in dtram_env.evaluate_suite(BEST.__getitem__, list(BEST)):
         found = result.evaluation
         assert found.mean_return == pytest.approx(result.challenge.best, abs=1e-6)
@@ -59,7 +67,7 @@ def test_the_random_return_in_closed_form() -> None:
 
 
 def test_a_score_lies_between_zero_and_one() -> None:
-    challenge = Challenge("x:y", "", random=0.2, best=0.7, best_policy="on record: z")
+    challenge = Challenge("x:y", "", random=0.2, best=0.7, best_policy="", known=False)
     assert [challenge.score(r) for r in (0.1, 0.2, 0.45, 0.7, 0.8)] == pytest.approx(
         [0, 0, 0.5, 1, 1]
     )
@@ -68,13 +76,27 @@ def test_a_score_lies_between_zero_and_one() -> None:
 
 @pytest.mark.parametrize("challenge", SUITE, ids=ids)
 def test_the_registration_has_the_best_return(challenge: Challenge) -> None:
-    package, name = challenge.env_id.split(":")
-    assert package == ("agents" if "Policy" in name else "dtram_env")
+    name = challenge.env_id
     assert gym.spec(name).reward_threshold == challenge.best == best_return(name)
     assert 0 < challenge.random < challenge.best < 1
     assert best_return("DTRAM-Birds-v0") is gym.spec("DTRAM-Birds-v0").reward_threshold is None
 
 
+def test_the_record_on_digits_is_the_comparisons() -> None:
+    """The return of the random policy, and of DT-RAM, the best row."""
+    table = pd.read_csv(RESULTS / "comparison" / "DTRAM-MNIST-Policy-v0.csv").set_index("algo")
+    (challenge,) = (found for found in SUITE if "Policy" in found.env_id)
+    assert challenge.random == pytest.approx(table.loc["random", "mean_return"], abs=5e-5)
+    assert challenge.best == pytest.approx(table["mean_return"].max(), abs=5e-5)
+    assert table["mean_return"].idxmax() == "dtram"
+
+
+def test_an_id_that_nobody_registered_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(gym.registry, "DTRAM-MNIST-Policy-v0")
+    with pytest.raises(ValueError, match="DTRAM-MNIST-Policy-v0': not registered; import agents"):
+        dtram_env.evaluate_suite(BEST.__getitem__)
+
+
 def test_an_unknown_id_is_named_before_anything_runs() -> None:
-    with pytest.raises(ValueError, match="env_ids='DTRAM-Chess-v0': expected one of 'dtram_env:"):
-        dtram_env.evaluate_suite(BEST.__getitem__, ["dtram_env:DTRAM-Pair-v0", "DTRAM-Chess-v0"])
+    with pytest.raises(ValueError, match="env_ids='DTRAM-Chess-v0': expected one of 'DTRAM-"):
+        dtram_env.evaluate_suite(BEST.__getitem__, ["DTRAM-Pair-v0", "DTRAM-Chess-v0"])

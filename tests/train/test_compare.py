@@ -83,6 +83,8 @@ def test_the_suite_is_planned_with_its_own_env_steps(tmp_path: Path) -> None:
     runs = plan(Options(suite=True, algos=("ppo", "scan"), seeds=(0,), runs=tmp_path))
     assert [run.env_id for run in runs[::2]] == [found.env_id for found in SUITE]
     assert {run.steps for run in runs} == {300_000}
+    with pytest.raises(ValueError, match=r"--env .*max_glimpses=2.*expected no value with --suite"):
+        Options(suite=True, env=("max_glimpses=2",))
 
 
 def test_it_leaves_and_prints_everything(made: Made) -> None:

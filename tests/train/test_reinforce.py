@@ -346,6 +346,11 @@ def test_a_head_with_a_rate_of_nearly_nothing_stays_where_it_began(
     assert not torch.allclose(agent.classifier.weight, began.classifier.weight, atol=1e-3)
 
 
+def test_at_least_one_epoch_has_stops() -> None:
+    stop = StopJoint(ram_share=0.66)
+    assert [stop.ram_epochs(epochs) for epochs in (1, 2, 3, 36)] == [0, 1, 2, 24]
+
+
 def test_before_a_joint_stop_every_trajectory_takes_the_whole_budget(
     tmp_path: Path, small_options
 ) -> None:

@@ -126,9 +126,9 @@ def over_environments(records: Records) -> pd.DataFrame:
 def suite_scores(records: Records) -> pd.DataFrame:
     """Mean score over the seeds of each algorithm (rows) on each skill of the suite (columns).
 
-    NaN where it has no result; empty unless the records have at least two of its environments.
+    NaN where it has no result; empty unless the records have results on all environments.
     """
-    challenges = {challenge.env_id.rpartition(":")[2]: challenge for challenge in SUITE}
+    challenges = {challenge.env_id: challenge for challenge in SUITE}
     rows = []
     for record in records:
         if has_result(record) and record["env_id"] in challenges:
@@ -138,7 +138,7 @@ def suite_scores(records: Records) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=["algo", "skill", "score"])
     table = table.pivot_table("score", "algo", "skill", aggfunc="mean", sort=False)
     skills = [challenge.skill for challenge in SUITE if challenge.skill in table.columns]
-    return table[skills] if len(skills) > 1 else pd.DataFrame()
+    return table[skills] if len(skills) == len(SUITE) else pd.DataFrame()
 
 
 def _interquartile(strata: Sequence[np.ndarray]) -> dict[str, Any]:

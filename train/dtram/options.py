@@ -214,7 +214,7 @@ class StopJoint(_StopByReturn):
     """whether the gradient of the stop decisions ends at the recurrent state or flows into it"""
     ram_share: float = 0.0
     """share of the epochs, the first ones, that are without stops: every trajectory takes the whole
-    budget. The learning rate falls to its end there, then has a second cycle at a third"""
+    budget. A one-cycle learning rate falls to its end there, then has a second cycle at a third"""
     learning_rate: float | None = None
     """peak of the stopper's learning rate; none: as the rest"""
 
@@ -224,8 +224,8 @@ class StopJoint(_StopByReturn):
         check("stop ram_share", self.ram_share, 0 <= self.ram_share < 1, "0 or more, less than 1")
 
     def ram_epochs(self, epochs: int) -> int:
-        """The number of epochs without stops."""
-        return math.ceil(self.ram_share * epochs)
+        """The number of epochs without stops; at least one has them."""
+        return min(math.ceil(self.ram_share * epochs), epochs - 1)
 
 
 @dataclass(frozen=True)

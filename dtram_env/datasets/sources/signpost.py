@@ -7,9 +7,10 @@ the centre. The other places around the centre show glyphs of random classes. An
 only the centre is right on at most 50 % + 50 % / 4 of the images; an agent that follows the arrow
 is right on all, after 1.5 glimpses on average.
 
-*NoisySignpost* is the same with 3 of 16 pixels turned from dark to ink or back, so that a
-glyph is known only from its whole shape. *WideSignpost* is the same on images of 100x100, where the
-arrow points to a glyph 40 pixels from the centre and a glimpse sees 0.6 % of the image.
+*NoisySignpost* is the same, but each pixel is turned from dark to ink or back with a probability of
+3/16, so that a glyph is known only from its whole shape, and not always. *WideSignpost* is the same
+on images of 100x100, where the arrow points to a glyph 40 pixels from the centre and a glimpse sees
+0.6 % of the image.
 """
 
 from dataclasses import dataclass

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from dtram_env.suite import random_return
+from dtram_env.suite import SUITE, random_return
 from train.baselines import summary
 from train.baselines.summary import (
     COLUMNS,
@@ -192,30 +192,27 @@ def test_tracks_are_not_pooled() -> None:
 
 
 def test_scores_of_the_suite() -> None:
-    """Signpost's random policy earns r = 0.2405..., its best one 0.9702."""
-    pair, signpost = "DTRAM-Pair-v0", "DTRAM-Signpost-v0"
+    """ppo earns the best return; on Signpost one seed does, and one the random policy's."""
+    signpost, *others = SUITE
     low, high = random_return(4, 4), 0.98 * 1.98 / 2
     records = [
-        record(signpost, "ppo", 0, low),
-        record(signpost, "ppo", 1, high),
-        record(pair, "ppo", 0, 0.98**2),
-        record(signpost, "scan", 0, low + 0.9 * (high - low)),
-        record(pair, "scan", 0, None),
+        record(signpost.env_id, "ppo", 0, low),
+        record(signpost.env_id, "ppo", 1, high),
+        *(record(other.env_id, "ppo", 0, other.best) for other in others),
+        record(signpost.env_id, "scan", 0, low + 0.9 * (high - low)),
+        record(others[0].env_id, "scan", 0, None),
         record("DTRAM-Birds-v0", "ppo", 0, 0.5),  # not in the suite
     ]
     scores = suite_scores(records)
-    assert list(scores.columns) == ["where to look", "to remember what was seen"]
-    assert scores.loc["ppo"].tolist() == pytest.approx([0.5, 1.0])
+    assert list(scores.columns) == [challenge.skill for challenge in SUITE]
+    assert scores.loc["ppo"].tolist() == pytest.approx([0.5, *(1.0 for _ in others)])
     assert scores.loc["scan"].iloc[0] == pytest.approx(0.9) and pd.isna(scores.loc["scan"].iloc[1])
-    text = markdown(records, "c")
-    assert "| ppo | 0.50 | 1.00 | 0.75 |" in text and "| scan | 0.90 |  |  |" in text
+    text, mean = markdown(records, "c"), (0.5 + len(others)) / len(SUITE)
+    assert f"| ppo | 0.50 |{' 1.00 |' * len(others)} {mean:.2f} |" in text
+    assert "| scan | 0.90 |  |" in text
     assert "Scores: 0 is the return of the random policy" in text
-
-
-def test_one_environment_of_the_suite_has_no_table() -> None:
-    records = [record("DTRAM-Pair-v0", "ppo", 0, 0.9), record("DTRAM-Birds-v0", "ppo", 0, 0.5)]
-    assert suite_scores(records).empty
-    assert "suite" not in markdown(records, "c")
+    few = [one for one in records if one["env_id"] != others[-1].env_id]
+    assert suite_scores(few).empty and "suite" not in markdown(few, "c")
 
 
 # --- The files
