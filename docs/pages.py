@@ -128,8 +128,8 @@ def _scores(env_id: str) -> list[str]:
     return [
         _wrap(
             f"In [the suite](../protocol.md#the-suite) ({found.skill}) a score of 0 is a mean "
-            f"return of {found.random:.4f}, the random policy's, and 1 is {found.best:.4f}, that of "
-            f"the best policy {'there can be' if found.known else 'on record'}: "
+            f"return of {found.random:.4f}, the random policy's, and 1 is {found.best:.4f}, that "
+            f"of the best policy {'there can be' if found.known else 'on record'}: "
             f"{found.best_policy}."
         )
         for found in SUITE
