@@ -16,7 +16,7 @@ from train.paper.systems import PROTOCOLS
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = ("README.md", "benchmarks/README.md", "docs/from_the_talk_to_ours.md")
+PAGES = ("README.md", "benchmarks/README.md", "docs/from_the_talk_to_ours.md", "docs/export.md")
 FILES = tuple(ROOT / page for page in PAGES)
 _BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.S)
 
@@ -202,6 +202,25 @@ def _scene_side() -> str:
     return _markdown(heads, rows)
 
 
+def _export() -> str:
+    rows = []
+    for model, found in _read(RESULTS / "onnx_parity.json")["figures"].items():
+        times = found["milliseconds"]
+        rows.append(
+            (
+                model,
+                f"{found['images']:,}",
+                found["different"],
+                f"{times['torch']:.3f}",
+                f"{times['onnx']:.3f}",
+                f"{found['share']:.2f}",
+                f"{found['megabytes']:.2f}",
+            )
+        )
+    heads = ["model", "images", "different", "torch, ms", "onnxruntime, ms", "share", "file, MB"]
+    return _markdown(heads, rows)
+
+
 def _drawn_parts() -> str:
     names = ("small", "scenes", "full")
     found = [_read(RESULTS / f"drawn_parts_{name}.json")["results"] for name in names]
@@ -230,4 +249,5 @@ TABLES: dict[str, Callable[[], str]] = {
     "image_side": _image_side,
     "scene_side": _scene_side,
     "drawn_parts": _drawn_parts,
+    "export": _export,
 }

@@ -22,7 +22,8 @@ import dtram_env
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
 RECURRENT = EXAMPLES / "recurrent_ppo.py"
-PROGRAMS = sorted(EXAMPLES.glob("*.py"))
+RUNNER = EXAMPLES / "onnx_runner.py"
+PROGRAMS = sorted(set(EXAMPLES.glob("*.py")) - {RUNNER})
 ZOO = EXAMPLES / "rl_zoo3/ppo.yml"
 LIBRARIES = {
     "torchrl_ppo.py": "torchrl",
@@ -156,6 +157,13 @@ def test_the_zoo_runs_if_it_is_installed(
         pytest.skip("rl_zoo3 is not installed")
     words = "--algo ppo --env DTRAM-MNIST-v0 --gym-packages dtram_env --eval-freq -1 -n 4096"
     run_python("-m", "rl_zoo3.train", *words.split(), "--conf-file", str(ZOO), "-f", str(tmp_path))
+
+
+def test_the_runner_of_exported_agents_needs_no_torch() -> None:
+    tree = ast.parse(RUNNER.read_text(encoding="utf-8"))
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = [getattr(node, "module", None) or node.names[0].name for node in found]
+    assert not {name.split(".")[0] for name in names} & {"torch", "agents", "train"}
 
 
 def test_every_result_in_the_table_is_in_its_json() -> None:
