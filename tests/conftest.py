@@ -23,10 +23,12 @@ from dtram_env import datasets
 if not torch.cpu.get_capabilities().get("avx512_f", True):
     os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX")
 
-# A shell starts what runs in its background with SIGINT ignored, and every process from there on
-# would inherit it: the tests that interrupt a program would wait for nothing.
+# A shell starts what runs in its background with SIGINT ignored, nohup with SIGHUP. Every process
+# from there on would inherit it: the tests that interrupt a program would wait for nothing.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ROOT = Path(__file__).resolve().parents[1]
 
