@@ -80,7 +80,7 @@ SUITE = (
         "DTRAM-NoisySignpost-v0",
         "where to look, in noise",
         random_return(4, 4),
-        0.968759,
+        0.969240,
         "one that takes the nearest shapes and follows the arrow",
         known=False,
     ),

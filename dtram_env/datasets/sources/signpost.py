@@ -31,11 +31,11 @@ class Version:
     puzzle: int  # of `random_words`
     side: int = 28  # of an image, in pixels
     reach: int = 9  # pixels from the image's centre to the centre of an outer glyph
-    turned: int = 0  # of 256 pixels, the number turned from dark to ink or back
+    turned: int = 0  # sixteenths: the probability that a pixel is turned from dark to ink or back
 
 
 PLAIN = Version(0)
-NOISY = Version(3, turned=48)
+NOISY = Version(3, turned=3)
 WIDE = Version(4, side=100, reach=40)
 
 
@@ -75,7 +75,9 @@ def draw(part: str, seed: int = 0, version: Version = PLAIN) -> tuple[np.ndarray
     for k, (x, y) in enumerate(STEPS * version.reach):
         box(ink, x, y)[...] = glyphs[around[:, k]]
     box(ink, 0, 0)[...] = np.where(easy[:, None, None], glyphs[labels], arrows[direction])
-    ink ^= noise >= 256 - version.turned
+    if version.turned:
+        ink ^= noise % 16 < version.turned
+        noise = noise // 16  # the bits that decided nothing
     return images_of(ink, words[:, 1], noise), labels
 
 
