@@ -14,10 +14,10 @@ import hashlib
 import io
 import json
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -178,15 +178,22 @@ def _to_onnx(step: AgentStep) -> Any:
 
 
 def _by_time(onnx: Any, graphs: Sequence[Any]) -> Any:
-    """One model of the networks for 0, 1 … glimpses before; the last serves all later ones.
+    """One model of the networks for time steps 0, 1 …; the last serves all later ones.
 
     They share equal weights, which are named by their content.
     """
-    helper, model = onnx.helper, graphs[0]
+    helper, array, model = onnx.helper, onnx.numpy_helper.from_array, graphs[0]
     inputs: dict[str, Any] = {}
     weights: dict[str, Any] = {}
     branches = []
-    for number, graph in enumerate(found.graph for found in graphs):
+
+    def named(values: Sequence[Any], names: Sequence[str]) -> list[Any]:
+        pairs = zip(values, names, strict=True)
+        return [onnx.ValueInfoProto(name=name, type=value.type) for value, name in pairs]
+
+    for number, found in enumerate(graphs):
+        assert not found.functions, "torch inlines them"
+        graph = found.graph
         inputs |= {value.name: value for value in graph.input}
         renamed = {value.name: value.name for value in graph.input}
         for weight in graph.initializer:
@@ -194,38 +201,29 @@ def _by_time(onnx: Any, graphs: Sequence[Any]) -> Any:
             weight.name = ""
             new = f"weight_{hashlib.sha256(weight.SerializeToString()).hexdigest()[:16]}"
             weight.name, renamed[old], weights[new] = new, new, weight
-        nodes = []
         for node in graph.node:
             renamed |= {name: f"step{number}_{name}" for name in node.output if name}
             node.input[:] = [renamed[name] if name else name for name in node.input]
             node.output[:] = [renamed[name] if name else name for name in node.output]
             node.name = f"step{number}_{node.name}"
-            nodes.append(node)
-        ends = [helper.make_empty_tensor_value_info(renamed[value.name]) for value in graph.output]
-        for end, value in zip(ends, graph.output, strict=True):
-            end.type.CopyFrom(value.type)
-        branches.append(helper.make_graph(nodes, f"step{number}", [], ends))
-    outputs, index = list(model.graph.output), "before"
-    index_of_first = onnx.numpy_helper.from_array(torch.zeros(1, dtype=torch.int64).numpy(), "zero")
-    nodes = [helper.make_node("Gather", ["time", "zero"], [index])]
-    constants, otherwise = [index_of_first], branches[-1]
-    for number, (branch, _) in reversed(list(enumerate(pairwise(branches)))):
-        constants.append(
-            onnx.numpy_helper.from_array(torch.tensor([number]).numpy(), f"number{number}")
-        )
-        names = [f"is{number}_{value.name}" if number else value.name for value in outputs]
-        test = helper.make_node("Equal", [index, f"number{number}"], [f"is{number}"])
+        ends = named(graph.output, [renamed[value.name] for value in graph.output])
+        branches.append(helper.make_graph(graph.node, f"step{number}", [], ends))
+
+    constants, rest = [array(np.array([0]), "zero")], branches[-1]
+    for number, branch in reversed(list(enumerate(branches[:-1]))):
+        constants.append(array(np.array([number]), f"number{number}"))
+        names = [
+            f"is{number}_{value.name}" if number else value.name for value in model.graph.output
+        ]
+        test = helper.make_node("Equal", ["before", f"number{number}"], [f"is{number}"])
         choice = helper.make_node(
-            "If", [f"is{number}"], names, then_branch=branch, else_branch=otherwise
+            "If", [f"is{number}"], names, then_branch=branch, else_branch=rest
         )
-        if not number:
-            nodes += [test, choice]
-            continue
-        ends = [helper.make_empty_tensor_value_info(name) for name in names]
-        for end, value in zip(ends, outputs, strict=True):
-            end.type.CopyFrom(value.type)
-        otherwise = helper.make_graph([test, choice], f"from{number}", [], ends)
-    whole = helper.make_graph(
-        nodes, "agent", list(inputs.values()), outputs, [*weights.values(), *constants]
-    )
+        rest = helper.make_graph(
+            [test, choice], f"from{number}", [], named(model.graph.output, names)
+        )
+    # The outermost choice is the model itself.
+    nodes = [helper.make_node("Gather", ["time", "zero"], ["before"]), *rest.node]
+    tensors = [*weights.values(), *constants]
+    whole = helper.make_graph(nodes, "agent", list(inputs.values()), rest.output, tensors)
     return helper.make_model(whole, opset_imports=model.opset_import, ir_version=model.ir_version)
