@@ -5,6 +5,7 @@
 # make lint     lint, format check and types only
 # make bench    the benchmarks
 # make gpu      whatever needs a GPU, in 9 minutes; ARGS=--dry-run: in seconds, without one
+# make demo     a page that runs the shipped models, served on http://localhost:8000
 # make docs     generated pages, their doctests, and HTML in docs/_build/html
 # make clean    remove the virtual environment and caches; keep runs/ and downloaded data
 #
@@ -26,7 +27,7 @@ ifneq ($(shell [ "$$(cat $(READY) 2>&1)" = "$(CURDIR)" ] && $(PY) -c "" 2>&1 && 
 $(shell rm -f $(READY) $(BENCH_READY) $(DOCS_READY))
 endif
 
-.PHONY: train test test-all test-gymnasium lint bench gpu docs clean mnist
+.PHONY: train test test-all test-gymnasium lint bench gpu demo docs clean mnist
 .DELETE_ON_ERROR:
 
 # An interrupted run continues, and a finished one prints its result again. The checksum of the code
@@ -66,6 +67,9 @@ bench: $(BENCH_READY) mnist
 gpu:
 	$(if $(wildcard $(PY)),$(PY),$(PYTHON)) benchmarks/gpu.py $(ARGS)
 
+demo: $(READY) mnist
+	$(PY) demo/build.py --serve
+
 docs: $(DOCS_READY) mnist
 	$(PY) docs/build.py
 
@@ -73,8 +77,8 @@ mnist: $(READY)
 	@$(PY) -m dtram_env.datasets download mnist
 
 clean:
-	rm -rf $(VENV) build dist docs/_build .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	find agents benchmarks docs dtram_env examples tests train -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf $(VENV) build dist demo/_build docs/_build .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find agents benchmarks demo docs dtram_env examples tests train -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An interrupted installation can leave half a package that pip takes for complete, so start over
 # then. A working .venv that the user made some other way is kept.

@@ -10,7 +10,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # A package may import itself and the packages after it.
 LAYERS = ("train", "agents", "dtram_env")
-OUTSIDE = ("benchmarks", "docs", "examples", "tests")  # they import the packages, never the reverse
+OUTSIDE = (
+    "benchmarks",
+    "demo",
+    "docs",
+    "examples",
+    "tests",
+)  # they import the packages, never the reverse
 DATASETS, STORAGE = "dtram_env.datasets", "dtram_env.datasets.storage"
 
 Graph = Mapping[str, set[str]]
@@ -58,7 +64,7 @@ def circles(graph: Graph) -> list[list[str]]:
 def _broken_rule(module: str, target: str, graph: Graph) -> str | None:
     layer, target_layer = module.split(".")[0], target.split(".")[0]
     if target_layer in OUTSIDE:
-        return "a package imports nothing of benchmarks, docs, examples or tests"
+        return "a package imports nothing of benchmarks, demo, docs, examples or tests"
     if LAYERS.index(target_layer) < LAYERS.index(layer):
         return "imports go train -> agents -> dtram_env"
     if module != target and _is_program(target, graph):
