@@ -1,6 +1,6 @@
 """Builds the documentation.
 
-    python docs/build.py               # generated pages and tables, doctests, links, HTML
+    python docs/build.py               # generated pages and tables, doctests, links, HTML, demo
     python docs/build.py --check       # fail if a committed generated page is stale
     python docs/build.py --pictures    # the GIFs and stills of the environment pages
 
@@ -16,6 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs in a clone without installation
 
+from demo import build as demo
 from docs import links, pages, pictures, tables
 
 ROOT = pages.DOCS.parent
@@ -57,6 +58,7 @@ def build_html() -> list[str]:
     )
     if done.returncode:
         return ["Sphinx: see its warnings above"]
+    demo.build(out / "html" / "demo")
     print(f"open {(out / 'html' / 'index.html').relative_to(ROOT)} in a browser")
     return []
 

@@ -10,10 +10,18 @@ author = copyright = "DT-RAM contributors"
 extensions = ["myst_parser"]
 root_doc = "index"
 exclude_patterns = ["_build"]
+templates_path = ["_templates"]
 html_theme = "furo"
+html_sidebars = {
+    "**": [
+        *("sidebar/brand.html", "sidebar/search.html", "sidebar/scroll-start.html"),
+        *("demo.html", "sidebar/navigation.html", "sidebar/scroll-end.html"),
+    ]
+}
 html_title = "DT-RAM"
 html_show_sourcelink = False
 html_copy_source = False
+html_use_index = False
 myst_heading_anchors = 3
 nitpicky = True
 
