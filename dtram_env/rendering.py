@@ -55,7 +55,7 @@ def draw_episode(
             line, None draws none. The first font that has its characters is used: Pillow's own, or
             one of `FONTS` on this machine. Characters that none has are written as escapes.
         size: largest side of the picture, in pixels. The image is enlarged by the largest integer
-            factor that fits; a larger image is shrunk to `size`.
+            factor that fits; a larger image is shrunk to `size`, its pixels averaged.
         square: whether black bars make the picture `size` on both sides, so that pictures of images
             of several sizes have one size.
         path: whether a line leads from the middle of each box to that of the next one, in the next
@@ -70,7 +70,8 @@ def draw_episode(
     zoom = float(size // longer) if size >= longer else size / longer
     shown = (max(round(width * zoom), 1), max(round(height * zoom), 1))
     pixels = np.broadcast_to(image, (height, width, 3))
-    picture = Image.fromarray(pixels).resize(shown, Image.Resampling.NEAREST)
+    how = Image.Resampling.NEAREST if zoom >= 1 else Image.Resampling.BOX
+    picture = Image.fromarray(pixels).resize(shown, how)
     line = 0 if caption is None else _LINE
     width, height = (size, size) if square else shown
     x, y = (width - shown[0]) // 2, (height - shown[1]) // 2  # of the picture's corner

@@ -8,9 +8,9 @@
 
 Algorithms: ppo, a2c, dqn, sac, recurrent_ppo, maskable_ppo, random, center, scan and dtram.
 
-It writes one JSON record for each run, and from the records Markdown, CSV and two plots; --records
-makes those again. Interrupted, the same command continues. A failed run is a row that says why, and
-the next call tries it again. The exit status is 1 if no run has a result.
+It writes one JSON record for each run, and from the records Markdown, CSV, plots and a page;
+--records makes those again. Interrupted, the same command continues. A failed run is a row that
+says why, and the next call tries it again. The exit status is 1 if no run has a result.
 
 Calls at the same time may share --runs and --out. One of them trains a run that both have; the
 other's table says that it is in use. The call that ends last writes the tables, with its own

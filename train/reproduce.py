@@ -12,7 +12,8 @@
 Every run has a folder under --runs and is made once; after an interruption the same command
 continues. The figures of a finished run are added to OUT/runs.jsonl, one record a run with its
 command, commit, versions and hardware. Tables are made from these records alone, as Markdown, CSV
-and JSON. Drawn images stand under their own name and beside no published figure.
+and JSON; OUT/report.html shows all of OUT's tables and figures. Drawn images stand under their own
+name and beside no published figure.
 """
 
 import sys
@@ -24,13 +25,16 @@ from typing import Annotated, Literal
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 from train.common.run import run_program  # isort: skip  # says what to install
 
+import numpy as np
 import tyro
+from PIL import Image
 
 from dtram_env.datasets import DATASETS, is_ready
 from dtram_env.files import write_text
 from train.common.files import read_json
 from train.common.jobs import JobOptions, resumable, run_in_order
 from train.common.options import check, check_numbers
+from train.common.page import from_markdown, picture, write_page
 from train.common.program_run import ProgramRun
 from train.common.provenance import choose_device, provenance
 from train.common.records import RESULTS, check_destination, read_records, write_result
@@ -44,6 +48,7 @@ from train.paper.tables import SEVERAL_SEEDS, Line, Table, line_of
 from train.paper.write_tables import RUNS, make_row, write_csv, write_table
 
 KEYS = (*TITLES, "ladder", "stops", "figure7", "figure8", "curves", "claims")
+LARGEST_PICTURES = 3_000_000  # bytes of all in the page
 OF_CARS = ("table4", "figure8")
 SHOWN_BY = {"table3": "table6", "table4": "table6", "table5": "scenes", "figure8": "figure7"}
 """Tables and figures that another one replaces if small drawn birds stand in for photographs."""
@@ -292,6 +297,27 @@ def make(options: Options, reader: Reader, records: list[Record], key: str) -> l
     return [write_table(options.folder, made, rows, origin)]
 
 
+def write_tables_page(folder: Path, command: str, problems: Sequence[str]) -> list[Path]:
+    """Writes ``report.html`` with all tables and figures of a folder; nothing if it has none."""
+    figures = {key: sorted(folder.glob(f"{key}-*.png")) for key in KEYS}
+    largest = LARGEST_PICTURES // max(sum(map(len, figures.values())), 20)
+    sections = []
+    for key, paths in figures.items():
+        text = folder / f"{key}.md"
+        table = from_markdown(text.read_text(encoding="utf-8")) if text.exists() else ""
+        pictures = []
+        for path in paths:
+            with Image.open(path) as drawn:
+                pixels = np.asarray(drawn.convert("RGB"))
+            pictures.append((path.stem, picture(pixels, path.stem, largest)))
+        if table or pictures:
+            sections.append((key, table, pictures))
+    if not sections:
+        return []
+    content = {"title": "Tables and figures", "command": command, "warnings": problems}
+    return [write_page(folder / "report.html", "tables.html", **content, sections=sections)]
+
+
 # -- the program -----------------------------------------------------------------------------------
 
 
@@ -339,6 +365,8 @@ def reproduce(options: Options) -> list[Path]:
             print(f"{key}: no finished runs in {options.runs}; the files in --out stay unchanged")
         elif not found:
             problems.append(f"{key}: no finished runs to make it from in {options.runs}")
+    command = provenance(choose_device(options.device))["command"]
+    made += write_tables_page(options.folder, command, problems)
     for path in made:
         print(path.read_text(encoding="utf-8") if path.suffix == ".md" else path)
     if problems:

@@ -17,6 +17,7 @@ from agents.halting.sact import SACTResNet
 from agents.loading import load_one_look
 from agents.one_look import OneLook, one_look_flops
 from dtram_env.datasets.storage.thumbnails import box_resize
+from tests.train.pages import Page
 from tests.train.runs import assert_same_run, metrics, read
 from train.common.augment import Augmentation
 from train.common.evaluate_one_look import halting_cost, predictions_and_rate
@@ -93,6 +94,13 @@ def test_results_are_those_of_the_saved_weights(finished: Path, task: TrainingTa
     assert json.loads((finished / "model.json").read_text())["env_id"] == "DTRAM-Signpost-v0"
     text = (finished / "results.txt").read_text()
     assert f"test error {results['test_error']:.2f} %" in text and "14x14" in text
+    page = Page(finished / "report.html")
+    assert f"Test error {results['test_error']:.2f} %" in page.text and "Confusion" in page.text
+    assert [one["aria-label"].split(" by")[0] for one in page.named("svg")] == [
+        "error %",
+        "training loss",
+    ]
+    assert "Where it looked" not in page.text and f"{results['flops']:,}" in page.text
 
 
 def test_the_weights_are_those_with_the_lowest_validation_error(finished: Path) -> None:

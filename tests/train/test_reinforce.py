@@ -26,6 +26,7 @@ from agents.loading import load_agent
 from agents.objective import Objective
 from agents.policy_only import FrozenClassifier, LookAndStop
 from agents.unroll import Unroll
+from tests.train.pages import Page
 from tests.train.runs import assert_same_run, metrics, read
 from train.common.augment import Augmentation
 from train.common.options import Muon, PlainEncoder, ResNetEncoder, command_line, to_json
@@ -221,8 +222,7 @@ def test_a_finished_run_leaves_everything_a_reader_asks_for(finished_run: Path) 
         "results.json",
         "results.txt",
         "test_images.safetensors",
-        "error_by_glimpses.png",
-        "glimpses.png",
+        "report.html",
         "stages",
     }
     results = read(finished_run)
@@ -238,6 +238,12 @@ def test_a_finished_run_leaves_everything_a_reader_asks_for(finished_run: Path) 
     assert {"command", "commit", "date", "versions", "hardware", "train_seconds"} <= set(results)
     assert results["options"]["seed"] == 0 and results["collapsed"] == []
     assert results["env_steps"] == 2 * 30 * 180 * 2 * 4 + 5400 * 4
+    page = Page(finished_run / "report.html")
+    assert f"Test error {results['test_error']:.2f} %" in page.text
+    curves = [one["aria-label"] for one in page.named("svg")]
+    quantities = ("error %", "mean glimpses", "training loss")
+    assert curves[:3] == [f"{name} by number of training images" for name in quantities]
+    assert f"{sum(p.numel() for p in DTRAM.load(finished_run).parameters()):,}" in page.text
     wrong = load_file(finished_run / "test_images.safetensors")["prediction"]
     labels = TrainingTask("DTRAM-Signpost-v0", CPU).images("test").labels
     assert results["test_error"] == pytest.approx(100 * (wrong != labels).double().mean().item())

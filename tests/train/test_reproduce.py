@@ -5,9 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from dtram_env.files import write_json
+from tests.train.pages import Page
 from train import reproduce
 from train.common.files import read_json
 from train.common.records import read_records, write_records
@@ -99,6 +102,25 @@ def test_a_fresh_clone_makes_the_committed_tables(tmp_path: Path) -> None:
         elif path.suffix == ".md":
             before, after = before.rpartition(b"Made by")[0], after.rpartition(b"Made by")[0]
         assert before == after, path.name
+
+
+def test_a_page_shows_all_tables_and_figures_of_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of earlier calls, too; however many pictures there are, it stays small."""
+    monkeypatch.setattr(reproduce, "LARGEST_PICTURES", 200_000)
+    shutil.copy(COMMITTED / "claims.md", tmp_path)
+    rng = np.random.default_rng(0)
+    for k in range(30):
+        noise = rng.integers(0, 256, (120, 160, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(tmp_path / f"figure7-<b>-{k:02d}.png")
+    options = Options(what=("table2",), runs=tmp_path / "none", out=tmp_path, **NO_RUNS)
+    path = reproduce.reproduce(options)[-1]
+    assert 100_000 < path.stat().st_size < 400_000  # in base64, with the tables
+    page = Page(path)
+    assert [link["href"] for link in page.named("a")][:3] == ["#table2", "#figure7", "#claims"]
+    assert "Comparison to related work on MNIST" in page.text and "figure7-<b>-29" in page.text
+    assert len(page.named("img")) == 30 and len(page.named("table")) >= 2
 
 
 def test_how_long_runs_will_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

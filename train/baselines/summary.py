@@ -14,6 +14,7 @@ from dtram_env.files import write_text
 from dtram_env.suite import SUITE
 from train.common.files import markdown_table, save_figure
 from train.common.lock import in_turn
+from train.common.page import from_markdown, inline, write_page
 from train.common.records import write_records
 from train.common.statistics import interquartile_mean, mean_interval, stratified_bootstrap
 
@@ -61,7 +62,9 @@ DTRAM_NOTES = (
 
 
 def write_comparison(folder: Path, records: Records, command: str) -> Path:
-    """Writes records (.jsonl), summary (.csv, .md) and two plots; returns the Markdown's path.
+    """Writes records (.jsonl), summary (.csv, .md), two plots and a page of all (.html).
+
+    Returns the Markdown's path.
 
     Processes that write into one folder wait for each other, so all files come from one process.
     """
@@ -73,7 +76,32 @@ def write_comparison(folder: Path, records: Records, command: str) -> Path:
         write_text(folder / f"{name}.csv", table)
         for draw in (learning_curves, error_by_glimpses):
             save_figure(_plot(records, draw), folder / f"{name}-{draw.__name__}.png")
+        write_comparison_page(folder / f"{name}.html", records, command)
         return write_text(folder / f"{name}.md", markdown(records, command))
+
+
+def write_comparison_page(path: Path, records: Records, command: str) -> Path:
+    """Writes the plots and tables of a comparison as a page; returns its path."""
+    finished, figures = _finished(records), []
+    for env_id, runs in finished.items():
+        for draw in (learning_curves, error_by_glimpses):
+            figure = Figure(figsize=(4.8, 3.2), layout="constrained")
+            axes = figure.add_subplot()
+            draw(axes, runs)
+            label = f"{env_id}, {axes.get_ylabel()} against {axes.get_xlabel()}"
+            figures.append((label, inline(figure, label)))
+    failed = [one for one in records if not has_result(one)]
+    return write_page(
+        path,
+        "comparison.html",
+        title=f"Comparison on {', '.join(finished)}",
+        warnings=["{env_id}, {algo}, seed {seed}: {problem}".format_map(one) for one in failed],
+        command=command,
+        finished=len(records) - len(failed),
+        algorithms=_algorithms(records),
+        figures=figures,
+        tables=from_markdown(markdown(records, command)),
+    )
 
 
 # -- tables ----------------------------------------------------------------------------------------
@@ -231,14 +259,17 @@ def learning_curves(axes: Axes, by_algorithm: Mapping[str, Records]) -> None:
     every = [run for runs in by_algorithm.values() for run in runs]
     x = np.linspace(0, max((run["env_steps"] for run in every), default=0) or 1, 201)
     for k, (algo, runs) in enumerate(by_algorithm.items()):
+        if not runs:
+            continue
         curves = []
         for run in runs:
             steps, returns = ([p[key] for p in run["curve"]] for key in ("env_steps", "return"))
             curves.append(np.interp(x, steps, returns, left=np.nan))
-        style = "-" if any(run["env_steps"] for run in runs) else "--"
-        axes.plot(x, np.mean(curves, axis=0), style, color=f"C{k % 10}", label=algo, linewidth=1.3)
+        line = "-" if any(run["env_steps"] for run in runs) else "--"
+        colour, mean = f"C{k % 10}", np.mean(curves, axis=0)
+        axes.plot(x, mean, line, color=colour, label=algo, linewidth=1.3, gid=f"curve-{k}")
         ends = np.min(curves, axis=0), np.max(curves, axis=0)
-        axes.fill_between(x, *ends, color=f"C{k % 10}", alpha=0.15, lw=0)
+        axes.fill_between(x, *ends, color=colour, alpha=0.15, lw=0, gid=f"range-curve-{k}")
     axes.set(xlabel="env steps", ylabel="validation return")
     axes.grid(alpha=0.3)
 
@@ -246,32 +277,47 @@ def learning_curves(axes: Axes, by_algorithm: Mapping[str, Records]) -> None:
 def error_by_glimpses(axes: Axes, by_algorithm: Mapping[str, Records]) -> None:
     """Test error against mean glimpses: one dot for each seed."""
     for k, (algo, runs) in enumerate(by_algorithm.items()):
+        if not runs:
+            continue
         x, y = [run["mean_glimpses"] for run in runs], [run["test_error"] for run in runs]
-        axes.plot(x, y, "osv^<>DPX*"[k % 10], color=f"C{k % 10}", label=algo, markersize=5)
+        marker, colour = "osv^<>DPX*"[k % 10], f"C{k % 10}"
+        axes.plot(x, y, marker, color=colour, label=algo, markersize=5, gid=f"curve-{k}")
     axes.set(xlabel="mean number of glimpses", ylabel="test error %")
     errors = [run["test_error"] for runs in by_algorithm.values() for run in runs]
     if errors and min(errors) > 0:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
     axes.grid(alpha=0.3, which="both")
+
+
+def _algorithms(records: Records) -> list[str]:
+    """The names of the algorithms; the place of one gives its colour in all plots."""
+    return list(dict.fromkeys(record["algo"] for record in records))
+
+
+def _finished(records: Records) -> dict[str, dict[str, list[Mapping[str, Any]]]]:
+    """The finished runs of every algorithm on every environment; there may be none."""
+    found: dict[str, dict[str, list[Mapping[str, Any]]]] = {
+        record["env_id"]: {algo: [] for algo in _algorithms(records)} for record in records
+    }
+    for record in filter(has_result, records):
+        found[record["env_id"]][record["algo"]].append(record)
+    return found
 
 
 def _plot(records: Records, draw: Callable[[Axes, Mapping[str, Records]], None]) -> Figure:
     """A figure with axes for each environment, where `draw` shows its finished runs."""
-    names = list(dict.fromkeys(record["env_id"] for record in records))
-    columns = min(len(names), 3)
-    lines = -(-len(names) // columns)
+    finished = _finished(records)
+    columns = min(len(finished), 3)
+    lines = -(-len(finished) // columns)
     figure = Figure(figsize=(6.5 * columns, 4.2 * lines), layout="constrained")
     grid = figure.subplots(lines, columns, squeeze=False).flatten()
-    for axes in grid[len(names) :]:
+    for axes in grid[len(finished) :]:
         axes.set_axis_off()
-    for axes, name in zip(grid, names, strict=False):
-        runs: dict[str, list[Mapping[str, Any]]] = {}
-        for record in records:
-            if record["env_id"] == name and has_result(record):
-                runs.setdefault(record["algo"], []).append(record)
+    for axes, (env_id, runs) in zip(grid, finished.items(), strict=False):
         draw(axes, runs)
-        axes.set_title(name)
-        if runs:
+        axes.set_title(env_id)
+        if any(runs.values()):
             axes.legend(fontsize=8)
     return figure

@@ -16,6 +16,7 @@ from agents.one_look import OneLook, one_look_flops
 from dtram_env.files import write_text
 from train.common import distributed
 from train.common.files import save_figure
+from train.common.run_page import write_run_page
 from train.common.training import Selection
 from train.common.training_task import Images, TrainingTask
 
@@ -97,7 +98,7 @@ def report(
     network: OneLook | ACTResNet,
     about: dict[str, Any],
 ) -> dict[str, Any]:
-    """Evaluates the test split once; writes ``results.txt`` and ``test_images.safetensors``.
+    """Evaluates the test split once; writes ``results.txt``, ``report.html`` and the outcomes.
 
     Returns the results with the entries of `about`, ready for JSON; errors in percent.
     """
@@ -125,6 +126,9 @@ def report(
     }
     write_tensors(folder / "test_images.safetensors", {"prediction": prediction.int()})
     write_text(folder / "results.txt", describe(results))
+    outcome = images.labels.cpu().numpy(), prediction.cpu().numpy()
+    summary = f"Test error {results['test_error']:.2f} %: {len(images):,} images, one look at each."
+    write_run_page(folder, results, *outcome, task.class_names, summary=summary)
     return results
 
 

@@ -1,8 +1,9 @@
-"""The end of a run: one exact pass over the test split, its table, plot and pictures."""
+"""The end of a run: one exact pass over the test split, its table and its page."""
 
 import io
 import textwrap
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,11 @@ from agents.files import write_tensors
 from agents.stopping import ConfidenceStop, FixedStop, LearnedStop, StoppingRule
 from agents.unroll import Scores, classify, score
 from dtram_env.files import write_text
-from dtram_env.rendering import crop_boxes, draw_episode, readable
-from train.common.files import save_figure
+from dtram_env.rendering import draw_episode, readable
+from train.common.page import inline
+from train.common.run_page import new_plot, scale_errors, write_run_page
 from train.common.training_task import Images, TrainingTask
+from train.dtram.looks import episode_groups, glimpse_boxes, location_maps
 from train.dtram.validation import collapses, farthest_location
 
 matplotlib.use("Agg")
@@ -36,7 +39,7 @@ TITLE_WIDTH = 20  # letters over a picture
 
 
 def report(folder: Path, task: TrainingTask, agent: DTRAM, about: dict[str, Any]) -> dict[str, Any]:
-    """Evaluates the test split once; writes ``results.txt``, the images' outcomes and two pictures.
+    """Evaluates the test split once; writes ``results.txt``, ``report.html`` and the outcomes.
 
     Returns the results with the entries of `about`, ready for JSON; errors in percent.
     """
@@ -83,10 +86,39 @@ def report(folder: Path, task: TrainingTask, agent: DTRAM, about: dict[str, Any]
     per_image = {"prediction": prediction.int(), "num_glimpses": taken.int()}
     write_tensors(folder / "test_images.safetensors", per_image)
     write_text(folder / "results.txt", table(results))
-    error_plot(results, folder / "error_by_glimpses.png")
-    figure = glimpse_figure(task, images, scores, taken, prediction)
-    save_figure(figure, folder / "glimpses.png")
+    report_page(folder, task, images, scores, agent.stopping, results)
     return results
+
+
+def report_page(
+    folder: Path,
+    task: TrainingTask,
+    images: Images,
+    scores: Scores,
+    rule: StoppingRule,
+    results: dict[str, Any],
+) -> Path:
+    """Writes ``report.html`` on a pass over the test images, stopped by the agent's `rule`."""
+    taken, answer = scores.logits_at_stop(rule)
+    by_rule, by_glimpses = error_plot(results), histogram(results["histogram"])
+    learns = results["options"]["stop"]["name"] != "off"
+    return write_run_page(
+        folder,
+        results,
+        images.labels.cpu().numpy(),
+        answer.argmax(dim=-1).cpu().numpy(),
+        task.class_names,
+        summary=f"Test error {results['test_error']:.2f} % at {results['mean_glimpses']:.2f} "
+        f"glimpses an image: {results['images']:,} images, one deterministic pass.",
+        warnings=warnings(results),
+        costs=[
+            inline(by_rule, "test error by mean number of glimpses and stopping rule"),
+            inline(by_glimpses, "share of the test images by number of glimpses"),
+        ],
+        rules=[row for section in rules(results) for row in section],
+        maps=location_maps(task.sensor, scores.locations, taken),
+        groups=episode_groups(task, images, scores, taken, answer, learns),
+    )
 
 
 def images_per_second(task: TrainingTask, agent: DTRAM, images: Images) -> float:
@@ -104,17 +136,8 @@ def percent(share: float) -> float:
     return round(100 * share, 4)
 
 
-def table(results: dict[str, Any]) -> str:
-    """The results as text."""
-    data = f"{results['env_id']}: {results['dataset']}, {results['split']} split"
-    grid = Table(title=f"{data}, {results['images']:,} images, one deterministic pass")
-    grid.add_column("stopping rule")
-    grid.add_column("mean glimpses", justify="right")
-    grid.add_column("test error %", justify="right")
-
-    def add(name: str, row: dict[str, float]) -> None:
-        grid.add_row(name, f"{row['mean_glimpses']:.2f}", f"{row['test_error']:.2f}")
-
+def rules(results: dict[str, Any]) -> list[list[tuple[str, dict[str, float]]]]:
+    """Names and results of the stopping rules: the agent's own, fixed numbers, confidences."""
     chosen = results["stop_threshold"]
     near = 0.9995 < chosen < 1  # three digits would say "p > 1"
     threshold = f"1 - {1 - chosen:.1e}" if near else f"{chosen:.3g}"
@@ -125,22 +148,41 @@ def table(results: dict[str, Any]) -> str:
         "off": "RAM, no stop learned: the whole budget",
         "act": f"ACT, sum of halting scores > {threshold}",
     }
-    add(names.get(results["options"]["stop"]["name"], learned), results)
-    grid.add_section()
-    for glimpses, row in results["fixed"].items():
-        add(f"RAM, {glimpses} glimpse{'s' * (glimpses > 1)}", row)
-    grid.add_section()
-    for confidence, row in results["confidence"].items():
-        add(f"confidence > {confidence:g}", row)
+    return [
+        [(names.get(results["options"]["stop"]["name"], learned), results)],
+        [(f"RAM, {t} glimpse{'s' * (t > 1)}", row) for t, row in results["fixed"].items()],
+        [(f"confidence > {p:g}", row) for p, row in results["confidence"].items()],
+    ]
+
+
+def warnings(results: dict[str, Any]) -> list[str]:
+    """What a reader of the results must know: a bound that is not kept, and a collapse."""
+    found = [
+        f"mean glimpses on {split}: over the bound {results['max_mean_glimpses']}"
+        for split, kept in results["bound_kept"].items()
+        if not kept
+    ]
+    if results["collapsed"]:
+        found.append(f"collapsed: {', '.join(results['collapsed'])} (metrics.jsonl has its course)")
+    return found
+
+
+def table(results: dict[str, Any]) -> str:
+    """The results as text."""
+    data = f"{results['env_id']}: {results['dataset']}, {results['split']} split"
+    grid = Table(title=f"{data}, {results['images']:,} images, one deterministic pass")
+    grid.add_column("stopping rule")
+    grid.add_column("mean glimpses", justify="right")
+    grid.add_column("test error %", justify="right")
+    for section in rules(results):
+        for name, row in section:
+            grid.add_row(name, f"{row['mean_glimpses']:.2f}", f"{row['test_error']:.2f}")
+        grid.add_section()
     output = io.StringIO()
     console = Console(file=output, width=100, markup=False, emoji=False)  # names as they are
     console.print(grid)
-    for split in (split for split, kept in results["bound_kept"].items() if not kept):
-        console.print(f"mean glimpses on {split}: over the bound {results['max_mean_glimpses']}")
-    if results["collapsed"]:
-        console.print(
-            f"collapsed: {', '.join(results['collapsed'])} (metrics.jsonl has its course)"
-        )
+    for warning in warnings(results):
+        console.print(warning)
     seconds = (results.get("trunk") or {}).get("train_seconds")
     on_trunk = "" if seconds is None else f" (its trunk in {seconds:.0f} s)"
     hardware = results["hardware"]
@@ -153,36 +195,38 @@ def table(results: dict[str, Any]) -> str:
     return output.getvalue()
 
 
-def error_plot(results: dict[str, Any], path: Path) -> None:
+def error_plot(results: dict[str, Any]) -> Figure:
     """Test error against mean glimpses, one line for each family of stopping rules."""
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = new_plot("mean number of glimpses", "test error %")
     names = {
         "fixed": "fixed number (RAM)",
         "confidence": "confidence threshold",
         "learned": "learned stop, threshold varied",
     }
-    positive = []
+    errors: list[float] = []
     for (family, name), marker in zip(names.items(), "os^", strict=True):
         rows = results[family].values()
         if rows:
             x, y = zip(*sorted((r["mean_glimpses"], r["test_error"]) for r in rows), strict=True)
             axes.plot(x, y, marker=marker, markersize=4, linewidth=1, label=name)
-            positive += [error for error in y if error > 0]
+            errors += y
     glimpses, error = results["mean_glimpses"], results["test_error"]
     label = f"DT-RAM: {error:.2f} % at {glimpses:.2f}"
     axes.plot(glimpses, error, "*", markersize=14, color="black", label=label)
-    if positive:
-        axes.set_yscale("log")
-        ticks = [t for t in (0.5, 1, 2, 5, 10, 20, 50) if min(positive) / 2 < t < 2 * max(positive)]
-        axes.set_yticks(ticks, [f"{t:g}" for t in ticks], minor=False)
-        axes.set_yticks([], minor=True)
-    title = f"{results['dataset']}, {results['images']:,} test images"
-    axes.set(xlabel="mean number of glimpses", ylabel="test error %")
-    set_title(axes, title)
-    axes.grid(alpha=0.3)
+    scale_errors(axes, errors)
     axes.legend(fontsize=8)
-    save_figure(figure, path, dpi=120)
+    return figure
+
+
+def histogram(counts: Sequence[int]) -> Figure:
+    """Share of the images that took 1, 2, ... glimpses, from their numbers."""
+    figure, axes = new_plot("glimpses", "% of test images")
+    numbers = range(1, len(counts) + 1)
+    bars = axes.bar(numbers, [100 * count / sum(counts) for count in counts])
+    if len(counts) <= 12:
+        axes.bar_label(bars, fmt="%.1f", fontsize=8)
+        axes.set_xticks(numbers)
+    return figure
 
 
 def set_title(axes: Axes, text: str, width: int = 80, **style: Any) -> None:
@@ -203,7 +247,6 @@ def glimpse_figure(
     columns: int = 8,
 ) -> Figure:
     """The split's first images by number of glimpses, with numbered boxes (the talk's figure 7)."""
-    whole_first = task.sensor.first_glimpse == "thumbnail"
     counts = torch.bincount(taken, minlength=task.max_glimpses + 1).tolist()
     rows = [t for t in range(1, task.max_glimpses + 1) if counts[t]]
     figure = Figure(figsize=(1.3 * columns + 1.2, 1.5 * len(rows) + 0.2), layout="constrained")
@@ -214,8 +257,7 @@ def glimpse_figure(
         shown = torch.nonzero(taken == t)[:columns, 0].tolist()
         for axes, n in zip(cells, shown, strict=False):
             pixels = images.data.image(n)
-            crops = scores.locations[int(whole_first) : t, n].cpu().numpy()
-            boxes = crop_boxes(crops, pixels.shape, task.sensor.glimpse_size, whole_first)
+            boxes = glimpse_boxes(task.sensor, scores.locations[:t, n], pixels.shape)
             axes.imshow(draw_episode(pixels, boxes, size=224))
             answer, label = (task.class_names[int(k[n])] for k in (prediction, images.labels))
             said = answer if answer == label else f"{answer} (is {label})"

@@ -17,7 +17,7 @@ from train.common.files import read_json, save_figure
 from train.common.provenance import provenance
 from train.common.records import RESULTS, check_origin, origin, write_result
 from train.common.statistics import confidences
-from train.dtram.report import glimpse_figure, images_per_second, set_title
+from train.dtram.report import glimpse_figure, histogram, images_per_second, set_title
 from train.paper.read_runs import Reader, Reading, network_of
 from train.paper.systems import ONE_LOOK, TRUNKS, Protocol
 from train.paper.tables import IN_NO_CURVE, line_of
@@ -91,19 +91,13 @@ def histogram_figure(runs: FinishedRuns) -> list[Path]:
     folder, reader = runs.folders["dtram"], runs.reader
     task, agent, scores = reader.task(folder), load_agent(folder), reader.scores(folder, folder)
     taken, prediction = scores.apply(agent.stopping)
-    numbers = np.arange(1, task.max_glimpses + 1)
     counts = np.bincount(taken.cpu().numpy(), minlength=task.max_glimpses + 1)[1:]
     runs.write_json(".json", ["dtram"], histogram=counts.tolist())
     pictures = [runs.path(".png"), runs.path("-histogram.png")]
     figure = glimpse_figure(task, task.images("test"), scores, taken, prediction)
     save_figure(figure, pictures[0])
-    figure = Figure(figsize=(4.5, 3.2), layout="constrained")
-    axes = figure.add_subplot()
-    bars = axes.bar(numbers, 100 * counts / counts.sum())
-    axes.bar_label(bars, fmt="%.1f", fontsize=8)
-    axes.set_xticks(numbers)
-    axes.set(xlabel="glimpses", ylabel="% of test images")
-    set_title(axes, task.dataset)
+    figure = histogram(counts.tolist())
+    set_title(figure.axes[0], task.dataset)
     save_figure(figure, pictures[1])
     return pictures
 

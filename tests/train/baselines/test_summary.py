@@ -1,6 +1,7 @@
 """The tables and plots of a comparison, against numbers worked out by hand."""
 
 import io
+import itertools
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 
 from dtram_env.suite import SUITE, random_return
+from tests.train.pages import Page
 from train.baselines import summary
 from train.baselines.summary import (
     COLUMNS,
@@ -227,12 +229,15 @@ def test_all_files_take_what_failed_and_what_is_perfect(tmp_path: Path, paid: fl
         assert write_comparison(folder, made, "command") == folder / f"{name}.md"
         names = {path.name.removeprefix(name) for path in folder.iterdir()}
         assert names == {
-            *(".jsonl", ".csv", ".md", ".lock"),
+            *(".jsonl", ".csv", ".md", ".html", ".lock"),
             *("-learning_curves.png", "-error_by_glimpses.png"),
         }
         for figure in folder.glob("*.png"):
             assert figure.read_bytes().startswith(b"\x89PNG")
         assert read_records(folder / f"{name}.jsonl") == made
+        page = Page(folder / f"{name}.html")
+        assert "A, dqn, seed 0: error: it broke" in page.text
+        assert [box["value"] for box in page.named("input")] == ["curve-0", "curve-1"]
         ppo, dqn = pd.read_csv(folder / f"{name}.csv").to_dict("records")[:2]
         assert ppo["mean_return"] == paid and pd.isna(ppo["problems"])
         assert dqn["problems"] == "seed 0: error: it broke" and pd.isna(dqn["mean_return"])
@@ -254,8 +259,18 @@ def test_files_that_are_written_at_the_same_time_are_of_one_writer(
         (last,) = (one["algo"] for one in read_records(tmp_path / "A.jsonl"))
         assert pd.read_csv(tmp_path / "A.csv")["algo"].tolist() == [last]
         assert f"Made by `{last}`" in (tmp_path / "A.md").read_text()
+        assert f"<pre>{last}</pre>" in (tmp_path / "A.html").read_text()
         for picture in tmp_path.glob("*.png"):
             assert picture.read_text() == last
+
+
+def test_an_algorithm_has_one_colour_and_one_box_in_all_plots(tmp_path: Path) -> None:
+    """Also where another one has no result."""
+    records = [record("A", "ppo", 0, None), record("A", "dqn", 0, 0.5), record("B", "ppo", 0, 0.5)]
+    page = Page(write_comparison(tmp_path, records, "c").with_suffix(".html"))
+    ids = [one["id"] for one in page.named("g") if "curve-" in one.get("id", "")]
+    drawn = [one[-len("curve-0") :] for one in ids]
+    assert [name for name, _ in itertools.groupby(drawn)] == ["curve-1", "curve-0"]
 
 
 class Slow(str):

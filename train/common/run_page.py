@@ -1,0 +1,157 @@
+"""The page of a run: its options, learning curves, confusion, costs and origin, and what else a
+program shows of it."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from train.common.files import Step, read_json_lines
+from train.common.page import inline, write_page
+
+MATRIX_CLASSES = 20  # at most, for a whole confusion matrix
+PAIRS = 30  # confusions in the list of more classes
+CURVES = {
+    "error": ("error %", "rollout/success_rate", "eval/accuracy"),
+    "glimpses": ("mean glimpses", "rollout/ep_len_mean", "eval/mean_glimpses"),
+    "loss": ("training loss", "train/loss", ""),
+}
+"""Label, and names in ``metrics.jsonl`` of the values on training and on validation images."""
+AMOUNTS = {
+    "train_seconds": ("training, with validation", "{:,.0f} s"),
+    "validation_seconds": ("of it validation", "{:,.0f} s"),
+    "images_seen": ("training images seen", "{:,}"),
+    "env_steps": ("env steps", "{:,}"),
+    "images_per_second": ("images a second, in batches", "{:,}"),
+    "parameters": ("parameters", "{:,}"),
+    "flops_per_glimpse": ("FLOPs of a glimpse", "{:,}"),
+    "flops_of_first_glimpse": ("FLOPs of the first glimpse", "{:,}"),
+    "mean_flops": ("mean FLOPs of an image", "{:,}"),
+    "flops": ("FLOPs of an image", "{:,}"),
+}
+"""Names and formats of results."""
+
+
+ORIGIN = ("commit", "date", "hardware", "versions")
+
+
+def write_run_page(
+    folder: Path,
+    results: Mapping[str, Any],
+    labels: np.ndarray,
+    prediction: np.ndarray,
+    names: Sequence[str],
+    *,
+    summary: str,
+    warnings: Sequence[str] = (),
+    **shown: Any,
+) -> Path:
+    """Writes ``report.html`` into a run's folder; returns its path.
+
+    Args:
+        folder: of the run, with its ``metrics.jsonl`` if it has one.
+        results: what ``results.json`` will hold.
+        labels, prediction: classes ``(N,)`` of the test images.
+        names: of the classes.
+        summary: the result in a sentence.
+        warnings: each a sentence.
+        shown: the other sections of ``run.html``: `costs` and `rules`, `maps`, `groups`.
+    """
+    path = folder / "metrics.jsonl"  # none if nothing was trained
+    metrics = read_json_lines(path, Step) if path.exists() else []
+    content = {"costs": (), "rules": (), "maps": None, "groups": (), **shown}
+    return write_page(
+        folder / "report.html",
+        "run.html",
+        title=f"{results['env_id']}: {results['dataset']}",
+        summary=summary,
+        warnings=warnings,
+        results=results,
+        options=list(flat(results["options"])),
+        curves=list(learning_curves(metrics)),
+        curve_names=("training", "validation"),
+        names=names,
+        confusion=confusion(labels, prediction, len(names)),
+        amounts=[(n, f.format(results[key])) for key, (n, f) in AMOUNTS.items() if key in results],
+        origin=list(flat({key: results[key] for key in ORIGIN if key in results})),
+        **content,
+    )
+
+
+def flat(options: Mapping[str, Any], inside: str = "") -> Iterator[tuple[str, str]]:
+    """Names and values of options; those of a group begin with its name and a dot."""
+    for name, value in options.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{inside}{name}.")
+        else:
+            yield inside + name, value if isinstance(value, str) else json.dumps(value)
+
+
+def learning_curves(metrics: Sequence[Mapping[str, float]]) -> Iterator[Markup]:
+    """Figures of error, mean glimpses and loss by training images; `CURVES` says what is in each.
+
+    Curve 0 is of training images, curve 1 of validation images.
+    """
+    x = [row["step"] for row in metrics]
+    for key, (label, *columns) in CURVES.items():
+        y = [[row.get(name, np.nan) for row in metrics] for name in columns]
+        if not np.isfinite(y).any() or (key == "glimpses" and np.nanmax(y) <= 1):
+            continue
+        if key == "error":
+            y = [[100 * (1 - right) for right in curve] for curve in y]
+        figure, axes = new_plot("training images", label)
+        for k, curve in enumerate(y):
+            axes.plot(x, curve, ".-", linewidth=1.3, color=f"C{k}", gid=f"curve-{k}")
+        if key == "error":
+            scale_errors(axes, [error for curve in y for error in curve])
+        yield inline(figure, f"{label} by number of training images")
+
+
+def new_plot(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
+    """A figure for a page, and its axes."""
+    figure = Figure(figsize=(4.8, 3.2), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.grid(alpha=0.3)
+    return figure, axes
+
+
+def scale_errors(axes: Axes, errors: Sequence[float]) -> None:
+    """Makes the axis of errors in percent logarithmic, with plain numbers, if any is positive."""
+    positive = [error for error in errors if error > 0]
+    if positive:
+        axes.set_yscale("log")
+        steps = [m * 10.0**e for e in range(-4, 2) for m in (1, 2, 5)] + [100.0]
+        ticks = [t for t in steps if min(positive) / 2 < t < 2 * max(positive)]
+        axes.set_yticks(ticks, [f"{t:g}" for t in ticks], minor=False)
+        axes.set_yticks([], minor=True)
+
+
+def confusion(labels: np.ndarray, prediction: np.ndarray, classes: int) -> dict[str, Any]:
+    """Counts of answers by true class, for ``run.html``.
+
+    Rows of the `matrix`, for `MATRIX_CLASSES` at most, hold counts and opacities of colours.
+    `pairs` are the most frequent wrong answers: label, answer, count, and images of the label.
+    """
+    of_class = np.bincount(labels, minlength=classes)
+    wrong = labels != prediction
+    code, count = np.unique(labels[wrong] * classes + prediction[wrong], return_counts=True)
+    first = np.argsort(-count, kind="stable")[:PAIRS]
+    pairs = [(*divmod(int(code[i]), classes), int(count[i])) for i in first]
+    found: dict[str, Any] = {"matrix": None, "wrong": int(wrong.sum())}
+    found["pairs"] = [(*pair, int(of_class[pair[0]])) for pair in pairs]
+    if classes <= MATRIX_CLASSES:
+        counts = np.bincount(labels * classes + prediction, minlength=classes**2)
+        counts = counts.reshape(classes, classes)
+        most = max((n for _, _, n in pairs), default=1)
+        share = np.where(np.eye(classes), counts / np.maximum(of_class, 1)[:, None], counts / most)
+        found["matrix"] = [
+            list(zip(*rows, strict=True))
+            for rows in zip(counts.tolist(), (0.7 * share).tolist(), strict=True)
+        ]
+    return found
