@@ -29,6 +29,7 @@ from dtram_env.output import for_any_reader, in_one_line
 from train.common import distributed
 from train.common.files import WAY_OUT, Step, read_json, read_json_lines
 from train.common.lock import RunLock
+from train.common.memory import keep_freed_memory
 from train.common.provenance import shell_command
 from train.common.signals import Handlers, end_with_parent, restore_handlers, set_handlers
 
@@ -43,6 +44,7 @@ def run_program(main: Callable[[], object]) -> None:
     have the same error one prints it.
     """
     end_with_parent()
+    keep_freed_memory()
     try:
         with for_any_reader(), one_error_of_tensorboard():
             main()

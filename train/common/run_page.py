@@ -10,6 +10,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from train.common.files import Step, read_json_lines
 from train.common.page import inline, write_page
@@ -35,8 +36,6 @@ AMOUNTS = {
     "flops": ("FLOPs of an image", "{:,}"),
 }
 """Names and formats of results."""
-
-
 ORIGIN = ("commit", "date", "hardware", "versions")
 
 
@@ -107,6 +106,8 @@ def learning_curves(metrics: Sequence[Mapping[str, float]]) -> Iterator[Markup]:
         figure, axes = new_plot("training images", label)
         for k, curve in enumerate(y):
             axes.plot(x, curve, ".-", linewidth=1.3, color=f"C{k}", gid=f"curve-{k}")
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.xaxis.set_major_formatter("{x:,.0f}")
         if key == "error":
             scale_errors(axes, [error for curve in y for error in curve])
         yield inline(figure, f"{label} by number of training images")
