@@ -1,6 +1,7 @@
 """Builds the documentation.
 
     python docs/build.py               # generated pages and tables, doctests, links, HTML, demo
+    python docs/build.py --write       # generated pages and tables, nothing else
     python docs/build.py --check       # fail if a committed generated page is stale
     python docs/build.py --pictures    # the GIFs and stills of the environment pages
 
@@ -17,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs in a clone without installation
 
 from demo import build as demo
-from docs import links, pages, pictures, tables
+from docs import leaderboard, links, pages, pictures, tables
 
 ROOT = pages.DOCS.parent
 
@@ -27,10 +28,15 @@ def all_pages() -> list[Path]:
     return [*sorted(pages.DOCS.glob("*.md")), *sorted(pages.PAGES.glob("*.md"))]
 
 
+def generate() -> dict[Path, str]:
+    """The text of every generated page, and of those with generated tables."""
+    return pages.generate() | tables.generate() | leaderboard.generate()
+
+
 def write() -> None:
     """Writes the generated pages that are stale, and removes those of ids that no longer exist."""
     pages.PAGES.mkdir(exist_ok=True)
-    made = pages.generate() | tables.generate()
+    made = generate()
     for path in pages.stale(made):
         if path in made:
             path.write_text(made[path], encoding="utf-8")
@@ -68,6 +74,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--write", action="store_true", help="write the generated pages only")
     parser.add_argument("--check", action="store_true", help="fail if a generated page is stale")
     parser.add_argument(
         "--pictures", nargs="*", metavar="ID", help="draw the pictures of all ids or of some"
@@ -76,7 +83,7 @@ def main() -> int:
     os.chdir(ROOT)
     problems = []
     if options.check:
-        for path in pages.stale(pages.generate() | tables.generate()):
+        for path in pages.stale(generate()):
             problems.append(f"{path.relative_to(ROOT)}: stale; run python docs/build.py")
     elif options.pictures is not None:
         try:
@@ -85,9 +92,10 @@ def main() -> int:
             parser.error(str(error))
     else:
         write()
-        problems = run_doctests()
-        problems += [f"broken link: {link}" for link in links.broken(all_pages(), ROOT)]
-        problems += build_html()
+        if not options.write:
+            problems = run_doctests()
+            problems += [f"broken link: {link}" for link in links.broken(all_pages(), ROOT)]
+            problems += build_html()
     for problem in problems:
         print(problem, file=sys.stderr)
     return 1 if problems else 0

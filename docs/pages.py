@@ -23,7 +23,7 @@ from dtram_env.observation_builder import FORMATS, OBSERVATIONS
 from dtram_env.suite import SUITE
 from dtram_env.views import GRID_VIEWS, VIEWS
 
-from . import pictures, samples
+from . import leaderboard, pictures, samples
 from .samples import Opener, dataset_of, has_stand_in, make_id, registered
 
 DOCS = Path(__file__).resolve().parent
@@ -88,17 +88,51 @@ def page(env_id: str, opened: Opener) -> str:
         env_id: one of `IDS`.
         opened: makes its environment.
     """
-    env = opened(env_id)
-    parts = [NOTE, f"# {env_id}", _summary(env_id, env)]
+    env, own = opened(env_id), registered(env_id)
+    parts = [NOTE, f"# {env_id}"]
     if has_stand_in(env_id):
         parts.append(_wrap(samples.stand_in_text(env_id)))
     for file, caption in pictures.captions(env_id).items():
         parts += [f"![{env_id}](../images/{file})", _wrap(f"*{caption}*")]
-    parts += [_defaults(env_id), *_scores(env_id), "## Example", _example(env_id, env)]
-    parts += ["## Data", _data(env_id, env, opened)]
-    parts += ["## Spaces", _actions(env_id, opened), _observations(env_id, opened)]
+    parts += ["## Description", _summary(env_id, env), *_data(env_id, env, opened)]
+    parts += ["## Action Space", _actions(env_id, opened)]
+    parts += ["## Observation Space", _observations(env_id, opened)]
+    parts += ["## Rewards", _rewards(own["discount"], own["max_glimpses"])]
+    parts += [
+        "## Starting State",
+        _wrap(f"A random image of the split. {_FIRST[env.first_glimpse]}"),
+    ]
+    parts += ["## Episode End", _end(own["max_glimpses"])]
+    parts += ["## Arguments", _defaults(env_id)]
+    vector = f'`gym.make_vec("{make_id(env_id)}", num_envs=1024)` steps that many episodes'
+    more = "[the vector environment](index.md#vectorized-environment) has the keywords."
+    parts += ["## Vectorized", _wrap(f"{vector} in one call; {more}")]
+    parts += ["## Example", _example(env_id, env)]
+    parts += ["## Known Optimum and Best Row", _optimum(env_id, own["discount"])]
+    parts.append(_wrap(leaderboard.best(env_id)))
     parts += ["## Version History", _sections(GlimpseEnv)["Version History"]]
     return "\n\n".join(parts) + "\n"
+
+
+_FIRST = {
+    "center": "The first glimpse is at its centre.",
+    "thumbnail": "The first glimpse is the whole image, shrunk.",
+}
+
+
+def _rewards(discount: float, budget: int) -> str:
+    return _wrap(
+        f"A right answer after T glimpses pays `{discount} ** T`: {discount:g} after one, "
+        f"{discount**budget:.4f} after {budget}, the budget. A wrong one pays 0, as does every "
+        "step before. The discount is part of the reward, so a library's own gamma should be 1."
+    )
+
+
+def _end(budget: int) -> str:
+    return _wrap(
+        f"The episode terminates when `stop` is 1, or after {budget} glimpses. It is never "
+        "truncated."
+    )
 
 
 def _summary(env_id: str, env: GlimpseEnv) -> str:
@@ -113,28 +147,29 @@ def _summary(env_id: str, env: GlimpseEnv) -> str:
     return _wrap(f"{task} [What all environments share](index.md) is on a page of its own.")
 
 
+_ALL_ARGUMENTS = "[The shared page](index.md#arguments) explains them and has the others."
+
+
 def _defaults(env_id: str) -> str:
-    rows = [("made by", f'`gym.make("{make_id(env_id)}")`')]
-    rows += [(f"`{name}`", f"`{value!r}`") for name, value in registered(env_id).items()]
-    table = _table(("Keyword", "Default"), rows)
+    rows = [(f"`{name}`", f"`{value!r}`") for name, value in registered(env_id).items()]
+    table = f"{_table(('Keyword', 'Default'), rows)}\n\n{_ALL_ARGUMENTS}"
     if env_id not in POLICY_TABLE:
         return table
     results = f"../../pretrained/{POLICY_TABLE[env_id][1]}/results.json"
     return f"{table}\n\nThe classifier's own errors after random glimpses: [results]({results})."
 
 
-def _scores(env_id: str) -> list[str]:
-    """What the scores 0 and 1 of an id of the suite stand for."""
-    return [
-        _wrap(
-            f"In [the suite](../protocol.md#the-suite) ({found.skill}) a score of 0 is a mean "
-            f"return of {found.random:.4f}, the random policy's, and 1 is {found.best:.4f}, that "
-            f"of the best policy {'there can be' if found.known else 'on record'}: "
-            f"{found.best_policy}."
-        )
-        for found in SUITE
-        if found.env_id == env_id
-    ]
+def _optimum(env_id: str, discount: float) -> str:
+    """What the best policy earns, where that is known."""
+    found = next((challenge for challenge in SUITE if challenge.env_id == env_id), None)
+    if found is None:
+        bound = f"none earns more than {discount:g}, a right answer to every first glimpse"
+        return _wrap(f"What the best policy earns is not known; {bound}.")
+    return _wrap(
+        f"The random policy earns {found.random:.4f} and the best policy "
+        f"{'there can be' if found.known else 'on record'} {found.best:.4f}: {found.best_policy}. "
+        f"These are the scores 0 and 1 of [the suite](../protocol.md#the-suite) ({found.skill})."
+    )
 
 
 def _example(env_id: str, env: GlimpseEnv) -> str:
@@ -193,13 +228,13 @@ def _session(*lines: str) -> str:
     return "\n".join([*out, "", "```"])  # an empty line ends a doctest's output
 
 
-def _data(env_id: str, env: GlimpseEnv, opened: Opener) -> str:
+def _data(env_id: str, env: GlimpseEnv, opened: Opener) -> list[str]:
     parts = [part if "\n" in part else _wrap(part) for part in samples.data_text(env_id, env)]
     counts = samples.counts(env_id, opened)
     if counts:
         rows = [(f'`split="{split}"`', f"{count:,}") for split, count in counts.items()]
         parts.append(_table(("Split", "Images"), rows))
-    return "\n\n".join(parts)
+    return parts
 
 
 def _actions(env_id: str, opened: Opener) -> str:

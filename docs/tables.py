@@ -8,15 +8,19 @@ import json
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
+from train.baselines.facts import FACTS
 from train.common.records import read_records
 from train.paper import ladder
 from train.paper.systems import PROTOCOLS
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = ("README.md", "benchmarks/README.md", "docs/from_the_talk_to_ours.md", "docs/export.md")
+PAGES = (
+    *("README.md", "benchmarks/README.md", "docs/from_the_talk_to_ours.md", "docs/export.md"),
+    "docs/protocol.md",
+)
 FILES = tuple(ROOT / page for page in PAGES)
 _BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.S)
 
@@ -238,6 +242,28 @@ def _drawn_parts() -> str:
     return _markdown(heads, rows)
 
 
+def _facts() -> str:
+    """The keys of a record."""
+    rows = [
+        f"| `{key}` | {_values(fact.kind)} | {'yes' if fact.required else ''} | {fact.meaning} |"
+        for key, fact in FACTS.items()
+    ]
+    return "\n".join(["| key | value | required | meaning |", "|---|---|---|---|", *rows])
+
+
+def _values(kind: Any) -> str:
+    """What values a kind has, in words; see `dtram_env.checks.misfit`."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return ", ".join(f"`{part}`" for part in parts)
+    if origin is Annotated:
+        base, least, most = parts
+        reach = f"{least} to {most:,}" if most <= 2**31 else f"at least {least}"
+        return f"{_values(base)}, {reach}"
+    names = {str: "text", int: "integer", float: "number"}
+    return names.get(kind, "list" if origin is list else "object")
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "results": _results,
     "ladder": _ladder,
@@ -250,4 +276,5 @@ TABLES: dict[str, Callable[[], str]] = {
     "scene_side": _scene_side,
     "drawn_parts": _drawn_parts,
     "export": _export,
+    "facts": _facts,
 }

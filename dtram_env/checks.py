@@ -4,7 +4,16 @@ import operator
 from collections.abc import Iterable
 from dataclasses import is_dataclass
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
 
 
 def check_choice(name: str, value: Any, allowed: Iterable[Any]) -> None:
@@ -36,8 +45,9 @@ def misfit(value: Any, kind: Any, name: str = "") -> str | None:
     """What of a JSON value is not of a kind, as ``"curve[2].error='x': expected …"``; None: fits.
 
     A kind is bool, int, float (which takes integers), str, None, ``list[…]``, ``dict[str, …]``, a
-    union, ``Annotated[…, least, most]`` for a range of numbers, ``Any``, a dataclass, or a
-    TypedDict: of its keys, those that are not required may be missing, and others may be there.
+    union, ``Literal[…]``, ``Annotated[…, least, most]`` for a range of numbers, ``Any``, a
+    dataclass, or a TypedDict: of its keys, those that are not required may be missing, and others
+    may be there.
 
     >>> misfit({"a": [1, -2]}, dict[str, list[Annotated[int, 0, 9]]])
     'a[1]=-2: expected from 0 to 9'
@@ -56,6 +66,8 @@ def misfit(value: Any, kind: Any, name: str = "") -> str | None:
             return f"{_inside(name, min(wrong))}: missing or unknown"
         found = (misfit(value[k], hints[k], _inside(name, k)) for k in hints if k in value)
         return next(filter(None, found), None)
+    if origin is Literal:
+        return None if value in parts else f"{shown} one of {', '.join(map(repr, parts))}"
     if origin is Annotated:
         base, least, most = parts
         problem = misfit(value, base, name)

@@ -53,6 +53,7 @@ VIEWS = "dtram_env/test_views.py"
 SENSOR, AUGMENT = "dtram_env/test_sensor.py", "train/common/test_augment.py"
 OPTIMIZERS, CELLS = "train/common/test_optimizers.py", "agents/test_location_policy.py"
 MNIST, CLAIMS = "dtram_env/datasets/sources/test_mnist.py", "train/paper/test_claims.py"
+FACTS = "train/baselines/test_facts.py"
 
 CHOSEN = "first_location_that_is_chosen"
 
@@ -185,6 +186,23 @@ CHANGES: dict[str, list[tuple[str, str, str, str]]] = {
     ],
     "train/common/augment.py": [
         ("draw(2 * shift / height)", "draw(2 * shift / width)", AUGMENT, "oblong"),
+    ],
+    "train/baselines/facts.py": [
+        (
+            "low, high = right * discount**budget, right * discount",
+            "low, high = 0.0, right",
+            FACTS,
+            "contradicts_its_id",
+        ),
+        ("if key in needed:", "if key in needed and key not in record:", FACTS, "bad_record"),
+    ],
+    "train/leaderboard.py": [
+        (
+            "            standing.append(entry)\n",
+            "",
+            "train/test_leaderboard.py",
+            "all_or_none",
+        ),
     ],
     "train/paper/claims.py": [
         (

@@ -31,12 +31,13 @@ import tyro
 
 from dtram_env import suite
 from train.baselines.algorithms import ALGORITHMS, ENV_STEPS, table_row
-from train.baselines.comparison_run import ComparisonRun
+from train.baselines.comparison_run import NEEDED, ComparisonRun
+from train.baselines.facts import read_results
 from train.baselines.summary import has_result, markdown, write_comparison
 from train.common.jobs import JobOptions, resumable, run_in_order
 from train.common.options import EnvOptions, check, check_numbers
 from train.common.provenance import provenance
-from train.common.records import check_destination, read_records
+from train.common.records import check_destination
 from train.common.training_task import describe_env
 
 NAMES = (*ALGORITHMS, "dtram")
@@ -124,7 +125,8 @@ def make_records(options: Options) -> list[dict[str, Any]]:
 def compare(options: Options) -> Path:
     """Writes a comparison and returns the path of its Markdown; an error if no run has a result."""
     if options.records:
-        records: list[dict[str, Any]] = [r for path in options.records for r in read_records(path)]
+        found = (read_results(path, NEEDED) for path in options.records)
+        records: list[dict[str, Any]] = [record for part in found for record in part]
         out = options.out or options.records[0].parent
         check_destination(out)
     else:

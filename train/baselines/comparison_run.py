@@ -4,11 +4,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 
-from dtram_env.checks import misfit
 from dtram_env.files import write_json
 from train.baselines.algorithms import (
     ALGORITHMS,
@@ -17,8 +16,9 @@ from train.baselines.algorithms import (
     settings,
     table_row,
 )
+from train.baselines.facts import REQUIRED, problem
 from train.common.evaluate_agent import evaluate_agent
-from train.common.files import Count, CurvePoint, Seconds, read_json, read_json_lines
+from train.common.files import Count, Seconds, read_json, read_json_lines
 from train.common.lock import in_turn
 from train.common.options import EnvOptions
 from train.common.program_run import ProgramRun
@@ -95,12 +95,11 @@ class ComparisonRun:
             way_out = "delete it to run anew, or choose other --runs"
             raise ValueError(f"made with other hyper-parameters than the table's; {way_out}")
         else:
-            found, start = {k: value for k, value in results.items() if k != "options"}, []
-            found["learns_from"] = "reward" if ALGORITHMS[self.algo].learns else "nothing"
-        if problem := misfit(found, Finished):
-            raise ValueError(f"results.json: {problem}; delete it to run anew")
+            found, start = baseline_record(results), []
+        found |= {"env_id": self.env_name, "algo": self.algo, "seed": self.seed}
+        if wrong := problem(found, NEEDED):
+            raise ValueError(f"results.json: {wrong}; delete it to run anew")
         return found | {
-            "env_id": self.env_name,
             "hyperparameters": row,
             "area": area_under([*start, *found["curve"]], found["env_steps"]),
             "tries": number_of_trials(self.env_name, self.algo, table_row(self.track, self.algo)),
@@ -119,55 +118,53 @@ class ComparisonRun:
                 if not kept.exists():  # another comparison may just have written it
                     found = evaluate_agent(self.folder, data_dir=self.environment.data_dir)
                     write_json(kept, found)
-        found = read_json(kept)
-        seconds = results["train_seconds"] - results["validation_seconds"]
-        return found | {
-            **origin(results),  # of the training, not of the evaluation
-            "python": results["python"],
-            "track": self.track,
-            "classifier": results["classifier"],
-            "learns_from": "labels and reward",
-            "view": "native",
-            "observe": "glimpse",
-            "env_steps": results["env_steps"],
-            "train_seconds": round(seconds, 1),
-            "flops_per_image": round(results["flops_per_glimpse"] * found["mean_glimpses"]),
-            "curve": dtram_curve(self.folder),
-        }
+        return dtram_record(self.folder, results, read_json(kept))
 
 
-class Versions(TypedDict):
-    """What a table shows of them."""
-
-    torch: str
-
-
-class Hardware(TypedDict):
-    """What a table shows of it."""
-
-    processor: str
+def baseline_record(results: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of a run of ``sb3_baselines.py``, from its results."""
+    found = {key: value for key, value in results.items() if key != "options"}
+    fixed = results["algo"] in [name for name, algo in ALGORITHMS.items() if not algo.learns]
+    return found | {"learns_from": "nothing" if fixed else "reward"}
 
 
-class Finished(TypedDict):
-    """What tables and plots need of a finished run's record."""
+def dtram_record(
+    folder: Path, results: Mapping[str, Any], evaluation: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The record of a run of ``reinforce.py``, from its results and `evaluate_agent`'s.
 
-    dataset: str
-    split: str
-    track: str
-    classifier: str | None
-    view: str
-    observe: str
-    learns_from: str
-    env_steps: Count
-    test_error: Annotated[float, 0, 100]
-    mean_glimpses: float
-    mean_return: float
-    train_seconds: Seconds
-    flops_per_image: float
-    curve: list[CurvePoint]
-    versions: Versions
-    hardware: Hardware
-    commit: str
+    Env steps and training time are those of a trunk from another run, too.
+    """
+    parts = [results, *([trunk] if (trunk := results.get("trunk")) else [])]
+
+    def total(key: str) -> Any:
+        """None if a part did not count."""
+        found = [results[key], *(part.get(key) for part in parts[1:])]
+        return None if None in found else sum(found)
+
+    logged = (folder / "metrics.jsonl").exists()  # not of a shipped model
+    spent, validating = total("train_seconds"), total("validation_seconds")
+    return {
+        **evaluation,
+        **origin(results),  # of the training, not of the evaluation
+        "python": results["python"],
+        "track": "policy-only" if results["classifier"] else "whole-task",
+        "classifier": results["classifier"],
+        "learns_from": "labels and reward",
+        "view": "native",
+        "observe": "glimpse",
+        "env_steps": total("env_steps"),
+        "train_seconds": None if validating is None else round(spent - validating, 1),
+        "flops_per_image": round(results["flops_per_glimpse"] * evaluation["mean_glimpses"]),
+        "curve": dtram_curve(folder) if logged and not trunk else None,
+    }
+
+
+NEEDED = REQUIRED | {
+    *("view", "observe", "env_steps", "train_seconds", "flops_per_image", "curve"),
+    *("versions", "hardware", "commit"),
+}
+"""What tables and plots of a comparison need of a finished run's record."""
 
 
 Validated = TypedDict(

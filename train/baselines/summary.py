@@ -1,5 +1,6 @@
 """The tables and plots of a comparison, made of its records."""
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,8 @@ FEW_SEEDS = (
     "With fewer than 4 seeds the interquartile mean is the mean of all, and its interval is their "
     "range, which is too narrow."
 )
+SUITE_CHART = "suite_scores"
+"""How the name of the suite's bar chart ends."""
 SUITE_NOTES = (
     "Scores: 0 is the return of the random policy, 1 that of the best policy known "
     "(`dtram_env.SUITE`); means over seeds, no mean over skills without a result on each."
@@ -62,7 +65,7 @@ DTRAM_NOTES = (
 
 
 def write_comparison(folder: Path, records: Records, command: str) -> Path:
-    """Writes records (.jsonl), summary (.csv, .md), two plots and a page of all (.html).
+    """Writes records (.jsonl), summary (.csv, .md), plots and a page of all (.html).
 
     Returns the Markdown's path.
 
@@ -76,6 +79,8 @@ def write_comparison(folder: Path, records: Records, command: str) -> Path:
         write_text(folder / f"{name}.csv", table)
         for draw in (learning_curves, error_by_glimpses):
             save_figure(_plot(records, draw), folder / f"{name}-{draw.__name__}.png")
+        if len(scores := suite_scores(records)):
+            save_figure(suite_chart(scores), folder / f"{name}-{SUITE_CHART}.png")
         write_comparison_page(folder / f"{name}.html", records, command)
         return write_text(folder / f"{name}.md", markdown(records, command))
 
@@ -187,7 +192,7 @@ def markdown(records: Records, command: str) -> str:
         )
     scores = suite_scores(records)
     if len(scores):
-        sections.append(f"## Scores on the suite\n\n{_suite(scores)}")
+        sections.append(f"## Scores on the suite\n\n{suite_table(scores)}")
     notes = [NOTES, *([SUITE_NOTES] if len(scores) else [])]
     if summary["seeds"].between(1, 3).any():
         notes.append(FEW_SEEDS)
@@ -197,7 +202,8 @@ def markdown(records: Records, command: str) -> str:
     return "\n".join([*sections, "\n".join(notes), "", f"Made by `{command}`.\n"])
 
 
-def _suite(scores: pd.DataFrame) -> str:
+def suite_table(scores: pd.DataFrame) -> str:
+    """What `suite_scores` returned as a table, best mean first."""
     means = scores.mean(axis=1, skipna=False)
     lines = [
         [str(algo), *("" if np.isnan(v) else f"{v:.2f}" for v in [*scores.loc[algo], means[algo]])]
@@ -243,7 +249,11 @@ def _iqm(row: Mapping[str, Any]) -> str:
 def _origins(records: Records) -> list[str]:
     """Versions of torch, processors and commits of the runs."""
     made = [
-        (record["versions"]["torch"], record["hardware"]["processor"], record["commit"][:7])
+        (
+            record["versions"].get("torch", "?"),
+            record["hardware"].get("processor", "?"),
+            record["commit"][:7],
+        )
         for record in records
         if has_result(record) and "commit" in record
     ]
@@ -304,6 +314,21 @@ def _finished(records: Records) -> dict[str, dict[str, list[Mapping[str, Any]]]]
     for record in filter(has_result, records):
         found[record["env_id"]][record["algo"]].append(record)
     return found
+
+
+def suite_chart(scores: pd.DataFrame) -> Figure:
+    """Bars of what `suite_scores` returned: a group for each skill, a colour for each algorithm."""
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    axes = figure.subplots()
+    width = 0.8 / len(scores)
+    for k, (algo, row) in enumerate(scores.iterrows()):
+        axes.bar(np.arange(len(row)) + k * width, row, width, color=f"C{k % 10}", label=str(algo))
+    middle = np.arange(scores.shape[1]) + 0.4 - width / 2
+    axes.set_xticks(middle, [textwrap.fill(skill, 16) for skill in scores.columns])
+    axes.set(ylabel="score", ylim=(0, 1))
+    axes.grid(axis="y", alpha=0.3)
+    figure.legend(fontsize=8, loc="outside right upper")
+    return figure
 
 
 def _plot(records: Records, draw: Callable[[Axes, Mapping[str, Records]], None]) -> Figure:

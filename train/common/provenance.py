@@ -20,8 +20,9 @@ from train.common import distributed
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NOT_INSTALLED = "not installed"
-CODE = (":/", ":(exclude,top)benchmarks/results")
-"""Files whose changes make a commit unclean: all except results (git pathspecs)."""
+MADE = ("benchmarks/results", "docs/leaderboard.md", "docs/environments")
+CODE = (":/", *(f":(exclude,top){made}" for made in MADE))
+"""Files whose changes make a commit unclean: all except results and pages of them (pathspecs)."""
 
 
 def choose_device(name: str) -> torch.device:

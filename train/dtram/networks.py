@@ -38,7 +38,7 @@ from train.dtram.options import (
     Values,
 )
 
-RESULTS_OF_THE_TRUNK = (*ORIGIN, "train_seconds", "options")
+RESULTS_OF_THE_TRUNK = (*ORIGIN, "train_seconds", "validation_seconds", "env_steps", "options")
 """Entries that a stopper's results copy from its trunk's."""
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from train.baselines import comparison_run
-from train.baselines.comparison_run import ComparisonRun, area_under
+from train.baselines.comparison_run import ComparisonRun, area_under, dtram_record
 from train.baselines.summary import markdown
 from train.common.jobs import JobOptions, run_in_order
 from train.common.options import EnvOptions
@@ -61,7 +61,11 @@ def test_area_under_the_learning_curve(curve: Any, steps: int, area: float) -> N
         ({"command": None}, "results.json: command=None: expected a text"),
         ({"command": "python train/sb3_baselines.py --algo ppo"}, "made with --algo ppo, expected"),
         ({}, "results.json: hyperparameters: missing"),
-        ({"hyperparameters": {}, "env_steps": 0}, "results.json: classifier: missing"),
+        ({"hyperparameters": {}, "env_steps": 0}, "results.json: algo: missing"),
+        (
+            {"hyperparameters": {}, "algo": "random"},
+            "results.json: track: missing; expected the track",
+        ),
         (
             {"hyperparameters": {"stop_after": 2}},
             "made with other hyper-parameters than the table's; delete it to run anew",
@@ -147,3 +151,18 @@ def test_whatever_is_damaged_in_a_run_it_is_a_row(tmp_path: Path, in_this_proces
             assert named or key not in shown or type(results.get(key)) is type(whole[key]), record
             if "problem" not in record and key not in shown:
                 assert "scan" in markdown([record, other], "command")
+
+
+def test_env_steps_and_time_of_a_trunk_from_another_run_count(tmp_path: Path) -> None:
+    own = {"python": "3", "classifier": None, "env_steps": 5, "flops_per_glimpse": 3}
+    own |= {"train_seconds": 4.0, "validation_seconds": 1.0}
+    (tmp_path / "metrics.jsonl").touch()  # its curve is that of the stopper alone
+    counted = {"env_steps": 10, "train_seconds": 7.0, "validation_seconds": 0.5}
+    for trunk, steps, seconds in (
+        (None, 5, 3.0),
+        (counted, 15, 9.5),
+        ({"commit": "1"}, None, None),
+    ):
+        record = dtram_record(tmp_path, own | {"trunk": trunk}, {"mean_glimpses": 2.0})
+        assert (record["env_steps"], record["train_seconds"]) == (steps, seconds)
+        assert record["curve"] == ([] if trunk is None else None)

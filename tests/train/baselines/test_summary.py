@@ -19,6 +19,7 @@ from train.baselines.summary import (
     WITH_INTERVAL,
     markdown,
     over_environments,
+    suite_chart,
     suite_scores,
     summarise,
     write_comparison,
@@ -193,7 +194,7 @@ def test_tracks_are_not_pooled() -> None:
 # --- Scores on the suite
 
 
-def test_scores_of_the_suite() -> None:
+def test_scores_of_the_suite(tmp_path: Path) -> None:
     """ppo earns the best return; on Signpost one seed does, and one the random policy's."""
     signpost, *others = SUITE
     low, high = random_return(4, 4), 0.98 * 1.98 / 2
@@ -213,8 +214,20 @@ def test_scores_of_the_suite() -> None:
     assert f"| ppo | 0.50 |{' 1.00 |' * len(others)} {mean:.2f} |" in text
     assert "| scan | 0.90 |  |" in text
     assert "Scores: 0 is the return of the random policy" in text
+    write_comparison(tmp_path, records, "c")
+    assert (tmp_path / "comparison-suite_scores.png").read_bytes().startswith(b"\x89PNG")
     few = [one for one in records if one["env_id"] != others[-1].env_id]
     assert suite_scores(few).empty and "suite" not in markdown(few, "c")
+
+
+def test_bars_of_the_suite() -> None:
+    """A bar for each algorithm and skill, as high as the score; none where there is no result."""
+    scores = pd.DataFrame({"where": [0.5, 1.0], "when": [0.25, float("nan")]}, ["ppo", "scan"])
+    (axes,) = suite_chart(scores).axes
+    heights = [[bar.get_height() for bar in bars] for bars in axes.containers]
+    assert heights[0] == [0.5, 0.25] and heights[1][0] == 1.0 and pd.isna(heights[1][1])
+    assert [bars.get_label() for bars in axes.containers] == ["ppo", "scan"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["where", "when"]
 
 
 # --- The files
