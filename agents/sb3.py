@@ -1,6 +1,7 @@
-"""Stable-Baselines3: a features extractor for its policies, and adapters in both directions.
+"""Stable-Baselines3: networks for its policies, and adapters in both directions.
 
-    PPO("MultiInputPolicy", env, gamma=1.0, policy_kwargs=policy_settings())
+    model = PPO("MultiInputPolicy", env, gamma=1.0, policy_kwargs=policy_settings())
+    ignore_unread(model)  # learns from what the environment reads of an action
     dtram_env.evaluate(Sb3Policy(model), "DTRAM-MNIST-v0", view="discrete")
     evaluate_policy(Sb3Agent(DTRAM.load("pretrained/mnist")), vec_env, n_eval_episodes=10_000)
 
@@ -65,16 +66,15 @@ class GlimpseExtractor(BaseFeaturesExtractor):
                 linear = nn.Linear(size, what_features)
                 self.what[key] = nn.Sequential(nn.Flatten(), linear, nn.ReLU())
         joined = len(self.what) * what_features + where_features
-        where = nn.Linear(numbers, where_features)
-        with torch.no_grad():
-            where.weight.mul_(WHERE_GAIN)
-        self.where = nn.Sequential(where, nn.ReLU())
+        self.where = nn.Sequential(nn.Linear(numbers, where_features), nn.ReLU())
         self.join = nn.Sequential(nn.Linear(joined, features_dim), nn.ReLU())
 
     def forward(self, observations: dict[str, Tensor]) -> Tensor:
         """Features ``(B, features_dim)`` of observations that SB3 has preprocessed."""
         parts = [path(observations[key]) for key, path in self.what.items()]
-        where = self.where(torch.cat([observations[key] for key in self.rest], dim=1))
+        rest = torch.cat([observations[key] for key in self.rest], dim=1)
+        self.last = observations["time"][:, 0] >= 1  # for `ignore_unread`
+        where = self.where(WHERE_GAIN * rest)  # of the input: SB3 draws the weights anew
         return self.join(torch.cat([*parts, where], dim=1))
 
 
@@ -96,6 +96,70 @@ def policy_settings(width: int = 256, what_features: int = 128, **more: Any) -> 
         "net_arch": [width],
         **more,
     }
+
+
+def ignore_unread(model: Any) -> None:
+    """Lets a model learn from those parts of its actions alone that the environment reads.
+
+    The environment reads the location if the agent looks on, and the prediction if it stops or has
+    used its budget. The log-probability of an action and the entropy then count these parts only.
+    Otherwise the others, which have no effect, add noise to the policy gradient. Actions, and what
+    the model is saved as, do not change. A model of the view "single" has no such parts.
+
+    Args:
+        model: PPO, A2C, RecurrentPPO or MaskablePPO, made with `policy_settings` and not trained
+            yet. One that is loaded to be trained on needs the call again.
+
+    Raises:
+        ValueError: it is another algorithm, has another features extractor, or uses gSDE.
+    """
+    distribution: Any = getattr(model.policy, "action_dist", None)
+    extractor = getattr(model.policy, "features_extractor", None)
+    kinds = ("MultiCategorical", "DiagGaussian", "Categorical")
+    fits = type(distribution).__name__.removeprefix("Maskable").removesuffix("Distribution")
+    if fits not in kinds or not isinstance(extractor, GlimpseExtractor):
+        raise ValueError(
+            f"{type(model).__name__}: expected PPO, A2C, RecurrentPPO or MaskablePPO without gSDE, "
+            "made with policy_kwargs=policy_settings()"
+        )
+    if fits == "Categorical":
+        return
+
+    def parts(values: list[Tensor] | Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Sums over the location, the stop and the prediction of values of the components."""
+        split = 2 if fits == "DiagGaussian" else 1
+        columns = torch.stack(values, dim=1) if isinstance(values, list) else values
+        return columns[:, :split].sum(1), columns[:, split], columns[:, split + 1 :].sum(1)
+
+    def log_prob(actions: Tensor) -> Tensor:
+        if fits == "DiagGaussian":
+            found, stops = distribution.distribution.log_prob(actions), actions[:, 2] > 0
+        else:
+            actions = actions.view(-1, len(distribution.action_dims))
+            pairs = zip(_categoricals(distribution), actions.unbind(1), strict=True)
+            found, stops = [one.log_prob(action) for one, action in pairs], actions[:, 1] == 1
+        location, stop, prediction = parts(found)
+        read = torch.where(stops | extractor.last, prediction, location)
+        return read + torch.where(extractor.last, 0.0, stop)
+
+    def entropy() -> Tensor:
+        if fits == "DiagGaussian":
+            normal = distribution.distribution
+            found, stops = normal.entropy(), 1 - normal.cdf(torch.zeros_like(normal.mean))[:, 2]
+        else:
+            found = [one.entropy() for one in _categoricals(distribution)]
+            stops = _categoricals(distribution)[1].probs[:, 1]
+        location, stop, prediction = parts(found)
+        stops = torch.where(extractor.last, 1.0, stops)
+        return stops * prediction + (1 - stops) * location + torch.where(extractor.last, 0.0, stop)
+
+    distribution.log_prob, distribution.entropy = log_prob, entropy
+
+
+def _categoricals(distribution: Any) -> list[Any]:
+    """The components of SB3's distribution, or of sb3-contrib's."""
+    masked = getattr(distribution, "distributions", None)
+    return distribution.distribution if masked is None else masked
 
 
 class _Memory(NamedTuple):

@@ -1,5 +1,6 @@
 """Stable-Baselines3: the features extractor, both adapters, and FLOPs."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from sb3_contrib import MaskablePPO, RecurrentPPO
-from stable_baselines3 import DQN, PPO, SAC
+from stable_baselines3 import A2C, DQN, PPO, SAC
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.preprocessing import preprocess_obs
 from stable_baselines3.common.torch_layers import NatureCNN
@@ -20,7 +21,14 @@ import agents
 import dtram_env
 from agents.dtram import DTRAM, DTRAMConfig
 from agents.policy_only import FrozenClassifier, LookAndStop, agent_with_classifier
-from agents.sb3 import GlimpseExtractor, Sb3Agent, Sb3Policy, flops_per_glimpse, policy_settings
+from agents.sb3 import (
+    GlimpseExtractor,
+    Sb3Agent,
+    Sb3Policy,
+    flops_per_glimpse,
+    ignore_unread,
+    policy_settings,
+)
 from dtram_env.datasets import Dataset
 from dtram_env.sb3 import Sb3VecEnv
 
@@ -178,7 +186,7 @@ def test_extractor(
         pixels = tensors[key] / 255 if tensors[key].dtype == torch.uint8 else tensors[key]
         first = path if key in large else path[1]  # type: ignore[index]
         parts.append(first(pixels) if key in large else first(pixels.flatten(1)).relu())
-    where = (rest @ place.weight.T + place.bias).relu()
+    where = (3 * rest @ place.weight.T + place.bias).relu()
     joined = torch.cat([*parts, where], 1)
     expected = (joined @ join.weight.T + join.bias).relu()
     torch.testing.assert_close(features, expected)
@@ -197,6 +205,100 @@ def test_policy_settings() -> None:
         for size in (0, 10**9, 2.5):
             with pytest.raises(ValueError, match=f"{name}={size}: expected an integer from 1 to"):
                 policy_settings(**{name: size})
+
+
+# --- What the environment reads of an action
+
+READ = [
+    (algorithm, view, policy_only)
+    for algorithm in (PPO, A2C, RecurrentPPO, MaskablePPO)
+    for view in ("discrete", "continuous")
+    for policy_only in (False, True)
+    if (algorithm, view) != (MaskablePPO, "continuous")
+]
+
+
+@pytest.mark.parametrize(("algorithm", "view", "policy_only"), READ)
+def test_scores_and_entropy_are_of_what_the_environment_reads(
+    algorithm: Any, view: str, policy_only: bool
+) -> None:
+    """Of three observations the last one is at the end of the budget; one of two actions stops."""
+    task = with_classifier({"view": view, **({"classifier": True} if policy_only else {})})
+    policy = "MultiInputLstmPolicy" if algorithm is RecurrentPPO else "MultiInputPolicy"
+    env = Sb3VecEnv(ID, 3, **task)
+    model = algorithm(policy, env, policy_kwargs=policy_settings(16, 8), **QUIET)
+    ignore_unread(model)
+    observation = env.reset()
+    observation["time"] = np.float32([[0.25], [0.5], [1.0]])
+    tensors = model.policy.obs_to_tensor(observation)[0]
+    distribution = model.policy.action_dist
+    features = model.policy.extract_features(tensors)
+    outputs = torch.linspace(-1, 1, 3 * model.policy.action_net.out_features).view(3, -1)
+    assert features.shape == (3, 16)
+    if view == "discrete":
+        distribution.proba_distribution(outputs)
+        sizes = env.action_space.nvec.tolist()
+        logs = [part.log_softmax(-1) for part in outputs.split(sizes, dim=-1)]
+        actions = torch.tensor([[1, stop, 2][: len(sizes)] for stop in (0, 1, 0)])
+        found = [log[torch.arange(3), k] for log, k in zip(logs, actions.T, strict=True)]
+        entropies = [-(log.exp() * log).sum(-1) for log in logs]
+        p = logs[1].exp()[:, 1]
+    else:
+        distribution.proba_distribution(outputs, torch.zeros(outputs.shape[1]))
+        normal = torch.distributions.Normal(outputs, 1.0)
+        actions = torch.full_like(outputs, 0.3)
+        actions[:, 2] = torch.tensor([-1.0, 1.0, -1.0])
+        split = [2, 1, outputs.shape[1] - 3]
+        found = [log.sum(-1) for log in normal.log_prob(actions).split(split, dim=-1)]
+        entropies = [part.sum(-1) for part in normal.entropy().split(split, dim=-1)]
+        p = 1 - normal.cdf(torch.tensor(0.0))[:, 2]
+    none = torch.zeros(3)
+    location, stop, prediction = [*found, none][:3]
+    expected = torch.stack([location[0] + stop[0], stop[1] + prediction[1], prediction[2]])
+    torch.testing.assert_close(distribution.log_prob(actions), expected)
+    location, stop, prediction = [*entropies, none][:3]
+    going_on = stop + p * prediction + (1 - p) * location
+    expected = torch.stack([going_on[0], going_on[1], prediction[2]])
+    torch.testing.assert_close(distribution.entropy(), expected)
+
+
+@pytest.mark.parametrize("algorithm", [PPO, A2C, RecurrentPPO, MaskablePPO])
+def test_a_model_learns_from_what_is_read(algorithm: Any) -> None:
+    """It learns, is saved, and acts as before."""
+    env = Sb3VecEnv(ID, 4, view="discrete")
+    policy = "MultiInputLstmPolicy" if algorithm is RecurrentPPO else "MultiInputPolicy"
+    size = {} if algorithm is A2C else {"batch_size": 32}
+    model = algorithm(policy, env, n_steps=8, policy_kwargs=policy_settings(16, 8), **size, **QUIET)
+    before = [weights.clone() for weights in model.policy.parameters()]
+    ignore_unread(model)
+    model.learn(64)
+    after = list(model.policy.parameters())
+    assert any(not torch.equal(*pair) for pair in zip(before, after, strict=True))
+    file = io.BytesIO()
+    model.save(file)
+    file.seek(0)
+    seen, again = env.reset(), algorithm.load(file)
+    actions = [one.predict(seen, deterministic=True)[0] for one in (model, again)]
+    np.testing.assert_array_equal(*actions)
+
+
+def test_models_without_parts_to_ignore() -> None:
+    single = PPO(
+        "MultiInputPolicy",
+        Sb3VecEnv(ID, 2, **with_classifier({"view": "single", "classifier": True})),
+        policy_kwargs=policy_settings(16, 8),
+        **QUIET,
+    )
+    ignore_unread(single)
+    env = Sb3VecEnv(ID, 2, view="continuous")
+    others = [
+        SAC("MultiInputPolicy", env, policy_kwargs=policy_settings(16, 8), **QUIET),
+        PPO("MultiInputPolicy", env, policy_kwargs=policy_settings(16, 8), use_sde=True, **QUIET),
+        PPO("MultiInputPolicy", env, **QUIET),
+    ]
+    for other in others:
+        with pytest.raises(ValueError, match=f"{type(other).__name__}: expected PPO, A2C,"):
+            ignore_unread(other)
 
 
 # --- An SB3 model behind `dtram_env.evaluate`

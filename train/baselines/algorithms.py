@@ -6,7 +6,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agents.sb3 import policy_settings
+from agents.sb3 import ignore_unread, policy_settings
 from dtram_env.optional import require
 from train.common.records import RESULTS, read_records
 
@@ -128,11 +128,17 @@ def number_of_trials(env_name: str, algo: str, row: Mapping[str, Any]) -> int:
 
 
 def make_model(algo: str, env: Any, chosen: Settings, seed: int, device: Any) -> Any:
-    """Makes an untrained model; its gamma is 1, since the environment discounts the reward."""
+    """Makes an untrained model; its gamma is 1, since the environment discounts the reward.
+
+    One that learns by policy gradient learns from what the environment reads of its actions.
+    """
     policy = "MultiInputLstmPolicy" if ALGORITHMS[algo].recurrent else "MultiInputPolicy"
     keywords = {name: _schedule(name, value) for name, value in chosen.algorithm.items()}
     keywords["policy_kwargs"] = policy_settings(**chosen.network)
-    return _make(algo, policy, env, gamma=1.0, seed=seed, device=device, **keywords)
+    model = _make(algo, policy, env, gamma=1.0, seed=seed, device=device, **keywords)
+    if hasattr(model.policy, "action_dist"):
+        ignore_unread(model)
+    return model
 
 
 def make_untrained_policy(algo: str, chosen: Settings, num_classes: int | None, seed: int) -> Any:
