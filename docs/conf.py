@@ -15,7 +15,7 @@ html_theme = "furo"
 html_sidebars = {
     "**": [
         *("sidebar/brand.html", "sidebar/search.html", "sidebar/scroll-start.html"),
-        *("demo.html", "sidebar/navigation.html", "sidebar/scroll-end.html"),
+        *("try.html", "sidebar/navigation.html", "sidebar/scroll-end.html"),
     ]
 }
 html_title = "DT-RAM"
