@@ -31,7 +31,7 @@ class Row:
     """The runs of one algorithm from one source on one id; at least one has a result."""
 
     def __init__(self, entries: Sequence[Entry]) -> None:
-        self.env_id, self.algo, self.source = entries[0].row
+        self.env_id, self.algo, self.source, _ = entries[0].row
         self.records = [entry.record for entry in entries if "problem" not in entry.record]
         self.failed = len(entries) - len(self.records)
 
@@ -88,7 +88,7 @@ class Row:
 
 def rows(results: Path = RESULTS) -> dict[str, list[Row]]:
     """The rows of each id that has some, best return first."""
-    grouped: dict[tuple[str, str, str], list[Entry]] = {}
+    grouped: dict[tuple[str, str, str, bool], list[Entry]] = {}
     for entry in read_leaderboard(results):
         grouped.setdefault(entry.row, []).append(entry)
     made = [Row(group) for group in grouped.values()]

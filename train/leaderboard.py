@@ -113,16 +113,16 @@ def read(options: Options) -> list[Entry]:
 def check_row(entry: Entry, standing: list[Entry]) -> None:
     """Raises ValueError if a record is there already, or differs from its row's other seeds."""
     for other in standing:
-        if other.row != entry.row:
+        if other.row != entry.row or "problem" in other.record:
             continue
         seed, record = other.record["seed"], other.record
         if seed == entry.record["seed"]:
-            _, algo, source = entry.row
+            _, algo, source, _ = entry.row
             what = f"algo={algo!r}, seed={seed}, source={source!r}"
             raise ValueError(f"{entry.place}: {what}: already in {other.place}")
         for key in SAME_FOR_ALL_SEEDS:
             theirs, ours = (found.get(key) for found in (record, entry.record))
-            if theirs != ours and "problem" not in record:
+            if theirs != ours:
                 expected = f"as seed {seed} has in {other.place}; name another row with --algo"
                 raise ValueError(f"{entry.place}: {key}={str(ours)[:60]!r}: not {expected}")
 
@@ -143,7 +143,7 @@ def add(options: Options) -> list[Path]:
             mine = [entry.record for entry in new if entry.record["env_id"] == env_id]
             written.append(write_records(path, [*read_records(path), *mine]))
     for entry in new:
-        env_id, algo, _ = entry.row
+        env_id, algo, *_ = entry.row
         print(f"{env_id}: {algo}, seed {entry.record['seed']}, added")
     write_pages()
     return written

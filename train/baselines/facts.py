@@ -81,8 +81,8 @@ REQUIRED = frozenset(key for key, fact in FACTS.items() if fact.required)
 # Keywords of the environment that may differ from an id's: the same task, shown otherwise.
 SHOWN_OTHERWISE = ("view", "grid", "observe", "glimpse_format", "mask_seen", "min_glimpses")
 ROUNDING = 1e-4  # of figures that somebody sends
-NAME = re.compile(r"[\w .,+()-]{1,60}")
-LINK = re.compile(r"https?://[^\s|()<>\[\]`]+")
+NAME = re.compile(r"\w[\w .,+()-]{0,58}[\w)]|\w")
+LINK = re.compile(r"https?://[^\s|()<>\[\]`\\]+")
 
 
 def problem(record: Mapping[str, Any], needed: Collection[str] = REQUIRED) -> str | None:
@@ -137,12 +137,19 @@ def _claims(record: Mapping[str, Any]) -> Iterator[tuple[str, bool, str]]:
     fits = low - ROUNDING <= record["mean_return"] <= high + ROUNDING
     paid = f"{low:.4f} to {high:.4f}: {100 * right:g} % are right, at a discount of {discount}"
     yield "mean_return", fits, f"from {paid}"
+    for key, share in (("accuracy", right), ("error", 1 - right)):
+        given = record.get(key)
+        fits = given is None or abs(given - share) <= ROUNDING
+        yield key, fits, f"{share:g}, as test_error has it"
     if counts := record.get("histogram"):
         yield "histogram", len(counts) == budget, f"{budget} numbers, one for each glimpse"
         mean = sum(t * count for t, count in enumerate(counts, start=1)) / images
         fits = sum(counts) == images and abs(mean - glimpses) < 0.01
         yield "histogram", fits, f"{images} images with a mean of {glimpses} glimpses"
 
+    trunk = record.get("trunk") or {}
+    for key, text in (("command", record.get("command")), ("trunk", " ".join(trunk.values()))):
+        yield key, not text or (text.isprintable() and "`" not in text), "a line without backticks"
     named = record["algo"]
     yield "algo", bool(NAME.fullmatch(named)), "letters, digits, spaces and .,+()-, 60 at most"
     ours = (source := record.get("source")) == HERE
@@ -186,22 +193,26 @@ class Entry(NamedTuple):
 
     place: str  # its file and line
     record: Record
+    of_suite: bool = False  # which trains for fewer env steps
 
     @property
-    def row(self) -> tuple[str, str, str]:
-        """What the seeds of a row share: environment, algorithm, source."""
-        return self.record["env_id"], self.record["algo"], self.record.get("source") or HERE
+    def row(self) -> tuple[str, str, str, bool]:
+        """What the seeds of a row share: environment, algorithm, source, whether of the suite."""
+        record = self.record
+        return record["env_id"], record["algo"], record.get("source") or HERE, self.of_suite
 
 
 def read_leaderboard(results: Path = RESULTS) -> list[Entry]:
     """The records of comparisons, of the suite, and those that were added, each run once.
 
-    Of two records of one row and seed the first counts, in that order.
+    Of two records of one row and seed the first with a result counts, in that order.
     """
     found: dict[tuple[Any, ...], Entry] = {}
     for folder in ("comparison", "suite", "leaderboard"):
         for path in sorted((results / folder).glob("*.jsonl")):
             for number, record in enumerate(read_results(path), start=1):
-                entry = Entry(f"{path}, line {number}", record)
-                found.setdefault((*entry.row, record["seed"]), entry)
+                entry = Entry(f"{path}, line {number}", record, folder == "suite")
+                key = (*entry.row, record["seed"])
+                if key not in found or "problem" in found[key].record:
+                    found[key] = entry
     return list(found.values())

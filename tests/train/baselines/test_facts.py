@@ -106,6 +106,12 @@ def test_a_bad_record_is_named(tmp_path: Path, changes: dict[str, Any], message:
         ({"source": None}, "source='None': expected a link, or 'this repository'"),
         ({"source": "their code"}, "source='their code': expected a link"),
         ({"source": f"{LINK}) | x"}, "source='https://example.org/their/code) | x': expected"),
+        ({"source": "https://example.org\\"}, "source='https://example.org"),
+        ({"accuracy": 0.99}, "accuracy='0.99': expected 0.5, as test_error has it"),
+        ({"error": 0.01}, "error='0.01': expected 0.5, as test_error has it"),
+        ({"command": "x`\n\n<img>"}, "command="),
+        ({"trunk": {"command": "`"}}, "trunk="),
+        ({"algo": "a "}, "algo='a ': expected letters"),
         ({"algo": "a | b"}, "algo='a | b': expected letters, digits, spaces"),
     ],
 )
