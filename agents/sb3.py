@@ -99,11 +99,11 @@ def policy_settings(width: int = 256, what_features: int = 128, **more: Any) -> 
 
 
 def ignore_unread(model: Any) -> None:
-    """Lets a model learn from those parts of its actions alone that the environment reads.
+    """Makes a model score only the parts of its actions that the environment reads.
 
     The environment reads the location if the agent looks on, and the prediction if it stops or has
     used its budget. The log-probability of an action and the entropy then count these parts only.
-    Otherwise the others, which have no effect, add noise to the policy gradient. Actions, and what
+    Otherwise the parts without effect add noise to the policy gradient. Actions, and what
     the model is saved as, do not change. A model of the view "single" has no such parts.
 
     Args:
@@ -111,7 +111,8 @@ def ignore_unread(model: Any) -> None:
             yet. One that is loaded to be trained on needs the call again.
 
     Raises:
-        ValueError: it is another algorithm, has another features extractor, or uses gSDE.
+        ValueError: it is another algorithm, has another features extractor, uses gSDE, or its
+            environment is a `VecNormalize` that changes ``time``.
     """
     distribution: Any = getattr(model.policy, "action_dist", None)
     extractor = getattr(model.policy, "features_extractor", None)
@@ -122,6 +123,10 @@ def ignore_unread(model: Any) -> None:
             f"{type(model).__name__}: expected PPO, A2C, RecurrentPPO or MaskablePPO without gSDE, "
             "made with policy_kwargs=policy_settings()"
         )
+    normalizer = getattr(model, "get_vec_normalize_env", lambda: None)()
+    changed = normalizer.obs_rms if normalizer is not None and normalizer.norm_obs else ()
+    if "time" in changed:
+        raise ValueError("VecNormalize: expected norm_obs_keys without 'time', which is read")
     if fits == "Categorical":
         return
 

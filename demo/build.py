@@ -101,7 +101,7 @@ def write_model(name: str, folder: Path) -> None:
         examples = [int(np.flatnonzero(of_class == label)[0]) for label in range(classes)]
         more = read("train", examples)
         images, thumbnails = images + more[0], thumbnails + more[1]
-    with replacing(folder / f"{name}.images.gz") as aside:
+    with replacing(folder / f"{name}.images.bin") as aside:
         aside.write_bytes(gzip.compress(b"".join(part.tobytes() for part in images + thumbnails)))
     fixed = [results["fixed"][key] for key in sorted(results["fixed"], key=int)]
     curve = [{"threshold": float(key), **row} for key, row in results["learned"].items()]

@@ -1,5 +1,5 @@
-// A drawn digit as MNIST has its own: shrunk into a box of 20 pixels, its centre of mass in the
-// middle of 28.
+// A drawn digit becomes an image like MNIST's: shrunk into a box of 20 pixels, with its centre of
+// mass in the middle of 28.
 
 import { makeImage } from "./agent.js";
 

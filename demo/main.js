@@ -7,6 +7,7 @@ import { Task } from "./task.js";
 
 const find = (selector) => document.querySelector(selector);
 const canvas = find("#image");
+canvas.getContext("2d", { willReadFrequently: true }); // by drawing.js
 const percent = (share, digits = 0) => `${(100 * share).toFixed(digits)} %`;
 // Milliseconds between two glimpses.
 const PAUSE = matchMedia("(prefers-reduced-motion: reduce)").matches ? 0 : 700;
@@ -20,7 +21,7 @@ const HELP = {
   watch: "Grey: never seen. Lighter grey: seen only coarsely. The boxes are the glimpses, in order.",
   draw: "Draw with the mouse or a finger; or with the arrow keys, Space lowers and lifts the pen.",
   beat: "Click where to look, or move by the arrow keys and press Enter. Then answer: a button, or a"
-    + " digit's key. A right answer after T glimpses pays 0.98 to the power of T.",
+    + " digit's key. A right answer pays less with every glimpse.",
 };
 
 const page = {
@@ -47,8 +48,10 @@ const taken = () => glimpsesTaken(page.steps, page.task.curve[page.threshold].th
 async function chooseTask(name) {
   say("Loading the agent …");
   page.wanted = name;
+  enable(false);
   const task = await Task.load(name);
   if (page.wanted !== name) return;
+  enable(true);
   Object.assign(page, { task, index: 0, games: [] });
   page.threshold = task.curve.findIndex((row) => row.threshold === task.threshold);
   find("#threshold").max = task.curve.length - 1;
@@ -59,6 +62,13 @@ async function chooseTask(name) {
   }
   makeAnswers();
   await begin();
+}
+
+/** Enables all controls but the choice of the task, which loads one. */
+function enable(on) {
+  for (const control of document.querySelectorAll("button, input:not([name=task])")) {
+    control.disabled = !on;
+  }
 }
 
 /** Begins with image `page.index`, or with an empty one to draw on. */
@@ -161,7 +171,7 @@ function status() {
 function showImage() {
   const context = canvas.getContext("2d");
   const { mode, task, image, steps } = page;
-  if (mode === "draw" && !image) {
+  if (mode === "draw" && (!image || strokes.edited)) {
     strokes.paint(context);
     paintCursor(context);
     return;
@@ -290,6 +300,7 @@ function showCurve() {
 
 const strokes = {
   lines: [], // each a list of [x, y] in pixels of the canvas
+  edited: false, // whether they are shown, not what the agent saw of them
 
   paint(context) {
     context.fillStyle = "black";
@@ -310,7 +321,11 @@ const strokes = {
     const context = canvas.getContext("2d");
     this.paint(context);
     page.image = centred(canvas, page.task.image_shape);
-    if (page.image) await look(true);
+    const run = ++page.run;
+    await new Promise((resolve) => setTimeout(resolve, PAUSE)); // for another stroke
+    if (run !== page.run || !page.image) return;
+    this.edited = false;
+    await look(true);
   },
 };
 
@@ -324,13 +339,14 @@ function startLine(point) {
   page.image = null;
   page.steps = [];
   page.shown = 0;
+  strokes.edited = true;
   strokes.lines.push([point]);
 }
 
 // -- events ------------------------------------------------------------------------------------
 
 canvas.addEventListener("pointerdown", (event) => {
-  if (!page.task) return;
+  if (!page.task || !event.isPrimary || event.button) return;
   const [x, y] = place(event);
   if (page.mode === "beat") lookAt(2 * x - 1, 2 * y - 1);
   if (page.mode !== "draw") return;
@@ -341,10 +357,14 @@ canvas.addEventListener("pointerdown", (event) => {
 canvas.addEventListener("pointermove", (event) => {
   if (page.mode !== "draw" || !canvas.hasPointerCapture(event.pointerId)) return;
   const [x, y] = place(event);
-  strokes.lines.at(-1).push([x * canvas.width, y * canvas.height]);
+  strokes.lines.at(-1)?.push([x * canvas.width, y * canvas.height]);
   showImage();
 });
-canvas.addEventListener("pointerup", () => { if (page.mode === "draw") attempt(strokes.end()); });
+for (const end of ["pointerup", "pointercancel"]) {
+  canvas.addEventListener(end, (event) => {
+    if (page.mode === "draw" && event.isPrimary) attempt(strokes.end());
+  });
+}
 canvas.addEventListener("focus", () => page.task && showImage());
 canvas.addEventListener("blur", () => page.task && showImage());
 canvas.addEventListener("keydown", (event) => {
@@ -353,8 +373,9 @@ canvas.addEventListener("keydown", (event) => {
   const move = MOVES[event.key];
   if (move) {
     const step = mode === "draw" ? 0.05 : 0.1;
+    strokes.edited = true; // the cursor is shown on them
     page.cursor = page.cursor.map((c, i) => clipped(c + step * move[i]));
-    if (page.pen) strokes.lines.at(-1).push(page.cursor.map((c) => (c + 1) / 2 * canvas.width));
+    if (page.pen) strokes.lines.at(-1)?.push(page.cursor.map((c) => (c + 1) / 2 * canvas.width));
     showImage();
   } else if (event.key === "Enter" && mode === "beat") lookAt(...page.cursor);
   else if (event.key === " " && mode === "draw") {
@@ -379,21 +400,26 @@ find("#modes").addEventListener("change", (event) => {
   page.mode = event.target.value;
   if (page.task) attempt(begin());
 });
-find("#tasks").addEventListener("change", (event) => attempt(chooseTask(event.target.value)));
+find("#tasks").addEventListener("change", (event) => attempt(chooseTask(event.target.value), event.target.value));
 find("#time input").addEventListener("input", (event) => {
-  page.run += 1; // ends the slow show
+  page.run += 1; // ends the slow show, which has all steps
   page.shown = Number(event.target.value);
   show();
 });
 find("#threshold").addEventListener("input", (event) => {
-  page.run += 1;
   page.threshold = Number(event.target.value);
-  if (page.steps.length) page.shown = taken();
+  if (page.steps.length) {
+    page.run += 1;
+    page.shown = taken();
+  }
   show();
 });
 
-function attempt(promise) {
-  promise.catch((error) => say(`This did not work: ${error.message}`));
+/** Says what went wrong, unless another task was chosen since. */
+function attempt(promise, task = page.wanted) {
+  promise.catch((error) => {
+    if (task === page.wanted) say(`This did not work: ${error.message}`);
+  });
 }
 
 async function start() {
@@ -405,7 +431,8 @@ async function start() {
     label.append(input, ` ${title}`);
     return label;
   }));
-  await chooseTask(Object.keys(tasks)[0]);
+  const [first] = Object.keys(tasks);
+  attempt(chooseTask(first), first);
 }
 
 attempt(start());

@@ -17,7 +17,7 @@ export class Task {
       return answer;
     };
     Object.assign(this, await (await fetched(".json")).json());
-    const packed = (await fetched(".images.gz")).body;
+    const packed = (await fetched(".images.bin")).body;
     const stream = packed.pipeThrough(new DecompressionStream("gzip"));
     this.bytes = new Uint8Array(await new Response(stream).arrayBuffer());
     const model = await (await fetched(".onnx")).arrayBuffer();

@@ -9,7 +9,7 @@ project = "DT-RAM"
 author = copyright = "DT-RAM contributors"
 extensions = ["myst_parser"]
 root_doc = "index"
-exclude_patterns = ["_build", "third_party_entry.md"]  # a page for others
+exclude_patterns = ["_build", "third_party_entry.md"]  # to be pasted into Gymnasium's own page
 templates_path = ["_templates"]
 html_theme = "furo"
 html_sidebars = {

@@ -54,7 +54,7 @@ def _served(folder: Path, models: tuple[str, ...]) -> Iterator[str]:
     try:
         build(folder, models)
     except DatasetNotFoundError as error:
-        pytest.skip(f"onnxruntime-web cannot be fetched: {error}")
+        pytest.skip(str(error))
     with serve(folder, 0) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -70,14 +70,32 @@ def address(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture
 def page(browser: Any, address: str) -> Iterator[Any]:
-    """The page, opened; at its end nothing may have gone wrong in it."""
+    """The page, without motion."""
     with _opened(browser, address) as found:
         yield found
 
 
+def test_it_plays_glimpse_by_glimpse(browser: Any, address: str) -> None:
+    """Where motion is welcome; another image or threshold ends the show."""
+    with _opened(browser, address, reduced_motion="no-preference") as page:
+        status = page.locator("#status")
+        for _ in range(18):
+            page.get_by_role("button", name="next image").click()
+        expect(status).to_have_text("Image 19: 1 glimpse; it looks on.")
+        expect(status).to_have_text("Image 19: 2 glimpses; it looks on.")
+        page.get_by_label("stop threshold").press("Home")
+        expect(status).to_contain_text("Image 19: 3 after")
+        page.get_by_role("button", name="previous image").click()
+        page.get_by_label("draw a digit").check()
+        _draw(page, [(0.3, 0.2), (0.3, 0.5), (0.65, 0.5)])  # a 4, in two strokes
+        _draw(page, [(0.6, 0.2), (0.6, 0.9)])
+        expect(status).to_contain_text("Your digit: 4 after", timeout=10_000)
+
+
 @contextmanager
-def _opened(browser: Any, address: str) -> Iterator[Any]:
-    with browser.new_context(reduced_motion="reduce") as context:
+def _opened(browser: Any, address: str, reduced_motion: str = "reduce") -> Iterator[Any]:
+    """The page, in a context of its own; at its end nothing may have gone wrong in it."""
+    with browser.new_context(reduced_motion=reduced_motion) as context:
         page, wrong, asked = context.new_page(), [], []
         page.on("console", lambda message: wrong.append(message.text))
         page.on("pageerror", lambda error: wrong.append(str(error)))

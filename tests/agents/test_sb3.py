@@ -1,6 +1,7 @@
 """Stable-Baselines3: the features extractor, both adapters, and FLOPs."""
 
 import io
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -299,6 +300,11 @@ def test_models_without_parts_to_ignore() -> None:
     for other in others:
         with pytest.raises(ValueError, match=f"{type(other).__name__}: expected PPO, A2C,"):
             ignore_unread(other)
+    for keys, fits in ((["location", "time"], False), (["location"], True)):
+        normal = VecNormalize(Sb3VecEnv(ID, 2, view="discrete"), norm_obs_keys=keys)
+        model = PPO("MultiInputPolicy", normal, policy_kwargs=policy_settings(16, 8), **QUIET)
+        with nullcontext() if fits else pytest.raises(ValueError, match="without 'time'"):
+            ignore_unread(model)
 
 
 # --- An SB3 model behind `dtram_env.evaluate`

@@ -33,7 +33,7 @@ document.addEventListener("keydown", (event) => {
   const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
   const within = event.target.closest(".steps");
   if (!by || event.altKey || event.ctrlKey || event.metaKey || event.target.closest("input")) return;
-  if (!within && event.target.closest(".wide")) return; // they scroll it
+  if (event.target.closest(".wide")) return; // they scroll it
   const found = groups.find(({ group }) => group === (within || last));
   if (!found) return;
   found.step(by);
