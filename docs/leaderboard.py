@@ -20,7 +20,7 @@ One table for each id, best discounted return first: means over seeds ± half of
 interval, on the whole test split, by one deterministic pass. A row with one seed has no interval.
 Rows differ in what they learn from and in how long, so compare those columns first: who learns from
 labels, too, is told the right class after every glimpse. Env steps are the glimpses that a run
-learned from; "not counted" is a DT-RAM whose trunk another run trained, which kept no count.
+learned from; "not counted": the run of the trunk kept no count.
 
 [The protocol](protocol.md) has the rules, and how to [add a result](protocol.md#add-a-result)."""
 HEADS = ["algorithm", "learns from", "discounted return", "test error %", "mean glimpses"]

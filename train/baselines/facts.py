@@ -65,7 +65,7 @@ FACTS: dict[str, Fact] = {
     "curve": Fact(list[CurvePoint], "learning curve, on validation"),
     "area": Fact(Share, "area under the learning curve: its mean return over the env steps"),
     "validation": Fact(CurvePoint, "the point of the curve whose weights were chosen"),
-    "differs_from_training": Fact(Count, "images on which a DT-RAM's own test pass differs"),
+    "differs_from_training": Fact(Count, "images that the run's own test pass answered otherwise"),
     "trunk": Fact(dict[str, str], "command and commit of the trunk, if another run trained it"),
     "command": Fact(str, "origin: the command"),
     "commit": Fact(str, "origin: the commit, without changes"),
