@@ -136,7 +136,7 @@ def make_model(algo: str, env: Any, chosen: Settings, seed: int, device: Any) ->
     keywords = {name: _schedule(name, value) for name, value in chosen.algorithm.items()}
     keywords["policy_kwargs"] = policy_settings(**chosen.network)
     model = _make(algo, policy, env, gamma=1.0, seed=seed, device=device, **keywords)
-    if hasattr(model.policy, "action_dist"):
+    if hasattr(getattr(model, "policy", None), "action_dist"):  # none if it is only to act
         ignore_unread(model)
     return model
 
