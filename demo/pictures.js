@@ -25,6 +25,10 @@ function place(context, image, part) {
   return [part.left * x, part.top * y, part.side * x, height * y];
 }
 
+/** The crops of some glimpses, so that finer ones are painted over coarser ones. */
+const coarsestFirst = (glimpses) => (
+  glimpses.flat().sort((a, b) => b.side / b.size - a.side / a.size));
+
 /** An image, greyed where no glimpse saw it; `glimpses` null greys nothing. */
 export function paintImage(context, image, glimpses) {
   const { width, height } = context.canvas;
@@ -36,8 +40,7 @@ export function paintImage(context, image, glimpses) {
   const dense = (alpha) => `rgb(${UNSEEN.join(" ")} / ${alpha})`;
   cover.fillStyle = dense(0.8);
   cover.fillRect(0, 0, width, height);
-  const parts = glimpses.flat().sort((a, b) => b.side / b.size - a.side / a.size);
-  for (const part of parts) {
+  for (const part of coarsestFirst(glimpses)) {
     const box = place(context, image, part);
     cover.clearRect(...box);
     if (part.side === part.size) continue;
@@ -52,8 +55,7 @@ export function paintSeen(context, image, glimpses) {
   context.imageSmoothingEnabled = false;
   context.fillStyle = `rgb(${UNSEEN.join(" ")})`;
   context.fillRect(0, 0, context.canvas.width, context.canvas.height);
-  const parts = glimpses.flat().sort((a, b) => b.side / b.size - a.side / a.size);
-  for (const part of parts) {
+  for (const part of coarsestFirst(glimpses)) {
     const seen = bitmap(part.pixels, part.size, part.size);
     context.drawImage(seen, ...place(context, image, part));
   }

@@ -9,8 +9,9 @@ TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4
 def keep_freed_memory() -> None:
     """Keeps the C library from giving large arrays back to the system and asking for them again.
 
-    By default glibc maps every large array anew, and the system clears its pages. That can take as
-    long as the training itself. Other C libraries are left as they are.
+    By default glibc maps every large array anew, and the system clears its pages, which takes time
+    in every batch. The process keeps its peak of memory until it ends. Other C libraries are left
+    as they are.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
