@@ -31,6 +31,8 @@ class Evaluation:
         label: ``(N,)`` int64, per image, in the order of `image_index`.
         prediction: ``(N,)`` int64, per image.
         num_glimpses: ``(N,)`` int64, per image.
+        locations: ``(N, T_max, 2)`` float32, per image and glimpse, x and y in [-1, 1]; NaN for
+            glimpses that were not taken, (0, 0) for a thumbnail.
         reward: ``(N,)`` float64, the return per image.
     """
 
@@ -46,6 +48,7 @@ class Evaluation:
     label: np.ndarray = field(repr=False)
     prediction: np.ndarray = field(repr=False)
     num_glimpses: np.ndarray = field(repr=False)
+    locations: np.ndarray = field(repr=False)
     reward: np.ndarray = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -161,15 +164,19 @@ def _run_episodes(
     outcome = {key: to_host(infos[key]) for key in ("image_index", "label", "repeat")}
     prediction = np.zeros(env.num_envs, dtype=np.int64)
     reward = np.zeros(env.num_envs)
+    locations = np.full((env.num_envs, env.max_glimpses, 2), np.nan, dtype=np.float32)
     state = policy.reset(env.num_envs)
     terminated = np.zeros(env.num_envs, dtype=np.bool_)
     while not to_host(terminated).all():
+        taken = to_host(infos["num_glimpses"])
+        slots = np.flatnonzero(taken)
+        locations[slots, taken[slots] - 1] = to_host(env.location)[slots]
         action, state = policy.step(observation, state)
         observation, paid, terminated, _, infos = env.step(action)
         reward += to_host(paid)
         if "prediction" in infos:
             ended = to_host(infos["_prediction"])
             prediction = np.where(ended, to_host(infos["prediction"]), prediction)
-    outcome |= {"prediction": prediction, "reward": reward}
+    outcome |= {"prediction": prediction, "reward": reward, "locations": locations}
     outcome["num_glimpses"] = to_host(infos["num_glimpses"])
     return outcome

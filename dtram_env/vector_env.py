@@ -178,6 +178,11 @@ class GlimpseVectorEnv(EnvBase, gym.vector.VectorEnv[Any, Any, Any]):
         truncations = b.full(self.num_envs, False, b.boolean)
         return self._observe(), rewards, terminations, truncations, infos
 
+    @property
+    def location(self) -> Any:
+        """Location ``(num_envs, 2)`` float32 of each slot's last glimpse, x and y in [-1, 1]."""
+        return self._b.copy(self._episodes.location)
+
     def action_masks(self) -> Any:
         """The masks ``(n, …)`` bool of a grid view; see `GlimpseEnv.action_masks`."""
         return self._masks(self._episodes.t if self._started else None)

@@ -25,6 +25,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 from train.common.run import Interrupt, RunFolder, new_folder, run_program  # isort: skip
 
+import gymnasium as gym
 import torch
 import tyro
 from stable_baselines3.common.logger import Logger, make_output_format
@@ -37,8 +38,12 @@ from dtram_env.sb3 import Sb3VecEnv
 from train.baselines import algorithms
 from train.baselines.algorithms import ALGORITHMS, ENV_STEPS, Settings
 from train.baselines.callback import ValidationCallback, curve_point, load_weights
+from train.common.film import Episode, Look
+from train.common.looks import episode_groups, location_maps
 from train.common.options import EnvOptions, check, check_numbers, json_or_text, to_json
+from train.common.page import inline
 from train.common.provenance import choose_device, provenance
+from train.common.run_page import histogram, write_run_page
 from train.common.training_task import check_splits, describe_env
 
 
@@ -240,8 +245,41 @@ def make_results(
         f"{result['train_seconds']:.0f} s\n"
     )
     write_text(run.path / "results.txt", line)
+    write_report(experiment, run.path, found, line, results)
     run.finish(results)
     print(line, end="")
+
+
+def write_report(
+    experiment: Experiment,
+    folder: Path,
+    found: dtram_env.Evaluation,
+    summary: str,
+    results: dict[str, Any],
+) -> None:
+    """Writes ``report.html`` on a pass over the test images."""
+    with closing(gym.make_vec(found.env_id, split="test", **experiment.env)) as made:
+        env: Any = made.unwrapped
+    whole_first = env.first_glimpse == "thumbnail"
+
+    def episode(n: int) -> Episode:
+        looks = [Look([], at) for at in found.locations[n, : found.num_glimpses[n]]]
+        title, image = f"Test image {env.data.caption(n)}", env.data.image(n)
+        about = env.class_names, env.glimpse_size, whole_first, int(found.label[n])
+        return Episode(title, image, *about, looks, int(found.prediction[n]))
+
+    glimpses = inline(histogram(results["histogram"]), "share of the test images by glimpses")
+    write_run_page(
+        folder,
+        results,
+        found.label,
+        found.prediction,
+        env.class_names,
+        summary=summary,
+        costs=[glimpses],
+        maps=location_maps(found.locations, found.num_glimpses, whole_first),
+        groups=episode_groups(episode, found.prediction == found.label, found.num_glimpses),
+    )
 
 
 if __name__ == "__main__":

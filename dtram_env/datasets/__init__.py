@@ -229,7 +229,7 @@ def _load(
             part = part.select(split_indices(split, part.labels, count))
         title = info.title if options.root is None else text(Path(options.root).name)
         what = part.images, part.labels, part.class_names, part.metadata
-        data = Dataset(title, split, *what, drawn=info.drawn, stands_in_for=stands_in_for)
+        data = Dataset(title, split, *what, info.drawn, stands_in_for, part.paths)
         _loaded[key] = part.state, data
     return _loaded[key][1]
 

@@ -50,13 +50,17 @@ class Part:
     class_names: tuple[str, ...]
     metadata: Mapping[str, np.ndarray] = field(default_factory=dict)
     state: object = None  # of the files that were read; another one if they change
+    paths: tuple[str, ...] = ()
 
     def select(self, indices: np.ndarray) -> "Part":
         """The images at ``indices`` ``(M,)``, in that order."""
         images = self.images
         images = images[indices] if isinstance(images, np.ndarray) else images.select(indices)
         metadata = {name: values[indices] for name, values in self.metadata.items()}
-        return replace(self, images=images, labels=self.labels[indices], metadata=metadata)
+        paths = tuple(self.paths[i] for i in indices) if self.paths else ()
+        return replace(
+            self, images=images, labels=self.labels[indices], metadata=metadata, paths=paths
+        )
 
 
 Reader = Callable[[Path, str, ImageOptions], Part]
@@ -143,7 +147,7 @@ def _decoded(listed: ImageList, place: Path, part: str, options: ImageOptions) -
     images = DecodedImages(listed, options.image_size, options.crop_to_box)
     store = build_cache(cache, images, label=f"decoding {place.name}, {part}")
     state = store.meta, listed.class_names, listed.labels.tobytes()
-    return Part(store, listed.labels, listed.class_names, store.metadata(), state)
+    return Part(store, listed.labels, listed.class_names, store.metadata(), state, listed.paths)
 
 
 def _drawn(name: str, title: str, description: str) -> DatasetInfo:

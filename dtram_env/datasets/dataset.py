@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from .paths import text
 from .storage.store import ArrayStore, Pictures, Store, check_images
 
 
@@ -22,6 +23,7 @@ class Dataset:
         metadata: arrays ``(N, …)`` by name, such as boxes, that `info` holds beside the label.
         drawn: whether this package draws the images.
         stands_in_for: title of the requested dataset, if this is its drawn stand-in.
+        paths: each image's file, relative to the folder of all; empty if images are no files.
 
     Raises:
         ValueError: an array has the wrong type or shape, or a label is out of range.
@@ -35,6 +37,7 @@ class Dataset:
     metadata: Mapping[str, np.ndarray] = field(default_factory=dict)
     drawn: bool = False
     stands_in_for: str | None = None
+    paths: tuple[str, ...] = ()
     _stores: dict[int, ArrayStore] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -58,6 +61,10 @@ class Dataset:
                     f"metadata[{name!r}]: expected {count} values, one for each image, "
                     f"got {len(values)}"
                 )
+        if self.paths and len(self.paths) != count:
+            raise ValueError(
+                f"paths: expected {count}, one for each image, or none, got {len(self.paths)}"
+            )
         object.__setattr__(self, "labels", _read_only(labels))
         object.__setattr__(self, "metadata", {k: _read_only(v) for k, v in self.metadata.items()})
 
@@ -67,7 +74,7 @@ class Dataset:
     def __reduce__(self) -> tuple[type["Dataset"], tuple[object, ...]]:
         # Leaves out the stores: their windows overlap, and a pickle would write each of them.
         parts = (self.name, self.split, self.images, self.labels, self.class_names)
-        return Dataset, (*parts, dict(self.metadata), self.drawn, self.stands_in_for)
+        return Dataset, (*parts, dict(self.metadata), self.drawn, self.stands_in_for, self.paths)
 
     @property
     def num_classes(self) -> int:
@@ -93,6 +100,10 @@ class Dataset:
     def image(self, i: int) -> np.ndarray:
         """One whole image ``(H, W, C)`` uint8."""
         return self.images[i] if isinstance(self.images, np.ndarray) else self.images.image(i)
+
+    def caption(self, i: int) -> str:
+        """How pictures of an image name it: its number in the split, and its file if it has one."""
+        return f"{i}, {text(self.paths[i])}" if self.paths else str(i)
 
     def store(self, margin: int) -> Store:
         """A store whose windows may reach `margin` pixels over the images' edges.

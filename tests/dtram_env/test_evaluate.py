@@ -64,6 +64,9 @@ def test_a_policy_that_reads_the_label(planted: Dataset, backend: str, num_envs:
     assert result.histogram.tolist() == [0, 0, 50, 0, 0, 0, 0]
     np.testing.assert_array_equal(result.label, planted.labels)
     np.testing.assert_array_equal(result.prediction, planted.labels)
+    assert result.locations.shape == (50, 7, 2) and (result.locations[:, 0] == 0).all()
+    assert (result.locations[:, 1:3] == np.float32(-0.99)).all()
+    assert np.isnan(result.locations[:, 3:]).all()
     assert (result.dataset, result.split, result.env_id) == ("Planted", "test", ID)
 
 
@@ -107,13 +110,15 @@ def test_scan_takes_the_whole_budget_row_by_row(
     assert "2000/2000" in capsys.readouterr().err
     assert result.mean_glimpses == 6.0 and result.images == 2000
     assert result.histogram.tolist() == [0, 0, 0, 0, 0, 2000]
+    cells = grid_centres(2)[[0, 1, 2, 3, 0]]
+    np.testing.assert_array_equal(result.locations[7], [[0, 0], *cells])
     assert result.accuracy == 0.25  # classes are equally frequent
     state = policy.reset(2)
     visited = []
     for _ in range(5):
         action, state = policy.step({"time": np.ones((2, 1))}, state)
         visited.append(action["location"][1])
-    np.testing.assert_array_equal(visited, grid_centres(2)[[0, 1, 2, 3, 0]])
+    np.testing.assert_array_equal(visited, cells)
 
 
 def test_stop_after_counts_glimpses_also_when_the_first_is_chosen() -> None:
@@ -122,6 +127,7 @@ def test_stop_after_counts_glimpses_also_when_the_first_is_chosen() -> None:
             CenterPolicy(4, stop_after=2), ID, first_glimpse=first, split="validation"
         )
         assert result.mean_glimpses == 2.0
+        assert (result.locations[:, :2] == 0).all() and np.isnan(result.locations[:, 2:]).all()
 
 
 def test_random_stops_are_geometric() -> None:

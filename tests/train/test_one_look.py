@@ -20,7 +20,7 @@ from dtram_env.datasets.storage.thumbnails import box_resize
 from tests.train.pages import Page
 from tests.train.runs import assert_same_run, metrics, read
 from train.common.augment import Augmentation
-from train.common.evaluate_one_look import halting_cost, predictions_and_rate
+from train.common.evaluate_one_look import halting_cost, logits_and_rate
 from train.common.one_look_networks import RECIPES, HaltingBlocks, NoHalting, new_network
 from train.common.optimizers import one_cycle
 from train.common.options import AdamW, PlainEncoder, ResNetEncoder, command_line
@@ -100,6 +100,7 @@ def test_results_are_those_of_the_saved_weights(finished: Path, task: TrainingTa
         "error %",
         "training loss",
     ]
+    assert sum(one.get("aria-label", "").startswith("Test") for one in page.named("article")) > 24
     assert "Where it looked" not in page.text and f"{results['flops']:,}" in page.text
 
 
@@ -220,7 +221,7 @@ def test_results_are_those_of_the_saved_halting_network(
     results, network = read(run), load_one_look(run)
     assert type(network) is kind
     test = task.images("test")
-    prediction, _ = predictions_and_rate(network, test)
+    prediction = logits_and_rate(network, test)[0].argmax(-1)
     assert torch.equal(load_file(run / "test_images.safetensors")["prediction"].long(), prediction)
     wrong = (prediction != test.labels).double().mean().item()
     assert results["test_error"] == pytest.approx(100 * wrong, abs=1e-4)

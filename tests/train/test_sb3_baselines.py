@@ -23,6 +23,7 @@ from agents.cost import classifier_flops_per_glimpse
 from agents.policy_only import FrozenClassifier
 from agents.sb3 import Sb3Policy, flops_per_glimpse
 from tests.dtram_env.datasets.trees import make_folder
+from tests.train.pages import Page
 from train import sb3_baselines
 from train.baselines.algorithms import ALGORITHMS, settings
 from train.baselines.callback import ValidationCallback
@@ -96,6 +97,13 @@ def test_a_policy_only_run(tmp_path: Path, policy_id: str, small_classifier: Pat
     assert found["validation"] in found["curve"]
     assert [point["env_steps"] for point in found["curve"]] == [0, 64, 128, 192, 256]
     assert not list(run.glob("checkpoint*"))
+    page = Page(run / "report.html")
+    assert f"test error {found['test_error']:.2f} %" in page.text
+    looked_twice = any(point["mean_glimpses"] > 1 for point in found["curve"])
+    quantities = ["return", "error %", "mean glimpses"][: 2 + looked_twice]
+    curves = [one["aria-label"] for one in page.named("svg")]
+    assert curves[:-1] == [f"{name} by number of env steps" for name in quantities]
+    assert "Where it looked" in page.text and "Test image" in page.text
 
 
 def test_a_whole_task_run_and_its_logs(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -194,6 +202,8 @@ def test_own_images_and_keywords_of_the_environment(tmp_path: Path, algo: str) -
         "glimpse_size": 8,
     }
     assert found["options"]["root"] == str(tmp_path / "photos")
+    shown = Page(tmp_path / "run" / "report.html").text
+    assert all(f", test/{path}" in shown for path in ("kind_a/000.jpg", "kind_c/001.jpg"))
 
 
 def test_the_classifier_is_a_keyword_of_the_environment_too(

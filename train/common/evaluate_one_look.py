@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -16,6 +17,8 @@ from agents.one_look import OneLook, one_look_flops
 from dtram_env.files import write_text
 from train.common import distributed
 from train.common.files import save_figure
+from train.common.film import Episode
+from train.common.looks import episode_groups
 from train.common.run_page import write_run_page
 from train.common.training import Selection
 from train.common.training_task import Images, TrainingTask
@@ -44,12 +47,12 @@ def logits_of(network: OneLook | ACTResNet, images: Images) -> Tensor:
     return distributed.gathered(own, len(images))
 
 
-def predictions_and_rate(network: OneLook | ACTResNet, images: Images) -> tuple[Tensor, float]:
-    """Predictions ``(N,)`` of a split, and the measured images per second."""
+def logits_and_rate(network: OneLook | ACTResNet, images: Images) -> tuple[Tensor, float]:
+    """Logits ``(N, K)`` of a split, and the measured images per second."""
     began = time.perf_counter()
-    prediction = logits_of(network, images).argmax(-1)
-    prediction.cpu()  # waits for the device
-    return prediction, len(images) / (time.perf_counter() - began)
+    logits = logits_of(network, images)
+    logits.argmax(-1).cpu()  # waits for the device
+    return logits, len(images) / (time.perf_counter() - began)
 
 
 def select_network(
@@ -103,8 +106,12 @@ def report(
     Returns the results with the entries of `about`, ready for JSON; errors in percent.
     """
     images, validation = task.images("test"), task.images("validation")
-    prediction, rate = predictions_and_rate(network, images)
-    error = (prediction != images.labels).double().mean().item()
+    logits, rate = logits_and_rate(network, images)
+    best = logits.softmax(dim=-1).max(dim=-1)
+    prediction, sure, labels = (
+        part.cpu().numpy() for part in (best.indices, best.values, images.labels)
+    )
+    error = float((prediction != labels).mean())
     if isinstance(network, ACTResNet):
         cost = halting_cost(network, images)
     else:
@@ -124,11 +131,24 @@ def report(
         "images_per_second": round(rate),
         **about,
     }
-    write_tensors(folder / "test_images.safetensors", {"prediction": prediction.int()})
+    write_tensors(folder / "test_images.safetensors", {"prediction": best.indices.int()})
     write_text(folder / "results.txt", describe(results))
-    outcome = images.labels.cpu().numpy(), prediction.cpu().numpy()
-    summary = f"Test error {results['test_error']:.2f} %: {len(images):,} images, one look at each."
-    write_run_page(folder, results, *outcome, task.class_names, summary=summary)
+
+    def episode(n: int) -> Episode:
+        title, names = f"Test image {images.data.caption(n)}", task.class_names
+        about: Any = names, 0, False, int(labels[n]), [], int(prediction[n])
+        return Episode(title, images.data.image(n), *about)
+
+    ones = np.ones(len(images), dtype=np.int64)
+    write_run_page(
+        folder,
+        results,
+        labels,
+        prediction,
+        task.class_names,
+        summary=f"Test error {results['test_error']:.2f} %: {len(images):,} images, one look each.",
+        groups=episode_groups(episode, prediction == labels, ones, sure),
+    )
     return results
 
 

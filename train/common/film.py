@@ -30,7 +30,8 @@ from dtram_env.rendering import COLOURS, crop_boxes, draw_episode, episode_capti
 BARS = 7  # classes with a bar, those of the highest belief at any glimpse
 PICTURE, GLIMPSE, GAP, LINE, NAME = 280, 96, 8, 18, 110  # pixels
 SECONDS, LAST_SECONDS = 1.0, 2.5  # that a frame of the GIF stays; the last one of an episode longer
-RIGHT, WRONG, OTHER, STOP = (60, 180, 75), (230, 25, 75), (110, 130, 160), (240, 240, 240)
+COLOUR_OF = {"right": (60, 180, 75), "wrong": (230, 25, 75), "stop": (240, 240, 240)}
+OTHER = (110, 130, 160)  # colour of the other bars
 
 
 class Look(NamedTuple):
@@ -38,8 +39,8 @@ class Look(NamedTuple):
 
     views: list[np.ndarray]  # the glimpse: its scales, or the thumbnail; each (n, n, C) uint8
     location: np.ndarray  # (2,)
-    belief: np.ndarray | None  # (K,) probability of every class; None if the policy tells none
-    stop: float | None  # probability of stopping; None without a learned stop
+    belief: np.ndarray | None = None  # (K,) probability of every class, if the policy tells it
+    stop: float | None = None  # probability of stopping, if the policy learned it
 
 
 @dataclass
@@ -72,7 +73,7 @@ def record(policy: Any, env: GlimpseVectorEnv, image: int, labelled: bool = True
         policy.check_env(env)
     observation, infos = env.reset(options={"image_index": image})
     episode = Episode(
-        f"{env.dataset} {image}" if labelled else env.dataset,
+        f"{env.dataset} {env.data.caption(image)}" if labelled else env.dataset,
         env.data.image(image),
         env.class_names,
         env.glimpse_size,
@@ -149,7 +150,8 @@ def draw_look(episode: Episode, number: int) -> np.ndarray:
         frame.paste(shown, at)
         draw.rectangle((*at, at[0] + GLIMPSE - 1, at[1] + GLIMPSE - 1), outline=colour)
     y = GLIMPSE + 2 * GAP
-    for name, share, fill in _bars(episode, look):
+    for name, kind, shares in bars(episode, BARS):
+        share, fill = float(shares[number - 1]), COLOUR_OF.get(kind, OTHER)
         text, font = readable(name[:20])
         draw.text((x, y + 2), text, fill=(255, 255, 255), font=font)
         start, room = x + NAME, width - NAME - 40 - 2 * GAP
@@ -161,19 +163,23 @@ def draw_look(episode: Episode, number: int) -> np.ndarray:
     return np.asarray(frame)
 
 
-def _bars(episode: Episode, look: Look) -> list[tuple[str, float, tuple[int, int, int]]]:
-    """Name, length in [0, 1] and colour of each bar; the same classes in every look."""
-    bars = []
-    if look.belief is not None:
-        every = [one.belief for one in episode.looks if one.belief is not None]
-        for k in np.argsort(-np.max(every, axis=0), kind="stable")[:BARS].tolist():
-            colour = RIGHT if k == episode.label else OTHER
+def bars(episode: Episode, most: int) -> list[tuple[str, str, np.ndarray]]:
+    """Name, kind and lengths ``(T,)`` in [0, 1] after each look of the bars of an episode.
+
+    They are of `most` classes at most, those of the highest belief at any look, and of the
+    probability of stopping. Kinds are "right", "wrong", "stop", and "" for other classes.
+    """
+    found = []
+    if episode.looks and all(look.belief is not None for look in episode.looks):
+        belief = np.array([look.belief for look in episode.looks])
+        for k in np.argsort(-belief.max(axis=0), kind="stable")[:most].tolist():
+            kind = "right" if k == episode.label else ""
             if episode.label is not None and k == episode.prediction != episode.label:
-                colour = WRONG
-            bars.append((episode.class_names[k], float(look.belief[k]), colour))
-    if look.stop is not None:
-        bars.append(("stop", float(look.stop), STOP))
-    return bars
+                kind = "wrong"
+            found.append((episode.class_names[k], kind, belief[:, k]))
+    if episode.looks and all(look.stop is not None for look in episode.looks):
+        found.append(("p(stop)", "stop", np.array([look.stop for look in episode.looks])))
+    return found
 
 
 def write_film(folder: Path, title: str, episodes: Sequence[Episode]) -> Path:

@@ -18,11 +18,13 @@ from train.common.page import inline, write_page
 MATRIX_CLASSES = 20  # at most, for a whole confusion matrix
 PAIRS = 30  # confusions in the list of more classes
 CURVES = {
-    "error": ("error %", "rollout/success_rate", "eval/accuracy"),
-    "glimpses": ("mean glimpses", "rollout/ep_len_mean", "eval/mean_glimpses"),
-    "loss": ("training loss", "train/loss", ""),
+    "error %": ("rollout/success_rate", "eval/accuracy"),
+    "mean glimpses": ("rollout/ep_len_mean", "eval/mean_glimpses"),
+    "training loss": ("train/loss", ""),
 }
-"""Label, and names in ``metrics.jsonl`` of the values on training and on validation images."""
+"""By label, names in ``metrics.jsonl`` of the values on training and on validation images."""
+VALIDATIONS = {"return": ("return",), "error %": ("accuracy",), "mean glimpses": ("mean_glimpses",)}
+"""By label, names of the values in the points of a curve of validations."""
 AMOUNTS = {
     "train_seconds": ("training, with validation", "{:,.0f} s"),
     "validation_seconds": ("of it validation", "{:,.0f} s"),
@@ -34,6 +36,7 @@ AMOUNTS = {
     "flops_of_first_glimpse": ("FLOPs of the first glimpse", "{:,}"),
     "mean_flops": ("mean FLOPs of an image", "{:,}"),
     "flops": ("FLOPs of an image", "{:,}"),
+    "flops_per_image": ("mean FLOPs of an image", "{:,}"),
 }
 """Names and formats of results."""
 ORIGIN = ("commit", "date", "hardware", "versions")
@@ -62,7 +65,11 @@ def write_run_page(
         shown: the other sections of ``run.html``: `costs` and `rules`, `maps`, `groups`.
     """
     path = folder / "metrics.jsonl"  # none if nothing was trained
-    metrics = read_json_lines(path, Step) if path.exists() else []
+    if "curve" in results:
+        points = [{"accuracy": 1 - point["error"], **point} for point in results["curve"]]
+        curves = learning_curves(points, VALIDATIONS, "env_steps", "env steps")
+    else:
+        curves = learning_curves(read_json_lines(path, Step) if path.exists() else [])
     content = {"costs": (), "rules": (), "maps": None, "groups": (), **shown}
     return write_page(
         folder / "report.html",
@@ -72,8 +79,8 @@ def write_run_page(
         warnings=warnings,
         results=results,
         options=list(flat(results["options"])),
-        curves=list(learning_curves(metrics)),
-        curve_names=("training", "validation"),
+        curves=list(curves),
+        curve_names=("validation",) if "curve" in results else ("training", "validation"),
         names=names,
         confusion=confusion(labels, prediction, len(names)),
         amounts=[(n, f.format(results[key])) for key, (n, f) in AMOUNTS.items() if key in results],
@@ -91,26 +98,43 @@ def flat(options: Mapping[str, Any], inside: str = "") -> Iterator[tuple[str, st
             yield inside + name, value if isinstance(value, str) else json.dumps(value)
 
 
-def learning_curves(metrics: Sequence[Mapping[str, float]]) -> Iterator[Markup]:
-    """Figures of error, mean glimpses and loss by training images; `CURVES` says what is in each.
+def learning_curves(
+    metrics: Sequence[Mapping[str, float]],
+    columns: Mapping[str, Sequence[str]] = CURVES,
+    step: str = "step",
+    steps: str = "training images",
+) -> Iterator[Markup]:
+    """Figures of values in `metrics` by their `step`, called `steps`.
 
-    Curve 0 is of training images, curve 1 of validation images.
+    `columns` has the names of each figure's curves by its label, as `CURVES`; "error %" is drawn
+    from accuracies in [0, 1].
     """
-    x = [row["step"] for row in metrics]
-    for key, (label, *columns) in CURVES.items():
-        y = [[row.get(name, np.nan) for row in metrics] for name in columns]
-        if not np.isfinite(y).any() or (key == "glimpses" and np.nanmax(y) <= 1):
+    x = [row[step] for row in metrics]
+    for label, names in columns.items():
+        y = [[row.get(name, np.nan) for row in metrics] for name in names]
+        if not np.isfinite(y).any() or (label == "mean glimpses" and np.nanmax(y) <= 1):
             continue
-        if key == "error":
+        if label == "error %":
             y = [[100 * (1 - right) for right in curve] for curve in y]
-        figure, axes = new_plot("training images", label)
+        figure, axes = new_plot(steps, label)
         for k, curve in enumerate(y):
             axes.plot(x, curve, ".-", linewidth=1.3, color=f"C{k}", gid=f"curve-{k}")
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.xaxis.set_major_formatter("{x:,.0f}")
-        if key == "error":
+        if label == "error %":
             scale_errors(axes, [error for curve in y for error in curve])
-        yield inline(figure, f"{label} by number of training images")
+        yield inline(figure, f"{label} by number of {steps}")
+
+
+def histogram(counts: Sequence[int]) -> Figure:
+    """Share of the images that took 1, 2, ... glimpses, from their numbers."""
+    figure, axes = new_plot("glimpses", "% of test images")
+    numbers = range(1, len(counts) + 1)
+    bars = axes.bar(numbers, [100 * count / sum(counts) for count in counts])
+    if len(counts) <= 12:
+        axes.bar_label(bars, fmt="%.1f", fontsize=8)
+        axes.set_xticks(numbers)
+    return figure
 
 
 def new_plot(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:

@@ -3,7 +3,6 @@
 import io
 import textwrap
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,11 @@ from agents.stopping import ConfidenceStop, FixedStop, LearnedStop, StoppingRule
 from agents.unroll import Scores, classify, score
 from dtram_env.files import write_text
 from dtram_env.rendering import draw_episode, readable
+from train.common.film import Episode, Look
+from train.common.looks import episode_groups, location_maps
 from train.common.page import inline
-from train.common.run_page import new_plot, scale_errors, write_run_page
+from train.common.run_page import histogram, new_plot, scale_errors, write_run_page
 from train.common.training_task import Images, TrainingTask
-from train.dtram.looks import episode_groups, glimpse_boxes, location_maps
 from train.dtram.validation import collapses, farthest_location
 
 matplotlib.use("Agg")
@@ -99,14 +99,22 @@ def report_page(
     results: dict[str, Any],
 ) -> Path:
     """Writes ``report.html`` on a pass over the test images, stopped by the agent's `rule`."""
-    taken, answer = scores.logits_at_stop(rule)
+    length, answer = scores.logits_at_stop(rule)
+    best = answer.softmax(dim=-1).max(dim=-1)
+    taken, sure, prediction, labels = (
+        part.cpu().numpy() for part in (length, best.values, best.indices, images.labels)
+    )
     by_rule, by_glimpses = error_plot(results), histogram(results["histogram"])
     learns = results["options"]["stop"]["name"] != "off"
+
+    def episode(n: int) -> Episode:
+        return episode_of(task, images, scores, n, int(taken[n]), int(prediction[n]), learns)
+
     return write_run_page(
         folder,
         results,
-        images.labels.cpu().numpy(),
-        answer.argmax(dim=-1).cpu().numpy(),
+        labels,
+        prediction,
         task.class_names,
         summary=f"Test error {results['test_error']:.2f} % at {results['mean_glimpses']:.2f} "
         f"glimpses an image: {results['images']:,} images, one deterministic pass.",
@@ -116,8 +124,38 @@ def report_page(
             inline(by_glimpses, "share of the test images by number of glimpses"),
         ],
         rules=[row for section in rules(results) for row in section],
-        maps=location_maps(task.sensor, scores.locations, taken),
-        groups=episode_groups(task, images, scores, taken, answer, learns),
+        maps=location_maps(
+            scores.locations.cpu().numpy().swapaxes(0, 1),
+            taken,
+            task.sensor.first_glimpse == "thumbnail",
+        ),
+        groups=episode_groups(episode, prediction == labels, taken, sure),
+    )
+
+
+def episode_of(
+    task: TrainingTask,
+    images: Images,
+    scores: Scores,
+    n: int,
+    taken: int,
+    prediction: int,
+    learns: bool = False,
+) -> Episode:
+    """Image number `n` with its first `taken` glimpses; `learns`: whether to show p(stop)."""
+    belief = scores.logits[:taken, n].softmax(dim=-1).cpu().numpy()
+    stop = torch.sigmoid(scores.stop_logit[:taken, n]).tolist()
+    locations = scores.locations[:taken, n].cpu().numpy()
+    looks = [Look([], *look) for look in zip(locations, belief, stop, strict=True)]
+    return Episode(
+        f"Test image {images.data.caption(n)}",
+        images.data.image(n),
+        task.class_names,
+        task.sensor.glimpse_size,
+        task.sensor.first_glimpse == "thumbnail",
+        int(images.labels[n]),
+        looks if learns else [look._replace(stop=None) for look in looks],
+        prediction,
     )
 
 
@@ -218,17 +256,6 @@ def error_plot(results: dict[str, Any]) -> Figure:
     return figure
 
 
-def histogram(counts: Sequence[int]) -> Figure:
-    """Share of the images that took 1, 2, ... glimpses, from their numbers."""
-    figure, axes = new_plot("glimpses", "% of test images")
-    numbers = range(1, len(counts) + 1)
-    bars = axes.bar(numbers, [100 * count / sum(counts) for count in counts])
-    if len(counts) <= 12:
-        axes.bar_label(bars, fmt="%.1f", fontsize=8)
-        axes.set_xticks(numbers)
-    return figure
-
-
 def set_title(axes: Axes, text: str, width: int = 80, **style: Any) -> None:
     """Sets a title with names of the user's own data, in lines of `width` letters: a $ begins no
     formula, and characters that the font lacks are shown as `readable` shows them."""
@@ -256,9 +283,8 @@ def glimpse_figure(
             axes.axis("off")
         shown = torch.nonzero(taken == t)[:columns, 0].tolist()
         for axes, n in zip(cells, shown, strict=False):
-            pixels = images.data.image(n)
-            boxes = glimpse_boxes(task.sensor, scores.locations[:t, n], pixels.shape)
-            axes.imshow(draw_episode(pixels, boxes, size=224))
+            episode = episode_of(task, images, scores, n, t, int(prediction[n]))
+            axes.imshow(draw_episode(episode.image, episode.boxes, size=224))
             answer, label = (task.class_names[int(k[n])] for k in (prediction, images.labels))
             said = answer if answer == label else f"{answer} (is {label})"
             color = "black" if answer == label else "crimson"

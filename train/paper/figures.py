@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from agents.loading import load_agent, load_one_look
 from agents.stopping import ConfidenceStop, FixedStop, StoppingRule
-from train.common.evaluate_one_look import predictions_and_rate
+from train.common.evaluate_one_look import logits_and_rate
 from train.common.files import read_json, save_figure
 from train.common.provenance import provenance
 from train.common.records import RESULTS, check_origin, origin, write_result
@@ -75,7 +75,7 @@ class FinishedRuns:
         test = replace(test, labels=test.labels[:TIMED])
         if self.protocol.systems[system].program == ONE_LOOK:
             network = load_one_look(folder, task.device)
-            return max(predictions_and_rate(network, test)[1] for _ in range(3))
+            return max(logits_and_rate(network, test)[1] for _ in range(3))
         agent = load_agent(network_of(folder, steps), task.device)
         agent.stopping = rule or agent.stopping
         return max(images_per_second(task, agent, test) for _ in range(3))

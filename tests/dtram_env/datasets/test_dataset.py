@@ -39,6 +39,7 @@ def test_properties() -> None:
     assert (len(data), data.num_classes, data.image_shape) == (2, 2, (3, 4, 1))
     assert data.typical_size == (3, 4) and data.image(1)[0, 0] == 12
     assert (data.drawn, data.stands_in_for, dict(data.metadata)) == (False, None, {})
+    assert (data.paths, data.caption(1)) == ((), "1")
 
 
 def test_images_of_different_sizes(ragged: Dataset) -> None:
@@ -113,6 +114,7 @@ def test_a_pickle_has_everything_but_the_stores(ragged: Dataset) -> None:
         ({"labels": np.array([0])}, r"labels: expected int64 of shape \(2,\)"),
         ({"labels": np.array([0, 1], np.int32)}, "labels: expected int64 .* got int32"),
         ({"labels": np.array([0, 2])}, "labels: expected 0 to 1, .* got 0 to 2"),
+        ({"paths": ("a.png",)}, "paths: expected 2, one for each image, or none, got 1"),
         ({"labels": np.array([-1, 1])}, "labels: expected 0 to 1, .* got -1 to 1"),
         (
             {"metadata": {"box": np.zeros((3, 4))}},

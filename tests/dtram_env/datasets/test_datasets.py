@@ -1,5 +1,6 @@
 """`load`, `build` and `download`: by name and split, with options, and the rule of stand-ins."""
 
+import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from dtram_env import datasets
 from dtram_env.datasets import (
@@ -70,8 +72,27 @@ def test_a_split_selects_metadata_too(tmp_path: Path) -> None:
         assert np.array_equal(part.image(0), whole.image(int(index[0])))
         assert np.array_equal(part.image(0), FEW_BIRDS.draw("train", int(index[0])))
     # The same where images are an array.
-    part = Part(np.arange(4), np.arange(4) % 2, ("a", "b"), {"box": np.eye(4)})
-    assert part.select(np.array([2])).metadata["box"].tolist() == [[0, 0, 1, 0]]
+    paths = tuple("0123")
+    part = Part(np.arange(4), np.arange(4) % 2, ("a", "b"), {"box": np.eye(4)}, paths=paths)
+    chosen = part.select(np.array([2]))
+    assert (chosen.metadata["box"].tolist(), chosen.paths) == ([[0, 0, 1, 0]], ("2",))
+
+
+def test_files_have_names_and_other_images_numbers(tmp_path: Path) -> None:
+    """A colour shows which file an image was read from."""
+    for place in (f"{name}/caf\udce9{k}.png" for name in "ab" for k in range(10)):
+        path = tmp_path / "mine" / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4, 4), ord(place[0]) + int(place[-5])).save(path)
+    options = ImageOptions(root=str(tmp_path / "mine"))
+    for split in SPLITS:
+        data = load("imagefolder", split, data_dir=tmp_path, options=options)
+        assert len(data.paths) == len(data)
+        for i, path in enumerate(data.paths):
+            assert (data.image(i) == ord(path[0]) + int(path[-5])).all()
+        assert data.caption(0) == f"0, {data.paths[0][0]}/caf\\xe9{data.paths[0][-5]}.png"
+        assert pickle.loads(pickle.dumps(data)).paths == data.paths
+    assert load("signpost", "test").caption(3) == "3"
 
 
 def test_metadata_of_drawn_birds_are_their_layout(tmp_path: Path) -> None:

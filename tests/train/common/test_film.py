@@ -16,10 +16,9 @@ from agents.unroll import classify, deterministic_path
 from dtram_env import CenterPolicy, GlimpseVectorEnv, ScanPolicy
 from dtram_env.datasets import Dataset
 from train.common.film import (
+    COLOUR_OF,
     GAP,
     NAME,
-    RIGHT,
-    WRONG,
     Episode,
     Look,
     draw_look,
@@ -29,6 +28,7 @@ from train.common.film import (
 from train.common.training_task import TrainingTask
 
 ID = "DTRAM-Signpost-v0"
+RIGHT, WRONG = COLOUR_OF["right"], COLOUR_OF["wrong"]
 
 
 def make(**keywords: Any) -> Any:

@@ -22,9 +22,10 @@ ROW = {"mean_glimpses": 2.0, "test_error": 10.0}
 def test_titles_show_class_names_as_they_are(tmp_path: Path, names: tuple[str, str]) -> None:
     """Characters that no font has become escapes, as in captions; a box would be a warning."""
     task: Any = SimpleNamespace(sensor=GlimpseSensor(4), max_glimpses=1, class_names=names)
-    data = SimpleNamespace(image=lambda n: np.zeros((8, 8, 1), np.uint8))
+    data = SimpleNamespace(image=lambda n: np.zeros((8, 8, 1), np.uint8), caption=str)
     images: Any = SimpleNamespace(data=data, labels=torch.tensor([0, 1]))
-    scores: Any = SimpleNamespace(locations=torch.zeros(1, 2, 2))
+    none = torch.zeros(1, 2, 2)
+    scores = Scores(images.labels, none, none[..., 0], none)
     figure = glimpse_figure(task, images, scores, torch.tensor([1, 1]), torch.tensor([0, 0]), 2)
     right, wrong = names[0], f"{names[0]} (is {names[1]})"
     assert [axes.get_title() for axes in figure.axes] == [readable(s)[0] for s in (right, wrong)]
@@ -59,7 +60,7 @@ def a_page(folder: Path, steps: int, wrong: int, side: int = 8, **changes: Any) 
     noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
     sensor = GlimpseSensor(side // 2, first_glimpse="thumbnail")
     task: Any = SimpleNamespace(sensor=sensor, class_names=ODD)
-    data = SimpleNamespace(image=lambda n: np.roll(noise, n))
+    data = SimpleNamespace(image=lambda n: np.roll(noise, n), caption=lambda n: f"{n}, {ODD[0]}")
     images: Any = SimpleNamespace(data=data, labels=labels)
     locations = torch.rand(steps, 40, 2, generator=generator) * 2 - 1
     scores = Scores(labels, logits, torch.zeros(steps, 40), locations)
