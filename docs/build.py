@@ -66,6 +66,7 @@ def run_doctests() -> list[str]:
 def build_html() -> list[str]:
     """Runs Sphinx; returns what went wrong."""
     out = pages.DOCS / "_build"
+    shutil.copyfile(ROOT / "examples/tour.ipynb", pages.DOCS / "tour.ipynb")
     sphinx = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-E", "-b", "html"]
     done = subprocess.run(
         [*sphinx, "-d", str(out / "doctrees"), str(pages.DOCS), str(out / "html")]

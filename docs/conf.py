@@ -7,7 +7,8 @@ DOCS = Path(__file__).resolve().parent
 
 project = "DT-RAM"
 author = copyright = "DT-RAM contributors"
-extensions = ["myst_parser"]
+extensions = ["myst_nb"]  # Markdown, and the notebook of the tour
+nb_execution_mode = "off"  # it holds its results
 root_doc = "index"
 exclude_patterns = ["_build", "third_party_entry.md"]  # to be pasted into Gymnasium's own page
 templates_path = ["_templates"]

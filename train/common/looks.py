@@ -76,13 +76,17 @@ def episode_groups(
         taken: ``(N,)`` numbers of glimpses.
         sure: ``(N,)`` probability of the answer; None if it is not known.
     """
-    dynamic = bool(taken.min() < taken.max())
-    surest, least = ("", "") if sure is None else ("; the surest first", "; the least sure first")
-    sure = np.zeros(len(taken)) if sure is None else sure
+    few = many = surest = least = ""
+    if taken.min() < taken.max():
+        few, many = " after the fewest glimpses", " after the most glimpses"
+    if sure is None:
+        sure = np.zeros(len(taken))
+    else:
+        surest, least = "The surest first.", "The least sure first."
     orders = {
-        "Easiest": (f"Right{' after the fewest glimpses' * dynamic}{surest}.", right, taken, -sure),
-        "Hardest": (f"Right{' after the most glimpses' * dynamic}{least}.", right, -taken, sure),
-        "Wrong": (f"Wrong{surest}.", ~right, np.zeros(len(taken)), -sure),
+        "Easiest": (f"Right{few}. {surest}", right, taken, -sure),
+        "Hardest": (f"Right{many}. {least}", right, -taken, sure),
+        "Wrong": (surest, ~right, np.zeros(len(taken)), -sure),
     }
     return [
         {

@@ -26,7 +26,7 @@ CURVES = {
 VALIDATIONS = {"return": ("return",), "error %": ("accuracy",), "mean glimpses": ("mean_glimpses",)}
 """By label, names of the values in the points of a curve of validations."""
 AMOUNTS = {
-    "train_seconds": ("training, with validation", "{:,.0f} s"),
+    "train_seconds": ("training", "{:,.0f} s"),
     "validation_seconds": ("of it validation", "{:,.0f} s"),
     "images_seen": ("training images seen", "{:,}"),
     "env_steps": ("env steps", "{:,}"),

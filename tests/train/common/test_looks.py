@@ -75,9 +75,9 @@ def test_groups_are_ordered() -> None:
     assert titles(found) == [[2, 0, 1, 4, 3], [3, 4, 1, 0, 2], [5]]
     assert titles(episode_groups(*given)) == [[0, 2, 1, 3, 4], [3, 4, 1, 0, 2], [5]]
     assert [group["order"] for group in found] == [
-        "Right after the fewest glimpses; the surest first.",
-        "Right after the most glimpses; the least sure first.",
-        "Wrong; the surest first.",
+        "Right after the fewest glimpses. The surest first.",
+        "Right after the most glimpses. The least sure first.",
+        "The surest first.",
     ]
     (wrong,) = found[2]["episodes"]
     assert (wrong["label"], wrong["answer"], wrong["taken"]) == ("a", "b", 3)
@@ -93,7 +93,7 @@ def test_groups_have_some_images_at_most_or_none() -> None:
     right, taken = [True] * 40, [1] * 40
     found = episode_groups(episodes(taken, right), np.array(right), np.array(taken))
     assert [len(group["episodes"]) for group in found] == [SHOWN, SHOWN, 0]
-    assert found[0]["order"] == "Right."
+    assert [group["order"] for group in found] == ["Right. ", "Right. ", ""]
 
 
 def test_long_episodes_show_their_beginning_and_end() -> None:
