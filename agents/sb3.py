@@ -2,6 +2,7 @@
 
     model = PPO("MultiInputPolicy", env, gamma=1.0, policy_kwargs=policy_settings())
     ignore_unread(model)  # learns from what the environment reads of an action
+    learn_labels(model)  # and from the labels, if Sb3VecEnv(..., show_label=True) shows them
     dtram_env.evaluate(Sb3Policy(model), "DTRAM-MNIST-v0", view="discrete")
     evaluate_policy(Sb3Agent(DTRAM.load("pretrained/mnist")), vec_env, n_eval_episodes=10_000)
 
@@ -29,6 +30,8 @@ from .policy_only import LookAndStop
 require("stable_baselines3", "train")
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN  # noqa: E402
 
+from dtram_env.sb3 import LABEL  # noqa: E402
+
 MOST_UNITS = 2**13
 """Of a layer: a run's options.json may be anybody's, and its network is made before it is read."""
 
@@ -39,8 +42,8 @@ class GlimpseExtractor(BaseFeaturesExtractor):
     The RAM paper's glimpse network. Each image (``glimpse``, ``canvas``, ``thumbnail``) has a
     what-path: a linear layer for flat vectors and images under 36 pixels, SB3's `NatureCNN` for
     larger ones. The rest (``location``, ``time``, ``probs``) has one where-path. One layer joins
-    them. `features_dim` is the width of the features; the paths have `what_features` and
-    `where_features` units.
+    them. A ``label`` takes no part: `learn_labels` reads it. `features_dim` is the width of the
+    features; the paths have `what_features` and `where_features` units.
     """
 
     def __init__(
@@ -57,6 +60,8 @@ class GlimpseExtractor(BaseFeaturesExtractor):
         for key, space in observation_space.items():
             assert isinstance(space, spaces.Box)
             size = int(np.prod(space.shape))
+            if key == LABEL:
+                continue
             if key not in ("glimpse", "canvas", "thumbnail"):
                 self.rest.append(key)
                 numbers += size
@@ -74,6 +79,7 @@ class GlimpseExtractor(BaseFeaturesExtractor):
         parts = [path(observations[key]) for key, path in self.what.items()]
         rest = torch.cat([observations[key] for key in self.rest], dim=1)
         self.last = observations["time"][:, 0] >= 1  # for `ignore_unread`
+        self.label: Any = observations.get(LABEL)  # for `learn_labels`
         where = self.where(WHERE_GAIN * rest)  # of the input: SB3 draws the weights anew
         return self.join(torch.cat([*parts, where], dim=1))
 
@@ -161,6 +167,53 @@ def ignore_unread(model: Any) -> None:
     distribution.log_prob, distribution.entropy = log_prob, entropy
 
 
+class _AddLoss(torch.autograd.Function):
+    """Returns its values. Their gradient is unchanged, and the loss gets the gradient 1, as if it
+    were added to what the values are for."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, loss: Tensor) -> Tensor:
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        return gradient, gradient.new_ones(())
+
+
+def learn_labels(model: Any) -> None:
+    """Adds the cross-entropy of a model's predictions with the true classes to its loss.
+
+    The mean over the glimpses of a minibatch, whether the agent stops there or not, is added with
+    weight 1. The label has no part in what the model acts on, so it acts without one.
+
+    Args:
+        model: PPO, A2C, RecurrentPPO or MaskablePPO, made with `policy_settings` and an
+            `Sb3VecEnv` that shows the label, in the view "discrete". One that is loaded to be
+            trained on needs the call again.
+
+    Raises:
+        ValueError: it is another model, or its environment shows no label.
+    """
+    distribution: Any = getattr(model.policy, "action_dist", None)
+    extractor = getattr(model.policy, "features_extractor", None)
+    shows = LABEL in getattr(model.observation_space, "spaces", ())
+    actions = getattr(model.action_space, "nvec", ())
+    if len(actions) != 3 or not isinstance(extractor, GlimpseExtractor) or not shows:
+        raise ValueError(
+            f"{type(model).__name__}: expected PPO, A2C, RecurrentPPO or MaskablePPO with "
+            "policy_kwargs=policy_settings() and env=Sb3VecEnv(ID, view='discrete', "
+            "show_label=True), of an id where the agent predicts"
+        )
+    score = distribution.log_prob
+
+    def log_prob(actions: Tensor) -> Tensor:
+        label = extractor.label  # (B, K) one-hot; 0 where RecurrentPPO pads its sequences
+        of_label = (label * _categoricals(distribution)[2].logits).sum()
+        return _AddLoss.apply(score(actions), -of_label / label.sum().clamp(min=1))
+
+    distribution.log_prob = log_prob
+
+
 def _categoricals(distribution: Any) -> list[Any]:
     """The components of SB3's distribution, or of sb3-contrib's."""
     masked = getattr(distribution, "distributions", None)
@@ -241,8 +294,8 @@ class Sb3Policy:
 
 def _plain(space: spaces.Space) -> Any:
     """A space in a form that is equal whether images have their channels first or last."""
-    if isinstance(space, spaces.Dict):
-        return {key: _plain(part) for key, part in space.items()}
+    if isinstance(space, spaces.Dict):  # without the label, which only training shows
+        return {key: _plain(part) for key, part in space.items() if key != LABEL}
     if isinstance(space, spaces.Box) and len(space.shape) == 3:
         return sorted(space.shape), str(space.dtype)
     return space

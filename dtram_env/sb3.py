@@ -14,6 +14,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
 from .checks import check_options
@@ -24,6 +25,7 @@ require("stable_baselines3", "train")
 
 from stable_baselines3.common.vec_env import VecEnv, base_vec_env  # noqa: E402
 
+LABEL = "label"  # key of the true class in observations for training
 SETTABLE = {"metadata", "validate_actions"}  # attributes that every step reads again
 
 
@@ -41,13 +43,17 @@ class Sb3VecEnv(VecEnv):
     Args:
         env_id: a registered id, as ``"DTRAM-MNIST-v0"`` or ``"agents:DTRAM-MNIST-Policy-v0"``.
         num_envs: number of slots.
+        show_label: whether observations have the true class, too, as ``label``, one-hot
+            ``(num_classes,)`` float32: for training alone (`agents.sb3.learn_labels`).
         **env_kwargs: keywords of the environment; `view` must be given, and not "native".
 
     Raises:
         ValueError: an argument has a wrong value; the message names it.
     """
 
-    def __init__(self, env_id: str, num_envs: int = 1, **env_kwargs: Any) -> None:
+    def __init__(
+        self, env_id: str, num_envs: int = 1, *, show_label: bool = False, **env_kwargs: Any
+    ) -> None:
         for name, only in (("autoreset_mode", AutoresetMode.SAME_STEP), ("backend", "numpy")):
             if env_kwargs.pop(name, only) != only:
                 raise ValueError(f"{name}: Sb3VecEnv works with {only} only; leave it out")
@@ -70,7 +76,11 @@ class Sb3VecEnv(VecEnv):
         self.venv = made
         self._made = set(vars(made))
         self._actions: Any = None
-        super().__init__(num_envs, made.single_observation_space, made.single_action_space)
+        self._one_hot = np.eye(made.num_classes, dtype=np.float32) if show_label else None
+        space: Any = made.single_observation_space
+        if show_label:
+            space = spaces.Dict({**space, LABEL: spaces.Box(0, 1, (made.num_classes,), np.float32)})
+        super().__init__(num_envs, space, made.single_action_space)
 
     def reset(self) -> base_vec_env.VecEnvObs:
         """Starts episodes in all slots, with the seed and options set by `seed` and `set_options`.
@@ -92,7 +102,7 @@ class Sb3VecEnv(VecEnv):
         data = {"dataset": self.venv.dataset}  # as of one environment
         self.reset_infos = [info | data for info in _split(infos, range(self.num_envs))]
         self._reset_seeds()
-        return observation
+        return self._with_label(observation, infos["label"])
 
     def step_async(self, actions: np.ndarray) -> None:
         """Stores the actions for `step_wait`."""
@@ -105,9 +115,16 @@ class Sb3VecEnv(VecEnv):
         if "final_info" in found:
             ended = np.flatnonzero(dones)
             for i, info in zip(ended.tolist(), _split(found["final_info"], ended), strict=True):
-                last = {"terminal_observation": found["final_obs"][i]}
-                infos[i] = info | last | {"TimeLimit.truncated": False}
+                final = self._with_label(found["final_obs"][i], info["label"])
+                infos[i] = info | {"terminal_observation": final, "TimeLimit.truncated": False}
+        observation = self._with_label(observation, found["label"])
         return observation, rewards.astype(np.float32), dones, infos
+
+    def _with_label(self, observation: dict[str, Any], label: Any) -> dict[str, Any]:
+        """An observation, of all slots or of one, with the label if it is to be shown."""
+        if self._one_hot is None:
+            return observation
+        return {**observation, LABEL: self._one_hot[label]}
 
     def close(self) -> None:
         self.venv.close()

@@ -125,8 +125,10 @@ class Experiment(NamedTuple):
         if not self.steps:
             classes = None if self.about["track"] == "policy-only" else self.about["num_classes"]
             return algorithms.make_untrained_policy(algo, self.chosen, classes, seed)
-        env = VecMonitor(Sb3VecEnv(env_id, self.chosen.num_envs, split="train", **self.env))
-        return algorithms.make_model(algo, env, self.chosen, seed, device)
+        labels = ALGORITHMS[algo].labels
+        slots = self.chosen.num_envs
+        env = Sb3VecEnv(env_id, slots, show_label=labels, split="train", **self.env)
+        return algorithms.make_model(algo, VecMonitor(env), self.chosen, seed, device)
 
     def evaluate(self, policy: Any, split: str) -> dtram_env.Evaluation:
         """Evaluates a policy on every image of a split."""

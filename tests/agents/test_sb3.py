@@ -28,6 +28,7 @@ from agents.sb3 import (
     Sb3Policy,
     flops_per_glimpse,
     ignore_unread,
+    learn_labels,
     policy_settings,
 )
 from dtram_env.datasets import Dataset
@@ -281,6 +282,65 @@ def test_a_model_learns_from_what_is_read(algorithm: Any) -> None:
     seen, again = env.reset(), algorithm.load(file)
     actions = [one.predict(seen, deterministic=True)[0] for one in (model, again)]
     np.testing.assert_array_equal(*actions)
+
+
+@pytest.mark.parametrize("algorithm", [PPO, A2C, RecurrentPPO, MaskablePPO])
+def test_labels_add_their_cross_entropy_to_the_loss(algorithm: Any) -> None:
+    """The gradient of the logits of the prediction is (p - 1[label]) / B, added to the scores'."""
+    policy = "MultiInputLstmPolicy" if algorithm is RecurrentPPO else "MultiInputPolicy"
+    env = Sb3VecEnv(ID, 3, view="discrete", show_label=True)
+    model = algorithm(policy, env, policy_kwargs=policy_settings(16, 8), **QUIET)
+    observation: Any = env.reset()
+    tensors = model.policy.obs_to_tensor(observation)[0]
+    tensors["label"][2] = 0  # as where RecurrentPPO pads a sequence
+    model.policy.extract_features(tensors)
+    distribution, sizes = model.policy.action_dist, env.action_space.nvec.tolist()  # type: ignore[attr-defined]
+    actions = torch.tensor([[1, 0, 2], [0, 1, 1], [2, 0, 0]])
+
+    def gradient() -> torch.Tensor:
+        outputs = torch.linspace(-1, 1, 3 * sum(sizes)).view(3, -1).requires_grad_()
+        distribution.proba_distribution(outputs)
+        (distribution.log_prob(actions) * torch.tensor([1.0, 2.0, 3.0])).sum().backward()
+        assert outputs.grad is not None
+        return outputs.grad
+
+    ignore_unread(model)
+    without = gradient()
+    learn_labels(model)
+    p = torch.linspace(-1, 1, 3 * sum(sizes)).view(3, -1)[:, -sizes[2] :].softmax(dim=-1)
+    expected = (p - tensors["label"]) / 2
+    expected[2] = 0
+    added = gradient() - without
+    torch.testing.assert_close(added[:, -sizes[2] :], expected)
+    assert not added[:, : -sizes[2]].any()
+
+
+@pytest.mark.parametrize("algorithm", [PPO, A2C, RecurrentPPO, MaskablePPO])
+def test_a_model_learns_labels_and_acts_without(algorithm: Any) -> None:
+    """Its weights differ from those that the same training gives without labels."""
+    policy = "MultiInputLstmPolicy" if algorithm is RecurrentPPO else "MultiInputPolicy"
+    size = {} if algorithm is A2C else {"batch_size": 32}
+    weights = []
+    for learn in (lambda model: None, learn_labels):
+        env = Sb3VecEnv(ID, 4, view="discrete", show_label=True)
+        kwargs = {"n_steps": 8, "policy_kwargs": policy_settings(16, 8), **size, **QUIET}
+        model = algorithm(policy, env, **kwargs)
+        learn(model)
+        model.learn(64)
+        weights.append(torch.cat([part.flatten() for part in model.policy.parameters()]))
+    assert weights[0].shape == weights[1].shape and not torch.equal(*weights)
+    found = dtram_env.evaluate(Sb3Policy(model), ID, "validation", view="discrete")
+    assert found.images == 600
+
+
+def test_models_that_cannot_learn_labels() -> None:
+    kwargs: dict[str, Any] = {"policy_kwargs": policy_settings(16, 8), **QUIET}
+    for model in (
+        PPO("MultiInputPolicy", Sb3VecEnv(ID, 2, view="discrete"), **kwargs),
+        PPO("MultiInputPolicy", Sb3VecEnv(ID, 2, view="continuous", show_label=True), **kwargs),
+    ):
+        with pytest.raises(ValueError, match="PPO: expected PPO, A2C, RecurrentPPO or MaskablePPO"):
+            learn_labels(model)
 
 
 def test_models_without_parts_to_ignore() -> None:

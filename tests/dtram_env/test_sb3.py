@@ -154,6 +154,33 @@ def test_infos_of_an_episode_by_hand() -> None:
     assert (infos[0]["is_success"], infos[0]["num_glimpses"], infos[1]) == (True, 3, {})
 
 
+def test_labels_are_shown_for_training() -> None:
+    """Of the image that is seen: after an episode's end the next one's, and in the last
+    observation its own. Nothing else changes."""
+    plain, shown = make(2, view="discrete"), make(2, view="discrete", show_label=True)
+    space = dict(shown.observation_space)  # type: ignore[call-overload]
+    assert space.pop("label").shape == (5,)
+    assert space == dict(plain.observation_space)  # type: ignore[call-overload]
+    for env in (plain, shown):
+        env.seed(0)
+        env.set_options({"image_index": 6})
+    one_hot = np.eye(5, dtype=np.float32)
+    expected, seen = plain.reset(), shown.reset()
+    assert_same({**expected, "label": one_hot[TOY.labels[[6, 6]]]}, seen)  # type: ignore[dict-item]
+    for stop in (0, 1, 0):
+        action = np.array([[0, stop, 0], [0, 0, 0]])
+        expected, *_, infos = plain.step(action)
+        seen, *_, found = shown.step(action)
+        labels = seen.pop("label")  # type: ignore[union-attr]
+        assert_same(expected, seen)
+        np.testing.assert_array_equal(labels, one_hot[shown.venv._episodes.label])
+        for before, after in zip(infos, found, strict=True):
+            if after:
+                last = after["terminal_observation"].pop("label")
+                np.testing.assert_array_equal(last, one_hot[after["label"]])
+            assert_same(before, after)
+
+
 def test_metadata_of_an_image_is_in_its_last_info(tmp_path: Path) -> None:
     few: dict[str, Any] = {"num_train": 40, "num_test": 10, "data_dir": str(tmp_path)}
     env = Sb3VecEnv(

@@ -6,7 +6,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agents.sb3 import ignore_unread, policy_settings
+from agents.sb3 import ignore_unread, learn_labels, policy_settings
 from dtram_env.optional import require
 from train.common.records import RESULTS, read_records
 
@@ -31,6 +31,7 @@ class Algorithm(NamedTuple):
     views: tuple[str, ...]  # whose actions it can take
     recurrent: bool = False  # whether its policy has an LSTM
     learns: bool = True
+    labels: bool = False  # whether it learns from labels, too
 
     def load(self) -> type:
         """Imports the class. Raises MissingDependencyError if its package is not installed."""
@@ -46,6 +47,11 @@ ALGORITHMS: dict[str, Algorithm] = {
         "sb3_contrib", "RecurrentPPO", ("discrete", "continuous", "single"), recurrent=True
     ),
     "maskable_ppo": Algorithm("sb3_contrib", "MaskablePPO", ("discrete", "single")),
+    "ppo_labels": Algorithm("stable_baselines3", "PPO", ("discrete",), labels=True),
+    "maskable_ppo_labels": Algorithm("sb3_contrib", "MaskablePPO", ("discrete",), labels=True),
+    "recurrent_ppo_labels": Algorithm(
+        "sb3_contrib", "RecurrentPPO", ("discrete",), recurrent=True, labels=True
+    ),
     "random": Algorithm("dtram_env", "RandomPolicy", ("native",), learns=False),
     "center": Algorithm("dtram_env", "CenterPolicy", ("native",), learns=False),
     "scan": Algorithm("dtram_env", "ScanPolicy", ("native",), learns=False),
@@ -130,7 +136,8 @@ def number_of_trials(env_name: str, algo: str, row: Mapping[str, Any]) -> int:
 def make_model(algo: str, env: Any, chosen: Settings, seed: int, device: Any) -> Any:
     """Makes an untrained model; its gamma is 1, since the environment discounts the reward.
 
-    One that learns by policy gradient learns from what the environment reads of its actions.
+    One that learns by policy gradient learns from what the environment reads of its actions; one
+    that learns from labels, too, needs an environment that shows them.
     """
     policy = "MultiInputLstmPolicy" if ALGORITHMS[algo].recurrent else "MultiInputPolicy"
     keywords = {name: _schedule(name, value) for name, value in chosen.algorithm.items()}
@@ -138,6 +145,8 @@ def make_model(algo: str, env: Any, chosen: Settings, seed: int, device: Any) ->
     model = _make(algo, policy, env, gamma=1.0, seed=seed, device=device, **keywords)
     if hasattr(getattr(model, "policy", None), "action_dist"):  # none if it is only to act
         ignore_unread(model)
+        if ALGORITHMS[algo].labels:
+            learn_labels(model)
     return model
 
 

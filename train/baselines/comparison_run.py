@@ -124,8 +124,9 @@ class ComparisonRun:
 def baseline_record(results: Mapping[str, Any]) -> dict[str, Any]:
     """The record of a run of ``sb3_baselines.py``, from its results."""
     found = {key: value for key, value in results.items() if key != "options"}
-    fixed = results["algo"] in [name for name, algo in ALGORITHMS.items() if not algo.learns]
-    return found | {"learns_from": "nothing" if fixed else "reward"}
+    algo = ALGORITHMS.get(str(results["algo"]))  # whoever reads the record says if there is none
+    rewarded = "labels and reward" if algo and algo.labels else "reward"
+    return found | {"learns_from": rewarded if algo and algo.learns else "nothing"}
 
 
 def dtram_record(

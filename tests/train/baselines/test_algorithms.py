@@ -26,6 +26,7 @@ from train.reinforce import Options as ReinforceOptions
 
 IDS = {"policy-only": "agents:DTRAM-MNIST-Policy-v0", "whole-task": "DTRAM-MNIST-v0"}
 EVERYWHERE = {"ppo", "a2c", "sac", "recurrent_ppo", "maskable_ppo", "random", "center", "scan"}
+WITH_LABELS = {"ppo_labels", "maskable_ppo_labels", "recurrent_ppo_labels"}
 PAIRS = [(track, algo) for track in ROWS for algo in ROWS[track]]
 LEARNING = [(t, a) for t, a in PAIRS if a in ALGORITHMS and ALGORITHMS[a].learns]
 SEARCHED = [
@@ -37,15 +38,27 @@ SEARCHED = [
 
 def test_both_tracks_have_a_row_for_everyone_who_can_act_in_them() -> None:
     assert set(ROWS) == set(ENV_STEPS)
-    assert ROWS["policy-only"].keys() == EVERYWHERE | {"dqn", "dtram"} == {*ALGORITHMS, "dtram"}
-    assert ROWS["whole-task"].keys() == EVERYWHERE | {"dtram"}
+    assert ROWS["policy-only"].keys() == EVERYWHERE | {"dqn", "dtram"}
+    assert ROWS["whole-task"].keys() == EVERYWHERE | WITH_LABELS | {"dtram"}
+    assert {name for name, algo in ALGORITHMS.items() if algo.labels} == WITH_LABELS
+    assert ALGORITHMS.keys() == EVERYWHERE | WITH_LABELS | {"dqn"}
+
+
+@pytest.mark.parametrize("algo", sorted(WITH_LABELS))
+def test_who_has_labels_has_nothing_else_of_its_own(algo: str) -> None:
+    """The same class and hyper-parameters, so that the labels are the only difference."""
+    without = algo.removesuffix("_labels")
+    assert ROWS["whole-task"][algo] == ROWS["whole-task"][without]
+    assert ALGORITHMS[algo]._replace(labels=False, views=()) == ALGORITHMS[without]._replace(
+        views=()
+    )
 
 
 @pytest.mark.parametrize(("track", "algo"), LEARNING)
 def test_a_row_makes_its_model(mnist_folder, track: str, algo: str) -> None:
     row = ROWS[track][algo]
     chosen = settings(track, algo, {"buffer_size": 1000} if "buffer_size" in row else {})
-    env = Sb3VecEnv(IDS[track], chosen.num_envs, **chosen.env)
+    env = Sb3VecEnv(IDS[track], chosen.num_envs, show_label=ALGORITHMS[algo].labels, **chosen.env)
     model = make_model(algo, env, chosen, seed=3, device="cpu")
     env.close()
     assert type(model).__name__ == ALGORITHMS[algo].name
