@@ -51,6 +51,7 @@ class GlimpseVectorEnv(EnvBase, gym.vector.VectorEnv[Any, Any, Any]):
     `TypeError` on tensors. They are not needed for returns and lengths: the reward at the end of an
     episode is its return, and ``infos["num_glimpses"]`` its length. Where they are wanted, put
     ``gymnasium.wrappers.vector.ArrayConversion(env, env_xp=torch, target_xp=numpy)`` between.
+    Gymnasium's `NumpyToTorch` cannot convert ``infos["final_obs"]`` of "SameStep", whoever made it.
 
     Args:
         dataset: name or `datasets.Dataset`; this and all other keywords are those of `GlimpseEnv`.
