@@ -552,6 +552,18 @@ def test_a_script_does_not_say_where_to_look_first() -> None:
         assert found.item() == pytest.approx(gradient)
 
 
+def test_pay_of_a_first_location_that_is_chosen_by_hand() -> None:
+    """Right after both glimpses, it stops after one with probability 3/4; the baseline is 1/4."""
+    log_prob = torch.zeros(1, requires_grad=True)
+    chosen = trajectory_by_hand([0, 0], [False] * 2)._replace(
+        first=FIRST._replace(log_prob=log_prob), stop_logit=torch.tensor([[math.log(3)], [0.0]])
+    )
+    objective = talk(baseline="scalar", stop_gradient="exact", discount=0.9)
+    total = hybrid_loss(chosen, torch.tensor([0]), 1, objective, torch.tensor(0.25)).total
+    (found,) = torch.autograd.grad(total, log_prob)
+    assert found.item() == pytest.approx(-(0.75 * 0.9 + 0.25 * 0.81 - 0.25))
+
+
 @pytest.mark.parametrize("stop_gradient", ["reinforce", "exact"])
 def test_stop_entropy_by_hand(stop_gradient: str) -> None:
     """Two decisions, with probabilities 1/4 and 9/10; the third stop is forced."""
