@@ -441,7 +441,8 @@ WHOLE_ID = ("--env-id", WHOLE)
             ("--algo", "dqn", *WHOLE_ID),
             "--algo dqn takes one Discrete action, which policy-only ids have; "
             "hyperparameters.toml has no row [whole-task.dqn]; use --algo ppo, a2c, sac, "
-            "recurrent_ppo, maskable_ppo, random, center, scan, or add a row",
+            "recurrent_ppo, maskable_ppo, ppo_labels, maskable_ppo_labels, recurrent_ppo_labels, "
+            "random, center, scan, or add a row",
         ),
         (
             ("--algo", "sac", *WHOLE_ID, "--view", "discrete"),
