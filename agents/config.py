@@ -1,18 +1,24 @@
 """The settings of a DT-RAM."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from .checks import (
     LARGEST_SIDE,
-    LARGEST_WIDTH,
+    Channels,
+    Classes,
+    Hidden,
+    Number,
+    Positive,
+    Share,
+    Side,
+    Width,
+    check_fields,
+    check_square,
     require,
-    require_one_of,
-    require_range,
-    require_sizes,
-    require_types,
 )
-from .cores import CORES, MapOptions, cells_of_scales
+from .cores import MapOptions, cells_of_scales
 from .encoders import ENCODERS
 from .resnet import RESNETS, ResNetOptions
 
@@ -21,26 +27,23 @@ MAP_ENCODERS = ("pixels",)
 
 LARGEST_BUDGET = 10_000  # glimpses
 LARGEST_BUDGET_PER_STEP = 32  # glimpses with weights of their own
-LARGEST_GRID = 1024  # cells along a side
+Coordinate = Annotated[float, -1, 1]
 
 
 @dataclass(frozen=True)
 class FirstLookOptions:
     """Options of a locator that reads the first look, see `first_look`."""
 
-    extent: float
+    extent: Share
     """share of the image's shorter side that a later glimpse covers"""
-    side: int
+    side: Side
     """pixels a side to which the first look is averaged, a multiple of 4"""
-    width: int = 12
+    width: Width = 12
     """channels of the first convolution that reads it"""
 
     def __post_init__(self) -> None:
-        require_types(self)
-        require("extent", self.extent, 0 < self.extent <= 1, "a number in (0, 1]")
-        require("side", self.side, self.side > 0 and self.side % 4 == 0, "a multiple of 4")
-        require_range(self, 1, LARGEST_SIDE, "side")
-        require_range(self, 1, LARGEST_WIDTH, "width")
+        check_fields(self)
+        require("side", self.side, self.side % 4 == 0, "a multiple of 4")
 
 
 @dataclass(frozen=True)
@@ -51,13 +54,13 @@ class DTRAMConfig:
         ValueError: a setting is out of range, or two settings exclude each other.
     """
 
-    num_classes: int
+    num_classes: Classes
     """number of classes K"""
-    glimpse_shape: tuple[int, int, int]
+    glimpse_shape: tuple[Side, Side, Channels]
     """(g, g, channels); the scales of a glimpse are stacked as channels"""
-    max_glimpses: int
+    max_glimpses: Annotated[int, 1, LARGEST_BUDGET]
     """the environment's budget T_max"""
-    thumbnail_size: int = 0
+    thumbnail_size: Annotated[int, 0, LARGEST_SIDE] = 0
     """pixels a side of the first glimpse if it is a thumbnail of another size; 0: it has size g"""
     encoder: str = "mlp"
     """glimpse encoder: mlp (the paper's on MNIST), conv, cnn, or a name of `resnet.RESNETS`; for a
@@ -68,77 +71,61 @@ class DTRAMConfig:
     """whether a residual encoder also reads the glimpse's location; the other encoders always do"""
     per_step: bool = False
     """whether every glimpse has its own encoder and classifier (the original code on CUB)"""
-    answer: str = "state"
+    answer: Literal["state", "first_plus_mean"] = "state"
     """logits after glimpse t: those of the classifier on h_t (state), or its logits at glimpse 1
     plus their mean over glimpses 2 ... t (first_plus_mean, the original code on CUB)"""
     frozen_norms: bool = False
     """whether the batch norms of a residual encoder stay fixed"""
-    core: str = "rnn"
+    core: Literal["rnn", "map"] = "rnn"
     """recurrent core: rnn (ReLU, the paper's), or map (a spatial memory, see `spatial_map`)"""
     map: MapOptions | None = None
     """options of the map; None for the other core"""
     first_look: FirstLookOptions | None = None
     """options of a locator that reads the first look; None: it reads h_t, as in the paper"""
-    hidden_size: int = 256
+    hidden_size: Width = 256
     """width H of the recurrent state h_t"""
-    pixel_mean: float | tuple[float, ...] = 0.0
+    pixel_mean: Number | tuple[Number, ...] = 0.0
     """mean of the training images' pixels, 0 ... 255, or of each channel; it is subtracted"""
-    pixel_std: float | tuple[float, ...] = 255.0
+    pixel_std: Positive | tuple[Positive, ...] = 255.0
     """their standard deviation, or that of each channel; it divides the difference"""
-    locator_input: str = "detached"
+    locator_input: Literal["state", "detached"] = "detached"
     """whether the location's policy gradient reaches the state: state (yes) or detached (no)"""
-    locator_hidden: int = 0
+    locator_hidden: Hidden = 0
     """hidden units of the locator; 0 makes it linear, as in the paper"""
-    location_squash: str = "tanh"
+    location_squash: Literal["tanh", "hard_tanh"] = "tanh"
     """brings the Gaussian's mean into [-1, 1]: tanh, or hard_tanh (clips; the original code)"""
-    location_bound: float = 1.0
+    location_bound: Share = 1.0
     """largest |x| and |y| of the Gaussian's mean, in image halves (13/14 in the original code)"""
-    locator_grid: int = 0
+    locator_grid: Annotated[int, 0, 1024] = 0
     """the location policy chooses one of G x G cells; 0: it is a Gaussian, as in the paper"""
-    scan: tuple[tuple[float, float], ...] = ()
+    scan: tuple[tuple[Coordinate, Coordinate], ...] = ()
     """with a map: locations (x, y) of glimpses 2 ... T, the same for every image, in place of a
     locator; empty: the locator chooses"""
-    stopper_input: str = "detached"
+    stopper_input: Literal["state", "detached"] = "detached"
     """whether the gradient of the stop decisions reaches the state: state (yes) or detached (no)"""
-    stopper_hidden: int = 128
+    stopper_hidden: Hidden = 128
     """hidden units of the stopper; 0 makes it linear"""
     stopper_evidence: bool = True
     """whether the stopper also reads the class probabilities and the time"""
-    stopper_prior: str = "none"
+    stopper_prior: Literal["none", "confidence"] = "none"
     """bias of the stop logit: none, or one that grows with the classifier's confidence
     (confidence); see `DTRAM.stop_logit`"""
 
     def __post_init__(self) -> None:
-        require_types(self)
-        require_sizes(self, "glimpse_shape", 1, "(g, g, channels), all positive")
-        side, _, channels = self.glimpse_shape
-        budget = LARGEST_BUDGET_PER_STEP if self.per_step else LARGEST_BUDGET
-        require_range(self, 1, budget, "max_glimpses")
-        require_range(self, 0, LARGEST_WIDTH, "locator_hidden", "stopper_hidden")
-        require_range(self, 0, LARGEST_GRID, "locator_grid")
-        require_range(self, 0, LARGEST_SIDE, "thumbnail_size")
-        require_one_of(
-            self,
-            encoder=MAP_ENCODERS if self.core == "map" else (*ENCODERS, *RESNETS),
-            answer=("state", "first_plus_mean"),
-            core=CORES,
-            locator_input=("state", "detached"),
-            location_squash=("tanh", "hard_tanh"),
-            stopper_input=("state", "detached"),
-            stopper_prior=("none", "confidence"),
-        )
-        bound = self.location_bound
-        require("location_bound", bound, 0 < bound <= 1, "a number in (0, 1]")
-        plain = (self.location_squash, bound) == ("tanh", 1.0) or not self.locator_grid
+        check_fields(self)
+        few = self.max_glimpses <= LARGEST_BUDGET_PER_STEP or not self.per_step
+        expected = f"at most {LARGEST_BUDGET_PER_STEP} with per_step"
+        require("max_glimpses", self.max_glimpses, few, expected)
+        squash = self.location_squash, self.location_bound
+        plain = squash == ("tanh", 1.0) or not self.locator_grid
         expected = "tanh and 1, unless the location policy is a Gaussian"
-        require("location_squash, location_bound", (self.location_squash, bound), plain, expected)
-        check_encoder(self)
-        check_pixel_scale(self, channels)
+        require("location_squash, location_bound", squash, plain, expected)
+        check_encoder(self, MAP_ENCODERS if self.core == "map" else (*ENCODERS, *RESNETS))
+        least, thumbnail = self.resnet.smallest_image if self.resnet else 1, self.thumbnail_size
+        check_square(self, "glimpse_shape", least, self.encoder)
+        check_pixel_scale(self, self.glimpse_shape[2])
         self._check_map()
         self._check_first_look()
-        least, thumbnail = self.resnet.smallest_image if self.resnet else 0, self.thumbnail_size
-        expected = f"at least {least}x{least} pixels for encoder={self.encoder!r}"
-        require("glimpse_shape", self.glimpse_shape, side >= least, expected)
         fits, expected = not thumbnail or thumbnail >= least, f"0, or at least {least}"
         if not self.resnet:
             fits = not thumbnail
@@ -155,8 +142,6 @@ class DTRAMConfig:
         whole = not self.scan or (self.map is not None and len(self.scan) == later)
         expected = f"(), or with a map {later} locations, of glimpses 2 ... T"
         require("scan", self.scan, whole, expected)
-        inside = all(abs(value) <= 1 for location in self.scan for value in location)
-        require("scan", self.scan, inside, "locations (x, y), each from -1 to 1")
         if self.map is None:
             return
         cells, grid, quarter = self.map.cells, self.locator_grid, self.map.cells // 4
@@ -191,8 +176,10 @@ class DTRAMConfig:
         require("locator_input", self.locator_input, self.locator_input == "detached", expected)
 
 
-def check_encoder(config: Any) -> None:
-    """Raises ValueError unless `resnet` and `frozen_norms` fit a configuration's encoder."""
+def check_encoder(config: Any, known: Iterable[str]) -> None:
+    """Raises ValueError unless a configuration's encoder is known, and `resnet` and `frozen_norms`
+    fit it."""
+    require("encoder", config.encoder, config.encoder in known, f"one of {', '.join(known)}")
     residual, frozen = config.encoder in RESNETS, config.frozen_norms
     wanted = config.encoder if residual else None
     named = config.resnet.name if config.resnet else None
@@ -204,7 +191,5 @@ def check_pixel_scale(config: Any, channels: int) -> None:
     """Raises ValueError unless `pixel_mean` and `pixel_std` fit images of so many channels."""
     for name in ("pixel_mean", "pixel_std"):
         value = getattr(config, name)
-        each, positive = value if isinstance(value, tuple) else (value,), name == "pixel_std"
-        fits = all(v > 0 or not positive for v in each) and len(each) in (1, channels)
-        expected = f"a {'positive ' * positive}number, or {channels}, one a channel"
-        require(name, value, fits, expected)
+        fits = not isinstance(value, tuple) or len(value) in (1, channels)
+        require(name, value, fits, f"a number, or {channels}, one a channel")

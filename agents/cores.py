@@ -1,15 +1,12 @@
 """Recurrent cores f_h: the paper's, and the options of the map (`spatial_map`)."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from .checks import LARGEST_WIDTH, require, require_one_of, require_range, require_types
-
-CORES = ("rnn", "map")
-"""Names of the cores."""
+from .checks import Share, check_fields, require
 
 MOST_CELLS = 256  # along a side of a map
 
@@ -29,34 +26,28 @@ class RNNCell(nn.Module):
 class MapOptions:
     """Options of the core that is a map of what was seen, see `spatial_map`."""
 
-    extent: float
+    extent: Share
     """share of the image's side that a glimpse covers, at its finest scale"""
-    glimpse_cells: int
+    glimpse_cells: Annotated[int, 1, MOST_CELLS]
     """cells along a side that it covers in the map"""
-    cells: int = 28
+    cells: Annotated[int, 4, MOST_CELLS] = 28
     """cells R along a side of the map, a multiple of 4; its middle is the image's"""
-    window: int = 0
+    window: Annotated[int, 0, MOST_CELLS] = 0
     """h_t is read from so many cells along a side, about the last glimpse; 0: from the whole map"""
-    width: int = 16
+    width: Annotated[int, 4, 2**16] = 16
     """channels of the first convolution that reads the map"""
-    pool: str = "none"
+    pool: Literal["none", "max_and_mean"] = "none"
     """pooling of what was read before h_t's linear layer: none, or the maximum and the mean of each
     feature over the map (max_and_mean), for objects at any place"""
-    dropout: float = 0.2
+    dropout: Annotated[float, 0, 0.999] = 0.2
     """share of the features that are left out in training before h_t is made of them"""
 
     def __post_init__(self) -> None:
-        require_types(self)
-        require_one_of(self, pool=("none", "max_and_mean"))
-        require_range(self, 4, MOST_CELLS, "cells")
-        require_range(self, 4, LARGEST_WIDTH, "width")
-        require_range(self, 1, MOST_CELLS, "glimpse_cells")
+        check_fields(self)
         for name in ("cells", "window"):
             require(name, getattr(self, name), getattr(self, name) % 4 == 0, "a multiple of 4")
-        fits = 0 <= self.window <= self.cells
+        fits = self.window <= self.cells
         require("window", self.window, fits, f"0 to {self.cells}, the map's cells")
-        require("extent", self.extent, 0 < self.extent <= 1, "a number in (0, 1]")
-        require("dropout", self.dropout, 0 <= self.dropout < 1, "a number in [0, 1)")
 
     @property
     def image_cells(self) -> float:

@@ -20,7 +20,7 @@ from dtram_env.views import grid_centres
 from .config import DTRAMConfig
 from .cores import RNNCell
 from .encoders import WHERE_FEATURES, make_encoder
-from .files import DTRAM_KIND, SavedNetwork, load_stop
+from .files import DTRAM_KIND, Header, SavedNetwork, load_stop
 from .stopping import LearnedStop, StoppingRule
 
 STATE_SCALE = 0.1  # of h_t at the stopper's input; at 1 the stopper overfits the training images
@@ -30,9 +30,6 @@ LEAST_LOG_DOUBT = -14.0  # bound on log(1 - max p): in float32 a smaller doubt i
 EVEN_DOUBT = math.exp(-5)
 """Doubt 1 - max p, 0.7 %, at which the confidence prior alone gives p(stop) = 1/2. It lies between
 what a glimpse costs at discount 0.98 (2 %) and at 0.999 (0.1 %), so f_a starts near a good rule."""
-
-_MODEL_KEYS = {"format", "kind", "config", "class_names", "weights_sha256"}
-_MODEL_KEYS |= {"stop_threshold", "stops", "default_stop"}
 
 
 class State(NamedTuple):
@@ -69,7 +66,6 @@ class DTRAM(SavedNetwork):
 
     KIND = DTRAM_KIND
     CONFIG = DTRAMConfig
-    NEEDED = ("stop_threshold",)
     learned_stop: ClassVar[type[LearnedStop]] = LearnedStop  # the rule that it learns
     STOPPER_BIAS: ClassVar[float] = 0.0  # initial bias of the stopper's output
     updates_with_stopper: ClassVar[bool] = False  # whether `update` evaluates the stopper
@@ -365,7 +361,8 @@ class DTRAM(SavedNetwork):
         header = cls.read_header(folder)
         agent = cls._load(folder, header)
         agent.stopping = cls.learned_stop(load_stop(folder, header, agent, stop))
-        agent.about = {key: value for key, value in header.items() if key not in _MODEL_KEYS}
+        header_keys = {"format", "kind", *Header.__annotations__}
+        agent.about = {key: value for key, value in header.items() if key not in header_keys}
         return agent.to(device).eval()
 
 

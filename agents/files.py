@@ -14,16 +14,18 @@ lists it::
 
 import json
 import re
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, NotRequired, Self, TypedDict
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from dtram_env.checks import misfit
 from dtram_env.files import read_json, replacing, sha256_of, write_json
 
 from .checks import require
@@ -40,6 +42,26 @@ _STOP_NAME = re.compile(r"[\w.-]+", re.ASCII)
 _STOP_NAME_EXPECTED = "letters, digits, '.', '_' and '-' only"
 
 
+class Stop(TypedDict):
+    """One of the ``stops`` in a header."""
+
+    threshold: Annotated[float, 0, 1]
+    weights_sha256: str
+    discount: NotRequired[Annotated[float, 0, 1]]
+
+
+class Header(TypedDict):
+    """A ``model.json``, beside its format and kind; it may have further keys. Only a DT-RAM has
+    stops."""
+
+    config: dict[str, Any]
+    class_names: list[str]
+    weights_sha256: str
+    stop_threshold: NotRequired[Annotated[float, 0, 1]]
+    stops: NotRequired[dict[str, Stop]]
+    default_stop: NotRequired[str | None]
+
+
 class SavedNetwork(nn.Module):
     """A network with settings and class names that is saved without pickled code.
 
@@ -49,7 +71,6 @@ class SavedNetwork(nn.Module):
 
     KIND: ClassVar[str]  # as ``model.json`` names it
     CONFIG: ClassVar[type[Any]]  # the settings' dataclass
-    NEEDED: ClassVar[tuple[str, ...]] = ()  # further keys that ``model.json`` must have
 
     def __init__(self, config: Any, class_names: tuple[str, ...] | None = None) -> None:
         super().__init__()
@@ -122,18 +143,10 @@ class SavedNetwork(nn.Module):
                 "is in its results.json; --encoder ... weights=FOLDER starts from its weights"
             )
             raise ValueError(f"{path}: expected a {cls.KIND}, found a {kind}; {way_out}")
-        needed = {"config", "class_names", "weights_sha256", *cls.NEEDED}
-        config = header.get("config", {})
-        config = config if isinstance(config, dict) else {}
-        problems = sorted(needed - header.keys()) + _unlike(config, cls.CONFIG)
-        for name, options in _NESTED.items():
-            if given := config.get(name):
-                given = given if isinstance(given, dict) else {}
-                problems += _unlike(given, options, f"{name}.")
         way_out = "another version of dtram made it: train it again, or copy the model again"
-        if problems:
-            raise ValueError(f"{path}: missing or unknown settings {problems}; {way_out}")
         try:
+            if problem := misfit(header, Header) or misfit(header["config"], cls.CONFIG, "config"):
+                raise ValueError(problem)
             _check_names(header["class_names"], cls.config_from(header).num_classes)
             _check_stops(header)
         except ValueError as error:
@@ -153,40 +166,24 @@ class SavedNetwork(nn.Module):
 _NESTED = {"resnet": ResNetOptions, "map": MapOptions, "first_look": FirstLookOptions}
 
 
-def _unlike(settings: dict[str, Any], kind: type, prefix: str = "") -> list[str]:
-    """Names of settings that are missing from, or unknown to, the dataclass `kind`."""
-    return [prefix + k for k in sorted({field.name for field in fields(kind)} ^ settings.keys())]
-
-
 def _as_tuple(value: Any) -> Any:
     """A list of JSON as a tuple, with the lists in it."""
     return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
 
 
-def _check_names(names: Any, classes: int) -> None:
-    """Raises ValueError unless `names` are texts, one for each class."""
-    texts = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
-    require("class_names", names, texts, "a list of texts")
+def _check_names(names: Sequence[str], classes: int) -> None:
+    """Raises ValueError unless there is one name for each class."""
     if len(names) != classes:
         raise ValueError(f"class_names: {len(names)} names for {classes} classes")
 
 
 def _check_stops(header: dict[str, Any]) -> None:
-    """Raises ValueError unless the stops in a header are as `save_stop` writes them."""
+    """Raises ValueError unless the names of stops in a header are as `save_stop` writes them."""
     stops, default = header.get("stops", {}), header.get("default_stop")
-    require("stops", stops, isinstance(stops, dict), "an object with an object for each stop")
-    known = default is None or default in list(stops)
+    known = default is None or default in stops
     require("default_stop", default, known, f"one of {list(stops)}")
-    numbers = {"stop_threshold": header.get("stop_threshold", 0)}
-    for name, stop in stops.items():
+    for name in stops:
         require("name of a stop", name, _STOP_NAME.fullmatch(name), _STOP_NAME_EXPECTED)
-        whole = isinstance(stop, dict) and stop.keys() >= {"threshold", "weights_sha256"}
-        require(f"stops.{name}", stop, whole, "an object with threshold and weights_sha256")
-        numbers[f"stops.{name}.threshold"] = stop["threshold"]
-        numbers[f"stops.{name}.discount"] = stop.get("discount", 1)
-    for name, value in numbers.items():
-        fits = isinstance(value, int | float) and 0 <= value <= 1
-        require(name, value, fits, "a number from 0 to 1")
 
 
 def kind_of(folder: str | Path) -> str:

@@ -13,7 +13,7 @@ exact.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from torch.nn.functional import cross_entropy, logsigmoid
 
 from dtram_env.episodes import grade
 
-from .checks import require, require_at_least, require_one_of
+from .checks import NotNegative, Share, check_fields, require
 from .dtram import DTRAM
 from .stopping import glimpses_taken
 from .unroll import Trajectory
@@ -43,51 +43,41 @@ class Objective:
         ValueError: an option is unknown or out of range, or two options exclude each other.
     """
 
-    discount: float = 0.98
+    discount: Share = 0.98
     """γ of the reward"""
-    stop: str = "off"
+    stop: Literal["learned", "off"] = "off"
     """learned, or off: every trajectory takes all glimpses (RAM, and DT-RAM's trunk)"""
-    baseline: str = "leave_one_out"
+    baseline: Literal["value", "leave_one_out", "scalar", "none"] = "leave_one_out"
     """b_t: value (a head on h_t), leave_one_out (mean of an image's other trajectories), scalar
     (one learned number) or none"""
-    stop_gradient: str = "exact"
+    stop_gradient: Literal["reinforce", "exact"] = "exact"
     """gradient of the stop decisions: reinforce (sampled) or exact (expectation over the stopping
     time); used with stop="learned" """
-    supervision: str = "all"
+    supervision: Literal["taken", "last", "all"] = "all"
     """glimpses with a cross-entropy: those taken, the last one, or all up to the budget"""
-    location_reward: str = "mean_prob"
+    location_reward: Literal["return", "mean_prob", "mean_log_prob", "drop", "imitation"] = (
+        "mean_prob"
+    )
     """reward of a location: return (the trajectory's); mean_prob, the true class's mean probability
     over the glimpses after it; mean_log_prob, its mean log-probability, which still grows where the
     probability is near 1; drop, the discounted drops in cross-entropy that it and later glimpses
     bring, see `DROP_DISCOUNT`; or imitation, an advantage of 1 (see `location_policy`, scripted
     locations). With stop="learned" it must be return"""
-    location_learning: str = "policy_gradient"
+    location_learning: Literal["policy_gradient", "value"] = "policy_gradient"
     """how locations learn from their reward: policy_gradient, or value: the score of the cell that
     was chosen regresses it"""
-    policy_weight: float = 1.0
+    policy_weight: NotNegative = 1.0
     """weight of the policy gradient"""
-    baseline_weight: float = 1.0
+    baseline_weight: NotNegative = 1.0
     """weight of the baseline's squared error"""
-    stop_entropy: float = 0.0
+    stop_entropy: NotNegative = 0.0
     """weight of an entropy bonus on the stop decisions, in nats"""
-    location_entropy: float | Tensor = 0.0
+    location_entropy: NotNegative | Tensor = 0.0
     """weight of an entropy bonus on the choice of a cell, in nats; 0 for a Gaussian policy. A
     tensor ``()`` is not checked"""
 
     def __post_init__(self) -> None:
-        require_one_of(
-            self,
-            stop=("learned", "off"),
-            baseline=("value", "leave_one_out", "scalar", "none"),
-            stop_gradient=("reinforce", "exact"),
-            supervision=("taken", "last", "all"),
-            location_reward=("return", "mean_prob", "mean_log_prob", "drop", "imitation"),
-            location_learning=("policy_gradient", "value"),
-        )
-        require("discount", self.discount, 0 < self.discount <= 1, "a number in (0, 1]")
-        numbers = ["policy_weight", "baseline_weight", "stop_entropy"]
-        numbers += [] if isinstance(self.location_entropy, Tensor) else ["location_entropy"]
-        require_at_least(self, 0, *numbers)
+        check_fields(self)
         learns_stop, reward = self.stop == "learned", self.location_reward
         fits = reward == "return" or not learns_stop
         require("location_reward", reward, fits, "'return' with stop='learned'")

@@ -10,7 +10,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from .checks import require_one_of, require_sizes, require_types
+from .checks import Channels, Classes, Number, Positive, Side, Width, check_fields, check_square
 from .config import check_encoder, check_pixel_scale
 from .cost import count_flops
 from .encoders import PixelScale, make_encoder
@@ -29,31 +29,28 @@ class OneLookConfig:
         ValueError: a setting is out of range, or two settings exclude each other.
     """
 
-    num_classes: int
+    num_classes: Classes
     """number of classes K"""
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[Side, Side, Channels]
     """(s, s, channels) of the shrunk image"""
     encoder: str = "mlp"
     """mlp: two fully connected layers; conv, cnn: the glimpse encoders of these names without a
     where-path; or a name of `resnet.RESNETS`"""
     resnet: ResNetOptions | None = None
     """options of a residual encoder, whose name they repeat; None for the other encoders"""
-    hidden_size: int = 256
+    hidden_size: Width = 256
     """width of the code that the classifier reads, and of the layer before it"""
     frozen_norms: bool = False
     """whether the batch norms of a residual encoder stay fixed"""
-    pixel_mean: float | tuple[float, ...] = 0.0
+    pixel_mean: Number | tuple[Number, ...] = 0.0
     """mean of the training images' pixels, 0 ... 255, or of each channel; it is subtracted"""
-    pixel_std: float | tuple[float, ...] = 255.0
+    pixel_std: Positive | tuple[Positive, ...] = 255.0
     """their standard deviation, or that of each channel; it divides the difference"""
 
     def __post_init__(self) -> None:
-        require_types(self)
-        require_one_of(self, encoder=(*SMALLEST, *RESNETS))
-        check_encoder(self)
-        least = self.smallest_side
-        expected = f"(s, s, channels), at least {least}x{least} pixels for encoder={self.encoder!r}"
-        require_sizes(self, "image_shape", least, expected)
+        check_fields(self)
+        check_encoder(self, (*SMALLEST, *RESNETS))
+        check_square(self, "image_shape", self.smallest_side, self.encoder)
         check_pixel_scale(self, self.image_shape[2])
 
     @property

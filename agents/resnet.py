@@ -9,7 +9,7 @@ stride; batch norm's momentum; and weight decay without norms and biases.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dtram_env import optional
 
 from .cells import Norm
-from .checks import MOST_CHANNELS, require, require_one_of, require_range, require_types
+from .checks import Channels, Share, check_fields, require
 
 
 class Architecture(NamedTuple):
@@ -35,8 +35,6 @@ RESNETS: dict[str, Architecture] = {
 }
 """The networks by name: torchvision's, and a shorter one for small images."""
 
-LARGEST_STEM = 1024  # channels
-
 
 @dataclass(frozen=True)
 class ResNetOptions:
@@ -44,31 +42,27 @@ class ResNetOptions:
 
     name: str = "resnet50"
     """one of `RESNETS`"""
-    order: str = "post"
+    order: Literal["post", "pre"] = "post"
     """order within a block: post (conv, norm, ReLU) or pre (norm, ReLU, conv)"""
-    stride_in: str = "3x3"
+    stride_in: Literal["3x3", "1x1"] = "3x3"
     """convolution of a bottleneck that has the stride: 3x3, or 1x1 (the first)"""
-    bn_momentum: float = 0.1
+    bn_momentum: Share = 0.1
     """batch norm's momentum: weight of a new batch in the running statistics, in (0, 1]"""
-    width: int = 64
+    width: Annotated[int, 1, 1024] = 64
     """channels of the stem; the four stages have 1, 2, 4, 8 times as many (bottlenecks 4 times)"""
-    stem_stride: int = 4
+    stem_stride: Annotated[int, 1, 4] = 4
     """4: a 7x7 convolution of stride 2, and max-pooling of stride 2; 2: without the pooling; 1: a
     3x3 convolution, for images under about 64 pixels"""
     zero_init: bool = True
     """each block starts as its shortcut: the weights of its last batch norm (order "pre": of its
     last convolution) are 0 at first"""
-    channels: int = 3
+    channels: Channels = 3
     """channels of the images"""
 
     def __post_init__(self) -> None:
-        require_types(self)
-        require_one_of(self, name=RESNETS, order=("post", "pre"), stride_in=("3x3", "1x1"))
-        require("stem_stride", self.stem_stride, self.stem_stride in (1, 2, 4), "1, 2 or 4")
-        momentum = self.bn_momentum
-        require("bn_momentum", momentum, 0 < momentum <= 1, "a number in (0, 1]")
-        require_range(self, 1, LARGEST_STEM, "width")
-        require_range(self, 1, MOST_CHANNELS, "channels")
+        check_fields(self)
+        require("name", self.name, self.name in RESNETS, f"one of {', '.join(RESNETS)}")
+        require("stem_stride", self.stem_stride, self.stem_stride != 3, "1, 2 or 4")
 
     @property
     def out_features(self) -> int:
@@ -296,7 +290,6 @@ def parameter_groups(
     Unless `decay_norms`, the weight decay of norms, biases and everything of less than two
     dimensions is 0.
     """
-    require("weight_decay", weight_decay, weight_decay >= 0, "at least 0")
     # Unlike a batch norm's, the weights of these norms may have several dimensions.
     norms = [part for part in module.modules() if isinstance(part, nn.LayerNorm | nn.RMSNorm)]
     of_norms = {parameter for norm in norms for parameter in norm.parameters()}

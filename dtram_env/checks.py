@@ -8,6 +8,7 @@ from typing import (
     Annotated,
     Any,
     Literal,
+    NotRequired,
     Union,
     get_args,
     get_origin,
@@ -44,10 +45,10 @@ def check_options(options: dict[str, Any], *known: str) -> None:
 def misfit(value: Any, kind: Any, name: str = "") -> str | None:
     """What of a JSON value is not of a kind, as ``"curve[2].error='x': expected …"``; None: fits.
 
-    A kind is bool, int, float (which takes integers), str, None, ``list[…]``, ``dict[str, …]``, a
-    union, ``Literal[…]``, ``Annotated[…, least, most]`` for a range of numbers, ``Any``, a
-    dataclass, or a TypedDict: of its keys, those that are not required may be missing, and others
-    may be there.
+    A kind is bool, int, float (which takes integers), str, None, ``list[…]``, ``tuple[…]`` (which
+    takes lists), ``dict[str, …]``, a union, ``Literal[…]``, ``Annotated[…, least, most]`` for a
+    range of numbers, ``Any``, a class, a dataclass (which also takes an object with its fields), or
+    a TypedDict: of its keys, those that are not required may be missing, and others may be there.
 
     >>> misfit({"a": [1, -2]}, dict[str, list[Annotated[int, 0, 9]]])
     'a[1]=-2: expected from 0 to 9'
@@ -56,7 +57,9 @@ def misfit(value: Any, kind: Any, name: str = "") -> str | None:
     shown = f"{name or 'the whole'}={_short(value)}: expected"
     if kind is Any:
         return None
-    if is_typeddict(kind) or is_dataclass(kind):
+    if origin is NotRequired:
+        return misfit(value, parts[0], name)
+    if (is_typeddict(kind) or is_dataclass(kind)) and type(value) is not kind:
         if not isinstance(value, dict):
             return f"{shown} an object"
         hints = get_type_hints(kind, include_extras=True)
@@ -77,19 +80,24 @@ def misfit(value: Any, kind: Any, name: str = "") -> str | None:
     if origin in (UnionType, Union):
         problems = [misfit(value, part, name) for part in parts]
         return None if None in problems else next(filter(None, problems))
-    if origin is list:
-        if not isinstance(value, list):
+    if origin in (list, tuple):
+        if not isinstance(value, list | tuple):
             return f"{shown} a list"
-        found = (misfit(v, parts[0], f"{name}[{i}]") for i, v in enumerate(value))
+        fixed = origin is tuple and ... not in parts
+        if fixed and len(value) != len(parts):
+            return f"{shown} {len(parts)} values"
+        kinds = parts if fixed else parts[:1] * len(value)
+        pairs = enumerate(zip(value, kinds, strict=True))
+        found = (misfit(v, k, f"{name}[{i}]") for i, (v, k) in pairs)
         return next(filter(None, found), None)
     if origin is dict:
         if not isinstance(value, dict):
             return f"{shown} an object"
         found = (misfit(v, parts[1], _inside(name, k)) for k, v in value.items())
         return next(filter(None, found), None)
-    kinds = (int, float) if kind is float else (kind,)
-    fits = isinstance(value, kinds) and (kind is bool or not isinstance(value, bool))
-    return None if fits else f"{shown} {_WORDS[kind]}"
+    accepted = (int, float) if kind is float else (kind,)
+    fits = isinstance(value, accepted) and (kind is bool or not isinstance(value, bool))
+    return None if fits else f"{shown} {_WORDS.get(kind, kind.__name__)}"
 
 
 _WORDS = {

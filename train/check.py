@@ -27,7 +27,7 @@ from agents.objective import Objective, hybrid_loss
 from agents.unroll import deterministic_path
 from train.common.augment import Augmentation
 from train.common.optimizers import Optimizers
-from train.common.options import LearningOptions, check_numbers
+from train.common.options import AtLeast1, LearningOptions
 from train.common.training import learn_only, open_task
 from train.common.training_task import Images, TrainingTask
 from train.dtram.curriculum import stage_parameters
@@ -55,12 +55,8 @@ class Answer(NamedTuple):
 class Options(LearningOptions):
     """Goes through a check list where training stays at chance."""
 
-    updates: int = 400
+    updates: AtLeast1 = 400
     """updates of each of the three short trainings"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_numbers(self, "at least 1", "updates")
 
 
 def guessing(options: Options, task: TrainingTask) -> Answer:

@@ -31,7 +31,7 @@ from train.common import distributed
 from train.common.backbone import pixel_scale
 from train.common.compiled import compiled
 from train.common.optimizers import Optimizers
-from train.common.options import PlainEncoder, TrainingOptions, check, check_numbers, command_line
+from train.common.options import AtLeast1, PlainEncoder, TrainingOptions, check, command_line
 from train.common.training import Selection, TrainingRun, learn_only, open_run, open_task
 from train.common.training_task import Images, TrainingTask
 
@@ -40,14 +40,13 @@ from train.common.training_task import Images, TrainingTask
 class Options(TrainingOptions):
     """Trains the frozen classifier of a policy-only environment."""
 
-    epochs: int = 40
+    epochs: AtLeast1 = 40
     """passes over the training split"""
-    m: int = 2
+    m: AtLeast1 = 2
     """trajectories drawn for each image"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_numbers(self, "at least 1", "m")
         plain = isinstance(self.encoder, PlainEncoder) and not self.bf16
         check("encoder", self.encoder, plain, "mlp, conv or cnn, without --bf16")
 

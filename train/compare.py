@@ -36,7 +36,7 @@ from train.baselines.comparison_run import NEEDED, ComparisonRun
 from train.baselines.facts import read_results
 from train.baselines.summary import has_result, markdown, write_comparison
 from train.common.jobs import JobOptions, resumable, run_in_order
-from train.common.options import EnvOptions, check, check_numbers
+from train.common.options import AtLeast1, EnvOptions, check
 from train.common.provenance import provenance
 from train.common.records import check_destination
 from train.common.training_task import describe_env
@@ -60,7 +60,7 @@ class Options(JobOptions):
     """names of algorithms, listed above"""
     seeds: tuple[int, ...] = (0, 1, 2)
     """each algorithm is run once with each"""
-    total_timesteps: int | None = None
+    total_timesteps: AtLeast1 | None = None
     """env steps of a run; 1,000,000 if not given, 300,000 on policy-only ids and with --suite"""
     runs: Path = Path("runs/compare")
     """folder of the runs: RUNS/ENV_ID/ALGO/seed-N"""
@@ -91,7 +91,6 @@ class Options(JobOptions):
                 expected = "expected at least one, each once"
                 raise ValueError(f"--{name.replace('_', '-')} {given}: {expected}")
         check("seeds", min(self.seeds), min(self.seeds) >= 0, "0 or more")
-        check_numbers(self, "at least 1", "total_timesteps")
 
 
 def plan(options: Options) -> list[ComparisonRun]:

@@ -22,11 +22,11 @@ import tyro
 
 from agents.stopping import ConfidenceStop, FixedStop, LearnedStop, StoppingRule
 from train.common.evaluate_agent import evaluate_agent
-from train.common.options import check_numbers
+from train.common.options import AtLeast1, Checked, Probability
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Checked):
     """Evaluates a trained DT-RAM through the registered environment."""
 
     run_dir: Annotated[Path, tyro.conf.Positional]
@@ -36,13 +36,13 @@ class Options:
     stop: str | None = None
     """name of one of the model's stops, each a stopper with its threshold; its default one if not
     given"""
-    threshold: float | None = None
+    threshold: Probability | None = None
     """stop when the stopper's probability exceeds this, in place of its own threshold"""
-    fixed: int | None = None
+    fixed: AtLeast1 | None = None
     """stop after this many glimpses instead"""
-    confidence: float | None = None
+    confidence: Probability | None = None
     """stop when a class's probability exceeds this instead"""
-    num_envs: int = 1000
+    num_envs: AtLeast1 = 1000
     """episodes side by side"""
     data_dir: Path | None = None
     """folder of all datasets; $DTRAM_DATA or ~/.cache/dtram if not given"""
@@ -52,12 +52,11 @@ class Options:
     """print one JSON object and nothing else on standard output"""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         rules = ("threshold", "fixed", "confidence")
         given = [f"--{name}" for name in rules if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)}: expected at most one stopping rule")
-        check_numbers(self, "a probability, from 0 to 1", "threshold", "confidence")
-        check_numbers(self, "at least 1", "fixed", "num_envs")
 
     def rule(self) -> StoppingRule | None:
         """The stopping rule that replaces the model's own; None: the model's own."""

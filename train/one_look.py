@@ -36,7 +36,7 @@ from train.common.compiled import compiled
 from train.common.evaluate_one_look import report, select_network
 from train.common.one_look_networks import RECIPES, Halting, NoHalting, new_network
 from train.common.optimizers import Optimizers
-from train.common.options import PlainEncoder, TrainingOptions, check, check_numbers, command_line
+from train.common.options import Count, PlainEncoder, TrainingOptions, check, command_line
 from train.common.training import TrainingRun, learn_only, open_run, open_task
 from train.common.training_task import TrainingTask
 
@@ -49,7 +49,7 @@ class Options(TrainingOptions):
     """named set of options to start from; other flags change it. One of birds-small, scenes,
     original"""
 
-    side: int | None = None
+    side: Count | None = None
     """pixels a side to which the whole image is shrunk; 0 keeps its shorter side; if not given, the
     side of the environment's thumbnail, or the image's own where there is none"""
     halting: Halting = field(default_factory=NoHalting)
@@ -58,7 +58,6 @@ class Options(TrainingOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_numbers(self, "0 or more", "side")
         halts = not isinstance(self.halting, NoHalting)
         if isinstance(self.encoder, PlainEncoder):
             check("bf16", self.bf16, not self.bf16, "not given, unless --encoder is a resnet")

@@ -31,7 +31,7 @@ from dtram_env.datasets.sources.folder import SUFFIXES, find_images
 from dtram_env.datasets.storage.decode import decode, opened, pillow_limits, upright_size
 from dtram_env.files import replacing
 from dtram_env.rendering import draw_episode
-from train.common.options import check_numbers
+from train.common.options import Checked, Probability
 from train.common.provenance import choose_device
 
 CHUNK = 256  # images classified before their answers are printed
@@ -40,7 +40,7 @@ MAX_PICTURE = 480  # a large image is shrunk to this shorter side
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Checked):
     """Classifies images with a trained DT-RAM."""
 
     run_dir: Annotated[Path, tyro.conf.Positional]
@@ -54,7 +54,7 @@ class Options:
     """draw a picture of each image"""
     stop: str | None = None
     """name of one of the model's stops; its default one if not given"""
-    threshold: float | None = None
+    threshold: Probability | None = None
     """stop when the stopper's probability exceeds this, in place of its own threshold"""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 ..."""
@@ -62,9 +62,9 @@ class Options:
     """print one JSON object in place of text"""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.images:
             raise ValueError("IMAGES: expected at least one image or folder")
-        check_numbers(self, "a probability, from 0 to 1", "threshold")
         if self.out is not None and not self.pictures:
             raise ValueError(f"--out {self.out}: expected with pictures, or without --no-pictures")
 

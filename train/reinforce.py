@@ -37,13 +37,7 @@ from train.common import distributed
 from train.common.augment import Augmentation
 from train.common.compiled import changing, compiled
 from train.common.optimizers import Optimizers
-from train.common.options import (
-    AdamW,
-    TrainingOptions,
-    check,
-    check_numbers,
-    command_line,
-)
+from train.common.options import AdamW, AtLeast1, TrainingOptions, check, command_line
 from train.common.training import TrainingRun, learn_only, open_run, open_task
 from train.common.training_task import TrainingTask
 from train.dtram import validation
@@ -116,14 +110,13 @@ class Options(TrainingOptions):
     """warm-up: epochs at the start of a stage in which locations follow one scripted scan"""
     curriculum: tuple[int, ...] = ()
     """glimpses of each trunk stage, as in 1 2 4 7; one stage with the whole budget if not given"""
-    m: int = 2
+    m: AtLeast1 = 2
     """trajectories sampled for each image, M"""
-    env_steps: int | None = None
+    env_steps: AtLeast1 | None = None
     """glimpses to learn from in all, in place of epochs: a quarter of them for the stopper"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_numbers(self, "at least 1", "m", "env_steps")
         samples_stops = isinstance(self.stop, StopAfter) and self.stop.gradient == "reinforce"
         needs_baseline = samples_stops or (self.learns_policy and self.trunk is None)
         fits = self.m >= 2 or self.baseline != "leave_one_out" or not needs_baseline

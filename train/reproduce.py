@@ -33,7 +33,7 @@ from dtram_env.datasets import DATASETS, is_ready
 from dtram_env.files import write_text
 from train.common.files import read_json
 from train.common.jobs import JobOptions, resumable, run_in_order
-from train.common.options import check, check_numbers
+from train.common.options import AtLeast1, check
 from train.common.page import from_markdown, picture, write_page
 from train.common.program_run import ProgramRun
 from train.common.provenance import choose_device, provenance
@@ -69,7 +69,7 @@ class Options(JobOptions):
     """images of the photographs' tables, figures, curves and claims: real (CUB and Cars); drawn
     (small drawn birds); drawn-large (drawn birds and autos of 512 pixels, for a GPU); auto (real if
     here, else drawn)"""
-    seeds: int = tables.CLAIM_SEEDS
+    seeds: AtLeast1 = tables.CLAIM_SEEDS
     """runs of RAM, DT-RAM and RAM with ACT in tables and claims, and of rows of ladder and stops;
     all others are of seed 0"""
     runs: Path = Path("runs/reproduce")
@@ -90,7 +90,6 @@ class Options(JobOptions):
                 raise ValueError(f"{key}: expected some of {', '.join(KEYS)}, or all")
         usable = self.out is None or self.out.is_dir() or not self.out.exists()
         check("out", self.out, usable, "a folder, this is a file")
-        check_numbers(self, "at least 1", "seeds")
 
     @property
     def keys(self) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ from train.baselines.comparison_run import ComparisonRun, dtram_curve
 from train.common.files import read_json
 from train.common.jobs import JobOptions, resumable, run_in_order
 from train.common.lock import in_turn
-from train.common.options import EnvOptions, check, check_numbers
+from train.common.options import AtLeast1, EnvOptions, check
 from train.common.program_run import ProgramRun
 from train.common.provenance import choose_device, provenance
 from train.common.records import check_destination, read_records, write_records
@@ -52,10 +52,10 @@ class Options(EnvOptions, JobOptions):
     """registered environment"""
     trials: int = MAX_TRIALS
     """number of trials, at most 10"""
-    jobs: int = 1
+    jobs: AtLeast1 = 1
     """trials that are drawn before the first of them ends, and run side by side, also with --ray;
     with more than one, each has one thread"""
-    steps: int = 100_000
+    steps: AtLeast1 = 100_000
     """env steps of a trial"""
     records: Path | None = None
     """JSON Lines file where the outcome replaces the algorithm's earlier one;
@@ -67,7 +67,6 @@ class Options(EnvOptions, JobOptions):
         super().__post_init__()
         check("algo", self.algo, self.algo in SPACES, f"one of {', '.join(SPACES)}")
         check("trials", self.trials, 1 <= self.trials <= MAX_TRIALS, f"1 to {MAX_TRIALS}")
-        check_numbers(self, "at least 1", "steps")
 
 
 # -- spaces: each draws changes of the table's row -------------------------------------------------

@@ -7,13 +7,13 @@ Figurnov et al., "Spatially Adaptive Computation Time for Residual Networks" (20
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
-from ..checks import LARGEST_SIDE, MOST_CLASSES, require, require_range, require_types
+from ..checks import Classes, Number, Positive, Side, check_fields, check_square
 from ..config import check_pixel_scale
 from ..encoders import PixelScale
 from ..files import SavedNetwork
@@ -25,27 +25,25 @@ from .act import EPSILON, HALTING_BIAS, Halt
 class ACTConfig:
     """The settings of a residual network that halts; saved in its ``model.json``."""
 
-    num_classes: int
+    num_classes: Classes
     """number of classes K"""
     resnet: ResNetOptions
     """options of the residual network"""
-    image_size: int = 224
+    image_size: Side = 224
     """side of the training images, in pixels; it takes others too"""
-    epsilon: float = EPSILON
+    epsilon: Annotated[float, 1e-6, 1 - 1e-6] = EPSILON
     """ε: it halts once the halting scores sum to 1 - ε"""
-    halting_bias: float = HALTING_BIAS
+    halting_bias: Number = HALTING_BIAS
     """initial bias of the halting scores' logits; their initial weights are 0"""
-    pixel_mean: float | tuple[float, ...] = 0.0
+    pixel_mean: Number | tuple[Number, ...] = 0.0
     """mean of the training images' pixels, 0 ... 255, or of each channel; it is subtracted"""
-    pixel_std: float | tuple[float, ...] = 255.0
+    pixel_std: Positive | tuple[Positive, ...] = 255.0
     """their standard deviation, or that of each channel; it divides the difference"""
 
     def __post_init__(self) -> None:
-        require_types(self)
-        require_range(self, 2, MOST_CLASSES, "num_classes")
-        require("epsilon", self.epsilon, 0 < self.epsilon < 1, "a number in (0, 1)")
+        check_fields(self)
         check_pixel_scale(self, self.resnet.channels)
-        require_range(self, self.resnet.smallest_image, LARGEST_SIDE, "image_size")
+        check_square(self, "image_shape", self.resnet.smallest_image, self.encoder)
 
     @property
     def encoder(self) -> str:

@@ -309,7 +309,7 @@ def test_other_spaces_are_one_error() -> None:
         ({"max_glimpses": 0}, "max_glimpses=0"),
         ({"encoder": "vit"}, "encoder='vit'"),
         ({"locator_input": "none"}, "locator_input='none'"),
-        ({"core": "lstm"}, r"core='lstm': expected one of \('rnn', 'map'\)"),
+        ({"core": "lstm"}, "core='lstm': expected one of 'rnn', 'map'"),
         ({"stopper_hidden": -1}, "stopper_hidden=-1"),
         ({"stopper_prior": "sure"}, "stopper_prior='sure'"),
         ({"stopper_input": "core"}, "stopper_input='core'"),

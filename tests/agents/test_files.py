@@ -3,10 +3,11 @@
 import json
 import math
 import os
+import re
 from collections.abc import Callable
-from dataclasses import asdict, fields, replace
+from dataclasses import Field, asdict, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import pytest
 import torch
@@ -25,6 +26,7 @@ from agents.stopping import FixedStop, LearnedStop
 from dtram_env.files import sha256_of
 
 CONFIG = DTRAMConfig(num_classes=5, glimpse_shape=(8, 8, 2), max_glimpses=4, hidden_size=16)
+STOP = {"threshold": 1, "weights_sha256": ""}
 ONE_LOOK = OneLookConfig(num_classes=5, image_shape=(4, 4, 1), hidden_size=5)
 
 
@@ -57,25 +59,25 @@ def test_model_json_lists_every_setting(tmp_path: Path, network: SavedNetwork) -
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda h: h["config"].update(teleport=True), r"unknown settings \['teleport'\]"),
+        (lambda h: h["config"].update(teleport=True), r"config\.teleport: missing or unknown"),
         (
             lambda h: h["config"].update(resnet={"nam": 1}),
-            r"'resnet\.name'",
+            r"config\.resnet\.\w+: missing or unknown",
         ),
-        (lambda h: h["config"].pop("encoder"), r"missing or unknown settings \['encoder'\]"),
-        (lambda h: h.pop("class_names"), r"missing or unknown settings \['class_names'\]"),
+        (lambda h: h["config"].pop("encoder"), r"config\.encoder: missing or unknown"),
+        (lambda h: h.pop("class_names"), "class_names: missing or unknown"),
         (lambda h: h.update(format=2), "has format 2, expected 1, as dtram saves"),
         (lambda h: h.update(kind="pump"), "found a pump; agents.load_agent loads any"),
         (lambda h: h["class_names"].pop(), "4 names for 5 classes"),
         (lambda h: h.update(weights_sha256="0"), r"model\.safetensors: not the weights"),
         (lambda h: h["config"].update(hidden_size=8), r"does not fit .* classifier\.weight"),
         (lambda h: h["config"].update(hidden_size=60_000), r"does not fit .* classifier\.weight"),
-        (lambda h: h.update(config=[]), r"missing or unknown settings \['answer'|\['encoder'"),
-        (lambda h: h.update(class_names=5), "class_names=5: expected a list of texts"),
-        (lambda h: h.update(class_names=[0, 1, 2, 3, 4]), r"class_names=\[0, 1.*a list of texts"),
+        (lambda h: h.update(config=[]), r"config=\[\]: expected an object"),
+        (lambda h: h.update(class_names=5), "class_names=5: expected a list"),
+        (lambda h: h.update(class_names=[0, 1, 2, 3, 4]), r"class_names\[0\]=0: expected a text"),
         (lambda h: h.update(stops=[1]), r"stops=\[1\]: expected an object"),
-        (lambda h: h.update(stops={"a": {"threshold": 1}}), "stops.a=.*: expected an object with"),
-        (lambda h: h.update(stops={"../a": {}}), "name of a stop='../a': expected letters"),
+        (lambda h: h.update(stops={"a": {"threshold": 1}}), "stops.a.weights_sha256: missing"),
+        (lambda h: h.update(stops={"../a": STOP}), "name of a stop='../a': expected letters"),
         (lambda h: h.update(default_stop="a"), r"default_stop='a': expected one of \[\]"),
         (lambda h: h.update(stop_threshold=float("nan")), "stop_threshold=nan: expected a finite"),
     ],
@@ -110,24 +112,33 @@ MORE: dict[str, tuple[Any, ...]] = {
     "location_bound": (0, 1.1),
     "epsilon": (0, 1),
 }
+
+
+def kind_of(field: Field[Any]) -> Any:
+    """The type of a setting's values; a range is annotated, and literals are texts."""
+    if get_origin(field.type) is Literal:
+        return str
+    return get_args(field.type)[0] if get_origin(field.type) is Annotated else field.type
+
+
 ACT = ACTConfig(3, ResNetOptions("resnet10", width=4, stem_stride=1))
 
 
 @pytest.mark.parametrize("config", [CONFIG, ONE_LOOK, ACT], ids=["DTRAM", "OneLook", "ACT"])
 def test_every_setting_has_a_type_and_a_range(config: Any) -> None:
-    kinds = {DTRAMConfig: DTRAM, OneLookConfig: OneLook, ACTConfig: ACTResNet}
+    networks = {DTRAMConfig: DTRAM, OneLookConfig: OneLook, ACTConfig: ACTResNet}
     saved = json.loads(json.dumps(asdict(config)))
     for field in fields(config):
-        for value in MORE.get(field.name, ()) + ABSURD.get(field.type, ()):
+        for value in MORE.get(field.name, ()) + ABSURD.get(kind_of(field), ()):
             header = {"config": saved | {field.name: value}}
             with pytest.raises((ValueError, TypeError)) as error:
-                kinds[type(config)].config_from(header)
-            assert f"{field.name}=" in str(error.value), (field.name, value)
+                networks[type(config)].config_from(header)
+            assert re.search(rf"{field.name}[=[]", str(error.value)), (field.name, value)
 
 
 def test_few_glimpses_may_have_weights_of_their_own() -> None:
     replace(CONFIG, per_step=True, max_glimpses=32)
-    with pytest.raises(ValueError, match="max_glimpses=33: expected at least 1, at most 32"):
+    with pytest.raises(ValueError, match="max_glimpses=33: expected at most 32 with per_step"):
         replace(CONFIG, per_step=True, max_glimpses=33)
 
 
@@ -141,7 +152,7 @@ def test_few_glimpses_may_have_weights_of_their_own() -> None:
 )
 def test_every_option_of_a_part_has_a_type_and_a_range(kind: Any, saved: dict[str, Any]) -> None:
     for field in fields(kind):
-        for value in ABSURD[field.type]:
+        for value in ABSURD[kind_of(field)]:
             with pytest.raises(ValueError, match=f"^{field.name}="):
                 kind(**saved | {field.name: value})
 

@@ -80,13 +80,13 @@ def test_a_model_of_another_kind_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_classes": 1}, "num_classes=1: expected at least 2"),
+        ({"num_classes": 1}, "num_classes=1: expected from 2 to"),
         ({"encoder": "vit"}, "encoder='vit': expected one of"),
         ({"encoder": "resnet10"}, "resnet=None: expected options of resnet10"),
         ({"resnet": RESNET}, "expected options of None"),
         ({"encoder": "cnn"}, "at least 8x8 pixels for encoder='cnn'"),
-        ({"image_shape": (4, 5, 1)}, r"expected \(s, s, channels\)"),
-        ({"hidden_size": 0}, "hidden_size=0: expected at least 1"),
+        ({"image_shape": (4, 5, 1)}, r"expected \(side, side, channels\)"),
+        ({"hidden_size": 0}, "hidden_size=0: expected from 1 to"),
         ({"pixel_std": 0.0}, "pixel_std=0.0"),
         ({"frozen_norms": True}, "frozen_norms=True: expected False"),
     ],

@@ -279,13 +279,13 @@ def test_channels_last_and_bf16_give_close_features(order: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "resnet99"}, r"name='resnet99': expected one of \('resnet10'"),
+        ({"name": "resnet99"}, "name='resnet99': expected one of resnet10"),
         ({"order": "mid"}, "order='mid': expected one of"),
         ({"stride_in": "2x2"}, "stride_in='2x2': expected one of"),
-        ({"bn_momentum": 0.0}, "bn_momentum=0.0: expected a number in"),
-        ({"bn_momentum": 1.5}, "bn_momentum=1.5: expected a number in"),
-        ({"width": 0}, "width=0: expected at least 1"),
-        ({"channels": 0}, "channels=0: expected at least 1"),
+        ({"bn_momentum": 0.0}, "bn_momentum=0.0: expected from 1e-06 to 1"),
+        ({"bn_momentum": 1.5}, "bn_momentum=1.5: expected from 1e-06 to 1"),
+        ({"width": 0}, "width=0: expected from 1 to 1,024"),
+        ({"channels": 0}, "channels=0: expected from 1 to 256"),
     ],
 )
 def test_unknown_options_are_named(options: dict[str, Any], message: str) -> None:
@@ -351,11 +351,6 @@ def test_decay_as_the_optimiser_applies_it() -> None:
     optimiser.step()
     for key, value in network.named_parameters():
         assert torch.equal(value, before[key] * (0.5 if value.ndim == 4 else 1.0)), key
-
-
-def test_a_negative_decay_is_refused() -> None:
-    with pytest.raises(ValueError, match="weight_decay=-1: expected at least 0"):
-        parameter_groups(Mixed(), -1)
 
 
 def test_frozen_norms_do_not_learn_and_all_else_does() -> None:

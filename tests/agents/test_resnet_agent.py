@@ -261,11 +261,11 @@ def test_cnn_pools_down_to_four_pixels() -> None:
     [
         ({"resnet": None}, "resnet=None: expected options of resnet10"),
         ({"encoder": "mlp"}, "resnet=.*: expected options of None"),
-        ({"glimpse_shape": (4, 4, 3)}, "expected at least 8x8 pixels for encoder='resnet10'"),
+        ({"glimpse_shape": (4, 4, 3)}, "at least 8x8 pixels for encoder='resnet10'"),
         ({"thumbnail_size": 4}, "thumbnail_size=4: expected 0, or at least 8"),
         ({"answer": "last"}, "answer='last': expected one of"),
-        ({"pixel_std": (1.0, 2.0)}, "pixel_std=.*: expected a positive number, or 3, one a ch"),
-        ({"pixel_std": 0.0}, "pixel_std=0.0: expected a positive number"),
+        ({"pixel_std": (1.0, 2.0)}, "pixel_std=.*: expected a number, or 3, one a ch"),
+        ({"pixel_std": 0.0}, "pixel_std=0.0: expected from 1e-06 to"),
     ],
 )
 def test_bad_settings(changes: dict, message: str) -> None:

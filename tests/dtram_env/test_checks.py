@@ -13,6 +13,8 @@ class Small(TypedDict, total=False):
     count: Annotated[int, 0, 9]
     points: list[dict[str, float | None]]
     flag: bool
+    pair: tuple[int, str]
+    scan: tuple[tuple[float, float], ...]
 
 
 @pytest.mark.parametrize(
@@ -29,6 +31,10 @@ class Small(TypedDict, total=False):
         ({"points": [{"a": 1}, 2]}, "points[1]=2: expected an object"),
         ({"points": [{"a": "1"}]}, "points[0].a='1': expected a number"),
         ([], "the whole=[]: expected an object"),
+        ({"pair": [1, "x"], "scan": ((0, 1.5), [1, 2])}, None),
+        ({"pair": [1, 2]}, "pair[1]=2: expected a text"),
+        ({"pair": [1]}, "pair=[1]: expected 2 values"),
+        ({"scan": [[0]]}, "scan[0]=[0]: expected 2 values"),
     ],
 )
 def test_misfit(value: Any, problem: str | None) -> None:

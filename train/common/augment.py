@@ -9,7 +9,7 @@ images' device.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
 from agents import draws
-from agents.checks import require
+from agents.checks import NotNegative, check_fields, require
 from dtram_env.datasets.storage.tensors import send
 from dtram_env.sensor_torch import TorchStore
 
@@ -39,15 +39,15 @@ class Augmentation:
     Affine follows colour so that the pixels that it moves in stay black, as the sensor's padding.
     """
 
-    affine: float = 0.5
+    affine: NotNegative = 0.5
     """strength of the affine change; 1 is up to 2 pixels, 12 degrees and 10 % of the size"""
-    elastic: float = 0.0
+    elastic: NotNegative = 0.0
     """standard deviation of the elastic change, in pixels along each axis"""
     flip: bool = False
     """mirror half of the images, chosen at random"""
-    colour: float = 0.0
+    colour: Annotated[float, 0, 1] = 0.0
     """largest relative change of brightness, contrast and saturation; the original's is 0.4"""
-    lighting: float = 0.0
+    lighting: NotNegative = 0.0
     """strength of the colour noise; the original's is 0.1"""
     scale_crop: tuple[float, float] | None = None
     """range of a random crop's fraction of the image area; none: no crop"""
@@ -55,13 +55,10 @@ class Augmentation:
     """compose translated or cluttered digits anew, see `clutter`; the digit is changed before"""
 
     def __post_init__(self) -> None:
-        for name in ("affine", "elastic", "lighting"):
-            value = getattr(self, name)
-            require(f"Augmentation.{name}", value, 0 <= value < math.inf, "0 or more")
-        require("Augmentation.colour", self.colour, 0 <= self.colour <= 1, "0 to 1")
+        check_fields(self)
         low, high = self.scale_crop or (1.0, 1.0)
         expected = "0 < lowest <= highest <= 1"
-        require("Augmentation.scale_crop", self.scale_crop, 0 < low <= high <= 1, expected)
+        require("scale_crop", self.scale_crop, 0 < low <= high <= 1, expected)
 
     @property
     def copies_images(self) -> bool:
@@ -90,7 +87,6 @@ class Augmentation:
         The result has the same shape and sizes, and is the input itself if nothing is switched on.
         With `scale_crop` it is ``(B, s, s, C)`` without padding, where s = min(H, W).
         """
-        _check(images, sizes)
         # Not in bfloat16, in which a coordinate in a large image is wrong by several pixels.
         with torch.autocast(images.device.type, enabled=False):
             if self.scale_crop is not None:
@@ -380,19 +376,3 @@ def _within(images: Tensor, sizes: Tensor | None) -> Tensor:
     row, column = (torch.arange(n, device=images.device) for n in images.shape[1:3])
     inside = (row[:, None] < sizes[:, 0, None, None]) & (column < sizes[:, 1, None, None])
     return images * inside[..., None]
-
-
-def _check(images: Tensor, sizes: Tensor | None) -> None:
-    """Raises ValueError unless images and sizes have the right shapes, types and values."""
-    if images.ndim != 4 or images.dtype != torch.uint8:
-        found = f"{images.dtype} {tuple(images.shape)}"
-        raise ValueError(f"images: expected uint8 of shape (B, H, W, C), got {found}")
-    if sizes is None:
-        return
-    expected = f"sizes: expected int64 of shape ({len(images)}, 2), height and width, "
-    if sizes.shape != (len(images), 2) or sizes.dtype != torch.int64:
-        raise ValueError(expected + f"got {sizes.dtype} {tuple(sizes.shape)}")
-    # On a GPU this check would make the host wait for the device.
-    limit = torch.tensor(images.shape[1:3])
-    if sizes.device.type == "cpu" and not ((sizes >= 1) & (sizes <= limit)).all():
-        raise ValueError(expected + f"1 to {tuple(limit.tolist())}, got {sizes.tolist()}")

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from train.common.options import check_numbers
+from train.common.options import AtLeast1, Checked
 from train.common.program_run import ProgramRun, make
 from train.common.provenance import shell_command
 from train.common.ray_tasks import Submit, ray_tasks
@@ -18,10 +18,10 @@ from train.common.signals import restore_handlers, set_handlers
 
 
 @dataclass(frozen=True)
-class JobOptions:
+class JobOptions(Checked):
     """Where a program's runs are made."""
 
-    jobs: int = 1
+    jobs: AtLeast1 = 1
     """runs side by side on this machine; with more than one, each has one thread"""
     ray: str | None = None
     """make the runs on a Ray cluster of any size: auto, or the address of its head, which is
@@ -29,9 +29,6 @@ class JobOptions:
     this clone, its packages, the data and the runs at the same paths. A run takes one CPU, and one
     GPU if it computes on one and the cluster has any; if its machine is lost, it continues on
     another. The cluster's room, not --jobs, says how many run side by side"""
-
-    def __post_init__(self) -> None:
-        check_numbers(self, "at least 1", "jobs")
 
 
 def run_in_order(runs: Sequence[ProgramRun], options: JobOptions) -> dict[Path, str]:

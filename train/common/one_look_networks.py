@@ -12,13 +12,7 @@ from agents.halting.sact import SACTResNet
 from agents.one_look import OneLook, OneLookConfig
 from train.common.augment import Augmentation
 from train.common.backbone import load_classifier, pixel_scale, prepare_backbone, weights_of
-from train.common.options import (
-    SGD,
-    Encoder,
-    ResNetEncoder,
-    check_numbers,
-    words,
-)
+from train.common.options import SGD, Checked, Encoder, NotNegative, ResNetEncoder, words
 from train.common.training_task import TrainingTask
 
 
@@ -30,15 +24,13 @@ class NoHalting:
 
 
 @dataclass(frozen=True)
-class HaltingBlocks:
+class HaltingBlocks(Checked):
     """Adaptive computation time in a ResNet's blocks, for each image (act) or position (sact)."""
 
+    OPTION = "halting"
     name: Literal["act", "sact"] = "act"
-    ponder_cost: float = 0.005
+    ponder_cost: NotNegative = 0.005
     """cost of a residual unit, in nats"""
-
-    def __post_init__(self) -> None:
-        check_numbers(self, "0 or more", "ponder_cost", option="halting")
 
 
 HALTING = (NoHalting, HaltingBlocks)

@@ -13,7 +13,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
@@ -116,6 +116,56 @@ def _value(key: str, text: str, hint: Any) -> Any:
         raise ValueError(f"{key}={text}: expected {expected}") from None
 
 
+# -- checks ----------------------------------------------------------------------------------------
+
+
+def check(name: str, value: object, holds: bool, expected: str) -> None:
+    """Raises ValueError unless `holds`; `name` is an option's, or as "optimizer weight_decay"."""
+    if not holds:
+        option, _, key = name.partition(" ")
+        flag = f"{option.replace('_', '-')} {key}".rstrip()
+        text = " ".join(to_words(value)) if is_dataclass(value) else value
+        raise ValueError(f"--{flag} {text}: expected {expected}")
+
+
+RANGES: Mapping[str, Callable[[float], bool]] = {
+    "at least 1": lambda value: value >= 1,
+    "0 or more": lambda value: 0 <= value < math.inf,
+    "0 or more, below 2**31": lambda value: 0 <= value < 2**31,
+    "0 or more, less than 1": lambda value: 0 <= value < 1,
+    "a positive number": lambda value: 0 < value < math.inf,
+    "a number in (0, 1]": lambda value: 0 < value <= 1,
+    "a probability, from 0 to 1": lambda value: 0 <= value <= 1,
+}
+AtLeast1 = Annotated[int, "at least 1"]
+Count = Annotated[int, "0 or more"]
+NotNegative = Annotated[float, "0 or more"]
+Positive = Annotated[float, "a positive number"]
+Probability = Annotated[float, "a probability, from 0 to 1"]
+Seed = Annotated[int, "0 or more, below 2**31"]
+
+
+def check_numbers(settings: object, expected: str, *names: str, option: str = "") -> None:
+    """Raises ValueError unless each named field of an option is None or in a range of `RANGES`."""
+    for name in names:
+        value = getattr(settings, name)
+        holds = value is None or RANGES[expected](value)
+        check(f"{option} {name}".strip(), value, holds, expected)
+
+
+class Checked:
+    """A dataclass of options; ValueError unless its fields are in their annotated `RANGES`."""
+
+    OPTION: ClassVar[str] = ""  # the option whose settings they are; empty: each is an option
+
+    def __post_init__(self) -> None:
+        for name, hint in typing.get_type_hints(type(self), include_extras=True).items():
+            for part in (hint, *typing.get_args(hint)):  # a range, or none
+                for expected in getattr(part, "__metadata__", ()):
+                    if isinstance(expected, str):
+                        check_numbers(self, expected, name, option=self.OPTION)
+
+
 # -- options of several programs ------------------------------------------------------------------
 
 
@@ -162,22 +212,24 @@ Encoder = Annotated[PlainEncoder | ResNetEncoder, words(PlainEncoder, ResNetEnco
 
 
 @dataclass(frozen=True)
-class AdamW:
+class AdamW(Checked):
     """AdamW with betas 0.9 and 0.99."""
 
+    OPTION = "optimizer"
     name: Literal["adamw"] = "adamw"
-    weight_decay: float = 0.01
-    max_grad_norm: float = 5.0
+    weight_decay: NotNegative = 0.01
+    max_grad_norm: Positive = 5.0
     """gradients are clipped to this norm"""
 
 
 @dataclass(frozen=True)
-class SGD:
+class SGD(Checked):
     """SGD with momentum 0.9."""
 
+    OPTION = "optimizer"
     name: Literal["sgd"] = "sgd"
-    weight_decay: float = 1e-4
-    max_grad_norm: float = 5.0
+    weight_decay: NotNegative = 1e-4
+    max_grad_norm: Positive = 5.0
     nesterov: bool = True
     """Nesterov's momentum (the original on CUB), or the plain one (on MNIST)"""
     schedule: Literal["one_cycle", "linear", "steps"] = "one_cycle"
@@ -186,19 +238,20 @@ class SGD:
 
 
 @dataclass(frozen=True)
-class Muon:
+class Muon(Checked):
     """Muon for hidden matrices (Jordan et al. 2024), AdamW for all other weights."""
 
+    OPTION = "optimizer"
     name: Literal["muon"] = "muon"
-    weight_decay: float = 0.01
-    max_grad_norm: float = 100.0  # a guard against explosions; Muon's steps have a fixed norm
+    weight_decay: NotNegative = 0.01
+    max_grad_norm: Positive = 100.0  # a guard against explosions; Muon's steps have a fixed norm
 
 
 Optimizer = Annotated[AdamW | SGD | Muon, words(AdamW, SGD, Muon)]
 
 
 @dataclass(frozen=True)
-class EnvOptions:
+class EnvOptions(Checked):
     """The environment of a program."""
 
     env_id: str = "DTRAM-MNIST-v0"
@@ -251,21 +304,14 @@ class LearningOptions(EnvOptions):
     optimizer: Optimizer = AdamW()
     """adamw, sgd or muon, with weight_decay=... max_grad_norm=...; sgd also with
     nesterov=true|false schedule=one_cycle|linear|steps"""
-    learning_rate: float = 2e-3
+    learning_rate: Positive = 2e-3
     """peak of the learning-rate schedule, a one-cycle unless sgd has another"""
-    batch_size: int = 96
+    batch_size: AtLeast1 = 96
     """images in a batch"""
-    seed: int = 0
+    seed: Seed = 0
     """seed of all random numbers"""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 ..."""
-
-    def __post_init__(self) -> None:
-        check_numbers(self, "at least 1", "batch_size")
-        check_numbers(self, "a positive number", "learning_rate")
-        check_numbers(self.optimizer, "a positive number", "max_grad_norm", option="optimizer")
-        check_numbers(self.optimizer, "0 or more", "weight_decay", option="optimizer")
-        check("seed", self.seed, 0 <= self.seed < 2**31, "0 or more, below 2**31")
 
     def env_keywords(self) -> dict[str, Any]:
         """The keywords for `gym.make`."""
@@ -280,32 +326,25 @@ class TrainingOptions(LearningOptions):
     compile: bool = False
     """compile the training step by torch.compile, which takes a minute at the start; on a GPU its
     kernels are launched as CUDA graphs"""
-    epochs: int = 30
+    epochs: AtLeast1 = 30
     """passes over the training split, in each stage of the trunk; --stop has the stopper's"""
     run_dir: Path | None = None
     """folder of this run; runs/ENV_ID/DATE_TIME_seedN if not given"""
     resume: bool = False
     """continue the run in --run-dir, or start it if there is none; a finished run only prints its
     result"""
-    save_minutes: float = 10.0
+    save_minutes: Positive = 10.0
     """longest time between two checkpoints; there is one after every epoch, too"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_numbers(self, "at least 1", "epochs")
-        check_numbers(self, "a positive number", "save_minutes")
         if self.resume and self.run_dir is None:
             raise ValueError("--resume: expected with --run-dir, the run to continue")
 
     def check_batch_size(self, images: int) -> None:
         """Raises ValueError if a batch needs more images than there are."""
-        fits = self.batch_size <= images
-        check(
-            "batch_size",
-            self.batch_size,
-            fits,
-            f"at most {images}, the training images; try --batch-size 16",
-        )
+        expected = f"at most {images}, the training images; try --batch-size 16"
+        check("batch_size", self.batch_size, self.batch_size <= images, expected)
 
 
 def json_or_text(text: str) -> Any:
@@ -345,32 +384,6 @@ def describe_options(options: Any) -> str:
     defining = {k: v for k, v in vars(options).items() if k not in LOCATIONS_OF_A_RUN and v != ()}
     recipe = f"recipe {options.recipe}: " if getattr(options, "recipe", "") else ""
     return f"{recipe}{shlex.join(flags(defining, full=True))}"
-
-
-def check(name: str, value: object, holds: bool, expected: str) -> None:
-    """Raises ValueError unless `holds`; `name` is an option's, or as "optimizer weight_decay"."""
-    if not holds:
-        option, _, key = name.partition(" ")
-        flag = f"{option.replace('_', '-')} {key}".rstrip()
-        text = " ".join(to_words(value)) if is_dataclass(value) else value
-        raise ValueError(f"--{flag} {text}: expected {expected}")
-
-
-RANGES: Mapping[str, Callable[[float], bool]] = {
-    "at least 1": lambda value: value >= 1,
-    "0 or more": lambda value: 0 <= value < math.inf,
-    "a positive number": lambda value: 0 < value < math.inf,
-    "0 to 1": lambda value: 0 <= value <= 1,
-    "a probability, from 0 to 1": lambda value: 0 <= value <= 1,
-}
-
-
-def check_numbers(settings: object, expected: str, *names: str, option: str = "") -> None:
-    """Raises ValueError unless each named field of an option is None or in a range of `RANGES`."""
-    for name in names:
-        value = getattr(settings, name)
-        holds = value is None or RANGES[expected](value)
-        check(f"{option} {name}".strip(), value, holds, expected)
 
 
 def command_line(

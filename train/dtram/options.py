@@ -4,55 +4,56 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from train.common.options import check, check_numbers, words
+from train.common.options import (
+    AtLeast1,
+    Checked,
+    Count,
+    NotNegative,
+    Positive,
+    Probability,
+    check,
+    words,
+)
 
 
 @dataclass(frozen=True)
-class Gaussian:
+class Gaussian(Checked):
     """The paper's location policy: a Gaussian about the locator's output."""
 
+    OPTION = "locator"
     name: Literal["gaussian"] = "gaussian"
-    std: float = 0.1
+    std: Positive = 0.1
     """standard deviation, where the image is 2 wide"""
     gradient: Literal["detached", "state"] = "detached"
     """whether the policy gradient stops at the recurrent state or flows into it"""
-    hidden: int = 0
+    hidden: Count = 0
     """hidden units of the locator; 0 makes it linear, the paper's"""
     squash: Literal["tanh", "hard_tanh"] = "tanh"
     """brings the mean into [-1, 1]; hard_tanh clips, as the original code does"""
-    bound: float = 1.0
+    bound: Annotated[float, "a number in (0, 1]"] = 1.0
     """largest |x| and |y| of the mean, in image halves (13/14 in the original code)"""
-    learning_rate: float | None = None
+    learning_rate: Positive | None = None
     """the locator's own peak; that of all other weights if none"""
-
-    def __post_init__(self) -> None:
-        check_numbers(self, "a positive number", "std", "learning_rate", option="locator")
-        check("locator bound", self.bound, 0 < self.bound <= 1, "a number in (0, 1]")
-        check_numbers(self, "0 or more", "hidden", option="locator")
 
 
 @dataclass(frozen=True)
-class Cells:
+class Cells(Checked):
     """A location policy that chooses among the centres of grid x grid cells of the image."""
 
+    OPTION = "locator"
     name: Literal["cells"] = "cells"
-    grid: int = 7
+    grid: AtLeast1 = 7
     """cells along a side"""
-    entropy: float = 0.0
+    entropy: NotNegative = 0.0
     """weight of the entropy bonus, in a stage's first epoch"""
-    entropy_last: float | None = None
+    entropy_last: NotNegative | None = None
     """the same in its last epoch, with equal steps between; constant if none"""
     gradient: Literal["detached", "state"] = "detached"
     """whether the policy gradient stops at the recurrent state or flows into it"""
-    hidden: int = 0
+    hidden: Count = 0
     """hidden units of the locator; 0 makes it linear"""
-    learning_rate: float | None = None
+    learning_rate: Positive | None = None
     """the locator's own peak; that of all other weights if none"""
-
-    def __post_init__(self) -> None:
-        check_numbers(self, "at least 1", "grid", option="locator")
-        check_numbers(self, "0 or more", "entropy", "entropy_last", "hidden", option="locator")
-        check_numbers(self, "a positive number", "learning_rate", option="locator")
 
     def entropy_at(self, progress: float) -> float:
         """The weight of the entropy bonus after a share of the stage's epochs, in [0, 1]."""
@@ -61,25 +62,20 @@ class Cells:
 
 
 @dataclass(frozen=True)
-class Values:
+class Values(Checked):
     """A location policy for a map or a thumbnail: predicts each cell's reward, takes the best."""
 
+    OPTION = "locator"
     name: Literal["values"] = "values"
-    grid: int = 14
+    grid: AtLeast1 = 14
     """cells along a side of the map or image, among which the next location is chosen"""
-    hidden: int = 64
+    hidden: Count = 64
     """hidden units of the locator; 0 makes it linear"""
-    exploration: float = 0.1
+    exploration: Probability = 0.1
     """share of random cells in training; it falls to this from 1 in the first quarter"""
-    learning_rate: float | None = None
+    learning_rate: Positive | None = None
     """the locator's own peak; that of all other weights if none"""
     gradient: ClassVar[str] = "detached"
-
-    def __post_init__(self) -> None:
-        check_numbers(self, "at least 1", "grid", option="locator")
-        check_numbers(self, "0 or more", "hidden", option="locator")
-        check_numbers(self, "0 to 1", "exploration", option="locator")
-        check_numbers(self, "a positive number", "learning_rate", option="locator")
 
     def exploration_at(self, progress: float) -> float:
         """The share of random cells after a share of the stage's epochs, in [0, 1]."""
@@ -87,19 +83,17 @@ class Values:
 
 
 @dataclass(frozen=True)
-class Scan:
+class Scan(Checked):
     """No location policy: a map's glimpses follow one scan of centred digits on every image."""
 
+    OPTION = "locator"
     name: Literal["scan"] = "scan"
-    jitter: float = 1.0
+    jitter: NotNegative = 1.0
     """standard deviation about the scan's locations in training, in pixels"""
     gradient: ClassVar[str] = "detached"
     grid: ClassVar[int] = 0
     hidden: ClassVar[int] = 0
     learning_rate: ClassVar[None] = None
-
-    def __post_init__(self) -> None:
-        check_numbers(self, "0 or more", "jitter", option="locator")
 
 
 DIGIT_SCAN = (
@@ -117,16 +111,14 @@ Locator = Annotated[Gaussian | Cells | Values | Scan, words(Gaussian, Cells, Val
 
 
 @dataclass(frozen=True)
-class RNN:
+class RNN(Checked):
     """The paper's core: one vector, which a matrix and a ReLU update."""
 
+    OPTION = "core"
     name: Literal["rnn"] = "rnn"
-    init: float | None = None
+    init: Positive | None = None
     """the trunk's weights begin at random within ±init (0.1 in the original code on MNIST); if
     none, each layer within its own range"""
-
-    def __post_init__(self) -> None:
-        check_numbers(self, "a positive number", "init", option="core")
 
 
 @dataclass(frozen=True)
@@ -152,21 +144,18 @@ Core = Annotated[RNN | Map, words(RNN, Map)]
 
 
 @dataclass(frozen=True)
-class _Stopper:
+class _Stopper(Checked):
     """The options of a stop that DT-RAM learns."""
 
+    OPTION = "stop"
     name: str = ""
-    max_mean_glimpses: float | None = 3.5
+    max_mean_glimpses: Annotated[float, "at least 1"] | None = 3.5
     """validation chooses the stop threshold: within this bound the most glimpses, unless more raise
     the cross-entropy clearly; with none, the one with the highest return"""
     reads: Literal["answer", "state"] = "answer"
     """the stopper reads the state, and the class probabilities and the time; or the state alone"""
-    hidden: int = 128
+    hidden: Count = 128
     """hidden units of the stopper; 0 makes it linear"""
-
-    def __post_init__(self) -> None:
-        check_numbers(self, "0 or more", "hidden", option="stop")
-        check_numbers(self, "at least 1", "max_mean_glimpses", option="stop")
 
 
 @dataclass(frozen=True)
@@ -175,17 +164,15 @@ class _StopByReturn(_Stopper):
 
     gradient: Literal["exact", "reinforce"] = "exact"
     """expectation over the stopping time, or sampled"""
-    entropy: float = 5e-4
+    entropy: NotNegative = 5e-4
     """weight of the entropy bonus on stop decisions"""
     prior: Literal["confidence", "none"] = "confidence"
     """it begins as a threshold on the classifier's confidence, or at even odds"""
-    threshold: float | None = None
+    threshold: Probability | None = None
     """stop at a probability beyond this, in place of one that validation chooses"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_numbers(self, "0 or more", "entropy", option="stop")
-        check_numbers(self, "a probability, from 0 to 1", "threshold", option="stop")
         fits = self.threshold is None or self.max_mean_glimpses is None
         check("stop threshold", self.threshold, fits, "none, unless max_mean_glimpses=none")
 
@@ -194,14 +181,10 @@ class _StopByReturn(_Stopper):
 class _StopperAfter(_Stopper):
     """A stopper that learns after the trunk, which stays as it is."""
 
-    epochs: int = 20
+    epochs: AtLeast1 = 20
     """passes over the training split"""
-    batch_size: int = 1000
+    batch_size: AtLeast1 = 1000
     """images in a batch"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_numbers(self, "at least 1", "epochs", "batch_size", option="stop")
 
 
 @dataclass(frozen=True)
@@ -212,16 +195,11 @@ class StopJoint(_StopByReturn):
     prior: Literal["confidence", "none"] = "none"
     into: Literal["detached", "state"] = "detached"
     """whether the gradient of the stop decisions ends at the recurrent state or flows into it"""
-    ram_share: float = 0.0
+    ram_share: Annotated[float, "0 or more, less than 1"] = 0.0
     """share of the epochs, the first ones, that are without stops: every trajectory takes the whole
     budget. A one-cycle learning rate falls to its end there, then has a second cycle at a third"""
-    learning_rate: float | None = None
+    learning_rate: Positive | None = None
     """peak of the stopper's learning rate; none: as the rest"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_numbers(self, "a positive number", "learning_rate", option="stop")
-        check("stop ram_share", self.ram_share, 0 <= self.ram_share < 1, "0 or more, less than 1")
 
     def ram_epochs(self, epochs: int) -> int:
         """The number of epochs without stops; at least one has them."""
@@ -254,20 +232,17 @@ class StopOff:
 
 
 @dataclass(frozen=True)
-class ACT:
+class ACT(Checked):
     """Adaptive Computation Time in place of DT-RAM's stop, on a given trunk."""
 
+    OPTION = "stop"
     name: Literal["act"] = "act"
-    ponder_cost: float = 0.01
+    ponder_cost: NotNegative = 0.01
     """cost of a glimpse, in nats"""
-    epochs: int = 20
+    epochs: AtLeast1 = 20
     """passes over the training split"""
-    batch_size: int = 1000
+    batch_size: AtLeast1 = 1000
     """images in a batch"""
-
-    def __post_init__(self) -> None:
-        check_numbers(self, "0 or more", "ponder_cost", option="stop")
-        check_numbers(self, "at least 1", "epochs", "batch_size", option="stop")
 
 
 AfterTrunk = StopAfter | StopByValue | ACT

@@ -138,8 +138,8 @@ def test_saved_and_loaded_gives_identical_outputs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make_one", "message"),
     [
-        (lambda: ACTConfig(1, SMALL), "num_classes=1: expected at least 2"),
-        (lambda: ACTConfig(3, SMALL, epsilon=1.0), "epsilon=1.0: expected a number"),
+        (lambda: ACTConfig(1, SMALL), "num_classes=1: expected from 2 to"),
+        (lambda: ACTConfig(3, SMALL, epsilon=1.0), "epsilon=1.0: expected from 1e-06 to 0.999999"),
         (lambda: ACTConfig(3, SMALL, pixel_std=0.0), "pixel_std=0.0"),
         (lambda: ACTResNet(ACTConfig(3, SMALL), ("a",)), "1 names for 3 classes"),
         (lambda: make()(images(side=7)), "expected at least 8x8"),

@@ -156,7 +156,7 @@ def test_words_are_read(option: str, given: str, value: Any) -> None:
         ("augment", "flip=1", "flip=1: expected true or false"),
         ("augment", "scale_crop=0.5", "scale_crop=0.5: expected 2 numbers with commas between"),
         ("augment", "scale_crop=a,b", "scale_crop=a,b: expected 2 numbers with commas between"),
-        ("augment", "affine=-1", "Augmentation.affine=-1.0: expected 0 or more"),
+        ("augment", "affine=-1", "affine=-1.0: expected from 0 to"),
     ],
 )
 def test_wrong_words_are_named(option: str, given: str, message: str) -> None:
