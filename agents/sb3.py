@@ -124,6 +124,8 @@ def ignore_unread(model: Any) -> None:
     extractor = getattr(model.policy, "features_extractor", None)
     kinds = ("MultiCategorical", "DiagGaussian", "Categorical")
     fits = type(distribution).__name__.removeprefix("Maskable").removesuffix("Distribution")
+    if hasattr(distribution, "learns_labels"):
+        raise ValueError("ignore_unread: expected before learn_labels, not after it")
     if fits not in kinds or not isinstance(extractor, GlimpseExtractor):
         raise ValueError(
             f"{type(model).__name__}: expected PPO, A2C, RecurrentPPO or MaskablePPO without gSDE, "
@@ -168,8 +170,8 @@ def ignore_unread(model: Any) -> None:
 
 
 class _AddLoss(torch.autograd.Function):
-    """Returns its values. Their gradient is unchanged, and the loss gets the gradient 1, as if it
-    were added to what the values are for."""
+    """The values as they are. In the backward pass the loss gets the gradient 1, too, as if it were
+    a term of the total loss."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, loss: Tensor) -> Tensor:
@@ -204,6 +206,8 @@ def learn_labels(model: Any) -> None:
             "policy_kwargs=policy_settings() and env=Sb3VecEnv(ID, view='discrete', "
             "show_label=True), of an id where the agent predicts"
         )
+    if hasattr(distribution, "learns_labels"):
+        raise ValueError(f"{type(model).__name__}: learns labels already; call learn_labels once")
     score = distribution.log_prob
 
     def log_prob(actions: Tensor) -> Tensor:
@@ -211,7 +215,7 @@ def learn_labels(model: Any) -> None:
         of_label = (label * _categoricals(distribution)[2].logits).sum()
         return _AddLoss.apply(score(actions), -of_label / label.sum().clamp(min=1))
 
-    distribution.log_prob = log_prob
+    distribution.log_prob, distribution.learns_labels = log_prob, True
 
 
 def _categoricals(distribution: Any) -> list[Any]:

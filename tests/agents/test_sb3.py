@@ -335,6 +335,12 @@ def test_a_model_learns_labels_and_acts_without(algorithm: Any) -> None:
 
 def test_models_that_cannot_learn_labels() -> None:
     kwargs: dict[str, Any] = {"policy_kwargs": policy_settings(16, 8), **QUIET}
+    twice = PPO("MultiInputPolicy", Sb3VecEnv(ID, 2, view="discrete", show_label=True), **kwargs)
+    learn_labels(twice)
+    with pytest.raises(ValueError, match="learns labels already; call learn_labels once"):
+        learn_labels(twice)
+    with pytest.raises(ValueError, match="expected before learn_labels"):
+        ignore_unread(twice)
     for model in (
         PPO("MultiInputPolicy", Sb3VecEnv(ID, 2, view="discrete"), **kwargs),
         PPO("MultiInputPolicy", Sb3VecEnv(ID, 2, view="continuous", show_label=True), **kwargs),
