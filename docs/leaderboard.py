@@ -19,7 +19,8 @@ INTRODUCTION = """\
 One or two tables for each id, best discounted return first: means over seeds ± half of Student's
 95 % interval, on the whole test split, by one deterministic pass. A row with one seed has no
 interval. "Reward alone": the algorithm learns from the reward or from nothing. "Labels allowed": it
-is told the right class after every glimpse, too. Rows differ in how long they learn. Env steps are the glimpses that a run learned from; "not counted": the run of the trunk kept no count.
+is told the right class after every glimpse, too. Rows differ in how long they learn. Env steps are
+the glimpses that a run learned from; "not counted": the run of the trunk kept no count.
 
 [The protocol](protocol.md) has the rules, and how to [add a result](protocol.md#add-a-result)."""
 HEADS = ["algorithm", "discounted return", "test error %", "mean glimpses", "env steps"]
