@@ -288,8 +288,9 @@ def parameter_groups(
     """A module's trainable parameters as groups for an optimiser, none of them empty.
 
     Unless `decay_norms`, the weight decay of norms, biases and everything of less than two
-    dimensions is 0.
+    dimensions is 0. Raises ValueError if `weight_decay` is negative.
     """
+    require("weight_decay", weight_decay, weight_decay >= 0, "at least 0")
     # Unlike a batch norm's, the weights of these norms may have several dimensions.
     norms = [part for part in module.modules() if isinstance(part, nn.LayerNorm | nn.RMSNorm)]
     of_norms = {parameter for norm in norms for parameter in norm.parameters()}

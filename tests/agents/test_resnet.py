@@ -353,6 +353,11 @@ def test_decay_as_the_optimiser_applies_it() -> None:
         assert torch.equal(value, before[key] * (0.5 if value.ndim == 4 else 1.0)), key
 
 
+def test_a_negative_decay_is_refused() -> None:
+    with pytest.raises(ValueError, match="weight_decay=-1: expected at least 0"):
+        parameter_groups(Mixed(), -1)
+
+
 def test_frozen_norms_do_not_learn_and_all_else_does() -> None:
     trunk = ResNetBackbone(ResNetOptions("resnet10", width=4, stem_stride=1))
     everything = {id(p) for p in trunk.parameters()}

@@ -490,3 +490,14 @@ def test_augmentation_leaves_the_padding_black() -> None:
 def test_settings_out_of_range_are_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         Augmentation(**settings)
+
+
+@pytest.mark.parametrize("augment", [Augmentation(), Augmentation(affine=0.0)])
+def test_wrong_batches_are_refused(augment: Augmentation) -> None:
+    images = noise_images(2, 8, 9, 3)
+    with pytest.raises(ValueError, match=r"images: expected uint8 .* got torch.float32 \(2, 8, 9"):
+        augment(images.float())
+    with pytest.raises(ValueError, match=r"sizes: expected int64 of shape \(2, 2\).* got .*\(2,\)"):
+        augment(images, torch.tensor([8, 9]))
+    with pytest.raises(ValueError, match=r"1 to \(8, 9\), got \[\[8, 9\], \[9, 8\]\]"):
+        augment(images, torch.tensor([[8, 9], [9, 8]]))
