@@ -131,10 +131,7 @@ def ignore_unread(model: Any) -> None:
             f"{type(model).__name__}: expected PPO, A2C, RecurrentPPO or MaskablePPO without gSDE, "
             "made with policy_kwargs=policy_settings()"
         )
-    normalizer = getattr(model, "get_vec_normalize_env", lambda: None)()
-    changed = normalizer.obs_rms if normalizer is not None and normalizer.norm_obs else ()
-    if "time" in changed:
-        raise ValueError("VecNormalize: expected norm_obs_keys without 'time', which is read")
+    _check_unchanged(model, "time")
     if fits == "Categorical":
         return
 
@@ -186,7 +183,8 @@ def learn_labels(model: Any) -> None:
     """Adds the cross-entropy of a model's predictions with the true classes to its loss.
 
     The mean over the glimpses of a minibatch, whether the agent stops there or not, is added with
-    weight 1. The label has no part in what the model acts on, so it acts without one.
+    weight 1, and logged as ``train/label_loss``. The label has no part in what the model acts on,
+    so it acts without one.
 
     Args:
         model: PPO, A2C, RecurrentPPO or MaskablePPO, made with `policy_settings` and an
@@ -194,7 +192,8 @@ def learn_labels(model: Any) -> None:
             trained on needs the call again.
 
     Raises:
-        ValueError: it is another model, or its environment shows no label.
+        ValueError: it is another model, its environment shows no label or is a `VecNormalize` that
+            changes ``label``, or it learns labels already.
     """
     distribution: Any = getattr(model.policy, "action_dist", None)
     extractor = getattr(model.policy, "features_extractor", None)
@@ -206,6 +205,7 @@ def learn_labels(model: Any) -> None:
             "policy_kwargs=policy_settings() and env=Sb3VecEnv(ID, view='discrete', "
             "show_label=True), of an id where the agent predicts"
         )
+    _check_unchanged(model, LABEL)
     if hasattr(distribution, "learns_labels"):
         raise ValueError(f"{type(model).__name__}: learns labels already; call learn_labels once")
     score = distribution.log_prob
@@ -213,9 +213,21 @@ def learn_labels(model: Any) -> None:
     def log_prob(actions: Tensor) -> Tensor:
         label = extractor.label  # (B, K) one-hot; 0 where RecurrentPPO pads its sequences
         of_label = (label * _categoricals(distribution)[2].logits).sum()
-        return _AddLoss.apply(score(actions), -of_label / label.sum().clamp(min=1))
+        loss = -of_label / label.sum().clamp(min=1)
+        if torch.is_grad_enabled():  # else the model acts
+            model.logger.record_mean("train/label_loss", loss.item())
+        return _AddLoss.apply(score(actions), loss)
 
     distribution.log_prob, distribution.learns_labels = log_prob, True
+
+
+def _check_unchanged(model: Any, key: str) -> None:
+    """Raises ValueError if the model's environment is a `VecNormalize` that changes an observation
+    which is read as it is."""
+    normalizer = getattr(model, "get_vec_normalize_env", lambda: None)()
+    changed = normalizer.obs_rms if normalizer is not None and normalizer.norm_obs else ()
+    if key in changed:
+        raise ValueError(f"VecNormalize: expected norm_obs_keys without {key!r}, which is read")
 
 
 def _categoricals(distribution: Any) -> list[Any]:
@@ -244,6 +256,8 @@ class Sb3Policy:
         self.model, self.deterministic = model, deterministic
         self._masks = "action_masks" in inspect.signature(model.predict).parameters
         self._normalizer = getattr(model, "get_vec_normalize_env", lambda: None)()
+        extractor = getattr(getattr(model, "policy", model), "features_extractor", None)
+        self._ignores_label = isinstance(extractor, GlimpseExtractor)  # only training shows it
         self._env: Any = None
 
     def check_env(self, env: Any) -> None:
@@ -252,7 +266,7 @@ class Sb3Policy:
             # The model's own spaces have the bounds that VecNormalize changed.
             made = getattr(getattr(self._normalizer, "venv", self.model), name)
             found = getattr(env, f"single_{name}")
-            if _plain(made) != _plain(found):
+            if _plain(made, LABEL if self._ignores_label else None) != _plain(found):
                 raise ValueError(
                     f"this {type(self.model).__name__} was made for the {name} {made}, the "
                     f"environment has {found}; pass the same view=, observe= and sizes"
@@ -296,10 +310,11 @@ class Sb3Policy:
         return action, _Memory(lstm, np.zeros_like(state.start))
 
 
-def _plain(space: spaces.Space) -> Any:
-    """A space in a form that is equal whether images have their channels first or last."""
-    if isinstance(space, spaces.Dict):  # without the label, which only training shows
-        return {key: _plain(part) for key, part in space.items() if key != LABEL}
+def _plain(space: spaces.Space, without: str | None = None) -> Any:
+    """A space in a form that is equal whether images have their channels first or last, and without
+    one key."""
+    if isinstance(space, spaces.Dict):
+        return {key: _plain(part) for key, part in space.items() if key != without}
     if isinstance(space, spaces.Box) and len(space.shape) == 3:
         return sorted(space.shape), str(space.dtype)
     return space

@@ -181,7 +181,8 @@ class GlimpseVectorEnv(EnvBase, gym.vector.VectorEnv[Any, Any, Any]):
 
     @property
     def location(self) -> Any:
-        """Location ``(num_envs, 2)`` float32 of each slot's last glimpse, x and y in [-1, 1]."""
+        """Location ``(num_envs, 2)`` float32 of each slot's last glimpse, x and y in [-1, 1]; the
+        centre, (0, 0), of a thumbnail and before the first `reset`."""
         return self._b.copy(self._episodes.location)
 
     def action_masks(self) -> Any:

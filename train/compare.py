@@ -7,7 +7,7 @@
     python train/compare.py --records benchmarks/results/comparison/DTRAM-MNIST-v0.jsonl
 
 Algorithms: ppo, a2c, dqn, sac, recurrent_ppo, maskable_ppo, random, center, scan and dtram; and
-ppo_labels, maskable_ppo_labels and recurrent_ppo_labels, which learn from labels, too.
+ppo_labels, a2c_labels, maskable_ppo_labels and recurrent_ppo_labels, which learn from labels, too.
 
 It writes one JSON record for each run, and from the records Markdown, CSV, plots and a page;
 --records makes those again. Interrupted, the same command continues. A failed run is a row that

@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clon
 from train.common.run import Interrupt, RunFolder, new_folder, run_program  # isort: skip
 
 import gymnasium as gym
+import numpy as np
 import torch
 import tyro
 from stable_baselines3.common.logger import Logger, make_output_format
@@ -270,7 +271,7 @@ def write_report(
         about = env.class_names, env.glimpse_size, whole_first, int(found.label[n])
         return Episode(title, image, *about, looks, int(found.prediction[n]))
 
-    glimpses = inline(histogram(results["histogram"]), "share of the test images by glimpses")
+    lengths = np.unique(found.num_glimpses)
     write_run_page(
         folder,
         results,
@@ -278,7 +279,14 @@ def write_report(
         found.prediction,
         env.class_names,
         summary=summary,
-        costs=[glimpses],
+        warnings=[f"every test image took {lengths[0]} of {env.max_glimpses} glimpses"]
+        if experiment.steps and len(lengths) == 1
+        else (),
+        costs=[
+            inline(
+                histogram(results["histogram"]), "share of the test images by number of glimpses"
+            )
+        ],
         maps=location_maps(found.locations, found.num_glimpses, whole_first),
         groups=episode_groups(episode, found.prediction == found.label, found.num_glimpses),
     )

@@ -13,6 +13,7 @@ from gymnasium import spaces
 from sb3_contrib import MaskablePPO, RecurrentPPO
 from stable_baselines3 import A2C, DQN, PPO, SAC
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.preprocessing import preprocess_obs
 from stable_baselines3.common.torch_layers import NatureCNN
 from stable_baselines3.common.vec_env import VecMonitor, VecNormalize, VecTransposeImage
@@ -304,6 +305,7 @@ def test_labels_add_their_cross_entropy_to_the_loss(algorithm: Any) -> None:
         assert outputs.grad is not None
         return outputs.grad
 
+    model.set_logger(Logger(None, []))
     ignore_unread(model)
     without = gradient()
     learn_labels(model)
@@ -313,11 +315,14 @@ def test_labels_add_their_cross_entropy_to_the_loss(algorithm: Any) -> None:
     added = gradient() - without
     torch.testing.assert_close(added[:, -sizes[2] :], expected)
     assert not added[:, : -sizes[2]].any()
+    loss = -(tensors["label"] * p.log()).sum() / 2
+    assert model.logger.name_to_value["train/label_loss"] == pytest.approx(loss.item())
 
 
 @pytest.mark.parametrize("algorithm", [PPO, A2C, RecurrentPPO, MaskablePPO])
 def test_a_model_learns_labels_and_acts_without(algorithm: Any) -> None:
-    """Its weights differ from those that the same training gives without labels."""
+    """Its weights differ from those that the same training gives without labels. It plays where no
+    label is shown."""
     policy = "MultiInputLstmPolicy" if algorithm is RecurrentPPO else "MultiInputPolicy"
     size = {} if algorithm is A2C else {"batch_size": 32}
     weights = []
@@ -341,6 +346,15 @@ def test_models_that_cannot_learn_labels() -> None:
         learn_labels(twice)
     with pytest.raises(ValueError, match="expected before learn_labels"):
         ignore_unread(twice)
+    for keys, fits in ((["location", "label"], False), (["location"], True)):
+        normal = VecNormalize(
+            Sb3VecEnv(ID, 2, view="discrete", show_label=True), norm_obs_keys=keys
+        )
+        with nullcontext() if fits else pytest.raises(ValueError, match="without 'label'"):
+            learn_labels(PPO("MultiInputPolicy", normal, **kwargs))
+    reads = PPO("MultiInputPolicy", Sb3VecEnv(ID, 2, view="discrete", show_label=True), **QUIET)
+    with pytest.raises(ValueError, match=r"was made for the observation_space .*'label'"):
+        dtram_env.evaluate(Sb3Policy(reads), ID, "validation", view="discrete")
     for model in (
         PPO("MultiInputPolicy", Sb3VecEnv(ID, 2, view="discrete"), **kwargs),
         PPO("MultiInputPolicy", Sb3VecEnv(ID, 2, view="continuous", show_label=True), **kwargs),

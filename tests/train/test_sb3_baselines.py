@@ -1,6 +1,7 @@
 """The baselines' program: the results of a run, resuming, and errors in one line."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -27,6 +28,7 @@ from tests.train.pages import Page
 from train import sb3_baselines
 from train.baselines.algorithms import ALGORITHMS, settings
 from train.baselines.callback import ValidationCallback
+from train.baselines.comparison_run import baseline_record
 from train.common.run import RunFolder, run_program
 from train.sb3_baselines import Options, prepare, train
 
@@ -129,6 +131,17 @@ def test_a_whole_task_run_and_its_logs(tmp_path: Path, capsys: pytest.CaptureFix
     events = EventAccumulator(str(run))
     events.Reload()
     assert {"eval/mean_reward", "rollout/ep_rew_mean"} <= set(events.Tags()["scalars"])
+
+
+def test_a_run_that_learns_from_labels_too(tmp_path: Path) -> None:
+    few = {"eval_points": 1, "set": SMALL["ppo"]}
+    run = train(small("ppo_labels", WHOLE, run_dir=tmp_path / "run", **few))
+    header, *rows = (run / "progress-0.csv").read_text().splitlines()
+    column = header.split(",").index("train/label_loss")
+    losses = [float(cells[column]) for row in rows if (cells := row.split(","))[column]]
+    assert losses and losses[0] == pytest.approx(math.log(4), rel=0.2)  # of an untrained guess
+    record = baseline_record(results_of(run))
+    assert record["learns_from"] == "labels and reward"
 
 
 @pytest.mark.parametrize(
@@ -441,8 +454,7 @@ WHOLE_ID = ("--env-id", WHOLE)
             ("--algo", "dqn", *WHOLE_ID),
             "--algo dqn takes one Discrete action, which policy-only ids have; "
             "hyperparameters.toml has no row [whole-task.dqn]; use --algo ppo, a2c, sac, "
-            "recurrent_ppo, maskable_ppo, ppo_labels, maskable_ppo_labels, recurrent_ppo_labels, "
-            "random, center, scan, or add a row",
+            "recurrent_ppo, maskable_ppo, random, center, scan, or add a row",
         ),
         (
             ("--algo", "sac", *WHOLE_ID, "--view", "discrete"),

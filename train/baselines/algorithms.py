@@ -15,6 +15,8 @@ ROWS: dict[str, dict[str, Any]] = tomllib.loads(TABLE.read_text(encoding="utf-8"
 SEARCHES = RESULTS / "search"
 ENV_STEPS = {"policy-only": 300_000, "whole-task": 1_000_000}
 """Env steps of a run on each track, unless another number is given."""
+LABELS = "_labels"
+"""How the name of an algorithm that learns from labels, too, ends."""
 VIEW_WORDS = {
     "continuous": "a Box action",
     "discrete": "a MultiDiscrete action",
@@ -47,14 +49,13 @@ ALGORITHMS: dict[str, Algorithm] = {
         "sb3_contrib", "RecurrentPPO", ("discrete", "continuous", "single"), recurrent=True
     ),
     "maskable_ppo": Algorithm("sb3_contrib", "MaskablePPO", ("discrete", "single")),
-    "ppo_labels": Algorithm("stable_baselines3", "PPO", ("discrete",), labels=True),
-    "maskable_ppo_labels": Algorithm("sb3_contrib", "MaskablePPO", ("discrete",), labels=True),
-    "recurrent_ppo_labels": Algorithm(
-        "sb3_contrib", "RecurrentPPO", ("discrete",), recurrent=True, labels=True
-    ),
     "random": Algorithm("dtram_env", "RandomPolicy", ("native",), learns=False),
     "center": Algorithm("dtram_env", "CenterPolicy", ("native",), learns=False),
     "scan": Algorithm("dtram_env", "ScanPolicy", ("native",), learns=False),
+}
+ALGORITHMS |= {
+    name + LABELS: ALGORITHMS[name]._replace(views=("discrete",), labels=True)
+    for name in ("ppo", "a2c", "recurrent_ppo", "maskable_ppo")
 }
 
 
@@ -69,16 +70,24 @@ class Settings(NamedTuple):
 
 
 def table_row(track: str, algo: str) -> dict[str, Any]:
-    """A row of the table, a baseline's or DT-RAM's. Raises ValueError if there is none."""
-    rows = ROWS[track]
-    if algo not in rows:
+    """A row of the table, a baseline's or DT-RAM's; with labels it is the same.
+
+    Raises ValueError if there is none.
+    """
+    rows, name = ROWS[track], algo.removesuffix(LABELS)
+    if name != algo and track == "policy-only":
+        raise ValueError(
+            f"--algo {algo} learns to predict, but on policy-only ids a frozen classifier does; "
+            f"use --algo {name}, or an id of the whole task as --env-id DTRAM-MNIST-v0"
+        )
+    if name not in rows:
         takes = " or ".join(VIEW_WORDS[view] for view in ALGORITHMS[algo].views)
-        others = ", ".join(name for name in rows if name in ALGORITHMS)
+        others = ", ".join(other for other in rows if other in ALGORITHMS)
         raise ValueError(
             f"--algo {algo} takes {takes}; {TABLE.name} has no row [{track}.{algo}]; use --algo "
             f"{others}, or add a row"
         )
-    return rows[algo]
+    return rows[name]
 
 
 def settings(track: str, algo: str, changes: Mapping[str, Any] | None = None) -> Settings:
@@ -129,7 +138,8 @@ def reinforce_options(row: Mapping[str, Any]) -> dict[str, Any]:
 def number_of_trials(env_name: str, algo: str, row: Mapping[str, Any]) -> int:
     """Number of trials in the search that found a row of the table; 0 without a search."""
     searches = read_records(SEARCHES / f"{env_name}.jsonl")
-    found = (s for s in searches if s["algo"] == algo and s["best"]["row"] == row)
+    name = algo.removesuffix(LABELS)
+    found = (s for s in searches if s["algo"] == name and s["best"]["row"] == row)
     return next((len(search["trials"]) for search in found), 0)
 
 

@@ -34,7 +34,7 @@ def location_maps(locations: np.ndarray, taken: np.ndarray, whole_first: bool) -
     longest = int(taken.max())
     steps = range(first, min(longest, first + MOST_MAPS - 1) + 1)
     rows = []
-    for number in (None, *numbers):
+    for number in (None, *(numbers if len(numbers) > 1 else ())):
         maps = []
         for step in steps:
             of_row = taken >= step if number is None else (taken == number) & (taken >= step)
@@ -70,24 +70,25 @@ def episode_groups(
 ) -> list[dict[str, Any]]:
     """The easiest, the hardest and wrong images of a pass, for ``run.html``.
 
+    Right images are one group if they took equally many glimpses and `sure` is not known.
+
     Args:
         episode: gives the episode of an image by its number.
         right: ``(N,)`` bool, whether the answer is right.
         taken: ``(N,)`` numbers of glimpses.
         sure: ``(N,)`` probability of the answer; None if it is not known.
     """
-    few = many = surest = least = ""
-    if taken.min() < taken.max():
-        few, many = " after the fewest glimpses", " after the most glimpses"
-    if sure is None:
-        sure = np.zeros(len(taken))
-    else:
-        surest, least = "The surest first.", "The least sure first."
+    dynamic, known = bool(taken.min() < taken.max()), sure is not None
+    few, many = (" after the fewest glimpses", " after the most glimpses") if dynamic else ("", "")
+    surest, least = (" The surest first.", " The least sure first.") if known else ("", "")
+    sure = np.zeros(len(taken)) if sure is None else sure
     orders = {
-        "Easiest": (f"Right{few}. {surest}", right, taken, -sure),
-        "Hardest": (f"Right{many}. {least}", right, -taken, sure),
-        "Wrong": (surest, ~right, np.zeros(len(taken)), -sure),
+        "Easiest": (f"Right{few}.{surest}", right, taken, -sure),
+        "Hardest": (f"Right{many}.{least}", right, -taken, sure),
+        "Wrong": (surest.strip(), ~right, np.zeros(len(taken)), -sure),
     }
+    if not dynamic and not known:  # nothing tells easy from hard
+        orders = {"Right": ("", *orders["Easiest"][1:]), "Wrong": orders["Wrong"]}
     return [
         {
             "title": title,

@@ -26,8 +26,9 @@ from train.reinforce import Options as ReinforceOptions
 
 IDS = {"policy-only": "agents:DTRAM-MNIST-Policy-v0", "whole-task": "DTRAM-MNIST-v0"}
 EVERYWHERE = {"ppo", "a2c", "sac", "recurrent_ppo", "maskable_ppo", "random", "center", "scan"}
-WITH_LABELS = {"ppo_labels", "maskable_ppo_labels", "recurrent_ppo_labels"}
+WITH_LABELS = {"ppo_labels", "a2c_labels", "maskable_ppo_labels", "recurrent_ppo_labels"}
 PAIRS = [(track, algo) for track in ROWS for algo in ROWS[track]]
+PAIRS += [("whole-task", algo) for algo in sorted(WITH_LABELS)]
 LEARNING = [(t, a) for t, a in PAIRS if a in ALGORITHMS and ALGORITHMS[a].learns]
 SEARCHED = [
     (track, record)
@@ -39,24 +40,26 @@ SEARCHED = [
 def test_both_tracks_have_a_row_for_everyone_who_can_act_in_them() -> None:
     assert set(ROWS) == set(ENV_STEPS)
     assert ROWS["policy-only"].keys() == EVERYWHERE | {"dqn", "dtram"}
-    assert ROWS["whole-task"].keys() == EVERYWHERE | WITH_LABELS | {"dtram"}
+    assert ROWS["whole-task"].keys() == EVERYWHERE | {"dtram"}
     assert {name for name, algo in ALGORITHMS.items() if algo.labels} == WITH_LABELS
     assert ALGORITHMS.keys() == EVERYWHERE | WITH_LABELS | {"dqn"}
 
 
-@pytest.mark.parametrize("algo", sorted(WITH_LABELS))
-def test_who_has_labels_has_nothing_else_of_its_own(algo: str) -> None:
-    """The same class and hyper-parameters, so that the labels are the only difference."""
-    without = algo.removesuffix("_labels")
-    assert ROWS["whole-task"][algo] == ROWS["whole-task"][without]
-    assert ALGORITHMS[algo]._replace(labels=False, views=()) == ALGORITHMS[without]._replace(
-        views=()
-    )
+def test_with_labels_nothing_else_differs() -> None:
+    for name in WITH_LABELS:
+        without = name.removesuffix("_labels")
+        assert table_row("whole-task", name) == table_row("whole-task", without)
+        made = number_of_trials("DTRAM-MNIST-v0", name, table_row("whole-task", name))
+        assert made == number_of_trials("DTRAM-MNIST-v0", without, table_row("whole-task", name))
+        with pytest.raises(
+            ValueError, match=f"--algo {name} learns to predict, .*--algo {without}"
+        ):
+            table_row("policy-only", name)
 
 
 @pytest.mark.parametrize(("track", "algo"), LEARNING)
 def test_a_row_makes_its_model(mnist_folder, track: str, algo: str) -> None:
-    row = ROWS[track][algo]
+    row = table_row(track, algo)
     chosen = settings(track, algo, {"buffer_size": 1000} if "buffer_size" in row else {})
     env = Sb3VecEnv(IDS[track], chosen.num_envs, show_label=ALGORITHMS[algo].labels, **chosen.env)
     model = make_model(algo, env, chosen, seed=3, device="cpu")

@@ -42,6 +42,11 @@ def test_maps_are_of_the_images_that_took_a_glimpse(whole_first: bool, steps: li
     assert seen == [steps, [t for t in steps if t == 1], steps]
 
 
+def test_one_number_of_glimpses_has_one_row() -> None:
+    found = location_maps(np.zeros((4, 2, 2)), np.full(4, 2), False)
+    assert [name for name, _ in found["rows"]] == ["all images"]
+
+
 def test_long_budgets_have_the_maps_of_some() -> None:
     found = location_maps(np.zeros((100, 100, 2)), np.arange(1, 101), False)
     assert len(found["rows"]) == 13 and len(found["steps"]) == 12 and found["left_out"]
@@ -91,9 +96,18 @@ def test_groups_are_ordered() -> None:
 
 def test_groups_have_some_images_at_most_or_none() -> None:
     right, taken = [True] * 40, [1] * 40
-    found = episode_groups(episodes(taken, right), np.array(right), np.array(taken))
-    assert [len(group["episodes"]) for group in found] == [SHOWN, SHOWN, 0]
-    assert [group["order"] for group in found] == ["Right. ", "Right. ", ""]
+    given = episodes(taken, right), np.array(right), np.array(taken)
+    found = episode_groups(*given)
+    assert [(group["title"], len(group["episodes"])) for group in found] == [
+        ("Right", SHOWN),
+        ("Wrong", 0),
+    ]
+    (easiest, hardest, wrong) = episode_groups(*given, np.linspace(0, 1, 40))
+    assert [len(group["episodes"]) for group in (easiest, hardest, wrong)] == [SHOWN, SHOWN, 0]
+    assert (easiest["order"], hardest["order"]) == (
+        "Right. The surest first.",
+        "Right. The least sure first.",
+    )
 
 
 def test_long_episodes_show_their_beginning_and_end() -> None:
