@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from dtram_env.checks import misfit
 
 LARGEST = 1e6  # absolute value of a number in a setting
-LEAST = 1e-6  # number that counts as positive
+LEAST = 1e-6  # the smallest number that counts as positive
 LARGEST_SIDE, MOST_CLASSES = 2**13, 10**6
 
 Side = Annotated[int, 1, LARGEST_SIDE]
@@ -19,6 +19,7 @@ Hidden = Annotated[int, 0, 2**16]
 """Units of a hidden layer; 0: there is none."""
 Classes = Annotated[int, 2, MOST_CLASSES]
 Share = Annotated[float, LEAST, 1]
+"""Of a whole: more than 0, at most 1."""
 Number = Annotated[float, -LARGEST, LARGEST]
 NotNegative = Annotated[float, 0, LARGEST]
 Positive = Annotated[float, LEAST, LARGEST]

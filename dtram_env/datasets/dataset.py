@@ -23,7 +23,7 @@ class Dataset:
         metadata: arrays ``(N, …)`` by name, such as boxes, that `info` holds beside the label.
         drawn: whether this package draws the images.
         stands_in_for: title of the requested dataset, if this is its drawn stand-in.
-        paths: path of each image, relative to the folder of all; empty without files.
+        paths: file of each image, relative to the dataset's folder; empty if there are no files.
 
     Raises:
         ValueError: an array has the wrong type or shape, or a label is out of range.
