@@ -7,9 +7,6 @@ For any `dtram_env.Policy`, in an environment that `gym.make_vec` made with
     write_film(Path("film"), "my policy", episodes)
 """
 
-import base64
-import html
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +21,9 @@ from agents.policy_only import LookAndStop
 from agents.stopping import LearnedStop
 from dtram_env import GlimpseVectorEnv, sensor
 from dtram_env.backends import to_host
-from dtram_env.files import replacing, write_text
+from dtram_env.files import replacing
 from dtram_env.rendering import COLOURS, crop_boxes, draw_episode, episode_caption, readable
+from train.common.page import encoded, image, write_page
 
 BARS = 7  # classes with a bar, those of the highest belief at any glimpse
 PICTURE, GLIMPSE, GAP, LINE, NAME = 280, 96, 8, 18, 110  # pixels
@@ -200,37 +198,17 @@ def write_film(folder: Path, title: str, episodes: Sequence[Episode]) -> Path:
     how: dict[str, Any] = {"append_images": others, "duration": durations, "loop": 0}
     with replacing(folder / "watch.gif") as aside:
         first.save(aside, format="GIF", save_all=True, **how)
-    rows = []
+    sections = []
     for episode, film in zip(episodes, films, strict=True):
-        pictures = "".join(f'<img alt="" src="data:image/png;base64,{_png(f)}">' for f in film)
+        pictures = [
+            image(encoded(Image.fromarray(frame), "png"), "png", f"after glimpse {number}")
+            for number, frame in enumerate(film, start=1)
+        ]
         stops = ", ".join(f"{look.stop:.2f}" for look in episode.looks if look.stop is not None)
         said = f"{len(film)} glimpse{'s' * (len(film) > 1)}"
         said += f"; probability of stopping after each: {stops}" if stops else ""
-        rows.append(f"<h2>{html.escape(episode.title)}</h2><p>{said}</p><div>{pictures}</div>")
-    gif = base64.b64encode((folder / "watch.gif").read_bytes()).decode()
-    return write_text(folder / "watch.html", _PAGE.format(html.escape(title), gif, "\n".join(rows)))
-
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<title>{0}</title>
-<style>
-body {{ background: #111; color: #ddd; font: 15px sans-serif; margin: 1.5em }}
-h2 {{ font-size: 1em; margin: 1.5em 0 0 }}
-div {{ display: flex; flex-wrap: wrap; gap: 6px }}
-</style>
-<h1>{0}</h1>
-<p>Left: the image, its glimpses in order and the path between them. Right: the last glimpse, the
-belief after it (green: the true class, red: a wrong answer), and the probability of stopping.</p>
-<img alt="all episodes, one after the other" src="data:image/gif;base64,{1}">
-{2}
-</html>
-"""
-
-
-def _png(frame: np.ndarray) -> str:
-    """A picture as PNG in base64."""
-    buffer = io.BytesIO()
-    Image.fromarray(frame).save(buffer, format="PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
+        sections.append((episode.title, said, pictures))
+    gif = image((folder / "watch.gif").read_bytes(), "gif", "all episodes, one after the other")
+    return write_page(
+        folder / "watch.html", "film.html", title=title, warnings=(), gif=gif, films=sections
+    )

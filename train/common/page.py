@@ -70,7 +70,7 @@ def _in_page_colours(style: re.Match[str]) -> str:
 
 
 def image(content: bytes, kind: str, label: str) -> Markup:
-    """An image element with a file's content, a "png" or "jpeg"."""
+    """An image element with a file's content, a "png", "jpeg" or "gif"."""
     data = base64.b64encode(content).decode()
     return Markup('<img alt="{}" src="data:image/{};base64,{}">').format(label, kind, data)
 
