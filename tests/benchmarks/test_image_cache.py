@@ -3,7 +3,6 @@
 import gc
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -79,25 +78,13 @@ def test_an_answer_costs_the_same_at_every_side(
         assert end["one_look_ms"] == pytest.approx(whole + row["one_look"]["ms"], abs=0.02)
 
 
-PEAK = """
-import numpy as np
-import torch
-from benchmarks import image_side as side
-
-device = torch.device("cpu")
-np.ones(60_000_000, dtype=np.uint8)  # before the start
-before = side.start_of_peak(device)
-np.ones(30_000_000, dtype=np.uint8)
-np.ones(20_000_000, dtype=np.uint8)
-print(side.peak_memory(device) - before)
-"""
-
-
-def test_peak_memory_is_that_of_the_largest_array_since_the_start(
-    run_python: Callable[..., str],
-) -> None:
-    """In a process of its own: programs that other tests call keep the memory that they free."""
-    assert float(run_python("-c", PEAK)) == pytest.approx(30, abs=5)
+def test_peak_memory_is_that_of_the_largest_array_since_the_start() -> None:
+    device = torch.device("cpu")
+    np.ones(60_000_000, dtype=np.uint8)  # before the start
+    before = side.start_of_peak(device)
+    np.ones(30_000_000, dtype=np.uint8)
+    np.ones(20_000_000, dtype=np.uint8)
+    assert side.peak_memory(device) - before == pytest.approx(30, abs=5)
 
 
 # -- scene_side -----------------------------------------------------------------------------------
