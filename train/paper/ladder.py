@@ -24,8 +24,8 @@ RECORDS = "ladder.jsonl"  # beside the tables
 KEY = ("protocol", "system", "seed")  # identifies a record
 FIXED = (4, 7)
 """Numbers of glimpses after which the error is shown, beside that at each of `BOUNDS`."""
-COMPARED = f"<= {BOUNDS[1]}"
-"""The column whose error is compared with the last rung kept."""
+COMPARED = tuple(f"<= {bound}" for bound in BOUNDS)
+"""The columns whose errors are compared with the last rung kept."""
 
 
 def measure(reader: Reader, line: Line, seed: int, folder: Path) -> Record:
@@ -61,7 +61,7 @@ def measure(reader: Reader, line: Line, seed: int, folder: Path) -> Record:
 
 
 def rows(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """One row a rung that has records, in order; the difference is to the last one kept."""
+    """One row a rung that has records, in order; the differences are to the last one kept."""
     found: list[dict[str, Any]] = []
     before: dict[int, Record] = {}
     for rung in RUNGS:
@@ -74,41 +74,39 @@ def rows(records: Sequence[Record]) -> list[dict[str, Any]]:
             counts = Counter(how for one in runs.values() for how in one["collapsed"])
             row["collapsed"] = [f"{count} of {len(runs)}: {how}" for how, count in counts.items()]
             row["columns"] = {
-                name: _column(runs, name) for name in next(iter(runs.values()))["columns"]
+                name: _column(runs, before, name) for name in next(iter(runs.values()))["columns"]
             }
-            row |= _difference(runs, before)
             found.append(row)
         before = runs if rung.kept else before
     return found
 
 
-def _column(runs: dict[int, Record], name: str) -> dict[str, Any]:
-    """Mean error and glimpses over seeds, and the errors' standard deviation."""
+def _column(runs: dict[int, Record], before: dict[int, Record], name: str) -> dict[str, Any]:
+    """Mean error and glimpses over seeds, the errors' standard deviation and their change."""
     errors = [one["columns"][name]["error"] for one in runs.values()]
     glimpses = [one["columns"][name]["mean_glimpses"] for one in runs.values()]
     return {
         "error": round(float(np.mean(errors)), 4),
         "spread": round(float(np.std(errors, ddof=1)), 4) if len(errors) > 1 else None,
         "mean_glimpses": round(float(np.mean(glimpses)), 4),
+        **(_difference(runs, before, name) if name in COMPARED else {}),
     }
 
 
-def _difference(runs: dict[int, Record], before: dict[int, Record]) -> dict[str, float]:
-    """The change of `COMPARED`'s error in points, on the seeds that both rungs have."""
+def _difference(runs: dict[int, Record], before: dict[int, Record], name: str) -> dict[str, float]:
+    """The change of a column's error in points, on the seeds that both rungs have."""
     seeds = sorted(runs.keys() & before.keys())
     if not seeds:
         return {}
-    pairs = [(_wrong(runs[seed]), _wrong(before[seed])) for seed in seeds]
+    pairs = [(_wrong(runs[seed], name), _wrong(before[seed], name)) for seed in seeds]
     differences = np.stack([100.0 * (new.astype(float) - old) for new, old in pairs])
-    names = ("difference", "low", "high")
-    return dict(
-        zip(names, (round(v, 4) for v in statistics.paired_bootstrap(differences)), strict=True)
-    )
+    values = (round(value, 4) for value in statistics.paired_bootstrap(differences))
+    return dict(zip(("difference", "low", "high"), values, strict=True))
 
 
-def _wrong(record: Record) -> np.ndarray:
-    """Which test images ``(N,)`` bool a run got wrong in the column that is compared."""
-    return unpack_bits(record["columns"][COMPARED]["wrong"], record["images"])
+def _wrong(record: Record, name: str) -> np.ndarray:
+    """Which test images ``(N,)`` bool a run got wrong in a column."""
+    return unpack_bits(record["columns"][name]["wrong"], record["images"])
 
 
 def table(found: Sequence[dict[str, Any]]) -> str:
@@ -121,14 +119,13 @@ def table(found: Sequence[dict[str, Any]]) -> str:
         for name, one in row["columns"].items():
             spread = "" if one["spread"] is None else f" ± {one['spread']:.2f}"
             line[f"at {name}"] = f"{one['error']:.2f}{spread}"
-            if name not in map(str, FIXED):
+            if name in COMPARED:
                 line[f"at {name}"] += f" ({one['mean_glimpses']:.2f})"
-        interval = "difference" in row
-        line["change at " + COMPARED] = (
-            f"{row['difference']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f})"
-            if interval
-            else ""
-        )
+                line[f"change at {name}"] = (
+                    f"{one['difference']:+.2f} ({one['low']:+.2f} to {one['high']:+.2f})"
+                    if "difference" in one
+                    else ""
+                )
         line["seconds"] = f"{row['seconds']:,}"
         line["seeds"] = str(row["seeds"])
         line["collapsed"] = ", ".join(row["collapsed"])
