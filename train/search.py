@@ -8,8 +8,8 @@ TPE sampler draws the changes from the algorithm's space, which is a table below
 run of train/sb3_baselines.py or train/reinforce.py. The outcome is one record with every trial;
 the best row is printed for the table. Interrupted, the same command continues.
 
-Algorithms: ppo, a2c, recurrent_ppo, maskable_ppo, dqn, sac, scan, dtram. The searches behind the
-table are in benchmarks/results/search/ENV_ID.jsonl.
+Algorithms: ppo, a2c, recurrent_ppo, maskable_ppo, dqn, qr_dqn, sac, tqc, scan, dtram. The searches
+behind the table are in benchmarks/results/search/ENV_ID.jsonl.
 """
 
 import hashlib
@@ -106,6 +106,19 @@ ON_POLICY: Space = {
 }
 VIEWS = ["continuous", "discrete"]
 PPO: Space = {**ON_POLICY, "n_epochs": [4, 8], "env.view": VIEWS}
+DQN: Space = {
+    "learning_rate": LINEAR_RATE,
+    "gradient_steps": [4, 8, 16],
+    "target_update_interval": [500, 2000],
+    "exploration_fraction": Interval(0.1, 0.6, log=False),
+    "env.grid": [3, 4, 6],
+}
+SAC: Space = {
+    "learning_rate": LINEAR_RATE,
+    "gradient_steps": [4, 8],
+    "tau": [0.005, 0.02],
+    "ent_coef": ["auto_0.01", "auto_0.1", 0.003, 0.01],
+}
 DTRAM: Space = {
     "stop": [
         f"after max_mean_glimpses=none entropy={entropy} epochs=40 batch_size=200"
@@ -120,19 +133,10 @@ SPACES: dict[str, Space] = {
     "a2c": {**ON_POLICY, "n_steps": [1, 2, 4, 8], "env.view": VIEWS},
     "recurrent_ppo": PPO,
     "maskable_ppo": {**ON_POLICY, "n_epochs": [4, 8], "env.grid": [3, 4, 6]},
-    "dqn": {
-        "learning_rate": LINEAR_RATE,
-        "gradient_steps": [4, 8, 16],
-        "target_update_interval": [500, 2000],
-        "exploration_fraction": Interval(0.1, 0.6, log=False),
-        "env.grid": [3, 4, 6],
-    },
-    "sac": {
-        "learning_rate": LINEAR_RATE,
-        "gradient_steps": [4, 8],
-        "tau": [0.005, 0.02],
-        "ent_coef": ["auto_0.01", "auto_0.1", 0.003, 0.01],
-    },
+    "dqn": DQN,
+    "qr_dqn": DQN,
+    "sac": SAC,
+    "tqc": SAC,
     "scan": {"grid": [2, 3], "stop_after": [3, 4, 5, 6, 7]},
     "dtram": {
         **DTRAM,

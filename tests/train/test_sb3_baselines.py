@@ -47,7 +47,9 @@ SMALL: dict[str, tuple[str, ...]] = {
     "ppo": (*ROLLOUT, "batch_size=64"),
     "a2c": ROLLOUT,
     "dqn": REPLAY,
+    "qr_dqn": REPLAY,
     "sac": REPLAY,
+    "tqc": REPLAY,
     "recurrent_ppo": (*ROLLOUT, "batch_size=64", "network.lstm_hidden_size=8"),
     "maskable_ppo": (*ROLLOUT, "batch_size=64"),
 }
@@ -448,13 +450,13 @@ WHOLE_ID = ("--env-id", WHOLE)
             ("--algo", "dqn", *POLICY, "--view", "continuous"),
             "--algo dqn takes one Discrete action, which policy-only ids have (--view single), not "
             "--view continuous on the policy-only track; with --view continuous: --algo ppo, a2c, "
-            "sac, recurrent_ppo",
+            "sac, tqc, recurrent_ppo",
         ),
         (
             ("--algo", "dqn", *WHOLE_ID),
             "--algo dqn takes one Discrete action, which policy-only ids have; "
             "hyperparameters.toml has no row [whole-task.dqn]; use --algo ppo, a2c, sac, "
-            "recurrent_ppo, maskable_ppo, random, center, scan, or add a row",
+            "tqc, recurrent_ppo, maskable_ppo, random, center, scan, or add a row",
         ),
         (
             ("--algo", "sac", *WHOLE_ID, "--view", "discrete"),

@@ -147,7 +147,7 @@ def test_a_trial_is_a_run_of_its_program(
 @pytest.mark.parametrize("track", ENV_STEPS)
 @pytest.mark.parametrize("algo", SPACES)
 def test_a_space_draws_what_the_program_takes(track: str, algo: str) -> None:
-    if (track, algo) == ("whole-task", "dqn"):
+    if track == "whole-task" and algo.endswith("dqn"):
         return
     space = (WHOLE_TASK_SPACES if track == "whole-task" else SPACES)[algo]
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))

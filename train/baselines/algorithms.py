@@ -44,7 +44,9 @@ ALGORITHMS: dict[str, Algorithm] = {
     "ppo": Algorithm("stable_baselines3", "PPO", ("discrete", "continuous", "single")),
     "a2c": Algorithm("stable_baselines3", "A2C", ("discrete", "continuous", "single")),
     "dqn": Algorithm("stable_baselines3", "DQN", ("single",)),
+    "qr_dqn": Algorithm("sb3_contrib", "QRDQN", ("single",)),
     "sac": Algorithm("stable_baselines3", "SAC", ("continuous",)),
+    "tqc": Algorithm("sb3_contrib", "TQC", ("continuous",)),
     "recurrent_ppo": Algorithm(
         "sb3_contrib", "RecurrentPPO", ("discrete", "continuous", "single"), recurrent=True
     ),

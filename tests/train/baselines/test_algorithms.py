@@ -25,7 +25,10 @@ from train.dtram.recipes import RECIPES
 from train.reinforce import Options as ReinforceOptions
 
 IDS = {"policy-only": "agents:DTRAM-MNIST-Policy-v0", "whole-task": "DTRAM-MNIST-v0"}
-EVERYWHERE = {"ppo", "a2c", "sac", "recurrent_ppo", "maskable_ppo", "random", "center", "scan"}
+EVERYWHERE = {
+    *("ppo", "a2c", "sac", "tqc", "recurrent_ppo", "maskable_ppo", "random", "center", "scan")
+}
+ONE_NUMBER = {"dqn", "qr_dqn"}  # their action is one Discrete number
 WITH_LABELS = {"ppo_labels", "a2c_labels", "maskable_ppo_labels", "recurrent_ppo_labels"}
 PAIRS = [(track, algo) for track in ROWS for algo in ROWS[track]]
 PAIRS += [("whole-task", algo) for algo in sorted(WITH_LABELS)]
@@ -39,10 +42,10 @@ SEARCHED = [
 
 def test_both_tracks_have_a_row_for_everyone_who_can_act_in_them() -> None:
     assert set(ROWS) == set(ENV_STEPS)
-    assert ROWS["policy-only"].keys() == EVERYWHERE | {"dqn", "dtram"}
+    assert ROWS["policy-only"].keys() == EVERYWHERE | ONE_NUMBER | {"dtram"}
     assert ROWS["whole-task"].keys() == EVERYWHERE | {"dtram"}
     assert {name for name, algo in ALGORITHMS.items() if algo.labels} == WITH_LABELS
-    assert ALGORITHMS.keys() == EVERYWHERE | WITH_LABELS | {"dqn"}
+    assert ALGORITHMS.keys() == EVERYWHERE | WITH_LABELS | ONE_NUMBER
 
 
 def test_with_labels_nothing_else_differs() -> None:

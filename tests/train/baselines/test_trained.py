@@ -37,7 +37,7 @@ def make_run(folder: Path, algo: str, env_id: str, **changes: Any) -> Any:
 def test_it_acts_as_the_model_that_was_saved(
     tmp_path: Path, request: pytest.FixtureRequest, algo: str
 ) -> None:
-    env_id = request.getfixturevalue("policy_id") if algo == "dqn" else WHOLE
+    env_id = request.getfixturevalue("policy_id") if algo.endswith("dqn") else WHOLE
     model = make_run(tmp_path, algo, env_id, env=("max_glimpses=3",))
     assert is_baseline(tmp_path)
     policy, found_id, keywords = load_baseline(tmp_path, CPU)
