@@ -1,21 +1,23 @@
-"""How fast the environment steps.
+"""How fast the environment steps, beside its peers and its limits.
 
     python benchmarks/env_throughput.py
     python benchmarks/env_throughput.py --json env_throughput.json --device cuda
 
-Random locations, random answers, steady state: actions are drawn before the clock starts. A vector
-step counts as one env-step for every slot, as Gymnasium counts; "useful" leaves out the steps in
-which a slot only restarts. The fraction of a bare gather is the time to cut the same number of
-crops out of random images, and do nothing else, over the time of a step. The rows by batch size are
-the torch backend's, beside the device's own limit: a copy of as many glimpses.
+Random locations, random answers, a stop with probability 1/2 after each glimpse unless a row says
+otherwise, steady state: actions are drawn before the clock starts. A vector step counts as one
+env-step for every slot, as Gymnasium counts. Two limits: a bare gather cuts as many crops out of
+random images, and does nothing else; the same work by hand also draws images, counts glimpses and
+grades answers, in a loop written for that alone. The rows by batch size are the torch backend's,
+beside the device's own limit: a copy of as many glimpses.
 """
 
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -25,10 +27,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clon
 
 from benchmarks.timing import BenchmarkOptions, best_rate, doubling, run_benchmark
 from dtram_env import GlimpseVectorEnv, sensor
+from dtram_env.sb3 import Sb3VecEnv
+from train.common.options import check
 from train.common.provenance import choose_device
 
 POOL = 32  # batches of actions, used in turn
-MODES = ("NextStep", "Disabled", "SameStep")
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,11 @@ class Options(BenchmarkOptions):
     """Measures env-steps a second."""
 
     env_id: str = "DTRAM-MNIST-v0"
-    """registered environment"""
-    num_envs: int = 1024
-    """slots of the vector environment"""
+    """registered environment, of images of one size"""
+    num_envs: tuple[int, ...] = (1, 8, 64, 1024, 16384)
+    """numbers of environments side by side"""
+    threads: tuple[int, ...] = (1, 2)
+    """numbers of threads of the torch backend; NumPy has one"""
     max_glimpses: int = 7
     """the budget"""
     seconds: float = 1.0
@@ -51,9 +56,19 @@ class Options(BenchmarkOptions):
     """slots of the torch backend, one after another; if not given, 128, 256 ... 65536 on a GPU, up
     to 1024 on the CPU"""
     host: bool = True
-    """measure the numpy backend, the torch backend's modes, the scalar class and the peer"""
+    """measure both backends, the peers and the limits by number of environments"""
     seed: int = 0
     """seed of images and actions"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("num_envs", "threads"):
+            values = getattr(self, name)
+            check(name, values, values and min(values) >= 1, "numbers of at least 1")
+
+
+Work = Iterator[Callable[[], object]]
+"""Gives one step of all environments, and closes them afterwards."""
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -64,24 +79,26 @@ def run(options: Options) -> dict[str, Any]:
     return {"figures": figures, "rows": rows}
 
 
-def by_size(options: Options, batch_size: int) -> dict[str, Any]:
-    """The torch backend with so many slots, which stop with probability 1/2 after a glimpse."""
-    options = replace(options, num_envs=batch_size)
-    env = make_vector(options, 1)
-    shape = (batch_size, *env.reset()[0]["glimpse"].shape[1:])
+def by_size(options: Options, n: int) -> dict[str, Any]:
+    """The torch backend with `n` slots."""
+    shape = (n, *make_vector(options, 1).reset()[0]["glimpse"].shape[1:])
     seen, to = (torch.zeros(shape, dtype=torch.uint8, device=options.device) for _ in range(2))
-    copies = rate_over([seen], to.copy_, options, 20, batch_size)["per_s"]
-    figure = vector(options, "NextStep", 0.5, "torch")
+    copies = rate(options, n, lambda: to.copy_(seen))
+    with vector(options, n, backend="torch", device=options.device) as step:
+        steps = rate(options, n, step)
+    # After an episode of E[T] steps comes one that only restarts.
+    length = sum(0.5**t for t in range(options.max_glimpses))
+    glimpses = steps * length / (length + 1)
     row = {
         "device": options.device,
-        "batch_size": batch_size,
-        "steps_per_second": round(figure["per_s"]),
-        "glimpses_per_second": round(figure["useful_per_s"]),
+        "batch_size": n,
+        "steps_per_second": round(steps),
+        "glimpses_per_second": round(glimpses),
         "copied_glimpses_per_second": round(copies),
-        "fraction_of_copy": round(figure["useful_per_s"] / copies, 4),
+        "fraction_of_copy": round(glimpses / copies, 4),
     }
     print(
-        f"{batch_size:9,d} slots, torch on {options.device}: {row['glimpses_per_second']:14,d} "
+        f"{n:9,d} slots, torch on {options.device}: {row['glimpses_per_second']:14,d} "
         f"glimpses/s; a copy of as many: {row['copied_glimpses_per_second']:14,d} glimpses/s",
         flush=True,
     )
@@ -89,66 +106,92 @@ def by_size(options: Options, batch_size: int) -> dict[str, Any]:
 
 
 def compare(options: Options) -> list[dict[str, Any]]:
-    """Backends, modes, the scalar class and the peer."""
-    figures: list[dict[str, Any]] = []
-    gather = bare_gather(options)
-    report(figures, "bare gather", gather)
-    for stop in (0.5, 0.0):
-        for mode in MODES:
-            figure = vector(options, mode, stop, "numpy")
-            figure["fraction_of_gather"] = figure["per_s"] / gather["per_s"]
-            report(figures, f"vector, numpy, {mode}, P(stop)={stop}", figure)
-            if (mode, stop) == ("NextStep", 0.0):
-                without_stop = figure["per_s"]
-    for mode in MODES:
-        figure = vector(options, mode, 0.5, "torch")
-        report(figures, f"vector, torch on {options.device}, {mode}, P(stop)=0.5", figure)
-    report(figures, "scalar, unwrapped, P(stop)=0.5", scalar(options, wrapped=False))
-    report(figures, "scalar, gym.make, P(stop)=0.5", scalar(options, wrapped=True))
-    peer = ap_gym(options)
-    if peer is not None:
-        # The peer's episodes have no stop and last the whole step limit: so must ours.
-        peer["ratio_of_ours"] = without_stop / peer["per_s"]
-        report(figures, "ap-gym's image classification, vector, no stop", peer)
+    """A figure for each row, number of environments and number of threads."""
+    figures = []
+    for row in rows_of(options):
+        for n in options.num_envs:
+            if row.least <= n <= row.most:
+                torch.set_num_threads(row.threads)
+                with row.work(options, n) as step:
+                    figure = {"name": row.name, "num_envs": n, "per_s": rate(options, n, step)}
+                figures.append(figure)
+                print(f"{row.name:55s} {n:6,d} {figure['per_s']:14,.0f} /s", flush=True)
     return figures
 
 
-def rate_over(
-    items: Sequence[Any], use: Callable[[Any], object], options: Options, calls: int, num_envs: int
-) -> dict[str, Any]:
-    """Env-steps a second of a `use` of `num_envs` slots, with prepared items in turn."""
+class Row(NamedTuple):
+    """What is measured, for `least` to `most` environments."""
+
+    name: str
+    work: Callable[[Options, int], Any]  # a context manager, see `Work`
+    most: int = 10**6
+    least: int = 1
+    threads: int = 1
+
+
+def rows_of(options: Options) -> list[Row]:
+    """The limits, ours, and the peers; of these the largest numbers take minutes to make."""
+
+    def with_(make: Callable[..., Any], **how: Any) -> Callable[[Options, int], Any]:
+        return lambda options, n: make(options, n, **how)
+
+    found = [
+        Row("bare gather", bare_gather),
+        Row("the same work by hand, NextStep", same_work),
+        *(
+            Row(f"ours, numpy, {mode}", with_(vector, autoreset_mode=mode))
+            for mode in ("NextStep", "Disabled", "SameStep")
+        ),
+        *(
+            Row(
+                f"ours, torch on {options.device}, NextStep, threads: {count}",
+                with_(vector, backend="torch", device=options.device),
+                threads=count,
+            )
+            for count in options.threads
+        ),
+        Row("ours, Sb3VecEnv", with_(sb3, kind="ours")),
+        Row("ours, scalar, gym.make", scalar, most=1),
+        Row("scalar class in Gymnasium's SyncVectorEnv", with_(gymnasium, mode="sync"), 1024),
+        Row("scalar class in Gymnasium's AsyncVectorEnv", with_(gymnasium, mode="async"), 64),
+        Row("scalar class in SB3's DummyVecEnv", with_(sb3, kind="dummy"), 1024),
+        Row("scalar class in SB3's SubprocVecEnv", with_(sb3, kind="processes"), 64),
+        Row("ours, numpy, NextStep, no stop", with_(vector, stop=0.0)),
+    ]
+    try:
+        import ap_gym.envs.image_classification  # noqa: F401
+    except ImportError:
+        print("ap-gym is not installed, or not whole (pip install 'dtram[bench]'): no row")
+    else:
+        found.append(Row("ap-gym's image classification, no stop", ap_gym_peer, 1024))
+    return found
+
+
+def rate(options: Options, n: int, step: Callable[[], object]) -> float:
+    """Env-steps a second of a step of `n` environments."""
+    calls = max(1, min(200, 20_000 // n))
+    return n * best_rate(step, options.seconds, options.rounds, calls, options.device)
+
+
+def in_turn(use: Callable[[Any], object], items: Sequence[Any]) -> Callable[[], object]:
+    """Uses prepared items, one each call."""
     turn = cycle(items)
-    seconds, rounds, device = options.seconds, options.rounds, options.device
-    rate = best_rate(lambda: use(next(turn)), seconds, rounds, calls, device)
-    return {"per_s": num_envs * rate}
+    return lambda: use(next(turn))
 
 
-def make_vector(options: Options, num_envs: int, **keywords: Any) -> GlimpseVectorEnv:
-    """The vector environment with some number of slots."""
-    env = gym.make_vec(options.env_id, num_envs=num_envs, **keywords).unwrapped
+def make_vector(options: Options, n: int, **keywords: Any) -> GlimpseVectorEnv:
+    """The vector environment with `n` slots."""
+    keywords = {"max_glimpses": options.max_glimpses, **keywords}
+    env = gym.make_vec(options.env_id, num_envs=n, **keywords).unwrapped
     assert isinstance(env, GlimpseVectorEnv)
     return env
 
 
-def bare_gather(options: Options) -> dict[str, Any]:
-    """Crops of random images at random places, and nothing else."""
-    env, n = make_vector(options, 1), options.num_envs
-    side, (height, width) = env.glimpse_size, env.data.typical_size
-    store = env.data.store(sensor.margin(side, env.num_scales))
-    rng = np.random.default_rng(options.seed)
-    crops = []
-    for _ in range(POOL):
-        location = rng.uniform(-1, 1, (n, 2))
-        index = rng.integers(env.num_images, size=n)
-        top = sensor.corner(location[:, 1], height, side)
-        left = sensor.corner(location[:, 0], width, side)
-        crops.append((index, top, left, side))
-    return rate_over(crops, lambda crop: store.crop(*crop), options, 100, n)
-
-
-def draw_actions(options: Options, num_classes: int, stop: float) -> list[dict[str, np.ndarray]]:
+def draw_actions(
+    options: Options, n: int, num_classes: int, stop: float = 0.5
+) -> list[dict[str, np.ndarray]]:
     """Batches of native actions."""
-    rng, n = np.random.default_rng(options.seed), options.num_envs
+    rng = np.random.default_rng(options.seed)
     return [
         {
             "location": rng.uniform(-1, 1, (n, 2)).astype(np.float32),
@@ -159,58 +202,131 @@ def draw_actions(options: Options, num_classes: int, stop: float) -> list[dict[s
     ]
 
 
-def vector(options: Options, mode: str, stop: float, backend: str) -> dict[str, Any]:
+# -- limits ----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def bare_gather(options: Options, n: int) -> Work:
+    """Crops of random images at random places, and nothing else."""
+    env = make_vector(options, 1)
+    side, (height, width) = env.glimpse_size, env.data.typical_size
+    store = env.data.store(sensor.margin(side, env.num_scales))
+    rng = np.random.default_rng(options.seed)
+    crops = []
+    for _ in range(POOL):
+        location = rng.uniform(-1, 1, (n, 2))
+        index = rng.integers(env.num_images, size=n)
+        top = sensor.corner(location[:, 1], height, side)
+        left = sensor.corner(location[:, 0], width, side)
+        crops.append((index, top, left, side))
+    yield in_turn(lambda crop: store.crop(*crop), crops)
+
+
+@contextmanager
+def same_work(options: Options, n: int) -> Work:
+    """Draws images, counts glimpses, grades answers and takes glimpses: no checks, no infos."""
+    env = make_vector(options, 1)
+    store = env.data.store(sensor.margin(env.glimpse_size, env.num_scales))
+    labels, paid = env.data.labels, env.discount ** np.arange(env.max_glimpses + 1)
+    rng = np.random.default_rng(options.seed)
+    index, t, over = rng.integers(len(labels), size=n), np.ones(n, np.int64), np.zeros(n, bool)
+    location = np.zeros((n, 2), np.float32)
+
+    def step(action: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        nonlocal index, t, over, location
+        ended = ((action["stop"] == 1) | (t >= env.max_glimpses)) & ~over
+        reward = np.where(ended & (action["prediction"] == labels[index]), paid[t], 0)
+        index = np.where(over, rng.integers(len(labels), size=n), index)
+        location = np.where((ended | over)[:, None], location, action["location"])
+        location = np.where(over[:, None], 0, location)
+        t = np.where(over, 1, t + ~ended)
+        over = ended
+        seen = sensor.glimpse(store, index, location, env.glimpse_size, env.num_scales)
+        return seen, reward, ended
+
+    yield in_turn(step, draw_actions(options, n, env.num_classes))
+
+
+# -- ours ------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def vector(options: Options, n: int, stop: float = 0.5, **keywords: Any) -> Work:
     """The vector environment; in "Disabled" every step is followed by a masked reset."""
-    how: dict[str, Any] = {"autoreset_mode": mode, "backend": backend}
-    how |= {"device": options.device} if backend == "torch" else {}
-    env = make_vector(options, options.num_envs, max_glimpses=options.max_glimpses, **how)
-    actions: list[Any] = draw_actions(options, env.num_classes, stop)
-    if backend == "torch":
+    env = make_vector(options, n, **keywords)
+    actions: list[Any] = draw_actions(options, n, env.num_classes, stop)
+    if keywords.get("backend") == "torch":
         actions = [
-            {key: torch.from_numpy(value).to(options.device) for key, value in action.items()}
+            {key: torch.from_numpy(value).to(env.device) for key, value in action.items()}
             for action in actions
         ]
     env.reset(seed=options.seed)
+    disabled = keywords.get("autoreset_mode") == "Disabled"
 
     def step(action: Any) -> None:
         over = env.step(action)[2]
-        if mode == "Disabled":
+        if disabled:
             env.reset(options={"reset_mask": over})
 
-    figure = rate_over(actions, step, options, 20, options.num_envs)
-    if mode == "NextStep":
-        # After an episode of E[T] steps comes one that only restarts.
-        length = sum((1 - stop) ** t for t in range(options.max_glimpses))
-        figure["useful_per_s"] = figure["per_s"] * length / (length + 1)
-    return figure
+    yield in_turn(step, actions)
 
 
-def scalar(options: Options, wrapped: bool) -> dict[str, Any]:
+@contextmanager
+def scalar(options: Options, n: int) -> Work:
     """The scalar environment, resets included."""
     env = gym.make(options.env_id, max_glimpses=options.max_glimpses)
-    if not wrapped:
-        env = env.unwrapped
-    batches = draw_actions(options, env.unwrapped.num_classes, 0.5)  # type: ignore[attr-defined]
-    rows = range(min(options.num_envs, 64))
-    actions = [{key: value[i] for key, value in batch.items()} for batch in batches for i in rows]
+    classes = env.unwrapped.num_classes  # type: ignore[attr-defined]
+    batches = draw_actions(options, 64, classes)
+    actions = [{key: value[i] for key, value in b.items()} for b in batches for i in range(64)]
     env.reset(seed=options.seed)
 
     def step(action: Any) -> None:
         if env.step(action)[2]:
             env.reset()
 
-    return rate_over(actions, step, options, 200, 1)
+    yield in_turn(step, actions)
 
 
-def ap_gym(options: Options) -> dict[str, Any] | None:
-    """The peer's vector environment on the same images and sensor, if it is installed."""
-    try:
-        from ap_gym.envs.image import ImageClassificationDataset
-        from ap_gym.envs.image.image_perception_module import ImagePerceptionConfig
-        from ap_gym.envs.image_classification import ImageClassificationVectorEnv
-    except ImportError:
-        print("ap-gym is not installed, or not whole (pip install 'dtram[bench]'): no ratio")
-        return None
+# -- peers -----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def gymnasium(options: Options, n: int, mode: str) -> Work:
+    """Gymnasium's own vector environments over the scalar class."""
+    how: dict[str, Any] = {"vectorization_mode": mode, "max_glimpses": options.max_glimpses}
+    env: Any = gym.make_vec(options.env_id, num_envs=n, **how)
+    env.reset(seed=options.seed)
+    classes = env.single_action_space["prediction"].n
+    yield in_turn(env.step, draw_actions(options, n, classes))
+    env.close()
+
+
+@contextmanager
+def sb3(options: Options, n: int, kind: str) -> Work:
+    """`Sb3VecEnv`, or SB3's own over the scalar class, in the discrete view."""
+    from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
+
+    how: dict[str, Any] = {"max_glimpses": options.max_glimpses, "view": "discrete"}
+    env: Any
+    if kind == "ours":
+        env = Sb3VecEnv(options.env_id, n, **how)
+    else:
+        makers = [lambda: gym.make(options.env_id, **how)] * n
+        env = DummyVecEnv(makers) if kind == "dummy" else SubprocVecEnv(makers, "fork")
+    rng = np.random.default_rng(options.seed)
+    counts = env.action_space.nvec
+    env.reset()
+    yield in_turn(env.step, [rng.integers(counts, size=(n, len(counts))) for _ in range(POOL)])
+    env.close()
+
+
+@contextmanager
+def ap_gym_peer(options: Options, n: int) -> Work:
+    """ap-gym's vector environment on the same images and sensor; its episodes have no stop."""
+    from ap_gym.envs.image import ImageClassificationDataset
+    from ap_gym.envs.image.image_perception_module import ImagePerceptionConfig
+    from ap_gym.envs.image_classification import ImageClassificationVectorEnv
+
     env = make_vector(options, 1)
     data = env.data
 
@@ -232,26 +348,12 @@ def ap_gym(options: Options) -> dict[str, Any] | None:
         sensor_size=(env.glimpse_size, env.glimpse_size),
         step_limit=options.max_glimpses,
     )
-    peer = ImageClassificationVectorEnv(options.num_envs, config)
+    peer = ImageClassificationVectorEnv(n, config)
     peer.action_space.seed(options.seed)
     actions = [peer.action_space.sample() for _ in range(POOL)]
     peer.reset(seed=options.seed)
-    figure = rate_over(actions, peer.step, options, 1, options.num_envs)
+    yield in_turn(peer.step, actions)
     peer.close()
-    return figure
-
-
-def report(figures: list[dict[str, Any]], name: str, figure: dict[str, Any]) -> None:
-    """Keeps and prints a figure."""
-    figures.append({"name": name, **figure})
-    further = {
-        "useful_per_s": "useful {:,.0f} /s",
-        "fraction_of_gather": "{:.2f} of a bare gather",
-        "ratio_of_ours": "ours is {:,.0f} times as fast",
-    }
-    line = [f"{name:52s} {figure['per_s']:14,.0f} /s"]
-    line += [text.format(figure[key]) for key, text in further.items() if key in figure]
-    print(*line, sep="   ", flush=True)
 
 
 if __name__ == "__main__":

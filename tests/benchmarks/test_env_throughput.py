@@ -2,44 +2,57 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from benchmarks import env_throughput, train_throughput
 from benchmarks.timing import doubling
 
+SHORT: dict[str, Any] = {"env_id": "DTRAM-Signpost-v0", "seconds": 0.001, "rounds": 1}
 
-def test_the_peer_is_compared_with_episodes_that_do_not_stop(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+
+def test_each_row_has_the_numbers_of_environments_that_it_can(
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def vector(options: Any, mode: str, stop: float, backend: str) -> dict[str, Any]:
-        no_stop = mode == "NextStep" and stop == 0 and backend == "numpy"
-        return {"per_s": 600.0 if no_stop else 7.0}
+    options = env_throughput.Options(**SHORT, num_envs=(1, 3), threads=(1,))
+    figures = env_throughput.compare(options)
+    sizes: dict[str, list[int]] = {}
+    for figure in figures:
+        sizes.setdefault(figure["name"], []).append(figure["num_envs"])
+        assert figure["per_s"] > 0
+    assert sizes.pop("ours, scalar, gym.make") == [1]
+    assert len(sizes) >= 12 and set(map(tuple, sizes.values())) == {(1, 3)}
+    assert len(capsys.readouterr().out.splitlines()) >= len(figures)
 
-    monkeypatch.setattr(env_throughput, "vector", vector)
-    monkeypatch.setattr(env_throughput, "bare_gather", lambda options: {"per_s": 1.0})
-    monkeypatch.setattr(env_throughput, "scalar", lambda options, wrapped: {"per_s": 1.0})
-    monkeypatch.setattr(env_throughput, "ap_gym", lambda options: {"per_s": 20.0})
-    figures = env_throughput.compare(env_throughput.Options())
-    assert figures[-1]["ratio_of_ours"] == 30.0
-    assert "ours is 30 times as fast" in capsys.readouterr().out
+
+def test_the_work_by_hand_is_that_of_the_environment() -> None:
+    """Until an episode ends, after which each draws images of its own."""
+    options = env_throughput.Options(**SHORT, max_glimpses=4)
+    n = 200
+    env = env_throughput.make_vector(options, n)
+    images = np.random.default_rng(0).integers(env.num_images, size=n)
+    env.reset(options={"image_index": images})
+    same, paid = np.ones(n, bool), 0
+    with env_throughput.same_work(options, n) as step:
+        for action in env_throughput.draw_actions(options, n, env.num_classes)[:4]:
+            observation, *rest = env.step(action)
+            ours = observation["glimpse"], *rest[:2]
+            for one, other in zip(ours, step(), strict=True):  # type: ignore[call-overload]
+                np.testing.assert_array_equal(one[same], other[same])
+            paid += np.count_nonzero(ours[1][same])
+            same &= ~ours[2]
+    assert not same.any() and paid > 10  # the budget ends the last ones
 
 
 def test_glimpses_are_compared_with_a_copy_of_as_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    copied: list[int] = []
-
-    def rate_of(items: Any, use: Any, options: Any, calls: int, num_envs: int) -> dict[str, Any]:
-        copied.append(use(items[0]).numel())
-        return {"per_s": 1000.0}
-
-    found = {"per_s": 400.0, "useful_per_s": 250.0}
-    monkeypatch.setattr(env_throughput, "rate_over", rate_of)
-    monkeypatch.setattr(env_throughput, "vector", lambda *_: found)
-    options = env_throughput.Options(env_id="DTRAM-Signpost-v0", batch_sizes=(3,), host=False)
+    rates = iter((1000.0, 400.0))
+    monkeypatch.setattr(env_throughput, "rate", lambda options, n, step: next(rates))
+    options = env_throughput.Options(**SHORT, batch_sizes=(3,), max_glimpses=1, host=False)
     (row,) = env_throughput.run(options)["rows"]
-    assert row["batch_size"] == 3 and copied[0] % (3 * 64) == 0
-    assert (row["steps_per_second"], row["glimpses_per_second"]) == (400, 250)
-    assert (row["copied_glimpses_per_second"], row["fraction_of_copy"]) == (1000, 0.25)
+    # Every other step of a budget of one only restarts.
+    assert (row["steps_per_second"], row["glimpses_per_second"]) == (400, 200)
+    assert (row["copied_glimpses_per_second"], row["fraction_of_copy"]) == (1000, 0.2)
 
 
 @pytest.mark.parametrize("trajectories", [1, 2])
