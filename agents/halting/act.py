@@ -15,6 +15,7 @@ of h_1 ... h_{N-1}, and 0 to the others. This module has the arithmetic, and RAM
 `act_resnet` and `sact` have the residual networks.
 """
 
+from collections import namedtuple
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from torch.nn.functional import cross_entropy
 
 from ..checks import require
 from ..dtram import DTRAM, Heads
+from ..first_look import FirstLookDTRAM, FirstLookState
 from ..stopping import LearnedStop
 
 EPSILON = 0.01  # both papers' ε: it lets one step be enough, though a sigmoid never reaches 1
@@ -149,15 +151,16 @@ class HaltingRAM(DTRAM):
     """
 
     KIND = "RAM with ACT"
+    STATE: Any = HaltingState
     learned_stop = ACTStop
     STOPPER_BIAS = HALTING_BIAS  # at 0 two scores sum to 1: later glimpses would have weight 0
     updates_with_stopper = True
 
     def initial(self, batch: int) -> Any:
-        """The `HaltingState` before the first glimpse."""
+        """The state before the first glimpse: DT-RAM's, and what ACT sums up."""
         state = super().initial(batch)
         logits = state.h.new_zeros(batch, self.config.num_classes)
-        return HaltingState(*state, logits, state.h.new_zeros(batch, 1), logits.clone())
+        return self.STATE(*state, logits, state.h.new_zeros(batch, 1), logits.clone())
 
     def update(self, code: Tensor, state: Any, step: int | None = None) -> Any:
         state = super().update(code, state, step)
@@ -179,3 +182,19 @@ class HaltingRAM(DTRAM):
         answer = state.weighted_logits + (1 - state.score_sum) * state.logits
         stop_logit = torch.logit(state.score_sum[:, 0], eps=1e-7)  # the sum may exceed 1
         return Heads(answer, self.locate(state), stop_logit, self.value(state.h))
+
+
+class HaltingFirstLook(HaltingRAM, FirstLookDTRAM):
+    """The same with a locator on its first look, see `FirstLookDTRAM`."""
+
+    KIND = "RAM with ACT and a locator on its first look"
+    STATE = namedtuple(  # type: ignore[misc]  # the fields of both
+        "HaltingFirstLookState", (*FirstLookState._fields, *HaltingState._fields[-3:])
+    )
+
+
+HALTING: dict[type[DTRAM], type[HaltingRAM]] = {
+    DTRAM: HaltingRAM,
+    FirstLookDTRAM: HaltingFirstLook,
+}
+"""The kinds that can halt by ACT, and what they are then."""

@@ -15,7 +15,7 @@ from agents.config import FirstLookOptions
 from agents.cores import MapOptions
 from agents.export import AgentStep, describe, export
 from agents.first_look import FirstLookDTRAM
-from agents.halting.act import HaltingRAM
+from agents.halting.act import HaltingFirstLook, HaltingRAM
 from agents.resnet import ResNetOptions
 from agents.spatial_map import MapDTRAM
 from agents.stopping import ConfidenceStop, LearnedStop
@@ -108,6 +108,7 @@ AGENTS: dict[str, Any] = {
     "resnet": (RESNET, DTRAM),
     "locator on the first look": (LOOK, FirstLookDTRAM),
     "ACT": (BASE, HaltingRAM),
+    "ACT and a locator on the first look": (LOOK, HaltingFirstLook),
     "map": (MAP, MapDTRAM),
     "map along a scan": (
         replace(MAP, locator_grid=0, scan=((0.5, 0.0), (0.0, 0.5), (-0.5, 0.0))),

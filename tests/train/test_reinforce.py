@@ -622,7 +622,6 @@ def test_the_trunk_stays_and_the_stop_learns(tmp_path: Path, finished_ram: Path,
     if stop == "act":
         assert agent.stopping == ACTStop()
         assert "ACT, sum of halting scores > 0.99" in (run / "results.txt").read_text()
-        return
     # A stop on the trunk of a stop says where the trunk is from.
     second = read(train(on_trunk(run, tmp_path / "second", discount=0.9)))
     assert second["trunk"] == results["trunk"]

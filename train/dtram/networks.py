@@ -12,7 +12,7 @@ from agents.cores import MapOptions, RNNCell
 from agents.dtram import DTRAM
 from agents.encoders import GlimpseResNet
 from agents.files import STOP_PARTS
-from agents.halting.act import HaltingRAM
+from agents.halting.act import HALTING
 from agents.loading import load_agent
 from agents.spatial_map import MapDTRAM, MapUnroll
 from agents.unroll import GlimpseSensor, Unroll
@@ -165,9 +165,10 @@ def agent_on_trunk(folder: Path, task: TrainingTask, stop: Stop, bf16: bool, see
             f"{message} {about['sensor']}, the environment has {wanted}; give the same --env"
         )
     trained.check_spaces(task.observation_space, task.action_space, task.max_glimpses)
-    plain = type(trained) in (DTRAM, HaltingRAM)
-    check("stop", stop.name, plain or not isinstance(stop, ACT), f"after with a {trained.KIND}")
-    kind = HaltingRAM if isinstance(stop, ACT) else type(trained)
+    kind = next((one for one in HALTING if HALTING[one] is type(trained)), type(trained))
+    if isinstance(stop, ACT):
+        check("stop", stop.name, kind in HALTING, f"after with a {trained.KIND}")
+        kind = HALTING[kind]
     config = replace(trained.config, **stopper_settings(stop))
     agent = kind(config, class_names=trained.class_names).to(task.device)
     trunk, untrained = trained.state_dict(), agent.state_dict()

@@ -10,8 +10,17 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import dtram_env
+from agents.config import FirstLookOptions
 from agents.dtram import DTRAM, DTRAMConfig
-from agents.halting.act import ACTStop, HaltingRAM, halt, halted_answer, ponder_cost_loss
+from agents.first_look import FirstLookDTRAM
+from agents.halting.act import (
+    ACTStop,
+    HaltingFirstLook,
+    HaltingRAM,
+    halt,
+    halted_answer,
+    ponder_cost_loss,
+)
 from agents.stopping import LearnedStop
 from agents.unroll import GlimpseSensor, Scores, Unroll, classify, score
 from dtram_env import sensor
@@ -175,14 +184,15 @@ def pixels() -> np.ndarray:
 
 @pytest.fixture
 def store(pixels: np.ndarray) -> TensorStore:
-    return TensorStore(torch.from_numpy(pixels), sensor.margin(6, 1))
+    return TensorStore(torch.from_numpy(pixels), sensor.margin(8, 1))
 
 
 def halting_ram(**settings) -> HaltingRAM:
     """A network in which small differences between images change when it halts."""
     torch.manual_seed(0)
-    config = DTRAMConfig(3, (6, 6, 1), T_MAX, hidden_size=24, **settings)
-    agent = HaltingRAM(config).eval()
+    shape = settings.pop("glimpse_shape", (6, 6, 1))
+    config = DTRAMConfig(3, shape, T_MAX, hidden_size=24, **settings)
+    agent = (HaltingFirstLook if config.first_look else HaltingRAM)(config).eval()
     for parameter in agent.parameters():
         if parameter.ndim == 2:
             torch.nn.init.normal_(parameter, std=2 * parameter.shape[1] ** -0.5)
@@ -198,15 +208,25 @@ def half_stop(scores: Scores) -> float:
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"answer": "first_plus_mean"}, {"per_step": True}],
-    ids=["state", "first_plus_mean", "per_step"],
+    [
+        {},
+        {"answer": "first_plus_mean"},
+        {"per_step": True},
+        {"first_look": FirstLookOptions(0.4, 8), "locator_grid": 4, "glimpse_shape": (8, 8, 1)},
+    ],
+    ids=["state", "first_plus_mean", "per_step", "first_look"],
 )
 def test_acting_step_by_step_is_the_dense_arithmetic(store: TensorStore, settings: dict) -> None:
     """A DT-RAM of the same weights gives each glimpse's scores; mixed by `halted_answer`."""
     agent = halting_ram(**settings)
-    plain = DTRAM(agent.config).eval()
+    first_look = agent.config.first_look is not None
+    plain = (FirstLookDTRAM if first_look else DTRAM)(agent.config).eval()
     plain.load_state_dict(agent.state_dict())
-    each, mixed = (score(one, GlimpseSensor(6), store, LABELS) for one in (plain, agent))
+    side, first = agent.config.glimpse_shape[0], "thumbnail" if first_look else "center"
+    each, mixed = (
+        score(one, GlimpseSensor(side, first_glimpse=first), store, LABELS)
+        for one in (plain, agent)
+    )
     torch.testing.assert_close(each.locations, mixed.locations)
     for epsilon in (0.01, 1 - half_stop(mixed)):
         dense_logits, dense = halted_answer(each.stop_logit, each.logits, epsilon)
