@@ -92,8 +92,8 @@ CHANGES: dict[str, list[tuple[str, str, str, str]]] = {
         ('indexing="ij"', 'indexing="xy"', VIEWS, "row_by_row"),
     ],
     "dtram_env/datasets/sources/mnist.py": [
-        ("return all(find", "return any(find", MNIST, "some_of_the_files"),
-        ('+ FILES["test"])\n\n\ndef read', ")\n\n\ndef read", MNIST, "some_of_the_files"),
+        ("if not find(", "if find(", MNIST, "some_of_the_files"),
+        (' + FILES["test"] if not', " if not", MNIST, "some_of_the_files"),
     ],
     "agents/stopping.py": [
         ("stop_logit > _logit", "stop_logit >= _logit", STOPPING, "tie"),
@@ -111,6 +111,12 @@ CHANGES: dict[str, list[tuple[str, str, str, str]]] = {
         (
             "location = location.clamp(-1.0, 1.0)\n            code",
             "code",
+            UNROLL,
+            "of_the_recorded",
+        ),
+        (
+            "location = location.clamp(-1.0, 1.0)\n            code",
+            "location = location.clamp(-2.0, 1.0)\n            code",
             UNROLL,
             "of_the_recorded",
         ),

@@ -45,7 +45,8 @@ def tensor_store(pixels: np.ndarray) -> TensorStore:
 def test_glimpses_are_those_of_the_recorded_locations(pixels, agent) -> None:
     """Feeding the agent numpy glimpses of the recorded locations gives the recorded logits."""
     index, m = torch.tensor([3, 11, 25]), 4
-    trajectory = Unroll(agent, GlimpseSensor(6), 0.3)(tensor_store(pixels), index, T_MAX, m)
+    trajectory = Unroll(agent, GlimpseSensor(6), 1.0)(tensor_store(pixels), index, T_MAX, m)
+    assert (trajectory.sampled_locations.amin() < -1) and (trajectory.sampled_locations.amax() > 1)
     numpy_store = ArrayStore(pixels, sensor.margin(6, 1))
     state = agent.initial(len(index) * m)
     for t in range(T_MAX):
