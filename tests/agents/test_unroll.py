@@ -189,6 +189,14 @@ def test_score_takes_glimpses_at_the_most_probable_cell(pixels, grid_agent) -> N
         assert torch.equal(grid_agent.locate(state), location)
 
 
+def test_fixed_random_first_locations_by_hand() -> None:
+    """Multiples of two irrational numbers, modulo 1, from [0, 1) to [-1, 1)."""
+    sensor = GlimpseSensor(6, first_glimpse="random")
+    found = sensor.first_location(torch.tensor([0, 1, 3]), fixed=True)
+    expected = [[0.509755, 0.139681], [0.019511, -0.720639], [-0.960978, -0.441278]]
+    torch.testing.assert_close(found, torch.tensor(expected), atol=1e-6, rtol=0)
+
+
 def test_samples_follow_their_distributions(pixels, agent) -> None:
     torch.manual_seed(3)
     trajectory = Unroll(agent, GlimpseSensor(6), 0.3)(
