@@ -122,6 +122,12 @@ CHANGES: dict[str, list[tuple[str, str, str, str]]] = {
         ),
         ("(params[t].detach())", "(params[t])", OBJECTIVE, "exact_one and reinforce-value"),
         ("entropy(location_params)", "entropy(location_params.detach())", UNROLL, "has_a_gradient"),
+        (
+            "agent.heads(state, t - 1)",
+            "agent.heads(state, t - 2)",
+            "agents/test_resnet_agent.py",
+            "three_evaluations",
+        ),
         ("at_stop = (taken - 1)", "at_stop = (0 * taken)", UNROLL, "classify_agrees or counts"),
         ("stops = ends(t, stops, budget)", "", UNROLL, "classify_agrees"),
         ("index[running], location)", "index[: len(running)], location)", UNROLL, "agrees"),
