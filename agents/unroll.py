@@ -333,7 +333,7 @@ def deterministic_path(
         state = agent.observe(seen, location, state, step)
         heads = agent.heads(state, step)
         yield PathStep(location, state, heads)
-        location = heads.location.clamp(-1.0, 1.0)
+        location = heads.location
 
 
 def _first(
@@ -380,7 +380,7 @@ def classify(agent: DTRAM, sensor: GlimpseSensor, store: TorchStore, index: Tens
         ended = running[stops]
         probability[ended] = torch.softmax(heads.logits[stops], dim=-1)
         taken[ended] = t
-        running, location = running[~stops], heads.location[~stops].clamp(-1.0, 1.0)
+        running, location = running[~stops], heads.location[~stops]
         state = agent.select(state, ~stops)
         if not len(running):
             break

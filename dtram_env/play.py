@@ -2,6 +2,7 @@
 
     python -m dtram_env.play                                  # ten digits of MNIST
     python -m dtram_env.play DTRAM-Signpost-v0 --episodes 5
+    python -m dtram_env.play DTRAM-ImageFolder-v0 --root photos --env image_size=512
 
 The window shows what has been seen so far, coarse scales and a thumbnail enlarged, and the rest
 dark. Answer with a digit, or choose a class by the arrow keys and Enter; on policy-only ids Enter
@@ -24,6 +25,7 @@ from .checks import check_integer
 from .optional import MissingDependencyError, require
 from .output import in_one_line
 from .rendering import COLOURS, Window, crop_boxes, draw_episode, readable
+from .settings import read_words
 
 _SIDE = 560  # largest side of the picture, in pixels
 _PANEL, _LINE, _ROWS = 240, 22, 20  # width of the list of classes, height and number of its lines
@@ -256,14 +258,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--episodes", type=int, default=10, help="number of images")
     parser.add_argument("--seed", type=int, help="of the images; random if not given")
     parser.add_argument("--split", default="test", help="train, validation or test")
-    options = parser.parse_args(arguments)
+    parser.add_argument("--root", help="folder of your own images (DTRAM-ImageFolder-v0)")
+    parser.add_argument("--data-dir", help="folder of all datasets")
+    parser.add_argument(
+        "--env", nargs="*", default=[], metavar="KEY=VALUE", help="keywords of the environment"
+    )
+    options = vars(parser.parse_args(arguments))
     try:
-        check_integer("--episodes", options.episodes, 1)
-        found = play(options.env_id, options.episodes, options.seed, options.split)
-    except (OSError, ValueError, gym.error.Error, MissingDependencyError) as error:
+        check_integer("--episodes", options["episodes"], 1)
+        found = play(**read_words(options.pop("env"), options), **options)
+    except (OSError, TypeError, ValueError, gym.error.Error, MissingDependencyError) as error:
         sys.exit(f"error: {in_one_line(error)}")
     print(f"you: {found}")
-    best = gym.spec(options.env_id.rpartition(":")[2]).reward_threshold
+    best = gym.spec(options["env_id"].rpartition(":")[2]).reward_threshold
     if best is not None:
         print(f"the best policy known earns {best:.3f} on average")
 

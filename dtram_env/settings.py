@@ -2,7 +2,9 @@
 
 import difflib
 import inspect
+import json
 import math
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields
 from numbers import Real
 from typing import Any
@@ -189,3 +191,29 @@ def read_settings(environment: type, keywords: dict[str, Any]) -> EnvSettings:
             f"{environment.__name__}; {hint}"
         )
     return EnvSettings(**keywords)
+
+
+def read_words(words: Iterable[str], flags: Collection[str]) -> dict[str, Any]:
+    """The keywords that a program's ``--env KEY=VALUE ...`` gives.
+
+    Raises ValueError for another word, and for a keyword that has a flag of its own.
+    """
+    found: dict[str, Any] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals or not key.isidentifier():
+            raise ValueError(f"--env {word}: expected KEY=VALUE")
+        if key in flags:
+            raise ValueError(f"--env {word}: use --{key.replace('_', '-')} {text}")
+        found[key] = json_or_text(text)
+    return found
+
+
+def json_or_text(text: str) -> Any:
+    """The JSON value that a word spells, None for "none"; else the word itself."""
+    if text.lower() == "none":
+        return None
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text

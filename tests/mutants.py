@@ -92,8 +92,8 @@ CHANGES: dict[str, list[tuple[str, str, str, str]]] = {
         ('indexing="ij"', 'indexing="xy"', VIEWS, "row_by_row"),
     ],
     "dtram_env/datasets/sources/mnist.py": [
-        ("return all(find", "return any(find", MNIST, "some_of_the_files"),
-        ('+ FILES["test"])\n\n\ndef read', ")\n\n\ndef read", MNIST, "some_of_the_files"),
+        ("if not find(", "if find(", MNIST, "some_of_the_files"),
+        (' + FILES["test"] if not', " if not", MNIST, "some_of_the_files"),
     ],
     "agents/stopping.py": [
         ("stop_logit > _logit", "stop_logit >= _logit", STOPPING, "tie"),
@@ -114,8 +114,20 @@ CHANGES: dict[str, list[tuple[str, str, str, str]]] = {
             UNROLL,
             "of_the_recorded",
         ),
+        (
+            "location = location.clamp(-1.0, 1.0)\n            code",
+            "location = location.clamp(-2.0, 1.0)\n            code",
+            UNROLL,
+            "of_the_recorded",
+        ),
         ("(params[t].detach())", "(params[t])", OBJECTIVE, "exact_one and reinforce-value"),
         ("entropy(location_params)", "entropy(location_params.detach())", UNROLL, "has_a_gradient"),
+        (
+            "agent.heads(state, t - 1)",
+            "agent.heads(state, t - 2)",
+            "agents/test_resnet_agent.py",
+            "three_evaluations",
+        ),
         ("at_stop = (taken - 1)", "at_stop = (0 * taken)", UNROLL, "classify_agrees or counts"),
         ("stops = ends(t, stops, budget)", "", UNROLL, "classify_agrees"),
         ("index[running], location)", "index[: len(running)], location)", UNROLL, "agrees"),

@@ -36,12 +36,13 @@ import dtram_env
 from agents import sb3
 from dtram_env.files import naming, write_text
 from dtram_env.sb3 import Sb3VecEnv
+from dtram_env.settings import json_or_text
 from train.baselines import algorithms
 from train.baselines.algorithms import ALGORITHMS, ENV_STEPS, Settings
 from train.baselines.callback import ValidationCallback, curve_point, load_weights
 from train.common.film import Episode, Look
 from train.common.looks import episode_groups, location_maps
-from train.common.options import EnvOptions, check, check_numbers, json_or_text, to_json
+from train.common.options import EnvOptions, check, check_numbers, to_json
 from train.common.page import inline
 from train.common.provenance import choose_device, provenance
 from train.common.run_page import histogram, write_run_page

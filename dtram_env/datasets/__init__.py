@@ -175,7 +175,7 @@ def verify(name: str, *, data_dir: str | Path | None = None) -> list[Path]:
 
 def is_ready(name: str, data_dir: str | Path | None = None) -> bool:
     """Whether all files of a dataset exist; True for a dataset without files."""
-    return _info(name).ready(_folder(name, data_dir))
+    return not _info(name).lacking(_folder(name, data_dir))
 
 
 def _stand_in(name: str, data: str, data_dir: str | Path | None, may_download: bool) -> str | None:
@@ -195,7 +195,7 @@ def _stand_in(name: str, data: str, data_dir: str | Path | None, may_download: b
         return None
     if info.stand_in is not None and data == "auto":
         return info.stand_in
-    why, instead = ", and download=False", ""
+    folder, why, instead = _folder(name, data_dir), ", and download=False", ""
     if info.stand_in is not None:
         why = ""
         instead = (
@@ -204,8 +204,9 @@ def _stand_in(name: str, data: str, data_dir: str | Path | None, may_download: b
             "--data builtin."
         )
     raise DatasetNotFoundError(
-        f"{name}: not all its files are in {_folder(name, data_dir)}{why}. Fetch them with "
-        f"`python -m dtram_env.datasets download {name}`.{instead} {_no_data_hint()}"
+        f"{name}: not all its files are in {folder}: it has no {', '.join(info.lacking(folder))}"
+        f"{why}. Fetch them with `python -m dtram_env.datasets download {name}`.{instead} "
+        f"{_no_data_hint()}"
     )
 
 

@@ -82,7 +82,7 @@ def _list(options: argparse.Namespace) -> None:
 
 def _state(info: DatasetInfo, folder: Path) -> str:
     if info.fetch is not None:
-        return f"files in {folder}" if info.ready(folder) else f"not fetched ({folder})"
+        return f"not fetched ({folder})" if info.lacking(folder) else f"files in {folder}"
     return "drawn, needs no files" if info.drawn else "yours, needs no other files"
 
 

@@ -77,7 +77,7 @@ class DatasetInfo:
     validation_count: int | None = None  # official training images for validation; None: a tenth
     # ``fetch(folder, progress)`` downloads the files into `folder`; None without files.
     fetch: Callable[[Path, bool | None], None] | None = None
-    ready: Callable[[Path], bool] = lambda folder: True  # whether all files exist, unchecked
+    lacking: Callable[[Path], list[str]] = lambda folder: []  # files that are missing
     options: frozenset[str] = frozenset()  # accepted `ImageOptions`; none if in memory
     folder: str | None = None  # name of its folder below the root; None: its own name
     # Name of the drawn dataset that may replace it. It is large, so only the command downloads it;
@@ -179,7 +179,7 @@ def _from_mnist(title: str, description: str) -> DatasetInfo:
         _arrays(read, mnist.CLASS_NAMES),
         validation_count=5000,
         fetch=mnist.fetch,
-        ready=mnist.ready,
+        lacking=mnist.lacking,
         folder="mnist",
     )
 
@@ -233,7 +233,7 @@ DATASETS: dict[str, DatasetInfo] = {
         "DTRAM-FashionMNIST-v0",
         _arrays(fashion.read, fashion.CLASS_NAMES),
         fetch=fashion.fetch,
-        ready=fashion.ready,
+        lacking=fashion.lacking,
     ),
     "translatedmnist": _from_mnist(
         "TranslatedMNIST",
@@ -249,7 +249,7 @@ DATASETS: dict[str, DatasetInfo] = {
         "DTRAM-CUB-v0",
         _files(cub.listing),
         fetch=cub.fetch,
-        ready=cub.ready,
+        lacking=cub.lacking,
         options=BOX_OPTIONS,
         stand_in="birds",
     ),
@@ -259,7 +259,7 @@ DATASETS: dict[str, DatasetInfo] = {
         "DTRAM-Cars-v0",
         _files(cars.listing),
         fetch=cars.fetch,
-        ready=cars.ready,
+        lacking=cars.lacking,
         options=BOX_OPTIONS,
         stand_in="autos",
     ),

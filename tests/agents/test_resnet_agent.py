@@ -121,7 +121,9 @@ def test_episodes_at_different_steps_act_as_each_alone(changes: dict) -> None:
 
 
 @pytest.mark.parametrize("own", [12, 8])
-@pytest.mark.parametrize("changes", [{}, {"per_step": True, "answer": "first_plus_mean"}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"per_step": True}, {"per_step": True, "answer": "first_plus_mean"}]
+)
 def test_three_evaluations_agree_with_a_thumbnail_first(changes: dict, own: int) -> None:
     agent = make(**changes, thumbnail_size=own if own != 8 else 0)
     agent.stopping = LearnedStop(0.5)

@@ -45,7 +45,8 @@ def tensor_store(pixels: np.ndarray) -> TensorStore:
 def test_glimpses_are_those_of_the_recorded_locations(pixels, agent) -> None:
     """Feeding the agent numpy glimpses of the recorded locations gives the recorded logits."""
     index, m = torch.tensor([3, 11, 25]), 4
-    trajectory = Unroll(agent, GlimpseSensor(6), 0.3)(tensor_store(pixels), index, T_MAX, m)
+    trajectory = Unroll(agent, GlimpseSensor(6), 1.0)(tensor_store(pixels), index, T_MAX, m)
+    assert (trajectory.sampled_locations.amin() < -1) and (trajectory.sampled_locations.amax() > 1)
     numpy_store = ArrayStore(pixels, sensor.margin(6, 1))
     state = agent.initial(len(index) * m)
     for t in range(T_MAX):
@@ -186,6 +187,14 @@ def test_score_takes_glimpses_at_the_most_probable_cell(pixels, grid_agent) -> N
         cell = grid_agent.location_params(state).argmax(-1)
         location = torch.from_numpy(grid_centres(3))[cell]
         assert torch.equal(grid_agent.locate(state), location)
+
+
+def test_fixed_random_first_locations_by_hand() -> None:
+    """Multiples of two irrational numbers, modulo 1, from [0, 1) to [-1, 1)."""
+    sensor = GlimpseSensor(6, first_glimpse="random")
+    found = sensor.first_location(torch.tensor([0, 1, 3]), fixed=True)
+    expected = [[0.509755, 0.139681], [0.019511, -0.720639], [-0.960978, -0.441278]]
+    torch.testing.assert_close(found, torch.tensor(expected), atol=1e-6, rtol=0)
 
 
 def test_samples_follow_their_distributions(pixels, agent) -> None:

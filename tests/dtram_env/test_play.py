@@ -1,11 +1,13 @@
 """Playing by hand: clicks and keys, what the player sees, and the score."""
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
+from PIL import Image
 
 import agents  # noqa: F401 - registers the policy-only id
 from dtram_env.datasets.sources import signpost
@@ -158,6 +160,13 @@ def test_the_mouse_wheel_does_nothing() -> None:
         (["DTRAM-Chess-v0"], "DTRAM-Chess"),
         ([SIGNPOST, "--episodes", "0"], "--episodes=0: expected an integer of at least 1"),
         ([SIGNPOST, "--split", "all"], "split='all': expected one of"),
+        ([SIGNPOST, "--env", "max_glimpses"], "--env max_glimpses: expected KEY=VALUE"),
+        ([SIGNPOST, "--env", "split=test"], "--env split=test: use --split test"),
+        ([SIGNPOST, "--env", "glimpses=3"], "'glimpses' is no keyword of GlimpseEnv"),
+        (
+            ["DTRAM-ImageFolder-v0"],
+            "root=None: expected the folder .* or --root photos",
+        ),
     ],
 )
 def test_bad_input_is_one_line(words: list[str], message: str) -> None:
@@ -181,3 +190,19 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     frames = iter([[key(pygame.K_ESCAPE)]])
     main([SIGNPOST])
     assert capsys.readouterr().out.startswith("you: no image was answered")
+
+
+def test_the_command_shows_your_own_images(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for place in ("a/1", "a/2", "b/1", "b/2", "b/3"):
+        path = tmp_path / "photos" / f"{place}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 30)).save(path)
+    frames = iter([[key(pygame.K_RETURN)], [], [click(0, 0)]])
+    monkeypatch.setattr(pygame.event, "get", lambda: next(frames))
+    words = ["--root", str(tmp_path / "photos"), "--data-dir", str(tmp_path / "data")]
+    env = ["glimpse_size=8", "image_size=16", "discount=0.5"]
+    main(["DTRAM-ImageFolder-v0", "--episodes", "1", *words, "--env", *env])
+    assert capsys.readouterr().out.startswith("you: return 0.")
+    assert (tmp_path / "data" / "imagefolder").is_dir()

@@ -119,8 +119,14 @@ CHANGES = [
     ({"env_options": {"data_dir": "here"}}, "env_options={'data_dir': 'here'}: expected an obj"),
     ({"env_options": {"render_mode": "human"}}, "env_options={'render_mode': 'human'}: expected"),
     ({"env_options": ["data"]}, "env_options=['data']: expected an object with keywords of the"),
-    ({"env_options": {"image_size": 10**9}}, "env_options.image_size=1000000000: expected an in"),
+    ({"env_options": {"image_size": 10**9}}, "env_options.image_size=1000000000: expected from"),
     ({"env_options": {"max_glimpses": "7"}}, "env_options.max_glimpses='7': expected an integer"),
+    (
+        {"env_options": {"data": -1}},
+        "env_options.data=-1: expected one of 'auto', 'real', 'builtin'",
+    ),
+    ({"env_options": {"discount": "1"}}, "env_options.discount='1': expected a number"),
+    ({"env_options": {"download": []}}, "env_options.download=[]: expected true or false"),
 ]
 
 

@@ -64,7 +64,10 @@ def load_baseline(
     keywords: dict[str, Any] = {"data": "real", **folders, **task, **views}
     if saved["classifier"] is not None:
         keywords["classifier"] = saved["classifier"]
-    about = describe_env(env_id, **keywords)
+    try:
+        about = describe_env(env_id, **keywords)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     if about["grid"] is not None:  # of the training split, as in training
         keywords["grid"] = about["grid"]
     if not ALGORITHMS[algo].learns:

@@ -19,6 +19,7 @@ import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
 from agents.resnet import ResNetOptions
+from dtram_env.settings import read_words
 from train.common.augment import Augmentation
 
 OptionsType = TypeVar("OptionsType")
@@ -265,16 +266,12 @@ class EnvOptions(Checked):
 
     def env_words(self) -> dict[str, Any]:
         """The keywords of ``--env``."""
-        found: dict[str, Any] = {}
-        for word in self.env:
-            key, equals, text = word.partition("=")
-            if not equals or not key.isidentifier():
-                raise ValueError(f"--env {word}: expected KEY=VALUE")
-            if key in ("root", "data_dir") or (key in ("discount", "data") and hasattr(self, key)):
-                raise ValueError(f"--env {word}: use --{key.replace('_', '-')} {text}")
-            if key in ("data", "split", "view", "num_envs", "backend", "order"):
-                raise ValueError(f"--env {word}: the program sets {key} itself; leave it out")
-            found[key] = json_or_text(text)
+        flags = ("root", "data_dir", "discount", "data")
+        found = read_words(self.env, [name for name in flags if hasattr(self, name)])
+        for key in ("data", "split", "view", "num_envs", "backend", "order"):
+            if key in found:
+                way_out = f"the program sets {key} itself; leave it out"
+                raise ValueError(f"--env {key}={found[key]}: {way_out}")
         return found
 
     def env_folders(self) -> dict[str, str]:
@@ -345,16 +342,6 @@ class TrainingOptions(LearningOptions):
         """Raises ValueError if a batch needs more images than there are."""
         expected = f"at most {images}, the training images; try --batch-size 16"
         check("batch_size", self.batch_size, self.batch_size <= images, expected)
-
-
-def json_or_text(text: str) -> Any:
-    """The JSON value that a word spells, None for "none"; else the word itself."""
-    if text.lower() == "none":
-        return None
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
 
 
 LOCATIONS_OF_A_RUN = (

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypedDict
 
 import gymnasium as gym
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import dtram_env
-from agents.checks import LARGEST_SIDE, MOST_CLASSES
+from agents.checks import Classes, Side
 from agents.config import LARGEST_BUDGET
 from agents.cost import classifier_flops_per_glimpse
 from agents.dtram import DTRAM
@@ -21,6 +21,7 @@ from agents.policy_only import POLICY_IDS, FrozenClassifier, agent_with_classifi
 from agents.spatial_map import MapDTRAM
 from agents.unroll import GlimpseSensor
 from dtram_env import GlimpseVectorEnv, datasets
+from dtram_env.checks import misfit
 from dtram_env.datasets import Dataset
 from dtram_env.datasets.storage.drawn_store import DrawnStore
 from dtram_env.datasets.storage.tensors import FlatStore, HostStore, TensorStore, make_store
@@ -29,20 +30,28 @@ from dtram_env.sensor_torch import TorchStore
 from train.common.augment import Augmentation
 from train.common.clutter import Composer
 
-LARGEST = {
-    "max_glimpses": LARGEST_BUDGET,
-    "glimpse_size": LARGEST_SIDE,
-    "num_scales": 16,
-    "thumbnail_size": LARGEST_SIDE,
-    "image_size": LARGEST_SIDE,
-    "num_classes": MOST_CLASSES,
-    "num_train": 10**7,
-    "num_test": 10**7,
-}
-"""Largest numbers that a saved model or result may give to its environment."""
-TASK_KEYWORDS = (*LARGEST, "discount", "first_glimpse", "crop_to_box", "classifier")
-TASK_KEYWORDS += ("dataset", "data", "root", "download")
-"""Keywords of an environment that define its task; none says where files are written."""
+NumImages = Annotated[int, 1, 10**7] | None
+
+
+class Task(TypedDict, total=False):
+    """Keywords of an environment that define its task; none says where files are written."""
+
+    max_glimpses: Annotated[int, 1, LARGEST_BUDGET]
+    glimpse_size: Side
+    num_scales: Annotated[int, 1, 16]
+    thumbnail_size: Side | None
+    image_size: Side | None
+    num_classes: Classes | None
+    num_train: NumImages
+    num_test: NumImages
+    discount: Annotated[float, 0, 1]
+    first_glimpse: Literal["center", "random", "thumbnail", "choose"]
+    crop_to_box: bool
+    classifier: str | None
+    dataset: str
+    data: Literal["auto", "real", "builtin"]
+    root: str | None
+    download: bool
 
 
 def read_task(about: Mapping[str, Any], source: Path) -> tuple[str, dict[str, Any]]:
@@ -52,8 +61,8 @@ def read_task(about: Mapping[str, Any], source: Path) -> tuple[str, dict[str, An
     keywords such as ``data_dir`` write files.
 
     Raises:
-        ValueError: the id is not one of this project's, or a keyword is not of `TASK_KEYWORDS` or
-            too large. The message names `source`, the file.
+        ValueError: the id is not one of this project's, or a keyword is none of `Task`, or not of
+            its kind. The message names `source`, the file.
     """
     env_id: Any = about.get("env_id")
     options = about.get("env_options", {})
@@ -62,14 +71,11 @@ def read_task(about: Mapping[str, Any], source: Path) -> tuple[str, dict[str, An
         check_id(env_id)
     except ValueError as error:
         raise ValueError(f"{source}: env_id: {error}; {way_out}") from None
-    if not isinstance(options, dict) or not options.keys() <= set(TASK_KEYWORDS):
-        expected = f"an object with keywords of the task only, {', '.join(TASK_KEYWORDS)}"
+    if not isinstance(options, dict) or not options.keys() <= Task.__annotations__.keys():
+        expected = f"an object with keywords of the task only, {', '.join(Task.__annotations__)}"
         raise ValueError(f"{source}: env_options={options!r}: expected {expected}; {way_out}")
-    for name, most in LARGEST.items():
-        value = options.get(name)
-        if value is not None and not (type(value) is int and 0 < value <= most):
-            expected = f"an integer from 1 to {most:,}"
-            raise ValueError(f"{source}: env_options.{name}={value!r}: expected {expected}")
+    if problem := misfit(options, Task, "env_options"):
+        raise ValueError(f"{source}: {problem}; {way_out}")
     return env_id, dict(options)
 
 

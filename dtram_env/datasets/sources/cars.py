@@ -31,11 +31,6 @@ _TRAIN_LABELS = "devkit/cars_train_annos.mat"
 _FIELDS = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", "fname")
 
 
-def ready(folder: Path) -> bool:
-    """Whether the folders and lists exist; their content is not checked."""
-    return not _lacking(folder)
-
-
 def fetch(folder: Path, progress: bool | None = None) -> None:
     """Checks and unpacks the archives that the user put into `folder`; nothing is downloaded.
 
@@ -59,9 +54,9 @@ def listing(folder: Path, part: str) -> ImageList:
     """
     check_choice("part", part, COUNTS)
     tree, command = _tree(folder), fetch_command(NAME, folder)
-    if lacking := _lacking(folder):
+    if missing := lacking(folder):
         raise DatasetNotFoundError(
-            f"{tree}: has no {', '.join(lacking)} of Stanford Cars. {command} says which files to "
+            f"{tree}: has no {', '.join(missing)} of Stanford Cars. {command} says which files to "
             "put where."
         )
     fix = f"Put {ARCHIVES[2].name} into {tree} and run {command}."
@@ -99,9 +94,9 @@ def _unpack(folder: Path, progress: bool) -> None:
     """Checks all archives in `folder`, then unpacks them; one that is needed must be there."""
     tree, command = _tree(folder), fetch_command(NAME, folder)
     found = {archive: _find(archive.name, tree, folder) for archive in ARCHIVES}
-    lacking = {name.partition("/")[0] for name in _lacking(folder)}
-    missing = {a.name: a.md5 for a in ARCHIVES if a.inside in lacking and found[a] is None}
-    if TEST_LABELS in lacking:
+    absent = {name.partition("/")[0] for name in lacking(folder)}
+    missing = {a.name: a.md5 for a in ARCHIVES if a.inside in absent and found[a] is None}
+    if TEST_LABELS in absent:
         missing[TEST_LABELS] = TEST_LABELS_MD5
     if missing:
         names = "".join(f"\n  {name} (MD5 {md5})" for name, md5 in missing.items())
@@ -138,8 +133,8 @@ def _annotations(folder: Path, part: str) -> Path:
     return _find(TEST_LABELS, tree, tree / "devkit", folder) or tree / TEST_LABELS
 
 
-def _lacking(folder: Path) -> list[str]:
-    """The missing folders and lists."""
+def lacking(folder: Path) -> list[str]:
+    """The folders and lists that are missing; their content is not checked."""
     tree = _tree(folder)
     folders = [f"cars_{part}" for part in COUNTS if not (tree / f"cars_{part}").is_dir()]
     lists = [name for name in (_META, _TRAIN_LABELS) if not (tree / name).is_file()]

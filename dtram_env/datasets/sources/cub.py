@@ -36,10 +36,12 @@ _LISTS: dict[str, tuple[Callable[[str], Any], int]] = {
 }
 
 
-def ready(folder: Path) -> bool:
-    """Whether the lists and the folder of images exist; their content is not checked."""
+def lacking(folder: Path) -> list[str]:
+    """The lists, and the folder of images, that are missing; their content is not checked."""
     tree = _tree(folder)
-    return all((tree / name).is_file() for name in _LISTS) and (tree / "images").is_dir()
+    needed = {tree / name: (tree / name).is_file() for name in _LISTS}
+    needed[tree / "images"] = (tree / "images").is_dir()
+    return [path.relative_to(folder).as_posix() for path, found in needed.items() if not found]
 
 
 def fetch(folder: Path, progress: bool | None = None) -> None:

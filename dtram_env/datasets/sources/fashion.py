@@ -34,7 +34,7 @@ SOURCES: tuple[Source, ...] = (
 )
 
 
-ready = mnist.ready  # the four files have MNIST's names
+lacking = mnist.lacking  # the four files have MNIST's names
 
 
 def fetch(folder: Path, progress: bool | None = None) -> None:

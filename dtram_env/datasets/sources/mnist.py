@@ -36,9 +36,9 @@ def fetch(folder: Path, progress: bool | None = None) -> None:
     fetch_files("mnist", FILES["train"] + FILES["test"], SOURCES, folder, progress)
 
 
-def ready(folder: Path) -> bool:
-    """Whether all four files exist, raw or as ``.gz``; their content is not checked."""
-    return all(find(folder, file) for file in FILES["train"] + FILES["test"])
+def lacking(folder: Path) -> list[str]:
+    """The files that are missing, raw and as ``.gz``; their content is not checked."""
+    return [file.name for file in FILES["train"] + FILES["test"] if not find(folder, file)]
 
 
 def read(

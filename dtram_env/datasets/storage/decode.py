@@ -347,7 +347,8 @@ def _white(file: Image.Image) -> int:
     so, unless it is 65535 for integers or 255 for floats.
 
     Raises:
-        ImageRefusedError: a value is negative, above 65535 or not a number.
+        ImageRefusedError: a value is negative, above 65535 or not a number, or the largest float is
+            just above 1, which would be nearly black.
     """
     clear = file.info.get("transparency")  # the value of transparent pixels
     is_float = file.mode == "F"
@@ -360,9 +361,10 @@ def _white(file: Image.Image) -> int:
     low, high = np.min(ranges or 0), np.max(ranges or 0)
     whites = (1, 255, 4095, 65535) if is_float else (255, 4095, 65535)
     white = next((white for white in whites if high <= white), None)
-    if white is None or not low >= 0:
+    if white is None or not low >= 0 or (is_float and 1 < high < 16):
+        expected = "0 to 65535, and of floats a largest value of at most 1 or at least 16"
         raise ImageRefusedError(
-            f"grey values from {low:g} to {high:g}, expected 0 to 65535. Convert it to 8 bits."
+            f"grey values from {low:g} to {high:g}, expected {expected}. Convert it to 8 bits."
         )
     if high > 0 and white != (255 if is_float else 65535):
         kind = "floats" if is_float else "16 or 32 bits"

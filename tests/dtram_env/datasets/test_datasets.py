@@ -239,8 +239,9 @@ def test_real_without_the_data_is_an_error_with_the_way_out(
 ) -> None:
     with pytest.raises(DatasetNotFoundError) as error:
         load(name, data_dir=tmp_path, data="real", download=download)
+    first = {"cub": "CUB_200_2011/images.txt", "cars": "cars_train"}[name]
     for words in (
-        f"{name}: not all its files are in {tmp_path / name}",
+        f"{name}: not all its files are in {tmp_path / name}: it has no {first}, ",
         f"`python -m dtram_env.datasets download {name}`",
         f"Drawn images in its place are {STAND_INS[name][3]}, which gym.make also uses "
         "with data='auto'",

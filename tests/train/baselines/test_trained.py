@@ -65,6 +65,7 @@ def test_it_acts_as_the_model_that_was_saved(
         ({"hyperparameters": {"env": {"data_dir": "."}}}, "env_options={'data_dir': '.'}: expect"),
         ({"seed": None}, "seed=None: expected"),
         ({"hyperparameters": {"env": 3}}, "hyperparameters.env=3: expected an object"),
+        ({"hyperparameters": {"env": {"view": "x"}}}, "options.json: view='x': expected one of"),
         ({}, "best_model.zip: missing; expected a run that was validated once"),
     ],
 )

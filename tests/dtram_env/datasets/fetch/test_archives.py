@@ -65,7 +65,7 @@ def assert_landed(folder: Path, tree: Tree, *others: str) -> None:
     """The published tree, whole, the lock and `others`, and nothing else."""
     assert contents(folder / "CUB_200_2011") == contents(tree.root)
     assert {path.name for path in folder.iterdir()} == {"CUB_200_2011", ".lock", *others}
-    assert cub.ready(folder) and len(cub.listing(folder, "train")) == 6
+    assert not cub.lacking(folder) and len(cub.listing(folder, "train")) == 6
 
 
 def test_fetches_once(server: Server, folder: Path, tree: Tree) -> None:
@@ -110,7 +110,7 @@ def test_a_complete_part_is_not_requested_again(
 def test_put_there_by_hand(server: Server, folder: Path, tree: Tree, data: bytes) -> None:
     folder.mkdir(parents=True)
     (folder / NAME).write_bytes(data)
-    assert not cub.ready(folder)
+    assert cub.lacking(folder)
     cub.fetch(folder)
     assert_landed(folder, tree, NAME)
     assert server.asked == []

@@ -110,7 +110,8 @@ def test_equal_to_torchvisions_reader(whole: Tree) -> None:
 def test_other_places(tree: Tree) -> None:
     expected = cars.listing(tree.folder, "test")
     (tree.root / TEST_LABELS).rename(tree.root / "devkit" / TEST_LABELS)
-    assert cars.ready(tree.folder) and cars.listing(tree.folder, "test").paths == expected.paths
+    assert not cars.lacking(tree.folder)
+    assert cars.listing(tree.folder, "test").paths == expected.paths
     itself = cars.listing(tree.root, "test")
     assert itself.paths == expected.paths and itself.root == tree.root
     # As copies on the web have it: the folder once more in itself.
@@ -126,7 +127,7 @@ def test_other_places(tree: Tree) -> None:
 def test_something_is_missing(tree: Tree, name: str) -> None:
     path = tree.root / name
     shutil.rmtree(path) if path.is_dir() else path.unlink()
-    assert not cars.ready(tree.folder)
+    assert cars.lacking(tree.folder)
     with pytest.raises(DatasetNotFoundError, match=rf"has no {name} of .* {COMMAND} says which"):
         cars.listing(tree.folder, "train")
 
@@ -239,7 +240,7 @@ def test_fetch_brings_back_what_is_missing(packed: Path) -> None:
     (packed / "cars_train/00002.jpg").unlink()
     (packed / "devkit/cars_meta.mat").unlink()
     (packed / "cars_train/own.txt").write_text("kept")
-    assert not cars.ready(packed)
+    assert cars.lacking(packed)
     cars.fetch(packed)
     assert len(cars.listing(packed, "train")) == 6
     assert (packed / "cars_train/own.txt").read_text() == "kept"

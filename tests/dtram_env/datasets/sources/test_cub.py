@@ -87,7 +87,7 @@ def test_boxes_hold_the_species_colour(whole: Tree) -> None:
 
 
 def test_the_folder_itself(whole: Tree) -> None:
-    assert cub.ready(whole.root) and cub.ready(whole.folder)
+    assert not cub.lacking(whole.root) and not cub.lacking(whole.folder)
     assert cub.listing(whole.root, "test").paths == cub.listing(whole.folder, "test").paths
 
 
@@ -97,7 +97,7 @@ def test_unpacked_twice(tree: Tree, given: str) -> None:
     tree.root.rename(tree.folder / "aside")
     twice.parent.mkdir()
     (tree.folder / "aside").rename(twice)
-    assert cub.ready(tree.folder / given)
+    assert not cub.lacking(tree.folder / given)
     listed = cub.listing(tree.folder / given, "test")
     assert listed.root == twice and list(listed.paths) == tree.paths["test"]
 
@@ -121,7 +121,7 @@ def test_unknown_part(whole: Tree) -> None:
 
 def test_nothing_there(tmp_path: Path) -> None:
     folder = tmp_path / "cub"
-    assert not cub.ready(folder)
+    assert cub.lacking(folder)
     with pytest.raises(DatasetNotFoundError, match=rf"cub: no CUB_200_2011 .*{COMMAND}, or put"):
         cub.listing(folder, "train")
     assert not folder.exists()
@@ -144,7 +144,7 @@ def test_the_command_names_the_folder_only_if_it_must(
 @pytest.mark.parametrize("name", cub._LISTS)
 def test_a_missing_list(tree: Tree, name: str) -> None:
     (tree.root / name).unlink()
-    assert not cub.ready(tree.folder)
+    assert cub.lacking(tree.folder) == [f"CUB_200_2011/{name}"]
     with pytest.raises(DatasetNotFoundError, match=rf"{name}: no such file\. .*{COMMAND}"):
         cub.listing(tree.folder, "train")
 
@@ -205,7 +205,7 @@ def test_lists_that_contradict_each_other(
     assert (tree.root / name).read_bytes() != before
     with pytest.raises(DatasetCorruptError, match=rf"{message}.* Fetch it again with {COMMAND}\.$"):
         cub.listing(tree.folder, "train")
-    assert cub.ready(tree.folder)
+    assert not cub.lacking(tree.folder)
 
 
 def test_missing_images(tree: Tree) -> None:
@@ -226,4 +226,4 @@ def test_published_counts_are_required(published: Tree, tmp_path: Path) -> None:
     with pytest.raises(DatasetCorruptError, match="expected 200 classes, found 3"):
         cub.listing(copy.folder, "train")
     shutil.rmtree(copy.root / "images")
-    assert not cub.ready(copy.folder)
+    assert cub.lacking(copy.folder)

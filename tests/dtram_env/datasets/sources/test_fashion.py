@@ -107,9 +107,9 @@ def test_names_and_mirror_are_torchvisions() -> None:
 @pytest.mark.usefixtures("mirror")
 def test_fetch(tmp_path: Path, images: dict[str, np.ndarray], content: dict[str, bytes]) -> None:
     folder = tmp_path / "root" / fashion.NAME
-    assert not fashion.ready(folder)
+    assert fashion.lacking(folder)
     fashion.fetch(folder)
-    assert fashion.ready(folder)
+    assert not fashion.lacking(folder)
     assert_read(folder, images)
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == content | {".lock": b""}
 
@@ -136,7 +136,7 @@ def test_mnist_is_not_taken_for_it(mirror: Path, tmp_path: Path) -> None:
     assert "fashionmnist: no source gave t10k-labels-idx1-ubyte:" in str(error.value)
     assert "sent another t10k-labels-idx1-ubyte.gz than published" in str(error.value)
     (folder / "t10k-labels-idx1-ubyte").write_bytes(other)
-    assert fashion.ready(folder)
+    assert not fashion.lacking(folder)
     with pytest.raises(DatasetCorruptError, match="t10k-labels-idx1-ubyte: expected 18 bytes"):
         fashion.read(folder, "test")
 
@@ -146,7 +146,7 @@ def test_raw_and_gzipped_by_hand(folder: Path, images: dict[str, np.ndarray], pa
     for path in sorted(folder.iterdir())[:packed]:
         (folder / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
         path.unlink()
-    assert fashion.ready(folder)
+    assert not fashion.lacking(folder)
     assert_read(folder, images)
 
 
@@ -168,7 +168,7 @@ def test_an_altered_byte(folder: Path, suffix: str) -> None:
 def test_a_missing_file(folder: Path) -> None:
     path = folder / "t10k-labels-idx1-ubyte"
     path.unlink()
-    assert not fashion.ready(folder)
+    assert fashion.lacking(folder)
     with pytest.raises(DatasetNotFoundError) as error:
         fashion.read(folder, "test")
     for part in (f"{path}: no such file", "ubyte.gz", FIX):
@@ -185,7 +185,7 @@ def test_a_file_that_is_no_idx_names_the_right_command(folder: Path) -> None:
         mnist.parse_idx(b"<html>", "labels", fashion.NAME)
 
 
-@pytest.mark.skipif(not fashion.ready(REAL), reason=f"Fashion-MNIST is not in {REAL}")
+@pytest.mark.skipif(fashion.lacking(REAL), reason=f"Fashion-MNIST is not in {REAL}")
 def test_known_statistics() -> None:
     images, labels = fashion.read(REAL, "train")
     assert images.shape == (60_000, 28, 28, 1) and np.bincount(labels).tolist() == [6000] * 10

@@ -33,12 +33,12 @@ def folder(mnist_folder: Path, tmp_path: Path) -> Path:
 def test_some_of_the_files_are_not_all(tmp_path: Path, present: tuple[str, ...]) -> None:
     for name in present:
         (tmp_path / name).touch()
-    assert not mnist.ready(tmp_path)
+    assert mnist.lacking(tmp_path)
     for name in NAMES[:-1]:
         (tmp_path / name).touch()
-    assert mnist.ready(tmp_path) == (present == (NAMES[-1],))
+    assert mnist.lacking(tmp_path) == [name for name in NAMES[-1:] if name not in present]
     (tmp_path / f"{NAMES[-1]}.gz").touch()
-    assert mnist.ready(tmp_path)
+    assert not mnist.lacking(tmp_path)
 
 
 def replace(path: Path, data: bytes) -> None:
