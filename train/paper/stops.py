@@ -146,9 +146,9 @@ def _compared(runs: Mapping[int, Record], ours: Mapping[int, Record], mean: str)
     return {name: round(value, 4) for name, value in found.items()}
 
 
-def markdown(found: Sequence[dict[str, Any]], command: str) -> str:
-    """The comparison as Markdown, a table for each protocol."""
-    parts = ["# When to stop\n"]
+def tables(found: Sequence[dict[str, Any]], heading: str) -> str:
+    """A Markdown table for each protocol, under its data in a `heading` such as ``"## {}"``."""
+    parts = []
     for name, group in groupby(found, lambda row: row["protocol"]):
         lines = []
         for row in group:
@@ -158,8 +158,14 @@ def markdown(found: Sequence[dict[str, Any]], command: str) -> str:
             lines.append({**line, "seeds": str(row["seeds"])})
             data = row["data"]
         table = markdown_table([*lines[0]], [[*line.values()] for line in lines])
-        parts.append(f"## {data}\n\n{table}")
-    parts.append(
+        parts.append(f"{heading.format(data)}\n\n{table}")
+    return "\n".join(parts)
+
+
+def markdown(found: Sequence[dict[str, Any]], command: str) -> str:
+    """The comparison as a page."""
+    return (
+        f"# When to stop\n\n{tables(found, '## {}')}\n"
         "Test error in percent at equal mean glimpses, all on the same trunk. In parentheses: the "
         f'difference to "{LEARNED}" in points, a 95 % interval over images and seeds. ± is the '
         "standard deviation over seeds. Thresholds are set by the number of glimpses of the test "
@@ -169,7 +175,6 @@ def markdown(found: Sequence[dict[str, Any]], command: str) -> str:
         f'of "{LEARNED}", dealt to the images at random. An empty cell: the way stops earlier or '
         f"later whatever its threshold. Runs: [{RECORDS}]({RECORDS}).\n\nMade by `{command}`.\n"
     )
-    return "\n".join(parts)
 
 
 def _cell(at: dict[str, float] | None) -> str:
