@@ -38,6 +38,7 @@ from train.baselines.trained import is_baseline, load_baseline
 from train.common.evaluate_agent import load_policy
 from train.common.film import Episode, record, write_film
 from train.common.provenance import choose_device
+from train.common.run import output_folder
 
 SHOWN = 6  # images, unless --index or files say which
 
@@ -102,8 +103,7 @@ def watch(options: Options) -> Path:
             episodes = [record(policy, env, image) for image in images or first]
             what = f"{env.dataset}, {env.split} split"
             what += "" if baseline else f", {agent.stopping}"
-    is_run = (run_dir / "options.json").exists()
-    folder = options.out or (run_dir if is_run else Path()) / "watch"
+    folder = options.out or output_folder(run_dir) / "watch"
     return write_film(folder, f"{run_dir}: {what}", episodes)
 
 
