@@ -1,6 +1,5 @@
 """The demo in a browser: its answers are those of Python, and it works by mouse and by keyboard."""
 
-import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,6 @@ from dtram_env.datasets import DatasetNotFoundError
 
 sync_api = pytest.importorskip("playwright.sync_api")
 expect = sync_api.expect
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 MODEL = "mnist-conv"
 WIDTHS = {"desktop": (1280, 900), "phone": (375, 700)}
 RUN = """async (name) => {
@@ -31,21 +29,6 @@ RUN = """async (name) => {
   }
   return found;
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Debian's Chromium, or the one that Playwright installed."""
-    path = next(filter(None, map(shutil.which, CHROMIUM)), None)
-    with sync_api.sync_playwright() as playwright:
-        try:
-            made = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        except sync_api.Error:
-            pytest.skip(
-                "no Chromium: install Debian's package, or run `playwright install chromium`"
-            )
-        yield made
-        made.close()
 
 
 @contextmanager
