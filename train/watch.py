@@ -86,12 +86,12 @@ def watch(options: Options) -> Path:
     if options.files:
         agent = load_agent(run_dir, device, options.stop)
         episodes = own_episodes(agent, options.files)
-        what = f"your images, {agent.stopping}"
+        what = "your images"
     else:
         if baseline:
             policy, env_id, changed = load_baseline(run_dir, device, options.data_dir)
         else:
-            agent, policy, env_id, changed = load_policy(run_dir, device, options.stop)
+            _, policy, env_id, changed = load_policy(run_dir, device, options.stop)
         keywords = {**changed, "split": options.split, "data_dir": options.data_dir}
         images = options.index
         if options.hardest:
@@ -102,9 +102,9 @@ def watch(options: Options) -> Path:
             first = range(min(SHOWN, env.num_images))
             episodes = [record(policy, env, image) for image in images or first]
             what = f"{env.dataset}, {env.split} split"
-            what += "" if baseline else f", {agent.stopping}"
     folder = options.out or output_folder(run_dir) / "watch"
-    return write_film(folder, f"{run_dir}: {what}", episodes)
+    stop = f", stop {options.stop}" if options.stop else ""
+    return write_film(folder, f"{run_dir}{stop}: {what}", episodes)
 
 
 def hardest_images(policy: Any, env_id: str, keywords: dict[str, Any]) -> tuple[int, ...]:
