@@ -5,7 +5,7 @@
 # make lint     lint, format check and types only
 # make bench    the benchmarks
 # make gpu      whatever needs a GPU, in 9 minutes; ARGS=--dry-run: in seconds, without one
-# make demo     a page that runs the shipped models, served on http://localhost:8000
+# make demo     a page that runs the shipped models, built and served; it prints its address
 # make docs     needs npm, as demo does: generated pages, their doctests, and HTML in docs/_build/html
 # make clean    remove the virtual environment and caches; keep runs/ and downloaded data
 #

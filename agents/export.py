@@ -117,7 +117,7 @@ def export(agent: DTRAM, path: str | Path, format: str = "onnx") -> Path:
     """
     require("format", format, format in FORMATS, " or ".join(FORMATS))
     path = Path(path)
-    agent = copy.deepcopy(agent).cpu().eval()
+    agent = copy.deepcopy(agent).cpu().eval().to(memory_format=torch.contiguous_format)
     steps, about = _steps(agent), json.dumps(describe(agent))
     if format == "torch":
         one = "one network for all glimpses; this one needs --format onnx"

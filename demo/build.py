@@ -1,7 +1,7 @@
 """Builds the demo, a static page that runs the shipped models, and serves it.
 
     python demo/build.py                 # into demo/_build
-    python demo/build.py --serve         # then http://localhost:8000
+    python demo/build.py --serve         # and serve it, on http://localhost:8000 if that is free
 
 It needs the extra "export", and npm, which fetches onnxruntime-web.
 """
@@ -121,16 +121,19 @@ def write_model(name: str, folder: Path) -> None:
 
 
 def serve(folder: Path, port: int = PORT) -> http.server.ThreadingHTTPServer:
-    """A server of a folder on this machine; `serve_forever` starts it, port 0 takes a free one."""
+    """A server of a folder on this machine, on a free port if `port` is taken; `serve_forever`
+    starts it."""
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
-    return http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+    try:
+        return http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+    except OSError:
+        return http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=HERE / "_build", help="folder to write")
     parser.add_argument("--serve", action="store_true", help="serve it afterwards")
-    parser.add_argument("--port", type=int, default=PORT)
     options = parser.parse_args()
     try:
         folder = build(options.out)
@@ -138,13 +141,11 @@ def main() -> None:
         print(f"{folder}: {size / 1e6:.1f} MB")
         if not options.serve:
             return
-        with serve(folder, options.port) as server:
+        with serve(folder) as server:
             print(f"http://localhost:{server.server_port} (Ctrl-C ends it)", flush=True)
             server.serve_forever()
     except KeyboardInterrupt:
         print()
-    except OverflowError:  # of the port
-        sys.exit(f"error: --port {options.port}: expected 0 to 65535")
     except (DatasetNotFoundError, MissingDependencyError, OSError) as error:
         sys.exit(f"error: {error}")
 

@@ -274,12 +274,12 @@ function showScore() {
   const { games } = page;
   const sum = (whose) => {
     const mean = (f) => games.reduce((total, game) => total + f(game[whose]), 0) / games.length;
-    return `return ${mean(([right, t]) => (right ? page.task.discount ** t : 0)).toFixed(3)}, `
+    return `mean return ${mean(([right, t]) => (right ? page.task.discount ** t : 0)).toFixed(3)}, `
       + `${percent(mean(([right]) => !right))} wrong, ${mean(([, t]) => t).toFixed(2)} glimpses`;
   };
   const shown = page.mode === "beat" && games.length > 0;
   find("#score").textContent = shown
-    ? `Of ${games.length}: you ${sum("mine")}; the agent ${sum("agent")}.` : "";
+    ? `Games: ${games.length}. You: ${sum("mine")}. The agent: ${sum("agent")}.` : "";
 }
 
 function showCurve() {

@@ -80,9 +80,9 @@ def evaluate(
             method `check_env`, that is called with the environment first.
         id: a registered environment.
         split: the images.
-        num_envs: number of episodes side by side; fewer where images are drawn on demand and not
-            so many are kept, so that each is drawn once. It does not change the result of a policy
-            that treats each episode independently.
+        num_envs: number of episodes side by side, at most the number of images; fewer where images
+            are drawn on demand and not so many are kept, so that each is drawn once. It does not
+            change the result of a policy that treats each episode independently.
         backend: "numpy" or "torch", the kind of arrays that the policy gets.
         device: device of the torch backend.
         seed: seed of the environment, for ``first_glimpse="random"``: two evaluations with the same
@@ -115,9 +115,10 @@ def evaluate(
     )
     env: Any = make(num_envs=num_envs)
     kept = getattr(env.unwrapped.data.images, "kept", num_envs)  # of a `DrawnStore`
-    if kept < num_envs:
+    slots = min(num_envs, kept, env.unwrapped.num_images)
+    if slots < num_envs:
         env.close()
-        env = make(num_envs=kept)
+        env = make(num_envs=slots)
     with closing(env):
         if hasattr(policy, "check_env"):
             policy.check_env(env.unwrapped)

@@ -4,7 +4,7 @@ Install:  python3 -m venv .venv-onnx && .venv-onnx/bin/pip install -e . onnxrunt
 Run:      OMP_NUM_THREADS=1 .venv-onnx/bin/python examples/onnx_runner.py agent.onnx
 
 `OnnxPolicy` is a `dtram_env.Policy`: the environment takes the glimpses, on its own images here.
-Make the file with ``python train/export.py pretrained/mnist-conv --out agent.onnx``.
+Make the file with ``python train/export.py pretrained/mnist-conv``.
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """What every test shares: one thread a process, unhurried hypothesis, MNIST on disk."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,6 +32,7 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ROOT = Path(__file__).resolve().parents[1]
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 hypothesis.settings.register_profile("dtram", deadline=None)
 hypothesis.settings.load_profile("dtram")
@@ -68,6 +70,22 @@ def mnist_folder() -> Path:
     folder = datasets.download("mnist")
     assert folder is not None
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Debian's Chromium, or the one that Playwright installed."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    path = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    with sync_api.sync_playwright() as playwright:
+        try:
+            made = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        except sync_api.Error:
+            pytest.skip(
+                "no Chromium: install Debian's package, or run `playwright install chromium`"
+            )
+        yield made
+        made.close()
 
 
 @pytest.fixture

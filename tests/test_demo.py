@@ -1,6 +1,5 @@
 """The demo in a browser: its answers are those of Python, and it works by mouse and by keyboard."""
 
-import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,6 @@ from dtram_env.datasets import DatasetNotFoundError
 
 sync_api = pytest.importorskip("playwright.sync_api")
 expect = sync_api.expect
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 MODEL = "mnist-conv"
 WIDTHS = {"desktop": (1280, 900), "phone": (375, 700)}
 RUN = """async (name) => {
@@ -31,21 +29,6 @@ RUN = """async (name) => {
   }
   return found;
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Debian's Chromium, or the one that Playwright installed."""
-    path = next(filter(None, map(shutil.which, CHROMIUM)), None)
-    with sync_api.sync_playwright() as playwright:
-        try:
-            made = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        except sync_api.Error:
-            pytest.skip(
-                "no Chromium: install Debian's package, or run `playwright install chromium`"
-            )
-        yield made
-        made.close()
 
 
 @contextmanager
@@ -168,11 +151,11 @@ def test_a_game_by_keyboard(page: Any) -> None:
     page.keyboard.press("7")  # the first test image
     expect(page.locator("#status")).to_contain_text("Right, after 7: it is 7.")
     score = page.locator("#score")
-    expect(score).to_contain_text("Of 1: you return 0.868, 0 % wrong, 7.00 glimpses")
+    expect(score).to_contain_text("Games: 1. You: mean return 0.868, 0 % wrong, 7.00 glimpses")
     page.get_by_role("button", name="next image").click()
     page.get_by_role("button", name="7", exact=True).click()  # it is a 2
     expect(page.locator("#status")).to_contain_text("Wrong, after 1: it is 2.")
-    expect(score).to_contain_text("Of 2: you return 0.434, 50 % wrong, 4.00")
+    expect(score).to_contain_text("Games: 2. You: mean return 0.434, 50 % wrong, 4.00")
 
 
 def test_a_lower_threshold_stops_sooner(page: Any) -> None:
@@ -201,7 +184,12 @@ def test_all_models(browser: Any, tmp_path: Path) -> None:
         page.locator("#image").click()
         expect(page.locator("#status")).to_contain_text("glimpse 2 of 3")
         page.get_by_role("button", name="warbler").click()
-        expect(page.locator("#score")).to_contain_text("Of 1: you return 0.960")
+        expect(page.locator("#score")).to_contain_text("Games: 1. You: mean return 0.960")
+
+
+def test_a_taken_port_is_no_obstacle(tmp_path: Path) -> None:
+    with serve(tmp_path, 0) as first, serve(tmp_path, first.server_port) as second:
+        assert first.server_port != second.server_port
 
 
 def test_a_model_that_is_missing(browser: Any, address: str) -> None:

@@ -1,8 +1,8 @@
 """Writes a trained DT-RAM as a graph that runs without this repository, and without torch.
 
-    python train/export.py pretrained/mnist-conv --out agent.onnx     # ONNX
-    python train/export.py runs/mine --format torch                   # for torch.export.load
-    python examples/onnx_runner.py agent.onnx                         # run it: NumPy, onnxruntime
+    python train/export.py pretrained/mnist-conv      # agent.onnx, in the current folder
+    python train/export.py runs/mine --format torch   # runs/mine/agent.pt2, for torch.export.load
+    python examples/onnx_runner.py agent.onnx         # run it: NumPy, onnxruntime
 
 The graph is one step, (glimpse, location, state) -> (class probabilities, next location, stop, next
 state). What a runner needs beside it is in the file (agents/export.py).
@@ -20,6 +20,7 @@ import tyro
 
 from agents.export import FORMATS, export
 from agents.loading import load_agent
+from train.common.run import output_folder
 
 
 @dataclass(frozen=True)
@@ -31,14 +32,15 @@ class Options:
     format: Literal["onnx", "torch"] = "onnx"
     """onnx, or torch: a program of torch.export"""
     out: Path | None = None
-    """the file; agent.onnx or agent.pt2 in the run's folder if not given"""
+    """the file; if not given, agent.onnx or agent.pt2 in the run's folder, or for a shipped model
+    in the current one"""
     stop: str | None = None
     """name of one of the model's stops; its default one if not given"""
 
 
 def write(options: Options) -> Path:
     """Writes the file and returns its path."""
-    path = options.out or options.run_dir / f"agent{FORMATS[options.format]}"
+    path = options.out or output_folder(options.run_dir) / f"agent{FORMATS[options.format]}"
     written = export(load_agent(options.run_dir, stop=options.stop), path, options.format)
     print(f"{written}: {written.stat().st_size / 1e6:.2f} MB")
     return written

@@ -33,6 +33,7 @@ from dtram_env.files import replacing
 from dtram_env.rendering import draw_episode
 from train.common.options import Checked, Probability
 from train.common.provenance import choose_device
+from train.common.run import output_folder
 
 CHUNK = 256  # images classified before their answers are printed
 MIN_PICTURE = 280  # a small image is enlarged to this longer side, in pixels
@@ -77,8 +78,7 @@ def predict(options: Options) -> dict[str, Any]:
     paths = given_images(options.images)
     pictures: list[Path | None] = [None] * len(paths)
     if options.pictures:
-        is_run = (options.run_dir / "options.json").exists()
-        folder = options.out or (options.run_dir if is_run else Path()) / "predictions"
+        folder = options.out or output_folder(options.run_dir) / "predictions"
         folder.mkdir(parents=True, exist_ok=True)
         pictures = [folder / name for name in picture_names(options.images, paths)]
     answers, failures = [], []

@@ -38,6 +38,7 @@ from train.baselines.trained import is_baseline, load_baseline
 from train.common.evaluate_agent import load_policy
 from train.common.film import Episode, record, write_film
 from train.common.provenance import choose_device
+from train.common.run import output_folder
 
 SHOWN = 6  # images, unless --index or files say which
 
@@ -85,12 +86,12 @@ def watch(options: Options) -> Path:
     if options.files:
         agent = load_agent(run_dir, device, options.stop)
         episodes = own_episodes(agent, options.files)
-        what = f"your images, {agent.stopping}"
+        what = "your images"
     else:
         if baseline:
             policy, env_id, changed = load_baseline(run_dir, device, options.data_dir)
         else:
-            agent, policy, env_id, changed = load_policy(run_dir, device, options.stop)
+            _, policy, env_id, changed = load_policy(run_dir, device, options.stop)
         keywords = {**changed, "split": options.split, "data_dir": options.data_dir}
         images = options.index
         if options.hardest:
@@ -101,10 +102,9 @@ def watch(options: Options) -> Path:
             first = range(min(SHOWN, env.num_images))
             episodes = [record(policy, env, image) for image in images or first]
             what = f"{env.dataset}, {env.split} split"
-            what += "" if baseline else f", {agent.stopping}"
-    is_run = (run_dir / "options.json").exists()
-    folder = options.out or (run_dir if is_run else Path()) / "watch"
-    return write_film(folder, f"{run_dir}: {what}", episodes)
+    folder = options.out or output_folder(run_dir) / "watch"
+    stop = f", stop {options.stop}" if options.stop else ""
+    return write_film(folder, f"{run_dir}{stop}: {what}", episodes)
 
 
 def hardest_images(policy: Any, env_id: str, keywords: dict[str, Any]) -> tuple[int, ...]:

@@ -106,6 +106,10 @@ AGENTS: dict[str, Any] = {
         DTRAM,
     ),
     "resnet": (RESNET, DTRAM),
+    "bottlenecks": (
+        replace(RESNET, encoder="resnet50", resnet=ResNetOptions("resnet50", width=4)),
+        DTRAM,
+    ),
     "locator on the first look": (LOOK, FirstLookDTRAM),
     "ACT": (BASE, HaltingRAM),
     "ACT and a locator on the first look": (LOOK, HaltingFirstLook),
@@ -172,8 +176,9 @@ def test_the_description() -> None:
 
 
 @pytest.mark.slow
-def test_torchs_program(tmp_path: Path) -> None:
-    agent, files = agent_of(), {"dtram": ""}
+@pytest.mark.parametrize("name", ["cells", "cnn", "resnet", "map"])
+def test_torchs_program(name: str, tmp_path: Path) -> None:
+    agent, files = agent_of(*AGENTS[name]), {"dtram": ""}
     path = export(agent, tmp_path / "agent.pt2", "torch")
     program = torch.export.load(path, extra_files=files).module()
     for inputs, expected in [*steps_of(agent, 5), *steps_of(agent, 1)]:

@@ -91,10 +91,17 @@ def test_images_that_are_drawn_on_demand_are_drawn_once(
 
 @pytest.mark.parametrize("num_envs", [1, 7, 64])
 def test_the_number_of_slots_does_not_change_the_result(num_envs: int) -> None:
-    data = make_dataset(23, split="test")
-    result = evaluate(
-        CenterPolicy(5, stop_after=2, guess=3), ID, dataset=data, num_envs=num_envs, glimpse_size=4
-    )
+    """It is at most the number of images, so that a small split costs little."""
+    data, batches = make_dataset(23, split="test"), set()
+
+    class Counted(CenterPolicy):
+        def reset(self, batch: int) -> Any:
+            batches.add(batch)
+            return super().reset(batch)
+
+    policy = Counted(5, stop_after=2, guess=3)
+    result = evaluate(policy, ID, dataset=data, num_envs=num_envs, glimpse_size=4)
+    assert batches == {min(num_envs, 23)}
     share = float((data.labels == 3).mean())
     assert result.accuracy == pytest.approx(share)
     assert result.mean_return == pytest.approx(0.98**2 * share)

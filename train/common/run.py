@@ -322,6 +322,12 @@ def has_results(folder: Path) -> bool:
     return (folder / "results.json").exists()
 
 
+def output_folder(folder: Path) -> Path:
+    """Where programs write what they make of the model in a folder: there if it is a run's, or, for
+    a shipped model, into the current folder."""
+    return folder if (folder / "options.json").exists() else Path()
+
+
 def check_same(
     path: Path,
     before: Mapping[str, Any],

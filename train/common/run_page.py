@@ -27,7 +27,7 @@ VALIDATIONS = {"return": ("return",), "error %": ("accuracy",), "mean glimpses":
 """By label, names of the values in the points of a curve of validations."""
 AMOUNTS = {
     "train_seconds": ("training", "{:,.0f} s"),
-    "validation_seconds": ("of it validation", "{:,.0f} s"),
+    "validation_seconds": ("of which validation", "{:,.0f} s"),
     "images_seen": ("training images seen", "{:,}"),
     "env_steps": ("env steps", "{:,}"),
     "images_per_second": ("images a second, in batches", "{:,}"),
@@ -147,12 +147,19 @@ def new_plot(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
 
 
 def scale_errors(axes: Axes, errors: Sequence[float]) -> None:
-    """Makes the axis of errors in percent logarithmic, with plain numbers, if any is positive."""
+    """Makes the axis of errors in percent logarithmic, with plain numbers, if any is positive.
+
+    It is linear below the smallest positive error if another is 0.
+    """
     positive = [error for error in errors if error > 0]
     if positive:
-        axes.set_yscale("log")
+        zero = [0.0] if 0 in errors else []
+        if zero:
+            axes.set_yscale("symlog", linthresh=min(positive))
+        else:
+            axes.set_yscale("log")
         steps = [m * 10.0**e for e in range(-4, 2) for m in (1, 2, 5)] + [100.0]
-        ticks = [t for t in steps if min(positive) / 2 < t < 2 * max(positive)]
+        ticks = zero + [t for t in steps if min(positive) / 2 < t < 2 * max(positive)]
         axes.set_yticks(ticks, [f"{t:g}" for t in ticks], minor=False)
         axes.set_yticks([], minor=True)
 

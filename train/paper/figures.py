@@ -16,6 +16,7 @@ from train.common.evaluate_one_look import logits_and_rate
 from train.common.files import read_json, save_figure
 from train.common.provenance import provenance
 from train.common.records import RESULTS, check_origin, origin, write_result
+from train.common.run_page import scale_errors
 from train.common.statistics import confidences
 from train.dtram.report import glimpse_figure, histogram, images_per_second, set_title
 from train.paper.read_runs import Reader, Reading, network_of
@@ -185,11 +186,10 @@ def _plot(
             if joined or not row["name"].startswith("discount-"):  # they have their own curve
                 place = (row[key], row["test_error"])
                 axes.annotate(row["name"], place, (4, 4), textcoords="offset points", fontsize=7)
-    axes.set(xlabel=label, ylabel="test error %", yscale="log")
+    axes.set(xlabel=label, ylabel="test error %")
+    scale_errors(axes, [row["test_error"] for rows in points.values() for row in rows])
     set_title(axes, title)
     axes.set_xscale("linear" if joined else "log")
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter("{x:g}")
     axes.tick_params(which="minor", labelsize=6)
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize=8)

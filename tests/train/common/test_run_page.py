@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from train.common.run_page import confusion, flat, learning_curves
+from train.common.run_page import confusion, flat, learning_curves, new_plot, scale_errors
 
 
 def test_a_confusion_matrix_counts_answers_by_class() -> None:
@@ -43,3 +43,21 @@ def test_curves_without_values_are_left_out() -> None:
     names = [str(svg).split('aria-label="')[1].split('"')[0] for svg in learning_curves([row])]
     assert names == ["error % by number of training images"]
     assert list(learning_curves([])) == []
+
+
+@pytest.mark.parametrize(
+    ("errors", "ticks"),
+    [([0.0, 0.5, 4.0], [0, 0.5, 1, 2, 5]), ([0.5, 4.0], [0.5, 1, 2, 5]), ([0.0, 0.0], None)],
+)
+def test_every_error_has_its_place_in_a_plot(
+    errors: list[float], ticks: list[float] | None
+) -> None:
+    """None has none on a logarithmic axis if it is 0."""
+    _, axes = new_plot("glimpses", "error %")
+    axes.plot(range(len(errors)), errors)
+    scale_errors(axes, errors)
+    low, high = axes.get_ylim()
+    assert all(low < error < high for error in errors)
+    heights = axes.transData.transform([(0, error) for error in errors])[:, 1]
+    assert np.isfinite(heights).all() and axes.bbox.y0 < heights.min()
+    assert ticks is None or axes.get_yticks().tolist() == ticks

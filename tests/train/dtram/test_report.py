@@ -1,5 +1,6 @@
 """The page, pictures and table of a report: names of the user's own data are shown as they are."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -98,3 +99,35 @@ def test_a_page_warns(tmp_path: Path) -> None:
     assert "mean glimpses on test: over the bound 1.5" in page.text
     assert "collapsed: it never stops" in page.text and "glimpses on validation" not in page.text
     assert "Warnings" not in a_page(tmp_path, 2, 1).text
+
+
+def test_a_page_in_a_browser(browser: Any, tmp_path: Path) -> None:
+    """Arrow keys step through the images of the group used last, boxes hide curves, and the page is
+    as wide as a phone."""
+    from playwright.sync_api import expect
+
+    steps = [{"step": n, "eval/accuracy": n / 3, "rollout/success_rate": n / 4} for n in (1, 2)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, steps)))
+    a_page(tmp_path, 30, 3)
+    wrong: list[str] = []
+    with browser.new_page(viewport={"width": 375, "height": 700}) as page:
+        page.on("console", lambda message: wrong.append(message.text))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.goto((tmp_path / "report.html").as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") == 375
+        places = page.locator(".steps [role=status]")
+        page.keyboard.press("ArrowRight")
+        expect(places).to_have_text(["2 of 12", "1 of 12", "1 of 3"])
+        page.get_by_label("previous image").last.click()
+        expect(places).to_have_text(["2 of 12", "1 of 12", "3 of 3"])
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("ArrowRight")
+        expect(places).to_have_text(["2 of 12", "1 of 12", "2 of 3"])
+        expect(page.locator("article:visible")).to_have_count(3)
+        curves = [page.locator(f"[id$=-curve-{k}]") for k in (0, 1)]
+        page.get_by_label("validation").uncheck()
+        expect(curves[0]).to_be_visible()
+        expect(curves[1]).to_be_hidden()
+        page.get_by_label("validation").check()
+        expect(curves[1]).to_be_visible()
+    assert not wrong
