@@ -114,7 +114,7 @@ def test_programs_of_several_processes_give_the_weights_of_one(
     What enlarges rounding is left out: bfloat16 (as of Muon), and the choice of the best cell.
     """
     counts, changes = (1, 2), BUDGET | CHANGES[name]
-    if name == "warm-up":
+    if name in ("warm-up", "talk"):
         changes |= {"bf16": False, "optimizer": AdamW()}
     if name in ("values", "scan", "per-step"):
         counts, changes = (2, 3), changes | BATCH_NORMS
