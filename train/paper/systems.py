@@ -122,7 +122,7 @@ def _other_ways(after: StopAfter, **options: Any) -> dict[str, System]:
     learns: Any = {"epochs": after.epochs, "batch_size": after.batch_size}
     stops: list[AfterTrunk] = [
         replace(after, gradient="reinforce"),
-        StopByValue(**learns),
+        StopByValue(max_mean_glimpses=after.max_mean_glimpses, **learns),
         *(ACT(ponder_cost=cost, **learns) for cost in PONDER_COSTS),
     ]
     names = [name for systems in list(WAYS_TO_STOP.values())[1:] for name in systems]

@@ -11,6 +11,7 @@ from train import reproduce
 from train.common.files import read_json
 from train.common.records import pack_floats, read_records, unpack_floats
 from train.common.statistics import Outcome
+from train.dtram.options import ACT
 from train.paper import stops, systems
 from train.paper.stops import FIXED, LEARNED, RANDOM
 from train.paper.systems import MNIST, PROTOCOLS, Protocol, System
@@ -62,6 +63,14 @@ def test_rows_by_hand() -> None:
     assert "## MNIST" in text and "Made by `python it`." in text
     assert "| learned, exact gradient | 25.00 ± 17.68 |  |" in text
     assert "50.00 (+" in text and f"| {RANDOM} |  | 25.00 |" in text
+
+
+@pytest.mark.parametrize("protocol", stops.PROTOCOLS, ids=lambda protocol: protocol.name)
+def test_all_ways_learn_as_long_and_choose_their_weights_alike(protocol: Protocol) -> None:
+    learned = [protocol.systems[name].options["stop"] for name in stops.systems_of(protocol)[1:]]
+    assert len({(stop.epochs, stop.batch_size) for stop in learned}) == 1
+    bounds = {stop.max_mean_glimpses for stop in learned if not isinstance(stop, ACT)}
+    assert len(bounds) == 1
 
 
 def test_floats_are_the_same_after_json() -> None:
