@@ -126,8 +126,8 @@ class SavedNetwork(nn.Module):
         path = Path(folder, "model.json")
         for name in ("model.json", "model.safetensors"):
             if not path.with_name(name).is_file():
-                why = _why_no_model(path.parent)
-                raise FileNotFoundError(f"{folder}: no saved model, {name} is missing{why}")
+                why = _why_no_model(path.parent, name)
+                raise FileNotFoundError(f"{folder}: no saved model, {why}")
         header = read_json(path, dict[str, Any], "copy the model again")
         found = header.get("format")
         if found != FORMAT_VERSION:
@@ -252,21 +252,22 @@ def load_stop(
     return stops[name]["threshold"]
 
 
-def _why_no_model(folder: Path) -> str:
-    """The end of an error message: why `folder` may hold no model."""
+def _why_no_model(folder: Path, name: str) -> str:
+    """The end of an error message: why `folder`, which lacks `name`, may hold no model."""
     if not folder.exists():
-        return ", there is no such folder"
+        return "there is no such folder"
     if not folder.is_dir():
-        return "; expected the folder of a model, this is a file"
+        return "this is a file; expected the folder of a model"
+    missing = f"{name} is missing"
     if inside := sorted(path.parent.name for path in folder.glob("*/model.json")):
-        return f"; these folders in it have models: {', '.join(inside)}"
+        return f"{missing}; these folders in it have models: {', '.join(inside)}"
     with suppress(OSError, ValueError):
         made_by_sb3 = "algo" in read_json(folder / "options.json", dict[str, Any], "")
         if made_by_sb3 and (folder / "results.json").exists():
             its = "its test error is in its results.json, and train/watch.py shows what it looks at"
-            return f"; it is a run of train/sb3_baselines.py: {its}"
-        return "; it is a run that has not been validated yet: continue it with --resume"
-    return ""
+            return f"{missing}; it is a run of train/sb3_baselines.py: {its}"
+        return f"{missing}; it is a run that has not been validated yet: continue it with --resume"
+    return missing
 
 
 def _of_stop(key: str) -> bool:

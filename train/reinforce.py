@@ -136,7 +136,8 @@ class Options(TrainingOptions):
         check("stop", self.stop.name, fits, "after or off with a map or values")
 
         valid = 0 <= self.scan_epochs < self.epochs and not (joint and self.scan_epochs)
-        check("scan_epochs", self.scan_epochs, valid, "fewer than --epochs, 0 with --stop joint")
+        fewer = f"fewer than --epochs {self.epochs}, and 0 with --stop joint"
+        check("scan_epochs", self.scan_epochs, valid, fewer)
         fits = not (self.scan_epochs and (mapped or by_value))
         check("scan_epochs", self.scan_epochs, fits, "0 with a map or values")
         by_epochs = self.env_steps is None or self.scan_epochs == 0

@@ -263,7 +263,7 @@ def test_a_missing_model_is_named(tmp_path: Path) -> None:
         ("baseline", r"a run of train/sb3_baselines\.py: .* train/watch\.py shows"),
         ("begun", r"a run that has not been validated yet: continue it with --resume$"),
         ("several", r"these folders in it have models: one, two$"),
-        ("several/one/model.json", "expected the folder of a model, this is a file"),
+        ("several/one/model.json", "this is a file; expected the folder of a model"),
         ("nowhere", "there is no such folder"),
     ):
         for load in (DTRAM.load, OneLook.load, load_agent, load_one_look):

@@ -258,7 +258,11 @@ def test_damaged_weights_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("keywords", "error", "message"),
     [
-        ({"classifier": "nowhere"}, FileNotFoundError, "nowhere: no saved model, model.json"),
+        (
+            {"classifier": "nowhere"},
+            FileNotFoundError,
+            "nowhere: no saved model, there is no such folder",
+        ),
         ({"classifier": Path("nowhere")}, FileNotFoundError, "nowhere: no saved model"),
         ({"classifier": None}, ValueError, "classifier=None: a policy-only id needs one"),
         ({"classifier": 3}, ValueError, "classifier=3: expected a dtram_env.Classifier"),

@@ -487,7 +487,7 @@ WHOLE_ID = ("--env-id", WHOLE)
         ),
         (
             ("--algo", "ppo", *POLICY, "--classifier", "nowhere"),
-            "nowhere: no saved model, model.json is missing",
+            "nowhere: no saved model, there is no such folder",
         ),
         (
             ("--algo", "ppo", *POLICY, "--classifier", "mnist-classifier"),
