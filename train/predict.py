@@ -25,7 +25,7 @@ import tyro
 from PIL import Image
 
 from agents.loading import load_agent
-from agents.prediction import Prediction, predict_each
+from agents.prediction import Prediction, predict_each, preparation_of
 from agents.stopping import LearnedStop
 from dtram_env.datasets.sources.folder import SUFFIXES, find_images
 from dtram_env.datasets.storage.decode import decode, opened, pillow_limits, upright_size
@@ -73,6 +73,10 @@ class Options(Checked):
 def predict(options: Options) -> dict[str, Any]:
     """Classifies the images; returns what ``--json`` prints, else prints each answer at once."""
     agent = load_agent(options.run_dir, choose_device(options.device), options.stop)
+    try:
+        preparation_of(agent)
+    except ValueError as error:
+        raise ValueError(f"{options.run_dir / 'model.json'}: {error}") from None
     if options.threshold is not None:
         agent.stopping = LearnedStop(options.threshold)
     paths = given_images(options.images)

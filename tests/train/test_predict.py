@@ -196,6 +196,7 @@ def test_a_summary_ends_the_text(
         (["{model}", "{empty}"], "error: {empty}: expected images in it, files in .jpg"),
         (["{empty}", "a.png"], "error: {empty}: no saved model, model.json is missing"),
         (["{model}", "a.png", "--out", "{model}/model.json"], "model.json: File exists"),
+        (["{odd}", "a.png"], "{odd}/model.json: about['sensor'].num_scales=0: expected"),
     ],
 )
 def test_an_error_is_one_line(
@@ -205,7 +206,12 @@ def test_an_error_is_one_line(
     words: list[str],
     message: str,
 ) -> None:
-    places: dict[str, Any] = {"model": model, "empty": tmp_path}
+    shutil.copytree(model, odd := tmp_path / "odd")
+    header = json.loads((odd / "model.json").read_text())
+    header["sensor"]["num_scales"] = 0
+    (odd / "model.json").write_text(json.dumps(header))
+    (empty := tmp_path / "empty").mkdir()
+    places: dict[str, Any] = {"model": model, "empty": empty, "odd": odd}
     status = run_main(monkeypatch, *(word.format(**places) for word in words))
     assert isinstance(status, str) and "\n" not in status
     assert message.format(**places) in status

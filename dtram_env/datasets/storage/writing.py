@@ -23,8 +23,8 @@ def check_free_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise DatasetNotFoundError(
-            f"{folder.parent}: the decoded images need {needed / 1e9:.1f} GB and "
-            f"{free / 1e9:.1f} GB are free. Free some space, use a smaller image_size=, or choose "
+            f"{folder.parent}: the decoded images need {needed / 1e6:,.0f} MB and "
+            f"{free / 1e6:,.0f} MB are free. Free some space, use a smaller image_size=, or choose "
             f"another folder with {SETTINGS}."
         )
 
