@@ -283,10 +283,10 @@ def test_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=free))
     source = Given(IMAGES)
-    with pytest.raises(DatasetNotFoundError, match=r"need 0\.0 GB .* image_size=, or .* data_d"):
+    with pytest.raises(DatasetNotFoundError, match=r"need 0 MB .* image_size=, or .* data_d"):
         build_cache(tmp_path / "a", source)
     assert source.decoded == [] and names(tmp_path) == [".a.lock", ".b.lock", "b"]
-    with pytest.raises(DatasetNotFoundError, match="GB are free"):
+    with pytest.raises(DatasetNotFoundError, match="MB are free"):
         MappedStore(tmp_path / "b").prepare(30)
     assert names(tmp_path / "b") == ["meta.json", "pixels.bin", "sizes.npy"]
     free = needed
