@@ -85,18 +85,17 @@ class MapCore(nn.Module):
 
     def forward(self, code: Code, before: Tensor) -> Tensor:
         """The map after a glimpse ``(B, F, R, R)``; at each scale, cells already seen stay."""
-        after = torch.empty_like(before)
+        after: list[Tensor] = []
         cells = torch.arange(before.shape[-1], device=before.device)
-        levels = (memory.split(self.levels, dim=1) for memory in (before, after))
-        parts = zip(code.patches, self.cells_of_scales, *levels, strict=True)
-        for patch, side, old, new in parts:
+        levels = before.split(self.levels, dim=1)
+        for patch, side, old in zip(code.patches, self.cells_of_scales, levels, strict=True):
             first = corner(code.location, len(cells), side)  # (B, 2): x, y
             source = (cells - first[..., None]) // (side // patch.shape[-1])
             found, inside = _shifted(patch.to(old.dtype), source)
             unseen = old[:, -1:] == 0
-            new[:, :-1] = torch.where(inside & unseen, found, old[:, :-1])
-            new[:, -1:] = inside | ~unseen
-        return after
+            after.append(torch.where(inside & unseen, found, old[:, :-1]))
+            after.append((inside | ~unseen).to(old.dtype))
+        return torch.cat(after, dim=1)
 
     def read(self, memory: Tensor, location: Tensor) -> Tensor:
         """h_t ``(B, H)`` of maps whose last glimpse is at `location` in them, see `Code`."""
