@@ -10,7 +10,6 @@ batch's episodes have to begin together.
 """
 
 import copy
-import hashlib
 import io
 import json
 from collections.abc import Sequence
@@ -180,11 +179,11 @@ def _to_onnx(step: AgentStep) -> Any:
 def _by_time(onnx: Any, graphs: Sequence[Any]) -> Any:
     """One model of the networks for time steps 0, 1 …; the last serves all later ones.
 
-    They share equal weights, which are named by their content.
+    Each has weights of its own, though some are equal: onnxruntime lays out convolutions for speed
+    only where their weights are in the same graph.
     """
     helper, array, model = onnx.helper, onnx.numpy_helper.from_array, graphs[0]
     inputs: dict[str, Any] = {}
-    weights: dict[str, Any] = {}
     branches = []
 
     def named(values: Sequence[Any], names: Sequence[str]) -> list[Any]:
@@ -197,17 +196,15 @@ def _by_time(onnx: Any, graphs: Sequence[Any]) -> Any:
         inputs |= {value.name: value for value in graph.input}
         renamed = {value.name: value.name for value in graph.input}
         for weight in graph.initializer:
-            old = weight.name
-            weight.name = ""
-            new = f"weight_{hashlib.sha256(weight.SerializeToString()).hexdigest()[:16]}"
-            weight.name, renamed[old], weights[new] = new, new, weight
+            renamed[weight.name] = f"step{number}_{weight.name}"
+            weight.name = renamed[weight.name]
         for node in graph.node:
             renamed |= {name: f"step{number}_{name}" for name in node.output if name}
             node.input[:] = [renamed[name] if name else name for name in node.input]
             node.output[:] = [renamed[name] if name else name for name in node.output]
             node.name = f"step{number}_{node.name}"
         ends = named(graph.output, [renamed[value.name] for value in graph.output])
-        branches.append(helper.make_graph(graph.node, f"step{number}", [], ends))
+        branches.append(helper.make_graph(graph.node, f"step{number}", [], ends, graph.initializer))
 
     constants, rest = [array(np.array([0]), "zero")], branches[-1]
     for number, branch in reversed(list(enumerate(branches[:-1]))):
@@ -224,6 +221,5 @@ def _by_time(onnx: Any, graphs: Sequence[Any]) -> Any:
         )
     # The outermost choice is the model itself.
     nodes = [helper.make_node("Gather", ["time", "zero"], ["before"]), *rest.node]
-    tensors = [*weights.values(), *constants]
-    whole = helper.make_graph(nodes, "agent", list(inputs.values()), rest.output, tensors)
+    whole = helper.make_graph(nodes, "agent", list(inputs.values()), rest.output, constants)
     return helper.make_model(whole, opset_imports=model.opset_import, ir_version=model.ir_version)
