@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from train.baselines.facts import FACTS
 from train.common.records import read_records
-from train.paper import ladder
+from train.paper import ladder, stops
 from train.paper.systems import PROTOCOLS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -106,13 +106,22 @@ def _ladder() -> str:
     return ladder.table(ladder.rows(read_records(RESULTS / "tables" / ladder.RECORDS))).rstrip()
 
 
+def _stops() -> str:
+    found = stops.rows(read_records(RESULTS / "tables" / stops.RECORDS))
+    return stops.tables(found, "**{}**").rstrip()
+
+
 def _environment_throughput() -> str:
-    rows = []
+    rates: dict[str, dict[int, float]] = {}
     for figure in _read(RESULTS / "env_throughput.json")["figures"]:
-        fraction = figure.get("fraction_of_gather")
-        text = "" if fraction is None else f"{fraction:.2f}"
-        rows.append((figure["name"], f"{figure['per_s']:,.0f}", text))
-    return _markdown(["environment", "env steps/s", "fraction of a bare gather"], rows)
+        rates.setdefault(figure["name"], {})[figure["num_envs"]] = figure["per_s"]
+    sizes = sorted({size for row in rates.values() for size in row})
+    limit, rows = rates["the same work by hand, NextStep"], []
+    for name, row in rates.items():
+        share = f"{row[1024] / limit[1024]:.3f}" if 1024 in row else ""
+        rows.append((name, *(f"{row[size]:,.0f}" if size in row else "" for size in sizes), share))
+    heads = [*(f"{size:,}" for size in sizes), "of the work by hand, 1,024"]
+    return _markdown(["env steps/s", *heads], rows)
 
 
 def _sb3_throughput() -> str:
@@ -267,6 +276,7 @@ def _values(kind: Any) -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "results": _results,
     "ladder": _ladder,
+    "stops": _stops,
     "environment_throughput": _environment_throughput,
     "sb3_throughput": _sb3_throughput,
     "training_throughput": _training_throughput,
