@@ -43,6 +43,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("no CUDA device")
 
 
+@pytest.fixture(autouse=True)
+def freed_memory_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs that run in this process do not change how it allocates for the tests after them."""
+    monkeypatch.setattr("train.common.run.keep_freed_memory", lambda: None)
+
+
 @pytest.fixture(scope="session")
 def run_python() -> Callable[..., str]:
     """Runs Python from the repository's folder, on one thread; what it printed."""

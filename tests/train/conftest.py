@@ -44,12 +44,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture(autouse=True)
-def freed_memory_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Programs that run in this process do not change how it allocates for the tests after them."""
-    monkeypatch.setattr("train.common.run.keep_freed_memory", lambda: None)
-
-
 @pytest.fixture
 def draw_in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draws datasets in threads: for few images that is faster than starting processes."""
