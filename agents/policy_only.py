@@ -30,6 +30,11 @@ POLICY_TABLE: dict[str, tuple[str, str, str]] = {
         "mnist-classifier",
         "682070ae2da41057ffb50012878fc5ac91fd8b803671a8100023cfa93f3f4072",
     ),
+    "DTRAM-ClutteredMNIST-Policy-v0": (
+        "DTRAM-ClutteredMNIST-v0",
+        "cluttered-classifier",
+        "f8d4bc6dd2dbfc16e56493474cbf2ba82181d4fa439f28dd2984f9fba644f77d",
+    ),
 }
 POLICY_IDS: tuple[str, ...] = tuple(POLICY_TABLE)
 SHARED = ("encoder", "core", "classifier")  # modules that a policy-only DT-RAM copies

@@ -1,6 +1,8 @@
-"""Trains the frozen classifier of a policy-only environment, on uniformly random locations.
+r"""Trains the frozen classifier of a policy-only environment, on uniformly random locations.
 
     python train/classifier.py --run-dir runs/mnist-classifier    # as pretrained/mnist-classifier
+    python train/classifier.py --env-id DTRAM-ClutteredMNIST-v0 --augment compose=true --m 1 \
+        --optimizer muon                                          # pretrained/cluttered-classifier
     python train/classifier.py --env-id DTRAM-Signpost-v0 --epochs 20
 
 Every location, the first one too, is drawn uniformly in [-1, 1], so no policy's glimpse
