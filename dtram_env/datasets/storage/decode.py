@@ -30,7 +30,7 @@ MAX_ASPECT = 100  # longer side over shorter, where images are resized
 _READER = 2  # raise it when the pixels of a file change: its cache is made again
 _ALONE = 2**26  # pixels above which an image is decoded while no other one of that size is
 _BAND = 2**22  # pixels that are converted at once
-_PNG = b"\x89PNG\r\n\x1a\n"  # how each begins
+_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"  # how each begins
 _ORIENTATION = 0x0112  # the EXIF tag; its values from 5 on swap height and width
 _limits, _alone = threading.Lock(), threading.Lock()
 
@@ -236,7 +236,7 @@ def opened(path: str, fix: str) -> Iterator[Image.Image]:
 
 
 def _image(stream: IO[bytes]) -> Image.Image:
-    """Opens an image; one whose metadata keeps Pillow from opening it, without them if a PNG."""
+    """Opens an image; a PNG or JPEG whose metadata keeps Pillow from that, without them."""
     from PIL import Image
 
     try:
@@ -244,12 +244,14 @@ def _image(stream: IO[bytes]) -> Image.Image:
     except Exception:  # see `reading`
         stream.seek(0)
         data = stream.read()
-        if not data.startswith(_PNG):
+        readers = {_PNG: _pixels_of_png, _JPEG: _pixels_of_jpeg}
+        read = next((r for start, r in readers.items() if data.startswith(start)), None)
+        if read is None:
             raise
-        return Image.open(io.BytesIO(_without_metadata(data)))
+        return Image.open(io.BytesIO(read(data)))
 
 
-def _without_metadata(png: bytes) -> bytes:
+def _pixels_of_png(png: bytes) -> bytes:
     """A PNG's chunks that decide on its pixels, and its orientation if that is undamaged."""
     parts, at = [_PNG], len(_PNG)
     while at < len(png):
@@ -260,6 +262,19 @@ def _without_metadata(png: bytes) -> bytes:
             parts.append(png[at:end])
         at = end
     return b"".join(parts)
+
+
+def _pixels_of_jpeg(jpeg: bytes) -> bytes:
+    """A JPEG without comments and segments of applications, but for EXIF's, APP1, and a whole one
+    of Adobe, APP14, which decides on the colours."""
+    parts, at = [_JPEG], len(_JPEG)
+    while jpeg[at : at + 1] == b"\xff" and jpeg[at + 1] != 0xDA:  # the scan, up to the end
+        kind, end = jpeg[at + 1], at + 2 + int.from_bytes(jpeg[at + 2 : at + 4])
+        colours = kind == 0xEE and end - at >= 16
+        if (not 0xE0 <= kind <= 0xEF and kind != 0xFE) or kind == 0xE1 or colours:
+            parts.append(jpeg[at:end])
+        at = end
+    return b"".join([*parts, jpeg[at:]])
 
 
 @contextlib.contextmanager

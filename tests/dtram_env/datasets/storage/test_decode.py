@@ -373,6 +373,31 @@ def test_an_odd_chunk_damages_no_png(
         decode(tmp_path / "a.png")
 
 
+@pytest.mark.parametrize(
+    ("marker", "data"),
+    [
+        (0xE0, b"JFIF\0"),  # too short
+        (0xE0, b"JFIF\0\1"),
+        (0xEE, b"Adobe\0"),
+        (0xE2, b"ICC_PROFILE\0"),
+        (0xE2, b"MPF\0\1"),
+    ],
+)
+def test_an_odd_segment_damages_no_jpeg(tmp_path: Path, marker: int, data: bytes) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (16, 8), (50, 60, 70)).save(tmp_path / "a.jpg", exif=exif)
+    jpeg = (tmp_path / "a.jpg").read_bytes()
+    right = decode(tmp_path / "a.jpg")
+    assert right.shape == (16, 8, 3)
+    segment = bytes([0xFF, marker]) + struct.pack(">H", 2 + len(data)) + data
+    (tmp_path / "a.jpg").write_bytes(jpeg[:2] + segment + jpeg[2:])
+    np.testing.assert_array_equal(decode(tmp_path / "a.jpg"), right)
+    (tmp_path / "a.jpg").write_bytes(jpeg[:2] + segment + jpeg[2:90])
+    with pytest.raises(DatasetCorruptError, match="damaged, or no image"):
+        decode(tmp_path / "a.jpg")
+
+
 def test_published_boxes_count_pixels_as_they_are_stored(tmp_path: Path) -> None:
     pixels = random_pixels(5, 8, 3)
     save_turned(tmp_path / "a.png", pixels, 6)
