@@ -6,8 +6,8 @@
     python train/compare.py --algos ppo scan --read-only      # only runs that are finished
     python train/compare.py --records benchmarks/results/comparison/DTRAM-MNIST-v0.jsonl
 
-Algorithms: ppo, a2c, dqn, qr_dqn, sac, tqc, recurrent_ppo, maskable_ppo, random, center, scan and
-dtram; and ppo_labels, a2c_labels, maskable_ppo_labels and recurrent_ppo_labels, which learn from
+Algorithms: ppo, a2c, dqn, qr_dqn, sac, tqc, recurrent_ppo, maskable_ppo, ars, random, center, scan
+and dtram; and ppo_labels, a2c_labels, maskable_ppo_labels and recurrent_ppo_labels, which learn from
 labels, too.
 
 It writes one JSON record for each run, and from the records Markdown, CSV, plots and a page;

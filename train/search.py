@@ -1,4 +1,4 @@
-"""Searches the hyper-parameters of an algorithm: at most 10 trials, compared on validation alone.
+"""Searches the hyper-parameters of an algorithm: at most 20 trials, compared on validation alone.
 
     python train/search.py --algo ppo                            # policy-only MNIST
     python train/search.py --algo ppo --env-id DTRAM-MNIST-v0    # the whole task
@@ -8,8 +8,8 @@ TPE sampler draws the changes from the algorithm's space, which is a table below
 run of train/sb3_baselines.py or train/reinforce.py. The outcome is one record with every trial;
 the best row is printed for the table. Interrupted, the same command continues.
 
-Algorithms: ppo, a2c, recurrent_ppo, maskable_ppo, dqn, qr_dqn, sac, tqc, scan, dtram. The searches
-behind the table are in benchmarks/results/search/ENV_ID.jsonl.
+Algorithms: ppo, a2c, recurrent_ppo, maskable_ppo, dqn, qr_dqn, sac, tqc, ars, scan, dtram. The
+searches behind the table are in benchmarks/results/search/ENV_ID.jsonl.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from train.common.run import run_program  # isort: skip  # says what to install
 import tyro
 
 from dtram_env.optional import require
-from train.baselines.algorithms import table_row
+from train.baselines.algorithms import ENV_STEPS, table_row
 from train.baselines.comparison_run import ComparisonRun, dtram_curve
 from train.common.files import read_json
 from train.common.jobs import JobOptions, resumable, run_in_order
@@ -37,8 +37,8 @@ from train.common.provenance import choose_device, provenance
 from train.common.records import check_destination, read_records, write_records
 from train.common.training_task import describe_env
 
-MAX_TRIALS = 10
-RANDOM_TRIALS = 3  # before the sampler has a model; Optuna's default, 10, would be all of them
+MAX_TRIALS = 20
+RANDOM_TRIALS = 5  # before the sampler has a model; Optuna's default, 10, would be half of them
 SEED_OF_TRIALS = 100  # not one of the seeds that results are made with
 
 
@@ -51,12 +51,12 @@ class Options(EnvOptions, JobOptions):
     env_id: str = "agents:DTRAM-MNIST-Policy-v0"
     """registered environment"""
     trials: int = MAX_TRIALS
-    """number of trials, at most 10"""
+    """number of trials, at most 20"""
     jobs: AtLeast1 = 1
     """trials that are drawn before the first of them ends, and run side by side, also with --ray;
     with more than one, each has one thread"""
-    steps: AtLeast1 = 100_000
-    """env steps of a trial"""
+    steps: AtLeast1 | None = None
+    """env steps of a trial; those of a compared run if not given"""
     records: Path | None = None
     """JSON Lines file where the outcome replaces the algorithm's earlier one;
     runs/search/ENV_ID.jsonl if not given"""
@@ -137,6 +137,13 @@ SPACES: dict[str, Space] = {
     "qr_dqn": DQN,
     "sac": SAC,
     "tqc": SAC,
+    "ars": {
+        "learning_rate": Interval(1e-2, 1e-1, convert="lin_{:.1e}".format),
+        "delta_std": Interval(1e-2, 1e-1),
+        "n_delta": [4, 8, 16],
+        "n_eval_episodes": [32, 64, 128],
+        "network.width": [16, 32, 64],
+    },
     "scan": {"grid": [2, 3], "stop_after": [3, 4, 5, 6, 7]},
     "dtram": {
         **DTRAM,
@@ -161,6 +168,7 @@ def search(options: Options) -> dict[str, Any]:
     origin = provenance(choose_device("cpu"))
     keywords = options.env_words() | options.env_folders()
     track = describe_env(options.env_id, data="real", **keywords)["track"]
+    steps = options.steps or ENV_STEPS[track]
     row = table_row(track, options.algo)
     space = (WHOLE_TASK_SPACES if track == "whole-task" else SPACES)[options.algo]
     sampler = optuna.samplers.TPESampler(seed=options.seed, n_startup_trials=RANDOM_TRIALS)
@@ -169,7 +177,7 @@ def search(options: Options) -> dict[str, Any]:
     while len(trials) < options.trials:
         asked = [study.ask() for _ in range(min(options.jobs, options.trials - len(trials)))]
         drawn = [draw(trial, space) if trial.number else {} for trial in asked]
-        runs = [trial_run(options, track, row, changes) for changes in drawn]
+        runs = [trial_run(options, track, steps, row, changes) for changes in drawn]
         for trial, changes, run in zip(asked, drawn, runs, strict=True):
             where = "finished already" if run.finished else f"see {run.log}"
             what = changes or "the row of the table"
@@ -182,7 +190,7 @@ def search(options: Options) -> dict[str, Any]:
             trials.append(read_trial(options.algo, row, changes, run.folder))
             study.tell(trial, trials[-1]["validation"]["return"])
     best = max(trials, key=lambda trial: trial["validation"]["return"])
-    about = {name: getattr(options, name) for name in ("algo", "steps", "seed")}
+    about = {"algo": options.algo, "steps": steps, "seed": options.seed}
     outcome = {"env_id": env_name, **about, "best": best, "trials": trials, **origin}
     with in_turn(path.with_name(".lock")):
         others = [other for other in read_records(path) if other["algo"] != options.algo]
@@ -193,17 +201,17 @@ def search(options: Options) -> dict[str, Any]:
 
 
 def trial_run(
-    options: Options, track: str, row: dict[str, Any], changes: dict[str, Any]
+    options: Options, track: str, steps: int, row: dict[str, Any], changes: dict[str, Any]
 ) -> ProgramRun:
     """The run of a trial."""
     # A hash of all that defines the trial names its folder, so an interrupted search finds it.
     task = options.env_words() | options.env_folders()
     task.pop("data_dir", None)
-    defining = json.dumps([row, changes, options.steps, *filter(None, [task])], sort_keys=True)
+    defining = json.dumps([row, changes, steps, *filter(None, [task])], sort_keys=True)
     name = f"trial-{hashlib.sha256(defining.encode()).hexdigest()[:8]}"
     folder = Path("runs/search", options.env_id.rpartition(":")[2], options.algo, name)
     environment = EnvOptions(options.env_id, options.env, options.root, options.data_dir)
-    what = track, options.algo, SEED_OF_TRIALS, options.steps
+    what = track, options.algo, SEED_OF_TRIALS, steps
     trial = ComparisonRun(*what, folder, environment)
     return trial.program_run(changes, eval_points=5)
 

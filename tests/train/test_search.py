@@ -167,8 +167,8 @@ def test_a_space_draws_what_the_program_takes(track: str, algo: str) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--trials", "11"), "--trials 11: expected 1 to 10"),
-        (("--trials", "0"), "--trials 0: expected 1 to 10"),
+        (("--trials", "21"), "--trials 21: expected 1 to 20"),
+        (("--trials", "0"), "--trials 0: expected 1 to 20"),
         (("--steps", "0"), "--steps 0: expected at least 1"),
         (("--algo", "random"), "--algo random: expected one of ppo, a2c, recurrent_ppo"),
         (("--algo", "dqn", "--env-id", WHOLE), "--algo dqn takes one Discrete action"),

@@ -51,6 +51,7 @@ ALGORITHMS: dict[str, Algorithm] = {
         "sb3_contrib", "RecurrentPPO", ("discrete", "continuous", "single"), recurrent=True
     ),
     "maskable_ppo": Algorithm("sb3_contrib", "MaskablePPO", ("discrete", "single")),
+    "ars": Algorithm("train.baselines.ars", "Ars", ("continuous",)),
     "random": Algorithm("dtram_env", "RandomPolicy", ("native",), learns=False),
     "center": Algorithm("dtram_env", "CenterPolicy", ("native",), learns=False),
     "scan": Algorithm("dtram_env", "ScanPolicy", ("native",), learns=False),

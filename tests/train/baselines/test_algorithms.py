@@ -26,7 +26,8 @@ from train.reinforce import Options as ReinforceOptions
 
 IDS = {"policy-only": "agents:DTRAM-MNIST-Policy-v0", "whole-task": "DTRAM-MNIST-v0"}
 EVERYWHERE = {
-    *("ppo", "a2c", "sac", "tqc", "recurrent_ppo", "maskable_ppo", "random", "center", "scan")
+    *("ppo", "a2c", "sac", "tqc", "recurrent_ppo", "maskable_ppo", "ars"),
+    *("random", "center", "scan"),
 }
 ONE_NUMBER = {"dqn", "qr_dqn"}  # their action is one Discrete number
 WITH_LABELS = {"ppo_labels", "a2c_labels", "maskable_ppo_labels", "recurrent_ppo_labels"}
@@ -78,7 +79,7 @@ def test_a_row_makes_its_model(mnist_folder, track: str, algo: str) -> None:
     if "n_steps" in row:
         rollout = row["num_envs"] * row["n_steps"]
         assert rollout % row.get("batch_size", rollout) == 0
-    else:
+    elif "buffer_size" in row:
         assert row["learning_starts"] >= row["batch_size"]
 
 
@@ -101,7 +102,7 @@ def test_a_row_is_the_best_that_its_search_found(track: str, record: dict[str, A
     algo, env_id = record["algo"], record["env_id"]
     check_origin(record, f"{env_id} {algo}")
     assert env_id == IDS[track].rpartition(":")[2]
-    assert 1 <= len(record["trials"]) <= 10 and record["steps"] <= 100_000
+    assert 1 <= len(record["trials"]) <= 20 and record["steps"] <= ENV_STEPS[track]
     returns = [trial["validation"]["return"] for trial in record["trials"]]
     assert record["best"]["validation"]["return"] == max(returns)
     assert record["best"] in record["trials"]
