@@ -40,10 +40,11 @@ class GlimpseExtractor(BaseFeaturesExtractor):
     """Features of the environment's Dict observations, in every view and format.
 
     The RAM paper's glimpse network. Each image (``glimpse``, ``canvas``, ``thumbnail``) has a
-    what-path: a linear layer for flat vectors and images under 36 pixels, SB3's `NatureCNN` for
-    larger ones. The rest (``location``, ``time``, ``probs``) has one where-path. One layer joins
-    them. A ``label`` takes no part: `learn_labels` reads it. `features_dim` is the width of the
-    features; the paths have `what_features` and `where_features` units.
+    what-path: SB3's `NatureCNN` from 36 pixels on, two convolutions from 12 pixels on, a linear
+    layer for smaller images and flat vectors. The rest (``location``, ``time``, ``probs``) has one
+    where-path. One layer joins them. A ``label`` takes no part: `learn_labels` reads it.
+    `features_dim` is the width of the features; the paths have `what_features` and
+    `where_features` units.
     """
 
     def __init__(
@@ -59,17 +60,11 @@ class GlimpseExtractor(BaseFeaturesExtractor):
         numbers = 0
         for key, space in observation_space.items():
             assert isinstance(space, spaces.Box)
-            size = int(np.prod(space.shape))
-            if key == LABEL:
-                continue
-            if key not in ("glimpse", "canvas", "thumbnail"):
+            if key in ("glimpse", "canvas", "thumbnail"):
+                self.what[key] = _what_path(space, what_features)
+            elif key != LABEL:
                 self.rest.append(key)
-                numbers += size
-            elif len(space.shape) == 3 and min(space.shape[1:]) >= SMALL_IMAGE:
-                self.what[key] = NatureCNN(space, what_features)
-            else:
-                linear = nn.Linear(size, what_features)
-                self.what[key] = nn.Sequential(nn.Flatten(), linear, nn.ReLU())
+                numbers += space.shape[0]
         joined = len(self.what) * what_features + where_features
         self.where = nn.Sequential(nn.Linear(numbers, where_features), nn.ReLU())
         self.join = nn.Sequential(nn.Linear(joined, features_dim), nn.ReLU())
@@ -82,6 +77,21 @@ class GlimpseExtractor(BaseFeaturesExtractor):
         self.label: Any = observations.get(LABEL)  # for `learn_labels`
         where = self.where(WHERE_GAIN * rest)  # of the input: SB3 draws the weights anew
         return self.join(torch.cat([*parts, where], dim=1))
+
+
+def _what_path(space: spaces.Box, features: int) -> nn.Module:
+    """The network that reads one image, of channels first or flat."""
+    side = min(space.shape[1:]) if len(space.shape) == 3 else 0
+    if side >= SMALL_IMAGE:
+        return NatureCNN(space, features)
+    layers: list[nn.Module] = []
+    if side >= 12:
+        channels = space.shape[0]
+        layers = [nn.Conv2d(channels, 16, 5, 2), nn.ReLU(), nn.Conv2d(16, 32, 3, 2), nn.ReLU()]
+    read = nn.Sequential(*layers, nn.Flatten())
+    with torch.no_grad():
+        size = read(torch.zeros(1, *space.shape)).shape[1]
+    return nn.Sequential(read, nn.Linear(size, features), nn.ReLU())
 
 
 def policy_settings(width: int = 256, what_features: int = 128, **more: Any) -> dict[str, Any]:

@@ -7,8 +7,8 @@
     python train/compare.py --records benchmarks/results/comparison/DTRAM-MNIST-v0.jsonl
 
 Algorithms: ppo, a2c, dqn, qr_dqn, sac, tqc, recurrent_ppo, maskable_ppo, ars, random, center, scan
-and dtram; and ppo_labels, a2c_labels, maskable_ppo_labels and recurrent_ppo_labels, which learn from
-labels, too.
+and dtram; and ppo_labels, a2c_labels, maskable_ppo_labels and recurrent_ppo_labels, which learn
+from labels, too.
 
 It writes one JSON record for each run, and from the records Markdown, CSV, plots and a page;
 --records makes those again. Interrupted, the same command continues. A failed run is a row that

@@ -131,7 +131,7 @@ def assert_agree(seen: dict[str, np.ndarray], exact: dtram_env.Evaluation) -> No
         ({"view": "discrete", "observe": "canvas"}, {"canvas": 28 * 28 * 2}, [], 3),
         (
             {"view": "single", "observe": "canvas", "glimpse_format": "image", "classifier": 4},
-            {"canvas": 28 * 28 * 2},
+            {"canvas": 32 * 5 * 5},
             [],
             3 + 4,
         ),
@@ -149,7 +149,7 @@ def assert_agree(seen: dict[str, np.ndarray], exact: dtram_env.Evaluation) -> No
 def test_extractor(
     task: dict[str, Any], small: dict[str, int], large: list[str], numbers: int
 ) -> None:
-    """Images under 36 pixels have a linear layer, larger ones SB3's convolutions."""
+    """A linear layer under 12 pixels, two convolutions under 36, SB3's network from there on."""
     if "classifier" in task:
         task = {**task, "classifier": FrozenClassifier(small_agent(), "small")}
     venv: Any = gym.make_vec(ID, num_envs=3, **task)
@@ -187,8 +187,13 @@ def test_extractor(
     parts = []
     for key, path in extractor.what.items():
         pixels = tensors[key] / 255 if tensors[key].dtype == torch.uint8 else tensors[key]
-        first = path if key in large else path[1]  # type: ignore[index]
-        parts.append(first(pixels) if key in large else first(pixels.flatten(1)).relu())
+        if key not in large:
+            filters = [one for one in path.modules() if isinstance(one, nn.Conv2d)]
+            for one in filters:
+                pixels = nn.functional.conv2d(pixels, one.weight, one.bias, stride=2).relu()
+            assert len(filters) == 2 * (pixels.ndim == 4 and small[key] == 800)
+            path = path[1]  # type: ignore[index]
+        parts.append(path(pixels) if key in large else path(pixels.flatten(1)).relu())
     where = (3 * rest @ place.weight.T + place.bias).relu()
     joined = torch.cat([*parts, where], 1)
     expected = (joined @ join.weight.T + join.bias).relu()
