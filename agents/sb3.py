@@ -1,6 +1,7 @@
 """Stable-Baselines3: networks for its policies, and adapters in both directions.
 
     model = PPO("MultiInputPolicy", env, gamma=1.0, policy_kwargs=policy_settings())
+    set_first_stop(model, 0.1)  # looks on often at first, and so learns from many glimpses
     ignore_unread(model)  # learns from what the environment reads of an action
     learn_labels(model)  # and from the labels, if Sb3VecEnv(..., show_label=True) shows them
     dtram_env.evaluate(Sb3Policy(model), "DTRAM-MNIST-v0", view="discrete")
@@ -112,6 +113,40 @@ def policy_settings(width: int = 256, what_features: int = 128, **more: Any) -> 
         "net_arch": [width],
         **more,
     }
+
+
+def set_first_stop(model: Any, probability: float) -> None:
+    """Makes an untrained model stop after each glimpse with a probability, in every view.
+
+    SB3's policies begin with 0.5 in the views "discrete" and "continuous": they have hardly seen a
+    third glimpse when they learn to stop early, and then see fewer and fewer.
+
+    Args:
+        model: PPO, A2C, RecurrentPPO or MaskablePPO, on one of this package's environments.
+        probability: between 0 and 1, both excluded. In the view "single" the rest is shared evenly
+            by the cells.
+
+    Raises:
+        ValueError: the probability is out of range, or the model another algorithm.
+    """
+    fits = isinstance(probability, float) and 0 < probability < 1
+    check("first_stop", probability, fits, "a number between 0 and 1, both excluded")
+    space, policy = model.action_space, model.policy
+    layer = getattr(policy, "action_net", None)
+    if not isinstance(layer, nn.Linear):
+        expected = "expected PPO, A2C, RecurrentPPO or MaskablePPO"
+        raise ValueError(
+            f"{type(model).__name__}: {expected} to set a first probability of stopping"
+        )
+    odds = probability / (1 - probability)
+    with torch.no_grad():
+        if isinstance(space, spaces.MultiDiscrete):
+            layer.bias[int(space.nvec[0]) + 1] = np.log(odds)
+        elif isinstance(space, spaces.Discrete):
+            layer.bias[-1] = np.log(odds * (int(space.n) - 1))
+        else:  # Gaussian; above 0 it stops
+            quantile = torch.special.ndtri(torch.tensor(probability))
+            layer.bias[2] = quantile * policy.log_std[2].exp()
 
 
 def ignore_unread(model: Any) -> None:

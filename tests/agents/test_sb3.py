@@ -31,6 +31,7 @@ from agents.sb3 import (
     ignore_unread,
     learn_labels,
     policy_settings,
+    set_first_stop,
 )
 from dtram_env.datasets import Dataset
 from dtram_env.sb3 import Sb3VecEnv
@@ -213,6 +214,48 @@ def test_policy_settings() -> None:
         for size in (0, 10**9, 2.5):
             with pytest.raises(ValueError, match=f"{name}={size}: expected an integer from 1 to"):
                 policy_settings(**{name: size})
+
+
+# --- The first probability of stopping
+
+
+@pytest.mark.parametrize("first", [0.01, 0.1, 0.5, 0.9])
+@pytest.mark.parametrize(
+    ("algorithm", "view", "std"),
+    [
+        (PPO, "discrete", 0.0),
+        (MaskablePPO, "discrete", 0.0),
+        (A2C, "single", 0.0),
+        (PPO, "continuous", -1.0),  # of the actions, logarithm
+    ],
+)
+def test_an_untrained_model_stops_as_often_as_it_is_told(
+    algorithm: Any, view: str, std: float, first: float
+) -> None:
+    task = with_classifier({"view": view, "classifier": True})
+    env = Sb3VecEnv(ID, 4096, **task)
+    more = {"log_std_init": std} if std else {}
+    model = algorithm("MultiInputPolicy", env, policy_kwargs=policy_settings(16, **more), **QUIET)
+    set_first_stop(model, first)
+    seen: Any = env.reset()
+    with torch.no_grad():
+        action = model.policy(model.policy.obs_to_tensor(seen)[0])[0].numpy()
+    cells = int(np.ravel(getattr(env.action_space, "nvec", getattr(env.action_space, "n", 0)))[0])
+    stops = {"discrete": action[..., 1] == 1, "continuous": action[..., -1] > 0}.get(view)
+    found = np.mean(action == cells - 1 if stops is None else stops)
+    assert found == pytest.approx(first, abs=0.03)
+
+
+def test_first_stops_that_cannot_be(mnist_folder: Path) -> None:
+    env = Sb3VecEnv(ID, 2, view="discrete")
+    model = PPO("MultiInputPolicy", env, policy_kwargs=policy_settings(16), **QUIET)
+    for wrong in (0.0, 1.0, -1, "half"):
+        with pytest.raises(ValueError, match=f"first_stop={wrong!r}: expected a number between"):
+            set_first_stop(model, wrong)  # type: ignore[arg-type]
+    single = Sb3VecEnv(ID, 2, **with_classifier({"view": "single", "classifier": True}))
+    other = DQN("MultiInputPolicy", single, policy_kwargs=policy_settings(16), **QUIET)
+    with pytest.raises(ValueError, match="DQN: expected PPO, A2C, RecurrentPPO or MaskablePPO to"):
+        set_first_stop(other, 0.1)
 
 
 # --- What the environment reads of an action

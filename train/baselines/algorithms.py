@@ -6,7 +6,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agents.sb3 import ignore_unread, learn_labels, policy_settings
+from agents.sb3 import ignore_unread, learn_labels, policy_settings, set_first_stop
 from dtram_env.optional import require
 from train.common.records import RESULTS, read_records
 
@@ -154,9 +154,13 @@ def make_model(algo: str, env: Any, chosen: Settings, seed: int, device: Any) ->
     """
     policy = "MultiInputLstmPolicy" if ALGORITHMS[algo].recurrent else "MultiInputPolicy"
     keywords = {name: _schedule(name, value) for name, value in chosen.algorithm.items()}
-    keywords["policy_kwargs"] = policy_settings(**chosen.network)
+    network = dict(chosen.network)
+    first_stop = network.pop("first_stop", None)
+    keywords["policy_kwargs"] = policy_settings(**network)
     model = _make(algo, policy, env, gamma=1.0, seed=seed, device=device, **keywords)
     if hasattr(getattr(model, "policy", None), "action_dist"):  # none if it is only to act
+        if first_stop is not None:
+            set_first_stop(model, first_stop)
         ignore_unread(model)
         if ALGORITHMS[algo].labels:
             learn_labels(model)
