@@ -106,6 +106,14 @@ SUITE = (
         "DT-RAM, the mean of 3 seeds",
         known=False,
     ),
+    Challenge(
+        "DTRAM-MNIST-v0",
+        "to see, on digits",
+        random_return(10, 7),
+        0.9492,
+        "DT-RAM with a map, one seed",
+        known=False,
+    ),
 )
 """The environments, from the simplest skill on."""
 ENV_STEPS = 300_000
