@@ -30,7 +30,6 @@ TEMPLATES = Environment(
 TEMPLATES.globals["curve_colour"] = lambda k: matplotlib.colors.to_hex(f"C{k % 10}")
 MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
 LARGEST_SVG = 300_000  # characters; a larger figure becomes a PNG
-QUALITIES = (85, 70, 50, 30, 10)  # of JPEG, tried in order
 COLOURS = {"#000000": "currentColor", "#ffffff": "var(--page)"}  # of figures, on light and dark
 FIGURES = itertools.count(1)
 
@@ -70,26 +69,14 @@ def _in_page_colours(style: re.Match[str]) -> str:
 
 
 def image(content: bytes, kind: str, label: str) -> Markup:
-    """An image element with a file's content, a "png", "jpeg" or "gif"."""
+    """An image element with a file's content, a "png", "webp" or "gif"."""
     data = base64.b64encode(content).decode()
     return Markup('<img alt="{}" src="data:image/{};base64,{}">').format(label, kind, data)
 
 
-def picture(pixels: np.ndarray, label: str, largest: int = 60_000) -> Markup:
-    """Pixels ``(H, W, 3)`` uint8 as PNG, or as JPEG if that is smaller and the PNG is large.
-
-    It has at most `largest` bytes if a quality of `QUALITIES` gives that.
-    """
-    picture = Image.fromarray(pixels)
-    best, kind = encoded(picture, "png", optimize=True), "png"
-    if len(best) > largest // 4:
-        for quality in QUALITIES:
-            jpeg = encoded(picture, "jpeg", quality=quality)
-            if len(jpeg) < len(best):
-                best, kind = jpeg, "jpeg"
-            if len(best) <= largest:
-                break
-    return image(best, kind, label)
+def picture(pixels: np.ndarray, label: str) -> Markup:
+    """Pixels ``(H, W, 3)`` uint8 as an image element of some kilobytes."""
+    return image(encoded(Image.fromarray(pixels), "webp", quality=85), "webp", label)
 
 
 def encoded(picture: Image.Image, kind: str, **how: Any) -> bytes:

@@ -89,7 +89,7 @@ def test_a_page_of_large_images_is_small(tmp_path: Path, side: int) -> None:
     `Page` holds the limit.
     """
     page = a_page(tmp_path, 3, 20, side)
-    pictures = [one["src"] for one in page.named("img") if "jpeg" in one["src"][:20]]
+    pictures = [one["src"] for one in page.named("img") if "webp" in one["src"][:20]]
     assert len(pictures) == 36
 
 
