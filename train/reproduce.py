@@ -206,13 +206,12 @@ def update_records(options: Options, reader: Reader, problems: list[str]) -> lis
 def write_claims(options: Options, reader: Reader, origin: Record) -> list[Path]:
     """Writes the claims about DT-RAM, from finished runs and the evidence in --out."""
     path, new = options.folder / claims.EVIDENCE, []
-    before = read_records(path)
     for line, seed, folder in finished_runs(options, ["claims"]):
         trunk = line.protocol.systems[line.system].trunk
         if trunk and has_results(ram := line.protocol.folder(options.runs, trunk, seed)):
             new += claims.compare(reader, line, seed, folder, ram)
             looks = {n: line.protocol.folder(options.runs, n, 0) for n in line.protocol.looks}
-            if look := claims.best_look(reader, line, looks, before):
+            if look := claims.best_look(reader, line, looks):
                 new.append(claims.compare_to_look(reader, line, seed, folder, look))
     rows = claims.rows(update_file(path, new, claims.KEY))
     if rows:

@@ -25,12 +25,11 @@ batch, and all decide the same: the loss comes from `distributed.spread`, valida
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -39,7 +38,6 @@ from agents import draws
 from agents.files import SavedNetwork, write_tensors
 from agents.objective import Losses
 from agents.precision import warn_without_bf16
-from dtram_env.files import naming
 from train.common import distributed
 from train.common.files import Count, Seconds, read_tensors
 from train.common.optimizers import Optimizers
@@ -269,13 +267,6 @@ class TrainingRun(RunFolder):
         """Saves a model in the run's folder, or `inside` it; see `SavedNetwork.save`."""
         if self.is_main:
             network.save(self.path.joinpath(*inside), **about)
-
-    def add_picture(self, name: str, draw: Callable[[], np.ndarray]) -> None:
-        """Draws pixels ``(H, W, 3)`` for TensorBoard."""
-        if self.is_main:
-            picture = draw()
-            with naming(self.path):  # a file of TensorBoard
-                self.writer.add_image(name, picture, self.progress.images, dataformats="HWC")
 
     def show(self) -> Path:
         """Prints the result of the finished run; returns its folder."""

@@ -78,24 +78,18 @@ class BestLook(NamedTuple):
     wrong: np.ndarray  # (N,) bool, by test image
 
 
-def best_look(
-    reader: Reader, line: Line, looks: Mapping[str, Path], records: Sequence[Record]
-) -> BestLook | None:
+def best_look(reader: Reader, line: Line, looks: Mapping[str, Path]) -> BestLook | None:
     """The best network that looks once of a line's protocol, by validation error.
 
-    `looks` are their run folders by system. If a run is missing, it is the one that the evidence in
-    `records` was made with; None if there is no such evidence.
+    `looks` are their run folders by system; None if there is none, or a run is not finished.
     """
-    if looks and all(map(has_results, looks.values())):
-        errors = {
-            name: read_json(f / "results.json")["validation"]["error"] for name, f in looks.items()
-        }
-        best = min(errors, key=errors.__getitem__)
-        return BestLook(best, ~reader.read(line_of(line.protocol, best), looks[best]).outcome.right)
-    key = {"protocol": line.protocol.name, "against": LOOK}
-    on_record = (record for record in records if key.items() <= record.items())
-    found = next(on_record, None)
-    return None if found is None else BestLook(found["look"], unpack(found)[1] > 0)
+    if not looks or not all(map(has_results, looks.values())):
+        return None
+    errors = {
+        name: read_json(f / "results.json")["validation"]["error"] for name, f in looks.items()
+    }
+    best = min(errors, key=errors.__getitem__)
+    return BestLook(best, ~reader.read(line_of(line.protocol, best), looks[best]).outcome.right)
 
 
 def compare_to_look(reader: Reader, line: Line, seed: int, dtram: Path, look: BestLook) -> Record:
