@@ -16,10 +16,11 @@ and JSON. Drawn images stand under their own name and beside no published figure
 """
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 from train.common.run import run_program  # isort: skip  # says what to install
@@ -45,8 +46,8 @@ from train.paper.write_tables import RUNS, make_row, write_csv, write_table
 
 KEYS = (*TITLES, "ladder", "stops", "figure7", "figure8", "curves", "claims")
 OF_CARS = ("table4", "figure8")
-SHOWN_BY = {"table3": "table6", "table4": "table6", "table5": "scenes", "figure8": "figure7"}
-"""Tables and figures that another one replaces if small drawn birds stand in for photographs."""
+OF_PHOTOGRAPHS = ("table3", "table4", "table5", "figure8")
+"""Tables and figures for which no small drawn birds stand in."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,9 @@ class Options(JobOptions):
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The tables and figures to make, without those that `SHOWN_BY` replaces."""
+        """The tables and figures to make, without `OF_PHOTOGRAPHS` where there are none."""
         asked = KEYS if "all" in self.what else tuple(dict.fromkeys(self.what))
-        return tuple(k for k in asked if k not in SHOWN_BY or not self.drawn(k))
+        return tuple(k for k in asked if k not in OF_PHOTOGRAPHS or not self.drawn(k))
 
     def drawn(self, key: str) -> bool:
         """Whether small drawn birds stand in for photographs; ValueError if --data real lacks
@@ -203,9 +204,9 @@ def update_records(options: Options, reader: Reader, problems: list[str]) -> lis
     return update_file(options.folder / RUNS, new)
 
 
-def write_claims(options: Options, reader: Reader, origin: Record) -> list[Path]:
-    """Writes the claims about DT-RAM, from finished runs and the evidence in --out."""
-    path, new = options.folder / claims.EVIDENCE, []
+def new_claims(options: Options, reader: Reader) -> list[Record]:
+    """Evidence of finished runs for the claims about DT-RAM."""
+    new = []
     for line, seed, folder in finished_runs(options, ["claims"]):
         trunk = line.protocol.systems[line.system].trunk
         if trunk and has_results(ram := line.protocol.folder(options.runs, trunk, seed)):
@@ -213,41 +214,20 @@ def write_claims(options: Options, reader: Reader, origin: Record) -> list[Path]
             looks = {n: line.protocol.folder(options.runs, n, 0) for n in line.protocol.looks}
             if look := claims.best_look(reader, line, looks):
                 new.append(claims.compare_to_look(reader, line, seed, folder, look))
-    rows = claims.rows(update_file(path, new, claims.KEY))
-    if rows:
-        write_csv(path.with_suffix(".csv"), rows)
-    return write_rows(path, rows, claims.markdown, origin)
+    return new
 
 
-def write_ladder(options: Options, reader: Reader, origin: Record) -> list[Path]:
-    """Writes the ladder, from finished runs and the records in --out."""
-    path = options.folder / ladder.RECORDS
-    new = [ladder.measure(reader, *run) for run in finished_runs(options, ["ladder"])]
-    rows = ladder.rows(update_file(path, new, ladder.KEY))
-    return write_rows(path, rows, ladder.markdown, origin)
-
-
-def write_stops(options: Options, reader: Reader, origin: Record) -> list[Path]:
-    """Writes the ways to stop, from finished runs and the records in --out."""
-    path = options.folder / stops.RECORDS
-    new = [
-        record
-        for protocol in stops.PROTOCOLS
-        for seed in range(options.seeds)
-        for record in stops.measure(reader, protocol, options.runs, seed)
-    ]
-    rows = stops.rows(update_file(path, new, stops.KEY))
-    return write_rows(path, rows, stops.markdown, origin)
-
-
-def write_rows(
-    path: Path, rows: list[Record], markdown: Callable[[list[Record], str], str], origin: Record
-) -> list[Path]:
-    """Writes rows beside their records at `path`, as JSON and Markdown; nothing without rows."""
+def write_compared(options: Options, made: Any, new: list[Record], origin: Record) -> list[Path]:
+    """Adds records to those in --out of `claims`, `ladder` or `stops`, and writes the rows of all
+    as JSON and Markdown, those of claims also as CSV; nothing without records."""
+    path = options.folder / made.RECORDS
+    rows = made.rows(update_file(path, new, made.KEY))
     if not rows:
         return []
+    if made is claims:
+        write_csv(path.with_suffix(".csv"), rows)
     write_result(path.with_suffix(".json"), {"rows": rows, **origin})
-    return [write_text(path.with_suffix(".md"), markdown(rows, origin["command"]))]
+    return [write_text(path.with_suffix(".md"), made.markdown(rows, origin["command"]))]
 
 
 def write_figure(options: Options, reader: Reader, key: str) -> list[Path]:
@@ -267,11 +247,14 @@ def make(options: Options, reader: Reader, records: list[Record], key: str) -> l
     """Writes one table, the claims or a figure; returns the files to show."""
     origin = provenance(choose_device(options.device))
     if key == "claims":
-        return write_claims(options, reader, origin)
+        return write_compared(options, claims, new_claims(options, reader), origin)
     if key == "ladder":
-        return write_ladder(options, reader, origin)
+        measured = [ladder.measure(reader, *run) for run in finished_runs(options, [key])]
+        return write_compared(options, ladder, measured, origin)
     if key == "stops":
-        return write_stops(options, reader, origin)
+        seeds = range(options.seeds)
+        each = (stops.measure(reader, p, options.runs, s) for p in stops.PROTOCOLS for s in seeds)
+        return write_compared(options, stops, [*chain.from_iterable(each)], origin)
     if key not in TITLES:
         return write_figure(options, reader, key)
     if key == "table1":
@@ -297,13 +280,9 @@ def reproduce(options: Options) -> list[Path]:
     Raises ValueError before anything is trained or written if a finished run was made with another
     command than its system's; and at the end if a run failed or something could not be written.
     """
-    for key, other in SHOWN_BY.items():
+    for key in OF_PHOTOGRAPHS:
         if {key, "all"} & {*options.what} and key not in options.keys:
-            shown = other == "scenes" or options.drawn(other)
-            why = (
-                f"{other} shows the small drawn birds" if shown else "its photographs are not here"
-            )
-            print(f"{key}: not made; {why}")
+            print(f"{key}: not made; it needs the photographs of CUB or Cars")
     if not options.keys:
         raise ValueError("nothing to make: ask for the tables named above")
     check_destination(options.folder)

@@ -29,7 +29,6 @@ TEMPLATES = Environment(
 )
 TEMPLATES.globals["curve_colour"] = lambda k: matplotlib.colors.to_hex(f"C{k % 10}")
 MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
-LARGEST_SVG = 300_000  # characters; a larger figure becomes a PNG
 COLOURS = {"#000000": "currentColor", "#ffffff": "var(--page)"}  # of figures, on light and dark
 FIGURES = itertools.count(1)
 
@@ -40,7 +39,7 @@ def write_page(path: Path, template: str, **content: Any) -> Path:
 
 
 def inline(figure: Figure, label: str) -> Markup:
-    """A figure as SVG, whose black and white follow the page's colours, or as PNG if that is large.
+    """A figure as SVG, whose black and white follow the page's colours.
 
     `label` is its accessible name. A box of a legend with the value ``curve-0`` shows and hides the
     artists whose gid is ``curve-0`` or ends in ``-curve-0``.
@@ -49,10 +48,6 @@ def inline(figure: Figure, label: str) -> Markup:
     with matplotlib.rc_context({"svg.fonttype": "none"}):
         figure.savefig(text, format="svg", transparent=True)
     svg = text.getvalue()
-    if len(svg) > LARGEST_SVG:
-        png = io.BytesIO()
-        figure.savefig(png, format="png", dpi=110)
-        return image(png.getvalue(), "png", label)
     svg = re.sub("<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'style="[^"]*"', _in_page_colours, svg)
     number = next(FIGURES)  # names of the parts must be unique in a page

@@ -1,6 +1,6 @@
 """Claims about DT-RAM, with intervals over images and seeds.
 
-A record of `EVIDENCE` has, for each test image, the errors of one DT-RAM and of what it is compared
+A record of `RECORDS` has, for each test image, the errors of one DT-RAM and of what it is compared
 with. Records of several machines can be merged into one claim.
 """
 
@@ -21,7 +21,7 @@ from train.paper import systems
 from train.paper.read_runs import Reader, Record
 from train.paper.tables import Line, label_of, line_of
 
-EVIDENCE = "claims.jsonl"  # beside the tables
+RECORDS = "claims.jsonl"  # beside the tables
 KEY = ("protocol", "system", "against", "seed")  # identifies a record of evidence
 THRESHOLD, WHOLE, LOOK = "confidence threshold", "whole budget", "best one look"
 
@@ -122,13 +122,13 @@ def claim(records: Sequence[Record]) -> dict[str, Any]:
     about = "{protocol} {system}".format_map(records[0])
     if len(sizes := {one["images"] for one in records}) > 1:
         raise ValueError(
-            f"{EVIDENCE}: seeds of {about} have {sorted(sizes)} test images, expected one number; "
+            f"{RECORDS}: seeds of {about} have {sorted(sizes)} test images, expected one number; "
             "delete the older records"
         )
     others = {(one.get("look"), *one["other_wrong"]) for one in records if look}
     if len(others) > 1:
         raise ValueError(
-            f"{EVIDENCE}: seeds of {about} were compared with {len(others)} networks that look "
+            f"{RECORDS}: seeds of {about} were compared with {len(others)} networks that look "
             "once, expected one; delete the older records"
         )
     wrong, other = (np.stack(each) for each in zip(*map(unpack, records), strict=True))
@@ -170,7 +170,7 @@ NOTE = (
     "DT-RAM's mean glimpses is interpolated once, on the whole test split. All seeds are compared "
     "with one network that looks once, of seed 0; on digits the answers of such networks are not "
     "on record, and only the tables show them. Which images each run got wrong, its command, "
-    f"commit, versions and hardware: [{EVIDENCE}]({EVIDENCE})."
+    f"commit, versions and hardware: [{RECORDS}]({RECORDS})."
 )
 
 

@@ -5,12 +5,10 @@ import io
 import re
 
 import numpy as np
-import pytest
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
 
-from train.common import page
 from train.common.page import from_markdown, inline, picture
 
 
@@ -34,11 +32,6 @@ def test_parts_of_two_figures_have_other_names() -> None:
     used = set(re.findall(r'(?:url\(|href=")#([^)"]+)', svg := inline(a_figure(), "x")))
     assert used <= set(re.findall(r' id="([^"]+)"', svg)) and used
     assert len(re.findall(r'id="f\d+-curve-0"', svg)) == 1
-
-
-def test_a_large_figure_is_a_png(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page, "LARGEST_SVG", 100)
-    assert inline(a_figure(), "<x>").startswith('<img alt="&lt;x&gt;" src="data:image/png;base64,')
 
 
 def content(element: Markup) -> bytes:

@@ -9,14 +9,14 @@ from train.common.options import command_line
 from train.paper import published as talk
 from train.paper import systems, tables
 from train.paper.systems import BIRDS, PROTOCOLS, RECIPES, Protocol
-from train.reproduce import SHOWN_BY
+from train.reproduce import OF_PHOTOGRAPHS
 
 KEYS = (*(f"table{n}" for n in range(2, 10)), "clutter", "scenes")
 TABLES = [
     pytest.param(key, drawn, id=f"{key}-{'drawn' if drawn else 'real'}")
     for key in KEYS
     for drawn in (False, True)
-    if not (drawn and key in SHOWN_BY)
+    if not (drawn and key in OF_PHOTOGRAPHS)
 ]
 
 
@@ -49,7 +49,7 @@ def test_every_system_is_options_of_its_program(protocol: Protocol) -> None:
 
 
 def test_drawn_images_stand_under_their_own_name() -> None:
-    for key in set(KEYS[1:-2]) - SHOWN_BY.keys():
+    for key in {*KEYS[1:-2]} - {*OF_PHOTOGRAPHS}:
         made = tables.table(key, drawn=True)
         assert "drawn" in made.title and "CUB" not in made.title
 
