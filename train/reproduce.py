@@ -210,10 +210,8 @@ def new_claims(options: Options, reader: Reader) -> list[Record]:
     for line, seed, folder in finished_runs(options, ["claims"]):
         trunk = line.protocol.systems[line.system].trunk
         if trunk and has_results(ram := line.protocol.folder(options.runs, trunk, seed)):
-            new += claims.compare(reader, line, seed, folder, ram)
             looks = {n: line.protocol.folder(options.runs, n, 0) for n in line.protocol.looks}
-            if look := claims.best_look(reader, line, looks):
-                new.append(claims.compare_to_look(reader, line, seed, folder, look))
+            new += claims.compare(reader, line, seed, folder, ram, looks)
     return new
 
 
@@ -284,7 +282,7 @@ def reproduce(options: Options) -> list[Path]:
         if {key, "all"} & {*options.what} and key not in options.keys:
             print(f"{key}: not made; it needs the photographs of CUB or Cars")
     if not options.keys:
-        raise ValueError("nothing to make: ask for the tables named above")
+        raise ValueError("nothing to make: drawn birds have table6 to table9, scenes and figure7")
     check_destination(options.folder)
     runs = plan(options)
     finished = [run for run in runs if run.finished]

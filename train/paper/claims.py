@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -46,60 +46,39 @@ def unpack(record: Record) -> tuple[np.ndarray, np.ndarray]:
     return wrong[0], statistics.Mixture(wrong[1:], record["other_share"], 0.0).error
 
 
-def compare(reader: Reader, line: Line, seed: int, dtram: Path, ram: Path) -> list[Record]:
-    """Evidence on a DT-RAM against a confidence threshold and the whole budget on its trunk.
+def compare(
+    reader: Reader, line: Line, seed: int, dtram: Path, ram: Path, looks: Mapping[str, Path]
+) -> list[Record]:
+    """Evidence on a DT-RAM against other ways to stop on its trunk, and against one look.
 
-    Two thresholds are mixed so that their mean glimpses on the test split are DT-RAM's. `dtram` and
-    `ram` are the run folders of `line` and its trunk. ValueError: the trunk was trained again.
+    Two confidence thresholds are mixed so that their mean glimpses on the test split are DT-RAM's.
+    Of the networks that look once, validation chooses the best; without all of them there is no
+    such evidence. `dtram`, `ram` and `looks` are the run folders of `line`, its trunk and those
+    networks. ValueError: the trunk was trained again.
     """
     reading = reader.read(line, dtram)
     wrong, mean = ~reading.outcome.right, float(reading.outcome.glimpses.mean())
     scores = reader.scores(ram, ram)
-    budget = len(scores.logits)
+    budget, best = len(scores.logits), ""
     whole = FixedStop(budget)
     rules: list[StoppingRule] = [*map(ConfidenceStop, statistics.confidences(scores)), whole]
     others = {
         THRESHOLD: statistics.mixture_at(scores, rules, mean),
         WHOLE: statistics.mixture_at(scores, [whole], budget),
     }
+    if looks and all(map(has_results, looks.values())):
+        read = {name: read_json(folder / "results.json") for name, folder in looks.items()}
+        best = min(read, key=lambda name: read[name]["validation"]["error"])
+        look = reader.read(line_of(line.protocol, best), looks[best]).outcome
+        others[LOOK] = statistics.Mixture(np.stack([~look.right] * 2), 0.0, 1.0)
     about = {"protocol": line.protocol.name, "system": line.system, "seed": seed}
     data = reading.results["dataset"]
     return [
-        {**about, "against": against, "data": data, **pack(wrong, mean, other)}
-        | origin(reading.results)
+        {**about, "against": against}
+        | ({"look": best} if against == LOOK else {})
+        | {"data": data, **pack(wrong, mean, other), **origin(reading.results)}
         for against, other in others.items()
     ]
-
-
-class BestLook(NamedTuple):
-    """The best of the networks that look once."""
-
-    system: str
-    wrong: np.ndarray  # (N,) bool, by test image
-
-
-def best_look(reader: Reader, line: Line, looks: Mapping[str, Path]) -> BestLook | None:
-    """The best network that looks once of a line's protocol, by validation error.
-
-    `looks` are their run folders by system; None if there is none, or a run is not finished.
-    """
-    if not looks or not all(map(has_results, looks.values())):
-        return None
-    errors = {
-        name: read_json(f / "results.json")["validation"]["error"] for name, f in looks.items()
-    }
-    best = min(errors, key=errors.__getitem__)
-    return BestLook(best, ~reader.read(line_of(line.protocol, best), looks[best]).outcome.right)
-
-
-def compare_to_look(reader: Reader, line: Line, seed: int, dtram: Path, look: BestLook) -> Record:
-    """Evidence on a DT-RAM against a network that looks once."""
-    reading = reader.read(line, dtram)
-    mean = float(reading.outcome.glimpses.mean())
-    about = {"protocol": line.protocol.name, "system": line.system, "seed": seed}
-    about |= {"against": LOOK, "look": look.system, "data": reading.results["dataset"]}
-    other = statistics.Mixture(np.stack([look.wrong] * 2), 0.0, 1.0)
-    return {**about, **pack(~reading.outcome.right, mean, other), **origin(reading.results)}
 
 
 def rows(records: Sequence[Record]) -> list[dict[str, Any]]:

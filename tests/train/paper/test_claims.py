@@ -73,7 +73,7 @@ def test_the_whole_budget_is_a_point_of_the_confidence_curve(
     reader: Any = SimpleNamespace(read=lambda *_: reading, scores=lambda *_: scores)
     monkeypatch.setattr(statistics, "confidences", lambda scores: [0.0])
     line = line_of(SCENES[0], "dtram")
-    threshold, whole = claims.compare(reader, line, 0, tmp_path, tmp_path)
+    threshold, whole = claims.compare(reader, line, 0, tmp_path, tmp_path, {})
     assert threshold["against"] == THRESHOLD and whole["against"] == WHOLE
     assert (threshold["other_mean_glimpses"], threshold["other_share"]) == (2.0, 0.5)
     assert claims.unpack(threshold)[1].tolist() == [0.5] * 4
