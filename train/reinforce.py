@@ -60,7 +60,7 @@ from train.dtram.options import (
     Values,
 )
 from train.dtram.recipes import RECIPES
-from train.dtram.report import glimpse_pictures, report
+from train.dtram.report import report
 from train.dtram.warm_up import scripted_scan, warm_up_objective
 
 STOPPER_LEARNING_RATE = 2e-3
@@ -374,7 +374,6 @@ def train(options: Options) -> Path:
             agent.stopping = best.stopping
             if len(names) > 1:
                 run.save_model(agent, "stages", stage, **task.metadata)
-            run.add_picture(f"glimpses/{stage}", lambda: glimpse_pictures(task, agent))
         if not distributed.leave():
             return run.path
         # Ctrl-C is ignored during the report, which takes a few seconds.

@@ -12,29 +12,26 @@
 Every run has a folder under --runs and is made once; after an interruption the same command
 continues. The figures of a finished run are added to OUT/runs.jsonl, one record a run with its
 command, commit, versions and hardware. Tables are made from these records alone, as Markdown, CSV
-and JSON; OUT/report.html shows all of OUT's tables and figures. Drawn images stand under their own
-name and beside no published figure.
+and JSON. Drawn images stand under their own name and beside no published figure.
 """
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 from train.common.run import run_program  # isort: skip  # says what to install
 
-import numpy as np
 import tyro
-from PIL import Image
 
 from dtram_env.datasets import DATASETS, is_ready
 from dtram_env.files import write_text
 from train.common.files import read_json
 from train.common.jobs import JobOptions, resumable, run_in_order
 from train.common.options import AtLeast1, check
-from train.common.page import from_markdown, picture, write_page
 from train.common.program_run import ProgramRun
 from train.common.provenance import choose_device, provenance
 from train.common.records import RESULTS, check_destination, read_records, write_result
@@ -48,10 +45,9 @@ from train.paper.tables import SEVERAL_SEEDS, Line, Table, line_of
 from train.paper.write_tables import RUNS, make_row, write_csv, write_table
 
 KEYS = (*TITLES, "ladder", "stops", "figure7", "figure8", "curves", "claims")
-LARGEST_PICTURES = 3_000_000  # bytes of all in the page
 OF_CARS = ("table4", "figure8")
-SHOWN_BY = {"table3": "table6", "table4": "table6", "table5": "scenes", "figure8": "figure7"}
-"""Tables and figures that another one replaces if small drawn birds stand in for photographs."""
+OF_PHOTOGRAPHS = ("table3", "table4", "table5", "figure8")
+"""Tables and figures for which no small drawn birds stand in."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +61,9 @@ class Options(JobOptions):
     figure7 and figure8: images by glimpses; curves: error against glimpses by discount, and against
     FLOPs and time; claims: DT-RAM against other ways to stop and one look; ladder: from the talk's
     algorithm to ours, a change a row; stops: ways to stop on one trunk; all: everything"""
-    data: Literal["auto", "real", "drawn", "drawn-large"] = "auto"
+    data: Literal["auto", "real", "drawn"] = "auto"
     """images of the photographs' tables, figures, curves and claims: real (CUB and Cars); drawn
-    (small drawn birds); drawn-large (drawn birds and autos of 512 pixels, for a GPU); auto (real if
-    here, else drawn)"""
+    (small drawn birds); auto (real if here, else drawn)"""
     seeds: AtLeast1 = tables.CLAIM_SEEDS
     """runs of RAM, DT-RAM and RAM with ACT in tables and claims, and of rows of ladder and stops;
     all others are of seed 0"""
@@ -93,14 +88,15 @@ class Options(JobOptions):
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The tables and figures to make, without those that `SHOWN_BY` replaces."""
+        """The tables and figures to make, without `OF_PHOTOGRAPHS` where there are none."""
         asked = KEYS if "all" in self.what else tuple(dict.fromkeys(self.what))
-        return tuple(k for k in asked if k not in SHOWN_BY or self.drawn(k) is not systems.BIRDS)
+        return tuple(k for k in asked if k not in OF_PHOTOGRAPHS or not self.drawn(k))
 
-    def drawn(self, key: str) -> Protocol | None:
-        """The protocol on drawn images; None: real ones (ValueError if --data real lacks them)."""
+    def drawn(self, key: str) -> bool:
+        """Whether small drawn birds stand in for photographs; ValueError if --data real lacks
+        them."""
         if key in ("table1", "table2", "clutter", "scenes", "ladder", "stops"):
-            return None
+            return False
         name = "cars" if key in OF_CARS else "cub"
         ready = is_ready(name, self.data_dir)
         if self.data == "real" and not ready:
@@ -108,9 +104,7 @@ class Options(JobOptions):
                 f"--data real: {DATASETS[name].env_id}'s images are not there; fetch them by "
                 f"python -m dtram_env.datasets download {name}, or choose --data drawn"
             )
-        if self.data == "drawn-large":
-            return systems.AUTOS_LARGE if name == "cars" else systems.BIRDS_LARGE
-        return None if ready and self.data != "drawn" else systems.BIRDS
+        return self.data == "drawn" or not ready
 
     @property
     def folder(self) -> Path:
@@ -124,11 +118,11 @@ class Options(JobOptions):
 def protocols_of(options: Options, key: str) -> list[Protocol]:
     """The protocols of a figure, the curves or the claims."""
     if key == "figure8":
-        return [options.drawn(key) or systems.CARS_LARGE]
-    birds = options.drawn(key) or systems.CUB_MEDIUM
+        return [systems.CARS_LARGE]
+    drawn = options.drawn(key)
     if key == "figure7":
-        return [birds]
-    photographs = [] if birds is systems.BIRDS else [birds]
+        return [systems.BIRDS if drawn else systems.CUB_MEDIUM]
+    photographs = [] if drawn else [systems.CUB_MEDIUM]
     return [systems.MNIST, *systems.ANYWHERE, systems.BIRDS, *systems.SCENES, *photographs]
 
 
@@ -210,52 +204,28 @@ def update_records(options: Options, reader: Reader, problems: list[str]) -> lis
     return update_file(options.folder / RUNS, new)
 
 
-def write_claims(options: Options, reader: Reader, origin: Record) -> list[Path]:
-    """Writes the claims about DT-RAM, from finished runs and the evidence in --out."""
-    path, new = options.folder / claims.EVIDENCE, []
-    before = read_records(path)
+def new_claims(options: Options, reader: Reader) -> list[Record]:
+    """Evidence of finished runs for the claims about DT-RAM."""
+    new = []
     for line, seed, folder in finished_runs(options, ["claims"]):
         trunk = line.protocol.systems[line.system].trunk
         if trunk and has_results(ram := line.protocol.folder(options.runs, trunk, seed)):
-            new += claims.compare(reader, line, seed, folder, ram)
             looks = {n: line.protocol.folder(options.runs, n, 0) for n in line.protocol.looks}
-            if look := claims.best_look(reader, line, looks, before):
-                new.append(claims.compare_to_look(reader, line, seed, folder, look))
-    rows = claims.rows(update_file(path, new, claims.KEY))
-    if rows:
-        write_csv(path.with_suffix(".csv"), rows)
-    return write_rows(path, rows, claims.markdown, origin)
+            new += claims.compare(reader, line, seed, folder, ram, looks)
+    return new
 
 
-def write_ladder(options: Options, reader: Reader, origin: Record) -> list[Path]:
-    """Writes the ladder, from finished runs and the records in --out."""
-    path = options.folder / ladder.RECORDS
-    new = [ladder.measure(reader, *run) for run in finished_runs(options, ["ladder"])]
-    rows = ladder.rows(update_file(path, new, ladder.KEY))
-    return write_rows(path, rows, ladder.markdown, origin)
-
-
-def write_stops(options: Options, reader: Reader, origin: Record) -> list[Path]:
-    """Writes the ways to stop, from finished runs and the records in --out."""
-    path = options.folder / stops.RECORDS
-    new = [
-        record
-        for protocol in stops.PROTOCOLS
-        for seed in range(options.seeds)
-        for record in stops.measure(reader, protocol, options.runs, seed)
-    ]
-    rows = stops.rows(update_file(path, new, stops.KEY))
-    return write_rows(path, rows, stops.markdown, origin)
-
-
-def write_rows(
-    path: Path, rows: list[Record], markdown: Callable[[list[Record], str], str], origin: Record
-) -> list[Path]:
-    """Writes rows beside their records at `path`, as JSON and Markdown; nothing without rows."""
+def write_compared(options: Options, made: Any, new: list[Record], origin: Record) -> list[Path]:
+    """Adds records to those in --out of `claims`, `ladder` or `stops`, and writes the rows of all
+    as JSON and Markdown, those of claims also as CSV; nothing without records."""
+    path = options.folder / made.RECORDS
+    rows = made.rows(update_file(path, new, made.KEY))
     if not rows:
         return []
+    if made is claims:
+        write_csv(path.with_suffix(".csv"), rows)
     write_result(path.with_suffix(".json"), {"rows": rows, **origin})
-    return [write_text(path.with_suffix(".md"), markdown(rows, origin["command"]))]
+    return [write_text(path.with_suffix(".md"), made.markdown(rows, origin["command"]))]
 
 
 def write_figure(options: Options, reader: Reader, key: str) -> list[Path]:
@@ -275,11 +245,14 @@ def make(options: Options, reader: Reader, records: list[Record], key: str) -> l
     """Writes one table, the claims or a figure; returns the files to show."""
     origin = provenance(choose_device(options.device))
     if key == "claims":
-        return write_claims(options, reader, origin)
+        return write_compared(options, claims, new_claims(options, reader), origin)
     if key == "ladder":
-        return write_ladder(options, reader, origin)
+        measured = [ladder.measure(reader, *run) for run in finished_runs(options, [key])]
+        return write_compared(options, ladder, measured, origin)
     if key == "stops":
-        return write_stops(options, reader, origin)
+        seeds = range(options.seeds)
+        each = (stops.measure(reader, p, options.runs, s) for p in stops.PROTOCOLS for s in seeds)
+        return write_compared(options, stops, [*chain.from_iterable(each)], origin)
     if key not in TITLES:
         return write_figure(options, reader, key)
     if key == "table1":
@@ -296,27 +269,6 @@ def make(options: Options, reader: Reader, records: list[Record], key: str) -> l
     return [write_table(options.folder, made, rows, origin)]
 
 
-def write_tables_page(folder: Path, command: str, problems: Sequence[str]) -> list[Path]:
-    """Writes ``report.html`` with all tables and figures of a folder; nothing if it has none."""
-    figures = {key: sorted(folder.glob(f"{key}-*.png")) for key in KEYS}
-    largest = LARGEST_PICTURES // max(sum(map(len, figures.values())), 20)
-    sections = []
-    for key, paths in figures.items():
-        text = folder / f"{key}.md"
-        table = from_markdown(text.read_text(encoding="utf-8")) if text.exists() else ""
-        pictures = []
-        for path in paths:
-            with Image.open(path) as drawn:
-                pixels = np.asarray(drawn.convert("RGB"))
-            pictures.append((path.stem, picture(pixels, path.stem, largest)))
-        if table or pictures:
-            sections.append((key, table, pictures))
-    if not sections:
-        return []
-    content = {"title": "Tables and figures", "command": command, "warnings": problems}
-    return [write_page(folder / "report.html", "tables.html", **content, sections=sections)]
-
-
 # -- the program -----------------------------------------------------------------------------------
 
 
@@ -326,15 +278,11 @@ def reproduce(options: Options) -> list[Path]:
     Raises ValueError before anything is trained or written if a finished run was made with another
     command than its system's; and at the end if a run failed or something could not be written.
     """
-    for key, other in SHOWN_BY.items():
+    for key in OF_PHOTOGRAPHS:
         if {key, "all"} & {*options.what} and key not in options.keys:
-            shown = other == "scenes" or options.drawn(other) is systems.BIRDS
-            why = (
-                f"{other} shows the small drawn birds" if shown else "its photographs are not here"
-            )
-            print(f"{key}: not made; {why}")
+            print(f"{key}: not made; it needs the photographs of CUB or Cars")
     if not options.keys:
-        raise ValueError("nothing to make: ask for the tables named above, or --data drawn-large")
+        raise ValueError("nothing to make: drawn birds have table6 to table9, scenes and figure7")
     check_destination(options.folder)
     runs = plan(options)
     finished = [run for run in runs if run.finished]
@@ -364,8 +312,6 @@ def reproduce(options: Options) -> list[Path]:
             print(f"{key}: no finished runs in {options.runs}; the files in --out stay unchanged")
         elif not found:
             problems.append(f"{key}: no finished runs to make it from in {options.runs}")
-    command = provenance(choose_device(options.device))["command"]
-    made += write_tables_page(options.folder, command, problems)
     for path in made:
         print(path.read_text(encoding="utf-8") if path.suffix == ".md" else path)
     if problems:

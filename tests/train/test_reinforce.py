@@ -249,7 +249,7 @@ def test_a_finished_run_leaves_everything_a_reader_asks_for(finished_run: Path) 
     assert results["test_error"] == pytest.approx(100 * (wrong != labels).double().mean().item())
 
 
-def test_metrics_and_tensorboard_have_sb3_names_pictures_and_hyperparameters(
+def test_metrics_and_tensorboard_have_sb3_names_and_hyperparameters(
     finished_run: Path,
 ) -> None:
     rows = metrics(finished_run)
@@ -283,7 +283,6 @@ def test_metrics_and_tensorboard_have_sb3_names_pictures_and_hyperparameters(
         "eval/stop_probability",
         *of_locations,
     } <= set(tags["scalars"])
-    assert set(tags["images"]) == {"glimpses/trunk-4", "glimpses/stopper"}
     assert any("hparams" in name for name in events.summary_metadata)
 
 

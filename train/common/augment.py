@@ -68,10 +68,9 @@ class Augmentation:
     def change_store(self, store: TorchStore, indices: Tensor, side: int) -> "ChangedStore":
         """Images at `indices` ``(B,)`` of a store, changed as they are read; nothing is copied.
 
-        An image's mean colour is that of its thumbnail of `side` pixels. ValueError: more is
-        switched on than flip, colour and lighting.
+        An image's mean colour is that of its thumbnail of `side` pixels. Of the settings flip,
+        colour and lighting are read.
         """
-        require("augmentation", self, not self.copies_images, "flip, colour and lighting alone")
         flipped = colours = None
         if self.colour or self.lighting:
             with torch.autocast(indices.device.type, enabled=False):
@@ -87,7 +86,6 @@ class Augmentation:
         The result has the same shape and sizes, and is the input itself if nothing is switched on.
         With `scale_crop` it is ``(B, s, s, C)`` without padding, where s = min(H, W).
         """
-        _check(images, sizes)
         # Not in bfloat16, in which a coordinate in a large image is wrong by several pixels.
         with torch.autocast(images.device.type, enabled=False):
             if self.scale_crop is not None:
@@ -377,19 +375,3 @@ def _within(images: Tensor, sizes: Tensor | None) -> Tensor:
     row, column = (torch.arange(n, device=images.device) for n in images.shape[1:3])
     inside = (row[:, None] < sizes[:, 0, None, None]) & (column < sizes[:, 1, None, None])
     return images * inside[..., None]
-
-
-def _check(images: Tensor, sizes: Tensor | None) -> None:
-    """Raises ValueError unless images and sizes have the right shapes, types and values."""
-    if images.ndim != 4 or images.dtype != torch.uint8:
-        found = f"{images.dtype} {tuple(images.shape)}"
-        raise ValueError(f"images: expected uint8 of shape (B, H, W, C), got {found}")
-    if sizes is None:
-        return
-    expected = f"sizes: expected int64 of shape ({len(images)}, 2), height and width, "
-    if sizes.shape != (len(images), 2) or sizes.dtype != torch.int64:
-        raise ValueError(expected + f"got {sizes.dtype} {tuple(sizes.shape)}")
-    # On a GPU this check would make the host wait for the device.
-    limit = torch.tensor(images.shape[1:3])
-    if sizes.device.type == "cpu" and not ((sizes >= 1) & (sizes <= limit)).all():
-        raise ValueError(expected + f"1 to {tuple(limit.tolist())}, got {sizes.tolist()}")

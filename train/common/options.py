@@ -266,7 +266,7 @@ class EnvOptions(Checked):
 
     def env_words(self) -> dict[str, Any]:
         """The keywords of ``--env``."""
-        flags = ("root", "data_dir", "discount", "data")
+        flags = ("root", "data_dir", "discount")
         found = read_words(self.env, [name for name in flags if hasattr(self, name)])
         for key in ("data", "split", "view", "num_envs", "backend", "order"):
             if key in found:
@@ -285,11 +285,10 @@ class EnvOptions(Checked):
 
 
 @dataclass(frozen=True)
-class LearningOptions(EnvOptions):
-    """The environment, and how a network learns from its images."""
+class TrainingOptions(EnvOptions):
+    """The options of a training run: how a network learns from the environment's images, for how
+    long, and where the run is stored."""
 
-    data: Literal["real", "builtin"] = "real"
-    """builtin: the drawn stand-in of CUB or Cars, under its own name"""
     encoder: Encoder = PlainEncoder()
     """network that turns an image or glimpse into a vector: mlp (the paper's on MNIST), conv, cnn,
     pixels (with --core map), or a resnet with settings, as in resnet50 weights=DEFAULT width=64"""
@@ -309,17 +308,6 @@ class LearningOptions(EnvOptions):
     """seed of all random numbers"""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 ..."""
-
-    def env_keywords(self) -> dict[str, Any]:
-        """The keywords for `gym.make`."""
-        found = self.env_words() | self.env_folders()
-        return found if self.data == "real" else {**found, "data": self.data}
-
-
-@dataclass(frozen=True)
-class TrainingOptions(LearningOptions):
-    """The options of a training run: how long it is, and where it is stored."""
-
     compile: bool = False
     """compile the training step by torch.compile, which takes a minute at the start; on a GPU its
     kernels are launched as CUDA graphs"""
@@ -337,6 +325,10 @@ class TrainingOptions(LearningOptions):
         super().__post_init__()
         if self.resume and self.run_dir is None:
             raise ValueError("--resume: expected with --run-dir, the run to continue")
+
+    def env_keywords(self) -> dict[str, Any]:
+        """The keywords for `gym.make`."""
+        return self.env_words() | self.env_folders()
 
     def check_batch_size(self, images: int) -> None:
         """Raises ValueError if a batch needs more images than there are."""

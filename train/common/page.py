@@ -29,8 +29,6 @@ TEMPLATES = Environment(
 )
 TEMPLATES.globals["curve_colour"] = lambda k: matplotlib.colors.to_hex(f"C{k % 10}")
 MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
-LARGEST_SVG = 300_000  # characters; a larger figure becomes a PNG
-QUALITIES = (85, 70, 50, 30, 10)  # of JPEG, tried in order
 COLOURS = {"#000000": "currentColor", "#ffffff": "var(--page)"}  # of figures, on light and dark
 FIGURES = itertools.count(1)
 
@@ -41,7 +39,7 @@ def write_page(path: Path, template: str, **content: Any) -> Path:
 
 
 def inline(figure: Figure, label: str) -> Markup:
-    """A figure as SVG, whose black and white follow the page's colours, or as PNG if that is large.
+    """A figure as SVG, whose black and white follow the page's colours.
 
     `label` is its accessible name. A box of a legend with the value ``curve-0`` shows and hides the
     artists whose gid is ``curve-0`` or ends in ``-curve-0``.
@@ -50,10 +48,6 @@ def inline(figure: Figure, label: str) -> Markup:
     with matplotlib.rc_context({"svg.fonttype": "none"}):
         figure.savefig(text, format="svg", transparent=True)
     svg = text.getvalue()
-    if len(svg) > LARGEST_SVG:
-        png = io.BytesIO()
-        figure.savefig(png, format="png", dpi=110)
-        return image(png.getvalue(), "png", label)
     svg = re.sub("<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'style="[^"]*"', _in_page_colours, svg)
     number = next(FIGURES)  # names of the parts must be unique in a page
@@ -70,26 +64,14 @@ def _in_page_colours(style: re.Match[str]) -> str:
 
 
 def image(content: bytes, kind: str, label: str) -> Markup:
-    """An image element with a file's content, a "png", "jpeg" or "gif"."""
+    """An image element with a file's content, a "png", "webp" or "gif"."""
     data = base64.b64encode(content).decode()
     return Markup('<img alt="{}" src="data:image/{};base64,{}">').format(label, kind, data)
 
 
-def picture(pixels: np.ndarray, label: str, largest: int = 60_000) -> Markup:
-    """Pixels ``(H, W, 3)`` uint8 as PNG, or as JPEG if that is smaller and the PNG is large.
-
-    It has at most `largest` bytes if a quality of `QUALITIES` gives that.
-    """
-    picture = Image.fromarray(pixels)
-    best, kind = encoded(picture, "png", optimize=True), "png"
-    if len(best) > largest // 4:
-        for quality in QUALITIES:
-            jpeg = encoded(picture, "jpeg", quality=quality)
-            if len(jpeg) < len(best):
-                best, kind = jpeg, "jpeg"
-            if len(best) <= largest:
-                break
-    return image(best, kind, label)
+def picture(pixels: np.ndarray, label: str) -> Markup:
+    """Pixels ``(H, W, 3)`` uint8 as an image element of some kilobytes."""
+    return image(encoded(Image.fromarray(pixels), "webp", quality=85), "webp", label)
 
 
 def encoded(picture: Image.Image, kind: str, **how: Any) -> bytes:

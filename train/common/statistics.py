@@ -1,6 +1,6 @@
 """Outcomes of trained networks, image by image, and intervals for comparing two of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -83,6 +83,19 @@ def paired_bootstrap(differences: np.ndarray) -> tuple[float, float, float]:
         means[k] = drawn[rng.integers(seeds, size=seeds)].mean()
     low, high = np.quantile(means, [0.025, 0.975])
     return float(differences.mean()), float(low), float(high)
+
+
+def paired_difference(
+    errors: Mapping[int, np.ndarray], others: Mapping[int, np.ndarray]
+) -> dict[str, float]:
+    """Errors ``(N,)`` in [0, 1] by seed minus others, in points: mean ("difference"), and the ends
+    of its interval ("low", "high"); empty if no seed has both."""
+    seeds = sorted(errors.keys() & others.keys())
+    if not seeds:
+        return {}
+    differences = np.stack([100.0 * (errors[s].astype(float) - others[s]) for s in seeds])
+    values = (round(value, 4) for value in paired_bootstrap(differences))
+    return dict(zip(("difference", "low", "high"), values, strict=True))
 
 
 def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float | None]:

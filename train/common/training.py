@@ -25,12 +25,11 @@ batch, and all decide the same: the loss comes from `distributed.spread`, valida
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -39,11 +38,10 @@ from agents import draws
 from agents.files import SavedNetwork, write_tensors
 from agents.objective import Losses
 from agents.precision import warn_without_bf16
-from dtram_env.files import naming
 from train.common import distributed
 from train.common.files import Count, Seconds, read_tensors
 from train.common.optimizers import Optimizers
-from train.common.options import LearningOptions, TrainingOptions, describe_options, to_json
+from train.common.options import TrainingOptions, describe_options, to_json
 from train.common.provenance import choose_device, provenance
 from train.common.run import Interrupt, RunFolder, new_folder, save_states
 from train.common.training_task import TrainingTask, check_splits
@@ -94,7 +92,7 @@ class TrainingRun(RunFolder):
         self.model, self.seed = model, seed
         self.progress = Progress()
         self._resuming = False
-        self._interrupt, self._shared_signal = Interrupt(), distributed.SharedSignal()
+        self._interrupt = Interrupt()
         super().__init__(*folder)
         self._origin = provenance(self.device)
         self._clock = time.perf_counter()  # progress.seconds counts up to this moment
@@ -203,7 +201,7 @@ class TrainingRun(RunFolder):
                     bar.set_postfix_str(describe(self._means()))
                 if progress.batch == count:
                     break
-                got = self._shared_signal(self._interrupt.signal)
+                got = distributed.shared_signal(self._interrupt.signal)
                 if got is not None or self.save_is_due:
                     progress.sums = self._sums.tolist()
                     self._save()
@@ -262,20 +260,13 @@ class TrainingRun(RunFolder):
         progress.epoch, progress.batch = progress.epoch + 1, 0
         progress.sums = []
         self._save()
-        if (got := self._shared_signal(self._interrupt.signal, now=True)) is not None:
+        if (got := distributed.shared_signal(self._interrupt.signal)) is not None:
             self.leave(got)
 
     def save_model(self, network: SavedNetwork, *inside: str, **about: Any) -> None:
         """Saves a model in the run's folder, or `inside` it; see `SavedNetwork.save`."""
         if self.is_main:
             network.save(self.path.joinpath(*inside), **about)
-
-    def add_picture(self, name: str, draw: Callable[[], np.ndarray]) -> None:
-        """Draws pixels ``(H, W, 3)`` for TensorBoard."""
-        if self.is_main:
-            picture = draw()
-            with naming(self.path):  # a file of TensorBoard
-                self.writer.add_image(name, picture, self.progress.images, dataformats="HWC")
 
     def show(self) -> Path:
         """Prints the result of the finished run; returns its folder."""
@@ -331,7 +322,7 @@ class TrainingRun(RunFolder):
         self.save_checkpoint(write, asdict(self.progress))
 
 
-def open_task(options: LearningOptions, **keywords: Any) -> TrainingTask:
+def open_task(options: TrainingOptions, **keywords: Any) -> TrainingTask:
     """The task that a program's options name, on their device; all of its splits can be read."""
     distributed.quiet()
     device = choose_device(options.device)

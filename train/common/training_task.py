@@ -49,7 +49,7 @@ class Task(TypedDict, total=False):
     crop_to_box: bool
     classifier: str | None
     dataset: str
-    data: Literal["auto", "real", "builtin"]
+    data: Literal["real"]
     root: str | None
     download: bool
 
@@ -145,8 +145,8 @@ class Images:
 class TrainingTask:
     """A registered environment in the form that training in batches needs.
 
-    Images go to `device`; `env_options` are keywords for `gym.make`, where ``data`` is "real" if it
-    is not given. The attribute `image_size` is the side of images in memory, or the shorter side
+    Images go to `device`; `env_options` are keywords for `gym.make`. Drawn images stand in for no
+    real ones. The attribute `image_size` is the side of images in memory, or the shorter side
     to which images on disk were resized; None if they keep their own size.
     """
 
@@ -154,8 +154,6 @@ class TrainingTask:
         check_id(env_id)
         self._keywords = {"data": "real", **env_options}
         self._splits: dict[str, Images] = {}
-        if self._keywords["data"] == "builtin":
-            env_id = self._stand_in(env_id)
         self.env_id, self.device = env_id, device
         # Saved with models and results. The folder of the data does not define the task.
         self.env_options = {k: v for k, v in self._keywords.items() if k != "data_dir"}
@@ -186,18 +184,6 @@ class TrainingTask:
             raise ValueError(
                 f"--env-id {self.env_id}: a frozen classifier answers there; {expected}"
             )
-
-    def _stand_in(self, env_id: str) -> str:
-        """The id of the drawn stand-in, so that no result on it bears the real dataset's name."""
-        package, _, name = env_id.rpartition(":")
-        key = str(gym.spec(name).kwargs["dataset"]).lower()
-        other = datasets.DATASETS[key].stand_in
-        if other is None:
-            return env_id
-        self._keywords["data"] = "real"
-        stand_in = datasets.DATASETS[other].env_id
-        print(f"{name} with drawn data is {stand_in}: trained and reported under that name")
-        return f"{package}:{stand_in}" if package else stand_in
 
     def _build_cache(self, env: GlimpseVectorEnv) -> GlimpseVectorEnv:
         """Draws a whole dataset once and caches it, because training reads each image often."""

@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -266,14 +264,10 @@ def set_title(axes: Axes, text: str, width: int = 80, **style: Any) -> None:
 
 
 def glimpse_figure(
-    task: TrainingTask,
-    images: Images,
-    scores: Scores,
-    taken: Tensor,
-    prediction: Tensor,
-    columns: int = 8,
+    task: TrainingTask, images: Images, scores: Scores, taken: Tensor, prediction: Tensor
 ) -> Figure:
     """The split's first images by number of glimpses, with numbered boxes (the talk's figure 7)."""
+    columns = 8
     counts = torch.bincount(taken, minlength=task.max_glimpses + 1).tolist()
     rows = [t for t in range(1, task.max_glimpses + 1) if counts[t]]
     figure = Figure(figsize=(1.3 * columns + 1.2, 1.5 * len(rows) + 0.2), layout="constrained")
@@ -294,17 +288,3 @@ def glimpse_figure(
         side = {"transform": cells[0].transAxes, "ha": "right", "va": "center", "fontsize": 9}
         cells[0].text(-0.08, 0.5, text, **side)
     return figure
-
-
-def glimpse_pictures(task: TrainingTask, agent: DTRAM) -> np.ndarray:
-    """`glimpse_figure` of the first thousand validation images as pixels ``(H, W, 3)``; puts the
-    agent into evaluation mode."""
-    agent.eval()
-    images = task.images("validation")
-    count = min(1000, len(images), 4 * task.eval_batch_size)
-    scores = score(agent, task.sensor, images.store, images.labels[:count], task.eval_batch_size)
-    taken, prediction = scores.apply(agent.stopping)
-    figure = glimpse_figure(task, images, scores, taken, prediction, columns=6)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=90)
-    return np.asarray(Image.open(buffer).convert("RGB"))

@@ -1,6 +1,6 @@
 """Claims about DT-RAM, with intervals over images and seeds.
 
-A record of `EVIDENCE` has, for each test image, the errors of one DT-RAM and of what it is compared
+A record of `RECORDS` has, for each test image, the errors of one DT-RAM and of what it is compared
 with. Records of several machines can be merged into one claim.
 """
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from train.paper import systems
 from train.paper.read_runs import Reader, Record
 from train.paper.tables import Line, label_of, line_of
 
-EVIDENCE = "claims.jsonl"  # beside the tables
+RECORDS = "claims.jsonl"  # beside the tables
 KEY = ("protocol", "system", "against", "seed")  # identifies a record of evidence
 THRESHOLD, WHOLE, LOOK = "confidence threshold", "whole budget", "best one look"
 
@@ -46,66 +46,39 @@ def unpack(record: Record) -> tuple[np.ndarray, np.ndarray]:
     return wrong[0], statistics.Mixture(wrong[1:], record["other_share"], 0.0).error
 
 
-def compare(reader: Reader, line: Line, seed: int, dtram: Path, ram: Path) -> list[Record]:
-    """Evidence on a DT-RAM against a confidence threshold and the whole budget on its trunk.
+def compare(
+    reader: Reader, line: Line, seed: int, dtram: Path, ram: Path, looks: Mapping[str, Path]
+) -> list[Record]:
+    """Evidence on a DT-RAM against other ways to stop on its trunk, and against one look.
 
-    Two thresholds are mixed so that their mean glimpses on the test split are DT-RAM's. `dtram` and
-    `ram` are the run folders of `line` and its trunk. ValueError: the trunk was trained again.
+    Two confidence thresholds are mixed so that their mean glimpses on the test split are DT-RAM's.
+    Of the networks that look once, validation chooses the best; without all of them there is no
+    such evidence. `dtram`, `ram` and `looks` are the run folders of `line`, its trunk and those
+    networks. ValueError: the trunk was trained again.
     """
     reading = reader.read(line, dtram)
     wrong, mean = ~reading.outcome.right, float(reading.outcome.glimpses.mean())
     scores = reader.scores(ram, ram)
-    budget = len(scores.logits)
+    budget, best = len(scores.logits), ""
     whole = FixedStop(budget)
     rules: list[StoppingRule] = [*map(ConfidenceStop, statistics.confidences(scores)), whole]
     others = {
         THRESHOLD: statistics.mixture_at(scores, rules, mean),
         WHOLE: statistics.mixture_at(scores, [whole], budget),
     }
+    if looks and all(map(has_results, looks.values())):
+        read = {name: read_json(folder / "results.json") for name, folder in looks.items()}
+        best = min(read, key=lambda name: read[name]["validation"]["error"])
+        look = reader.read(line_of(line.protocol, best), looks[best]).outcome
+        others[LOOK] = statistics.Mixture(np.stack([~look.right] * 2), 0.0, 1.0)
     about = {"protocol": line.protocol.name, "system": line.system, "seed": seed}
     data = reading.results["dataset"]
     return [
-        {**about, "against": against, "data": data, **pack(wrong, mean, other)}
-        | origin(reading.results)
+        {**about, "against": against}
+        | ({"look": best} if against == LOOK else {})
+        | {"data": data, **pack(wrong, mean, other), **origin(reading.results)}
         for against, other in others.items()
     ]
-
-
-class BestLook(NamedTuple):
-    """The best of the networks that look once."""
-
-    system: str
-    wrong: np.ndarray  # (N,) bool, by test image
-
-
-def best_look(
-    reader: Reader, line: Line, looks: Mapping[str, Path], records: Sequence[Record]
-) -> BestLook | None:
-    """The best network that looks once of a line's protocol, by validation error.
-
-    `looks` are their run folders by system. If a run is missing, it is the one that the evidence in
-    `records` was made with; None if there is no such evidence.
-    """
-    if looks and all(map(has_results, looks.values())):
-        errors = {
-            name: read_json(f / "results.json")["validation"]["error"] for name, f in looks.items()
-        }
-        best = min(errors, key=errors.__getitem__)
-        return BestLook(best, ~reader.read(line_of(line.protocol, best), looks[best]).outcome.right)
-    key = {"protocol": line.protocol.name, "against": LOOK}
-    on_record = (record for record in records if key.items() <= record.items())
-    found = next(on_record, None)
-    return None if found is None else BestLook(found["look"], unpack(found)[1] > 0)
-
-
-def compare_to_look(reader: Reader, line: Line, seed: int, dtram: Path, look: BestLook) -> Record:
-    """Evidence on a DT-RAM against a network that looks once."""
-    reading = reader.read(line, dtram)
-    mean = float(reading.outcome.glimpses.mean())
-    about = {"protocol": line.protocol.name, "system": line.system, "seed": seed}
-    about |= {"against": LOOK, "look": look.system, "data": reading.results["dataset"]}
-    other = statistics.Mixture(np.stack([look.wrong] * 2), 0.0, 1.0)
-    return {**about, **pack(~reading.outcome.right, mean, other), **origin(reading.results)}
 
 
 def rows(records: Sequence[Record]) -> list[dict[str, Any]]:
@@ -128,13 +101,13 @@ def claim(records: Sequence[Record]) -> dict[str, Any]:
     about = "{protocol} {system}".format_map(records[0])
     if len(sizes := {one["images"] for one in records}) > 1:
         raise ValueError(
-            f"{EVIDENCE}: seeds of {about} have {sorted(sizes)} test images, expected one number; "
+            f"{RECORDS}: seeds of {about} have {sorted(sizes)} test images, expected one number; "
             "delete the older records"
         )
     others = {(one.get("look"), *one["other_wrong"]) for one in records if look}
     if len(others) > 1:
         raise ValueError(
-            f"{EVIDENCE}: seeds of {about} were compared with {len(others)} networks that look "
+            f"{RECORDS}: seeds of {about} were compared with {len(others)} networks that look "
             "once, expected one; delete the older records"
         )
     wrong, other = (np.stack(each) for each in zip(*map(unpack, records), strict=True))
@@ -176,7 +149,7 @@ NOTE = (
     "DT-RAM's mean glimpses is interpolated once, on the whole test split. All seeds are compared "
     "with one network that looks once, of seed 0; on digits the answers of such networks are not "
     "on record, and only the tables show them. Which images each run got wrong, its command, "
-    f"commit, versions and hardware: [{EVIDENCE}]({EVIDENCE})."
+    f"commit, versions and hardware: [{RECORDS}]({RECORDS})."
 )
 
 

@@ -89,24 +89,18 @@ def _column(runs: dict[int, Record], before: dict[int, Record], name: str) -> di
         "error": round(float(np.mean(errors)), 4),
         "spread": round(float(np.std(errors, ddof=1)), 4) if len(errors) > 1 else None,
         "mean_glimpses": round(float(np.mean(glimpses)), 4),
-        **(_difference(runs, before, name) if name in COMPARED else {}),
+        **(
+            statistics.paired_difference(_wrong(runs, name), _wrong(before, name))
+            if name in COMPARED
+            else {}
+        ),
     }
 
 
-def _difference(runs: dict[int, Record], before: dict[int, Record], name: str) -> dict[str, float]:
-    """The change of a column's error in points, on the seeds that both rungs have."""
-    seeds = sorted(runs.keys() & before.keys())
-    if not seeds:
-        return {}
-    pairs = [(_wrong(runs[seed], name), _wrong(before[seed], name)) for seed in seeds]
-    differences = np.stack([100.0 * (new.astype(float) - old) for new, old in pairs])
-    values = (round(value, 4) for value in statistics.paired_bootstrap(differences))
-    return dict(zip(("difference", "low", "high"), values, strict=True))
-
-
-def _wrong(record: Record, name: str) -> np.ndarray:
-    """Which test images ``(N,)`` bool a run got wrong in a column."""
-    return unpack_bits(record["columns"][name]["wrong"], record["images"])
+def _wrong(runs: dict[int, Record], name: str) -> dict[int, np.ndarray]:
+    """By seed, which test images ``(N,)`` bool a run got wrong in a column."""
+    wrong = {seed: one["columns"][name]["wrong"] for seed, one in runs.items()}
+    return {seed: unpack_bits(text, runs[seed]["images"]) for seed, text in wrong.items()}
 
 
 def table(found: Sequence[dict[str, Any]]) -> str:

@@ -131,19 +131,17 @@ def rows(records: Sequence[Record]) -> list[dict[str, Any]]:
 
 def _compared(runs: Mapping[int, Record], ours: Mapping[int, Record], mean: str) -> dict[str, Any]:
     """Error in percent over seeds, and the difference to ours in points; empty if no run has it."""
-    errors = {s: unpack_floats(r["errors"][mean]) for s, r in runs.items() if mean in r["errors"]}
+    errors, others = (
+        {s: unpack_floats(r["errors"][mean]) for s, r in each.items() if mean in r["errors"]}
+        for each in (runs, ours)
+    )
     if not errors:
         return {}
     each = [100 * float(error.mean()) for error in errors.values()]
-    found = {"error": float(np.mean(each))}
+    found = {"error": round(float(np.mean(each)), 4)}
     if len(each) > 1:
-        found["spread"] = float(np.std(each, ddof=1))
-    both = [seed for seed in errors if seed in ours and mean in ours[seed]["errors"]]
-    if both and runs is not ours:
-        differences = [errors[s] - unpack_floats(ours[s]["errors"][mean]) for s in both]
-        values = statistics.paired_bootstrap(100 * np.stack(differences))
-        found |= dict(zip(("difference", "low", "high"), values, strict=True))
-    return {name: round(value, 4) for name, value in found.items()}
+        found["spread"] = round(float(np.std(each, ddof=1)), 4)
+    return found if runs is ours else found | statistics.paired_difference(errors, others)
 
 
 def tables(found: Sequence[dict[str, Any]], heading: str) -> str:

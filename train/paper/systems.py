@@ -405,7 +405,7 @@ SCENES = tuple(_scenes(side) for side in (256, 512, 1024))
 
 
 def _photographs(name: str, env_id: str, resnet: Any, sizes: tuple[int, int, int]) -> Protocol:
-    """The talk's protocol on photographs, or on drawn images of their size."""
+    """The talk's protocol on photographs."""
     image, thumbnail, crop = sizes  # sides in pixels
     budget, batch_size = (3, 24) if image > 256 else (6, 96)
     env = {"image_size": image, "thumbnail_size": thumbnail, "glimpse_size": crop}
@@ -450,13 +450,7 @@ CUB_LARGE = _photographs("cub-512", "DTRAM-CUB-v0", "resnet50", LARGE)
 CUB_MEDIUM = _photographs("cub-256", "DTRAM-CUB-v0", "resnet34", MEDIUM)
 CUB_MEDIUM_DEEP = _photographs("cub-256-deep", "DTRAM-CUB-v0", "resnet50", MEDIUM)
 CARS_LARGE = _photographs("cars-512", "DTRAM-Cars-v0", "resnet50", LARGE)
-BIRDS_LARGE = _photographs("birds-512", "DTRAM-Birds-v0", "resnet50", LARGE)
-AUTOS_LARGE = _photographs("autos-512", "DTRAM-Autos-v0", "resnet50", LARGE)
-
-DRAWN = (BIRDS, BIRDS_LARGE, AUTOS_LARGE)
-"""Protocols on drawn images that can stand in for photographs."""
 PHOTOGRAPHS = (CUB_LARGE, CUB_MEDIUM, CUB_MEDIUM_DEEP, CARS_LARGE)
 PROTOCOLS = {
-    protocol.name: protocol
-    for protocol in (MNIST, LADDER, *ANYWHERE, *DRAWN, *SCENES, *PHOTOGRAPHS)
+    protocol.name: protocol for protocol in (MNIST, LADDER, *ANYWHERE, BIRDS, *SCENES, *PHOTOGRAPHS)
 }

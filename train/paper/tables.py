@@ -103,32 +103,29 @@ SMALL_BIRDS_NOTES = {
 """Notes of the tables of small drawn birds."""
 
 
-def table(key: str, drawn: Protocol | None = None) -> Table:
-    """Tables 2 (always MNIST) to 9; `drawn`: protocol on drawn images in place of photographs."""
+def table(key: str, drawn: bool = False) -> Table:
+    """Tables 2 (always MNIST) to 9; `drawn`: of small drawn birds in place of photographs."""
     title, note = published.TITLES[key], NOTES.get(key, "")
     one_dataset = {"table2": _mnist, "clutter": _anywhere, "scenes": _large_scenes}
     if key in one_dataset:
         return Table(key, title, "error", tuple(one_dataset[key]()), True, note)
     photographs = {"table3": systems.CUB_LARGE, "table4": systems.CARS_LARGE}
-    protocol = drawn or photographs.get(key, systems.CUB_MEDIUM)
-    small = drawn is systems.BIRDS
+    protocol = systems.BIRDS if drawn else photographs.get(key, systems.CUB_MEDIUM)
     if key == "table5":
-        lines = _resolution() if drawn is None else _resolution_of_drawn(drawn)
-    elif key == "table6" and small:
+        lines = _resolution()
+    elif key == "table6" and drawn:
         lines = _small_birds()
     elif key == "table8":
-        names = ("ram", "ram-curriculum") if small else ("ram-no-curriculum", "ram")
+        names = ("ram", "ram-curriculum") if drawn else ("ram-no-curriculum", "ram")
         lines = _by_steps(published.TABLE_8, names, protocol)
     elif key == "table9":
         lines = _by_steps(published.TABLE_9, ("ram-last", "ram"), protocol)
     else:
         lines = _comparison(published.COMPARISONS[key], protocol)
-    if drawn is not None:  # no figure of drawn images stands under a photograph's name
-        kind = "autos" if drawn is systems.AUTOS_LARGE else "birds"
-        number, size = key.removeprefix("table"), "small " * small
-        note = SMALL_BIRDS_NOTES.get(key, note) if small else note
-        title = f"The systems of the talk's Table {number}, accuracy on {size}drawn {kind}."
-    return Table(key, title, "accuracy", tuple(lines), drawn is None, note)
+    if drawn:  # no figure of drawn images stands under a photograph's name
+        number, note = key.removeprefix("table"), SMALL_BIRDS_NOTES.get(key, note)
+        title = f"The systems of the talk's Table {number}, accuracy on small drawn birds."
+    return Table(key, title, "accuracy", tuple(lines), not drawn, note)
 
 
 def line_of(protocol: Protocol, system: str, label: str = "", **stop: Any) -> Line:
@@ -221,14 +218,8 @@ def _halting_lines(protocol: Protocol) -> list[Line]:
 
 
 def _comparison(rows: Sequence[Published], protocol: Protocol) -> list[Line]:
-    """Systems side by side. Drawn images have no lines that are only cited."""
-    drawn = protocol in systems.DRAWN
-    lines = [
-        Line(row, protocol, row.system, "One look" * (drawn and row.system == "one-look"))
-        for row in rows
-        if (row.steps or 0) <= protocol.max_glimpses and (row.system or not drawn)
-    ]
-    return lines + _halting_lines(protocol)
+    """Systems side by side."""
+    return [*(Line(row, protocol, row.system) for row in rows), *_halting_lines(protocol)]
 
 
 def _by_steps(
@@ -244,13 +235,6 @@ def _by_steps(
             row = Published(label, values[steps - 1], steps, steps=steps)
             lines.append(Line(row, protocol, system, beside=other))
     return lines
-
-
-def _resolution_of_drawn(protocol: Protocol) -> list[Line]:
-    """Table 5 on large drawn images: the first look alone, and RAM."""
-    budget = protocol.max_glimpses
-    ram = line_of(protocol, "ram", f"RAM, {budget} glimpses", steps=budget)
-    return [line_of(protocol, "one-look", "first look alone"), ram]
 
 
 def _resolution() -> list[Line]:

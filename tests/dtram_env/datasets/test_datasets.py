@@ -245,7 +245,6 @@ def test_real_without_the_data_is_an_error_with_the_way_out(
         f"`python -m dtram_env.datasets download {name}`",
         f"Drawn images in its place are {STAND_INS[name][3]}, which gym.make also uses "
         "with data='auto'",
-        "train/one_look.py with --data builtin",
         "Environments that need no data: DTRAM-Signpost-v0, DTRAM-NoisySignpost-v0, ",
     ):
         assert words in str(error.value)

@@ -354,12 +354,6 @@ def test_what_lies_beyond_an_image_stays_black_if_it_gets_brighter() -> None:
     assert store.thumbnail(torch.tensor([0]), 3).unique().tolist() == [50]
 
 
-def test_only_flips_and_colours_change_a_store() -> None:
-    store = TensorStore(noise_images(1, 9, 9, 3), 4)
-    with pytest.raises(ValueError, match="expected flip, colour and lighting alone"):
-        Augmentation(affine=0.5).change_store(store, torch.tensor([0]), 9)
-
-
 # -- scale --------------------------------------------------------------------------------------
 
 
@@ -490,14 +484,3 @@ def test_augmentation_leaves_the_padding_black() -> None:
 def test_settings_out_of_range_are_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         Augmentation(**settings)
-
-
-@pytest.mark.parametrize("augment", [Augmentation(), Augmentation(affine=0.0)])
-def test_wrong_batches_are_refused(augment: Augmentation) -> None:
-    images = noise_images(2, 8, 9, 3)
-    with pytest.raises(ValueError, match=r"images: expected uint8 .* got torch.float32 \(2, 8, 9"):
-        augment(images.float())
-    with pytest.raises(ValueError, match=r"sizes: expected int64 of shape \(2, 2\).* got .*\(2,\)"):
-        augment(images, torch.tensor([8, 9]))
-    with pytest.raises(ValueError, match=r"1 to \(8, 9\), got \[\[8, 9\], \[9, 8\]\]"):
-        augment(images, torch.tensor([[8, 9], [9, 8]]))

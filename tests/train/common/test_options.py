@@ -257,7 +257,6 @@ def test_keywords_of_the_environment() -> None:
     options = Options(
         env=("max_glimpses=3", "image_size=null", "crop_to_box=true", "first_glimpse=thumbnail"),
         root=Path("photos"),
-        data="builtin",
         data_dir=Path("data"),
     )
     assert options.env_keywords() == {
@@ -266,7 +265,6 @@ def test_keywords_of_the_environment() -> None:
         "crop_to_box": True,
         "first_glimpse": "thumbnail",
         "root": str(Path("photos").resolve()),
-        "data": "builtin",
         "data_dir": "data",
     }
 
@@ -279,9 +277,8 @@ def test_keywords_of_the_environment() -> None:
         ("glimpse-size=3", "--env glimpse-size=3: expected KEY=VALUE"),
         *(
             (f"{key}=x", f"--env {key}=x: the program sets {key} itself; leave it out")
-            for key in ("split", "view", "num_envs", "backend", "order")
+            for key in ("data", "split", "view", "num_envs", "backend", "order")
         ),
-        ("data=builtin", "--env data=builtin: use --data builtin"),
         ("data_dir=x", "--env data_dir=x: use --data-dir x"),
         ("root=x", "--env root=x: use --root x"),
     ],

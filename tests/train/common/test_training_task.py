@@ -145,41 +145,11 @@ def load_few(split: str, data_dir: Path) -> Any:
     return env.unwrapped.data
 
 
-@pytest.mark.parametrize(
-    ("env_id", "instead", "title"),
-    [
-        ("DTRAM-CUB-v0", "DTRAM-Birds-v0", "Birds (drawn)"),
-        ("DTRAM-Cars-v0", "DTRAM-Autos-v0", "Autos (drawn)"),
-    ],
-)
-def test_a_stand_in_is_trained_under_its_own_name(
-    env_id: str, instead: str, title: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    task = TrainingTask(env_id, CPU, data="builtin", data_dir=str(tmp_path), **FEW)
-    assert (task.env_id, task.dataset, len(task.class_names)) == (instead, title, 10)
-    assert capsys.readouterr().out.splitlines()[0] == (
-        f"{env_id} with drawn data is {instead}: trained and reported under that name"
-    )
-    assert task.metadata["env_id"] == instead
-    assert task.env_options == {"data": "real", **FEW}  # neither "builtin" nor a folder
-    assert "CUB" not in repr(task.metadata) and "Cars" not in repr(task.metadata)
-    # The saved options make the same task again.
-    again = TrainingTask(task.env_id, CPU, data_dir=str(tmp_path), **task.env_options)
-    assert again.metadata == task.metadata
-
-
-def test_real_data_is_required_unless_builtin_is_asked_for(tmp_path: Path) -> None:
+def test_drawn_images_stand_in_for_no_photographs(tmp_path: Path) -> None:
     for env_id, name in (("DTRAM-CUB-v0", "cub"), ("DTRAM-Cars-v0", "cars")):
         with pytest.raises(DatasetNotFoundError, match=f"datasets download {name}"):
             TrainingTask(env_id, CPU, data_dir=str(tmp_path))
     assert list(tmp_path.iterdir()) == []
-
-
-def test_builtin_without_a_stand_in() -> None:
-    task = TrainingTask("DTRAM-Signpost-v0", CPU, data="builtin")
-    assert (task.env_id, task.dataset) == ("DTRAM-Signpost-v0", "Signpost")
-    with pytest.raises(ValueError, match="MNIST has no drawn stand-in"):
-        TrainingTask("DTRAM-MNIST-v0", CPU, data="builtin")
 
 
 # --- Real photographs

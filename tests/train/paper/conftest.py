@@ -4,12 +4,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
-from train import reinforce, reproduce
-from train.dtram import report
+from train import reproduce
 from train.dtram.options import ACT, StopAfter, StopOff
 from train.paper import systems, tables
 from train.paper.systems import MNIST, ONE_LOOK, PROTOCOLS, REINFORCE, System
@@ -49,9 +46,6 @@ def small_mnist(monkeypatch: pytest.MonkeyPatch, in_this_process: None) -> None:
 
         return small
 
-    # The pictures of a run take most of its time, and no table reads them.
-    monkeypatch.setattr(reinforce, "glimpse_pictures", lambda *_: np.zeros((1, 1, 3), np.uint8))
-    monkeypatch.setattr(report, "glimpse_figure", lambda *_: Figure())
     monkeypatch.setattr(reproduce, "SEVERAL_SEEDS", ("ram", "dtram-1"))
     monkeypatch.setattr(systems, "MNIST", SMALL)
     monkeypatch.setattr(systems, "PROTOCOLS", {**PROTOCOLS, "mnist": SMALL})

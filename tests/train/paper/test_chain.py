@@ -13,7 +13,6 @@ import dtram_env
 from agents.dtram import DTRAM
 from agents.halting.act import HaltingRAM
 from agents.stopping import FixedStop
-from tests.train.pages import Page
 from train import reproduce
 from train.common.files import read_json
 from train.common.records import read_records
@@ -37,11 +36,8 @@ def test_tables_claims_and_curves_from_nothing(
     check_order_of_runs(options)
     written = reproduce.reproduce(options)
     names = ["table2.md", "claims.md", *(f"curves-mnist-{kind}.png" for kind in CURVES)]
-    names.append("report.html")
     assert [path.name for path in written] == names
     assert all(path.exists() for path in written)
-    shown = [picture["alt"] for picture in Page(written[-1]).named("img")]
-    assert sorted(shown) == sorted(f"curves-mnist-{kind}" for kind in CURVES)
     check_table(options)
     check_claims(options)
     check_curves(options)

@@ -15,7 +15,7 @@ from train.common.records import ORIGIN
 from train.common.statistics import Mixture, Outcome
 from train.paper import claims
 from train.paper.claims import LOOK, THRESHOLD, WHOLE
-from train.paper.read_runs import Reader, Reading, Record
+from train.paper.read_runs import Reading, Record
 from train.paper.systems import SCENES
 from train.paper.tables import line_of
 
@@ -60,18 +60,6 @@ def test_evidence_is_the_same_after_json() -> None:
     assert np.array_equal(again, wrong) and np.array_equal(other, mixture.error)
 
 
-def test_the_best_look_is_that_on_record_if_its_run_is_elsewhere(tmp_path: Path) -> None:
-    line, reader = line_of(SCENES[0], "dtram"), Reader(torch.device("cpu"))
-    about = {"protocol": "scenes-256", "system": "dtram", "against": LOOK, "seed": 0}
-    record = {**about, "look": "one-look-256", **evidence([1, 0, 0], [[0, 1, 1]] * 2, 0.0, 2.0)}
-    found = claims.best_look(reader, line, {"one-look-256": tmp_path}, [record])
-    assert found is not None and found.system == "one-look-256"
-    assert found.wrong.tolist() == [False, True, True]
-    other = [{**record, "protocol": "scenes-512"}, {**record, "against": WHOLE}]
-    assert claims.best_look(reader, line, {"one-look-256": tmp_path}, other) is None
-    assert claims.best_look(reader, line, {}, []) is None
-
-
 def test_the_whole_budget_is_a_point_of_the_confidence_curve(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,7 +73,7 @@ def test_the_whole_budget_is_a_point_of_the_confidence_curve(
     reader: Any = SimpleNamespace(read=lambda *_: reading, scores=lambda *_: scores)
     monkeypatch.setattr(statistics, "confidences", lambda scores: [0.0])
     line = line_of(SCENES[0], "dtram")
-    threshold, whole = claims.compare(reader, line, 0, tmp_path, tmp_path)
+    threshold, whole = claims.compare(reader, line, 0, tmp_path, tmp_path, {})
     assert threshold["against"] == THRESHOLD and whole["against"] == WHOLE
     assert (threshold["other_mean_glimpses"], threshold["other_share"]) == (2.0, 0.5)
     assert claims.unpack(threshold)[1].tolist() == [0.5] * 4
