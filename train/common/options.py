@@ -285,9 +285,8 @@ class EnvOptions(Checked):
 
 
 @dataclass(frozen=True)
-class TrainingOptions(EnvOptions):
-    """The options of a training run: how a network learns from the environment's images, for how
-    long, and where the run is stored."""
+class LearningOptions(EnvOptions):
+    """The environment, and how a network learns from its images."""
 
     encoder: Encoder = PlainEncoder()
     """network that turns an image or glimpse into a vector: mlp (the paper's on MNIST), conv, cnn,
@@ -308,6 +307,16 @@ class TrainingOptions(EnvOptions):
     """seed of all random numbers"""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 ..."""
+
+    def env_keywords(self) -> dict[str, Any]:
+        """The keywords for `gym.make`."""
+        return self.env_words() | self.env_folders()
+
+
+@dataclass(frozen=True)
+class TrainingOptions(LearningOptions):
+    """The options of a training run: how long it is, and where it is stored."""
+
     compile: bool = False
     """compile the training step by torch.compile, which takes a minute at the start; on a GPU its
     kernels are launched as CUDA graphs"""
@@ -325,10 +334,6 @@ class TrainingOptions(EnvOptions):
         super().__post_init__()
         if self.resume and self.run_dir is None:
             raise ValueError("--resume: expected with --run-dir, the run to continue")
-
-    def env_keywords(self) -> dict[str, Any]:
-        """The keywords for `gym.make`."""
-        return self.env_words() | self.env_folders()
 
     def check_batch_size(self, images: int) -> None:
         """Raises ValueError if a batch needs more images than there are."""

@@ -41,7 +41,7 @@ from agents.precision import warn_without_bf16
 from train.common import distributed
 from train.common.files import Count, Seconds, read_tensors
 from train.common.optimizers import Optimizers
-from train.common.options import TrainingOptions, describe_options, to_json
+from train.common.options import LearningOptions, TrainingOptions, describe_options, to_json
 from train.common.provenance import choose_device, provenance
 from train.common.run import Interrupt, RunFolder, new_folder, save_states
 from train.common.training_task import TrainingTask, check_splits
@@ -322,7 +322,7 @@ class TrainingRun(RunFolder):
         self.save_checkpoint(write, asdict(self.progress))
 
 
-def open_task(options: TrainingOptions, **keywords: Any) -> TrainingTask:
+def open_task(options: LearningOptions, **keywords: Any) -> TrainingTask:
     """The task that a program's options name, on their device; all of its splits can be read."""
     distributed.quiet()
     device = choose_device(options.device)
