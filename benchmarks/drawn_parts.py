@@ -17,27 +17,22 @@ is the class with the largest mean log-probability. The thumbnail is one crop, b
 would be the same. The accuracy of the first crop alone is reported too.
 
 To suit two CPU cores, the full profile uses the images of every fourth genus with all its species,
-which keeps the shares of genera with 0, 1 and 2 discriminative parts. ``--every 1`` uses all.
+which keeps the shares of genera with 0, 1 and 2 discriminative parts.
 """
 
 import sys
-import tempfile
-import time
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
 
 from benchmarks.timing import BenchmarkOptions, run_benchmark
-from dtram_env.datasets.drawn import AUTOS, BIRDS, SCENES, SMALL_BIRDS, Drawing
-from dtram_env.datasets.processes import process_pool
+from dtram_env.datasets.drawn import BIRDS, SCENES, SMALL_BIRDS, Drawing
 from dtram_env.datasets.storage.thumbnails import box_resize
 from train.common.options import check
 from train.common.provenance import choose_device
@@ -50,6 +45,7 @@ JITTER = 1 / 16
 """largest offset of a crop from the centre of its part, as a share of the crop's side"""
 PROFILES = {"small": (SMALL_BIRDS, 1, 32), "full": (BIRDS, 4, 224), "scenes": (SCENES, 1, 64)}
 """birds, every N-th genus, and side of a crop"""
+BATCH_SIZE, LEARNING_RATE = 64, 3e-3  # crops a batch, and the peak of the one-cycle schedule
 
 
 @dataclass(frozen=True)
@@ -59,30 +55,14 @@ class Options(BenchmarkOptions):
     profile: Literal["small", "full", "scenes"] = "small"
     """small: 128 pixels, 20 classes, crops of 32; full: 512 pixels, crops of 224; scenes: the birds
     of small in 512 pixels, crops of 64"""
-    plan: Literal["birds", "autos"] = "birds"
-    """dataset"""
-    every: int | None = None
-    """use only the images of every N-th genus; full 4, others 1 if not given"""
     num_train: int | None = None
     """training images of all genera; the profile's number if not given"""
     num_test: int | None = None
     """test images of all genera; the profile's number if not given"""
     updates: int = 800
     """training steps"""
-    batch_size: int = 64
-    """crops in a batch"""
-    learning_rate: float = 3e-3
-    """peak of the one-cycle schedule"""
-    processes: int = 2
-    """processes that draw the images"""
     device: str = "auto"
     """device to train on"""
-    seed: int = 0
-    """seed of weights, crops and batches"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check("learning_rate", self.learning_rate, 0 < self.learning_rate < 1, "between 0 and 1")
 
 
 class Task(NamedTuple):
@@ -91,7 +71,6 @@ class Task(NamedTuple):
     drawing: Drawing
     classes: np.ndarray  # (C,), labels that are used: all species of every N-th genus
     side: int  # of a crop, in pixels
-    seed: int  # of the locations of crops
 
     def indices(self, part: str) -> np.ndarray:
         """Indices ``(N,)`` of the images of a part that are used."""
@@ -101,23 +80,16 @@ class Task(NamedTuple):
         """Indices ``(N,)`` int64 in `classes` of the classes of these images."""
         return np.searchsorted(self.classes, self.drawing.labels(part)[self.indices(part)])
 
-    def genera(self) -> np.ndarray:
-        """Names of the genera of `classes`, ``(C,)``."""
-        names = self.drawing.class_names
-        return np.array([names[label].split(",")[0] for label in self.classes])
-
 
 def choose_task(options: Options) -> Task:
     """The images that the options choose; ValueError if a class has no image."""
     drawing, every, side = PROFILES[options.profile]
-    if options.plan == "autos":
-        drawing = AUTOS if drawing == BIRDS else replace(drawing, plan="autos")
     num_train = options.num_train or drawing.num_train
     num_test = options.num_test or drawing.num_test
     drawing = replace(drawing, num_train=num_train, num_test=num_test)
     genera = [name.split(",")[0] for name in drawing.class_names]
-    kept = list(dict.fromkeys(genera))[:: options.every or every]
-    task = Task(drawing, np.flatnonzero(np.isin(genera, kept)), side, options.seed)
+    kept = list(dict.fromkeys(genera))[::every]
+    task = Task(drawing, np.flatnonzero(np.isin(genera, kept)), side)
     for part, count in (("train", num_train), ("test", num_test)):
         complete = len(np.unique(task.targets(part))) == len(task.classes)
         expected = f"at least {drawing.num_classes}, an image a class"
@@ -130,7 +102,7 @@ def places(task: Task, part: str) -> dict[str, np.ndarray]:
     layout, indices = task.drawing.layout(part), task.indices(part)
     discriminative = layout.discriminative[indices]
     n, parts = discriminative.shape
-    rng = np.random.default_rng([task.seed, part == "test"])
+    rng = np.random.default_rng([0, part == "test"])
     chosen = np.where(discriminative.any(axis=1, keepdims=True), discriminative, True)
     # Discriminative parts in a random order; if there are two, each crop takes another.
     order = np.argsort(np.where(chosen, rng.random((n, parts)), 2.0), axis=1)
@@ -147,31 +119,15 @@ def places(task: Task, part: str) -> dict[str, np.ndarray]:
     }
 
 
-def draw_crops(task: Task, part: str, folder: Path, processes: int) -> dict[str, np.ndarray]:
-    """Crops ``(N, crops, side, side, 3)`` uint8 for each of `KINDS`, kept in a file of `folder`."""
-    corners = np.concatenate(list(places(task, part).values()), axis=1)
-    n, file = len(corners), folder / f"{part}.npy"
-    shape = (n, 1 + corners.shape[1], task.side, task.side, 3)
-    np.lib.format.open_memmap(file, "w+", np.uint8, shape).flush()
-    draw = partial(_draw_chunk, task, part, corners, file)
-    chunks = np.array_split(np.arange(n), -(-n // 100))
-    if processes == 1:
-        list(map(draw, chunks))
-    else:
-        with process_pool(processes) as pool:
-            list(pool.map(draw, chunks))
-    crops = np.load(file, mmap_mode="r")
+def draw_crops(task: Task, part: str) -> dict[str, np.ndarray]:
+    """Crops ``(N, crops, side, side, 3)`` uint8 for each of `KINDS`."""
+    corners, side = np.concatenate(list(places(task, part).values()), axis=1), task.side
+    crops = np.empty((len(corners), 1 + corners.shape[1], side, side, 3), np.uint8)
+    for own, index, spots in zip(crops, task.indices(part), corners.tolist(), strict=True):
+        image = task.drawing.draw(part, index)
+        own[0] = box_resize(image[None], side)[0]
+        own[1:] = [image[top : top + side, left : left + side] for left, top in spots]
     return {kind: crops[:, which] for kind, which in KINDS.items()}
-
-
-def _draw_chunk(task: Task, part: str, corners: np.ndarray, file: Path, chunk: np.ndarray) -> None:
-    """Draws the images `chunk` and writes their thumbnails, then their crops at `corners`."""
-    crops, side, indices = np.load(file, mmap_mode="r+"), task.side, task.indices(part)
-    for k in chunk.tolist():
-        image = task.drawing.draw(part, int(indices[k]))
-        crops[k, 0] = box_resize(image[None], side)[0]
-        for crop, (left, top) in enumerate(corners[k].tolist(), start=1):
-            crops[k, crop] = image[top : top + side, left : left + side]
 
 
 def make_net(side: int, num_classes: int) -> nn.Sequential:
@@ -194,25 +150,22 @@ def make_net(side: int, num_classes: int) -> nn.Sequential:
 
 def as_input(crops: np.ndarray, device: torch.device) -> Tensor:
     """Crops ``(B, side, side, 3)`` as the network's input ``(B, 3, side, side)`` float32."""
-    pixels = torch.from_numpy(np.array(crops)).to(device).permute(0, 3, 1, 2)
+    pixels = torch.from_numpy(crops).to(device).permute(0, 3, 1, 2)
     return (pixels.float() - 127) / 50
 
 
 def train_net(
-    crops: np.ndarray, labels: np.ndarray, num_classes: int, options: Options
+    crops: np.ndarray, labels: np.ndarray, num_classes: int, updates: int, device: torch.device
 ) -> nn.Module:
     """Trains a network on crops ``(N, crops, side, side, 3)``; batches are flipped at random."""
-    device = choose_device(options.device)
-    torch.manual_seed(options.seed)
-    rng = np.random.default_rng(options.seed)
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
     net = make_net(crops.shape[2], num_classes).to(device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(net.parameters(), weight_decay=0.02)
-    updates, batch_size, rate = options.updates, options.batch_size, options.learning_rate
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=updates)
-    epochs = -(-updates * batch_size // len(labels))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=updates)
+    epochs = -(-updates * BATCH_SIZE // len(labels))
     order = np.concatenate([rng.permutation(len(labels)) for _ in range(epochs)])
-    for step in range(updates):
-        batch = order[step * batch_size : (step + 1) * batch_size]
+    for batch in order[: updates * BATCH_SIZE].reshape(updates, -1):
         crop = rng.integers(0, crops.shape[1], len(batch))
         pixels = as_input(crops[batch, crop], device)
         if rng.random() < 0.5:
@@ -236,65 +189,21 @@ def answer(net: nn.Module, crops: np.ndarray, device: torch.device) -> np.ndarra
     return np.concatenate(answers)
 
 
-def score(task: Task, answers: np.ndarray) -> dict[str, Any]:
-    """Accuracy, %: of species, of genera, and of species by number of discriminative parts."""
-    targets, genera = task.targets("test"), task.genera()
-    discriminative = task.drawing.layout("test").discriminative[task.indices("test")].sum(axis=1)
-    right = answers == targets
-    return {
-        "accuracy": _percent(right),
-        "genus_accuracy": _percent(genera[answers] == genera[targets]),
-        "accuracy_by_discriminative_parts": {
-            int(k): _percent(right[discriminative == k]) for k in np.unique(discriminative)
-        },
-    }
-
-
-def _percent(right: np.ndarray) -> float:
-    return round(100 * float(right.mean()), 1)
-
-
-def compare(task: Task, options: Options) -> tuple[dict[str, Any], float]:
-    """Draws, trains and tests each of `KINDS`; returns their figures and the drawing's seconds."""
-    device, results = choose_device(options.device), {}
-    targets = {part: task.targets(part) for part in ("train", "test")}
-    with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
-        crops = {part: draw_crops(task, part, Path(folder), options.processes) for part in targets}
-        drawing = time.perf_counter() - began
-        for kind in KINDS:
-            began = time.perf_counter()
-            test = crops["test"][kind]
-            net = train_net(crops["train"][kind], targets["train"], len(task.classes), options)
-            results[kind] = score(task, answer(net, test, device))
-            first = answer(net, test[:, :1], device)
-            results[kind]["accuracy_of_first_look"] = _percent(first == targets["test"])
-            results[kind]["seconds"] = round(time.perf_counter() - began, 1)
-            print(f"{kind:9}", results[kind], flush=True)
-        del crops, test  # they are mapped from files that are deleted next
-    return results, round(drawing, 1)
-
-
 def run(options: Options) -> dict[str, Any]:
-    """Compares, and returns the content of ``--json``."""
-    task = choose_task(options)
-    counts = {f"{part}_images": len(task.indices(part)) for part in ("train", "test")}
-    genera, classes = len(np.unique(task.genera())), len(task.classes)
-    results, seconds = compare(task, options)
-    gap = round(results["parts"]["accuracy"] - results["thumbnail"]["accuracy"], 1)
-    with FlopCounterMode(display=False) as counter:
-        make_net(task.side, classes).eval()(torch.zeros(1, 3, task.side, task.side))
-    return {
-        "drawing": asdict(task.drawing),
-        "used": {"classes": classes, "genera": genera, **counts},
-        "look": task.side,
-        "updates": options.updates,
-        "mflops_a_look": round(counter.get_total_flops() / 1e6, 1),
-        "results": results,
-        "points_between_parts_and_thumbnail": gap,
-        "best_without_texture": round(100 * genera / classes, 1),
-        "seconds_drawing": seconds,
-    }
+    """Trains and tests each of `KINDS`; returns the content of ``--json``, accuracies in %."""
+    task, device = choose_task(options), choose_device(options.device)
+    targets = {part: task.targets(part) for part in ("train", "test")}
+    crops = {part: draw_crops(task, part) for part in targets}
+    used = {f"{part}_images": len(targets[part]) for part in targets}
+    results = {}
+    for kind in KINDS:
+        inputs = crops["train"][kind], targets["train"], len(task.classes)
+        net, test = train_net(*inputs, options.updates, device), crops["test"][kind]
+        looks = {"accuracy": test, "accuracy_of_first_look": test[:, :1]}
+        right = {name: answer(net, seen, device) == targets["test"] for name, seen in looks.items()}
+        results[kind] = {name: round(100 * float(r.mean()), 1) for name, r in right.items()}
+        print(f"{kind:9}", results[kind], flush=True)
+    return {"used": {"classes": len(task.classes), **used}, "look": task.side, "results": results}
 
 
 if __name__ == "__main__":

@@ -32,13 +32,7 @@ from agents.one_look import OneLook, OneLookConfig, one_look_flops
 from agents.resnet import RESNETS, ResNetOptions
 from agents.stopping import FixedStop
 from agents.unroll import GlimpseSensor, classify
-from benchmarks.timing import (
-    BenchmarkOptions,
-    photograph,
-    run_benchmark,
-    seconds_of,
-    status_of_process,
-)
+from benchmarks.timing import BenchmarkOptions, run_benchmark, seconds_of
 from dtram_env.datasets.processes import process_pool
 from dtram_env.datasets.sources.listing import ImageList
 from dtram_env.datasets.storage.cache import build_cache
@@ -49,6 +43,7 @@ from train.common.options import check
 from train.common.provenance import choose_device
 
 CLASSES = 200
+STATUS = Path("/proc/self/status")
 SCALE = {"pixel_mean": 128.0, "pixel_std": 64.0}
 
 
@@ -89,6 +84,18 @@ def make_one_look(encoder: str, side: int) -> OneLook:
     names = {"encoder": encoder, "resnet": resnet, "hidden_size": resnet.out_features}
     config = OneLookConfig(CLASSES, (side, side, 3), **names, **SCALE)  # type: ignore[arg-type]
     return OneLook(config).eval()
+
+
+def photograph(seed: int, height: int, width: int) -> Image.Image:
+    """Something with a photograph's make-up: large shapes, smaller ones, grain."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.normal(128, 9, (height, width, 1)).repeat(3, axis=2)
+    for across, contrast in ((4, 40), (16, 20), (64, 12)):
+        coarse = rng.normal(0, contrast, (3, across * height // width + 1, across + 1))
+        for channel, values in enumerate(coarse.astype(np.float32)):
+            smooth = Image.fromarray(values).resize((width, height), Image.Resampling.BICUBIC)
+            pixels[..., channel] += np.asarray(smooth)
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
 def make_files(folder: Path, side: int, look: int) -> tuple[Path, Path]:
@@ -152,6 +159,15 @@ def peak_memory(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     return status_of_process("VmHWM")
+
+
+def status_of_process(name: str) -> float:
+    """An entry of Linux's table of this process's memory, such as VmRSS, in MB (1e6 bytes)."""
+    if STATUS.exists():
+        for line in STATUS.read_text(encoding="ascii").splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) * 1024 / 1e6
+    raise ValueError(f"{STATUS}: expected a line {name}; memory can be measured on Linux only")
 
 
 def measure_decoding(path: Path, options: Options) -> dict[str, float]:

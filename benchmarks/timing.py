@@ -1,4 +1,4 @@
-"""What the benchmarks share: their options, their clock, their command line, and a photograph."""
+"""What the benchmarks share: their options, their clock and their command line."""
 
 import json
 import time
@@ -7,17 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import tyro
-from PIL import Image
 
 from train.common.options import check
 from train.common.provenance import choose_device, provenance
 from train.common.records import check_destination, write_result
 from train.common.run import run_program
-
-STATUS = Path("/proc/self/status")
 
 
 @dataclass(frozen=True)
@@ -69,15 +65,6 @@ def seconds_of(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def status_of_process(name: str) -> float:
-    """An entry of Linux's table of this process's memory, such as VmRSS, in MB (1e6 bytes)."""
-    if STATUS.exists():
-        for line in STATUS.read_text(encoding="ascii").splitlines():
-            if line.startswith(f"{name}:"):
-                return int(line.split()[1]) * 1024 / 1e6
-    raise ValueError(f"{STATUS}: expected a line {name}; memory can be measured on Linux only")
-
-
 def best_rate(
     work: Callable[[], object],
     seconds: float,
@@ -102,15 +89,3 @@ def best_rate(
 
     rate(seconds / 5)
     return max(rate(seconds) for _ in range(rounds))
-
-
-def photograph(seed: int, height: int, width: int) -> Image.Image:
-    """Something with a photograph's make-up: large shapes, smaller ones, grain."""
-    rng = np.random.default_rng(seed)
-    pixels = rng.normal(128, 9, (height, width, 1)).repeat(3, axis=2)
-    for across, contrast in ((4, 40), (16, 20), (64, 12)):
-        coarse = rng.normal(0, contrast, (3, across * height // width + 1, across + 1))
-        for channel, values in enumerate(coarse.astype(np.float32)):
-            smooth = Image.fromarray(values).resize((width, height), Image.Resampling.BICUBIC)
-            pixels[..., channel] += np.asarray(smooth)
-    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))

@@ -166,21 +166,6 @@ def _dynamic_saving() -> str:
     return _markdown(heads, [*rows, ratio])
 
 
-def _image_cache() -> str:
-    figures = _read(RESULTS / "image_cache.json")["figures"]
-    decoding, memory = figures["decoding"], figures["memory"]
-    rows = [
-        ("decoding, images/s", f"{decoding['images_per_second']:.0f}"),
-        (
-            "the same, relative to Pillow's reading and resizing",
-            f"{decoding['of_pillow_alone']:.2f}",
-        ),
-        ("opening the cache, s", f"{memory['seconds_to_open']:.3f}"),
-        ("private memory of 10,000 glimpses, MB", f"{memory['environment_private_mb']:.0f}"),
-    ]
-    return _markdown(["figure", "value"], rows)
-
-
 def _image_side() -> str:
     rows = []
     for encoder, by_side in _read(RESULTS / "image_side.json")["figures"].items():
@@ -281,7 +266,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "sb3_throughput": _sb3_throughput,
     "training_throughput": _training_throughput,
     "dynamic_saving": _dynamic_saving,
-    "image_cache": _image_cache,
     "image_side": _image_side,
     "scene_side": _scene_side,
     "drawn_parts": _drawn_parts,

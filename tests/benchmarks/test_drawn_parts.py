@@ -26,7 +26,6 @@ def test_classes_and_images(profile: str, every: int, classes: int, images: int 
     task = choose_task(Options(profile=profile))  # type: ignore[arg-type]
     genera = [name.split(",")[0] for name in task.drawing.class_names]
     kept = list(dict.fromkeys(genera))[::every]
-    assert set(task.genera()) == set(kept)
     assert len(task.classes) == sum(genus in kept for genus in genera) == classes
     rows = task.indices("train")
     assert len(rows) == images or images is None
@@ -62,9 +61,9 @@ def test_crops_show_their_parts(profile: str) -> None:
     assert (shows["random"].any(axis=1) | ~discriminative).all(axis=1).mean() < 0.7
 
 
-def test_crops_are_cut_from_the_images(tmp_path: Path) -> None:
+def test_crops_are_cut_from_the_images() -> None:
     task = choose_task(Options(num_train=20, num_test=20))
-    crops, where = draw_crops(task, "test", tmp_path, 1), places(task, "test")
+    crops, where = draw_crops(task, "test"), places(task, "test")
     assert [crops[kind].shape[:2] for kind in KINDS] == [(20, 1), (20, 2), (20, 2)]
     image = task.drawing.draw("test", 7)
     assert np.array_equal(crops["thumbnail"][7, 0], box_resize(image[None], 32)[0])
@@ -94,7 +93,7 @@ def test_the_network_learns_from_its_crops() -> None:
     labels = np.arange(64) % 2
     crops = np.random.default_rng(0).integers(0, 100, (64, 2, 32, 32, 3)).astype(np.uint8)
     crops[labels == 1] += 100
-    net = drawn_parts.train_net(crops, labels, 2, Options(batch_size=16, updates=12))
+    net = drawn_parts.train_net(crops, labels, 2, 6, CPU)
     assert np.array_equal(answer(net, crops, CPU), labels)
     with torch.no_grad():
         for side in (32, 224):
@@ -104,28 +103,22 @@ def test_the_network_learns_from_its_crops() -> None:
 
 def test_the_program_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "out.json"
-    options = f"--num-train 40 --num-test 40 --updates 3 --batch-size 8 --processes 1 --json {path}"
+    options = f"--num-train 40 --num-test 40 --updates 3 --json {path}"
     monkeypatch.setattr("sys.argv", ["drawn_parts.py", *options.split()])
     run_benchmark(Options, drawn_parts.run, None)
     found = json.loads(path.read_text())
     assert list(found["results"]) == list(KINDS)
-    assert found["used"] == {"classes": 20, "genera": 9, "train_images": 40, "test_images": 40}
-    assert found["updates"] == 3 and found["options"]["updates"] == 3
-    assert found["best_without_texture"] == 45.0
+    assert found["used"] == {"classes": 20, "train_images": 40, "test_images": 40}
+    assert found["options"]["updates"] == 3
     for result in found["results"].values():
-        assert 0 <= result["accuracy"] <= result["genus_accuracy"] <= 100
-        assert list(result["accuracy_by_discriminative_parts"]) == ["0", "1", "2"]
-    thumbnail, parts = found["results"]["thumbnail"], found["results"]["parts"]
+        assert 0 <= result["accuracy"] <= 100
+    thumbnail = found["results"]["thumbnail"]
     assert thumbnail["accuracy_of_first_look"] == thumbnail["accuracy"]
-    gap = parts["accuracy"] - thumbnail["accuracy"]
-    assert found["points_between_parts_and_thumbnail"] == pytest.approx(gap, abs=0.05)
 
 
 def test_bad_options() -> None:
     with pytest.raises(ValueError, match="--updates 0: expected 1 or more"):
         Options(updates=0)
-    with pytest.raises(ValueError, match="--learning-rate 2: expected between 0 and 1"):
-        Options(learning_rate=2)
     with pytest.raises(ValueError, match="--num-test 19: expected at least 20, an image a class"):
         choose_task(Options(num_test=19))
 

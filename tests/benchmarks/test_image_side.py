@@ -1,6 +1,5 @@
 """The benchmarks of images run, and their figures add up; on tiny settings, so not to be quoted."""
 
-import gc
 import json
 import sys
 from pathlib import Path
@@ -9,13 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from benchmarks import dynamic_saving as saving
-from benchmarks import image_cache as cache
 from benchmarks import image_side as side
 from benchmarks import scene_side
-from benchmarks.timing import photograph, run_benchmark
+from benchmarks.timing import run_benchmark
 
 
 def run_main(program: Any, monkeypatch: pytest.MonkeyPatch, json_file: Path, words: str) -> Any:
@@ -140,61 +137,3 @@ def test_those_that_stop_are_spread_over_the_batch() -> None:
 def test_bad_options_of_saving_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         saving.Options(**options)
-
-
-# -- image_cache ----------------------------------------------------------------------------------
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
-def test_decoding_and_memory_are_measured(
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    place = tmp_path / "place"
-    place.mkdir()
-    words = (
-        "--files 4 --image-size 64 --glimpse-size 32 --repeats 1 --images 50 --glimpses 100 "
-        f"--num-envs 8 --folder {place}"
-    )
-    result = run_main(cache, monkeypatch, tmp_path / "out.json", words)
-    memory, decoding = result["figures"]["memory"], result["figures"]["decoding"]
-    # A hundred crops and what surrounds them; 50 images are 0.8 MB.
-    assert 0 <= memory["store_private_mb"] <= memory["environment_private_mb"] < 100
-    assert memory["store_glimpses_per_second"] > 0 < memory["environment_glimpses_per_second"]
-    ratio = decoding["images_per_second"] / decoding["pillow_alone_per_second"]
-    assert decoding["of_pillow_alone"] == pytest.approx(ratio, rel=0.02)
-    assert result["options"]["files"] == 4 and "hardware" in result
-    assert json.loads(capsys.readouterr().out)["figures"] == result["figures"]
-    assert list(place.iterdir()) == []  # nothing is left
-
-
-def test_private_memory_grows_by_what_is_written() -> None:
-    gc.collect()  # what earlier tests left may be freed in between
-    before = cache.private_memory()
-    held = np.ones(500_000_000, dtype=np.uint8)
-    assert cache.private_memory() - before == pytest.approx(len(held) / 1e6, abs=50)
-
-
-def test_every_crop_is_counted_and_thumbnails_are_not(tmp_path: Path) -> None:
-    """Of 3 glimpses the first is a thumbnail: two crops an episode, then its end, then the next."""
-    options = cache.Options(images=6, image_size=40, glimpse_size=16, glimpses=20, num_envs=4)
-    cache.make_empty_cache(tmp_path / "cache", options)
-    assert cache.glimpses_of_store(tmp_path / "cache", options)[0] == 20
-    # Four slots in step give eight crops an episode; the third episode's first four end it.
-    assert cache.glimpses_of_env(tmp_path / "cache", options)[0] == 20
-
-
-def test_photographs_are_files_of_a_photographs_size(tmp_path: Path) -> None:
-    listing = cache.make_files(tmp_path / "files", cache.Options(files=2))
-    for path in listing.paths:
-        with Image.open(listing.root / path) as file:
-            assert file.format == "JPEG" and file.size == (500, 375)
-        assert 50_000 < (listing.root / path).stat().st_size < 150_000
-    first, second = (photograph(seed, 375, 500) for seed in (0, 1))
-    assert first == photograph(0, 375, 500) and first != second
-
-
-def test_bad_options_of_the_cache_are_named() -> None:
-    with pytest.raises(ValueError, match="--num-envs 0: expected 1 or more"):
-        cache.Options(num_envs=0)
