@@ -36,17 +36,6 @@ def check_count(found: int, expected: int, what: str, where: Path) -> None:
         raise DatasetCorruptError(f"{where}: expected {expected} {what}, found {found}.")
 
 
-def check_boxes(boxes: np.ndarray, names: Sequence[str], where: Path) -> None:
-    """Raises `DatasetCorruptError` if a box is empty or not finite; names its image."""
-    bad = ~np.isfinite(boxes).all(axis=1) | (boxes[:, 2:] <= 0).any(axis=1)
-    if bad.any():
-        i = int(bad.argmax())
-        raise DatasetCorruptError(
-            f"{where}: expected a box with a width and a height above 0 for {names[i]}, "
-            f"found left, top, width, height {boxes[i].tolist()}."
-        )
-
-
 def check_files(root: Path, paths: Sequence[str], listed_in: Path) -> None:
     """Raises `DatasetCorruptError` if a file listed in `listed_in` is missing below `root`."""
     missing = [path for path in paths if not os.path.isfile(os.path.join(root, path))]

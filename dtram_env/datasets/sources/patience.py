@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..splits import split_indices
-from .glyphs import CLASS_NAMES, balanced, box, images_of, random_words, shapes
+from .glyphs import balanced, box, images_of, random_words, shapes
 
 SIZE = 40
 _FAR = 16  # pixels between places
@@ -32,21 +32,21 @@ class Layout:
     location: np.ndarray  # (N, 2) float32, (x, y) in [-1, 1], the glyph's centre
 
 
-def layout(split: str = "train", seed: int = 0) -> Layout:
+def layout(split: str = "train") -> Layout:
     """Returns what the images of a split, one of `SPLITS`, show."""
-    words, _ = _words("test" if split == "test" else "train", seed)
+    words, _ = _words("test" if split == "test" else "train")
     labels, place = _contents(words)
     indices = split_indices(split, labels, len(labels) // 10)
     location = PLACES[place[indices]] * (2 / SIZE)
     return Layout(labels[indices], place[indices], location.astype(np.float32))
 
 
-def draw(part: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Draws "train" (5,600 images) or "test" (2,240); another seed is another dataset.
+def draw(part: str) -> tuple[np.ndarray, np.ndarray]:
+    """Draws "train" (5,600 images) or "test" (2,240).
 
     Images ``(N, 40, 40, 1)`` uint8 and labels ``(N,)`` int64.
     """
-    words, noise = _words(part, seed)
+    words, noise = _words(part)
     labels, place = _contents(words)
     glyphs, _ = shapes()
     ink = np.zeros(noise.shape, dtype=np.uint8)
@@ -55,14 +55,11 @@ def draw(part: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return images_of(ink, words[:, 1], noise), labels
 
 
-def _words(part: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    return random_words(COUNTS, part, seed, SIZE, puzzle=1)
+def _words(part: str) -> tuple[np.ndarray, np.ndarray]:
+    return random_words(COUNTS, part, SIZE, puzzle=1)
 
 
 def _contents(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Labels and places of the images."""
     kind = balanced(words[:, 0], 4 * len(PLACES))
     return kind % 4, kind // 4
-
-
-__all__ = ["CLASS_NAMES", "COUNTS", "PLACES", "SIZE", "Layout", "draw", "layout"]

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..splits import split_indices
-from .glyphs import CLASS_NAMES, STEPS, balanced, box, choices, images_of, random_words, shapes
+from .glyphs import STEPS, balanced, box, choices, images_of, random_words, shapes
 
 COUNTS = {"train": 6000, "test": 2000}
 DIRECTIONS = ("left", "right", "up", "down")
@@ -49,9 +49,9 @@ class Layout:
     location: np.ndarray  # (N, 2) float32, (x, y) in [-1, 1], centre of the glyph of the class
 
 
-def layout(split: str = "train", seed: int = 0, version: Version = PLAIN) -> Layout:
+def layout(split: str = "train", version: Version = PLAIN) -> Layout:
     """Returns what the images of a split, one of `SPLITS`, show."""
-    words, _ = _words("test" if split == "test" else "train", seed, version)
+    words, _ = _words("test" if split == "test" else "train", version)
     labels, easy, direction = _contents(words)
     indices = split_indices(split, labels, len(labels) // 10)
     labels, easy = labels[indices], easy[indices]
@@ -60,12 +60,12 @@ def layout(split: str = "train", seed: int = 0, version: Version = PLAIN) -> Lay
     return Layout(labels, easy, direction, location.astype(np.float32))
 
 
-def draw(part: str, seed: int = 0, version: Version = PLAIN) -> tuple[np.ndarray, np.ndarray]:
-    """Draws "train" (6,000 images) or "test" (2,000); another seed is another dataset.
+def draw(part: str, version: Version = PLAIN) -> tuple[np.ndarray, np.ndarray]:
+    """Draws "train" (6,000 images) or "test" (2,000).
 
     Images ``(N, side, side, 1)`` uint8 and labels ``(N,)`` int64; classes are equally frequent.
     """
-    words, noise = _words(part, seed, version)
+    words, noise = _words(part, version)
     labels, easy, direction = _contents(words)
     glyphs, arrows = shapes()
     ink = np.zeros(noise.shape, dtype=np.uint8)
@@ -81,25 +81,11 @@ def draw(part: str, seed: int = 0, version: Version = PLAIN) -> tuple[np.ndarray
     return images_of(ink, words[:, 1], noise), labels
 
 
-def _words(part: str, seed: int, version: Version) -> tuple[np.ndarray, np.ndarray]:
-    return random_words(COUNTS, part, seed, version.side, version.puzzle)
+def _words(part: str, version: Version) -> tuple[np.ndarray, np.ndarray]:
+    return random_words(COUNTS, part, version.side, version.puzzle)
 
 
 def _contents(words: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Labels, easy and direction of the images."""
     kind = balanced(words[:, 0], 8)  # of the pairs (class, easy)
     return kind % 4, kind < 4, choices(words[:, 1], 1)[:, 0]
-
-
-__all__ = [
-    "CLASS_NAMES",
-    "COUNTS",
-    "DIRECTIONS",
-    "NOISY",
-    "PLAIN",
-    "WIDE",
-    "Layout",
-    "Version",
-    "draw",
-    "layout",
-]

@@ -117,11 +117,6 @@ class DecodedImages:
         x0, y0 = max(int(np.floor(left)), 0), max(int(np.floor(top)), 0)
         x1 = min(int(np.ceil(left + box_width)), width)
         y1 = min(int(np.ceil(top + box_height)), height)
-        if x1 <= x0 or y1 <= y0:
-            raise DatasetCorruptError(
-                f"{self.name(i)}: its box, left {left:g}, top {top:g}, {box_width:g} x "
-                f"{box_height:g}, lies outside the image, {width} x {height}. {self.listing.fix}"
-            )
         return x0, y0, x1, y1
 
     @property

@@ -152,36 +152,20 @@ def test_a_missing_list(tree: Tree, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("bounding_boxes.txt", drop_line(4), r"has no line for image 5, 002\.Odd"),
-        ("image_class_labels.txt", drop_line(0), "has no line for image 1, 001"),
-        ("train_test_split.txt", drop_line(8), "has no line for image 9"),
-        ("images.txt", drop_line(2), r".*has a line for image 3, which images\.txt does not name"),
+        ("bounding_boxes.txt", drop_line(4), r"boxes\.txt: expected 9 images, found 8"),
+        ("image_class_labels.txt", drop_line(0), r"labels\.txt: expected 9 images, found 8"),
+        ("train_test_split.txt", drop_line(8), r"split\.txt: expected 9 images, found 8"),
+        ("images.txt", drop_line(2), r"images\.txt: expected 9 images, found 8"),
         ("classes.txt", drop_line(2), "expected 3 classes, found 2"),
-        ("classes.txt", lambda t: t.replace("3 003", "7 003"), "expected classes 1 to 3, found 7"),
-        (
-            "image_class_labels.txt",
-            lambda t: t.replace("7 3", "7 4"),
-            "expected 1 to 3 for image 7, found 4",
-        ),
         (
             "train_test_split.txt",
             lambda t: t.replace("2 1", "2 0"),
             "expected 6 train images, found 5",
         ),
         (
-            "train_test_split.txt",
-            lambda t: t.replace("2 1", "2 2"),
-            "expected 0 to 1 for image 2, found 2",
-        ),
-        (
             "bounding_boxes.txt",
             lambda t: t.replace("2 8.0", "2 x"),
             "line 2: expected an id .* 4 values of type float, found '2 x",
-        ),
-        (
-            "bounding_boxes.txt",
-            lambda t: t.replace("41.0 32.0", "41.0 0.0"),
-            "expected a box with a width and a height above 0 for images/001",
         ),
         (
             "bounding_boxes.txt",
@@ -197,7 +181,7 @@ def test_a_missing_list(tree: Tree, name: str) -> None:
         ("images.txt", lambda t: b"\xff\xfe\x00", r"images\.txt: expected text"),
     ],
 )
-def test_lists_that_contradict_each_other(
+def test_damaged_lists(
     tree: Tree, name: str, change: Callable[[str], str | bytes], message: str
 ) -> None:
     before = (tree.root / name).read_bytes()
@@ -223,7 +207,7 @@ def test_missing_images(tree: Tree) -> None:
 
 def test_published_counts_are_required(published: Tree, tmp_path: Path) -> None:
     copy = published.copy(tmp_path / "cub")
-    with pytest.raises(DatasetCorruptError, match="expected 200 classes, found 3"):
+    with pytest.raises(DatasetCorruptError, match="expected 11788 images, found 9"):
         cub.listing(copy.folder, "train")
     shutil.rmtree(copy.root / "images")
     assert cub.lacking(copy.folder)

@@ -509,13 +509,6 @@ def test_a_cropped_image_is_resized_by_its_own_shorter_side(tmp_path: Path) -> N
     ).all()
 
 
-def test_a_box_outside_the_image_is_named(tmp_path: Path) -> None:
-    Image.new("RGB", (9, 6)).save(tmp_path / "a.png")
-    message = rf"a\.png: its box, left 9, top 1, 3 x 4, lies outside the image, 9 x 6\. {FIX}"
-    with pytest.raises(DatasetCorruptError, match=message):
-        decode(tmp_path / "a.png", boxes=[(9, 1, 3, 4)], crop_to_box=True)
-
-
 def test_cropping_needs_boxes(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="crop_to_box=True: the images have no bounding boxes"):
         DecodedImages(listed(tmp_path, "a.png"), crop_to_box=True)
