@@ -4,6 +4,7 @@ import contextlib
 import pickle
 import re
 import sys
+import textwrap
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -20,14 +21,13 @@ from torch import Tensor
 from dtram_env.files import sha256_of
 from dtram_env.optional import require
 
-from .files import listed
 from .resnet import RESNETS, ResNetBackbone, ResNetOptions
 
 _OWN = "encoder.trunk."  # prefix of an encoder's weights in a network that this package saved
 
 
 def load_backbone(backbone: ResNetBackbone, weights: str | Path | None) -> str:
-    """Loads weights into a network; if they do not fit, the network stays unchanged.
+    """Loads weights into a network.
 
     A file's keys are torchvision's. They may lie under "state_dict" or "model" and have the prefix
     "module."; the classifier `fc` is ignored. Of a saved network's folder the encoder is taken.
@@ -65,8 +65,14 @@ def load_backbone(backbone: ResNetBackbone, weights: str | Path | None) -> str:
     if Path(weights).is_dir():
         own = {k.removeprefix(_OWN): v for k, v in state.items() if k.startswith(_OWN)}
         state = own or state
-    _check_fit(backbone, state, path)
-    backbone.load_state_dict(state, strict=False)
+    try:
+        backbone.load_state_dict(state)
+    except RuntimeError as error:
+        problems = textwrap.shorten(str(error).partition(":")[2], 1000, placeholder=" ...")
+        way_out = "Give weights of such a network, or the options of the weights' network"
+        raise ValueError(
+            f"{path}: does not fit {backbone.options}; {problems}. {way_out}"
+        ) from None
     return f"{source}, sha256 {sha256_of(path)}"
 
 
@@ -139,28 +145,3 @@ def _unwrap(read: Any, path: Path) -> dict[str, Tensor]:
             raise ValueError(f"{expected}, but {key!r} is of type {type(value).__name__}")
     named = {key.removeprefix("module."): value for key, value in read.items()}
     return {key: value for key, value in named.items() if not key.startswith("fc.")}
-
-
-def _check_fit(backbone: ResNetBackbone, state: Mapping[str, Tensor], path: Path) -> None:
-    expected = backbone.state_dict()
-    absent = [key for key in expected if key not in state]
-    kinds = {
-        # Old files lack the count of batches, which is not used here.
-        "missing": [key for key in absent if not key.endswith("num_batches_tracked")],
-        "unexpected": [key for key in state if key not in expected],
-        "of another shape": [
-            f"{key} {tuple(value.shape)} instead of {tuple(expected[key].shape)}"
-            for key, value in state.items()
-            if key in expected and value.shape != expected[key].shape
-        ],
-        "integers": [
-            key
-            for key, value in state.items()
-            if key in expected and expected[key].is_floating_point() > value.is_floating_point()
-        ],
-        "not finite": [key for key, value in state.items() if not value.isfinite().all()],
-    }
-    problems = "; ".join(f"{kind}: {listed(keys)}" for kind, keys in kinds.items() if keys)
-    if problems:
-        way_out = "Give weights of such a network, or the options of the weights' network"
-        raise ValueError(f"{path}: does not fit {backbone.options}; {problems}. {way_out}")

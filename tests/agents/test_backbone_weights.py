@@ -94,44 +94,24 @@ def test_old_files_that_count_no_batches_are_taken(
 # -- what does not fit --------------------------------------------------------------------------
 
 
-def test_a_mismatch_lists_every_key_and_loads_nothing(
-    tmp_path: Path, wanted: dict[str, Tensor]
-) -> None:
+def test_a_mismatch_lists_every_key(tmp_path: Path, wanted: dict[str, Tensor]) -> None:
     del wanted["layer2.0.conv1.weight"], wanted["bn1.bias"]
     wanted["head.weight"] = torch.zeros(2)
     wanted["conv1.weight"] = torch.zeros(4, 1, 7, 7)
     save_file(wanted, tmp_path / "w.safetensors")
-    trunk = network()
     with pytest.raises(ValueError) as error:
-        load_backbone(trunk, tmp_path / "w.safetensors")
+        load_backbone(network(), tmp_path / "w.safetensors")
     text = str(error.value)
     assert text.startswith(f"{tmp_path / 'w.safetensors'}: does not fit ResNetOptions(name='resnet")
-    assert "; missing: bn1.bias, layer2.0.conv1.weight;" in text
-    assert "; unexpected: head.weight;" in text
-    assert "; of another shape: conv1.weight (4, 1, 7, 7) instead of (4, 3, 7, 7). Give" in text
-    assert same(trunk.state_dict(), network().state_dict())
-
-
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [
-        (torch.full((4, 3, 7, 7), torch.nan), "; not finite: conv1.weight. Give"),
-        (torch.zeros(4, 3, 7, 7, dtype=torch.int8), "; integers: conv1.weight. Give"),
-    ],
-)
-def test_weights_that_no_network_has(
-    tmp_path: Path, wanted: dict[str, Tensor], value: Tensor, message: str
-) -> None:
-    save_file(wanted | {"conv1.weight": value}, tmp_path / "w.safetensors")
-    trunk = network()
-    with pytest.raises(ValueError, match=message):
-        load_backbone(trunk, tmp_path / "w.safetensors")
-    assert same(trunk.state_dict(), network().state_dict())
+    assert 'Missing key(s) in state_dict: "bn1.bias", "layer2.0.conv1.weight"' in text
+    assert 'Unexpected key(s) in state_dict: "head.weight"' in text
+    assert "size mismatch for conv1.weight" in text and "[4, 1, 7, 7]" in text
+    assert text.endswith("or the options of the weights' network") and "\n" not in text
 
 
 def test_long_lists_are_cut(tmp_path: Path) -> None:
-    save_file({f"k{i:02}": torch.zeros(1) for i in range(25)}, tmp_path / "w.safetensors")
-    with pytest.raises(ValueError, match=r"unexpected: k00, .*, k19 and 5 more\. Give"):
+    save_file({f"k{i:02}": torch.zeros(1) for i in range(200)}, tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match=r"Missing key.{900,999} \.\.\.\. Give"):
         load_backbone(network(), tmp_path / "w.safetensors")
 
 
