@@ -315,10 +315,5 @@ def _read_weights(path: Path, sha256: str, expected: dict[str, Tensor]) -> dict[
 def _refuse(path: Path, problem: str, names: list[str]) -> None:
     """Raises ValueError if there are names of tensors with a problem."""
     if names:
-        raise ValueError(f"{path}: {problem}: {listed(sorted(names))}")
-
-
-def listed(names: list[str]) -> str:
-    """The first names of a list in one text."""
-    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
-    return ", ".join(names[:_MAX_LISTED]) + more
+        more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+        raise ValueError(f"{path}: {problem}: {', '.join(sorted(names)[:_MAX_LISTED])}{more}")

@@ -25,7 +25,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clon
 
 from agents.cost import flops_of_first_glimpse, flops_per_glimpse, mean_flops
 from agents.dtram import DTRAM, DTRAMConfig
-from agents.precision import has_bf16
 from agents.resnet import RESNETS, ResNetOptions
 from agents.stopping import FixedStop, StoppingRule
 from agents.unroll import GlimpseSensor, classify
@@ -58,15 +57,11 @@ class Options(BenchmarkOptions):
     """images that are answered"""
     repeats: int = 3
     """measurements of each model, in turn; their medians are reported"""
-    bf16: bool = False
-    """run the network under autocast to bfloat16"""
     device: str = "cpu"
     """where it runs"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        usable = not self.bf16 or has_bf16(torch.device(self.device).type)
-        check("bf16", self.bf16, usable, f"instructions for bfloat16 on --device {self.device}")
         check("encoder", self.encoder, self.encoder in RESNETS, f"one of {', '.join(RESNETS)}")
         shares = min(self.shares, default=-1) >= 0 and abs(sum(self.shares) - 1) <= 1e-9
         check("shares", self.shares, shares, "shares, 0 to 1, that sum to 1")
@@ -102,10 +97,7 @@ def make_agent(options: Options, device: torch.device) -> DTRAM:
         pixel_mean=128.0,
         pixel_std=64.0,
     )
-    agent = DTRAM(config).to(device).eval()
-    for encoder in agent.encoders():
-        encoder.bf16 = options.bf16  # type: ignore[assignment]
-    return agent
+    return DTRAM(config).to(device).eval()
 
 
 def make_store(options: Options, device: torch.device) -> TensorStore:

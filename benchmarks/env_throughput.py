@@ -28,7 +28,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clon
 from benchmarks.timing import BenchmarkOptions, best_rate, doubling, run_benchmark
 from dtram_env import GlimpseVectorEnv, sensor
 from dtram_env.sb3 import Sb3VecEnv
-from train.common.options import check
 from train.common.provenance import choose_device
 
 POOL = 32  # batches of actions, used in turn
@@ -57,14 +56,6 @@ class Options(BenchmarkOptions):
     to 1024 on the CPU"""
     host: bool = True
     """measure both backends, the peers and the limits by number of environments"""
-    seed: int = 0
-    """seed of images and actions"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("num_envs", "threads"):
-            values = getattr(self, name)
-            check(name, values, values and min(values) >= 1, "numbers of at least 1")
 
 
 Work = Iterator[Callable[[], object]]
@@ -191,7 +182,7 @@ def draw_actions(
     options: Options, n: int, num_classes: int, stop: float = 0.5
 ) -> list[dict[str, np.ndarray]]:
     """Batches of native actions."""
-    rng = np.random.default_rng(options.seed)
+    rng = np.random.default_rng(0)
     return [
         {
             "location": rng.uniform(-1, 1, (n, 2)).astype(np.float32),
@@ -211,7 +202,7 @@ def bare_gather(options: Options, n: int) -> Work:
     env = make_vector(options, 1)
     side, (height, width) = env.glimpse_size, env.data.typical_size
     store = env.data.store(sensor.margin(side, env.num_scales))
-    rng = np.random.default_rng(options.seed)
+    rng = np.random.default_rng(0)
     crops = []
     for _ in range(POOL):
         location = rng.uniform(-1, 1, (n, 2))
@@ -228,7 +219,7 @@ def same_work(options: Options, n: int) -> Work:
     env = make_vector(options, 1)
     store = env.data.store(sensor.margin(env.glimpse_size, env.num_scales))
     labels, paid = env.data.labels, env.discount ** np.arange(env.max_glimpses + 1)
-    rng = np.random.default_rng(options.seed)
+    rng = np.random.default_rng(0)
     index, t, over = rng.integers(len(labels), size=n), np.ones(n, np.int64), np.zeros(n, bool)
     location = np.zeros((n, 2), np.float32)
 
@@ -260,7 +251,7 @@ def vector(options: Options, n: int, stop: float = 0.5, **keywords: Any) -> Work
             {key: torch.from_numpy(value).to(env.device) for key, value in action.items()}
             for action in actions
         ]
-    env.reset(seed=options.seed)
+    env.reset(seed=0)
     disabled = keywords.get("autoreset_mode") == "Disabled"
 
     def step(action: Any) -> None:
@@ -278,7 +269,7 @@ def scalar(options: Options, n: int) -> Work:
     classes = env.unwrapped.num_classes  # type: ignore[attr-defined]
     batches = draw_actions(options, 64, classes)
     actions = [{key: value[i] for key, value in b.items()} for b in batches for i in range(64)]
-    env.reset(seed=options.seed)
+    env.reset(seed=0)
 
     def step(action: Any) -> None:
         if env.step(action)[2]:
@@ -295,7 +286,7 @@ def gymnasium(options: Options, n: int, mode: str) -> Work:
     """Gymnasium's own vector environments over the scalar class."""
     how: dict[str, Any] = {"vectorization_mode": mode, "max_glimpses": options.max_glimpses}
     env: Any = gym.make_vec(options.env_id, num_envs=n, **how)
-    env.reset(seed=options.seed)
+    env.reset(seed=0)
     classes = env.single_action_space["prediction"].n
     yield in_turn(env.step, draw_actions(options, n, classes))
     env.close()
@@ -313,7 +304,7 @@ def sb3(options: Options, n: int, kind: str) -> Work:
     else:
         makers = [lambda: gym.make(options.env_id, **how)] * n
         env = DummyVecEnv(makers) if kind == "dummy" else SubprocVecEnv(makers, "fork")
-    rng = np.random.default_rng(options.seed)
+    rng = np.random.default_rng(0)
     counts = env.action_space.nvec
     env.reset()
     yield in_turn(env.step, [rng.integers(counts, size=(n, len(counts))) for _ in range(POOL)])
@@ -349,9 +340,9 @@ def ap_gym_peer(options: Options, n: int) -> Work:
         step_limit=options.max_glimpses,
     )
     peer = ImageClassificationVectorEnv(n, config)
-    peer.action_space.seed(options.seed)
+    peer.action_space.seed(0)
     actions = [peer.action_space.sample() for _ in range(POOL)]
-    peer.reset(seed=options.seed)
+    peer.reset(seed=0)
     yield in_turn(peer.step, actions)
     peer.close()
 

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clon
 from agents.cost import flops_of_first_glimpse, flops_per_glimpse
 from agents.dtram import DTRAM, DTRAMConfig
 from agents.one_look import OneLook, OneLookConfig, one_look_flops
-from agents.resnet import RESNETS, ResNetOptions
+from agents.resnet import ResNetOptions
 from agents.stopping import FixedStop
 from agents.unroll import GlimpseSensor, classify
 from benchmarks.timing import BenchmarkOptions, run_benchmark, seconds_of
@@ -39,7 +39,6 @@ from dtram_env.datasets.storage.cache import build_cache
 from dtram_env.datasets.storage.decode import DecodedImages
 from dtram_env.datasets.storage.mapped import MappedStore
 from dtram_env.datasets.storage.tensors import HostStore
-from train.common.options import check
 from train.common.provenance import choose_device
 
 CLASSES = 200
@@ -63,11 +62,6 @@ class Options(BenchmarkOptions):
     """measurements, of which the median is reported, after one that warms up"""
     device: str = "cpu"
     """where the networks run"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in self.encoders:
-            check("encoders", name, name in RESNETS, f"names among {', '.join(RESNETS)}")
 
 
 def make_agent(encoder: str, options: Options) -> DTRAM:
