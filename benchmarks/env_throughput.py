@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -123,31 +124,28 @@ class Row(NamedTuple):
 def rows_of(options: Options) -> list[Row]:
     """The limits, ours, and the peers; of these the largest numbers take minutes to make."""
 
-    def with_(make: Callable[..., Any], **how: Any) -> Callable[[Options, int], Any]:
-        return lambda options, n: make(options, n, **how)
-
     found = [
         Row("bare gather", bare_gather),
         Row("the same work by hand, NextStep", same_work),
         *(
-            Row(f"ours, numpy, {mode}", with_(vector, autoreset_mode=mode))
+            Row(f"ours, numpy, {mode}", partial(vector, autoreset_mode=mode))
             for mode in ("NextStep", "Disabled", "SameStep")
         ),
         *(
             Row(
                 f"ours, torch on {options.device}, NextStep, threads: {count}",
-                with_(vector, backend="torch", device=options.device),
+                partial(vector, backend="torch", device=options.device),
                 threads=count,
             )
             for count in options.threads
         ),
-        Row("ours, Sb3VecEnv", with_(sb3, kind="ours")),
+        Row("ours, Sb3VecEnv", partial(sb3, kind="ours")),
         Row("ours, scalar, gym.make", scalar, most=1),
-        Row("scalar class in Gymnasium's SyncVectorEnv", with_(gymnasium, mode="sync"), 1024),
-        Row("scalar class in Gymnasium's AsyncVectorEnv", with_(gymnasium, mode="async"), 64),
-        Row("scalar class in SB3's DummyVecEnv", with_(sb3, kind="dummy"), 1024),
-        Row("scalar class in SB3's SubprocVecEnv", with_(sb3, kind="processes"), 64),
-        Row("ours, numpy, NextStep, no stop", with_(vector, stop=0.0)),
+        Row("scalar class in Gymnasium's SyncVectorEnv", partial(gymnasium, mode="sync"), 1024),
+        Row("scalar class in Gymnasium's AsyncVectorEnv", partial(gymnasium, mode="async"), 64),
+        Row("scalar class in SB3's DummyVecEnv", partial(sb3, kind="dummy"), 1024),
+        Row("scalar class in SB3's SubprocVecEnv", partial(sb3, kind="processes"), 64),
+        Row("ours, numpy, NextStep, no stop", partial(vector, stop=0.0)),
     ]
     try:
         import ap_gym.envs.image_classification  # noqa: F401

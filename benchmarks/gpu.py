@@ -43,7 +43,7 @@ class Part:
     """What is run, and what its results say in a line."""
 
     share: float  # of the minutes
-    commands: Callable[["Plan"], list[list[str]]]  # run side by side; their words after python
+    commands: "Commands"  # run side by side; their words after python
     headline: Callable[[list[dict[str, Any]], str], str]  # of its results and its output
     goal: str = ""  # on an H100
     needs_mnist: bool = False
@@ -57,19 +57,33 @@ class Plan:
     dry: bool
     compile: bool = False  # the compiled step has run, so recipes use it
 
-    def recipe(self, name: str, seed: int, dry: str) -> list[str]:
-        """The command of a training run; `dry` has the options that make it one of seconds."""
-        words = ["train/reinforce.py", "--recipe", name, "--seed", str(seed)]
-        words += ["--run-dir", str(self.work / f"{name}-{seed}")]
-        if self.dry:
-            return [*words, "--device", "cpu", *shlex.split(dry)]
-        return [*words, "--device", "cuda", *(["--compile"] if self.compile else [])]
 
-    def benchmark(self, program: str, name: str, options: str, dry: str) -> list[str]:
-        """The command of a benchmark that writes its figures to `name`."""
-        words = [f"benchmarks/{program}.py", "--json", str(self.work / f"{name}.json")]
-        device = "cpu" if self.dry else "cuda"
-        return [*words, "--device", device, *shlex.split(dry if self.dry else options)]
+Commands = Callable[[Plan], list[list[str]]]
+
+
+def recipe(name: str, dry: str, seeds: int = 1) -> Commands:
+    """Training runs; `dry` has the options that make one of seconds."""
+
+    def commands(plan: Plan) -> list[list[str]]:
+        device = ["cpu", *shlex.split(dry)] if plan.dry else ["cuda", *["--compile"] * plan.compile]
+        words = ["train/reinforce.py", "--recipe", name, "--device", *device]
+        runs = [
+            ["--seed", str(k), "--run-dir", str(plan.work / f"{name}-{k}")] for k in range(seeds)
+        ]
+        return [[*words, *run] for run in runs[: 1 if plan.dry else seeds]]
+
+    return commands
+
+
+def benchmark(program: str, name: str, options: str, dry: str) -> Commands:
+    """A benchmark that writes its figures to `name`."""
+
+    def commands(plan: Plan) -> list[list[str]]:
+        words = [f"benchmarks/{program}.py", "--json", str(plan.work / f"{name}.json")]
+        device = ["cpu", *shlex.split(dry)] if plan.dry else ["cuda", *shlex.split(options)]
+        return [[*words, "--device", *device]]
+
+    return commands
 
 
 SIGNPOST = "--env-id DTRAM-Signpost-v0 --env max_glimpses=2 --epochs 1 --batch-size 180 --stop"
@@ -111,78 +125,65 @@ PARTS: Mapping[str, Part] = {
     "tests": Part(0.12, tests, lambda results, output: output.strip().splitlines()[-1]),
     "environment": Part(
         0.10,
-        lambda plan: [
-            plan.benchmark(
-                "env_throughput",
-                "environment",
-                "--no-host --rounds 1 --batch-sizes 128 1024 8192 65536 1048576",
-                "--no-host --rounds 1 --batch-sizes 64 --seconds 0.01 --env-id DTRAM-Signpost-v0",
-            )
-        ],
+        benchmark(
+            "env_throughput",
+            "environment",
+            "--no-host --rounds 1 --batch-sizes 128 1024 8192 65536 1048576",
+            "--no-host --rounds 1 --batch-sizes 64 --seconds 0.01 --env-id DTRAM-Signpost-v0",
+        ),
         fastest("glimpses_per_second"),
         "1e9 glimpses/s from 1e6 slots",
         needs_mnist=True,
     ),
     "training": Part(
         0.08,
-        lambda plan: [
-            plan.benchmark(
-                "train_throughput",
-                "training",
-                "--bf16 --seconds 1",
-                "--batch-sizes 64 --seconds 0.01",
-            )
-        ],
+        benchmark(
+            "train_throughput",
+            "training",
+            "--bf16 --seconds 1",
+            "--batch-sizes 64 --seconds 0.01",
+        ),
         fastest("images_per_second"),
         "1e6 images/s from batch 4,096",
     ),
     "training-compiled": Part(
         0.15,
-        lambda plan: [
-            plan.benchmark(
-                "train_throughput",
-                "training-compiled",
-                "--compile --bf16 --seconds 1 --batch-sizes 128 4096 65536",
-                "--batch-sizes 64 --seconds 0.01",
-            )
-        ],
+        benchmark(
+            "train_throughput",
+            "training-compiled",
+            "--compile --bf16 --seconds 1 --batch-sizes 128 4096 65536",
+            "--batch-sizes 64 --seconds 0.01",
+        ),
         fastest("images_per_second"),
         "1e6 images/s from batch 4,096",
     ),
     "mnist": Part(
         0.33,
-        lambda plan: [
-            plan.recipe("mnist", seed, f"{SIGNPOST} after epochs=1 --scan-epochs 0 --m 2")
-            for seed in range(1 if plan.dry else 3)
-        ],
+        recipe("mnist", f"{SIGNPOST} after epochs=1 --scan-epochs 0 --m 2", seeds=3),
         errors,
         "a seed alone in 180 s",
         needs_mnist=True,
     ),
     "birds-small": Part(
         0.14,
-        lambda plan: [
-            plan.recipe("birds-small", 0, f"{FEW_BIRDS} --batch-size 10 --stop after epochs=1")
-        ],
+        recipe("birds-small", f"{FEW_BIRDS} --batch-size 10 --stop after epochs=1"),
         errors,
     ),
     "dynamic-saving": Part(
         0.06,
-        lambda plan: [
-            plan.benchmark(
-                "dynamic_saving",
-                "dynamic-saving",
-                "--first-look 448 --images 512 --repeats 5",
-                "--encoder resnet10 --width 8 --image-size 64 --glimpse-size 32 --first-look 32 "
-                "--images 8 --batch-size 8 --repeats 1",
-            )
-        ],
+        benchmark(
+            "dynamic_saving",
+            "dynamic-saving",
+            "--first-look 448 --images 512 --repeats 5",
+            "--encoder resnet10 --width 8 --image-size 64 --glimpse-size 32 --first-look 32 "
+            "--images 8 --batch-size 8 --repeats 1",
+        ),
         saving,
         "the two are equal",
     ),
     "original": Part(
         0.02,
-        lambda plan: [plan.recipe("original", 0, f"{SIGNPOST} after epochs=1")],
+        recipe("original", f"{SIGNPOST} after epochs=1"),
         errors,
         needs_mnist=True,
     ),

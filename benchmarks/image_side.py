@@ -7,10 +7,6 @@ Both networks have the same ResNet with random weights, and answer one image at 
 image is read from a memory-mapped cache with thumbnails, as in training: DT-RAM reads the thumbnail
 and two crops, the one-look network all pixels. Peak memory is what the process gets beyond the
 network, each measured in a process of its own.
-
-From a JPEG file both must decode it. Pillow's `draft` decodes at a fraction of the side, which is
-enough for DT-RAM's first look; its crops need the whole file. So "stops at the first look" is draft
-decoding and one look, "all looks" adds decoding the file and two looks.
 """
 
 import ctypes
@@ -92,14 +88,14 @@ def photograph(seed: int, height: int, width: int) -> Image.Image:
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-def make_files(folder: Path, side: int, look: int) -> tuple[Path, Path]:
-    """Writes a photograph, and a cache with its pixels and thumbnail; returns their paths."""
-    photograph(0, side, side).save(folder / "photo.jpg", quality=90)
+def make_cache(folder: Path, side: int, look: int) -> Path:
+    """A cache with the pixels and the thumbnail of a photograph."""
+    photograph(0, side, side).save(folder / "photo.png")
     listing = ImageList(
-        folder, ("photo.jpg",), np.zeros(1, np.int64), ("a",), None, "Run it again."
+        folder, ("photo.png",), np.zeros(1, np.int64), ("a",), None, "Run it again."
     )
     build_cache(folder / "cache", DecodedImages(listing, None), [look], progress=False)
-    return folder / "photo.jpg", folder / "cache"
+    return folder / "cache"
 
 
 @torch.no_grad()
@@ -164,52 +160,18 @@ def status_of_process(name: str) -> float:
     raise ValueError(f"{STATUS}: expected a line {name}; memory can be measured on Linux only")
 
 
-def measure_decoding(path: Path, options: Options) -> dict[str, float]:
-    """Milliseconds to decode a JPEG file for the first look, by `draft`, and whole."""
-    size = options.look, options.look
-
-    def draft() -> None:
-        with Image.open(path) as file:
-            file.draft("RGB", size)
-            np.asarray(file.convert("RGB").resize(size, Image.Resampling.BOX))
-
-    def whole() -> None:
-        with Image.open(path) as file:
-            np.asarray(file.convert("RGB"))
-
-    found = {}
-    for name, decode in (("draft_ms", draft), ("whole_ms", whole)):
-        seconds = [seconds_of(decode) for _ in range(options.repeats + 1)][1:]
-        found[name] = round(float(np.median(seconds)) * 1e3, 2)
-    return found
-
-
-def end_to_end(row: dict[str, Any], looks: int) -> dict[str, float]:
-    """Milliseconds from the file to the answer."""
-    look = row["dtram"]["ms"] / looks
-    draft, whole = row["decoding"]["draft_ms"], row["decoding"]["whole_ms"]
-    return {
-        "stops_at_first_look_ms": round(draft + look, 2),
-        "all_looks_ms": round(draft + whole + looks * look, 2),
-        "one_look_ms": round(whole + row["one_look"]["ms"], 2),
-    }
-
-
 def run(options: Options) -> dict[str, Any]:
     """Measures all, each in a process of its own; returns the content of ``--json``."""
     figures: dict[str, Any] = {name: {} for name in options.encoders}
     with process_pool(1, max_tasks_per_child=1) as alone:
         for side in options.sides:
             with tempfile.TemporaryDirectory() as place:
-                photo, cache = make_files(Path(place), side, options.look)
-                decoding = measure_decoding(photo, options)
+                cache = make_cache(Path(place), side, options.look)
                 for encoder in options.encoders:
-                    row: dict[str, Any] = {"decoding": decoding}
-                    for kind in ("dtram", "one_look"):
-                        task = alone.submit(measure, kind, encoder, side, cache, options)
-                        row[kind] = task.result()
-                    row["from_file"] = end_to_end(row, options.looks)
-                    figures[encoder][str(side)] = row
+                    figures[encoder][str(side)] = {
+                        kind: alone.submit(measure, kind, encoder, side, cache, options).result()
+                        for kind in ("dtram", "one_look")
+                    }
     return {"figures": figures}
 
 

@@ -2,7 +2,6 @@
 
     python docs/build.py               # generated pages and tables, doctests, links, the site
     python docs/build.py --write       # generated pages and tables, nothing else
-    python docs/build.py --check       # fail if a committed generated page is stale
     python docs/build.py --pictures    # the GIFs and stills of the environment pages
 
 The site has the demo in it, which needs npm. A failing doctest, a broken link and a Sphinx warning
@@ -93,17 +92,13 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--write", action="store_true", help="write the generated pages only")
-    parser.add_argument("--check", action="store_true", help="fail if a generated page is stale")
     parser.add_argument(
         "--pictures", nargs="*", metavar="ID", help="draw the pictures of all ids or of some"
     )
     options = parser.parse_args()
     os.chdir(ROOT)
     problems = []
-    if options.check:
-        for path in pages.stale(generate()):
-            problems.append(f"{path.relative_to(ROOT)}: stale; run python docs/build.py")
-    elif options.pictures is not None:
+    if options.pictures is not None:
         try:
             pictures.make_pictures(options.pictures)
         except (FileNotFoundError, ValueError) as error:

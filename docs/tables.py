@@ -159,18 +159,15 @@ def _image_side() -> str:
     rows = []
     for encoder, by_side in _read(RESULTS / "image_side.json")["figures"].items():
         for side, row in by_side.items():
-            ours, look, end = row["dtram"], row["one_look"], row["from_file"]
+            ours, look = row["dtram"], row["one_look"]
             name = f"{encoder.replace('resnet', 'ResNet-')}, {side}"
             gflop = f"{ours['mflop'] / 1e3:.1f}", f"{look['mflop'] / 1e3:.1f}"
             memory = f"{ours['peak_memory_mb']:.0f}", f"{look['peak_memory_mb']:,.0f}"
             times = f"{ours['ms']:.0f}", f"{look['ms']:,.0f}"
-            keys = "stops_at_first_look_ms", "all_looks_ms", "one_look_ms"
-            rows.append((name, *gflop, *memory, *times, *(f"{end[key]:,.0f}" for key in keys)))
-    pairs = ("GFLOP", "peak MB", "ms from the cache")
+            rows.append((name, *gflop, *memory, *times))
     heads = ["network, side"]
-    for what in pairs:
+    for what in ("GFLOP", "peak MB", "ms"):
         heads += [f"{what}: 3 looks", "one look"]
-    heads += ["ms from a JPEG: stops at its first look", "3 looks", "one look"]
     return _markdown(heads, rows)
 
 

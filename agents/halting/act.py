@@ -23,13 +23,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from ..checks import require
 from ..dtram import DTRAM, Heads
 from ..first_look import FirstLookDTRAM, FirstLookState
 from ..stopping import LearnedStop
 
 EPSILON = 0.01  # both papers' ε: it lets one step be enough, though a sigmoid never reaches 1
-LEAST_EPSILON = 1e-6  # for `ACTStop`, which reads the logit of the sum in float32
 HALTING_BIAS = -3.0  # initial bias of the scores' logits, Figurnov et al.: all steps are taken
 
 
@@ -112,11 +110,6 @@ class ACTStop(LearnedStop):
     """
 
     threshold: float = 1 - EPSILON
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        expected = f"1 - ε with ε of at least {LEAST_EPSILON}, as float32 resolves no smaller one"
-        require("threshold", self.threshold, self.threshold <= 1 - LEAST_EPSILON, expected)
 
 
 class HaltingState(NamedTuple):

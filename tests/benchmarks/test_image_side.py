@@ -67,12 +67,6 @@ def test_an_answer_costs_the_same_at_every_side(
     small, large = figures["64"], figures["128"]
     assert small["dtram"]["mflop"] == large["dtram"]["mflop"]
     assert large["one_look"]["mflop"] == pytest.approx(4 * small["one_look"]["mflop"], rel=0.01)
-    for row in (small, large):
-        look, decoding, end = row["dtram"]["ms"] / 3, row["decoding"], row["from_file"]
-        draft, whole = decoding["draft_ms"], decoding["whole_ms"]
-        assert end["stops_at_first_look_ms"] == pytest.approx(draft + look, abs=0.02)
-        assert end["all_looks_ms"] == pytest.approx(draft + whole + 3 * look, abs=0.02)
-        assert end["one_look_ms"] == pytest.approx(whole + row["one_look"]["ms"], abs=0.02)
 
 
 def test_peak_memory_is_that_of_the_largest_array_since_the_start() -> None:
