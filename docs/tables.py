@@ -171,21 +171,6 @@ def _image_side() -> str:
     return _markdown(heads, rows)
 
 
-def _scene_side() -> str:
-    rows = []
-    for side, row in _read(RESULTS / "scene_side.json")["figures"].items():
-        cells = [f"{row['dtram_mflop']:.1f}", f"{row['one_look_mflop']:.1f}"]
-        cells.append(f"{row['share_of_flops']:.3f}")
-        for times in (row["batches_of_1"], row["batches_of_64"]):
-            cells += [f"{times['dtram_ms']:.1f}", f"{times['one_look_ms']:.1f}"]
-            cells.append(f"{times['share_of_time']:.3f}")
-        rows.append((side, *cells))
-    heads = ["side of the scene"]
-    for what in ("MFLOP", "ms, one at a time", "ms, in batches of 64"):
-        heads += [f"{what}: 3 looks", "one look", "share"]
-    return _markdown(heads, rows)
-
-
 def _export() -> str:
     rows = []
     for model, found in _read(RESULTS / "onnx_parity.json")["figures"].items():
@@ -252,7 +237,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "training_throughput": _training_throughput,
     "dynamic_saving": _dynamic_saving,
     "image_side": _image_side,
-    "scene_side": _scene_side,
     "drawn_parts": _drawn_parts,
     "export": _export,
     "facts": _facts,

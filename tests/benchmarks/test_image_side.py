@@ -11,7 +11,6 @@ import torch
 
 from benchmarks import dynamic_saving as saving
 from benchmarks import image_side as side
-from benchmarks import scene_side
 from benchmarks.timing import run_benchmark
 
 
@@ -76,26 +75,6 @@ def test_peak_memory_is_that_of_the_largest_array_since_the_start() -> None:
     np.ones(30_000_000, dtype=np.uint8)
     np.ones(20_000_000, dtype=np.uint8)
     assert side.peak_memory(device) - before == pytest.approx(30, abs=5)
-
-
-# -- scene_side -----------------------------------------------------------------------------------
-
-
-def test_looks_cost_the_same_in_every_scene(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    words = "--sides 256 320 --images 2 --batch-sizes 1 2 --repeats 1"
-    figures = run_main(scene_side, monkeypatch, tmp_path / "out.json", words)["figures"]
-    small, large = figures["256"], figures["320"]
-    assert small["dtram_mflop"] == large["dtram_mflop"]
-    growth = (320 / 256) ** 2
-    assert large["one_look_mflop"] == pytest.approx(growth * small["one_look_mflop"], rel=0.01)
-    share = small["dtram_mflop"] / small["one_look_mflop"]
-    assert small["share_of_flops"] == pytest.approx(share, abs=1e-3)
-    for row in (small, large):
-        for times in (row["batches_of_1"], row["batches_of_2"]):
-            share = times["dtram_ms"] / times["one_look_ms"]
-            assert times["share_of_time"] == pytest.approx(share, rel=0.01)
 
 
 # -- the rule of dynamic_saving -------------------------------------------------------------------
