@@ -19,7 +19,7 @@ from .checks import (
     require,
 )
 from .cores import MapOptions, cells_of_scales
-from .encoders import ENCODERS
+from .encoders import ENCODERS, smallest_side
 from .resnet import RESNETS, ResNetOptions
 
 MAP_ENCODERS = ("pixels",)
@@ -121,7 +121,7 @@ class DTRAMConfig:
         expected = "tanh and 1, unless the location policy is a Gaussian"
         require("location_squash, location_bound", squash, plain, expected)
         check_encoder(self, MAP_ENCODERS if self.core == "map" else (*ENCODERS, *RESNETS))
-        least, thumbnail = self.resnet.smallest_image if self.resnet else 1, self.thumbnail_size
+        least, thumbnail = smallest_side(self), self.thumbnail_size
         check_square(self, "glimpse_shape", least, self.encoder)
         check_pixel_scale(self, self.glimpse_shape[2])
         self._check_map()

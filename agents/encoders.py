@@ -96,7 +96,6 @@ class GlimpseConv(_GlimpseEncoder):
 
     def make_what(self, shape: tuple[int, int, int]) -> int:
         side, _, channels = shape
-        _check_side("conv", side, 2, "encoder='mlp' takes any")
         self.conv1 = nn.Conv2d(channels, FILTERS, 3, padding=1)
         self.conv2 = nn.Conv2d(FILTERS, 2 * FILTERS, 3, padding=1)
         return 2 * FILTERS * (side // 2) ** 2
@@ -116,7 +115,6 @@ class GlimpseCNN(_GlimpseEncoder):
 
     def make_what(self, shape: tuple[int, int, int]) -> int:
         side, _, channels = shape
-        _check_side("cnn", side, 8, "encoder='conv' takes 2x2")
         width = FILTERS
         convs = [nn.Conv2d(channels, width, 3, padding=1)]
         while side > 4:
@@ -177,16 +175,15 @@ def _where_path(features: int) -> nn.Linear:
     return layer
 
 
-def _check_side(encoder: str, side: int, least: int, other: str) -> None:
-    if side < least:
-        raise ValueError(
-            f"encoder={encoder!r} with glimpses of {side}x{side} pixels: expected at least "
-            f"{least}x{least}; {other}"
-        )
-
-
 ENCODERS: dict[str, type[nn.Module]] = {"mlp": GlimpseMLP, "conv": GlimpseConv, "cnn": GlimpseCNN}
 """Encoders of glimpses of one size, by name; the residual ones are `resnet.RESNETS`."""
+SMALLEST = {"conv": 2, "cnn": 8}
+"""Smallest side of a glimpse in pixels, by encoder; mlp takes any."""
+
+
+def smallest_side(config: Any) -> int:
+    """Smallest side, in pixels, of what the encoder of a `DTRAMConfig` or `OneLookConfig` takes."""
+    return config.resnet.smallest_image if config.resnet else SMALLEST.get(config.encoder, 1)
 
 
 def make_encoder(config: Any, shape: tuple[int, int, int], where_features: int) -> nn.Module:

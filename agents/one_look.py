@@ -13,12 +13,9 @@ from torch import Tensor, nn
 from .checks import Channels, Classes, Number, Positive, Side, Width, check_fields, check_square
 from .config import check_encoder, check_pixel_scale
 from .cost import count_flops
-from .encoders import PixelScale, make_encoder
+from .encoders import ENCODERS, PixelScale, make_encoder, smallest_side
 from .files import SavedNetwork
 from .resnet import RESNETS, ResNetOptions
-
-SMALLEST = {"mlp": 1, "conv": 2, "cnn": 8}
-"""Smallest side of an image in pixels, by encoder; a residual one has `smallest_image`."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +46,9 @@ class OneLookConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        check_encoder(self, (*SMALLEST, *RESNETS))
-        check_square(self, "image_shape", self.smallest_side, self.encoder)
+        check_encoder(self, (*ENCODERS, *RESNETS))
+        check_square(self, "image_shape", smallest_side(self), self.encoder)
         check_pixel_scale(self, self.image_shape[2])
-
-    @property
-    def smallest_side(self) -> int:
-        """Smallest side of an image, in pixels, that the encoder takes."""
-        return self.resnet.smallest_image if self.resnet else SMALLEST[self.encoder]
 
     def at(self, side: int) -> Self:
         """The settings for images of another side, in pixels."""

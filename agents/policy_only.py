@@ -240,6 +240,3 @@ def _find(folder: str | Path) -> Path:
         if isinstance(folder, str) and (shipped / folder / "model.json").exists():
             return shipped / folder
     return Path(folder)
-
-
-__all__ = ["POLICY_IDS", "FrozenClassifier", "LookAndStop", "register_all"]

@@ -3,12 +3,13 @@
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, TypedDict
 
 import numpy as np
 import torch
 from PIL import Image
 
+from dtram_env.checks import misfit
 from dtram_env.datasets.errors import DatasetCorruptError
 from dtram_env.datasets.storage.decode import (
     decode,
@@ -23,7 +24,7 @@ from dtram_env.datasets.storage.tensors import TensorStore
 from dtram_env.rendering import crop_boxes
 from dtram_env.sensor import margin
 
-from .checks import LARGEST_SIDE, require
+from .checks import LARGEST_SIDE, Side, require
 from .config import DTRAMConfig
 from .cost import flops_of_first_glimpse, flops_per_glimpse
 from .dtram import DTRAM
@@ -32,11 +33,20 @@ from .unroll import GlimpseSensor, classify
 GivenImage: TypeAlias = np.ndarray | str | os.PathLike[str] | Image.Image
 Box: TypeAlias = tuple[int, int, int, int]
 
-_FIRST = ("center", "random", "thumbnail")  # first glimpses that a DT-RAM can begin with
 _MEND = "Give a whole image file, or leave it out."
 _MAX_GLIMPSE_VALUES = 8_000_000  # pixels times channels that the network reads at once
 _MAX_BATCH_BYTES = 256 << 20  # of a batch's images
 _costs: dict[DTRAMConfig, tuple[int, int]] = {}  # FLOPs of glimpse 1, and of a later one
+
+
+class _Sensor(TypedDict):
+    """How a model's images are shown: the fields of `GlimpseSensor`, and `Preparation`'s size."""
+
+    glimpse_size: Side
+    num_scales: Annotated[int, 1, LARGEST_SIDE]
+    first_glimpse: Literal["center", "random", "thumbnail"]
+    thumbnail_size: Annotated[int, 0, LARGEST_SIDE]
+    image_size: Side | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,21 +189,12 @@ class Preparation:
 
 def preparation_of(agent: DTRAM) -> Preparation:
     """Reads from an agent's ``about["sensor"]`` how images are shown to it; raises as `predict`."""
-    expected = (*GlimpseSensor._fields, "image_size")
-    given = agent.about.get("sensor")
-    if not isinstance(given, Mapping) or set(given) != set(expected):
+    given: Any = agent.about.get("sensor")
+    if problem := misfit(given, _Sensor, "about['sensor']"):
         raise ValueError(
-            f"about['sensor']={given!r}: expected {', '.join(expected)}, as in a trained model's "
-            "model.json; set agent.about['sensor'] if you know how its images were shown"
+            f"{problem}, as in a trained model's model.json; set agent.about['sensor'] if you know "
+            "how its images were shown"
         )
-    least = {"glimpse_size": 1, "num_scales": 1, "thumbnail_size": 0, "image_size": 1}
-    for name, value in given.items():
-        if name == "first_glimpse":
-            require(f"about['sensor'].{name}", value, value in _FIRST, f"one of {_FIRST}")
-        elif (name, value) != ("image_size", None):
-            fits = type(value) is int and least[name] <= value <= LARGEST_SIDE
-            range_ = f"an integer from {least[name]} to {LARGEST_SIDE:,}"
-            require(f"about['sensor'].{name}", value, fits, range_)
     sensor = GlimpseSensor(*(given[name] for name in GlimpseSensor._fields))
     side = sensor.glimpse_size * 2 ** (sensor.num_scales - 1)
     largest = f"a coarsest crop of at most {LARGEST_SIDE:,} pixels"

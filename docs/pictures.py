@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from agents import DTRAM, POLICY_IDS, LookAndStop, load_agent
+from agents import POLICY_IDS, LookAndStop, load_agent
 from dtram_env import datasets
 from dtram_env.datasets.drawn import AUTOS, BIRDS, SCENES, SMALL_BIRDS, Drawing
 from dtram_env.datasets.storage.thumbnails import box_resize
@@ -123,24 +123,14 @@ def make_pictures(ids: Sequence[str]) -> None:
             print(f"{path}: {size:,} bytes")
 
 
-def agent_of(env_id: str) -> DTRAM | LookAndStop:
-    """The agent in an id's GIF, as a `dtram_env.Policy`.
-
-    Raises:
-        FileNotFoundError: it is missing; the message says how to train it.
-    """
+def episodes(env_id: str) -> tuple[list[np.ndarray], list[int]]:
+    """Frames ``(h, w, 3)`` of the first test images, and the milliseconds to show each."""
     folder = ROOT / AGENTS[env_id]
     if env_id in COMMANDS and not folder.exists():
         raise FileNotFoundError(f"{folder}: no such run; make it with: {COMMANDS[env_id]}")
     agent = load_agent(folder)
-    return LookAndStop(agent) if env_id in POLICY_IDS else agent
-
-
-def episodes(env_id: str) -> tuple[list[np.ndarray], list[int]]:
-    """Frames ``(h, w, 3)`` of the first test images, and the milliseconds to show each."""
-    policy: Any = agent_of(env_id)
-    made = load_agent(ROOT / AGENTS[env_id]).about["env_options"]
-    made = {name: value for name, value in made.items() if name != "data"}
+    policy: Any = LookAndStop(agent) if env_id in POLICY_IDS else agent
+    made = {k: value for k, value in agent.about["env_options"].items() if k != "data"}
     env = gym.make(
         make_id(env_id), split="test", order="sequential", render_mode="rgb_array", **made
     )
@@ -216,7 +206,8 @@ def classes(env_id: str) -> np.ndarray:
             views.append(_window(image, *middle, window))
         views.append(_window(image, *middle, round(1.25 * max(width, height))))
         for row, view in enumerate(views):
-            canvas.paste(_enlarge(view), (x, row * (_TILE + _GAP)))
+            large = Image.fromarray(view).resize((_TILE, _TILE), Image.Resampling.NEAREST)
+            canvas.paste(large, (x, row * (_TILE + _GAP)))
         corners = np.array(box) * (_TILE / drawing.image_size)
         corners += np.array([x - 2, -2, x + 2, 2])
         draw.rectangle(corners.tolist(), outline=COLOURS[2], width=2)
@@ -246,7 +237,3 @@ def _window(image: np.ndarray, x: int, y: int, side: int) -> np.ndarray:
     """The pixels of that square."""
     left, top = _corner(image, x, y, side)
     return image[top : top + side, left : left + side]
-
-
-def _enlarge(image: np.ndarray) -> Image.Image:
-    return Image.fromarray(image).resize((_TILE, _TILE), Image.Resampling.NEAREST)

@@ -99,17 +99,9 @@ class RandomPolicy(_FixedPolicy):
 
     Args:
         num_classes, guess: as for `CenterPolicy`.
-        stop_after: stop after exactly this many glimpses, instead of at random.
+        stop_after: stop after exactly this many glimpses; None: with probability 1/2 after each.
         seed: seed of its choices; two policies with one seed choose alike.
-        stop_probability: probability of stopping after each glimpse, if `stop_after` is None.
     """
-
-    stop_probability: float = 0.5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.stop_probability <= 1:
-            raise ValueError(f"stop_probability={self.stop_probability}: expected 0 to 1")
 
     def _locations(self, state: np.ndarray) -> np.ndarray:
         return self._random.uniform(-1, 1, (len(state), 2)).astype(np.float32)
@@ -117,7 +109,7 @@ class RandomPolicy(_FixedPolicy):
     def _stops(self, taken: np.ndarray) -> np.ndarray:
         if self.stop_after is not None:
             return super()._stops(taken)
-        return (self._random.random(len(taken)) < self.stop_probability).astype(np.int64)
+        return (self._random.random(len(taken)) < 0.5).astype(np.int64)
 
 
 @dataclass(eq=False)

@@ -23,13 +23,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from ..checks import require
 from ..dtram import DTRAM, Heads
 from ..first_look import FirstLookDTRAM, FirstLookState
 from ..stopping import LearnedStop
 
 EPSILON = 0.01  # both papers' ε: it lets one step be enough, though a sigmoid never reaches 1
-LEAST_EPSILON = 1e-6  # for `ACTStop`, which reads the logit of the sum in float32
 HALTING_BIAS = -3.0  # initial bias of the scores' logits, Figurnov et al.: all steps are taken
 
 
@@ -71,9 +69,6 @@ def halt(scores: Tensor, epsilon: float = EPSILON) -> tuple[Tensor, Halt]:
     Returns the weights ``(T, ...)``, which sum to 1 over the steps, and the final `Halt`, whose
     `taken` is N, `remainder` R and `ponder` rho, each ``(...)``.
     """
-    require("epsilon", epsilon, 0 < epsilon < 1, "a number in (0, 1)")
-    if scores.ndim < 1 or not len(scores):
-        raise ValueError(f"scores: expected (T, ...) of at least one step, got {scores.shape}")
     state, weights = Halt.start(scores[0]), []
     for score in [*scores[:-1], torch.ones_like(scores[-1])]:
         weight, state = state.step(score, epsilon)
@@ -87,9 +82,6 @@ def ponder_cost_loss(logits: Tensor, labels: Tensor, ponder: Tensor, tau: float)
     Logits are ``(B, K)``, labels ``(B,)`` int64. `ponder` ``(B,)`` is rho, of a ResNet the sum over
     its blocks, and `tau` the cost of a step in nats, 0 or more.
     """
-    require("tau", tau, tau >= 0, "at least 0")
-    if ponder.shape != labels.shape:
-        raise ValueError(f"ponder: expected {tuple(labels.shape)}, got {tuple(ponder.shape)}")
     return cross_entropy(logits, labels) + tau * ponder.mean()
 
 
@@ -105,9 +97,6 @@ def halted_answer(
     states. `stop_logit` ``(T, B)`` are the logits of the halting scores. Returns the mixed logits
     ``(B, K)`` and the final `Halt` ``(B,)``.
     """
-    if logits.ndim != 3 or logits.shape[:2] != stop_logit.shape:
-        expected = f"(T, B, K) with stop_logit's (T, B) = {tuple(stop_logit.shape)}"
-        raise ValueError(f"logits: expected {expected}, got {tuple(logits.shape)}")
     weights, end = halt(torch.sigmoid(stop_logit), epsilon)
     return (weights[..., None] * logits).sum(dim=0), end
 
@@ -121,11 +110,6 @@ class ACTStop(LearnedStop):
     """
 
     threshold: float = 1 - EPSILON
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        expected = f"1 - ε with ε of at least {LEAST_EPSILON}, as float32 resolves no smaller one"
-        require("threshold", self.threshold, self.threshold <= 1 - LEAST_EPSILON, expected)
 
 
 class HaltingState(NamedTuple):

@@ -10,7 +10,18 @@ from pathlib import Path
 import numpy as np
 
 from .drawn import AUTOS, BIRDS, SCENES, Drawing
-from .sources import cars, cluttered, cub, fashion, folder, mnist, pair, patience, signpost
+from .sources import (
+    cars,
+    cluttered,
+    cub,
+    fashion,
+    folder,
+    glyphs,
+    mnist,
+    pair,
+    patience,
+    signpost,
+)
 from .sources.listing import ImageList
 from .storage.cache import build_cache, open_cache
 from .storage.decode import DecodedImages
@@ -187,8 +198,8 @@ def _from_mnist(title: str, description: str) -> DatasetInfo:
 def _puzzle(
     title: str,
     draw: Callable[[str], tuple[np.ndarray, np.ndarray]],
-    class_names: tuple[str, ...],
     description: str,
+    class_names: tuple[str, ...] = glyphs.CLASS_NAMES,
 ) -> DatasetInfo:
     """A small drawn dataset, made in memory."""
     read = _arrays(lambda place, part: draw(part), class_names)
@@ -198,34 +209,24 @@ def _puzzle(
 DATASETS: dict[str, DatasetInfo] = {
     "mnist": _from_mnist("MNIST", "handwritten digits, 28x28x1, 60,000 + 10,000 images, 55 MB"),
     "signpost": _puzzle(
-        "Signpost",
-        signpost.draw,
-        signpost.CLASS_NAMES,
-        "drawn glyphs and arrows, 28x28x1, 6,000 + 2,000 images",
+        "Signpost", signpost.draw, "drawn glyphs and arrows, 28x28x1, 6,000 + 2,000 images"
     ),
     "noisysignpost": _puzzle(
-        "NoisySignpost",
-        partial(signpost.draw, version=signpost.NOISY),
-        signpost.CLASS_NAMES,
-        "the same with noise",
+        "NoisySignpost", partial(signpost.draw, version=signpost.NOISY), "the same with noise"
     ),
     "widesignpost": _puzzle(
-        "WideSignpost",
-        partial(signpost.draw, version=signpost.WIDE),
-        signpost.CLASS_NAMES,
-        "the same on 100x100x1",
+        "WideSignpost", partial(signpost.draw, version=signpost.WIDE), "the same on 100x100x1"
     ),
     "patience": _puzzle(
         "Patience",
         patience.draw,
-        patience.CLASS_NAMES,
         "a drawn glyph at one of 7 places, 40x40x1, 5,600 + 2,240 images",
     ),
     "pair": _puzzle(
         "Pair",
         pair.draw,
-        pair.CLASS_NAMES,
         "drawn glyphs to be added, 28x28x1, 6,400 + 2,000 images",
+        pair.CLASS_NAMES,
     ),
     "fashionmnist": DatasetInfo(
         "FashionMNIST",

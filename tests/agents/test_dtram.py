@@ -320,7 +320,7 @@ def test_other_spaces_are_one_error() -> None:
         ({"pixel_std": 0}, "pixel_std=0"),
         (
             {"encoder": "conv", "glimpse_shape": (1, 1, 1)},
-            "encoder='conv' with glimpses of 1x1 pixels",
+            "at least 2x2 pixels for encoder='conv'",
         ),
     ],
 )

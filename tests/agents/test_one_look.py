@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from agents.dtram import DTRAM, DTRAMConfig
-from agents.encoders import GlimpseCNN
 from agents.one_look import FullyConnected, OneLook, OneLookConfig, one_look_flops
 from agents.resnet import ResNetOptions
 
@@ -104,7 +103,6 @@ def test_impossible_settings_are_errors(changes: dict, message: str) -> None:
             r"expected \(B, 4, 4, 1\), got \(1, 5, 5, 1\)",
         ),
         (lambda: OneLook(FULLY, ("a", "b")), "class_names: 2 names for 3 classes"),
-        (lambda: GlimpseCNN((7, 7, 1), 16), "at least 8x8"),
     ],
 )
 def test_bad_input_is_named(call, message: str) -> None:

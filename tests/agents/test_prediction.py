@@ -338,14 +338,17 @@ def test_a_bad_limit_of_pixels_is_no_images_fault(
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (None, "about.'sensor'.=None: expected glimpse_size, num_scales"),
-        ({"glimpse": 8}, "expected glimpse_size, num_scales"),
+        (None, "about.'sensor'.=None: expected an object, as in a trained model"),
+        ({"glimpse": 8}, "sensor'.*first_glimpse: missing"),
         ({**GlimpseSensor(9)._asdict(), "image_size": 28}, "does not fit this model"),
         ({**GlimpseSensor(8, 2)._asdict(), "image_size": 28}, "does not fit this model"),
-        ({**GlimpseSensor(8)._asdict(), "image_size": 10**9}, "image_size=1000000000: expected an"),
-        ({**GlimpseSensor(8)._asdict(), "image_size": 0}, "image_size=0: expected an integer from"),
+        (
+            {**GlimpseSensor(8)._asdict(), "image_size": 10**9},
+            "image_size=1000000000: expected from",
+        ),
+        ({**GlimpseSensor(8)._asdict(), "image_size": 0}, "image_size=0: expected from 1 to 8,192"),
         ({**GlimpseSensor(8)._asdict(), "image_size": "28"}, "image_size='28': expected an integ"),
-        ({**GlimpseSensor(8, 0)._asdict(), "image_size": 28}, "num_scales=0: expected an integer"),
+        ({**GlimpseSensor(8, 0)._asdict(), "image_size": 28}, "num_scales=0: expected from 1"),
         ({**GlimpseSensor(8, 12)._asdict(), "image_size": 28}, "num_scales=12: expected a coars"),
         ({**GlimpseSensor(8, 1, "x")._asdict(), "image_size": 28}, "first_glimpse='x': expected"),
         ({**GlimpseSensor(None)._asdict(), "image_size": 28}, "glimpse_size=None: expected an"),

@@ -254,8 +254,6 @@ def test_cnn_pools_down_to_four_pixels() -> None:
     assert [conv.out_channels for conv in encoder.convs] == [16, 24, 32, 40]
     assert encoder.join.in_features == 40 * 4 * 4 + 128
     assert encoder(*observed(2, side=32)).shape == (2, 16)
-    with pytest.raises(ValueError, match="encoder='cnn' with glimpses of 7x7 pixels"):
-        GlimpseCNN((7, 7, 3))
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,10 @@
 """The best policies of the drawn puzzles: they read glyphs exactly, and know the rules."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from dtram_env.datasets import load
 from dtram_env.datasets.sources import glyphs, pair, patience
 
 _SHAPES = np.concatenate(glyphs.shapes()).reshape(8, 64)
@@ -15,6 +16,27 @@ def nearest_shape(windows: Any, shapes: int = 8) -> np.ndarray:
     ink = np.asarray(windows).reshape(-1, 64) > 100
     shape = (ink[:, None] != _SHAPES[:shapes]).sum(axis=2).argmin(axis=1)
     return np.where(ink.any(axis=1), shape, EMPTY)
+
+
+class SignpostLayout(NamedTuple):
+    """What the images of a split of Signpost show."""
+
+    labels: np.ndarray  # (N,)
+    easy: np.ndarray  # (N,) bool, whether the centre shows the class
+    direction: np.ndarray  # (N,) the arrow's, an index of `glyphs.STEPS`; -1: an easy image
+    location: np.ndarray  # (N, 2) float32, (x, y) in [-1, 1], centre of the glyph of the class
+
+
+def read_signpost(split: str, name: str = "signpost", reach: int = 9) -> SignpostLayout:
+    """Reads off the centre of each image where it shows the class, `reach` pixels away if hard."""
+    data = load(name, split)
+    side = data.images.shape[1]  # type: ignore[union-attr]
+    box = slice(side // 2 - 4, side // 2 + 4)
+    shape = nearest_shape(data.images[:, box, box])  # type: ignore[index]
+    direction = np.where(shape < 4, -1, shape - 4)
+    steps = np.where((shape < 4)[:, None], 0, glyphs.STEPS[direction])
+    location = (steps * (2 * reach / side)).astype(np.float32)
+    return SignpostLayout(data.labels, shape < 4, direction, location)
 
 
 class _Puzzle:

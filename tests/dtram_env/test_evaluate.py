@@ -138,7 +138,7 @@ def test_stop_after_counts_glimpses_also_when_the_first_is_chosen() -> None:
 
 
 def test_random_stops_are_geometric() -> None:
-    result = evaluate(RandomPolicy(4, seed=1, stop_probability=0.5), ID, max_glimpses=3)
+    result = evaluate(RandomPolicy(4, seed=1), ID, max_glimpses=3)
     expected = 2000 * np.array([0.5, 0.25, 0.25])
     assert np.abs(result.histogram - expected).max() < 5 * np.sqrt(500)
     assert abs(result.accuracy - 0.25) < 5 * np.sqrt(0.25 * 0.75 / 2000)
@@ -149,12 +149,11 @@ def test_random_stops_are_geometric() -> None:
     seed=st.integers(0, 999),
     num_envs=st.integers(1, 40),
     budget=st.integers(1, 5),
-    p=st.floats(0, 1),
 )
-def test_sums_that_always_hold(seed: int, num_envs: int, budget: int, p: float) -> None:
+def test_sums_that_always_hold(seed: int, num_envs: int, budget: int) -> None:
     data = make_dataset(23, split="test")
     result = evaluate(
-        RandomPolicy(5, seed=seed, stop_probability=p),
+        RandomPolicy(5, seed=seed),
         ID,
         dataset=data,
         num_envs=num_envs,
@@ -294,7 +293,6 @@ def test_a_seed_makes_random_first_glimpses_repeatable(planted: Dataset) -> None
     ("call", "error", "message"),
     [
         (lambda: RandomPolicy(0), ValueError, "num_classes=0"),
-        (lambda: RandomPolicy(4, stop_probability=1.5), ValueError, "stop_probability=1.5"),
         (lambda: CenterPolicy(4, stop_after=0), ValueError, "stop_after=0"),
         (lambda: CenterPolicy(4, guess=4), ValueError, "guess=4: expected an integer from 0 to 3"),
         (lambda: ScanPolicy(4, grid=0), ValueError, "grid=0"),

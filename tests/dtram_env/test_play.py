@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 import agents  # noqa: F401 - registers the policy-only id
-from dtram_env.datasets.sources import signpost
 from dtram_env.play import Game, handle, main, play
+from tests.dtram_env.best_policies import read_signpost
 
 pygame = pytest.importorskip("pygame")
 SIGNPOST = "DTRAM-Signpost-v0"
@@ -112,7 +112,7 @@ def test_arrows_choose_a_class_and_enter_answers() -> None:
 
 def following_the_arrow(images: int) -> Iterator[list[Any]]:
     """The events of a perfect player, who knows the layout, one list for each frame."""
-    layout = signpost.layout("test")
+    layout = read_signpost("test")
     for index in range(images):
         if not layout.easy[index]:
             x, y = (layout.location[index] + 1) / 2 * 560
@@ -128,7 +128,7 @@ def test_a_perfect_player_earns_the_best_return() -> None:
         return next(frames)
 
     found = play(SIGNPOST, episodes=6, events=events, order="sequential")
-    hard = ~signpost.layout("test").easy[:6]
+    hard = ~read_signpost("test").easy[:6]
     assert found.images == list(range(6)) and all(found.right)
     assert found.glimpses == (1 + hard).tolist()
     assert found.rewards == pytest.approx(0.98 ** (1 + hard))

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from ...checks import check_choice
+from ...checks import check_choice, check_integer
 from ..splits import PARTS
 from . import autos, birds
 from .canvas import Canvas, Texture
@@ -27,13 +27,14 @@ PLANS: dict[str, Plan] = {"birds": birds.BIRDS, "autos": autos.AUTOS}
 _DISTRACTORS = {"birds": "autos", "autos": "birds"}  # plan of the irrelevant figures
 _MOST_DISTRACTORS = 6
 
-# Lowest and highest value of each setting, and the reason.
+# Lowest and highest value of each setting. Textures need more pixels than 96; fewer classes do not
+# give every kind of genus, and more run out of colours.
 _RANGES = {
-    "image_size": (96, 2048, "textures need more pixels; the profiles have 128 and 512"),
-    "num_classes": (10, 400, "fewer do not give every kind of genus, more run out of colours"),
-    "num_train": (1, 2**31, "a part has at least one image"),
-    "num_test": (1, 2**31, "a part has at least one image"),
-    "seed": (0, 2**63 - 1, "it is the key of a random generator"),
+    "image_size": (96, 2048),
+    "num_classes": (10, 400),
+    "num_train": (1, 2**31),
+    "num_test": (1, 2**31),
+    "seed": (0, 2**63 - 1),  # the key of a random generator
 }
 
 
@@ -88,15 +89,9 @@ class Drawing:
         check_choice("plan", self.plan, PLANS)
         ranges = dict(_RANGES)
         if self.figure_size is not None:
-            why = "textures need more pixels, and figures must fit into image_size"
-            ranges["figure_size"] = (_RANGES["image_size"][0], self.image_size, why)
-        for name, (low, high, why) in ranges.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | np.integer):
-                raise ValueError(f"{name}={value!r}: expected an integer, {low} to {high}")
-            if not low <= value <= high:
-                raise ValueError(f"{name}={value}: expected {low} to {high}; {why}")
-            object.__setattr__(self, name, int(value))
+            ranges["figure_size"] = (_RANGES["image_size"][0], self.image_size)
+        for name, bounds in ranges.items():
+            object.__setattr__(self, name, check_integer(name, getattr(self, name), *bounds))
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """What the drawn puzzles share: glyphs and arrows of 8x8 pixels, and the bits they are drawn from.
 
-An image of a puzzle is a function of (seed, part, index): raw words of a counter-based generator
+An image of a puzzle is a function of (part, index): raw words of a counter-based generator
 and integer arithmetic, without state. Ink has one brightness an image, on dark noise.
 """
 
@@ -30,7 +30,7 @@ _SHAPES = """
 
 
 def random_words(
-    counts: Mapping[str, int], part: str, seed: int, side: int, puzzle: int
+    counts: Mapping[str, int], part: str, side: int, puzzle: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Random bits of every image: two words, and a byte for each pixel.
 
@@ -38,10 +38,8 @@ def random_words(
     of each part, `puzzle` tells the puzzles apart.
     """
     check_choice("part", part, PARTS)
-    if not 0 <= seed < 2**63:
-        raise ValueError(f"seed={seed}: expected 0 to 2**63 - 1")
     n, each = counts[part], 2 + side * side // 8
-    key = np.array([seed, PARTS.index(part) + len(PARTS) * puzzle], dtype=np.uint64)
+    key = np.array([0, PARTS.index(part) + len(PARTS) * puzzle], dtype=np.uint64)
     # Raw words never change between numpy releases, and word i does not depend on how many follow.
     words = np.random.Philox(key=key).random_raw(n * each).reshape(n, each)
     noise = np.ascontiguousarray(words[:, 2:]).astype("<u8").view(np.uint8)

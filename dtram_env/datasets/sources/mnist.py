@@ -1,13 +1,11 @@
 """MNIST: four raw IDX files, checked by size and MD5, parsed with numpy."""
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from ...checks import check_choice
-from ..errors import DatasetCorruptError
 from ..fetch.download import Mirror, NpmPackage, RawFile, Source, fetch_files, find, read_file
 
 CLASS_NAMES = tuple("0123456789")
@@ -54,33 +52,17 @@ def read(
     size or MD5 differs from the published one. `files` may be another dataset's in MNIST's format.
     """
     check_choice("part", part, files)
-    images, labels = (
-        parse_idx(read_file(folder, file, dataset), file.name, dataset) for file in files[part]
-    )
+    images, labels = (parse_idx(read_file(folder, file, dataset)) for file in files[part])
     return images[..., None], labels.astype(np.int64)
 
 
-def parse_idx(data: bytes, name: str, dataset: str = "mnist") -> np.ndarray:
+def parse_idx(data: bytes) -> np.ndarray:
     """Parses an IDX file of bytes: magic ``00 00 08 ndim``, big-endian sizes, then the elements.
 
-    Gives uint8 of the shape in the header, a read-only view of `data`. Raises `DatasetCorruptError`
-    for a wrong magic or number of bytes; `name` and `dataset` are for its message.
+    Gives uint8 of the shape in the header, a read-only view of `data`.
 
-    >>> parse_idx(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 8, 9]), "three").tolist()
+    >>> parse_idx(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 8, 9])).tolist()
     [7, 8, 9]
     """
-    fix = f"Fetch it again with `python -m dtram_env.datasets download {dataset}`."
-    if len(data) < 4 or data[:3] != b"\0\0\x08" or data[3] == 0:
-        raise DatasetCorruptError(
-            f"{name}: expected an IDX file of bytes, which begins with 00 00 08 and its number of "
-            f"dimensions, found {data[:4].hex(' ') or 'an empty file'}. {fix}"
-        )
-    header = 4 + 4 * data[3]
-    shape = [int(size) for size in np.frombuffer(data[4:header].ljust(header - 4, b"\0"), ">u4")]
-    expected = header + math.prod(shape)
-    if len(data) != expected:
-        raise DatasetCorruptError(
-            f"{name}: its header, {'x'.join(map(str, shape))}, asks for {expected} bytes, "
-            f"found {len(data)}. {fix}"
-        )
-    return np.frombuffer(data, dtype=np.uint8, offset=header).reshape(shape)
+    shape = np.frombuffer(data, ">u4", count=data[3], offset=4).tolist()
+    return np.frombuffer(data, np.uint8, offset=4 + 4 * data[3]).reshape(shape)

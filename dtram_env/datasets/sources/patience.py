@@ -9,12 +9,9 @@ its return is the mean of ``discount ** t`` over t = 1 ... 7: to go on is better
 of four classes for every discount above 0.62.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from ..splits import split_indices
-from .glyphs import CLASS_NAMES, balanced, box, images_of, random_words, shapes
+from .glyphs import balanced, box, images_of, random_words, shapes
 
 SIZE = 40
 _FAR = 16  # pixels between places
@@ -23,46 +20,15 @@ PLACES = _FAR * np.array([(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (1
 COUNTS = {"train": 5600, "test": 2240}
 
 
-@dataclass(frozen=True)
-class Layout:
-    """What the images of a split show, in the order of the split."""
-
-    labels: np.ndarray  # (N,) int64, the class
-    place: np.ndarray  # (N,) int64, the glyph's, an index of `PLACES`
-    location: np.ndarray  # (N, 2) float32, (x, y) in [-1, 1], the glyph's centre
-
-
-def layout(split: str = "train", seed: int = 0) -> Layout:
-    """Returns what the images of a split, one of `SPLITS`, show."""
-    words, _ = _words("test" if split == "test" else "train", seed)
-    labels, place = _contents(words)
-    indices = split_indices(split, labels, len(labels) // 10)
-    location = PLACES[place[indices]] * (2 / SIZE)
-    return Layout(labels[indices], place[indices], location.astype(np.float32))
-
-
-def draw(part: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Draws "train" (5,600 images) or "test" (2,240); another seed is another dataset.
+def draw(part: str) -> tuple[np.ndarray, np.ndarray]:
+    """Draws "train" (5,600 images) or "test" (2,240).
 
     Images ``(N, 40, 40, 1)`` uint8 and labels ``(N,)`` int64.
     """
-    words, noise = _words(part, seed)
-    labels, place = _contents(words)
+    words, noise = random_words(COUNTS, part, SIZE, puzzle=1)
+    place, labels = np.divmod(balanced(words[:, 0], 4 * len(PLACES)), 4)
     glyphs, _ = shapes()
     ink = np.zeros(noise.shape, dtype=np.uint8)
     for k, (x, y) in enumerate(PLACES):
         box(ink, x, y)[place == k] = glyphs[labels[place == k]]
     return images_of(ink, words[:, 1], noise), labels
-
-
-def _words(part: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    return random_words(COUNTS, part, seed, SIZE, puzzle=1)
-
-
-def _contents(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and places of the images."""
-    kind = balanced(words[:, 0], 4 * len(PLACES))
-    return kind % 4, kind // 4
-
-
-__all__ = ["CLASS_NAMES", "COUNTS", "PLACES", "SIZE", "Layout", "draw", "layout"]

@@ -17,11 +17,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..splits import split_indices
-from .glyphs import CLASS_NAMES, STEPS, balanced, box, choices, images_of, random_words, shapes
+from .glyphs import STEPS, balanced, box, choices, images_of, random_words, shapes
 
 COUNTS = {"train": 6000, "test": 2000}
-DIRECTIONS = ("left", "right", "up", "down")
 
 
 @dataclass(frozen=True)
@@ -39,34 +37,14 @@ NOISY = Version(3, turned=3)
 WIDE = Version(4, side=100, reach=40)
 
 
-@dataclass(frozen=True)
-class Layout:
-    """What the images of a split show, in the order of the split."""
-
-    labels: np.ndarray  # (N,) int64, the class
-    easy: np.ndarray  # (N,) bool, whether the centre shows the class
-    direction: np.ndarray  # (N,) int64, the arrow's, an index of `DIRECTIONS`; -1: an easy image
-    location: np.ndarray  # (N, 2) float32, (x, y) in [-1, 1], centre of the glyph of the class
-
-
-def layout(split: str = "train", seed: int = 0, version: Version = PLAIN) -> Layout:
-    """Returns what the images of a split, one of `SPLITS`, show."""
-    words, _ = _words("test" if split == "test" else "train", seed, version)
-    labels, easy, direction = _contents(words)
-    indices = split_indices(split, labels, len(labels) // 10)
-    labels, easy = labels[indices], easy[indices]
-    direction = np.where(easy, -1, direction[indices])
-    location = np.where(easy[:, None], 0.0, STEPS[direction] * (2 * version.reach / version.side))
-    return Layout(labels, easy, direction, location.astype(np.float32))
-
-
-def draw(part: str, seed: int = 0, version: Version = PLAIN) -> tuple[np.ndarray, np.ndarray]:
-    """Draws "train" (6,000 images) or "test" (2,000); another seed is another dataset.
+def draw(part: str, version: Version = PLAIN) -> tuple[np.ndarray, np.ndarray]:
+    """Draws "train" (6,000 images) or "test" (2,000).
 
     Images ``(N, side, side, 1)`` uint8 and labels ``(N,)`` int64; classes are equally frequent.
     """
-    words, noise = _words(part, seed, version)
-    labels, easy, direction = _contents(words)
+    words, noise = random_words(COUNTS, part, version.side, version.puzzle)
+    kind = balanced(words[:, 0], 8)  # of the pairs (class, easy)
+    labels, easy, direction = kind % 4, kind < 4, choices(words[:, 1], 1)[:, 0]
     glyphs, arrows = shapes()
     ink = np.zeros(noise.shape, dtype=np.uint8)
     around = choices(words[:, 1], 4, shift=2)
@@ -79,27 +57,3 @@ def draw(part: str, seed: int = 0, version: Version = PLAIN) -> tuple[np.ndarray
         ink ^= noise % 16 < version.turned
         noise = noise // 16  # the bits that decided nothing
     return images_of(ink, words[:, 1], noise), labels
-
-
-def _words(part: str, seed: int, version: Version) -> tuple[np.ndarray, np.ndarray]:
-    return random_words(COUNTS, part, seed, version.side, version.puzzle)
-
-
-def _contents(words: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Labels, easy and direction of the images."""
-    kind = balanced(words[:, 0], 8)  # of the pairs (class, easy)
-    return kind % 4, kind < 4, choices(words[:, 1], 1)[:, 0]
-
-
-__all__ = [
-    "CLASS_NAMES",
-    "COUNTS",
-    "DIRECTIONS",
-    "NOISY",
-    "PLAIN",
-    "WIDE",
-    "Layout",
-    "Version",
-    "draw",
-    "layout",
-]

@@ -180,11 +180,6 @@ def test_unknown_part(folder: Path) -> None:
         fashion.read(folder, "validation")
 
 
-def test_a_file_that_is_no_idx_names_the_right_command(folder: Path) -> None:
-    with pytest.raises(DatasetCorruptError, match=f"labels: expected an IDX file.*{FIX}"):
-        mnist.parse_idx(b"<html>", "labels", fashion.NAME)
-
-
 @pytest.mark.skipif(fashion.lacking(REAL), reason=f"Fashion-MNIST is not in {REAL}")
 def test_known_statistics() -> None:
     images, labels = fashion.read(REAL, "train")

@@ -164,28 +164,13 @@ def test_fetch_repairs_one_wrong_file(
     assert len(load("mnist", "test", data_dir=folder)) == 10_000
 
 
-@given(
-    shape=st.lists(st.integers(0, 5), min_size=1, max_size=4),
-    cut=st.integers(1, 10),
-    extra=st.binary(min_size=1, max_size=5),
-)
-def test_idx_of_any_shape(shape: list[int], cut: int, extra: bytes) -> None:
+@given(shape=st.lists(st.integers(0, 5), min_size=1, max_size=4))
+def test_idx_of_any_shape(shape: list[int]) -> None:
     array = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
     data = bytes([0, 0, 8, len(shape)]) + np.array(shape, ">u4").tobytes() + array.tobytes()
-    parsed = mnist.parse_idx(data, "file")
+    parsed = mnist.parse_idx(data)
     assert np.array_equal(parsed, array) and parsed.shape == array.shape
     assert not parsed.flags.writeable
-    for wrong in (data[:-cut], data + extra):
-        with pytest.raises(DatasetCorruptError, match="file: "):
-            mnist.parse_idx(wrong, "file")
-
-
-@pytest.mark.parametrize(
-    "magic", [b"", b"\0\0\x08", b"\0\0\x0d\x01", b"\x1f\x8b\x08\x00", b"\0\0\x08\0"]
-)
-def test_wrong_magic(magic: bytes) -> None:
-    with pytest.raises(DatasetCorruptError, match=f"file: expected an IDX file of bytes.*{FIX}"):
-        mnist.parse_idx(magic, "file")
 
 
 @pytest.mark.slow
