@@ -53,9 +53,11 @@ VIEWS = "dtram_env/test_views.py"
 SENSOR, AUGMENT = "dtram_env/test_sensor.py", "train/common/test_augment.py"
 OPTIMIZERS, CELLS = "train/common/test_optimizers.py", "agents/test_location_policy.py"
 MNIST, CLAIMS = "dtram_env/datasets/sources/test_mnist.py", "train/paper/test_claims.py"
-FACTS = "train/baselines/test_facts.py"
+FACTS, BOARD = "train/baselines/test_facts.py", "train/test_leaderboard.py"
+RESNET = "agents/test_resnet_agent.py"
 
-CHOSEN = "first_location_that_is_chosen"
+CHOSEN = "that_is_chosen or (exact_one and choose)"
+CLAMP = "location = location.clamp(-1.0, 1.0)\n            code"
 
 CHANGES: dict[str, list[tuple[str, str, str, str]]] = {
     "dtram_env/episodes.py": [
@@ -108,26 +110,11 @@ CHANGES: dict[str, list[tuple[str, str, str, str]]] = {
         (".masked_fill(params <= FORBIDDEN, -torch.inf)", "", CELLS, "shares_of"),
     ],
     "agents/unroll.py": [
-        (
-            "location = location.clamp(-1.0, 1.0)\n            code",
-            "code",
-            UNROLL,
-            "of_the_recorded",
-        ),
-        (
-            "location = location.clamp(-1.0, 1.0)\n            code",
-            "location = location.clamp(-2.0, 1.0)\n            code",
-            UNROLL,
-            "of_the_recorded",
-        ),
+        (CLAMP, "code", UNROLL, "of_the_recorded"),
+        (CLAMP, CLAMP.replace("-1.0", "-2.0"), UNROLL, "of_the_recorded"),
         ("(params[t].detach())", "(params[t])", OBJECTIVE, "exact_one and reinforce-value"),
         ("entropy(location_params)", "entropy(location_params.detach())", UNROLL, "has_a_gradient"),
-        (
-            "agent.heads(state, t - 1)",
-            "agent.heads(state, t - 2)",
-            "agents/test_resnet_agent.py",
-            "three_evaluations",
-        ),
+        ("agent.heads(state, t - 1)", "agent.heads(state, t - 2)", RESNET, "three_evaluations"),
         ("at_stop = (taken - 1)", "at_stop = (0 * taken)", UNROLL, "classify_agrees or counts"),
         ("stops = ends(t, stops, budget)", "", UNROLL, "classify_agrees"),
         ("index[running], location)", "index[: len(running)], location)", UNROLL, "agrees"),
@@ -143,34 +130,14 @@ CHANGES: dict[str, list[tuple[str, str, str, str]]] = {
         (" + (1 - p) * logsigmoid(-logit))", ")", OBJECTIVE, "stop_entropy_by_hand"),
         ("(taken[:-1] * entropy)", "entropy", OBJECTIVE, "stop_entropy_by_hand"),
         ("trajectory.stop_logit[:-1]\n", "trajectory.stop_logit\n", OBJECTIVE, "stop_entropy_by"),
-        (
-            "* trajectory.location_entropy)",
-            "* trajectory.location_entropy.detach())",
-            OBJECTIVE,
-            "location_entropy",
-        ),
+        (".location_entropy)", ".location_entropy.detach())", OBJECTIVE, "location_entropy"),
         ("- objective.stop_entropy *", "+ objective.stop_entropy *", OBJECTIVE, "stop_entropy_by"),
         ("accuracy * discount**glimpses", "accuracy", OBJECTIVE, "cross_entropy_alone"),
-        (
-            "(time < num_glimpses) * advantage",
-            "(time <= num_glimpses) * advantage",
-            OBJECTIVE,
-            "that_were_made",
-        ),
-        (
-            "reached * (time < steps) * advantage",
-            "reached * advantage",
-            OBJECTIVE,
-            "forced_stop_and",
-        ),
+        ("(time < num_glimpses) * adv", "(time <= num_glimpses) * adv", OBJECTIVE, "were_made"),
+        ("reached * (time < steps) * adv", "reached * adv", OBJECTIVE, "were_made"),
         ("target = paid.expand", "target = 0 * paid.expand", OBJECTIVE, "that_were_made"),
         ("(1 - p) * values[-1]", "values[-1]", OBJECTIVE, "expected_return_by"),
-        (
-            "groups.sum(dim=2, keepdim=True) - groups",
-            "groups.sum(dim=2, keepdim=True)",
-            OBJECTIVE,
-            "leave_one_out_by",
-        ),
+        ("keepdim=True) - groups", "keepdim=True)", OBJECTIVE, "leave_one_out_by"),
         ("count > 0, after / count", "count >= 0, after / count", OBJECTIVE, "mean_prob_by"),
         ("+ DROP_DISCOUNT * gains[-1]", "+ gains[-1]", OBJECTIVE, "drops_in"),
     ],
@@ -182,18 +149,8 @@ CHANGES: dict[str, list[tuple[str, str, str, str]]] = {
         ("(1 - state.score_sum) * state.logits", "0 * state.logits", ACT, "step_by_step"),
     ],
     "train/common/optimizers.py": [
-        (
-            '"weight_decay": settings.weight_decay}',
-            '"weight_decay": 0.0}',
-            OPTIMIZERS,
-            "muon_decays",
-        ),
-        (
-            'adjust_lr_fn="original"',
-            'adjust_lr_fn="original", nesterov=False',
-            OPTIMIZERS,
-            "looks_ahead",
-        ),
+        ('"weight_decay": settings.weight_decay}', '"weight_decay": 0}', OPTIMIZERS, "muon_decays"),
+        ('fn="original"', 'fn="original", nesterov=False', OPTIMIZERS, "looks_ahead"),
         ("nesterov=settings.nesterov", "nesterov=True", OPTIMIZERS, "original_codes"),
     ],
     "train/common/augment.py": [
@@ -209,20 +166,10 @@ CHANGES: dict[str, list[tuple[str, str, str, str]]] = {
         ("if key in needed:", "if key in needed and key not in record:", FACTS, "bad_record"),
     ],
     "train/leaderboard.py": [
-        (
-            "            standing.append(entry)\n",
-            "",
-            "train/test_leaderboard.py",
-            "all_or_none",
-        ),
+        ("            standing.append(entry)\n", "", BOARD, "all_or_none"),
     ],
     "train/paper/claims.py": [
-        (
-            "statistics.confidences(scores)), whole]",
-            "statistics.confidences(scores))]",
-            CLAIMS,
-            "whole_budget",
-        ),
+        ("confidences(scores)), whole]", "confidences(scores))]", CLAIMS, "whole_budget"),
     ],
 }
 MUTANTS = [Mutant(file, *change) for file, changes in CHANGES.items() for change in changes]

@@ -284,13 +284,9 @@ def test_an_agent_in_another_environment_is_one_error(changes, message) -> None:
         dtram_env.evaluate(agent, "DTRAM-Signpost-v0", split="validation", **changes)
 
 
-def test_for_spaces_reads_the_native_spaces() -> None:
-    agent = DTRAM.for_spaces(*native_spaces(), max_glimpses=6, hidden_size=12)
-    assert agent.config == DTRAMConfig(5, (8, 8, 2), 6, hidden_size=12)
-
-
 def test_other_spaces_are_one_error() -> None:
-    agent = make_agent()
+    agent = DTRAM.for_spaces(*native_spaces(), max_glimpses=4, hidden_size=16)
+    assert agent.config == CONFIG
     agent.check_spaces(*native_spaces(), max_glimpses=4)
     with pytest.raises(ValueError, match=r"'num_classes': 5.*'num_classes': 9"):
         agent.check_spaces(*native_spaces(classes=9), max_glimpses=4)

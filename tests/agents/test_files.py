@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import re
 from collections.abc import Callable
 from dataclasses import Field, asdict, fields, replace
@@ -232,20 +231,6 @@ def test_a_header_that_is_not_json_is_named(tmp_path: Path, text: bytes) -> None
     for load in (DTRAM.load, OneLook.load, load_agent, load_one_look):
         with pytest.raises(ValueError, match=r"model\.json: not valid JSON"):
             load(tmp_path)
-
-
-@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
-def test_whoever_can_read_one_file_can_read_all(tmp_path: Path, umask: int, mode: int) -> None:
-    before = os.umask(umask)
-    try:
-        make_agent().save(tmp_path)
-        save_stop(tmp_path, "late", load_agent(tmp_path))
-    finally:
-        os.umask(before)
-    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
-    assert modes == dict.fromkeys(
-        ["model.json", "model.safetensors", "stop-late.safetensors"], mode
-    )
 
 
 def test_a_missing_model_is_named(tmp_path: Path) -> None:

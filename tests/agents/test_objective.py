@@ -14,6 +14,8 @@ from agents import objective as objective_module
 from agents.dtram import DTRAM, DTRAMConfig
 from agents.objective import (
     Baseline,
+    Credit,
+    Losses,
     Objective,
     expected_returns,
     hybrid_loss,
@@ -231,24 +233,22 @@ LIMIT = 4.5  # standard errors; about 40 parameters, so chance alone passes it o
 
 @pytest.mark.parametrize("baseline", ["value", "leave_one_out", "scalar", "none"])
 @pytest.mark.parametrize("stop_gradient", ["reinforce", "exact"])
-@pytest.mark.parametrize("reach", ["state", pytest.param("detached", marks=pytest.mark.slow)])
-def test_sampled_gradient_is_the_exact_one(baseline: str, stop_gradient: str, reach: str) -> None:
-    agent = toy_agent(reach)
-    objective = talk(discount=GAMMA, baseline=baseline, stop_gradient=stop_gradient)
-    exact = exact_gradient(agent, objective)
-    assert exact.abs().max() > 0.01
-    assert worst_deviation(sampled_gradients(agent, objective), exact) < LIMIT
-
-
-@pytest.mark.parametrize("baseline", ["value", "leave_one_out", "scalar", "none"])
-@pytest.mark.parametrize("stop_gradient", ["reinforce", "exact"])
-def test_sampled_gradient_of_a_first_location_that_is_chosen(
-    baseline: str, stop_gradient: str
+@pytest.mark.parametrize(
+    ("first", "reach"),
+    [
+        ("center", "state"),
+        ("choose", "state"),
+        pytest.param("center", "detached", marks=pytest.mark.slow),
+    ],
+)
+def test_sampled_gradient_is_the_exact_one(
+    baseline: str, stop_gradient: str, first: str, reach: str
 ) -> None:
-    agent, look = toy_agent("state"), LOOK._replace(first_glimpse="choose")
+    agent, look = toy_agent(reach), LOOK._replace(first_glimpse=first)
     objective = talk(discount=GAMMA, baseline=baseline, stop_gradient=stop_gradient)
     exact = exact_gradient(agent, objective, look)
-    assert (exact - exact_gradient(agent, objective)).abs().max() > 0.01
+    of_later = exact_gradient(agent, objective) if first == "choose" else 0.0
+    assert (exact - of_later).abs().max() > 0.01
     assert worst_deviation(sampled_gradients(agent, objective, look=look), exact) < LIMIT
 
 
@@ -357,6 +357,11 @@ def trajectory_by_hand(predictions: list[int], stops: list[bool], value: float =
     )
 
 
+def losses_of(trajectory: Trajectory, objective: Objective, label: int = 2) -> Losses:
+    """Losses of one trajectory; its scalar baseline is 0."""
+    return hybrid_loss(trajectory, torch.tensor([label]), 1, objective, torch.zeros(()))
+
+
 @pytest.mark.parametrize(
     ("predictions", "stops", "glimpses", "reward"),
     [
@@ -367,40 +372,32 @@ def trajectory_by_hand(predictions: list[int], stops: list[bool], value: float =
     ],
 )
 def test_return_by_hand(predictions, stops, glimpses, reward) -> None:
-    losses = hybrid_loss(
-        trajectory_by_hand(predictions, stops),
-        torch.tensor([2]),
-        1,
-        talk(discount=0.9),
-        torch.zeros(()),
-    )
+    losses = losses_of(trajectory_by_hand(predictions, stops), talk(discount=0.9))
     assert losses.mean_return.item() == pytest.approx(reward)
     assert losses.mean_glimpses.item() == glimpses
     assert losses.accuracy.item() == float(reward > 0)
 
 
-def test_only_decisions_that_were_made_are_scored() -> None:
-    """Stopping at glimpse 2 of 4: l_1 was chosen; a_1 and a_2 were decided; nothing else."""
-    trajectory = trajectory_by_hand([0, 2, 2, 2], [False, True, True, True], value=0.1)
-    objective = talk(discount=0.5)
-    total = hybrid_loss(trajectory, torch.tensor([2]), 1, objective, torch.zeros(())).total
+@pytest.mark.parametrize(
+    ("predictions", "stops", "advantage", "locations", "decisions"),
+    [
+        # Stopping at glimpse 2 of 4: l_1 was chosen; a_1 and a_2 were decided; nothing else.
+        ([0, 2, 2, 2], [False, True, True, True], 0.5**2 - 0.1, [1, 0, 0, 0], [1, -1, 0, 0]),
+        # The stop at the budget is forced, and the last location is not looked at.
+        ([0, 0, 2], [False, False, True], 0.5**3 - 0.1, [1, 1, 0], [1, 1, 0]),
+    ],
+)
+def test_only_decisions_that_were_made_are_scored(
+    predictions, stops, advantage, locations, decisions
+) -> None:
+    trajectory = trajectory_by_hand(predictions, stops, value=0.1)
+    total = losses_of(trajectory, talk(discount=0.5)).total
     location, stop = torch.autograd.grad(
         total, [trajectory.location_log_prob, trajectory.stop_logit]
     )
-    advantage = 0.5**2 - 0.1
-    assert location[:, 0].tolist() == pytest.approx([-advantage, 0, 0, 0])
+    assert location[:, 0].tolist() == pytest.approx([-advantage * made for made in locations])
     # d log σ(-x) / dx = -1/2 (went on), d log σ(x) / dx = 1/2 (stopped), at x = 0
-    assert stop[:, 0].tolist() == pytest.approx([advantage / 2, -advantage / 2, 0, 0])
-
-
-def test_the_forced_stop_and_the_unused_location_are_not_scored() -> None:
-    trajectory = trajectory_by_hand([0, 0, 2], [False, False, True])
-    total = hybrid_loss(trajectory, torch.tensor([2]), 1, talk(discount=0.5), torch.zeros(())).total
-    location, stop = torch.autograd.grad(
-        total, [trajectory.location_log_prob, trajectory.stop_logit]
-    )
-    assert location[:, 0].tolist() == pytest.approx([-0.125, -0.125, 0])
-    assert stop[:, 0].tolist() == pytest.approx([0.125 / 2, 0.125 / 2, 0])
+    assert stop[:, 0].tolist() == pytest.approx([advantage / 2 * made for made in decisions])
 
 
 def test_intermediate_supervision_by_hand() -> None:
@@ -408,9 +405,7 @@ def test_intermediate_supervision_by_hand() -> None:
     low = math.log(math.exp(10) + 2)  # of a wrong answer: the true class has logit 0
     high = low - 10
     for supervision, expected in {"taken": low + high, "last": high, "all": low + 2 * high}.items():
-        losses = hybrid_loss(
-            trajectory, torch.tensor([2]), 1, talk(supervision=supervision), torch.zeros(())
-        )
+        losses = losses_of(trajectory, talk(supervision=supervision))
         assert losses.cross_entropy.item() == pytest.approx(expected, rel=2e-3)
 
 
@@ -440,16 +435,19 @@ def test_mean_prob_by_hand() -> None:
     )
 
 
-def test_mean_log_prob_by_hand() -> None:
-    """p(true) = 1/2, 1/4 and 1/1000: means of later logarithms, of which none is under -3."""
+def credit_by_hand(reward: str, baseline: str, first: float) -> Credit:
+    """Of three glimpses after which the true class has the probabilities 1/2, 1/4 and 1/1000."""
     said = torch.tensor([[0.5, 0.5, 0.0], [0.75, 0.25, 0.0], [0.999, 0.001, 0.0]])
     trajectory = trajectory_by_hand([0, 0, 0], [False] * 3)
     trajectory = trajectory._replace(logits=said.clamp(min=1e-9).log()[:, None])
-    objective = talk(stop="off", baseline="value", location_reward="mean_log_prob")
-    label, nothing, before = torch.tensor([1]), torch.zeros(3, 1), torch.tensor([0.5])
-    credit = objective_module._sampled_credit(
-        trajectory, label, 1, objective, Baseline(nothing, before)
-    )
+    objective = talk(stop="off", baseline=baseline, location_reward=reward)
+    before = Baseline(torch.zeros(3, 1), torch.tensor([first]))
+    return objective_module._sampled_credit(trajectory, torch.tensor([1]), 1, objective, before)
+
+
+def test_mean_log_prob_by_hand() -> None:
+    """p(true) = 1/2, 1/4 and 1/1000: means of later logarithms, of which none is under -3."""
+    credit = credit_by_hand("mean_log_prob", "value", first=0.5)
     paid = [(math.log(0.25) - 3) / 2, -3.0, 0.0]  # the last one's location is not looked at
     assert credit.location_advantage[:, 0].tolist() == pytest.approx(paid, abs=1e-5)
     first = (math.log(0.5) + math.log(0.25) - 3) / 3  # l_0 is paid by all three
@@ -459,14 +457,7 @@ def test_mean_log_prob_by_hand() -> None:
 
 def test_the_drops_in_cross_entropy_by_hand() -> None:
     """The same answers: the log-probability falls by log 2, then from log 1/4 to the bound, -3."""
-    said = torch.tensor([[0.5, 0.5, 0.0], [0.75, 0.25, 0.0], [0.999, 0.001, 0.0]])
-    trajectory = trajectory_by_hand([0, 0, 0], [False] * 3)
-    trajectory = trajectory._replace(logits=said.clamp(min=1e-9).log()[:, None])
-    objective = talk(stop="off", baseline="none", location_reward="drop")
-    label, nothing = torch.tensor([1]), torch.zeros(3, 1)
-    credit = objective_module._sampled_credit(
-        trajectory, label, 1, objective, Baseline(nothing, nothing[0])
-    )
+    credit = credit_by_hand("drop", "none", first=0.0)
     last = -3 - math.log(0.25)
     paid = [-math.log(2) + 0.5 * last, last, 0.0]
     assert credit.location_advantage[:, 0].tolist() == pytest.approx(paid, abs=1e-5)
@@ -479,7 +470,7 @@ def test_values_regress_the_drops_by_hand() -> None:
     trajectory = trajectory_by_hand([0, 0, 0], [False] * 3)
     trajectory = trajectory._replace(logits=said, location_score=score)
     objective = talk(stop="off", baseline="none", location_reward="drop", location_learning="value")
-    losses = hybrid_loss(trajectory, torch.tensor([1]), 1, objective, torch.zeros(()))
+    losses = losses_of(trajectory, objective, label=1)
     errors = [1 + 0.5 * math.log(2), -math.log(2)]
     assert losses.policy.item() == pytest.approx(sum(error**2 for error in errors))
     losses.total.backward()
@@ -491,8 +482,7 @@ def test_imitation_is_maximum_likelihood_of_the_choices() -> None:
     """By hand: three glimpses, so two choices, with densities 1/2 and 1/8."""
     log_prob = torch.tensor([[0.5], [0.125], [0.9]]).log().requires_grad_()
     trajectory = trajectory_by_hand([0, 1, 2], [False] * 3)._replace(location_log_prob=log_prob)
-    objective = talk(stop="off", baseline="none", location_reward="imitation")
-    losses = hybrid_loss(trajectory, torch.tensor([2]), 1, objective, torch.zeros(()))
+    losses = losses_of(trajectory, talk(stop="off", baseline="none", location_reward="imitation"))
     assert losses.policy.item() == pytest.approx(math.log(16), abs=1e-5)
     losses.total.backward()
     assert log_prob.grad is not None and log_prob.grad[:, 0].tolist() == [-1.0, -1.0, 0.0]
@@ -519,24 +509,21 @@ def test_impossible_options_are_errors(options, message) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "first", "message"),
     [
-        ({"baseline": "leave_one_out"}, "baseline='leave_one_out' with m=1: expected at least 2"),
-        ({"stop": "off", "location_entropy": 0.1}, "location_entropy=0.1: expected 0, or .*grid"),
+        ({"baseline": "leave_one_out"}, None, "'leave_one_out' with m=1: expected at least 2"),
+        ({"stop": "off", "location_entropy": 0.1}, None, "entropy=0.1: expected 0, or .*grid"),
+        (
+            {"stop": "off", "location_reward": "drop"},
+            FIRST,
+            "choose.*drop': expected return, mean_prob or mean_log_prob",
+        ),
     ],
 )
-def test_trajectories_that_lack_what_the_objective_needs(options, message) -> None:
-    trajectory = trajectory_by_hand([0, 0], [False] * 2)
+def test_trajectories_that_lack_what_the_objective_needs(options, first, message) -> None:
+    trajectory = trajectory_by_hand([0, 0], [False] * 2)._replace(first=first)
     with pytest.raises(ValueError, match=message):
-        hybrid_loss(trajectory, torch.tensor([2]), 1, talk(**options), torch.zeros(()))
-
-
-def test_a_first_location_needs_a_reward_that_pays_it() -> None:
-    chosen = trajectory_by_hand([0, 0], [False] * 2)._replace(first=FIRST)
-    expected = "choose.*drop': expected return, mean_prob or mean_log_prob"
-    with pytest.raises(ValueError, match=expected):
-        objective = talk(stop="off", location_reward="drop")
-        hybrid_loss(chosen, torch.tensor([2]), 1, objective, torch.zeros(()))
+        losses_of(trajectory, talk(**options))
 
 
 def test_a_script_does_not_say_where_to_look_first() -> None:
@@ -547,7 +534,7 @@ def test_a_script_does_not_say_where_to_look_first() -> None:
     )
     for reward, gradient in (("return", -(0.9**2)), ("imitation", 0.0)):
         objective = talk(stop="off", baseline="none", location_reward=reward, discount=0.9)
-        total = hybrid_loss(chosen, torch.tensor([0]), 1, objective, torch.zeros(())).total
+        total = losses_of(chosen, objective, label=0).total
         (found,) = torch.autograd.grad(total, log_prob)
         assert found.item() == pytest.approx(gradient)
 
@@ -576,8 +563,7 @@ def test_stop_entropy_by_hand(stop_gradient: str) -> None:
     trajectory = trajectory_by_hand([0, 1, 2], [False, True, False])._replace(stop_logit=logit)
     totals = []
     for weight in (0.0, 0.5):
-        objective = talk(stop_entropy=weight, stop_gradient=stop_gradient)
-        losses = hybrid_loss(trajectory, torch.tensor([2]), 1, objective, torch.zeros(()))
+        losses = losses_of(trajectory, talk(stop_entropy=weight, stop_gradient=stop_gradient))
         assert losses.stop_entropy.item() == pytest.approx(expected, rel=1e-5)
         totals.append(losses.total)
     bonus = totals[0] - totals[1]
@@ -603,10 +589,8 @@ def test_location_entropy_of_every_location_with_a_glimpse() -> None:
     trajectory = trajectory_by_hand([0, 1, 2], [False, False, False])
     spread = torch.full((3, 1), math.log(4.0), requires_grad=True)
     trajectory = trajectory._replace(location_entropy=spread)
-    label = torch.tensor([2])
     plain, paid = (
-        hybrid_loss(trajectory, label, 1, talk(stop="off", location_entropy=w), None).total
-        for w in (0.0, 0.5)
+        losses_of(trajectory, talk(stop="off", location_entropy=w)).total for w in (0.0, 0.5)
     )
     assert (plain - paid).item() == pytest.approx(0.5 * 2 * math.log(4.0), abs=1e-5)
     assert torch.autograd.grad(plain - paid, spread)[0][:, 0].tolist() == [0.5, 0.5, 0.0]

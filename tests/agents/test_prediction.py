@@ -217,17 +217,6 @@ def test_the_shipped_model_answers_mnist(mnist_folder: Path) -> None:
     assert [a.num_glimpses for a in answers] == expected.num_glimpses.tolist()
 
 
-def test_a_photograph_is_turned_upright(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.fromarray(draw(0, 40, 80)).save(tmp_path / "turned.jpg", exif=exif)
-    with Image.open(tmp_path / "turned.jpg") as file:
-        upright = np.asarray(ImageOps.exif_transpose(file))
-    turned, same = predict(grey_agent(), [tmp_path / "turned.jpg", upright])
-    assert upright.shape == (80, 40, 3) and turned.boxes == same.boxes
-    np.testing.assert_array_equal(turned.probabilities, same.probabilities)
-
-
 TURNABLE = ("jpg", "png", "webp", "tif", *(["avif"] if features.check("avif") else []))
 
 

@@ -39,9 +39,10 @@ def stir(module: Any) -> Any:
     return module
 
 
-def macs(network: ResNetBackbone, side: int) -> int:
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(torch.zeros(1, network.options.channels, side, side))
+def macs(options: ResNetOptions, side: int) -> int:
+    """Multiply-adds of an image, counted on tensors without data."""
+    with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
+        ResNetBackbone(options).eval()(torch.zeros(1, options.channels, side, side))
     return counter.get_total_flops() // 2
 
 
@@ -121,10 +122,9 @@ def resnet50_macs(stride_in: str) -> int:
 
 
 def test_flops_equal_the_hand_worked_number() -> None:
-    network = ResNetBackbone(ResNetOptions()).eval()
-    assert macs(network, 224) == resnet50_macs("3x3") == pytest.approx(4.09e9, rel=0.01)
-    network = ResNetBackbone(ResNetOptions(stride_in="1x1", order="pre")).eval()
-    assert macs(network, 224) == resnet50_macs("1x1") == pytest.approx(3.86e9, rel=0.01)
+    assert macs(ResNetOptions(), 224) == resnet50_macs("3x3") == pytest.approx(4.09e9, rel=0.01)
+    options = ResNetOptions(stride_in="1x1", order="pre")
+    assert macs(options, 224) == resnet50_macs("1x1") == pytest.approx(3.86e9, rel=0.01)
 
 
 # -- pre-activation -----------------------------------------------------------------------------
@@ -340,17 +340,6 @@ def test_all_decay_if_asked_for() -> None:
     (group,) = parameter_groups(module, 0.1, decay_norms=True)
     assert group["weight_decay"] == 0.1 and len(group["params"]) == 10
     assert "frozen.weight" not in names(module, group)
-
-
-def test_decay_as_the_optimiser_applies_it() -> None:
-    network = trunk(name="resnet10")
-    before = {key: value.detach().clone() for key, value in network.named_parameters()}
-    optimiser = torch.optim.SGD(parameter_groups(network, 0.5), lr=1.0)
-    for parameter in network.parameters():
-        parameter.grad = torch.zeros_like(parameter)
-    optimiser.step()
-    for key, value in network.named_parameters():
-        assert torch.equal(value, before[key] * (0.5 if value.ndim == 4 else 1.0)), key
 
 
 def test_a_negative_decay_is_refused() -> None:

@@ -3,11 +3,11 @@
 from dataclasses import replace
 from pathlib import Path
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 import dtram_env
 from agents import precision
@@ -18,7 +18,6 @@ from agents.encoders import GlimpseCNN, GlimpseResNet, PixelScale
 from agents.resnet import ResNetOptions
 from agents.stopping import LearnedStop
 from agents.unroll import GlimpseSensor, Unroll, classify, score
-from dtram_env import GlimpseVectorEnv
 from dtram_env.datasets import Dataset
 from dtram_env.datasets.storage.tensors import TensorStore
 from dtram_env.datasets.storage.thumbnails import box_resize
@@ -137,23 +136,16 @@ def test_three_evaluations_agree_with_a_thumbnail_first(changes: dict, own: int)
     answers = classify(agent, sensor, store, index)
     assert answers.prediction.tolist() == prediction.tolist()
     assert answers.num_glimpses.tolist() == taken.tolist() and len(set(taken.tolist())) > 1
-    data = Dataset("Toy", "test", IMAGES, LABELS, ("a", "b", "c"))
-    gym.register(
-        "Toy-v0",
-        vector_entry_point=lambda split, **keywords: GlimpseVectorEnv(data, **keywords),
+    found = dtram_env.evaluate(
+        agent,
+        "DTRAM-Signpost-v0",
+        dataset=Dataset("Toy", "test", IMAGES, LABELS, ("a", "b", "c")),
+        num_envs=5,
+        glimpse_size=8,
+        max_glimpses=3,
+        first_glimpse="thumbnail",
+        thumbnail_size=own,
     )
-    try:
-        found = dtram_env.evaluate(
-            agent,
-            "Toy-v0",
-            num_envs=5,
-            glimpse_size=8,
-            max_glimpses=3,
-            first_glimpse="thumbnail",
-            thumbnail_size=own,
-        )
-    finally:
-        del gym.registry["Toy-v0"]
     assert found.prediction.tolist() == prediction.tolist()
     assert found.num_glimpses.tolist() == taken.tolist()
 
@@ -235,8 +227,6 @@ def test_flops_of_a_thumbnail_and_of_a_crop() -> None:
 
 
 def _trunk_flops(agent: DTRAM, side: int) -> int:
-    from torch.utils.flop_counter import FlopCounterMode
-
     (encoder,) = agent.encoders()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         encoder.trunk(torch.zeros(1, 3, side, side))  # type: ignore[operator, union-attr]
@@ -256,29 +246,24 @@ def test_cnn_pools_down_to_four_pixels() -> None:
     assert encoder(*observed(2, side=32)).shape == (2, 16)
 
 
+PLAIN = DTRAMConfig(3, (8, 8, 3), 3)
+
+
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("config", "changes", "message"),
     [
-        ({"resnet": None}, "resnet=None: expected options of resnet10"),
-        ({"encoder": "mlp"}, "resnet=.*: expected options of None"),
-        ({"glimpse_shape": (4, 4, 3)}, "at least 8x8 pixels for encoder='resnet10'"),
-        ({"thumbnail_size": 4}, "thumbnail_size=4: expected 0, or at least 8"),
-        ({"answer": "last"}, "answer='last': expected one of"),
-        ({"pixel_std": (1.0, 2.0)}, "pixel_std=.*: expected a number, or 3, one a ch"),
-        ({"pixel_std": 0.0}, "pixel_std=0.0: expected from 1e-06 to"),
+        (CONFIG, {"resnet": None}, "resnet=None: expected options of resnet10"),
+        (CONFIG, {"encoder": "mlp"}, "resnet=.*: expected options of None"),
+        (CONFIG, {"glimpse_shape": (4, 4, 3)}, "at least 8x8 pixels for encoder='resnet10'"),
+        (CONFIG, {"thumbnail_size": 4}, "thumbnail_size=4: expected 0, or at least 8"),
+        (CONFIG, {"answer": "last"}, "answer='last': expected one of"),
+        (CONFIG, {"pixel_std": (1.0, 2.0)}, "pixel_std=.*: expected a number, or 3, one a ch"),
+        (CONFIG, {"pixel_std": 0.0}, "pixel_std=0.0: expected from 1e-06 to"),
+        (PLAIN, {"thumbnail_size": 12}, "takes one size only; make the environment with"),
+        (PLAIN, {"location_embedding": False}, "location_embedding=False: expected True, unless"),
+        (PLAIN, {"frozen_norms": True}, "frozen_norms=True: expected False, unless"),
     ],
 )
-def test_bad_settings(changes: dict, message: str) -> None:
+def test_bad_settings(config: DTRAMConfig, changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        replace(CONFIG, **changes)
-
-
-def test_settings_of_residual_encoders_alone() -> None:
-    plain = DTRAMConfig(3, (8, 8, 3), 3)
-    for changes, message in (
-        ({"thumbnail_size": 12}, "takes one size only; make the environment with"),
-        ({"location_embedding": False}, "location_embedding=False: expected True, unless"),
-        ({"frozen_norms": True}, "frozen_norms=True: expected False, unless"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            replace(plain, **changes)
+        replace(config, **changes)

@@ -1,13 +1,14 @@
 """The dense unroll: its glimpses, its log-probabilities, and that score and classify agree."""
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 
 from agents import precision
-from agents.dtram import DTRAM, DTRAMConfig
+from agents.dtram import DTRAM, DTRAMConfig, State
 from agents.stopping import ConfidenceStop, FixedStop, LearnedStop, StoppingRule
 from agents.unroll import GlimpseSensor, Unroll, classify, score
 from dtram_env import sensor
@@ -42,6 +43,16 @@ def tensor_store(pixels: np.ndarray) -> TensorStore:
     return TensorStore(torch.from_numpy(pixels), sensor.margin(6, 1))
 
 
+def states(
+    agent: DTRAM, store: TensorStore, index: torch.Tensor, locations: torch.Tensor
+) -> Iterator[State]:
+    """The state after each glimpse, one glimpse after another."""
+    state = agent.initial(len(index))
+    for location in locations:
+        state = agent.observe(GlimpseSensor(6)(store, index, location), location, state)
+        yield state
+
+
 def test_glimpses_are_those_of_the_recorded_locations(pixels, agent) -> None:
     """Feeding the agent numpy glimpses of the recorded locations gives the recorded logits."""
     index, m = torch.tensor([3, 11, 25]), 4
@@ -65,10 +76,7 @@ def test_all_heads_read_the_same_states(pixels, agent) -> None:
     """The unroll evaluates most heads once for all steps; step by step the results are equal."""
     store, index = tensor_store(pixels), torch.arange(6)
     trajectory = Unroll(agent, GlimpseSensor(6), 0.3)(store, index, T_MAX, 1)
-    state = agent.initial(6)
-    for t in range(T_MAX):
-        seen = GlimpseSensor(6)(store, index, trajectory.locations[t])
-        state = agent.observe(seen, trajectory.locations[t], state)
+    for t, state in enumerate(states(agent, store, index, trajectory.locations)):
         heads = agent.heads(state)
         torch.testing.assert_close(heads.location, trajectory.location_mean[t])
         torch.testing.assert_close(heads.stop_logit, trajectory.stop_logit[t])
@@ -109,10 +117,8 @@ def cells_of(location: torch.Tensor, grid: int) -> torch.Tensor:
 def test_log_probabilities_of_cells_are_those_of_torch(pixels, grid_agent) -> None:
     store, index = tensor_store(pixels), torch.arange(8)
     trajectory = Unroll(grid_agent, GlimpseSensor(6), 0.3)(store, index, T_MAX, 4)
-    state = grid_agent.initial(32)
-    for t in range(T_MAX):
-        seen = GlimpseSensor(6)(store, index.repeat_interleave(4), trajectory.locations[t])
-        state = grid_agent.observe(seen, trajectory.locations[t], state)
+    path = states(grid_agent, store, index.repeat_interleave(4), trajectory.locations)
+    for t, state in enumerate(path):
         location_params = grid_agent.location_params(state)
         assert location_params.shape == (32, 9)
         cell = cells_of(trajectory.sampled_locations[t], 3)
@@ -135,44 +141,28 @@ def test_cells_are_sampled_with_the_softmax_probabilities(pixels, grid_agent) ->
     draws = 20_000
     store, index = tensor_store(pixels), torch.tensor([7])
     trajectory = Unroll(grid_agent, GlimpseSensor(6), 0.3)(store, index, 1, draws)
-    state = grid_agent.observe(GlimpseSensor(6)(store, index, torch.zeros(1, 2)), torch.zeros(1, 2),
-                            grid_agent.initial(1))  # fmt: skip
+    (state,) = states(grid_agent, store, index, torch.zeros(1, 1, 2))
     p = grid_agent.location_params(state)[0].softmax(-1)
     assert p.max() > 2 * p.min()  # a uniform policy would fail
     share = torch.bincount(cells_of(trajectory.sampled_locations[0], 3), minlength=9) / draws
     assert ((share - p).abs() < 4 * (p * (1 - p) / draws).sqrt()).all()
 
 
-def test_the_gradient_of_a_cell_is_one_minus_its_probability(pixels, grid_agent) -> None:
-    """d log softmax_k / d logit_j = [j = k] - p_j, summed into the locator's bias."""
-    trajectory = Unroll(grid_agent, GlimpseSensor(6), 0.3)(
-        tensor_store(pixels), torch.arange(5), 1, 1
-    )
-    trajectory.location_log_prob.sum().backward()
-    with torch.no_grad():
-        state = grid_agent.observe(
-            GlimpseSensor(6)(tensor_store(pixels), torch.arange(5), torch.zeros(5, 2)),
-            torch.zeros(5, 2),
-            grid_agent.initial(5),
-        )
-        p = grid_agent.location_params(state).softmax(-1)
-    chosen = torch.nn.functional.one_hot(cells_of(trajectory.sampled_locations[0], 3), 9)
-    torch.testing.assert_close(grid_agent.locator.bias.grad, (chosen - p).sum(0))
-
-
-def test_the_entropy_of_the_choice_of_a_cell_has_a_gradient(pixels, grid_agent) -> None:
-    """d H / d logit_j = -p_j (log p_j + H), summed into the locator's bias."""
+@pytest.mark.parametrize("what", ["location_log_prob", "location_entropy"])
+def test_the_choice_of_a_cell_has_a_gradient_by_hand(pixels, grid_agent, what: str) -> None:
+    """d log softmax_k / d logit_j = [j = k] - p_j, and d H / d logit_j = -p_j (log p_j + H), both
+    summed into the locator's bias."""
     store, index = tensor_store(pixels), torch.arange(5)
     trajectory = Unroll(grid_agent, GlimpseSensor(6), 0.3)(store, index, 1, 1)
-    trajectory.location_entropy.sum().backward()
+    getattr(trajectory, what).sum().backward()
     with torch.no_grad():
-        seen = GlimpseSensor(6)(store, index, torch.zeros(5, 2))
-        state = grid_agent.observe(seen, torch.zeros(5, 2), grid_agent.initial(5))
+        (state,) = states(grid_agent, store, index, torch.zeros(1, 5, 2))
         p = grid_agent.location_params(state).softmax(-1)
+        chosen = torch.nn.functional.one_hot(cells_of(trajectory.sampled_locations[0], 3), 9)
         entropy = -(p * p.log()).sum(-1, keepdim=True)
-        expected = -(p * (p.log() + entropy)).sum(0)
-    assert expected.abs().max() > 0.01
-    torch.testing.assert_close(grid_agent.locator.bias.grad, expected)
+    by_hand = chosen - p if what == "location_log_prob" else -p * (p.log() + entropy)
+    assert by_hand.sum(0).abs().max() > 0.01
+    torch.testing.assert_close(grid_agent.locator.bias.grad, by_hand.sum(0))
 
 
 def test_score_takes_glimpses_at_the_most_probable_cell(pixels, grid_agent) -> None:
@@ -199,9 +189,8 @@ def test_fixed_random_first_locations_by_hand() -> None:
 
 def test_samples_follow_their_distributions(pixels, agent) -> None:
     torch.manual_seed(3)
-    trajectory = Unroll(agent, GlimpseSensor(6), 0.3)(
-        tensor_store(pixels), torch.tensor([7]), 1, 20_000
-    )
+    store, index = tensor_store(pixels), torch.tensor([7])
+    trajectory = Unroll(agent, GlimpseSensor(6), 0.3)(store, index, 1, 20_000)
     error = trajectory.sampled_locations[0] - trajectory.location_mean[0]
     assert error.mean(0).abs().max() < 4 * 0.3 / math.sqrt(20_000)
     assert error.std(0).tolist() == pytest.approx([0.3, 0.3], rel=0.03)
@@ -241,8 +230,7 @@ def test_classify_agrees_with_score(pixels, agent, kind) -> None:
 
 
 def test_score_counts_errors(pixels, agent) -> None:
-    store = tensor_store(pixels)
-    scores = score(agent, GlimpseSensor(6), store, torch.zeros(40, dtype=torch.int64))
+    scores = score(agent, GlimpseSensor(6), tensor_store(pixels), torch.zeros(40).long())
     taken, prediction = scores.apply(FixedStop(3))
     said = scores.logits.argmax(-1)
     assert prediction.tolist() == said[2].tolist()
@@ -251,34 +239,18 @@ def test_score_counts_errors(pixels, agent) -> None:
     assert error == (prediction != 0).double().mean().item()
     assert glimpses == 3.0
     assert taken.tolist() == [3] * 40
-
-
-def test_a_limited_pass_is_forced_to_stop_earlier(pixels, agent) -> None:
-    scores = score(
-        agent, GlimpseSensor(6), tensor_store(pixels), torch.zeros(40, dtype=torch.int64)
-    )
-    taken, prediction = scores.limit(2).apply(FixedStop(5))
+    taken, prediction = scores.limit(2).apply(FixedStop(5))  # a pass that is forced to stop earlier
     assert taken.tolist() == [2] * 40
-    assert prediction.tolist() == scores.logits[1].argmax(-1).tolist()
+    assert prediction.tolist() == said[1].tolist()
 
 
-def test_first_glimpse_may_be_random(pixels, agent) -> None:
-    sensor = GlimpseSensor(6, first_glimpse="random")
-    locations = Unroll(agent, sensor, 0.1)(tensor_store(pixels), torch.arange(40), 1, 2).locations[
-        0
-    ]
+def test_first_glimpse_may_be_random_but_not_unknown(pixels, agent) -> None:
+    store, sensor = tensor_store(pixels), GlimpseSensor(6, first_glimpse="random")
+    locations = Unroll(agent, sensor, 0.1)(store, torch.arange(40), 1, 2).locations[0]
     assert locations.abs().max() <= 1
     assert len(locations.unique(dim=0)) == 40  # one for each image, shared by its trajectories
-
-
-def test_unknown_first_glimpse_is_an_error(pixels, agent) -> None:
     with pytest.raises(ValueError, match="first_glimpse='nowhere'"):
-        score(
-            agent,
-            GlimpseSensor(6, first_glimpse="nowhere"),
-            tensor_store(pixels),
-            torch.zeros(40).long(),
-        )
+        score(agent, GlimpseSensor(6, first_glimpse="nowhere"), store, torch.zeros(40).long())
 
 
 # -- scripted locations in place of sampled ones ------------------------------------------------
@@ -290,7 +262,8 @@ def test_a_script_samples_cells_near_its_targets(pixels, grid_agent) -> None:
     torch.manual_seed(3)
     unroll = Unroll(grid_agent, GlimpseSensor(6), 0.3)
     unroll.scripted_locations = SCRIPT
-    trajectory = unroll(tensor_store(pixels), torch.zeros(1, dtype=torch.int64), T_MAX, 20_000)
+    store, index = tensor_store(pixels), torch.tensor([0])
+    trajectory = unroll(store, index, T_MAX, 20_000)
     for t in range(T_MAX - 1):
         cell = cells_of(trajectory.sampled_locations[t], 3)
         far = (torch.from_numpy(grid_centres(3)) - SCRIPT[t]).square().sum(-1)
@@ -298,15 +271,10 @@ def test_a_script_samples_cells_near_its_targets(pixels, grid_agent) -> None:
         found = cell.bincount(minlength=9) / len(cell)
         torch.testing.assert_close(found, expected.to(found.dtype), atol=0.015, rtol=0)
     # The score is the agent's own log-probability, averaged over the script's choices.
-    first = grid_agent.location_params(
-        grid_agent.observe(
-            GlimpseSensor(6).first(tensor_store(pixels), torch.tensor([0]))[0],
-            trajectory.locations[0, :1],
-            grid_agent.initial(1),
-        )
-    )
+    (state,) = states(grid_agent, store, index, trajectory.locations[:1, :1])
+    first = grid_agent.location_params(state)[0]
     far = (torch.from_numpy(grid_centres(3)) - SCRIPT[0]).square().sum(-1)
-    own = torch.softmax(-far / (2 * 0.2**2), dim=0) @ torch.log_softmax(first[0], dim=-1)
+    own = torch.softmax(-far / (2 * 0.2**2), dim=0) @ torch.log_softmax(first, dim=-1)
     torch.testing.assert_close(trajectory.location_log_prob[0], own.expand(20_000))
 
 

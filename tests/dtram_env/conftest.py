@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gymnasium.utils.env_checker import check_env as gymnasium_check
+from stable_baselines3.common.env_checker import check_env as sb3_check
 
 from dtram_env.datasets import Dataset
 from dtram_env.datasets.fetch.download import RawFile
@@ -110,18 +113,6 @@ def keywords_of(
 
 
 @pytest.fixture
-def toy() -> Dataset:
-    """23 random images, 14 pixels high, 10 wide, grey, of 5 classes; no pixel is 0."""
-    return TOY
-
-
-@pytest.fixture
-def toy_factory() -> Callable[..., Dataset]:
-    """`make_dataset`, for other sizes."""
-    return make_dataset
-
-
-@pytest.fixture
 def planted() -> Dataset:
     """A test split of 50 images whose top left pixel is the label plus 1; all else is 0."""
     images = np.zeros((50, 12, 12, 1), dtype=np.uint8)
@@ -209,6 +200,20 @@ def assert_same(ours: Any, theirs: Any, where: str = "") -> None:
         np.testing.assert_array_equal(ours, theirs, err_msg=where)
     else:
         assert ours == theirs, (where, ours, theirs)
+
+
+def check_env(env: Any, *expected: str) -> None:
+    """Gymnasium's checker finds nothing, SB3's warns with each of the `expected` words alone."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gymnasium_check(env)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        sb3_check(env, warn=True, skip_render_check=False)
+    said = [str(warning.message) for warning in caught]
+    for words in expected:
+        assert sum(words in text for text in said) == 1, said
+    assert len(said) == len(expected), said
 
 
 def actions_of(env: Any, steps: int, seed: int = 0) -> list[Any]:

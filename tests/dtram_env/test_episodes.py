@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dtram_env.backends import Backend, TorchBackend
-from dtram_env.datasets import Dataset
 from dtram_env.episodes import RandomImages, SequentialImages, ends, grade, shard_bounds
+
+from .conftest import TOY
 
 # (glimpses, stop, whether it ends) with a budget of 3; at 0 there was no glimpse yet.
 CASES = [(0, 0, False), (0, 1, False), (1, 0, False), (1, 1, True), (2, 0, False), (3, 0, True)]
@@ -41,8 +42,8 @@ def test_shards_are_contiguous_blocks_of_the_sizes_that_sb3_counts(num_images: i
     assert [size for _, size in bounds] == [(num_images + i) // n for i in range(n)]
 
 
-def test_sequential_images_repeat_after_their_block(toy: Dataset) -> None:
-    images = SequentialImages(Backend(toy, 3, 1), 5, [(0, 2), (1, 2)])
+def test_sequential_images_repeat_after_their_block() -> None:
+    images = SequentialImages(Backend(TOY, 3, 1), 5, [(0, 2), (1, 2)])
     rng = np.random.default_rng(0)
     rows = [
         (images.next(rng, np.ones(2, bool), None).tolist(), images.repeat.tolist())
@@ -56,9 +57,9 @@ def test_sequential_images_repeat_after_their_block(toy: Dataset) -> None:
     ]
 
 
-def test_both_backends_draw_the_same_images_for_any_mask(toy: Dataset) -> None:
-    first = RandomImages(Backend(toy, 3, 1), 23, 6)
-    second = RandomImages(TorchBackend(toy, 3, 1, "cpu"), 23, 6)
+def test_both_backends_draw_the_same_images_for_any_mask() -> None:
+    first = RandomImages(Backend(TOY, 3, 1), 23, 6)
+    second = RandomImages(TorchBackend(TOY, 3, 1, "cpu"), 23, 6)
     one, two = np.random.default_rng(5), np.random.default_rng(5)
     for step in range(150):  # more than two blocks
         mask = np.arange(6) < step % 7
@@ -67,16 +68,16 @@ def test_both_backends_draw_the_same_images_for_any_mask(toy: Dataset) -> None:
         assert 0 <= expected.min() <= expected.max() < 23
 
 
-def test_a_new_generator_starts_a_new_block(toy: Dataset) -> None:
-    images = RandomImages(Backend(toy, 3, 1), 23, 6)
+def test_a_new_generator_starts_a_new_block() -> None:
+    images = RandomImages(Backend(TOY, 3, 1), 23, 6)
     first = images.next(np.random.default_rng(1), None, None)
     images.next(np.random.default_rng(2), None, None)
     np.testing.assert_array_equal(first, images.next(np.random.default_rng(1), None, None))
 
 
 @pytest.mark.parametrize("name", ["numpy", "torch"])
-def test_random_images_are_uniform(toy: Dataset, name: str) -> None:
-    b = Backend(toy, 3, 1) if name == "numpy" else TorchBackend(toy, 3, 1, "cpu")
+def test_random_images_are_uniform(name: str) -> None:
+    b = Backend(TOY, 3, 1) if name == "numpy" else TorchBackend(TOY, 3, 1, "cpu")
     images, rng = RandomImages(b, 4, 100), np.random.default_rng(0)
     drawn = np.concatenate([np.asarray(images.next(rng, None, None)) for _ in range(100)])
     # 10,000 draws of 4 images: 2,500 each, standard deviation 43.

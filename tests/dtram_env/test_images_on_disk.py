@@ -8,13 +8,10 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-import dtram_env
 from dtram_env import GlimpseEnv, GlimpseVectorEnv
-from dtram_env.datasets import DatasetCorruptError
 from dtram_env.datasets.sources import cars, cub
 from dtram_env.datasets.storage.mapped import MappedStore
 from dtram_env.datasets.storage.thumbnails import box_resize
-from dtram_env.rendering import crop_boxes, draw_episode
 
 from .datasets.images import window_of
 from .datasets.trees import Tree, colour_of, make_cars, make_cub, make_folder
@@ -75,26 +72,6 @@ def test_sizes_labels_and_names(env_id: str, tree: Tree) -> None:
             assert env.data.image(i).shape == (*AT_32[i % 5], 3)
 
 
-def test_boxes_are_those_of_the_resized_image(env_id: str, tree: Tree) -> None:
-    env = make(env_id, tree)
-    # The first image, 37x53 -> 32x46, has its box at 8, 8 with 24x16 pixels.
-    box = env.reset(options={"image_index": 0})[1]["box"]
-    x, y = 46 / 53, 32 / 37
-    np.testing.assert_allclose(box, [8 * x, 8 * y, 24 * x, 16 * y], rtol=1e-6)
-    for i in range(env.num_images):
-        info = env.reset(options={"image_index": i})[1]
-        assert info["box"].dtype == np.float32 and info["box"].shape == (4,)
-        (height, width), image = AT_32[i % 5], env.data.image(i)
-        scale = np.array([width, height] * 2) / np.tile(tree.sizes["train"][i][::-1], 2)
-        np.testing.assert_allclose(info["box"], tree.boxes["train"][i] * scale, rtol=1e-6)
-        # The box has the class's colour; the background beside it is dark.
-        left, top, box_width, box_height = np.round(info["box"]).astype(int)
-        inside = image[top + 3 : top + box_height - 3, left + 3 : left + box_width - 3].astype(int)
-        if is_rgb("train", i):
-            assert np.abs(inside - colour_of(int(info["label"]))).max() < 16
-        assert inside.mean() > 90 and image[0, 0].mean() < 50
-
-
 def test_glimpses_of_boxes_show_the_class(env_id: str, tree: Tree) -> None:
     """An agent that looks at the box's centre sees the class's colour, on either backend."""
     singles = make(env_id, tree)
@@ -133,21 +110,6 @@ def test_the_first_look_is_the_whole_image(env_id: str, tree: Tree) -> None:
     assert (env.data.images.folder / "thumbnails-12.bin").exists()
 
 
-def test_native_resolution(env_id: str, tree: Tree) -> None:
-    env = make(env_id, tree, image_size=None, glimpse_size=6)
-    for i in range(env.num_images):
-        info = env.reset(options={"image_index": i})[1]
-        assert env.data.image(i).shape[:2] == tuple(tree.sizes["train"][i])
-        np.testing.assert_array_equal(info["box"], tree.boxes["train"][i])
-        left, top, width, height = tree.boxes["train"][i]
-        where = middle_of(info["box"], *tree.sizes["train"][i])
-        glimpse = env.step({"location": where, "stop": 0, "prediction": 0})[0]["glimpse"]
-        first = top + (height - 6 + 1) // 2, left + (width - 6 + 1) // 2
-        np.testing.assert_array_equal(
-            glimpse, env.data.image(i)[first[0] : first[0] + 6, first[1] : first[1] + 6]
-        )
-
-
 def test_crop_to_box(env_id: str, tree: Tree) -> None:
     env = make(env_id, tree, crop_to_box=True, image_size=16)
     for i in range(env.num_images):
@@ -175,55 +137,10 @@ def test_each_set_of_options_has_its_own_cache(env_id: str, tree: Tree) -> None:
     assert list(tree.folder.parent.iterdir()) == [tree.folder]
 
 
-def test_a_sequential_pass_counts_every_image(env_id: str, tree: Tree) -> None:
-    class Bright:
-        """Classifies by the largest red value: each class has its own."""
-
-        def reset(self, batch: int) -> np.ndarray:
-            return np.zeros(batch, np.int64)
-
-        def step(self, observation: Any, red: np.ndarray) -> tuple[Any, np.ndarray]:
-            red = observation["glimpse"][..., 0].max((1, 2)).astype(np.int64)
-            return {
-                "location": np.zeros((len(red), 2), np.float32),
-                "stop": np.ones(len(red), np.int64),
-                "prediction": np.abs(red[:, None] - [250, 200, 150]).argmin(axis=1),
-            }, red
-
-    result = dtram_env.evaluate(
-        Bright(),
-        env_id,
-        split="train+validation",
-        num_envs=4,
-        data_dir=str(tree.folder.parent),
-        glimpse_size=32,
-        image_size=32,
-    )
-    assert result.images == 6 and result.label.tolist() == tree.labels["train"].tolist()
-    rgb = [is_rgb("train", i) for i in range(6)]
-    assert result.prediction[rgb].tolist() == tree.labels["train"][rgb].tolist()
-
-
-def test_a_picture_of_the_whole_image(env_id: str, tree: Tree) -> None:
-    env = make(env_id, tree, render_mode="rgb_array")
-    info = env.reset(options={"image_index": 1})[1]
-    image = env.data.image(1)
-    boxes = crop_boxes(np.zeros((0, 2)), (48, 32, 3), 8, whole_first=True)
-    caption = f"1: says ?, is {tree.class_names[info['label']]}"
-    np.testing.assert_array_equal(env.render(), draw_episode(image, boxes, caption, square=True))
-
-
 def test_no_canvas_of_images_of_different_sizes(env_id: str, tree: Tree) -> None:
     message = "observe='canvas': the images of .* differ in size; expected 'glimpse', or images of"
     with pytest.raises(ValueError, match=message):
         make(env_id, tree, observe="canvas")
-
-
-def test_a_damaged_image_stops_with_what_to_do(env_id: str, tree: Tree) -> None:
-    path = tree.root / tree.paths["train"][3]
-    path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(DatasetCorruptError, match=rf"{path.name}: damaged.* Remove it"):
-        make(env_id, tree)
 
 
 # --- A folder of the user

@@ -1,4 +1,4 @@
-"""What `import dtram_env` imports and registers, and errors of missing packages."""
+"""What `import dtram_env` imports and registers (tests/test_package.py has missing packages)."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -37,40 +37,6 @@ def test_every_id_is_registered_with_both_entry_points() -> None:
 def test_public_names_exist() -> None:
     for name in dtram_env.__all__:
         assert getattr(dtram_env, name) is not None
-
-
-MISSING = """
-import sys
-
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == {module!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-
-sys.meta_path.insert(0, Blocked())
-import gymnasium as gym, dtram_env
-try:
-    {statement}
-except ImportError as error:
-    assert isinstance(error, gym.error.DependencyNotInstalled)
-    print(error)
-"""
-
-
-@pytest.mark.parametrize(
-    ("module", "extra", "statement"),
-    [
-        ("torch", "train", 'gym.make_vec("DTRAM-Signpost-v0", num_envs=2, backend="torch")'),
-        ("stable_baselines3", "train", "import dtram_env.sb3"),
-        ("pygame", "render", 'gym.make("DTRAM-Signpost-v0", render_mode="human").reset()'),
-    ],
-)
-def test_a_missing_package_is_an_error_with_the_install_line(
-    module: str, extra: str, statement: str, run_python: Callable[..., str]
-) -> None:
-    printed = run_python("-c", MISSING.format(module=module, statement=statement))
-    told = f"{module} is not installed: run `pip install 'dtram[{extra}]'`, or in a clone `pip"
-    assert printed.startswith(told)
 
 
 def test_a_package_that_fails_to_import_shows_its_own_error(tmp_path: Path) -> None:

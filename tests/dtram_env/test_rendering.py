@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from dtram_env import GlimpseEnv, GlimpseVectorEnv, rendering
-from dtram_env.datasets import Dataset
 from dtram_env.rendering import COLOURS, crop_boxes, draw_episode, episode_caption
+
+from .conftest import TOY
 
 
 def test_an_image_is_enlarged_by_a_whole_number() -> None:
@@ -140,8 +141,8 @@ def test_bad_images_are_refused() -> None:
             draw_episode(image, [])
 
 
-def test_frames_change_with_the_episode(toy: Dataset) -> None:
-    env = GlimpseEnv(toy, glimpse_size=4, render_mode="rgb_array")
+def test_frames_change_with_the_episode() -> None:
+    env = GlimpseEnv(TOY, glimpse_size=4, render_mode="rgb_array")
     env.reset(options={"image_index": 0})
     first = env.render()
     assert first is not None and first.dtype == np.uint8 and first.shape == (280 + 18, 200, 3)
@@ -153,17 +154,17 @@ def test_frames_change_with_the_episode(toy: Dataset) -> None:
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
 @pytest.mark.parametrize("first", ["center", "thumbnail", "choose"])
-def test_vector_frames_are_the_scalar_ones(toy: Dataset, first: str, backend: str) -> None:
+def test_vector_frames_are_the_scalar_ones(first: str, backend: str) -> None:
     common = {"glimpse_size": 4, "first_glimpse": first, "max_glimpses": 3, "order": "sequential"}
     vector = GlimpseVectorEnv(
-        toy,
+        TOY,
         num_envs=2,
         render_mode="rgb_array",
         autoreset_mode="Disabled",
         backend=backend,
         **common,
     )
-    singles = [GlimpseEnv(toy, render_mode="rgb_array", shard=(i, 2), **common) for i in range(2)]
+    singles = [GlimpseEnv(TOY, render_mode="rgb_array", shard=(i, 2), **common) for i in range(2)]
     vector.reset(seed=0)
     for single in singles:
         single.reset(seed=0)
@@ -184,9 +185,9 @@ def test_vector_frames_are_the_scalar_ones(toy: Dataset, first: str, backend: st
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
-def test_a_masked_reset_clears_its_slots_predictions(toy: Dataset, backend: str) -> None:
+def test_a_masked_reset_clears_its_slots_predictions(backend: str) -> None:
     env = GlimpseVectorEnv(
-        toy,
+        TOY,
         num_envs=3,
         glimpse_size=4,
         render_mode="rgb_array",
@@ -228,7 +229,7 @@ def test_a_vector_shows_its_first_slots_only() -> None:
     assert frames is not None and len(frames) == 16
 
 
-def test_no_window_before_the_first_render(toy: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_window_before_the_first_render(monkeypatch: pytest.MonkeyPatch) -> None:
     import pygame
 
     monkeypatch.setitem(GlimpseEnv.metadata, "render_fps", 10_000)
@@ -237,7 +238,7 @@ def test_no_window_before_the_first_render(toy: Dataset, monkeypatch: pytest.Mon
         pygame.display, "set_mode", lambda size: opened.append(size) or pygame.Surface(size)
     )
     monkeypatch.setattr(pygame.display, "flip", lambda: None)
-    env = GlimpseEnv(toy, glimpse_size=4, render_mode="human")
+    env = GlimpseEnv(TOY, glimpse_size=4, render_mode="human")
     assert not opened
     env.reset(seed=0)
     env.step({"location": [0, 0], "stop": 1, "prediction": 0})
@@ -246,8 +247,8 @@ def test_no_window_before_the_first_render(toy: Dataset, monkeypatch: pytest.Mon
     env.close()  # twice is fine
 
 
-def test_rendering_without_a_mode_warns(toy: Dataset) -> None:
-    env = GlimpseEnv(toy, glimpse_size=4)
+def test_rendering_without_a_mode_warns() -> None:
+    env = GlimpseEnv(TOY, glimpse_size=4)
     env.reset()
     with pytest.warns(UserWarning, match=r"render\(\) does nothing"):
         assert env.render() is None

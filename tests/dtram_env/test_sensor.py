@@ -134,9 +134,3 @@ def test_a_batch_of_one_is_a_row_of_a_larger_batch() -> None:
     for k in range(64):
         one = sensor.glimpse(store, index[k : k + 1], location[k : k + 1], 3, 2)
         np.testing.assert_array_equal(one[0], many[k])
-
-
-def test_a_window_larger_than_the_padded_image_is_an_error() -> None:
-    store = ArrayStore(ramp(), 1)
-    with pytest.raises(ValueError, match="side=9: larger than the padded image"):
-        store.crop(np.array([0, 0]), np.array([0, 0]), np.array([0, 0]), 9)

@@ -66,12 +66,6 @@ def test_no_warning_where_it_was_asked_for(pair: tuple[str, ...], tmp_path: Path
         assert_same(one, other)
 
 
-def test_missing_real_data_is_an_error(pair: tuple[str, ...], tmp_path: Path) -> None:
-    for make in (gym.make, gym.make_vec):
-        with pytest.raises(DatasetNotFoundError, match=r"python -m dtram_env\.datasets downl"):
-            make(pair[0], data_dir=str(tmp_path), data="real")
-
-
 def test_captions_say_that_images_are_drawn(pair: tuple[str, ...], tmp_path: Path) -> None:
     env_id, title, _, _ = pair
     common: dict[str, Any] = {
@@ -108,17 +102,6 @@ def test_the_drawn_id_itself_stands_in_for_nothing(tmp_path: Path) -> None:
     caption = f"1: says ?, is {single.class_names[label]}"
     expected = draw_episode(single.data.image(0), boxes, caption)
     np.testing.assert_array_equal(single.render(), expected)
-
-
-def test_metadata_of_the_parts(tmp_path: Path) -> None:
-    env = gym.make("DTRAM-CUB-v0", data="builtin", data_dir=str(tmp_path), split="test", **FEW)
-    for index in range(12):
-        info = env.reset(options={"image_index": index})[1]
-        boxes, discriminative = info["part_boxes"], info["discriminative"]
-        assert boxes.shape == (len(discriminative), 4) and discriminative.dtype == bool
-        left, top, width, height = boxes.T
-        assert (boxes[:, :2] >= 0).all() and (boxes[:, 2:] > 0).all()
-        assert (left + width <= 96).all() and (top + height <= 96).all()
 
 
 def test_results_carry_the_drawn_name(pair: tuple[str, ...], tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_drawn_images_and_their_metadata(view: str) -> None:
     compare_backends(data, {"first_glimpse": "thumbnail", **shown}, "SameStep")
 
 
-def compare_backends(data: Dataset, task: dict[str, Any], mode: str, steps: int = 20) -> None:
+def compare_backends(data: Dataset, task: dict[str, Any], mode: str, steps: int = 12) -> None:
     """Runs one environment on each backend side by side, with the same actions."""
     task = {"glimpse_size": 4, "max_glimpses": 3, "discount": 0.9, **task}
     common = {"num_envs": 7, "autoreset_mode": mode, **task}

@@ -10,8 +10,9 @@ from gymnasium import spaces
 from stable_baselines3 import PPO
 
 from dtram_env import GlimpseEnv, GlimpseVectorEnv
-from dtram_env.datasets import Dataset
 from dtram_env.views import grid_centres
+
+from .conftest import TOY, make_dataset
 
 
 def test_grid_centres_row_by_row_from_the_top_left() -> None:
@@ -34,8 +35,8 @@ def test_the_default_grid_covers_the_image() -> None:
     assert seen.all()
 
 
-def test_continuous_actions_by_hand(toy: Dataset) -> None:
-    env = GlimpseEnv(toy, glimpse_size=4, view="continuous", discount=0.5)
+def test_continuous_actions_by_hand() -> None:
+    env = GlimpseEnv(TOY, glimpse_size=4, view="continuous", discount=0.5)
     assert env.action_space == spaces.Box(-1, 1, (8,), np.float32)
     label = int(env.reset(options={"image_index": 0})[1]["label"])
     action = np.zeros(8, np.float32)
@@ -50,12 +51,12 @@ def test_continuous_actions_by_hand(toy: Dataset) -> None:
     assert env.step(tie)[4]["prediction"] == 1  # the first of equals
 
 
-def test_discrete_actions_by_hand(toy: Dataset) -> None:
-    env = GlimpseEnv(toy, glimpse_size=4, view="discrete", grid=2, discount=0.5)
+def test_discrete_actions_by_hand() -> None:
+    env = GlimpseEnv(TOY, glimpse_size=4, view="discrete", grid=2, discount=0.5)
     assert env.action_space == spaces.MultiDiscrete([4, 2, 5])
     env.reset(options={"image_index": 0})
     assert env.step([1, 0, 3])[0]["location"].tolist() == [0.5, -0.5]
-    _, reward, terminated, _, info = env.step(np.array([0, 1, int(toy.labels[0])]))
+    _, reward, terminated, _, info = env.step(np.array([0, 1, int(TOY.labels[0])]))
     assert (reward, terminated, info["is_success"]) == (0.25, True, True)
 
 
@@ -64,9 +65,9 @@ BACKENDS = [{}, {"backend": "torch", "device": "cpu"}]
 
 @pytest.mark.parametrize("backend", BACKENDS, ids=["numpy", "torch"])
 def test_continuous_locations_outside_the_image_are_clipped_in_batches(
-    toy: Dataset, backend: dict[str, Any]
+    backend: dict[str, Any],
 ) -> None:
-    env = GlimpseVectorEnv(toy, num_envs=2, glimpse_size=4, view="continuous", **backend)
+    env = GlimpseVectorEnv(TOY, num_envs=2, glimpse_size=4, view="continuous", **backend)
     env.reset(seed=0)
     actions = np.zeros((2, 8), np.float32)
     actions[:, :2] = [1.5, -7], [-1.25, 0.25]
@@ -77,10 +78,10 @@ def test_continuous_locations_outside_the_image_are_clipped_in_batches(
 
 
 @pytest.mark.parametrize("backend", BACKENDS, ids=["numpy", "torch"])
-def test_unchecked_cells_are_clipped_in_batches(toy: Dataset, backend: dict[str, Any]) -> None:
+def test_unchecked_cells_are_clipped_in_batches(backend: dict[str, Any]) -> None:
     """An index beyond the grid could read other memory, and -1 would be the last cell."""
     keywords = {"view": "discrete", "grid": 2, "validate_actions": False, **backend}
-    env = GlimpseVectorEnv(toy, num_envs=3, glimpse_size=4, **keywords)
+    env = GlimpseVectorEnv(TOY, num_envs=3, glimpse_size=4, **keywords)
     env.reset(seed=0)
     actions = np.array([[4, 0, 0], [-1, 0, 0], [2, 0, 0]])
     if backend:
@@ -102,17 +103,17 @@ def test_unchecked_cells_are_clipped_in_batches(toy: Dataset, backend: dict[str,
         ("discrete", [-1, 0, 0], r"action\[0\] \(cell\) = -1"),
     ],
 )
-def test_bad_actions(toy: Dataset, view: str, action: list[float], message: str) -> None:
+def test_bad_actions(view: str, action: list[float], message: str) -> None:
     grid = {"grid": 2} if view == "discrete" else {}
-    single = GlimpseEnv(toy, glimpse_size=4, view=view, **grid)
+    single = GlimpseEnv(TOY, glimpse_size=4, view=view, **grid)
     single.reset(seed=0)
     with pytest.raises(ValueError, match=message):
         single.step(action)
 
 
-def test_masks_forbid_seen_cells_and_early_stops(toy: Dataset) -> None:
+def test_masks_forbid_seen_cells_and_early_stops() -> None:
     env = GlimpseEnv(
-        toy, glimpse_size=4, max_glimpses=9, view="discrete", grid=2, mask_seen=True, min_glimpses=3
+        TOY, glimpse_size=4, max_glimpses=9, view="discrete", grid=2, mask_seen=True, min_glimpses=3
     )
     env.reset(seed=0)
 
@@ -134,18 +135,18 @@ def test_masks_forbid_seen_cells_and_early_stops(toy: Dataset) -> None:
     assert masks()[0] == [True] * 4
 
 
-def test_a_first_glimpse_at_a_cell_counts_as_seen_but_a_thumbnail_does_not(toy: Dataset) -> None:
+def test_a_first_glimpse_at_a_cell_counts_as_seen_but_a_thumbnail_does_not() -> None:
     common: dict[str, Any] = {"glimpse_size": 4, "view": "discrete", "grid": 3, "mask_seen": True}
     for first, seen in (("center", True), ("thumbnail", False), ("choose", False)):
-        env = GlimpseEnv(toy, first_glimpse=first, **common)
+        env = GlimpseEnv(TOY, first_glimpse=first, **common)
         env.reset(seed=0)
         assert env.action_masks()[4] == (not seen)
         assert env.action_masks()[9 + 1] == (first != "choose")  # at time 0 nothing can stop
 
 
-def test_flat_is_the_image_over_255(toy: Dataset) -> None:
-    image = GlimpseEnv(toy, glimpse_size=4, num_scales=2)
-    flat = GlimpseEnv(toy, glimpse_size=4, num_scales=2, glimpse_format="flat")
+def test_flat_is_the_image_over_255() -> None:
+    image = GlimpseEnv(TOY, glimpse_size=4, num_scales=2)
+    flat = GlimpseEnv(TOY, glimpse_size=4, num_scales=2, glimpse_format="flat")
     assert flat.observation_space["glimpse"] == spaces.Box(  # type: ignore[index]
         0, 1, (32,), np.float32
     )
@@ -154,8 +155,8 @@ def test_flat_is_the_image_over_255(toy: Dataset) -> None:
     np.testing.assert_array_equal(numbers, (pixels.ravel() / 255).astype(np.float32))
 
 
-def test_default_formats(toy_factory: Any) -> None:
-    large = toy_factory(3, (40, 48, 3))
+def test_default_formats() -> None:
+    large = make_dataset(3, (40, 48, 3))
     for arguments, shape in [
         ({"glimpse_size": 8, "view": "native"}, (8, 8, 3)),
         ({"glimpse_size": 8, "view": "continuous"}, (8 * 8 * 3,)),

@@ -144,7 +144,6 @@ def test_options_that_do_not_fit_the_task_are_errors(
     [
         (lambda: {"epochs": 0}, "--epochs 0: expected at least 1"),
         (lambda: {"m": 0}, "--m 0: expected at least 1"),
-        (lambda: {"resume": True}, "--resume: expected with --run-dir"),
         (lambda: {"bf16": True}, "--encoder mlp: expected mlp, conv or cnn, without --bf16"),
         (lambda: {"encoder": ResNetEncoder()}, "expected mlp, conv or cnn"),
     ],

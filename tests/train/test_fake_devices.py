@@ -348,29 +348,27 @@ def test_a_tensor_left_on_the_host_is_found(open_task) -> None:
         step(task, options, agent, there)
 
 
-def test_a_copy_that_the_host_waits_for_is_found(
-    open_task, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("wait", "error", "message"),
+    [
+        (lambda labels: labels.new_tensor([0.5]), AssertionError, "new_tensor"),  # a copy
+        (lambda labels: labels.max().item(), DataDependentOutputException, None),
+    ],
+)
+def test_what_the_host_waits_for_is_found(
+    open_task,
+    monkeypatch: pytest.MonkeyPatch,
+    wait: Any,
+    error: type[Exception],
+    message: str | None,
 ) -> None:
     task, options, loss = open_task("DTRAM-Signpost-v0"), options_of("mnist"), hybrid_loss
     agent = agent_of(task, options)
 
     def waits(trajectory: Trajectory, labels: Tensor, *args: Any) -> Any:
-        value = trajectory.value * trajectory.value.new_tensor([0.5])
-        return loss(trajectory._replace(value=value), labels, *args)
-
-    monkeypatch.setitem(globals(), "hybrid_loss", waits)
-    with device_without_data("cuda") as there, pytest.raises(AssertionError, match="new_tensor"):
-        step(task, options, agent, there)
-
-
-def test_a_read_by_the_host_is_found(open_task, monkeypatch: pytest.MonkeyPatch) -> None:
-    task, options, loss = open_task("DTRAM-Signpost-v0"), options_of("mnist"), hybrid_loss
-    agent = agent_of(task, options)
-
-    def waits(trajectory: Trajectory, labels: Tensor, *args: Any) -> Any:
-        assert labels.max().item() < 4
+        wait(labels)
         return loss(trajectory, labels, *args)
 
     monkeypatch.setitem(globals(), "hybrid_loss", waits)
-    with device_without_data("cuda") as there, pytest.raises(DataDependentOutputException):
+    with device_without_data("cuda") as there, pytest.raises(error, match=message):
         step(task, options, agent, there)

@@ -264,8 +264,6 @@ def test_the_recipes_are_valid() -> None:
     [
         (lambda: {"epochs": 0}, "--epochs 0: expected at least 1"),
         (lambda: {"side": -1}, "--side -1: expected 0 or more"),
-        (lambda: {"learning_rate": float("nan")}, "--learning-rate nan"),
-        (lambda: {"resume": True}, "--resume: expected with --run-dir"),
         (lambda: {"bf16": True}, "--bf16 True: expected not given, unless --encoder is a resnet"),
         (lambda: {"halting": HaltingBlocks()}, "--halting act: expected none, unless --encoder is"),
         (

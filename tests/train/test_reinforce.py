@@ -375,14 +375,11 @@ TRUNK = {"trunk": Path("x"), "run_dir": Path("y")}
     ("make", "message"),
     [
         (lambda: {"epochs": 0}, "--epochs 0: expected at least 1"),
-        (lambda: {"learning_rate": 0.0}, "--learning-rate 0.0"),
-        (lambda: {"optimizer": Muon(weight_decay=-1.0)}, "--optimizer weight_decay -1.0"),
         (lambda: {"m": 1}, "--m 1: expected at least 2"),
         *(
             (lambda how=how: {"m": 1, "stop": StopAfter(gradient="reinforce"), **how}, "--m 1: exp")
             for how in ({"trunk": Path("x")}, {"core": Map(), "locator": Scan()})
         ),
-        (lambda: {"seed": -1}, "--seed -1"),
         (lambda: {"stop": StopAfter(max_mean_glimpses=0.5)}, "--stop max_mean_glimpses 0.5"),
         (lambda: {"stop": StopAfter(epochs=0)}, "--stop epochs 0"),
         (lambda: {"stop": StopJoint(entropy=-1.0)}, "--stop entropy -1.0"),
@@ -417,7 +414,14 @@ TRUNK = {"trunk": Path("x"), "run_dir": Path("y")}
             lambda: {"core": Map(), "locator": Scan(), "supervision": "last"},
             "--supervision last: expected all with a map",
         ),
-        (lambda: {"resume": True}, "--resume: expected with --run-dir"),
+        (
+            lambda: {"locator": Values(), "stop": StopJoint()},
+            "--stop joint: expected after or off with a map or values",
+        ),
+        (
+            lambda: {"locator": Values(), "epochs": 4, "scan_epochs": 1},
+            "--scan-epochs 1: expected 0 with a map or values",
+        ),
         (lambda: {"scan_epochs": 9999}, "--scan-epochs 9999"),
         (lambda: {"scan_epochs": 1, "stop": StopJoint()}, "0 with --stop joint"),
         (lambda: {"scan_epochs": 1, "env_steps": 9000}, "--scan-epochs 1: expected 0 with --env"),
@@ -456,20 +460,6 @@ def test_options_that_do_not_fit_the_task_are_errors(
     with pytest.raises((ValueError, FileNotFoundError), match=re.escape(message)):
         train(small_options(run_dir=tmp_path / "run", **changes))
     assert not (tmp_path / "run").exists()  # nothing is in the way of the mended command
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ("--learning-rat 0.1", "--learning-rat"),
-        ("--locator cells gird=3", "'gird=3': cells takes grid=..., entropy=...,"),
-    ],
-)
-def test_the_command_line_names_what_is_wrong(given: str, message: str, capsys) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        command_line(Options, None, RECIPES, given.split())
-    assert stopped.value.code == 2
-    assert message in capsys.readouterr().err
 
 
 def test_the_program_ends_in_one_line_on_an_error(tmp_path: Path) -> None:
@@ -804,18 +794,6 @@ def test_values_need_a_map_or_a_thumbnail() -> None:
     how = PlainEncoder("mlp"), RNN(), Values(), StopAfter(), False, 0
     with pytest.raises(ValueError, match="values on DTRAM-Signpost-v0: expected a map, or a thumb"):
         new_agent(task, *how)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"stop": StopJoint()}, "--stop joint: expected after or off with a map or values"),
-        ({"scan_epochs": 1}, "--scan-epochs 1: expected 0 with a map or values"),
-    ],
-)
-def test_values_refuse_what_needs_a_softmax(small_options, changes, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        small_options(locator=Values(), epochs=4, **changes)
 
 
 def test_exploration_falls_in_the_first_quarter() -> None:

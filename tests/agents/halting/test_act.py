@@ -47,18 +47,6 @@ def algorithm_1(scores: list[float], epsilon: float) -> tuple[list[float], int, 
 # -- the arithmetic --------------------------------------------------------------------------------
 
 
-def test_the_figures_example() -> None:
-    weights, end = halt(torch.tensor(FIGURE))
-    assert weights.tolist() == pytest.approx([0.1, 0.1, 0.2, 0.6])
-    assert end.taken.item() == 4
-    assert end.remainder.item() == pytest.approx(0.6)
-    assert end.ponder.item() == pytest.approx(4.6)
-    # What comes after the fourth unit does not matter.
-    weights, end = halt(torch.tensor([*FIGURE, 0.7, 0.3]))
-    assert weights.tolist() == pytest.approx([0.1, 0.1, 0.2, 0.6, 0.0, 0.0])
-    assert end.ponder.item() == pytest.approx(4.6)
-
-
 @pytest.mark.parametrize(
     ("scores", "weights", "taken", "ponder"),
     [
@@ -67,6 +55,8 @@ def test_the_figures_example() -> None:
         ([0.0, 0.0, 0.0], [0.0, 0.0, 1.0], 3, 4.0),  # never: the last takes what remains
         ([0.3, 0.2, 0.1], [0.3, 0.2, 0.5], 3, 3.5),  # the last score does not matter
         ([0.3], [1.0], 1, 2.0),  # nothing to decide
+        (FIGURE, [0.1, 0.1, 0.2, 0.6], 4, 4.6),
+        ([*FIGURE, 0.7, 0.3], [0.1, 0.1, 0.2, 0.6, 0.0, 0.0], 4, 4.6),  # what follows is nothing
     ],
 )
 def test_halting_by_hand(

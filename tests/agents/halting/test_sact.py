@@ -1,4 +1,7 @@
-"""Spatially Adaptive Computation Time: algorithm 2, skipping equal to masking, FLOPs, maps."""
+"""Spatially Adaptive Computation Time: algorithm 2, at some positions only, FLOPs, maps.
+
+What it shares with ACT is in test_act_resnet.py.
+"""
 
 from pathlib import Path
 
@@ -10,9 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
-from torch.utils.flop_counter import FlopCounterMode
 
-from agents.halting.act_resnet import ACTConfig, ACTOutput, ACTResNet, unit_macs
+from agents.halting.act_resnet import unit_macs
 from agents.halting.sact import (
     PositionScore,
     SACTResNet,
@@ -22,14 +24,7 @@ from agents.halting.sact import (
     whole_map,
 )
 
-from .halting import SMALL, VARIANTS, images, learn, make, set_scores
-
-
-def assert_same(one: ACTOutput, other: ACTOutput) -> None:
-    for part, its in zip(one[:-1], other[:-1], strict=True):
-        torch.testing.assert_close(part, its, atol=1e-5, rtol=1e-4)
-    for part, its in zip(one.maps, other.maps, strict=True):
-        torch.testing.assert_close(part, its, atol=1e-5, rtol=1e-4)
+from .halting import SMALL, VARIANTS, images, make, set_scores
 
 
 def random_mask(share: float, *shape: int) -> Tensor:
@@ -131,16 +126,6 @@ def test_a_block_is_algorithm_2() -> None:
         torch.testing.assert_close(output.maps[2][n], rho)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-def test_skipping_is_masking(name: str) -> None:
-    network = make(VARIANTS[name], SACTResNet)
-    seen = images(side=41)
-    skipped = network(seen)
-    share = (skipped.maps[0] > 2).float().mean()
-    assert 0.1 < share < 0.9
-    assert_same(network(seen, dense=True), skipped)
-
-
 def test_skipping_has_the_gradient_of_masking() -> None:
     network = make(SMALL, SACTResNet)
     found = []
@@ -179,16 +164,6 @@ def test_ponder_cost_is_the_mean_over_positions_and_the_sum_over_blocks() -> Non
 
 
 # -- FLOPs ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", VARIANTS)
-@pytest.mark.parametrize("side", [pytest.param(32, marks=pytest.mark.slow), 41])
-def test_flops_are_those_that_are_run(name: str, side: int) -> None:
-    network, seen = make(VARIANTS[name], SACTResNet), images(side=side)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        output = network(seen)
-    assert int(output.flops.sum()) == counter.get_total_flops()
-    assert torch.equal(output.flops, network(seen, dense=True).flops)
 
 
 def test_flops_of_one_active_position_by_hand() -> None:
@@ -232,7 +207,7 @@ def test_distant_positions_are_not_read() -> None:
     torch.testing.assert_close(unit_at(unit, x, active), before)
 
 
-# -- pictures, files, learning ---------------------------------------------------------------------
+# -- pictures --------------------------------------------------------------------------------------
 
 
 def test_whole_map_by_hand() -> None:
@@ -259,23 +234,3 @@ def test_maps_as_pictures(tmp_path: Path) -> None:
     even = draw_maps(seen[1, ..., :1].numpy(), [one * 0 + 2 for one in maps])  # grey
     limits = [axis.images[0].get_clim() for axis in even.axes if axis.images][1:]
     assert limits[0] == pytest.approx((2.0, 2.1))  # not the rounding's
-
-
-def test_saved_and_loaded_gives_identical_outputs(tmp_path: Path) -> None:
-    network = make(SMALL, SACTResNet)
-    network.save(tmp_path)
-    loaded = SACTResNet.load(tmp_path)
-    assert_same(loaded(images()), network(images()))
-    with pytest.raises(ValueError, match="expected a ResNet with ACT, found a ResNet with SACT"):
-        ACTResNet.load(tmp_path)
-
-
-def test_a_higher_cost_takes_fewer_units() -> None:
-    found = []
-    for tau in (0.0, 1.0):
-        torch.manual_seed(0)
-        config = ACTConfig(2, SMALL, halting_bias=1.0, epsilon=0.1)
-        found.append(learn(SACTResNet(config), tau))
-    (many, more_ponder), (few, less_ponder) = found
-    assert few < many - 1
-    assert less_ponder < more_ponder

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from dtram_env import sensor
+from dtram_env.datasets import Dataset
 from dtram_env.datasets.storage.mapped import FORMAT, describe, thumbnails_name
 
 
@@ -65,6 +67,25 @@ def window_of(image: np.ndarray, top: int, left: int, side: int) -> np.ndarray:
             if 0 <= top + y < image.shape[0] and 0 <= left + x < image.shape[1]:
                 out[y, x] = image[top + y, left + x]
     return out
+
+
+def shown(
+    data: Dataset, shapes: np.ndarray, location: tuple[float, float] | np.ndarray = (0, 0)
+) -> np.ndarray:
+    """Which of the shapes ``(K, 8, 8)`` a glimpse of each image shows exactly ``(N,)``; -1: none.
+
+    `location` is of all images ``(2,)`` or of each ``(N, 2)``.
+    """
+    index = np.arange(len(data))
+    location = np.broadcast_to(np.float32(location), (len(index), 2))
+    return shape_in(sensor.glimpse(data.store(sensor.margin(8, 1)), index, location, 8), shapes)
+
+
+def shape_in(windows: np.ndarray, shapes: np.ndarray) -> np.ndarray:
+    """As `shown`, of windows ``(N, 8, 8, 1)``."""
+    ink = windows[..., 0] > 100
+    same = (ink[:, None] == shapes.astype(bool)).all(axis=(2, 3))
+    return np.where(same.any(axis=1), same.argmax(axis=1), -1)
 
 
 def black_cache(

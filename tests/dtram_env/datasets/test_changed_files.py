@@ -17,7 +17,7 @@ from dtram_env.datasets import Dataset, DatasetCorruptError, ImageOptions, build
 from dtram_env.datasets.sources import cars, cub
 from dtram_env.datasets.storage.drawn_store import DrawnStore
 from dtram_env.datasets.storage.mapped import MappedStore
-from tests.dtram_env.datasets.trees import make_cars, make_cub, make_folder
+from tests.dtram_env.datasets.trees import make_cars, make_cub
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 SETS: dict[str, tuple[ModuleType, Callable[..., Any]]] = {
@@ -185,20 +185,3 @@ def test_what_cannot_go_on_is_said(mine: Path, change: str) -> None:
     for use in uses:
         with pytest.raises(DatasetCorruptError, match=r"test-native: no longer .* environment aga"):
             use()
-
-
-def test_a_folder_of_classes_grows_between_two_environments(tmp_path: Path) -> None:
-    """As in a notebook: make, add files and a class, make."""
-    root = tmp_path / "mine"
-    make_folder(root, classes=2, train=8, test=2, parts=False)
-    keywords: dict[str, Any] = {"root": root, "data_dir": tmp_path / "data", "image_size": 20}
-
-    def make() -> Any:
-        return gym.make_vec("DTRAM-ImageFolder-v0", num_envs=2, glimpse_size=8, **keywords)
-
-    first = make().unwrapped
-    assert (first.num_classes, first.num_images) == (2, 15)  # 20, less 4 for test, 1 for validation
-    make_folder(root, classes=3, train=8, test=2, parts=False)
-    second = make().unwrapped
-    assert (second.num_classes, second.num_images) == (3, 22)
-    assert second.class_names == ("kind_a", "kind_b", "kind_c")

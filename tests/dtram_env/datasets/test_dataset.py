@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dtram_env import GlimpseEnv
 from dtram_env.datasets import Dataset
 from dtram_env.datasets.storage.cache import build_cache
 from dtram_env.datasets.storage.mapped import MappedStore
@@ -70,15 +69,6 @@ def test_arrays_are_read_only_and_the_callers_are_not_touched() -> None:
             array[0] = 1  # type: ignore[index]
     images[0] = boxes[0] = 1
     assert images.flags.writeable and boxes.flags.writeable
-
-
-def test_metadata_of_an_image_is_a_copy() -> None:
-    data = make(metadata={"box": np.arange(8.0).reshape(2, 4), "sure": np.array([False, True])})
-    env = GlimpseEnv(data, glimpse_size=2)
-    _, info = env.reset(options={"image_index": 1})
-    assert info["box"].tolist() == [4, 5, 6, 7] and info["sure"] == True  # noqa: E712 - numpy's
-    info["box"][:] = 0
-    assert env.reset(options={"image_index": 1})[1]["box"].tolist() == [4, 5, 6, 7]
 
 
 def test_store_is_shared_by_margin() -> None:

@@ -326,43 +326,17 @@ def test_build_draws_once_and_what_was_loaded_is_overtaken(tmp_path: Path) -> No
             assert np.array_equal(values, after.metadata[name])
 
 
-def test_build_decodes_the_real_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make_cub(tmp_path / "cub").publish(monkeypatch, cub)
-    options = ImageOptions(image_size=20, crop_to_box=True)
-    folder = build("CUB", data_dir=tmp_path, options=options, thumbnail_sizes=(5, 7))
-    assert folder == tmp_path / "cub" / "cache"
-    for part in ("train", "test"):
-        for side in (5, 7):
-            assert (folder / f"{part}-20-box" / f"thumbnails-{side}.bin").exists()
-
-
-def test_build_of_the_users_folder(tmp_path: Path) -> None:
-    make_folder(tmp_path / "photos")
-    options = ImageOptions(root=str(tmp_path / "photos"))
-    folder = build("imagefolder", data_dir=tmp_path / "data", options=options)
-    assert folder.parent.name.startswith("photos-")
-    assert folder.parent.parent == tmp_path / "data" / "imagefolder"
-    assert (folder / "train-native" / "meta.json").exists()
-    assert (folder / "test-native" / "meta.json").exists()
-
-
 @pytest.mark.parametrize(
-    ("name", "options", "error", "message"),
+    ("do", "name", "error", "message"),
     [
-        ("mnits", {}, ValueError, "'mnits'"),
-        ("mnist", {}, ValueError, "dataset 'mnist': it is held in memory"),
-        ("signpost", {}, ValueError, "dataset 'signpost': it is held in memory"),
-        ("cub", {}, DatasetNotFoundError, "cub: not all its files"),  # never a stand-in
-        ("birds", {"crop_to_box": True}, ValueError, r"Birds \(drawn\) does not accept it"),
+        (build, "mnits", ValueError, "'mnits'"),
+        (datasets.download, "mnits", ValueError, "'mnits'"),
+        (build, "signpost", ValueError, "dataset 'signpost': it is held in memory"),
+        (build, "cub", DatasetNotFoundError, "cub: not all its files"),  # never a stand-in
     ],
 )
-def test_build_refuses(
-    name: str, options: dict[str, Any], error: type[Exception], message: str, tmp_path: Path
+def test_build_and_download_refuse(
+    do: Any, name: str, error: type[Exception], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(error, match=message):
-        build(name, data_dir=tmp_path, options=ImageOptions(**options))
-
-
-def test_download_of_an_unknown_name() -> None:
-    with pytest.raises(ValueError, match="'mnits'"):
-        datasets.download("mnits")
+        do(name, data_dir=tmp_path)

@@ -1,4 +1,4 @@
-"""Files of runs: who can read them (damaged ones are in test_run.py)."""
+"""Files of runs: who can read them (damaged ones are in tests/dtram_env/test_checks.py)."""
 
 import os
 from collections.abc import Callable

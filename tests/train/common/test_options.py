@@ -228,6 +228,8 @@ def test_flags_of_options(options: dict[str, Any], expected: str) -> None:
         (lambda: Options(batch_size=0), "--batch-size 0: expected at least 1"),
         (lambda: Options(learning_rate=0.0), "--learning-rate 0.0: expected a positive number"),
         (lambda: Options(learning_rate=float("inf")), "--learning-rate inf: expected a positive"),
+        (lambda: Options(learning_rate=float("nan")), "--learning-rate nan: expected a positive"),
+        (lambda: Options(seed=-1), "--seed -1: expected 0 or more, below 2**31"),
         (lambda: Options(seed=2**31), "--seed 2147483648: expected 0 or more, below 2**31"),
         (lambda: Options(resume=True), "--resume: expected with --run-dir"),
         (

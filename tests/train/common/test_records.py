@@ -5,10 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from train.common import records
-from train.common.provenance import provenance
 from train.common.records import ORIGIN, origin, read_records, write_records, write_result
 
 WHOLE: dict[str, Any] = {
@@ -60,10 +58,6 @@ def test_a_result_without_its_origin_is_refused(
     assert not results.exists()
     write_result(tmp_path / "a.json", result)
     write_records(tmp_path / "a.jsonl", [result])
-
-
-def test_provenance_gives_what_a_record_needs() -> None:
-    assert set(ORIGIN) <= set(provenance(torch.device("cpu")))
 
 
 def test_a_damaged_line_is_named(tmp_path: Path) -> None:

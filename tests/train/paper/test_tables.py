@@ -1,11 +1,13 @@
 """Lines of the tables: each names a system that can be trained, and the talk's own figure."""
 
+import shlex
 from pathlib import Path
 
 import pytest
 
+from dtram_env.files import write_json
 from train import one_look, reinforce
-from train.common.options import command_line
+from train.common.options import command_line, to_json
 from train.paper import published as talk
 from train.paper import systems, tables
 from train.paper.systems import BIRDS, PROTOCOLS, RECIPES, Protocol
@@ -34,18 +36,26 @@ def test_every_line_names_a_known_system(key: str, drawn: bool) -> None:
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=list(PROTOCOLS))
-def test_every_system_is_options_of_its_program(protocol: Protocol) -> None:
+def test_every_system_is_options_of_its_program(protocol: Protocol, tmp_path: Path) -> None:
+    """And a run that its command has made is recognised."""
     for name, system in protocol.systems.items():
-        words = protocol.run(Path("r"), name, 3).words()
+        run = protocol.run(tmp_path, name, 3)
+        words = run.words()
         kind = {"reinforce.py": reinforce, "one_look.py": one_look}[system.program]
         options = command_line(kind.Options, None, RECIPES[system.program], words[2:])
+        write_json(
+            run.folder / "results.json",
+            {"command": shlex.join(["python", run.program, *words[2:]])}
+            | {"options": to_json(options)},
+        )
+        run.check_options()
         assert (options.env_id, options.seed, options.resume) == (protocol.env_id, 3, True)
-        assert options.run_dir == Path("r") / protocol.name / name / "seed-3"
+        assert options.run_dir == run.folder == tmp_path / protocol.name / name / "seed-3"
         of_recipe = system.values.get("env", ())
         assert options.env == system.options.get("env", protocol.env or of_recipe)
         assert system.option("stop") in (None, getattr(options, "stop", None))
         if system.trunk is not None:
-            assert options.trunk == protocol.folder(Path("r"), system.trunk, 3)
+            assert options.trunk == protocol.folder(tmp_path, system.trunk, 3)
 
 
 def test_drawn_images_stand_under_their_own_name() -> None:

@@ -236,7 +236,7 @@ def test_distractors_grow_with_the_side(plan: str, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(drawn, "_paint", paint)
     labels = []
-    for size, count in ((128, 0), (255, 0), (256, 1), (512, 2), (1024, 4), (2048, 6)):
+    for size, count in ((128, 0), (255, 0), (256, 1), (512, 2), (1024, 4), (1792, 6)):
         painted.clear()
         replace(drawing, image_size=size).draw("test", 3)
         assert [table is table_of(other) for table, _ in painted] == [True] * count + [False]
@@ -249,7 +249,7 @@ def test_distractors_grow_with_the_side(plan: str, monkeypatch: pytest.MonkeyPat
 def test_the_bird_hides_the_distractors(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a bird covers a pixel, it is the same without distractors, to rounding."""
     scenes = replace(SCENES, image_size=256)
-    rows, found = range(20), drawn._figures(scenes, "test")
+    rows, found = range(10), drawn._figures(scenes, "test")
     images = scenes.draw_many("test", rows).astype(int)
     monkeypatch.setattr(drawn, "_MOST_DISTRACTORS", 0)
     changes = np.abs(images - scenes.draw_many("test", rows)).max(axis=3)
@@ -265,7 +265,7 @@ def test_the_bird_hides_the_distractors(monkeypatch: pytest.MonkeyPatch) -> None
             edge(np.argwhere(bird), axis=0) for edge in (np.min, np.max)
         )
         overlaps += (change[top:bottom, left:right] > 1).any()
-    assert overlaps > 2
+    assert overlaps > 1
 
 
 @PLANS_AND_PROFILES
@@ -273,7 +273,7 @@ def test_species_differ_only_in_their_discriminative_boxes(drawing: Drawing) -> 
     """Two species in one pose: outside the boxes every pixel is the same, inside it is texture."""
     layout, contrasts, means, kept = drawing.layout("test"), [], [], []
     small, side = drawing._figure_size == 128, glimpse_side(drawing)
-    w, count = drawing.image_size / side, 80 if drawing.image_size == 128 else 10
+    w, count = drawing.image_size / side, 40 if drawing.image_size == 128 else 6
     for row in np.flatnonzero(layout.discriminative.any(axis=1))[:count].tolist():
         label, other = siblings(drawing, "test", row)
         assert label != other

@@ -75,20 +75,6 @@ def test_fetches_once(server: Server, folder: Path, tree: Tree) -> None:
     assert server.asked == [(f"/{NAME}", None)]
 
 
-def test_resumes(server: Server, folder: Path, tree: Tree, data: bytes) -> None:
-    server.breaks = 2
-    folder.mkdir(parents=True)
-    (folder / f"{NAME}.part").write_bytes(data[:100])
-    cub.fetch(folder)
-    assert_landed(folder, tree)
-    rest = len(data) - 100
-    second = 100 + rest // 2
-    third = second + (len(data) - second) // 2
-    assert [wanted for _, wanted in server.asked] == [
-        f"bytes={start}-" for start in (100, second, third)
-    ]
-
-
 def test_an_endless_answer_is_cut_off(server: Server, folder: Path) -> None:
     server.endless = True
     with pytest.raises(DatasetNotFoundError, match=f"sent another {NAME} than published"):

@@ -81,12 +81,28 @@ def test_files_put_by_hand(server: Server, folder: Path) -> None:
     assert server.asked == [] and sorted(os.listdir(folder)) == ["images.gz", "labels"]
 
 
-def test_resumes_a_killed_transfer(server: Server, folder: Path) -> None:
+IMAGES = PACKED["/images.gz"]
+
+
+@pytest.mark.parametrize(
+    ("part", "ranges", "asked"),
+    [
+        (IMAGES[:1234], True, ["bytes=1234-", None]),
+        (IMAGES, True, [f"bytes={len(IMAGES)}-", None]),  # answered 416
+        (b"of another file", True, ["bytes=15-", None, None]),
+        (IMAGES[:1234], False, ["bytes=1234-", None]),
+    ],
+    ids=["killed", "whole", "of another file", "a server without ranges"],
+)
+def test_a_part_is_resumed(
+    server: Server, folder: Path, part: bytes, ranges: bool, asked: list[str | None]
+) -> None:
+    server.ranges = ranges
     folder.mkdir(parents=True)
-    (folder / "images.gz.part").write_bytes(PACKED["/images.gz"][:1234])
+    (folder / "images.gz.part").write_bytes(part)
     fetch(folder, Mirror(server.url))
     assert_landed(folder)
-    assert server.asked[0] == ("/images.gz", "bytes=1234-")
+    assert [wanted for _, wanted in server.asked] == asked
 
 
 def test_resumes_after_the_connection_broke(server: Server, folder: Path) -> None:
@@ -101,14 +117,6 @@ def test_resumes_after_the_connection_broke(server: Server, folder: Path) -> Non
         f"bytes={half}-",
         f"bytes={rest}-",
     ]
-
-
-def test_a_whole_part_needs_no_more_bytes(server: Server, folder: Path) -> None:
-    folder.mkdir(parents=True)
-    (folder / "images.gz.part").write_bytes(PACKED["/images.gz"])
-    fetch(folder, Mirror(server.url))
-    assert_landed(folder)
-    assert len(server.asked) == 2  # the first was answered 416
 
 
 @pytest.mark.parametrize("before", [0, 1234])
@@ -140,23 +148,6 @@ def test_the_bound_of_a_packed_file(content: bytes) -> None:
     packed = gzip.compress(content, compresslevel=0) + 256 * b"n"
     assert len(packed) > len(content)
     assert len(packed) <= RawFile("noise", len(content), "").most_packed
-
-
-def test_a_wrong_part_is_dropped(server: Server, folder: Path) -> None:
-    folder.mkdir(parents=True)
-    (folder / "images.gz.part").write_bytes(b"of another file")
-    fetch(folder, Mirror(server.url))
-    assert_landed(folder)
-    assert [wanted for _, wanted in server.asked] == ["bytes=15-", None, None]
-
-
-def test_a_server_without_ranges(server: Server, folder: Path) -> None:
-    server.ranges = False
-    folder.mkdir(parents=True)
-    (folder / "images.gz.part").write_bytes(PACKED["/images.gz"][:1234])
-    fetch(folder, Mirror(server.url))
-    assert_landed(folder)
-    assert len(server.asked) == 2
 
 
 def test_the_next_source_gives_what_the_first_has_not(server: Server, folder: Path) -> None:

@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 from scipy.io import loadmat, savemat
 
 from dtram_env.datasets import DatasetCorruptError, DatasetNotFoundError
 from dtram_env.datasets.sources import cars
-from tests.dtram_env.datasets.trees import Tree, annotations, colour_of, make_cars, pack
+from tests.dtram_env.datasets.trees import Tree, annotations, make_cars, pack
 
 COMMAND = r"`python -m dtram_env\.datasets download cars --data-dir [^`]*`"
 TEST_LABELS = "cars_test_annos_withlabels.mat"
@@ -82,18 +81,6 @@ def test_one_image_is_a_row_too(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> 
     savemat(tree.root / TEST_LABELS, {"annotations": annotations(rows)})
     monkeypatch.setitem(cars.COUNTS, "test", 1)
     assert cars.listing(tree.folder, "test").labels.tolist() == [1]
-
-
-def test_boxes_hold_the_models_colour(whole: Tree) -> None:
-    listed = cars.listing(whole.folder, "train")
-    assert listed.boxes is not None
-    for path, label, box in zip(listed.paths, listed.labels, listed.boxes, strict=True):
-        with Image.open(listed.root / path) as image:
-            if image.mode != "RGB":
-                continue
-            left, top, width, height = box.astype(int)
-            inside = np.asarray(image)[top : top + height, left : left + width]
-        assert np.abs(inside.mean(axis=(0, 1)) - colour_of(int(label))).max() < 12
 
 
 def test_equal_to_torchvisions_reader(whole: Tree) -> None:

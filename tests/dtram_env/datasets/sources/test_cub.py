@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from dtram_env.datasets import DatasetCorruptError, DatasetNotFoundError
 from dtram_env.datasets.sources import cub
-from tests.dtram_env.datasets.trees import Tree, colour_of, make_cub
+from tests.dtram_env.datasets.trees import Tree, make_cub
 
 COMMAND = r"`python -m dtram_env\.datasets download cub --data-dir [^`]*`"
 
@@ -66,26 +65,6 @@ def test_official_layout(whole: Tree, part: str) -> None:
     assert re.fullmatch(rf"Remove it and run {COMMAND}, which fetches it again\.", listed.fix)
 
 
-def test_parts_by_hand(whole: Tree) -> None:
-    # Of each species the first image is a test image, the other two train.
-    train = cub.listing(whole.folder, "train")
-    assert train.labels.tolist() == [0, 0, 1, 1, 2, 2] and len(train) == 6
-    assert train.paths[0] == "images/001.Odd_billed_Bird_0/Odd_Bird_0_1.jpg"
-    assert cub.listing(whole.folder, "test").labels.tolist() == [0, 1, 2]
-
-
-def test_boxes_hold_the_species_colour(whole: Tree) -> None:
-    listed = cub.listing(whole.folder, "train")
-    assert listed.boxes is not None
-    for path, label, box in zip(listed.paths, listed.labels, listed.boxes, strict=True):
-        with Image.open(listed.root / path) as image:
-            if image.mode != "RGB":
-                continue
-            left, top, width, height = box.astype(int)
-            inside = np.asarray(image)[top : top + height, left : left + width]
-        assert np.abs(inside.mean(axis=(0, 1)) - colour_of(int(label))).max() < 12
-
-
 def test_the_folder_itself(whole: Tree) -> None:
     assert not cub.lacking(whole.root) and not cub.lacking(whole.folder)
     assert cub.listing(whole.root, "test").paths == cub.listing(whole.folder, "test").paths
@@ -129,16 +108,6 @@ def test_nothing_there(tmp_path: Path) -> None:
     (folder / "CUB_200_2011.tgz").write_bytes(b"")
     with pytest.raises(DatasetNotFoundError, match=rf"tgz: not unpacked yet\. .*{COMMAND}"):
         cub.listing(folder, "train")
-
-
-def test_the_command_names_the_folder_only_if_it_must(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(DatasetNotFoundError, match=f"--data-dir {tmp_path}`"):
-        cub.listing(tmp_path / "cub", "train")
-    monkeypatch.setenv("DTRAM_DATA", str(tmp_path))
-    with pytest.raises(DatasetNotFoundError, match=r"`python -m dtram_env\.datasets download cub`"):
-        cub.listing(tmp_path / "cub", "train")
 
 
 @pytest.mark.parametrize("name", cub._LISTS)

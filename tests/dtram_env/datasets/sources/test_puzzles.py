@@ -1,4 +1,4 @@
-"""Patience and Pair: the images show what their pages say."""
+"""Patience and Pair show what their pages say; what holds for every puzzle, Signpost too."""
 
 import hashlib
 from typing import Any
@@ -6,28 +6,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dtram_env import sensor
 from dtram_env.datasets import SPLITS, load
-from dtram_env.datasets.sources import glyphs, pair, patience
+from dtram_env.datasets.sources import glyphs, pair, patience, signpost
+from tests.dtram_env.datasets.images import shown
 
-EMPTY = 4
+EMPTY = 4  # noise only
+SHAPES = np.concatenate([glyphs.shapes()[0], np.zeros((1, 8, 8), np.uint8)])
 
 
 def seen_at(name: str, split: str, pixels: np.ndarray) -> np.ndarray:
-    """The glyph ``(N,)`` in a glimpse at ``pixels`` (x, y) from the centre; `EMPTY`: noise only."""
+    """The glyph ``(N,)`` in a glimpse at ``pixels`` (x, y) from the centre, or `EMPTY`."""
     data = load(name, split)
-    location = np.broadcast_to(2 * pixels / data.images.shape[1], (len(data), 2))
-    return glyph_in(
-        sensor.glimpse(data.store(sensor.margin(8, 1)), np.arange(len(data)), location, 8)
-    )
-
-
-def glyph_in(windows: np.ndarray) -> np.ndarray:
-    """The glyph ``(B,)`` that windows ``(B, 8, 8, 1)`` show exactly; `EMPTY`, or -1: neither."""
-    drawn, _ = glyphs.shapes()
-    known = np.concatenate([drawn, np.zeros((1, 8, 8), np.uint8)]).astype(bool)
-    same = ((windows[..., 0] > 100)[:, None] == known).all(axis=(2, 3))
-    return np.where(same.any(axis=1), same.argmax(axis=1), -1)
+    return shown(data, SHAPES, 2 * pixels / data.images.shape[1])
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -82,23 +72,31 @@ def test_the_other_glyphs_of_pair_say_nothing(pixels: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("puzzle", "digest"), [(patience, "a02fc8c08c3b1d8e"), (pair, "d28729a9f2a98ebb")]
+    ("puzzle", "options", "digest"),
+    [
+        (signpost, {}, "ac5ab100d103d97c"),
+        (signpost, {"version": signpost.NOISY}, "d3b17d5eba6aeacf"),
+        (signpost, {"version": signpost.WIDE}, "6ae9b1a65df0dbb0"),
+        (patience, {}, "a02fc8c08c3b1d8e"),
+        (pair, {}, "d28729a9f2a98ebb"),
+    ],
 )
-def test_the_drawing_never_changes(puzzle: Any, digest: str) -> None:
+def test_the_drawing_never_changes(puzzle: Any, options: dict[str, Any], digest: str) -> None:
     """A changed digest means another dataset: raise the version of its environment."""
-    images, labels = puzzle.draw("test")
+    images, labels = puzzle.draw("test", **options)
     found = hashlib.sha256(images.tobytes() + labels.astype("<i8").tobytes()).hexdigest()
     assert found[:16] == digest
 
 
-@pytest.mark.parametrize("puzzle", [patience, pair])
+@pytest.mark.parametrize("puzzle", [signpost, patience, pair])
 def test_parts_differ_and_repeat(puzzle: Any) -> None:
     images, labels = puzzle.draw("test")
-    assert np.array_equal(images, puzzle.draw("test")[0])
+    again, again_labels = puzzle.draw("test")
+    assert np.array_equal(images, again) and np.array_equal(labels, again_labels)
     assert not np.array_equal(labels, puzzle.draw("train")[1][: len(labels)])
 
 
-@pytest.mark.parametrize("puzzle", [patience, pair])
+@pytest.mark.parametrize("puzzle", [signpost, patience, pair])
 def test_bad_input(puzzle: Any) -> None:
     with pytest.raises(ValueError, match="part='validation': expected one of 'train', 'test'"):
         puzzle.draw("validation")

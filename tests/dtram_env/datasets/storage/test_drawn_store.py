@@ -12,7 +12,6 @@ from dtram_env.datasets.storage import drawn_store
 from dtram_env.datasets.storage.cache import build_cache, open_cache
 from dtram_env.datasets.storage.drawn_store import DrawnStore
 from dtram_env.datasets.storage.thumbnails import box_resize
-from tests.dtram_env.datasets.images import window_of
 
 SIDE = 96
 DRAWING = replace(BIRDS, image_size=SIDE, num_classes=10, num_train=12, num_test=6)
@@ -54,19 +53,6 @@ def test_an_image_is_drawn_once_and_the_latest_are_kept(monkeypatch: pytest.Monk
     for i in (0, 2, 3, 1):
         assert (store.image(i) == i).all()
     assert drawn == [0, 1, 2, 3, 1]
-
-
-def test_crop_is_the_slice_of_the_padded_image(store: DrawnStore) -> None:
-    rng = np.random.default_rng(0)
-    for side in (1, 5, SIDE + 3):
-        index = rng.integers(0, 12, 12)
-        top, left = rng.integers(-side - 3, SIDE + 4, (2, 12))
-        top[:3] = (-side, SIDE, 0)  # wholly outside
-        crops = store.crop(index, top, left, side)
-        assert crops.shape == (12, side, side, 3) and crops.dtype == np.uint8
-        for crop, i, y, x in zip(crops, index, top, left, strict=True):
-            np.testing.assert_array_equal(crop, window_of(DRAWING.draw("train", i), y, x, side))
-    assert not store.crop(index, top, left, side)[:2].any()
 
 
 def test_thumbnails(store: DrawnStore) -> None:

@@ -75,20 +75,6 @@ def test_an_enlarged_image() -> None:
     assert box_resize(image, 3)[0, ..., 0].tolist() == [[10, 25, 40]] * 3
 
 
-@pytest.mark.parametrize(
-    ("size", "side", "pixels", "units"),
-    [
-        (4, 2, [[0, 1], [2, 3]], [[2, 2], [2, 2]]),
-        (3, 2, [[0, 1], [1, 2]], [[2, 1], [1, 2]]),
-        (2, 3, [[0, 1], [0, 1], [1, 1]], [[2, 0], [1, 1], [2, 0]]),
-    ],
-)
-def test_taps(size: int, side: int, pixels: list, units: list) -> None:
-    found, of_each = box_taps(size, side)
-    assert of_each.tolist() == units
-    assert found[of_each > 0].tolist() == np.array(pixels)[of_each > 0].tolist()
-
-
 @given(size=st.integers(1, 60), side=st.integers(1, 60))
 def test_taps_cover_the_line_once(size: int, side: int) -> None:
     pixels, units = box_taps(size, side)
