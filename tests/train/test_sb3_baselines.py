@@ -456,7 +456,7 @@ WHOLE_ID = ("--env-id", WHOLE)
             ("--algo", "dqn", *WHOLE_ID),
             "--algo dqn takes one Discrete action, which policy-only ids have; "
             "hyperparameters.toml has no row [whole-task.dqn]; use --algo ppo, a2c, sac, "
-            "tqc, recurrent_ppo, maskable_ppo, random, center, scan, or add a row",
+            "tqc, recurrent_ppo, maskable_ppo, ars, random, center, scan, or add a row",
         ),
         (
             ("--algo", "sac", *WHOLE_ID, "--view", "discrete"),
@@ -577,7 +577,7 @@ def test_options_change_the_row_of_the_table() -> None:
     chosen = prepare(
         Options(algo="ppo", env_id=WHOLE, set=words, view="discrete", observe="glimpse", num_envs=8)
     ).chosen
-    assert chosen.env == {"view": "discrete", "observe": "glimpse", "grid": 3}
-    assert (chosen.num_envs, chosen.network) == (8, {"width": 64})
-    rest = settings("whole-task", "ppo").algorithm
-    assert chosen.algorithm == rest | {"learning_rate": 1e-4, "ent_coef": "auto_0.1"}
+    row = settings("whole-task", "ppo")
+    assert chosen.env == row.env | {"view": "discrete", "observe": "glimpse", "grid": 3}
+    assert (chosen.num_envs, chosen.network) == (8, row.network | {"width": 64})
+    assert chosen.algorithm == row.algorithm | {"learning_rate": 1e-4, "ent_coef": "auto_0.1"}
