@@ -109,10 +109,10 @@ def test_a_bad_split_stops_a_program_before_it_trains(
     assert not run.exists()
 
 
-@pytest.mark.parametrize("do", [Path.unlink, truncate])
 @pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize(
-    ("env_id", "reader", "make"), [("CUB", cub, make_cub), ("Cars", cars, make_cars)]
+    ("env_id", "reader", "make", "do"),
+    [("CUB", cub, make_cub, truncate), ("Cars", cars, make_cars, Path.unlink)],
 )
 def test_a_bad_test_image_of_published_photographs(
     tmp_path: Path,

@@ -100,26 +100,6 @@ def test_download_of_what_is_there(run: Callable, cub_tree: Tree) -> None:
     assert run("download cub") == (0, f"cub: {cub_tree.folder}\n", "")
 
 
-def test_download_cub_from_the_archive_put_there(
-    run: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "cub"
-    folder.mkdir()
-    (folder / "CUB_200_2011.tgz").write_bytes(b"no archive")
-    code, _, said = run("download cub")  # DatasetCorruptError
-    assert code == 1 and said.count("\n") == 1
-    assert f"{folder / 'CUB_200_2011.tgz'}: expected a file with MD5 97eceeb196236b17" in said
-    assert "`python -m dtram_env.datasets download cub --data-dir" in said
-
-
-def test_download_cars_says_where_to_put_the_archives(run: Callable, tmp_path: Path) -> None:
-    code, _, said = run("download cars")
-    assert code == 1
-    for archive in cars.ARCHIVES:
-        assert f"{archive.name} (MD5 {archive.md5})" in said
-    assert f"Put these files into {tmp_path / 'cars'} by hand" in said
-
-
 def test_an_unknown_name(run: Callable, capsys: pytest.CaptureFixture[str]) -> None:
     for command in ("download", "build"):
         with pytest.raises(SystemExit) as stopped:
