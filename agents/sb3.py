@@ -1,10 +1,11 @@
 """Stable-Baselines3: networks for its policies, and adapters in both directions.
 
+    env = Sb3VecEnv(ID, 64, view="discrete", observe="canvas", glimpse_format="image")
     model = PPO("MultiInputPolicy", env, gamma=1.0, policy_kwargs=policy_settings())
     set_first_stop(model, 0.1)  # looks on often at first, and so learns from many glimpses
     ignore_unread(model)  # learns from what the environment reads of an action
     learn_labels(model)  # and from the labels, if Sb3VecEnv(..., show_label=True) shows them
-    dtram_env.evaluate(Sb3Policy(model), "DTRAM-MNIST-v0", view="discrete")
+    dtram_env.evaluate(Sb3Policy(model), ID, view="discrete", ...)  # as in training
     evaluate_policy(Sb3Agent(DTRAM.load("pretrained/mnist")), vec_env, n_eval_episodes=10_000)
 
 `Sb3Agent` is for environments in the continuous view.
@@ -116,27 +117,26 @@ def policy_settings(width: int = 256, what_features: int = 128, **more: Any) -> 
 
 
 def set_first_stop(model: Any, probability: float) -> None:
-    """Makes an untrained model stop after each glimpse with a probability, in every view.
+    """Makes an untrained model stop after each glimpse with the given probability.
 
-    SB3's policies begin with 0.5 in the views "discrete" and "continuous": they have hardly seen a
-    third glimpse when they learn to stop early, and then see fewer and fewer.
+    SB3's policies begin with 0.5 in the views "discrete" and "continuous", so they have hardly seen
+    a third glimpse when they learn to stop, and then see fewer and fewer.
 
     Args:
         model: PPO, A2C, RecurrentPPO or MaskablePPO, on one of this package's environments.
-        probability: between 0 and 1, both excluded. In the view "single" the rest is shared evenly
-            by the cells.
+        probability: between 0 and 1, both excluded. In the view "single" the cells share the rest
+            evenly; if some of them are masked, the model stops more often.
 
     Raises:
-        ValueError: the probability is out of range, or the model another algorithm.
+        ValueError: the probability is out of range, it is another algorithm, or it uses gSDE.
     """
     fits = isinstance(probability, float) and 0 < probability < 1
-    check("first_stop", probability, fits, "a number between 0 and 1, both excluded")
+    check("probability", probability, fits, "a number between 0 and 1, both excluded")
     space, policy = model.action_space, model.policy
     layer = getattr(policy, "action_net", None)
-    if not isinstance(layer, nn.Linear):
-        expected = "expected PPO, A2C, RecurrentPPO or MaskablePPO"
+    if not isinstance(layer, nn.Linear) or getattr(model, "use_sde", False):
         raise ValueError(
-            f"{type(model).__name__}: {expected} to set a first probability of stopping"
+            f"{type(model).__name__}: expected PPO, A2C, RecurrentPPO or MaskablePPO without gSDE"
         )
     odds = probability / (1 - probability)
     with torch.no_grad():

@@ -181,6 +181,15 @@ class Sb3VecEnv(VecEnv):
         """Frames ``(h, w, 3)`` uint8 of the first slots."""
         return self.venv.render() or ()
 
+    def _get_indices(self, indices: base_vec_env.VecEnvIndices) -> Iterable[int]:
+        if indices is None:
+            return range(self.num_envs)
+        slots = [indices] if isinstance(indices, int | np.integer) else list(indices)
+        for i in slots:
+            if not 0 <= i < self.num_envs:
+                raise ValueError(f"indices={indices!r}: expected slots 0 to {self.num_envs - 1}")
+        return slots
+
 
 def _split(infos: dict[str, Any], slots: Iterable[int]) -> list[dict[str, Any]]:
     """Gymnasium's infos (arrays with masks) as one dict per slot; the slots must have all keys."""

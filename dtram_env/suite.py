@@ -108,7 +108,7 @@ SUITE = (
     ),
     Challenge(
         "DTRAM-MNIST-v0",
-        "to see, on digits",
+        "the whole task, on digits",
         random_return(10, 7),
         0.9492,
         "DT-RAM with a map, one seed",

@@ -47,7 +47,7 @@ from train.paper.write_tables import RUNS, make_row, write_csv, write_table
 KEYS = (*TITLES, "ladder", "stops", "figure7", "figure8", "curves", "claims")
 OF_CARS = ("table4", "figure8")
 OF_PHOTOGRAPHS = ("table3", "table4", "table5", "figure8")
-"""Tables and figures for which no small drawn birds stand in."""
+"""Tables and figures that need photographs."""
 
 
 @dataclass(frozen=True)
@@ -206,12 +206,13 @@ def update_records(options: Options, reader: Reader, problems: list[str]) -> lis
 
 def new_claims(options: Options, reader: Reader) -> list[Record]:
     """Evidence of finished runs for the claims about DT-RAM."""
-    new = []
+    new: list[Record] = []
+    before = read_records(options.folder / claims.RECORDS)
     for line, seed, folder in finished_runs(options, ["claims"]):
         trunk = line.protocol.systems[line.system].trunk
         if trunk and has_results(ram := line.protocol.folder(options.runs, trunk, seed)):
             looks = {n: line.protocol.folder(options.runs, n, 0) for n in line.protocol.looks}
-            new += claims.compare(reader, line, seed, folder, ram, looks)
+            new += claims.compare(reader, line, seed, folder, ram, looks, before)
     return new
 
 
@@ -280,9 +281,12 @@ def reproduce(options: Options) -> list[Path]:
     """
     for key in OF_PHOTOGRAPHS:
         if {key, "all"} & {*options.what} and key not in options.keys:
-            print(f"{key}: not made; it needs the photographs of CUB or Cars")
+            data = "cars" if key in OF_CARS else "cub"
+            way_out = f"`python -m dtram_env.datasets download {data}`, and no --data drawn"
+            print(f"{key}: not made; it needs the photographs of {data}: {way_out}")
     if not options.keys:
-        raise ValueError("nothing to make: drawn birds have table6 to table9, scenes and figure7")
+        others = ", ".join(key for key in KEYS if key not in OF_PHOTOGRAPHS)
+        raise ValueError(f"nothing to make; without photographs there are {others}")
     check_destination(options.folder)
     runs = plan(options)
     finished = [run for run in runs if run.finished]

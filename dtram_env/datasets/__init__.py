@@ -200,7 +200,7 @@ def _stand_in(name: str, data: str, data_dir: str | Path | None, may_download: b
         why = ""
         instead = (
             f" Drawn images in its place are {DATASETS[info.stand_in].env_id}, which gym.make also "
-            "uses with data='auto' or 'builtin'."
+            "uses with data='auto' or 'builtin'; programs take --env-id with this id."
         )
     raise DatasetNotFoundError(
         f"{name}: not all its files are in {folder}: it has no {', '.join(info.lacking(folder))}"

@@ -250,12 +250,18 @@ def test_first_stops_that_cannot_be(mnist_folder: Path) -> None:
     env = Sb3VecEnv(ID, 2, view="discrete")
     model = PPO("MultiInputPolicy", env, policy_kwargs=policy_settings(16), **QUIET)
     for wrong in (0.0, 1.0, -1, "half"):
-        with pytest.raises(ValueError, match=f"first_stop={wrong!r}: expected a number between"):
+        with pytest.raises(ValueError, match=f"probability={wrong!r}: expected a number between"):
             set_first_stop(model, wrong)  # type: ignore[arg-type]
     single = Sb3VecEnv(ID, 2, **with_classifier({"view": "single", "classifier": True}))
     other = DQN("MultiInputPolicy", single, policy_kwargs=policy_settings(16), **QUIET)
-    with pytest.raises(ValueError, match="DQN: expected PPO, A2C, RecurrentPPO or MaskablePPO to"):
+    with pytest.raises(
+        ValueError, match="DQN: expected PPO, A2C, RecurrentPPO or MaskablePPO with"
+    ):
         set_first_stop(other, 0.1)
+    env = Sb3VecEnv(ID, 2, view="continuous")
+    noise = PPO("MultiInputPolicy", env, policy_kwargs=policy_settings(16), use_sde=True, **QUIET)
+    with pytest.raises(ValueError, match=r"PPO: expected .* without gSDE"):
+        set_first_stop(noise, 0.1)
 
 
 # --- What the environment reads of an action

@@ -285,7 +285,10 @@ def test_attributes_and_methods() -> None:
             env.set_attr(name, None)
     env.set_attr("validate_actions", False)
     assert env.venv.validate_actions is False
-    assert env.get_attr("note", indices=2) == [6]
+    for wrong in (3, -1, [0, 5]):
+        with pytest.raises(ValueError, match="expected slots 0 to 2"):
+            env.get_attr("note", indices=wrong)
+    assert env.get_attr("note", indices=np.int64(2)) == [6]  # type: ignore[arg-type]
     env.reset()
     env.step(np.array([[0, 0, 0]] * 3))
     env.step(np.array([[0, 1, 0], [0, 0, 0], [0, 1, 0]]))  # slots 0 and 2 start again

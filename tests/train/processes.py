@@ -135,8 +135,10 @@ def check_what_is_shared() -> None:
     with draws.sharing(distributed.share_of(7)):
         own_mean = torch.arange(7.0)[process::count].mean()
         torch.testing.assert_close(distributed.mean_of_batch(own_mean), torch.tensor(3.0))
-    got = [signal.SIGTERM if process == k == 1 else None for k in range(3)]
-    assert [*map(distributed.shared_signal, got)] == [None, signal.SIGTERM, None]
+    shared = distributed.SharedSignal()
+    got = [shared(signal.SIGTERM if process == k == 1 else None) for k in range(3)]
+    assert got == [None, None, signal.SIGTERM]
+    assert shared(signal.SIGINT if process == 0 else None, now=True) == signal.SIGINT
 
 
 def check_batch_norm() -> None:

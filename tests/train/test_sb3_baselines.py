@@ -563,7 +563,8 @@ def test_a_missing_package_is_named(
     tmp_path: Path, policy_id: str, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "sb3_contrib", None)
-    for algo in ("recurrent_ppo", "maskable_ppo"):
+    monkeypatch.delitem(sys.modules, "train.baselines.ars", raising=False)
+    for algo in ("recurrent_ppo", "maskable_ppo", "ars"):
         run = tmp_path / algo
         said = refused(capsys, "--algo", algo, *POLICY, "--run-dir", str(run))
         assert said.startswith(

@@ -22,7 +22,7 @@ from train.common.records import read_records
 from train.common.run import run_program
 from train.dtram.recipes import RECIPES
 from train.reinforce import Options as ReinforceOptions
-from train.search import SPACES, WHOLE_TASK_SPACES, Options, as_toml, draw
+from train.search import SPACES, Options, as_toml, draw
 
 WHOLE = "DTRAM-Signpost-v0"
 
@@ -124,7 +124,7 @@ def test_a_trial_is_a_run_of_its_program(
     if algo == "dtram":
         small = {"stop": "after max_mean_glimpses=none epochs=2", "batch_size": 32}
     space = {name: [value] for name, value in small.items()}
-    monkeypatch.setitem(search.WHOLE_TASK_SPACES, algo, space)
+    monkeypatch.setitem(search.SPACES, algo, space)
     found = outcome_of(tiny(algo=algo, trials=2, steps=steps))
     first, second = found["trials"]
     assert first["row"] == table_row("whole-task", algo)
@@ -149,15 +149,12 @@ def test_a_trial_is_a_run_of_its_program(
 def test_a_space_draws_what_the_program_takes(track: str, algo: str) -> None:
     if track == "whole-task" and algo.endswith("dqn"):
         return
-    space = (WHOLE_TASK_SPACES if track == "whole-task" else SPACES)[algo]
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(5):
-        changes = draw(study.ask(), space)
+        changes = draw(study.ask(), SPACES[algo])
         if algo == "dtram":
             row = table_row(track, algo) | changes
             command_line(ReinforceOptions, None, RECIPES, flags(reinforce_options(row)))
-            # A search of the whole task's length would choose cells, a full run would not.
-            assert ("locator" in changes) == (track == "policy-only")
         else:
             row = settings(track, algo, changes).row
         row |= {"learning_rate": 1e-05, "use_rms_prop": True}

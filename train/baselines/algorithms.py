@@ -158,9 +158,10 @@ def make_model(algo: str, env: Any, chosen: Settings, seed: int, device: Any) ->
     first_stop = network.pop("first_stop", None)
     keywords["policy_kwargs"] = policy_settings(**network)
     model = _make(algo, policy, env, gamma=1.0, seed=seed, device=device, **keywords)
-    if hasattr(getattr(model, "policy", None), "action_dist"):  # none if it is only to act
-        if first_stop is not None:
-            set_first_stop(model, first_stop)
+    made = getattr(model, "policy", None)  # none if the model is only to act
+    if made is not None and first_stop is not None:
+        set_first_stop(model, first_stop)
+    if hasattr(made, "action_dist"):
         ignore_unread(model)
         if ALGORITHMS[algo].labels:
             learn_labels(model)

@@ -4,9 +4,13 @@ from typing import Any, ClassVar
 
 import torch
 from gymnasium import spaces
-from sb3_contrib import ARS
-from sb3_contrib.ars.policies import ARSPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+
+from dtram_env.optional import require
+
+require("sb3_contrib", "sb3")
+from sb3_contrib import ARS  # noqa: E402
+from sb3_contrib.ars.policies import ARSPolicy  # noqa: E402
 
 
 class ArsPolicy(ARSPolicy):
@@ -31,7 +35,8 @@ class ArsPolicy(ARSPolicy):
 
 
 class Ars(ARS):
-    """`ARS` that starts from a random network, counts env steps right and can be continued."""
+    """`ARS` that starts from a random network, counts each step of the episodes that it compares
+    once, and can be continued."""
 
     weights: Any  # a vector of all parameters
     policy_aliases: ClassVar[dict[str, Any]] = {"MultiInputPolicy": ArsPolicy}

@@ -186,13 +186,33 @@ def gathered(part: Tensor, images: int, dim: int = 0) -> Tensor:
     return summed(whole.index_copy_(dim, place, part))
 
 
-def shared_signal(got: Signals | None) -> Signals | None:
-    """A signal that any of the processes got; all of them ask after the same batch."""
-    if not joined():
-        return got
-    number = torch.tensor(got or 0)
-    dist.all_reduce(number, dist.ReduceOp.MAX)
-    return Signals(int(number)) if number else None
+class SharedSignal:
+    """Tells all processes of a signal that any of them got, after the same batch."""
+
+    def __init__(self) -> None:
+        self._flag = torch.tensor(0)
+        self._work: Any = None
+
+    def __call__(self, got: Signals | None, now: bool = False) -> Signals | None:
+        """The signal that some process had at the last call; with `now`, at this one.
+
+        Without `now` no process waits for slower ones.
+        """
+        if not joined():
+            return got
+        agreed = self._answer()
+        if not agreed:
+            self._flag = torch.tensor(got or 0)
+            self._work = dist.all_reduce(self._flag, dist.ReduceOp.MAX, async_op=True)
+            agreed = self._answer() if now else 0
+        return Signals(agreed) if agreed else None
+
+    def _answer(self) -> int:
+        if self._work is None:
+            return 0
+        self._work.wait()
+        self._work = None
+        return int(self._flag)
 
 
 # -- one model -------------------------------------------------------------------------------------

@@ -271,6 +271,8 @@ class EnvOptions(Checked):
         for key in ("data", "split", "view", "num_envs", "backend", "order"):
             if key in found:
                 way_out = f"the program sets {key} itself; leave it out"
+                if key == "data":
+                    way_out += ", or take an id of drawn images: --env-id DTRAM-Birds-v0"
                 raise ValueError(f"--env {key}={found[key]}: {way_out}")
         return found
 

@@ -92,7 +92,7 @@ class TrainingRun(RunFolder):
         self.model, self.seed = model, seed
         self.progress = Progress()
         self._resuming = False
-        self._interrupt = Interrupt()
+        self._interrupt, self._shared_signal = Interrupt(), distributed.SharedSignal()
         super().__init__(*folder)
         self._origin = provenance(self.device)
         self._clock = time.perf_counter()  # progress.seconds counts up to this moment
@@ -201,7 +201,7 @@ class TrainingRun(RunFolder):
                     bar.set_postfix_str(describe(self._means()))
                 if progress.batch == count:
                     break
-                got = distributed.shared_signal(self._interrupt.signal)
+                got = self._shared_signal(self._interrupt.signal)
                 if got is not None or self.save_is_due:
                     progress.sums = self._sums.tolist()
                     self._save()
@@ -260,7 +260,7 @@ class TrainingRun(RunFolder):
         progress.epoch, progress.batch = progress.epoch + 1, 0
         progress.sums = []
         self._save()
-        if (got := distributed.shared_signal(self._interrupt.signal)) is not None:
+        if (got := self._shared_signal(self._interrupt.signal, now=True)) is not None:
             self.leave(got)
 
     def save_model(self, network: SavedNetwork, *inside: str, **about: Any) -> None:

@@ -145,8 +145,8 @@ class Images:
 class TrainingTask:
     """A registered environment in the form that training in batches needs.
 
-    Images go to `device`; `env_options` are keywords for `gym.make`. Drawn images stand in for no
-    real ones. The attribute `image_size` is the side of images in memory, or the shorter side
+    Images go to `device`; `env_options` are keywords for `gym.make`. Missing photographs
+    are an error. The attribute `image_size` is the side of images in memory, or the shorter side
     to which images on disk were resized; None if they keep their own size.
     """
 

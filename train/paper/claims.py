@@ -47,14 +47,21 @@ def unpack(record: Record) -> tuple[np.ndarray, np.ndarray]:
 
 
 def compare(
-    reader: Reader, line: Line, seed: int, dtram: Path, ram: Path, looks: Mapping[str, Path]
+    reader: Reader,
+    line: Line,
+    seed: int,
+    dtram: Path,
+    ram: Path,
+    looks: Mapping[str, Path],
+    before: Sequence[Record],
 ) -> list[Record]:
     """Evidence on a DT-RAM against other ways to stop on its trunk, and against one look.
 
     Two confidence thresholds are mixed so that their mean glimpses on the test split are DT-RAM's.
-    Of the networks that look once, validation chooses the best; without all of them there is no
-    such evidence. `dtram`, `ram` and `looks` are the run folders of `line`, its trunk and those
-    networks. ValueError: the trunk was trained again.
+    Of the networks that look once, validation chooses the best; if a run is missing, it is the one
+    in the records `before`, and without such a record there is no such evidence. `dtram`, `ram` and
+    `looks` are the run folders of `line`, its trunk and those networks. ValueError: the trunk was
+    trained again.
     """
     reading = reader.read(line, dtram)
     wrong, mean = ~reading.outcome.right, float(reading.outcome.glimpses.mean())
@@ -66,11 +73,17 @@ def compare(
         THRESHOLD: statistics.mixture_at(scores, rules, mean),
         WHOLE: statistics.mixture_at(scores, [whole], budget),
     }
+    key = {"protocol": line.protocol.name, "against": LOOK}
+    on_record = next((record for record in before if key.items() <= record.items()), None)
+    look = None
     if looks and all(map(has_results, looks.values())):
         read = {name: read_json(folder / "results.json") for name, folder in looks.items()}
         best = min(read, key=lambda name: read[name]["validation"]["error"])
-        look = reader.read(line_of(line.protocol, best), looks[best]).outcome
-        others[LOOK] = statistics.Mixture(np.stack([~look.right] * 2), 0.0, 1.0)
+        look = ~reader.read(line_of(line.protocol, best), looks[best]).outcome.right
+    elif on_record is not None:
+        best, look = on_record["look"], unpack(on_record)[1] > 0
+    if look is not None:
+        others[LOOK] = statistics.Mixture(np.stack([look] * 2), 0.0, 1.0)
     about = {"protocol": line.protocol.name, "system": line.system, "seed": seed}
     data = reading.results["dataset"]
     return [

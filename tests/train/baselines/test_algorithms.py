@@ -1,8 +1,10 @@
 """The table of hyper-parameters: every row makes a model, and is what its search found."""
 
 import json
+from contextlib import nullcontext
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dtram_env.sb3 import Sb3VecEnv
@@ -81,6 +83,18 @@ def test_a_row_makes_its_model(mnist_folder, track: str, algo: str) -> None:
         assert rollout % row.get("batch_size", rollout) == 0
     elif "buffer_size" in row:
         assert row["learning_starts"] >= row["batch_size"]
+
+
+def test_a_first_stop_is_for_policies_that_sample(mnist_folder) -> None:
+    """PPO has it, SAC is refused, rather than made without it."""
+    for algo, fits in (("ppo", True), ("sac", False)):
+        chosen = settings("whole-task", algo, {"network.first_stop": 0.01})
+        env = Sb3VecEnv(IDS["whole-task"], chosen.num_envs, **chosen.env)
+        with nullcontext() if fits else pytest.raises(ValueError, match="SAC: expected PPO"):
+            model = make_model(algo, env, chosen, seed=0, device="cpu")
+            bias = model.policy.action_net.bias
+            assert bias[int(env.action_space.nvec[0]) + 1].item() == pytest.approx(np.log(1 / 99))
+        env.close()
 
 
 @pytest.mark.parametrize("track", ROWS)

@@ -73,7 +73,14 @@ def test_the_whole_budget_is_a_point_of_the_confidence_curve(
     reader: Any = SimpleNamespace(read=lambda *_: reading, scores=lambda *_: scores)
     monkeypatch.setattr(statistics, "confidences", lambda scores: [0.0])
     line = line_of(SCENES[0], "dtram")
-    threshold, whole = claims.compare(reader, line, 0, tmp_path, tmp_path, {})
+    about = {"protocol": line.protocol.name, "against": LOOK, "look": "one-look-256"}
+    before = [{**about, **evidence([1, 0, 0, 0], [[0, 1, 1, 0]] * 2, 0.0, 2.0)}]
+    for other in ({"protocol": "elsewhere"}, {"against": WHOLE}):  # the others are not its own
+        found = claims.compare(reader, line, 0, tmp_path, tmp_path, {}, [{**before[0], **other}])
+        assert [one["against"] for one in found] == [THRESHOLD, WHOLE]
+    threshold, whole, look = claims.compare(reader, line, 0, tmp_path, tmp_path, {}, before)
+    assert (look["against"], look["look"]) == (LOOK, "one-look-256")
+    assert claims.unpack(look)[1].tolist() == [0, 1, 1, 0]
     assert threshold["against"] == THRESHOLD and whole["against"] == WHOLE
     assert (threshold["other_mean_glimpses"], threshold["other_share"]) == (2.0, 0.5)
     assert claims.unpack(threshold)[1].tolist() == [0.5] * 4

@@ -1,4 +1,4 @@
-"""Signpost: the images show what the layout says, and the arrow leads to the class."""
+"""Signpost: a glyph of the class, and an arrow that leads to it."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def test_arrows_point_where_their_name_says() -> None:
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_the_location_shows_the_class(split: str) -> None:
-    """The sensor shows the class of every image at the layout's location."""
+    """The sensor shows the class at the centre, or where the arrow there points."""
     drawn, _ = glyphs.shapes()
     layout = read_signpost(split)
     data = load("signpost", split)
@@ -42,13 +42,6 @@ def test_the_centre_shows_the_class_or_the_way(split: str) -> None:
     layout = read_signpost(split)
     seen = shown(load("signpost", split), np.concatenate([drawn, arrows]))
     assert np.array_equal(seen, np.where(layout.easy, layout.labels, 4 + layout.direction))
-
-
-def test_location_is_nine_pixels_from_the_centre() -> None:
-    layout = read_signpost("train")
-    expected = {-1: (0, 0), 0: (-9, 0), 1: (9, 0), 2: (0, -9), 3: (0, 9)}
-    pixels = np.array([expected[d] for d in layout.direction.tolist()]) / 14
-    assert np.allclose(layout.location, pixels, atol=1e-6)
 
 
 def test_the_centre_of_a_hard_image_has_no_information() -> None:
@@ -109,7 +102,6 @@ def test_the_wide_version_shows_the_class_far_away() -> None:
         there = layout.direction == k
         box = images[there, 50 + y - 4 : 50 + y + 4, 50 + x - 4 : 50 + x + 4]
         assert np.array_equal(shape_in(box, drawn), labels[there])
-        assert np.allclose(layout.location[there], np.array([x, y]) / 50)
 
 
 def test_brightness_and_noise() -> None:
