@@ -193,7 +193,7 @@ class Entry(NamedTuple):
 
     place: str  # its file and line
     record: Record
-    of_suite: bool = False  # which trains for fewer env steps, unless nothing is trained
+    of_suite: bool = False  # which trains for fewer env steps on the whole task
 
     @property
     def row(self) -> tuple[str, str, str, bool]:
@@ -211,7 +211,8 @@ def read_leaderboard(results: Path = RESULTS) -> list[Entry]:
     for folder in ("comparison", "suite", "leaderboard"):
         for path in sorted((results / folder).glob("*.jsonl")):
             for number, record in enumerate(read_results(path), start=1):
-                of_suite = folder == "suite" and record.get("env_steps") != 0
+                shorter = record["track"] == "whole-task" and record.get("env_steps") != 0
+                of_suite = folder == "suite" and shorter
                 entry = Entry(f"{path}, line {number}", record, of_suite)
                 key = (*entry.row, record["seed"])
                 if key not in found or "problem" in found[key].record:
