@@ -152,9 +152,11 @@ def test_the_tables_of_the_leaderboard(tmp_path: Path) -> None:
     failed = {"env_id": SENT["env_id"], "algo": "a", "seed": 3, "problem": "it broke"}
     lost = failed | {"algo": "c"}
     name = f"{SENT['env_id']}.jsonl"
-    write_records(tmp_path, f"comparison/{name}", *three, failed, lost)
+    untrained = {"algo": "d", "env_steps": 0, "learns_from": "nothing"}
+    twice = changed(**ours | untrained, mean_return=0.45)  # trained for as long: the same run
+    write_records(tmp_path, f"comparison/{name}", *three, failed, lost, twice)
+    write_records(tmp_path, f"suite/{name}", changed(**ours, algo="a", mean_return=0.461), twice)
     (tmp_path / "comparison" / f"{SENT['env_id']}-learning_curves.png").touch()
-    write_records(tmp_path, f"suite/{name}", changed(**ours, algo="a", mean_return=0.461))
     uncounted = changed(**ours, algo="b", env_steps=None, mean_return=0.47, learns_from="nothing")
     labels = changed(learns_from="labels and reward", mean_return=0.485)
     write_records(tmp_path, f"leaderboard/{name}", uncounted, labels)
@@ -170,6 +172,7 @@ def test_the_tables_of_the_leaderboard(tmp_path: Path) -> None:
         "| b (discrete, canvas) | 0.4700 | 50.00 | 2.00 | not counted | one seed "
         "| `abcdefg`, `0123456` |",
         f"| {a} | 0.4610 | 50.00 | 2.00 | 300,000 | one seed | `abcdefg`, `0123456` |",
+        "| d (discrete, canvas) | 0.4500 | 50.00 | 2.00 | 0 | one seed | `abcdefg`, `0123456` |",
     ]
     assert rows[1] == f"| theirs | 0.4850 | 50.00 | 2.00 | 300,000 | one seed | {where} |"
     assert f"- {a}: `python y.py`, then `python train/x.py`\n" in text
