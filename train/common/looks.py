@@ -13,26 +13,42 @@ from train.common.film import Episode, bars
 from train.common.page import encoded, image, picture
 
 BINS = 16  # of a map, on each side
-MOST_MAPS = 12
+MOST_MAPS = 12  # numbers of glimpses, and glimpses, that have maps
 SHOWN = 12  # images of a group
 BARS = 5  # classes with a bar
 STEPS = 12  # glimpses whose beliefs are shown: the first ones, and the last ones
 PICTURE = 280  # pixels
 
 
-def location_maps(
-    locations: np.ndarray, taken: np.ndarray, whole_first: bool
-) -> list[tuple[int, Markup]]:
-    """Numbers and maps of the first `MOST_MAPS` glimpses, for ``run.html``.
+def location_maps(locations: np.ndarray, taken: np.ndarray, whole_first: bool) -> dict[str, Any]:
+    """Maps of the locations ``(N, T, 2)`` of the glimpses that images took, for ``run.html``.
 
-    A map is of the images that took its glimpse; `locations` ``(N, T, 2)``, and `taken` ``(N,)``
-    glimpses. With `whole_first` the first glimpse is a thumbnail, without a map.
+    `taken` ``(N,)`` are numbers of glimpses, the first of which is a thumbnail, without a map, if
+    `whole_first`. A row of maps is of the images that took a number of glimpses, the first row of
+    all images; a column is a glimpse.
     """
-    first = 1 + whole_first
-    return [
-        (t, location_map(locations[taken >= t, t - 1], f"map of the locations of glimpse {t}"))
-        for t in range(first, min(int(taken.max()) + 1, first + MOST_MAPS))
-    ]
+    first = 2 if whole_first else 1
+    counts = np.bincount(taken)
+    numbers = sorted(np.argsort(-counts, kind="stable")[:MOST_MAPS].tolist())
+    numbers = [t for t in numbers if counts[t]]
+    longest = int(taken.max())
+    steps = range(first, min(longest, first + MOST_MAPS - 1) + 1)
+    rows = []
+    for number in (None, *(numbers if len(numbers) > 1 else ())):
+        maps = []
+        for step in steps:
+            of_row = taken >= step if number is None else (taken == number) & (taken >= step)
+            at = locations[of_row, step - 1]
+            glimpses = "" if number is None else f" of {number}"
+            label = f"map of the locations of glimpse {step}{glimpses}"
+            maps.append(location_map(at, label) if len(at) else "")
+        name = "all images"
+        if number is not None:
+            share = 100 * counts[number] / len(taken)
+            name = f"{number} glimpse{'s' * (number > 1)}, {share:.1f} %"
+        rows.append((name, maps))
+    left_out = np.count_nonzero(counts) > len(numbers) or longest > steps.stop - 1
+    return {"steps": steps, "rows": rows, "left_out": left_out} if steps else {}
 
 
 def location_map(locations: np.ndarray, label: str) -> Markup:

@@ -70,7 +70,7 @@ def write_run_page(
         curves = learning_curves(points, VALIDATIONS, "env_steps", "env steps")
     else:
         curves = learning_curves(read_json_lines(path, Step) if path.exists() else [])
-    content = {"costs": (), "rules": (), "maps": (), "groups": (), **shown}
+    content = {"costs": (), "rules": (), "maps": None, "groups": (), **shown}
     return write_page(
         folder / "report.html",
         "run.html",

@@ -35,20 +35,25 @@ def test_maps_are_of_the_images_that_took_a_glimpse(whole_first: bool, steps: li
     taken = np.array([1, 1, 1, 3, 3])
     locations = np.where(np.arange(4) < taken[:, None], 0.0, np.nan)[..., None].repeat(2, axis=-1)
     found = location_maps(locations, taken, whole_first)
-    assert [glimpse for glimpse, _ in found] == steps
-    for _, one in found:
-        light = brightness(one)
-        middle = light[BINS // 2, BINS // 2]
-        assert middle == light.max() > 0 and (light == middle).sum() == 1
+    assert list(found["steps"]) == steps and not found["left_out"]
+    names, maps = zip(*found["rows"], strict=True)
+    assert names == ("all images", "1 glimpse, 60.0 %", "3 glimpses, 40.0 %")
+    seen = [[step for step, one in zip(steps, row, strict=True) if one] for row in maps]
+    assert seen == [steps, [t for t in steps if t == 1], steps]
+
+
+def test_one_number_of_glimpses_has_one_row() -> None:
+    found = location_maps(np.zeros((4, 2, 2)), np.full(4, 2), False)
+    assert [name for name, _ in found["rows"]] == ["all images"]
 
 
 def test_long_budgets_have_the_maps_of_some() -> None:
     found = location_maps(np.zeros((100, 100, 2)), np.arange(1, 101), False)
-    assert [glimpse for glimpse, _ in found] == list(range(1, 13))
+    assert len(found["rows"]) == 13 and len(found["steps"]) == 12 and found["left_out"]
 
 
 def test_after_one_look_at_the_whole_image_there_is_no_map() -> None:
-    assert location_maps(np.zeros((3, 1, 2)), np.ones(3, dtype=np.int64), True) == []
+    assert location_maps(np.zeros((3, 1, 2)), np.ones(3, dtype=np.int64), True) == {}
 
 
 def episodes(taken: list[int], right: list[bool]) -> Callable[[int], Episode]:
