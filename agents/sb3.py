@@ -30,7 +30,7 @@ from .encoders import WHERE_GAIN
 from .policy_only import LookAndStop
 
 require("stable_baselines3", "train")
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN  # noqa: E402
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor  # noqa: E402
 
 from dtram_env.sb3 import LABEL  # noqa: E402
 
@@ -42,8 +42,8 @@ class GlimpseExtractor(BaseFeaturesExtractor):
     """Features of the environment's Dict observations, in every view and format.
 
     The RAM paper's glimpse network. Each image (``glimpse``, ``canvas``, ``thumbnail``) has a
-    what-path: SB3's `NatureCNN` from 36 pixels on, two convolutions from 12 pixels on, a linear
-    layer for smaller images and flat vectors. The rest (``location``, ``time``, ``probs``) has one
+    what-path: two convolutions from 12 pixels on, with larger strides from 36 on; a linear layer
+    for smaller images and flat vectors. The rest (``location``, ``time``, ``probs``) has one
     where-path. One layer joins them. A ``label`` takes no part: `learn_labels` reads it.
     `features_dim` is the width of the features; the paths have `what_features` and
     `where_features` units.
@@ -84,12 +84,13 @@ class GlimpseExtractor(BaseFeaturesExtractor):
 def _what_path(space: spaces.Box, features: int) -> nn.Module:
     """The network that reads one image, of channels first or flat."""
     side = min(space.shape[1:]) if len(space.shape) == 3 else 0
-    if side >= SMALL_IMAGE:
-        return NatureCNN(space, features)
     layers: list[nn.Module] = []
     if side >= 12:
+        widths_and_strides = [(5, 2), (3, 2)] if side < SMALL_IMAGE else [(8, 4), (4, 2)]
         channels = space.shape[0]
-        layers = [nn.Conv2d(channels, 16, 5, 2), nn.ReLU(), nn.Conv2d(16, 32, 3, 2), nn.ReLU()]
+        for filters, shape in zip((16, 32), widths_and_strides, strict=True):
+            layers += [nn.Conv2d(channels, filters, *shape), nn.ReLU()]
+            channels = filters
     read = nn.Sequential(*layers, nn.Flatten())
     with torch.no_grad():
         size = read(torch.zeros(1, *space.shape)).shape[1]

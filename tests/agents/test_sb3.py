@@ -15,7 +15,6 @@ from stable_baselines3 import A2C, DQN, PPO, SAC
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.preprocessing import preprocess_obs
-from stable_baselines3.common.torch_layers import NatureCNN
 from stable_baselines3.common.vec_env import VecMonitor, VecNormalize, VecTransposeImage
 from torch import nn
 
@@ -124,33 +123,29 @@ def assert_agree(seen: dict[str, np.ndarray], exact: dtram_env.Evaluation) -> No
 
 
 @pytest.mark.parametrize(
-    ("task", "small", "large", "numbers"),
+    ("task", "sizes", "numbers"),
     [
-        ({"view": "continuous"}, {"glimpse": 64}, [], 3),
-        ({"view": "continuous", "num_scales": 2}, {"glimpse": 128}, [], 3),
-        ({"view": "discrete", "glimpse_format": "image"}, {"glimpse": 64}, [], 3),
-        ({"view": "discrete", "observe": "canvas"}, {"canvas": 28 * 28 * 2}, [], 3),
+        ({"view": "continuous"}, {"glimpse": 64}, 3),
+        ({"view": "continuous", "num_scales": 2}, {"glimpse": 128}, 3),
+        ({"view": "discrete", "glimpse_format": "image"}, {"glimpse": 64}, 3),
+        ({"view": "discrete", "observe": "canvas"}, {"canvas": 28 * 28 * 2}, 3),
         (
             {"view": "single", "observe": "canvas", "glimpse_format": "image", "classifier": 4},
             {"canvas": 32 * 5 * 5},
-            [],
             3 + 4,
         ),
-        ({"view": "native", "classifier": 4}, {"glimpse": 64}, [], 3 + 4),
+        ({"view": "native", "classifier": 4}, {"glimpse": 64}, 3 + 4),
         (
             {"view": "continuous", "glimpse_format": "image", "first_glimpse": "thumbnail"}
             | {"thumbnail_size": 36},
-            {"glimpse": 64},
-            ["thumbnail"],
+            {"glimpse": 64, "thumbnail": 32 * 3 * 3},
             3,
         ),
     ],
     ids=["flat", "scales", "image", "flat-canvas", "canvas", "probs", "thumbnail"],
 )
-def test_extractor(
-    task: dict[str, Any], small: dict[str, int], large: list[str], numbers: int
-) -> None:
-    """A linear layer under 12 pixels, two convolutions under 36, SB3's network from there on."""
+def test_extractor(task: dict[str, Any], sizes: dict[str, int], numbers: int) -> None:
+    """A linear layer under 12 pixels, then two convolutions, with larger strides from 36 on."""
     if "classifier" in task:
         task = {**task, "classifier": FrozenClassifier(small_agent(), "small")}
     venv: Any = gym.make_vec(ID, num_envs=3, **task)
@@ -164,12 +159,10 @@ def test_extractor(
     torch.manual_seed(0)
     extractor = GlimpseExtractor(space, features_dim=10, what_features=6, where_features=7)
     assert extractor.features_dim == 10
-    for key, size in small.items():
+    for key, size in sizes.items():
         first: Any = extractor.what[key][1]  # type: ignore[index]
         assert (first.in_features, first.out_features) == (size, 6)
-    for key in large:
-        assert isinstance(extractor.what[key], NatureCNN)
-    assert set(extractor.what) == {*small, *large}
+    assert set(extractor.what) == set(sizes)
     assert extractor.where[0].in_features == numbers
     assert extractor.join[0].in_features == 6 * len(extractor.what) + 7
     observation, _ = venv.reset(seed=0)
@@ -188,13 +181,11 @@ def test_extractor(
     parts = []
     for key, path in extractor.what.items():
         pixels = tensors[key] / 255 if tensors[key].dtype == torch.uint8 else tensors[key]
-        if key not in large:
-            filters = [one for one in path.modules() if isinstance(one, nn.Conv2d)]
-            for one in filters:
-                pixels = nn.functional.conv2d(pixels, one.weight, one.bias, stride=2).relu()
-            assert len(filters) == 2 * (pixels.ndim == 4 and small[key] == 800)
-            path = path[1]  # type: ignore[index]
-        parts.append(path(pixels) if key in large else path(pixels.flatten(1)).relu())
+        filters = [one for one in path.modules() if isinstance(one, nn.Conv2d)]
+        strides = {800: [2, 2], 288: [4, 2]}.get(sizes[key], [])
+        for one, stride in zip(filters, strides, strict=True):
+            pixels = nn.functional.conv2d(pixels, one.weight, one.bias, stride=stride).relu()
+        parts.append(path[1](pixels.flatten(1)).relu())  # type: ignore[index]
     where = (3 * rest @ place.weight.T + place.bias).relu()
     joined = torch.cat([*parts, where], 1)
     expected = (joined @ join.weight.T + join.bias).relu()
