@@ -62,7 +62,7 @@ class Options(JobOptions):
     seeds: tuple[int, ...] = (0, 1, 2)
     """each algorithm is run once with each"""
     total_timesteps: AtLeast1 | None = None
-    """env steps of a run; 1,000,000 if not given, 300,000 on policy-only ids and with --suite"""
+    """env steps of a run; 1,000,000 if not given, 300,000 with --suite"""
     runs: Path = Path("runs/compare")
     """folder of the runs: RUNS/ENV_ID/ALGO/seed-N"""
     out: Path | None = None
@@ -101,7 +101,7 @@ def plan(options: Options) -> list[ComparisonRun]:
         environment = EnvOptions(env_id, options.env, options.root, options.data_dir)
         keywords = environment.env_words() | environment.env_folders()
         track = describe_env(env_id, data="real", **keywords)["track"]
-        default = suite.ENV_STEPS if options.suite else ENV_STEPS[track]
+        default = suite.ENV_STEPS if options.suite else ENV_STEPS
         steps = options.total_timesteps or default
         for algo in options.algos:
             table_row(track, algo)  # refuses an algorithm before any run starts

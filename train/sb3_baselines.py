@@ -16,7 +16,7 @@ best_model.zip is a file of SB3: SB3's own PPO.load(...) unpickles it, so load o
 
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -39,10 +39,10 @@ from dtram_env.sb3 import Sb3VecEnv
 from dtram_env.settings import json_or_text
 from train.baselines import algorithms
 from train.baselines.algorithms import ALGORITHMS, ENV_STEPS, Settings
-from train.baselines.callback import ValidationCallback, curve_point, load_weights
+from train.baselines.callback import GaveUp, ValidationCallback, curve_point, load_weights
 from train.common.film import Episode, Look
 from train.common.looks import episode_groups, location_maps
-from train.common.options import EnvOptions, check, check_numbers, to_json
+from train.common.options import AtLeast1, EnvOptions, Positive, check, to_json
 from train.common.page import inline
 from train.common.provenance import choose_device, provenance
 from train.common.run_page import histogram, write_run_page
@@ -63,14 +63,17 @@ class Options(EnvOptions):
     """observation of the environment; the table's if not given"""
     classifier: Path | None = None
     """folder of the classifier in the loop (policy-only); the id's own if not given"""
-    total_timesteps: int | None = None
-    """env steps; 300,000 on policy-only ids and 1,000,000 on others if not given"""
-    num_envs: int | None = None
+    total_timesteps: AtLeast1 = ENV_STEPS
+    """env steps"""
+    num_envs: AtLeast1 | None = None
     """environments stepped side by side; the table's if not given"""
     set: tuple[str, ...] = ()
     """other hyper-parameters, as in learning_rate=1e-4 env.grid=3 network.width=64"""
-    eval_points: int = 20
+    eval_points: AtLeast1 = 20
     """number of validations after the one before training"""
+    give_up_below: tuple[float, ...] = ()
+    """end early, with a result, if the best validation return is lower: a number for the first
+    validation after the one before training, one for the second ..."""
     seed: int = 0
     """seed of everything random"""
     device: str = "cpu"
@@ -79,16 +82,15 @@ class Options(EnvOptions):
     """folder of this run; runs/ENV_ID/ALGO_DATE_TIME_seedN if not given"""
     resume: bool = False
     """continue the run in --run-dir if there is one; a finished run prints its result"""
-    save_minutes: float = 10.0
+    save_minutes: Positive = 10.0
     """longest time between two checkpoints, if a rollout is shorter; there is one at every
     validation, too"""
     verbose: bool = False
     """print SB3's tables too"""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check("algo", self.algo, self.algo in ALGORITHMS, f"one of {', '.join(ALGORITHMS)}")
-        check_numbers(self, "at least 1", "total_timesteps", "num_envs", "eval_points")
-        check_numbers(self, "a positive number", "save_minutes")
         check("seed", self.seed, 0 <= self.seed < 2**31, "0 or more, below 2**31")
         if self.resume and self.run_dir is None:
             raise ValueError("--resume: expected with --run-dir, the run to continue")
@@ -153,8 +155,7 @@ def prepare(options: Options) -> Experiment:
         check_splits(options.env_id, **base, **chosen.env)
     except TypeError as error:
         raise ValueError(f"--env, or --set env.…: {error}") from None
-    steps = options.total_timesteps or ENV_STEPS[track]
-    steps *= ALGORITHMS[options.algo].learns
+    steps = options.total_timesteps * ALGORITHMS[options.algo].learns
     # The default grid covers a typical image, and splits of photographs differ in that.
     grid = {} if about["grid"] is None else {"grid": about["grid"]}
     return Experiment(options, chosen, base | chosen.env | grid, about, steps)
@@ -172,7 +173,8 @@ def learn(experiment: Experiment, run: RunFolder, model: Any) -> tuple[dict[str,
     """Trains a model, or continues its training; returns results and the best model."""
     options, steps = experiment.options, experiment.steps
     evaluate = partial(experiment.evaluate, split="validation")
-    callback = ValidationCallback(run, steps, options.eval_points, evaluate)
+    least = options.give_up_below
+    callback = ValidationCallback(run, steps, options.eval_points, evaluate, least)
     with Interrupt() as callback.interrupt, closing(model.env):
         callback.restore(model)
         formats = ["tensorboard", "csv", *(["stdout"] if options.verbose else [])]
@@ -182,7 +184,7 @@ def learn(experiment: Experiment, run: RunFolder, model: Any) -> tuple[dict[str,
             model.set_logger(logger)
             if left := max(0, steps - model.num_timesteps):
                 shown = sys.stderr.isatty()
-                with naming(run.path):  # SB3's logs
+                with naming(run.path), suppress(GaveUp):  # SB3's logs
                     model.learn(left, callback, reset_num_timesteps=False, progress_bar=shown)
         callback.save()  # an interruption of the test below then costs no training
     seconds = round(callback.seconds, 1)

@@ -5,8 +5,10 @@
 
 The first trial is the row of train/baselines/hyperparameters.toml. The others change it: Optuna's
 TPE sampler draws the changes from the algorithm's space, which is a table below. Every trial is a
-run of train/sb3_baselines.py or train/reinforce.py. The outcome is one record with every trial;
-the best row is printed for the table. Interrupted, the same command continues.
+run of train/sb3_baselines.py or train/reinforce.py. From the sixth on, a trial of the former ends
+early once its best return so far is below the median of earlier trials at that validation. The
+outcome is one record with every trial; the best row is printed for the table. Interrupted, the same
+command continues.
 
 Algorithms: ppo, a2c, recurrent_ppo, maskable_ppo, dqn, qr_dqn, sac, tqc, ars, scan, dtram. The
 searches that rows of the table come from are in benchmarks/results/search/ENV_ID.jsonl; the other
@@ -19,6 +21,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
@@ -40,6 +43,7 @@ from train.common.training_task import describe_env
 
 MAX_TRIALS = 20
 RANDOM_TRIALS = 5  # before the sampler has a model; Optuna's default, 10, would be half of them
+EVAL_POINTS = 5  # validations of a baseline's trial, at each of which it may end early
 SEED_OF_TRIALS = 100  # not one of the seeds that results are made with
 
 
@@ -56,9 +60,8 @@ class Options(EnvOptions, JobOptions):
     jobs: AtLeast1 = 1
     """trials that are drawn before the first of them ends, and run side by side, also with --ray;
     with more than one, each has one thread"""
-    steps: AtLeast1 | None = None
-    """env steps of a trial; those of a compared run if not given, which is 300,000 on policy-only
-    ids and 1,000,000 on others: minutes to an hour for each trial"""
+    steps: AtLeast1 = ENV_STEPS
+    """env steps of a trial; as many as a compared run has, which takes minutes to an hour"""
     records: Path | None = None
     """JSON Lines file where the outcome replaces the algorithm's earlier one;
     runs/search/ENV_ID.jsonl if not given"""
@@ -165,7 +168,6 @@ def search(options: Options) -> dict[str, Any]:
     origin = provenance(choose_device("cpu"))
     keywords = options.env_words() | options.env_folders()
     track = describe_env(options.env_id, data="real", **keywords)["track"]
-    steps = options.steps or ENV_STEPS[track]
     row = table_row(track, options.algo)
     space = SPACES[options.algo]
     sampler = optuna.samplers.TPESampler(seed=options.seed, n_startup_trials=RANDOM_TRIALS)
@@ -174,7 +176,8 @@ def search(options: Options) -> dict[str, Any]:
     while len(trials) < options.trials:
         asked = [study.ask() for _ in range(min(options.jobs, options.trials - len(trials)))]
         drawn = [draw(trial, space) if trial.number else {} for trial in asked]
-        runs = [trial_run(options, track, steps, row, changes) for changes in drawn]
+        least = medians(trials)
+        runs = [trial_run(options, track, row, changes, least) for changes in drawn]
         for trial, changes, run in zip(asked, drawn, runs, strict=True):
             where = "finished already" if run.finished else f"see {run.log}"
             what = changes or "the row of the table"
@@ -184,10 +187,15 @@ def search(options: Options) -> dict[str, Any]:
         if problems:
             raise ValueError("; ".join(f"{folder}: {why}" for folder, why in problems.items()))
         for trial, changes, run in zip(asked, drawn, runs, strict=True):
-            trials.append(read_trial(options.algo, row, changes, run.folder))
-            study.tell(trial, trials[-1]["validation"]["return"])
+            trials.append(read_trial(options, row, changes, run.folder))
+            for point, value in enumerate(trials[-1]["returns"]):
+                trial.report(value, point)
+            if trials[-1]["ended_early"]:
+                study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            else:
+                study.tell(trial, trials[-1]["validation"]["return"])
     best = max(trials, key=lambda trial: trial["validation"]["return"])
-    about = {"algo": options.algo, "steps": steps, "seed": options.seed}
+    about = {"algo": options.algo, "steps": options.steps, "seed": options.seed}
     outcome = {"env_id": env_name, **about, "best": best, "trials": trials, **origin}
     with in_turn(path.with_name(".lock")):
         others = [other for other in read_records(path) if other["algo"] != options.algo]
@@ -197,34 +205,65 @@ def search(options: Options) -> dict[str, Any]:
     return outcome
 
 
+def medians(trials: Sequence[Mapping[str, Any]]) -> list[float]:
+    """The least return that a trial's best one has to reach after each of its validations.
+
+    As Optuna's `MedianPruner`: the median of the earlier trials that did not end early; none before
+    there are `RANDOM_TRIALS` of those.
+
+    >>> whole = [{"returns": [n / 10, n / 5], "ended_early": False} for n in range(5)]
+    >>> medians([*whole, {"returns": [0.9], "ended_early": True}])
+    [0.2, 0.4]
+    >>> medians(whole[:4])
+    []
+    """
+    curves = [trial["returns"] for trial in trials if not trial["ended_early"]]
+    if len(curves) < RANDOM_TRIALS:
+        return []
+    return [median(values) for values in zip(*curves, strict=False)]
+
+
 def trial_run(
-    options: Options, track: str, steps: int, row: dict[str, Any], changes: dict[str, Any]
+    options: Options,
+    track: str,
+    row: dict[str, Any],
+    changes: dict[str, Any],
+    least: list[float],
 ) -> ProgramRun:
-    """The run of a trial."""
+    """The run of a trial, which ends early below the `least` returns."""
     # A hash of all that defines the trial names its folder, so an interrupted search finds it.
     task = options.env_words() | options.env_folders()
     task.pop("data_dir", None)
-    defining = json.dumps([row, changes, steps, *filter(None, [task])], sort_keys=True)
+    defining = json.dumps(
+        [row, changes, options.steps, *filter(None, [task, least])], sort_keys=True
+    )
     name = f"trial-{hashlib.sha256(defining.encode()).hexdigest()[:8]}"
     folder = Path("runs/search", options.env_id.rpartition(":")[2], options.algo, name)
     environment = EnvOptions(options.env_id, options.env, options.root, options.data_dir)
-    what = track, options.algo, SEED_OF_TRIALS, steps
+    what = track, options.algo, SEED_OF_TRIALS, options.steps
     trial = ComparisonRun(*what, folder, environment)
-    return trial.program_run(changes, eval_points=5)
+    return trial.program_run(changes, eval_points=EVAL_POINTS, give_up_below=least or None)
 
 
 def read_trial(
-    algo: str, row: dict[str, Any], changes: dict[str, Any], folder: Path
+    options: Options, row: dict[str, Any], changes: dict[str, Any], folder: Path
 ) -> dict[str, Any]:
-    """The row and the best validation of a trial whose run is finished."""
-    if algo != "dtram":
+    """The row and the validations of a trial whose run is finished."""
+    ended_early, returns = (
+        False,
+        [],
+    )  # DT-RAM's first stage takes all glimpses: no reason to end it early
+    if options.algo != "dtram":
         found = read_json(folder / "results.json")
         row, best = found["hyperparameters"], found["validation"]
+        returns = [point["return"] for point in found["curve"][1:]]
+        ended_early = 0 < found["env_steps"] < options.steps
     else:
         row, curve = {**row, **changes}, dtram_curve(folder)
         last_stage = [p for p in curve if p["env_steps"] == curve[-1]["env_steps"]]
         best = max(last_stage, key=lambda point: point["return"])
-    return {"changes": changes, "row": row, "validation": best}
+    about = {"returns": returns, "ended_early": ended_early}
+    return {"changes": changes, "row": row, "validation": best, **about}
 
 
 def as_toml(track: str, algo: str, row: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 import tyro
@@ -14,7 +15,7 @@ import tyro
 import dtram_env
 from dtram_env.optional import MissingDependencyError
 from train import search
-from train.baselines.algorithms import ENV_STEPS, reinforce_options, settings, table_row
+from train.baselines.algorithms import ROWS, reinforce_options, settings, table_row
 from train.common.jobs import JobOptions, run_in_order
 from train.common.options import command_line, flags
 from train.common.program_run import ProgramRun
@@ -116,6 +117,25 @@ def test_the_outcome_replaces_the_algorithms_earlier_one(tmp_path: Path, in_this
     assert ppo == {"algo": "ppo"} and scan["best"] == outcome["best"]
 
 
+def test_a_trial_below_the_median_ends_early(
+    in_this_process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After one trial that learns, a trial of PPO that does not."""
+    small = {"env.observe": "glimpse", "num_envs": 16, "batch_size": 64, "learning_rate": 3e-3}
+    monkeypatch.setitem(ROWS["whole-task"], "ppo", settings("whole-task", "ppo", small).row)
+    monkeypatch.setitem(search.SPACES, "ppo", {"learning_rate": [1e-9]})
+    monkeypatch.setattr(search, "RANDOM_TRIALS", 1)
+    found = outcome_of(tiny(algo="ppo", trials=2, steps=5 * 512))
+    learns, worse = found["trials"]
+    assert not learns["ended_early"] and len(learns["returns"]) == search.EVAL_POINTS
+    last = len(worse["returns"]) - 1
+    assert worse["ended_early"] and last < search.EVAL_POINTS - 1
+    best = np.maximum.accumulate(worse["returns"])
+    assert best[last] < learns["returns"][last] and (best[:last] >= learns["returns"][:last]).all()
+    assert found["best"] == learns
+    assert outcome_of(tiny(algo="ppo", trials=2, steps=5 * 512)) == found  # of the finished runs
+
+
 @pytest.mark.parametrize(("algo", "steps"), [("ppo", 512), ("dtram", 4096)])
 def test_a_trial_is_a_run_of_its_program(
     in_this_process, monkeypatch: pytest.MonkeyPatch, algo: str, steps: int
@@ -144,7 +164,7 @@ def test_a_trial_is_a_run_of_its_program(
     assert sorted(returns) == sorted(t["validation"]["return"] for t in (first, second))
 
 
-@pytest.mark.parametrize("track", ENV_STEPS)
+@pytest.mark.parametrize("track", ROWS)
 @pytest.mark.parametrize("algo", SPACES)
 def test_a_space_draws_what_the_program_takes(track: str, algo: str) -> None:
     if track == "whole-task" and algo.endswith("dqn"):

@@ -13,8 +13,8 @@ from train.common.records import RESULTS, read_records
 TABLE = Path(__file__).with_name("hyperparameters.toml")
 ROWS: dict[str, dict[str, Any]] = tomllib.loads(TABLE.read_text(encoding="utf-8"))
 SEARCHES = RESULTS / "search"
-ENV_STEPS = {"policy-only": 300_000, "whole-task": 1_000_000}
-"""Env steps of a run on each track, unless another number is given."""
+ENV_STEPS = 1_000_000
+"""Env steps of a run, unless another number is given."""
 LABELS = "_labels"
 """How the name of an algorithm that learns from labels, too, ends."""
 VIEW_WORDS = {

@@ -4,7 +4,7 @@ import pickle
 import shutil
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -48,6 +48,10 @@ def curve_point(env_steps: int, found: dtram_env.Evaluation, seconds: float) -> 
     }
 
 
+class GaveUp(Exception):
+    """Ends the training of a run that is worse than it has to be."""
+
+
 class ValidationCallback(BaseCallback):
     """Validates at equal distances, keeps the best weights, and saves checkpoints.
 
@@ -61,9 +65,11 @@ class ValidationCallback(BaseCallback):
         steps: int,  # env steps of the whole run
         points: int,  # validations, without the one before training
         evaluate: Callable[[Sb3Policy], dtram_env.Evaluation],  # on the validation split
+        least: Sequence[float] = (),  # the best return that the run needs after each validation
     ) -> None:
         super().__init__()
         self._run, self._steps, self._points, self._evaluate = run, steps, points, evaluate
+        self._least = least
         self.best_path = run.path / "best_model.zip"
         self.curve: list[dict[str, float]] = []  # one point for each validation
         self.best: dict[str, float] | None = None  # the first point with the highest return
@@ -115,6 +121,9 @@ class ValidationCallback(BaseCallback):
             self.save(validate=False)
         if signalled is not None:
             self._run.leave(signalled)
+        after = len(self.curve) - 2  # the validation before training counts for none
+        if self.best and 0 <= after < len(self._least) and self.best["return"] < self._least[after]:
+            raise GaveUp
 
     def _on_step(self) -> bool:
         return True

@@ -49,12 +49,10 @@ class ComparisonRun:
         """The id without its package."""
         return self.env_id.rpartition(":")[2]
 
-    def program_run(
-        self, changes: Mapping[str, Any] | None = None, eval_points: int | None = None
-    ) -> ProgramRun:
+    def program_run(self, changes: Mapping[str, Any] | None = None, **more: Any) -> ProgramRun:
         """The program and its options; `changes` are hyper-parameters that differ from the table's.
 
-        `eval_points` is a baseline's number of validations; the program's default if None.
+        `more` are further options of ``sb3_baselines.py``; DT-RAM's program does not get them.
         """
         name = f"{self.env_name} {self.algo} seed {self.seed}"
         options: dict[str, Any] = {"env_id": self.env_id, "seed": self.seed, "device": "cpu"}
@@ -65,12 +63,12 @@ class ComparisonRun:
             row = {**table_row(self.track, self.algo), **(changes or {})}
             options |= {"env_steps": self.steps, **reinforce_options(row)}
             return ProgramRun(name, "reinforce.py", self.folder, options)
-        options |= {"algo": self.algo, "eval_points": eval_points}
+        options["algo"] = self.algo
         if ALGORITHMS[self.algo].learns:
             options["total_timesteps"] = self.steps
         if changes:
             options["set"] = [f"{name}={json.dumps(value)}" for name, value in changes.items()]
-        return ProgramRun(name, "sb3_baselines.py", self.folder, options)
+        return ProgramRun(name, "sb3_baselines.py", self.folder, options | more)
 
     def record(self, problem: str = "") -> dict[str, Any]:
         """All that tables and plots need, and the run's origin.

@@ -44,7 +44,6 @@ SEARCHED = [
 
 
 def test_both_tracks_have_a_row_for_everyone_who_can_act_in_them() -> None:
-    assert set(ROWS) == set(ENV_STEPS)
     assert ROWS["policy-only"].keys() == EVERYWHERE | ONE_NUMBER | {"dtram"}
     assert ROWS["whole-task"].keys() == EVERYWHERE | {"dtram"}
     assert {name for name, algo in ALGORITHMS.items() if algo.labels} == WITH_LABELS
@@ -116,7 +115,7 @@ def test_a_row_is_the_best_that_its_search_found(track: str, record: dict[str, A
     algo, env_id = record["algo"], record["env_id"]
     check_origin(record, f"{env_id} {algo}")
     assert env_id == IDS[track].rpartition(":")[2]
-    assert 1 <= len(record["trials"]) <= 20 and record["steps"] <= ENV_STEPS[track]
+    assert 1 <= len(record["trials"]) <= 20 and record["steps"] <= ENV_STEPS
     returns = [trial["validation"]["return"] for trial in record["trials"]]
     assert record["best"]["validation"]["return"] == max(returns)
     assert record["best"] in record["trials"]
