@@ -43,4 +43,7 @@ def check_square(settings: Any, shape: str, least: int, encoder: str) -> None:
     encoder takes."""
     side, width, _ = getattr(settings, shape)
     expected = f"(side, side, channels), at least {least}x{least} pixels for encoder={encoder!r}"
+    if side < least:
+        any_size = "pixels" if getattr(settings, "core", "") == "map" else "mlp"
+        expected += f"; encoder={any_size!r} takes any size"
     require(shape, getattr(settings, shape), least <= side == width, expected)

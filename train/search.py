@@ -126,10 +126,7 @@ SAC: Space = {
 }
 DTRAM: Space = {
     "locator": ["gaussian", "cells grid=4 hidden=128", "cells grid=6 hidden=128"],
-    "stop": [
-        f"after max_mean_glimpses=none entropy={entropy} epochs=40 batch_size=200"
-        for entropy in ("0.0005", "0.005")
-    ],
+    "location_reward": ["mean_prob", "drop"],
     "learning_rate": Interval(5e-4, 6e-3, convert=lambda rate: float(f"{rate:.1e}")),
     "batch_size": [16, 32, 64],
     "m": [2, 4],

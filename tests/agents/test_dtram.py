@@ -316,7 +316,7 @@ def test_other_spaces_are_one_error() -> None:
         ({"pixel_std": 0}, "pixel_std=0"),
         (
             {"encoder": "conv", "glimpse_shape": (1, 1, 1)},
-            "at least 2x2 pixels for encoder='conv'",
+            "at least 2x2 pixels for encoder='conv'; encoder='mlp' takes any size",
         ),
     ],
 )
