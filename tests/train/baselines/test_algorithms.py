@@ -126,8 +126,8 @@ def test_a_row_is_the_best_that_its_search_found(track: str, record: dict[str, A
 
 
 def test_a_row_that_no_search_found_has_no_tries() -> None:
-    row = table_row("policy-only", "a2c")
-    assert number_of_trials("DTRAM-MNIST-Policy-v0", "a2c", row) == 10
-    assert number_of_trials("DTRAM-MNIST-Policy-v0", "a2c", {**row, "n_steps": 7}) == 0
+    row = table_row("policy-only", "dqn")
+    assert number_of_trials("DTRAM-MNIST-Policy-v0", "dqn", row) == 10
+    assert number_of_trials("DTRAM-MNIST-Policy-v0", "dqn", {**row, "batch_size": 7}) == 0
     assert number_of_trials("DTRAM-MNIST-Policy-v0", "random", {}) == 0
     assert number_of_trials("DTRAM-Signpost-v0", "a2c", json.loads(json.dumps(row))) == 0
