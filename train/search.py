@@ -125,8 +125,11 @@ SAC: Space = {
     "ent_coef": ["auto_0.01", "auto_0.1", 0.003, 0.01],
 }
 DTRAM: Space = {
-    "locator": ["gaussian", "cells grid=4 hidden=128", "cells grid=6 hidden=128"],
     "location_reward": ["mean_prob", "drop"],
+    "stop": [
+        f"after max_mean_glimpses=none entropy={entropy} epochs=40 batch_size=200"
+        for entropy in ("0.0005", "0.005")
+    ],
     "learning_rate": Interval(5e-4, 6e-3, convert=lambda rate: float(f"{rate:.1e}")),
     "batch_size": [16, 32, 64],
     "m": [2, 4],

@@ -143,6 +143,8 @@ def test_a_trial_is_a_run_of_its_program(
     small = {"env.observe": "glimpse", "num_envs": 16, "batch_size": 64, "n_epochs": 1}
     if algo == "dtram":
         small = {"stop": "after max_mean_glimpses=none epochs=2", "batch_size": 32}
+        row = {"locator": "gaussian", "augment": "affine=0", "m": 2}  # without a map, which is slow
+        monkeypatch.setitem(ROWS["whole-task"], algo, row | small)
     space = {name: [value] for name, value in small.items()}
     monkeypatch.setitem(search.SPACES, algo, space)
     found = outcome_of(tiny(algo=algo, trials=2, steps=steps))

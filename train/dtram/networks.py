@@ -72,15 +72,18 @@ def new_agent(
         later, expected = task.max_glimpses - 1, f"at most {len(DIGIT_SCAN) + 1} glimpses"
         fits = not isinstance(locator, Scan) or later <= len(DIGIT_SCAN)
         check("locator", f"scan with {later + 1} glimpses", fits, expected)
+        cells, cell = core.sides(side, glimpse)
         expected = f"a divisor of the glimpse's {glimpse} pixels"
-        check("core", f"map cell={core.cell}", glimpse % core.cell == 0, expected)
+        check("core", f"map cell={cell}", glimpse % cell == 0, expected)
+        if config["locator_grid"] is None:
+            config["locator_grid"] = cells // 2
         config |= {
             "core": core.name,
             "hidden_size": 8 * core.width,
             "map": MapOptions(
                 extent=glimpse / side,
-                glimpse_cells=glimpse // core.cell,
-                cells=core.cells,
+                glimpse_cells=glimpse // cell,
+                cells=cells,
                 window=core.window,
                 width=core.width,
                 pool=core.pool,
@@ -96,9 +99,10 @@ def new_agent(
         thumbnail = sensor.thumbnail_size or sensor.glimpse_size
         sides = [s for s in range(4, 65, 4) if thumbnail % s == 0]
         check("env thumbnail_size", thumbnail, bool(sides), "a multiple of 4")
-        quarter = sides[-1] // 4
-        fits, expected = locator.grid % quarter == 0, f"a multiple of {quarter} with this thumbnail"
-        check("locator grid", locator.grid, fits, expected)
+        quarter, grid = sides[-1] // 4, locator.grid or 14
+        expected = f"a multiple of {quarter} with this thumbnail"
+        check("locator grid", grid, grid % quarter == 0, expected)
+        config["locator_grid"] = grid
         config["first_look"] = FirstLookOptions(sensor.glimpse_size / side, sides[-1])
     if isinstance(encoder, ResNetEncoder):
         resnet = encoder.resnet(task.channels * task.sensor.num_scales)

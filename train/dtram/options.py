@@ -67,8 +67,9 @@ class Values(Checked):
 
     OPTION = "locator"
     name: Literal["values"] = "values"
-    grid: AtLeast1 = 14
-    """cells along a side of the map or image, among which the next location is chosen"""
+    grid: AtLeast1 | None = None
+    """cells along a side of the map or image, among which the next location is chosen; half of the
+    map's if none, or 14 on an image"""
     hidden: Count = 64
     """hidden units of the locator; 0 makes it linear"""
     exploration: Probability = 0.1
@@ -126,10 +127,21 @@ class Map:
     """A spatial memory, see `agents.spatial_map`; with --locator cells, values or scan."""
 
     name: Literal["map"] = "map"
-    cells: int = 28
-    """cells along a side of the map, whose middle is the image's"""
-    cell: int = 1
-    """pixels of the image along a side of a cell"""
+    cells: AtLeast1 | None = None
+    """cells along a side of the map, whose middle is the image's; as many as cover it if none"""
+    cell: AtLeast1 | None = None
+    """pixels of the image along a side of a cell; as few as give at most 64 cells if none"""
+
+    def sides(self, image: int, glimpse: int) -> tuple[int, int]:
+        """`cells` and `cell`, for the sides of an image and a glimpse in pixels.
+
+        >>> Map().sides(28, 8), Map(cell=2).sides(60, 12), Map().sides(100, 12)
+        ((28, 1), (32, 2), (52, 2))
+        """
+        divisors = (n for n in range(1, glimpse + 1) if glimpse % n == 0)
+        cell = self.cell or next((n for n in divisors if image <= 64 * n), glimpse)
+        return self.cells or 4 * math.ceil(image / (4 * cell)), cell  # pooled twice
+
     window: int = 0
     """the classifier reads so many cells along a side, about the last glimpse; 0: the whole map"""
     width: int = 16

@@ -138,7 +138,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
     # A map of the pixels seen along a fixed scan, read by a small convolutional network (ours).
     "mnist-map": {
         **_MAP,
-        "core": Map(),
+        "core": Map(cells=28, cell=1),
         "locator": Scan(),
         "epochs": 60,
     },
