@@ -10,7 +10,7 @@ from train.common.one_look_networks import NoHalting, new_network
 from train.common.options import PlainEncoder, ResNetEncoder
 from train.common.training_task import TrainingTask
 from train.dtram.networks import new_agent
-from train.dtram.options import RNN, Gaussian, StopOff, Values
+from train.dtram.options import RNN, Gaussian, Map, StopOff, Values
 
 
 def look(folder: Path, task: TrainingTask, names: tuple[str, ...]) -> OneLook:
@@ -56,6 +56,16 @@ def test_of_other_classes_only_the_encoder_is_taken(tmp_path: Path) -> None:
     assert torch.equal(agent.encoders()[0].trunk.conv1.weight, begun.encoder.trunk.conv1.weight)
     assert not torch.equal(agent.classifier.bias, begun.classifier.bias)
     assert agent.core.recurrent.weight.any()
+
+
+def test_a_map_covers_the_image_if_it_has_no_size_of_its_own() -> None:
+    for env_id, cells, cell in [("DTRAM-Patience-v0", 40, 1), ("DTRAM-WideSignpost-v0", 52, 2)]:
+        task = TrainingTask(env_id, torch.device("cpu"))
+        network = (task, PlainEncoder("pixels"), Map(), Values(), StopOff())
+        config = new_agent(*network, False, seed=0)[0].config
+        assert config.map is not None
+        assert (config.map.cells, config.map.glimpse_cells) == (cells, 8 // cell)
+        assert config.locator_grid == cells // 2
 
 
 def test_the_originals_weights_begin_within_a_tenth(signpost: TrainingTask) -> None:
