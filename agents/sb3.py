@@ -86,10 +86,10 @@ def _what_path(space: spaces.Box, features: int) -> nn.Module:
     side = min(space.shape[1:]) if len(space.shape) == 3 else 0
     layers: list[nn.Module] = []
     if side >= 12:
-        widths_and_strides = [(5, 2), (3, 2)] if side < SMALL_IMAGE else [(8, 4), (4, 2)]
+        kernels = [(5, 2), (3, 2)] if side < SMALL_IMAGE else [(8, 4), (4, 2)]
         channels = space.shape[0]
-        for filters, shape in zip((16, 32), widths_and_strides, strict=True):
-            layers += [nn.Conv2d(channels, filters, *shape), nn.ReLU()]
+        for filters, (kernel, stride) in zip((16, 32), kernels, strict=True):
+            layers += [nn.Conv2d(channels, filters, kernel, stride), nn.ReLU()]
             channels = filters
     read = nn.Sequential(*layers, nn.Flatten())
     with torch.no_grad():

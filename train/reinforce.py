@@ -85,12 +85,12 @@ class Options(TrainingOptions):
     """γ of the reward; the environment's own if not given"""
     locator: Locator = field(default_factory=Gaussian)
     """location policy: gaussian std=0.1 squash=tanh|hard_tanh bound=1 (the paper's), or cells
-    grid=7 entropy=0; both take gradient=detached|state hidden=0 learning_rate=none (none: as the
-    rest). For a map, or a thumbnail, also values grid=14 exploration=0.1 hidden=64, which predicts
-    the reward of each cell and looks at the best; for a map also scan jitter=1, one fixed path"""
+    grid=none entropy=0; both take gradient=detached|state hidden=0 learning_rate=none (none: as the
+    rest). For a map, or a thumbnail, also values grid=none exploration=0.1 hidden=64, which
+    predicts the reward of each cell and looks at the best; for a map also scan jitter=1"""
     core: Core = field(default_factory=RNN)
-    """recurrent core: rnn init=none (the paper's), or a spatial memory, map cells=28 cell=1
-    window=0 width=16 pool=none|max_and_mean dropout=0.2"""
+    """recurrent core: rnn init=none (the paper's), or a spatial memory, map cells=none
+    cell=none window=0 width=16 pool=none|max_and_mean dropout=0.2"""
     stop: Stop = field(default_factory=StopAfter)
     """after: learned after the trunk (epochs=20 batch_size=1000 classifier=frozen|learns); joint:
     with it (into=detached|state ram_share=0 learning_rate=none); both: max_mean_glimpses=3.5

@@ -16,7 +16,7 @@ best_model.zip is a file of SB3: SB3's own PPO.load(...) unpickles it, so load o
 
 import sys
 import time
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -71,7 +71,7 @@ class Options(EnvOptions):
     """other hyper-parameters, as in learning_rate=1e-4 env.grid=3 network.width=64"""
     eval_points: AtLeast1 = 20
     """number of validations after the one before training"""
-    give_up_below: tuple[float, ...] = ()
+    give_up_below: tuple[float, ...] | None = None
     """end early, with a result, if the best validation return is lower: a number for the first
     validation after the one before training, one for the second ..."""
     seed: int = 0
@@ -91,6 +91,9 @@ class Options(EnvOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         check("algo", self.algo, self.algo in ALGORITHMS, f"one of {', '.join(ALGORITHMS)}")
+        least = self.give_up_below or ()
+        fits = len(least) <= self.eval_points and all(0 <= value <= 1 for value in least)
+        check("give_up_below", least, fits, "at most --eval-points numbers from 0 to 1")
         check("seed", self.seed, 0 <= self.seed < 2**31, "0 or more, below 2**31")
         if self.resume and self.run_dir is None:
             raise ValueError("--resume: expected with --run-dir, the run to continue")
@@ -173,7 +176,7 @@ def learn(experiment: Experiment, run: RunFolder, model: Any) -> tuple[dict[str,
     """Trains a model, or continues its training; returns results and the best model."""
     options, steps = experiment.options, experiment.steps
     evaluate = partial(experiment.evaluate, split="validation")
-    least = options.give_up_below
+    least = options.give_up_below or ()
     callback = ValidationCallback(run, steps, options.eval_points, evaluate, least)
     with Interrupt() as callback.interrupt, closing(model.env):
         callback.restore(model)
@@ -184,8 +187,11 @@ def learn(experiment: Experiment, run: RunFolder, model: Any) -> tuple[dict[str,
             model.set_logger(logger)
             if left := max(0, steps - model.num_timesteps):
                 shown = sys.stderr.isatty()
-                with naming(run.path), suppress(GaveUp):  # SB3's logs
-                    model.learn(left, callback, reset_num_timesteps=False, progress_bar=shown)
+                try:
+                    with naming(run.path):  # SB3's logs
+                        model.learn(left, callback, reset_num_timesteps=False, progress_bar=shown)
+                except GaveUp as reason:
+                    print(f"{model.num_timesteps:>9,} env steps: {reason}")
         callback.save()  # an interruption of the test below then costs no training
     seconds = round(callback.seconds, 1)
     result = {"env_steps": model.num_timesteps, "train_seconds": seconds}

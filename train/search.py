@@ -5,10 +5,10 @@
 
 The first trial is the row of train/baselines/hyperparameters.toml. The others change it: Optuna's
 TPE sampler draws the changes from the algorithm's space, which is a table below. Every trial is a
-run of train/sb3_baselines.py or train/reinforce.py. From the sixth on, a trial of the former ends
-early once its best return so far is below the median of earlier trials at that validation. The
-outcome is one record with every trial; the best row is printed for the table. Interrupted, the same
-command continues.
+run of train/sb3_baselines.py, or for DT-RAM of train/reinforce.py. After five of them, a baseline's
+trial ends early once its best return so far is below the median of the earlier ones. The outcome is
+one record with every trial; the best row is printed for the table. Interrupted, the same command
+continues.
 
 Algorithms: ppo, a2c, recurrent_ppo, maskable_ppo, dqn, qr_dqn, sac, tqc, ars, scan, dtram. The
 searches that rows of the table come from are in benchmarks/results/search/ENV_ID.jsonl; the other
@@ -188,6 +188,8 @@ def search(options: Options) -> dict[str, Any]:
             raise ValueError("; ".join(f"{folder}: {why}" for folder, why in problems.items()))
         for trial, changes, run in zip(asked, drawn, runs, strict=True):
             trials.append(read_trial(options, row, changes, run.folder))
+            early = ", ended early" if trials[-1]["ended_early"] else ""
+            print(f"validation return {trials[-1]['validation']['return']:.4f}{early}", flush=True)
             for point, value in enumerate(trials[-1]["returns"]):
                 trial.report(value, point)
             if trials[-1]["ended_early"]:
@@ -249,15 +251,17 @@ def read_trial(
     options: Options, row: dict[str, Any], changes: dict[str, Any], folder: Path
 ) -> dict[str, Any]:
     """The row and the validations of a trial whose run is finished."""
-    ended_early, returns = (
-        False,
-        [],
-    )  # DT-RAM's first stage takes all glimpses: no reason to end it early
+    # None of DT-RAM: its first stage takes all glimpses, which is no reason to end it early.
+    returns: list[float] = []
+    ended_early = False
     if options.algo != "dtram":
         found = read_json(folder / "results.json")
         row, best = found["hyperparameters"], found["validation"]
-        returns = [point["return"] for point in found["curve"][1:]]
         ended_early = 0 < found["env_steps"] < options.steps
+        learned = [point for point in found["curve"] if point["env_steps"]]
+        for n in range(1, EVAL_POINTS + 1):  # after a fifth of the env steps, two fifths …
+            share = n * options.steps / EVAL_POINTS
+            returns += [point["return"] for point in learned if point["env_steps"] >= share][:1]
     else:
         row, curve = {**row, **changes}, dtram_curve(folder)
         last_stage = [p for p in curve if p["env_steps"] == curve[-1]["env_steps"]]

@@ -233,6 +233,22 @@ def test_the_classifier_is_a_keyword_of_the_environment_too(
         assert experiment.env["classifier"] == str(other)
 
 
+@pytest.mark.parametrize("algo", ["ppo", "dqn"])
+def test_a_run_gives_up_below_a_return(
+    tmp_path: Path, policy_id: str, capsys: pytest.CaptureFixture, algo: str
+) -> None:
+    """After the second validation, with a result; the returns are never 1."""
+    train(small(algo, policy_id, run_dir=tmp_path / "a", give_up_below=(0.0, 1.0)))
+    found = results_of(tmp_path / "a")
+    assert found["env_steps"] == 128 and [p["env_steps"] for p in found["curve"]] == [0, 64, 128]
+    best = max(point["return"] for point in found["curve"][1:])
+    said = f"128 env steps: ended early: best validation return {best:.4f}, below 1.0000"
+    assert said in capsys.readouterr().out
+    for numbers in ((90.0,), (0.5,) * 5):
+        with pytest.raises(ValueError, match=r"--give-up-below .*at most --eval-points numbers"):
+            small(algo, policy_id, give_up_below=numbers)
+
+
 # --- Resuming
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from agents.sb3 import ignore_unread, learn_labels, policy_settings, set_first_stop
 from dtram_env.optional import require
+from dtram_env.views import GRID_VIEWS
 from train.common.records import RESULTS, read_records
 
 TABLE = Path(__file__).with_name("hyperparameters.toml")
@@ -107,6 +108,8 @@ def settings(track: str, algo: str, changes: Mapping[str, Any] | None = None) ->
         if name == "gamma":
             raise ValueError(f"--set {name}={value}: expected no gamma; the environment discounts")
         (row.setdefault(group, {}) if group else row)[key] = value
+    if row.get("env", {}).get("view") not in GRID_VIEWS and "env.grid" not in (changes or {}):
+        row.get("env", {}).pop("grid", None)  # the table's, of another view
     found = read_row(row)
     if not isinstance(found.num_envs, int) or found.num_envs < 1:
         raise ValueError(f"--set num_envs={found.num_envs}: expected an integer of at least 1")

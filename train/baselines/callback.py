@@ -65,7 +65,9 @@ class ValidationCallback(BaseCallback):
         steps: int,  # env steps of the whole run
         points: int,  # validations, without the one before training
         evaluate: Callable[[Sb3Policy], dtram_env.Evaluation],  # on the validation split
-        least: Sequence[float] = (),  # the best return that the run needs after each validation
+        least: Sequence[
+            float
+        ] = (),  # best return that the run needs after 1 / points, 2 / points …
     ) -> None:
         super().__init__()
         self._run, self._steps, self._points, self._evaluate = run, steps, points, evaluate
@@ -121,12 +123,22 @@ class ValidationCallback(BaseCallback):
             self.save(validate=False)
         if signalled is not None:
             self._run.leave(signalled)
-        after = len(self.curve) - 2  # the validation before training counts for none
-        if self.best and 0 <= after < len(self._least) and self.best["return"] < self._least[after]:
-            raise GaveUp
+        self._check_least()
 
     def _on_step(self) -> bool:
         return True
+
+    def _check_least(self) -> None:
+        """Raises GaveUp if the best return so far, without that before training, is too low."""
+        learned = self.curve[1:]
+        env_steps = learned[-1]["env_steps"] if learned else 0
+        parts = int(env_steps * self._points // self._steps)  # of the run, done so far
+        number = min(parts, len(self._least))
+        if number == 0:
+            return
+        best, least = max(point["return"] for point in learned), self._least[number - 1]
+        if best < least:
+            raise GaveUp(f"ended early: best validation return {best:.4f}, below {least:.4f}")
 
     def _validate(self) -> None:
         """Adds a point to the curve; if it is the best, saves the weights."""

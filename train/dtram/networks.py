@@ -26,6 +26,7 @@ from train.dtram.options import (
     ACT,
     DIGIT_SCAN,
     RNN,
+    Cells,
     Core,
     Gaussian,
     Locator,
@@ -57,7 +58,7 @@ def new_agent(
         "encoder": encoder.name,
         "locator_input": locator.gradient,
         "locator_hidden": locator.hidden,
-        "locator_grid": 0 if isinstance(locator, Gaussian) else locator.grid,
+        "locator_grid": (locator.grid or 7) if isinstance(locator, Cells | Values) else 0,
         "scan": DIGIT_SCAN[: task.max_glimpses - 1] if isinstance(locator, Scan) else (),
         **stopper_settings(stop),
     }
@@ -75,8 +76,8 @@ def new_agent(
         cells, cell = core.sides(side, glimpse)
         expected = f"a divisor of the glimpse's {glimpse} pixels"
         check("core", f"map cell={cell}", glimpse % cell == 0, expected)
-        if config["locator_grid"] is None:
-            config["locator_grid"] = cells // 2
+        if isinstance(locator, Cells | Values):
+            config["locator_grid"] = locator.grid or cells // 2
         config |= {
             "core": core.name,
             "hidden_size": 8 * core.width,
@@ -99,7 +100,8 @@ def new_agent(
         thumbnail = sensor.thumbnail_size or sensor.glimpse_size
         sides = [s for s in range(4, 65, 4) if thumbnail % s == 0]
         check("env thumbnail_size", thumbnail, bool(sides), "a multiple of 4")
-        quarter, grid = sides[-1] // 4, locator.grid or 14
+        quarter = sides[-1] // 4
+        grid = locator.grid or 2 * quarter
         expected = f"a multiple of {quarter} with this thumbnail"
         check("locator grid", grid, grid % quarter == 0, expected)
         config["locator_grid"] = grid

@@ -42,8 +42,8 @@ class Cells(Checked):
 
     OPTION = "locator"
     name: Literal["cells"] = "cells"
-    grid: AtLeast1 = 7
-    """cells along a side"""
+    grid: AtLeast1 | None = None
+    """cells along a side; half of a map's if none, or 7"""
     entropy: NotNegative = 0.0
     """weight of the entropy bonus, in a stage's first epoch"""
     entropy_last: NotNegative | None = None
@@ -69,7 +69,7 @@ class Values(Checked):
     name: Literal["values"] = "values"
     grid: AtLeast1 | None = None
     """cells along a side of the map or image, among which the next location is chosen; half of the
-    map's if none, or 14 on an image"""
+    map's, or of the thumbnail's pixels, if none"""
     hidden: Count = 64
     """hidden units of the locator; 0 makes it linear"""
     exploration: Probability = 0.1
@@ -92,7 +92,6 @@ class Scan(Checked):
     jitter: NotNegative = 1.0
     """standard deviation about the scan's locations in training, in pixels"""
     gradient: ClassVar[str] = "detached"
-    grid: ClassVar[int] = 0
     hidden: ClassVar[int] = 0
     learning_rate: ClassVar[None] = None
 
@@ -123,14 +122,16 @@ class RNN(Checked):
 
 
 @dataclass(frozen=True)
-class Map:
+class Map(Checked):
     """A spatial memory, see `agents.spatial_map`; with --locator cells, values or scan."""
 
+    OPTION = "core"
     name: Literal["map"] = "map"
     cells: AtLeast1 | None = None
     """cells along a side of the map, whose middle is the image's; as many as cover it if none"""
     cell: AtLeast1 | None = None
-    """pixels of the image along a side of a cell; as few as give at most 64 cells if none"""
+    """pixels of the image along a side of a cell; as few as give at most 64 cells if none, or
+    the whole glimpse"""
 
     def sides(self, image: int, glimpse: int) -> tuple[int, int]:
         """`cells` and `cell`, for the sides of an image and a glimpse in pixels.

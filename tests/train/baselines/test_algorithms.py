@@ -1,6 +1,5 @@
 """The table of hyper-parameters: every row makes a model, and is what its search found."""
 
-import json
 from contextlib import nullcontext
 from typing import Any
 
@@ -130,4 +129,14 @@ def test_a_row_that_no_search_found_has_no_tries() -> None:
     assert number_of_trials("DTRAM-MNIST-Policy-v0", "dqn", row) == 10
     assert number_of_trials("DTRAM-MNIST-Policy-v0", "dqn", {**row, "batch_size": 7}) == 0
     assert number_of_trials("DTRAM-MNIST-Policy-v0", "random", {}) == 0
-    assert number_of_trials("DTRAM-Signpost-v0", "a2c", json.loads(json.dumps(row))) == 0
+    assert number_of_trials("DTRAM-MNIST-v0", "dqn", row) == 0  # whose file has other searches
+
+
+def test_the_grid_of_a_row_is_for_views_that_have_one() -> None:
+    row = table_row("policy-only", "ppo")
+    assert row["env"]["grid"] == 6
+    assert "grid" not in settings("policy-only", "ppo", {"env.view": "continuous"}).env
+    assert settings("policy-only", "ppo", {"env.view": "single"}).env["grid"] == 6
+    given = {"env.view": "continuous", "env.grid": 3}  # is refused by the environment
+    assert settings("policy-only", "ppo", given).env["grid"] == 3
+    assert table_row("policy-only", "ppo") == row

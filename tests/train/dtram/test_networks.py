@@ -1,7 +1,9 @@
 """What a new network begins as."""
 
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 
 from agents.one_look import OneLook, OneLookConfig
@@ -10,7 +12,7 @@ from train.common.one_look_networks import NoHalting, new_network
 from train.common.options import PlainEncoder, ResNetEncoder
 from train.common.training_task import TrainingTask
 from train.dtram.networks import new_agent
-from train.dtram.options import RNN, Gaussian, Map, StopOff, Values
+from train.dtram.options import RNN, Cells, Gaussian, Map, StopOff, Values
 
 
 def look(folder: Path, task: TrainingTask, names: tuple[str, ...]) -> OneLook:
@@ -58,10 +60,26 @@ def test_of_other_classes_only_the_encoder_is_taken(tmp_path: Path) -> None:
     assert agent.core.recurrent.weight.any()
 
 
-def test_a_map_covers_the_image_if_it_has_no_size_of_its_own() -> None:
+def test_values_have_half_of_the_thumbnails_cells(tmp_path: Path) -> None:
+    task = TrainingTask(
+        "DTRAM-BirdsSmall-v0", torch.device("cpu"), num_train=40, num_test=20, data_dir=tmp_path
+    )
+    agent, _ = new_agent(task, PlainEncoder("cnn"), RNN(), Values(), StopOff(), False, seed=0)
+    assert agent.config.first_look is not None
+    assert 2 * agent.config.locator_grid == agent.config.first_look.side == 32
+
+
+@pytest.mark.parametrize("sizes", [{"cell": 0}, {"cells": 0}, {"cell": -1}])
+def test_a_map_has_cells(sizes: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=r"--core cells? -?\d: expected at least 1"):
+        Map(**sizes)
+
+
+@pytest.mark.parametrize("locator", [Values(), Cells()])
+def test_a_map_covers_the_image_if_it_has_no_size_of_its_own(locator: Any) -> None:
     for env_id, cells, cell in [("DTRAM-Patience-v0", 40, 1), ("DTRAM-WideSignpost-v0", 52, 2)]:
         task = TrainingTask(env_id, torch.device("cpu"))
-        network = (task, PlainEncoder("pixels"), Map(), Values(), StopOff())
+        network = (task, PlainEncoder("pixels"), Map(), locator, StopOff())
         config = new_agent(*network, False, seed=0)[0].config
         assert config.map is not None
         assert (config.map.cells, config.map.glimpse_cells) == (cells, 8 // cell)
