@@ -20,7 +20,7 @@ BEST: dict[str, Any] = {
     "DTRAM-Patience-v0": ReadInOrder(),
     "DTRAM-Pair-v0": AddTwo(),
 }
-ON_RECORD = ["DTRAM-MNIST-Policy-v0", "DTRAM-MNIST-v0"]
+ON_RECORD = ["DTRAM-MNIST-Policy-v0", "DTRAM-ClutteredMNIST-Policy-v0", "DTRAM-MNIST-v0"]
 WHOLE_TASK = [challenge for challenge in SUITE if "Policy" not in challenge.env_id]
 
 
@@ -83,6 +83,9 @@ def test_the_best_on_record_is_the_leaderboards(env_id: str) -> None:
     (challenge,) = (found for found in SUITE if found.env_id == env_id)
     folders = (RESULTS / "comparison", RESULTS / "leaderboard")
     records = [record for folder in folders for record in read_records(folder / f"{env_id}.jsonl")]
+    if not records:  # of longer runs
+        every = read_records(RESULTS / "suite" / "comparison.jsonl")
+        records = [record for record in every if record["env_id"] == env_id]
     table = pd.DataFrame(records).groupby("algo")["mean_return"].mean()
     assert challenge.best == pytest.approx(table.max(), abs=5e-5)
     names = {"dtram": "DT-RAM", "maskable_ppo": "MaskablePPO"}
