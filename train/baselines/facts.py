@@ -211,8 +211,7 @@ def read_leaderboard(results: Path = RESULTS) -> list[Entry]:
     for folder in ("comparison", "suite", "leaderboard"):
         for path in sorted((results / folder).glob("*.jsonl")):
             for number, record in enumerate(read_results(path), start=1):
-                shorter = record.get("track") == "whole-task" and record.get("env_steps") != 0
-                of_suite = folder == "suite" and shorter
+                of_suite = folder == "suite" and record.get("env_steps") != 0  # shorter runs
                 entry = Entry(f"{path}, line {number}", record, of_suite)
                 key = (*entry.row, record["seed"])
                 if key not in found or "problem" in found[key].record:
