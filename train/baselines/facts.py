@@ -193,7 +193,7 @@ class Entry(NamedTuple):
 
     place: str  # its file and line
     record: Record
-    of_suite: bool = False  # which trains for fewer env steps on the whole task
+    of_suite: bool = False  # which trains for fewer env steps
 
     @property
     def row(self) -> tuple[str, str, str, bool]:
