@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import dtram_env
-from agents.dtram import DTRAM
+from agents.loading import load_agent
 from dtram_env.files import write_json
 from dtram_env.suite import SUITE
 from tests.dtram_env.datasets.trees import make_folder
@@ -112,7 +112,7 @@ def test_dtrams_record_goes_through_the_environment(made: Made) -> None:
     for seed in (0, 1):
         folder = made.runs / WHOLE / "dtram" / f"seed-{seed}"
         record = made.records["dtram", seed]
-        scored = dtram_env.evaluate(DTRAM.load(folder), WHOLE, "test").to_dict()
+        scored = dtram_env.evaluate(load_agent(folder), WHOLE, "test").to_dict()
         assert {key: record[key] for key in scored} == scored
         run = json.loads((folder / "results.json").read_text())
         assert record["test_error"] == pytest.approx(run["test_error"], abs=1e-4)
