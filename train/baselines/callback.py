@@ -65,9 +65,7 @@ class ValidationCallback(BaseCallback):
         steps: int,  # env steps of the whole run
         points: int,  # validations, without the one before training
         evaluate: Callable[[Sb3Policy], dtram_env.Evaluation],  # on the validation split
-        least: Sequence[
-            float
-        ] = (),  # best return that the run needs after 1 / points, 2 / points …
+        least: Sequence[float] = (),  # returns to reach after 1 / points of the run, 2 / points …
     ) -> None:
         super().__init__()
         self._run, self._steps, self._points, self._evaluate = run, steps, points, evaluate
