@@ -171,6 +171,11 @@ def test_a_clean_tree_has_no_violations(tmp_path: Path) -> None:
     assert graph["agents.dtram"] == {"dtram_env.datasets.storage.store", "dtram_env.env"}
 
 
+def violations_with(root: Path, module: str, text: str) -> list[str]:
+    """The violations of a clean tree in which one module has the given text."""
+    return violations(plant(root, CLEAN | {f"{module.replace('.', '/')}.py": text}))
+
+
 @pytest.mark.parametrize(
     ("module", "text", "expected"),
     [
@@ -185,8 +190,7 @@ def test_a_clean_tree_has_no_violations(tmp_path: Path) -> None:
     ],
 )
 def test_a_planted_fault_is_found(tmp_path: Path, module: str, text: str, expected: str) -> None:
-    file = f"{module.replace('.', '/')}.py"
-    found = violations(plant(tmp_path, CLEAN | {file: text}))
+    found = violations_with(tmp_path, module, text)
     start = f"{module} -> {expected}"
     (line,) = [line for line in found if line.startswith(start.partition(": ")[0])]
     assert line.startswith(start)
@@ -200,7 +204,6 @@ def test_a_planted_fault_is_found(tmp_path: Path, module: str, text: str, expect
     ],
 )
 def test_a_planted_circle_is_found(tmp_path: Path, module: str, text: str, back: str) -> None:
-    file = f"{module.replace('.', '/')}.py"
-    found = violations(plant(tmp_path, CLEAN | {file: text}))
+    found = violations_with(tmp_path, module, text)
     (circle,) = [line for line in found if line.startswith("circle: ")]
     assert set(circle.removeprefix("circle: ").split(" -> ")) == {module, back}

@@ -72,8 +72,8 @@ class Options(EnvOptions):
     eval_points: AtLeast1 = 20
     """number of validations after the one before training"""
     give_up_below: tuple[float, ...] | None = None
-    """end early, with a result, if the best validation return is lower: a number for the first
-    validation after the one before training, one for the second ..."""
+    """end early, with a result, if the best validation return so far is lower: one number for each
+    of the first --eval-points parts of the run"""
     seed: int = 0
     """seed of everything random"""
     device: str = "cpu"

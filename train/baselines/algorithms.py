@@ -109,7 +109,7 @@ def settings(track: str, algo: str, changes: Mapping[str, Any] | None = None) ->
             raise ValueError(f"--set {name}={value}: expected no gamma; the environment discounts")
         (row.setdefault(group, {}) if group else row)[key] = value
     if row.get("env", {}).get("view") not in GRID_VIEWS and "env.grid" not in (changes or {}):
-        row.get("env", {}).pop("grid", None)  # the table's, of another view
+        row.get("env", {}).pop("grid", None)  # it is for the row's own view
     found = read_row(row)
     if not isinstance(found.num_envs, int) or found.num_envs < 1:
         raise ValueError(f"--set num_envs={found.num_envs}: expected an integer of at least 1")

@@ -49,7 +49,7 @@ def curve_point(env_steps: int, found: dtram_env.Evaluation, seconds: float) -> 
 
 
 class GaveUp(Exception):
-    """Ends the training of a run that is worse than it has to be."""
+    """Ends a run whose best validation return is below the one that it has to reach."""
 
 
 class ValidationCallback(BaseCallback):
@@ -65,7 +65,7 @@ class ValidationCallback(BaseCallback):
         steps: int,  # env steps of the whole run
         points: int,  # validations, without the one before training
         evaluate: Callable[[Sb3Policy], dtram_env.Evaluation],  # on the validation split
-        least: Sequence[float] = (),  # returns to reach after 1 / points of the run, 2 / points …
+        least: Sequence[float] = (),  # best return to reach after each of `points` equal parts
     ) -> None:
         super().__init__()
         self._run, self._steps, self._points, self._evaluate = run, steps, points, evaluate

@@ -130,8 +130,8 @@ class Map(Checked):
     cells: AtLeast1 | None = None
     """cells along a side of the map, whose middle is the image's; as many as cover it if none"""
     cell: AtLeast1 | None = None
-    """pixels of the image along a side of a cell; as few as give at most 64 cells if none, or
-    the whole glimpse"""
+    """pixels of the image along a side of a cell; if none, the fewest that divide the glimpse and
+    give at most 64 cells"""
 
     def sides(self, image: int, glimpse: int) -> tuple[int, int]:
         """`cells` and `cell`, for the sides of an image and a glimpse in pixels.
