@@ -144,7 +144,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
     },
     # The RAM paper's digits at random places, alone, in clutter, and in more clutter (ours).
     "translated": {**_MAP, **_ANYWHERE, "env_id": "DTRAM-TranslatedMNIST-v0"},
-    "cluttered": {**_MAP, **_ANYWHERE, "env_id": "DTRAM-ClutteredMNIST-v0"},
+    "cluttered": {**_MAP, **_ANYWHERE, "env_id": "DTRAM-ClutteredMNIST-v0", "epochs": 32},
     "cluttered-100": {
         **_MAP,
         **_ANYWHERE,
