@@ -68,8 +68,6 @@ class Objective:
     was chosen regresses it"""
     policy_weight: NotNegative = 1.0
     """weight of the policy gradient"""
-    baseline_weight: NotNegative = 1.0
-    """weight of the baseline's squared error"""
     stop_entropy: NotNegative = 0.0
     """weight of an entropy bonus on the stop decisions, in nats"""
     location_entropy: NotNegative | Tensor = 0.0
@@ -221,7 +219,7 @@ def hybrid_loss(
     total = (
         ce_loss
         + objective.policy_weight * policy_loss
-        + objective.baseline_weight * baseline_loss
+        + baseline_loss
         - objective.stop_entropy * stop_entropy
     )
     if isinstance(objective.location_entropy, Tensor) or objective.location_entropy > 0:

@@ -99,7 +99,7 @@ def plan(options: Options) -> list[ComparisonRun]:
     runs = []
     for env_id in options.env_id:
         environment = EnvOptions(env_id, options.env, options.root, options.data_dir)
-        keywords = environment.env_words() | environment.env_folders()
+        keywords = environment.env_keywords()
         track = describe_env(env_id, data="real", **keywords)["track"]
         default = suite.ENV_STEPS if options.suite else ENV_STEPS
         steps = options.total_timesteps or default

@@ -166,7 +166,7 @@ def search(options: Options) -> dict[str, Any]:
     check_destination(path)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     origin = provenance(choose_device("cpu"))
-    keywords = options.env_words() | options.env_folders()
+    keywords = options.env_keywords()
     track = describe_env(options.env_id, data="real", **keywords)["track"]
     row = table_row(track, options.algo)
     space = SPACES[options.algo]
@@ -234,7 +234,7 @@ def trial_run(
 ) -> ProgramRun:
     """The run of a trial, which ends early below the `least` returns."""
     # A hash of all that defines the trial names its folder, so an interrupted search finds it.
-    task = options.env_words() | options.env_folders()
+    task = options.env_keywords()
     task.pop("data_dir", None)
     defining = json.dumps(
         [row, changes, options.steps, *filter(None, [task, least])], sort_keys=True

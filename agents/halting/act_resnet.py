@@ -5,7 +5,6 @@ Figurnov et al., "Spatially Adaptive Computation Time for Residual Networks" (20
 `resnet.ResNetBackbone`, and its *residual unit* is a block of that stage.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, NamedTuple
 
@@ -62,7 +61,6 @@ class ACTOutput(NamedTuple):
     logits: Tensor  # (B, K)
     ponder: Tensor  # (B,) rho summed over blocks, with gradient
     units: Tensor  # (B, blocks) residual units taken, N; in SACT the mean over positions
-    flops: Tensor  # (B,) int64 FLOPs if nothing is computed after halting
     maps: tuple[Tensor, ...]  # for each block, rho (B, h, w) at every position; (B, 1, 1) in ACT
 
 
@@ -90,10 +88,6 @@ class ImageScore(nn.Module):
     def places(x: Tensor) -> Tensor:
         """A tensor of the shape of the scores of ``(B, channels, h, w)``."""
         return x[:, 0, :1, :1]
-
-    def macs(self, active: Tensor) -> Tensor:
-        """Multiply-adds ``(B,)`` of `at`."""
-        return self.whole.weight.numel() * active.flatten(1).any(dim=1)
 
 
 class ACTResNet(SavedNetwork):
@@ -129,22 +123,15 @@ class ACTResNet(SavedNetwork):
         dense = self.training if dense is None else dense
         if self.training and not dense:
             raise ValueError("dense=False in training mode: expected after eval()")
-        x = self.scale(images, self.classifier.weight.dtype).permute(0, 3, 1, 2)
-        stem = self.trunk.conv1
-        positions = math.prod(-(-side // stem.stride[0]) for side in x.shape[2:])
-        x = self.trunk.stem(x)
-        macs = stem.weight.numel() * positions + self.classifier.weight.numel()
-        flops = torch.full(x.shape[:1], 2 * macs, device=x.device)
+        x = self.trunk.stem(self.scale(images, self.classifier.weight.dtype).permute(0, 3, 1, 2))
         ends = []
         for units, scores in zip(self.trunk.stages(), self.scores, strict=True):
-            before, (x, end) = x[0, 0].numel(), self._block(units, scores, x, dense)
-            flops += 2 * _block_macs(units, scores, end.taken, before, x)
+            x, end = self._block(units, scores, x, dense)
             ends.append(end)
         return ACTOutput(
             logits=self.classifier(self.trunk.pool(x)),
             ponder=torch.stack([end.ponder.mean(dim=(1, 2)) for end in ends]).sum(dim=0),
             units=torch.stack([end.taken.float().mean(dim=(1, 2)) for end in ends], dim=1),
-            flops=flops,
             maps=tuple(end.ponder.detach() for end in ends),
         )
 
@@ -174,29 +161,6 @@ class ACTResNet(SavedNetwork):
         """A unit's output where `active`, shaped as the scores, is True, and `x` elsewhere."""
         index = active[:, 0, 0].nonzero()[:, 0]
         return x.index_copy(0, index, unit(x[index]).to(x.dtype))
-
-
-@torch.no_grad()
-def _block_macs(units: Any, scores: Any, taken: Tensor, before: int, x: Tensor) -> Tensor:
-    """Multiply-adds ``(B,)`` of a block with output `x`, whose input has `before` positions."""
-    first, after = units[0], x[0, 0].numel()
-    macs = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-    for conv in convolutions(first):
-        early = conv is first.conv1 and conv.stride == (1, 1)
-        macs += conv.weight.numel() * (before if early else after)
-    for n, unit in enumerate(units[1:], start=1):
-        macs += unit_macs(unit, (taken > n).expand_as(x[:, 0]))
-    for n, score in enumerate(scores):
-        macs += score.macs(taken > n)
-    return macs
-
-
-def unit_macs(unit: nn.Module, active: Tensor) -> Tensor:
-    """Multiply-adds ``(B,)`` of a unit that keeps the shape, at the active ``(B, h, w)``."""
-    macs = active.new_zeros(len(active), dtype=torch.int64)
-    for conv, where in zip(convolutions(unit), needed_positions(unit, active), strict=True):
-        macs += conv.weight.numel() * where.flatten(1).sum(dim=1)
-    return macs
 
 
 def needed_positions(unit: nn.Module, active: Tensor) -> list[Tensor]:

@@ -6,24 +6,15 @@ more; it keeps its values, which its neighbours read. A block's ponder cost is t
 positions' own, see `act`.
 """
 
-from __future__ import annotations
+from typing import Any
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, linear, pad
-
-from dtram_env.optional import require
+from torch.nn.functional import linear, pad
 
 from ..resnet import PreActivationBasic
 from .act import HALTING_BIAS
 from .act_resnet import ACTResNet, ImageScore, convolutions, needed_positions
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 class PositionScore(ImageScore):
@@ -50,9 +41,6 @@ class PositionScore(ImageScore):
     @staticmethod
     def places(x: Tensor) -> Tensor:
         return x[:, 0]
-
-    def macs(self, active: Tensor) -> Tensor:
-        return super().macs(active) + self.near.weight.numel() * active.flatten(1).sum(dim=1)
 
 
 class SACTResNet(ACTResNet):
@@ -127,43 +115,3 @@ def _put(x: Tensor, where: Tensor, values: Tensor) -> Tensor:
 def _normalise(norm: nn.BatchNorm2d, values: Tensor) -> Tensor:
     """Batch norm of ``(n, C)`` in evaluation mode."""
     return norm(values[..., None, None])[..., 0, 0]
-
-
-# -- pictures --------------------------------------------------------------------------------------
-
-
-def whole_map(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-    """Ponder cost ``(B, H, W)`` at every pixel of images of a size, summed over blocks.
-
-    A pixel has the cost of the nearest position in each of `ACTOutput.maps`.
-    """
-    return torch.stack([interpolate(one[:, None], size)[:, 0] for one in maps]).sum(dim=0)
-
-
-def draw_maps(image: np.ndarray, maps: Sequence[Tensor]) -> Figure:
-    """Draws an image, the ponder cost map ``(h, w)`` of each block, and their sum.
-
-    The image is ``(H, W, C)`` uint8, C = 1 (grey) or 3 (RGB).
-    """
-    height, width = image.shape[:2]
-    summed = whole_map([one[None] for one in maps], (height, width))[0]
-    names = [f"block {k}" for k in range(1, len(maps) + 1)] + ["all blocks"]
-    size = 2.2 * (len(maps) + 2), 2.6
-    figure = require("matplotlib.figure", "train").Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(1, len(maps) + 2)
-    axes[0].imshow(image.squeeze(), cmap="gray", extent=(0, width, height, 0))
-    axes[0].set_title("image")
-    for axis, name, one in zip(axes[1:], names, [*maps, summed], strict=True):
-        low, high = float(one.min()), float(one.max())
-        shown = axis.imshow(
-            one.cpu().numpy(),
-            cmap="viridis",
-            extent=(0, width, height, 0),
-            vmin=low,
-            vmax=max(high, low + 0.1),  # so that rounding errors are not drawn as a contrast
-        )
-        axis.set_title(f"{name}: {float(one.mean()):.2f}")
-        figure.colorbar(shown, ax=axis, shrink=0.7)
-    for axis in axes:
-        axis.set_axis_off()
-    return figure

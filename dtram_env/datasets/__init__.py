@@ -13,7 +13,7 @@ from .catalog import DATASETS, DRAWINGS, DatasetInfo, ImageOptions, drawn_cache,
 from .dataset import Dataset
 from .errors import BuiltinDataWarning, DatasetCorruptError, DatasetNotFoundError
 from .paths import data_root, text
-from .splits import SPLITS, split_indices, stratified_split
+from .splits import SPLITS, stratified_split
 from .storage import mapped
 from .storage.cache import build_cache
 
@@ -226,7 +226,8 @@ def _load(
     if key not in _loaded or _loaded[key][0] != part.state:
         if split in ("train", "validation"):
             count = info.validation_count or len(part.labels) // 10
-            part = part.select(split_indices(split, part.labels, count))
+            train, validation = stratified_split(part.labels, count)
+            part = part.select(train if split == "train" else validation)
         title = info.title if options.root is None else text(Path(options.root).name)
         what = part.images, part.labels, part.class_names, part.metadata
         data = Dataset(title, split, *what, info.drawn, stands_in_for, part.paths)

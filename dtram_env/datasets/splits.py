@@ -2,22 +2,11 @@
 
 import numpy as np
 
-from ..checks import check_choice
-
 SPLITS = ("train", "validation", "test", "train+validation")
 PARTS = ("train", "test")  # the official parts, which the splits divide
 
 # The draw is the same for every seed and algorithm. Another number gives another validation set.
 _SPLIT_SEED = 20171112
-
-
-def split_indices(split: str, labels: np.ndarray, validation_count: int) -> np.ndarray:
-    """Indices of a split's images in the official part of `labels` ``(N,)``, ascending."""
-    check_choice("split", split, SPLITS)
-    if split in ("test", "train+validation"):
-        return np.arange(len(labels))
-    train, validation = stratified_split(labels, validation_count)
-    return train if split == "train" else validation
 
 
 def stratified_split(labels: np.ndarray, validation_count: int) -> tuple[np.ndarray, np.ndarray]:

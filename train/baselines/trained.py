@@ -11,11 +11,10 @@ from agents.sb3 import Sb3Policy
 from dtram_env.sb3 import Sb3VecEnv
 from train.baselines.algorithms import ALGORITHMS, make_model, make_untrained_policy, read_row
 from train.baselines.callback import DAMAGE
+from train.baselines.facts import SHOWN_OTHERWISE
 from train.common.files import WAY_OUT, read_json
 from train.common.options import EnvOptions
 from train.common.training_task import describe_env, read_task
-
-VIEW_KEYWORDS = ("view", "observe", "grid", "glimpse_format", "mask_seen", "min_glimpses")
 
 
 class Row(TypedDict, total=False):
@@ -56,7 +55,7 @@ def load_baseline(
     if algo not in ALGORITHMS:
         raise ValueError(f"{path}: algo={algo!r}: expected one of {', '.join(ALGORITHMS)}")
     chosen = read_row(saved["hyperparameters"])
-    views = {name: value for name, value in chosen.env.items() if name in VIEW_KEYWORDS}
+    views = {name: value for name, value in chosen.env.items() if name in SHOWN_OTHERWISE}
     changed = {name: value for name, value in chosen.env.items() if name not in views}
     env_id, task = read_task({"env_id": saved["env_id"], "env_options": changed}, path)
     root = None if saved["root"] is None else Path(saved["root"])

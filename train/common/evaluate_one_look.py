@@ -1,18 +1,20 @@
 """Evaluates one-look networks on whole splits: predictions, halting costs, and the report."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, interpolate
 
+from agents.cost import count_flops
 from agents.files import write_tensors
 from agents.halting.act_resnet import ACTOutput, ACTResNet
-from agents.halting.sact import SACTResNet, draw_maps
+from agents.halting.sact import SACTResNet
 from agents.one_look import OneLook, one_look_flops
 from dtram_env.files import write_text
 from train.common import distributed
@@ -71,18 +73,56 @@ def select_network(
 
 def halting_cost(network: ACTResNet, images: Images) -> dict[str, Any]:
     """Means on a split: ACT's ponder cost, summed over blocks; FLOPs; units used in each block."""
-    found = list(outputs(network, images))
+    found: list[ACTOutput] = []
+    flops = count_flops(network, lambda: found.extend(outputs(network, images)))
+    ponder, units = (torch.cat([getattr(one, n) for one in found]) for n in ("ponder", "units"))
 
-    def mean(name: str) -> Any:
-        own = torch.cat([getattr(one, name) for one in found])
+    def mean(own: Tensor) -> Any:
         return distributed.gathered(own, len(images)).double().mean(dim=0).tolist()
 
     return {
-        "ponder": round(mean("ponder"), 4),
-        "flops": round(mean("flops")),
-        "units": [round(n, 4) for n in mean("units")],
+        "ponder": round(mean(ponder), 4),
+        "flops": round(mean(torch.full_like(ponder, flops / len(ponder), dtype=torch.float64))),
+        "units": [round(n, 4) for n in mean(units)],
         "units_of_each_block": [len(stage) for stage in network.trunk.stages()],
     }
+
+
+def whole_map(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+    """Ponder cost ``(B, H, W)`` at every pixel of images of a size, summed over blocks.
+
+    A pixel has the cost of the nearest position in each of `ACTOutput.maps`.
+    """
+    return torch.stack([interpolate(one[:, None], size)[:, 0] for one in maps]).sum(dim=0)
+
+
+def draw_maps(image: np.ndarray, maps: Sequence[Tensor]) -> Figure:
+    """Draws an image, the ponder cost map ``(h, w)`` of each block, and their sum.
+
+    The image is ``(H, W, C)`` uint8, C = 1 (grey) or 3 (RGB).
+    """
+    height, width = image.shape[:2]
+    summed = whole_map([one[None] for one in maps], (height, width))[0]
+    names = [f"block {k}" for k in range(1, len(maps) + 1)] + ["all blocks"]
+    size = 2.2 * (len(maps) + 2), 2.6
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(1, len(maps) + 2)
+    axes[0].imshow(image.squeeze(), cmap="gray", extent=(0, width, height, 0))
+    axes[0].set_title("image")
+    for axis, name, one in zip(axes[1:], names, [*maps, summed], strict=True):
+        low, high = float(one.min()), float(one.max())
+        shown = axis.imshow(
+            one.cpu().numpy(),
+            cmap="viridis",
+            extent=(0, width, height, 0),
+            vmin=low,
+            vmax=max(high, low + 0.1),  # so that rounding errors are not drawn as a contrast
+        )
+        axis.set_title(f"{name}: {float(one.mean()):.2f}")
+        figure.colorbar(shown, ax=axis, shrink=0.7)
+    for axis in axes:
+        axis.set_axis_off()
+    return figure
 
 
 @torch.no_grad()

@@ -285,6 +285,10 @@ class EnvOptions(Checked):
             found["data_dir"] = str(self.data_dir)
         return found
 
+    def env_keywords(self) -> dict[str, Any]:
+        """The keywords for `gym.make`."""
+        return self.env_words() | self.env_folders()
+
 
 @dataclass(frozen=True)
 class LearningOptions(EnvOptions):
@@ -309,10 +313,6 @@ class LearningOptions(EnvOptions):
     """seed of all random numbers"""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 ..."""
-
-    def env_keywords(self) -> dict[str, Any]:
-        """The keywords for `gym.make`."""
-        return self.env_words() | self.env_folders()
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ...checks import check_choice
 from ...optional import require
 from ..errors import DatasetCorruptError, DatasetNotFoundError, advising
 from ..fetch.archives import Archive, check_md5, unpack_archive
@@ -52,7 +51,6 @@ def listing(folder: Path, part: str) -> ImageList:
     and `DatasetCorruptError` if one is damaged or contradicts the published counts, or names an
     image that is missing.
     """
-    check_choice("part", part, COUNTS)
     tree, command = _tree(folder), fetch_command(NAME, folder)
     if missing := lacking(folder):
         raise DatasetNotFoundError(

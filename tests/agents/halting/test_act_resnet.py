@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from agents.halting.act import ponder_cost_loss
 from agents.halting.act_resnet import ACTConfig, ACTResNet
 from agents.halting.sact import SACTResNet
 
-from .halting import SMALL, VARIANTS, images, learn, make, set_scores
+from .halting import SMALL, VARIANTS, flops_of, images, learn, make, set_scores
 
 KINDS = pytest.mark.parametrize("kind", [ACTResNet, SACTResNet])
 
@@ -74,22 +73,12 @@ def test_skipping_is_masking(name: str, kind: type[ACTResNet]) -> None:
 
 def test_an_image_does_not_depend_on_its_batch() -> None:
     network = make()
-    together = network(images())
+    together, flops = network(images()).logits, 0
     for n in range(6):
-        alone = network(images()[n : n + 1])
-        torch.testing.assert_close(alone.logits[0], together.logits[n])
-        assert alone.flops[0] == together.flops[n]
-
-
-@KINDS
-@pytest.mark.parametrize("name", VARIANTS)
-@pytest.mark.parametrize("side", [pytest.param(32, marks=pytest.mark.slow), 41])
-def test_flops_are_those_that_are_run(name: str, side: int, kind: type[ACTResNet]) -> None:
-    network, seen = make(VARIANTS[name], kind), images(side=side)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        output = network(seen)
-    assert int(output.flops.sum()) == counter.get_total_flops()
-    assert torch.equal(output.flops, network(seen, dense=True).flops)
+        one = images()[n : n + 1]
+        torch.testing.assert_close(network(one).logits[0], together[n])
+        flops += flops_of(network, one)
+    assert flops == flops_of(network, images())
 
 
 def test_flops_of_a_unit_by_hand() -> None:
@@ -97,7 +86,7 @@ def test_flops_of_a_unit_by_hand() -> None:
     costs = []
     for score in (0.0, 1.0):
         set_scores(network, [score])
-        costs.append(int(network(images(1)).flops))
+        costs.append(flops_of(network, images(1)))
     # The second unit of a block: two 3x3 convolutions of 4, 8, 16, 32 channels.
     sides = {4: 32, 8: 16, 16: 8, 32: 4}
     assert costs[0] - costs[1] == sum(2 * 2 * 9 * c * c * side**2 for c, side in sides.items())

@@ -1,30 +1,19 @@
-"""Spatially Adaptive Computation Time: algorithm 2, at some positions only, FLOPs, maps.
+"""Spatially Adaptive Computation Time: algorithm 2, at some positions only, FLOPs.
 
 What it shares with ACT is in test_act_resnet.py.
 """
 
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
-from agents.halting.act_resnet import unit_macs
-from agents.halting.sact import (
-    PositionScore,
-    SACTResNet,
-    convolve_at,
-    draw_maps,
-    unit_at,
-    whole_map,
-)
+from agents.cost import count_flops
+from agents.halting.sact import PositionScore, SACTResNet, convolve_at, unit_at
 
-from .halting import SMALL, VARIANTS, images, make, set_scores
+from .halting import SMALL, VARIANTS, flops_of, images, make, set_scores
 
 
 def random_mask(share: float, *shape: int) -> Tensor:
@@ -171,12 +160,17 @@ def test_flops_of_one_active_position_by_hand() -> None:
     network = make(SMALL, SACTResNet)
     active = torch.zeros(1, 5, 5, dtype=torch.bool)
     active[0, 2, 2] = True
+
+    def macs(unit: nn.Module, channels: int) -> int:
+        x = torch.zeros(1, channels, 5, 5)
+        return count_flops(unit, lambda: unit_at(unit, x, active)) // 2
+
     unit = network.trunk.layer2[1]
-    assert unit_macs(unit, active).tolist() == [(9 + 1) * 9 * 8 * 8]
+    assert macs(unit, 8) == (9 + 1) * 9 * 8 * 8
     active[0, 2, 2], active[0, 0, 0] = False, True  # in a corner there are 4
-    assert unit_macs(unit, active).tolist() == [(4 + 1) * 9 * 8 * 8]
+    assert macs(unit, 8) == (4 + 1) * 9 * 8 * 8
     bottleneck = make(VARIANTS["50"], SACTResNet).trunk.layer2[1]  # 32 -> 8 -> 8 -> 32
-    assert unit_macs(bottleneck, active).tolist() == [4 * 32 * 8 + 1 * 9 * 8 * 8 + 1 * 8 * 32]
+    assert macs(bottleneck, 32) == 4 * 32 * 8 + 1 * 9 * 8 * 8 + 1 * 8 * 32
 
 
 def test_fewer_active_positions_cost_less() -> None:
@@ -186,7 +180,7 @@ def test_fewer_active_positions_cost_less() -> None:
         for block in network.scores:
             nn.init.constant_(block[0].whole.bias, bias)
         output = network(images(1))
-        flops.append(int(output.flops))
+        flops.append(flops_of(network, images(1)))
         active.append(sum(float((one > 2).sum()) for one in output.maps))
     assert flops == sorted(flops, reverse=True) and active == sorted(active, reverse=True)
     assert flops[0] > flops[2] > flops[-1] and active[-1] == 0
@@ -194,7 +188,7 @@ def test_fewer_active_positions_cost_less() -> None:
     scores = sum(2 * 9 * 4 * 2**k * (32 // 2**k) ** 2 for k in range(4))
     for bias, found in ((0.0, flops[0]), (1.0, flops[-1])):  # all units, or one a block
         set_scores(act, [bias])
-        assert found == int(act(images(1)).flops) + scores
+        assert found == flops_of(act, images(1)) + scores
 
 
 def test_distant_positions_are_not_read() -> None:
@@ -205,32 +199,3 @@ def test_distant_positions_are_not_read() -> None:
     before = unit_at(unit, x, active)
     x[0, :, 5:] = torch.nan  # further than two 3x3 convolutions reach
     torch.testing.assert_close(unit_at(unit, x, active), before)
-
-
-# -- pictures --------------------------------------------------------------------------------------
-
-
-def test_whole_map_by_hand() -> None:
-    fine = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
-    coarse = torch.tensor([[[10.0]]])
-    expected = [[11, 11, 12, 12]] * 2 + [[13, 13, 14, 14]] * 2
-    assert whole_map([fine, coarse], (4, 4))[0].tolist() == expected
-
-
-def test_maps_as_pictures(tmp_path: Path) -> None:
-    network = make(SMALL, SACTResNet)
-    seen = images(2)
-    maps = [one[1] for one in network(seen).maps]
-    figure = draw_maps(seen[1].numpy(), maps)
-    shown = [axis.images[0].get_array() for axis in figure.axes if axis.images]
-    np.testing.assert_array_equal(shown[0], seen[1].numpy())
-    for picture, one in zip(shown[1:5], maps, strict=True):
-        np.testing.assert_allclose(picture, one.numpy())
-    whole = whole_map([one[None] for one in maps], (32, 32))[0]
-    np.testing.assert_allclose(shown[5], whole.numpy())
-    figure.savefig(tmp_path / "maps.png")
-    with Image.open(tmp_path / "maps.png") as picture:
-        assert min(picture.size) > 200
-    even = draw_maps(seen[1, ..., :1].numpy(), [one * 0 + 2 for one in maps])  # grey
-    limits = [axis.images[0].get_clim() for axis in even.axes if axis.images][1:]
-    assert limits[0] == pytest.approx((2.0, 2.1))  # not the rounding's

@@ -6,8 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtram_env.datasets import SPLITS, stratified_split
-from dtram_env.datasets.splits import split_indices
+from dtram_env.datasets import stratified_split
 
 
 def test_shares_by_largest_remainder() -> None:
@@ -59,12 +58,3 @@ def test_partition_with_proportional_classes(labels: np.ndarray, share: float) -
     for c in np.unique(labels):
         exact = count * (labels == c).sum() / len(labels)
         assert abs((labels[validation] == c).sum() - exact) < 1
-
-
-def test_rows_of_every_split() -> None:
-    labels = np.arange(40) % 4
-    rows = {split: split_indices(split, labels, 8) for split in SPLITS}
-    assert np.array_equal(rows["train+validation"], np.arange(40))
-    assert np.array_equal(rows["test"], np.arange(40))
-    assert np.array_equal(rows["train"], stratified_split(labels, 8)[0])
-    assert np.array_equal(rows["validation"], stratified_split(labels, 8)[1])

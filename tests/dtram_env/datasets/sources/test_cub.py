@@ -93,11 +93,6 @@ def test_class_ids_not_image_folders_give_the_label(tree: Tree) -> None:
     assert cub.listing(tree.folder, "test").labels.tolist() == [2, 1, 2]
 
 
-def test_unknown_part(whole: Tree) -> None:
-    with pytest.raises(ValueError, match="part='validation': expected one of 'train', 'test'"):
-        cub.listing(whole.folder, "validation")
-
-
 def test_nothing_there(tmp_path: Path) -> None:
     folder = tmp_path / "cub"
     assert cub.lacking(folder)

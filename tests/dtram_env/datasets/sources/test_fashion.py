@@ -121,11 +121,6 @@ def test_a_missing_file(folder: Path) -> None:
         assert part in str(error.value)
 
 
-def test_unknown_part(folder: Path) -> None:
-    with pytest.raises(ValueError, match="part='validation': expected one of 'train', 'test'"):
-        fashion.read(folder, "validation")
-
-
 @pytest.mark.skipif(fashion.lacking(REAL), reason=f"Fashion-MNIST is not in {REAL}")
 def test_known_statistics() -> None:
     images, labels = fashion.read(REAL, "train")

@@ -299,8 +299,3 @@ def test_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("HOME", str(tmp_path))
     touch(tmp_path / "photos", "a/1.jpg", "b/1.jpg")
     assert listing(Path("~/photos"), "train").root == tmp_path / "photos"
-
-
-def test_unknown_part(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="part='validation': expected one of"):
-        listing(tmp_path, "validation")
