@@ -47,7 +47,7 @@ class Options(TrainingOptions):
 
     recipe: str = ""
     """named set of options to start from; other flags change it. One of birds-small, scenes,
-    original"""
+    original-cub"""
 
     side: Count | None = None
     """pixels a side to which the whole image is shrunk; 0 keeps its shorter side; if not given, the
