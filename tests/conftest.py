@@ -19,6 +19,9 @@ import torch
 
 from dtram_env import datasets
 
+# Small tensors: one thread is faster than two, and equal from run to run.
+torch.set_num_threads(1)
+
 # oneDNN 3.12 writes beyond its arrays in the gradient of a strided 1x1 convolution of under 8
 # channels, where AVX2 is the best that the processor has. The tests' ResNets are that narrow.
 if not torch.cpu.get_capabilities().get("avx512_f", True):

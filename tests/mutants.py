@@ -74,9 +74,9 @@ CHANGES: dict[str, list[tuple[str, str, str, str]]] = {
         ("* size / 2 - side / 2 + 0.5\n", "* size / 2 - side / 2\n", SENSOR, "odd_side"),
         ("(coordinate, dtype=np.float64)", "(coordinate, dtype=np.float32)", SENSOR, "float64"),
         ("min(max(x, -1.0), 1.0)", "x", SENSOR, "last_corner"),
-        ("location = np.clip(location, -1.0, 1.0)", "pass", SENSOR, "batch_of_one"),
+        ("location = np.clip(location, -1.0, 1.0)", "pass", SENSOR, "agree_bit_for_bit"),
         ("dtype=np.int64) + n // 2)", "dtype=np.int64))", SENSOR, "scales_are"),
-        ("top = corner(location[:, 1]", "top = corner(location[:, 0]", SENSOR, "batch_of_one"),
+        ("top = corner(location[:, 1]", "top = corner(location[:, 0]", SENSOR, "agree_bit_for_bit"),
     ],
     "dtram_env/sensor_torch.py": [
         ("edge(coordinate.double(), size", "edge(coordinate, size", SENSOR, "float64"),
@@ -140,6 +140,9 @@ CHANGES: dict[str, list[tuple[str, str, str, str]]] = {
         ("keepdim=True) - groups", "keepdim=True)", OBJECTIVE, "leave_one_out_by"),
         ("count > 0, after / count", "count >= 0, after / count", OBJECTIVE, "mean_prob_by"),
         ("+ DROP_DISCOUNT * gains[-1]", "+ gains[-1]", OBJECTIVE, "drops_in"),
+        ("(score + log_stop * credit", "(score * log_stop * credit", OBJECTIVE, "reinforce-value"),
+        ("prediction, labels, discount)", "prediction, labels, 1.0)", OBJECTIVE, "return_by_hand"),
+        ("survives * (after.detach()", "(after.detach()", OBJECTIVE, "exact_one and exact-value"),
     ],
     "agents/halting/act.py": [
         ("(cumulative < 1 - epsilon)", "(cumulative <= 1 - epsilon)", ACT, "sum_to_one"),

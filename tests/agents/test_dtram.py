@@ -297,34 +297,6 @@ def test_other_spaces_are_one_error() -> None:
         DTRAM.for_spaces(flat, native_spaces()[1], max_glimpses=4)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"num_classes": 1}, "num_classes=1"),
-        ({"glimpse_shape": (8, 7, 1)}, "glimpse_shape"),
-        ({"max_glimpses": 0}, "max_glimpses=0"),
-        ({"encoder": "vit"}, "encoder='vit'"),
-        ({"locator_input": "none"}, "locator_input='none'"),
-        ({"core": "lstm"}, "core='lstm': expected one of 'rnn', 'map'"),
-        ({"stopper_hidden": -1}, "stopper_hidden=-1"),
-        ({"stopper_prior": "sure"}, "stopper_prior='sure'"),
-        ({"stopper_input": "core"}, "stopper_input='core'"),
-        ({"location_squash": "sigmoid"}, "location_squash='sigmoid'"),
-        ({"location_bound": 1.5}, "location_bound=1.5"),
-        ({"locator_hidden": -1}, "locator_hidden=-1"),
-        ({"locator_grid": -1}, "locator_grid=-1"),
-        ({"pixel_std": 0}, "pixel_std=0"),
-        (
-            {"encoder": "conv", "glimpse_shape": (1, 1, 1)},
-            "at least 2x2 pixels for encoder='conv'; encoder='mlp' takes any size",
-        ),
-    ],
-)
-def test_impossible_settings_are_errors(changes, message) -> None:
-    with pytest.raises(ValueError, match=message):
-        make_agent(**changes)
-
-
 def test_a_step_after_the_last_glimpse_is_an_error() -> None:
     agent, seen = make_agent(), observation()
     state = agent.reset(3)

@@ -99,11 +99,17 @@ ABSURD: dict[Any, tuple[Any, ...]] = {
     bool: (0, 1, None, "true"),
 }
 MORE: dict[str, tuple[Any, ...]] = {
+    "num_classes": (1,),
     "max_glimpses": (0, 10_001),
     "glimpse_shape": ([8, 8], [8, 9, 1], [8, 8, 0], [8193, 8193, 1], [8, 8, 257], [8, 8, "1"], 8),
     "image_shape": ([8, 8], [8, 9, 1], [8, 8, 0], [8193, 8193, 1], [8, 8, 257], [8, 8, 1.5], None),
     "pixel_mean": (*NOT_NUMBERS, None, [0.0, math.nan], [0.0] * 4),
-    "pixel_std": (*NOT_NUMBERS, None, 0, -1.0, [1.0, math.inf]),
+    "pixel_std": (*NOT_NUMBERS, None, 0, -1.0, [1.0, math.inf], [1.0] * 4),
+    "hidden_size": (0,),
+    "width": (0,),
+    "channels": (0,),
+    "bn_momentum": (0.0, 1.5),
+    "stem_stride": (3,),
     "scan": ([0, 0], [[0, 2]], [["x", 0]], "scan", [[0, 0, 0]]),
     "resnet": ([], 0),
     "map": ([], 0),
@@ -151,7 +157,7 @@ def test_few_glimpses_may_have_weights_of_their_own() -> None:
 )
 def test_every_option_of_a_part_has_a_type_and_a_range(kind: Any, saved: dict[str, Any]) -> None:
     for field in fields(kind):
-        for value in ABSURD[kind_of(field)]:
+        for value in MORE.get(field.name, ()) + ABSURD[kind_of(field)]:
             with pytest.raises(ValueError, match=f"^{field.name}="):
                 kind(**saved | {field.name: value})
 

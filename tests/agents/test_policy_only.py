@@ -1,6 +1,5 @@
 """Policy-only environments: the shipped classifier and its hash, and the user's own."""
 
-import copy
 import hashlib
 import shutil
 from pathlib import Path
@@ -10,7 +9,6 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from gymnasium import spaces
 
 import agents
 import dtram_env
@@ -18,15 +16,8 @@ from agents.cost import classifier_flops_per_glimpse
 from agents.dtram import DTRAM, DTRAMConfig
 from agents.policy_only import POLICY_TABLE, FrozenClassifier, LookAndStop, agent_with_classifier
 from dtram_env import GlimpseEnv, GlimpseVectorEnv
-from tests.dtram_env.conftest import check_env
 
 ID = "agents:DTRAM-MNIST-Policy-v0"
-VIEWS: dict[str, spaces.Space] = {
-    "native": spaces.Dict(location=spaces.Box(-1, 1, (2,), np.float32), stop=spaces.Discrete(2)),
-    "continuous": spaces.Box(-1, 1, (3,), np.float32),
-    "discrete": spaces.MultiDiscrete([16, 2]),
-    "single": spaces.Discrete(17),
-}
 SHIPPED = Path(agents.__file__).resolve().parent.parent / "pretrained"
 
 
@@ -53,45 +44,6 @@ def by_hand(network: DTRAM, glimpses: list[np.ndarray], locations: list[np.ndarr
 
 
 # --- The registered ids
-
-
-@pytest.mark.parametrize("view", VIEWS)
-def test_both_checkers(mnist_folder: Path, view: str) -> None:
-    env = gym.make(ID, view=view, split="test").unwrapped
-    assert isinstance(env, GlimpseEnv) and env.action_space == VIEWS[view]
-    expected = ["not based off a numpy array", "minimal resolution"] if view == "native" else []
-    check_env(env, *expected)
-
-
-@pytest.mark.parametrize("backend", ["numpy", "torch"])
-@pytest.mark.parametrize("view", VIEWS)
-def test_scalar_equals_vector(mnist_folder: Path, view: str, backend: str) -> None:
-    """Up to rounding: a network may add in another order in a larger batch."""
-    images = np.array([0, 17, 9_999])
-    vector = gym.make_vec(
-        ID, num_envs=3, view=view, split="test", backend=backend, autoreset_mode="Disabled"
-    )
-    single = gym.make(ID, view=view, split="test").unwrapped
-    assert vector.single_action_space == single.action_space
-    assert vector.single_observation_space == single.observation_space
-    vector.action_space.seed(1)
-    observation, _ = vector.reset(options={"image_index": images})
-    rows, actions, overs = [observation], [], []
-    for _ in range(4):
-        actions.append(vector.action_space.sample())
-        observation, _, over, _, _ = vector.step(copy.deepcopy(actions[-1]))
-        rows.append(observation)
-        overs.append(over)
-    for i, image in enumerate(images):
-        seen, over = single.reset(options={"image_index": image})[0], False
-        for step, row in enumerate(rows):
-            for key, value in seen.items():
-                np.testing.assert_allclose(row[key][i], value, rtol=1e-4, atol=1e-6)
-            if step < len(actions) and not over:
-                action = actions[step]
-                one = {k: v[i] for k, v in action.items()} if view == "native" else action[i]
-                seen, _, over, _, _ = single.step(one)
-                assert over == overs[step][i]
 
 
 @pytest.mark.parametrize("name", POLICY_TABLE)

@@ -15,10 +15,9 @@ from agents import DTRAM, DTRAMConfig, FixedStop, LearnedStop
 from agents.cost import flops_of_first_glimpse, flops_per_glimpse
 from agents.prediction import Preparation, predict, predict_each, preparation_of
 from agents.resnet import ResNetOptions
-from agents.unroll import GlimpseSensor, Scores, classify, score
-from dtram_env import sensor
-from dtram_env.datasets import DatasetCorruptError, load
-from dtram_env.datasets.storage.tensors import TensorStore, make_store
+from agents.unroll import GlimpseSensor, Scores, score
+from dtram_env.datasets import DatasetCorruptError
+from dtram_env.datasets.storage.tensors import make_store
 
 ENV_ID = "DTRAM-ImageFolder-v0"
 SIZES = [(60, 60), (90, 64), (64, 133), (61, 62), (200, 40), (48, 48), (30, 37)]
@@ -204,17 +203,6 @@ def test_images_get_the_models_size() -> None:
     larger = image.repeat(4, axis=0).repeat(4, axis=1)
     assert shown.read("image", larger).shape == (28, 28, 1)
     assert shown.read("image", draw(0, 300, 200, 1)).shape == (42, 28, 1)
-
-
-def test_the_shipped_model_answers_mnist(mnist_folder: Path) -> None:
-    agent = DTRAM.load(Path(__file__).resolve().parents[2] / "pretrained" / "mnist")
-    images = load("mnist", "test").images[:100]
-    assert isinstance(images, np.ndarray)
-    store = TensorStore(torch.from_numpy(images.copy()), sensor.margin(8, 1))
-    expected = classify(agent, GlimpseSensor(8), store, torch.arange(100))
-    answers = predict(agent, list(images))
-    assert [a.class_index for a in answers] == expected.prediction.tolist()
-    assert [a.num_glimpses for a in answers] == expected.num_glimpses.tolist()
 
 
 TURNABLE = ("jpg", "png", "webp", "tif", *(["avif"] if features.check("avif") else []))

@@ -276,23 +276,6 @@ def test_channels_last_and_bf16_give_close_features(order: str) -> None:
 # -- options ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"name": "resnet99"}, "name='resnet99': expected one of resnet10"),
-        ({"order": "mid"}, "order='mid': expected one of"),
-        ({"stride_in": "2x2"}, "stride_in='2x2': expected one of"),
-        ({"bn_momentum": 0.0}, "bn_momentum=0.0: expected from 1e-06 to 1"),
-        ({"bn_momentum": 1.5}, "bn_momentum=1.5: expected from 1e-06 to 1"),
-        ({"width": 0}, "width=0: expected from 1 to 1,024"),
-        ({"channels": 0}, "channels=0: expected from 1 to 256"),
-    ],
-)
-def test_unknown_options_are_named(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        ResNetOptions(**options)
-
-
 def test_options_need_no_torchvision(run_python: Callable[..., str]) -> None:
     # Loading it would double the time that `import agents` takes.
     code = "import agents.resnet as r, sys; r.ResNetOptions(); print('torchvision' in sys.modules)"

@@ -1,6 +1,7 @@
 """Stable-Baselines3: the features extractor, both adapters, and FLOPs."""
 
 import io
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from sb3_contrib import MaskablePPO, RecurrentPPO
+from sb3_contrib.common.maskable.evaluation import evaluate_policy as maskable_evaluate_policy
 from stable_baselines3 import A2C, DQN, PPO, SAC
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import Logger
@@ -18,7 +20,6 @@ from stable_baselines3.common.preprocessing import preprocess_obs
 from stable_baselines3.common.vec_env import VecMonitor, VecNormalize, VecTransposeImage
 from torch import nn
 
-import agents
 import dtram_env
 from agents.dtram import DTRAM, DTRAMConfig
 from agents.policy_only import FrozenClassifier, LookAndStop, agent_with_classifier
@@ -36,7 +37,6 @@ from dtram_env.datasets import Dataset
 from dtram_env.sb3 import Sb3VecEnv
 
 ID = "DTRAM-Signpost-v0"
-PRETRAINED = Path(agents.__file__).resolve().parent.parent / "pretrained"
 COUNT = 120
 
 
@@ -91,7 +91,9 @@ def vary(network: nn.Module, policy: Any, **task: Any) -> dtram_env.Evaluation:
     raise AssertionError("no seed makes it vary")
 
 
-def per_image(model: Any, venv: Any, total: int = COUNT) -> dict[str, np.ndarray]:
+def per_image(
+    model: Any, venv: Any, evaluate: Callable[..., Any] = evaluate_policy
+) -> dict[str, np.ndarray]:
     """Results of `evaluate_policy` on a sequential pass, in the order of the images."""
     rows: dict[int, tuple[Any, ...]] = {}
 
@@ -106,9 +108,9 @@ def per_image(model: Any, venv: Any, total: int = COUNT) -> dict[str, np.ndarray
                 info["label"],
             )
 
-    evaluate_policy(model, VecMonitor(venv), n_eval_episodes=total, callback=note)
-    assert sorted(rows) == list(range(total))
-    columns = zip(*(rows[i] for i in range(total)), strict=True)
+    evaluate(model, VecMonitor(venv), n_eval_episodes=COUNT, callback=note)
+    assert sorted(rows) == list(range(COUNT))
+    columns = zip(*(rows[i] for i in range(COUNT)), strict=True)
     names = ("prediction", "num_glimpses", "reward", "label")
     return {name: np.array(column) for name, column in zip(names, columns, strict=True)}
 
@@ -311,26 +313,6 @@ def test_scores_and_entropy_are_of_what_the_environment_reads(
 
 
 @pytest.mark.parametrize("algorithm", [PPO, A2C, RecurrentPPO, MaskablePPO])
-def test_a_model_learns_from_what_is_read(algorithm: Any) -> None:
-    """It learns, is saved, and acts as before."""
-    env = Sb3VecEnv(ID, 4, view="discrete")
-    policy = "MultiInputLstmPolicy" if algorithm is RecurrentPPO else "MultiInputPolicy"
-    size = {} if algorithm is A2C else {"batch_size": 32}
-    model = algorithm(policy, env, n_steps=8, policy_kwargs=policy_settings(16, 8), **size, **QUIET)
-    before = [weights.clone() for weights in model.policy.parameters()]
-    ignore_unread(model)
-    model.learn(64)
-    after = list(model.policy.parameters())
-    assert any(not torch.equal(*pair) for pair in zip(before, after, strict=True))
-    file = io.BytesIO()
-    model.save(file)
-    file.seek(0)
-    seen, again = env.reset(), algorithm.load(file)
-    actions = [one.predict(seen, deterministic=True)[0] for one in (model, again)]
-    np.testing.assert_array_equal(*actions)
-
-
-@pytest.mark.parametrize("algorithm", [PPO, A2C, RecurrentPPO, MaskablePPO])
 def test_labels_add_their_cross_entropy_to_the_loss(algorithm: Any) -> None:
     """The gradient of the logits of the prediction is (p - 1[label]) / B, added to the scores'."""
     policy = "MultiInputLstmPolicy" if algorithm is RecurrentPPO else "MultiInputPolicy"
@@ -365,19 +347,29 @@ def test_labels_add_their_cross_entropy_to_the_loss(algorithm: Any) -> None:
 
 
 @pytest.mark.parametrize("algorithm", [PPO, A2C, RecurrentPPO, MaskablePPO])
-def test_a_model_learns_labels_and_acts_without(algorithm: Any) -> None:
-    """Its weights differ from those that the same training gives without labels. It plays where no
-    label is shown."""
+def test_a_model_learns_from_what_is_read_and_from_labels(algorithm: Any) -> None:
+    """It learns, with labels otherwise than without, is saved, and acts as before. It plays where
+    no label is shown."""
     policy = "MultiInputLstmPolicy" if algorithm is RecurrentPPO else "MultiInputPolicy"
     size = {} if algorithm is A2C else {"batch_size": 32}
+    kwargs = {"n_steps": 8, "policy_kwargs": policy_settings(16, 8), **size, **QUIET}
     weights = []
-    for learn in (lambda model: None, learn_labels):
+    for learns_labels in (False, True):
         env = Sb3VecEnv(ID, 4, view="discrete", show_label=True)
-        kwargs = {"n_steps": 8, "policy_kwargs": policy_settings(16, 8), **size, **QUIET}
         model = algorithm(policy, env, **kwargs)
-        learn(model)
+        ignore_unread(model)
+        if learns_labels:
+            learn_labels(model)
+        before = nn.utils.parameters_to_vector(model.policy.parameters()).detach()
         model.learn(64)
-        weights.append(torch.cat([part.flatten() for part in model.policy.parameters()]))
+        weights.append(nn.utils.parameters_to_vector(model.policy.parameters()).detach())
+        assert not torch.equal(before, weights[-1])
+        file = io.BytesIO()
+        model.save(file)
+        file.seek(0)
+        seen, again = env.reset(), algorithm.load(file)
+        actions = [one.predict(seen, deterministic=True)[0] for one in (model, again)]
+        np.testing.assert_array_equal(*actions)
     assert weights[0].shape == weights[1].shape and not torch.equal(*weights)
     found = dtram_env.evaluate(Sb3Policy(model), ID, "validation", view="discrete")
     assert found.images == 600
@@ -471,33 +463,12 @@ def test_sb3_policy_agrees_with_evaluate_policy(algorithm: Any, task: dict[str, 
     again = dtram_env.evaluate(policy, ID, dataset=DATA, num_envs=COUNT, **task)
     np.testing.assert_array_equal(again.prediction, exact.prediction)
     np.testing.assert_array_equal(again.num_glimpses, exact.num_glimpses)
+    evaluate = evaluate_policy
     if algorithm is MaskablePPO:
         assert exact.num_glimpses.min() == 3  # stopping before is masked
-        return  # SB3's own `evaluate_policy` passes no masks
+        evaluate = maskable_evaluate_policy  # SB3's own passes no masks
     venv = Sb3VecEnv(ID, 50, dataset=DATA, order="sequential", **task)
-    assert_agree(per_image(model, venv), exact)
-
-
-def test_a_maskable_model_agrees_with_its_own_evaluate_policy() -> None:
-    from sb3_contrib.common.maskable.evaluation import evaluate_policy as maskable_evaluate_policy
-
-    task = MODELS[2][1]
-    model = make_model(MaskablePPO, task)
-    exact = vary(model.policy, Sb3Policy(model), **task)
-    rows: dict[int, tuple[int, int]] = {}
-
-    def note(local: dict[str, Any], _: Any) -> None:
-        if local["done"]:
-            info = local["info"]
-            rows[info["image_index"]] = info["prediction"], info["num_glimpses"]
-
-    venv = Sb3VecEnv(ID, 50, dataset=DATA, order="sequential", **task)
-    mean, _ = maskable_evaluate_policy(model, VecMonitor(venv), COUNT, callback=note)
-    assert sorted(rows) == list(range(COUNT))
-    prediction, glimpses = zip(*(rows[i] for i in range(COUNT)), strict=True)
-    assert list(prediction) == exact.prediction.tolist()
-    assert list(glimpses) == exact.num_glimpses.tolist()
-    assert mean == pytest.approx(exact.mean_return, rel=1e-6)
+    assert_agree(per_image(model, venv, evaluate), exact)
 
 
 def test_sb3_policy_takes_tensors_and_begins_anew_after_reset() -> None:
@@ -706,14 +677,6 @@ def test_sb3_agent_of_a_policy_only_agent_gives_the_results_of_evaluate(n: int) 
     venv = Sb3VecEnv(ID, n, order="sequential", **task)
     assert venv.action_space.shape == (3,)
     assert_agree(per_image(Sb3Agent(policy), venv), exact)
-
-
-@pytest.mark.slow
-def test_the_shipped_agent_on_the_whole_test_split(mnist_folder: Path) -> None:
-    agent = DTRAM.load(PRETRAINED / "mnist")
-    exact = dtram_env.evaluate(agent, "DTRAM-MNIST-v0")
-    venv = Sb3VecEnv("DTRAM-MNIST-v0", 1000, split="test", order="sequential", view="continuous")
-    assert_agree(per_image(Sb3Agent(agent), venv, 10_000), exact)
 
 
 # --- FLOPs of a decision

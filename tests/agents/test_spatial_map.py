@@ -355,7 +355,6 @@ def test_a_locator_of_values_finds_the_cell_that_pays() -> None:
         ({"map": {"cells": 30}}, "cells=30: expected a multiple of 4"),
         ({"map": {"dropout": 1.0}}, "dropout=1.0"),
         ({"map": {"extent": 0.0}}, "extent=0.0"),
-        ({"map": {"pool": "sum"}}, "pool='sum'"),
         ({"map": {"glimpse_cells": 3}}, "glimpse_shape=8: expected a multiple or a divisor of 3"),
     ],
 )

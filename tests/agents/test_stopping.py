@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from agents.halting.act import ACTStop
 from agents.stopping import ConfidenceStop, FixedStop, LearnedStop, glimpses_taken
 
 TIME = torch.tensor([[1], [2], [3]])
@@ -61,6 +62,7 @@ def test_without_a_stop_the_budget_is_used() -> None:
     ("make", "message"),
     [
         (lambda: LearnedStop(1.2), "LearnedStop.threshold=1.2"),
+        (lambda: ACTStop(1.5), "threshold=1.5"),
         (lambda: ConfidenceStop(-0.1), "ConfidenceStop.threshold=-0.1"),
         (lambda: FixedStop(0), "FixedStop.glimpses=0"),
     ],

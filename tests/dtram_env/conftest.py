@@ -1,6 +1,5 @@
 """Small data sets whose pixels and labels the tests know, and helpers that several tests share."""
 
-import hashlib
 import os
 import warnings
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from dtram_env.datasets.fetch.download import RawFile
 from dtram_env.datasets.sources import fashion
 from dtram_env.datasets.storage.cache import build_cache
 from tests.dtram_env.datasets.images import Given, ragged_images
-from tests.dtram_env.datasets.trees import make_folder
+from tests.dtram_env.datasets.trees import make_fashion, make_folder
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # windows need no screen
 
@@ -89,17 +88,11 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> SmallData:
     root = tmp_path_factory.mktemp("data")
     make_folder(root / "photos", train=6, test=4)
     (root / fashion.NAME).mkdir()
-    rng = np.random.default_rng(0)
-    files = {}
-    for (part, pair), count in zip(fashion.FILES.items(), (40, 20), strict=True):
-        arrays = rng.integers(0, 256, (count, 28, 28), np.uint8), np.arange(count, dtype=np.uint8)
-        known = []
-        for file, array in zip(pair, (arrays[0], arrays[1] % 10), strict=True):
-            header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
-            content = header + array.tobytes()
-            (root / fashion.NAME / file.name).write_bytes(content)
-            known.append(RawFile(file.name, len(content), hashlib.md5(content).hexdigest()))
-        files[part] = (known[0], known[1])
+    rng, counts = np.random.default_rng(0), {"train": 40, "test": 20}
+    images = {part: rng.integers(0, 256, (n, 28, 28), np.uint8) for part, n in counts.items()}
+    content, files = make_fashion(images)
+    for name, data in content.items():
+        (root / fashion.NAME / name).write_bytes(data)
     return SmallData(root, files)
 
 
@@ -232,12 +225,3 @@ def on_tensors(action: Any) -> Any:
 def task_id(task: dict[str, Any]) -> str:
     """Name of a parametrised case, from the values of its keywords."""
     return "-".join(map(str, task.values()))
-
-
-class StopsWithClass2:
-    """An SB3 model of the continuous view that stops at once and predicts class 2 of 4."""
-
-    def predict(self, observation: dict[str, np.ndarray], state: Any, **_: Any) -> tuple[Any, None]:
-        action = np.zeros((len(observation["time"]), 3 + 4), np.float32)
-        action[:, 2] = action[:, 3 + 2] = 1
-        return action, None

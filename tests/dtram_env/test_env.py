@@ -468,7 +468,6 @@ def test_calls_outside_an_episode() -> None:
         ({"num_classes": 1}, "num_classes=1: expected an integer of at least 2"),
         ({"num_train": 0}, "num_train=0: expected an integer of at least 1"),
         ({"num_test": 2.5}, "num_test=2.5: expected an integer of at least 1"),
-        ({"dataset": "ImageFolder"}, "root=None: expected the folder of your images"),
         ({"thumbnail_size": 9}, "thumbnail_size=9: only first_glimpse='thumbnail'"),
         ({"first_glimpse": "thumbnail", "thumbnail_size": 0}, "thumbnail_size=0"),
         ({"grid": 4}, "grid=4: only view='discrete'"),

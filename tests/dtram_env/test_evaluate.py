@@ -10,17 +10,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv
 
-from dtram_env import CenterPolicy, GlimpseEnv, GlimpseVectorEnv, RandomPolicy, ScanPolicy, evaluate
+from dtram_env import CenterPolicy, GlimpseVectorEnv, RandomPolicy, ScanPolicy, evaluate
 from dtram_env.datasets import Dataset
 from dtram_env.datasets.drawn import Drawing
 from dtram_env.datasets.storage import drawn_store
 from dtram_env.views import grid_centres
 
-from .conftest import StopsWithClass2, make_dataset
+from .conftest import make_dataset
 
 ID = "DTRAM-Signpost-v0"
 
@@ -190,25 +187,6 @@ def test_mnist_test_split_is_counted_whole(mnist_folder: Any) -> None:
     result = evaluate(CenterPolicy(10, stop_after=1, guess=1), "DTRAM-MNIST-v0")
     assert result.images == 10_000 and result.mean_glimpses == 1.0
     assert result.accuracy == 0.1135  # the test split has 1,135 ones
-
-
-@pytest.mark.parametrize("n", [1, 3, 8])
-def test_sb3_counts_the_same_images_once(planted: Dataset, n: int) -> None:
-    def make(i: int) -> Any:
-        env = GlimpseEnv(planted, order="sequential", shard=(i, n), view="continuous", discount=0.5)
-        return Monitor(env, info_keywords=("image_index", "repeat"))
-
-    venv = DummyVecEnv([lambda i=i: make(i) for i in range(n)])
-    shown: list[int] = []
-
-    def note(local: dict[str, Any], _: Any) -> None:
-        if local["done"] and not local["info"]["repeat"]:
-            shown.append(local["info"]["image_index"])
-
-    mean, _ = evaluate_policy(StopsWithClass2(), venv, n_eval_episodes=50, callback=note)  # type: ignore
-    ours = evaluate(CenterPolicy(4, stop_after=1, guess=2), ID, dataset=planted, discount=0.5)
-    assert sorted(shown) == list(range(50))
-    assert mean == pytest.approx(ours.mean_return) == 0.5 * 12 / 50
 
 
 def test_policies_repeat() -> None:

@@ -123,14 +123,3 @@ def test_numpy_torch_and_plain_slicing_agree_bit_for_bit(
         padded = np.pad(images[index[k]], ((side, side), (side, side), (0, 0)))
         expected = padded[top + side : top + 2 * side, left + side : left + 2 * side]
         np.testing.assert_array_equal(numpy[k, :, :, :channels], expected)
-
-
-def test_a_batch_of_one_is_a_row_of_a_larger_batch() -> None:
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (5, 9, 11, 1), dtype=np.uint8)
-    index, location = rng.integers(0, 5, 64), rng.uniform(-1.2, 1.2, (64, 2)).astype(np.float32)
-    store = ArrayStore(images, sensor.margin(3, 2))
-    many = sensor.glimpse(store, index, location, 3, 2)
-    for k in range(64):
-        one = sensor.glimpse(store, index[k : k + 1], location[k : k + 1], 3, 2)
-        np.testing.assert_array_equal(one[0], many[k])

@@ -22,6 +22,7 @@ from train.common.options import command_line
 from train.common.program_run import ProgramRun
 from train.common.run import Interrupt
 from train.common.signals import ENDINGS, restore_handlers
+from train.common.training_task import TrainingTask
 from train.dtram.options import StopAfter, StopOff
 from train.dtram.recipes import RECIPES
 from train.reinforce import Options
@@ -36,12 +37,10 @@ SMALL: dict[str, Any] = {
 SMALL_STOP = StopAfter(epochs=2, batch_size=900)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+@pytest.fixture(scope="session")
+def signpost() -> TrainingTask:
+    """One task for all tests, which only read it."""
+    return TrainingTask("DTRAM-Signpost-v0", torch.device("cpu"))
 
 
 @pytest.fixture
@@ -66,14 +65,12 @@ def small_options() -> Callable[..., Options]:
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory, small_options) -> Path:
     """The folder of a finished DT-RAM."""
-    torch.set_num_threads(1)
     return reinforce.train(small_options(run_dir=tmp_path_factory.mktemp("runs") / "small"))
 
 
 @pytest.fixture(scope="session")
 def finished_ram(tmp_path_factory: pytest.TempPathFactory, small_options) -> Path:
     """The folder of a finished RAM, trained by a curriculum of 2 and 4 glimpses."""
-    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("runs") / "ram"
     return reinforce.train(
         small_options(run_dir=folder, stop=StopOff(), curriculum=(2, 4), env_steps=40_000)
@@ -83,7 +80,6 @@ def finished_ram(tmp_path_factory: pytest.TempPathFactory, small_options) -> Pat
 @pytest.fixture(scope="session")
 def small_classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished classifier for the drawn images."""
-    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("runs") / "classifier"
     return classifier.train(classifier.Options(**SMALL, run_dir=folder))
 

@@ -2,15 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from PIL import Image
 
 from dtram_env.datasets import DatasetCorruptError, DatasetNotFoundError
-from dtram_env.datasets.sources import cars, cub
-from tests.dtram_env.datasets.trees import make_cars, make_cub
 from train import classifier, one_look, reinforce, sb3_baselines
 from train.common.options import PlainEncoder
 
@@ -107,28 +104,3 @@ def test_a_bad_split_stops_a_program_before_it_trains(
     with pytest.raises(error, match=message):
         PROGRAMS[program](env_id="DTRAM-ImageFolder-v0", env=env, **keywords)
     assert not run.exists()
-
-
-@pytest.mark.parametrize("program", PROGRAMS)
-@pytest.mark.parametrize(
-    ("env_id", "reader", "make", "do"),
-    [("CUB", cub, make_cub, truncate), ("Cars", cars, make_cars, Path.unlink)],
-)
-def test_a_bad_test_image_of_published_photographs(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    env_id: str,
-    reader: ModuleType,
-    make: Callable[..., Any],
-    program: str,
-    do: Callable[[Path], object],
-) -> None:
-    tree = make(tmp_path / reader.NAME, train=6)
-    tree.publish(monkeypatch, reader)
-    bad = tree.root / tree.paths["test"][1]
-    do(bad)
-    keywords: dict[str, Any] = {"data_dir": tmp_path, "run_dir": tmp_path / "run"}
-    env = ("image_size=none", "glimpse_size=8")
-    with pytest.raises((DatasetCorruptError, DatasetNotFoundError), match=bad.name):
-        PROGRAMS[program](env_id=f"DTRAM-{env_id}-v0", env=env, **keywords)
-    assert not (tmp_path / "run").exists()

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from agents.unroll import GlimpseSensor
 from train import check
@@ -26,23 +25,20 @@ from train.common.training_task import TrainingTask
 SIGNPOST = "DTRAM-Signpost-v0"
 
 
-@pytest.fixture(scope="module")
-def task() -> TrainingTask:
-    return TrainingTask(SIGNPOST, torch.device("cpu"))
-
-
 def options(**changes: Any) -> Options:
     return Options(env_id=SIGNPOST, device="cpu", **changes)
 
 
-def test_guessing_and_covering_by_hand(task: TrainingTask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_guessing_and_covering_by_hand(
+    signpost: TrainingTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Four classes of equal size; crops of 8 of 28 pixels, (8 / 28) ** 2 = 0.0816 of an image."""
-    answer = guessing(options(), task)
+    answer = guessing(options(), signpost)
     assert "error 75.0%" in answer.number and "4 classes of 1,350 training" in answer.number
     assert answer.change == "nothing"
     monkeypatch.setattr(check, "FEW", 1351)
-    assert "weights=DEFAULT" in guessing(options(), task).change
-    answer = covering(options(), task)
+    assert "weights=DEFAULT" in guessing(options(), signpost).change
+    answer = covering(options(), signpost)
     assert "8x8 of 28x28 pixels, 8% of the image; 4 of them at most 33%" in answer.number
     assert "wider than 8 of 28 pixels: --env glimpse_size=" in answer.change
 
@@ -71,9 +67,9 @@ def test_known_boxes_must_fit_into_a_glimpse(glimpse: int, number: str, change: 
 
 @pytest.mark.parametrize(("rate", "learns"), [(5e-3, True), (1e-9, False)])
 def test_a_batch_is_learned_by_heart_at_a_sound_rate(
-    task: TrainingTask, rate: float, learns: bool
+    signpost: TrainingTask, rate: float, learns: bool
 ) -> None:
-    answer = learning_by_heart(options(learning_rate=rate, updates=120 if learns else 2), task)
+    answer = learning_by_heart(options(learning_rate=rate, updates=120 if learns else 2), signpost)
     assert "on 32 training images after" in answer.number
     assert (answer.change == "nothing") == learns
     if not learns:
@@ -89,7 +85,7 @@ def test_a_batch_is_learned_by_heart_at_a_sound_rate(
     ],
 )
 def test_what_one_look_says_by_hand(
-    task: TrainingTask, monkeypatch: pytest.MonkeyPatch, first: float, full: float, change: str
+    signpost: TrainingTask, monkeypatch: pytest.MonkeyPatch, first: float, full: float, change: str
 ) -> None:
     """Guessing errs on 75 %."""
     asked: list[GlimpseSensor] = []
@@ -99,7 +95,7 @@ def test_what_one_look_says_by_hand(
         return (first, full)[len(asked) - 1]
 
     monkeypatch.setattr(check, "_error_of_one_look", error)
-    answer = looking_once(options(), task)
+    answer = looking_once(options(), signpost)
     assert answer.change.startswith(change)
     assert f"{first:.1%} after the first" in answer.number and f"{full:.1%} after" in answer.number
     assert asked == [GlimpseSensor(8), GlimpseSensor(28, 1, "thumbnail")]  # a glimpse, the image

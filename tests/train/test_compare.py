@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,22 +54,14 @@ def records_of(path: Path) -> dict[tuple[str, int], dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+def made(tmp_path_factory: pytest.TempPathFactory, run_python: Callable[..., str]) -> Made:
     """dtram and scan with two seeds; the folder of scan's seed 1 holds a run of other options."""
     runs = tmp_path_factory.mktemp("compare")
     write_json(runs / WHOLE / "scan" / "seed-1" / "options.json", {"algo": "scan", "seed": 7})
     words = ["--env-id", WHOLE, "--algos", "dtram", "scan", "--seeds", "0", "1"]
     words += ["--total-timesteps", str(STEPS), "--runs", str(runs), "--jobs", "2"]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "train" / "compare.py"), *words],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        cwd=runs,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    return Made(runs, records_of(runs / f"{WHOLE}.jsonl"), done.stdout)
+    said = run_python("train/compare.py", *words, timeout=300)
+    return Made(runs, records_of(runs / f"{WHOLE}.jsonl"), said)
 
 
 @pytest.fixture

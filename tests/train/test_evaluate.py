@@ -2,8 +2,8 @@
 
 import json
 import shutil
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,6 @@ from agents.stopping import ConfidenceStop, FixedStop, LearnedStop
 from train import evaluate as program
 from train.common.run import run_program
 from train.evaluate import Options, evaluate
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -78,13 +76,11 @@ def test_other_splits_have_no_test_error(finished_run: Path, written) -> None:
     assert 100 * result["error"] == pytest.approx(written["validation"]["error"], abs=1e-3)
 
 
-def test_json_is_one_object_on_standard_output(finished_run: Path) -> None:
-    command = [sys.executable, str(ROOT / "train" / "evaluate.py"), str(finished_run), "--json"]
-    done = subprocess.run(
-        [*command, "--device", "cpu"], capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+def test_json_is_one_object_on_standard_output(
+    finished_run: Path, run_python: Callable[..., str]
+) -> None:
+    said = run_python("train/evaluate.py", str(finished_run), "--json", "--device", "cpu")
+    result = json.loads(said)
     assert {"dataset", "split", "images", "test_error", "mean_glimpses", "command"} <= set(result)
 
 

@@ -2,8 +2,8 @@
 
 import json
 import shutil
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from train.common.run import run_program
 from train.common.training_task import TrainingTask
 from train.predict import Options, given_images, main, picture_names, predict
 
-ROOT = Path(__file__).resolve().parents[2]
 ENV_ID = "DTRAM-ImageFolder-v0"
 SIZES = [(60, 60), (64, 133), (200, 60)]
 
@@ -58,13 +57,11 @@ def model(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_files_are_answered_as_the_environment_does(
-    images: Path, model: Path, tmp_path: Path
+    images: Path, model: Path, tmp_path: Path, run_python: Callable[..., str]
 ) -> None:
-    command = [sys.executable, str(ROOT / "train" / "predict.py"), str(model)]
-    command += [str(images / "test"), "--json", "--device", "cpu", "--out", str(tmp_path / "out")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    words = [str(model), str(images / "test"), "--json", "--device", "cpu"]
+    said = run_python("train/predict.py", *words, "--out", str(tmp_path / "out"))
+    result = json.loads(said)
     expected = dtram_env.evaluate(
         DTRAM.load(model),
         ENV_ID,

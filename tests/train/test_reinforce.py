@@ -212,7 +212,9 @@ def test_an_epoch_is_a_permutation_of_its_own() -> None:
 # -- what a run leaves behind ----------
 
 
-def test_a_finished_run_leaves_everything_a_reader_asks_for(finished_run: Path) -> None:
+def test_a_finished_run_leaves_everything_a_reader_asks_for(
+    finished_run: Path, signpost: TrainingTask
+) -> None:
     names = {p.name for p in finished_run.iterdir() if not p.name.startswith("events.")}
     assert names == {
         "options.json",
@@ -245,7 +247,7 @@ def test_a_finished_run_leaves_everything_a_reader_asks_for(finished_run: Path) 
     assert curves[:3] == [f"{name} by number of training images" for name in quantities]
     assert f"{sum(p.numel() for p in DTRAM.load(finished_run).parameters()):,}" in page.text
     wrong = load_file(finished_run / "test_images.safetensors")["prediction"]
-    labels = TrainingTask("DTRAM-Signpost-v0", CPU).images("test").labels
+    labels = signpost.images("test").labels
     assert results["test_error"] == pytest.approx(100 * (wrong != labels).double().mean().item())
 
 
@@ -336,15 +338,14 @@ def test_a_diverged_run_says_so(tmp_path: Path, small_options, stop) -> None:
     ],
 )
 def test_a_head_with_a_rate_of_nearly_nothing_stays_where_it_began(
-    tmp_path: Path, small_options, head: str, settings: dict[str, Any]
+    tmp_path: Path, small_options, signpost: TrainingTask, head: str, settings: dict[str, Any]
 ) -> None:
     options = small_options(
         run_dir=tmp_path / "a", **BUDGET | {"stop": StopOff(), "m": 2} | settings
     )
     agent = DTRAM.load(train(options))
-    task = TrainingTask("DTRAM-Signpost-v0", CPU)
     how = options.encoder, options.core, options.locator, options.stop
-    began, _ = new_agent(task, *how, False, options.seed)
+    began, _ = new_agent(signpost, *how, False, options.seed)
     weights = dict(agent.get_submodule(head).named_parameters())
     for name, first in began.get_submodule(head).named_parameters():
         assert torch.allclose(weights[name], first, atol=1e-6)
@@ -374,7 +375,6 @@ TRUNK = {"trunk": Path("x"), "run_dir": Path("y")}
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: {"epochs": 0}, "--epochs 0: expected at least 1"),
         (lambda: {"m": 1}, "--m 1: expected at least 2"),
         *(
             (lambda how=how: {"m": 1, "stop": StopAfter(gradient="reinforce"), **how}, "--m 1: exp")
@@ -401,7 +401,6 @@ TRUNK = {"trunk": Path("x"), "run_dir": Path("y")}
             lambda: {**RECIPES["mnist"], "recipe": "mnist", **TRUNK},
             r"expected no value \(of --recipe mnist\)",
         ),
-        (lambda: {"locator": Cells(grid=0)}, "--locator grid 0"),
         (lambda: {"locator": Cells(entropy=-1.0)}, "--locator entropy -1.0"),
         (lambda: {"locator": Gaussian(std=0.0)}, "--locator std 0.0"),
         (lambda: {"locator": Gaussian(hidden=-1)}, "--locator hidden -1"),
@@ -441,11 +440,8 @@ def test_impossible_options_are_errors(small_options, make, message: str) -> Non
         ({"curriculum": (1, 2)}, "with the budget, 4"),
         ({"batch_size": 6000}, "--batch-size 6000: expected at most 5400"),
         ({"discount": 2.0}, "discount=2.0"),
-        ({"env": ("glimpse_size",)}, "--env glimpse_size: expected KEY=VALUE"),
-        ({"env": ("split=test",)}, "--env split=test: the program sets split itself"),
         ({"env": ("max_glimpse=2",)}, "--env max_glimpse=2: "),
         ({"env": ("discount=0.9",)}, "--env discount=0.9: use --discount 0.9"),
-        ({"env_id": "CartPole-v1"}, "environment 'CartPole-v1': expected one of this package's"),
         ({"trunk": Path("nowhere")}, "no saved model"),
         (
             {"env_steps": 300, "batch_size": 32},
@@ -661,13 +657,14 @@ def test_a_trunk_that_does_not_fit_is_refused(tmp_path: Path, finished_ram: Path
         train(on_trunk(copy, tmp_path / "d"))
 
 
-def test_a_trunks_batch_norms_stay_as_they_are(tmp_path: Path, small_options) -> None:
+def test_a_trunks_batch_norms_stay_as_they_are(
+    tmp_path: Path, small_options, signpost: TrainingTask
+) -> None:
     """The stopper learns from what the network gives when it is used."""
     encoder = ResNetEncoder("resnet10", width=8, stem_stride=1)
     changes = {"encoder": encoder, "stop": StopOff(), "env_steps": 1500, "batch_size": 60}
     ram = train(small_options(run_dir=tmp_path / "ram", **changes))
-    task = TrainingTask("DTRAM-Signpost-v0", CPU)
-    assert not agent_on_trunk(ram, task, StopAfter(), False, 0).training
+    assert not agent_on_trunk(ram, signpost, StopAfter(), False, 0).training
     run = train(on_trunk(ram, tmp_path / "run", env_steps=2000))
     before, after = trunk_of(DTRAM.load(ram)), trunk_of(DTRAM.load(run))
     assert any("running_mean" in name for name in before)
@@ -680,7 +677,6 @@ def test_a_trunks_batch_norms_stay_as_they_are(tmp_path: Path, small_options) ->
 @pytest.fixture(scope="module")
 def policy_run(tmp_path_factory, policy_id: str, small_options) -> Path:
     """A finished run on the policy-only id, on a budget; its locator has cells and a layer."""
-    torch.set_num_threads(1)
     return train(policy_options(small_options, policy_id, tmp_path_factory.mktemp("p") / "run"))
 
 
@@ -781,19 +777,17 @@ def test_a_map_refuses_what_it_would_misread(
         train(small_options(run_dir=tmp_path / "run", **{**given, **changes}))
 
 
-def test_act_is_refused_on_a_map(tmp_path: Path) -> None:
-    task = TrainingTask("DTRAM-Signpost-v0", torch.device("cpu"))
+def test_act_is_refused_on_a_map(tmp_path: Path, signpost: TrainingTask) -> None:
     how = PlainEncoder("pixels"), Map(width=4), Scan(), StopAfter(), False, 0
-    new_agent(task, *how)[0].save(tmp_path, **task.metadata)
+    new_agent(signpost, *how)[0].save(tmp_path, **signpost.metadata)
     with pytest.raises(ValueError, match="--stop act: expected after with a DT-RAM with a map"):
-        agent_on_trunk(tmp_path, task, ACT(), False, 0)
+        agent_on_trunk(tmp_path, signpost, ACT(), False, 0)
 
 
-def test_values_need_a_map_or_a_thumbnail() -> None:
-    task = TrainingTask("DTRAM-Signpost-v0", torch.device("cpu"))
+def test_values_need_a_map_or_a_thumbnail(signpost: TrainingTask) -> None:
     how = PlainEncoder("mlp"), RNN(), Values(), StopAfter(), False, 0
     with pytest.raises(ValueError, match="values on DTRAM-Signpost-v0: expected a map, or a thumb"):
-        new_agent(task, *how)
+        new_agent(signpost, *how)
 
 
 def test_exploration_falls_in_the_first_quarter() -> None:

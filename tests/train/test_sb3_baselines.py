@@ -475,49 +475,13 @@ WHOLE_ID = ("--env-id", WHOLE)
             "tqc, recurrent_ppo, maskable_ppo, ars, random, center, scan, or add a row",
         ),
         (
-            ("--algo", "sac", *WHOLE_ID, "--view", "discrete"),
-            "with --view discrete: --algo ppo, a2c, recurrent_ppo, maskable_ppo",
-        ),
-        (
-            ("--algo", "sac", *POLICY, "--view", "discrete"),
-            "--algo sac takes a Box action (--view continuous), not --view discrete",
-        ),
-        (
-            ("--algo", "maskable_ppo", *WHOLE_ID, "--view", "continuous"),
-            "--algo maskable_ppo takes a MultiDiscrete action (--view discrete) or one Discrete "
-            "action, which policy-only ids have (--view single), not --view continuous",
-        ),
-        (
-            ("--algo", "ppo", *WHOLE_ID, "--view", "single"),
-            "so it needs a classifier in the loop; make an id such as "
-            "agents:DTRAM-MNIST-Policy-v0, or use view='discrete'",
-        ),
-        (
             ("--algo", "ppo", *WHOLE_ID, "--view", "native"),
             "with --view native: --algo random, center, scan",
-        ),
-        (("--algo", "scan", *WHOLE_ID, "--view", "discrete"), "takes the native Dict action"),
-        (
-            ("--algo", "ppo", *WHOLE_ID, "--classifier", "somewhere"),
-            "classifier='somewhere': expected a dtram_env.Classifier, or None",
-        ),
-        (
-            ("--algo", "ppo", *POLICY, "--classifier", "nowhere"),
-            "nowhere: no saved model, there is no such folder",
-        ),
-        (
-            ("--algo", "ppo", *POLICY, "--classifier", "mnist-classifier"),
-            "was made for {'glimpse': (8, 8, 1), 'classes': 10}, the environment has {'glimpse': "
-            "(8, 8, 1), 'classes': 4}; train one with: python train/classifier.py --env-id ID",
         ),
         (("--env-id", "CartPole-v1"), "environment 'CartPole-v1': expected one of this package's"),
         (
             ("--algo", "ppo", *WHOLE_ID, "--set", "lerning_rate=1e-3"),
             "unexpected keyword argument 'lerning_rate'; see hyperparameters.toml",
-        ),
-        (
-            ("--algo", "a2c", *WHOLE_ID, "--set", "n_epochs=3"),
-            "--algo a2c: A2C.__init__() got an unexpected keyword argument 'n_epochs'",
         ),
         (
             ("--algo", "ppo", *WHOLE_ID, "--set", "network.wdith=3"),

@@ -4,7 +4,6 @@ import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import gymnasium as gym
@@ -14,16 +13,11 @@ from PIL import Image
 
 import dtram_env  # noqa: F401, registers the environments
 from dtram_env.datasets import Dataset, DatasetCorruptError, ImageOptions, build, load
-from dtram_env.datasets.sources import cars, cub
 from dtram_env.datasets.storage.drawn_store import DrawnStore
 from dtram_env.datasets.storage.mapped import MappedStore
-from tests.dtram_env.datasets.trees import make_cars, make_cub
+from tests.dtram_env.datasets.trees import PHOTOGRAPHS
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
-SETS: dict[str, tuple[ModuleType, Callable[..., Any]]] = {
-    "cub": (cub, make_cub),
-    "cars": (cars, make_cars),
-}
 
 
 def mk(root: Path, name: str, colour: tuple[int, int, int] = RED) -> None:
@@ -99,11 +93,11 @@ def test_changed_files_are_read_again(mine: Path, change: str, without_cache: bo
     assert (before.labels.tolist(), colours(before)) == was
 
 
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", PHOTOGRAPHS)
 def test_published_files_that_changed(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reader, make = SETS[name]
+    reader, make = PHOTOGRAPHS[name]
     tree = make(tmp_path / name)
     tree.publish(monkeypatch, reader)
     before = load(name, "test", data_dir=tmp_path)

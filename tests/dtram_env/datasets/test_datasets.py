@@ -22,11 +22,11 @@ from dtram_env.datasets import (
 )
 from dtram_env.datasets.catalog import DRAWINGS, Part, drawn_cache
 from dtram_env.datasets.drawn import BIRDS
-from dtram_env.datasets.sources import cars, cub, mnist
+from dtram_env.datasets.sources import mnist
 from dtram_env.datasets.storage.drawn_store import DrawnStore
 from dtram_env.datasets.storage.mapped import MappedStore
 from dtram_env.datasets.storage.store import Pictures
-from tests.dtram_env.datasets.trees import make_cars, make_cub, make_folder
+from tests.dtram_env.datasets.trees import PHOTOGRAPHS, make_folder
 
 FEW = ImageOptions(image_size=96, num_classes=10, num_train=30, num_test=6)
 FEW_BIRDS = replace(BIRDS, image_size=96, num_classes=10, num_train=30, num_test=6)
@@ -46,16 +46,6 @@ def test_loaded_once(split: str, tmp_path: Path) -> None:
     assert data is load("signpost", split, data_dir=tmp_path, download=False)  # needs no folder
     assert (data.name, data.split, data.drawn) == ("Signpost", split, True)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_train_and_validation_part_the_whole() -> None:
-    whole, train, validation = (
-        load("signpost", split) for split in ("train+validation", "train", "validation")
-    )
-    indices = datasets.stratified_split(whole.labels, 600)
-    for part, index in zip((train, validation), indices, strict=True):
-        assert np.array_equal(part.images, whole.images[index])  # type: ignore[index]
-        assert np.array_equal(part.labels, whole.labels[index])
 
 
 def test_a_split_selects_metadata_too(tmp_path: Path) -> None:
@@ -255,7 +245,7 @@ def test_real_without_the_data_is_an_error_with_the_way_out(
 def test_builtin_takes_the_drawn_in_any_case(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reader, make = (cub, make_cub) if name == "cub" else (cars, make_cars)
+    reader, make = PHOTOGRAPHS[name]
     make(tmp_path / name).publish(monkeypatch, reader)
     data = load(name, "test", data_dir=tmp_path, data="builtin", options=FEW)
     assert (data.name, data.stands_in_for) == (STAND_INS[name][1], STAND_INS[name][0])
@@ -265,7 +255,7 @@ def test_builtin_takes_the_drawn_in_any_case(
 def test_once_the_real_data_is_there_it_is_used(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reader, make = (cub, make_cub) if name == "cub" else (cars, make_cars)
+    reader, make = PHOTOGRAPHS[name]
     small = ImageOptions(image_size=96)
     with pytest.warns(BuiltinDataWarning):
         before = load(name, "test", data_dir=tmp_path, options=small)

@@ -165,7 +165,6 @@ def test_build_a_folder(run: Callable, tmp_path: Path) -> None:
     [
         ("build mnist", "dataset 'mnist': it is held in memory and has no cache"),
         ("build cub", "cub: not all its files are in"),
-        ("build imagefolder", "root=None: expected the folder of your images"),
         ("build imagefolder --root nowhere", "nowhere': no such folder"),
         ("build birds --crop-to-box", "crop_to_box=True: Birds (drawn) does not accept it"),
         ("build birds --num-classes 1", "num_classes=1: expected"),

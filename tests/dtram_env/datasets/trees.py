@@ -7,7 +7,7 @@ image is grey, the second CMYK, the others RGB.
 import hashlib
 import shutil
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +16,9 @@ from typing import Any, Self
 import numpy as np
 import pytest
 from PIL import Image
+
+from dtram_env.datasets.fetch.download import RawFile
+from dtram_env.datasets.sources import cars, cub, fashion
 
 GROUND = (30, 30, 30)
 # Height, width, and the box: left, top, width, height.
@@ -166,6 +169,13 @@ def make_cars(folder: Path, classes: int = 3, train: int = 2, test: int = 1) -> 
     return writer.tree(folder, names)
 
 
+PHOTOGRAPHS: dict[str, tuple[ModuleType, Callable[..., Tree]]] = {
+    "cub": (cub, make_cub),
+    "cars": (cars, make_cars),
+}
+"""The readers of photographs, and what writes a tree for each."""
+
+
 def annotations(rows: list[tuple[object, ...]]) -> np.ndarray:
     """The table of Cars: boxes (x1, y1, x2, y2), classes (from 1) and file names."""
     fields = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", "fname")
@@ -197,6 +207,23 @@ def make_folder(
                 place = f"{part}/{name}" if parts else name
                 writer.add(part, f"{place}/{j:03}{suffix}", label)
     return writer.tree(folder, names)
+
+
+def make_fashion(
+    images: Mapping[str, np.ndarray],
+) -> tuple[dict[str, bytes], dict[str, tuple[RawFile, RawFile]]]:
+    """The content of Fashion-MNIST's four files, by name, and the files that `fashion` has to
+    expect then. The labels of each part's images go from 0 to 9 and begin again."""
+    content, files = {}, {}
+    for part, (first, second) in fashion.FILES.items():
+        labels = np.arange(len(images[part]), dtype=np.uint8) % 10
+        known = []
+        for name, array in ((first.name, images[part]), (second.name, labels)):
+            header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+            data = content[name] = header + array.tobytes()
+            known.append(RawFile(name, len(data), hashlib.md5(data).hexdigest()))
+        files[part] = known[0], known[1]
+    return content, files
 
 
 def pack(archive: Path, *items: Path) -> str:

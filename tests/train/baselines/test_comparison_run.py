@@ -49,12 +49,6 @@ def test_area_under_the_learning_curve(curve: Any, steps: int, area: float) -> N
     ("results", "said"),
     [
         ('{"env_steps": 3', "not valid JSON"),
-        ("[1]", "results.json: the whole=[1]: expected an object"),
-        ("[" * 10**5, "results.json: not valid JSON"),
-        (
-            '{"train_seconds": NaN}',
-            "results.json: not valid JSON (train_seconds=nan",
-        ),
         ({"env_steps": 10**18}, "results.json: env_steps=1000000000000000000: expected from 0 to"),
         ({"curve": [{"env_steps": 0}]}, "results.json: curve[0].error: missing"),
         ({"versions": "2.9"}, "results.json: versions='2.9': expected an object"),

@@ -23,17 +23,12 @@ from train.common.training_task import TrainingTask
 RESNET = ResNetEncoder("resnet10", width=8, stem_stride=1)
 
 
-@pytest.fixture(scope="module")
-def task() -> TrainingTask:
-    return TrainingTask("DTRAM-Signpost-v0", torch.device("cpu"))
-
-
 @pytest.mark.parametrize("halts", [False, True])
-def test_validation_ranks_by_error_or_by_acts_loss(task: TrainingTask, halts: bool) -> None:
+def test_validation_ranks_by_error_or_by_acts_loss(signpost: TrainingTask, halts: bool) -> None:
     settings = {"side": 8, "bf16": False, "seed": 0}
     encoder, halting = (RESNET, HaltingBlocks()) if halts else (PlainEncoder(), NoHalting())
-    network, _ = new_network(task, encoder, halting, **settings)
-    images = task.images("validation")
+    network, _ = new_network(signpost, encoder, halting, **settings)
+    images = signpost.images("validation")
     selection = select_network(network, images, ponder_cost=0.5)
     logits = logits_of(network, images)
     error = (logits.argmax(-1) != images.labels).double().mean().item()

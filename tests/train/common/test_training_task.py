@@ -9,10 +9,9 @@ import pytest
 import torch
 
 from dtram_env.datasets import DatasetNotFoundError, load
-from dtram_env.datasets.sources import cars, cub
 from dtram_env.datasets.storage.mapped import MappedStore
 from dtram_env.datasets.storage.thumbnails import box_resize
-from tests.dtram_env.datasets.trees import make_cars, make_cub, make_folder
+from tests.dtram_env.datasets.trees import PHOTOGRAPHS, make_folder
 from train.common.augment import Augmentation
 from train.common.training_task import TrainingTask, describe_env
 
@@ -36,16 +35,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {"root": str(root / "photos"), "data_dir": str(root / "data"), "image_size": 20}
 
 
-def test_pixel_scale_of_images_in_memory() -> None:
-    mean, std = TrainingTask("DTRAM-Signpost-v0", CPU).pixel_scale()
+def test_pixel_scale_of_images_in_memory(signpost: TrainingTask) -> None:
+    mean, std = signpost.pixel_scale()
     pixels = load("Signpost", "train").images
     assert isinstance(pixels, np.ndarray)
     assert (mean, std) == (pytest.approx(np.mean(pixels)), pytest.approx(np.std(pixels)))
 
 
-def test_whole_images_of_one_size() -> None:
-    task = TrainingTask("DTRAM-Signpost-v0", CPU)
-    images = task.images("test")
+def test_whole_images_of_one_size(signpost: TrainingTask) -> None:
+    images = signpost.images("test")
     indices = torch.tensor([5, 0, 5])
     pixels, sizes = images.pixels(indices)
     assert sizes is None and len(images) == 2000
@@ -156,20 +154,16 @@ def test_drawn_images_stand_in_for_no_photographs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("env_id", "reader", "make", "title"),
+    ("env_id", "name", "title"),
     [
-        ("DTRAM-CUB-v0", cub, make_cub, "CUB-200-2011"),
-        ("DTRAM-Cars-v0", cars, make_cars, "Stanford Cars"),
+        ("DTRAM-CUB-v0", "cub", "CUB-200-2011"),
+        ("DTRAM-Cars-v0", "cars", "Stanford Cars"),
     ],
 )
 def test_photographs(
-    env_id: str,
-    reader: Any,
-    make: Any,
-    title: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    env_id: str, name: str, title: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    reader, make = PHOTOGRAPHS[name]
     tree = make(tmp_path / reader.NAME, train=4)
     tree.publish(monkeypatch, reader)
     options: dict[str, Any] = {"image_size": 32, "glimpse_size": 8}
@@ -190,10 +184,9 @@ def test_photographs(
 
 
 def test_batches_for_evaluation_are_smaller_for_larger_inputs(
-    folder: dict[str, Any],
+    signpost: TrainingTask, folder: dict[str, Any]
 ) -> None:
-    small = TrainingTask("DTRAM-Signpost-v0", CPU)
-    assert small.eval_batch_size == small.whole_image_batch_size == 2000
+    assert signpost.eval_batch_size == signpost.whole_image_batch_size == 2000
     task = TrainingTask("DTRAM-ImageFolder-v0", CPU, glimpse_size=8, thumbnail_size=224, **folder)
     assert task.eval_batch_size == 8_000_000 // (224 * 224 * 3) == 53
     # Medians of five sizes at 20: 20x29, 30x20, 20x27, 20x20 and 32x20.

@@ -15,6 +15,12 @@ from train.dtram.networks import new_agent
 from train.dtram.options import RNN, Cells, Gaussian, Map, StopOff, Values
 
 
+@pytest.fixture(scope="module")
+def birds(tmp_path_factory: pytest.TempPathFactory) -> TrainingTask:
+    few = {"num_train": 40, "num_test": 20, "data_dir": tmp_path_factory.mktemp("birds")}
+    return TrainingTask("DTRAM-BirdsSmall-v0", torch.device("cpu"), **few)
+
+
 def look(folder: Path, task: TrainingTask, names: tuple[str, ...]) -> OneLook:
     torch.manual_seed(1)
     resnet = ResNetOptions("resnet10", width=8)
@@ -27,13 +33,12 @@ def look(folder: Path, task: TrainingTask, names: tuple[str, ...]) -> OneLook:
     return network
 
 
-def test_an_agent_begins_as_the_one_look_network_that_its_weights_are_from(tmp_path: Path) -> None:
-    task = TrainingTask(
-        "DTRAM-BirdsSmall-v0", torch.device("cpu"), num_train=40, num_test=20, data_dir=tmp_path
-    )
-    begun = look(tmp_path / "look", task, task.class_names)
+def test_an_agent_begins_as_the_one_look_network_that_its_weights_are_from(
+    tmp_path: Path, birds: TrainingTask
+) -> None:
+    begun = look(tmp_path / "look", birds, birds.class_names)
     encoder = ResNetEncoder("resnet10", width=8, weights=str(tmp_path / "look"))
-    agent, source = new_agent(task, encoder, RNN(), Values(grid=16), StopOff(), False, seed=0)
+    agent, source = new_agent(birds, encoder, RNN(), Values(grid=16), StopOff(), False, seed=0)
     agent.eval()
     assert source.startswith("look, sha256")
     state = agent.initial(5)
@@ -43,28 +48,22 @@ def test_an_agent_begins_as_the_one_look_network_that_its_weights_are_from(tmp_p
         torch.testing.assert_close(agent.logits(state, step), begun(glimpse))
 
     keywords = {"side": 64, "bf16": False, "seed": 0}
-    again, _ = new_network(task, encoder, NoHalting(), **keywords)  # type: ignore[arg-type]
+    again, _ = new_network(birds, encoder, NoHalting(), **keywords)  # type: ignore[arg-type]
     images = torch.randint(256, (5, 64, 64, 3), dtype=torch.uint8)
     torch.testing.assert_close(again.eval()(images), begun(images))
 
 
-def test_of_other_classes_only_the_encoder_is_taken(tmp_path: Path) -> None:
-    task = TrainingTask(
-        "DTRAM-BirdsSmall-v0", torch.device("cpu"), num_train=40, num_test=20, data_dir=tmp_path
-    )
-    begun = look(tmp_path / "look", task, task.class_names[::-1])
+def test_of_other_classes_only_the_encoder_is_taken(tmp_path: Path, birds: TrainingTask) -> None:
+    begun = look(tmp_path / "look", birds, birds.class_names[::-1])
     encoder = ResNetEncoder("resnet10", width=8, weights=str(tmp_path / "look"))
-    agent, _ = new_agent(task, encoder, RNN(), Values(grid=16), StopOff(), False, seed=0)
+    agent, _ = new_agent(birds, encoder, RNN(), Values(grid=16), StopOff(), False, seed=0)
     assert torch.equal(agent.encoders()[0].trunk.conv1.weight, begun.encoder.trunk.conv1.weight)
     assert not torch.equal(agent.classifier.bias, begun.classifier.bias)
     assert agent.core.recurrent.weight.any()
 
 
-def test_values_have_half_of_the_thumbnails_cells(tmp_path: Path) -> None:
-    task = TrainingTask(
-        "DTRAM-BirdsSmall-v0", torch.device("cpu"), num_train=40, num_test=20, data_dir=tmp_path
-    )
-    agent, _ = new_agent(task, PlainEncoder("cnn"), RNN(), Values(), StopOff(), False, seed=0)
+def test_values_have_half_of_the_thumbnails_cells(birds: TrainingTask) -> None:
+    agent, _ = new_agent(birds, PlainEncoder("cnn"), RNN(), Values(), StopOff(), False, seed=0)
     assert agent.config.first_look is not None
     assert 2 * agent.config.locator_grid == agent.config.first_look.side == 32
 

@@ -14,29 +14,11 @@ from scipy.io import loadmat, savemat
 
 from dtram_env.datasets import DatasetCorruptError, DatasetNotFoundError
 from dtram_env.datasets.sources import cars
-from tests.dtram_env.datasets.trees import Tree, annotations, make_cars, pack
+from tests.dtram_env.datasets.trees import Tree, annotations, pack
 
 COMMAND = r"`python -m dtram_env\.datasets download cars --data-dir [^`]*`"
 TEST_LABELS = "cars_test_annos_withlabels.mat"
 TRAIN_LABELS = "devkit/cars_train_annos.mat"
-
-
-@pytest.fixture(scope="session")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Tree:
-    """Three models with two training images and one test image each; tests only read it."""
-    return make_cars(tmp_path_factory.mktemp("published") / "cars")
-
-
-@pytest.fixture
-def whole(published: Tree, monkeypatch: pytest.MonkeyPatch) -> Tree:
-    published.publish(monkeypatch, cars)
-    return published
-
-
-@pytest.fixture
-def tree(whole: Tree, tmp_path: Path) -> Tree:
-    """A copy that the test may change."""
-    return whole.copy(tmp_path / "cars")
 
 
 def edit(path: Path, change: Callable[[np.ndarray], None]) -> None:
@@ -81,17 +63,6 @@ def test_one_image_is_a_row_too(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> 
     savemat(tree.root / TEST_LABELS, {"annotations": annotations(rows)})
     monkeypatch.setitem(cars.COUNTS, "test", 1)
     assert cars.listing(tree.folder, "test").labels.tolist() == [1]
-
-
-def test_equal_to_torchvisions_reader(whole: Tree) -> None:
-    from torchvision.datasets import StanfordCars
-
-    for part in ("train", "test"):
-        theirs = StanfordCars(str(whole.folder), split=part)
-        ours = cars.listing(whole.folder, part)
-        assert [path for path, _ in theirs._samples] == [str(ours.root / p) for p in ours.paths]
-        assert [label for _, label in theirs._samples] == ours.labels.tolist()
-        assert tuple(theirs.classes) == ours.class_names
 
 
 def test_other_places(tree: Tree) -> None:

@@ -10,27 +10,9 @@ import pytest
 
 from dtram_env.datasets import DatasetCorruptError, DatasetNotFoundError
 from dtram_env.datasets.sources import cub
-from tests.dtram_env.datasets.trees import Tree, make_cub
+from tests.dtram_env.datasets.trees import Tree
 
 COMMAND = r"`python -m dtram_env\.datasets download cub --data-dir [^`]*`"
-
-
-@pytest.fixture(scope="session")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Tree:
-    """Three species with two training images and one test image each; tests only read it."""
-    return make_cub(tmp_path_factory.mktemp("published") / "cub")
-
-
-@pytest.fixture
-def whole(published: Tree, monkeypatch: pytest.MonkeyPatch) -> Tree:
-    published.publish(monkeypatch, cub)
-    return published
-
-
-@pytest.fixture
-def tree(whole: Tree, tmp_path: Path) -> Tree:
-    """A copy that the test may change."""
-    return whole.copy(tmp_path / "cub")
 
 
 def edit(path: Path, change: Callable[[str], str | bytes]) -> None:

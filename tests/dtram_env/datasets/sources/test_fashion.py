@@ -1,7 +1,6 @@
 """Fashion-MNIST: small files of the same format, from a local server and put by hand."""
 
 import gzip
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +9,10 @@ import pytest
 
 from dtram_env import datasets
 from dtram_env.datasets import DatasetCorruptError, DatasetNotFoundError
-from dtram_env.datasets.fetch.download import Mirror, RawFile
+from dtram_env.datasets.fetch.download import Mirror
 from dtram_env.datasets.sources import fashion, mnist
 from tests.dtram_env.datasets.serving import Server
+from tests.dtram_env.datasets.trees import make_fashion
 
 FIX = "python -m dtram_env.datasets download fashionmnist"
 COUNTS = {"train": 20, "test": 10}
@@ -28,17 +28,7 @@ def images() -> dict[str, np.ndarray]:
 @pytest.fixture
 def content(images: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     """The four files of a small Fashion-MNIST by name; `fashion` expects these."""
-    content, files = {}, {}
-    for part, pair in fashion.FILES.items():
-        labels = np.arange(COUNTS[part], dtype=np.uint8) % 10
-        for file, array in zip(pair, (images[part], labels), strict=True):
-            header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
-            content[file.name] = header + array.tobytes()
-        files[part] = tuple(
-            RawFile(file.name, len(data), hashlib.md5(data).hexdigest())
-            for file in pair
-            for data in [content[file.name]]
-        )
+    content, files = make_fashion(images)
     monkeypatch.setattr(fashion, "FILES", files)
     return content
 

@@ -78,18 +78,6 @@ def test_validation_is_5000_proportional_rows_of_the_training_part() -> None:
         assert np.array_equal(part.labels, whole.labels[index])
 
 
-@pytest.mark.usefixtures("mnist_folder")
-def test_equal_to_torchvisions_reader() -> None:
-    from torchvision.datasets.mnist import read_image_file, read_label_file
-
-    folder = datasets.data_root() / "mnist"
-    if not (folder / NAMES[2]).exists():
-        pytest.skip("the files here are gzipped, torchvision's reader wants them raw")
-    test = load("mnist", "test")
-    assert np.array_equal(read_image_file(str(folder / NAMES[2])).numpy(), test.images[..., 0])
-    assert np.array_equal(read_label_file(str(folder / NAMES[3])).numpy(), test.labels)
-
-
 def test_gzipped_by_hand(folder: Path, mnist_folder: Path) -> None:
     for name in NAMES[2:]:
         data = (folder / "mnist" / name).read_bytes()

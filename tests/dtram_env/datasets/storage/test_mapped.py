@@ -1,6 +1,5 @@
 """MappedStore: a crop is the window of the zero-padded image, at any size; memory stays small."""
 
-import json
 import pickle
 import re
 import sys
@@ -16,7 +15,7 @@ from dtram_env import GlimpseVectorEnv
 from dtram_env.datasets import Dataset, DatasetCorruptError
 from dtram_env.datasets.storage import mapped
 from dtram_env.datasets.storage.cache import build_cache
-from dtram_env.datasets.storage.mapped import MappedStore, read_meta, thumbnails_name
+from dtram_env.datasets.storage.mapped import MappedStore, thumbnails_name
 from dtram_env.datasets.storage.thumbnails import box_resize
 from tests.dtram_env.datasets.images import Given, black_cache, ragged_images, window_of
 
@@ -128,14 +127,6 @@ def test_a_pickle_is_the_place_and_the_rows(store: MappedStore) -> None:
     assert len(copied) < 700
     twin = pickle.loads(copied)
     assert len(twin) == 2 and np.array_equal(twin.image(0), IMAGES[4])
-
-
-def test_meta(folder: Path, tmp_path: Path) -> None:
-    assert read_meta(folder)["images"] == 9 and read_meta(folder)["channels"] == 3
-    assert read_meta(tmp_path) == {}
-    for content in ("", "[1]", json.dumps({"format": mapped.FORMAT + 1})):
-        (tmp_path / "meta.json").write_text(content)
-        assert read_meta(tmp_path) == {}
 
 
 def test_short_thumbnails_are_named(tmp_path: Path) -> None:

@@ -111,12 +111,6 @@ def test_equals_a_float_reference() -> None:
     assert np.mean(resized == np.floor(mean + 0.5)) > 0.9999  # but for halves that float misses
 
 
-@given(side=st.integers(1, 9), value=st.integers(0, 255))
-def test_constants_stay(side: int, value: int) -> None:
-    resized = box_resize(np.full((2, 5, 7, 1), value, np.uint8), side)
-    assert resized.shape == (2, side, side, 1) and (resized == value).all()
-
-
 def test_at_the_same_size_it_is_a_copy() -> None:
     images = random_images(2, 6, 6, 3)
     same = box_resize(images, 6)
