@@ -71,9 +71,11 @@ class DTRAMConfig:
     """whether a residual encoder also reads the glimpse's location; the other encoders always do"""
     per_step: bool = False
     """whether every glimpse has its own encoder and classifier (the original code on CUB)"""
-    answer: Literal["state", "first_plus_mean"] = "state"
-    """logits after glimpse t: those of the classifier on h_t (state), or its logits at glimpse 1
-    plus their mean over glimpses 2 ... t (first_plus_mean, the original code on CUB)"""
+    answer: Literal["state", "first_plus_mean", "product"] = "state"
+    """logits after glimpse t: those of the classifier on h_t (state); its logits at glimpse 1 plus
+    their mean over glimpses 2 ... t (first_plus_mean, the original code on CUB); or, with a map,
+    the sum of its log-probabilities over glimpses 1 ... t, divided by the square root of t, as they
+    are not independent (product)"""
     frozen_norms: bool = False
     """whether the batch norms of a residual encoder stay fixed"""
     core: Literal["rnn", "map"] = "rnn"
@@ -143,6 +145,7 @@ class DTRAMConfig:
         expected = f"(), or with a map {later} locations, of glimpses 2 ... T"
         require("scan", self.scan, whole, expected)
         if self.map is None:
+            require("answer", self.answer, self.answer != "product", "another one without a map")
             return
         cells, grid, quarter = self.map.cells, self.locator_grid, self.map.cells // 4
         located = bool(self.scan) or not later  # by the scan, or there is only the first glimpse
@@ -156,11 +159,11 @@ class DTRAMConfig:
             fits = side % shown == 0 or shown % side == 0
             expected = f"a multiple or a divisor of {shown}, the cells of the map that it covers"
             require("glimpse_shape", side, fits, expected)
-        fixed = {"per_step": False, "answer": "state", "locator_input": "detached"}
-        fixed["stopper_input"] = "detached"
-        for name, value in fixed.items():
+        fixed = {"per_step": (False,), "answer": ("state", "product")}
+        fixed |= {"locator_input": ("detached",), "stopper_input": ("detached",)}
+        for name, values in fixed.items():
             found = getattr(self, name)
-            require(name, found, found == value, f"{value!r} with a map")
+            require(name, found, found in values, f"{' or '.join(map(repr, values))} with a map")
 
     def _check_first_look(self) -> None:
         if self.first_look is None:

@@ -33,6 +33,7 @@ class MapState(NamedTuple):
     h: Tensor  # (B, H) h_t, read from the map
     time: Tensor  # (B,) int64, glimpses taken so far
     map: Tensor  # (B, F, R, R) of each scale: a cell's pixels, and whether it was seen
+    log_probs: Tensor  # (B, K) sum over glimpses 1 ... t; (B, 0) unless answer="product"
 
 
 class Code(NamedTuple):
@@ -166,11 +167,20 @@ class MapDTRAM(DTRAM):
             h=new(batch, config.hidden_size),
             time=new(batch, dtype=torch.int64),
             map=new(batch, sum(self.core.levels), config.map.cells, config.map.cells),
+            log_probs=new(batch, config.num_classes if config.answer == "product" else 0),
         )
 
     def update(self, code: Any, state: Any, step: int | None = None) -> Any:
         memory = self.core(code, state.map)
-        return MapState(self.core.read(memory, code.location), state.time + 1, memory)
+        h, log_probs = self.core.read(memory, code.location), state.log_probs
+        if self.config.answer == "product":
+            log_probs = log_probs + torch.log_softmax(self.classifier(h), dim=-1)
+        return MapState(h, state.time + 1, memory, log_probs)
+
+    def logits(self, state: Any, step: int | None = None) -> Tensor:
+        if self.config.answer == "product":
+            return state.log_probs / state.time[:, None].sqrt()
+        return super().logits(state, step)
 
     def score_cells(self, memory: Tensor) -> Tensor:
         """Scores ``(B, G * G)`` of the cells of maps, by which the next location is chosen."""

@@ -119,7 +119,11 @@ AGENTS: dict[str, Any] = {
         MapDTRAM,
     ),
     "window of a pooled map": (
-        replace(MAP, map=MapOptions(8 / 28, 8, window=12, width=4, pool="max_and_mean")),
+        replace(
+            MAP,
+            answer="product",
+            map=MapOptions(8 / 28, 8, window=12, width=4, pool="max_and_mean"),
+        ),
         MapDTRAM,
     ),
 }

@@ -1,5 +1,6 @@
 """The map: what lies where, what the locator may choose, and one agent in every way of running."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -158,9 +159,33 @@ def test_no_location_is_chosen_where_a_glimpse_would_show_nothing_new() -> None:
     assert torch.equal(agent.location_params(state)[0] == FORBIDDEN, torch.arange(196) == 90)
 
 
+def test_a_product_of_readings_by_hand() -> None:
+    """After four glimpses: each class's probability is that of the four readings, multiplied, to
+    the power 1/2; what is read and taught does not change."""
+    agent, plain = make_agent(answer="product").eval(), make_agent().eval()
+    store, index = images(), torch.arange(6)
+    state, other, product = agent.initial(6), plain.initial(6), torch.ones(6, 10)
+    for t in range(1, 5):
+        location = torch.rand(6, 2) - 0.5
+        seen = glimpse(store, index, location, GLIMPSE)
+        state, other = agent.observe(seen, location, state), plain.observe(seen, location, other)
+        assert torch.equal(state.h, other.h)
+        product = product * plain.logits(other).softmax(-1)
+        expected = product ** (1 / math.sqrt(t))
+        expected = expected / expected.sum(-1, keepdim=True)
+        torch.testing.assert_close(agent.logits(state).softmax(-1), expected)
+    assert not torch.allclose(agent.logits(state).softmax(-1), plain.logits(other).softmax(-1))
+    paths = []
+    for each in (agent, plain):
+        torch.manual_seed(1)
+        paths.append(MapUnroll(each, GlimpseSensor(GLIMPSE))(store, index, 4))
+    assert torch.equal(paths[0].logits, paths[1].logits)
+
+
+@pytest.mark.parametrize("answer", ["state", "product"])
 @pytest.mark.parametrize("large", [False, True])
-def test_one_agent_in_every_way_of_running(large: bool, tmp_path: Path) -> None:
-    agent, index = make_agent(large).eval(), torch.arange(6)
+def test_one_agent_in_every_way_of_running(large: bool, answer: str, tmp_path: Path) -> None:
+    agent, index = make_agent(large, answer=answer).eval(), torch.arange(6)
     store, sensor = images(6, 60) if large else images(), sensor_of(agent)
     torch.nn.init.normal_(agent.locator[-3].weight)  # type: ignore[index, union-attr, arg-type]
     agent.stopping = agent.learned_stop(0.5)
@@ -349,7 +374,7 @@ def test_a_locator_of_values_finds_the_cell_that_pays() -> None:
         ({"locator_grid": 10}, "locator_grid=10"),
         ({"encoder": "mlp"}, "encoder='mlp': expected one of"),
         ({"per_step": True}, "per_step=True: expected False with a map"),
-        ({"answer": "first_plus_mean"}, "expected 'state' with a map"),
+        ({"answer": "first_plus_mean"}, "expected 'state' or 'product' with a map"),
         ({"locator_input": "state"}, "expected 'detached' with a map"),
         ({"thumbnail_size": 12}, "thumbnail_size=12: expected 0"),
         ({"map": {"cells": 30}}, "cells=30: expected a multiple of 4"),

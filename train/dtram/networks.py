@@ -80,6 +80,7 @@ def new_agent(
             config["locator_grid"] = locator.grid or cells // 2
         config |= {
             "core": core.name,
+            "answer": core.answer,
             "hidden_size": 8 * core.width,
             "map": MapOptions(
                 extent=glimpse / side,

@@ -151,6 +151,9 @@ class Map(Checked):
     """max_and_mean: what was read is pooled over the map, for objects at any place"""
     dropout: float = 0.2
     """share of the features left out in training"""
+    answer: Literal["state", "product"] = "state"
+    """what it answers: what it read after the last glimpse, or the product of what it read after
+    each, see `DTRAMConfig.answer`; what is taught is each reading alone"""
 
 
 Core = Annotated[RNN | Map, words(RNN, Map)]
