@@ -74,8 +74,8 @@ class DTRAMConfig:
     answer: Literal["state", "first_plus_mean", "product"] = "state"
     """logits after glimpse t: those of the classifier on h_t (state); its logits at glimpse 1 plus
     their mean over glimpses 2 ... t (first_plus_mean, the original code on CUB); or, with a map,
-    the sum of its log-probabilities over glimpses 1 ... t, divided by the square root of t, as they
-    are not independent (product)"""
+    the sum of the classifier's log-probabilities over glimpses 1 ... t, divided by the square root
+    of t, as they are not independent (product)"""
     frozen_norms: bool = False
     """whether the batch norms of a residual encoder stay fixed"""
     core: Literal["rnn", "map"] = "rnn"
@@ -145,7 +145,12 @@ class DTRAMConfig:
         expected = f"(), or with a map {later} locations, of glimpses 2 ... T"
         require("scan", self.scan, whole, expected)
         if self.map is None:
-            require("answer", self.answer, self.answer != "product", "another one without a map")
+            require(
+                "answer",
+                self.answer,
+                self.answer != "product",
+                "'state' or 'first_plus_mean' without a map",
+            )
             return
         cells, grid, quarter = self.map.cells, self.locator_grid, self.map.cells // 4
         located = bool(self.scan) or not later  # by the scan, or there is only the first glimpse

@@ -28,7 +28,8 @@ from .unroll import GlimpseSensor, Trajectory
 
 
 class MapState(NamedTuple):
-    """State of a batch: the fields of `dtram.State` that a map needs, and the map."""
+    """State of a batch: the fields of `dtram.State` that a map needs, the map, and what a product
+    of answers needs."""
 
     h: Tensor  # (B, H) h_t, read from the map
     time: Tensor  # (B,) int64, glimpses taken so far
@@ -242,7 +243,8 @@ class MapUnroll(nn.Module):
 
     def forward(self, store: TorchStore, index: Tensor, steps: int, m: int = 1) -> Trajectory:
         """Samples `m` trajectories of up to `steps` glimpses for each image; the fields are those
-        of `Unroll.forward`, where entries after a trajectory's end repeat its last answer."""
+        of `Unroll.forward`, where entries after a trajectory's end repeat its last answer. The
+        logits are the classifier's after each glimpse, with answer="product", too."""
         agent, training, images = self.agent, self.agent.training, len(index)
         scan = not agent.config.locator_grid
         policy = CellLocations(agent.cell_centres, self.exploration)

@@ -54,7 +54,7 @@ SENSOR, AUGMENT = "dtram_env/test_sensor.py", "train/common/test_augment.py"
 OPTIMIZERS, CELLS = "train/common/test_optimizers.py", "agents/test_location_policy.py"
 MNIST, CLAIMS = "dtram_env/datasets/sources/test_mnist.py", "train/paper/test_claims.py"
 FACTS, BOARD = "train/baselines/test_facts.py", "train/test_leaderboard.py"
-RESNET = "agents/test_resnet_agent.py"
+RESNET, MAP = "agents/test_resnet_agent.py", "agents/test_spatial_map.py"
 
 CHOSEN = "that_is_chosen or (exact_one and choose)"
 CLAMP = "location = location.clamp(-1.0, 1.0)\n            code"
@@ -108,6 +108,9 @@ CHANGES: dict[str, list[tuple[str, str, str, str]]] = {
         ("-(log_p.exp() * log_p)", "-(log_p.exp().detach() * log_p)", CELLS, "entropy_by_hand"),
         ("- normaliser", "", UNROLL, "log_density_by_hand"),
         (".masked_fill(params <= FORBIDDEN, -torch.inf)", "", CELLS, "shares_of"),
+    ],
+    "agents/spatial_map.py": [
+        ("state.time[:, None].sqrt()", "state.time[:, None]", MAP, "product_of_readings"),
     ],
     "agents/unroll.py": [
         (CLAMP, "code", UNROLL, "of_the_recorded"),

@@ -90,7 +90,7 @@ class Options(TrainingOptions):
     predicts the reward of each cell and looks at the best; for a map also scan jitter=1"""
     core: Core = field(default_factory=RNN)
     """recurrent core: rnn init=none (the paper's), or a spatial memory, map cells=none
-    cell=none window=0 width=16 pool=none|max_and_mean dropout=0.2"""
+    cell=none window=0 width=16 pool=none|max_and_mean dropout=0.2 answer=state|product"""
     stop: Stop = field(default_factory=StopAfter)
     """after: learned after the trunk (epochs=20 batch_size=1000 classifier=frozen|learns); joint:
     with it (into=detached|state ram_share=0 learning_rate=none); both: max_mean_glimpses=3.5
@@ -129,6 +129,9 @@ class Options(TrainingOptions):
         check("locator", self.locator.name, isinstance(self.locator, kinds), expected)
         fits = not mapped or self.supervision == "all"
         check("supervision", self.supervision, fits, "all with a map")
+        product = isinstance(self.core, Map) and self.core.answer == "product"
+        fits = not (product and getattr(self.stop, "classifier", "") == "learns")
+        check("stop classifier", "learns", fits, "frozen with --core map answer=product")
         reward = self.location_reward
         check("location_reward", reward, not joint or reward in (None, "return"), "return")
         by_value = isinstance(self.locator, Values)

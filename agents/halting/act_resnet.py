@@ -10,7 +10,6 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import max_pool2d
 
 from ..checks import Classes, Number, Positive, Side, check_fields, check_square
 from ..config import check_pixel_scale
@@ -161,19 +160,3 @@ class ACTResNet(SavedNetwork):
         """A unit's output where `active`, shaped as the scores, is True, and `x` elsewhere."""
         index = active[:, 0, 0].nonzero()[:, 0]
         return x.index_copy(0, index, unit(x[index]).to(x.dtype))
-
-
-def needed_positions(unit: nn.Module, active: Tensor) -> list[Tensor]:
-    """Positions ``(B, h, w)`` bool of each convolution that the unit's output at `active` needs."""
-    needed = [active]
-    for conv in convolutions(unit)[:0:-1]:
-        around = needed[0]
-        if conv.kernel_size != (1, 1):
-            around = max_pool2d(around[:, None].float(), 3, stride=1, padding=1)[:, 0] > 0
-        needed.insert(0, around)
-    return needed
-
-
-def convolutions(unit: nn.Module) -> list[nn.Conv2d]:
-    """The convolutions of a residual unit, in order; the last is a shortcut's if it has one."""
-    return [part for part in unit.modules() if isinstance(part, nn.Conv2d)]

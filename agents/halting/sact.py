@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, pad
+from torch.nn.functional import linear, max_pool2d, pad
 
 from ..resnet import PreActivationBasic
 from .act import HALTING_BIAS
-from .act_resnet import ACTResNet, ImageScore, convolutions, needed_positions
+from .act_resnet import ACTResNet, ImageScore
 
 
 class PositionScore(ImageScore):
@@ -115,3 +115,19 @@ def _put(x: Tensor, where: Tensor, values: Tensor) -> Tensor:
 def _normalise(norm: nn.BatchNorm2d, values: Tensor) -> Tensor:
     """Batch norm of ``(n, C)`` in evaluation mode."""
     return norm(values[..., None, None])[..., 0, 0]
+
+
+def needed_positions(unit: nn.Module, active: Tensor) -> list[Tensor]:
+    """Positions ``(B, h, w)`` bool of each convolution that the unit's output at `active` needs."""
+    needed = [active]
+    for conv in convolutions(unit)[:0:-1]:
+        around = needed[0]
+        if conv.kernel_size != (1, 1):
+            around = max_pool2d(around[:, None].float(), 3, stride=1, padding=1)[:, 0] > 0
+        needed.insert(0, around)
+    return needed
+
+
+def convolutions(unit: nn.Module) -> list[nn.Conv2d]:
+    """The convolutions of a residual unit, in order; the last is a shortcut's if it has one."""
+    return [part for part in unit.modules() if isinstance(part, nn.Conv2d)]

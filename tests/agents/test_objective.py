@@ -228,7 +228,7 @@ def worst_deviation(sampled: Tensor, exact: Tensor) -> float:
     return float(((distance - 1e-12).clamp(min=0) / (error + 1e-12)).max())
 
 
-LIMIT = 4.5  # standard errors; about 40 parameters, so chance alone passes it once in 4,000 tests
+LIMIT = 4.5  # standard errors; about 40 parameters, so chance alone passes it once in 4,000 samples
 
 
 @pytest.mark.parametrize("baseline", ["value", "leave_one_out", "scalar", "none"])

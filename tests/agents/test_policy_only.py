@@ -16,6 +16,7 @@ from agents.cost import classifier_flops_per_glimpse
 from agents.dtram import DTRAM, DTRAMConfig
 from agents.policy_only import POLICY_TABLE, FrozenClassifier, LookAndStop, agent_with_classifier
 from dtram_env import GlimpseEnv, GlimpseVectorEnv
+from tests.dtram_env.conftest import check_env
 
 ID = "agents:DTRAM-MNIST-Policy-v0"
 SHIPPED = Path(agents.__file__).resolve().parent.parent / "pretrained"
@@ -44,6 +45,11 @@ def by_hand(network: DTRAM, glimpses: list[np.ndarray], locations: list[np.ndarr
 
 
 # --- The registered ids
+
+
+@pytest.mark.parametrize("name", POLICY_TABLE)
+def test_both_checkers(mnist_folder: Path, name: str) -> None:
+    check_env(gym.make(f"agents:{name}", view="single", split="test").unwrapped)
 
 
 @pytest.mark.parametrize("name", POLICY_TABLE)

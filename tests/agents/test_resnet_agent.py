@@ -260,6 +260,7 @@ PLAIN = DTRAMConfig(3, (8, 8, 3), 3)
         (PLAIN, {"thumbnail_size": 12}, "takes one size only; make the environment with"),
         (PLAIN, {"location_embedding": False}, "location_embedding=False: expected True, unless"),
         (PLAIN, {"frozen_norms": True}, "frozen_norms=True: expected False, unless"),
+        (PLAIN, {"answer": "product"}, "answer='product': expected 'state' or 'first_plus_mean'"),
     ],
 )
 def test_bad_settings(config: DTRAMConfig, changes: dict, message: str) -> None:

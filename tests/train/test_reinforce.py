@@ -69,7 +69,13 @@ CHANGES = {
     },
     "curriculum": {"curriculum": (2, 4), "baseline": "value", "supervision": "last"},
     "values": {
-        **(MAPPED := {"core": Map(width=4), "encoder": PlainEncoder("pixels"), "m": 1}),
+        **(
+            MAPPED := {
+                "core": Map(width=4, answer="product"),
+                "encoder": PlainEncoder("pixels"),
+                "m": 1,
+            }
+        ),
         "env_steps": 2_400,
         "locator": Values(grid=7, hidden=8),
         "location_reward": "drop",
@@ -412,6 +418,14 @@ TRUNK = {"trunk": Path("x"), "run_dir": Path("y")}
         (
             lambda: {"core": Map(), "locator": Scan(), "supervision": "last"},
             "--supervision last: expected all with a map",
+        ),
+        (
+            lambda: {
+                "core": Map(answer="product"),
+                "locator": Scan(),
+                "stop": StopAfter(classifier="learns"),
+            },
+            "--stop classifier learns: expected frozen with --core map answer=product",
         ),
         (
             lambda: {"locator": Values(), "stop": StopJoint()},

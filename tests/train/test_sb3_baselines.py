@@ -469,6 +469,11 @@ WHOLE_ID = ("--env-id", WHOLE)
             "sac, tqc, recurrent_ppo",
         ),
         (
+            ("--algo", "maskable_ppo", *WHOLE_ID, "--view", "continuous"),
+            "--algo maskable_ppo takes a MultiDiscrete action (--view discrete) or one Discrete "
+            "action, which policy-only ids have (--view single), not --view continuous",
+        ),
+        (
             ("--algo", "dqn", *WHOLE_ID),
             "--algo dqn takes one Discrete action, which policy-only ids have; "
             "hyperparameters.toml has no row [whole-task.dqn]; use --algo ppo, a2c, sac, "

@@ -25,7 +25,7 @@ class FrozenStates(NamedTuple):
     """States and logits after glimpses 1 ... T of N images."""
 
     h: Tensor  # (T, N, H)
-    logits: Tensor  # (T, N, K) of the classifier after each glimpse
+    logits: Tensor  # (T, N, K) of the agent's answer after each glimpse
     labels: Tensor  # (N,) int64
     answers_learn: bool = False  # whether the classifier learns on, and reads h anew
 
@@ -35,7 +35,7 @@ class FrozenStates(NamedTuple):
         return self.h.shape[0] * self.h.shape[1]
 
     def answers(self, agent: DTRAM, indices: Tensor) -> Tensor:
-        """The classifier's logits ``(T, B, K)`` for some images ``(B,)``."""
+        """Logits of the answers ``(T, B, K)`` for some images ``(B,)``."""
         if self.answers_learn:
             return agent.classifier(self.h[:, indices])
         return self.logits[:, indices]

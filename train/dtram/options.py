@@ -152,8 +152,9 @@ class Map(Checked):
     dropout: float = 0.2
     """share of the features left out in training"""
     answer: Literal["state", "product"] = "state"
-    """what it answers: what it read after the last glimpse, or the product of what it read after
-    each, see `DTRAMConfig.answer`; what is taught is each reading alone"""
+    """state: the classifier's answer after the last glimpse; product: the product of its
+    probabilities after each glimpse, to the power 1/sqrt(t). Training supervises each answer of the
+    classifier by itself"""
 
 
 Core = Annotated[RNN | Map, words(RNN, Map)]

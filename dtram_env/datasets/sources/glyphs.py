@@ -8,7 +8,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ...checks import check_choice
 from ..splits import PARTS
 
 GLYPH = 8  # side in pixels
@@ -37,7 +36,6 @@ def random_words(
     Words ``(N, 2)`` uint64 and bytes ``(N, side, side)`` uint8. `counts` has the number of images
     of each part, `puzzle` tells the puzzles apart.
     """
-    check_choice("part", part, PARTS)
     n, each = counts[part], 2 + side * side // 8
     key = np.array([0, PARTS.index(part) + len(PARTS) * puzzle], dtype=np.uint64)
     # Raw words never change between numpy releases, and word i does not depend on how many follow.

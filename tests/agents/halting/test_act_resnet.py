@@ -71,8 +71,10 @@ def test_skipping_is_masking(name: str, kind: type[ACTResNet]) -> None:
         torch.testing.assert_close(part, other, **near)
 
 
-def test_an_image_does_not_depend_on_its_batch() -> None:
-    network = make()
+@KINDS
+@pytest.mark.parametrize("name", ["18", "50 pre", "50 stride in 1x1"])
+def test_an_image_does_not_depend_on_its_batch(name: str, kind: type[ACTResNet]) -> None:
+    network = make(VARIANTS[name], kind)
     together, flops = network(images()).logits, 0
     for n in range(6):
         one = images()[n : n + 1]

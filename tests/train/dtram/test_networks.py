@@ -78,8 +78,9 @@ def test_a_map_has_cells(sizes: dict[str, int]) -> None:
 def test_a_map_covers_the_image_if_it_has_no_size_of_its_own(locator: Any) -> None:
     for env_id, cells, cell in [("DTRAM-Patience-v0", 40, 1), ("DTRAM-WideSignpost-v0", 52, 2)]:
         task = TrainingTask(env_id, torch.device("cpu"))
-        network = (task, PlainEncoder("pixels"), Map(), locator, StopOff())
+        network = (task, PlainEncoder("pixels"), Map(answer="product"), locator, StopOff())
         config = new_agent(*network, False, seed=0)[0].config
+        assert config.answer == "product"
         assert config.map is not None
         assert (config.map.cells, config.map.glimpse_cells) == (cells, 8 // cell)
         assert config.locator_grid == cells // 2

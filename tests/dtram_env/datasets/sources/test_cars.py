@@ -45,6 +45,17 @@ def test_official_layout(whole: Tree, part: str) -> None:
     )
 
 
+def test_equal_to_torchvisions_reader(whole: Tree) -> None:
+    from torchvision.datasets import StanfordCars
+
+    for part in ("train", "test"):
+        theirs = StanfordCars(str(whole.folder), split=part)
+        ours = cars.listing(whole.folder, part)
+        assert [path for path, _ in theirs._samples] == [str(ours.root / p) for p in ours.paths]
+        assert [label for _, label in theirs._samples] == ours.labels.tolist()
+        assert tuple(theirs.classes) == ours.class_names
+
+
 def test_corners_are_counted_from_1_and_inside_the_box(
     tree: Tree, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,9 +94,3 @@ def test_parts_differ_and_repeat(puzzle: Any) -> None:
     again, again_labels = puzzle.draw("test")
     assert np.array_equal(images, again) and np.array_equal(labels, again_labels)
     assert not np.array_equal(labels, puzzle.draw("train")[1][: len(labels)])
-
-
-@pytest.mark.parametrize("puzzle", [signpost, patience, pair])
-def test_bad_input(puzzle: Any) -> None:
-    with pytest.raises(ValueError, match="part='validation': expected one of 'train', 'test'"):
-        puzzle.draw("validation")
