@@ -5,53 +5,17 @@ Figurnov et al., "Spatially Adaptive Computation Time for Residual Networks" (20
 `resnet.ResNetBackbone`, and its *residual unit* is a block of that stage.
 """
 
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ..checks import Classes, Number, Positive, Side, check_fields, check_square
-from ..config import check_pixel_scale
+from ..checks import require
 from ..encoders import PixelScale
 from ..files import SavedNetwork
-from ..resnet import ResNetBackbone, ResNetOptions
+from ..one_look import OneLookConfig
+from ..resnet import RESNETS, ResNetBackbone
 from .act import EPSILON, HALTING_BIAS, Halt
-
-
-@dataclass(frozen=True)
-class ACTConfig:
-    """The settings of a residual network that halts; saved in its ``model.json``."""
-
-    num_classes: Classes
-    """number of classes K"""
-    resnet: ResNetOptions
-    """options of the residual network"""
-    image_size: Side = 224
-    """side of the training images, in pixels; it takes others too"""
-    epsilon: Annotated[float, 1e-6, 1 - 1e-6] = EPSILON
-    """ε: it halts once the halting scores sum to 1 - ε"""
-    halting_bias: Number = HALTING_BIAS
-    """initial bias of the halting scores' logits; their initial weights are 0"""
-    pixel_mean: Number | tuple[Number, ...] = 0.0
-    """mean of the training images' pixels, 0 ... 255, or of each channel; it is subtracted"""
-    pixel_std: Positive | tuple[Positive, ...] = 255.0
-    """their standard deviation, or that of each channel; it divides the difference"""
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        check_pixel_scale(self, self.resnet.channels)
-        check_square(self, "image_shape", self.resnet.smallest_image, self.encoder)
-
-    @property
-    def encoder(self) -> str:
-        """Name of the residual network."""
-        return self.resnet.name
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(s, s, channels) of the training images."""
-        return self.image_size, self.image_size, self.resnet.channels
 
 
 class ACTOutput(NamedTuple):
@@ -69,11 +33,11 @@ class ImageScore(nn.Module):
     `active`, ``(B, 1, 1)`` bool here, tells for which of the scores images still compute.
     """
 
-    def __init__(self, channels: int, bias: float = HALTING_BIAS) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.whole = nn.Linear(channels, 1)
         nn.init.zeros_(self.whole.weight)
-        nn.init.constant_(self.whole.bias, bias)
+        nn.init.constant_(self.whole.bias, HALTING_BIAS)
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores ``(B, 1, 1)`` float32 of ``(B, channels, h, w)``."""
@@ -94,21 +58,29 @@ class ACTResNet(SavedNetwork):
 
     In training every unit is computed for all images and masked, so shapes are static; batch norms
     see halted images too, with the values at which they halted. In evaluation images that have
-    halted leave the batch until the next block. `scores` has for each block the modules of its
-    halting scores, one after each unit but the last.
+    halted leave the batch until the next block. Of the settings it does not read ``hidden_size``
+    and ``frozen_norms``; another encoder than a ResNet is a ValueError.
+
+    Attributes:
+        scores: for each block the modules of its halting scores, one after each unit but the last.
+        epsilon: ε; a block halts once its scores sum to 1 - ε.
     """
 
     KIND = "ResNet with ACT"
-    CONFIG = ACTConfig
+    CONFIG = OneLookConfig
     SCORE: ClassVar[type[ImageScore]] = ImageScore
 
-    def __init__(self, config: ACTConfig, class_names: tuple[str, ...] | None = None) -> None:
+    def __init__(self, config: OneLookConfig, class_names: tuple[str, ...] | None = None) -> None:
         super().__init__(config, class_names)
+        residual, expected = config.resnet is not None, f"one of {', '.join(RESNETS)}"
+        require("encoder", config.encoder, residual, f"{expected} in a network that halts")
+        assert config.resnet is not None
+        self.epsilon = EPSILON
         self.scale = PixelScale(config.pixel_mean, config.pixel_std)
         self.trunk = ResNetBackbone(config.resnet).to(memory_format=torch.channels_last)
-        width, bias = self.trunk.out_features, config.halting_bias
+        width = self.trunk.out_features
         self.scores = nn.ModuleList(
-            nn.ModuleList(self.SCORE(width // 2 ** (3 - k), bias) for _ in units[1:])
+            nn.ModuleList(self.SCORE(width // 2 ** (3 - k)) for _ in units[1:])
             for k, units in enumerate(self.trunk.stages())
         )
         self.classifier = nn.Linear(width, config.num_classes)
@@ -152,7 +124,7 @@ class ACTResNet(SavedNetwork):
             else:
                 found = scores[n].at(x, active)
                 score = found.new_zeros(active.shape).masked_scatter(active, found)
-            weight, state = state.step(score, self.config.epsilon)
+            weight, state = state.step(score, self.epsilon)
             mixture = mixture + weight[:, None] * x
         return mixture, state
 

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, max_pool2d, pad
 
 from ..resnet import PreActivationBasic
-from .act import HALTING_BIAS
 from .act_resnet import ACTResNet, ImageScore
 
 
@@ -23,8 +22,8 @@ class PositionScore(ImageScore):
     They, and `active`, have the shape ``(B, h, w)``.
     """
 
-    def __init__(self, channels: int, bias: float = HALTING_BIAS) -> None:
-        super().__init__(channels, bias)
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
         self.near = nn.Conv2d(channels, 1, 3, padding=1, bias=False)
         nn.init.zeros_(self.near.weight)
 

@@ -131,7 +131,7 @@ def draw_maps(image: np.ndarray, maps: Sequence[Tensor]) -> Figure:
 def draw_ponder_maps(folder: Path, network: SACTResNet, images: Images) -> None:
     """Draws SACT's ponder cost at each position of four images as ``ponder-K.png``."""
     indices = torch.arange(min(4, len(images)), device=network.device)
-    seen = images.store.thumbnail(indices, network.config.image_size)
+    seen = images.store.thumbnail(indices, network.config.image_shape[0])
     maps = network(seen).maps
     for k, image in enumerate(seen.cpu().numpy()):
         save_figure(draw_maps(image, [one[k] for one in maps]), folder / f"ponder-{k}.png")

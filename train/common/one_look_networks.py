@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import torch
 
 from agents.backbone_weights import load_backbone
-from agents.halting.act_resnet import ACTConfig, ACTResNet
+from agents.halting.act_resnet import ACTResNet
 from agents.halting.sact import SACTResNet
 from agents.one_look import OneLook, OneLookConfig
 from train.common.augment import Augmentation
@@ -91,7 +91,6 @@ def new_network(
 ) -> tuple[OneLook | ACTResNet, str]:
     """An untrained network and the source of its backbone's weights; seeds torch's generator."""
     resnet = encoder.resnet(task.channels) if isinstance(encoder, ResNetEncoder) else None
-    scale = pixel_scale(encoder, task)
     config = OneLookConfig(
         len(task.class_names),
         (64, 64, task.channels),  # stands for the side chosen below; every encoder accepts 64
@@ -99,7 +98,7 @@ def new_network(
         resnet,
         hidden_size=256 if resnet is None else resnet.out_features,
         frozen_norms=isinstance(encoder, ResNetEncoder) and encoder.frozen_norms,
-        **scale,
+        **pixel_scale(encoder, task),
     )
     if side is None and task.sensor.first_glimpse == "thumbnail":
         side = task.sensor.thumbnail_size or task.sensor.glimpse_size
@@ -110,8 +109,7 @@ def new_network(
         source = prepare_backbone([network.encoder], encoder, bf16)
         load_classifier(network.classifier, encoder, network.class_names)
         return network, source
-    settings = ACTConfig(config.num_classes, config.resnet, side, **scale)
     kind = SACTResNet if halting.name == "sact" else ACTResNet
-    halting_network = kind(settings, task.class_names).to(task.device)
+    halting_network = kind(config.at(side), task.class_names).to(task.device)
     assert isinstance(encoder, ResNetEncoder)
     return halting_network, load_backbone(halting_network.trunk, weights_of(encoder))

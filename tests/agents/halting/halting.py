@@ -9,7 +9,8 @@ from torch.nn.functional import cross_entropy
 
 from agents.cost import count_flops
 from agents.halting.act import ponder_cost_loss
-from agents.halting.act_resnet import ACTConfig, ACTResNet, ImageScore
+from agents.halting.act_resnet import ACTResNet, ImageScore
+from agents.one_look import OneLookConfig
 from agents.resnet import ResNetOptions
 
 SMALL = ResNetOptions("resnet18", width=4, stem_stride=1, zero_init=False)
@@ -31,10 +32,17 @@ def images(batch: int = 6, side: int = 32, seed: int = 1) -> Tensor:
     return (255 * noise * contrast * torch.linspace(0, 1, side)[:, None]).to(torch.uint8)
 
 
-def make(options: ResNetOptions = SMALL, kind: Any = ACTResNet, **config: Any) -> Any:
+def config_of(options: ResNetOptions = SMALL, classes: int = 3, **changes: Any) -> OneLookConfig:
+    return OneLookConfig(classes, (224, 224, 3), options.name, options, **changes)
+
+
+def make(
+    options: ResNetOptions = SMALL, kind: Any = ACTResNet, epsilon: float = 0.3, **config: Any
+) -> Any:
     """A network whose images halt at different units, in evaluation mode."""
     torch.manual_seed(0)
-    network = kind(ACTConfig(3, options, **{"epsilon": 0.3, **config})).eval()
+    network = kind(config_of(options, **config)).eval()
+    network.epsilon = epsilon
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.running_mean, std=0.1)

@@ -44,7 +44,7 @@ def test_a_residual_unit_at_some_positions(name: str, share: float) -> None:
 
 
 def test_score_by_hand() -> None:
-    score = PositionScore(2, bias=-3.0)
+    score = PositionScore(2)
     with torch.no_grad():
         score.near.weight[0, 1].fill_(0.1)  # of channel 2, the 3x3 neighbourhood's sum
         score.whole.weight[0, 0] = 2.0  # of channel 1, the mean
@@ -132,6 +132,7 @@ def test_skipping_has_the_gradient_of_masking() -> None:
 def test_equal_scores_at_all_positions_are_act(name: str, training: bool) -> None:
     act = make(VARIANTS[name])
     sact = SACTResNet(act.config)
+    sact.epsilon = act.epsilon
     missing, unexpected = sact.load_state_dict(act.state_dict(), strict=False)  # the rest is 0
     assert all(key.endswith("near.weight") for key in missing) and not unexpected
     one, other = (network.train(training)(images()) for network in (act, sact))
