@@ -142,8 +142,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         "locator": Scan(),
         "epochs": 60,
     },
-    # The RAM paper's digits at random places, alone, in clutter, and in more clutter (ours). In
-    # clutter 16 epochs have 2.02 % test error and 32 have 1.93 (three seeds).
+    # The RAM paper's digits at random places, alone, in clutter, and in more clutter (ours).
     "translated": {**_MAP, **_ANYWHERE, "env_id": "DTRAM-TranslatedMNIST-v0"},
     "cluttered": {**_MAP, **_ANYWHERE, "env_id": "DTRAM-ClutteredMNIST-v0", "epochs": 32},
     "cluttered-100": {

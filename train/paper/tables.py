@@ -76,9 +76,9 @@ NOTES = {
     "of 8. Training images are composed anew in each epoch, as the paper does. DT-RAM has a map; "
     "RAM is the same network, stopped after a fixed number of glimpses. They learn for 16 epochs, "
     "with 4 patches for 32. The whole image is read by the network of 6 layers that reads DT-RAM's "
-    "map, after 16 epochs; with 4 patches, 32 epochs gave it 2.58 %. Published, other version: "
-    "another implementation of RAM, and its convolutional network. The figures of DRAW and of 3 "
-    "and 6 layers are from their own papers.",
+    "map, after 16 epochs; with 4 patches, 32 made it worse. Published, other version: another "
+    "implementation of RAM, and its convolutional network. The figures of DRAW and of 3 and 6 "
+    "layers are from their own papers.",
     "scenes": "The birds have the same size in pixels in every scene, and lie anywhere. All "
     "networks are one ResNet-18 of an eighth of the width. At 128 pixels they start from the "
     "shipped network that learned to look once at these images in 16 epochs, by the command of the "
