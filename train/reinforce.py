@@ -41,6 +41,7 @@ from train.common.options import AdamW, AtLeast1, TrainingOptions, check, comman
 from train.common.training import TrainingRun, learn_only, open_run, open_task
 from train.common.training_task import TrainingTask
 from train.dtram import validation
+from train.dtram.batch_norms import set_batch_norms
 from train.dtram.curriculum import begin_stage, check_stages, epochs_of_budget, stage_parameters
 from train.dtram.frozen_states import frozen_states, learning_classifier
 from train.dtram.networks import agent_on_trunk, new_agent, new_unroll, origin_of_trunk
@@ -253,6 +254,8 @@ def train_trunk(
             taken = round(options.batch_size * m * unroll.mean_length(glimpses))
             run.count(losses, *means, env_steps=taken)
 
+        if isinstance(unroll, MapUnroll):
+            set_batch_norms(unroll, task, options.augment, options.batch_size, glimpses)
         scores = validation.score_validation(task, agent).limit(glimpses)
         if stops and isinstance(options.stop, StopJoint):
             bound, fixed = options.stop.max_mean_glimpses, options.stop.threshold
