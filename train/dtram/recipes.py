@@ -149,8 +149,9 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         **_MAP,
         **_ANYWHERE,
         "env_id": "DTRAM-ClutteredMNIST100-v0",
-        "core": Map(cells=52, cell=2, window=24, pool="max_and_mean"),
+        "core": Map(cells=52, cell=2, window=24, pool="max_and_mean", answer="product"),
         "locator": Values(grid=26, learning_rate=4e-3),
+        "augment": Augmentation(affine=1.0, elastic=1.0, compose=True),
         "stop": StopAfter(max_mean_glimpses=5.0),
     },
     # Small drawn birds, whose species differ in small parts, alone and in large scenes. The agent
