@@ -10,7 +10,7 @@ Algorithms: ppo, a2c, dqn, qr_dqn, sac, tqc, recurrent_ppo, maskable_ppo, ars, r
 and dtram; and ppo_labels, a2c_labels, maskable_ppo_labels and recurrent_ppo_labels, which learn
 from labels, too.
 
-It writes one JSON record for each run, and from the records Markdown, CSV, plots and a page;
+It writes one JSON record for each run, and from the records Markdown, plots and a page;
 --records makes those again. Interrupted, the same command continues. A failed run is a row that
 says why, and the next call tries it again. The exit status is 1 if no run has a result.
 

@@ -11,8 +11,8 @@
 
 Every run has a folder under --runs and is made once; after an interruption the same command
 continues. The figures of a finished run are added to OUT/runs.jsonl, one record a run with its
-command, commit, versions and hardware. Tables are made from these records alone, as Markdown, CSV
-and JSON. Drawn images stand under their own name and beside no published figure.
+command, commit, versions and hardware. Tables are made from these records alone, as Markdown and
+JSON. Drawn images stand under their own name and beside no published figure.
 """
 
 import sys
@@ -42,7 +42,7 @@ from train.paper.published import TITLES
 from train.paper.read_runs import Reader, Record, record_of, update_file
 from train.paper.systems import Protocol
 from train.paper.tables import SEVERAL_SEEDS, Line, Table, line_of
-from train.paper.write_tables import RUNS, make_row, write_csv, write_table
+from train.paper.write_tables import RUNS, make_row, write_table
 
 KEYS = (*TITLES, "ladder", "stops", "figure7", "figure8", "curves", "claims")
 OF_CARS = ("table4", "figure8")
@@ -218,13 +218,11 @@ def new_claims(options: Options, reader: Reader) -> list[Record]:
 
 def write_compared(options: Options, made: Any, new: list[Record], origin: Record) -> list[Path]:
     """Adds records to those in --out of `claims`, `ladder` or `stops`, and writes the rows of all
-    as JSON and Markdown, those of claims also as CSV; nothing without records."""
+    as JSON and Markdown; nothing without records."""
     path = options.folder / made.RECORDS
     rows = made.rows(update_file(path, new, made.KEY))
     if not rows:
         return []
-    if made is claims:
-        write_csv(path.with_suffix(".csv"), rows)
     write_result(path.with_suffix(".json"), {"rows": rows, **origin})
     return [write_text(path.with_suffix(".md"), made.markdown(rows, origin["command"]))]
 

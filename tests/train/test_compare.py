@@ -86,7 +86,7 @@ def test_it_leaves_and_prints_everything(made: Made) -> None:
     assert sum(line.endswith(": done") for line in lines) == 3
     assert lines[-1] == f"records, tables and plots: {made.runs}"
     assert {path.name.removeprefix(WHOLE) for path in made.runs.iterdir() if path.is_file()} == {
-        *(".jsonl", ".csv", ".md", ".html", ".lock"),
+        *(".jsonl", ".md", ".html", ".lock"),
         *("-learning_curves.png", "-error_by_glimpses.png"),
     }
     assert (made.runs / f"{WHOLE}.md").read_text() in made.said
@@ -144,7 +144,7 @@ def test_a_second_call_trains_nothing(made: Made, tmp_path: Path, no_run_starts,
     # Its records alone make the same tables.
     records = tmp_path / "again" / f"{WHOLE}.jsonl"
     compare(Options(records=(records,), out=tmp_path / "tables"))
-    for ending in ("md", "csv", "jsonl"):
+    for ending in ("md", "jsonl"):
         name = f"{WHOLE}.{ending}"
         assert (tmp_path / "tables" / name).read_text() == records.with_name(name).read_text()
 

@@ -66,7 +66,7 @@ DTRAM_NOTES = (
 
 
 def write_comparison(folder: Path, records: Records, command: str) -> Path:
-    """Writes records (.jsonl), summary (.csv, .md), plots and a page of all (.html).
+    """Writes records (.jsonl), summary (.md), plots and a page of all (.html).
 
     Returns the Markdown's path.
 
@@ -74,10 +74,8 @@ def write_comparison(folder: Path, records: Records, command: str) -> Path:
     """
     names = list(dict.fromkeys(record["env_id"] for record in records))
     name = names[0] if len(names) == 1 else "comparison"
-    table = summarise(records).to_csv(index=False, lineterminator="\n")
     with in_turn(folder / ".lock"):
         write_records(folder / f"{name}.jsonl", records)
-        write_text(folder / f"{name}.csv", table)
         for draw in (learning_curves, error_by_glimpses):
             save_figure(_plot(records, draw), folder / f"{name}-{draw.__name__}.png")
         if len(scores := suite_scores(records)):

@@ -1,4 +1,4 @@
-"""Makes a table of records, and writes it as Markdown, CSV and JSON."""
+"""Makes a table of records, and writes it as Markdown and JSON."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pandas import DataFrame
 
 from dtram_env.files import write_text
 from train.common.files import markdown_table
@@ -96,7 +95,6 @@ def write_table(
     data = ", ".join(dict.fromkeys(row["data"] for row in rows if "data" in row))
     content = {"title": made.title, "note": made.note, "data": data, "rows": rows}
     write_result(folder / f"{made.key}.json", {**content, **origin})
-    write_csv(folder / f"{made.key}.csv", rows)
     measured = f"Measured on {data}.\n\n" if data else ""
     shown = [key for key in COLUMNS if any(row.get(key) is not None for row in rows)]
     cells = [[_cell(row, key) for key in shown] for row in rows]
@@ -105,16 +103,6 @@ def write_table(
     notes = [made.note, *_remarks(rows), FOOTNOTE if data else "", made_by]
     text = f"# {made.title}\n\n{measured}{table}" + "".join(f"\n{n}\n" for n in notes if n)
     return write_text(folder / f"{made.key}.md", text)
-
-
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
-    """Writes rows as CSV; the values of a list stand in one cell with spaces between."""
-    flat = [
-        {k: " ".join(map(str, v)) if isinstance(v, list) else v for k, v in row.items()}
-        for row in rows
-    ]
-    frame = DataFrame(flat, dtype=object).dropna(axis=1, how="all")
-    return write_text(path, frame.to_csv(index=False, lineterminator="\n"))
 
 
 def _cell(row: Mapping[str, Any], key: str) -> str:

@@ -115,13 +115,6 @@ def test_the_text_of_a_table(tmp_path: Path) -> None:
     assert "| ACT, 5.2 of 16 units |" in text
     found = read_json(tmp_path / "table2.json")
     assert found["rows"] == rows and found["commit"] == "d0"
-    head, first, *_ = (tmp_path / "table2.csv").read_text(encoding="utf-8").splitlines()
-    assert head.startswith("system,published,") and "published_with_box" not in head
-    assert (
-        first.startswith('"DT-RAM-1, the talk\'s algorithm",1.46,')
-        and "1.0 1.2" in first
-        and ",2," in first
-    )
 
 
 def test_a_table_of_unknown_origin_is_not_committed() -> None:
