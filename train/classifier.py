@@ -74,10 +74,11 @@ def train_classifier(
 
     batch_loss = distributed.spread(network, loss)
     run.begin(optimizers, options.epochs)
-    for _ in run.epochs():
+    for epoch in run.epochs():
         network.train()
+        augment = options.augment.at(epoch, options.epochs)
         for indices in run.batches(len(images), options.batch_size):
-            store, in_store = task.augmented(images, indices, options.augment)
+            store, in_store = task.augmented(images, indices, augment)
             in_store = in_store.repeat_interleave(options.m)
             labels = images.labels[indices].repeat_interleave(options.m)
             losses = batch_loss(store, in_store, labels)

@@ -102,10 +102,11 @@ def train_network(
 
     batch_loss = distributed.spread(network, loss)
     run.begin(optimizers, options.epochs)
-    for _ in run.epochs():
+    for epoch in run.epochs():
         network.train()
+        augment = options.augment.at(epoch, options.epochs)
         for indices in run.batches(len(images), options.batch_size):
-            seen = shrunk_images(task, indices, options.augment, side)
+            seen = shrunk_images(task, indices, augment, side)
             losses = batch_loss(seen, images.labels[indices])
             optimizers.zero_grad()
             losses.total.backward()

@@ -41,7 +41,6 @@ from train.common.options import AdamW, AtLeast1, TrainingOptions, check, comman
 from train.common.training import TrainingRun, learn_only, open_run, open_task
 from train.common.training_task import TrainingTask
 from train.dtram import validation
-from train.dtram.batch_norms import set_batch_norms
 from train.dtram.curriculum import begin_stage, check_stages, epochs_of_budget, stage_parameters
 from train.dtram.frozen_states import frozen_states, learning_classifier
 from train.dtram.networks import agent_on_trunk, new_agent, new_unroll, origin_of_trunk
@@ -227,7 +226,7 @@ def train_trunk(
     for epoch in run.epochs():
         agent.train()
         epoch_objective, m, progress = objective, options.m, epoch / max(1, epochs - 1)
-        stops = joint and epoch >= ram_epochs
+        stops, augment = joint and epoch >= ram_epochs, options.augment.at(epoch, epochs)
         if isinstance(unroll, Unroll):
             unroll.scripted_locations, unroll.stop = None, stops
         if isinstance(options.locator, Values):
@@ -244,7 +243,7 @@ def train_trunk(
         if not stops:
             epoch_objective = replace(epoch_objective, stop="off", stop_entropy=0.0)
         for indices in run.batches(len(images), options.batch_size, batches):
-            store, in_store = task.augmented(images, indices, options.augment)
+            store, in_store = task.augmented(images, indices, augment)
             losses = batch_loss(store, in_store, images.labels[indices], m, epoch_objective)
             optimizers.zero_grad()
             losses.total.backward()
@@ -254,8 +253,6 @@ def train_trunk(
             taken = round(options.batch_size * m * unroll.mean_length(glimpses))
             run.count(losses, *means, env_steps=taken)
 
-        if isinstance(unroll, MapUnroll):
-            set_batch_norms(unroll, task, options.augment, options.batch_size, glimpses)
         scores = validation.score_validation(task, agent).limit(glimpses)
         if stops and isinstance(options.stop, StopJoint):
             bound, fixed = options.stop.max_mean_glimpses, options.stop.threshold

@@ -53,6 +53,8 @@ class Augmentation:
     """range of a random crop's fraction of the image area; none: no crop"""
     compose: bool = False
     """compose translated or cluttered digits anew, see `clutter`; the digit is changed before"""
+    plain: Annotated[float, 0, 1] = 0.0
+    """share of the epochs, at the end, without changes but flip and compose"""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -60,10 +62,17 @@ class Augmentation:
         expected = "0 < lowest <= highest <= 1"
         require("scale_crop", self.scale_crop, 0 < low <= high <= 1, expected)
 
+    def at(self, epoch: int, epochs: int) -> "Augmentation":
+        """The augmentation of an epoch 0, 1 ... of some `epochs`."""
+        if epoch < round((1 - self.plain) * epochs):
+            return replace(self, plain=0.0)
+        return Augmentation(affine=0.0, flip=self.flip, compose=self.compose)
+
     @property
     def copies_images(self) -> bool:
         """Whether whole images are copied and changed: more is on than flip, colour, lighting."""
-        return replace(self, flip=False, colour=0.0, lighting=0.0) != Augmentation(affine=0.0)
+        others = replace(self, flip=False, colour=0.0, lighting=0.0, plain=0.0)
+        return others != Augmentation(affine=0.0)
 
     def change_store(self, store: TorchStore, indices: Tensor, side: int) -> "ChangedStore":
         """Images at `indices` ``(B,)`` of a store, changed as they are read; nothing is copied.

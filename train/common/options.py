@@ -301,7 +301,7 @@ class LearningOptions(EnvOptions):
     """train under autocast to bfloat16 if the device supports it in hardware"""
     augment: Annotated[Augmentation, words(Augmentation)] = field(default_factory=Augmentation)
     """augmentation of training images: affine=0.5 elastic=0 flip=false colour=0
-    lighting=0 scale_crop=none compose=false"""
+    lighting=0 scale_crop=none compose=false plain=0"""
     optimizer: Optimizer = AdamW()
     """adamw, sgd or muon, with weight_decay=... max_grad_norm=...; sgd also with
     nesterov=true|false schedule=one_cycle|linear|steps"""

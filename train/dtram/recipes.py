@@ -32,7 +32,7 @@ _MAP: dict[str, Any] = {
     "batch_size": 128,
     "optimizer": AdamW(weight_decay=0.02, max_grad_norm=50.0),
     "learning_rate": 4e-3,
-    "augment": Augmentation(affine=1.0, elastic=0.5),
+    "augment": Augmentation(affine=1.0, elastic=1.0, plain=0.1),
     "bf16": True,
     "stop": StopAfter(max_mean_glimpses=2.4),
 }
@@ -151,7 +151,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         "env_id": "DTRAM-ClutteredMNIST100-v0",
         "core": Map(cells=52, cell=2, window=24, pool="max_and_mean", answer="product"),
         "locator": Values(grid=26, learning_rate=4e-3),
-        "augment": Augmentation(affine=1.0, elastic=1.0, compose=True),
+        "augment": Augmentation(affine=1.0, elastic=1.0, compose=True, plain=0.2),
         "stop": StopAfter(max_mean_glimpses=5.0),
     },
     # Small drawn birds, whose species differ in small parts, alone and in large scenes. The agent
