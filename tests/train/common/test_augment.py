@@ -2,6 +2,7 @@
 
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from torch.nn.functional import interpolate
 
 from agents import draws
 from dtram_env.datasets.storage.tensors import TensorStore
+from tests.train.conftest import SMALL
+from train import classifier, one_look, reinforce
 from train.common.augment import (
     LUMA,
     PCA_AXES,
@@ -24,6 +27,8 @@ from train.common.augment import (
     random_crop,
     random_flip,
 )
+from train.common.training_task import Images, TrainingTask
+from train.dtram.options import StopOff
 
 STILL = {"shift": 0, "rotation": 0, "scale": 0, "shear": 0}
 ALL: dict[str, Any] = {
@@ -378,6 +383,34 @@ def test_switched_off_it_returns_the_images_and_draws_nothing(ragged: bool) -> N
         assert on.copies_images != in_reading and on(images) is not images
 
 
+def test_the_last_epochs_are_plain() -> None:
+    augment = Augmentation(**ALL, elastic=0.5, compose=True, plain=0.25)
+    found = [augment.at(epoch, 8) for epoch in range(8)]
+    kept = Augmentation(affine=0.0, flip=True, compose=True)
+    assert found == 6 * [Augmentation(**ALL, elastic=0.5, compose=True)] + 2 * [kept]
+    assert Augmentation(plain=1.0).at(0, 8) == Augmentation(affine=0.0)
+    assert Augmentation().at(7, 8) == Augmentation()
+    assert not Augmentation(affine=0.0, plain=0.5).copies_images
+
+
+@pytest.mark.parametrize("module", [reinforce, one_look, classifier])
+def test_programs_train_on_plain_images_at_the_end(
+    module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Augmentation] = []
+    augmented = TrainingTask.augmented
+
+    def keep(task: TrainingTask, images: Images, indices: Tensor, augment: Augmentation) -> Any:
+        asked.append(augment)
+        return augmented(task, images, indices, augment)
+
+    monkeypatch.setattr(TrainingTask, "augmented", keep)
+    changes: dict[str, Any] = {"stop": StopOff()} if module is reinforce else {}
+    changes |= {"epochs": 3, "batch_size": 2700, "augment": Augmentation(plain=0.34)}
+    module.train(module.Options(**{**SMALL, **changes}, run_dir=tmp_path / "run"))
+    assert asked == 4 * [Augmentation()] + 2 * [Augmentation(affine=0.0)]
+
+
 def test_autocast_changes_nothing() -> None:
     """In bfloat16 a coordinate among 512 pixels would be wrong by up to two pixels."""
     images, draws = noise_images(1, 512, 512, 1), []
@@ -421,6 +454,7 @@ def test_augmentation_leaves_the_padding_black() -> None:
         ({"colour": -0.1}, "colour=-0.1: expected from 0 to 1"),
         ({"lighting": -1}, "lighting=-1: expected from 0 to"),
         ({"affine": -1}, "affine=-1: expected from 0 to"),
+        ({"plain": 1.1}, "plain=1.1: expected from 0 to 1"),
         ({"scale_crop": (0.0, 1.0)}, "scale_crop=(0.0, 1.0): expected 0 < lowest <= highest <= 1"),
         ({"scale_crop": (0.5, 0.2)}, "scale_crop=(0.5, 0.2): expected 0 < lowest <= highest <= 1"),
         ({"scale_crop": (0.5, 1.2)}, "scale_crop=(0.5, 1.2): expected 0 < lowest <= highest <= 1"),
