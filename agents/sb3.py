@@ -1,14 +1,11 @@
-"""Stable-Baselines3: networks for its policies, and adapters in both directions.
+"""Stable-Baselines3: networks for its policies, and its models as policies of this package.
 
-    env = Sb3VecEnv(ID, 64, view="discrete", observe="canvas", glimpse_format="image")
-    model = PPO("MultiInputPolicy", env, gamma=1.0, policy_kwargs=policy_settings())
-    set_first_stop(model, 0.1)  # looks on often at first, and so learns from many glimpses
-    ignore_unread(model)  # learns from what the environment reads of an action
-    learn_labels(model)  # and from the labels, if Sb3VecEnv(..., show_label=True) shows them
-    dtram_env.evaluate(Sb3Policy(model), ID, view="discrete", ...)  # as in training
-    evaluate_policy(Sb3Agent(DTRAM.load("pretrained/mnist")), vec_env, n_eval_episodes=10_000)
-
-`Sb3Agent` is for environments in the continuous view.
+env = Sb3VecEnv(ID, 64, view="discrete", observe="canvas", glimpse_format="image")
+model = PPO("MultiInputPolicy", env, gamma=1.0, policy_kwargs=policy_settings())
+set_first_stop(model, 0.1)  # looks on often at first, and so learns from many glimpses
+ignore_unread(model)  # learns from what the environment reads of an action
+learn_labels(model)  # and from the labels, if Sb3VecEnv(..., show_label=True) shows them
+dtram_env.evaluate(Sb3Policy(model), ID, view="discrete", ...)  # as in training
 """
 
 import inspect
@@ -25,9 +22,7 @@ from dtram_env.optional import require
 
 from .checks import require as check
 from .cost import count_flops
-from .dtram import DTRAM, State
 from .encoders import WHERE_GAIN
-from .policy_only import LookAndStop
 
 require("stable_baselines3", "train")
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor  # noqa: E402
@@ -364,121 +359,6 @@ def _plain(space: spaces.Space, without: str | None = None) -> Any:
     if isinstance(space, spaces.Box) and len(space.shape) == 3:
         return sorted(space.shape), str(space.dtype)
     return space
-
-
-class Sb3Agent:
-    """A trained DT-RAM with SB3's `predict`, for `evaluate_policy` in the continuous view.
-
-    For policy-only environments it is made of `LookAndStop` of one.
-    """
-
-    def __init__(self, agent: DTRAM | LookAndStop) -> None:
-        self.policy = agent
-        self.agent = agent.agent if isinstance(agent, LookAndStop) else agent
-
-    def predict(
-        self,
-        observation: dict[str, np.ndarray],
-        state: tuple[np.ndarray, ...] | None = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = True,
-    ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-        """Acts as `DTRAM.step` does.
-
-        Args:
-            observation: of the continuous view, batched or of one environment; ``glimpse`` flat, or
-                as an image with its channels last or, from SB3's `VecTransposeImage`, first.
-            state: the state that the last call returned; None before the first.
-            episode_start: ``(B,)`` bool, slots whose observation is an episode's first.
-            deterministic: must be True, as the agent samples nothing.
-
-        Returns:
-            Actions ``(B, 3 + num_classes)`` float32, in policy-only environments ``(B, 3)``, and
-            the next state. An observation without B gives an action without B.
-
-        Raises:
-            ValueError: `deterministic` is False; or the observation does not fit the agent, or its
-                environment has another budget or classifier.
-        """
-        if not deterministic:
-            raise ValueError("deterministic=False: a trained DT-RAM acts deterministically only")
-        if "glimpse" not in observation or "thumbnail" in observation:
-            raise ValueError(
-                f"observation has the keys {sorted(observation)}: a DT-RAM reads 'glimpse' alone; "
-                "make the environment with observe='glimpse' and without a thumbnail_size"
-            )
-        if ("probs" in observation) != isinstance(self.policy, LookAndStop):
-            raise ValueError(
-                f"observation has the keys {sorted(observation)}: pass LookAndStop(agent) for "
-                "policy-only environments, which show 'probs', and the agent itself for others"
-            )
-        seen = {key: np.asarray(value) for key, value in observation.items()}
-        single = seen["location"].ndim == 1
-        if single:
-            seen = {key: value[None] for key, value in seen.items()}
-        batch = len(seen["location"])
-        start = np.full(batch, state is None)
-        if episode_start is not None:
-            start |= np.asarray(episode_start, dtype=bool)
-        if state is None:  # later `evaluate_policy` also marks slots whose share is done
-            self._check_budget(seen["time"])
-        glimpse = self._pixels(seen["glimpse"], batch)
-        native, memory = self.policy.step(
-            {"glimpse": glimpse, "location": seen["location"]}, self._memory(state, start)
-        )
-        if state is None and isinstance(self.policy, LookAndStop):
-            self._check_classifier(memory.h, seen["probs"])
-        parts = [native["location"], np.where(native["stop"] == 1, 1.0, -1.0)[:, None]]
-        if "prediction" in native:
-            parts.append(2 * np.eye(self.agent.config.num_classes)[native["prediction"]] - 1)
-        action = np.concatenate(parts, axis=1, dtype=np.float32)
-        return action[0] if single else action, tuple(part.cpu().numpy() for part in memory)
-
-    def _memory(self, state: tuple[np.ndarray, ...] | None, start: np.ndarray) -> State:
-        """The agent's state, reset in the slots where an episode starts."""
-        fresh = self.agent.initial(len(start))
-        if state is None:
-            return fresh
-        memory = type(fresh)(*(torch.tensor(part, device=fresh.h.device) for part in state))
-        for part, first in zip(memory, fresh, strict=True):
-            part[start] = first[start]
-        return memory
-
-    def _check_budget(self, time: np.ndarray) -> None:
-        """Raises unless ``time`` after one glimpse is 1 / budget, with the agent's own budget."""
-        budget = self.agent.config.max_glimpses
-        wrong = time[np.abs(time - 1 / budget) > 1e-6]
-        if wrong.size:
-            raise ValueError(
-                f"an episode starts at time {wrong[0]:.3f}: this DT-RAM was made for a budget of "
-                f"{budget} glimpses with one at reset, and so for {1 / budget:.3f}; make the "
-                "environment so, and pass the state and episode_start of later steps"
-            )
-
-    @torch.no_grad()
-    def _check_classifier(self, h: Tensor, probs: np.ndarray) -> None:
-        """Raises unless the environment's classifier agrees with the agent's after glimpse 1."""
-        own = to_host(torch.softmax(self.agent.classifier(h), dim=-1))
-        if own.shape != probs.shape or np.abs(own - probs).max() > 1e-3:
-            raise ValueError(
-                "the environment's classifier gives other probabilities than this DT-RAM's; make "
-                "the environment with the classifier= that the agent was trained with"
-            )
-
-    def _pixels(self, glimpse: np.ndarray, batch: int) -> np.ndarray:
-        """Glimpses ``(B, g, g, channels)`` uint8, from any format."""
-        side, _, channels = self.agent.config.glimpse_shape
-        shape = (batch, side, side, channels)
-        if glimpse.shape == (batch, channels, side, side) != shape:
-            glimpse = glimpse.transpose(0, 2, 3, 1)
-        elif glimpse.shape not in (shape, (batch, side * side * channels)):
-            raise ValueError(
-                f"observation['glimpse'] has shape {glimpse.shape}: this DT-RAM was made for "
-                f"glimpses of shape {shape[1:]}"
-            )
-        if glimpse.dtype != np.uint8:
-            glimpse = np.rint(glimpse * 255).astype(np.uint8)
-        return glimpse.reshape(shape)
 
 
 def flops_per_glimpse(model: Any, observation: dict[str, np.ndarray]) -> int:

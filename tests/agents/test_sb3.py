@@ -17,15 +17,14 @@ from stable_baselines3 import A2C, DQN, PPO, SAC
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.preprocessing import preprocess_obs
-from stable_baselines3.common.vec_env import VecMonitor, VecNormalize, VecTransposeImage
+from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 from torch import nn
 
 import dtram_env
 from agents.dtram import DTRAM, DTRAMConfig
-from agents.policy_only import FrozenClassifier, LookAndStop, agent_with_classifier
+from agents.policy_only import FrozenClassifier
 from agents.sb3 import (
     GlimpseExtractor,
-    Sb3Agent,
     Sb3Policy,
     flops_per_glimpse,
     ignore_unread,
@@ -550,133 +549,6 @@ def test_sb3_policy_refuses_other_spaces() -> None:
         with pytest.raises(ValueError, match=message) as error:
             dtram_env.evaluate(Sb3Policy(model), ID, "validation", **task)  # type: ignore[arg-type]
         assert "pass the same view=, observe= and sizes" in str(error.value)
-
-
-# --- Our agent behind SB3's `evaluate_policy`
-
-
-@pytest.mark.parametrize("n", [1, 64])
-@pytest.mark.parametrize("answer", ["state", "first_plus_mean"])
-def test_sb3_agent_gives_the_results_of_evaluate(answer: str, n: int) -> None:
-    """`evaluate_policy` goes on stepping slots that are done; they must not change the results."""
-    agent = small_agent(answer=answer)
-    exact = vary(agent, agent)
-    venv = Sb3VecEnv(ID, n, dataset=DATA, order="sequential", view="continuous")
-    assert_agree(per_image(Sb3Agent(agent), venv), exact)
-
-
-def test_sb3_agent_reads_every_format_alike() -> None:
-    agent = small_agent(glimpse_shape=(8, 8, 2))
-    exact = vary(agent, agent, num_scales=2)
-    for form in ("flat", "image", "transposed"):
-        venv: Any = Sb3VecEnv(
-            ID,
-            50,
-            dataset=DATA,
-            order="sequential",
-            view="continuous",
-            num_scales=2,
-            glimpse_format=form if form == "flat" else "image",
-        )
-        if form == "transposed":
-            venv = VecTransposeImage(venv)
-        assert_agree(per_image(Sb3Agent(agent), venv), exact)
-
-
-def test_sb3_agent_acts_as_the_agent_step_by_step() -> None:
-    agent = small_agent()
-    venv = Sb3VecEnv(ID, 9, dataset=DATA, view="continuous", glimpse_format="image")
-    observation: Any = venv.reset()
-    model, memory, state = Sb3Agent(agent), None, agent.reset(9)
-    for _ in range(3):
-        action, memory = model.predict(observation, memory, np.zeros(9, bool))
-        native, state = agent.step(observation, state)
-        np.testing.assert_array_equal(action[:, :2], native["location"])
-        np.testing.assert_array_equal(action[:, 2] > 0, native["stop"] == 1)
-        np.testing.assert_array_equal(action[:, 3:].argmax(1), native["prediction"])
-        assert action.dtype == np.float32 and venv.action_space.contains(action[0])
-    # A slot whose episode starts is as if it had seen nothing.
-    start = np.arange(9) % 2 == 0
-    begun = {**observation, "time": np.full((9, 1), 0.25, np.float32)}
-    mixed, _ = model.predict(begun, memory, start)
-    fresh, _ = model.predict(begun)
-    further, _ = model.predict(observation, memory)
-    np.testing.assert_array_equal(mixed[start], fresh[start])
-    np.testing.assert_array_equal(mixed[~start], further[~start])
-
-
-def test_sb3_agent_takes_one_environment() -> None:
-    """As SB3's own models do: an observation without a batch gives an action without one."""
-    env = gym.make(ID, dataset=DATA, view="continuous")
-    observation, _ = env.reset(seed=0)
-    model = Sb3Agent(small_agent())
-    action, memory = model.predict(observation)
-    batch = {key: value[None] for key, value in observation.items()}
-    np.testing.assert_array_equal(action, model.predict(batch)[0][0])
-    assert env.action_space.contains(action)
-    model.predict(env.step(action)[0], memory)
-
-
-@pytest.mark.parametrize(
-    ("keywords", "message"),
-    [
-        ({"max_glimpses": 3}, r"starts at time 0\.333: .* a budget of 4 glimpses .* for 0\.250"),
-        ({"first_glimpse": "choose"}, r"starts at time 0\.000: .* with one at reset"),
-        ({"classifier": True}, r"pass LookAndStop\(agent\) for policy-only environments"),
-    ],
-)
-def test_sb3_agent_refuses_what_evaluate_refuses(keywords: dict[str, Any], message: str) -> None:
-    task = with_classifier({"dataset": DATA, **keywords})
-    venv = Sb3VecEnv(ID, 4, view="continuous", **task)
-    with pytest.raises(ValueError, match=message):
-        evaluate_policy(Sb3Agent(small_agent()), VecMonitor(venv), n_eval_episodes=4)
-
-
-def test_sb3_agent_refuses_another_classifier() -> None:
-    own = FrozenClassifier(small_agent(), "own")
-    policy = LookAndStop(agent_with_classifier(own, 4, ("a", "b", "c", "d")))
-    other = small_agent()
-    scatter(other, seed=5)
-    for classifier in (own, FrozenClassifier(other, "other")):
-        venv = Sb3VecEnv(ID, 4, view="continuous", dataset=DATA, classifier=classifier)
-        if classifier is own:
-            evaluate_policy(Sb3Agent(policy), VecMonitor(venv), n_eval_episodes=4)
-            continue
-        with pytest.raises(ValueError, match="make the environment with the classifier= that the"):
-            evaluate_policy(Sb3Agent(policy), VecMonitor(venv), n_eval_episodes=4)
-    whole = Sb3VecEnv(ID, 4, view="continuous", dataset=DATA)
-    with pytest.raises(ValueError, match="the agent itself for others"):
-        evaluate_policy(Sb3Agent(policy), VecMonitor(whole), n_eval_episodes=4)
-
-
-def test_sb3_agent_refuses_what_it_was_not_made_for() -> None:
-    model = Sb3Agent(small_agent())
-    for task, message in [
-        (
-            {"glimpse_size": 6},
-            r"\['glimpse'\] has shape \(2, 36\): .* glimpses of shape \(8, 8, 1\)",
-        ),
-        ({"glimpse_size": 4, "num_scales": 4, "glimpse_format": "image"}, r"shape \(2, 4, 4, 4\)"),
-        ({"observe": "canvas"}, r"keys \['canvas', 'location', 'time'\]: a DT-RAM reads 'glimpse'"),
-        ({"first_glimpse": "thumbnail", "thumbnail_size": 9}, "without a thumbnail_size"),
-    ]:
-        observation: Any = Sb3VecEnv(ID, 2, view="continuous", **task).reset()  # type: ignore[arg-type]
-        with pytest.raises(ValueError, match=message):
-            model.predict(observation)
-    with pytest.raises(ValueError, match="deterministic=False: a trained DT-RAM"):
-        model.predict(observation, deterministic=False)
-
-
-@pytest.mark.parametrize("n", [7, 64])
-def test_sb3_agent_of_a_policy_only_agent_gives_the_results_of_evaluate(n: int) -> None:
-    classifier = FrozenClassifier(small_agent(), "small")
-    policy = LookAndStop(agent_with_classifier(classifier, 4, ("a", "b", "c", "d"), locator_grid=4))
-    heads = torch.nn.ModuleList([policy.agent.locator, policy.agent.stopper])
-    exact = vary(heads, policy, classifier=classifier)
-    task: dict[str, Any] = {"dataset": DATA, "classifier": classifier, "view": "continuous"}
-    venv = Sb3VecEnv(ID, n, order="sequential", **task)
-    assert venv.action_space.shape == (3,)
-    assert_agree(per_image(Sb3Agent(policy), venv), exact)
 
 
 # --- FLOPs of a decision
