@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import os
 import threading
 import warnings
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,7 +28,6 @@ MAX_ASPECT = 100  # longer side over shorter, where images are resized
 _READER = 2  # raise it when the pixels of a file change: its cache is made again
 _ALONE = 2**26  # pixels above which an image is decoded while no other one of that size is
 _BAND = 2**22  # pixels that are converted at once
-_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"  # how each begins
 _ORIENTATION = 0x0112  # the EXIF tag; its values from 5 on swap height and width
 _limits, _alone = threading.Lock(), threading.Lock()
 
@@ -218,12 +215,14 @@ def opened(path: str, fix: str) -> Iterator[Image.Image]:
 
     Very large images are opened one at a time, so that several threads do not hold several.
     """
+    from PIL import Image
+
     most = max_pixels()
     with reading(path, fix):
         if os.path.exists(path) and not os.path.isfile(path):
             raise OSError("not a regular file")  # opening a FIFO would wait for ever
         # Given a path, Pillow maps plain TIFFs into memory, and turned ones wrongly.
-        with open(path, "rb") as stream, _image(stream) as file:
+        with open(path, "rb") as stream, Image.open(stream) as file:
             pixels = file.width * file.height
             if pixels > most:
                 raise ImageRefusedError(
@@ -233,48 +232,6 @@ def opened(path: str, fix: str) -> Iterator[Image.Image]:
                 )
             with _alone if pixels > _ALONE else contextlib.nullcontext():
                 yield file
-
-
-def _image(stream: IO[bytes]) -> Image.Image:
-    """Opens an image; a PNG or JPEG whose metadata keeps Pillow from that, without them."""
-    from PIL import Image
-
-    try:
-        return Image.open(stream)
-    except Exception:  # see `reading`
-        stream.seek(0)
-        data = stream.read()
-        readers = {_PNG: _pixels_of_png, _JPEG: _pixels_of_jpeg}
-        read = next((r for start, r in readers.items() if data.startswith(start)), None)
-        if read is None:
-            raise
-        return Image.open(io.BytesIO(read(data)))
-
-
-def _pixels_of_png(png: bytes) -> bytes:
-    """A PNG's chunks that decide on its pixels, and its orientation if that is undamaged."""
-    parts, at = [_PNG], len(_PNG)
-    while at < len(png):
-        kind, end = png[at + 4 : at + 8], at + 12 + int.from_bytes(png[at : at + 4])
-        checksum = int.from_bytes(png[end - 4 : end])
-        turned = kind == b"eXIf" and zlib.crc32(png[at + 4 : end - 4]) == checksum
-        if kind[:1].isupper() or kind == b"tRNS" or turned:
-            parts.append(png[at:end])
-        at = end
-    return b"".join(parts)
-
-
-def _pixels_of_jpeg(jpeg: bytes) -> bytes:
-    """A JPEG without comments and segments of applications, but for EXIF's, APP1, and a whole one
-    of Adobe, APP14, which decides on the colours."""
-    parts, at = [_JPEG], len(_JPEG)
-    while jpeg[at : at + 1] == b"\xff" and jpeg[at + 1] != 0xDA:  # the scan, up to the end
-        kind, end = jpeg[at + 1], at + 2 + int.from_bytes(jpeg[at + 2 : at + 4])
-        colours = kind == 0xEE and end - at >= 16
-        if (not 0xE0 <= kind <= 0xEF and kind != 0xFE) or kind == 0xE1 or colours:
-            parts.append(jpeg[at:end])
-        at = end
-    return b"".join([*parts, jpeg[at:]])
 
 
 @contextlib.contextmanager
