@@ -133,6 +133,7 @@ DTRAM: Space = {
     "learning_rate": Interval(5e-4, 6e-3, convert=lambda rate: float(f"{rate:.1e}")),
     "batch_size": [16, 32, 64],
     "m": [2, 4],
+    "augment": ["affine=0", "affine=0.5"],
 }
 SPACES: dict[str, Space] = {
     "ppo": PPO,
