@@ -1,11 +1,13 @@
 """Stable-Baselines3: networks for its policies, and its models as policies of this package.
 
-env = Sb3VecEnv(ID, 64, view="discrete", observe="canvas", glimpse_format="image")
-model = PPO("MultiInputPolicy", env, gamma=1.0, policy_kwargs=policy_settings())
-set_first_stop(model, 0.1)  # looks on often at first, and so learns from many glimpses
-ignore_unread(model)  # learns from what the environment reads of an action
-learn_labels(model)  # and from the labels, if Sb3VecEnv(..., show_label=True) shows them
-dtram_env.evaluate(Sb3Policy(model), ID, view="discrete", ...)  # as in training
+    env = Sb3VecEnv(ID, 64, view="discrete", observe="canvas", glimpse_format="image")
+    model = PPO("MultiInputPolicy", env, gamma=1.0, policy_kwargs=policy_settings())
+    set_first_stop(model, 0.1)  # looks on often at first, and so learns from many glimpses
+    ignore_unread(model)  # learns from what the environment reads of an action
+    learn_labels(model)  # and from the labels, if Sb3VecEnv(..., show_label=True) shows them
+    dtram_env.evaluate(Sb3Policy(model), ID, view="discrete", ...)  # as in training
+
+`Sb3VecEnv` is in `dtram_env.sb3`.
 """
 
 import inspect

@@ -161,6 +161,7 @@ CHANGES: dict[str, list[tuple[str, str, str, str]]] = {
     ],
     "train/common/augment.py": [
         ("draw(2 * shift / height)", "draw(2 * shift / width)", AUGMENT, "oblong"),
+        ("if epoch < math.floor", "if epoch <= math.floor", AUGMENT, "last_epochs"),
     ],
     "train/baselines/facts.py": [
         (

@@ -226,7 +226,8 @@ def train_trunk(
     for epoch in run.epochs():
         agent.train()
         epoch_objective, m, progress = objective, options.m, epoch / max(1, epochs - 1)
-        stops, augment = joint and epoch >= ram_epochs, options.augment.at(epoch, epochs)
+        augment = options.augment.at(epoch, epochs)
+        stops = joint and epoch >= ram_epochs
         if isinstance(unroll, Unroll):
             unroll.scripted_locations, unroll.stop = None, stops
         if isinstance(options.locator, Values):

@@ -1,4 +1,4 @@
-"""Stable-Baselines3: the features extractor, both adapters, and FLOPs."""
+"""Stable-Baselines3: the features extractor, the adapter, and FLOPs."""
 
 import io
 from collections.abc import Callable
@@ -51,11 +51,10 @@ DATA = patches()
 QUIET: dict[str, Any] = {"gamma": 1.0, "seed": 0, "device": "cpu"}
 
 
-def small_agent(**changes: Any) -> DTRAM:
+def small_agent() -> DTRAM:
     """An untrained agent for Signpost, whose heads differ after every glimpse."""
     torch.manual_seed(0)
-    settings: dict[str, Any] = {"hidden_size": 16, **changes}
-    agent = DTRAM(DTRAMConfig(4, settings.pop("glimpse_shape", (8, 8, 1)), 4, **settings))
+    agent = DTRAM(DTRAMConfig(4, (8, 8, 1), 4, hidden_size=16))
     scatter(agent)
     return agent.eval()
 

@@ -80,7 +80,7 @@ CHANGES = {
         "locator": Values(grid=7, hidden=8),
         "location_reward": "drop",
         "baseline": "none",
-        "augment": Augmentation(affine=1.0, elastic=0.5),
+        "augment": Augmentation(affine=1.0, elastic=0.5, plain=0.5),
     },
     "scan": {
         **MAPPED,

@@ -54,7 +54,8 @@ class Augmentation:
     compose: bool = False
     """compose translated or cluttered digits anew, see `clutter`; the digit is changed before"""
     plain: Annotated[float, 0, 1] = 0.0
-    """share of the epochs, at the end, without changes but flip and compose"""
+    """share of a stage's epochs, the last ones, whose images are only flipped and composed; the
+    stopper learns on changed ones"""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -63,8 +64,8 @@ class Augmentation:
         require("scale_crop", self.scale_crop, 0 < low <= high <= 1, expected)
 
     def at(self, epoch: int, epochs: int) -> "Augmentation":
-        """The augmentation of an epoch 0, 1 ... of some `epochs`."""
-        if epoch < round((1 - self.plain) * epochs):
+        """The augmentation of an epoch 0, 1 ... of some `epochs`; plain ones are rounded up."""
+        if epoch < math.floor((1 - self.plain) * epochs + 1e-9):
             return replace(self, plain=0.0)
         return Augmentation(affine=0.0, flip=self.flip, compose=self.compose)
 

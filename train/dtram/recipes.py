@@ -28,11 +28,9 @@ _MAP: dict[str, Any] = {
     "encoder": PlainEncoder("pixels"),
     "location_reward": "drop",
     "m": 1,
-    "epochs": 30,
     "batch_size": 128,
     "optimizer": AdamW(weight_decay=0.02, max_grad_norm=50.0),
     "learning_rate": 4e-3,
-    "augment": Augmentation(affine=1.0, elastic=1.0, plain=0.1),
     "bf16": True,
     "stop": StopAfter(max_mean_glimpses=2.4),
 }
@@ -141,6 +139,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         "core": Map(cells=28, cell=1),
         "locator": Scan(),
         "epochs": 60,
+        "augment": Augmentation(affine=1.0, elastic=1.0, plain=0.1),
     },
     # The RAM paper's digits at random places, alone, in clutter, and in more clutter (ours).
     "translated": {**_MAP, **_ANYWHERE, "env_id": "DTRAM-TranslatedMNIST-v0"},
@@ -149,9 +148,8 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         **_MAP,
         **_ANYWHERE,
         "env_id": "DTRAM-ClutteredMNIST100-v0",
-        "core": Map(cells=52, cell=2, window=24, pool="max_and_mean", answer="product"),
+        "core": Map(cells=52, cell=2, window=24, pool="max_and_mean"),
         "locator": Values(grid=26, learning_rate=4e-3),
-        "augment": Augmentation(affine=1.0, elastic=1.0, compose=True, plain=0.2),
         "stop": StopAfter(max_mean_glimpses=5.0),
     },
     # Small drawn birds, whose species differ in small parts, alone and in large scenes. The agent

@@ -388,6 +388,7 @@ def test_the_last_epochs_are_plain() -> None:
     found = [augment.at(epoch, 8) for epoch in range(8)]
     kept = Augmentation(affine=0.0, flip=True, compose=True)
     assert found == 6 * [Augmentation(**ALL, elastic=0.5, compose=True)] + 2 * [kept]
+    assert Augmentation(plain=0.1).at(3, 4) == Augmentation(affine=0.0)  # rounded up
     assert Augmentation(plain=1.0).at(0, 8) == Augmentation(affine=0.0)
     assert Augmentation().at(7, 8) == Augmentation()
     assert not Augmentation(affine=0.0, plain=0.5).copies_images
@@ -406,7 +407,7 @@ def test_programs_train_on_plain_images_at_the_end(
 
     monkeypatch.setattr(TrainingTask, "augmented", keep)
     changes: dict[str, Any] = {"stop": StopOff()} if module is reinforce else {}
-    changes |= {"epochs": 3, "batch_size": 2700, "augment": Augmentation(plain=0.34)}
+    changes |= {"epochs": 3, "batch_size": 2700, "augment": Augmentation(plain=0.3)}
     module.train(module.Options(**{**SMALL, **changes}, run_dir=tmp_path / "run"))
     assert asked == 4 * [Augmentation()] + 2 * [Augmentation(affine=0.0)]
 

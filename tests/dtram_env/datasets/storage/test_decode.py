@@ -320,6 +320,15 @@ def test_odd_metadata_damages_no_image(
             np.testing.assert_array_equal(decode(path), np.full((8, 16, 3), 255))
 
 
+def test_a_chunk_that_pillow_cannot_read_is_named(tmp_path: Path) -> None:
+    Image.new("L", (4, 3)).save(tmp_path / "a.png")
+    png = (tmp_path / "a.png").read_bytes()
+    short = struct.pack(">I4sBI", 1, b"gAMA", 0, zlib.crc32(b"gAMA\0"))
+    (tmp_path / "a.png").write_bytes(png[:33] + short + png[33:])  # after the header
+    with pytest.raises(DatasetCorruptError, match=r"a\.png: damaged, or no image"):
+        decode(tmp_path / "a.png")
+
+
 def test_published_boxes_count_pixels_as_they_are_stored(tmp_path: Path) -> None:
     pixels = random_pixels(5, 8, 3)
     save_turned(tmp_path / "a.png", pixels, 6)
