@@ -227,8 +227,11 @@ def _rungs(epochs: int) -> tuple[Rung, ...]:
     by_probability = {"location_reward": "mean_prob"}
     ours = recipes.RECIPES["mnist"]
     muon = {name: ours[name] for name in ("optimizer", "learning_rate")}
-    on_map = {"epochs": epochs, "stop": StopAfter(max_mean_glimpses=bound)}
-    on_map["augment"] = Augmentation(affine=1.0, elastic=0.5)
+    on_map = {
+        "epochs": epochs,
+        "stop": StopAfter(max_mean_glimpses=bound),
+        "augment": Augmentation(affine=1.0, elastic=0.5),
+    }
     return (
         Rung(
             "talk",
