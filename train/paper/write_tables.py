@@ -41,9 +41,9 @@ FOOTNOTE = (
     "glimpses that does not raise the cross-entropy clearly. Older runs have the rule of their "
     "commits: on MNIST, but for the map, and on 100 pixels, seed 0, the fewest errors; otherwise, "
     "but for scenes of 512 pixels, the lowest cross-entropy. ± is the standard deviation over "
-    "seeds; a run without a record of its commit is left out. FLOPs count a multiply-add as two. A row without "
-    "our figures is cited only, or was not run. Each run's figures, command, commit, versions and "
-    f"hardware: [{RUNS}]({RUNS})."
+    "seeds; a run without a record of its commit is left out. FLOPs count a multiply-add as "
+    "two. A row without our figures is cited only, or was not run. Each run's figures, command, "
+    f"commit, versions and hardware: [{RUNS}]({RUNS})."
 )
 
 
