@@ -173,9 +173,10 @@ def _suite(found: dict[str, list[Row]], results: Path) -> list[str]:
     )
     if scores.empty:
         return ["## The suite", f"No record yet: {command} trains, scores and draws the chart."]
-    chart = results / "suite" / f"comparison-{summary.SUITE_CHART}.png"
-    drawn = [f"![Scores on the suite]({_path(chart)})"] if chart.exists() else []
-    return ["## The suite", text, *drawn, summary.suite_table(scores).rstrip()]
+    shown = {summary.SUITE_CHART: "Scores on the suite", "learning_curves": "Learning curves"}
+    files = {results / "suite" / f"comparison-{end}.png": label for end, label in shown.items()}
+    drawn = [f"![{label}]({_path(file)})" for file, label in files.items() if file.exists()]
+    return ["## The suite", text, summary.suite_table(scores).rstrip(), *drawn]
 
 
 def _link(env_id: str) -> str:

@@ -124,17 +124,6 @@ def _environment_throughput() -> str:
     return _markdown(["env steps/s", *heads], rows)
 
 
-def _sb3_throughput() -> str:
-    figures = _read(RESULTS / "sb3_throughput.json")["figures"]
-    rows = []
-    names = {"steps_per_s": "stepping", "ppo_steps_per_s": "PPO, collection and update"}
-    for key, name in names.items():
-        ours, theirs = (figures[env][key] for env in ("Sb3VecEnv", "DummyVecEnv"))
-        rows.append((name, f"{ours:,.0f}", f"{theirs:,.0f}", f"{ours / theirs:.1f}"))
-    heads = ["env steps/s", "`Sb3VecEnv`", "SB3's `DummyVecEnv` over the scalar class", "ratio"]
-    return _markdown(heads, rows)
-
-
 def _training_throughput() -> str:
     rows = [
         (
@@ -278,7 +267,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "ladder": _ladder,
     "stops": _stops,
     "environment_throughput": _environment_throughput,
-    "sb3_throughput": _sb3_throughput,
     "training_throughput": _training_throughput,
     "dynamic_saving": _dynamic_saving,
     "image_cache": _image_cache,

@@ -85,8 +85,6 @@ class Options(EnvOptions):
     save_minutes: Positive = 10.0
     """longest time between two checkpoints, if a rollout is shorter; there is one at every
     validation, too"""
-    verbose: bool = False
-    """print SB3's tables too"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -168,7 +166,6 @@ def defining_options(experiment: Experiment) -> dict[str, Any]:
     """The options that define a run, as JSON values; `baselines.trained` reads them."""
     found = to_json(experiment.options)
     found |= {"total_timesteps": experiment.steps, "hyperparameters": experiment.chosen.row}
-    del found["verbose"]
     return found
 
 
@@ -180,9 +177,9 @@ def learn(experiment: Experiment, run: RunFolder, model: Any) -> tuple[dict[str,
     callback = ValidationCallback(run, steps, options.eval_points, evaluate, least)
     with Interrupt() as callback.interrupt, closing(model.env):
         callback.restore(model)
-        formats = ["tensorboard", "csv", *(["stdout"] if options.verbose else [])]
-        suffix = f"-{model.num_timesteps}"  # else a resumed run overwrites them
-        outputs = [make_output_format(name, str(run.path), suffix) for name in formats]
+        # With a suffix, else a resumed run overwrites them.
+        where = str(run.path), f"-{model.num_timesteps}"
+        outputs = [make_output_format(name, *where) for name in ("tensorboard", "csv")]
         with closing(Logger(str(run.path), outputs)) as logger:
             model.set_logger(logger)
             if left := max(0, steps - model.num_timesteps):

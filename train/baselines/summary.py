@@ -1,7 +1,7 @@
 """The tables and plots of a comparison, made of its records."""
 
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +76,7 @@ def write_comparison(folder: Path, records: Records, command: str) -> Path:
     name = names[0] if len(names) == 1 else "comparison"
     with in_turn(folder / ".lock"):
         write_records(folder / f"{name}.jsonl", records)
-        for draw in (learning_curves, error_by_glimpses):
-            save_figure(_plot(records, draw), folder / f"{name}-{draw.__name__}.png")
+        save_figure(_curves(records), folder / f"{name}-learning_curves.png")
         if len(scores := suite_scores(records)):
             save_figure(suite_chart(scores), folder / f"{name}-{SUITE_CHART}.png")
         write_comparison_page(folder / f"{name}.html", records, command)
@@ -326,8 +325,8 @@ def suite_chart(scores: pd.DataFrame) -> Figure:
     return figure
 
 
-def _plot(records: Records, draw: Callable[[Axes, Mapping[str, Records]], None]) -> Figure:
-    """A figure with axes for each environment, where `draw` shows its finished runs."""
+def _curves(records: Records) -> Figure:
+    """The learning curves of the finished runs, with axes for each environment."""
     finished = _finished(records)
     columns = min(len(finished), 3)
     lines = -(-len(finished) // columns)
@@ -336,7 +335,7 @@ def _plot(records: Records, draw: Callable[[Axes, Mapping[str, Records]], None])
     for axes in grid[len(finished) :]:
         axes.set_axis_off()
     for axes, (env_id, runs) in zip(grid, finished.items(), strict=False):
-        draw(axes, runs)
+        learning_curves(axes, runs)
         axes.set_title(env_id)
         if any(runs.values()):
             axes.legend(fontsize=8)

@@ -240,10 +240,7 @@ def test_all_files_take_what_failed_and_what_is_perfect(tmp_path: Path, paid: fl
         folder = tmp_path / name
         assert write_comparison(folder, made, "command") == folder / f"{name}.md"
         names = {path.name.removeprefix(name) for path in folder.iterdir()}
-        assert names == {
-            *(".jsonl", ".md", ".html", ".lock"),
-            *("-learning_curves.png", "-error_by_glimpses.png"),
-        }
+        assert names == {".jsonl", ".md", ".html", ".lock", "-learning_curves.png"}
         for figure in folder.glob("*.png"):
             assert figure.read_bytes().startswith(b"\x89PNG")
         assert read_records(folder / f"{name}.jsonl") == made
@@ -258,7 +255,7 @@ def test_all_files_take_what_failed_and_what_is_perfect(tmp_path: Path, paid: fl
 def test_files_that_are_written_at_the_same_time_are_of_one_writer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(summary, "_plot", lambda records, draw: Slow(records[0]["algo"]))
+    monkeypatch.setattr(summary, "_curves", lambda records: Slow(records[0]["algo"]))
 
     def write(algo: str) -> None:
         barrier.wait()
