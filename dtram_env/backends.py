@@ -182,28 +182,18 @@ def to_host(values: Any) -> np.ndarray:
 
 
 def host_array(values: Any) -> np.ndarray:
-    """A user's array, tensor, list or number as an array that torch can read as well.
+    """A user's array, tensor, list or number as an array.
 
-    Its bytes have the machine's order, its strides are positive, and its floating-point numbers
-    have at most 64 bits. Raises `ValueError` or `TypeError` if it cannot be one: also if it hides
-    items behind a mask, or holds other things than numbers.
+    Raises `ValueError` or `TypeError` if it cannot be one, or holds other things than numbers.
     """
-    if np.ma.is_masked(values):
-        raise ValueError("some items are masked; give numbers for them with .filled()")
     if hasattr(values, "detach"):  # a tensor; torch may be missing
         values = values.detach().cpu()
         if str(values.dtype) == "torch.bfloat16":  # numpy has no such type
             values = values.float()
-    try:
-        array = np.asarray(values)
-    except RuntimeError as error:  # such as a list of tensors with gradients
-        raise ValueError(str(error)) from None
+    array = np.asarray(values)
     if array.dtype.kind not in "biufc":
         raise TypeError(f"its items are {array.dtype}")
-    wide = array.dtype.kind == "f" and array.dtype.itemsize > 8
-    array = np.asarray(array, np.float64 if wide else array.dtype.newbyteorder("="), order="C")
-    # An array of one item counts as contiguous whatever its stride is.
-    return array.copy() if min(array.strides, default=0) < 0 else array
+    return array
 
 
 def read_array(b: Backend, values: Any, field: str, kinds: str, *shapes: tuple[int, ...]) -> Any:

@@ -31,6 +31,8 @@ _SIDE = 560  # largest side of the picture, in pixels
 _PANEL, _LINE, _ROWS = 240, 22, 20  # width of the list of classes, height and number of its lines
 _UNSEEN = (25, 25, 60)
 _FPS = 30
+# Keywords of the environment that the picture depends on.
+_NEEDED = {"view": "native", "observe": "glimpse", "glimpse_format": "image"}
 
 
 @dataclass
@@ -61,8 +63,11 @@ class Game:
         self.score = Score()
         self.asks_class: bool = self.env.classifier is None
         self.names: tuple[str, ...] = self.env.class_names if self.asks_class else ()
-        if self.env.view != "native" or "glimpse" not in self.env.observation_space.spaces:
-            raise ValueError("play shows native views only; leave out view= and observe=")
+        for name, needed in _NEEDED.items():
+            if (value := getattr(self.env.settings, name)) != needed:
+                raise ValueError(
+                    f"{name}={value!r}: play shows {name}={needed!r} only; leave it out"
+                )
         self.selected = 0
         self.belief = ""
         self.over = True

@@ -26,7 +26,6 @@ require("stable_baselines3", "train")
 from stable_baselines3.common.vec_env import VecEnv, base_vec_env  # noqa: E402
 
 LABEL = "label"  # key of the true class in observations for training
-SETTABLE = {"metadata", "validate_actions"}  # attributes that every step reads again
 
 
 class Sb3VecEnv(VecEnv):
@@ -37,8 +36,8 @@ class Sb3VecEnv(VecEnv):
     ``TimeLimit.truncated``, which is always False; the infos of other slots are empty. In the grid
     views `action_masks` serves MaskablePPO.
 
-    All slots are one environment: the first number of `seed` seeds it, and `set_attr` sets an
-    attribute for all slots or raises, because the task cannot change after it is made.
+    All slots are one environment, which cannot change after it is made; the first number of `seed`
+    seeds it.
 
     Args:
         env_id: a registered id, as ``"DTRAM-MNIST-v0"`` or ``"agents:DTRAM-MNIST-Policy-v0"``.
@@ -74,7 +73,6 @@ class Sb3VecEnv(VecEnv):
                 "for policy-only ids, 'single' (DQN)"
             )
         self.venv = made
-        self._made = set(vars(made))
         self._actions: Any = None
         self._one_hot = np.eye(made.num_classes, dtype=np.float32) if show_label else None
         space: Any = made.single_observation_space
@@ -136,24 +134,11 @@ class Sb3VecEnv(VecEnv):
     def set_attr(
         self, attr_name: str, value: Any, indices: base_vec_env.VecEnvIndices = None
     ) -> None:
-        """Sets an attribute of the environment, for all slots.
-
-        Raises:
-            ValueError: `indices` names only some of the slots; or the attribute is a method, or was
-                fixed when the environment was made, as `discount`.
-        """
-        own = attr_name in self._made or hasattr(type(self.venv), attr_name)
-        if own and attr_name not in SETTABLE:
-            raise ValueError(
-                f"set_attr({attr_name!r}): fixed when the environment is made; make another with "
-                f"Sb3VecEnv(…, {attr_name}=…) if it is a keyword"
-            )
-        if set(self._get_indices(indices)) != set(range(self.num_envs)):
-            raise ValueError(
-                f"set_attr({attr_name!r}, indices={indices!r}): the slots are one environment; "
-                "expected all of them (indices=None)"
-            )
-        setattr(self.venv, attr_name, value)
+        """Raises `ValueError`: the environment does not change after it is made."""
+        raise ValueError(
+            f"set_attr({attr_name!r}): fixed when the environment is made; make another with "
+            f"Sb3VecEnv(…, {attr_name}=…) if it is a keyword"
+        )
 
     def env_method(
         self,
@@ -180,15 +165,6 @@ class Sb3VecEnv(VecEnv):
     def get_images(self) -> Sequence[np.ndarray | None]:
         """Frames ``(h, w, 3)`` uint8 of the first slots."""
         return self.venv.render() or ()
-
-    def _get_indices(self, indices: base_vec_env.VecEnvIndices) -> Iterable[int]:
-        if indices is None:
-            return range(self.num_envs)
-        slots = [indices] if isinstance(indices, int | np.integer) else list(indices)
-        for i in slots:
-            if not 0 <= i < self.num_envs:
-                raise ValueError(f"indices={indices!r}: expected slots 0 to {self.num_envs - 1}")
-        return slots
 
 
 def _split(infos: dict[str, Any], slots: Iterable[int]) -> list[dict[str, Any]]:

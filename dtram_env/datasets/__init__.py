@@ -249,7 +249,7 @@ def _check_options(name: str, options: ImageOptions, stands_in_for: str | None =
 
 
 def _folder(name: str, data_dir: str | Path | None) -> Path:
-    return data_root(data_dir) / (_info(name).folder or name)
+    return data_root(data_dir) / (_info(name).folder or name.lower())
 
 
 def _cached_folder(name: str, data_dir: str | Path | None) -> Path:
@@ -260,9 +260,9 @@ def _cached_folder(name: str, data_dir: str | Path | None) -> Path:
 
 
 def _info(name: str) -> DatasetInfo:
-    if name not in DATASETS:
+    if name.lower() not in DATASETS:
         raise ValueError(f"dataset {name!r}: expected one of {', '.join(map(repr, DATASETS))}")
-    return DATASETS[name]
+    return DATASETS[name.lower()]
 
 
 def _no_data_hint() -> str:

@@ -1,7 +1,6 @@
 """The classifier in the loop: its inputs, its probabilities, and the grade of its prediction."""
 
 import copy
-import pickle
 from typing import Any
 
 import gymnasium as gym
@@ -90,16 +89,6 @@ def test_an_episode_by_hand(view: str) -> None:
         assert reward == 0.25 * right
         for key, value in last.items():  # no glimpse is taken after the end
             np.testing.assert_array_equal(value, observation[key])
-
-
-def test_the_budget_ends_an_episode_with_the_classifiers_answer() -> None:
-    env = make(view="single", grid=2, max_glimpses=2)
-    env.reset(options={"image_index": 0})
-    env.step(1)
-    _, reward, over, _, info = env.step(1)
-    answer = min(center_vote(0), right_vote(0))
-    assert over and info["num_glimpses"] == 2 and info["prediction"] == answer
-    assert reward == 0.25 * (answer == TOY.labels[0])
 
 
 def test_a_classifier_that_learns_leaves_no_graph() -> None:
@@ -240,26 +229,6 @@ def test_observations_may_be_changed_by_the_user() -> None:
 
 
 # --- Copies
-
-
-@pytest.mark.parametrize("clone", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))])
-@pytest.mark.parametrize(
-    "task", [{"view": "native", "first_glimpse": "random"}, {"view": "single"}]
-)
-def test_a_copy_goes_on_as_the_original(task: dict[str, Any], clone: Any) -> None:
-    env = make(**task)
-    env.action_space.seed(0)
-    env.reset(seed=1)
-    env.step({"location": [0.1, 0.9], "stop": 0} if task["view"] == "native" else 0)
-    twin = clone(env)
-    for _ in range(100):
-        action = env.action_space.sample()
-        ours, theirs = env.step(copy.deepcopy(action)), twin.step(action)
-        assert ours[1:] == theirs[1:]
-        np.testing.assert_array_equal(ours[0]["probs"], theirs[0]["probs"])
-        if ours[2]:
-            seen = [one.reset()[0]["probs"] for one in (env, twin)]
-            np.testing.assert_array_equal(*seen)
 
 
 # --- Masks

@@ -175,9 +175,12 @@ def test_bad_input_is_one_line(words: list[str], message: str) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_other_views_are_refused() -> None:
-    with pytest.raises(ValueError, match="play shows native views only"):
-        play(SIGNPOST, view="discrete")
+@pytest.mark.parametrize(
+    ("name", "value"), [("view", "discrete"), ("observe", "canvas"), ("glimpse_format", "flat")]
+)
+def test_other_views_are_refused(name: str, value: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}='{value}': play shows {name}='.*' only"):
+        play(SIGNPOST, **{name: value})
 
 
 def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

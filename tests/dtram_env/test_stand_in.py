@@ -9,9 +9,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-import dtram_env
 from dtram_env import GlimpseEnv, GlimpseVectorEnv
-from dtram_env.datasets import BuiltinDataWarning, DatasetNotFoundError
+from dtram_env.datasets import BuiltinDataWarning
 from dtram_env.rendering import crop_boxes, draw_episode
 
 from .conftest import assert_same
@@ -102,16 +101,6 @@ def test_the_drawn_id_itself_stands_in_for_nothing(tmp_path: Path) -> None:
     caption = f"1: says ?, is {single.class_names[label]}"
     expected = draw_episode(single.data.image(0), boxes, caption)
     np.testing.assert_array_equal(single.render(), expected)
-
-
-def test_results_carry_the_drawn_name(pair: tuple[str, ...], tmp_path: Path) -> None:
-    policy = dtram_env.CenterPolicy(10, stop_after=2)
-    keywords: dict[str, Any] = {"data": "builtin", "data_dir": str(tmp_path), "num_envs": 5, **FEW}
-    result = dtram_env.evaluate(policy, pair[0], **keywords)
-    assert result.dataset == pair[3] == result.to_dict()["dataset"]
-    assert result.images == 12 and result.mean_glimpses == 2
-    with pytest.raises(DatasetNotFoundError):
-        dtram_env.evaluate(policy, pair[0], **{**keywords, "data": "real"})
 
 
 def test_it_works_in_under_a_second(run_python: Callable[..., str], tmp_path: Path) -> None:

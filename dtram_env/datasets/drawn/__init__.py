@@ -47,7 +47,6 @@ class Layout:
     # (N, P) bool, the parts that distinguish the image's species from the others of its genus:
     # none, one, or two that no glimpse covers together.
     discriminative: np.ndarray
-    clutter: np.ndarray  # (N,) float32 in [0, 1], amount of clutter around the figure
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,6 @@ class Drawing:
         return Layout(
             part_boxes=found.part_boxes(len(self.part_names), self.image_size),
             discriminative=self._genera.discriminative[self._genera.genus[_labels(self, part)]],
-            clutter=found.clutter.astype(np.float32),
         )
 
     def draw(self, part: str, index: int) -> np.ndarray:

@@ -11,10 +11,9 @@ eight. The paper leaves some details open; they are chosen here:
   black margin: one patch in seven is all black and invisible.
 - A patch goes anywhere inside the image, also over the digit and over other patches. Overlapping
   pixels add up, to at most 255.
-- There is one fixed image for each digit. The paper draws training images anew at every use; here
-  another seed gives another set.
+- There is one fixed image for each digit. The paper draws training images anew at every use.
 
-Every image is a function of (seed, part, index) and the part's digits: raw words of a counter-based
+Every image is a function of its part, its index and the part's digits: raw words of a counter-based
 generator and integer arithmetic, without state.
 """
 
@@ -45,19 +44,16 @@ def read(folder: Path, part: str, patches: int, side: int) -> tuple[np.ndarray, 
     return compose(digits, part, patches, side), labels
 
 
-def compose(
-    digits: np.ndarray, part: str, patches: int, side: int = 60, seed: int = 0
-) -> np.ndarray:
+def compose(digits: np.ndarray, part: str, patches: int, side: int = 60) -> np.ndarray:
     """Places digits and adds patches of others: ``(N, side, side, 1)`` uint8, digit i on image i.
 
-    With the same seed, an image with k patches is the image with k - 1 patches and one more.
+    An image with k patches is the image with k - 1 patches and one more.
 
     Args:
         digits: ``(N, 28, 28, 1)`` uint8, all digits of the part; 2 or more if there are patches.
         part: "train" or "test", which give different draws.
         patches: number of patches on an image, 0 or more.
         side: of the images, in pixels, 28 or more.
-        seed: another seed is another dataset; the registered environments use 0.
     """
     n = len(digits)
     index = np.arange(n)
@@ -66,10 +62,10 @@ def compose(
     digit_at = sliding_window_view(images[..., 0], (DIGIT, DIGIT), axis=(1, 2), writeable=True)
     patch_at = sliding_window_view(images[..., 0], (PATCH, PATCH), axis=(1, 2), writeable=True)
     cut_at = sliding_window_view(digits[..., 0], (PATCH, PATCH), axis=(1, 2))
-    _, top, left = _split(_words(n, part, 0, seed), *digit_at.shape[1:3])
+    _, top, left = _split(_words(n, part, 0), *digit_at.shape[1:3])
     digit_at[index, top, left] = digits[..., 0]
     for k in range(1, patches + 1):
-        word, top, left = _split(_words(n, part, k, seed), *patch_at.shape[1:3])
+        word, top, left = _split(_words(n, part, k), *patch_at.shape[1:3])
         word, cut_top, cut_left = _split(word, *cut_at.shape[1:3])
         other = (word % np.uint64(n - 1)).astype(np.int64)
         other += other >= index  # skips the image's own digit
@@ -78,9 +74,9 @@ def compose(
     return images
 
 
-def _words(n: int, part: str, stream: int, seed: int) -> np.ndarray:
+def _words(n: int, part: str, stream: int) -> np.ndarray:
     """One random word per image ``(N,)`` uint64; stream 0 is the digit's, k the k-th patch's."""
-    key = np.array([seed, PARTS.index(part) + len(PARTS) * stream], dtype=np.uint64)
+    key = np.array([0, PARTS.index(part) + len(PARTS) * stream], dtype=np.uint64)
     # Raw words never change between numpy releases, and word i does not depend on how many follow.
     return np.random.Philox(key=key).random_raw(n)
 

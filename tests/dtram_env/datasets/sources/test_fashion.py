@@ -42,23 +42,6 @@ def mirror(content: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> Iterat
         yield server
 
 
-@pytest.fixture
-def folder(tmp_path: Path, content: dict[str, bytes]) -> Path:
-    """All four files, raw."""
-    folder = tmp_path / "root" / fashion.NAME
-    folder.mkdir(parents=True)
-    for name, data in content.items():
-        (folder / name).write_bytes(data)
-    return folder
-
-
-def assert_read(folder: Path, images: dict[str, np.ndarray]) -> None:
-    for part, n in COUNTS.items():
-        found, labels = fashion.read(folder, part)
-        assert found.shape == (n, 28, 28, 1) and np.array_equal(found[..., 0], images[part])
-        assert labels.dtype == np.int64 and labels.tolist() == [i % 10 for i in range(n)]
-
-
 def test_the_format_is_mnists_and_the_content_is_not() -> None:
     for part, files in fashion.FILES.items():
         for ours, theirs in zip(files, mnist.FILES[part], strict=True):
@@ -75,16 +58,6 @@ def test_names_and_mirror_are_torchvisions() -> None:
     assert names == {name for name, _ in FashionMNIST.resources}
 
 
-@pytest.mark.usefixtures("mirror")
-def test_fetch(tmp_path: Path, images: dict[str, np.ndarray], content: dict[str, bytes]) -> None:
-    folder = tmp_path / "root" / fashion.NAME
-    assert fashion.lacking(folder)
-    fashion.fetch(folder)
-    assert not fashion.lacking(folder)
-    assert_read(folder, images)
-    assert {p.name: p.read_bytes() for p in folder.iterdir()} == content | {".lock": b""}
-
-
 def test_mnist_is_not_taken_for_it(mirror: Server, tmp_path: Path) -> None:
     """Both have files with the same names and sizes."""
     other = bytes([0, 0, 8, 1, 0, 0, 0, 10, *range(9, -1, -1)])
@@ -99,16 +72,6 @@ def test_mnist_is_not_taken_for_it(mirror: Server, tmp_path: Path) -> None:
     message = f"t10k-labels-idx1-ubyte: expected 18 bytes.*{fashion.FILES['test'][1].md5}.*{FIX}"
     with pytest.raises(DatasetCorruptError, match=message):
         fashion.read(folder, "test")
-
-
-def test_a_missing_file(folder: Path) -> None:
-    path = folder / "t10k-labels-idx1-ubyte"
-    path.unlink()
-    assert fashion.lacking(folder)
-    with pytest.raises(DatasetNotFoundError) as error:
-        fashion.read(folder, "test")
-    for part in (f"{path}: no such file", "ubyte.gz", FIX):
-        assert part in str(error.value)
 
 
 @pytest.mark.skipif(fashion.lacking(REAL), reason=f"Fashion-MNIST is not in {REAL}")

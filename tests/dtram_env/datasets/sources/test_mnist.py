@@ -1,7 +1,6 @@
 """MNIST: the published images, or an error that names the wrong file and the way out."""
 
 import gzip
-import shutil
 from itertools import combinations
 from pathlib import Path
 
@@ -128,28 +127,6 @@ def test_missing_files_and_no_download(tmp_path: Path) -> None:
         assert part in str(error.value)
     assert isinstance(error.value, FileNotFoundError)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_fetch_repairs_one_wrong_file(
-    folder: Path, mnist_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Copy:
-        name = "a copy"
-        asked: list[str] = []  # noqa: RUF012
-
-        def bring(self, files, folder: Path, progress: bool) -> None:  # type: ignore[no-untyped-def]
-            for file in files:
-                self.asked.append(file.name)
-                shutil.copy(mnist_folder / file.name, folder / file.name)
-
-    if not (mnist_folder / NAMES[0]).exists():
-        pytest.skip("the files here are gzipped")
-    path = folder / "mnist" / "t10k-labels-idx1-ubyte"
-    replace(path, b"nothing of the kind")
-    monkeypatch.setattr(mnist, "SOURCES", (Copy(),))
-    datasets.download("mnist", data_dir=folder)
-    assert Copy.asked == ["t10k-labels-idx1-ubyte"]
-    assert len(load("mnist", "test", data_dir=folder)) == 10_000
 
 
 @given(shape=st.lists(st.integers(0, 5), min_size=1, max_size=4))
