@@ -6,7 +6,7 @@
 # make bench    the benchmarks
 # make gpu      whatever needs a GPU, in 9 minutes; ARGS=--dry-run: in seconds, without one
 # make demo     a page that runs the shipped models, built and served; it prints its address
-# make docs     needs npm, as demo does: generated pages, their doctests, and HTML in docs/_build/html
+# make docs     needs npm, as demo does: generated pages, and HTML in docs/_build/html
 # make clean    remove the virtual environment and caches; keep runs/ and downloaded data
 #
 # Every command but gpu creates .venv if it is missing and updates it when pyproject.toml changes.

@@ -47,7 +47,6 @@ class Heads(NamedTuple):
     logits: Tensor  # (B, K) of f_c
     location: Tensor  # (B, 2) mean of the location policy, f_l, in [-1, 1]
     stop_logit: Tensor  # (B,) of f_a; p(stop) = sigmoid
-    value: Tensor  # (B,) baseline b_t
 
 
 class DTRAM(SavedNetwork):
@@ -205,7 +204,7 @@ class DTRAM(SavedNetwork):
         """
         logits = self.logits(state, step)
         stop_logit = self.stop_logit(state.h, logits, state.time)
-        return Heads(logits, self.locate(state), stop_logit, self.value(state.h))
+        return Heads(logits, self.locate(state), stop_logit)
 
     def location_params(self, state: State) -> Tensor:
         """Parameters of the location policy: the Gaussian's mean ``(B, 2)`` in [-1, 1], or with

@@ -4,8 +4,7 @@ The talk's Table 2 has a fully connected and a convolutional one for MNIST; its 
 ResNets. A 1-step RAM whose glimpse is the whole image is the same network.
 """
 
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -49,10 +48,6 @@ class OneLookConfig:
         check_encoder(self, (*ENCODERS, *RESNETS))
         check_square(self, "image_shape", smallest_side(self), self.encoder)
         check_pixel_scale(self, self.image_shape[2])
-
-    def at(self, side: int) -> Self:
-        """The settings for images of another side, in pixels."""
-        return replace(self, image_shape=(side, side, self.image_shape[2]))
 
 
 class FullyConnected(nn.Module):

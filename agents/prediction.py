@@ -44,7 +44,7 @@ class _Sensor(TypedDict):
 
     glimpse_size: Side
     num_scales: Annotated[int, 1, LARGEST_SIDE]
-    first_glimpse: Literal["center", "random", "thumbnail"]
+    first_glimpse: Literal["center", "random", "thumbnail", "choose"]
     thumbnail_size: Annotated[int, 0, LARGEST_SIDE]
     image_size: Side | None
 

@@ -291,12 +291,11 @@ class Sb3Policy:
 
     Give `evaluate` the keywords of the environment that the model was trained in (`view`,
     `observe`, …). A model that takes action masks gets them. If the model's environment is SB3's
-    `VecNormalize`, observations are normalised by it. `deterministic` takes the most probable
-    action instead of sampling.
+    `VecNormalize`, observations are normalised by it. It takes the most probable action.
     """
 
-    def __init__(self, model: Any, deterministic: bool = True) -> None:
-        self.model, self.deterministic = model, deterministic
+    def __init__(self, model: Any) -> None:
+        self.model = model
         self._masks = "action_masks" in inspect.signature(model.predict).parameters
         self._normalizer = getattr(model, "get_vec_normalize_env", lambda: None)()
         extractor = getattr(getattr(model, "policy", model), "features_extractor", None)
@@ -347,7 +346,7 @@ class Sb3Policy:
             seen,
             state=state.lstm,
             episode_start=state.start,
-            deterministic=self.deterministic,
+            deterministic=True,
             **more,
         )
         return action, _Memory(lstm, np.zeros_like(state.start))

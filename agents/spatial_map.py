@@ -302,7 +302,6 @@ class MapUnroll(nn.Module):
         return Trajectory(
             locations=dense.location,
             logits=torch.where(at_end[..., None], agent.classifier(h), dense.logits),
-            location_mean=agent.best_location(dense.scores),
             sampled_locations=policy.location(dense.choice),
             location_log_prob=policy.log_prob(dense.choice, dense.scores),
             stop_logit=torch.zeros_like(dense.logits[..., 0]),
@@ -343,9 +342,7 @@ def _scanned(agent: MapDTRAM, h: Tensor, at_end: Tensor) -> Trajectory:
     zeros = torch.zeros_like(at_end, dtype=h.dtype)
     centre = zeros[..., None].expand(*zeros.shape, 2)
     logits = agent.classifier(h).expand(*zeros.shape, -1)
-    return Trajectory(
-        centre, logits, centre, centre, zeros, zeros, at_end, zeros, supervised=at_end
-    )
+    return Trajectory(centre, logits, centre, zeros, zeros, at_end, zeros, supervised=at_end)
 
 
 def _filled(column: list[Tensor]) -> Tensor:

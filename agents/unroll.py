@@ -85,7 +85,6 @@ class Trajectory(NamedTuple):
 
     locations: Tensor  # (T, B, 2) l_{t-1}, where glimpse t was taken, in [-1, 1]
     logits: Tensor  # (T, B, K)
-    location_mean: Tensor  # (T, B, 2) most probable location of π(l_t), the Gaussian's mean
     # (T, B, 2) l_t as sampled, before clipping, and before the move of `Unroll.within_cell`
     sampled_locations: Tensor
     location_log_prob: Tensor  # (T, B) log π(l_t)
@@ -223,7 +222,6 @@ class Unroll(nn.Module):
         return Trajectory(
             locations=torch.stack(locations),
             logits=logits,
-            location_mean=agent.best_location(location_params),
             sampled_locations=policy.location(choice),
             location_log_prob=location_log_prob,
             stop_logit=stop_logit,

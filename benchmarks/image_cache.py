@@ -8,18 +8,15 @@ thumbnails of 224, on all cores. The limit is Pillow's own reading and resizing 
 by as many threads, with nothing kept; both are measured in turn.
 
 Memory: a cache of 12,000 images of 512x683 is opened, and crops of 224 are taken at random, through
-the store and through the vector environment. Only the process's own memory is counted (Linux's
+the vector environment. Only the process's own memory is counted (Linux's
 RssAnon): the system takes back pages of the cache's files when it needs them. The files have holes
-for pixels, which take no room on a disk (they do in memory, if the folder is in tmpfs). The store
-comes first and finds none of their pages in memory, the environment most of them.
+for pixels, which take no room on a disk (they do in memory, if the folder is in tmpfs).
 """
 
 import json
 import os
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -38,7 +35,7 @@ from benchmarks.timing import (
     seconds_of,
     status_of_process,
 )
-from dtram_env import GlimpseVectorEnv, sensor
+from dtram_env import GlimpseVectorEnv
 from dtram_env.datasets import Dataset
 from dtram_env.datasets.sources.listing import ImageList
 from dtram_env.datasets.storage.cache import build_cache
@@ -63,9 +60,9 @@ class Options(BenchmarkOptions):
     images: int = 12_000
     """images of the cache that is opened"""
     glimpses: int = 10_000
-    """crops that are taken, each way"""
+    """crops that are taken"""
     num_envs: int = 64
-    """slots of the vector environment, and crops of a batch"""
+    """slots of the vector environment"""
     folder: Path | None = None
     """where the temporary files go; the system's place for them if not given"""
 
@@ -94,29 +91,11 @@ def make_empty_cache(folder: Path, options: Options) -> None:
     (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
 
-def take_crops(take: Callable[[], int], wanted: int) -> tuple[int, float]:
-    """Calls `take` until it took so many crops; returns them and the largest private memory, MB."""
-    taken, most = 0, 0.0
-    while taken < wanted:
-        taken += take()
-        most = max(most, private_memory())
-    return taken, most
+def take_crops(folder: Path, options: Options) -> tuple[int, float]:
+    """Takes crops through the vector environment, in episodes of 3 glimpses, the first a thumbnail.
 
-
-def glimpses_of_store(folder: Path, options: Options) -> tuple[int, float]:
-    """Takes crops through the store, see `take_crops`."""
-    store, rng, n = MappedStore(folder), np.random.default_rng(0), options.num_envs
-
-    def take() -> int:
-        index, location = rng.integers(len(store), size=n), rng.uniform(-1, 1, (n, 2))
-        sensor.glimpse(store, index, location, options.glimpse_size, 1)
-        return n
-
-    return take_crops(take, options.glimpses)
-
-
-def glimpses_of_env(folder: Path, options: Options) -> tuple[int, float]:
-    """The same through the vector environment, of 3 glimpses, the first of them a thumbnail."""
+    Returns how many, and the largest private memory, MB.
+    """
     labels, rng, n = np.arange(options.images) % 2, np.random.default_rng(0), options.num_envs
     envs = GlimpseVectorEnv(
         num_envs=n,
@@ -127,35 +106,29 @@ def glimpses_of_env(folder: Path, options: Options) -> tuple[int, float]:
         first_glimpse="thumbnail",
     )
     envs.reset(seed=0)
-    zeros = np.zeros(n, dtype=np.int64)
-
-    def take() -> int:
+    zeros, taken, most = np.zeros(n, dtype=np.int64), 0, 0.0
+    while taken < options.glimpses:
         location = rng.uniform(-1, 1, (n, 2)).astype(np.float32)
         action = {"location": location, "stop": zeros, "prediction": zeros}
         _, _, ended, _, infos = envs.step(action)
         # An episode begins with a thumbnail, and its last step shows no new crop.
-        return int((~ended & (infos["num_glimpses"] > 1)).sum())
-
-    result = take_crops(take, options.glimpses)
+        taken += int((~ended & (infos["num_glimpses"] > 1)).sum())
+        most = max(most, private_memory())
     envs.close()
-    return result
+    return taken, most
 
 
 def measure_memory(folder: Path, options: Options) -> dict[str, Any]:
-    """Opens a large cache and looks at it, both ways."""
+    """Opens a large cache and looks at it."""
     cache = folder / "black"
     make_empty_cache(cache, options)
     before = private_memory()
     opening = seconds_of(lambda: MappedStore(cache))
-    figures: dict[str, Any] = {"seconds_to_open": round(opening, 3)}
-    for name, look in (("store", glimpses_of_store), ("environment", glimpses_of_env)):
-        began = time.perf_counter()
-        taken, most = look(cache, options)
-        spent = time.perf_counter() - began
-        # The environment's memory adds to the store's: nothing is given back in between.
-        figures[f"{name}_private_mb"] = round(most - before, 1)
-        figures[f"{name}_glimpses_per_second"] = round(taken / spent)
-    return figures
+    _, most = take_crops(cache, options)
+    return {
+        "seconds_to_open": round(opening, 3),
+        "environment_private_mb": round(most - before, 1),
+    }
 
 
 # -- decoding -------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from dtram_env import GlimpseEnv, GlimpseVectorEnv, datasets
 from dtram_env.observation_builder import FORMATS, OBSERVATIONS
 from dtram_env.suite import SUITE
 from dtram_env.views import GRID_VIEWS, VIEWS
+from train.common.files import markdown_table
 
 from . import leaderboard, pictures, samples
 from .samples import Opener, dataset_of, has_stand_in, make_id, registered
@@ -319,6 +320,5 @@ def _wrap(text: str) -> str:
     return textwrap.fill(text, 100, break_on_hyphens=False, break_long_words=False)
 
 
-def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return markdown_table(head, rows, range(len(head))).rstrip()

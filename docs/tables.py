@@ -6,17 +6,17 @@ A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``. It is gene
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from train.baselines.facts import FACTS
-from train.common.records import read_records
+from train.common.files import markdown_table
+from train.common.records import RESULTS, read_records
 from train.paper import ladder, stops
 from train.paper.systems import PROTOCOLS
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
 PAGES = (
     *("README.md", "benchmarks/README.md", "docs/from_the_talk_to_ours.md", "docs/export.md"),
     "docs/protocol.md",
@@ -38,12 +38,10 @@ def generate() -> dict[Path, str]:
     return {path: _BLOCK.sub(filled, path.read_text(encoding="utf-8")) for path in FILES}
 
 
-def _markdown(heads: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    """A Markdown table; every column but the first and a command is of numbers, at the right."""
-    heads = list(heads)
-    rule = ["---" if n == 0 or head == "command" else "---:" for n, head in enumerate(heads)]
-    lines = [heads, rule, *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+def _markdown(heads: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
+    """A table; every column but the first and a command is of numbers, at the right."""
+    text = {0, *(n for n, head in enumerate(heads) if head == "command")}
+    return markdown_table(heads, [[*map(str, row)] for row in rows], text).rstrip()
 
 
 def _read(path: str | Path) -> Any:
@@ -128,6 +126,7 @@ def _training_throughput() -> str:
     rows = [
         (
             row["device"],
+            f"{row['batch_size']:,}",
             f"{row['images_per_second']:,}",
             f"{row['flops_per_image'] / 1e6:.2f}",
             f"{row['achieved_gflops']:.1f}",
@@ -135,7 +134,14 @@ def _training_throughput() -> str:
         )
         for row in _read(RESULTS / "train_throughput.json")["rows"]
     ]
-    heads = ["device", "images/s", "MFLOP an image", "GFLOP/s", "of the matrix-product rate"]
+    heads = [
+        "device",
+        "batch",
+        "images/s",
+        "MFLOP an image",
+        "GFLOP/s",
+        "of the matrix-product rate",
+    ]
     return _markdown(heads, rows)
 
 

@@ -2,7 +2,8 @@
 
 Install:  python3 -m venv .venv && .venv/bin/pip install -e '.[train]'
 Run:      OMP_NUM_THREADS=1 .venv/bin/python examples/recurrent_ppo.py --env-id DTRAM-Signpost-v0
-Options:  .venv/bin/python examples/recurrent_ppo.py --help
+Run:      OMP_NUM_THREADS=1 .venv/bin/python examples/recurrent_ppo.py                # MNIST
+Run:      OMP_NUM_THREADS=1 .venv/bin/python examples/recurrent_ppo.py --label-coef 1
 
 The whole algorithm, top to bottom, modelled on CleanRL's `ppo_atari_lstm.py`. A GRU reads the
 glimpses. Its state feeds four heads: location (Gaussian), stop (Bernoulli), prediction

@@ -11,9 +11,10 @@ import pytest
 from gymnasium.envs import registration
 from PIL import Image, ImageSequence
 
-from docs import build, leaderboard, links, pages, pictures, samples
+from docs import build, leaderboard, pages, pictures, samples
 from dtram_env.datasets.sources import cars, cub
 from dtram_env.suite import SUITE
+from tests import links
 from tests.train.baselines.test_facts import LINK, SENT, changed
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -11,8 +11,8 @@ one record with every trial; the best row is printed for the table. Interrupted,
 continues.
 
 Algorithms: ppo, a2c, recurrent_ppo, maskable_ppo, dqn, qr_dqn, sac, tqc, ars, scan, dtram. The
-searches that rows of the table come from are in benchmarks/results/search/ENV_ID.jsonl; the other
-rows were chosen by hand, in trials on validation images.
+searches that rows of the table come from are in benchmarks/results/search/ENV_ID.jsonl; the table's
+comments say where the other rows come from.
 """
 
 import hashlib

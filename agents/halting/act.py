@@ -165,7 +165,7 @@ class HaltingRAM(DTRAM):
         # The weighted logits have h_t y_t already, and y_t's weight is 1 - (h_1 + ... + h_{t-1}).
         answer = state.weighted_logits + (1 - state.score_sum) * state.logits
         stop_logit = torch.logit(state.score_sum[:, 0], eps=1e-7)  # the sum may exceed 1
-        return Heads(answer, self.locate(state), stop_logit, self.value(state.h))
+        return Heads(answer, self.locate(state), stop_logit)
 
 
 class HaltingFirstLook(HaltingRAM, FirstLookDTRAM):

@@ -161,8 +161,7 @@ def test_only_the_locator_may_change_the_state(head: str, reach: str) -> None:
 
 def test_the_baseline_trains_only_its_head() -> None:
     agent = make_agent(locator_input="state")
-    heads = agent.heads(agent.observe(*_observed(), agent.initial(3)))
-    heads.value.sum().backward()
+    agent.value(agent.observe(*_observed(), agent.initial(3)).h).sum().backward()
     trained = [name for name, p in agent.named_parameters() if p.grad is not None]
     assert trained == ["baseline.weight", "baseline.bias"]
 

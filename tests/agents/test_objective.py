@@ -186,7 +186,8 @@ def exact_gradient(agent: DTRAM, objective: Objective, first_glimpse: str = "cen
             reached.append(survive.detach())
             stops.append(p.detach())
             rewards_.append(reward)
-            baselines.append({"value": heads.value}.get(objective.baseline, agent.scalar_baseline))
+            by_value = objective.baseline == "value"
+            baselines.append(agent.value(state.h) if by_value else agent.scalar_baseline)
             survive = survive * (1 - p)
             if t < STEPS:
                 chosen = probability_of_cell(heads.location, cells[:, t])
@@ -284,7 +285,6 @@ def trajectory_by_hand(predictions: list[int], stops: list[bool], value: float =
     return Trajectory(
         locations=torch.zeros(steps, 1, 2),
         logits=logits,
-        location_mean=torch.zeros(steps, 1, 2),
         sampled_locations=torch.zeros(steps, 1, 2),
         location_log_prob=torch.full((steps, 1), -1.0, requires_grad=True),
         stop_logit=torch.zeros(steps, 1, requires_grad=True),

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 import agents
-import dtram_env
 from agents.cost import classifier_flops_per_glimpse
 from agents.dtram import DTRAM, DTRAMConfig
 from agents.policy_only import POLICY_TABLE, FrozenClassifier, LookAndStop, agent_with_classifier
@@ -86,22 +85,6 @@ def test_the_belief_is_the_shipped_network_unrolled(mnist_folder: Path) -> None:
         np.testing.assert_allclose(np.array(beliefs), expected, rtol=1e-5, atol=1e-7)
         assert info["prediction"] == expected[-1].argmax()
         assert reward == (0.98**5 if info["prediction"] == info["label"] else 0)
-
-
-def test_more_glimpses_give_more_confidence_and_fewer_errors(mnist_folder: Path) -> None:
-    class Spread(dtram_env.RandomPolicy):
-        """Notes how sure the classifier is after the last glimpse."""
-
-        def step(self, observation: Any, state: Any) -> Any:
-            self.sure = observation["probs"].max(-1).mean()
-            return super().step(observation, state)
-
-    found, sure = [], []
-    for glimpses in (1, 4, 7):
-        policy = Spread(None, stop_after=glimpses)
-        found.append(dtram_env.evaluate(policy, ID, "validation").error)
-        sure.append(policy.sure)
-    assert 0.9 > found[0] > found[1] > found[2] and sure[0] < sure[1] < sure[2]
 
 
 # --- It never changes

@@ -85,8 +85,9 @@ def halfway(values: torch.Tensor) -> torch.Tensor:
         ({"image_size": 48, "glimpse_size": 16}, {"encoder": "cnn"}),
         ({"image_size": None, "glimpse_size": 12, "num_scales": 2}, {"encoder": "conv"}),
         ({"image_size": 32, "glimpse_size": 12, "first_glimpse": "center"}, {}),
+        ({"image_size": 32, "glimpse_size": 12, "first_glimpse": "choose"}, {}),
     ],
-    ids=["resnet", "thumbnail", "native, scales", "center"],
+    ids=["resnet", "thumbnail", "native, scales", "center", "choose"],
 )
 def test_predictions_are_those_of_the_environment(
     root: Path, tmp_path: Path, options: dict[str, Any], config: dict[str, Any]

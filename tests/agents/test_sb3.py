@@ -503,16 +503,6 @@ def test_masks_need_the_environment() -> None:
     assert actions[:, 0].tolist() == [3, 0, 1, 2, 3, 0]
 
 
-def test_sb3_policy_samples_unless_deterministic() -> None:
-    model = make_model(PPO, {"view": "discrete"})
-    observation, _ = gym.make_vec(ID, num_envs=64, view="discrete", dataset=DATA).reset(seed=0)
-    sure, loose = Sb3Policy(model), Sb3Policy(model, deterministic=False)
-    once, twice = (sure.step(observation, sure.reset(64))[0] for _ in range(2))
-    np.testing.assert_array_equal(once, twice)
-    once, twice = (loose.step(observation, loose.reset(64))[0] for _ in range(2))
-    assert (once != twice).any()
-
-
 def test_a_model_behind_vec_normalize_sees_through_it() -> None:
     """`evaluate_policy` on the wrapped environment and `evaluate` on the bare one agree."""
     task: dict[str, Any] = {"view": "discrete"}

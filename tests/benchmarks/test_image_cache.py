@@ -133,8 +133,6 @@ def test_those_that_stop_are_spread_over_the_batch() -> None:
         ({"shares": (0.5, 0.4)}, "--shares .*expected shares"),
         ({"shares": ()}, "--shares .*expected shares"),
         ({"shares": (1.5, -0.5)}, "--shares .*expected shares"),
-        ({"batch_size": 0}, "--batch-size 0: expected 1 or more"),
-        ({"repeats": 0}, "--repeats 0: expected 1 or more"),
     ],
 )
 def test_bad_options_of_saving_are_named(options: dict[str, Any], message: str) -> None:
@@ -160,8 +158,7 @@ def test_decoding_and_memory_are_measured(
     result = run_main(cache, monkeypatch, tmp_path / "out.json", words)
     memory, decoding = result["figures"]["memory"], result["figures"]["decoding"]
     # A hundred crops and what surrounds them; 50 images are 0.8 MB.
-    assert 0 <= memory["store_private_mb"] <= memory["environment_private_mb"] < 100
-    assert memory["store_glimpses_per_second"] > 0 < memory["environment_glimpses_per_second"]
+    assert 0 <= memory["environment_private_mb"] < 100
     ratio = decoding["images_per_second"] / decoding["pillow_alone_per_second"]
     assert decoding["of_pillow_alone"] == pytest.approx(ratio, rel=0.02)
     assert result["options"]["files"] == 4 and "hardware" in result
@@ -180,9 +177,8 @@ def test_every_crop_is_counted_and_thumbnails_are_not(tmp_path: Path) -> None:
     """Of 3 glimpses the first is a thumbnail: two crops an episode, then its end, then the next."""
     options = cache.Options(images=6, image_size=40, glimpse_size=16, glimpses=20, num_envs=4)
     cache.make_empty_cache(tmp_path / "cache", options)
-    assert cache.glimpses_of_store(tmp_path / "cache", options)[0] == 20
     # Four slots in step give eight crops an episode; the third episode's first four end it.
-    assert cache.glimpses_of_env(tmp_path / "cache", options)[0] == 20
+    assert cache.take_crops(tmp_path / "cache", options)[0] == 20
 
 
 def test_photographs_are_files_of_a_photographs_size(tmp_path: Path) -> None:
@@ -193,8 +189,3 @@ def test_photographs_are_files_of_a_photographs_size(tmp_path: Path) -> None:
         assert 50_000 < (listing.root / path).stat().st_size < 150_000
     first, second = (photograph(seed, 375, 500) for seed in (0, 1))
     assert first == photograph(0, 375, 500) and first != second
-
-
-def test_bad_options_of_the_cache_are_named() -> None:
-    with pytest.raises(ValueError, match="--num-envs 0: expected 1 or more"):
-        cache.Options(num_envs=0)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.wrappers import vector
+from PIL import Image
 from stable_baselines3.common.vec_env import VecVideoRecorder
 
 from dtram_env import GlimpseEnv, GlimpseVectorEnv
@@ -44,13 +45,20 @@ class Film:
         FILMS.append(self.frames)
 
 
+def resize(picture: np.ndarray, size: tuple[int, int], **_: Any) -> np.ndarray:
+    """In place of OpenCV's; `size` is width, height."""
+    return np.array(Image.fromarray(picture).resize(size))
+
+
 @pytest.fixture(autouse=True)
 def packages(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What wrappers import and this project does not need."""
     names = ("moviepy", "moviepy.video", "moviepy.video.io", "moviepy.video.io.ImageSequenceClip")
-    for name in names:
+    for name in ("cv2", *names):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     sys.modules[names[-1]].ImageSequenceClip = Film  # type: ignore[attr-defined]
+    sys.modules["cv2"].resize = resize  # type: ignore[attr-defined]
+    sys.modules["cv2"].INTER_AREA = 3  # type: ignore[attr-defined]
     if find_spec("array_api_compat") is None:
         copy = importlib.import_module("scipy._lib.array_api_compat")
         monkeypatch.setitem(sys.modules, "array_api_compat", copy)

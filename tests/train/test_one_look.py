@@ -180,12 +180,6 @@ def test_whole_images_are_augmented_and_then_shrunk(signpost: TrainingTask) -> N
     assert np.array_equal(seen.numpy(), box_resize(whole.numpy(), 14))
 
 
-def test_nothing_random_is_drawn_without_augmentation(signpost: TrainingTask) -> None:
-    before = torch.get_rng_state()
-    shrunk_images(signpost, torch.arange(8), PLAIN, 14)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
 # -- the side ----------
 
 

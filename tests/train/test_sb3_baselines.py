@@ -2,13 +2,9 @@
 
 import json
 import math
-import os
 import re
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -418,27 +414,6 @@ def test_a_finished_run_prints_its_result(tmp_path: Path, policy_id: str, capsys
     train(small("a2c", policy_id, run_dir=run, resume=True))
     assert capsys.readouterr().out == f"{run}: finished already\n{shown}\n"
     assert (run / "results.json").stat().st_mtime_ns == before
-
-
-@pytest.mark.slow
-def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
-    run, program = tmp_path / "run", ROOT / "train" / "sb3_baselines.py"
-    words = ["--algo", "ppo", "--env-id", WHOLE, "--num-envs", "16", f"--run-dir={run}"]
-    process = subprocess.Popen(
-        [sys.executable, str(program), *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    deadline = time.monotonic() + 60
-    while not list(run.glob("checkpoint-[0-9]*")) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGINT
-    assert "Traceback" not in errors
-    assert re.search(rf"SIGINT: saved\. To go on: \S+ train/sb3_.*--run-dir={run} --resume", errors)
 
 
 # --- Errors

@@ -55,7 +55,8 @@ SUITE_CHART = "suite_scores"
 """How the name of the suite's bar chart ends."""
 SUITE_NOTES = (
     "Scores: 0 is the return of the random policy, 1 that of the best policy known "
-    "(`dtram_env.SUITE`); means over seeds, no mean over skills without a result on each."
+    "(`dtram_env.SUITE`). A score is of the mean return over seeds; without a result on every "
+    "skill there is no mean over skills."
 )
 DTRAM_NOTES = (
     "dtram is first validated after an epoch of its training; for the area, its return before that "
@@ -155,21 +156,17 @@ def over_environments(records: Records) -> pd.DataFrame:
 
 
 def suite_scores(records: Records) -> pd.DataFrame:
-    """Mean score over the seeds of each algorithm (rows) on each skill of the suite (columns).
+    """Scores of each algorithm's (rows) mean return on each skill of the suite (columns).
 
     NaN where it has no result; empty unless the records have results on all environments.
     """
-    challenges = {challenge.env_id: challenge for challenge in SUITE}
-    rows = []
-    for record in records:
-        if has_result(record) and record["env_id"] in challenges:
-            challenge = challenges[record["env_id"]]
-            score = challenge.score(record["mean_return"])
-            rows.append({"algo": record["algo"], "skill": challenge.skill, "score": score})
-    table = pd.DataFrame(rows, columns=["algo", "skill", "score"])
-    table = table.pivot_table("score", "algo", "skill", aggfunc="mean", sort=False)
-    skills = [challenge.skill for challenge in SUITE if challenge.skill in table.columns]
-    return table[skills] if len(skills) == len(SUITE) else pd.DataFrame()
+    done = pd.DataFrame([record for record in records if has_result(record)])
+    done = done.reindex(columns=["algo", "env_id", "mean_return"])
+    means = done.pivot_table("mean_return", "algo", "env_id", sort=False)
+    if not {challenge.env_id for challenge in SUITE} <= set(means.columns):
+        return pd.DataFrame()
+    columns = {one.skill: means[one.env_id].map(one.score) for one in SUITE}
+    return pd.DataFrame(columns).dropna(how="all")
 
 
 def _interquartile(strata: Sequence[np.ndarray]) -> dict[str, Any]:
@@ -227,7 +224,7 @@ def _environment(name: str, rows: pd.DataFrame) -> str:
     for row in rows[rows["seeds"] == 0].to_dict("records"):
         problems = row["problems"].replace("|", "\\|")  # else it ends the cell
         lines.append([row["algo"], problems, *[""] * (len(heads) - 2)])
-    text = f"## {name}\n\n{about}{markdown_table(heads, lines, text_columns=3)}"
+    text = f"## {name}\n\n{about}{markdown_table(heads, lines, text_columns=(0, 1, 2))}"
     for row in done[done["problems"] != ""].to_dict("records"):
         text += f"\n{row['algo']}: {row['problems']}.\n"
     return text

@@ -1,7 +1,7 @@
 """Reading the JSON and tensors of runs; `dtram_env.files` and `agents.files` write them. Tables and
 pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
@@ -84,10 +84,10 @@ def read_json_lines(path: Path, kind: Any = dict[str, Any]) -> list[Record]:
 
 
 def markdown_table(
-    heads: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1
+    heads: Sequence[str], rows: Sequence[Sequence[str]], text_columns: Collection[int] = (0,)
 ) -> str:
-    """A table in Markdown; all but the first columns are aligned to the right."""
-    rule = "|" + "---|" * text_columns + "---:|" * (len(heads) - text_columns)
+    """A table in Markdown; columns other than those of text are aligned to the right."""
+    rule = "|" + "".join("---|" if n in text_columns else "---:|" for n in range(len(heads)))
     first, *lines = (f"| {' | '.join(cells)} |" for cells in (heads, *rows))
     return "\n".join([first, rule, *lines]) + "\n"
 

@@ -91,25 +91,25 @@ def new_network(
 ) -> tuple[OneLook | ACTResNet, str]:
     """An untrained network and the source of its backbone's weights; seeds torch's generator."""
     resnet = encoder.resnet(task.channels) if isinstance(encoder, ResNetEncoder) else None
+    if side is None and task.sensor.first_glimpse == "thumbnail":
+        side = task.sensor.thumbnail_size or task.sensor.glimpse_size
+    side = side or min(task.images("train").data.typical_size)
     config = OneLookConfig(
         len(task.class_names),
-        (64, 64, task.channels),  # stands for the side chosen below; every encoder accepts 64
+        (side, side, task.channels),
         encoder.name,
         resnet,
         hidden_size=256 if resnet is None else resnet.out_features,
         frozen_norms=isinstance(encoder, ResNetEncoder) and encoder.frozen_norms,
         **pixel_scale(encoder, task),
     )
-    if side is None and task.sensor.first_glimpse == "thumbnail":
-        side = task.sensor.thumbnail_size or task.sensor.glimpse_size
-    side = side or min(task.images("train").data.typical_size)
     torch.manual_seed(seed)
     if isinstance(halting, NoHalting) or config.resnet is None:
-        network = OneLook(config.at(side), task.class_names).to(task.device)
+        network = OneLook(config, task.class_names).to(task.device)
         source = prepare_backbone([network.encoder], encoder, bf16)
         load_classifier(network.classifier, encoder, network.class_names)
         return network, source
     kind = SACTResNet if halting.name == "sact" else ACTResNet
-    halting_network = kind(config.at(side), task.class_names).to(task.device)
+    halting_network = kind(config, task.class_names).to(task.device)
     assert isinstance(encoder, ResNetEncoder)
     return halting_network, load_backbone(halting_network.trunk, weights_of(encoder))

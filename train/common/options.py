@@ -146,14 +146,6 @@ Probability = Annotated[float, "a probability, from 0 to 1"]
 Seed = Annotated[int, "0 or more, below 2**31"]
 
 
-def check_numbers(settings: object, expected: str, *names: str, option: str = "") -> None:
-    """Raises ValueError unless each named field of an option is None or in a range of `RANGES`."""
-    for name in names:
-        value = getattr(settings, name)
-        holds = value is None or RANGES[expected](value)
-        check(f"{option} {name}".strip(), value, holds, expected)
-
-
 class Checked:
     """A dataclass of options; ValueError unless its fields are in their annotated `RANGES`."""
 
@@ -164,7 +156,9 @@ class Checked:
             for part in (hint, *typing.get_args(hint)):  # a range, or none
                 for expected in getattr(part, "__metadata__", ()):
                     if isinstance(expected, str):
-                        check_numbers(self, expected, name, option=self.OPTION)
+                        value = getattr(self, name)
+                        holds = value is None or RANGES[expected](value)
+                        check(f"{self.OPTION} {name}".strip(), value, holds, expected)
 
 
 # -- options of several programs ------------------------------------------------------------------
@@ -270,7 +264,8 @@ class EnvOptions(Checked):
         found = read_words(self.env, [name for name in flags if hasattr(self, name)])
         for key in ("data", "split", "view", "num_envs", "backend", "order"):
             if key in found:
-                way_out = f"the program sets {key} itself; leave it out"
+                instead = f"use --{key.replace('_', '-')}" if hasattr(self, key) else "leave it out"
+                way_out = f"the program sets {key} itself; {instead}"
                 if key == "data":
                     way_out += ", or take an id of drawn images: --env-id DTRAM-Birds-v0"
                 raise ValueError(f"--env {key}={found[key]}: {way_out}")

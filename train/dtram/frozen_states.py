@@ -57,7 +57,6 @@ class FrozenStates(NamedTuple):
         return Trajectory(
             locations=centre,
             logits=self.answers(agent, indices),
-            location_mean=centre,
             sampled_locations=centre,
             location_log_prob=zeros,
             stop_logit=stop_logit,

@@ -187,7 +187,7 @@ def markdown(claims: Sequence[dict[str, Any]], command: str) -> str:
                 "seeds": str(one["seeds"]),
             }
         )
-    table = markdown_table([*lines[0]], [[*line.values()] for line in lines], text_columns=2)
+    table = markdown_table([*lines[0]], [[*line.values()] for line in lines], text_columns=(0, 1))
     return (
         "# DT-RAM against other ways to stop, and against one look\n\n"
         "On the same test images, other ways to stop also on the same trunk; negative: DT-RAM "

@@ -191,7 +191,6 @@ MNIST = Protocol(
         **_published(),
         **_by_discount(StopAfter(max_mean_glimpses=None)),
         **_other_ways(StopAfter(max_mean_glimpses=None)),
-        "act": _stopper("ram", ACT(ponder_cost=0.01)),
     },
 )
 

@@ -18,7 +18,7 @@ CLAIMED = (
     *(name for each in systems.STOP_BOUNDS.values() for name in each),
 )
 """Systems about which something is claimed."""
-SEVERAL_SEEDS = (*CLAIMED, "act", "talk-1", "talk-2", "original-1", "original-2")
+SEVERAL_SEEDS = (*CLAIMED, "act", "act-0.01", "talk-1", "talk-2", "original-1", "original-2")
 IN_NO_CURVE = (
     *("ram-curriculum", "ram-no-curriculum", "ram-last"),
     *(name for way in list(systems.WAYS_TO_STOP.values())[1:] for name in way),
@@ -155,7 +155,7 @@ def _mnist() -> list[Line]:
     lines = [Line(p, protocol, p.system) for p in published.TABLE_2]
     for name, bound in systems.STOP_BOUNDS["ram"].items():
         lines.append(line_of(protocol, name, f"DT-RAM at <= {bound}, our recipe"))
-    lines.append(line_of(protocol, "act", "RAM with ACT"))
+    lines.append(line_of(protocol, "act-0.01", "RAM with ACT"))
     for trunk, network in systems.TRUNKS.items():
         if network:
             lines += [line_of(protocol, trunk, p.label + network, steps=p.steps) for p in ram]

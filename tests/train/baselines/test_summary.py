@@ -194,13 +194,14 @@ def test_tracks_are_not_pooled() -> None:
 
 
 def test_scores_of_the_suite(tmp_path: Path) -> None:
-    """ppo earns the best return; on Signpost one seed does, and one the random policy's."""
+    """ppo earns the best return on average; on Signpost half of what it is above random."""
     signpost, *others = SUITE
     low, high = random_return(4, 4), 0.98 * 1.98 / 2
     records = [
         record(signpost.env_id, "ppo", 0, low),
         record(signpost.env_id, "ppo", 1, high),
-        *(record(other.env_id, "ppo", 0, other.best) for other in others),
+        *(record(other.env_id, "ppo", 0, other.best + 0.01) for other in others),
+        *(record(other.env_id, "ppo", 1, other.best - 0.01) for other in others),
         record(signpost.env_id, "scan", 0, low + 0.9 * (high - low)),
         record(others[0].env_id, "scan", 0, None),
         record("DTRAM-Birds-v0", "ppo", 0, 0.5),  # not in the suite

@@ -79,29 +79,6 @@ def test_probabilities_that_are_all_tiny_or_all_near_1(p: float) -> None:
     assert late.metrics["eval/mean_glimpses"] == 3.0 and late.metrics["eval/accuracy"] == 1.0
 
 
-def test_of_equal_errors_the_surer_answer_is_chosen() -> None:
-    """Both answers are right; the second, of one glimpse more, is surer."""
-    scores = scores_of([[0.5] * 3, [0.9] * 3], [[1, 1, 1], [1, 1, 1]])
-    scores.logits[1] *= 2
-    found = select_threshold(scores, 0.9, 2.0)
-    assert found.metrics["eval/mean_glimpses"] == 2.0
-    assert found.criterion[0] == pytest.approx(torch.log1p(torch.tensor(-2.0).exp()).item())
-    assert select_threshold(scores, 0.9, 1.5).metrics["eval/mean_glimpses"] == 1.0
-
-
-def test_an_error_more_may_be_surer_in_all() -> None:
-    """At once 3 answers are right and hardly so; after 2 glimpses 1 is wrong and 2 are sure.
-
-    By hand: mean cross-entropies log(1 + 1/e) = 0.313 and (0.018 + 0.018 + 0.693) / 3 = 0.243.
-    """
-    scores = scores_of([[0.5] * 3, [0.9] * 3], [[1, 1, 1], [1, 1, 0]])
-    scores.logits[1, :2] *= 4
-    scores.logits[1, 2] = torch.tensor([1e-9, 0.0])
-    found = select_threshold(scores, 0.9, 2.0)
-    assert found.metrics["eval/mean_glimpses"] == 2.0
-    assert found.metrics["eval/accuracy"] == pytest.approx(2 / 3)
-
-
 def test_a_bound_that_cannot_be_kept_is_said() -> None:
     found = select_threshold(scores_of([[0.0] * 3, [0.0] * 3, [0.5] * 3], RIGHT), 0.9, 1.5)
     assert found.metrics["eval/bound_kept"] == 0.0

@@ -24,7 +24,7 @@ SMALL = replace(
         "ram": System(REINFORCE, options=TRUNK),
         "dtram-1": System(REINFORCE, options={**STOP, "discount": 0.98}, trunk="ram"),
         "discount-0.9": System(REINFORCE, options={**STOP, "discount": 0.9}, trunk="ram"),
-        "act": System(
+        "act-0.01": System(
             REINFORCE,
             options={"stop": ACT(epochs=1, batch_size=900), "device": "cpu"},
             trunk="ram",

@@ -102,7 +102,7 @@ def test_the_text_of_a_table(tmp_path: Path) -> None:
         record(1, 1.2, TALK_1, mean_glimpses=3.625),
         record(0, 1.0, hardware=plain),
     ]
-    act = Line(RAM_4.published, MNIST, "act", label="ACT")
+    act = Line(RAM_4.published, MNIST, "act-0.01", label="ACT")
     records.append(record(0, 1.0, act, units=5.25, of_units=16))
     rows = [make_row(MADE, line, records) for line in (TALK_1, RAM_4, act, MADE.lines[0])]
     path = write_table(tmp_path, MADE._replace(note="A note."), rows, ORIGIN)
