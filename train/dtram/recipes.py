@@ -44,6 +44,12 @@ _ANYWHERE: dict[str, Any] = {
     "stop": StopAfter(max_mean_glimpses=4.0),
 }
 
+_CLUTTER: dict[str, Any] = {
+    **_ANYWHERE,
+    "core": replace(_ANYWHERE["core"], answer="product"),
+    "augment": Augmentation(affine=1.0, elastic=1.0, compose=True, plain=0.2),
+}
+
 BIRD_STOP = StopAfter(max_mean_glimpses=None, epochs=60, batch_size=250)
 """For splits of some thousand images, where larger batches would leave too few updates."""
 
@@ -143,12 +149,12 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
     },
     # The RAM paper's digits at random places, alone, in clutter, and in more clutter (ours).
     "translated": {**_MAP, **_ANYWHERE, "env_id": "DTRAM-TranslatedMNIST-v0"},
-    "cluttered": {**_MAP, **_ANYWHERE, "env_id": "DTRAM-ClutteredMNIST-v0", "epochs": 32},
+    "cluttered": {**_MAP, **_CLUTTER, "env_id": "DTRAM-ClutteredMNIST-v0"},
     "cluttered-100": {
         **_MAP,
-        **_ANYWHERE,
+        **_CLUTTER,
         "env_id": "DTRAM-ClutteredMNIST100-v0",
-        "core": Map(cells=52, cell=2, window=24, pool="max_and_mean"),
+        "core": replace(_CLUTTER["core"], cells=52),
         "locator": Values(grid=26, learning_rate=4e-3),
         "stop": StopAfter(max_mean_glimpses=5.0),
     },
