@@ -301,11 +301,10 @@ LADDER = _ladder(LADDER_EPOCHS)
 def _digits_anywhere(name: str, env_id: str, side: int, bound: float) -> Protocol:
     """A task of the RAM paper, with images of `side` pixels and a bound on mean glimpses."""
     recipe = recipes.RECIPES[name]
-    epochs = 16  # of one look, which 32 make worse in clutter, see docs/lessons.md
-    whole = {"env": ("max_glimpses=1", "num_scales=1", f"glimpse_size={side}"), "epochs": epochs}
+    whole = {"env": ("max_glimpses=1", "num_scales=1", f"glimpse_size={side}")}
     stop = StopAfter(max_mean_glimpses=bound)
     augment = {"augment": recipe["augment"]}
-    look = {"encoder": PlainEncoder("conv"), "side": 0, "epochs": epochs, **augment}
+    look = {"encoder": PlainEncoder("conv"), "side": 0, "epochs": recipe["epochs"], **augment}
     return Protocol(
         name,
         env_id,
