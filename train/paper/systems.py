@@ -301,10 +301,11 @@ LADDER = _ladder(LADDER_EPOCHS)
 def _digits_anywhere(name: str, env_id: str, side: int, bound: float) -> Protocol:
     """A task of the RAM paper, with images of `side` pixels and a bound on mean glimpses."""
     recipe = recipes.RECIPES[name]
-    whole = {"env": ("max_glimpses=1", "num_scales=1", f"glimpse_size={side}")}
+    epochs = recipe["epochs"]
+    whole = {"env": ("max_glimpses=1", "num_scales=1", f"glimpse_size={side}"), "epochs": epochs}
     stop = StopAfter(max_mean_glimpses=bound)
     augment = {"augment": recipe["augment"]}
-    look = {"encoder": PlainEncoder("conv"), "side": 0, "epochs": recipe["epochs"], **augment}
+    look = {"encoder": PlainEncoder("conv"), "side": 0, "epochs": epochs, **augment}
     return Protocol(
         name,
         env_id,
