@@ -75,7 +75,7 @@ def check_table(options: Options) -> None:
     assert early["glimpses"] == 2.0
     assert early["values"] == pytest.approx([error_of_two(f / "stages/trunk-2") for f in folders])
     assert early["values"] != pytest.approx([error_of_two(folder) for folder in folders])
-    assert isinstance(HaltingRAM.load(options.runs / "mnist/act/seed-0"), HaltingRAM)
+    assert isinstance(HaltingRAM.load(options.runs / "mnist/act-0.01/seed-0"), HaltingRAM)
     text = (options.folder / "table2.md").read_text(encoding="utf-8")
     assert "| FC, 2 layers (256 hidden units each) | 1.69 |" in text
     assert "Measured on Signpost." in text and "Made by `" in text
