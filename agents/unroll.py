@@ -245,11 +245,16 @@ class Unroll(nn.Module):
 def logits_along(
     agent: DTRAM, sensor: GlimpseSensor, store: TorchStore, index: Tensor, locations: Tensor
 ) -> Tensor:
-    """Class logits ``(T, B, K)`` along given locations ``(T, B, 2)``, of the images at `index`."""
+    """Class logits ``(T, B, K)`` along given locations ``(T, B, 2)``, of the images at `index`.
+
+    A thumbnail takes the place of the first glimpse, wherever that is.
+    """
     state, states = agent.initial(len(index)), []
     for step, location in enumerate(locations):
-        whole = step == 0 and sensor.first_glimpse == "thumbnail"
-        seen = sensor.first(store, index)[0] if whole else sensor(store, index, location)
+        if step == 0 and sensor.first_glimpse == "thumbnail":
+            seen, location = sensor.first(store, index)
+        else:
+            seen = sensor(store, index, location)
         state = agent.observe(seen, location, state, step)
         states.append(state)
     return torch.stack([agent.logits(state, step) for step, state in enumerate(states)])

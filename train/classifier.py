@@ -30,12 +30,20 @@ from agents.stopping import LearnedStop
 from agents.unroll import logits_along
 from dtram_env.files import write_text
 from train.common import distributed
-from train.common.backbone import pixel_scale
 from train.common.compiled import compiled
 from train.common.optimizers import Optimizers
-from train.common.options import AtLeast1, PlainEncoder, TrainingOptions, check, command_line
+from train.common.options import (
+    AtLeast1,
+    PlainEncoder,
+    ResNetEncoder,
+    TrainingOptions,
+    check,
+    command_line,
+)
 from train.common.training import Selection, TrainingRun, learn_only, open_run, open_task
 from train.common.training_task import Images, TrainingTask
+from train.dtram.networks import new_agent
+from train.dtram.options import RNN, Gaussian, StopOff
 
 
 @dataclass(frozen=True)
@@ -49,8 +57,11 @@ class Options(TrainingOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        plain = isinstance(self.encoder, PlainEncoder) and not self.bf16
-        check("encoder", self.encoder, plain, "mlp, conv or cnn, without --bf16")
+        map_only = isinstance(self.encoder, PlainEncoder) and self.encoder.name == "pixels"
+        by_step = isinstance(self.encoder, ResNetEncoder) and self.encoder.per_step
+        fits = not (map_only or by_step or self.bf16)
+        expected = "mlp, conv, cnn or a residual one without per_step, and no --bf16"
+        check("encoder", self.encoder, fits, expected)
 
 
 def train_classifier(
@@ -117,9 +128,8 @@ def train(options: Options) -> Path:
     task = open_task(options)
     task.check_whole_task()
     options.check_batch_size(len(task.images("train")))
-    torch.manual_seed(options.seed)
-    scale = pixel_scale(options.encoder, task)
-    network = task.new_agent(encoder=options.encoder.name, **scale)
+    how = RNN(), Gaussian(), StopOff(), options.bf16, options.seed
+    network, _ = new_agent(task, options.encoder, *how)
     network.stopping = LearnedStop(1.0)  # never: the stopper does not learn
     run = open_run(options, task, network, "train/classifier.py", prefix="classifier_")
     if run.finished:

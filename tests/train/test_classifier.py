@@ -10,12 +10,13 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from agents.dtram import DTRAM
+from agents.stopping import FixedStop
 from dtram_env import RandomPolicy, evaluate
 from tests.train.conftest import SMALL
 from tests.train.runs import assert_same_run, metrics, read
 from train.classifier import Options, errors_of_random_glimpses, train
 from train.common.augment import Augmentation
-from train.common.options import ResNetEncoder
+from train.common.options import PlainEncoder, ResNetEncoder
 from train.common.training import epoch_order
 from train.common.training_task import TrainingTask
 
@@ -50,6 +51,20 @@ def test_errors_of_random_glimpses_are_the_environments_and_repeat(
     policy = RandomPolicy(None, stop_after=4)
     found = evaluate(policy, policy_id, "validation", first_glimpse="random")
     assert found.error == pytest.approx(errors[3], abs=4 * (2 * 0.25 / 600) ** 0.5)
+
+
+def test_a_thumbnail_is_read_where_the_environment_shows_it() -> None:
+    """Whatever location is drawn for the first glimpse."""
+    sensor = {"first_glimpse": "thumbnail", "data": "real"}
+    task = TrainingTask("DTRAM-Signpost-v0", torch.device("cpu"), **sensor)
+    torch.manual_seed(0)
+    network = task.new_agent(encoder="mlp")
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.7)  # the answer depends on the location
+    network.stopping = FixedStop(1)
+    first, *_ = errors_of_random_glimpses(task, network, task.images("validation"))
+    found = evaluate(network, "DTRAM-Signpost-v0", "validation", **sensor)
+    assert first == pytest.approx(found.error, abs=1e-6)
 
 
 def test_the_loss_is_the_cross_entropy_after_every_glimpse(
@@ -122,8 +137,9 @@ def test_options_that_do_not_fit_the_task_are_errors(
     ("make", "message"),
     [
         (lambda: {"m": 0}, "--m 0: expected at least 1"),
-        (lambda: {"bf16": True}, "--encoder mlp: expected mlp, conv or cnn, without --bf16"),
-        (lambda: {"encoder": ResNetEncoder()}, "expected mlp, conv or cnn"),
+        (lambda: {"bf16": True}, "--encoder mlp: expected mlp, conv, cnn or a residual one"),
+        (lambda: {"encoder": PlainEncoder("pixels")}, "--encoder pixels: expected mlp"),
+        (lambda: {"encoder": ResNetEncoder(per_step=True)}, "a residual one without per_step"),
     ],
 )
 def test_impossible_options_are_errors(make: Callable[[], dict[str, Any]], message: str) -> None:
