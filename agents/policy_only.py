@@ -35,6 +35,11 @@ POLICY_TABLE: dict[str, tuple[str, str, str]] = {
         "cluttered-classifier",
         "f8d4bc6dd2dbfc16e56493474cbf2ba82181d4fa439f28dd2984f9fba644f77d",
     ),
+    "DTRAM-BirdsSmall-Policy-v0": (
+        "DTRAM-BirdsSmall-v0",
+        "birds-small-classifier",
+        "47fe18feee7f3709625a0a512f98f028ef5e4907955532b600890ed12ef0971b",
+    ),
 }
 POLICY_IDS: tuple[str, ...] = tuple(POLICY_TABLE)
 SHARED = ("encoder", "core", "classifier")  # modules that a policy-only DT-RAM copies
@@ -131,7 +136,8 @@ def agent_with_classifier(
                 f"{name}={config[name]!r}: the classifier in the loop, {classifier.name}, has "
                 f"{getattr(made, name)!r}, and a policy-only DT-RAM has its network"
             )
-    agent = DTRAM(replace(made, max_glimpses=max_glimpses, **config), class_names)
+    fixed = {"max_glimpses": max_glimpses, "frozen_norms": made.resnet is not None}
+    agent = DTRAM(replace(made, **fixed, **config), class_names)
     for name in SHARED:
         getattr(agent, name).load_state_dict(getattr(classifier.network, name).state_dict())
     return agent

@@ -115,6 +115,14 @@ SUITE = (
         known=False,
     ),
     Challenge(
+        "DTRAM-BirdsSmall-Policy-v0",
+        "fine detail, on drawn birds",
+        0.4352,
+        0.882752,
+        "one that is told which parts differ between the species, and where they are",
+        known=False,
+    ),
+    Challenge(
         "DTRAM-MNIST-v0",
         "the whole task, on digits",
         random_return(10, 7),

@@ -11,7 +11,7 @@ import dtram_env
 from dtram_env.suite import SUITE, Challenge, best_return, random_return
 from train.common.records import RESULTS, read_records
 
-from .best_policies import AddTwo, FollowArrow, ReadInOrder
+from .best_policies import AddTwo, FollowArrow, ReadInOrder, TellingParts
 
 BEST: dict[str, Any] = {
     "DTRAM-Signpost-v0": FollowArrow(9 / 14),
@@ -19,7 +19,9 @@ BEST: dict[str, Any] = {
     "DTRAM-NoisySignpost-v0": FollowArrow(9 / 14),
     "DTRAM-Patience-v0": ReadInOrder(),
     "DTRAM-Pair-v0": AddTwo(),
+    "DTRAM-BirdsSmall-Policy-v0": TellingParts(),
 }
+WITH_ERRORS = ["DTRAM-NoisySignpost-v0", "DTRAM-BirdsSmall-Policy-v0"]
 ON_RECORD = ["DTRAM-MNIST-Policy-v0", "DTRAM-ClutteredMNIST-Policy-v0", "DTRAM-MNIST-v0"]
 WHOLE_TASK = [challenge for challenge in SUITE if "Policy" not in challenge.env_id]
 
@@ -29,18 +31,20 @@ def ids(challenge: Any) -> str:
 
 
 def test_the_best_policies_score_one() -> None:
-    assert [c.env_id for c in SUITE if c.known] == [e for e in BEST if "Noisy" not in e]
+    assert [c.env_id for c in SUITE if c.known] == [e for e in BEST if e not in WITH_ERRORS]
     assert {c.env_id for c in SUITE} == BEST.keys() | set(ON_RECORD)
     results = dtram_env.evaluate_suite(BEST.__getitem__, list(BEST))
     for result in results:
         found = result.evaluation
-        assert found.mean_return == pytest.approx(result.challenge.best, abs=1e-6)
-        assert result.score == pytest.approx(1, abs=2e-6)
-        if "Noisy" not in result.challenge.env_id:
-            assert found.error == 0
-    signpost, _, _, patience, pair = (result.evaluation for result in results)
+        # Another processor may round a classifier's sum otherwise and so change an image or two.
+        least = 2 / found.images if "Policy" in result.challenge.env_id else 1e-6
+        assert found.mean_return == pytest.approx(result.challenge.best, abs=least)
+        assert result.score == pytest.approx(1, abs=3 * least)
+        assert (found.error > 0) == (result.challenge.env_id in WITH_ERRORS)
+    signpost, _, _, patience, pair, birds = (result.evaluation for result in results)
     assert (signpost.mean_glimpses, patience.mean_glimpses, pair.mean_glimpses) == (1.5, 4, 2)
     assert patience.histogram.tolist() == [320] * 7
+    assert birds.histogram.tolist() == [400, 1000, 600]  # of 0, 1 and 2 telling parts
 
 
 @pytest.mark.parametrize("challenge", WHOLE_TASK, ids=ids)

@@ -737,12 +737,12 @@ def test_a_policy_only_agent_scores_through_the_environment_as_its_run_says(
     assert 100 * found.error == pytest.approx(results["test_error"], abs=1e-4)
 
 
-def test_another_network_than_the_classifiers_is_an_error(
+def test_an_encoder_beside_the_classifiers_network_is_an_error(
     tmp_path: Path, policy_id: str, small_options
 ) -> None:
     encoder = ResNetEncoder("resnet10", width=8, stem_stride=1)
     options = policy_options(small_options, policy_id, tmp_path / "run", encoder=encoder)
-    with pytest.raises(ValueError, match=r"encoder='resnet10': the classifier in the loop, .*"):
+    with pytest.raises(ValueError, match=r"--encoder resnet10 .*: expected no value on a poli"):
         train(options)
     assert not (tmp_path / "run").exists()
 

@@ -18,7 +18,7 @@ from agents.spatial_map import MapDTRAM, MapUnroll
 from agents.unroll import GlimpseSensor, Unroll
 from train.common.backbone import load_classifier, pixel_scale, prepare_backbone
 from train.common.files import read_json
-from train.common.options import Encoder, ResNetEncoder, check
+from train.common.options import Encoder, PlainEncoder, ResNetEncoder, check
 from train.common.records import ORIGIN
 from train.common.run import has_results
 from train.common.training_task import TrainingTask, read_task
@@ -52,10 +52,14 @@ def new_agent(
     bf16: bool,
     seed: int,
 ) -> tuple[DTRAM, str]:
-    """An untrained agent, and the source of its backbone's weights; seeds torch's generator."""
+    """An untrained agent, and the source of its backbone's weights; seeds torch's generator.
+
+    On a policy-only id its network is that of the frozen classifier, and `encoder` the default.
+    """
     torch.manual_seed(seed)
+    expected = "no value on a policy-only id: DT-RAM has the network of the frozen classifier"
+    check("encoder", encoder, not task.classifier or encoder == PlainEncoder(), expected)
     config: dict[str, Any] = {
-        "encoder": encoder.name,
         "locator_input": locator.gradient,
         "locator_hidden": locator.hidden,
         "locator_grid": (locator.grid or 7) if isinstance(locator, Cells | Values) else 0,
@@ -118,7 +122,7 @@ def new_agent(
             "answer": "first_plus_mean" if encoder.per_step else "state",
         }
     if task.classifier is None:
-        config |= pixel_scale(encoder, task)
+        config |= {"encoder": encoder.name, **pixel_scale(encoder, task)}
     agent = task.new_agent(**config)
     if isinstance(core, RNN) and core.init is not None:
         for name, parameter in agent.named_parameters():
