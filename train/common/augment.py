@@ -28,15 +28,14 @@ LUMA = (0.299, 0.587, 0.114)
 PCA_AXES = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
 PCA_SPREADS = (0.2175, 0.0188, 0.0045)
 KNOT_DISTANCE = 4.0  # pixels between the knots of an elastic change, and their Gaussians' width
-TRIES = 10  # windows drawn for an image; the first that fits is used
-ASPECTS = (3 / 4, 4 / 3)  # range of a window's width divided by its height
+ASPECT = 4 / 3  # largest width of a window divided by its height, and height divided by its width
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """All augmentations of a training batch, in this order: crop, colour, affine, flip.
+    """All augmentations of a training batch, in this order: crop, affine, colour, flip.
 
-    Affine follows colour so that the pixels that it moves in stay black, as the sensor's padding.
+    The first two copy and change whole images; the others change pixels as they are read.
     """
 
     affine: NotNegative = 0.5
@@ -78,20 +77,24 @@ class Augmentation:
     def change_store(self, store: TorchStore, indices: Tensor, side: int) -> "ChangedStore":
         """Images at `indices` ``(B,)`` of a store, changed as they are read; nothing is copied.
 
-        An image's mean colour is that of its thumbnail of `side` pixels. Of the settings flip,
-        colour and lighting are read.
+        Of the settings flip, colour and lighting are read. Brightness, contrast and saturation
+        change by factors that are uniform in 1 ± `colour`: brightness multiplies the image,
+        contrast the difference from the image's mean grey, and saturation the difference from each
+        pixel's grey; their order does not matter. Colour noise has `lighting` standard deviations
+        of ImageNet's colours along each of their principal components. Only RGB images change in
+        saturation and get noise. An image's mean is that of its thumbnail of `side` pixels.
         """
         flipped = colours = None
         if self.colour or self.lighting:
             with torch.autocast(indices.device.type, enabled=False):
                 mean = store.thumbnail(indices, side).float().mean(dim=(1, 2))
-                colours = draw_colours(mean, self.colour, self.colour, self.colour, self.lighting)
+                colours = draw_colours(mean, self.colour, self.lighting)
         if self.flip:
             flipped = draws.rand(len(indices), device=indices.device) < 0.5
         return ChangedStore(store, indices, flipped, colours)
 
     def __call__(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """Augments a batch; draws no random numbers for what is switched off.
+        """Crops, moves and bends a batch; draws no random numbers for what is switched off.
 
         The result has the same shape and sizes, and is the input itself if nothing is switched on.
         With `scale_crop` it is ``(B, s, s, C)`` without padding, where s = min(H, W).
@@ -101,13 +104,8 @@ class Augmentation:
             if self.scale_crop is not None:
                 side = min(images.shape[1:3])
                 images, sizes = random_crop(images, sizes, side, self.scale_crop), None
-            if self.colour or self.lighting:
-                reach = self.colour
-                images = random_colour(images, sizes, reach, reach, reach, self.lighting)
             if self.affine or self.elastic:
                 images = random_affine(images, sizes, self.affine, elastic=self.elastic)
-            if self.flip:
-                images = random_flip(images, sizes)
         return images
 
 
@@ -144,8 +142,7 @@ def random_affine(
     grid = affine_grid(theta, [batch, channels, height, width], align_corners=False)
     if elastic:
         grid += elastic * _smooth_noise(batch, height, width, images.device)
-    moved = grid_sample(images.permute(0, 3, 1, 2).float(), grid, align_corners=False)
-    return _within(_to_bytes(moved).permute(0, 2, 3, 1).contiguous(), sizes)
+    return _within(_sampled(images, grid), sizes)
 
 
 def _smooth_noise(batch: int, height: int, width: int, device: torch.device) -> Tensor:
@@ -167,27 +164,6 @@ def _knot_weights(side: int, device: torch.device) -> Tensor:
     return weight / weight.norm(dim=1, keepdim=True)
 
 
-def random_colour(
-    images: Tensor,
-    sizes: Tensor | None = None,
-    brightness: float = 0.0,
-    contrast: float = 0.0,
-    saturation: float = 0.0,
-    lighting: float = 0.0,
-) -> Tensor:
-    """Changes brightness, contrast and saturation, and adds AlexNet's colour noise.
-
-    Each factor is uniform in 1 ± its argument. Brightness multiplies the image, contrast multiplies
-    the difference from the image's mean grey, and saturation the difference from each pixel's grey;
-    their order does not matter. Only RGB images change in saturation and get noise, of `lighting`
-    standard deviations of ImageNet's colours along each of their principal components.
-    """
-    area = math.prod(images.shape[1:3]) if sizes is None else sizes.prod(dim=1)[:, None]
-    mean = images.flatten(1, 2).float().sum(dim=1) / area
-    colours = draw_colours(mean, brightness, contrast, saturation, lighting)
-    return _within(colours.change(images), sizes)
-
-
 class Colours(NamedTuple):
     """Affine changes of the colours of B images: a pixel p becomes mix @ p + lift."""
 
@@ -201,40 +177,25 @@ class Colours(NamedTuple):
         return _to_bytes(changed).view(images.shape)
 
 
-def draw_colours(
-    mean: Tensor, brightness: float, contrast: float, saturation: float, lighting: float
-) -> Colours:
-    """Draws the changes of `random_colour`, whose arguments these are.
-
-    `mean` ``(B, C)`` is the mean colour of each image, 0 ... 255.
-    """
+def draw_colours(mean: Tensor, colour: float, lighting: float) -> Colours:
+    """Draws the changes of `Augmentation.change_store`; `mean` ``(B, C)``, 0 ... 255, is the mean
+    colour of each image."""
     batch, channels = mean.shape
     rgb = channels == 3
     grey = _sent(LUMA if rgb else [1 / channels] * channels, mean.device)
 
-    def factor(reach: float) -> Tensor:
-        return 1 + reach * (2 * draws.rand(batch, device=mean.device) - 1)
+    def factor() -> Tensor:
+        return 1 + colour * (2 * draws.rand(batch, device=mean.device) - 1)
 
-    by_brightness, by_contrast = factor(brightness), factor(contrast)
-    by_saturation = factor(saturation if rgb else 0.0)[:, None, None]
-    mix = by_saturation * torch.eye(channels, device=mean.device) + (1 - by_saturation) * grey
+    by_brightness, by_contrast, by_saturation = factor(), factor(), factor()[:, None, None]
+    eye = torch.eye(channels, device=mean.device)
+    mix = by_saturation * eye + (1 - by_saturation) * grey if rgb else eye
     lift = (by_brightness * (1 - by_contrast) * (mean @ grey))[:, None].expand(-1, channels)
     if rgb and lighting:
         spread = _sent(PCA_SPREADS, mean.device) * (255 * lighting)
         noise = draws.randn(batch, 3, device=mean.device) * spread
         lift = lift + noise @ _sent(PCA_AXES, mean.device).T
     return Colours(mix * (by_brightness * by_contrast)[:, None, None], lift)
-
-
-def random_flip(images: Tensor, sizes: Tensor | None = None, probability: float = 0.5) -> Tensor:
-    """Mirrors images ``(B, H, W, C)`` left to right, each within its own width."""
-    flipped = draws.rand(len(images), device=images.device) < probability
-    if sizes is None:
-        return torch.where(flipped[:, None, None, None], images.flip(2), images)
-    column = torch.arange(images.shape[2], device=images.device)
-    width = sizes[:, 1, None]
-    source = torch.where(flipped[:, None] & (column < width), width - 1 - column, column)
-    return images.gather(2, source[:, None, :, None].expand(images.shape))
 
 
 class ChangedStore:
@@ -296,50 +257,34 @@ def _inside(first: Tensor, size: Tensor | int, side: int) -> Tensor:
 
 
 def random_crop(
-    images: Tensor,
-    sizes: Tensor | None,
-    side: int,
-    area: tuple[float, float],
-    aspect: tuple[float, float] = ASPECTS,
+    images: Tensor, sizes: Tensor | None, side: int, area: tuple[float, float]
 ) -> Tensor:
     """Resamples a window of each image (`crop_windows`) bilinearly to ``(B, side, side, C)``."""
-    if sizes is None:
-        sizes = _sent(images.shape[1:3], images.device).long().expand(len(images), 2)
-    top, left, height, width = crop_windows(sizes, area, aspect)
-    vertical = _resampling(top, height, images.shape[1], side)  # (B, side, H)
-    horizontal = _resampling(left, width, images.shape[2], side)  # (B, side, W)
-    half = torch.bmm(vertical, images.flatten(2).float()).unflatten(2, images.shape[2:])
-    return _to_bytes(torch.einsum("bjw,biwc->bijc", horizontal, half))
+    full = _sent(images.shape[1:3], images.device)
+    corner, window = crop_windows(
+        full.long().expand(len(images), 2) if sizes is None else sizes, area
+    )
+    step = (torch.arange(side, device=images.device) + 0.5) / side
+    within = (window[..., None] * step).clamp(min=0.5).minimum(window[..., None] - 0.5)
+    y, x = (2 * (corner[..., None] + within) / full[:, None] - 1).unbind(dim=1)  # (B, side)
+    return _sampled(images, torch.stack(torch.broadcast_tensors(x[:, None], y[:, :, None]), -1))
 
 
-def crop_windows(
-    sizes: Tensor, area: tuple[float, float], aspect: tuple[float, float] = ASPECTS
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Draws a window inside each image: top, left, height, width, each ``(B,)`` int64 pixels.
+def crop_windows(sizes: Tensor, area: tuple[float, float]) -> tuple[Tensor, Tensor]:
+    """Draws a window inside each image: its top left and its height and width, ``(B, 2)`` pixels.
 
     Its fraction of the image area, the logarithm of its aspect ratio and its position are uniform
-    in the given ranges (Szegedy et al. 2015, section 6). If none of ten windows fits, the largest
-    central window with an allowed aspect is used.
+    (Szegedy et al. 2015, section 6). Where it is longer than the image it is cut.
     """
-
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * draws.rand(*shape, device=sizes.device)
-
-    batch, (height, width) = len(sizes), sizes.unbind(dim=1)
-    areas = uniform(*area, batch, TRIES) * sizes.prod(dim=1, keepdim=True)
-    aspects = uniform(math.log(aspect[0]), math.log(aspect[1]), batch, TRIES).exp()
-    tried = torch.stack([areas / aspects, areas * aspects], dim=2).sqrt().round().long()
-    narrow = torch.minimum(height, (width / aspect[0]).round().long())
-    wide = torch.minimum(width, (height * aspect[1]).round().long())
-    central = torch.stack([narrow, wide], dim=1)
-    tried = torch.cat([tried, central[:, None]], dim=1).clamp(min=1)
-    fits = (tried <= sizes[:, None]).all(dim=2)  # the central window always fits
-    first = fits.long().argmax(dim=1)
-    window = tried[torch.arange(batch, device=sizes.device), first]  # (B, 2)
+    batch, device = len(sizes), sizes.device
+    low, high = area
+    areas = (low + (high - low) * draws.rand(batch, device=device)) * sizes.prod(dim=1)
+    aspects = ASPECT ** (2 * draws.rand(batch, device=device) - 1)
+    window = torch.stack([areas / aspects, areas * aspects], dim=1).sqrt().round().long()
+    window = window.clamp(min=1).minimum(sizes)
     room = sizes - window
-    corner = (draws.rand(batch, 2, device=sizes.device) * (room + 1)).long().minimum(room)
-    corner = torch.where((first == TRIES)[:, None], room // 2, corner)
-    return corner[:, 0], corner[:, 1], window[:, 0], window[:, 1]
+    corner = (draws.rand(batch, 2, device=device) * (room + 1)).long().minimum(room)
+    return corner, window
 
 
 def _about_own_centre(theta: Tensor, sizes: Tensor, height: int, width: int) -> Tensor:
@@ -354,19 +299,10 @@ def _about_own_centre(theta: Tensor, sizes: Tensor, height: int, width: int) -> 
     return torch.cat([turn * (half / half[:, None]), moved[:, :, None]], dim=2)
 
 
-def _resampling(start: Tensor, length: Tensor, size: int, side: int) -> Tensor:
-    """Weights ``(B, side, size)`` that resample `length` ``(B,)`` pixels of a line from `start`.
-
-    The weights of a new pixel form a triangle about its centre, cut at the window's ends. Its half
-    width is one old or one new pixel, whichever is wider: shrinking averages all pixels in between.
-    """
-    place = torch.arange(size, device=start.device)
-    start, length = start[:, None, None], length[:, None, None]
-    step = length / side
-    centre = start + (torch.arange(side, device=start.device)[:, None] + 0.5) * step
-    weight = (1 - (place + 0.5 - centre).abs() / step.clamp(min=1)).clamp(min=0)
-    weight = weight * ((place >= start) & (place < start + length))
-    return weight / weight.sum(dim=2, keepdim=True)
+def _sampled(images: Tensor, grid: Tensor) -> Tensor:
+    """Images ``(B, H, W, C)`` at the places ``(B, h, w, 2)`` of `grid_sample`, as bytes."""
+    found = grid_sample(images.permute(0, 3, 1, 2).float(), grid, align_corners=False)
+    return _to_bytes(found).permute(0, 2, 3, 1).contiguous()
 
 
 def _sent(numbers: Sequence[Any], device: torch.device) -> Tensor:

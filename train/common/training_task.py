@@ -1,7 +1,7 @@
 """A registered environment's images, labels and glimpse sensor on a device, ready for training."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
@@ -249,19 +249,20 @@ class TrainingTask:
         are read.
         """
         in_store = torch.arange(len(indices), device=self.device)
-        if not augment.copies_images:
-            if augment == Augmentation(affine=0.0):
-                return images.store, indices
-            side = self.sensor.thumbnail_size or self.sensor.glimpse_size
-            return augment.change_store(images.store, indices, side), in_store
-        if augment.compose:
-            change = replace(augment, compose=False)
-            return TensorStore(self._composer(indices, change), self.margin), in_store
-        pixels, sizes = images.pixels(indices)
-        changed = augment(pixels, sizes)
-        # scale_crop makes all images squares of one size.
-        sizes = sizes if augment.scale_crop is None else None
-        return TensorStore(changed, self.margin, sizes), in_store
+        store, places = images.store, indices
+        if augment.copies_images:
+            if augment.compose:
+                pixels, sizes = self._composer(indices, augment), None
+            else:
+                pixels, sizes = images.pixels(indices)
+                pixels = augment(pixels, sizes)
+                # scale_crop makes all images squares of one size.
+                sizes = sizes if augment.scale_crop is None else None
+            store, places = TensorStore(pixels, self.margin, sizes), in_store
+        if not (augment.flip or augment.colour or augment.lighting):
+            return store, places
+        side = self.sensor.thumbnail_size or self.sensor.glimpse_size
+        return augment.change_store(store, places, side), in_store
 
     @cached_property
     def _composer(self) -> Composer:

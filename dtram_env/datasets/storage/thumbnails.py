@@ -5,13 +5,9 @@ units wide and an output pixel as `size` units, so every share is a whole number
 result is rounded, so every machine gives the same pixels.
 """
 
-import math
-from functools import lru_cache
-
 import numpy as np
 
-_BLOCK = 4 << 20  # pixels per step, unless one image has more
-_ROWS, _COLUMNS = 4, 4  # output pixels along each axis that one small matrix computes
+_BLOCK = 1 << 17  # values at once, unless one image has more
 
 
 def box_resize(images: np.ndarray, side: int) -> np.ndarray:
@@ -22,67 +18,23 @@ def box_resize(images: np.ndarray, side: int) -> np.ndarray:
     count, height, width, channels = images.shape
     if height == side == width:
         return images.copy()
-    out = np.empty((count, side, side, channels), dtype=np.uint8)
-    # The largest unit in which all shares are whole numbers keeps the sums small.
-    area = height // math.gcd(height, side) * (width // math.gcd(width, side))
-    # Floats are exact for whole numbers below 2**24 or 2**53, and multiply faster than integers.
-    dtype = np.float32 if 255 * area < 2**24 else np.float64
+    area = height * width
     whole = np.int32 if fits_int32(area) else np.int64
-    rows, row_shares = _bands(height, side, _ROWS)
-    columns, column_shares = _line_bands(width, side, _COLUMNS, channels)
-    row_shares, column_shares = row_shares.astype(dtype), column_shares.astype(dtype)
-    at_once = max(1, _BLOCK // (height * width * channels))
+    rows, row_shares = box_taps(height, side)
+    columns, column_shares = box_taps(width, side)
+    row_shares, column_shares = row_shares.astype(whole), column_shares.astype(whole)
+    out = np.empty((count, side, side, channels), dtype=np.uint8)
+    at_once = max(1, _BLOCK // (side * width * channels))
     for start in range(0, count, at_once):
-        part = images[start : start + at_once].reshape(-1, height, width * channels)
-        values = len(part) * rows.shape[1] * width * channels  # under one group of rows
-        groups = max(1, _BLOCK // values)
-        tall = np.concatenate(
-            [
-                row_shares[i : i + groups] @ _rows_of(part, rows[i : i + groups]).astype(dtype)
-                for i in range(0, len(rows), groups)
-            ],
-            axis=1,
-        ).reshape(len(part), -1, width * channels)[:, :side]
-        taken = tall.take(columns.reshape(-1), axis=2)
-        taken = taken.reshape(len(part), side, *columns.shape).swapaxes(1, 2)
-        total = (taken @ column_shares).swapaxes(1, 2).reshape(len(part), side, -1)
-        means = total[:, :, : side * channels].astype(whole)
-        means = (2 * means + area) // (2 * area)
-        out[start : start + at_once] = means.reshape(-1, side, side, channels)
+        part = images[start : start + at_once]
+        tall = np.zeros((len(part), side, width, channels), dtype=whole)
+        for row, share in zip(rows.T, row_shares.T, strict=True):
+            tall += part[:, row] * share[:, None, None]
+        total = np.zeros((len(part), side, side, channels), dtype=whole)
+        for column, share in zip(columns.T, column_shares.T, strict=True):
+            total += tall[:, :, column] * share[:, None]
+        out[start : start + at_once] = (2 * total + area) // (2 * area)
     return out
-
-
-def _rows_of(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Rows ``(G, K)`` of images ``(N, H, L)``, as ``(N, G, K, L)``."""
-    return images.take(rows.reshape(-1), axis=1).reshape(len(images), *rows.shape, -1)
-
-
-@lru_cache(maxsize=64)
-def _bands(size: int, side: int, outputs: int) -> tuple[np.ndarray, np.ndarray]:
-    """Divides one axis into groups of neighbouring output pixels.
-
-    Gives the input pixels under each group ``(groups, K)`` int64, and the share of each in each
-    output pixel ``(groups, outputs, K)`` int64, 0 past the last output pixel.
-    """
-    pixels, shares = box_taps(size, side)
-    groups, output = -(-side // outputs), np.arange(side)
-    first = pixels[::outputs, 0]
-    offset = np.where(shares > 0, pixels - first[output // outputs, None], 0)
-    width = int(offset.max()) + 1
-    table = np.zeros((groups, outputs, width), dtype=np.int64)
-    group, within = output[:, None] // outputs, output[:, None] % outputs
-    np.add.at(table, (group, within, offset), shares // math.gcd(size, side))
-    return np.minimum(first[:, None] + np.arange(width), size - 1), table
-
-
-@lru_cache(maxsize=64)
-def _line_bands(size: int, side: int, outputs: int, channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """`_bands` of interleaved channels, ``(G, K * C)`` and ``(G, K * C, outputs * C)`` int64."""
-    pixels, shares = _bands(size, side, outputs)
-    values = pixels[..., None] * channels + np.arange(channels)
-    table = shares.swapaxes(1, 2)[:, :, None, :, None] * np.eye(channels, dtype=np.int64)[:, None]
-    groups, width, _, outputs, _ = table.shape
-    return values.reshape(groups, -1), table.reshape(groups, width * channels, outputs * channels)
 
 
 def fits_int32(area: int) -> bool:

@@ -23,9 +23,7 @@ from train.common.augment import (
     Colours,
     crop_windows,
     random_affine,
-    random_colour,
     random_crop,
-    random_flip,
 )
 from train.common.training_task import Images, TrainingTask
 from train.dtram.options import StopOff
@@ -165,49 +163,39 @@ def test_affine_keeps_to_each_content_and_agrees_with_squares() -> None:
 # -- colour -------------------------------------------------------------------------------------
 
 
-def test_brightness_multiplies_each_image_by_one_factor() -> None:
+def recoloured(images: Tensor, colour: float = 0.0, lighting: float = 0.0) -> Tensor:
+    """Whole images in other colours; a thumbnail of their own side has their mean exactly."""
+    index, change = torch.arange(len(images)), Augmentation(0.0, colour=colour, lighting=lighting)
+    return change.change_store(TensorStore(images, 0), index, images.shape[1]).whole(index)
+
+
+def test_each_image_has_one_brightness() -> None:
+    """Images of one grey have neither contrast nor saturation."""
     torch.manual_seed(0)
-    images = torch.tensor([50, 100, 150], dtype=torch.uint8).expand(2000, 4, 5, 3)
-    bright = random_colour(images, brightness=0.4).double()
-    assert torch.equal(bright.amax((1, 2)), bright.amin((1, 2)))
-    factor = bright[:, 0, 0] / torch.tensor([50, 100, 150])
-    assert (factor - factor[:, 2:]).abs().max() < 0.02
-    assert 0.59 < factor[:, 2].min() < 0.61 and 1.39 < factor[:, 2].max() < 1.41
-    assert factor[:, 2].std() == pytest.approx(0.4 / math.sqrt(3), rel=0.05)
+    images = torch.full((2000, 4, 4, 3), 150, dtype=torch.uint8)
+    bright = recoloured(images, colour=0.4).double()
+    assert torch.equal(bright.amax((1, 2, 3)), bright.amin((1, 2, 3)))
+    factor = bright[:, 0, 0, 0] / 150
+    assert 0.59 < factor.min() < 0.61 and 1.39 < factor.max() < 1.41
+    assert factor.std() == pytest.approx(0.4 / math.sqrt(3), rel=0.05)
 
 
-def test_contrast_keeps_the_mean_grey_of_the_content_alone() -> None:
-    torch.manual_seed(0)
-    images = torch.zeros(500, 6, 8, 1, dtype=torch.uint8)
-    images[:, :4, :3], images[:, :4, 3:6] = 80, 120
-    sizes = torch.tensor([[4, 6]]).expand(500, 2)
-    changed = random_colour(images, sizes, contrast=0.5).double()
-    low, high = changed[:, 0, 0, 0], changed[:, 0, 5, 0]
-    assert ((low + high) / 2 - 100).abs().max() <= 0.5  # rounding
-    assert 10 <= ((high - low) / 2).min() <= 11 and 29 <= ((high - low) / 2).max() <= 30
-    assert changed[:, 4:].sum() == changed[:, :, 6:].sum() == 0
-
-
-def test_saturation_keeps_greys_and_every_pixels_brightness() -> None:
-    torch.manual_seed(0)
-    images = noise_images(8, 6, 6, 3).clamp(80, 170)
-    grey = images[..., :1].expand(-1, -1, -1, 3)
-    assert torch.equal(random_colour(grey, saturation=1.0), grey)
-    single = noise_images(4, 5, 5, 1)
-    assert torch.equal(random_colour(single, saturation=1.0, lighting=0.5), single)
-    changed, luma = random_colour(images, saturation=0.9), torch.tensor(LUMA)
-    assert not torch.equal(changed, images)
-    assert (changed.float() @ luma - images.float() @ luma).abs().max() <= 0.5
+def test_single_channels_have_no_saturation_and_no_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = noise_images(4, 5, 5, 1)
+    assert torch.equal(recoloured(images, lighting=0.5), images)
+    drawn = iter([0.5, 0.5, 1.0])  # brightness and contrast stay
+    monkeypatch.setattr(draws, "rand", lambda n, device: torch.full((n,), next(drawn)))
+    assert torch.equal(recoloured(images, colour=1.0), images)
 
 
 def test_the_three_together_are_the_three_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = iter([0.75, 0.1, 0.9])  # factors 1.2, 0.68, 1.32
     monkeypatch.setattr(draws, "rand", lambda n, device: torch.full((n,), next(drawn)))
-    images = noise_images(1, 5, 6, 3).clamp(100, 140)
+    images = noise_images(1, 6, 6, 3).clamp(100, 140)
     x, luma = images[0].double() * 1.2, torch.tensor(LUMA).double()
     x = 0.68 * x + 0.32 * (x @ luma).mean()
     x = 1.32 * x - 0.32 * (x @ luma)[..., None]
-    changed = random_colour(images, None, 0.4, 0.4, 0.4)[0].double()
+    changed = recoloured(images, colour=0.4)[0].double()
     assert (changed - x).abs().max() < 0.501
 
 
@@ -215,8 +203,8 @@ def test_lighting_moves_along_imagenets_colours() -> None:
     axes, spreads = torch.tensor(PCA_AXES).double(), torch.tensor(PCA_SPREADS).double()
     torch.testing.assert_close(axes.T @ axes, torch.eye(3).double(), rtol=0, atol=3e-4)
     torch.manual_seed(0)
-    images = torch.full((20_000, 1, 2, 3), 128, dtype=torch.uint8)
-    changed = random_colour(images, lighting=0.5).double()
+    images = torch.full((20_000, 2, 2, 3), 128, dtype=torch.uint8)
+    changed = recoloured(images, lighting=0.5).double()
     assert torch.equal(changed[:, :, 0], changed[:, :, 1])
     shift = changed[:, 0, 0] - 128
     covariance = (axes * (0.5 * 255 * spreads) ** 2) @ axes.T
@@ -227,8 +215,7 @@ def test_lighting_moves_along_imagenets_colours() -> None:
 
 def test_colours_that_leave_the_range_are_cut_off() -> None:
     torch.manual_seed(0)
-    white = torch.full((50, 2, 2, 3), 255, dtype=torch.uint8)
-    changed = random_colour(white, brightness=0.5)
+    changed = recoloured(torch.full((50, 2, 2, 3), 255, dtype=torch.uint8), colour=0.5)
     assert (changed.amax((1, 2, 3)) == 255).float().mean() == pytest.approx(0.5, abs=0.2)
     assert changed.min() > 125
 
@@ -236,69 +223,43 @@ def test_colours_that_leave_the_range_are_cut_off() -> None:
 # -- flip ---------------------------------------------------------------------------------------
 
 
-def test_flip_stays_within_each_width() -> None:
-    sizes = torch.tensor([[2, 3], [3, 1], [3, 4]])
-    images = padded(noise_images(3, 3, 4, 2), sizes)
-    flipped = random_flip(images, sizes, probability=1.0)
-    assert torch.equal(flipped[0, :2, :3], images[0, :2, :3].flip(1))
-    assert torch.equal(flipped[1], images[1])
-    assert torch.equal(flipped[2], images[2].flip(1))
-    assert torch.equal(flipped, padded(flipped, sizes))
-    assert torch.equal(random_flip(flipped, sizes, probability=1.0), images)
+def mirrored(images: Tensor, sizes: Tensor | None) -> Tensor:
+    """Images turned left to right, each within its own width."""
+    if sizes is None:
+        return images.flip(2)
+    turned = torch.zeros_like(images)
+    for image, source, width in zip(turned, images, sizes[:, 1].tolist(), strict=True):
+        image[:, :width] = source[:, :width].flip(1)
+    return turned
 
 
-@pytest.mark.parametrize("ragged", [False, True])
-def test_flip_takes_a_share_of_the_images(ragged: bool) -> None:
+def test_half_of_the_images_are_mirrored() -> None:
     torch.manual_seed(0)
-    images = torch.tensor([1, 2, 3, 4], dtype=torch.uint8).view(1, 1, 4, 1).repeat(4000, 1, 1, 1)
-    flipped = random_flip(
-        images, torch.tensor([[1, 4]]).repeat(4000, 1) if ragged else None, probability=0.3
-    )
-    turned = flipped[:, 0, 0, 0] == 4
-    assert torch.equal(flipped[turned], images[turned].flip(2))
-    assert torch.equal(flipped[~turned], images[~turned])
-    assert turned.float().mean() == pytest.approx(0.3, abs=0.03)
+    images, index = torch.tensor([1, 2], dtype=torch.uint8).view(1, 1, 2, 1), torch.arange(4000)
+    store = TensorStore(images.repeat(4000, 1, 1, 1), 0)
+    turned = Augmentation(0.0, flip=True).change_store(store, index, 1).whole(index)[:, 0, :, 0]
+    assert {tuple(row) for row in turned.tolist()} == {(1, 2), (2, 1)}
+    assert (turned[:, 0] == 2).float().mean() == pytest.approx(0.5, abs=0.03)
 
 
 @pytest.mark.parametrize("ragged", [False, True])
 def test_a_mirrored_store_shows_mirrored_images(ragged: bool) -> None:
     images, sizes = some_images(ragged)
     chosen, flipped = torch.tensor([2, 0, 3, 2]), torch.tensor([True, True, False, False])
-    mirrored = ChangedStore(TensorStore(images, 4, sizes), chosen, flipped)
+    store = ChangedStore(TensorStore(images, 4, sizes), chosen, flipped)
     own = None if sizes is None else sizes[chosen]
-    turned = random_flip(images[chosen], own, probability=1.0)
+    turned = mirrored(images[chosen], own)
     copies = torch.where(flipped[:, None, None, None], turned, images[chosen])
     expected = TensorStore(copies, 4, own)
     index = torch.tensor([3, 1, 0, 2, 1])
     top, left = torch.tensor([-2, 0, 3, 1, 4]), torch.tensor([3, -2, 2, 0, 4])
-    assert torch.equal(mirrored.crop(index, top, left, 4), expected.crop(index, top, left, 4))
-    assert torch.equal(mirrored.thumbnail(index, 3), expected.thumbnail(index, 3))
-    for found, wanted in zip(mirrored.size(index), expected.size(index), strict=True):
+    assert torch.equal(store.crop(index, top, left, 4), expected.crop(index, top, left, 4))
+    assert torch.equal(store.thumbnail(index, 3), expected.thumbnail(index, 3))
+    for found, wanted in zip(store.size(index), expected.size(index), strict=True):
         assert torch.equal(torch.as_tensor(found), torch.as_tensor(wanted))
     if not ragged:
-        assert torch.equal(mirrored.whole(index), expected.whole(index))
-    assert len(mirrored) == 4 and mirrored.channels == 3
-
-
-@pytest.mark.parametrize("ragged", [False, True])
-def test_images_that_change_as_they_are_read_are_the_changed_images(ragged: bool) -> None:
-    images, sizes = some_images(ragged)
-    chosen, settings = torch.tensor([2, 0, 3, 1]), Augmentation(0.0, flip=True, colour=0.5)
-    own = None if sizes is None else sizes[chosen]
-    torch.manual_seed(3)
-    # The change is drawn from the mean colour, which a whole image of 9 pixels has exactly.
-    store = settings.change_store(TensorStore(images, 4, sizes), chosen, 9)
-    torch.manual_seed(3)
-    changed = settings(images[chosen], own)
-    expected = TensorStore(changed, 4, own)
-    index = torch.arange(4).repeat(4)
-    ends = torch.tensor([-2, -2, 7, 7]), torch.tensor([-2, 7, -2, 7])  # beyond all four borders
-    top, left = (end.repeat_interleave(4) for end in ends)
-    found, wanted = store.crop(index, top, left, 4), expected.crop(index, top, left, 4)
-    # A thumbnail's mean is rounded if its image has another size.
-    assert (found.int() - wanted.int()).abs().max() <= int(ragged)
-    if not ragged:
-        assert torch.equal(store.whole(index), changed[index])
+        assert torch.equal(store.whole(index), expected.whole(index))
+    assert len(store) == 4 and store.channels == 3
 
 
 def test_what_lies_beyond_an_image_stays_black_if_it_gets_brighter() -> None:
@@ -315,20 +276,9 @@ def test_what_lies_beyond_an_image_stays_black_if_it_gets_brighter() -> None:
 
 
 def resized(images: Tensor, side: int) -> Tensor:
-    """Torch's own antialiased resampling, in float."""
-    return interpolate(
-        images.permute(0, 3, 1, 2).float(), (side, side), mode="bilinear", antialias=True
-    ).permute(0, 2, 3, 1)
-
-
-@pytest.mark.parametrize("side", [7, 19, 37, 64])
-def test_the_whole_area_is_a_plain_resize(side: int) -> None:
-    images = noise_images(3, 37, 37, 3)
-    whole = random_crop(images, None, side, (1, 1), (1, 1))
-    assert whole.shape == (3, side, side, 3)
-    assert (whole.float() - resized(images, side)).abs().max() < 0.51
-    if side == 37:
-        assert torch.equal(whole, images)
+    """Torch's own resampling, in float."""
+    small = interpolate(images.permute(0, 3, 1, 2).float(), (side, side), mode="bilinear")
+    return small.permute(0, 2, 3, 1)
 
 
 def test_windows_are_resampled_each_from_its_own_place() -> None:
@@ -339,7 +289,7 @@ def test_windows_are_resampled_each_from_its_own_place() -> None:
     windows = crop_windows(sizes, (0.08, 1.0))
     torch.set_rng_state(state)
     out = random_crop(images, sizes, 24, (0.08, 1.0))
-    for k, (top, left, height, width) in enumerate(torch.stack(windows, dim=1).tolist()):
+    for k, (top, left, height, width) in enumerate(torch.cat(windows, dim=1).tolist()):
         window = images[k : k + 1, top : top + height, left : left + width]
         assert (out[k].float() - resized(window, 24)[0]).abs().max() < 0.51
 
@@ -347,7 +297,8 @@ def test_windows_are_resampled_each_from_its_own_place() -> None:
 def test_windows_have_the_ranges_asked_for() -> None:
     torch.manual_seed(0)
     sizes = torch.tensor([[400, 500]]).repeat(20_000, 1)
-    top, left, height, width = (x.double() for x in crop_windows(sizes, (0.1, 0.5)))
+    corner, window = crop_windows(sizes, (0.1, 0.5))
+    top, left, height, width = torch.cat([corner, window], dim=1).double().unbind(dim=1)
     area, aspect = height * width / 200_000, width / height
     assert 0.099 < area.min() < 0.105 and 0.495 < area.max() < 0.502
     assert area.mean() == pytest.approx(0.3, abs=0.005)
@@ -360,11 +311,14 @@ def test_windows_have_the_ranges_asked_for() -> None:
     assert (left / (500 - width)).mean() == pytest.approx(0.5, abs=0.01)
 
 
-def test_where_no_window_fits_it_is_the_largest_central_one() -> None:
-    sizes = torch.tensor([[10, 100], [100, 10], [30, 40], [1, 1]])
-    windows = torch.stack(crop_windows(sizes, (1, 1), (0.5, 0.9)), dim=1)
-    # The first three are too wide, too narrow, too wide for any aspect of 0.5 to 0.9.
-    assert windows.tolist() == [[0, 45, 10, 9], [40, 0, 20, 10], [0, 6, 30, 27], [0, 0, 1, 1]]
+def test_a_window_that_does_not_fit_is_cut() -> None:
+    torch.manual_seed(0)
+    sizes = torch.tensor([[10, 100], [100, 10], [1, 1]])
+    corner, window = crop_windows(sizes, (1, 1))
+    assert window[0, 0] == 10 and 27 <= window[0, 1] <= 37  # of 1000 pixels, aspect 3/4 to 4/3
+    assert window[1, 1] == 10 and 27 <= window[1, 0] <= 37
+    assert window[2].tolist() == [1, 1] and corner[2].tolist() == [0, 0]
+    assert (corner >= 0).all() and (corner + window <= sizes).all()
 
 
 # -- all of it ----------------------------------------------------------------------------------
@@ -380,7 +334,7 @@ def test_switched_off_it_returns_the_images_and_draws_nothing(ragged: bool) -> N
     for name, value in ALL.items():
         on = Augmentation(**{"affine": 0.0, name: value})
         in_reading = name in ("flip", "colour", "lighting")
-        assert on.copies_images != in_reading and on(images) is not images
+        assert on.copies_images != in_reading == (on(images) is images)
 
 
 def test_the_last_epochs_are_plain() -> None:
@@ -425,19 +379,12 @@ def test_autocast_changes_nothing() -> None:
 def test_augmentation_is_its_parts_in_order() -> None:
     sizes = torch.tensor([[20, 30], [24, 24], [24, 30], [7, 9]])
     images = padded(noise_images(4, 24, 30, 3), sizes)
-    for area in (None, (0.5, 1.0)):
-        torch.manual_seed(1)
-        changed = Augmentation(0.7, flip=True, colour=0.3, lighting=0.2, scale_crop=area)(
-            images, sizes
-        )
-        torch.manual_seed(1)
-        expected, left = images, sizes
-        if area:
-            expected, left = random_crop(images, sizes, 24, area), None
-        expected = random_colour(expected, left, 0.3, 0.3, 0.3, 0.2)
-        expected = random_flip(random_affine(expected, left, 0.7), left)
-        assert torch.equal(changed, expected)
-        assert changed.shape == ((4, 24, 30, 3) if area is None else (4, 24, 24, 3))
+    torch.manual_seed(1)
+    changed = Augmentation(0.7, scale_crop=(0.5, 1.0))(images, sizes)
+    torch.manual_seed(1)
+    assert torch.equal(
+        changed, random_affine(random_crop(images, sizes, 24, (0.5, 1.0)), None, 0.7)
+    )
 
 
 def test_augmentation_leaves_the_padding_black() -> None:

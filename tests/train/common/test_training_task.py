@@ -108,6 +108,20 @@ def test_a_random_crop_makes_squares_of_one_size(folder: dict[str, Any]) -> None
     assert store.sizes is None and store.height == store.width == min(pixels.shape[1:3])
 
 
+def test_copied_images_are_mirrored_as_they_are_read(folder: dict[str, Any]) -> None:
+    task = TrainingTask("DTRAM-ImageFolder-v0", CPU, glimpse_size=8, **folder)
+    images, indices, found = task.images("train"), torch.arange(8), []
+    for flip in (False, True):
+        torch.manual_seed(0)
+        augment = Augmentation(affine=0.0, scale_crop=(0.5, 1.0), flip=flip)
+        store, places = task.augmented(images, indices, augment)
+        found.append(store.whole(places))
+    cropped, turned = found
+    same = (turned == cropped).flatten(1).all(dim=1)
+    assert 0 < same.sum() < 8
+    assert torch.equal(turned[~same], cropped[~same].flip(2))
+
+
 # --- Drawn data
 
 
