@@ -87,9 +87,9 @@ def randn(*shape: int, dim: int = 0, **options: Any) -> Tensor:
     return _drawn(torch.randn, shape, dim, options)
 
 
-def randint(end: int, *shape: int, dim: int = 0, **options: Any) -> Tensor:
-    """`torch.randint` below `end`, of a shape whose dimension `dim` is the batch."""
-    return _drawn(partial(torch.randint, end), shape, dim, options)
+def randint(end: int, *shape: int, **options: Any) -> Tensor:
+    """`torch.randint` below `end`, of a shape whose first dimension is the batch."""
+    return _drawn(partial(torch.randint, end), shape, 0, options)
 
 
 class Dropout(nn.Dropout):

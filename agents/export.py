@@ -145,7 +145,8 @@ def _steps(agent: DTRAM) -> Sequence[int | None]:
     return (0, 1) if first else (None,)
 
 
-def _inputs(step: AgentStep, batch: int = 3) -> tuple[Tensor, ...]:
+def _inputs(step: AgentStep) -> tuple[Tensor, ...]:
+    batch = 3  # any: the exported models take batches of every size
     config, state = step.agent.config, step.agent.initial(batch)._asdict()
     side, _, channels = config.glimpse_shape
     if step.step == 0 and config.thumbnail_size:

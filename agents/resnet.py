@@ -291,14 +291,11 @@ def parameter_groups(
     dimensions is 0. Raises ValueError if `weight_decay` is negative.
     """
     require("weight_decay", weight_decay, weight_decay >= 0, "at least 0")
-    # Unlike a batch norm's, the weights of these norms may have several dimensions.
-    norms = [part for part in module.modules() if isinstance(part, nn.LayerNorm | nn.RMSNorm)]
-    of_norms = {parameter for norm in norms for parameter in norm.parameters()}
     decay: list[nn.Parameter] = []
     keep: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
-            small = parameter.ndim < 2 or parameter in of_norms or name.endswith("bias")
+            small = parameter.ndim < 2 or name.endswith("bias")
             (keep if small and not decay_norms else decay).append(parameter)
     groups = ((decay, weight_decay), (keep, 0.0))
     return [{"params": part, "weight_decay": each} for part, each in groups if part]

@@ -92,10 +92,10 @@ def markdown_table(
     return "\n".join([first, rule, *lines]) + "\n"
 
 
-def save_figure(figure: "Figure", path: Path, dpi: int = 110) -> None:
+def save_figure(figure: "Figure", path: Path) -> None:
     """Writes a PNG file, see `dtram_env.files.replacing`."""
     with replacing(path) as aside:
-        figure.savefig(aside, format="png", dpi=dpi)
+        figure.savefig(aside, format="png", dpi=110)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -8,7 +8,6 @@ import pytest
 from dtram_env.files import write_json
 from train import one_look, reinforce
 from train.common.options import command_line, to_json
-from train.paper import published as talk
 from train.paper import systems, tables
 from train.paper.systems import BIRDS, PROTOCOLS, RECIPES, Protocol
 from train.reproduce import OF_PHOTOGRAPHS
@@ -62,62 +61,6 @@ def test_drawn_images_stand_under_their_own_name() -> None:
     for key in {*KEYS[1:-2]} - {*OF_PHOTOGRAPHS}:
         made = tables.table(key, drawn=True)
         assert "drawn" in made.title and "CUB" not in made.title
-
-
-def published(key: str) -> list[float]:
-    return [line.published.value for line in tables.table(key).lines if line.published.value]
-
-
-def test_published_figures_are_the_talks() -> None:
-    """As its tables have them, from top to bottom, and RAM's on digits as its own paper does."""
-    ram = [3.79, 1.51, 1.54, 1.34, 1.12, 1.07]
-    assert published("table2") == [1.69, 1.21, *ram, 1.46, 1.46, 1.12, 1.12]
-    clutter = [1.84, 7.83, 5.23, 16.51, 10.83, 3.36, 1.69, 0.92]
-    assert published("clutter") == clutter
-    cub = [73.9, 75.7, 81.0, 82.0, 84.1, 84.1, 84.2, 84.3, 85.4]
-    assert published("table3") == [*cub, 84.5, 86.0, 86.0]
-    cars = [78.0, 82.7, 88.4, 91.3, 91.5, 92.6]
-    assert published("table4") == [*cars, 92.3, 93.1, 93.1]
-    assert published("table5") == [79.9, 81.8, 81.5, 82.8, 84.5, 86.0]
-    curriculum = [79.9, 80.7, 81.1, 81.5, 81.8, 81.8]
-    assert published("table6") == [*curriculum, 81.8]
-    assert published("table7") == [79.9, 80.7, 81.0, 81.2, 81.3, 81.8, 81.8]
-    assert published("table8") == [79.9, 80.7, 80.5, 80.9, 80.3, 80.0, *curriculum]
-    assert published("table9") == [79.9, 78.8, 76.1, 74.8, 74.9, 74.7, *curriculum]
-    glimpses = {
-        (key, line.name): line.published.glimpses
-        for key in ("table3", "table4", "table6", "table7")
-        for line in tables.table(key).lines
-        if line.name.startswith("DT-RAM") and line.published.value
-    }
-    assert glimpses == {
-        ("table3", "DT-RAM"): 1.9,
-        ("table4", "DT-RAM"): 1.9,
-        ("table6", "DT-RAM"): 3.6,
-        ("table7", "DT-RAM"): 3.6,
-    }
-    by_confidence = [(row.threshold, row.glimpses) for row in talk.TABLE_7 if row.system == "ram"]
-    assert by_confidence == [(0.0, 1), (0.4, 1.4), (0.5, 1.6), (0.6, 1.9), (0.9, 3.6), (1.0, 6)]
-    with_box = [
-        {row.label.split("]")[0] + "]": row.with_box for row in each if row.with_box}
-        for each in (talk.TABLE_3, talk.TABLE_4)
-    ]
-    assert with_box == [
-        {
-            "Zhang et al. [63]": 76.4,
-            "Branson et al. [56]": 85.4,
-            "Krause et al. [48]": 82.8,
-            "Lin et al. [54]": 85.1,
-            "Liu et al. [62]": 84.7,
-            "Liu et al. [9]": 85.5,
-        },
-        {
-            "Gosselin et al. [66]": 87.9,
-            "Wang et al. [68]": 92.5,
-            "Liu et al. [62]": 93.1,
-            "Krause et al. [48]": 92.8,
-        },
-    ]
 
 
 def test_recipes_and_options_of_a_system() -> None:
