@@ -134,7 +134,7 @@ def _environment(env_id: str, ranked: Sequence[Row], results: Path) -> list[str]
     about = [f"{first['dataset']}, {first['images']:,} test images. {_link(env_id)}."]
     for challenge in suite.SUITE:
         if challenge.env_id == env_id:
-            whose = "the best possible" if challenge.known else "the best on record"
+            whose = "the best possible" if challenge.known else "the best known"
             about.append(
                 f"The random policy earns {challenge.random:.4f}; {whose}, {challenge.best:.4f}: "
                 f"{challenge.best_policy}."

@@ -167,8 +167,8 @@ def _optimum(env_id: str, discount: float) -> str:
         bound = f"none earns more than {discount:g}, a right answer to every first glimpse"
         return _wrap(f"What the best policy earns is not known; {bound}.")
     return _wrap(
-        f"The random policy earns {found.random:.4f} and the best policy "
-        f"{'there can be' if found.known else 'on record'} {found.best:.4f}: {found.best_policy}. "
+        f"The random policy earns {found.random:.4f} and the best "
+        f"{'possible' if found.known else 'known'} policy {found.best:.4f}: {found.best_policy}. "
         f"These are the scores 0 and 1 of [the suite](../protocol.md#the-suite) ({found.skill})."
     )
 

@@ -182,7 +182,7 @@ def to_host(values: Any) -> np.ndarray:
 
 
 def host_array(values: Any) -> np.ndarray:
-    """A user's array, tensor, list or number as an array.
+    """A user's array, tensor, list or number as an array that torch can read as well.
 
     Raises `ValueError` or `TypeError` if it cannot be one, or holds other things than numbers.
     """
@@ -193,7 +193,8 @@ def host_array(values: Any) -> np.ndarray:
     array = np.asarray(values)
     if array.dtype.kind not in "biufc":
         raise TypeError(f"its items are {array.dtype}")
-    return array
+    # A copy has positive strides and the machine's byte order.
+    return np.array(array, array.dtype.newbyteorder("="), order="C")
 
 
 def read_array(b: Backend, values: Any, field: str, kinds: str, *shapes: tuple[int, ...]) -> Any:
@@ -203,7 +204,7 @@ def read_array(b: Backend, values: Any, field: str, kinds: str, *shapes: tuple[i
     """
     try:
         array = b.asarray(values)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:  # torch's own for gradients in a list
         found = f"cannot be an array ({error})"
     else:
         if b.kind(array) in kinds and tuple(array.shape) in shapes:

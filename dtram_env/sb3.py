@@ -136,8 +136,8 @@ class Sb3VecEnv(VecEnv):
     ) -> None:
         """Raises `ValueError`: the environment does not change after it is made."""
         raise ValueError(
-            f"set_attr({attr_name!r}): fixed when the environment is made; make another with "
-            f"Sb3VecEnv(…, {attr_name}=…) if it is a keyword"
+            f"set_attr({attr_name!r}): expected no set_attr; the environment does not change after "
+            f"it is made. If it is a keyword, make another with Sb3VecEnv(…, {attr_name}=…)"
         )
 
     def env_method(

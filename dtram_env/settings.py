@@ -134,7 +134,7 @@ class EnvSettings:
             raise ValueError(
                 f"split={self.split!r}: the dataset given is the split {source.split!r}"
             )
-        elif unused := sorted(self.image_options.given() & {"crop_to_box", "root"}):
+        elif unused := sorted(self.image_options.given() - {"image_size"}):
             raise ValueError(
                 f"{unused[0]}={getattr(self, unused[0])!r}: the dataset given is made already; "
                 "only the name of a dataset uses it"

@@ -1,12 +1,12 @@
 """A suite of environments, one skill each, and a score from 0 to 1 on every one.
 
-    import agents  # registers the policy-only id; dtram_agents in the wheel
+    import agents  # registers the policy-only ids; dtram_agents in the wheel
     results = dtram_env.evaluate_suite(make_policy)  # make_policy(env_id) -> dtram_env.Policy
     for result in results:
         print(f"{result.challenge.skill:30} {result.score:.2f}")
 
 A score of 0 is the return of `RandomPolicy`, 1 that of the best policy: the best possible one where
-it is known, else the best on record. `gym.spec(env_id).reward_threshold` is that return, too.
+there is one, else the best known. `gym.spec(env_id).reward_threshold` is that return, too.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ class Challenge:
     random: float  # mean return of `RandomPolicy` on the test split
     best: float  # mean return of the best policy
     best_policy: str  # which one that is, in words
-    known: bool = True  # whether no policy can earn more; else it is the best on record
+    known: bool = True  # whether no policy can earn more; else it is the best known one
 
     def score(self, mean_return: float) -> float:
         """The score in [0, 1] of a mean return on the test split."""

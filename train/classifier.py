@@ -3,10 +3,14 @@ r"""Trains the frozen classifier of a policy-only environment, on uniformly rand
     python train/classifier.py --run-dir runs/mnist-classifier    # as pretrained/mnist-classifier
     python train/classifier.py --env-id DTRAM-ClutteredMNIST-v0 --augment compose=true --m 1 \
         --optimizer muon                                          # pretrained/cluttered-classifier
+    python train/classifier.py --env-id DTRAM-BirdsSmall-v0 --m 4 --epochs 60 --learning-rate 2e-3 \
+        --encoder resnet18 width=8 weights=pretrained/birds-small-look frozen_norms=true \
+        --augment affine=0 flip=true                           # pretrained/birds-small-classifier
     python train/classifier.py --env-id DTRAM-Signpost-v0 --epochs 20
 
-Every location, the first one too, is drawn uniformly in [-1, 1], so no policy's glimpse
-distribution is favoured. Validation chooses the weights; the test split is evaluated once.
+Every location is drawn uniformly in [-1, 1], that of the first glimpse too unless it is a
+thumbnail, so no policy's glimpse distribution is favoured. Validation chooses the weights; the test
+split is evaluated once.
 
     gym.make("agents:DTRAM-MNIST-Policy-v0", classifier="runs/mnist-classifier")
 """

@@ -14,6 +14,7 @@ import agents
 from agents.cost import classifier_flops_per_glimpse
 from agents.dtram import DTRAM, DTRAMConfig
 from agents.policy_only import POLICY_TABLE, FrozenClassifier, LookAndStop, agent_with_classifier
+from agents.resnet import ResNetOptions
 from dtram_env import GlimpseEnv, GlimpseVectorEnv
 from tests.dtram_env.conftest import check_env
 
@@ -281,6 +282,19 @@ def test_an_agent_on_a_classifier_has_copies_of_its_modules() -> None:
     assert not torch.equal(policy.agent.classifier.weight, classifier.network.classifier.weight)
     with pytest.raises(ValueError, match="was trained with another classifier or budget"):
         policy.check_env(signpost(classifier))
+
+
+def test_an_agent_on_a_residual_classifier_keeps_its_statistics() -> None:
+    """Batch norms of a classifier whose statistics were learned stay as they are in training."""
+    options = ResNetOptions("resnet10", width=4, stem_stride=1, channels=1)
+    hidden = options.out_features
+    network = small_network(encoder="resnet10", resnet=options, hidden_size=hidden)
+    policy = looker(FrozenClassifier(network, "small"))
+    before = {name: part.clone() for name, part in policy.agent.named_buffers()}
+    glimpse = torch.randint(0, 256, (6, 8, 8, 1), dtype=torch.uint8)
+    policy.agent.train().observe(glimpse, torch.zeros(6, 2), policy.agent.initial(6))
+    assert any("running" in name for name in before)
+    assert all(torch.equal(part, before[name]) for name, part in policy.agent.named_buffers())
 
 
 @pytest.mark.parametrize(

@@ -228,9 +228,6 @@ def test_observations_may_be_changed_by_the_user() -> None:
         assert again == belief(center_vote(3), right_vote(3))
 
 
-# --- Copies
-
-
 # --- Masks
 
 

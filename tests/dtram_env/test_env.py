@@ -442,6 +442,8 @@ def test_calls_outside_an_episode() -> None:
     [
         ({"split": "valid"}, "split='valid'"),
         ({"dataset": TOY, "split": "test"}, "the dataset given is the split 'train'"),
+        ({"dataset": TOY, "crop_to_box": True}, "crop_to_box=True: the dataset given is made alr"),
+        ({"dataset": TOY, "num_train": 9}, "num_train=9: the dataset given is made already"),
         ({"render_mode": "ansi"}, "render_mode='ansi'"),
         ({"view": "flat"}, "view='flat': expected one of 'native', 'continuous', 'discrete'"),
         ({"observe": "all"}, "observe='all'"),

@@ -246,7 +246,7 @@ def test_attributes_and_methods() -> None:
     assert env.get_attr("dataset", 1) == ["Toy"]
     with pytest.raises(AttributeError, match="nothing"):
         env.get_attr("nothing")
-    with pytest.raises(ValueError, match=r"set_attr\('discount'\): fixed when the env"):
+    with pytest.raises(ValueError, match=r"set_attr\('discount'\): expected no set_attr"):
         env.set_attr("discount", None)
     env.reset()
     env.step(np.array([[0, 0, 0]] * 3))

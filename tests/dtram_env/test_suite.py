@@ -3,6 +3,7 @@
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -45,6 +46,13 @@ def test_the_best_policies_score_one() -> None:
     assert (signpost.mean_glimpses, patience.mean_glimpses, pair.mean_glimpses) == (1.5, 4, 2)
     assert patience.histogram.tolist() == [320] * 7
     assert birds.histogram.tolist() == [400, 1000, 600]  # of 0, 1 and 2 telling parts
+
+
+def test_the_random_policy_scores_zero_on_small_birds() -> None:
+    birds = next(challenge for challenge in SUITE if "Birds" in challenge.env_id)
+    policies = (dtram_env.RandomPolicy(None, seed=seed) for seed in range(3))
+    returns = [dtram_env.evaluate(one, birds.env_id).mean_return for one in policies]
+    assert np.mean(returns) == pytest.approx(birds.random, abs=1e-3)  # of two images
 
 
 @pytest.mark.parametrize("challenge", WHOLE_TASK, ids=ids)

@@ -410,6 +410,8 @@ TAKEN: dict[str, Callable[[np.ndarray], Any]] = {
     "list": np.ndarray.tolist,
     "tensor": torch.tensor,
     "bfloat16": lambda values: torch.tensor(values).bfloat16(),
+    "big-endian": lambda values: values.astype(values.dtype.newbyteorder(">")),
+    "turned round": lambda values: np.array(values[..., ::-1])[..., ::-1],
     "gradient": lambda values: torch.tensor(values).float().requires_grad_(),
     **{name: lambda values, name=name: values.astype(name) for name in UNSIGNED},
     **{f"{n} tensor": lambda values, n=n: torch.tensor(values.astype(n)) for n in UNSIGNED},
@@ -417,6 +419,10 @@ TAKEN: dict[str, Callable[[np.ndarray], Any]] = {
 REFUSED: dict[str, tuple[Callable[[np.ndarray], Any], str]] = {
     "objects": (lambda values: values.astype(object), "its items are object"),
     "text": (lambda values: values.astype(str), "its items are <U"),
+    "list of gradients": (
+        lambda values: [torch.tensor(v).float().requires_grad_() for v in values],
+        "cannot be an array",
+    ),
     "complex": (lambda values: values.astype(complex), "is complex128 of shape"),
 }
 

@@ -458,6 +458,7 @@ WHOLE_ID = ("--env-id", WHOLE)
             ("--algo", "ppo", *WHOLE_ID, "--view", "native"),
             "with --view native: --algo random, center, scan",
         ),
+        (("--algo", "ppo", *WHOLE_ID, "--env", "view=native"), "view=native: it is --view here"),
         (("--env-id", "CartPole-v1"), "environment 'CartPole-v1': expected one of this package's"),
         (
             ("--algo", "ppo", *WHOLE_ID, "--set", "lerning_rate=1e-3"),

@@ -28,14 +28,14 @@ LUMA = (0.299, 0.587, 0.114)
 PCA_AXES = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
 PCA_SPREADS = (0.2175, 0.0188, 0.0045)
 KNOT_DISTANCE = 4.0  # pixels between the knots of an elastic change, and their Gaussians' width
-ASPECT = 4 / 3  # largest width of a window divided by its height, and height divided by its width
+ASPECT = 4 / 3  # a window's sides differ by at most this factor, unless the image cuts it
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """All augmentations of a training batch, in this order: crop, affine, colour, flip.
+    """All augmentations of a training batch, in this order: crop, colour, affine, flip.
 
-    The first two copy and change whole images; the others change pixels as they are read.
+    Affine follows colour so that the pixels that it moves in stay black, as the sensor's padding.
     """
 
     affine: NotNegative = 0.5
@@ -94,8 +94,9 @@ class Augmentation:
         return ChangedStore(store, indices, flipped, colours)
 
     def __call__(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """Crops, moves and bends a batch; draws no random numbers for what is switched off.
+        """Crops a batch, changes its colours, and moves and bends it: all but flip.
 
+        It draws no random numbers for what is switched off.
         The result has the same shape and sizes, and is the input itself if nothing is switched on.
         With `scale_crop` it is ``(B, s, s, C)`` without padding, where s = min(H, W).
         """
@@ -104,6 +105,11 @@ class Augmentation:
             if self.scale_crop is not None:
                 side = min(images.shape[1:3])
                 images, sizes = random_crop(images, sizes, side, self.scale_crop), None
+            if self.colour or self.lighting:
+                area = math.prod(images.shape[1:3]) if sizes is None else sizes.prod(dim=1)[:, None]
+                mean = images.flatten(1, 2).float().sum(dim=1) / area
+                colours = draw_colours(mean, self.colour, self.lighting)
+                images = _within(colours.change(images), sizes)
             if self.affine or self.elastic:
                 images = random_affine(images, sizes, self.affine, elastic=self.elastic)
         return images
@@ -259,7 +265,10 @@ def _inside(first: Tensor, size: Tensor | int, side: int) -> Tensor:
 def random_crop(
     images: Tensor, sizes: Tensor | None, side: int, area: tuple[float, float]
 ) -> Tensor:
-    """Resamples a window of each image (`crop_windows`) bilinearly to ``(B, side, side, C)``."""
+    """Resamples a window of each image (`crop_windows`) bilinearly to ``(B, side, side, C)``.
+
+    Between pixels only: a window longer than `side` loses some.
+    """
     full = _sent(images.shape[1:3], images.device)
     corner, window = crop_windows(
         full.long().expand(len(images), 2) if sizes is None else sizes, area
@@ -274,7 +283,7 @@ def crop_windows(sizes: Tensor, area: tuple[float, float]) -> tuple[Tensor, Tens
     """Draws a window inside each image: its top left and its height and width, ``(B, 2)`` pixels.
 
     Its fraction of the image area, the logarithm of its aspect ratio and its position are uniform
-    (Szegedy et al. 2015, section 6). Where it is longer than the image it is cut.
+    (Szegedy et al. 2015, section 6), except that a side longer than the image's is cut to it.
     """
     batch, device = len(sizes), sizes.device
     low, high = area

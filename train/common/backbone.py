@@ -59,7 +59,8 @@ def prepare_backbone(networks: Sequence[nn.Module], encoder: Encoder, bf16: bool
     """Loads weights into residual encoders, sets their precision; returns the weights' source."""
     source = "none"
     for network in networks:
-        if isinstance(network, GlimpseResNet) and isinstance(encoder, ResNetEncoder):
-            source = load_backbone(network.trunk, weights_of(encoder))
+        if isinstance(network, GlimpseResNet):
             network.bf16 = bf16
+            if isinstance(encoder, ResNetEncoder):  # else it has a frozen classifier's weights
+                source = load_backbone(network.trunk, weights_of(encoder))
     return source

@@ -264,8 +264,8 @@ class EnvOptions(Checked):
         found = read_words(self.env, [name for name in flags if hasattr(self, name)])
         for key in ("data", "split", "view", "num_envs", "backend", "order"):
             if key in found:
-                instead = f"use --{key.replace('_', '-')}" if hasattr(self, key) else "leave it out"
-                way_out = f"the program sets {key} itself; {instead}"
+                flag = f"it is --{key.replace('_', '-')} here"
+                way_out = flag if hasattr(self, key) else f"the program sets {key}; leave it out"
                 if key == "data":
                     way_out += ", or take an id of drawn images: --env-id DTRAM-Birds-v0"
                 raise ValueError(f"--env {key}={found[key]}: {way_out}")

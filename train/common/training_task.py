@@ -249,7 +249,7 @@ class TrainingTask:
         are read.
         """
         in_store = torch.arange(len(indices), device=self.device)
-        store, places = images.store, indices
+        store, places, in_reading = images.store, indices, augment
         if augment.copies_images:
             if augment.compose:
                 pixels, sizes = self._composer(indices, augment), None
@@ -259,10 +259,11 @@ class TrainingTask:
                 # scale_crop makes all images squares of one size.
                 sizes = sizes if augment.scale_crop is None else None
             store, places = TensorStore(pixels, self.margin, sizes), in_store
-        if not (augment.flip or augment.colour or augment.lighting):
+            in_reading = Augmentation(affine=0.0, flip=augment.flip)
+        if not (in_reading.flip or in_reading.colour or in_reading.lighting):
             return store, places
         side = self.sensor.thumbnail_size or self.sensor.glimpse_size
-        return augment.change_store(store, places, side), in_store
+        return in_reading.change_store(store, places, side), in_store
 
     @cached_property
     def _composer(self) -> Composer:

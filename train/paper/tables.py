@@ -21,7 +21,8 @@ CLAIMED = (
 SEVERAL_SEEDS = (*CLAIMED, "act", "act-0.01", "talk-1", "talk-2", "original-1", "original-2")
 IN_NO_CURVE = (
     *("ram-curriculum", "ram-no-curriculum", "ram-last"),
-    *(name for way in list(systems.WAYS_TO_STOP.values())[1:] for name in way),
+    *(f"act-{cost:g}" for cost in systems.PONDER_COSTS if cost != 0.01),
+    *("sampled", "value"),
 )
 """Systems that the curves do not show."""
 HALTING = {

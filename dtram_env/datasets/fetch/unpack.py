@@ -18,7 +18,8 @@ def unpack_tar(
 
     Owners, permissions and times in the archive are ignored. An error leaves the members before it
     behind, so unpack into a temporary folder. Raises one of `DAMAGED` if a member would lie or lead
-    outside the folder or is a device, or if the archive is none, damaged, short, or lacks a name.
+    outside the folder or is a device, or if the archive is damaged, cut off, no archive, or lacks
+    one of `names`.
     """
     missing = set(names or ())
     with tarfile.open(archive) as tar:

@@ -94,8 +94,16 @@ def test_metadata_of_drawn_birds_are_their_layout(tmp_path: Path) -> None:
     assert (data.name, data.drawn, data.image_shape) == ("Birds (drawn)", True, (96, 96, 3))
 
 
-def test_names_in_any_case() -> None:
+def test_names_in_any_case(tmp_path: Path) -> None:
     assert load("SignPost", "test") is load("signpost", "test")
+    for do in (datasets.verify, datasets.is_ready):
+        found = []
+        for name in ("birds", "Birds"):
+            try:
+                found.append(do(name, data_dir=tmp_path))
+            except DatasetNotFoundError as error:
+                found.append(str(error).lower())
+        assert found[0] == found[1]
 
 
 def test_the_table_agrees_with_the_environments() -> None:

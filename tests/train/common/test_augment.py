@@ -334,7 +334,8 @@ def test_switched_off_it_returns_the_images_and_draws_nothing(ragged: bool) -> N
     for name, value in ALL.items():
         on = Augmentation(**{"affine": 0.0, name: value})
         in_reading = name in ("flip", "colour", "lighting")
-        assert on.copies_images != in_reading == (on(images) is images)
+        assert on.copies_images != in_reading
+        assert (on(images) is images) == (name == "flip")  # which is made in reading alone
 
 
 def test_the_last_epochs_are_plain() -> None:
@@ -374,6 +375,15 @@ def test_autocast_changes_nothing() -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
             draws.append(Augmentation(**ALL)(images))
     assert torch.equal(*draws)
+
+
+def test_pixels_that_affine_moves_in_are_black_whatever_the_colours() -> None:
+    torch.manual_seed(0)
+    images = torch.full((20, 12, 12, 3), 200, dtype=torch.uint8)
+    changed = Augmentation(affine=1.0, colour=0.5, lighting=0.5)(images)
+    corners = changed[:, [0, 0, -1, -1], [0, -1, 0, -1]]
+    assert (corners == 0).all(dim=-1).any(dim=1).float().mean() > 0.5
+    assert changed[:, 5, 5].float().std(dim=0).min() > 10
 
 
 def test_augmentation_is_its_parts_in_order() -> None:

@@ -278,7 +278,7 @@ def test_keywords_of_the_environment() -> None:
         ("=3", "--env =3: expected KEY=VALUE"),
         ("glimpse-size=3", "--env glimpse-size=3: expected KEY=VALUE"),
         *(
-            (f"{key}=x", f"--env {key}=x: the program sets {key} itself; leave it out")
+            (f"{key}=x", f"--env {key}=x: the program sets {key}; leave it out")
             for key in ("data", "split", "view", "num_envs", "backend", "order")
         ),
         ("data_dir=x", "--env data_dir=x: use --data-dir x"),

@@ -127,7 +127,8 @@ def check_curves(options: Options) -> None:
     assert {"commit", "hardware", "versions"} <= found.keys()
     cost = read_json(options.folder / "curves-mnist-cost.json")["points"]
     points = {point["name"]: point for curve in cost.values() for point in curve}
-    assert {"fc", "dtram-1", "discount-0.9", "ram 1", "ram 4", "ram > 0.9"} <= points.keys()
+    systems_of = {"fc", "act-0.01", "dtram-1", "discount-0.9", "ram 1", "ram 4", "ram > 0.9"}
+    assert systems_of <= points.keys()
     assert all(point["milliseconds"] > 0 for point in points.values())
     assert points["ram 4"]["mflop"] == pytest.approx(4 * points["ram 1"]["mflop"], rel=0.01)
     reader, folder = Reader(torch.device("cpu")), options.runs / "mnist/dtram-1/seed-0"
