@@ -22,6 +22,7 @@ from dtram_env.registration import TABLE
 from dtram_env.suite import best_return
 
 from .dtram import DTRAM, State
+from .first_look import FirstLookDTRAM
 
 # id -> (id with the same images and sensor, shipped classifier, SHA-256 of its weights)
 POLICY_TABLE: dict[str, tuple[str, str, str]] = {
@@ -137,7 +138,8 @@ def agent_with_classifier(
                 f"{getattr(made, name)!r}, and a policy-only DT-RAM has its network"
             )
     fixed = {"max_glimpses": max_glimpses, "frozen_norms": made.resnet is not None}
-    agent = DTRAM(replace(made, **fixed, **config), class_names)
+    kind = FirstLookDTRAM if config.get("first_look") else DTRAM
+    agent = kind(replace(made, **fixed, **config), class_names)
     for name in SHARED:
         getattr(agent, name).load_state_dict(getattr(classifier.network, name).state_dict())
     return agent

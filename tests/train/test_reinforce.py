@@ -21,6 +21,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import dtram_env
 from agents.dtram import DTRAM
+from agents.first_look import FirstLookDTRAM
 from agents.halting.act import ACTStop, HaltingRAM
 from agents.loading import load_agent
 from agents.objective import Objective
@@ -735,6 +736,21 @@ def test_a_policy_only_agent_scores_through_the_environment_as_its_run_says(
     assert found.num_glimpses.tolist() == answers["num_glimpses"].tolist()
     assert found.histogram.tolist() == results["histogram"]
     assert 100 * found.error == pytest.approx(results["test_error"], abs=1e-4)
+
+
+def test_a_policy_only_agent_may_choose_on_its_first_look(
+    tmp_path: Path, policy_id: str, small_classifier: Path, small_options
+) -> None:
+    changes = {"env": ("first_glimpse=thumbnail",), "location_reward": "drop"}
+    options = policy_options(small_options, policy_id, tmp_path / "run", **changes)
+    run = train(replace(options, locator=Values(grid=4)))
+    agent = load_agent(run)
+    assert isinstance(agent, FirstLookDTRAM)
+    theirs = load_file(small_classifier / "model.safetensors")
+    assert torch.equal(agent.core.recurrent.weight, theirs["core.recurrent.weight"])
+    found = dtram_env.evaluate(LookAndStop(agent), policy_id, "test", first_glimpse="thumbnail")
+    assert found.histogram.tolist() == read(run)["histogram"]
+    assert 100 * found.error == pytest.approx(read(run)["test_error"], abs=1e-4)
 
 
 def test_an_encoder_beside_the_classifiers_network_is_an_error(

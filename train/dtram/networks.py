@@ -98,8 +98,8 @@ def new_agent(
         }
     elif isinstance(locator, Values):
         side, sensor = task.image_size, task.sensor
-        fits = side is not None and sensor.first_glimpse == "thumbnail" and not task.classifier
-        expected = "a map, or a thumbnail of images with a known shorter side, and no classifier"
+        fits = side is not None and sensor.first_glimpse == "thumbnail"
+        expected = "a map, or a thumbnail of images with a known shorter side"
         check("locator", f"values on {task.env_id}", fits, expected)
         assert side is not None
         thumbnail = sensor.thumbnail_size or sensor.glimpse_size
