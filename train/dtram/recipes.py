@@ -35,19 +35,13 @@ _MAP: dict[str, Any] = {
     "stop": StopAfter(max_mean_glimpses=2.4),
 }
 _ANYWHERE: dict[str, Any] = {
-    "core": Map(cells=32, cell=2, window=24, pool="max_and_mean"),
+    "core": Map(cells=32, cell=2, window=24, pool="max_and_mean", answer="product"),
     "locator": Values(grid=16, learning_rate=4e-3),
     "epochs": 16,
     "optimizer": Muon(),
     "learning_rate": 1e-3,
-    "augment": Augmentation(affine=1.0, elastic=0.5, compose=True),
-    "stop": StopAfter(max_mean_glimpses=4.0),
-}
-
-_CLUTTER: dict[str, Any] = {
-    **_ANYWHERE,
-    "core": replace(_ANYWHERE["core"], answer="product"),
     "augment": Augmentation(affine=1.0, elastic=1.0, compose=True, plain=0.2),
+    "stop": StopAfter(max_mean_glimpses=4.0),
 }
 
 BIRD_STOP = StopAfter(max_mean_glimpses=None, epochs=60, batch_size=250)
@@ -149,12 +143,12 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
     },
     # The RAM paper's digits at random places, alone, in clutter, and in more clutter (ours).
     "translated": {**_MAP, **_ANYWHERE, "env_id": "DTRAM-TranslatedMNIST-v0"},
-    "cluttered": {**_MAP, **_CLUTTER, "env_id": "DTRAM-ClutteredMNIST-v0"},
+    "cluttered": {**_MAP, **_ANYWHERE, "env_id": "DTRAM-ClutteredMNIST-v0"},
     "cluttered-100": {
         **_MAP,
-        **_CLUTTER,
+        **_ANYWHERE,
         "env_id": "DTRAM-ClutteredMNIST100-v0",
-        "core": replace(_CLUTTER["core"], cells=52),
+        "core": replace(_ANYWHERE["core"], cells=52),
         "locator": Values(grid=26, learning_rate=4e-3),
         "stop": StopAfter(max_mean_glimpses=5.0),
     },
