@@ -77,7 +77,7 @@ NOTES = {
     "clutter": "The RAM paper's tasks: 12x12 glimpses in 3 scales (in 4 on 100 pixels), a budget "
     "of 8. Training images are composed anew in each epoch, as the paper does. DT-RAM has a map; "
     "RAM is the same network, stopped after a fixed number of glimpses. The whole image is read by "
-    "the network of 6 layers that reads DT-RAM's map. All learn for 16 epochs, with patches the "
+    "the network of 6 layers that reads DT-RAM's map. All learn for 16 epochs, the "
     "last 4 of them on digits that are not changed. Published, other version: another "
     "implementation of RAM, and its convolutional network. The figures of DRAW and of 3 and 6 "
     "layers are from their own papers.",
