@@ -6,7 +6,8 @@
     python train/reproduce.py ladder                   # from the talk's algorithm to ours, on MNIST
     python train/reproduce.py stops                    # ways to stop on one trunk
     python train/reproduce.py table6 table7            # CUB if it is here, else drawn birds
-    python train/reproduce.py figure7 curves --data drawn
+    python train/reproduce.py figure7 --data drawn
+    python train/reproduce.py curves                   # error against cost, all of the above
     python train/reproduce.py table2 claims --read-only --out benchmarks/results/tables
 
 Every run has a folder under --runs and is made once; after an interruption the same command
@@ -36,8 +37,8 @@ from train.common.program_run import ProgramRun
 from train.common.provenance import choose_device, provenance
 from train.common.records import RESULTS, check_destination, read_records, write_result
 from train.common.run import has_results
-from train.paper import claims, ladder, stops, systems, tables
-from train.paper.figures import FinishedRuns, cost_plot, discount_plot, histogram_figure
+from train.paper import claims, curves, ladder, stops, systems, tables
+from train.paper.figures import histogram_figure
 from train.paper.published import TITLES
 from train.paper.read_runs import Reader, Record, record_of, update_file
 from train.paper.systems import Protocol
@@ -58,11 +59,12 @@ class Options(JobOptions):
     """table1: the datasets; table2: MNIST; table3 and table4: CUB and Cars; table5: resolution by
     depth; table6: RAM by glimpses; table7: stopping by confidence; table8: curriculum; table9:
     intermediate supervision; clutter: digits at random places; scenes: birds in large scenes;
-    figure7 and figure8: images by glimpses; curves: error against glimpses by discount, and against
-    FLOPs and time; claims: DT-RAM against other ways to stop and one look; ladder: from the talk's
-    algorithm to ours, a change a row; stops: ways to stop on one trunk; all: everything"""
+    figure7 and figure8: images by glimpses; curves: error against FLOPs, of table2 to table4,
+    table6, clutter and scenes; claims: DT-RAM against other ways to stop and one look; ladder: from
+    the talk's algorithm to ours, a change a row; stops: ways to stop on one trunk; all:
+    everything"""
     data: Literal["auto", "real", "drawn"] = "auto"
-    """images of the photographs' tables, figures, curves and claims: real (CUB and Cars); drawn
+    """images of the photographs' tables, figures and claims: real (CUB and Cars); drawn
     (small drawn birds); auto (real if here, else drawn)"""
     seeds: AtLeast1 = tables.CLAIM_SEEDS
     """runs of RAM, DT-RAM and RAM with ACT in tables and claims, and of rows of ladder and stops;
@@ -95,7 +97,7 @@ class Options(JobOptions):
     def drawn(self, key: str) -> bool:
         """Whether small drawn birds stand in for photographs; ValueError if --data real lacks
         them."""
-        if key in ("table1", "table2", "clutter", "scenes", "ladder", "stops"):
+        if key in ("table1", "table2", "clutter", "scenes", "ladder", "stops", "curves"):
             return False
         name = "cars" if key in OF_CARS else "cub"
         ready = is_ready(name, self.data_dir)
@@ -116,7 +118,7 @@ class Options(JobOptions):
 
 
 def protocols_of(options: Options, key: str) -> list[Protocol]:
-    """The protocols of a figure, the curves or the claims."""
+    """The protocols of a figure or the claims."""
     if key == "figure8":
         return [systems.CARS_LARGE]
     drawn = options.drawn(key)
@@ -136,13 +138,14 @@ def lines_of(options: Options, key: str) -> tuple[Line, ...]:
         return tuple(line_of(systems.LADDER, rung.name) for rung in systems.RUNGS)
     if key == "stops":
         return tuple(line_of(p, name) for p in stops.PROTOCOLS for name in stops.systems_of(p))
-    names = {"claims": tables.CLAIMED, "figure7": ("dtram",), "figure8": ("dtram",)}
+    if key == "curves":
+        shown = [one for one in curves.TABLES if not options.drawn(one)]
+        return tuple(line for one in shown for line in lines_of(options, one))
     return tuple(
         line_of(protocol, system)
         for protocol in protocols_of(options, key)
         for system in protocol.systems
-        if system in names.get(key, set(protocol.systems) - set(tables.IN_NO_CURVE))
-        or (key == "claims" and system in protocol.looks)
+        if (system in (*tables.CLAIMED, *protocol.looks) if key == "claims" else system == "dtram")
     )
 
 
@@ -158,7 +161,7 @@ def plan(options: Options) -> list[ProgramRun]:
     """All runs that are needed, each after the runs that it reads; raises as `Options.drawn`."""
     runs: dict[Path, ProgramRun] = {}
     for key in options.keys:
-        only_seed_0 = key.startswith("figure") or key == "curves"
+        only_seed_0 = key.startswith("figure")
         for line in lines_of(options, key):
             for seed in range(1) if only_seed_0 else seeds_of(options, key, line):
                 for name in line.protocol.needed(line.system):
@@ -195,7 +198,7 @@ def finished_runs(options: Options, keys: Sequence[str]) -> Iterator[tuple[Line,
 def update_records(options: Options, reader: Reader, problems: list[str]) -> list[Record]:
     """Adds finished runs to the records in --out, and returns the records of known systems."""
     new = []
-    keys = [key for key in options.keys if key in TITLES]
+    keys = [key for key in options.keys if key in (*TITLES, "curves")]
     for line, seed, folder in finished_runs(options, keys):
         try:
             new.append(record_of(line, seed, reader.read(line, folder)))
@@ -227,17 +230,14 @@ def write_compared(options: Options, made: Any, new: list[Record], origin: Recor
     return [write_text(path.with_suffix(".md"), made.markdown(rows, origin["command"]))]
 
 
-def write_figure(options: Options, reader: Reader, key: str) -> list[Path]:
-    """Draws a figure or curves from finished runs of seed 0."""
-    made = []
+def write_figures(options: Options, reader: Reader, key: str) -> list[Path]:
+    """Draws figure 7 or 8 from the finished run of seed 0, if there is one."""
+    (protocol,) = protocols_of(options, key)
+    folder = protocol.folder(options.runs, "dtram", 0)
+    if not has_results(folder):
+        return []
     options.folder.mkdir(parents=True, exist_ok=True)
-    for protocol in protocols_of(options, key):
-        folders = {name: protocol.folder(options.runs, name, 0) for name in protocol.systems}
-        found = {name: folder for name, folder in folders.items() if has_results(folder)}
-        runs = FinishedRuns(reader, protocol, found, options.folder / f"{key}-{protocol.name}")
-        for draw in (discount_plot, cost_plot) if key == "curves" else (histogram_figure,):
-            made += draw(runs)
-    return made
+    return histogram_figure(reader, folder, options.folder / f"{key}-{protocol.name}")
 
 
 def make(options: Options, reader: Reader, records: list[Record], key: str) -> list[Path]:
@@ -252,8 +252,10 @@ def make(options: Options, reader: Reader, records: list[Record], key: str) -> l
         seeds = range(options.seeds)
         each = (stops.measure(reader, p, options.runs, s) for p in stops.PROTOCOLS for s in seeds)
         return write_compared(options, stops, [*chain.from_iterable(each)], origin)
+    if key == "curves":
+        return curves.draw(lines_of(options, key), records, options.folder)
     if key not in TITLES:
-        return write_figure(options, reader, key)
+        return write_figures(options, reader, key)
     if key == "table1":
         made = Table(key, TITLES[key], "", (), comparable=True)
         rows, path = tables.statistics(options.data_dir), options.folder / "table1.json"

@@ -68,9 +68,8 @@ def test_number_of_seeds_of_a_line() -> None:
     assert not list(
         reproduce.seeds_of(options, "table3", tables.table("table3").lines[0])
     )  # only cited
-    for key in ("curves", "figure7"):
-        runs = plan(Options(what=(key,), data="drawn"))  # type: ignore[arg-type]
-        assert {run.folder.name for run in runs} == {"seed-0"}
+    runs = plan(Options(what=("figure7",), data="drawn"))
+    assert {run.folder.name for run in runs} == {"seed-0"}
 
 
 def test_claims_are_of_these_protocols() -> None:
@@ -87,9 +86,11 @@ def test_a_fresh_clone_makes_the_committed_tables(tmp_path: Path) -> None:
         shutil.copy(path, tmp_path)
     none = tmp_path / "none"
     what = tuple(path.stem for path in COMMITTED.glob("*.json") if path.stem in TITLES)
-    options = Options(what=what, runs=none, out=tmp_path, data_dir=none, **NO_RUNS)
-    reproduce.reproduce(options)
+    options = Options(what=(*what, "curves"), runs=none, out=tmp_path, data_dir=none, **NO_RUNS)
+    assert reproduce.reproduce(options)[-1].name == "curves.png"
     for path in COMMITTED.iterdir():
+        if path.suffix == ".png":  # versions of matplotlib draw a little differently
+            continue
         before, after = path.read_bytes(), (tmp_path / path.name).read_bytes()
         if path.stem in TITLES and path.suffix == ".json":
             before, after = read_json(path)["rows"], read_json(tmp_path / path.name)["rows"]

@@ -17,7 +17,7 @@ from train.common.files import markdown_table, save_figure
 from train.common.lock import in_turn
 from train.common.page import from_markdown, inline, write_page
 from train.common.records import write_records
-from train.common.run_page import scale_errors
+from train.common.run_page import log_scale
 from train.common.statistics import interquartile_mean, mean_interval, stratified_bootstrap
 
 matplotlib.use("Agg")
@@ -288,7 +288,7 @@ def error_by_glimpses(axes: Axes, by_algorithm: Mapping[str, Records]) -> None:
         marker, colour = "osv^<>DPX*"[k % 10], f"C{k % 10}"
         axes.plot(x, y, marker, color=colour, label=algo, markersize=5, gid=f"curve-{k}")
     axes.set(xlabel="mean number of glimpses", ylabel="test error %")
-    scale_errors(axes, [run["test_error"] for runs in by_algorithm.values() for run in runs])
+    log_scale(axes, [run["test_error"] for runs in by_algorithm.values() for run in runs])
     axes.grid(alpha=0.3)
 
 

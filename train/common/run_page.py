@@ -4,7 +4,7 @@ program shows of it."""
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from markupsafe import Markup
@@ -122,7 +122,7 @@ def learning_curves(
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.xaxis.set_major_formatter("{x:,.0f}")
         if label == "error %":
-            scale_errors(axes, [error for curve in y for error in curve])
+            log_scale(axes, [error for curve in y for error in curve])
         yield inline(figure, f"{label} by number of {steps}")
 
 
@@ -146,22 +146,23 @@ def new_plot(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def scale_errors(axes: Axes, errors: Sequence[float]) -> None:
-    """Makes the axis of errors in percent logarithmic, with plain numbers, if any is positive.
+def log_scale(axes: Axes, values: Sequence[float], axis: Literal["x", "y"] = "y") -> None:
+    """Makes an axis of values of at least 0 logarithmic, with plain numbers, if any is positive.
 
-    It is linear below the smallest positive error if another is 0.
+    It is linear below the smallest positive value if another is 0.
     """
-    positive = [error for error in errors if error > 0]
+    positive = [value for value in values if value > 0]
     if positive:
-        zero = [0.0] if 0 in errors else []
+        zero = [0.0] if 0 in values else []
+        kind: dict[str, Any] = {"value": "log"}
         if zero:
-            axes.set_yscale("symlog", linthresh=min(positive))
-        else:
-            axes.set_yscale("log")
-        steps = [m * 10.0**e for e in range(-4, 2) for m in (1, 2, 5)] + [100.0]
+            kind = {"value": "symlog", "linthresh": min(positive)}
+        (axes.set_xscale if axis == "x" else axes.set_yscale)(**kind)
+        steps = [m * 10.0**e for e in range(-4, 7) for m in (1, 2, 5)]
         ticks = zero + [t for t in steps if min(positive) / 2 < t < 2 * max(positive)]
-        axes.set_yticks(ticks, [f"{t:g}" for t in ticks], minor=False)
-        axes.set_yticks([], minor=True)
+        one = axes.xaxis if axis == "x" else axes.yaxis
+        one.set_ticks(ticks, [f"{t:g}" for t in ticks], minor=False)
+        one.set_ticks([], minor=True)
 
 
 def confusion(labels: np.ndarray, prediction: np.ndarray, classes: int) -> dict[str, Any]:

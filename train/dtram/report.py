@@ -24,7 +24,7 @@ from dtram_env.rendering import draw_episode, readable
 from train.common.film import Episode, Look
 from train.common.looks import episode_groups, location_maps
 from train.common.page import inline
-from train.common.run_page import histogram, new_plot, scale_errors, write_run_page
+from train.common.run_page import histogram, log_scale, new_plot, write_run_page
 from train.common.training_task import Images, TrainingTask
 from train.dtram.validation import collapses, farthest_location
 
@@ -249,7 +249,7 @@ def error_plot(results: dict[str, Any]) -> Figure:
     glimpses, error = results["mean_glimpses"], results["test_error"]
     label = f"DT-RAM: {error:.2f} % at {glimpses:.2f}"
     axes.plot(glimpses, error, "*", markersize=14, color="black", label=label)
-    scale_errors(axes, errors)
+    log_scale(axes, errors)
     axes.legend(fontsize=8)
     return figure
 

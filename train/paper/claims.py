@@ -161,8 +161,8 @@ NOTE = (
     "differences of seeds shows what seeds alone support. The confidence threshold's error at "
     "DT-RAM's mean glimpses is interpolated once, on the whole test split. All seeds are compared "
     "with one network that looks once, of seed 0. Where none is here, the answers of such networks "
-    "are not on record, and only the tables show their error. Which images each run got wrong, its command, "
-    f"commit, versions and hardware: [{RECORDS}]({RECORDS})."
+    "are not on record, and only the tables show their error. Which images each run got wrong, its "
+    f"command, commit, versions and hardware: [{RECORDS}]({RECORDS})."
 )
 
 

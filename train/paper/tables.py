@@ -19,12 +19,6 @@ CLAIMED = (
 )
 """Systems about which something is claimed."""
 SEVERAL_SEEDS = (*CLAIMED, "act", "act-0.01", "talk-1", "talk-2", "original-1", "original-2")
-IN_NO_CURVE = (
-    *("ram-curriculum", "ram-no-curriculum", "ram-last"),
-    *(f"act-{cost:g}" for cost in systems.PONDER_COSTS if cost != 0.01),
-    *("sampled", "value"),
-)
-"""Systems that the curves do not show."""
 HALTING = {
     "act": "RAM with ACT",
     "act-resnet": "ResNet with ACT",

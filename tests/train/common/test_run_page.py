@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from train.common.run_page import confusion, flat, learning_curves, new_plot, scale_errors
+from train.common.run_page import confusion, flat, learning_curves, log_scale, new_plot
 
 
 def test_a_confusion_matrix_counts_answers_by_class() -> None:
@@ -55,7 +55,7 @@ def test_every_error_has_its_place_in_a_plot(
     """None has none on a logarithmic axis if it is 0."""
     _, axes = new_plot("glimpses", "error %")
     axes.plot(range(len(errors)), errors)
-    scale_errors(axes, errors)
+    log_scale(axes, errors)
     low, high = axes.get_ylim()
     assert all(low < error < high for error in errors)
     heights = axes.transData.transform([(0, error) for error in errors])[:, 1]

@@ -8,7 +8,7 @@ import pytest
 
 from train import reproduce
 from train.dtram.options import ACT, StopAfter, StopOff
-from train.paper import systems, tables
+from train.paper import curves, systems, tables
 from train.paper.systems import MNIST, ONE_LOOK, PROTOCOLS, REINFORCE, System
 
 QUICK: dict[str, Any] = {"epochs": 1, "learning_rate": 5e-3, "device": "cpu"}
@@ -23,7 +23,6 @@ SMALL = replace(
         "fc": System(ONE_LOOK, options=QUICK),
         "ram": System(REINFORCE, options=TRUNK),
         "dtram-1": System(REINFORCE, options={**STOP, "discount": 0.98}, trunk="ram"),
-        "discount-0.9": System(REINFORCE, options={**STOP, "discount": 0.9}, trunk="ram"),
         "act-0.01": System(
             REINFORCE,
             options={"stop": ACT(epochs=1, batch_size=900), "device": "cpu"},
@@ -47,6 +46,7 @@ def small_mnist(monkeypatch: pytest.MonkeyPatch, in_this_process: None) -> None:
         return small
 
     monkeypatch.setattr(reproduce, "SEVERAL_SEEDS", ("ram", "dtram-1"))
+    monkeypatch.setattr(curves, "TABLES", ("table2",))
     monkeypatch.setattr(systems, "MNIST", SMALL)
     monkeypatch.setattr(systems, "PROTOCOLS", {**PROTOCOLS, "mnist": SMALL})
     monkeypatch.setattr(tables, "table", small_table(tables.table))

@@ -16,7 +16,7 @@ from train import reproduce
 from train.common.files import read_json
 from train.common.records import read_records
 from train.paper import systems
-from train.paper.figures import FinishedRuns, histogram_figure
+from train.paper.figures import histogram_figure
 from train.paper.read_runs import Reader
 from train.reproduce import Options
 
@@ -34,17 +34,13 @@ def test_tables_claims_and_curves_from_nothing(
     )
     check_order_of_runs(options)
     written = reproduce.reproduce(options)
-    names = ["table2.md", "claims.md", *(f"curves-mnist-{kind}.png" for kind in CURVES)]
-    assert [path.name for path in written] == names
+    assert [path.name for path in written] == ["table2.md", "claims.md", "curves.png"]
     assert all(path.exists() for path in written)
     check_table(options)
     check_claims(options)
-    check_curves(options)
+    check_figure(options)
     check_second_call(options)
     check_lost_and_damaged_runs(replace(options, what=("table2", "claims"), read_only=True))
-
-
-CURVES = ("discount", "cost-flops", "cost-time")
 
 
 def check_order_of_runs(options: Options) -> None:
@@ -112,32 +108,15 @@ def check_claims(options: Options) -> None:
     assert whole["fewer_glimpses"] == pytest.approx(1 - whole["glimpses"] / 4, abs=1e-3)
 
 
-def check_curves(options: Options) -> None:
-    found = read_json(options.folder / "curves-mnist-discount.json")
-    (learned,) = found["points"]["DT-RAM, by discount"]
-    results = read_json(options.runs / "mnist/discount-0.9/seed-0/results.json")
-    assert (learned["name"], learned["test_error"]) == ("0.9", results["test_error"])
-    assert found["runs"].keys() == {"mnist/ram/seed-0", "mnist/discount-0.9/seed-0"}
-    fixed = {point["name"]: point for point in found["points"]["fixed number (RAM)"]}
-    ram = read_json(options.runs / "mnist/ram/seed-0/results.json")
-    assert fixed["4"]["test_error"] == pytest.approx(ram["test_error"], abs=1e-3)
-    assert fixed["4"]["mean_glimpses"] == 4
-    confidence = found["points"]["confidence threshold"]
-    assert {point["mean_glimpses"] for point in confidence} >= {1.0}
-    assert {"commit", "hardware", "versions"} <= found.keys()
-    cost = read_json(options.folder / "curves-mnist-cost.json")["points"]
-    points = {point["name"]: point for curve in cost.values() for point in curve}
-    systems_of = {"fc", "act-0.01", "dtram-1", "discount-0.9", "ram 1", "ram 4", "ram > 0.9"}
-    assert systems_of <= points.keys()
-    assert all(point["milliseconds"] > 0 for point in points.values())
-    assert points["ram 4"]["mflop"] == pytest.approx(4 * points["ram 1"]["mflop"], rel=0.01)
+def check_figure(options: Options) -> None:
     reader, folder = Reader(torch.device("cpu")), options.runs / "mnist/dtram-1/seed-0"
-    found = {"dtram": folder}
-    pictures = histogram_figure(FinishedRuns(reader, systems.MNIST, found, options.runs / "figure"))
+    pictures = histogram_figure(reader, folder, options.runs / "figure")
     assert [path.name for path in pictures] == ["figure.png", "figure-histogram.png"]
     assert all(path.exists() for path in pictures)
-    taken = read_json(folder / "results.json")["histogram"]
-    assert read_json(options.runs / "figure.json")["histogram"] == taken
+    taken, found = read_json(folder / "results.json"), read_json(options.runs / "figure.json")
+    assert found["histogram"] == taken["histogram"]
+    assert found["runs"].keys() == {"mnist/dtram-1/seed-0"}
+    assert {"commit", "hardware", "versions"} <= found.keys()
 
 
 def check_second_call(options: Options) -> None:
